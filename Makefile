@@ -1,0 +1,49 @@
+# `make` alone lists the targets. Everything a target needs it installs itself (Debian packages only as root).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check lint types fmt imports bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+setup: $(STAMP) ## make .venv in the checkout, with all the programs in .venv/bin
+
+demo: ## back up and restore a real directory on this machine, nothing outside a private directory touched
+	@packaging/require-debian-packages.sh demo
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/turku demo $(DEMO_ARGUMENTS)
+
+test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
+	@packaging/require-debian-packages.sh test
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_ARGUMENTS)
+
+check: lint types imports ## everything that reads the code without running it
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+imports: setup ## who may import whom
+	$(BIN)/lint-imports
+
+fmt: setup ## format and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

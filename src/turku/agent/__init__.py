@@ -1,0 +1,1 @@
+"""turku-agent: runs on the machine that is backed up."""

@@ -1,0 +1,1 @@
+"""turku-api: the coordinator, a Django project."""

@@ -1,0 +1,167 @@
+"""Configuration directories: every file read, merged key by key, all faults reported together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from turku.errors import ConfigurationError
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+FILE_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, with its place."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+@dataclass
+class Tree:
+    """What a configuration directory holds: merged content, where each top-level key came from, faults."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Path] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def place(self, key: str) -> str:
+        """File and key, as people look for them: ``/etc/turku-agent/config.d/a.json: api_url``."""
+        origin = self.origins.get(key.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0])
+        return f"{origin}: {key}" if origin else key
+
+
+def merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """``lower`` with ``upper`` laid over it, nested dictionaries key by key (contract, section 2)."""
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            result[key] = merge(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def read_directories(directories: Iterable[Path]) -> Tree:
+    """All ``*.json`` and ``*.yaml`` of the directories, in the given order and then by file name, merged.
+
+    A missing directory is empty. Faults (unreadable, malformed, no dictionary) are collected, never raised.
+    """
+    tree = Tree()
+    for directory in directories:
+        try:
+            files = sorted(
+                entry
+                for entry in directory.iterdir()
+                if entry.suffix in (".json", *_YAML_SUFFIXES) and not entry.name.startswith(".")
+            )
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            tree.faults.append(Fault(str(directory), f"cannot be read: {error.strerror}"))
+            continue
+        for path in files:
+            _read_file(path, tree)
+    return tree
+
+
+def read_with_state(config_dir: Path, *, default_var_dir: str) -> Tree:
+    """``config_dir/config.d`` laid over ``var_dir/config.d``: what administrators write wins over what programs made.
+
+    ``var_dir`` is itself a key of ``config_dir/config.d``, hence two readings.
+    """
+    etc = config_dir / "config.d"
+    tree = read_directories([etc])
+    var_dir = tree.content.get("var_dir", default_var_dir)
+    if isinstance(var_dir, str) and Path(var_dir).is_absolute():
+        tree = read_directories([Path(var_dir) / "config.d", etc])
+    return tree
+
+
+def _read_file(path: Path, tree: Tree) -> None:
+    try:
+        if path.stat().st_size > FILE_LIMIT_BYTES:
+            tree.faults.append(Fault(str(path), f"larger than {FILE_LIMIT_BYTES} bytes"))
+            return
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        tree.faults.append(Fault(str(path), f"is not UTF-8 text (byte {error.start})"))
+        return
+    except OSError as error:
+        tree.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
+        return
+    try:
+        content = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        tree.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
+        return
+    if content is None:
+        content = {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        tree.faults.append(Fault(str(path), "must hold a dictionary with text keys at its top"))
+        return
+    tree.content = merge(tree.content, content)
+    tree.origins.update(dict.fromkeys(content, path))
+
+
+def _parse_yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ValueError("YAML needs the PyYAML package; install turku[yaml] or write JSON") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def unknown_key_warnings(tree: Tree, known: Iterable[str]) -> list[str]:
+    """A sentence per top-level key nobody reads, with 'did you mean' where one is close."""
+    names = sorted(known)
+    warnings = []
+    for key in tree.content:
+        if key not in names:
+            import difflib
+
+            close = difflib.get_close_matches(key, names, n=1)
+            suggestion = f"; did you mean {close[0]!r}?" if close else ""
+            warnings.append(f"{tree.place(key)}: unknown key, ignored{suggestion}")
+    return warnings
+
+
+def convert(tree: Tree, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
+    """The keys of ``kind`` (a msgspec.Struct) that the tree has, each converted to its field's type by itself.
+
+    Values that do not fit are left out and added to ``faults``, so that all of them are reported at once.
+    """
+    values: dict[str, Any] = {}
+    for info in msgspec.structs.fields(kind):
+        key = info.encode_name
+        if key in tree.content:
+            try:
+                values[info.name] = msgspec.convert(tree.content[key], info.type, strict=True)
+            except msgspec.ValidationError as error:
+                faults.append(Fault(tree.place(key), str(error)))
+    return values
+
+
+def refuse(faults: Iterable[Fault], *, program: str) -> None:
+    """Raise ConfigurationError naming every fault; nothing where there is none."""
+    listed = list(faults)
+    if listed:
+        count = f"{len(listed)} fault{'s' if len(listed) > 1 else ''}"
+        raise ConfigurationError(
+            f"the configuration of {program} has {count}:\n" + "\n".join(f"  {fault}" for fault in listed),
+            hint="mend the files named above; docs/reference/configuration.md describes every key",
+        )

@@ -1,0 +1,86 @@
+"""The single place that turns errors into text and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from turku.errors import TurkuError
+
+EXIT_INTERRUPTED = 130
+EXIT_INTERNAL = 70
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived; a BaseException so that every ``finally`` runs and no handler swallows it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+def _raise_terminated(signal_number: int, _frame: FrameType | None) -> None:
+    # A second signal must not interrupt the cleaning up that the first one started. Not SIG_IGN: children that the
+    # cleaning up starts would inherit it and could not be ended.
+    for ending in _ENDING_SIGNALS:
+        signal.signal(ending, _do_nothing)
+    raise Terminated(signal_number)
+
+
+def _do_nothing(_signal_number: int, _frame: FrameType | None) -> None:
+    return
+
+
+def print_error(error: TurkuError) -> None:
+    """Message, details and hint on standard error."""
+    print(f"error [{error.code}]: {error.message}", file=sys.stderr)  # noqa: T201
+    if error.details:
+        for line in error.details.splitlines():
+            print(f"  | {line}", file=sys.stderr)  # noqa: T201
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)  # noqa: T201
+
+
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run ``main`` with the command line's arguments and exit with its code, or with the code of its error.
+
+    Errors outside the tree are ours: they are shown in one line; TURKU_DEBUG=1 or ``--debug`` shows the traceback.
+    """
+    for signal_number in _ENDING_SIGNALS:
+        signal.signal(signal_number, _raise_terminated)
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except TurkuError as error:
+        print_error(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        code = EXIT_INTERRUPTED
+    except Terminated as terminated:
+        print("terminated", file=sys.stderr)  # noqa: T201
+        code = 128 + terminated.signal_number
+    except BrokenPipeError:
+        # The reader (head, less) went away: nothing is wrong; keep the interpreter from flushing into the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:
+        if os.environ.get("TURKU_DEBUG") or "--debug" in sys.argv:
+            logging.getLogger(__name__).exception("internal error")
+        origin = error.__traceback__
+        while origin is not None and origin.tb_next is not None:
+            origin = origin.tb_next
+        place = f"{origin.tb_frame.f_code.co_filename}:{origin.tb_lineno}" if origin else "unknown place"
+        print(  # noqa: T201
+            f"error [internal]: {type(error).__name__}: {error} (at {place})\n"
+            "  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints",
+            file=sys.stderr,
+        )
+        code = EXIT_INTERNAL
+    sys.exit(code)

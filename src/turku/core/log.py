@@ -1,0 +1,130 @@
+"""Where log lines go: journal, syslog, a file, or standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from turku.errors import ConfigurationError
+
+_FORMAT = "[%(asctime)s %(name)s] %(levelname)s: %(message)s"
+_JOURNAL_SOCKET = "/run/systemd/journal/socket"
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+def one_line(text: str | bytes) -> str:
+    """The text on one line, safe for a log or terminal: control characters and undecodable bytes escaped."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("utf-8", "surrogateescape").hex(" ").join(("<", ">"))
+        if "\udc80" <= character <= "\udcff"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+class _OneLineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        # Names from machines reach log messages; a line break in one must not forge a second entry.
+        record.msg = one_line(record.getMessage())
+        record.args = None
+        return super().format(record)
+
+
+class _JournalHandler(logging.Handler):
+    """Sends to journald's native socket: one datagram an entry, fields as KEY=VALUE lines."""
+
+    def __init__(self, identifier: str, prefix: str) -> None:
+        super().__init__()
+        self._identifier = identifier
+        self._prefix = prefix
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(_JOURNAL_SOCKET)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = one_line(self._prefix + record.getMessage())
+        fields = (
+            f"MESSAGE={message}\nPRIORITY={_PRIORITIES.get(record.levelname, 6)}\n"
+            f"SYSLOG_IDENTIFIER={self._identifier}\nTURKU_LOGGER={record.name}\n"
+        )
+        try:
+            self._socket.send(fields.encode())
+        except OSError:
+            self.handleError(record)
+
+
+def _in_format(text: str) -> str:
+    return one_line(text).replace("%", "%%")
+
+
+def _destination_handler(destination: str, program: str, prefix: str) -> logging.Handler:
+    if destination == "systemd":
+        try:
+            return _JournalHandler(program, prefix)
+        except OSError:
+            # No journal, or one that does not listen, as in many containers.
+            destination = "syslog"
+    if destination == "syslog":
+        from logging.handlers import SysLogHandler
+
+        handler: logging.Handler = SysLogHandler(
+            address="/dev/log" if os.path.exists("/dev/log") else ("localhost", 514)  # noqa: PTH110
+        )
+        handler.setFormatter(_OneLineFormatter(f"{program}: [%(name)s] %(levelname)s: {_in_format(prefix)}%(message)s"))
+        return handler
+    path = Path(destination)
+    if not path.is_absolute():
+        raise ConfigurationError(
+            f"log_file: {destination!r} is neither 'systemd', 'syslog' nor an absolute path",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigurationError(f"log_file: cannot open {path}: {error.strerror or error}") from error
+    handler.setFormatter(_OneLineFormatter(_FORMAT.replace("%(message)s", f"{_in_format(prefix)}%(message)s")))
+    return handler
+
+
+def set_up(
+    program: str,
+    *,
+    destination: str | None = None,
+    debug: bool = False,
+    terminal: bool = True,
+    terminal_name: str | None = None,
+    prefix: str = "",
+) -> None:
+    """Send the records of all loggers to ``destination`` (``systemd``, ``syslog``, a path; None: nowhere else)
+    and, with ``terminal``, to standard error.
+
+    ``terminal_name`` stands on standard error where the logger's name would; ``prefix`` goes before each message in
+    the destination, so that runs side by side can be told apart there.
+    """
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    # A full disk or a reader that went away is no reason to print a traceback for each record.
+    logging.raiseExceptions = debug
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    if terminal:
+        stream = logging.StreamHandler(sys.stderr)
+        name = "%(name)s" if terminal_name is None else _in_format(terminal_name)
+        stream.setFormatter(_OneLineFormatter(_FORMAT.replace("%(name)s", name)))
+        root.addHandler(stream)
+    if destination is not None:
+        root.addHandler(_destination_handler(destination, program, prefix))

@@ -1,0 +1,1 @@
+"""turku-storage: runs on the servers that keep backups."""

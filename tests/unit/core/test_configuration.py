@@ -1,0 +1,154 @@
+"""Configuration directories: reading, merging, and reporting every fault with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from turku.core import configuration
+from turku.core.configuration import Fault, Tree
+from turku.errors import ConfigurationError
+
+
+class Example(msgspec.Struct):
+    """A configuration as a program declares it."""
+
+    api_url: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 22
+    volumes: dict[str, dict[str, str]] = {}
+
+
+def write(directory: Path, **files: str) -> Path:
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / name.replace("__", ".")).write_text(text, encoding="utf-8")
+    return directory
+
+
+def test_later_files_win_key_by_key_in_nested_dictionaries_too(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        b__json='{"name": "late", "volumes": {"data": {"path": "/srv/b"}, "more": {"path": "/srv/more"}}}',
+        a__json='{"name": "early", "port": 1, "volumes": {"data": {"path": "/srv/a", "accept_new": false}}}',
+    )
+    assert configuration.read_directories([tmp_path]).content == {
+        "name": "late",
+        "port": 1,
+        "volumes": {"data": {"path": "/srv/b", "accept_new": False}, "more": {"path": "/srv/more"}},
+    }
+
+
+def test_a_later_directory_wins_over_an_earlier_one_whatever_its_files_are_called(tmp_path: Path) -> None:
+    state = write(tmp_path / "state", z__json='{"name": "generated"}')
+    etc = write(tmp_path / "etc", a__json='{"name": "chosen"}')
+    assert configuration.read_directories([state, etc]).content == {"name": "chosen"}
+
+
+def test_lists_are_replaced_not_joined() -> None:
+    assert configuration.merge({"filter": ["+ a", "- b"]}, {"filter": ["- c"]}) == {"filter": ["- c"]}
+
+
+def test_merging_leaves_what_was_merged_as_it_was() -> None:
+    lower = {"volumes": {"data": {"path": "/srv"}}}
+    configuration.merge(lower, {"volumes": {"data": {"path": "/other"}}})
+    assert lower == {"volumes": {"data": {"path": "/srv"}}}
+
+
+def test_yaml_and_json_are_read_side_by_side(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{"port": 1}', b__yaml="port: 2\nname: web\n", c__yml="name: web-2\n")
+    assert configuration.read_directories([tmp_path]).content == {"port": 2, "name": "web-2"}
+
+
+def test_other_files_and_hidden_ones_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, a__json="{}", notes__txt="no JSON", b__json__bak="no JSON")
+    (tmp_path / ".half-written.json").write_text("{")
+    assert configuration.read_directories([tmp_path]) == Tree()
+
+
+def test_empty_files_and_missing_directories_hold_nothing(tmp_path: Path) -> None:
+    write(tmp_path, a__json="", b__yaml="", c__yaml="# nothing yet\n")
+    assert configuration.read_directories([tmp_path, tmp_path / "missing"]) == Tree()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "malformed JSON: "),
+        ("a.json", "[1]", "must hold a dictionary with text keys at its top"),
+        ("a.json", "[" * 100_000, "malformed JSON: "),
+        ("a.yaml", "a: [", "malformed YAML: "),
+        ("a.yaml", "1: one", "must hold a dictionary with text keys at its top"),
+        ("a.yaml", "!!python/object/apply:os.system ['true']", "malformed YAML: "),
+    ],
+)
+def test_a_malformed_file_is_a_fault_that_names_it(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    (fault,) = configuration.read_directories([tmp_path]).faults
+    assert str(fault).startswith(f"{tmp_path / name}: {message}")
+    assert "\n" not in str(fault)
+
+
+def test_text_that_is_not_utf_8_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"comment": "caf\xe9"}')
+    (fault,) = configuration.read_directories([tmp_path]).faults
+    assert fault.message == "is not UTF-8 text (byte 16)"
+
+
+def test_a_huge_file_is_a_fault_and_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b" " * (configuration.FILE_LIMIT_BYTES + 1))
+    (fault,) = configuration.read_directories([tmp_path]).faults
+    assert "larger than" in fault.message
+
+
+def test_what_fits_is_taken_and_every_misfit_is_reported_with_its_file(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{"api_url": 5, "volumes": {"data": {"path": 1}}}', b__json='{"port": 70000, "x": 1}')
+    tree = configuration.read_directories([tmp_path])
+    faults: list[Fault] = []
+    assert configuration.convert(tree, Example, faults) == {}
+    assert [fault.place for fault in faults] == [
+        f"{tmp_path}/a.json: api_url",
+        f"{tmp_path}/b.json: port",
+        f"{tmp_path}/a.json: volumes",
+    ]
+    assert "$[...]" in faults[2].message
+
+
+def test_a_number_in_quotes_is_no_number(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{"port": "22"}')
+    faults: list[Fault] = []
+    configuration.convert(configuration.read_directories([tmp_path]), Example, faults)
+    assert len(faults) == 1
+
+
+def test_an_unknown_key_is_a_warning_with_the_nearest_known_one(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{"api_ulr": "https://x", "zebra": 1, "port": 1}')
+    tree = configuration.read_directories([tmp_path])
+    assert configuration.unknown_key_warnings(tree, ["api_url", "port"]) == [
+        f"{tmp_path}/a.json: api_ulr: unknown key, ignored; did you mean 'api_url'?",
+        f"{tmp_path}/a.json: zebra: unknown key, ignored",
+    ]
+
+
+def test_the_place_of_a_nested_key_is_the_file_of_its_top(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{"volumes": {}}')
+    tree = configuration.read_directories([tmp_path])
+    assert tree.place("volumes.data.path") == f"{tmp_path}/a.json: volumes.data.path"
+    assert tree.place("volumes[0]") == f"{tmp_path}/a.json: volumes[0]"
+    assert tree.place("api_url") == "api_url"
+
+
+def test_all_faults_are_refused_in_one_error() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        configuration.refuse([Fault("a.json: port", "is wrong"), Fault("b.json", "is empty")], program="turku-agent")
+    assert caught.value.message.splitlines() == [
+        "the configuration of turku-agent has 2 faults:",
+        "  a.json: port: is wrong",
+        "  b.json: is empty",
+    ]
+
+
+def test_no_fault_is_no_error() -> None:
+    configuration.refuse([], program="turku-agent")
