@@ -1,0 +1,211 @@
+"""rsync's filter rules, parsed to types and printed back (rsync(1), FILTER RULES).
+
+A machine's rules run on a storage. So a rule that reads files there is no rule here (merge files, per-directory merge
+files, CVS ignores), nor is one that throws away the rules before it. ``merge NAME`` names a filter set of the
+coordinator and is replaced by its rules before anything reaches rsync (contract, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from turku.errors import PolicyError
+from turku.policy.characters import code_point, is_line_break_or_control, shown, size_bytes
+
+PATTERN_LIMIT_BYTES = 4000
+"""rsync silently drops a pattern of its path limit (4096 bytes) or more."""
+EXPANDED_RULES_LIMIT = 10_000
+NESTING_LIMIT = 20
+
+_HINT = "a rule is a prefix, modifiers, one blank and a pattern, such as '- *.tmp', '+ /keep/***' or 'P lost+found/'"
+
+
+class Kind(StrEnum):
+    """What a rule does with the names that match; the value is rsync's short prefix."""
+
+    EXCLUDE = "-"
+    INCLUDE = "+"
+    HIDE = "H"
+    SHOW = "S"
+    PROTECT = "P"
+    RISK = "R"
+
+
+_LONG_NAMES = {
+    **{kind.name.lower(): kind.value for kind in Kind},
+    "merge": ".",
+    "dir-merge": ":",
+    "clear": "!",
+}
+_MODIFIERS = "/!srpx"
+"""Absolute path, negation, sender's side, receiver's side, perishable, extended attributes."""
+_SIDE_MODIFIERS = "sr"
+_SIDED = (Kind.HIDE, Kind.SHOW, Kind.PROTECT, Kind.RISK)
+_SEPARATORS = " _"
+_READS_FILES = {
+    ".": "names a merge file of the storage",
+    ":": "makes the storage look for rules in directories",
+    "!": "throws away the rules before it",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule that decides on names only."""
+
+    kind: Kind
+    pattern: str
+    modifiers: str = ""
+    """Some of ``/!srpx``, each once, in this order."""
+
+    @property
+    def text(self) -> str:
+        """The rule as an argument of rsync's ``--filter``."""
+        return f"{self.kind}{self.modifiers} {self.pattern}"
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """One entry of a source's ``exclude``."""
+
+    text: str
+    """As it was given, and as rsync's ``--exclude`` reads it."""
+    rule: Rule
+    """What rsync makes of it, without the special readings that ``--exclude`` has."""
+
+    @property
+    def filter_text(self) -> str:
+        """The same as an argument of rsync's ``--filter``."""
+        return self.rule.text
+
+
+def parse_rule(text: str) -> Rule:
+    """The rule. Raises PolicyError for what is malformed to rsync, and for what reads files or clears rules."""
+    _require_clean(text)
+    prefix, rest = _split_prefix(text)
+    if prefix in _READS_FILES:
+        raise PolicyError(f"the rule {shown(text)} {_READS_FILES[prefix]}, which is not allowed", hint=_HINT)
+    if prefix not in list(Kind):
+        raise PolicyError(f"{shown(text)} is no filter rule", hint=_HINT)
+    kind = Kind(prefix)
+    modifiers, pattern = _split_modifiers(rest)
+    _require_modifiers(kind, modifiers, text)
+    _require_pattern(pattern, text)
+    return Rule(kind, pattern, "".join(letter for letter in _MODIFIERS if letter in modifiers))
+
+
+def parse_exclude(text: str) -> Exclude:
+    """The pattern, read as rsync's ``--exclude`` reads it: a leading ``- `` says nothing, a leading ``+ `` includes.
+
+    Raises PolicyError for what rsync would refuse, for an empty one and for ``!``, which throws rules away.
+    """
+    _require_clean(text)
+    if text == "!":
+        raise PolicyError(
+            f"the pattern {shown(text)} {_READS_FILES['!']}, which is not allowed", hint="write [!] for it"
+        )
+    kind, pattern = Kind.EXCLUDE, text
+    if text.startswith(("- ", "+ ")):
+        kind, pattern = Kind(text[0]), text[2:]
+    _require_pattern(pattern, text)
+    return Exclude(text, Rule(kind, pattern))
+
+
+def expand(rules: Sequence[str], find: Callable[[str], Sequence[str] | None]) -> list[str]:
+    """The rules, printed back, with those of the sets they name in their places; a set named again adds nothing.
+
+    ``find`` gives the rules of a set, None where there is none of that name. Raises PolicyError.
+    """
+    expanded: list[str] = []
+    for text in _expanded(rules, find, used=set(), depth=NESTING_LIMIT):
+        if len(expanded) == EXPANDED_RULES_LIMIT:
+            raise PolicyError(f"there are more than {EXPANDED_RULES_LIMIT} rules, filter sets included")
+        expanded.append(text)
+    return expanded
+
+
+def _expanded(
+    rules: Sequence[str], find: Callable[[str], Sequence[str] | None], *, used: set[str], depth: int
+) -> Iterator[str]:
+    if depth == 0:
+        raise PolicyError(f"filter sets name each other more than {NESTING_LIMIT} levels deep")
+    for text in rules:
+        name = _filter_set_name(text)
+        if name is None:
+            yield parse_rule(text).text
+            continue
+        if name in used:
+            continue
+        used.add(name)
+        found = find(name)
+        if found is None:
+            raise PolicyError(f"there is no filter set {shown(name)}", hint="ask who runs the coordinator for its sets")
+        try:
+            yield from _expanded(found, find, used=used, depth=depth - 1)
+        except PolicyError as error:
+            raise PolicyError(f"filter set {shown(name)}: {error.message}", hint=error.hint) from None
+
+
+def _filter_set_name(text: str) -> str | None:
+    """The name in ``merge NAME`` or ``. NAME``; None for another rule."""
+    _require_clean(text)
+    prefix, rest = _split_prefix(text)
+    if prefix != ".":
+        return None
+    modifiers, name = _split_modifiers(rest)
+    if modifiers or not name.strip():
+        raise PolicyError(
+            f"{shown(text)} names no filter set", hint="write 'merge NAME' or '. NAME', without modifiers"
+        )
+    return name.strip()
+
+
+def _require_clean(text: str) -> None:
+    if not isinstance(text, str):
+        raise PolicyError("a rule is text", hint=_HINT)
+    size_bytes(text)
+    bad = next((character for character in text if is_line_break_or_control(character) and character != "\t"), None)
+    if bad is not None:
+        raise PolicyError(
+            f"{shown(text)} has the character {code_point(bad)}; a rule is one line without control characters",
+            hint="the wildcard ? matches any one character",
+        )
+
+
+def _split_prefix(text: str) -> tuple[str, str]:
+    """The short prefix and what follows it; no prefix for what is no rule."""
+    for name, prefix in _LONG_NAMES.items():
+        rest = text.removeprefix(name)
+        if rest != text and (not rest or rest[0] in f",{_SEPARATORS}"):
+            return prefix, rest.removeprefix(",")
+    if text and text[0] in _LONG_NAMES.values():
+        return text[0], text[1:].removeprefix(",")
+    return "", text
+
+
+def _split_modifiers(rest: str) -> tuple[str, str]:
+    """What stands before the first blank or underscore, and what stands after it."""
+    end = next((index for index, character in enumerate(rest) if character in _SEPARATORS), len(rest))
+    return rest[:end], rest[end + 1 :]
+
+
+def _require_modifiers(kind: Kind, modifiers: str, text: str) -> None:
+    if "C" in modifiers:
+        raise PolicyError(f"the modifier 'C' in {shown(text)} makes the storage read its .cvsignore", hint=_HINT)
+    lawful = [letter for letter in _MODIFIERS if kind not in _SIDED or letter not in _SIDE_MODIFIERS]
+    bad = next((letter for letter in modifiers if letter not in lawful), None)
+    if bad is not None:
+        raise PolicyError(
+            f"{shown(bad)} in {shown(text)} is no modifier of this kind of rule; those are {' '.join(lawful)}",
+            hint=_HINT,
+        )
+
+
+def _require_pattern(pattern: str, text: str) -> None:
+    if not pattern:
+        raise PolicyError(f"{shown(text)} has no pattern" if text else "is empty; a pattern such as '*.tmp' is needed")
+    size = size_bytes(pattern)
+    if size > PATTERN_LIMIT_BYTES:
+        raise PolicyError(f"a pattern is {size} bytes long; rsync takes no more than {PATTERN_LIMIT_BYTES} here")

@@ -1,0 +1,263 @@
+"""Which snapshots are kept, and why (contract, section 6).
+
+A snapshot is kept if any rule keeps it; in doubt it is kept. What is not understood is never deleted, nor is the newest
+good snapshot, and where no rule would keep any, all are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Protocol
+
+from turku.errors import PolicyError
+from turku.policy.characters import shown, size_bytes
+
+TEXT_LIMIT = 1000
+RULES_LIMIT = 50
+LARGEST_NUMBER = 36500
+
+HELD = "held by name"
+NOT_UNDERSTOOD = "date not understood"
+IN_THE_FUTURE = "dated in the future"
+NEWEST_GOOD = "newest good snapshot"
+NO_RULE_KEEPS_ANY = "no rule would keep any"
+
+_HINT = (
+    "rules are 'last N days', 'last N snapshots' and 'earliest of [N] days|weeks|months', separated by commas, "
+    "such as 'last 5 days, earliest of month'"
+)
+_LAST = re.compile(r"last (\d{1,9}) (day|snapshot)s?", re.ASCII)
+_EARLIEST = re.compile(r"earliest of (?:(\d{1,9}) )?(day|week|month)s?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What retention needs to know of a snapshot."""
+
+    name: str
+    moment: datetime | None
+    """When it was made, aware; None where that is not known."""
+    is_good: bool = True
+    is_held: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a snapshot is kept, and every reason for it; one that is not kept has none."""
+
+    snapshot: Snapshot
+    kept: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Dated:
+    """A snapshot that rules decide on: neither held nor in the future, its date understood."""
+
+    index: int
+    """Its place in the order given."""
+    moment: datetime
+    local_date: date
+    is_good: bool
+
+
+class Rule(Protocol):
+    """A keep rule."""
+
+    @property
+    def text(self) -> str:
+        """The rule as a person writes it."""
+
+    def keeps(self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo) -> Iterator[tuple[_Dated, str]]:
+        """Each snapshot it keeps, with the reason; ``snapshots`` come oldest first."""
+
+
+@dataclass(frozen=True)
+class LastDays:
+    """``last N days``: what was made within the last N times 24 hours."""
+
+    number: int
+
+    @property
+    def text(self) -> str:
+        return f"last {self.number} day{'s' if self.number > 1 else ''}"
+
+    def keeps(
+        self,
+        snapshots: Sequence[_Dated],
+        *,
+        now: datetime,
+        zone: tzinfo,  # noqa: ARG002 - a rule on elapsed time
+    ) -> Iterator[tuple[_Dated, str]]:
+        for snapshot in snapshots:
+            if now - snapshot.moment <= timedelta(days=self.number):
+                yield snapshot, self.text
+
+
+@dataclass(frozen=True)
+class LastSnapshots:
+    """``last N snapshots``: the N newest good ones. One that is not good does not use up a place."""
+
+    number: int
+
+    @property
+    def text(self) -> str:
+        return f"last {self.number} snapshot{'s' if self.number > 1 else ''}"
+
+    def keeps(
+        self,
+        snapshots: Sequence[_Dated],
+        *,
+        now: datetime,  # noqa: ARG002 - a rule on order
+        zone: tzinfo,  # noqa: ARG002
+    ) -> Iterator[tuple[_Dated, str]]:
+        good_count = 0
+        for snapshot in reversed(snapshots):
+            if good_count == self.number:
+                return
+            good_count += snapshot.is_good
+            yield snapshot, self.text
+
+
+@dataclass(frozen=True)
+class _Period:
+    """A unit of the calendar: its running number for a date, and how a date's period is called."""
+
+    number: Callable[[date], int]
+    called: Callable[[date], str]
+
+
+def _sunday(day: date) -> date:
+    # Ordinal 7 was a Sunday. The first days of year 1 have no Sunday before them.
+    return date.fromordinal(max(day.toordinal() // 7 * 7, 1))
+
+
+_PERIODS = {
+    "day": _Period(date.toordinal, date.isoformat),
+    "week": _Period(lambda day: day.toordinal() // 7, lambda day: _sunday(day).isoformat()),
+    "month": _Period(lambda day: day.year * 12 + day.month, lambda day: f"{day:%Y-%m}"),
+}
+
+
+@dataclass(frozen=True)
+class EarliestOf:
+    """``earliest of N weeks``: the earliest snapshot of this week (from Sunday), and of each of the N-1 weeks before.
+
+    The earliest since the start of the first of those weeks is one of them, so whichever way the rule is read, what it
+    means to keep is kept. Where the earliest is not good, the earliest good one is kept too.
+    """
+
+    unit: str
+    number: int = 1
+
+    @property
+    def text(self) -> str:
+        return f"earliest of {self.number} {self.unit}s" if self.number > 1 else f"earliest of {self.unit}"
+
+    def keeps(self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo) -> Iterator[tuple[_Dated, str]]:
+        period = _PERIODS[self.unit]
+        current = period.number(now.astimezone(zone).date())
+        seen: set[tuple[int, bool]] = set()
+        for snapshot in snapshots:
+            number = period.number(snapshot.local_date)
+            if number <= current - self.number:
+                continue
+            if (number, True) not in seen and (number, snapshot.is_good) not in seen:
+                seen.add((number, snapshot.is_good))
+                yield snapshot, f"{self.text} ({period.called(snapshot.local_date)})"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Keep rules; a snapshot that any of them keeps is kept."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def text(self) -> str:
+        """The rules as a person writes them."""
+        return ", ".join(rule.text for rule in self.rules)
+
+    def union(self, other: Retention) -> Retention:
+        """What keeps all that this or the other keeps."""
+        return Retention(tuple(dict.fromkeys((*self.rules, *other.rules))))
+
+
+def parse(text: str) -> Retention:
+    """The rules. Raises PolicyError for anything not understood: whoever prunes then prunes nothing."""
+    if not isinstance(text, str):
+        raise PolicyError("retention must be text", hint=_HINT)
+    size_bytes(text)
+    if len(text) > TEXT_LIMIT:
+        raise PolicyError(f"retention is longer than {TEXT_LIMIT} characters", hint=_HINT)
+    parts = text.split(",")
+    if len(parts) > RULES_LIMIT:
+        raise PolicyError(f"retention has more than {RULES_LIMIT} rules", hint=_HINT)
+    return Retention(tuple(dict.fromkeys(_parse_rule(part) for part in parts)))
+
+
+def _parse_rule(text: str) -> Rule:
+    words = " ".join(text.lower().split())
+    if match := _LAST.fullmatch(words):
+        number = _number(match[1], text)
+        return LastDays(number) if match[2] == "day" else LastSnapshots(number)
+    if match := _EARLIEST.fullmatch(words):
+        return EarliestOf(match[2], _number(match[1] or "1", text))
+    raise PolicyError(
+        f"{shown(text.strip())} is no retention rule" if words else "a retention rule is empty", hint=_HINT
+    )
+
+
+def _number(digits: str, text: str) -> int:
+    number = int(digits)
+    if not 1 <= number <= LARGEST_NUMBER:
+        raise PolicyError(f"the number in {shown(text.strip())} is not from 1 to {LARGEST_NUMBER}", hint=_HINT)
+    return number
+
+
+def decide(snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zone: tzinfo) -> tuple[Decision, ...]:
+    """A decision for each snapshot, in the order given; days, weeks and months are those of ``zone``.
+
+    Held snapshots, future ones and those without a known date are kept beside the rules and use up no place in them.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now has no zone")
+    reasons: list[list[str]] = [[] for _ in snapshots]
+    dated: list[_Dated] = []
+    for index, snapshot in enumerate(snapshots):
+        moment = _understood(snapshot.moment)
+        if snapshot.is_held:
+            reasons[index].append(HELD)
+        if moment is None:
+            reasons[index].append(NOT_UNDERSTOOD)
+        elif moment > now:
+            reasons[index].append(IN_THE_FUTURE)
+        elif not snapshot.is_held:
+            dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good))
+    dated.sort(key=lambda each: (each.moment, snapshots[each.index].name))
+
+    kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, now=now, zone=zone)]
+    for each, reason in kept_by_rules:
+        reasons[each.index].append(reason)
+    if not kept_by_rules:
+        for each in dated:
+            reasons[each.index].append(NO_RULE_KEEPS_ANY)
+    newest_good = next((each for each in reversed(dated) if each.is_good), None)
+    if newest_good is not None:
+        reasons[newest_good.index].append(NEWEST_GOOD)
+    return tuple(Decision(snapshot, bool(why), tuple(why)) for snapshot, why in zip(snapshots, reasons, strict=True))
+
+
+def _understood(moment: datetime | None) -> datetime | None:
+    """The moment in UTC; None for one without a zone, or so near to an end of the calendar that zones leave it."""
+    if moment is None or moment.tzinfo is None:
+        return None
+    # In UTC also because Python compares and subtracts two times of one zone by what its clocks show.
+    try:
+        in_utc = moment.astimezone(UTC)
+    except OverflowError:
+        return None
+    return in_utc if 1 < in_utc.year < 9999 else None

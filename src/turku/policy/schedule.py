@@ -1,0 +1,192 @@
+"""When a source is due (contract, section 6).
+
+``hourly``, ``daily``, ``weekly``, ``monthly`` or a day's name, then optionally ``, HHMM`` or ``, HHMM-HHMM``; or
+``cron`` with a cron expression. What the text leaves open is fixed per source by hashing its identity: the second
+within the range (without a range: within the hour or day), the day of the week for ``weekly``, one of the days 1 to 28
+for ``monthly``. So the load of a fleet spreads, and a source keeps its hour, also when its frequency changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, tzinfo
+from typing import Protocol
+
+from turku.errors import PolicyError
+from turku.policy.characters import shown, size_bytes
+from turku.policy.local_time import in_utc, moment_of, moments_of, wall_time
+
+TEXT_LIMIT = 200
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_KINDS = ("hourly", "daily", "weekly", "monthly", *WEEKDAYS)
+_HINT = (
+    "hourly, daily, weekly, monthly or a day such as tuesday; then, if wanted, a time or range such as "
+    "', 0200' or ', 2200-0500'; or 'cron MINUTE HOUR DAY MONTH WEEKDAY'"
+)
+_TIMES = re.compile(r"(\d\d)(\d\d)(?:\s*-\s*(\d\d)(\d\d))?", re.ASCII)
+_MINUTES_PER_DAY = 24 * 60
+_SECONDS_PER_HOUR = 3600
+_LAST_COMMON_DAY = 28
+"""Every month has it, so that a monthly backup happens in every month."""
+_SEARCH_BACK = timedelta(days=3)
+"""A range that rolls over midnight ends up to two days after its day's start; clocks have skipped a whole day."""
+_SEARCH_DAYS = 70
+"""More than from one monthly day to the next, the days back included."""
+
+
+class Schedule(Protocol):
+    """When a source is due."""
+
+    @property
+    def text(self) -> str:
+        """The schedule as it was given."""
+
+    @property
+    def period(self) -> timedelta:
+        """The nominal time from one due moment to the next."""
+
+    def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
+        """The first due moment strictly after ``moment``, in UTC; ``zone``'s clocks count. Raises PolicyError."""
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """A part of the day, in minutes since midnight; ``end`` may lie on the next day."""
+
+    start: int
+    end: int
+
+    def second_of(self, identity: str) -> int:
+        """The second since midnight that is the source's own; the range's start where that is its end."""
+        return self.start * 60 + _drawn("time", identity, max((self.end - self.start) * 60, 1))
+
+
+WHOLE_DAY = TimeRange(0, _MINUTES_PER_DAY)
+
+
+def _drawn(what: str, identity: str, choices: int) -> int:
+    """A number below ``choices``, always the same for one source, evenly spread over sources."""
+    digest = hashlib.sha256(f"{what}:{identity}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % choices
+
+
+@dataclass(frozen=True)
+class Hourly:
+    """Every hour, at a second of it that is the source's own.
+
+    With one time: at that minute of every hour. With a range: in the hours of the range only, once where it is shorter.
+    An hour that the clocks show twice is two hours; none is left out when they change.
+    """
+
+    text: str
+    within: TimeRange | None
+
+    @property
+    def period(self) -> timedelta:
+        return timedelta(hours=1)
+
+    def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
+        moment = in_utc(moment)
+        today = wall_time(moment, zone).date()
+        walls = (wall for ahead in range(-3, 3) for wall in self._walls(today + timedelta(days=ahead), identity))
+        return min(due for wall in walls for due in moments_of(wall, zone) if due > moment)
+
+    def _walls(self, day: date, identity: str) -> Iterator[datetime]:
+        start, end = 0, _MINUTES_PER_DAY * 60
+        if self.within is None:
+            first = _drawn("time", identity, _SECONDS_PER_HOUR)
+        elif self.within.start == self.within.end:
+            first = self.within.start * 60 % _SECONDS_PER_HOUR
+        else:
+            start, end = self.within.start * 60, self.within.end * 60
+            first = start + _drawn("time", identity, min(end - start, _SECONDS_PER_HOUR))
+        for second in range(first, end, _SECONDS_PER_HOUR):
+            yield datetime.combine(day, time()) + timedelta(seconds=second)
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Once on each of certain days: ``daily``, ``weekly``, ``monthly``, or a day of the week."""
+
+    text: str
+    kind: str
+    within: TimeRange
+
+    @property
+    def period(self) -> timedelta:
+        return timedelta(days={"daily": 1, "monthly": 30}.get(self.kind, 7))
+
+    def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
+        moment = in_utc(moment)
+        second = timedelta(seconds=self.within.second_of(identity))
+        first_day = wall_time(moment, zone).date() - _SEARCH_BACK
+        for day in (first_day + timedelta(days=ahead) for ahead in range(_SEARCH_DAYS)):
+            if self._is_due_on(day, identity):
+                due = moment_of(datetime.combine(day, time()) + second, zone)
+                if due > moment:
+                    return due
+        raise AssertionError(f"{self.text} has no moment in {_SEARCH_DAYS} days")
+
+    def _is_due_on(self, day: date, identity: str) -> bool:
+        if self.kind == "daily":
+            return True
+        if self.kind == "monthly":
+            return day.day == 1 + _drawn("day of month", identity, _LAST_COMMON_DAY)
+        weekday = WEEKDAYS.index(self.kind) if self.kind in WEEKDAYS else _drawn("day of week", identity, 7)
+        return day.weekday() == weekday
+
+
+def parse(text: str) -> Schedule:
+    """The schedule. Raises PolicyError that says what is wrong and what would be right."""
+    if not isinstance(text, str):
+        raise PolicyError("a frequency is text", hint=_HINT)
+    size_bytes(text)
+    if len(text) > TEXT_LIMIT:
+        raise PolicyError(f"a frequency is at most {TEXT_LIMIT} characters long", hint=_HINT)
+    word, _blank, expression = text.strip().partition(" ")
+    if word.lower() == "cron":
+        return _cron(text, expression)
+    kind, comma, times = (part.strip() for part in text.partition(","))
+    kind = kind.lower()
+    if kind not in _KINDS:
+        raise PolicyError(f"{shown(kind)} is no frequency{_did_you_mean(kind)}", hint=_HINT)
+    time_range = _parse_range(times) if comma else None
+    if kind == "hourly":
+        return Hourly(text, time_range)
+    return Calendar(text, kind, time_range or WHOLE_DAY)
+
+
+def _cron(text: str, expression: str) -> Schedule:
+    # Late, for croniter: only the coordinator installs it, and only cron schedules need it.
+    try:
+        from turku.policy.cron import Cron
+    except ImportError:
+        raise PolicyError("cron schedules need croniter", hint="install turku[api]") from None
+    return Cron.parse(text, expression)
+
+
+def _did_you_mean(word: str) -> str:
+    close = difflib.get_close_matches(word, _KINDS, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _parse_range(text: str) -> TimeRange:
+    match = _TIMES.fullmatch(text)
+    if match is None:
+        raise PolicyError(f"{shown(text)} is neither a time HHMM nor a range HHMM-HHMM", hint="such as 0200-0500")
+    start = _minute(match[1], match[2], latest=_MINUTES_PER_DAY - 1)
+    if match[3] is None:
+        return TimeRange(start, start)
+    end = _minute(match[3], match[4], latest=_MINUTES_PER_DAY)
+    return TimeRange(start, end if end >= start else end + _MINUTES_PER_DAY)
+
+
+def _minute(hours: str, minutes: str, *, latest: int) -> int:
+    minute = int(hours) * 60 + int(minutes)
+    if int(minutes) > 59 or minute > latest:
+        raise PolicyError(f"'{hours}{minutes}' is no time of day", hint="HHMM goes from 0000 to 2359")
+    return minute

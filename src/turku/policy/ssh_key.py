@@ -1,0 +1,148 @@
+"""SSH public keys, parsed as keys: a line for authorized_keys or known_hosts is written anew, never passed on."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from turku.errors import PolicyError
+from turku.policy.characters import is_line_break_or_control, shown
+
+TEXT_LIMIT = 16 * 1024
+SMALLEST_RSA_BITS = 2048
+LARGEST_RSA_BITS = 16384
+_HINT = "the one line of a .pub file: TYPE BASE64 [COMMENT]"
+_CURVE_BYTES = {"nistp256": 32, "nistp384": 48, "nistp521": 66}
+
+
+@dataclass(frozen=True)
+class SshKey:
+    """A public key of an allowed type, whose inside is what its type says."""
+
+    type: str
+    base64: str
+
+    @property
+    def line(self) -> str:
+        """``TYPE BASE64``: nothing else that was sent with it."""
+        return f"{self.type} {self.base64}"
+
+
+class _Blob:
+    """Reads a key's inside, field by field (RFC 4251, section 5)."""
+
+    def __init__(self, blob: bytes) -> None:
+        self._rest = blob
+
+    def string(self) -> bytes:
+        if len(self._rest) < 4:
+            raise PolicyError("is cut short inside")
+        (length,) = struct.unpack(">I", self._rest[:4])
+        value, self._rest = self._rest[4 : 4 + length], self._rest[4 + length :]
+        if len(value) != length:
+            raise PolicyError("is cut short inside")
+        return value
+
+    def number(self) -> int:
+        value = self.string()
+        if not value or value[0] & 0x80 or (value[0] == 0 and not (len(value) > 1 and value[1] & 0x80)):
+            raise PolicyError("has a malformed number inside")
+        return int.from_bytes(value, "big")
+
+    def end(self) -> None:
+        if self._rest:
+            raise PolicyError("has more inside than its type has")
+
+
+def _ed25519(blob: _Blob) -> None:
+    if len(blob.string()) != 32:
+        raise PolicyError("is not 32 bytes long inside")
+
+
+def _rsa(blob: _Blob) -> None:
+    exponent, modulus = blob.number(), blob.number()
+    if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64:
+        raise PolicyError("has an unusable exponent")
+    if not SMALLEST_RSA_BITS <= modulus.bit_length() <= LARGEST_RSA_BITS:
+        raise PolicyError(
+            f"has {modulus.bit_length()} bits; RSA keys have {SMALLEST_RSA_BITS} to {LARGEST_RSA_BITS}",
+            hint="make one with: ssh-keygen -t ed25519",
+        )
+
+
+def _ecdsa(curve: str) -> Callable[[_Blob], None]:
+    def check(blob: _Blob) -> None:
+        if blob.string() != curve.encode():
+            raise PolicyError("names another curve inside than outside")
+        point = blob.string()
+        if len(point) != 1 + 2 * _CURVE_BYTES[curve] or point[0] != 4:
+            raise PolicyError("is no point of its curve")
+
+    return check
+
+
+def _security_key(check: Callable[[_Blob], None]) -> Callable[[_Blob], None]:
+    def check_with_application(blob: _Blob) -> None:
+        check(blob)
+        blob.string()
+
+    return check_with_application
+
+
+_HOST_TYPES: dict[str, Callable[[_Blob], None]] = {
+    "ssh-ed25519": _ed25519,
+    "ssh-rsa": _rsa,
+    **{f"ecdsa-sha2-{curve}": _ecdsa(curve) for curve in _CURVE_BYTES},
+}
+_USER_TYPES: dict[str, Callable[[_Blob], None]] = {
+    **_HOST_TYPES,
+    "sk-ssh-ed25519@openssh.com": _security_key(_ed25519),
+    "sk-ecdsa-sha2-nistp256@openssh.com": _security_key(_ecdsa("nistp256")),
+}
+
+
+def ssh_public_key(text: str) -> SshKey:
+    """The key of a machine. Raises PolicyError for anything but one key of an allowed type on one line."""
+    return _parse(text, _USER_TYPES)
+
+
+def ssh_host_key(text: str) -> SshKey:
+    """The key of a storage's sshd. Raises PolicyError likewise."""
+    return _parse(text, _HOST_TYPES)
+
+
+def _parse(text: str, types: dict[str, Callable[[_Blob], None]]) -> SshKey:
+    if len(text) > TEXT_LIMIT:
+        raise PolicyError(f"is longer than {TEXT_LIMIT} characters, so it is no SSH key", hint=_HINT)
+    # The end of the file's one line may have come along.
+    line = text.removesuffix("\n").removesuffix("\r")
+    if any(is_line_break_or_control(character) and character != "\t" for character in line):
+        raise PolicyError("an SSH key is one line without control characters", hint=_HINT)
+    words = line.split(maxsplit=2)
+    if len(words) < 2:
+        raise PolicyError(f"{shown(line)} is no SSH key", hint=_HINT)
+    key_type, encoded = words[:2]
+    if key_type not in types:
+        raise PolicyError(f"{shown(key_type)} is no allowed type of SSH key; those are {', '.join(types)}", hint=_HINT)
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if base64.b64encode(raw).decode() != encoded:
+        raise PolicyError("the SSH key is not valid Base64", hint=_HINT)
+    _check_inside(raw, key_type, types[key_type])
+    return SshKey(key_type, encoded)
+
+
+def _check_inside(raw: bytes, key_type: str, check: Callable[[_Blob], None]) -> None:
+    blob = _Blob(raw)
+    try:
+        if blob.string() != key_type.encode():
+            raise PolicyError("is of another type inside than outside")
+        check(blob)
+        blob.end()
+    except PolicyError as error:
+        raise PolicyError(f"the SSH key {error.message}", hint=error.hint or _HINT) from None

@@ -1,0 +1,160 @@
+"""Which changes of a source weaken its protection: all but those that provably keep and back up at least as much.
+
+A machine that was taken over changes its own configuration; the coordinator holds such changes back from history
+(threats M4 and M5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from turku.errors import PolicyError
+from turku.policy import filters, retention, schedule
+from turku.policy.filters import Kind
+from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, Rule
+
+NO_HISTORY = "none"
+"""The snapshot mode that keeps none."""
+KEEP_ALL = Retention((LastDays(retention.LARGEST_NUMBER),))
+
+_DAYS_OF = {"day": 1, "week": 7, "month": 31}
+_EXCLUDING = (Kind.EXCLUDE, Kind.HIDE)
+_INCLUDING = (Kind.INCLUDE, Kind.SHOW)
+
+
+class Weakening(StrEnum):
+    """What a change weakens."""
+
+    GONE = "no longer declared"
+    PATH = "other path"
+    EXCLUDE = "more excluded"
+    FILTER = "more filtered out"
+    RETENTION = "shorter retention"
+    SNAPSHOT_MODE = "no snapshots"
+    LESS_OFTEN = "backed up less often"
+    MORE_OFTEN = "backed up more often, with a number of snapshots kept"
+
+    @property
+    def ages_history(self) -> bool:
+        """Whether new snapshots of less worth would push older ones out, though the keep rules are no weaker."""
+        return self in (Weakening.PATH, Weakening.EXCLUDE, Weakening.FILTER, Weakening.MORE_OFTEN)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a machine's configuration says of a source, as far as its protection depends on it."""
+
+    path: str
+    frequency: str
+    retention: str
+    snapshot_mode: str
+    """The mode that results, ``large_*`` options included; empty for the storage's own choice."""
+    filter: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+
+def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
+    """What the change from ``old`` to ``new`` (None: the source is gone) weakens; nothing where it is harmless."""
+    if new is None:
+        return (Weakening.GONE,)
+    old_rules, new_rules = understood(old.retention), understood(new.retention)
+    old_period, new_period = _period(old.frequency), _period(new.frequency)
+    found = {
+        Weakening.PATH: _plain_path(old.path) != _plain_path(new.path),
+        Weakening.EXCLUDE: not _selects_as_much(_exclude_rules(old.exclude), _exclude_rules(new.exclude)),
+        Weakening.FILTER: not _selects_as_much(_filter_rules(old.filter), _filter_rules(new.filter)),
+        Weakening.RETENTION: not keeps_as_much(old_rules, new_rules),
+        Weakening.SNAPSHOT_MODE: new.snapshot_mode == NO_HISTORY != old.snapshot_mode,
+        Weakening.LESS_OFTEN: old_period < new_period,
+        Weakening.MORE_OFTEN: old_period > new_period
+        and any(isinstance(rule, LastSnapshots) for rule in old_rules.rules),
+    }
+    return tuple(weakening for weakening, is_found in found.items() if is_found)
+
+
+def understood(text: str) -> Retention:
+    """The retention; what is malformed prunes nothing, so nothing keeps more: then KEEP_ALL."""
+    try:
+        return retention.parse(text)
+    except PolicyError:
+        return KEEP_ALL
+
+
+def widest(*retentions: Retention) -> Retention:
+    """What keeps exactly all that any of them keeps, with one rule of each shape: the one with the largest number."""
+    largest: dict[tuple[type[Rule], str], Rule] = {}
+    for rule in (rule for each in retentions for rule in each.rules):
+        shape = (type(rule), rule.unit if isinstance(rule, EarliestOf) else "")
+        if shape not in largest or _number(rule) > _number(largest[shape]):
+            largest[shape] = rule
+    return Retention(tuple(largest.values()))
+
+
+def keeps_as_much(old: Retention, new: Retention) -> bool:
+    """Whether every snapshot that a rule of ``old`` keeps is provably kept by one of ``new``."""
+    return all(any(_covers(rule, other) for rule in new.rules) for other in old.rules)
+
+
+def _covers(rule: Rule, other: Rule) -> bool:
+    if isinstance(rule, LastDays) and isinstance(other, EarliestOf):
+        # A day more than the longest its periods can be, for the one that began today and for clocks put back.
+        return rule.number > other.number * _DAYS_OF[other.unit]
+    return widest(Retention((rule,)), Retention((other,))) == Retention((rule,))
+
+
+def _number(rule: Rule) -> int:
+    return rule.number if isinstance(rule, (LastDays, LastSnapshots, EarliestOf)) else 0
+
+
+def _period(frequency: str) -> timedelta:
+    # What cannot be read is never due by itself.
+    try:
+        return schedule.parse(frequency).period
+    except PolicyError:
+        return timedelta.max
+
+
+def _plain_path(path: str) -> str:
+    return path.rstrip("/") or "/"
+
+
+def _filter_rules(texts: Iterable[str]) -> list[filters.Rule | str]:
+    """The rules; a rule that names a filter set stays text: what is in the set is the operator's."""
+    rules: list[filters.Rule | str] = []
+    for text in texts:
+        try:
+            rules.append(filters.parse_rule(text))
+        except PolicyError:
+            rules.append(text)
+    return rules
+
+
+def _exclude_rules(texts: Iterable[str]) -> list[filters.Rule | str]:
+    return [filters.parse_exclude(text).rule for text in texts]
+
+
+def _kind(rule: filters.Rule | str) -> Kind | None:
+    return None if isinstance(rule, str) else rule.kind
+
+
+def _selects_as_much(old: Sequence[filters.Rule | str], new: Sequence[filters.Rule | str]) -> bool:
+    """Whether the new rules provably leave out nothing that the old ones let through. The first that matches counts.
+
+    Where all rules leave out, their order says nothing. Else the new ones must be the old ones, in their order, less
+    some that leave out and with others that let through.
+    """
+    if all(_kind(rule) in _EXCLUDING for rule in (*old, *new)):
+        return set(new) <= set(old)
+    position = 0
+    for rule in new:
+        found = position
+        while found < len(old) and old[found] != rule and _kind(old[found]) in _EXCLUDING:
+            found += 1
+        if found < len(old) and old[found] == rule:
+            position = found + 1
+        elif _kind(rule) not in _INCLUDING:
+            return False
+    return all(_kind(rule) in _EXCLUDING for rule in old[position:])

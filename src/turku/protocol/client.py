@@ -1,0 +1,229 @@
+"""The HTTP client of agent and storage: one POST of JSON per call, answers typed and bounded.
+
+Written on the standard library's http.client: importing a larger client costs more time than the whole of a check-in
+with nothing due, and every machine of a fleet pays it every five minutes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import ssl
+import time
+from base64 import b64encode
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from turku import __version__
+from turku.core.log import one_line
+from turku.errors import ApiRefused, ApiUnreachable, ConfigurationError, MalformedMessage
+from turku.protocol import codec
+
+T = TypeVar("T")
+
+ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
+"""A storage with 30,000 machines is told of each in one answer: about 400 bytes a machine, with room to grow."""
+_REASON_LIMIT_CHARACTERS = 2000
+_CONNECT_TIMEOUT_SECONDS = 20.0
+_READ_TIMEOUT_SECONDS = 120.0
+_ANSWER_TIMEOUT_SECONDS = 600.0
+_CHUNK_BYTES = 256 * 1024
+
+
+def checked_url(url: str, *, allow_plain_http: bool = False) -> str:
+    """The URL without its last slash. Plain http is refused but to loopback (threats N1), unless allowed.
+
+    Raises ConfigurationError.
+    """
+    example = "for example https://turku.example.com/v1"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
+        raise ConfigurationError(f"api_url: {url!r} is not an http(s) address", hint=example)
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("api_url: must not hold a user name or password")
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"api_url: {url!r} must end with its path", hint=example)
+    if parts.scheme == "http" and not allow_plain_http and not _is_loopback(parts.hostname or ""):
+        raise ConfigurationError(
+            f"api_url: {url!r} would send secrets in the clear",
+            hint='use https://, or set "allow_plain_http": true where the network itself is trusted',
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ApiClient:
+    """Asks one coordinator, by a connection of its own for each call: calls of a program can lie hours apart."""
+
+    def __init__(self, url: str, *, allow_plain_http: bool = False) -> None:
+        self._url = checked_url(url, allow_plain_http=allow_plain_http)
+        self._parts = urlsplit(self._url)
+        self._tls: ssl.SSLContext | None = None
+
+    def call(self, name: str, message: Any, answer: type[T]) -> T:
+        """The coordinator's answer to ``message``, as ``answer``.
+
+        Raises ApiRefused (4xx), ApiUnreachable (network, TLS, time-out, 5xx, an answer that is none of ours).
+        """
+        address = f"{self._url}/{name}"
+        body = codec.encode(message)
+        try:
+            status, reason, content = self._post(name, body)
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise ApiUnreachable(
+                f"{address}: {_sentence(error)}",
+                hint="is the coordinator running, and reachable from here?",
+            ) from error
+        reason = one_line(reason)[:200]
+        if status == 200:
+            if content is None:
+                raise ApiUnreachable(f"{address}: the answer is larger than {ANSWER_LIMIT_BYTES} bytes")
+            try:
+                return codec.decode(content, answer, limit_bytes=ANSWER_LIMIT_BYTES)
+            except MalformedMessage as error:
+                raise ApiUnreachable(
+                    f"{address}: the answer is not the contract's: {error}",
+                    hint="does api_url end with the version, as in https://turku.example.com/v1?",
+                ) from error
+        details = (content or b"")[: 4 * _REASON_LIMIT_CHARACTERS].decode("utf-8", "replace").strip()
+        details = "\n".join(one_line(line) for line in details[:_REASON_LIMIT_CHARACTERS].splitlines())
+        if 400 <= status < 500:
+            raise ApiRefused(
+                f"{address}: refused with {status} {reason}",
+                status=status,
+                details=details,
+                hint="check the secrets in the configuration" if status == 403 else "",
+            )
+        raise ApiUnreachable(f"{address}: answered {status} {reason}", details=details[:300])
+
+    def _post(self, name: str, body: bytes) -> tuple[int, str, bytes | None]:
+        connection, target, headers = self._connection(f"{self._parts.path}/{name}")
+        try:
+            connection.connect()
+            connection.sock.settimeout(_READ_TIMEOUT_SECONDS)
+            connection.request("POST", target, body=body, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.reason, _bounded_body(response)
+        finally:
+            connection.close()
+
+    def _connection(self, path: str) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+        """A connection yet to be made, the request target, and the headers."""
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": f"turku/{__version__}",
+            "Connection": "close",
+        }
+        secure = self._parts.scheme == "https"
+        host, port = self._parts.hostname or "", self._parts.port or (443 if secure else 80)
+        proxy = _proxy_for(self._parts)
+        to_host, to_port = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        if secure:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                to_host, to_port, timeout=_CONNECT_TIMEOUT_SECONDS, context=self._tls_context()
+            )
+        else:
+            connection = http.client.HTTPConnection(to_host, to_port, timeout=_CONNECT_TIMEOUT_SECONDS)
+        if proxy is None:
+            return connection, path, headers
+        authorization = _proxy_authorization(proxy)
+        if secure:
+            connection.set_tunnel(host, port, authorization)
+            return connection, path, headers
+        # To a proxy the target is the whole address; http.client takes Host from it.
+        return connection, f"http://{self._parts.netloc}{path}", headers | authorization
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            # The system's authorities (or SSL_CERT_FILE); REQUESTS_CA_BUNDLE is what existing installations set.
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or None
+            is_directory = bundle is not None and os.path.isdir(bundle)  # noqa: PTH112
+            try:
+                self._tls = ssl.create_default_context(
+                    cafile=None if is_directory else bundle, capath=bundle if is_directory else None
+                )
+            except OSError as error:
+                raise ApiUnreachable(
+                    f"no certificate authorities can be read from {bundle or 'the system'}: {error}",
+                    hint="REQUESTS_CA_BUNDLE and SSL_CERT_FILE name files of certificates",
+                ) from error
+        return self._tls
+
+
+def _bounded_body(response: http.client.HTTPResponse) -> bytes | None:
+    """The whole body, or None when it is larger than the limit; TimeoutError when it does not end."""
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_SECONDS
+    body = bytearray()
+    while chunk := response.read1(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > ANSWER_LIMIT_BYTES:
+            return None
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the answer did not end within {_ANSWER_TIMEOUT_SECONDS:g} s")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(body[:64]), response.length)
+    return bytes(body)
+
+
+def _proxy_for(parts: SplitResult) -> SplitResult | None:
+    """The proxy that the environment names for this address (``https_proxy``, ``all_proxy``, ``no_proxy``, ...).
+
+    Loopback is never asked through a proxy: plain http is lawful there because it does not leave the machine.
+    """
+    host = parts.hostname or ""
+    if _is_loopback(host) or not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    if proxy_bypass(host):
+        return None
+    proxies = getproxies_environment()
+    text = proxies.get(parts.scheme) or proxies.get("all")
+    if not text:
+        return None
+    try:
+        proxy = urlsplit(text if "://" in text else f"http://{text}")
+        usable = proxy.scheme == "http" and bool(proxy.hostname) and proxy.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ApiUnreachable(
+            f"the proxy that the environment names for {parts.scheme} is not of the form http://HOST:PORT",
+            hint=f"mend {parts.scheme}_proxy, or exempt {host} by no_proxy",
+        )
+    return proxy
+
+
+def _proxy_authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not trusted: {error.verify_message}"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "closed the connection without an answer"
+    if isinstance(error, http.client.IncompleteRead):
+        return "closed the connection before the end of its answer"
+    if isinstance(error, TimeoutError):
+        return one_line(str(error)) or "did not answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(error.strerror)
+    return one_line(str(error)) or type(error).__name__

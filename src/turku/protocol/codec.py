@@ -1,0 +1,39 @@
+"""One codec for all conversations: JSON to typed messages and back, bounded, with errors that name the field."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from turku.errors import MalformedMessage
+
+T = TypeVar("T")
+
+MESSAGE_LIMIT_BYTES = 2 * 1024 * 1024
+"""No message of the contract comes near it: 1,000 sources with 1,000-character options are 1 MB."""
+
+
+def decode(content: bytes, kind: type[T], *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> T:
+    """The message in ``content``. Unknown keys are ignored: newer programs talk to older ones.
+
+    Raises MalformedMessage naming the field by its path (``machine.uuid``).
+    """
+    if len(content) > limit_bytes:
+        raise MalformedMessage(f"the message is larger than {limit_bytes} bytes")
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        sentence = str(error)
+        if " - at `" not in sentence:
+            sentence += " - at the top of the message"
+        raise MalformedMessage(sentence.replace("`$.", "`")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedMessage(f"the message is not JSON in UTF-8: {error}") from None
+    except RecursionError:
+        raise MalformedMessage("the message is nested too deeply") from None
+
+
+def encode(message: Any) -> bytes:
+    """JSON without line breaks; keys that are unset or hold their default None are left out by the message types."""
+    return msgspec.json.encode(message)

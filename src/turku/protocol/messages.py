@@ -1,0 +1,283 @@
+"""The messages of every conversation (contract, sections 3 and 4).
+
+Requests are decoded leniently where the contract is open (unknown keys, verbatim source options) and strictly where it
+is not (types). Meaning (names, keys, rules) is checked by policy/, not here.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, field
+
+Text = Annotated[str, Meta(max_length=4096)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+def _sent(value: Any) -> Any:
+    """A default that is sent like any other value, by a message that leaves out fields with plain defaults: what the
+    contract names stays there for programs of the existing system, what we added is sent only where it is set."""
+    return field(default_factory=lambda: copy(value))
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """Credentials of a registration Auth: name and secret."""
+
+    name: Text
+    secret: Text
+
+
+RegistrationAuth = Registration | Text
+"""Name with secret, or the nameless string of the seed."""
+
+
+class Empty(msgspec.Struct, frozen=True):
+    """The answer ``{}``."""
+
+
+# --- agent: update_config
+
+
+class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a machine says of itself; ``sources`` maps a name to its options, verbatim."""
+
+    uuid: Text
+    secret: Text
+    environment_name: Text | None = None
+    service_name: Text | None = None
+    unit_name: Text | None = None
+    ssh_public_key: Text | None = None
+    published: bool | None = None
+    comment: Text | None = None
+    sources: dict[str, dict[str, Any]] | UnsetType = UNSET
+
+
+class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    machine: MachineConfiguration
+    auth: RegistrationAuth | None = None
+
+
+# --- agent: agent_ping_checkin, agent_ping_restore
+
+
+class MachineCredentials(msgspec.Struct, frozen=True):
+    uuid: Text
+    secret: Text
+
+
+class AgentPingRequest(msgspec.Struct, frozen=True):
+    machine: MachineCredentials
+
+
+class StorageAddress(msgspec.Struct, frozen=True):
+    """Where and as whom a machine reaches a storage, and the host keys it must see there."""
+
+    name: Text
+    ssh_ping_host: Text
+    ssh_ping_host_keys: list[Text]
+    ssh_ping_port: Port
+    ssh_ping_user: Text
+
+
+class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """S of the contract: a source with what a backup of it needs.
+
+    ``retention`` is what counts for every storage: the coordinator has united it with the operator's floor already.
+    The last three fields are ours, left out where the operator set none: the floor by itself (a storage keeps it even
+    where something cut ``retention`` short), the modes that the operator allows (empty: any), and the bytes that all
+    sources of the machine together may take.
+    """
+
+    path: str
+    storage: StorageAddress
+    retention: str = _sent("")
+    bwlimit: int | float | str | None = _sent(None)
+    filter: list[str] = _sent([])
+    exclude: list[str] = _sent([])
+    shared_service: bool = _sent(False)
+    large_rotating_files: bool = _sent(False)
+    large_modifying_files: bool = _sent(False)
+    snapshot_mode: str | None = _sent(None)
+    preserve_hard_links: bool = _sent(False)
+    retention_floor: str | None = None
+    allowed_snapshot_modes: list[str] = []
+    quota_bytes: int | None = None
+
+
+class DueMachine(msgspec.Struct, frozen=True):
+    scheduled_sources: dict[str, SourceOrder] = {}
+
+
+class AgentPingCheckinAnswer(msgspec.Struct, frozen=True):
+    machine: DueMachine
+
+
+class RestorableMachine(msgspec.Struct, frozen=True):
+    sources: dict[str, SourceOrder] = {}
+
+
+class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
+    machine: RestorableMachine
+
+
+# --- storage: storage_update_config
+
+
+class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a storage says of itself; space in MiB."""
+
+    name: Text
+    secret: Text
+    ssh_ping_host: Text
+    ssh_ping_host_keys: list[Text]
+    ssh_ping_user: Text
+    space_total: Annotated[float, Meta(ge=0)]
+    space_available: Annotated[float, Meta(ge=0)]
+    ssh_ping_port: Port = 22
+    published: bool | None = None
+    comment: Text | None = None
+
+
+class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    storage: StorageConfiguration
+    auth: RegistrationAuth | None = None
+
+
+class AssignedMachine(msgspec.Struct, frozen=True):
+    ssh_public_key: str | None = None
+    environment_name: str | None = None
+    service_name: str | None = None
+    unit_name: str | None = None
+    comment: str | None = None
+
+
+class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True):
+    machines: dict[str, AssignedMachine] = {}
+
+
+# --- storage: storage_ping_checkin, storage_ping_source_update
+
+
+class StorageCredentials(msgspec.Struct, frozen=True):
+    name: Text
+    secret: Text
+
+
+class MachineReference(msgspec.Struct, frozen=True):
+    uuid: Text
+
+
+class StoragePingCheckinRequest(msgspec.Struct, frozen=True):
+    storage: StorageCredentials
+    machine: MachineReference
+
+
+class ScheduledMachine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``quota_bytes`` is ours: what all sources of the machine together may take; left out where there is none."""
+
+    uuid: str
+    environment_name: str | None = _sent(None)
+    service_name: str | None = _sent(None)
+    unit_name: str | None = _sent(None)
+    scheduled_sources: dict[str, SourceOrder] = _sent({})
+    quota_bytes: int | None = None
+
+
+class StoragePingCheckinAnswer(msgspec.Struct, frozen=True):
+    machine: ScheduledMachine
+
+
+class SourceReport(msgspec.Struct, frozen=True):
+    """How the backup of one source went; times are Unix seconds."""
+
+    success: bool = False
+    snapshot: Text | None = None
+    summary: Annotated[str, Meta(max_length=65536)] | None = None
+    time_begin: float | None = None
+    time_end: float | None = None
+
+
+class ReportedMachine(msgspec.Struct, frozen=True):
+    uuid: Text
+    sources: dict[str, SourceReport] = {}
+
+
+class StoragePingSourceUpdateRequest(msgspec.Struct, frozen=True):
+    storage: StorageCredentials
+    machine: ReportedMachine
+
+
+# --- beyond the contract: new identities for what is known already
+
+
+class MachineReenrolRequest(msgspec.Struct, frozen=True):
+    """``machine_reenrol``: a reinstalled machine takes its place again with the operator's one-time code."""
+
+    code: Text
+    secret: Text
+    ssh_public_key: Text
+
+
+class MachineReenrolAnswer(msgspec.Struct, frozen=True):
+    """The identity to go on with; of ``machine`` the UUID alone."""
+
+    machine: MachineReference
+
+
+class MachineRotateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``machine_rotate``: a new secret and, where given, a new SSH key. Sent again after a lost answer, it is answered
+    again: the machine is known by either secret then."""
+
+    machine: MachineCredentials
+    new_secret: Text
+    new_ssh_public_key: Text | None = None
+
+
+class StorageRotateRequest(msgspec.Struct, frozen=True):
+    """``storage_rotate``: a new secret, on the same terms; host keys change by ``storage_update_config``."""
+
+    storage: StorageCredentials
+    new_secret: Text
+
+
+# --- health
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    healthy: bool
+    date: str
+    counts: dict[str, int]
+
+
+# --- agent to storage, on ssh's standard input
+
+
+class SourceCredentials(msgspec.Struct, frozen=True):
+    """One-time user name and password of one rsyncd module."""
+
+    username: Annotated[str, Meta(min_length=1, max_length=128)]
+    password: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class SessionRequest(msgspec.Struct, frozen=True):
+    """What the agent asks of the storage's forced command; ended on the wire by a line with a single ``.``."""
+
+    action: Literal["checkin", "restore"]
+    port: Annotated[int, Meta(ge=1024, le=65535)]
+    verbose: bool = False
+    sources: dict[str, SourceCredentials] = {}
+
+
+SESSION_REQUEST_END = b"."
+SESSION_REQUEST_LIMIT_BYTES = 256 * 1024
+SESSION_REQUEST_TIMEOUT_SECONDS = 30.0
+REMOTE_COMMAND = "turku-ping-remote"
+PORT_RANGE = range(49152, 65536)
+"""Where an agent draws its port from (contract, section 4)."""
+
+
+def restore_active_line(port: int) -> str:
+    """What the storage answers to ``restore`` (contract, section 4.6); agents of both kinds show it as it is."""
+    return f"Restore mode active on port {port}.  Good luck."
