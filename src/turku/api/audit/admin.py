@@ -1,0 +1,87 @@
+"""The admin pages of the audit log, and those of people and groups, audited like all others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import Model
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from turku.api.audit.models import AuditEntry
+from turku.api.site import presentation
+from turku.api.site.audited import Audited
+from turku.api.site.model_admin import TurkuModelAdmin
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class AuditedUserAdmin(Audited, UserAdmin):  # type: ignore[type-arg]  # generic in Django's type stubs only
+    """People."""
+
+
+@admin.register(Group)
+class AuditedGroupAdmin(Audited, GroupAdmin):
+    """Groups of people."""
+
+
+_SHORT = 60
+
+
+def _short(values: dict[str, Any]) -> str:
+    text = ", ".join(f"{name}: {value}" for name, value in values.items())
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(TurkuModelAdmin):
+    """The audit log, to be read only."""
+
+    list_display = ("happened", "action", "subject", "subject_kind", "by", "address", "weakens", "was", "becomes")
+    list_filter = ("weakens", "actor_kind", "action")
+    search_fields = ("subject", "subject_key", "actor", "address", "action")
+    show_full_result_count = False
+    fields = (
+        *("date", "action", "weakens", "actor_kind", "actor", "address"),
+        *("subject_kind", "subject_key", "subject", "old_values", "new_values"),
+    )
+    readonly_fields = fields
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
+        return False
+
+    @admin.display(description="when", ordering="date")
+    def happened(self, row: AuditEntry) -> str:
+        return presentation.moment(row.date, now=self.now)
+
+    @admin.display(description="by", ordering="actor")
+    def by(self, row: AuditEntry) -> str:
+        return f"{row.get_actor_kind_display()} {row.actor}".strip()
+
+    @admin.display(description="was")
+    def was(self, row: AuditEntry) -> str:
+        return _short(row.old) or presentation.NOTHING
+
+    @admin.display(description="became")
+    def becomes(self, row: AuditEntry) -> str:
+        return _short(row.new) or presentation.NOTHING
+
+    @admin.display(description="old values")
+    def old_values(self, row: AuditEntry) -> SafeString:
+        return format_html("<pre>{}</pre>", json.dumps(row.old, indent=2, ensure_ascii=False))
+
+    @admin.display(description="new values")
+    def new_values(self, row: AuditEntry) -> SafeString:
+        return format_html("<pre>{}</pre>", json.dumps(row.new, indent=2, ensure_ascii=False))

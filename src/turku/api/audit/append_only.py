@@ -1,0 +1,42 @@
+"""Triggers with which the database itself refuses to change or delete rows of the audit log.
+
+They stop the application, whatever fault it has. The owner of a PostgreSQL table can drop them: where that matters, let
+another role own the tables and run `turku-api migrate`, and give the role of `turku-api serve` on ``audit_auditentry``
+no more than SELECT and INSERT (docs/reference/audit-log.md has the statements).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SENTENCE = "the audit log is append-only"
+
+_SQLITE = {
+    word: f"CREATE TRIGGER audit_entry_no_{word} BEFORE {word.upper()} ON audit_auditentry "
+    f"BEGIN SELECT RAISE(ABORT, '{_SENTENCE}'); END"
+    for word in ("update", "delete")
+}
+
+_POSTGRESQL = (
+    "CREATE FUNCTION audit_entry_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ "
+    f"BEGIN RAISE EXCEPTION '{_SENTENCE}' USING ERRCODE = 'integrity_constraint_violation'; END $$",
+    "CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_auditentry "
+    "FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_refuse()",
+)
+
+
+def set_up(_apps: Any, schema_editor: Any) -> None:
+    """Create the triggers; a step of the first migration."""
+    statements = _POSTGRESQL if schema_editor.connection.vendor == "postgresql" else tuple(_SQLITE.values())
+    for statement in statements:
+        schema_editor.execute(statement)
+
+
+def take_down(_apps: Any, schema_editor: Any) -> None:
+    """Drop them again, before the table goes."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute("DROP TRIGGER audit_entry_append_only ON audit_auditentry")
+        schema_editor.execute("DROP FUNCTION audit_entry_refuse()")
+    else:
+        for word in _SQLITE:
+            schema_editor.execute(f"DROP TRIGGER audit_entry_no_{word}")

@@ -1,0 +1,99 @@
+"""Writing the audit log. Call it in the transaction of the change itself: both are there, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Model
+
+from turku.api import origin
+from turku.api.audit.models import TEXT_LENGTH, ActorKind, AuditEntry
+from turku.api.audit.values import loggable
+from turku.core.log import one_line
+from turku.errors import ApiRefused
+
+FLOOD_LIMIT = 1000
+FLOOD_SPAN = timedelta(hours=1)
+"""A program that causes more entries than that in the span has further changes refused: what only grows must not be
+filled by a machine that was taken over."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who or what acts."""
+
+    kind: ActorKind
+    name: str = ""
+
+
+COMMAND_LINE = Actor(ActorKind.COMMAND, "turku-api")
+COORDINATOR = Actor(ActorKind.COORDINATOR)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry to be written. ``subject`` is the row it is about."""
+
+    action: str
+    subject: Model | None
+    old: Mapping[str, Any] = field(default_factory=dict)
+    new: Mapping[str, Any] = field(default_factory=dict)
+    weakens: bool = False
+
+
+def subject_key(row: Model) -> str:
+    """What names the row for ever: the UUID of machines and sources, the name of storages, else the primary key."""
+    unchanging = {"machine": "uuid", "storage": "name"}.get(str(row._meta.model_name), "pk")
+    return str(getattr(row, unchanging))
+
+
+def actor_of(row: Model) -> Actor:
+    """A machine or storage that acts for itself."""
+    return Actor(ActorKind(str(row._meta.model_name)), subject_key(row))
+
+
+def person(user: Any) -> Actor:
+    """A user of the admin site."""
+    return Actor(ActorKind.PERSON, user.get_username())
+
+
+def _text(text: str) -> str:
+    return one_line(text)[:TEXT_LENGTH]
+
+
+def record(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
+    """Write the entries, in one query; the address is that of the request being answered."""
+    address = origin.current_address() or None
+    AuditEntry.objects.bulk_create(
+        AuditEntry(
+            date=now,
+            action=entry.action,
+            actor_kind=actor.kind,
+            actor=_text(actor.name),
+            address=address,
+            subject_kind=str(entry.subject._meta.verbose_name) if entry.subject else "",
+            subject_key=_text(subject_key(entry.subject)) if entry.subject else "",
+            subject=_text(str(entry.subject)) if entry.subject else "",
+            weakens=entry.weakens,
+            old=loggable(entry.old),
+            new=loggable(entry.new),
+        )
+        for entry in entries
+    )
+
+
+def record_of_program(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
+    """Write what a machine or storage did. Raises ApiRefused (429) where it did too much within the hour."""
+    if not entries:
+        return
+    recent = AuditEntry.objects.filter(
+        actor_kind=actor.kind, actor=_text(actor.name), date__gt=now - FLOOD_SPAN, date__lte=now
+    )
+    if recent.order_by()[:FLOOD_LIMIT].count() >= FLOOD_LIMIT:
+        raise ApiRefused(
+            f"more than {FLOOD_LIMIT} changes within an hour", status=429, hint="wait an hour, then send it again"
+        )
+    record(actor, entries, now=now)

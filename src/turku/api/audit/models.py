@@ -1,0 +1,46 @@
+"""The model of the audit log."""
+
+from __future__ import annotations
+
+from django.db import models
+
+TEXT_LENGTH = 200
+
+
+class ActorKind(models.TextChoices):
+    """Who or what acted."""
+
+    MACHINE = "machine", "machine"
+    STORAGE = "storage", "storage"
+    PERSON = "person", "person"
+    COMMAND = "command", "command line"
+    COORDINATOR = "coordinator", "coordinator"
+    UNKNOWN = "unknown", "unknown"
+
+
+class AuditEntry(models.Model):
+    """One thing that happened. No foreign keys: an entry outlives what it is about, and the database refuses to change
+    or delete it (append_only.py)."""
+
+    date = models.DateTimeField(db_index=True)
+    action = models.CharField(max_length=64, db_index=True)
+    actor_kind = models.CharField("by", max_length=16, choices=ActorKind.choices)
+    actor = models.CharField("name", max_length=TEXT_LENGTH, blank=True)
+    address = models.GenericIPAddressField("from", null=True)
+    subject_kind = models.CharField("kind", max_length=32, blank=True)
+    subject_key = models.CharField("key", max_length=TEXT_LENGTH, blank=True)
+    subject = models.CharField(max_length=TEXT_LENGTH, blank=True)
+    weakens = models.BooleanField("weakens protection", default=False, db_index=True)
+    old = models.JSONField(default=dict)
+    new = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ("-date", "-id")
+        verbose_name_plural = "audit log"
+        indexes = [
+            models.Index(fields=("actor_kind", "actor", "-date"), name="audit_actor_date"),
+            models.Index(fields=("subject_kind", "subject_key", "-date"), name="audit_subject_date"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.subject}".strip()

@@ -1,0 +1,150 @@
+"""The admin pages of sources and runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from turku.api.audit import log
+from turku.api.audit.models import AuditEntry
+from turku.api.backups import health
+from turku.api.backups.backup_now import back_up_now
+from turku.api.backups.models import BackupRun, Source, SourceChange
+from turku.api.backups.source_change_admin import SourceChangeAdmin
+from turku.api.fleet.health import Mark
+from turku.api.site import presentation
+from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, TurkuModelAdmin
+
+__all__ = ["BackupRunAdmin", "SourceAdmin", "SourceChangeAdmin"]
+
+
+class SourceMarkFilter(MarkFilter):
+    """The marks that a source can have."""
+
+    marks = (Mark.OK, Mark.OFF, Mark.FAILED, Mark.OVERDUE)
+
+
+_DECLARED = (
+    *("path", "comment", "frequency", "retention", "bwlimit", "snapshot_mode", "filter", "exclude"),
+    *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "other_options"),
+)
+_STATE = (*("last_backup", "next_backup", "failure_count", "runs_link", "weakenings_link", "audit_link", "date_added"),)
+
+
+@admin.register(Source)
+class SourceAdmin(RegisteredAdmin):
+    """Sources; the operator switches them, all else is the machine's own word."""
+
+    list_display = (
+        "name",
+        "machine_link",
+        "health",
+        "last_backup",
+        "next_backup",
+        "failure_count",
+        "path",
+        "frequency",
+    )
+    list_filter = (SourceMarkFilter, "active", "published", "snapshot_mode", "machine__storage")
+    search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
+    list_select_related = ("machine",)
+    actions = ("back_up_now", "enable", "disable")
+    fieldsets = (
+        (None, {"fields": ("name", "machine_link", "health", "active", "published")}),
+        ("Declared by the machine", {"fields": _DECLARED}),
+        ("State", {"fields": _STATE}),
+    )
+    readonly_fields = ("name", "machine_link", "health", "published", *_DECLARED, *_STATE)
+
+    def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
+        return health.sources(now=self.now)
+
+    @admin.action(description="Back up now", permissions=["change"])
+    def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
+        keys = list(queryset.values_list("pk", flat=True))
+        count = back_up_now(Source.objects.filter(pk__in=keys), actor=log.person(request.user), now=self.now)
+        self.message_user(request, f"{count} sources are due now; their machines' next pings start them.")
+
+    @admin.display(description="health", ordering="mark")
+    def health(self, row: Any) -> SafeString:
+        return presentation.mark(row.mark)
+
+    @admin.display(description="machine", ordering="machine__unit_name")
+    def machine_link(self, row: Source) -> str:
+        return presentation.change_link(row.machine)
+
+    @admin.display(description="last good backup", ordering="date_last_backed_up")
+    def last_backup(self, row: Source) -> str:
+        return presentation.moment(row.date_last_backed_up, now=self.now)
+
+    @admin.display(description="next backup", ordering="date_next_backup")
+    def next_backup(self, row: Source) -> str:
+        return presentation.moment(row.date_next_backup, now=self.now)
+
+    @admin.display(description="weakening changes")
+    def weakenings_link(self, row: Source) -> SafeString:
+        return presentation.list_link(SourceChange, "all changes", source__id__exact=row.pk)
+
+    @admin.display(description="audit log")
+    def audit_link(self, row: Source) -> SafeString:
+        return presentation.list_link(AuditEntry, "what happened to it", subject_key=log.subject_key(row))
+
+    @admin.display(description="backup runs")
+    def runs_link(self, row: Source) -> SafeString:
+        return presentation.list_link(BackupRun, "all runs", source__id__exact=row.pk)
+
+
+@admin.register(BackupRun)
+class BackupRunAdmin(TurkuModelAdmin):
+    """The record of backup runs, to be read only."""
+
+    list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "snapshot")
+    list_filter = ("success", "storage")
+    search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
+    list_select_related = ("source__machine", "storage")
+    show_full_result_count = False
+    fields = (
+        *("date", "result", "source_link", "machine_link", "storage_link"),
+        *("snapshot", "date_begin", "date_end", "duration", "summary"),
+    )
+    readonly_fields = fields
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
+        return False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """The links from machines and sources lead here."""
+        return lookup == "source__machine__id__exact" or super().lookup_allowed(lookup, value, request)
+
+    @admin.display(description="reported", ordering="date")
+    def reported(self, row: BackupRun) -> str:
+        return presentation.moment(row.date, now=self.now)
+
+    @admin.display(description="result", ordering="success")
+    def result(self, row: BackupRun) -> SafeString:
+        return presentation.mark(Mark.OK if row.success else Mark.FAILED)
+
+    @admin.display(description="source", ordering="source__name")
+    def source_link(self, row: BackupRun) -> str:
+        return presentation.change_link(row.source)
+
+    @admin.display(description="machine", ordering="source__machine__unit_name")
+    def machine_link(self, row: BackupRun) -> str:
+        return presentation.change_link(row.source.machine)
+
+    @admin.display(description="storage", ordering="storage__name")
+    def storage_link(self, row: BackupRun) -> str:
+        return presentation.change_link(row.storage)
+
+    @admin.display(description="duration")
+    def duration(self, row: BackupRun) -> str:
+        if row.date_begin is None or row.date_end is None:
+            return presentation.NOTHING
+        return f"{max((row.date_end - row.date_begin).total_seconds(), 0):.0f} s"

@@ -1,0 +1,11 @@
+"""The app ``backups``."""
+
+from django.apps import AppConfig
+
+
+class BackupsConfig(AppConfig):
+    """Sources and the record of their backups."""
+
+    name = "turku.api.backups"
+    label = "backups"
+    verbose_name = "Backups"

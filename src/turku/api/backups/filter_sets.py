@@ -1,0 +1,37 @@
+"""The filter sets that rules may name, read at most once per call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from turku.api.fleet.models import FilterSet
+from turku.errors import PolicyError
+from turku.policy import filters
+
+RULES_LIMIT = 2000
+
+
+class FilterSets:
+    """All active filter sets, asked for when the first rule names one."""
+
+    @cached_property
+    def _rules(self) -> dict[str, list[str]]:
+        return dict(FilterSet.objects.filter(active=True).values_list("name", "rules"))
+
+    def _find(self, name: str) -> Sequence[str] | None:
+        return self._rules.get(name)
+
+    def expand(self, rules: Sequence[str]) -> list[str]:
+        """The rules with those of named sets in their places (contract, section 3). Raises PolicyError."""
+        return filters.expand(rules, self._find) if rules else []
+
+    def check(self, value: Any) -> list[str]:
+        """The rules as given, when they are a list that expands. Raises PolicyError."""
+        if not isinstance(value, list) or not all(isinstance(rule, str) for rule in value):
+            raise PolicyError("must be a list of texts")
+        if len(value) > RULES_LIMIT:
+            raise PolicyError(f"has more than {RULES_LIMIT} rules")
+        self.expand(value)
+        return value

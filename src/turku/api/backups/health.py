@@ -1,0 +1,88 @@
+"""Health marks of sources, and the state of the whole fleet in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Model, Q, QuerySet, Value, When
+
+from turku.api.backups.models import Source
+from turku.api.fleet import health as fleet_health
+from turku.api.fleet.health import Mark, mark_case, off
+
+OVERDUE_AFTER = timedelta(hours=10)
+
+
+def sources(*, now: datetime) -> QuerySet[Source]:
+    """All sources, each with its ``mark``; a new one is due at once and has 10 hours until it counts as overdue."""
+    return Source.objects.annotate(
+        mark=mark_case(
+            When(
+                off("", "machine__") | Q(machine__storage=None) | off("machine__storage__"), then=Value(Mark.OFF.value)
+            ),
+            When(success=False, then=Value(Mark.FAILED.value)),
+            When(date_next_backup__lt=now - OVERDUE_AFTER, then=Value(Mark.OVERDUE.value)),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of thing: how many count, how many of them have which problem, and a sentence about each of those."""
+
+    noun: str
+    counted: int
+    problems: tuple[tuple[Mark, int], ...]
+    sentences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        nouns = self.noun if self.counted == 1 else f"{self.noun}s"
+        if not self.problems:
+            return f"{self.counted} {nouns} ok"
+        states = ", ".join(f"{count} {mark.label}" for mark, count in self.problems)
+        return f"{states} of {self.counted} {nouns}"
+
+
+@dataclass(frozen=True)
+class FleetHealth:
+    """Storages, machines and sources; those switched off do not count."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def is_healthy(self) -> bool:
+        return not any(group.problems for group in self.groups)
+
+    @property
+    def summary(self) -> str:
+        """One line, as Nagios shows it."""
+        return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(str(group) for group in self.groups)}"
+
+
+def _group(noun: str, rows: QuerySet[Model], relations: Sequence[str], *, verbose: bool) -> Group:
+    counts = {
+        Mark(mark): count
+        for mark, count in rows.order_by().values_list("mark").annotate(Count("pk")).values_list("mark", "pk__count")
+    }
+    problems = tuple((mark, counts[mark]) for mark in Mark if mark.is_problem and counts.get(mark))
+    sentences: tuple[str, ...] = ()
+    if verbose and problems:
+        bad = rows.filter(mark__in=[mark.value for mark, _count in problems]).select_related(*relations)
+        sentences = tuple(
+            f"{noun} {' / '.join([*(str(getattr(row, name)) for name in relations), str(row)])}: {Mark(row.mark).label}"  # type: ignore[attr-defined]  # annotated
+            for row in bad
+        )
+    return Group(noun, sum(count for mark, count in counts.items() if mark is not Mark.OFF), problems, sentences)
+
+
+def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
+    """The state of everything; sentences about each problem only with ``verbose``."""
+    return FleetHealth(
+        (
+            _group("storage", fleet_health.storages(now=now), (), verbose=verbose),
+            _group("machine", fleet_health.machines(now=now), (), verbose=verbose),
+            _group("source", sources(now=now), ("machine",), verbose=verbose),
+        )
+    )

@@ -1,0 +1,104 @@
+"""The models of backups."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+
+from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
+
+RULE_LENGTH = 1000
+SOURCES_LIMIT = 1000
+"""Sources of one machine, those included that it no longer names: a machine must not fill the database."""
+DEFAULT_FREQUENCY = "daily"
+DEFAULT_RETENTION = "last 5 days, earliest of month"
+"""Both: contract, section 2 and the existing system's own description."""
+
+
+class SnapshotMode(models.TextChoices):
+    """How a storage keeps history (contract, section 2)."""
+
+    LINK_DEST = "link-dest", "link-dest"
+    NONE = "none", "none"
+
+
+class Source(models.Model):
+    """A tree of a machine that is backed up."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    machine = models.ForeignKey(Machine, models.CASCADE, related_name="sources")
+    name = models.CharField(max_length=NAME_LENGTH)
+    path = models.TextField()
+    comment = models.CharField(max_length=NAME_LENGTH, blank=True)
+    frequency = models.CharField(max_length=RULE_LENGTH, default=DEFAULT_FREQUENCY)
+    retention = models.CharField(max_length=RULE_LENGTH, default=DEFAULT_RETENTION)
+    bwlimit = models.PositiveBigIntegerField("bandwidth limit", null=True, blank=True, help_text="KiB/s")
+    snapshot_mode = models.CharField(max_length=16, choices=SnapshotMode.choices, blank=True)
+    filter = models.JSONField(default=list, blank=True)
+    exclude = models.JSONField(default=list, blank=True)
+    preserve_hard_links = models.BooleanField(default=False)
+    shared_service = models.BooleanField(default=False)
+    large_rotating_files = models.BooleanField(default=False)
+    large_modifying_files = models.BooleanField(default=False)
+    other_options = models.JSONField(default=dict, blank=True, help_text="Options that are kept as they were sent.")
+    active = models.BooleanField(default=True, help_text="The operator's switch.")
+    published = models.BooleanField(default=True, help_text="Does the machine's configuration name it?")
+    date_added = models.DateTimeField(editable=False, db_index=True)
+    date_last_backed_up = models.DateTimeField("last good backup", null=True, blank=True, editable=False, db_index=True)
+    date_next_backup = models.DateTimeField("next backup", db_index=True)
+    success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
+    failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+
+    class Meta:
+        ordering = ("machine_id", "name")
+        constraints = [models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def resulting_mode(self) -> str:
+        """The snapshot mode, ``large_*`` options included (contract, section 5); empty for the storage's choice."""
+        is_large = self.large_rotating_files or self.large_modifying_files
+        return self.snapshot_mode or (SnapshotMode.NONE.value if is_large else "")
+
+
+class SourceChange(models.Model):
+    """A change by the machine that weakens the protection of a source; further ones join it while it is held back."""
+
+    source = models.ForeignKey(Source, models.CASCADE, related_name="weakenings")
+    date = models.DateTimeField("changed", db_index=True)
+    date_effective = models.DateTimeField(
+        "takes effect", null=True, blank=True, db_index=True, help_text="Empty: when an operator lets it."
+    )
+    weakenings = models.JSONField(default=list)
+    old = models.JSONField(default=dict)
+    new = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ("-date", "-id")
+        verbose_name = "weakening change"
+
+    def __str__(self) -> str:
+        return f"{self.source}: {', '.join(self.weakenings)}"
+
+
+class BackupRun(models.Model):
+    """One run of one source, as the storage reported it."""
+
+    source = models.ForeignKey(Source, models.CASCADE, related_name="runs")
+    storage = models.ForeignKey(Storage, models.SET_NULL, null=True, related_name="runs")
+    date = models.DateTimeField("reported", db_index=True)
+    success = models.BooleanField()
+    snapshot = models.CharField(max_length=NAME_LENGTH, blank=True)
+    summary = models.TextField(blank=True)
+    date_begin = models.DateTimeField("begun", null=True, blank=True)
+    date_end = models.DateTimeField("ended", null=True, blank=True)
+
+    class Meta:
+        ordering = ("-date", "-id")
+        indexes = [models.Index(fields=("source", "-date"), name="run_source_date")]
+
+    def __str__(self) -> str:
+        return self.snapshot or f"run {self.pk}"

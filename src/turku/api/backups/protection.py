@@ -1,0 +1,68 @@
+"""What storages are told to keep: the machine's rules, those it had before a held-back change, the operator's floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from turku.api.backups import source_changes
+from turku.api.backups.models import SnapshotMode, Source, SourceChange
+from turku.api.fleet import policies
+from turku.api.fleet.models import Machine
+from turku.api.fleet.policies import Floor
+from turku.policy import weakening
+from turku.policy.weakening import Weakening
+
+DEFAULT_MODE = SnapshotMode.LINK_DEST.value
+"""What a storage does with a source that names no mode."""
+
+
+@dataclass(frozen=True)
+class Protection:
+    """How a source's history is kept."""
+
+    retention: str
+    snapshot_mode: str | None
+
+
+class Protections:
+    """The protection of sources of one machine, asked of the database in two queries."""
+
+    def __init__(self, machine: Machine, sources: Sequence[Source], *, now: datetime) -> None:
+        self.floor = policies.floor_of(machine) if sources else policies.BUILT_IN
+        held_back = source_changes.held_back(sources, now=now) if sources else ()
+        self._held_back = {change.source_id: change for change in held_back}
+
+    def of(self, source: Source) -> Protection:
+        """The protection of one of the sources."""
+        change = self._held_back.get(source.pk)
+        return Protection(
+            retention=effective_retention(source, change, self.floor),
+            snapshot_mode=effective_mode(source, change, self.floor),
+        )
+
+
+def effective_retention(source: Source, change: SourceChange | None, floor: Floor) -> str:
+    """The rules to send. A union of rules works with every storage, one of the existing system included."""
+    if change is None and not floor.retention_floor:
+        return source.retention
+    rules = [weakening.understood(source.retention)]
+    if floor.retention_floor:
+        rules.append(weakening.understood(floor.retention_floor))
+    if change is not None:
+        rules.append(weakening.understood(change.old["retention"]))
+        if any(Weakening(name).ages_history for name in change.weakenings):
+            rules.append(weakening.KEEP_ALL)
+    return weakening.widest(*rules).text
+
+
+def effective_mode(source: Source, change: SourceChange | None, floor: Floor) -> str | None:
+    """The mode to send; None leaves it to the storage."""
+    wanted = source.resulting_mode
+    if change is not None and Weakening.SNAPSHOT_MODE in change.weakenings:
+        wanted = change.old["snapshot_mode"] or DEFAULT_MODE
+    if wanted and not floor.allows(wanted):
+        wanted = DEFAULT_MODE if floor.allows(DEFAULT_MODE) else floor.allowed_snapshot_modes[0]
+    # A mode that follows from large_* alone is left to follow from them.
+    return source.snapshot_mode or None if wanted == source.resulting_mode else wanted

@@ -1,0 +1,87 @@
+"""How backups went: the history row and the source's state, written together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from django.db import transaction
+
+from turku.api.backups.models import SOURCES_LIMIT, BackupRun, Source
+from turku.api.backups.schedule_slot import next_backup, retry_pause
+from turku.api.fleet.faults import Faults
+from turku.api.fleet.models import Machine, Storage
+from turku.errors import ApiRefused, MalformedMessage, PolicyError
+from turku.policy import names
+from turku.protocol.messages import SourceReport
+
+_log = logging.getLogger(__name__)
+
+_LATEST_UNIX_SECONDS = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+_STATE = ("success", "failure_count", "date_last_backed_up", "date_next_backup")
+
+
+def _moment(unix_seconds: float | None) -> datetime | None:
+    if unix_seconds is None:
+        return None
+    if not 0 <= unix_seconds <= _LATEST_UNIX_SECONDS:
+        raise PolicyError("is no time in Unix seconds between 1970 and 2100")
+    return datetime.fromtimestamp(unix_seconds, UTC)
+
+
+def _snapshot(name: str | None) -> str:
+    return names.label(name, kind="snapshot name") if name else ""
+
+
+def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults, *, now: datetime) -> BackupRun:
+    place = f"machine.sources.{source.name}"
+    return BackupRun(
+        source=source,
+        storage=storage,
+        date=now,
+        success=report.success,
+        snapshot=faults.check(f"{place}.snapshot", _snapshot, report.snapshot) or "",
+        summary=report.summary or "",
+        date_begin=faults.check(f"{place}.time_begin", _moment, report.time_begin),
+        date_end=faults.check(f"{place}.time_end", _moment, report.time_end),
+    )
+
+
+def _move_on(source: Source, run: BackupRun, *, now: datetime) -> None:
+    source.success = run.success
+    if run.success:
+        source.failure_count = 0
+        source.date_last_backed_up = now
+        source.date_next_backup = next_backup(source, now=now)
+    else:
+        source.failure_count += 1
+        source.date_next_backup = now + retry_pause(source.failure_count)
+        _log.warning(
+            "backup of source %s of machine %s failed %d times in a row; next try at %s",
+            source.name,
+            source.machine_id,
+            source.failure_count,
+            source.date_next_backup.isoformat(timespec="minutes"),
+        )
+
+
+@transaction.atomic
+def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], *, now: datetime) -> None:
+    """Write a run for each report and move its source on; all of them or, when one is wrong, none.
+
+    Raises ApiRefused (404) for a source that the machine does not have, MalformedMessage.
+    """
+    if len(reports) > SOURCES_LIMIT:
+        raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
+    sources = {source.name: source for source in machine.sources.filter(name__in=list(reports)).select_for_update()}
+    unknown = [name for name in reports if name not in sources]
+    if unknown:
+        raise ApiRefused(f"machine.sources: the machine has no source {unknown[0][:200]!r}", status=404)
+    faults = Faults()
+    runs = [_run(sources[name], storage, report, faults, now=now) for name, report in reports.items()]
+    faults.refuse()
+    for run in runs:
+        _move_on(run.source, run, now=now)
+    BackupRun.objects.bulk_create(runs)
+    Source.objects.bulk_update(sources.values(), _STATE)

@@ -1,0 +1,107 @@
+"""The admin page of changes that weaken protection."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from turku.api.backups.models import SourceChange
+from turku.api.site import presentation
+from turku.api.site.model_admin import TurkuModelAdmin
+from turku.core.clock import SYSTEM_CLOCK
+
+
+class HeldBackFilter(admin.SimpleListFilter):
+    """Changes by whether they have effect on history."""
+
+    title = "effect"
+    parameter_name = "effect"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        return [("held", "held back"), ("taken", "taken effect")]
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[SourceChange]) -> QuerySet[SourceChange]:
+        held_back = Q(date_effective=None) | Q(date_effective__gt=SYSTEM_CLOCK.now())
+        if self.value() == "held":
+            return queryset.filter(held_back)
+        return queryset.exclude(held_back) if self.value() == "taken" else queryset
+
+
+@admin.register(SourceChange)
+class SourceChangeAdmin(TurkuModelAdmin):
+    """What machines changed to the worse; the operator decides when it counts."""
+
+    list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")
+    list_filter = (HeldBackFilter, "source__machine__storage")
+    search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
+    list_select_related = ("source__machine",)
+    actions = ("let_take_effect", "hold")
+    fields = ("date", "machine_link", "source_link", "what", "takes_effect", "old_values", "new_values")
+    readonly_fields = fields
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
+        return False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """The links from machines lead here."""
+        return lookup == "source__machine__id__exact" or super().lookup_allowed(lookup, value, request)
+
+    @admin.action(description="Let take effect on history now", permissions=["change"])
+    def let_take_effect(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
+        self._decide(request, queryset, self.now)
+
+    @admin.action(description="Hold back until an operator decides", permissions=["change"])
+    def hold(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
+        self._decide(request, queryset, None)
+
+    def _decide(self, request: HttpRequest, queryset: QuerySet[SourceChange], effective: datetime | None) -> None:
+        now = self.now
+        # What has taken effect may have been pruned already: there is nothing left to decide.
+        rows = [row for row in queryset if row.date_effective is None or row.date_effective > now]
+        for row in rows:
+            self.note_values(request, {"date_effective": row.date_effective}, {"date_effective": effective})
+            row.date_effective = effective
+            row.save(update_fields=["date_effective"])
+            self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
+        word = "held back" if effective is None else "take effect now"
+        self.message_user(request, f"{len(rows)} {word}.", messages.SUCCESS)
+
+    @admin.display(description="changed", ordering="date")
+    def changed(self, row: SourceChange) -> str:
+        return presentation.moment(row.date, now=self.now)
+
+    @admin.display(description="machine", ordering="source__machine__unit_name")
+    def machine_link(self, row: SourceChange) -> str:
+        return presentation.change_link(row.source.machine)
+
+    @admin.display(description="source", ordering="source__name")
+    def source_link(self, row: SourceChange) -> str:
+        return presentation.change_link(row.source)
+
+    @admin.display(description="what is weaker")
+    def what(self, row: SourceChange) -> str:
+        return ", ".join(row.weakenings)
+
+    @admin.display(description="takes effect on history", ordering="date_effective")
+    def takes_effect(self, row: SourceChange) -> str:
+        if row.date_effective is None:
+            return "when an operator lets it"
+        return presentation.moment(row.date_effective, now=self.now)
+
+    @admin.display(description="before")
+    def old_values(self, row: SourceChange) -> SafeString:
+        return format_html("<pre>{}</pre>", json.dumps(row.old, indent=2, ensure_ascii=False))
+
+    @admin.display(description="after")
+    def new_values(self, row: SourceChange) -> SafeString:
+        return format_html("<pre>{}</pre>", json.dumps(row.new, indent=2, ensure_ascii=False))

@@ -1,0 +1,108 @@
+"""Changes by a machine that weaken the protection of its history: noted, and held back from history for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from turku.api.backups.models import Source, SourceChange
+from turku.api.fleet import policies
+from turku.api.fleet.models import Machine
+from turku.policy import weakening
+from turku.policy.weakening import Declared, Weakening
+
+
+@dataclass(frozen=True)
+class Weakened:
+    """A source and how its protection is weaker now; the values as they are stored with the change."""
+
+    source: Source
+    weakenings: tuple[Weakening, ...]
+    old: dict[str, Any]
+    new: dict[str, Any]
+
+
+def declared(source: Source) -> Declared:
+    """What the machine's configuration says of the source now."""
+    return Declared(
+        path=source.path,
+        frequency=source.frequency,
+        retention=source.retention,
+        snapshot_mode=source.resulting_mode,
+        filter=list(source.filter),
+        exclude=list(source.exclude),
+    )
+
+
+def compare(source: Source, old: Declared, new: Declared | None) -> Weakened | None:
+    """How the change weakens the source; None where it does not."""
+    found = weakening.weakenings(old, new)
+    if not found:
+        return None
+    before, after = _values(old), {} if new is None else _values(new)
+    # The rules that history was kept by are always stored: they are what is sent on.
+    differing = {name for name in before if before[name] != after.get(name)} | {"retention", "snapshot_mode"}
+    return Weakened(
+        source,
+        found,
+        {name: value for name, value in before.items() if name in differing},
+        {name: value for name, value in after.items() if name in differing},
+    )
+
+
+def _values(declared: Declared) -> dict[str, Any]:
+    return {
+        "path": declared.path,
+        "frequency": declared.frequency,
+        "retention": declared.retention,
+        "snapshot_mode": declared.snapshot_mode,
+        "filter": list(declared.filter),
+        "exclude": list(declared.exclude),
+    }
+
+
+def held_back(sources: Iterable[Source], *, now: datetime) -> QuerySet[SourceChange]:
+    """The changes of these sources that have no effect on history yet."""
+    not_yet = Q(date_effective=None) | Q(date_effective__gt=now)
+    return SourceChange.objects.filter(not_yet, source__in=list(sources))
+
+
+def note(machine: Machine, weakened: Sequence[Weakened], *, now: datetime) -> None:
+    """Hold the changes back for as long as the machine's policy says; three queries, however many there are.
+
+    A source has at most one change that is held back: a further one joins it and starts the delay again.
+    """
+    if not weakened:
+        return
+    floor = policies.floor_of(machine)
+    effective = now + floor.delay if floor.weakening_allowed else None
+    waiting = {change.source_id: change for change in held_back([each.source for each in weakened], now=now)}
+    new: list[SourceChange] = []
+    for each in weakened:
+        change = waiting.get(each.source.pk)
+        if change is None:
+            values = {"weakenings": list(each.weakenings), "old": each.old, "new": each.new}
+            new.append(SourceChange(source=each.source, date=now, date_effective=effective, **values))
+            continue
+        _join(change, each)
+        change.date = now
+        # Held until an operator decides: stays so.
+        change.date_effective = effective if change.date_effective is not None else None
+    SourceChange.objects.bulk_create(new)
+    if waiting:
+        columns = ("date", "date_effective", "weakenings", "old", "new")
+        SourceChange.objects.bulk_update(waiting.values(), columns)
+
+
+def _join(change: SourceChange, further: Weakened) -> None:
+    """Keep the oldest values, and of retention all rules that history was kept by."""
+    rules = weakening.widest(*(weakening.understood(old["retention"]) for old in (change.old, further.old)))
+    had_history = Weakening.SNAPSHOT_MODE in change.weakenings or Weakening.SNAPSHOT_MODE not in further.weakenings
+    mode = (change if had_history else further).old["snapshot_mode"]
+    change.old = {**further.old, **change.old, "retention": rules.text, "snapshot_mode": mode}
+    change.new = {**change.new, **further.new}
+    change.weakenings = list(dict.fromkeys([*change.weakenings, *further.weakenings]))

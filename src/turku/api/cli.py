@@ -1,0 +1,112 @@
+"""The command `turku-api` and the names that the existing system has for its parts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from turku.core import durable, log
+from turku.core import entry as entry_point
+from turku.errors import ConfigurationError, TurkuError
+
+_HELP = """\
+usage: turku-api COMMAND [OPTIONS]
+
+The coordinator of Turku: knows every machine and storage, and says which backups are due.
+
+  migrate                              set the database up, or bring it up to this version
+  serve --bind HOST:PORT --workers N   serve the calls of agents and storages, and the admin site
+  createsuperuser                      make an account for the admin site
+  auth-create machine_reg|storage_reg  make credentials with which machines or storages register
+  back-up-now MACHINE [SOURCE ...]     make sources due now; the machine's next ping starts them
+  health [--verbose]                   one line on the state of the fleet; exit code 0 or 2, as Nagios wants it
+  clean-logs --days N                  delete records of backup runs older than N days
+  machine re-enrol UUID|NAME           a one-time code with which a reinstalled machine gets its history back
+  hash-key list|rotate|retire          the keys that protect stored credentials
+  check [--database default]           look for mistakes in the settings
+
+`turku-api COMMAND --help` tells more; `turku-api help` lists every other command of Django.
+Settings come from the environment: TURKU_STATE_DIR, TURKU_DATABASE_URL, TURKU_ALLOWED_HOSTS, TURKU_TIME_ZONE, ...
+"""
+
+_COMMANDS = {
+    "auth-create": "turku_auth_create",
+    "back-up-now": "turku_back_up_now",
+    "health": "turku_health",
+    "clean-logs": "turku_clean_logs",
+    "machine": "turku_machine",
+    "hash-key": "turku_hash_key",
+}
+
+
+def _prepare() -> None:
+    """Settings chosen, logs set up, the state directory made where that is possible."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.settings")
+    # The database and the keys are for this user alone.
+    os.umask(0o077)
+    log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")))
+    from turku.api import environment
+
+    state_dir: Path = environment.read(os.environ).state_dir
+    if not state_dir.is_dir():
+        try:
+            durable.make_private_directory(state_dir)
+        except TurkuError as error:
+            raise ConfigurationError(
+                f"{error.message}", hint="set TURKU_STATE_DIR to a directory that this user may write"
+            ) from error
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. Raises TurkuError."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_HELP)
+        return 0
+    if arguments[0] == "--version":
+        from turku import __version__
+
+        sys.stdout.write(f"turku-api {__version__}\n")
+        return 0
+    _prepare()
+    from django.core.management import execute_from_command_line
+    from django.db import DatabaseError
+
+    command, *rest = arguments
+    try:
+        if command == "serve":
+            from turku.api import serve
+
+            return serve.main(rest)
+        execute_from_command_line(["turku-api", _COMMANDS.get(command, command), *rest])
+    except DatabaseError as error:
+        from django.conf import settings
+
+        database = settings.DATABASES["default"]
+        raise ConfigurationError(
+            f"the database {database['NAME']} cannot be used: {' '.join(str(error).split())}",
+            hint="is it set up (`turku-api migrate`) and reachable (TURKU_DATABASE_URL, TURKU_STATE_DIR)?",
+        ) from error
+    return 0
+
+
+def entry() -> NoReturn:
+    """`turku-api`."""
+    entry_point.run(main)
+
+
+def auth_create_entry() -> NoReturn:
+    """`turku_auth_create` of the existing system."""
+    entry_point.run(lambda arguments: main(["auth-create", *arguments]))
+
+
+def health_entry() -> NoReturn:
+    """`turku_health` of the existing system."""
+    entry_point.run(lambda arguments: main(["health", *arguments]))
+
+
+def clean_logs_entry() -> NoReturn:
+    """`turku_clean_logs` of the existing system."""
+    entry_point.run(lambda arguments: main(["clean-logs", *arguments]))

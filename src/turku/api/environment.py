@@ -1,0 +1,259 @@
+"""What the coordinator is told by its environment: TURKU_* variables, read once, mistakes collected as data."""
+
+from __future__ import annotations
+
+import ipaddress
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from turku.core.secret import Secret
+
+DEFAULT_STATE_DIR = Path("/var/lib/turku-api")
+DEFAULT_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_LARGEST_NUMBER = 1_000_000
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One setting that cannot be used; shown as a Django system check with this id."""
+
+    id: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the data lies. ``engine`` is ``sqlite3`` or ``postgresql``; the other fields as Django has them."""
+
+    engine: str
+    name: str
+    user: str = ""
+    password: Secret = field(default_factory=lambda: Secret(""))
+    host: str = ""
+    port: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class TrustedProxies:
+    """The reverse proxies that are believed about whom they speak for. ``unix_socket``: whoever may connect to it."""
+
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    unix_socket: bool = False
+
+    def holds(self, address: str) -> bool:
+        """Whether the peer with this address (empty: a Unix socket) is one of them."""
+        if not address:
+            return self.unix_socket
+        return any(ipaddress.ip_address(address) in network for network in self.networks)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The settings, with a usable value in each field also where the variable was mistaken."""
+
+    state_dir: Path
+    database: Database
+    secret_key: Secret
+    secret_key_file: Path
+    hash_keys: Secret
+    """The text of TURKU_HASH_KEY, one key a line; empty where the keys are in ``hash_key_file``."""
+    hash_key_file: Path
+    hash_key_is_local: bool
+    """Neither variable was set: the key is one this host made for itself."""
+    allowed_hosts: tuple[str, ...]
+    csrf_trusted_origins: tuple[str, ...]
+    trusted_proxies: TrustedProxies
+    bad_credentials_per_minute: int
+    """How many an address may send until it is refused for a minute; 0 for any number."""
+    time_zone: str
+    debug: bool
+    allow_insecure_cookies: bool
+    mistakes: tuple[Mistake, ...] = ()
+
+
+class _Reader:
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+        self.mistakes: list[Mistake] = []
+
+    def mistake(self, number: int, message: str, hint: str = "") -> None:
+        self.mistakes.append(Mistake(f"turku.E{number:03}", message, hint))
+
+    def text(self, name: str) -> str:
+        return self.variables.get(name, "").strip()
+
+    def flag(self, name: str) -> bool:
+        value = self.text(name).lower()
+        if value in _TRUE:
+            return True
+        if value not in _FALSE:
+            self.mistake(1, f"{name} is {value!r}, neither yes nor no.", f"Set {name}=1 or leave it out.")
+        return False
+
+    def words(self, name: str) -> tuple[str, ...]:
+        return tuple(word.strip() for word in self.text(name).split(",") if word.strip())
+
+    def path(self, name: str, default: Path) -> Path:
+        value = self.text(name)
+        if not value:
+            return default
+        path = Path(value)
+        if not path.is_absolute():
+            self.mistake(2, f"{name} is {value!r}, not an absolute path.", f"For example {name}={default}.")
+            return default
+        return path
+
+    def secret(self, name: str) -> Secret:
+        if self.text(name) and self.text(f"{name}_FILE"):
+            self.mistake(3, f"Both {name} and {name}_FILE are set.", "Set one of them.")
+        return Secret(self.text(name))
+
+    def time_zone(self) -> str:
+        name = self.text("TURKU_TIME_ZONE") or "UTC"
+        try:
+            zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            self.mistake(
+                4,
+                f"TURKU_TIME_ZONE is {name!r}, which names no time zone.",
+                "Use a name of the tz database, such as Europe/Helsinki, or UTC.",
+            )
+            return "UTC"
+        return name
+
+    def allowed_hosts(self) -> tuple[str, ...]:
+        hosts = self.words("TURKU_ALLOWED_HOSTS") or DEFAULT_ALLOWED_HOSTS
+        if "*" in hosts:
+            self.mistake(
+                5,
+                "TURKU_ALLOWED_HOSTS holds '*': any host name would be believed.",
+                "List the names under which machines and people reach this coordinator, separated by commas.",
+            )
+            hosts = tuple(host for host in hosts if host != "*") or DEFAULT_ALLOWED_HOSTS
+        return hosts
+
+    def origins(self) -> tuple[str, ...]:
+        origins = self.words("TURKU_CSRF_TRUSTED_ORIGINS")
+        for origin in origins:
+            if not origin.startswith(("https://", "http://")):
+                self.mistake(
+                    6,
+                    f"TURKU_CSRF_TRUSTED_ORIGINS holds {origin!r}, which has no scheme.",
+                    "For example https://turku.example.com.",
+                )
+        return tuple(origin for origin in origins if origin.startswith(("https://", "http://")))
+
+    def trusted_proxies(self) -> TrustedProxies:
+        networks = []
+        words = self.words("TURKU_TRUSTED_PROXIES")
+        for word in words:
+            if word == "unix":
+                continue
+            try:
+                networks.append(ipaddress.ip_network(word))
+            except ValueError as error:
+                self.mistake(
+                    12,
+                    f"TURKU_TRUSTED_PROXIES holds {word!r}, which is no address or network: {error}.",
+                    "For example 127.0.0.1, 10.1.0.0/16, or unix for a proxy that connects to a Unix socket.",
+                )
+        return TrustedProxies(tuple(networks), unix_socket="unix" in words)
+
+    def number(self, name: str, default: int) -> int:
+        value = self.text(name)
+        if not value:
+            return default
+        if not (value.isascii() and value.isdigit()) or int(value) > _LARGEST_NUMBER:
+            self.mistake(
+                13, f"{name} is {value!r}, not a number from 0 to {_LARGEST_NUMBER}.", f"For example {name}={default}."
+            )
+            return default
+        return int(value)
+
+    def database(self, state_dir: Path) -> Database:
+        url = self.text("TURKU_DATABASE_URL")
+        default = Database("sqlite3", str(state_dir / "db.sqlite3"))
+        if not url:
+            return default
+        try:
+            return parse_database_url(url)
+        except ValueError as error:
+            self.mistake(
+                7,
+                f"TURKU_DATABASE_URL cannot be used: {error}.",
+                "For example postgresql://turku:PASSWORD@db.example.com/turku, "
+                "postgresql:///turku?host=/run/postgresql, or sqlite:///var/lib/turku-api/db.sqlite3.",
+            )
+            return default
+
+
+def parse_database_url(url: str) -> Database:
+    """The database a URL names.
+
+    ``postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=...``; ``?host=/run/postgresql`` for a Unix socket;
+    ``sqlite:///ABSOLUTE/PATH``. Raises ValueError, without the password in its text.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("its host or port is malformed") from None
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme == "sqlite":
+        path = "/" + unquote(parts.path).lstrip("/")
+        if parts.netloc or path == "/":
+            raise ValueError("sqlite takes an absolute path after three slashes")
+        return Database("sqlite3", path)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError(f"{parts.scheme or 'a missing scheme'!r} is neither 'postgresql' nor 'sqlite'")
+    name = unquote(parts.path).lstrip("/")
+    if not name:
+        raise ValueError("it does not name a database after the host")
+    return Database(
+        "postgresql",
+        name,
+        user=unquote(parts.username or "") or options.pop("user", ""),
+        password=Secret(unquote(parts.password or "")),
+        host=options.pop("host", "") or unquote(parts.hostname or ""),
+        port=str(port or options.pop("port", "")),
+        options=tuple(options.items()),
+    )
+
+
+def read(variables: Mapping[str, str]) -> Environment:
+    """The settings in ``variables``; never raises, see ``mistakes``."""
+    reader = _Reader(variables)
+    state_dir = reader.path("TURKU_STATE_DIR", DEFAULT_STATE_DIR)
+    hash_keys = reader.secret("TURKU_HASH_KEY")
+    environment = Environment(
+        state_dir=state_dir,
+        database=reader.database(state_dir),
+        secret_key=reader.secret("TURKU_SECRET_KEY"),
+        secret_key_file=reader.path("TURKU_SECRET_KEY_FILE", state_dir / "secret_key"),
+        hash_keys=hash_keys,
+        hash_key_file=reader.path("TURKU_HASH_KEY_FILE", state_dir / "hash_key"),
+        hash_key_is_local=not hash_keys and not reader.text("TURKU_HASH_KEY_FILE"),
+        allowed_hosts=reader.allowed_hosts(),
+        csrf_trusted_origins=reader.origins(),
+        trusted_proxies=reader.trusted_proxies(),
+        bad_credentials_per_minute=reader.number("TURKU_BAD_CREDENTIALS_PER_MINUTE", 30),
+        time_zone=reader.time_zone(),
+        debug=reader.flag("TURKU_DEBUG"),
+        allow_insecure_cookies=reader.flag("TURKU_ALLOW_INSECURE_COOKIES"),
+    )
+    if environment.debug and not set(environment.allowed_hosts) <= set(DEFAULT_ALLOWED_HOSTS):
+        reader.mistake(
+            8,
+            "TURKU_DEBUG is on while TURKU_ALLOWED_HOSTS holds more than loopback names.",
+            "Error pages of the debug mode show settings and data: use it on loopback only.",
+        )
+    if environment.secret_key and len(environment.secret_key.reveal()) < 32:
+        reader.mistake(9, "TURKU_SECRET_KEY is shorter than 32 characters.", "Leave it out: a good one is generated.")
+    return Environment(**{**environment.__dict__, "mistakes": tuple(reader.mistakes)})

@@ -1,0 +1,275 @@
+"""The admin pages of the fleet."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.safestring import SafeString
+
+from turku.api.audit import log
+from turku.api.backups.backup_now import back_up_now
+from turku.api.backups.models import BackupRun, Source, SourceChange
+from turku.api.fleet import auths, health
+from turku.api.fleet.health import Mark
+from turku.api.fleet.models import Auth, AuthKind, FilterSet, Machine, Storage
+from turku.api.fleet.policy_admin import PolicyAdmin
+from turku.api.site import presentation
+from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, SwitchableAdmin
+from turku.errors import PolicyError
+
+__all__ = ["AuthAdmin", "FilterSetAdmin", "MachineAdmin", "PolicyAdmin", "StorageAdmin"]
+
+
+@admin.register(Auth)
+class AuthAdmin(SwitchableAdmin):
+    """Registration Auths; a new one's secret is shown once."""
+
+    list_display = ("name", "kind", "active", "machines_link", "storages_link", "added", "comment")
+    list_filter = ("kind", "active")
+    search_fields = ("name", "comment")
+    fields = ("name", "kind", "active", "comment")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Auth]:
+        counts = {"machine_count": Count("machines", distinct=True), "storage_count": Count("storages", distinct=True)}
+        rows: QuerySet[Auth] = super().get_queryset(request).annotate(**counts)
+        return rows
+
+    def get_readonly_fields(self, _request: HttpRequest, obj: Auth | None = None) -> tuple[str, ...]:
+        return ("kind",) if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Auth, form: Any, change: bool) -> None:  # noqa: FBT001  (Django's signature)
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        secret = auths.prepare(obj, now=self.now)
+        obj.save()
+        # For response_add alone: kept with the request, never in a session or message.
+        request.turku_secret = secret  # type: ignore[attr-defined]
+
+    def response_add(self, request: HttpRequest, obj: Auth, _post_url_continue: str | None = None) -> HttpResponse:
+        """The page that shows the new secret."""
+        secret = request.turku_secret.reveal()  # type: ignore[attr-defined]
+        snippet = json.dumps({"api_auth_name": obj.name, "api_auth_secret": secret}, indent=4)
+        program = "machine's agent" if obj.kind == AuthKind.MACHINE else "storage"
+        context = {**self.admin_site.each_context(request), "title": f"Secret of {obj.name}"}
+        context |= {"auth": obj, "secret": secret, "snippet": snippet, "program": program}
+        response = TemplateResponse(request, "turku/auth_secret.html", context)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @admin.display(description="machines", ordering="machine_count")
+    def machines_link(self, row: Any) -> SafeString:
+        return presentation.list_link(Machine, row.machine_count, auth__id__exact=row.pk)
+
+    @admin.display(description="storages", ordering="storage_count")
+    def storages_link(self, row: Any) -> SafeString:
+        return presentation.list_link(Storage, row.storage_count, auth__id__exact=row.pk)
+
+    @admin.display(description="added", ordering="date_added")
+    def added(self, row: Auth) -> str:
+        return presentation.moment(row.date_added, now=self.now)
+
+
+class StorageMarkFilter(MarkFilter):
+    """The marks that a storage can have."""
+
+    marks = (Mark.OK, Mark.OFF, Mark.SILENT)
+
+
+@admin.register(Storage)
+class StorageAdmin(RegisteredAdmin):
+    """Storages; all but the operator's switch is the storage's own word."""
+
+    list_display = ("name", "health", "seen", "machines_link", "available", "total", "address", "active", "published")
+    list_filter = (StorageMarkFilter, "active", "published")
+    search_fields = ("name", "comment", "ssh_ping_host")
+    list_select_related = ("auth",)
+    fieldsets = (
+        (None, {"fields": ("name", "health", "active", "published", "comment", "machines_link")}),
+        ("Space", {"fields": ("available", "total")}),
+        ("SSH", {"fields": ("address", "ssh_ping_user", "host_keys")}),
+        ("History", {"fields": ("auth_link", "date_registered", "date_checked_in", "audit_link")}),
+    )
+    readonly_fields = (
+        "audit_link",
+        *("name", "health", "published", "comment", "machines_link", "available", "total", "address"),
+        *("ssh_ping_user", "host_keys", "auth_link", "date_registered", "date_checked_in"),
+    )
+
+    def get_queryset(self, _request: HttpRequest) -> QuerySet[Storage]:
+        return health.storages(now=self.now).annotate(machine_count=Count("machines"))
+
+    @admin.display(description="health", ordering="mark")
+    def health(self, row: Any) -> SafeString:
+        return presentation.mark(row.mark)
+
+    @admin.display(description="last seen", ordering="date_checked_in")
+    def seen(self, row: Storage) -> str:
+        return presentation.moment(row.date_checked_in, now=self.now)
+
+    @admin.display(description="machines", ordering="machine_count")
+    def machines_link(self, row: Any) -> SafeString:
+        return presentation.list_link(Machine, row.machine_count, storage__id__exact=row.pk)
+
+    @admin.display(description="space available", ordering="space_available")
+    def available(self, row: Storage) -> str:
+        return presentation.size(row.space_available)
+
+    @admin.display(description="space total", ordering="space_total")
+    def total(self, row: Storage) -> str:
+        return presentation.size(row.space_total)
+
+    @admin.display(description="SSH address", ordering="ssh_ping_host")
+    def address(self, row: Storage) -> str:
+        return f"{row.ssh_ping_host}:{row.ssh_ping_port}"
+
+    @admin.display(description="audit log")
+    def audit_link(self, row: Storage) -> SafeString:
+        return presentation.audit_links(row)
+
+    @admin.display(description="SSH host keys")
+    def host_keys(self, row: Storage) -> str:
+        return "\n".join(row.ssh_ping_host_keys)
+
+    @admin.display(description="registered with")
+    def auth_link(self, row: Storage) -> str:
+        return presentation.change_link(row.auth)
+
+
+class MachineMarkFilter(MarkFilter):
+    """The marks that a machine can have."""
+
+    marks = (Mark.OK, Mark.OFF, Mark.SILENT, Mark.UNASSIGNED)
+
+
+@admin.register(Machine)
+class MachineAdmin(RegisteredAdmin):
+    """Machines; the operator switches them and chooses their storage, all else is the machine's own word."""
+
+    list_display = (
+        *("title", "health", "seen", "storage_link", "sources_link"),
+        *("environment_name", "service_name", "active", "published", "uuid"),
+    )
+    list_filter = (MachineMarkFilter, "active", "published", "storage")
+    search_fields = ("uuid", "unit_name", "service_name", "environment_name", "comment")
+    list_select_related = ("storage",)
+    actions = ("back_up_now", "enable", "disable")
+    fieldsets = (
+        (None, {"fields": ("title", "health", "active", "published", "storage")}),
+        ("Related", {"fields": ("sources_link", "runs_link", "weakenings_link", "audit_link")}),
+        ("Names", {"fields": ("uuid", "environment_name", "service_name", "unit_name", "comment")}),
+        ("SSH", {"fields": ("ssh_public_key",)}),
+        ("History", {"fields": ("auth_link", "date_registered", "date_checked_in")}),
+    )
+    readonly_fields = (
+        *("title", "health", "published", "sources_link", "runs_link", "weakenings_link", "audit_link", "uuid"),
+        *("environment_name", "service_name", "unit_name", "comment", "ssh_public_key", "auth_link"),
+        *("date_registered", "date_checked_in"),
+    )
+
+    def get_queryset(self, _request: HttpRequest) -> QuerySet[Machine]:
+        return health.machines(now=self.now).annotate(source_count=Count("sources"))
+
+    @admin.action(description="Back up now", permissions=["change"])
+    def back_up_now(self, request: HttpRequest, queryset: QuerySet[Machine]) -> None:
+        keys = list(queryset.values_list("pk", flat=True))
+        count = back_up_now(Source.objects.filter(machine__in=keys), actor=log.person(request.user), now=self.now)
+        self.message_user(request, f"{count} sources are due now; their machines' next pings start them.")
+
+    @admin.display(description="machine", ordering="unit_name")
+    def title(self, row: Machine) -> str:
+        return str(row)
+
+    @admin.display(description="health", ordering="mark")
+    def health(self, row: Any) -> SafeString:
+        return presentation.mark(row.mark)
+
+    @admin.display(description="last seen", ordering="date_checked_in")
+    def seen(self, row: Machine) -> str:
+        return presentation.moment(row.date_checked_in, now=self.now)
+
+    @admin.display(description="storage", ordering="storage__name")
+    def storage_link(self, row: Machine) -> str:
+        return presentation.change_link(row.storage)
+
+    @admin.display(description="sources", ordering="source_count")
+    def sources_link(self, row: Any) -> SafeString:
+        return presentation.list_link(Source, row.source_count, machine__id__exact=row.pk)
+
+    @admin.display(description="weakening changes")
+    def weakenings_link(self, row: Machine) -> SafeString:
+        return presentation.list_link(SourceChange, "all changes", source__machine__id__exact=row.pk)
+
+    @admin.display(description="audit log")
+    def audit_link(self, row: Machine) -> SafeString:
+        return presentation.audit_links(row)
+
+    @admin.display(description="backup runs")
+    def runs_link(self, row: Machine) -> SafeString:
+        return presentation.list_link(BackupRun, "all runs", source__machine__id__exact=row.pk)
+
+    @admin.display(description="registered with")
+    def auth_link(self, row: Machine) -> str:
+        return presentation.change_link(row.auth)
+
+
+if TYPE_CHECKING:
+    # Generic in Django's type stubs only.
+    _FilterSetModelForm = forms.ModelForm[FilterSet]
+else:
+    _FilterSetModelForm = forms.ModelForm
+
+
+class FilterSetForm(_FilterSetModelForm):
+    """Rules as lines of text, checked as a whole."""
+
+    lines = forms.CharField(
+        label="rules",
+        required=False,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 20, "cols": 80}),
+        help_text="One rsync filter rule a line, such as “- /var/cache/***”; “merge NAME” takes in another set.",
+    )
+
+    class Meta:
+        model = FilterSet
+        fields = ("name", "active", "comment")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.initial.setdefault("lines", "\n".join(self.instance.rules))
+
+    def clean_lines(self) -> list[str]:
+        from turku.api.backups.filter_sets import FilterSets
+
+        rules = [line for line in self.cleaned_data["lines"].splitlines() if line.strip()]
+        try:
+            return FilterSets().check(rules)
+        except PolicyError as error:
+            raise ValidationError(f"{error.message} {error.hint}".strip()) from None
+
+    def save(self, commit: bool = True) -> FilterSet:  # noqa: FBT001, FBT002  (Django's signature)
+        self.instance.rules = self.cleaned_data["lines"]
+        return super().save(commit)
+
+
+@admin.register(FilterSet)
+class FilterSetAdmin(SwitchableAdmin):
+    """Filter sets."""
+
+    form = FilterSetForm
+    list_display = ("name", "rule_count", "active", "comment")
+    list_filter = ("active",)
+    search_fields = ("name", "comment")
+    fields = ("name", "active", "comment", "lines")
+
+    @admin.display(description="rules")
+    def rule_count(self, row: FilterSet) -> int:
+        return len(row.rules)

@@ -1,0 +1,11 @@
+"""The app ``fleet``."""
+
+from django.apps import AppConfig
+
+
+class FleetConfig(AppConfig):
+    """Registration Auths, storages, machines, filter sets."""
+
+    name = "turku.api.fleet"
+    label = "fleet"
+    verbose_name = "Fleet"

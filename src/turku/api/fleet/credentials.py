@@ -1,0 +1,98 @@
+"""Who calls: machines and storages proved by name and secret.
+
+Unknown and wrong cost the same and are answered alike (threats N2).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from django.db.models import Q
+
+from turku.api.fleet import keyring
+from turku.api.fleet.faults import checked
+from turku.api.fleet.keyring import Purpose
+from turku.api.fleet.models import Machine, Storage
+from turku.errors import ApiRefused
+from turku.policy import names
+
+Caller = TypeVar("Caller", Machine, Storage)
+
+CHECK_IN_RESOLUTION = timedelta(minutes=1)
+"""``date_checked_in`` is written at most this often."""
+
+
+def wrong_credentials() -> ApiRefused:
+    """The one answer to credentials that are not right, whatever is wrong about them."""
+    return ApiRefused("these credentials are not known here, or no longer valid", status=403)
+
+
+def machine_uuid(text: str) -> UUID:
+    """The UUID of a machine in a message. Raises MalformedMessage."""
+    return UUID(checked("machine.uuid", names.machine_uuid, text))
+
+
+def storage_name(text: str) -> str:
+    """The name of a storage in a message. Raises MalformedMessage."""
+    return checked("storage.name", names.storage_name, text)
+
+
+def examine_machine(uuid: UUID, secret: str) -> tuple[Machine | None, bool]:
+    """The machine of that UUID, its storage with it, or None; and whether it is active and proves to be the caller."""
+    machine = Machine.objects.select_related("storage").filter(uuid=uuid).first()
+    return machine, _proves(machine, Purpose.MACHINE, secret)
+
+
+def examine_storage(name: str, secret: str) -> tuple[Storage | None, bool]:
+    """The storage of that name, or None; and whether it is active and proves to be the caller."""
+    storage = Storage.objects.filter(name=name).first()
+    return storage, _proves(storage, Purpose.STORAGE, secret)
+
+
+def _proves(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> bool:
+    ring = keyring.current()
+    matches = ring.verify(purpose, secret, caller.secret_hash if caller else None)
+    if caller is None or not matches or not caller.active:
+        return False
+    if ring.is_outdated(caller.secret_hash):
+        type(caller)._default_manager.filter(pk=caller.pk).update(secret_hash=ring.hash(purpose, secret))
+    return True
+
+
+def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
+    """The machine, noted as seen now. Raises MalformedMessage for no UUID, ApiRefused (403)."""
+    machine, is_proved = examine_machine(machine_uuid(uuid_text), secret)
+    if machine is None or not is_proved:
+        raise wrong_credentials()
+    note_check_in(machine, now=now)
+    return machine
+
+
+def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
+    """The storage, noted as seen now. Raises MalformedMessage for no name, ApiRefused (403)."""
+    storage, is_proved = examine_storage(storage_name(name_text), secret)
+    if storage is None or not is_proved:
+        raise wrong_credentials()
+    note_check_in(storage, now=now)
+    return storage
+
+
+def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
+    """The active machine of that storage. Raises ApiRefused (404): what is another storage's does not exist for it."""
+    machine = Machine.objects.filter(uuid=machine_uuid(uuid_text), storage=storage, active=True).first()
+    if machine is None:
+        raise ApiRefused("machine.uuid: no such machine is assigned to this storage", status=404)
+    machine.storage = storage
+    return machine
+
+
+def note_check_in(caller: Machine | Storage, *, now: datetime) -> None:
+    """Write that the caller was seen, unless that was written less than a minute ago."""
+    before = now - CHECK_IN_RESOLUTION
+    if caller.date_checked_in is not None and before < caller.date_checked_in <= now:
+        return
+    # Conditional, so that of many calls in the same moment one writes.
+    unseen = Q(date_checked_in=None) | Q(date_checked_in__lte=before) | Q(date_checked_in__gt=now)
+    type(caller)._default_manager.filter(unseen, pk=caller.pk).update(date_checked_in=now)

@@ -1,0 +1,52 @@
+"""What is wrong with a message, collected so that all of it is answered at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from turku.errors import MalformedMessage, PolicyError
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+_SHOWN = 20
+_SHOWN_LENGTH = 300
+
+
+class Faults:
+    """Collects faults, each with the path of its field (``machine.sources.etc.frequency``)."""
+
+    def __init__(self) -> None:
+        self._sentences: list[str] = []
+
+    def add(self, field: str, sentence: str) -> None:
+        self._sentences.append(f"{_shortened(field)}: {_shortened(sentence)}")
+
+    def check(self, field: str, rule: Callable[[Value], Result], value: Value) -> Result | None:
+        """What ``rule`` makes of the value; None, and a fault, where it raises PolicyError."""
+        try:
+            return rule(value)
+        except PolicyError as error:
+            self.add(field, f"{error.message} ({error.hint})" if error.hint else error.message)
+            return None
+
+    def refuse(self) -> None:
+        """Raise MalformedMessage with every fault; nothing where there is none."""
+        if not self._sentences:
+            return
+        shown = "; ".join(self._sentences[:_SHOWN])
+        more = len(self._sentences) - _SHOWN
+        raise MalformedMessage(f"{shown}; and {more} more" if more > 0 else shown)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
+
+
+def checked(field: str, rule: Callable[[Value], Result], value: Value) -> Result:
+    """What ``rule`` makes of the value. Raises MalformedMessage naming the field."""
+    try:
+        return rule(value)
+    except PolicyError as error:
+        raise MalformedMessage(f"{field}: {_shortened(error.message)}", hint=error.hint) from None

@@ -1,0 +1,201 @@
+"""The models of the fleet."""
+
+from __future__ import annotations
+
+from django.core.validators import MaxValueValidator
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Coalesce
+
+NAME_LENGTH = 200
+RETENTION_LENGTH = 1000
+
+
+class AuthKind(models.TextChoices):
+    """What may be registered with an Auth."""
+
+    MACHINE = "machine_reg", "machine registration"
+    STORAGE = "storage_reg", "storage registration"
+
+
+class Auth(models.Model):
+    """Credentials with which machines or storages register."""
+
+    name = models.CharField(max_length=NAME_LENGTH)
+    kind = models.CharField(max_length=16, choices=AuthKind.choices, default=AuthKind.MACHINE)
+    secret_hash = models.CharField(max_length=128, db_index=True, editable=False)
+    active = models.BooleanField(default=True, help_text="May it register new machines or storages?")
+    comment = models.CharField(max_length=NAME_LENGTH, blank=True)
+    date_added = models.DateTimeField(editable=False)
+
+    class Meta:
+        ordering = ("kind", "name")
+        verbose_name = "registration auth"
+        constraints = [models.UniqueConstraint(fields=("kind", "name"), name="auth_name_unique")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Storage(models.Model):
+    """A host that keeps backups."""
+
+    name = models.CharField(max_length=NAME_LENGTH, unique=True)
+    secret_hash = models.CharField(max_length=128, db_index=True, editable=False)
+    auth = models.ForeignKey(Auth, models.PROTECT, related_name="storages", verbose_name="registered with")
+    comment = models.CharField(max_length=NAME_LENGTH, blank=True)
+    ssh_ping_host = models.CharField("SSH host", max_length=NAME_LENGTH)
+    ssh_ping_host_keys = models.JSONField("SSH host keys", default=list)
+    ssh_ping_port = models.PositiveIntegerField("SSH port", default=22)
+    ssh_ping_user = models.CharField("SSH user", max_length=NAME_LENGTH)
+    space_total = models.FloatField(default=0, help_text="MiB, as the storage reports it.")
+    space_available = models.FloatField(default=0, db_index=True, help_text="MiB, as the storage reports it.")
+    active = models.BooleanField(default=True, help_text="The operator's switch.")
+    published = models.BooleanField(default=True, help_text="The storage's own switch.")
+    date_registered = models.DateTimeField(editable=False, db_index=True)
+    date_checked_in = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Machine(models.Model):
+    """A machine that is backed up."""
+
+    uuid = models.UUIDField("UUID", unique=True)
+    secret_hash = models.CharField(max_length=128, db_index=True, editable=False)
+    auth = models.ForeignKey(Auth, models.PROTECT, related_name="machines", verbose_name="registered with")
+    storage = models.ForeignKey(Storage, models.PROTECT, null=True, blank=True, related_name="machines")
+    environment_name = models.CharField("environment", max_length=NAME_LENGTH, blank=True)
+    service_name = models.CharField("service", max_length=NAME_LENGTH, blank=True)
+    unit_name = models.CharField("unit", max_length=NAME_LENGTH, blank=True)
+    comment = models.CharField(max_length=NAME_LENGTH, blank=True)
+    ssh_public_key = models.TextField("SSH public key", blank=True)
+    ssh_key_fingerprint = models.CharField("SSH key fingerprint", max_length=64, blank=True, editable=False)
+    active = models.BooleanField(default=True, help_text="The operator's switch.")
+    published = models.BooleanField(default=True, help_text="The machine's own switch.")
+    date_registered = models.DateTimeField(editable=False, db_index=True)
+    date_checked_in = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
+    re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
+    date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
+    re_enrol_code_is_used = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        ordering = ("environment_name", "service_name", "unit_name", "uuid")
+        indexes = [models.Index(fields=("environment_name", "service_name", "unit_name"), name="machine_names")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=("ssh_key_fingerprint",), condition=~Q(ssh_key_fingerprint=""), name="machine_key_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        names = (self.environment_name, self.service_name, self.unit_name)
+        return "-".join(name for name in names if name) or str(self.uuid)
+
+
+class Policy(models.Model):
+    """What no machine can go below: for all machines, for those registered with one Auth, or for one machine.
+
+    An empty field leaves the matter to the next wider policy, and at last to policies.BUILT_IN.
+    """
+
+    auth = models.OneToOneField(
+        Auth,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="policy",
+        limit_choices_to={"kind": AuthKind.MACHINE},
+        help_text="For the machines registered with it.",
+    )
+    machine = models.OneToOneField(
+        Machine, models.CASCADE, null=True, blank=True, related_name="policy", help_text="For this machine alone."
+    )
+    retention_floor = models.CharField(
+        "minimum retention",
+        max_length=RETENTION_LENGTH,
+        blank=True,
+        help_text="Kept beside what the machine wants kept, such as “last 14 days, earliest of 3 months”.",
+    )
+    allowed_snapshot_modes = models.JSONField(
+        null=True, blank=True, help_text="A source that asks for another mode gets the default one; none chosen: any."
+    )
+    quota_bytes = models.PositiveBigIntegerField(
+        "quota", null=True, blank=True, help_text="Bytes that all sources of a machine together may take."
+    )
+    delay_hours = models.PositiveIntegerField(
+        "delay",
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(24 * 3660)],
+        help_text="Hours until a change that weakens protection takes effect on history; 168, seven days, by itself.",
+    )
+    weakening_allowed = models.BooleanField(
+        null=True, blank=True, help_text="No: such a change waits until an operator lets it take effect."
+    )
+    comment = models.CharField(max_length=NAME_LENGTH, blank=True)
+
+    class Meta:
+        ordering = ("machine_id", "auth_id")
+        verbose_name_plural = "policies"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(auth=None) | Q(machine=None),
+                name="policy_scope",
+                violation_error_message="A policy is for one auth or for one machine, not both.",
+            ),
+            models.UniqueConstraint(
+                Coalesce("auth_id", 0),
+                Coalesce("machine_id", 0),
+                name="policy_scope_unique",
+                violation_error_message="There is a policy for these machines already.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        if self.machine is not None:
+            return f"machine {self.machine}"
+        return f"machines of {self.auth}" if self.auth is not None else "all machines"
+
+
+class FilterSet(models.Model):
+    """Named filter rules that sources take in with ``merge NAME``."""
+
+    name = models.CharField(max_length=NAME_LENGTH, unique=True)
+    rules = models.JSONField(default=list, help_text="A list of rsync filter rules.")
+    comment = models.CharField(max_length=NAME_LENGTH, blank=True)
+    active = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class HashKey(models.Model):
+    """The id of a key that credentials in this database are hashed with; never the key itself."""
+
+    key_id = models.CharField(max_length=32, unique=True)
+    date_added = models.DateTimeField()
+
+    class Meta:
+        ordering = ("date_added",)
+
+    def __str__(self) -> str:
+        return self.key_id
+
+
+class BadCredentialCount(models.Model):
+    """How many bad credentials an address sent within one minute, shared by all workers (throttle.py)."""
+
+    bucket = models.CharField(max_length=64, unique=True)
+    date_begin = models.DateTimeField(db_index=True)
+    count = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return self.bucket

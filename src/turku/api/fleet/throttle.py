@@ -1,0 +1,161 @@
+"""Who sends bad credentials too often is refused before the database is asked (threats N2).
+
+Each process counts by itself and adds to the count shared in the database now and then, so that a bad request costs
+less than a good one, a good one costs nothing more, and any number of workers refuses together.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.db.models import F
+
+from turku.api.fleet.models import BadCredentialCount
+from turku.core.clock import SYSTEM_CLOCK, Clock
+
+_log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+REMEMBERED_ADDRESSES = 20_000
+REMEMBERED_CALLERS = 50_000
+
+
+class _Recent(Generic[Value]):
+    """A dictionary that forgets its oldest entries: memory stays bounded whoever calls."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, key: str) -> Value | None:
+        return self._values.get(key)
+
+    def put(self, key: str, value: Value) -> None:
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+
+    def drop(self, key: str) -> None:
+        self._values.pop(key, None)
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv6 the /64 that one host chooses its addresses from."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+class Throttle:
+    """Counts failures by address. ``limit`` is asked at each use; zero switches the throttle off."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        limit: Callable[[], int],
+        span: timedelta,
+        told_every: int = 1,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._name = name
+        self._limit = limit
+        self._span = span
+        self._told_every = told_every
+        """Failures that a process counts by itself before it tells the others."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew in this process: for tests."""
+        self._untold: _Recent[int] = _Recent(REMEMBERED_ADDRESSES)
+        self._blocked_until: _Recent[float] = _Recent(REMEMBERED_ADDRESSES)
+        self._proved: _Recent[bool] = _Recent(REMEMBERED_CALLERS)
+
+    def blocked_seconds(self, address: str, caller: str = "") -> float:
+        """How long the address is still refused; 0 where it is not. No query.
+
+        A caller that proved itself from there and did not fail since is let through: one bad machine must not keep its
+        neighbours behind the same router from their backups.
+        """
+        network = network_of(address)
+        with self._lock:
+            until = self._blocked_until.get(network)
+            left = until - self._clock.monotonic_seconds() if until is not None else 0
+            if left <= 0 or (caller and self._proved.get(f"{network} {caller}")):
+                return 0
+        return left
+
+    def succeeded(self, address: str, caller: str) -> None:
+        """Remember that this caller proved itself from there. No query."""
+        with self._lock:
+            self._proved.put(f"{network_of(address)} {caller}", value=True)
+
+    def failed(self, address: str, caller: str = "") -> None:
+        """Count a failure, and refuse the address for a while when there were too many."""
+        network = network_of(address)
+        limit = self._limit()
+        # Without an address (a Unix socket, no trusted proxy) all clients would be taken for one.
+        if not network or limit <= 0:
+            return
+        with self._lock:
+            self._proved.drop(f"{network} {caller}")
+            untold = (self._untold.get(network) or 0) + 1
+            if untold < min(self._told_every, limit):
+                self._untold.put(network, untold)
+                return
+            self._untold.drop(network)
+        try:
+            count = self._tell(network, untold, now=self._clock.now())
+        except DatabaseError as error:
+            # The refusal itself stands; the next failure is counted again.
+            _log.error("cannot count bad credentials: %s", " ".join(str(error).split()))
+            return
+        if count >= limit:
+            with self._lock:
+                self._blocked_until.put(network, self._clock.monotonic_seconds() + self._span.total_seconds())
+            _log.warning(
+                "%s sent %d bad credentials (%s) within %s: refused for that long",
+                network,
+                count,
+                self._name,
+                self._span,
+            )
+
+    def _tell(self, network: str, count: int, *, now: datetime) -> int:
+        """The failures of all processes within the span, these included."""
+        bucket = f"{self._name} {network}"
+        current = BadCredentialCount.objects.filter(bucket=bucket, date_begin__gt=now - self._span)
+        if current.update(count=F("count") + count):
+            return current.values_list("count", flat=True).first() or count
+        BadCredentialCount.objects.bulk_create(
+            [BadCredentialCount(bucket=bucket, date_begin=now, count=count)],
+            update_conflicts=True,
+            unique_fields=["bucket"],
+            update_fields=["date_begin", "count"],
+        )
+        BadCredentialCount.objects.filter(date_begin__lt=now - timedelta(days=1)).delete()
+        return count
+
+
+CREDENTIALS = Throttle(
+    "credentials",
+    limit=lambda: int(settings.TURKU_ENVIRONMENT.bad_credentials_per_minute),
+    span=timedelta(minutes=1),
+    told_every=5,
+)
+"""Secrets of machines, storages and registration Auths."""
+LOGINS = Throttle("logins", limit=lambda: 10, span=timedelta(minutes=15))
+"""Passwords of people."""

@@ -1,0 +1,1 @@
+"""The calls that agents and storages make (contract, section 3)."""

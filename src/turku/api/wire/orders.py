@@ -1,0 +1,93 @@
+"""S of the contract: a source as agents and storages are told of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from turku.api.backups import report
+from turku.api.backups.filter_sets import FilterSets
+from turku.api.backups.models import Source
+from turku.api.backups.protection import Protections
+from turku.api.fleet.models import Machine, Storage
+from turku.errors import PolicyError
+from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
+
+_log = logging.getLogger(__name__)
+
+
+def _address(storage: Storage) -> StorageAddress:
+    return StorageAddress(
+        name=storage.name,
+        ssh_ping_host=storage.ssh_ping_host,
+        ssh_ping_host_keys=storage.ssh_ping_host_keys,
+        ssh_ping_port=storage.ssh_ping_port,
+        ssh_ping_user=storage.ssh_ping_user,
+    )
+
+
+def _order(source: Source, storage: StorageAddress, rules: list[str], protections: Protections) -> SourceOrder:
+    protection, floor = protections.of(source), protections.floor
+    return SourceOrder(
+        path=source.path,
+        storage=storage,
+        retention=protection.retention,
+        bwlimit=source.bwlimit,
+        filter=rules,
+        exclude=source.exclude,
+        shared_service=source.shared_service,
+        large_rotating_files=source.large_rotating_files,
+        large_modifying_files=source.large_modifying_files,
+        snapshot_mode=protection.snapshot_mode,
+        preserve_hard_links=source.preserve_hard_links,
+        retention_floor=floor.retention_floor or None,
+        allowed_snapshot_modes=list(floor.allowed_snapshot_modes),
+        quota_bytes=floor.quota_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Source name to S, and what all sources of the machine together may take."""
+
+    by_name: dict[str, SourceOrder]
+    quota_bytes: int | None
+
+
+def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
+    """The orders of due sources. One whose filter names a set that is gone is recorded as failed: it would be backed up
+    with other files than its owner meant, and it must not keep the others waiting."""
+    filter_sets = FilterSets()
+    protections = Protections(machine, sources, now=now)
+    orders: dict[str, SourceOrder] = {}
+    storage = machine.storage
+    for source in sources:
+        if storage is None:
+            break
+        try:
+            rules = filter_sets.expand(source.filter)
+        except PolicyError as error:
+            summary = f"not started: filter: {error.message}"
+            report.record(machine, storage, {source.name: SourceReport(success=False, summary=summary)}, now=now)
+        else:
+            orders[source.name] = _order(source, _address(storage), rules, protections)
+    return Orders(orders, protections.floor.quota_bytes)
+
+
+def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
+    """The orders for restores: rules that cannot be expanded are left out, they say nothing about history."""
+    filter_sets = FilterSets()
+    protections = Protections(machine, sources, now=now)
+    orders: dict[str, SourceOrder] = {}
+    storage = machine.storage
+    for source in sources:
+        if storage is None:
+            break
+        try:
+            rules = filter_sets.expand(source.filter)
+        except PolicyError:
+            rules = []
+        orders[source.name] = _order(source, _address(storage), rules, protections)
+    return Orders(orders, protections.floor.quota_bytes)

@@ -1,0 +1,34 @@
+"""Text that JSON can carry and PostgreSQL cannot store: NUL characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from turku.errors import MalformedMessage
+from turku.protocol import codec
+
+_NUL_ESCAPE = b"\\u0000"
+
+
+def _places(message: dict[str, Any]) -> Iterator[str]:
+    # Not recursive: what the decoder could nest may be deeper than our own stack.
+    waiting: list[tuple[str, Any]] = list(message.items())
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str) and "\0" in value:
+            yield path
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+        elif isinstance(value, dict):
+            yield from (f"{path}: a key in it" for key in value if "\0" in key)
+            waiting += [(f"{path}.{key}", item) for key, item in value.items()]
+
+
+def refuse_unstorable(body: bytes) -> None:
+    """Raise MalformedMessage naming a field with a NUL character; ``body`` is an object in JSON."""
+    if _NUL_ESCAPE not in body:
+        return
+    place = next(_places(codec.decode(body, dict)), None)
+    if place is not None:
+        raise MalformedMessage(f"NUL characters are not allowed - at `{place[:200].replace(chr(0), '')}`")

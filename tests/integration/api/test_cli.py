@@ -1,0 +1,128 @@
+"""The installed commands `turku-api`, `turku_auth_create`, `turku_health`, `turku_clean_logs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support.coordinator import PROGRAMS, Coordinator, free_port
+
+from turku.core import command
+from turku.core.command import Completed
+from turku.errors import CommandFailed
+
+
+def run(program: str, *arguments: str, state_dir: Path, **variables: str) -> Completed:
+    environment = {"TURKU_STATE_DIR": str(state_dir), **variables}
+    return command.run([PROGRAMS / program, *arguments], timeout_seconds=60, extra_environment=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of a coordinator that is set up."""
+    path = tmp_path_factory.mktemp("cli") / "state"
+    assert run("turku-api", "migrate", state_dir=path).exit_code == 0
+    return path
+
+
+def test_without_arguments_it_lists_the_main_commands(state_dir: Path) -> None:
+    completed = run("turku-api", state_dir=state_dir)
+    assert completed.exit_code == 0
+    for name in ("migrate", "serve", "auth-create", "health", "clean-logs", "hash-key", "createsuperuser"):
+        assert name in completed.stdout.decode()
+
+
+def test_state_is_private(state_dir: Path) -> None:
+    assert state_dir.stat().st_mode & 0o777 == 0o700
+    for path in state_dir.iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert {"db.sqlite3", "secret_key"} <= {path.name for path in state_dir.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "program", [("turku-api", "auth-create"), ("turku-api", "turku_auth_create"), ("turku_auth_create",)]
+)
+def test_auth_create_prints_a_secret_and_a_ready_configuration(state_dir: Path, program: tuple[str, ...]) -> None:
+    name = " ".join(program)
+    completed = run(*program, "machine_reg", "--name", name, state_dir=state_dir)
+    output = completed.stdout.decode()
+    snippet = json.loads(output[output.index("{") :])
+    assert snippet["api_auth_name"] == name
+    assert len(snippet["api_auth_secret"]) == 30
+    raw = run(*program, "storage_reg", "--raw", "--name", name, state_dir=state_dir).stdout.decode()
+    assert len(raw.strip()) == 30
+    taken = run(*program, "machine_reg", "--name", name, state_dir=state_dir)
+    assert taken.exit_code == 64
+    assert "exists already" in "\n".join(taken.last_lines)
+
+
+def test_health_is_a_nagios_check(state_dir: Path) -> None:
+    completed = run("turku_health", state_dir=state_dir)
+    assert (completed.exit_code, completed.stdout.decode().count("\n")) == (0, 1)
+    assert completed.stdout.startswith(b"OK: ")
+
+
+def test_health_without_a_database_is_critical(tmp_path: Path) -> None:
+    completed = run("turku_health", state_dir=tmp_path)
+    assert completed.exit_code == 2
+    assert completed.stdout.startswith(b"CRITICAL: ")
+
+
+def test_clean_logs_takes_sane_days_only(state_dir: Path) -> None:
+    assert run("turku_clean_logs", "--days", "30", state_dir=state_dir).exit_code == 0
+    assert run("turku_clean_logs", "--days", "0", state_dir=state_dir).exit_code == 64
+
+
+def test_serve_refuses_all_mistakes_at_once(state_dir: Path) -> None:
+    completed = run(
+        *("turku-api", "serve", "--bind", f"127.0.0.1:{free_port()}"),
+        state_dir=state_dir,
+        TURKU_ALLOWED_HOSTS="*",
+        TURKU_TIME_ZONE="Europe/Atlantis",
+    )
+    assert completed.exit_code == 78
+    text = "\n".join(completed.last_lines)
+    assert "turku.E004" in text
+    assert "turku.E005" in text
+
+
+def test_serve_refuses_a_database_that_is_not_set_up(tmp_path: Path) -> None:
+    completed = run("turku-api", "serve", "--bind", f"127.0.0.1:{free_port()}", state_dir=tmp_path)
+    assert completed.exit_code == 78
+    assert "turku-api migrate" in "\n".join(completed.last_lines)
+
+
+def test_serve_refuses_a_database_of_other_hash_keys(tmp_path: Path) -> None:
+    with Coordinator(tmp_path / "state") as coordinator:
+        coordinator.create_auth("machine_reg")
+        coordinator.stop()
+        (coordinator.state_dir / "hash_key").unlink()
+        with pytest.raises(CommandFailed) as caught:
+            coordinator.start()
+        assert "this database belongs to" in caught.value.details
+
+
+def test_check_reports_mistakes_with_their_ids(state_dir: Path) -> None:
+    completed = run("turku-api", "check", state_dir=state_dir, TURKU_DEBUG="perhaps")
+    assert completed.exit_code == 1
+    assert "turku.E001" in "\n".join(completed.last_lines)
+
+
+def test_a_database_that_does_not_answer_is_told_in_a_sentence(tmp_path: Path) -> None:
+    completed = run(
+        *("turku-api", "migrate"), state_dir=tmp_path, TURKU_DATABASE_URL=f"postgresql://u:hunter2@/x?host={tmp_path}"
+    )
+    text = "\n".join(completed.last_lines)
+    assert completed.exit_code == 78
+    assert "cannot be used" in text
+    assert "Traceback" not in text
+    assert "hunter2" not in text
+
+
+def test_a_restart_keeps_everything(tmp_path: Path) -> None:
+    with Coordinator(tmp_path / "state") as coordinator:
+        coordinator.create_auth("machine_reg")
+        coordinator.stop()
+        coordinator.start()
+        assert coordinator.call("health", {}).json()["counts"]["auth"] == 1

@@ -1,0 +1,200 @@
+"""One machine with one source behind a real rsync daemon, and a storage's volume to back it up to.
+
+machine.source_dir      what is backed up; change it as you like
+machine.back_up(...)    one backup through ``turku.storage.backup``; keywords are the order's options
+machine.place           where it lies on the volume
+machine.snapshots()     names in history, oldest first
+machine.differences(t)  what ``rsync -aHn --checksum --delete --itemize-changes`` says between the source and tree t
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.support import trees
+from tests.support.rsyncd import Rsyncd
+
+from turku.core.secret import Secret
+from turku.protocol.messages import SourceOrder, StorageAddress
+from turku.storage import configuration, history, transfer
+from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage.configuration import Storage
+from turku.storage.snapshots import MODES, Workspace
+from turku.storage.snapshots.place import SourcePlace
+
+ADDRESS = StorageAddress(
+    name="primary", ssh_ping_host="127.0.0.1", ssh_ping_host_keys=[], ssh_ping_port=22, ssh_ping_user="root"
+)
+FAILING_RSYNC = ("sh", "-c", 'rsync --exclude="/late*" "$@"; exit 12', "rsync")
+"""Brings over all but names that begin with ``late``, and breaks off."""
+KEEP_ALL = "last 1000 snapshots"
+
+
+def order(**options: Any) -> SourceOrder:
+    """An order as the coordinator would give it."""
+    return SourceOrder(path="/etc", storage=ADDRESS, **{"retention": KEEP_ALL, **options})
+
+
+def storage_configuration(directory: Path, **keys: Any) -> Storage:
+    """A checked configuration with its state below ``directory``."""
+    (directory / "config.d").mkdir(parents=True, exist_ok=True)
+    content = {
+        "api_url": "http://127.0.0.1:1/v1",
+        "name": "primary",
+        "secret": "0123456789012345678901234567890",
+        "volumes": {"data": {"path": str(directory / "volume")}},
+        "var_dir": str(directory / "var"),
+        "authorized_keys_file": str(directory / "authorized_keys"),
+        "ssh_ping_host_keys": ["ssh-ed25519 AAAA"],
+        "log_file": str(directory / "log"),
+        # Debian 12 has an older one; the trees of these tests hold device nodes; disks of testers may be full.
+        "allow_old_rsync": True,
+        "keep_devices": True,
+        "low_water_free_pct": 0,
+        **keys,
+    }
+    (directory / "config.d" / "config.json").write_text(json.dumps(content))
+    return configuration.load(directory)
+
+
+class StorageClock:
+    """A minute passes between two backups, so that they come in an order of their own."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic_seconds(self) -> float:
+        return self.moment.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("a backup does not sleep")
+
+
+@dataclass
+class BackedUpMachine:
+    """A source that can be backed up."""
+
+    source_dir: Path
+    machine_dir: Path
+    daemon: Rsyncd
+    storage: Storage
+    source: str = "etc"
+    clock: StorageClock = field(default_factory=StorageClock)
+
+    @property
+    def place(self) -> SourcePlace:
+        return SourcePlace(self.machine_dir, self.source)
+
+    @property
+    def fake_super(self) -> bool:
+        return transfer.file_system(
+            Workspace(self.place.machine_dir / "any"), fake_super=self.storage.fake_super
+        ).fake_super
+
+    def job(self, **options: Any) -> BackupJob:
+        return BackupJob(
+            machine_dir=self.machine_dir,
+            source_name=self.source,
+            order=order(**options),
+            rsync_port=self.daemon.port,
+            username=self.daemon.username,
+            password=Secret(self.daemon.password),
+        )
+
+    def back_up(self, **options: Any) -> BackupOutcome:
+        self.clock.moment += timedelta(minutes=1)
+        return back_up(self.job(**options), self.storage, clock=self.clock)
+
+    def with_rsync(self, *rsync_command: str) -> BackedUpMachine:
+        """The same machine, its storage running another rsync, which may look around: outside the sandbox."""
+        return replace(self, storage=replace(self.storage, rsync_command=rsync_command, sandbox="off"))
+
+    def newest_tree(self) -> Path:
+        """The backup made last: a snapshot, or the working tree of a mode without history."""
+        mode = MODES[self.storage.snapshot_mode]
+        return self.place.snapshot(self.snapshots()[-1]) if mode.keeps_history else self.place.working_tree
+
+    def snapshots(self) -> list[str]:
+        return [stored.name for stored in history.stored_snapshots(self.place, self.storage.zone)]
+
+    def differences(self, tree: Path, *options: str) -> list[str]:
+        """A line per difference between the source and ``tree``, as rsync itemizes them."""
+        # On both sides: the source has none of the attributes that it reads, and is taken as it is.
+        as_stored = ("--fake-super",) if self.fake_super else ()
+        return trees.differences(self.source_dir, tree, "--numeric-ids", *as_stored, *options)
+
+
+@contextmanager
+def backed_up_machine(directory: Path, *, source: str = "etc", **keys: Any) -> Iterator[BackedUpMachine]:
+    """A machine whose source is empty; ``keys`` are the storage's configuration."""
+    source_dir = directory / "source"
+    machine_dir = directory / "volume" / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+    source_dir.mkdir(parents=True)
+    machine_dir.mkdir(parents=True)
+    with Rsyncd(directory / "rsyncd", {source: source_dir}) as daemon:
+        yield BackedUpMachine(
+            source_dir=source_dir,
+            machine_dir=machine_dir,
+            daemon=daemon,
+            storage=storage_configuration(directory / "storage", **keys),
+            source=source,
+        )
+
+
+def fingerprint(tree: Path) -> dict[bytes, tuple[Any, ...]]:
+    """All that can be known of each entry of a tree: type, mode, owner, times, size, content, attributes.
+
+    Link counts and change times are left out: a hard link from another snapshot changes them.
+    """
+    found: dict[bytes, tuple[Any, ...]] = {}
+    _fingerprint(os.open(tree, os.O_RDONLY | os.O_DIRECTORY), b".", found)
+    return found
+
+
+def _fingerprint(directory: int, prefix: bytes, found: dict[bytes, tuple[Any, ...]]) -> None:
+    try:
+        found[prefix] = _facts(os.fstat(directory), f"/proc/self/fd/{directory}", _nothing)
+        for entry in os.listdir(directory):
+            name = os.fsencode(entry)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            path = prefix + b"/" + name
+            if stat.S_ISDIR(status.st_mode):
+                _fingerprint(os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory), path, found)
+            elif stat.S_ISREG(status.st_mode):
+                descriptor = os.open(name, os.O_RDONLY, dir_fd=directory)
+                with os.fdopen(descriptor, "rb") as stream:
+                    found[path] = _facts(status, f"/proc/self/fd/{descriptor}", stream.read)
+            elif stat.S_ISLNK(status.st_mode):
+                found[path] = (status.st_mode, status.st_uid, status.st_gid, os.readlink(name, dir_fd=directory))
+            else:
+                found[path] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_rdev)
+    finally:
+        os.close(directory)
+
+
+def _nothing() -> bytes:
+    return b""
+
+
+def _facts(status: os.stat_result, reference: str, read: Callable[[], bytes]) -> tuple[Any, ...]:
+    attributes = {name: os.getxattr(reference, name) for name in os.listxattr(reference)}
+    return (
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        hashlib.sha256(read()).hexdigest(),
+        tuple(sorted(attributes.items())),
+    )

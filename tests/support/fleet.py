@@ -1,0 +1,202 @@
+"""A small fleet of installed commands: one coordinator, storages with their own sshd, machines; all in one directory.
+
+    with Fleet(directory) as fleet:
+        storage = fleet.storage("primary")
+        machine = fleet.machine("web-0", {"etc": {"path": "/etc"}}, storage=storage)
+        machine.ping()
+        fleet.snapshots(machine, "etc")
+
+The machines and storages are the demo's; what only an operator may do (order a backup, move a machine) is written to
+the database, as the admin site would.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support.coordinator import Coordinator
+from tests.support.sshd import Sshd
+from tests.support.v1_client import V1Machine, V1Storage
+
+from turku.demo.private_machine import PrivateMachine
+from turku.demo.private_storage import PrivateStorage
+
+
+class Fleet:
+    """A running coordinator and whoever registers with it; a context manager."""
+
+    def __init__(self, directory: Path, database_url: str | None = None) -> None:
+        self.directory = directory
+        self.coordinator = Coordinator(directory / "coordinator", database_url)
+        self.storages: dict[str, PrivateStorage] = {}
+        self.sshds: dict[str, Sshd] = {}
+        self._database_url = database_url
+        self._stack = ExitStack()
+        self._machine_secret = ""
+        self._storage_secret = ""
+
+    def __enter__(self) -> Fleet:
+        with ExitStack() as stack:
+            stack.enter_context(self.coordinator)
+            self._machine_secret = self.coordinator.create_auth("machine_reg")
+            self._storage_secret = self.coordinator.create_auth("storage_reg")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def storage(self, name: str, **configuration: Any) -> PrivateStorage:
+        """A registered storage with an sshd of its own."""
+        directory = self.directory / name
+        sshd = self._stack.enter_context(Sshd(directory / "sshd", authorized_keys=directory / "authorized_keys"))
+        storage = PrivateStorage(
+            directory,
+            name=name,
+            api_url=self.coordinator.url,
+            api_auth=self._storage_secret,
+            sshd=sshd,
+            configuration=configuration,
+        )
+        storage.update_config()
+        self.storages[name] = storage
+        self.sshds[name] = sshd
+        return storage
+
+    def unregistered_machine(
+        self, name: str, sources: Mapping[str, Mapping[str, Any]], **configuration: Any
+    ) -> PrivateMachine:
+        """A machine whose configuration is written and whose commands were not run yet."""
+        machine = PrivateMachine(
+            self.directory / name,
+            unit_name=name,
+            api_url=self.coordinator.url,
+            api_auth=self._machine_secret,
+            configuration=configuration,
+        )
+        machine.declare(sources)
+        return machine
+
+    def machine(
+        self,
+        name: str,
+        sources: Mapping[str, Mapping[str, Any]],
+        *,
+        storage: PrivateStorage | None = None,
+        **configuration: Any,
+    ) -> PrivateMachine:
+        """A registered machine, ready to ping: kept by ``storage``, or by the first one of the fleet."""
+        machine = self.unregistered_machine(name, sources, **configuration)
+        machine.update_config()
+        storage = storage or next(iter(self.storages.values()))
+        self.assign(machine, storage)
+        storage.update_config()
+        return machine
+
+    def v1_machine(self, **attributes: Any) -> V1Machine:
+        """The contract's client for a machine, to be registered."""
+        return V1Machine(self._post, auth=self._machine_secret, **attributes)
+
+    def v1_storage(self, storage: PrivateStorage) -> V1Storage:
+        """The contract's client, acting for a registered storage of ours."""
+        content = json.loads((storage.var_dir / "config.d" / "10-storage.json").read_text())
+        return V1Storage(self._post, name=storage.name, secret=content["secret"])
+
+    def storage_of(self, machine: PrivateMachine) -> PrivateStorage:
+        """The storage that the coordinator gave the machine."""
+        [(name,)] = self.query(
+            "SELECT s.name FROM fleet_machine m JOIN fleet_storage s ON s.id = m.storage_id WHERE m.uuid = ?",
+            self._key(machine.uuid),
+        )
+        return self.storages[name]
+
+    def snapshots(self, machine: PrivateMachine, source: str) -> list[Path]:
+        """The snapshots of a source, oldest first."""
+        return self.storage_of(machine).snapshots(machine.uuid, source)
+
+    def make_due(self, machine: PrivateMachine, *sources: str) -> None:
+        """Order a backup of the sources (of all, where none is named), as 'back up now' does."""
+        for name in sources or self.source_names(machine):
+            self.execute(
+                "UPDATE backups_source SET date_next_backup = ? WHERE name = ?"
+                " AND machine_id = (SELECT id FROM fleet_machine WHERE uuid = ?)",
+                *("2020-01-01 00:00:00", name, self._key(machine.uuid)),
+            )
+
+    def source_names(self, machine: PrivateMachine) -> list[str]:
+        """The sources that the coordinator has of a machine."""
+        rows = self.query(
+            "SELECT s.name FROM backups_source s JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ?"
+            " ORDER BY s.name",
+            self._key(machine.uuid),
+        )
+        return [name for (name,) in rows]
+
+    def source_state(self, machine: PrivateMachine, source: str) -> dict[str, Any]:
+        """What the coordinator knows of how a source is doing."""
+        columns = ("success", "failure_count", "date_last_backed_up", "date_next_backup", "published", "active")
+        [row] = self.query(
+            f"SELECT {', '.join(f's.{column}' for column in columns)} FROM backups_source s"
+            " JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ? AND s.name = ?",
+            *(self._key(machine.uuid), source),
+        )
+        return dict(zip(columns, row, strict=True))
+
+    def runs(self, machine: PrivateMachine, source: str) -> list[dict[str, Any]]:
+        """The recorded runs of a source, oldest first."""
+        columns = ("success", "snapshot", "summary", "date_begin", "date_end")
+        rows = self.query(
+            f"SELECT {', '.join(f'r.{column}' for column in columns)} FROM backups_backuprun r"
+            " JOIN backups_source s ON s.id = r.source_id JOIN fleet_machine m ON m.id = s.machine_id"
+            " WHERE m.uuid = ? AND s.name = ? ORDER BY r.id",
+            *(self._key(machine.uuid), source),
+        )
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def assign(self, machine: PrivateMachine, storage: PrivateStorage) -> None:
+        """Move a machine to another storage, as the operator does in the admin site."""
+        self.execute(
+            "UPDATE fleet_machine SET storage_id = (SELECT id FROM fleet_storage WHERE name = ?) WHERE uuid = ?",
+            *(storage.name, self._key(machine.uuid)),
+        )
+
+    def add_filter_set(self, name: str, rules: Iterable[str]) -> None:
+        """Make a named set of filter rules, as the operator does in the admin site."""
+        self.execute(
+            "INSERT INTO fleet_filterset (name, rules, comment, active) VALUES (?, ?, '', TRUE)",
+            *(name, json.dumps(list(rules))),
+        )
+
+    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a question to the coordinator's database."""
+        return self._run(statement, values)
+
+    def execute(self, statement: str, *values: Any) -> None:
+        """Change the coordinator's database."""
+        self._run(statement, values)
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self._database_url:
+            import psycopg
+
+            with psycopg.connect(self._database_url) as connection:
+                cursor = connection.execute(statement.replace("?", "%s"), values)
+                return list(cursor.fetchall()) if cursor.description else []
+        path = self.coordinator.state_dir / "db.sqlite3"
+        with closing(sqlite3.connect(path, timeout=30)) as database, database:
+            return database.execute(statement, values).fetchall()
+
+    def _key(self, uuid: str) -> str:
+        return uuid if self._database_url else uuid.replace("-", "")
+
+    def _post(self, call: str, message: Any) -> tuple[int, Any]:
+        response = self.coordinator.call(call, message)
+        return response.status_code, response.json()

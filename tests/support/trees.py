@@ -1,0 +1,38 @@
+"""Comparing trees of files by rsync's own eyes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from turku.core import command
+
+
+def differences(source: Path, copy: Path, *options: str) -> list[str]:
+    """What rsync would have to do to make ``copy`` identical to ``source``, content, ownership, modes, times and
+    hard links included; the empty list where they are."""
+    completed = command.run(
+        ["rsync", "-aHn", "--checksum", "--delete", "--itemize-changes", *options, f"{source}/", f"{copy}/"],
+        timeout_seconds=600,
+        capture_limit_bytes=64 * 1024 * 1024,
+    )
+    return completed.stdout.decode("utf-8", "replace").splitlines()
+
+
+def snapshot_differences(tree: Path, snapshot: Path, *options: str) -> list[str]:
+    """As ``differences``, for a snapshot: a storage without root keeps owners and links in attributes of files."""
+    return differences(tree, snapshot, *([] if os.geteuid() == 0 else ["--fake-super"]), *options)
+
+
+def inodes(tree: Path) -> dict[str, int]:
+    """Inode of every regular file below ``tree``, by relative path."""
+    return {
+        str(path.relative_to(tree)): path.lstat().st_ino
+        for path in tree.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def listing(tree: Path) -> set[str]:
+    """Relative paths of everything below ``tree``."""
+    return {str(path.relative_to(tree)) for path in tree.rglob("*")}

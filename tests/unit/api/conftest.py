@@ -1,0 +1,24 @@
+"""Fixtures of the coordinator's unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.api_cast import Cast, introduce
+
+from turku.api.fleet import throttle
+
+
+@pytest.fixture(autouse=True)
+def _unthrottled() -> Iterator[None]:
+    """What this process remembers of bad credentials ends with each test."""
+    yield
+    throttle.CREDENTIALS.forget()
+    throttle.LOGINS.forget()
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    """Alice and Bob, registered."""
+    return introduce()

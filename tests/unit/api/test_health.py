@@ -1,0 +1,104 @@
+"""Health marks, the Nagios check and the call `health`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from tests.support.api_cast import Cast, post
+
+from turku.api.backups import health
+from turku.api.backups.models import Source
+from turku.api.fleet import health as fleet_health
+from turku.api.fleet.models import Machine, Storage
+from turku.core.clock import SYSTEM_CLOCK
+
+MINUTE = timedelta(minutes=1)
+
+
+def marks(now: Any) -> tuple[set[str], set[str], set[str]]:
+    return (
+        {row.mark for row in fleet_health.storages(now=now)},
+        {row.mark for row in fleet_health.machines(now=now)},
+        {row.mark for row in health.sources(now=now)},
+    )
+
+
+def test_a_new_fleet_is_well(cast: Cast) -> None:
+    assert marks(SYSTEM_CLOCK.now()) == ({"ok"}, {"ok"}, {"ok"})
+
+
+def test_silence_is_marked_after_its_time(cast: Cast) -> None:
+    now = SYSTEM_CLOCK.now()
+    assert marks(now + 29 * MINUTE)[0] == {"ok"}
+    assert marks(now + 31 * MINUTE)[0] == {"silent"}
+    assert marks(now + 599 * MINUTE)[1:] == ({"ok"}, {"ok"})
+    assert marks(now + 601 * MINUTE)[1:] == ({"silent"}, {"overdue"})
+
+
+def test_the_registered_and_never_seen_have_the_same_grace(cast: Cast) -> None:
+    Storage.objects.update(date_checked_in=None)
+    Machine.objects.update(date_checked_in=None)
+    now = SYSTEM_CLOCK.now()
+    assert marks(now)[:2] == ({"ok"}, {"ok"})
+    assert marks(now + 601 * MINUTE)[:2] == ({"silent"}, {"silent"})
+
+
+def test_a_failed_source_is_marked_at_once(cast: Cast) -> None:
+    cast.bob.failed(cast.alice.uuid, "etc")
+    cast.bob.succeeded(cast.alice.uuid, "home")
+    assert marks(SYSTEM_CLOCK.now())[2] == {"failed", "ok"}
+
+
+@pytest.mark.parametrize("change", [{"active": False}, {"published": False}])
+def test_what_is_switched_off_does_not_count(cast: Cast, change: dict[str, bool]) -> None:
+    later = SYSTEM_CLOCK.now() + timedelta(days=2)
+    Machine.objects.update(**change)
+    assert marks(later)[1:] == ({"off"}, {"off"})
+    Storage.objects.update(**change)
+    assert marks(later)[0] == {"off"}
+    assert health.fleet(now=later).summary == "OK: 0 storages ok; 0 machines ok; 0 sources ok"
+
+
+def test_a_machine_that_nobody_backs_up_is_marked(cast: Cast) -> None:
+    Machine.objects.update(storage=None)
+    now = SYSTEM_CLOCK.now()
+    assert marks(now)[1] == {"ok"}
+    assert marks(now + 31 * MINUTE)[1] == {"unassigned"}
+
+
+def check(*arguments: str) -> tuple[int, str]:
+    output = StringIO()
+    try:
+        call_command("turku_health", *arguments, stdout=output)
+    except SystemExit as ended:
+        return int(str(ended.code)), output.getvalue()
+    return 0, output.getvalue()
+
+
+def test_the_nagios_check_says_all_in_one_line(cast: Cast) -> None:
+    assert check() == (0, "OK: 1 storage ok; 1 machine ok; 2 sources ok\n")
+    cast.bob.failed(cast.alice.uuid, "etc")
+    Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=1))
+    assert check() == (2, "CRITICAL: 1 silent of 1 storage; 1 machine ok; 1 failed of 2 sources\n")
+    code, text = check("--verbose")
+    assert code == 2
+    assert text.splitlines()[1:] == ["  storage primary: silent", "  source web-0 / etc: failed"]
+
+
+def test_the_call_counts_what_there_is(cast: Cast) -> None:
+    cast.bob.succeeded(cast.alice.uuid, "etc")
+    status, answer = post("health", {})
+    assert (status, answer["healthy"]) == (200, True)
+    assert answer["counts"] == {
+        "auth": 2,
+        "storage": 1,
+        "machine": 1,
+        "source": 2,
+        "filter_set": 0,
+        "backup_log": 1,
+    }
+    assert Source.objects.count() == 2
