@@ -1,0 +1,238 @@
+"""One backup of one source: rsync, commit, retention; what the session calls and reports."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from turku.core import lock
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.log import one_line
+from turku.core.secret import Secret
+from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
+from turku.policy import bandwidth, filters, names
+from turku.protocol.messages import SourceOrder
+from turku.storage import history, limits, power_loss, pruning, rsync_version, transfer
+from turku.storage.configuration import Storage
+from turku.storage.snapshots import MODES, SnapshotMode, Workspace
+from turku.storage.snapshots.place import SourcePlace, is_directory
+from turku.storage.snapshots.record import SnapshotRecord
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BackupJob:
+    """What is to be backed up from where into which machine's directory."""
+
+    machine_dir: Path
+    """``<volume>/<uuid>``; it exists."""
+    source_name: str
+    """Already checked by ``turku.policy.names.source_name``."""
+    order: SourceOrder
+    rsync_port: int
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True)
+class BackupOutcome:
+    """What is reported to the coordinator; times are Unix seconds."""
+
+    success: bool
+    snapshot: str | None
+    summary: str
+    time_begin: float
+    time_end: float
+
+
+def back_up(job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> BackupOutcome:
+    """How the backup went, retention included. A backup that fails is an outcome; nothing of the domain is raised."""
+    begin = clock.now()
+    try:
+        return _Run(job, configuration, clock, begin).outcome()
+    except TurkuError as error:
+        summary = "\n".join(part for part in (error.message, error.details, error.hint) if part)
+    except OSError as error:
+        summary = f"{error.strerror or error}" + (f": {error.filename!r}" if error.filename else "")
+    summary = "\n".join(one_line(line) for line in summary.splitlines())[: transfer.SUMMARY_LIMIT]
+    _LOG.error("%s: backup failed: %s", job.source_name, "; ".join(summary.splitlines()))
+    return BackupOutcome(
+        success=False,
+        snapshot=None,
+        summary=summary,
+        time_begin=begin.timestamp(),
+        time_end=clock.now().timestamp(),
+    )
+
+
+def mode_name(order: SourceOrder, configuration: Storage) -> str:
+    """The mode of the source's backup: the source's own, else ``none`` for large files, else the configuration's.
+
+    (contract, sections 2 and 5). Raises BackupFailed for a mode that this storage does not have.
+    """
+    if order.snapshot_mode:
+        name = order.snapshot_mode
+    elif order.large_rotating_files or order.large_modifying_files:
+        name = "none"
+    else:
+        name = configuration.snapshot_mode
+    if name not in MODES:
+        raise BackupFailed(
+            f"snapshot_mode: {name!r} is none of {', '.join(sorted(MODES))}",
+            hint="mend the source's snapshot_mode on the machine, or leave it out",
+        )
+    return name
+
+
+def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
+    """What the order selects. Every rule is checked again here: a coordinator may be an older one, or hostile.
+
+    Raises PolicyError naming the option.
+    """
+    with _naming("filter"):
+        rules = [filters.parse_rule(text).text for text in order.filter]
+    with _naming("exclude"):
+        # After the filter, as existing storages have it: the first rule that matches decides.
+        rules += [filters.parse_exclude(text).filter_text for text in order.exclude]
+    with _naming("bwlimit"):
+        limit = bandwidth.kib_per_second(order.bwlimit)
+    return transfer.Selection(
+        rules=tuple(rules),
+        hard_links=order.preserve_hard_links or configuration.preserve_hard_links,
+        bandwidth_kib_per_second=limit,
+    )
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    try:
+        yield
+    except PolicyError as error:
+        raise PolicyError(f"{option}: {error.message}", hint=error.hint) from error
+
+
+class _Run:
+    def __init__(self, job: BackupJob, configuration: Storage, clock: Clock, begin: datetime) -> None:
+        self._job = job
+        self._configuration = configuration
+        self._clock = clock
+        self._begin = begin
+        self._source = names.source_name(job.source_name)
+        self._place = SourcePlace(job.machine_dir, self._source)
+
+    def outcome(self) -> BackupOutcome:
+        try:
+            # In the machine's directory, so that two storages' configurations on one volume exclude each other too.
+            with lock.exclusive(self._job.machine_dir, f".{self._source}"):
+                return self._outcome()
+        except LockHeld as error:
+            raise BackupFailed(f"another run is backing up {self._source}", hint=error.hint) from error
+
+    def _outcome(self) -> BackupOutcome:
+        job = self._job
+        rsync_version.refuse_old(self._configuration)
+        bounds = limits.bounds(self._configuration, job.machine_dir, clock=self._clock)
+        mode = MODES[mode_name(job.order, self._configuration)](self._place)
+        selected = selection(job.order, self._configuration)
+        if power_loss.went_down_while_writing(self._place):
+            _LOG.warning("%s: this storage went down during a run; contents are compared", self._source)
+            selected = replace(selected, compare_contents=True)
+        newest = history.newest(self._place, self._configuration.zone)
+        base = newest.name if newest else None
+        _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
+        workspace = mode.prepare(base)
+        with power_loss.writing(self._place):
+            transferred = self._transfer(mode, workspace, selected, bounds)
+            snapshot = mode.commit(self._record(base, self._clock.now()))
+        end = self._clock.now()
+        _LOG.info(
+            "%s: %s in %.1f s; %s",
+            self._source,
+            f"snapshot {snapshot}" if snapshot else "synced in place",
+            (end - self._begin).total_seconds(),
+            "; ".join(line for line in transferred.statistics if line.startswith(_LOGGED_STATISTICS)),
+        )
+        if transferred.outcome.meaning != "complete":
+            _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
+        self._retire(mode, snapshot, end)
+        return BackupOutcome(
+            success=True,
+            snapshot=snapshot,
+            summary=transferred.summary,
+            time_begin=self._begin.timestamp(),
+            time_end=end.timestamp(),
+        )
+
+    def _transfer(
+        self, mode: SnapshotMode, workspace: Workspace, selected: transfer.Selection, bounds: limits.Bounds
+    ) -> transfer.Transferred:
+        """What came of a complete transfer; BackupFailed for any other."""
+        job = self._job
+        directories = self._directories(workspace)
+        is_complete = took_too_much = False
+        try:
+            transferred = transfer.run(
+                self._configuration,
+                transfer.Daemon(job.rsync_port, self._source, job.username, job.password),
+                selected,
+                workspace,
+                transfer.file_system(
+                    workspace,
+                    fake_super=self._configuration.fake_super,
+                    keep_devices=self._configuration.keep_devices,
+                ),
+                bounds=bounds,
+            )
+            if not transferred.outcome.success:
+                raise BackupFailed(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
+            is_complete = True
+            return transferred
+        except limits.TookTooMuch:
+            took_too_much = True
+            raise
+        finally:
+            if self._directories(workspace) != directories:
+                # What follows is done outside the sandbox: it must not be led into another machine's directory.
+                raise BackupFailed(
+                    "the receiver changed the directories that it was to write into: it was taken over (threats M9)",
+                    hint="keep the log, and look at that machine, and at what it holds here, before its next backup",
+                )
+            if not is_complete and (took_too_much or limits.is_low(self._configuration, job.machine_dir)):
+                # The next run would start from it; others need the room more (threats M11).
+                mode.abandon()
+
+    def _directories(self, workspace: Workspace) -> tuple[tuple[int, int] | None, ...]:
+        """Which directories lie where the commit will work; None for what is none, as a link to one."""
+        found = []
+        for path in (workspace.directory, self._place.snapshots_dir):
+            status = path.lstat() if is_directory(path) else None
+            found.append(None if status is None else (status.st_dev, status.st_ino))
+        return tuple(found)
+
+    def _record(self, base: str | None, finish: datetime) -> SnapshotRecord:
+        zone = self._configuration.zone
+        begin = self._begin.astimezone(zone)
+        while True:
+            name = names.new_snapshot_name(self._source, begin, secrets.token_hex(2))
+            if not self._place.snapshot(name).exists():
+                return SnapshotRecord(name, base, begin, finish.astimezone(zone))
+
+    def _retire(self, mode: SnapshotMode, snapshot: str | None, now: datetime) -> None:
+        # The backup is made: what goes wrong from here on is a warning.
+        try:
+            if snapshot is not None:
+                pruning.prune(
+                    mode, self._job.order.retention, now=now, zone=self._configuration.zone, newest_name=snapshot
+                )
+            mode.sweep()
+        except (TurkuError, OSError) as error:
+            _LOG.warning("%s: retention: %s", self._source, error)
+
+
+_LOGGED_STATISTICS = ("Number of files:", "Number of regular files transferred:", "Total transferred file size:")

@@ -1,0 +1,205 @@
+"""The storage's command lines: ``turku-storage-ping``, ``turku-storage-update-config`` and ``turku-storage``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from turku import __version__
+from turku.core import entry as program_entry
+from turku.errors import TurkuError, UsageError
+
+_DEFAULT_DIRECTORY = "/etc/turku-storage"
+_PRIVATE_UMASK = 0o077
+_EXIT_PROBLEMS = 1
+_LOG = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
+
+
+def entry() -> NoReturn:
+    """``turku-storage``."""
+    program_entry.run(main)
+
+
+def ping_entry() -> NoReturn:
+    """``turku-storage-ping``: the forced command of the machines' SSH keys."""
+    program_entry.run(ping_main)
+
+
+def update_config_entry() -> NoReturn:
+    """``turku-storage-update-config``."""
+    program_entry.run(update_config_main)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code of ``turku-storage ARGUMENTS``."""
+    parser = _Parser(prog="turku-storage", description="Turku's storage: keeps the backups of machines.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_check(commands.add_parser("check", help="show the configuration as it is used, and what stands in the way"))
+    _add_update_config(commands.add_parser("update-config", help="the same as turku-storage-update-config"))
+    _add_ping(commands.add_parser("ping", help="the same as turku-storage-ping"))
+    options = parser.parse_args(arguments)
+    run = {"check": _check, "update-config": _update_config, "ping": _ping}[options.command]
+    return run(options)
+
+
+def ping_main(arguments: Sequence[str]) -> int:
+    """The exit code of ``turku-storage-ping ARGUMENTS``."""
+    parser = _Parser(
+        prog="turku-storage-ping",
+        description="Serve one session of one machine: the forced command of the machine's SSH key. "
+        "Reads the machine's request from standard input.",
+    )
+    _add_version(parser)
+    _add_ping(parser)
+    return _ping(parser.parse_args(arguments))
+
+
+def update_config_main(arguments: Sequence[str]) -> int:
+    """The exit code of ``turku-storage-update-config ARGUMENTS``."""
+    parser = _Parser(
+        prog="turku-storage-update-config",
+        description="Register this storage or report its space to the coordinator, and admit the machines that the "
+        "coordinator assigns to it: their keys go into authorized_keys. A timer runs it every 5 minutes.",
+    )
+    _add_version(parser)
+    _add_update_config(parser)
+    return _update_config(parser.parse_args(arguments))
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-dir",
+        "-c",
+        type=Path,
+        default=Path(_DEFAULT_DIRECTORY),
+        metavar="DIR",
+        help="where config.d/*.json and *.yaml lie (default: %(default)s)",
+    )
+    parser.add_argument("--debug", action="store_true", help="log details, and show where an internal error came from")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+
+
+def _add_ping(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument("uuid", metavar="UUID", help="the machine, as authorized_keys names it")
+
+
+def _add_update_config(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument(
+        "--wait",
+        "-w",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="first sleep a random part of this time, so that storages do not arrive at once",
+    )
+    parser.add_argument(
+        "--api-auth-name",
+        metavar="NAME",
+        default=os.environ.get("TURKU_API_AUTH_NAME"),
+        help="name of the registration, needed the first time only (or: TURKU_API_AUTH_NAME in the environment)",
+    )
+    parser.add_argument(
+        "--api-auth-secret",
+        metavar="SECRET",
+        default=os.environ.get("TURKU_API_AUTH_SECRET"),
+        help="secret of the registration. Other users see it in the list of processes: better put api_auth_name and "
+        "api_auth_secret into a file below config.d, or TURKU_API_AUTH_SECRET into the environment",
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text}: seconds from 0 to 86400")
+    return value
+
+
+def _check(options: argparse.Namespace) -> int:
+    from turku.core import log
+    from turku.storage import check, configuration
+
+    log.set_up("turku-storage", debug=options.debug)
+    loaded = configuration.load(_directory(options))
+    return _EXIT_PROBLEMS if check.report(loaded, print) else 0
+
+
+def _update_config(options: argparse.Namespace) -> int:
+    from turku.core import log
+    from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import configuration, registration
+
+    if (options.api_auth_name is None) != (options.api_auth_secret is None):
+        raise UsageError("--api-auth-name and --api-auth-secret go together")
+    os.umask(_PRIVATE_UMASK)
+    log.set_up("turku-storage-update-config", debug=options.debug)
+    loaded = configuration.load(
+        _directory(options), api_auth_name=options.api_auth_name, api_auth_secret=options.api_auth_secret
+    )
+    log.set_up(
+        "turku-storage-update-config",
+        destination=loaded.log_file,
+        debug=options.debug,
+        # A timer's run speaks through its log; a person's, and one that is looked into, here too.
+        terminal=options.debug or sys.stderr.isatty(),
+    )
+    if options.wait:
+        SYSTEM_CLOCK.sleep(secrets.SystemRandom().uniform(0, options.wait))
+    _logged(lambda: registration.update_config(loaded))
+    return 0
+
+
+def _ping(options: argparse.Namespace) -> int:
+    from turku.policy import names
+    from turku.storage import configuration, session
+
+    uuid = names.machine_uuid(options.uuid)
+    os.umask(_PRIVATE_UMASK)
+    loaded = configuration.load(_directory(options))
+    session.set_up_log(loaded, uuid, verbose=False, debug=options.debug)
+    _logged(lambda: session.serve(loaded, uuid, debug=options.debug))
+    return 0
+
+
+def _directory(options: argparse.Namespace) -> Path:
+    # The forced command runs elsewhere, so that a relative directory would not be found again.
+    directory: Path = options.config_dir
+    return directory.absolute()
+
+
+def _logged(step: Callable[[], None]) -> None:
+    """Run the step; how it failed goes to the log as well as to standard error, where ``core.entry`` puts it."""
+    try:
+        step()
+    except BaseException as ending:
+        root = logging.getLogger()
+        for handler in list(root.handlers):
+            if type(handler) is logging.StreamHandler:
+                root.removeHandler(handler)
+        if isinstance(ending, TurkuError):
+            _LOG.error("%s", "; ".join((ending.message, *ending.details.splitlines())))
+        elif isinstance(ending, Exception):
+            _LOG.exception("internal error")
+        else:
+            _LOG.warning("ended early: %s", type(ending).__name__)
+        raise

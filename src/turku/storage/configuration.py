@@ -1,0 +1,344 @@
+"""The storage's configuration in two stages: what the files say (``StorageFile``), what was checked (``Storage``)."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import pwd
+import shlex
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta
+
+from turku.core import configuration, durable, lock
+from turku.core.configuration import Fault, Tree
+from turku.core.secret import Secret, generate_secret
+from turku.errors import ConfigurationError
+from turku.protocol.client import ApiClient, checked_url
+from turku.protocol.messages import Registration, RegistrationAuth, StorageCredentials
+from turku.storage import snapshots
+
+DEFAULT_DIRECTORY = Path("/etc/turku-storage")
+GENERATED_FILE = "10-storage.json"
+_PROGRAM = "turku-storage"
+_HOST_KEYS_GLOB = "/etc/ssh/ssh_host_*_key.pub"
+_LOG = logging.getLogger(__name__)
+
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Count = Annotated[int, Meta(ge=1)]
+Words = Annotated[list[str], Meta(min_length=1)]
+_ONE_LINE = r"\A[^\x00-\x1f\x7f]*\Z"
+Line = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_ONE_LINE)]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_ONE_LINE)]
+
+
+class VolumeSection(msgspec.Struct, frozen=True):
+    path: Line
+    accept_new: bool = True
+    accept_new_high_water_pct: Percent | None = None
+
+
+class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Every key of the storage's configuration files (contract, section 2), as it may be written there."""
+
+    api_url: Line = ""
+    name: Name = ""
+    secret: Line = ""
+    api_auth: Line | None = None
+    api_auth_name: Line | None = None
+    api_auth_secret: Line | None = None
+    allow_plain_http: bool = False
+    volumes: dict[str, VolumeSection] = {}
+    accept_new_high_water_pct: Percent = 80.0
+    snapshot_mode: str = snapshots.DEFAULT_MODE
+    preserve_hard_links: bool = False
+    rsync_command: Words = msgspec.field(default_factory=lambda: ["rsync"])
+    fake_super: Literal["auto"] | bool = "auto"
+    sandbox: Literal["auto", "required", "off"] = "auto"
+    allow_old_rsync: bool = False
+    keep_devices: bool = False
+    max_run_seconds: Annotated[float, Meta(gt=0)] | None = 7 * 24 * 3600.0
+    max_run_bytes: Count | None = None
+    max_run_files: Count | None = None
+    max_run_memory_bytes: Count | None = None
+    machine_quota_bytes: Count | None = None
+    low_water_free_pct: Percent = 3.0
+    ssh_ping_host: Line | None = None
+    ssh_ping_port: Annotated[int, Meta(ge=1, le=65535)] = 22
+    ssh_ping_user: Line | None = None
+    ssh_ping_host_keys: list[Line] | None = None
+    ssh_ping_host_keys_glob: Line = _HOST_KEYS_GLOB
+    authorized_keys_file: Line | None = None
+    authorized_keys_user: Line | None = None
+    authorized_keys_command: Line = "turku-storage-ping"
+    published: bool | None = None
+    comment: Line | None = None
+    log_file: Line = "systemd"
+    lock_dir: Line | None = None
+    var_dir: Line = "/var/lib/turku-storage"
+    timezone: Line = "UTC"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A directory that holds machines' directories."""
+
+    name: str
+    path: Path
+    accept_new: bool
+    accept_new_high_water_percent: float
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A checked configuration; nothing in it is asked of the network or of a disk again."""
+
+    config_dir: Path
+    api_url: str
+    allow_plain_http: bool
+    name: str
+    secret: Secret
+    registration: RegistrationAuth | None
+    volumes: tuple[Volume, ...]
+    snapshot_mode: str
+    preserve_hard_links: bool
+    rsync_command: tuple[str, ...]
+    fake_super: bool | None
+    """None: where it is needed and the file system has user xattrs."""
+    sandbox: Literal["auto", "required", "off"]
+    allow_old_rsync: bool
+    keep_devices: bool
+    """Whether root makes device nodes of those on machines; else they are left out."""
+    max_run_seconds: float | None
+    max_run_bytes: int | None
+    max_run_files: int | None
+    max_run_memory_bytes: int | None
+    """None: half of the host's memory."""
+    machine_quota_bytes: int | None
+    low_water_free_percent: float
+    """New runs wait while a volume has less free than this (M11)."""
+    ssh_ping_host: str
+    ssh_ping_port: int
+    ssh_ping_user: str
+    ssh_ping_host_keys: tuple[str, ...] | None
+    ssh_ping_host_keys_glob: str
+    authorized_keys_file: Path
+    authorized_keys_user: str
+    authorized_keys_command: str
+    published: bool | None
+    comment: str | None
+    log_file: str
+    lock_dir: Path
+    var_dir: Path
+    zone: ZoneInfo
+
+    @property
+    def machines_dir(self) -> Path:
+        """Links to the machines' directories (contract, section 5)."""
+        return self.var_dir / "machines"
+
+    @property
+    def credentials(self) -> StorageCredentials:
+        return StorageCredentials(name=self.name, secret=self.secret.reveal())
+
+    def api(self) -> ApiClient:
+        return ApiClient(self.api_url, allow_plain_http=self.allow_plain_http)
+
+    def host_keys(self) -> list[str]:
+        """The SSH host keys that machines must see, ``TYPE KEY`` each, comments left out.
+
+        Raises ConfigurationError where there is none: no machine could connect.
+        """
+        if self.ssh_ping_host_keys is not None:
+            lines = list(self.ssh_ping_host_keys)
+        else:
+            lines = [_first_line(Path(path)) for path in sorted(glob.glob(self.ssh_ping_host_keys_glob))]  # noqa: PTH207  (an absolute pattern)
+        keys = [" ".join(words[:2]) for line in lines if len(words := line.split()) >= 2]
+        if not keys:
+            raise ConfigurationError(
+                f"no SSH host key: {self.ssh_ping_host_keys_glob} matches no readable key",
+                hint="is sshd installed? ssh_ping_host_keys or ssh_ping_host_keys_glob say where its public keys are",
+            )
+        return keys
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError as error:
+        _LOG.warning("%s: cannot be read: %s", path, error.strerror)
+        return ""
+
+
+def load(
+    config_dir: Path,
+    *,
+    api_auth_name: str | None = None,
+    api_auth_secret: str | None = None,
+) -> Storage:
+    """The checked configuration; ``api_auth_*`` are the command line's and win over the files.
+
+    A missing ``name`` or ``secret`` is generated once into ``var_dir/config.d``. Warnings are logged.
+    Raises ConfigurationError with every fault, each with its file and key.
+    """
+    tree, values, faults = _read(config_dir)
+    if not faults and not {"name", "secret"} <= values.keys():
+        _generate_identity(Path(values.get("var_dir", StorageFile().var_dir)), values)
+        tree, values, faults = _read(config_dir)
+    for warning in _unknown_key_warnings(tree):
+        _LOG.warning("%s", warning)
+    if api_auth_name is not None and api_auth_secret is not None:
+        values |= {"api_auth_name": api_auth_name, "api_auth_secret": api_auth_secret}
+        values.pop("api_auth", None)
+    checked = _check(config_dir, tree, values, faults)
+    configuration.refuse(faults, program=_PROGRAM)
+    if checked is None:
+        raise AssertionError("a configuration without faults was not built")
+    return checked
+
+
+def _unknown_key_warnings(tree: Tree) -> list[str]:
+    warnings = configuration.unknown_key_warnings(tree, _keys(StorageFile))
+    volumes = tree.content.get("volumes")
+    for name, section in volumes.items() if isinstance(volumes, dict) else ():
+        if isinstance(section, dict):
+            found = configuration.unknown_key_warnings(Tree(section), _keys(VolumeSection))
+            warnings += [f"{tree.place(f'volumes.{name}')}.{warning}" for warning in found]
+    return warnings
+
+
+def _keys(kind: type[msgspec.Struct]) -> list[str]:
+    return [info.encode_name for info in msgspec.structs.fields(kind)]
+
+
+def _read(config_dir: Path) -> tuple[Tree, dict[str, Any], list[Fault]]:
+    # The state directory is named in /etc, and read below it: hence two readings.
+    etc = config_dir / "config.d"
+    upper = configuration.read_directories([etc])
+    var_dir = upper.content.get("var_dir", StorageFile().var_dir)
+    tree = upper
+    if isinstance(var_dir, str) and var_dir.startswith("/"):
+        tree = configuration.read_directories([Path(var_dir) / "config.d", etc])
+    faults = list(tree.faults)
+    return tree, configuration.convert(tree, StorageFile, faults), faults
+
+
+def _generate_identity(var_dir: Path, values: dict[str, Any]) -> None:
+    directory = durable.make_private_directory(var_dir / "config.d")
+    with lock.exclusive(directory, "identity"):
+        path = directory / GENERATED_FILE
+        content = configuration.read_directories([directory]).content
+        content = {key: content[key] for key in ("name", "secret") if key in content}
+        for key, value in (("name", socket.getfqdn()), ("secret", generate_secret().reveal())):
+            if key not in values and key not in content:
+                content[key] = value
+        durable.write_json(path, content)
+
+
+def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fault]) -> Storage | None:
+    file = StorageFile(**values)
+
+    def fault(key: str, message: str) -> None:
+        faults.append(Fault(tree.place(key), message))
+
+    if not file.api_url:
+        if "api_url" not in tree.content:
+            fault("api_url", "is required: the address of the coordinator, as https://turku.example.com/v1")
+    else:
+        try:
+            checked_url(file.api_url, allow_plain_http=file.allow_plain_http)
+        except ConfigurationError as error:
+            fault("api_url", f"{error.message.removeprefix('api_url: ')}; {error.hint}".removesuffix("; "))
+    registration: RegistrationAuth | None = file.api_auth
+    if file.api_auth_name is not None and file.api_auth_secret is not None:
+        registration = Registration(name=file.api_auth_name, secret=file.api_auth_secret)
+    elif (file.api_auth_name is None) != (file.api_auth_secret is None):
+        fault("api_auth_name", "api_auth_name and api_auth_secret go together")
+    if not file.volumes and "volumes" not in tree.content:
+        fault("volumes", 'at least one is required, as {"data": {"path": "/srv/turku"}}')
+    elif not file.volumes and tree.content["volumes"] == {}:
+        fault("volumes", "at least one is required")
+    for name, section in file.volumes.items():
+        if not Path(section.path).is_absolute():
+            fault(f"volumes.{name}.path", f"{section.path!r} is not an absolute path")
+    if file.snapshot_mode not in snapshots.MODES:
+        fault("snapshot_mode", f"{file.snapshot_mode!r} is none of {', '.join(sorted(snapshots.MODES))}")
+    for key in ("var_dir", "lock_dir", "authorized_keys_file"):
+        path = getattr(file, key)
+        if path is not None and not Path(path).is_absolute():
+            fault(key, f"{path!r} is not an absolute path")
+    if file.log_file not in ("systemd", "syslog") and not Path(file.log_file).is_absolute():
+        fault("log_file", f"{file.log_file!r} is neither 'systemd', 'syslog' nor an absolute path")
+    try:
+        if not shlex.split(file.authorized_keys_command):
+            fault("authorized_keys_command", "is empty: the command of the storage's session, as turku-storage-ping")
+    except ValueError as error:
+        fault("authorized_keys_command", f"{file.authorized_keys_command!r} is no shell command: {error}")
+    try:
+        zone = ZoneInfo(file.timezone)
+    except (KeyError, ValueError, OSError):
+        fault("timezone", f"{file.timezone!r} is no time zone of this system, as 'UTC' or 'Europe/Paris'")
+        zone = ZoneInfo("UTC")
+    user = file.ssh_ping_user or pwd.getpwuid(os.geteuid()).pw_name
+    keys_user = file.authorized_keys_user or user
+    keys_file = file.authorized_keys_file
+    if keys_file is None:
+        try:
+            keys_file = f"{pwd.getpwnam(keys_user).pw_dir}/.ssh/authorized_keys"
+        except KeyError:
+            key = "authorized_keys_user" if file.authorized_keys_user else "ssh_ping_user"
+            fault(key, f"there is no user {keys_user!r} on this system, whose authorized_keys would be written")
+    if faults:
+        return None
+    return Storage(
+        config_dir=config_dir,
+        api_url=file.api_url,
+        allow_plain_http=file.allow_plain_http,
+        name=file.name,
+        secret=Secret(file.secret),
+        registration=registration,
+        volumes=tuple(
+            Volume(
+                name=name,
+                path=Path(section.path),
+                accept_new=section.accept_new,
+                accept_new_high_water_percent=file.accept_new_high_water_pct
+                if section.accept_new_high_water_pct is None
+                else section.accept_new_high_water_pct,
+            )
+            for name, section in file.volumes.items()
+        ),
+        snapshot_mode=file.snapshot_mode,
+        preserve_hard_links=file.preserve_hard_links,
+        rsync_command=tuple(file.rsync_command),
+        fake_super=None if file.fake_super == "auto" else bool(file.fake_super),
+        sandbox=file.sandbox,
+        allow_old_rsync=file.allow_old_rsync,
+        keep_devices=file.keep_devices,
+        max_run_seconds=file.max_run_seconds,
+        max_run_bytes=file.max_run_bytes,
+        max_run_files=file.max_run_files,
+        max_run_memory_bytes=file.max_run_memory_bytes,
+        machine_quota_bytes=file.machine_quota_bytes,
+        low_water_free_percent=file.low_water_free_pct,
+        ssh_ping_host=file.ssh_ping_host or socket.getfqdn(),
+        ssh_ping_port=file.ssh_ping_port,
+        ssh_ping_user=user,
+        ssh_ping_host_keys=None if file.ssh_ping_host_keys is None else tuple(file.ssh_ping_host_keys),
+        ssh_ping_host_keys_glob=file.ssh_ping_host_keys_glob,
+        authorized_keys_file=Path(str(keys_file)),
+        authorized_keys_user=keys_user,
+        authorized_keys_command=file.authorized_keys_command,
+        published=file.published,
+        comment=file.comment,
+        log_file=file.log_file,
+        lock_dir=Path(file.lock_dir or f"{file.var_dir}/lock"),
+        var_dir=Path(file.var_dir),
+        zone=zone,
+    )

@@ -1,0 +1,54 @@
+"""The snapshots of a source that are on disk, those made by an existing storage included (contract, section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from pathlib import Path
+
+from turku.policy import names
+from turku.storage.snapshots import record
+from turku.storage.snapshots.place import SourcePlace, is_directory
+from turku.storage.snapshots.record import SnapshotRecord
+
+
+@dataclass(frozen=True)
+class StoredSnapshot:
+    """A snapshot that is whole; what is being made or removed never shows."""
+
+    name: str
+    path: Path
+    moment: datetime | None
+    """When it was made, by its name; None when the name has none of the known forms."""
+    is_held: bool
+    """Whether its name says that it is never to be pruned."""
+
+
+def stored_snapshots(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
+    """The snapshots, oldest first; those whose names give no moment come before them. ``zone`` is the names'."""
+    try:
+        entries = list(place.snapshots_dir.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    found = []
+    for entry in entries:
+        if entry.name.startswith(".") or not is_directory(entry):
+            continue
+        name = names.parse_snapshot_name(entry.name, source=place.source, zone=zone)
+        found.append(StoredSnapshot(name=entry.name, path=entry, moment=name.moment, is_held=name.is_held))
+    return tuple(sorted(found, key=_age_order))
+
+
+def _age_order(snapshot: StoredSnapshot) -> tuple[float, str]:
+    return (float("-inf") if snapshot.moment is None else snapshot.moment.timestamp(), snapshot.name)
+
+
+def newest(place: SourcePlace, zone: tzinfo) -> StoredSnapshot | None:
+    """The snapshot that is most like the source now; None before the first one."""
+    snapshots = stored_snapshots(place, zone)
+    return snapshots[-1] if snapshots else None
+
+
+def record_of(place: SourcePlace, snapshot: StoredSnapshot) -> SnapshotRecord | None:
+    """What was written beside it; None where a crash left nothing."""
+    return record.read(place, snapshot.name)

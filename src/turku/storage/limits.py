@@ -1,0 +1,341 @@
+"""How much one run and one machine may take of a storage: time, bytes, files, memory, quota, and the volume's reserve.
+
+Accuracy. A run is looked at twice a second, so it may pass a limit by what it writes in that time. Bytes are those
+that the kernel counts as written by the run's own processes; where a file system does not report them (tmpfs), and for
+files on every one, the volume's figures raise the alarm (other runs may raise it too) and what this run made in its
+tree is then counted, so that no run is ended for what another did. A machine's quota counts disk blocks of all its
+snapshots, each hard-linked file once: what runs wrote is added up, what pruning frees is found by measuring again when
+the sum comes near the quota.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from turku.core import durable
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.command import Child
+from turku.errors import BackupFailed
+
+if TYPE_CHECKING:
+    from turku.storage.configuration import Storage
+
+_LOOK_SECONDS: Final = 0.5
+_NO_INODES_LOOK_SECONDS: Final = 60.0
+"""btrfs and others count no inodes: a run's files are counted this often at most."""
+END_SHARE_OF_LOW_WATER: Final = 0.5
+"""New runs wait below the low-water mark; a running one is ended below this share of it."""
+_NEAR_QUOTA: Final = 0.9
+_MEASURE_AGAIN_SECONDS: Final = 6 * 3600.0
+_BLOCK_BYTES: Final = 512
+_LOG = logging.getLogger(__name__)
+
+
+class TookTooMuch(BackupFailed):
+    """A run was ended for what it wrote: space is to be given back before others need it."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one run may use; None is no limit."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+    bytes_reason: str = "max_run_bytes"
+    files: int | None = None
+    memory_bytes: int | None = None
+    reserve_percent: float = 0.0
+    """A run is ended when its volume has less free than this, in space or in inodes."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What users may fill of a volume (root's reserve left out); inodes are 0 where its file system counts none."""
+
+    total_bytes: int
+    free_bytes: int
+    total_inodes: int
+    free_inodes: int
+
+    @property
+    def free_percent(self) -> float:
+        """The smaller of both shares, of space and of inodes, that is free to us."""
+        shares = [100.0 * self.free_bytes / self.total_bytes if self.total_bytes else 0.0]
+        if self.total_inodes:
+            shares.append(100.0 * self.free_inodes / self.total_inodes)
+        return min(shares)
+
+
+def room(path: Path) -> Room:
+    """What the volume that holds ``path`` has; BackupFailed when it cannot be asked."""
+    try:
+        figures = os.statvfs(path)
+    except OSError as error:
+        raise BackupFailed(f"{path}: cannot ask for free space: {error.strerror or error}") from error
+    return Room(
+        total_bytes=(figures.f_blocks - figures.f_bfree + figures.f_bavail) * figures.f_frsize,
+        free_bytes=figures.f_bavail * figures.f_frsize,
+        total_inodes=figures.f_files,
+        free_inodes=figures.f_favail,
+    )
+
+
+# --- before a run
+
+
+class _Usage(msgspec.Struct):
+    used_bytes: int
+    measured_at: float
+
+
+def bounds(configuration: Storage, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> Bounds:
+    """What a run for the machine whose directory this is may use.
+
+    Raises BackupFailed when it must wait: its volume is below the low-water mark, or its quota is used up.
+    """
+    free = room(machine_dir).free_percent
+    low_water = configuration.low_water_free_percent
+    if free < low_water:
+        raise BackupFailed(
+            f"not started: the volume has {free:.1f} % free, below the low-water mark of {low_water:g} %; "
+            "what is there stays as it is",
+            hint="make room or add a volume (low_water_free_pct sets the mark)",
+        )
+    limit, reason = configuration.max_run_bytes, "max_run_bytes"
+    quota = configuration.machine_quota_bytes
+    if quota is not None:
+        used = _used_bytes(configuration, machine_dir, quota, clock)
+        left = quota - used
+        if left <= 0:
+            raise BackupFailed(
+                f"not started: the machine uses {used} bytes, its quota (machine_quota_bytes) is {quota}",
+                hint="shorten its retention, exclude what is not needed, or raise the quota",
+            )
+        if limit is None or left < limit:
+            limit, reason = left, f"what its quota of {quota} (machine_quota_bytes) left"
+    return Bounds(
+        seconds=configuration.max_run_seconds,
+        bytes=limit,
+        bytes_reason=reason,
+        files=configuration.max_run_files,
+        memory_bytes=configuration.max_run_memory_bytes or _half_of_memory_bytes(),
+        reserve_percent=low_water * END_SHARE_OF_LOW_WATER,
+    )
+
+
+def is_low(configuration: Storage, machine_dir: Path) -> bool:
+    """Whether the machine's volume is below the low-water mark."""
+    return room(machine_dir).free_percent < configuration.low_water_free_percent
+
+
+def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> None:
+    """Add what a run wrote to the machine's use; nothing where there is no quota."""
+    if configuration.machine_quota_bytes is None:
+        return
+    path = _usage_path(configuration, machine_dir)
+    usage = _read_usage(path)
+    if usage is not None:
+        usage.used_bytes += written_bytes
+        _write_usage(path, usage)
+
+
+def measured_bytes(directory: Path) -> int:
+    """The disk space of a tree, in bytes, each hard-linked file once (its links are taken to be all in the tree)."""
+    total = 0.0
+    for entry_status in _statuses(directory):
+        total += entry_status.st_blocks * _BLOCK_BYTES / (1 if _is_directory(entry_status) else entry_status.st_nlink)
+    return round(total)
+
+
+def _used_bytes(configuration: Storage, machine_dir: Path, quota: int, clock: Clock) -> int:
+    path = _usage_path(configuration, machine_dir)
+    usage = _read_usage(path)
+    now = clock.now().timestamp()
+    # The sum only grows, so it never lies below the truth: it is measured anew only when that could matter.
+    near = usage is not None and usage.used_bytes >= _NEAR_QUOTA * quota
+    if usage is None or (near and not 0 <= now - usage.measured_at < _MEASURE_AGAIN_SECONDS):
+        _LOG.info("measuring the disk space of %s", machine_dir)
+        usage = _Usage(used_bytes=measured_bytes(machine_dir), measured_at=now)
+        _write_usage(path, usage)
+    return usage.used_bytes
+
+
+def _usage_path(configuration: Storage, machine_dir: Path) -> Path:
+    return configuration.var_dir / "usage" / f"{machine_dir.name}.json"
+
+
+def _read_usage(path: Path) -> _Usage | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Usage)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _write_usage(path: Path, usage: _Usage) -> None:
+    durable.make_private_directory(path.parent)
+    durable.write_json(path, msgspec.to_builtins(usage))
+
+
+def _half_of_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+# --- during a run
+
+
+class Watch:
+    """Looks at a run and says when it is over its bounds.
+
+    ``process`` is the child that was started; ``tree`` is where it writes, on the volume to be watched.
+    """
+
+    def __init__(self, bounds: Bounds, *, process: int, tree: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._bounds = bounds
+        self._process = process
+        self._tree = tree
+        self._clock = clock
+        self._begin_monotonic = clock.monotonic_seconds()
+        self._begin = clock.now().timestamp()
+        self._base = self._before = room(tree)
+        self._counted = self._begin_monotonic
+        self.written_bytes = 0
+        """What the run has written so far, as far as is known."""
+        self.took_too_much = False
+        """Whether the fault is about space, and not about time or memory."""
+
+    def fault(self) -> str | None:
+        """Which bound the run has passed, as a sentence; None while it keeps within all."""
+        limits = self._bounds
+        seconds = self._clock.monotonic_seconds() - self._begin_monotonic
+        if limits.seconds is not None and seconds > limits.seconds:
+            return f"it ran longer than {limits.seconds:g} s (max_run_seconds)"
+        written, memory = _process_figures(self._process)
+        self.written_bytes = max(self.written_bytes, written)
+        if limits.memory_bytes is not None and memory > limits.memory_bytes:
+            return f"it used more than {limits.memory_bytes} bytes of memory (max_run_memory_bytes)"
+        fault = self._space_fault()
+        self.took_too_much = fault is not None
+        return fault
+
+    def taken_bytes(self) -> int:
+        """What the run has taken at its end, rather too much than too little.
+
+        A short run may end before it is looked at: what the volume lost meanwhile is then held against it.
+        """
+        return max(self.written_bytes, self._before.free_bytes - room(self._tree).free_bytes)
+
+    def _space_fault(self) -> str | None:
+        now = room(self._tree)
+        reserve = self._bounds.reserve_percent
+        if now.free_percent < reserve:
+            return f"its volume has only {now.free_percent:.1f} % free (low_water_free_pct: ended below {reserve:g} %)"
+        return self._bytes_fault() or self._count_fault(now)
+
+    def _bytes_fault(self) -> str | None:
+        limit = self._bounds.bytes
+        if limit is not None and self.written_bytes > limit:
+            return f"it wrote more than {limit} bytes ({self._bounds.bytes_reason})"
+        return None
+
+    def _count_fault(self, now: Room) -> str | None:
+        limits = self._bounds
+        alarm = limits.bytes is not None and self._base.free_bytes - now.free_bytes > limits.bytes
+        if limits.files is not None and not alarm:
+            if now.total_inodes:
+                alarm = self._base.free_inodes - now.free_inodes > limits.files
+            else:
+                alarm = self._clock.monotonic_seconds() - self._counted > _NO_INODES_LOOK_SECONDS
+        if not alarm:
+            return None
+        # The volume's figures are everybody's: what counts is what this run made.
+        new_files, new_bytes = _made_since(self._tree, self._begin)
+        self.written_bytes = max(self.written_bytes, new_bytes)
+        self._base = now
+        self._counted = self._clock.monotonic_seconds()
+        if limits.files is not None and new_files > limits.files:
+            return f"it made more than {limits.files} files (max_run_files)"
+        return self._bytes_fault()
+
+
+def wait(child: Child, watch: Watch) -> int:
+    """The exit code of the child.
+
+    Raises BackupFailed when the run passes one of its bounds, TookTooMuch when that is one of space; the child then
+    still runs.
+    """
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        while not select.select([descriptor], [], [], _LOOK_SECONDS)[0]:
+            fault = watch.fault()
+            if fault is not None:
+                kind = TookTooMuch if watch.took_too_much else BackupFailed
+                raise kind(f"the run was ended: {fault}", hint="raise the limit if this was meant to be")
+    finally:
+        os.close(descriptor)
+    return child.wait(_LOOK_SECONDS)
+
+
+def _process_figures(process: int) -> tuple[int, int]:
+    """Bytes written to disks, and resident memory in bytes, of a process and its descendants, reaped ones included."""
+    written = resident = 0
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    for each in (process, *descendants(process)):
+        directory = Path("/proc", str(each))
+        # It may end, or be another user's, at any moment.
+        with suppress(OSError, ValueError):
+            for line in (directory / "io").read_text().splitlines():
+                if line.startswith("write_bytes:"):
+                    written += int(line.split()[1])
+        with suppress(OSError, ValueError):
+            resident += int((directory / "statm").read_text().split()[1]) * page_bytes
+    return written, resident
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that it and its children started, as far as they run."""
+    found: list[int] = []
+    waiting = [process]
+    while waiting:
+        with suppress(OSError):
+            for thread in Path("/proc", str(waiting.pop()), "task").iterdir():
+                with suppress(OSError):
+                    children = [int(word) for word in (thread / "children").read_text().split()]
+                    found += children
+                    waiting += children
+    return found
+
+
+def _made_since(tree: Path, moment: float) -> tuple[int, int]:
+    files = size_bytes = 0
+    for status in _statuses(tree):
+        # The change time cannot be set by the receiver. A file with more links is one of an earlier snapshot.
+        if status.st_ctime >= moment - 1 and (status.st_nlink == 1 or _is_directory(status)):
+            files += 1
+            size_bytes += status.st_blocks * _BLOCK_BYTES
+    return files, size_bytes
+
+
+def _statuses(directory: Path) -> Iterator[os.stat_result]:
+    """What lstat says of everything below a directory; what vanishes or cannot be read is left out."""
+    waiting = [os.fspath(directory)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+
+
+def _is_directory(status: os.stat_result) -> bool:
+    return stat.S_ISDIR(status.st_mode)

@@ -1,0 +1,53 @@
+"""Knowing that the storage went down while rsync was writing.
+
+What was written to a tree and not flushed may then be there with its size and time, but without its content, and the
+quick check of rsync would take it for whole. Such a run is followed by one that compares contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from turku.core import durable
+from turku.errors import TurkuError
+from turku.storage.snapshots.place import SourcePlace
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def went_down_while_writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> bool:
+    """Whether a run was under way when the system that this source lies on was started anew."""
+    try:
+        return durable.read_regular_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
+    except OSError:
+        return False
+
+
+@contextmanager
+def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
+    """Mark the source as being written to; the mark goes when all that was written is on the disk.
+
+    A run that fails has its part flushed; one that is killed leaves the mark, which says nothing until the next start.
+    """
+    try:
+        mark = boot_id.read_text(encoding="utf-8")
+    except OSError:
+        yield
+        return
+    # A mark that is there from before the last start stays until a run that compared contents went well.
+    if not went_down_while_writing(place, boot_id=boot_id):
+        durable.write_text(_mark(place), mark)
+    try:
+        yield
+    except (TurkuError, OSError):
+        if not went_down_while_writing(place, boot_id=boot_id):
+            durable.sync_file_system(_mark(place))
+            _mark(place).unlink(missing_ok=True)
+        raise
+    _mark(place).unlink(missing_ok=True)
+
+
+def _mark(place: SourcePlace) -> Path:
+    return place.machine_dir / f".{place.source}.writing"

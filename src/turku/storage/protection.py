@@ -1,0 +1,232 @@
+"""What protects this storage: the facts behind ``turku-storage check``, gathered without changing anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from turku.core import command
+from turku.errors import CommandFailed, ConfigurationError, TurkuError
+from turku.storage import limits, rsync_version, sandbox
+from turku.storage.configuration import Storage, Volume
+
+_TIMEOUT_SECONDS = 10.0
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_SSHD_DIRECTORIES = "/usr/sbin:/usr/local/sbin:/sbin"
+# What sshd is best told for the user that machines log in as; the key's own line says most of it again.
+_SSHD_WANTED = {
+    "gatewayports": ("no",),
+    "allowtcpforwarding": ("remote",),
+    "allowstreamlocalforwarding": ("no",),
+    "allowagentforwarding": ("no",),
+    "x11forwarding": ("no",),
+    "permittunnel": ("no",),
+    "permituserenvironment": ("no",),
+}
+
+
+class Verdict(Enum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that protects, or does not; ``text`` also says what to do about it."""
+
+    subject: str
+    verdict: Verdict
+    text: str
+
+
+def facts(configuration: Storage) -> tuple[Fact, ...]:
+    """All facts about this host, in the order in which they are best read."""
+    return (
+        _user(configuration),
+        _sandbox(configuration),
+        _rsync(configuration),
+        *(fact for volume in configuration.volumes for fact in _volume(configuration, volume)),
+        *_private_files(configuration),
+        _sshd(configuration),
+    )
+
+
+def _user(configuration: Storage) -> Fact:
+    if os.geteuid() == 0:
+        return Fact(
+            "user", Verdict.OK, "runs as root: owners of files are kept as they are; the sandbox drops the rest"
+        )
+    if configuration.fake_super is False:
+        return Fact("user", Verdict.WARN, "runs without root and fake_super is off: owners of files are not kept")
+    return Fact("user", Verdict.OK, "runs without root: owners of files are kept in extended attributes")
+
+
+def _sandbox(configuration: Storage) -> Fact:
+    found = sandbox.availability(configuration)
+    if found.is_used:
+        return Fact("sandbox", Verdict.OK, "each rsync sees its machine's directory only, and has no network")
+    verdict = Verdict.FAIL if configuration.sandbox == "required" else Verdict.WARN
+    return Fact(
+        "sandbox",
+        verdict,
+        f"rsync is not contained: {found.reason}; a fault in rsync would reach every machine's backups. "
+        "Install bubblewrap, and set sandbox to required once it works",
+    )
+
+
+def _rsync(configuration: Storage) -> Fact:
+    try:
+        rsync_version.refuse_old(configuration)
+        version = rsync_version.installed(configuration.rsync_command)
+    except ConfigurationError as error:
+        return Fact("rsync", Verdict.FAIL, f"{error.message}; {error.hint}")
+    except CommandFailed as error:
+        return Fact("rsync", Verdict.FAIL, error.message)
+    if version is None or version.is_old:
+        name = "of an unknown version" if version is None else str(version)
+        return Fact(
+            "rsync", Verdict.WARN, f"rsync {name} is accepted by allow_old_rsync, although {rsync_version.REASON}"
+        )
+    return Fact("rsync", Verdict.OK, f"rsync {version}")
+
+
+def _volume(configuration: Storage, volume: Volume) -> Iterator[Fact]:
+    subject = f"volume {volume.name}"
+    try:
+        options = mount_options(volume.path)
+        free_percent = limits.room(volume.path).free_percent
+    except (OSError, TurkuError):
+        # That it is not there is told with the volumes.
+        return
+    missing = sorted({"nosuid", "nodev"} - options)
+    if missing:
+        yield Fact(
+            subject,
+            Verdict.WARN,
+            f"{volume.path} is mounted without {','.join(missing)}: a setuid file or device of a machine would work "
+            "here; mount it with nosuid,nodev",
+        )
+    else:
+        yield Fact(subject, Verdict.OK, f"{volume.path} is mounted with nosuid,nodev")
+    if free_percent < configuration.low_water_free_percent:
+        yield Fact(
+            subject,
+            Verdict.FAIL,
+            f"{free_percent:.1f} % is free, below the low-water mark of {configuration.low_water_free_percent:g} %: "
+            "no backup starts; make room or add a volume",
+        )
+    if os.geteuid() != 0 and configuration.fake_super is not False:
+        if _has_user_attributes(volume.path):
+            yield Fact(subject, Verdict.OK, "has user extended attributes: owners and modes are kept in them")
+        else:
+            yield Fact(
+                subject,
+                Verdict.WARN,
+                "has no user extended attributes: owners of files are not kept; use a file system that has them",
+            )
+
+
+def _has_user_attributes(path: Path) -> bool:
+    try:
+        os.getxattr(path, "user.turku.probe")
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True
+
+
+def mount_options(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> set[str]:
+    """The options of the mount that holds ``path``; OSError when they cannot be read."""
+    target = path.resolve(strict=True)
+    best, found = -1, set[str]()
+    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        columns = line.split()
+        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), columns[4]))
+        # The last one mounted at a place is the one that is seen.
+        if target.is_relative_to(point) and len(point.parts) >= best:
+            best, found = len(point.parts), set(columns[5].split(","))
+    return found
+
+
+def _private_files(configuration: Storage) -> Iterator[Fact]:
+    secret_files = [
+        path
+        for directory in (configuration.var_dir / "config.d", configuration.config_dir / "config.d")
+        if directory.is_dir()
+        for path in sorted(directory.iterdir())
+        if path.suffix in (".json", ".yaml") and _names_a_secret(path)
+    ]
+    for path in [configuration.var_dir, *secret_files]:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        # A directory may let others in, as long as they cannot write; a file with a secret may not be read.
+        is_directory = stat.S_ISDIR(status.st_mode)
+        wrong = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH if is_directory else _OTHERS)
+        mend = "chmod go-w" if is_directory else "chmod 0600"
+        subject = str(path)
+        if wrong:
+            yield Fact(
+                subject,
+                Verdict.FAIL,
+                f"its mode {stat.S_IMODE(status.st_mode):04o} lets others in: {mend}",
+            )
+        elif status.st_uid not in (0, os.geteuid()):
+            yield Fact(subject, Verdict.FAIL, f"belongs to user {status.st_uid}, who could change it: chown it")
+        else:
+            yield Fact(subject, Verdict.OK, "private")
+
+
+def _names_a_secret(path: Path) -> bool:
+    try:
+        return "secret" in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _sshd(configuration: Storage) -> Fact:
+    subject, user = "sshd", configuration.authorized_keys_user
+    search = f"{command.environment()['PATH']}:{_SSHD_DIRECTORIES}"
+    program = shutil.which("sshd", path=search)
+    if program is None:
+        return Fact(subject, Verdict.WARN, "no sshd on this host: is it in a container? its configuration was not seen")
+    try:
+        asked = command.run(
+            [program, "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1"], timeout_seconds=_TIMEOUT_SECONDS
+        )
+    except CommandFailed as error:
+        reason = error.details.splitlines()[-1] if error.details else error.message
+        return Fact(subject, Verdict.WARN, f"its configuration was not seen ({reason}); try again as root")
+    return sshd_fact(asked.stdout.decode("utf-8", "replace"), user=user)
+
+
+def sshd_fact(output: str, *, user: str) -> Fact:
+    """What ``sshd -T`` printed for ``user``, judged."""
+    settings = dict(line.lower().partition(" ")[::2] for line in output.splitlines())
+    if settings.get("disableforwarding") == "yes":
+        return Fact("sshd", Verdict.FAIL, f"DisableForwarding is set for {user}: no machine can open its tunnel")
+    if settings.get("allowtcpforwarding") in ("no", "local"):
+        return Fact(
+            "sshd", Verdict.FAIL, f"AllowTcpForwarding is not remote for {user}: no machine can open its tunnel"
+        )
+    loose = [
+        f"{name} {settings[name]}"
+        for name, wanted in _SSHD_WANTED.items()
+        if settings.get(name, wanted[0]) not in wanted
+    ]
+    if loose:
+        return Fact(
+            "sshd",
+            Verdict.WARN,
+            f"allows {user} more than backups need ({', '.join(loose)}); each machine's key forbids most of it, "
+            "the sshd snippet for a Match block forbids all",
+        )
+    return Fact("sshd", Verdict.OK, f"forwards nothing for {user} but ports of loopback to machines")

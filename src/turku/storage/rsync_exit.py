@@ -1,0 +1,62 @@
+"""What rsync's exit codes mean for a backup: one pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Severity(Enum):
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run counts, and why, in words."""
+
+    severity: Severity
+    meaning: str
+
+    @property
+    def success(self) -> bool:
+        return self.severity is not Severity.FAILURE
+
+
+_MEANINGS = {
+    1: "rsync did not accept its options",
+    2: "the two rsyncs speak no common protocol",
+    3: "the module or directory could not be selected",
+    4: "this rsync cannot do what was asked",
+    5: "the machine's rsync daemon refused: wrong module or one-time password",
+    6: "the machine's rsync daemon could not write its log",
+    10: "the tunnel or the connection broke (socket error)",
+    11: "a file could not be read or written (no space, no quota, input/output error)",
+    12: "the data stream broke: the machine's rsync, its agent or the tunnel ended",
+    13: "rsync's own diagnostics failed",
+    14: "rsync's own processes lost each other",
+    19: "rsync was ended (SIGUSR1)",
+    20: "rsync was ended by a signal",
+    21: "rsync lost its child process",
+    22: "rsync ran out of memory",
+    23: "some files could not be transferred",
+    25: "the limit of deletions was reached",
+    30: "nothing came through the tunnel for too long",
+    35: "the machine's rsync daemon did not answer in time",
+}
+
+
+def outcome(exit_code: int) -> Outcome:
+    """Success for 0, a warning for 24 (contract, section 4.5), a failure for all else.
+
+    ``exit_code`` is as the shell has it: above 128 a signal ended rsync.
+    """
+    if exit_code == 0:
+        return Outcome(Severity.SUCCESS, "complete")
+    if exit_code == 24:
+        return Outcome(Severity.WARNING, "some files vanished on the machine while they were read")
+    meaning = _MEANINGS.get(exit_code)
+    if meaning is None:
+        meaning = f"rsync was killed by signal {exit_code - 128}" if exit_code > 128 else "an unknown failure"
+    return Outcome(Severity.FAILURE, f"{meaning} (rsync exit code {exit_code})")

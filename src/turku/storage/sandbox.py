@@ -1,0 +1,288 @@
+"""The receiving rsync's sandbox: what bubblewrap lets it see and do.
+
+A contained receiver sees one machine's directory (read-write), a read-only system without secrets, and itself. It has
+no network: this process connects to the machine's tunnel, makes sure that an rsync daemon answers, and hands the
+connected socket in. So a receiver that was taken over reaches no other tunnel and no service of the storage, and no
+service but an rsync daemon gets a byte of ours. As root it keeps the few capabilities that restoring owners and modes
+takes; without root it lives in a user namespace and keeps none.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from turku.core import command
+from turku.errors import BackupFailed, CommandFailed, ConfigurationError
+from turku.storage import limits, system_call_filter
+
+if TYPE_CHECKING:
+    from turku.storage.configuration import Storage
+
+PROGRAM = "bwrap"
+FAKE_SUPER_CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_FOWNER")
+OWNER_CAPABILITIES = (*FAKE_SUPER_CAPABILITIES, "CAP_CHOWN", "CAP_FSETID")
+"""FSETID: without it the kernel silently clears setgid bits of files that belong to groups other than root's."""
+DEVICE_CAPABILITY = "CAP_MKNOD"
+_SYSTEM_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+# Names of users and groups, the linker's cache, the time zone: nothing secret.
+_SYSTEM_FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/localtime")
+_PROBE_TIMEOUT_SECONDS = 10.0
+_CONNECT_TIMEOUT_SECONDS = 30.0
+_LAST_PROCESS_TIMEOUT_SECONDS = 10.0
+_END_TIMEOUT_SECONDS = 3.0
+_GREETING = b"@RSYNCD:"
+# rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
+# descriptor 9; one cat for each direction. When the machine hangs up, the other direction is ended too.
+_SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
+_RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $!"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether receivers are contained here, and why not."""
+
+    is_used: bool
+    reason: str
+    options: tuple[str, ...] = ()
+    """Options of bubblewrap that only some releases know."""
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """How to start a receiving rsync: for ``command.start``."""
+
+    argv: list[str]
+    stdin: bool | int = False
+    descriptors: tuple[int, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def wrap(
+    argv: Sequence[str],
+    *,
+    writable: Sequence[Path],
+    readable: Sequence[Path] = (),
+    hidden: Sequence[Path] = (),
+    directory: Path = Path("/"),
+    capabilities: Sequence[str] | None,
+    options: Sequence[str] = (),
+) -> list[str]:
+    """The argument list that runs ``argv`` contained; it has no network and inherits the environment.
+
+    ``writable`` and ``readable`` are seen at their own paths. ``hidden`` are directories that would be seen because
+    they lie in a system directory. ``directory`` is where it starts. ``capabilities`` are what root keeps; None is for
+    those who are not root: a user namespace. ``options`` are further options of bubblewrap.
+    """
+    result = [PROGRAM, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    result += ["--die-with-parent", "--new-session"]
+    if capabilities is None:
+        result += ["--unshare-user"]
+    else:
+        result += ["--cap-drop", "ALL"]
+        for capability in capabilities:
+            result += ["--cap-add", capability]
+    result += options
+    result += ["--ro-bind", "/usr", "/usr"]
+    for name in _SYSTEM_DIRECTORIES:
+        path = Path(name)
+        if path.is_symlink():
+            result += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            result += ["--ro-bind", name, name]
+    for name in _SYSTEM_FILES:
+        result += ["--ro-bind-try", name, name]
+    # Read-only: root without any capability may still write kernel settings, core_pattern among them.
+    result += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
+    result += ["--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108  (a new one)
+    for path in hidden:
+        result += ["--tmpfs", str(path)]
+    for path in readable:
+        result += ["--ro-bind", str(path), str(path)]
+    for path in writable:
+        result += ["--bind", str(path), str(path)]
+    return [*result, "--chdir", str(directory), "--", *argv]
+
+
+def availability(configuration: Storage) -> Availability:
+    """Whether the configuration asks for the sandbox and this host can give it; probed once per process."""
+    if configuration.sandbox == "off":
+        return Availability(is_used=False, reason="sandbox is off in the configuration")
+    return _probe(os.geteuid() == 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _probe(is_root: bool) -> Availability:  # noqa: FBT001
+    if shutil.which(PROGRAM, path=command.environment()["PATH"]) is None:
+        return Availability(is_used=False, reason="bubblewrap (bwrap) is not installed")
+    reason = ""
+    # Without root, the sandbox's own user namespace is the last one, where bubblewrap (0.8) can see to that.
+    for options in ((),) if is_root else (("--disable-userns",), ()):
+        with ExitStack() as stack:
+            filter_options, descriptors = _filter(stack)
+            argv = wrap(
+                ["true"], writable=(), capabilities=() if is_root else None, options=(*options, *filter_options)
+            )
+            try:
+                with command.start(argv, pass_descriptors=descriptors) as child:
+                    if child.wait(_PROBE_TIMEOUT_SECONDS) == 0:
+                        return Availability(is_used=True, reason="bubblewrap works", options=tuple(options))
+                    reason = "; ".join(child.last_lines)
+            except CommandFailed as error:
+                reason = error.message
+    return Availability(is_used=False, reason=f"bubblewrap does not work here: {reason}")
+
+
+def _filter(stack: ExitStack) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    descriptor = system_call_filter.descriptor()
+    if descriptor is None:
+        return (), ()
+    stack.callback(os.close, descriptor)
+    return ("--seccomp", str(descriptor)), (descriptor,)
+
+
+def is_contained(configuration: Storage) -> bool:
+    """True when receivers run contained; False, with a warning on the log, when ``auto`` finds that it cannot.
+
+    Raises ConfigurationError when it is ``required`` and cannot.
+    """
+    found = availability(configuration)
+    if found.is_used or configuration.sandbox == "off":
+        return found.is_used
+    if configuration.sandbox == "required":
+        raise ConfigurationError(
+            f"sandbox: required, but {found.reason}",
+            hint="install bubblewrap and allow it user namespaces, or run as root; see turku-storage check",
+        )
+    _LOG.warning("the receiving rsync runs without a sandbox: %s", found.reason)
+    return False
+
+
+@contextmanager
+def receiver(
+    argv: Sequence[str],
+    *,
+    configuration: Storage,
+    machine_dir: Path,
+    port: int,
+    fake_super: bool,
+) -> Iterator[Receiver]:
+    """How to start the rsync ``argv``, which receives into ``machine_dir`` from the daemon at the tunnel's ``port``.
+
+    It starts in ``machine_dir``. ``fake_super`` says that it keeps owners in extended attributes. The child is started
+    and ended inside the block; after the block no process of a contained receiver is left.
+    Raises BackupFailed when no rsync daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
+    """
+    contained = is_contained(configuration)
+    with ExitStack() as stack:
+        connection = connect(port)
+        stack.callback(connection.close)
+        if not contained:
+            connection.close()
+            yield Receiver(list(argv))
+            return
+        alive = stack.enter_context(_outlived_by_none())
+        filter_options, descriptors = _filter(stack)
+        yield Receiver(
+            wrap(
+                ["sh", "-c", _SOCKET_TO_NINE, *argv],
+                writable=[machine_dir],
+                readable=_programs(configuration.rsync_command),
+                hidden=_inside_system(configuration),
+                directory=machine_dir,
+                capabilities=_capabilities(configuration, fake_super=fake_super),
+                options=[*availability(configuration).options, *filter_options, "--sync-fd", str(alive)],
+            ),
+            stdin=connection.fileno(),
+            descriptors=(alive, *descriptors),
+            environment={"RSYNC_CONNECT_PROG": _RELAY},
+        )
+
+
+def end(child: command.Child) -> None:
+    """Ask the processes below ``child`` to end, and give them a moment: rsync then removes what it had half received.
+
+    Signals to the child itself would end bubblewrap, which ends them all at once.
+    """
+    for process in limits.descendants(child.pid):
+        with suppress(OSError):
+            os.kill(process, signal.SIGTERM)
+    with suppress(CommandFailed):
+        child.wait(_END_TIMEOUT_SECONDS)
+
+
+def connect(port: int) -> socket.socket:
+    """A connection to the rsync daemon behind the tunnel's ``port``, its greeting still unread; nothing was sent.
+
+    Raises BackupFailed when nobody listens there, or another service does.
+    """
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_SECONDS)
+    except OSError as error:
+        raise BackupFailed(
+            f"nobody listens at port {port} of the tunnel: {error.strerror or error}",
+            hint="the agent's rsync daemon or its ssh ended, or sshd did not let it forward the port",
+        ) from error
+    try:
+        connection.settimeout(_CONNECT_TIMEOUT_SECONDS)
+        greeting = b""
+        # MSG_WAITALL with MSG_PEEK returns when that many bytes are there, or at the end.
+        with suppress(OSError):
+            greeting = connection.recv(len(_GREETING), socket.MSG_PEEK | socket.MSG_WAITALL)
+        if greeting != _GREETING:
+            raise BackupFailed(f"no rsync daemon answers at port {port} of the tunnel")
+        # A timeout makes the socket non-blocking, and the relay shares it.
+        connection.setblocking(True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _outlived_by_none() -> Iterator[int]:
+    """A descriptor for --sync-fd; when the block ends, no process of the sandbox is left."""
+    read_end, write_end = os.pipe()
+    try:
+        try:
+            yield write_end
+        finally:
+            os.close(write_end)
+        # The sandbox's first process ends last, and with it the last holder of the other end.
+        ready, _, _ = select.select([read_end], [], [], _LAST_PROCESS_TIMEOUT_SECONDS)
+        if not ready:
+            raise BackupFailed("processes of the ended receiver are still running in its sandbox")
+    finally:
+        os.close(read_end)
+
+
+def _capabilities(configuration: Storage, *, fake_super: bool) -> Sequence[str] | None:
+    if os.geteuid() != 0:
+        return None
+    if fake_super:
+        return FAKE_SUPER_CAPABILITIES
+    return (*OWNER_CAPABILITIES, *([DEVICE_CAPABILITY] if configuration.keep_devices else []))
+
+
+def _programs(rsync_command: Sequence[str]) -> list[Path]:
+    """What of ``rsync_command`` lies outside the system directories: a rsync in /opt, a wrapper."""
+    found = [shutil.which(rsync_command[0], path=command.environment()["PATH"]), *rsync_command[1:]]
+    paths = [Path(word) for word in found if word is not None and word.startswith("/")]
+    return [path for path in paths if path.is_file() and not path.is_relative_to("/usr")]
+
+
+def _inside_system(configuration: Storage) -> list[Path]:
+    """Directories of ours that a read-only system would show."""
+    ours = [configuration.var_dir, configuration.config_dir, *(volume.path for volume in configuration.volumes)]
+    return [path.resolve() for path in ours if path.resolve().is_relative_to("/usr") and path.is_dir()]

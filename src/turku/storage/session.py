@@ -1,0 +1,213 @@
+"""The session of one machine: the forced command of its SSH key, from request to last report (contract, section 4).
+
+Who the machine is comes from the command's own argument, never from what the machine sends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from turku.core import lock, log
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.secret import Secret
+from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, PolicyError, TurkuError
+from turku.policy import names
+from turku.protocol.client import ApiClient
+from turku.protocol.messages import (
+    Empty,
+    MachineReference,
+    ReportedMachine,
+    ScheduledMachine,
+    SessionRequest,
+    SourceOrder,
+    SourceReport,
+    StoragePingCheckinAnswer,
+    StoragePingCheckinRequest,
+    StoragePingSourceUpdateRequest,
+    restore_active_line,
+)
+from turku.storage import machine_links, session_request, tunnel, volumes
+from turku.storage.agent_watch import AgentGone, AgentWatch
+from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage.configuration import Storage
+
+_LOG = logging.getLogger(__name__)
+
+PROGRAM: Final = "turku-storage-ping"
+_REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
+"""Before each further try of a report that did not get through: a coordinator restarts within them."""
+_SUMMARY_LIMIT: Final = 60_000
+
+
+def set_up_log(configuration: Storage, uuid: str, *, verbose: bool, debug: bool = False) -> None:
+    """Send log records to the configured place and, with ``verbose``, to the agent by way of standard error."""
+    log.set_up(
+        PROGRAM,
+        destination=configuration.log_file,
+        debug=debug,
+        terminal=verbose,
+        terminal_name=configuration.name,
+        prefix=f"{uuid}: ",
+    )
+
+
+def serve(
+    configuration: Storage, uuid: str, *, descriptor: int = 0, debug: bool = False, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Serve one request of machine ``uuid``, read from ``descriptor``; return when the session is over.
+
+    Raises MalformedMessage, TunnelRefused, LockHeld (another session of the machine), NoVolume, ApiRefused,
+    ApiUnreachable, or, when all is done and reported, BackupFailed.
+    """
+    request = session_request.read(descriptor, clock=clock)
+    is_restore = request.action == "restore"
+    set_up_log(configuration, uuid, verbose=request.verbose or is_restore, debug=debug)
+    _LOG.debug("from %s: %s", os.environ.get("SSH_CONNECTION", "no ssh"), os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    tunnel.check(request.port)
+    with AgentWatch(descriptor) as agent:
+        if is_restore:
+            _LOG.info("%s", restore_active_line(request.port))
+            agent.wait()
+            _LOG.info("the agent ended the restore")
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock.exclusive(configuration.lock_dir, f"machine-{uuid}"))
+            except LockHeld:
+                raise LockHeld(
+                    "another session of this machine is running",
+                    hint="its backup goes on; what is left is done at a later ping",
+                ) from None
+            _Checkin(configuration, uuid, request, agent, clock).run()
+
+
+@dataclass
+class _Checkin:
+    configuration: Storage
+    uuid: str
+    request: SessionRequest
+    agent: AgentWatch
+    clock: Clock
+    failed: list[str] = field(default_factory=list)
+    unreported: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        api = self.configuration.api()
+        machine = self._ask(api)
+        orders = self._orders(machine)
+        if not orders:
+            _LOG.info("nothing to back up")
+            return
+        begin = self.clock.now().timestamp()
+        try:
+            directory = volumes.machine_directory(self.configuration, self.uuid)
+        except TurkuError as error:
+            for name in orders:
+                self._report(api, name, self._failure(begin, error.message))
+            raise
+        machine_links.update_name_link(self.configuration, self.uuid, machine)
+        for name, order in orders.items():
+            if self.agent.is_gone:
+                _LOG.warning("the agent ended the session; source %s stays due", name)
+                continue
+            credentials = self.request.sources[name]
+            job = BackupJob(
+                machine_dir=directory,
+                source_name=name,
+                order=order,
+                rsync_port=self.request.port,
+                username=credentials.username,
+                password=Secret(credentials.password),
+            )
+            outcome = self._back_up(job)
+            if not outcome.success:
+                self.failed.append(name)
+            self._report(api, name, outcome)
+        self._raise_failures(len(orders))
+
+    def _ask(self, api: ApiClient) -> ScheduledMachine:
+        request = StoragePingCheckinRequest(self.configuration.credentials, MachineReference(self.uuid))
+        machine = api.call("storage_ping_checkin", request, StoragePingCheckinAnswer).machine
+        if machine.uuid.lower() != self.uuid:
+            raise ApiUnreachable(f"storage_ping_checkin: the answer is about another machine: {machine.uuid:.100}")
+        return machine
+
+    def _orders(self, machine: ScheduledMachine) -> dict[str, SourceOrder]:
+        """The sources that are due and that the agent offers; a log line for each other one."""
+        orders: dict[str, SourceOrder] = {}
+        folded: set[str] = set()
+        for name, order in machine.scheduled_sources.items():
+            try:
+                names.source_name(name)
+            except PolicyError as error:
+                # The coordinator refuses such names: this one is hostile, old or broken (threats M2).
+                _LOG.error("source %.200s is not backed up: %s", name, error.message)
+                continue
+            if names.fold(name) in folded:
+                _LOG.error("source %s is not backed up: another one differs only by case or spelling", name)
+            elif name not in self.request.sources:
+                _LOG.info("source %s is due, but the agent does not offer it", name)
+            else:
+                folded.add(names.fold(name))
+                orders[name] = order
+        for name in self.request.sources.keys() - machine.scheduled_sources.keys():
+            _LOG.info("source %.200s is offered, but not due", name)
+        return orders
+
+    def _back_up(self, job: BackupJob) -> BackupOutcome:
+        begin = self.clock.now().timestamp()
+        outcome: BackupOutcome | None = None
+        try:
+            with self.agent.interrupting():
+                outcome = back_up(job, self.configuration, clock=self.clock)
+        except AgentGone:
+            if outcome is None:
+                return self._failure(begin, "the agent ended the session during the backup")
+            # It went in the moment after the backup was complete.
+        except TurkuError as error:
+            _LOG.error("source %s: backup failed: %s", job.source_name, error.message)
+            return self._failure(begin, error.message)
+        except Exception as error:
+            _LOG.exception("source %s: internal error", job.source_name)
+            return self._failure(begin, f"internal error: {type(error).__name__}: {error}")
+        return outcome
+
+    def _failure(self, begin: float, summary: str) -> BackupOutcome:
+        end = self.clock.now().timestamp()
+        return BackupOutcome(success=False, snapshot=None, summary=summary, time_begin=begin, time_end=end)
+
+    def _report(self, api: ApiClient, name: str, outcome: BackupOutcome) -> None:
+        report = SourceReport(
+            success=outcome.success,
+            snapshot=outcome.snapshot,
+            summary=outcome.summary[:_SUMMARY_LIMIT],
+            time_begin=outcome.time_begin,
+            time_end=outcome.time_end,
+        )
+        message = StoragePingSourceUpdateRequest(
+            self.configuration.credentials, ReportedMachine(self.uuid, {name: report})
+        )
+        for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
+            try:
+                api.call("storage_ping_source_update", message, Empty)
+                return
+            except ApiUnreachable as error:
+                reason = error.message
+            except ApiRefused as error:
+                reason = f"{error.message} {error.details}"
+                break
+            if pause_seconds is not None:
+                _LOG.warning("source %s: not reported yet: %s", name, reason)
+                self.clock.sleep(pause_seconds)
+        _LOG.error("source %s: the coordinator does not know of this backup: %s", name, reason)
+        self.unreported.append(name)
+
+    def _raise_failures(self, count: int) -> None:
+        if self.failed:
+            raise BackupFailed(f"{len(self.failed)} of {count} backups failed: {', '.join(self.failed)}")
+        if self.unreported:
+            raise ApiUnreachable(f"backups that could not be reported: {', '.join(self.unreported)}")

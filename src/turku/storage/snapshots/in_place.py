@@ -1,0 +1,50 @@
+"""``none``: the source is synced in place, without history, for files that change too much to share."""
+
+from __future__ import annotations
+
+import json
+
+from turku.core import durable
+from turku.storage.snapshots import unfinished
+from turku.storage.snapshots.mode import SnapshotMode, Workspace
+from turku.storage.snapshots.place import is_directory, make_directory
+from turku.storage.snapshots.record import SnapshotRecord
+
+
+class InPlace(SnapshotMode):
+    """The working tree is the backup.
+
+    A source that kept history before has a working tree that may share files with its snapshots, and syncing in place
+    would change both. Such a tree is set aside, and a new one is filled by copying from it and the newest snapshot.
+    """
+
+    name = "none"
+    keeps_history = False
+
+    def prepare(self, base: str | None) -> Workspace:
+        place = self.place
+        if not is_directory(place.snapshots_dir):
+            make_directory(place.working_tree)
+            return Workspace(place.working_tree)
+        self.sweep()
+        if not self._is_marked():
+            unfinished.gather(place.committing, place)
+            unfinished.gather(place.working_tree, place)
+            make_directory(place.working_tree)
+            durable.write_json(place.in_place_mark, {"inode": place.working_tree.stat().st_ino})
+        return Workspace(place.working_tree, self._basis_options("--copy-dest", base))
+
+    def commit(self, record: SnapshotRecord) -> None:  # noqa: ARG002  (nothing is recorded)
+        place = self.place
+        durable.sync_file_system(place.working_tree)
+        if is_directory(place.unfinished):
+            self._doom(place.unfinished)
+
+    def _is_marked(self) -> bool:
+        # By its inode: an existing storage that takes over for a while renames the tree away and makes another.
+        try:
+            content = json.loads(durable.read_regular_file(self.place.in_place_mark, limit_bytes=4096))
+            inode = self.place.working_tree.lstat().st_ino
+        except (OSError, ValueError):
+            return False
+        return is_directory(self.place.working_tree) and content == {"inode": inode}

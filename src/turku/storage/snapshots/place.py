@@ -1,0 +1,99 @@
+"""Where one source lies on a volume (contract, section 5), and the hidden names beside its snapshots.
+
+Names that begin with a dot are nobody's history: neither this storage nor an existing one lists, prunes or links them.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.core import durable
+from turku.errors import BackupFailed
+
+INFORMATION_SUFFIX = ".json"
+LATEST = "latest"
+DELETING_PREFIX = ".deleting-"
+
+
+@dataclass(frozen=True)
+class SourcePlace:
+    """The paths of one source of one machine; nothing is looked at before it is asked for."""
+
+    machine_dir: Path
+    source: str
+
+    @property
+    def working_tree(self) -> Path:
+        """What rsync writes into."""
+        return self.machine_dir / self.source
+
+    @property
+    def snapshots_dir(self) -> Path:
+        return self.machine_dir / f"{self.source}.snapshots"
+
+    @property
+    def latest(self) -> Path:
+        """The symbolic link to the snapshot made last."""
+        return self.snapshots_dir / LATEST
+
+    @property
+    def committing(self) -> Path:
+        """A complete tree on its way to its name."""
+        return self.snapshots_dir / ".committing"
+
+    @property
+    def unfinished(self) -> Path:
+        """What failed runs had brought over; the next run takes from it instead of asking the machine again."""
+        return self.snapshots_dir / ".unfinished"
+
+    @property
+    def in_place_mark(self) -> Path:
+        """Says that the working tree shares no file with a snapshot, so that it may be changed in place."""
+        return self.snapshots_dir / ".in-place"
+
+    def snapshot(self, name: str) -> Path:
+        return self.snapshots_dir / name
+
+    def information(self, name: str) -> Path:
+        return self.snapshots_dir / f"{name}{INFORMATION_SUFFIX}"
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a directory, not a link to one, is there."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def make_directory(path: Path) -> None:
+    """Let a directory be there, readable by its owner alone where it is new.
+
+    Raises BackupFailed when something else has its name.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not is_directory(path):
+            raise BackupFailed(
+                f"{path} is not a directory",
+                hint="move it away; a source that lies elsewhere needs a volume or a bind mount there",
+            ) from None
+    else:
+        durable.fsync_directory(path.parent)
+
+
+def move_directory(source: Path, target: Path) -> None:
+    """Rename a directory into another directory, its mode kept.
+
+    The kernel wants leave to write in a directory that gets another parent; a backed-up directory may not give it.
+    """
+    mode = stat.S_IMODE(source.lstat().st_mode)
+    if mode & stat.S_IWUSR:
+        durable.rename(source, target)
+        return
+    source.chmod(mode | stat.S_IRWXU)
+    durable.rename(source, target)
+    target.chmod(mode)

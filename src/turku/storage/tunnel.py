@@ -1,0 +1,132 @@
+"""Whose the port is that an agent names: its own tunnel's, or of somebody else on this storage (threats M7)."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.errors import TunnelRefused
+
+_LOG = logging.getLogger(__name__)
+
+_PROC = Path("/proc")
+_LISTENING = "0A"
+_ANCESTORS_LIMIT = 32
+_MAPPED_LOOPBACK = ipaddress.ip_address("::ffff:127.0.0.1")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP socket that takes connections to 127.0.0.1."""
+
+    inode: int
+    uid: int
+    is_loopback: bool
+
+
+def check(port: int, *, proc: Path = _PROC) -> None:
+    """Return when ``port`` on 127.0.0.1 is the end of this session's own tunnel, or nothing speaks against it.
+
+    The sockets of a tunnel belong to the sshd process that started this one. Where the kernel does not let us see its
+    sockets, the socket's user must be ours; where no sshd started us (a run by hand), a warning is all.
+    Raises TunnelRefused.
+    """
+    try:
+        listeners = list(_listeners(port, proc))
+    except OSError as error:
+        _LOG.warning("cannot see whose port %d is: %s", port, error)
+        return
+    if not listeners:
+        raise TunnelRefused(
+            f"nothing listens on 127.0.0.1:{port}",
+            hint="the agent's ssh must forward it (-R PORT:127.0.0.1:PORT) before it sends its request; another "
+            "program may have taken it on 127.0.0.1 alone, and the agent then tries another port",
+        )
+    if not all(listener.is_loopback for listener in listeners):
+        _LOG.warning("port %d listens on more than loopback: sshd_config should have 'GatewayPorts no'", port)
+    sshd = _session_sshd(proc)
+    if sshd is None:
+        _LOG.warning("not started by sshd: cannot see whose port %d is", port)
+        return
+    try:
+        ours = _socket_inodes(sshd, proc)
+    except OSError:
+        # sshd of another user, or one that the kernel hides: the listener's user is all we can see.
+        strange = [listener for listener in listeners if listener.uid != os.geteuid()]
+        if not strange:
+            _LOG.debug("port %d is of our own user; sshd's sockets cannot be seen", port)
+    else:
+        strange = [listener for listener in listeners if listener.inode not in ours]
+    if strange:
+        raise TunnelRefused(
+            f"port {port} is not this session's tunnel: another program listens there",
+            hint="the agent tries another port; a machine that is the storage itself needs "
+            '"rsyncd_local_address": "127.0.0.2", so that its rsyncd and its tunnel do not meet on one address',
+        )
+
+
+def _listeners(port: int, proc: Path) -> Iterator[Listener]:
+    for family in ("tcp", "tcp6"):
+        try:
+            table = (proc / "net" / family).open(encoding="ascii")
+        except FileNotFoundError:
+            if family == "tcp":
+                raise
+            continue
+        with table:
+            next(table, None)
+            for text in table:
+                columns = text.split()
+                if columns[3] != _LISTENING:
+                    continue
+                address_text, _, port_text = columns[1].partition(":")
+                if int(port_text, 16) != port:
+                    continue
+                address = _address(address_text)
+                if address.is_unspecified or address == _MAPPED_LOOPBACK or _is_version_4_loopback(address):
+                    yield Listener(int(columns[9]), int(columns[7]), is_loopback=not address.is_unspecified)
+
+
+def _is_version_4_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address == ipaddress.ip_address("127.0.0.1")
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    # The kernel prints each 32-bit word as a number, in the machine's own byte order.
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    return ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+
+
+def _session_sshd(proc: Path) -> int | None:
+    """The nearest sshd above us: the one of this session, which holds its tunnel."""
+    process = os.getppid()
+    for _ in range(_ANCESTORS_LIMIT):
+        try:
+            status = (proc / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        # PID (NAME) STATE PARENT ...: the name may hold blanks and parentheses.
+        name = status[status.index("(") + 1 : status.rindex(")")]
+        if name.startswith("sshd"):
+            return process
+        process = int(status[status.rindex(")") + 1 :].split()[1])
+        if process <= 1:
+            return None
+    return None
+
+
+def _socket_inodes(process: int, proc: Path) -> set[int]:
+    inodes = set()
+    for entry in (proc / str(process) / "fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(int(target[8:-1]))
+    return inodes

@@ -1,0 +1,156 @@
+"""The volumes: how much space they have, and which of them holds a machine's directory (contract, section 5)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.core import durable
+from turku.errors import NoVolume
+from turku.policy import names
+from turku.storage.configuration import Storage, Volume
+
+_MIB = 1024 * 1024
+_LOG = logging.getLogger(__name__)
+_RANDOM = secrets.SystemRandom()
+
+
+@dataclass(frozen=True)
+class VolumeSpace:
+    """A volume's file system at one moment."""
+
+    device: int
+    total_bytes: int
+    available_bytes: int
+    """What this process's user may still fill."""
+    used_percent: float
+    """As df has it: of what users may fill, so that the reserve of root does not count."""
+
+
+def volume_space(volume: Volume) -> VolumeSpace | None:
+    """The space of the volume's file system; None, with a warning, when the directory is not there."""
+    try:
+        device = volume.path.stat().st_dev
+        status = os.statvfs(volume.path)
+    except OSError as error:
+        _LOG.warning("volume %s: %s cannot be read: %s", volume.name, volume.path, error.strerror)
+        return None
+    used = status.f_blocks - status.f_bfree
+    fillable = used + status.f_bavail
+    return VolumeSpace(
+        device=device,
+        total_bytes=status.f_blocks * status.f_frsize,
+        available_bytes=status.f_bavail * status.f_frsize,
+        used_percent=100 * used / fillable if fillable else 100.0,
+    )
+
+
+def space(configuration: Storage) -> tuple[float, float]:
+    """Total and available space in MiB; volumes on one file system count once.
+
+    Raises NoVolume when no volume is there.
+    """
+    by_device = {found.device: found for volume in configuration.volumes if (found := volume_space(volume)) is not None}
+    if not by_device:
+        raise NoVolume(
+            "no volume is there: " + ", ".join(str(volume.path) for volume in configuration.volumes),
+            hint="are the file systems mounted? Turku does not make a volume's directory",
+        )
+    return (
+        sum(found.total_bytes for found in by_device.values()) / _MIB,
+        sum(found.available_bytes for found in by_device.values()) / _MIB,
+    )
+
+
+def machine_directory(configuration: Storage, uuid: str) -> Path:
+    """The machine's directory on a volume, made (mode 0700) when there is none; ``machines/<uuid>`` links to it.
+
+    Raises PolicyError for what is no UUID, NoVolume when the directory's volume is gone or no volume takes new
+    machines, DurableWriteFailed.
+    """
+    uuid = names.machine_uuid(uuid)
+    directory = existing_directory(configuration, uuid) or _make_directory(configuration, uuid)
+    link_directory(configuration, uuid, directory)
+    return directory
+
+
+def existing_directory(configuration: Storage, uuid: str) -> Path | None:
+    """Where the machine's directory is: by its link, else by looking on every volume; None when there is none.
+
+    Raises NoVolume when its link leads to what is not there.
+    """
+    link = configuration.machines_dir / names.machine_uuid(uuid)
+    if link.is_symlink():
+        target = link.parent / link.readlink()
+        if target.name == uuid and target.is_dir():
+            return target
+        found = _look_on_volumes(configuration, uuid)
+        if found is None:
+            # A volume that is not mounted must not start a second, empty history elsewhere.
+            raise NoVolume(
+                f"{link} leads to {target}, which is not there",
+                hint="is its volume mounted? If the history is really gone, remove the link: a new directory is made",
+            )
+        return found
+    if link.exists():
+        raise NoVolume(
+            f"{link} is no symbolic link",
+            hint="move it to a volume; Turku finds it there and makes the link",
+        )
+    return _look_on_volumes(configuration, uuid)
+
+
+def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
+    found = [volume.path / uuid for volume in configuration.volumes if (volume.path / uuid).is_dir()]
+    if len(found) > 1:
+        _LOG.warning(
+            "machine %s has directories on several volumes (%s); the first is used",
+            uuid,
+            ", ".join(map(str, found)),
+        )
+    return found[0] if found else None
+
+
+def link_directory(configuration: Storage, uuid: str, directory: Path) -> None:
+    """Let ``machines/<uuid>`` be a link to ``directory``."""
+    durable.make_private_directory(configuration.machines_dir)
+    durable.write_symbolic_link(configuration.machines_dir / uuid, str(directory))
+
+
+def choose_volume(configuration: Storage) -> Volume:
+    """A volume for a new machine: drawn by weight of free space among those that accept new ones and are below their
+    high-water mark (contract, section 5). Raises NoVolume saying why each was passed over.
+    """
+    weights: list[tuple[Volume, int]] = []
+    reasons: list[str] = []
+    for volume in configuration.volumes:
+        found = volume_space(volume) if volume.accept_new else None
+        if not volume.accept_new:
+            reasons.append(f"{volume.name}: accept_new is false")
+        elif found is None:
+            reasons.append(f"{volume.name}: {volume.path} is not there")
+        elif found.available_bytes <= 0 or found.used_percent >= volume.accept_new_high_water_percent:
+            reasons.append(
+                f"{volume.name}: {found.used_percent:.0f} % used, "
+                f"high-water mark {volume.accept_new_high_water_percent:g} %"
+            )
+        else:
+            weights.append((volume, found.available_bytes))
+    if not weights:
+        raise NoVolume(
+            "no volume takes new machines",
+            details="\n".join(reasons),
+            hint="add a volume, make room, or raise accept_new_high_water_pct",
+        )
+    return _RANDOM.choices([volume for volume, _ in weights], [weight for _, weight in weights])[0]
+
+
+def _make_directory(configuration: Storage, uuid: str) -> Path:
+    directory = choose_volume(configuration).path / uuid
+    durable.make_private_directory(directory)
+    durable.fsync_directory(directory.parent)
+    _LOG.info("made %s", directory)
+    return directory

@@ -1,0 +1,96 @@
+"""SIGKILL at every step of a run, in every mode: what is in history is whole, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
+from tests.support.killed import killed_at_step
+
+from turku.storage.snapshots import SnapshotMode
+
+
+def make_small_tree(source: Path) -> None:
+    (source / "directory").mkdir()
+    for name in ("file", "directory/inner"):
+        (source / name).write_text(name)
+    (source / "link").symlink_to("file")
+
+
+def change(source: Path, step: int) -> None:
+    (source / "file").chmod(0o600 + step % 8)
+    (source / "late").write_text(f"{step:04}")
+    (source / "directory" / f"inner {step % 5}").write_text("new")
+    (source / "directory" / f"inner {(step + 3) % 5}").unlink(missing_ok=True)
+
+
+def whole_snapshots(machine: BackedUpMachine, known: dict[str, Any]) -> None:
+    """Each snapshot in history is the source as it was when the snapshot was first seen, and stays so."""
+    for name in machine.snapshots():
+        tree = machine.place.snapshot(name)
+        if name not in known:
+            assert machine.differences(tree) == []
+            known[name] = fingerprint(tree)
+        assert fingerprint(tree) == known[name]
+
+
+def assert_tidy(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+    names = os.listdir(machine.place.snapshots_dir) if machine.place.snapshots_dir.exists() else []
+    snapshots = machine.snapshots()
+    if mode.keeps_history:
+        assert sorted(names) == sorted(["latest", *snapshots, *(f"{name}.json" for name in snapshots)])
+        assert os.readlink(machine.place.latest) == snapshots[-1]
+    else:
+        assert names == []
+
+
+def test_a_run_killed_at_any_step_leaves_whole_snapshots_and_the_next_run_succeeds(
+    machine: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
+    make_small_tree(machine.source_dir)
+    known: dict[str, Any] = {}
+    step = 0
+    killed = True
+    while killed:
+        step += 1
+        change(machine.source_dir, step)
+        # Each run finds what a broken one left.
+        assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
+
+        def run() -> None:
+            outcome = machine.back_up(retention="last 2 snapshots")
+            assert outcome.success, outcome.summary
+
+        killed = killed_at_step(step, run)
+        machine.clock.moment += timedelta(minutes=1)
+        whole_snapshots(machine, known)
+        (machine.source_dir / "directory").chmod(0o700 + step % 8)
+        run()
+        assert machine.differences(machine.newest_tree()) == []
+        whole_snapshots(machine, known)
+        assert_tidy(machine, mode)
+    assert step > (25 if mode.keeps_history else 3)
+
+
+def test_a_run_killed_while_rsync_is_at_work_leaves_whole_snapshots_and_the_next_run_succeeds(
+    machine: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
+    make_small_tree(machine.source_dir)
+    assert machine.back_up().success
+    known: dict[str, Any] = {}
+    whole_snapshots(machine, known)
+    (machine.source_dir / "file").chmod(0o644)
+    (machine.source_dir / "late").write_text("late")
+    # rsync's place is taken by a program that does half of its work and kills whoever started it.
+    halfway = machine.with_rsync("sh", "-c", 'rsync --exclude="/late*" "$@"; kill -9 $PPID; exec sleep 20', "rsync")
+    assert killed_at_step(1_000_000, halfway.back_up)
+    machine.clock.moment += timedelta(minutes=1)
+    whole_snapshots(machine, known)
+    (machine.source_dir / "file").chmod(0o600)
+    assert machine.back_up().success
+    assert machine.differences(machine.newest_tree()) == []
+    whole_snapshots(machine, known)
+    assert_tidy(machine, mode)

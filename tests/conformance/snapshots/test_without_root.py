@@ -1,0 +1,70 @@
+"""The same suite as a user without privileges: an own volume, ownership kept in extended attributes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from turku.core import command
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="runs without root already")
+
+_CHECKOUT = Path(__file__).parents[3]
+_NOBODY = 65534
+
+
+def _as_nobody(interpreter: str, *arguments: str) -> list[str]:
+    path = f"{_CHECKOUT / 'src'}:{_CHECKOUT}:{sysconfig.get_path('purelib')}"
+    return [
+        *("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--inh-caps=-all"),
+        *("env", f"PYTHONPATH={path}", "PYTHONDONTWRITEBYTECODE=1", "HOME=/nonexistent"),
+        *(interpreter, *arguments),
+    ]
+
+
+def _interpreter() -> str:
+    """A Python that the other user can run with our packages: this one, or the system's where ours lies out of reach."""
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        probe = _as_nobody(candidate, "-c", "import pytest, msgspec, django, turku.storage.backup")
+        if command.run(probe, timeout_seconds=60, check=False).exit_code == 0:
+            return candidate
+    pytest.skip("no Python that another user can run with these packages")
+
+
+@pytest.fixture
+def open_tmp_path() -> Iterator[Path]:
+    """A directory that others may enter; pytest's own ones are closed to them each time that any pytest starts."""
+    with tempfile.TemporaryDirectory(prefix="turku-") as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.timeout(600)
+def test_every_mode_passes_without_root(open_tmp_path: Path) -> None:
+    inner = open_tmp_path / "inner"
+    inner.mkdir()
+    shutil.chown(inner, _NOBODY, _NOBODY)
+    completed = command.run(
+        _as_nobody(
+            _interpreter(),
+            *("-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", f"--basetemp={inner / 'tmp'}"),
+            # Killing at each step takes long, and takes the same steps.
+            *("-k", "not at_any_step", str(Path(__file__).parent)),
+        ),
+        timeout_seconds=580,
+        working_directory=_CHECKOUT,
+        # The coordinator's settings are read before any conftest, and want a directory that is theirs.
+        extra_environment={"TMPDIR": str(inner), "TURKU_STATE_DIR": str(inner / "state")},
+        check=False,
+    )
+    report = completed.stdout.decode("utf-8", "replace")
+    assert completed.exit_code == 0, report
+    assert " passed" in report

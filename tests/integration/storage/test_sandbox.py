@@ -1,0 +1,202 @@
+"""The sandbox around the receiver, with bubblewrap as it is installed: what gets through and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import hostile_receiver
+from tests.support.backed_up_machine import storage_configuration
+from tests.support.malicious_rsync_server import MaliciousRsyncServer
+from tests.support.sshd import free_port
+
+from turku.core import command
+from turku.errors import BackupFailed, ConfigurationError
+from turku.storage import sandbox, system_call_filter
+
+PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
+NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+ALWAYS = "write its own directory"
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+
+
+class Scene:
+    """A machine's directory with a taken-over receiver in it, and around it all that it would like to reach."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.machine_dir = directory / "volume" / "machine"
+        self.victim_file = directory / "volume" / "victim" / "file"
+        for path in (self.machine_dir, self.victim_file.parent, directory / "storage"):
+            path.mkdir(parents=True)
+        self.victim_file.write_text("history")
+        self.secret_file = directory / "storage" / "secret"
+        self.secret_file.write_text("secret")
+        self.bait = stack.enter_context(command.start(["sleep", "600"], extra_environment={"BAIT": "1"}))
+        service = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract_name = f"\0turku-test-{os.getpid()}-{free_port()}"
+        abstract.bind(abstract_name)
+        abstract.listen()
+        self.server = stack.enter_context(MaliciousRsyncServer([]))
+        self._result = self.machine_dir / "result.json"
+        target = {
+            "machine_dir": str(self.machine_dir),
+            "victim_file": str(self.victim_file),
+            "secret_file": str(self.secret_file),
+            "bait": self.bait.pid,
+            "service_port": service.getsockname()[1],
+            "abstract_socket": abstract_name,
+        }
+        (self.machine_dir / "target.json").write_text(json.dumps(target))
+        shutil.copy(hostile_receiver.__file__, self.machine_dir / "hostile_receiver.py")
+        self.argv = [PYTHON, *(str(self.machine_dir / name) for name in ("hostile_receiver.py", "target.json"))]
+        self.argv.append(str(self._result))
+        for path in (directory, *directory.rglob("*")):
+            os.chmod(path, 0o777)
+
+    def what_worked(self) -> set[str]:
+        """The names of the attempts that nothing stopped; ``environment`` is what it had."""
+        content = json.loads(self._result.read_text())
+        return {name for name, error in content["attempts"].items() if error is None}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        content: dict[str, str] = json.loads(self._result.read_text())["environment"]
+        return content
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    # pytest's own directories are closed to the user without privileges.
+    for parent in (tmp_path, *list(tmp_path.parents)[:2]):
+        parent.chmod(0o755)
+    with ExitStack() as stack:
+        yield Scene(tmp_path, stack)
+
+
+def run_receiver(scene: Scene, tmp_path: Path, **keys: Any) -> None:
+    storage = storage_configuration(tmp_path / "storage", keep_devices=False, **keys)
+    with (
+        sandbox.receiver(
+            scene.argv,
+            configuration=storage,
+            machine_dir=scene.machine_dir,
+            port=scene.server.port,
+            fake_super=False,
+        ) as receiver,
+        command.start(
+            receiver.argv,
+            stdin=receiver.stdin,
+            pass_descriptors=receiver.descriptors,
+            extra_environment={**receiver.environment, "RSYNC_PASSWORD": "one-time"},
+        ) as child,
+    ):
+        code = child.wait(30)
+        assert code == 0, child.last_lines
+
+
+def test_a_taken_over_receiver_reaches_nothing_but_its_machines_directory(scene: Scene, tmp_path: Path) -> None:
+    run_receiver(scene, tmp_path, sandbox="required")
+    assert scene.what_worked() == {ALWAYS}
+    assert scene.victim_file.read_text() == "history"
+    assert scene.bait.poll() is None
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="root reaches everything, others do not")
+def test_without_the_sandbox_the_same_receiver_reaches_everything(scene: Scene, tmp_path: Path) -> None:
+    run_receiver(scene, tmp_path, sandbox="off")
+    assert scene.what_worked() == hostile_receiver.attempts({"machine_dir": ""}).keys()
+    assert scene.victim_file.read_text() == "owned"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_without_root_a_taken_over_receiver_reaches_no_more(scene: Scene) -> None:
+    descriptor = system_call_filter.descriptor()
+    options = ["--seccomp", str(descriptor)] if descriptor is not None else []
+    argv = sandbox.wrap(scene.argv, writable=[scene.machine_dir], capabilities=None, options=options)
+    with command.start([*AS_NOBODY, *argv], pass_descriptors=[] if descriptor is None else [descriptor]) as child:
+        assert child.wait(30) == 0, child.last_lines
+    if descriptor is not None:
+        os.close(descriptor)
+    assert scene.what_worked() == {ALWAYS}
+
+
+def test_the_password_comes_by_the_environment_and_in_no_argument(scene: Scene, tmp_path: Path) -> None:
+    run_receiver(scene, tmp_path, sandbox="required")
+    assert scene.environment["RSYNC_PASSWORD"] == "one-time"
+
+
+def test_a_service_that_is_no_rsync_daemon_gets_no_byte(tmp_path: Path) -> None:
+    storage = storage_configuration(tmp_path / "storage")
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        port = service.getsockname()[1]
+        service.settimeout(10)
+
+        def wait_for_greeting() -> None:
+            with (
+                pytest.raises(BackupFailed, match="no rsync daemon answers"),
+                sandbox.receiver(["true"], configuration=storage, machine_dir=tmp_path, port=port, fake_super=False),
+            ):
+                raise AssertionError("nothing is to be started")
+
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            asking = pool.submit(wait_for_greeting)
+            connection, _ = service.accept()
+            stack.enter_context(connection)
+            connection.settimeout(10)
+            connection.sendall(b"SSH-2.0-Open")
+            # Closed with our words unread, the kernel says "reset": no byte came either way.
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+            asking.result(10)
+
+
+def test_a_port_where_nobody_listens_is_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(BackupFailed, match="nobody listens at port"):
+        sandbox.connect(free_port())
+
+
+def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path) -> None:
+    storage = storage_configuration(tmp_path / "storage", sandbox="required")
+    beat = scene.machine_dir / "beat"
+    script = f"(while :; do echo x >> {beat}; sleep 0.01; done) & while [ ! -s {beat} ]; do sleep 0.01; done"
+    with (
+        sandbox.receiver(
+            ["sh", "-c", script],
+            configuration=storage,
+            machine_dir=scene.machine_dir,
+            port=scene.server.port,
+            fake_super=False,
+        ) as receiver,
+        command.start(receiver.argv, stdin=receiver.stdin, pass_descriptors=receiver.descriptors) as child,
+    ):
+        assert child.wait(30) == 0
+    size = beat.stat().st_size
+    time.sleep(0.3)
+    assert beat.stat().st_size == size
+
+
+def test_required_refuses_where_bubblewrap_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = storage_configuration(tmp_path / "storage", sandbox="required")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sandbox._probe.cache_clear()
+    try:
+        with pytest.raises(ConfigurationError, match="not installed"):
+            sandbox.is_contained(storage)
+        assert not sandbox.is_contained(storage_configuration(tmp_path / "other", sandbox="auto"))
+    finally:
+        sandbox._probe.cache_clear()

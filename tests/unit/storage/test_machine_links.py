@@ -1,0 +1,118 @@
+"""The links by readable name: they follow the machines, and take nothing from one another."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import storage_configuration
+
+from turku.protocol.messages import AssignedMachine
+from turku.storage import machine_links, volumes
+from turku.storage.configuration import Storage
+
+FIRST = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+SECOND = "2bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    (tmp_path / "volume").mkdir()
+    volume = {"data": {"path": str(tmp_path / "volume"), "accept_new_high_water_pct": 100}}
+    configured = storage_configuration(tmp_path / "etc", ssh_ping_host="storage.example.com", volumes=volume)
+    volumes.machine_directory(configured, FIRST)
+    volumes.machine_directory(configured, SECOND)
+    return configured
+
+
+def links(storage: Storage) -> dict[str, str]:
+    """Name to target of the readable links."""
+    return {
+        entry.name: os.readlink(entry)
+        for entry in storage.machines_dir.iterdir()
+        if entry.is_symlink() and entry.name not in (FIRST, SECOND)
+    }
+
+
+def named(unit: str | None, **names: str) -> AssignedMachine:
+    return AssignedMachine(unit_name=unit, **names)
+
+
+def test_a_machine_is_reached_by_environment_service_and_unit(storage: Storage) -> None:
+    machine_links.update_links(storage, {FIRST: named("db/2", environment_name="prod", service_name="sql")})
+    assert links(storage) == {"prod-sql-db_2": FIRST}
+    assert (storage.machines_dir / "prod-sql-db_2").resolve() == storage.volumes[0].path / FIRST
+
+
+def test_a_machine_without_a_directory_gets_no_link(storage: Storage) -> None:
+    machine_links.update_links(storage, {"3bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d": named("new")})
+    assert links(storage) == {}
+
+
+def test_a_link_by_uuid_that_is_gone_comes_back(storage: Storage) -> None:
+    (storage.machines_dir / FIRST).unlink()
+    machine_links.update_links(storage, {FIRST: named("web")})
+    assert (storage.machines_dir / "web").resolve() == storage.volumes[0].path / FIRST
+
+
+def test_a_machine_that_was_renamed_loses_its_former_name(storage: Storage) -> None:
+    machine_links.update_links(storage, {FIRST: named("old")})
+    machine_links.update_links(storage, {FIRST: named("new")})
+    assert links(storage) == {"new": FIRST}
+
+
+def test_a_name_that_two_machines_claim_stays_with_its_holder(storage: Storage) -> None:
+    machine_links.update_links(storage, {SECOND: named("web")})
+    machine_links.update_links(storage, {FIRST: named("web"), SECOND: named("web")})
+    assert links(storage) == {"web": SECOND}
+    machine_links.update_name_link(storage, FIRST, named("web"))
+    assert links(storage) == {"web": SECOND}
+
+
+def test_names_that_are_exchanged_are_exchanged(storage: Storage) -> None:
+    machine_links.update_links(storage, {FIRST: named("a"), SECOND: named("b")})
+    machine_links.update_links(storage, {FIRST: named("b"), SECOND: named("a")})
+    assert links(storage) == {"a": SECOND, "b": FIRST}
+
+
+def test_a_machine_that_is_assigned_no_more_keeps_its_name_until_another_comes(storage: Storage) -> None:
+    machine_links.update_links(storage, {FIRST: named("web")})
+    machine_links.update_links(storage, {})
+    assert links(storage) == {"web": FIRST}
+    machine_links.update_links(storage, {SECOND: named("web")})
+    assert links(storage) == {"web": SECOND}
+
+
+def test_links_that_lead_nowhere_go(storage: Storage) -> None:
+    (storage.machines_dir / "gone").symlink_to("3bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
+    machine_links.update_links(storage, {})
+    assert links(storage) == {}
+
+
+def test_absolute_links_of_the_existing_system_are_understood(storage: Storage) -> None:
+    (storage.machines_dir / "old").symlink_to(storage.machines_dir / FIRST)
+    machine_links.update_links(storage, {FIRST: named("new")})
+    assert links(storage) == {"new": FIRST}
+
+
+@pytest.mark.parametrize("unit", [FIRST, SECOND, SECOND.upper(), "..", ".hidden", "a\nb", "", None])
+def test_a_name_that_would_be_unsafe_or_another_machines_uuid_makes_no_link(storage: Storage, unit: str | None) -> None:
+    before = {entry.name: os.readlink(entry) for entry in storage.machines_dir.iterdir()}
+    machine_links.update_links(storage, {FIRST: named(unit)})
+    machine_links.update_name_link(storage, FIRST, named(unit))
+    assert {entry.name: os.readlink(entry) for entry in storage.machines_dir.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "link elsewhere"])
+def test_what_is_no_link_of_ours_is_left_alone(storage: Storage, kind: str, tmp_path: Path) -> None:
+    path = storage.machines_dir / "web"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("the operator's")
+    else:
+        path.symlink_to(tmp_path)
+    before = path.lstat().st_ino
+    machine_links.update_links(storage, {FIRST: named("web")})
+    assert path.lstat().st_ino == before

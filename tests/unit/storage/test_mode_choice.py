@@ -1,0 +1,72 @@
+"""Whose word on the snapshot mode counts, and what of an order reaches rsync."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.backed_up_machine import order, storage_configuration
+
+from turku.errors import BackupFailed, PolicyError
+from turku.storage.backup import mode_name, selection
+from turku.storage.configuration import Storage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return storage_configuration(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "configured", "expected"),
+    [
+        ({}, "link-dest", "link-dest"),
+        ({}, "none", "none"),
+        ({"large_rotating_files": True}, "link-dest", "none"),
+        ({"large_modifying_files": True}, "link-dest", "none"),
+        ({"large_modifying_files": True, "snapshot_mode": "link-dest"}, "none", "link-dest"),
+        ({"snapshot_mode": "none"}, "link-dest", "none"),
+        ({"snapshot_mode": ""}, "none", "none"),
+    ],
+)
+def test_the_source_s_mode_wins_over_large_files_and_they_over_the_configuration(
+    storage: Storage, options: dict[str, Any], configured: str, expected: str
+) -> None:
+    assert mode_name(order(**options), replace(storage, snapshot_mode=configured)) == expected
+
+
+def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: Storage) -> None:
+    with pytest.raises(BackupFailed, match=r"'attic' is none of link-dest, none"):
+        mode_name(order(snapshot_mode="attic"), storage)
+
+
+def test_filter_rules_come_before_excludes(storage: Storage) -> None:
+    chosen = selection(order(filter=["+ /keep/***", "hide *.o"], exclude=["*.tmp"]), storage)
+    assert chosen.rules == ("+ /keep/***", "H *.o", "- *.tmp")
+
+
+def test_hard_links_are_kept_when_source_or_configuration_says_so(storage: Storage) -> None:
+    assert not selection(order(), storage).hard_links
+    assert selection(order(preserve_hard_links=True), storage).hard_links
+    assert selection(order(), replace(storage, preserve_hard_links=True)).hard_links
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"filter": ["merge /etc/shadow"]}, "filter: "),
+        ({"filter": [": .rules"]}, "filter: "),
+        ({"filter": ["!"]}, "filter: "),
+        ({"exclude": ["a\n+ b"]}, "exclude: "),
+        ({"exclude": ["!"]}, "exclude: "),
+        ({"bwlimit": "fast"}, "bwlimit: "),
+        ({"bwlimit": -1}, "bwlimit: "),
+    ],
+)
+def test_what_reads_files_here_or_is_malformed_is_refused_by_its_option(
+    storage: Storage, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(PolicyError, match=f"^{named}"):
+        selection(order(**options), storage)

@@ -1,0 +1,125 @@
+"""What protects a storage: facts with a verdict, and what to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import storage_configuration
+
+from turku.storage import protection
+from turku.storage.configuration import Storage
+from turku.storage.protection import Fact, Verdict
+
+GOOD_SSHD = """\
+port 22
+gatewayports no
+allowtcpforwarding remote
+allowstreamlocalforwarding no
+allowagentforwarding no
+x11forwarding no
+permittunnel no
+permituserenvironment no
+disableforwarding no
+"""
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 8:2 / /srv rw,nosuid,nodev,relatime - xfs /dev/sdb rw
+31 30 8:3 / {point} rw,nosuid,noexec - ext4 /dev/sdc rw
+"""
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    (tmp_path / "storage" / "volume").mkdir(parents=True)
+    return storage_configuration(tmp_path / "storage")
+
+
+def private_facts(storage: Storage) -> dict[str, Verdict]:
+    return {fact.subject: fact.verdict for fact in protection._private_files(storage)}
+
+
+def test_sshd_that_forwards_only_what_backups_need_is_good() -> None:
+    assert protection.sshd_fact(GOOD_SSHD, user="turku").verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("gatewayports no", "gatewayports yes"),
+        ("allowtcpforwarding remote", "allowtcpforwarding yes"),
+        ("allowstreamlocalforwarding no", "allowstreamlocalforwarding yes"),
+        ("allowagentforwarding no", "allowagentforwarding yes"),
+        ("x11forwarding no", "x11forwarding yes"),
+        ("permittunnel no", "permittunnel point-to-point"),
+        ("permituserenvironment no", "permituserenvironment yes"),
+    ],
+)
+def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: str) -> None:
+    fact = protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
+    assert fact.verdict is Verdict.WARN
+    assert changed in fact.text
+
+
+@pytest.mark.parametrize("line", ["disableforwarding yes", "allowtcpforwarding no", "allowtcpforwarding local"])
+def test_sshd_that_lets_no_machine_in_is_a_failure(line: str) -> None:
+    name = line.split(maxsplit=1)[0]
+    lines = [line if text.startswith(f"{name} ") else text for text in GOOD_SSHD.splitlines()]
+    assert protection.sshd_fact("\n".join(lines), user="turku").verdict is Verdict.FAIL
+
+
+def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    point = tmp_path / "a disk"
+    point.mkdir()
+    mounts.write_text(MOUNTS.format(point=str(point).replace(" ", "\\040")))
+    assert "noexec" in protection.mount_options(point, mounts=mounts)
+    assert "nosuid" not in protection.mount_options(tmp_path, mounts=mounts)
+
+
+def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: Storage) -> None:
+    facts = list(protection._volume(storage, storage.volumes[0]))
+    missing = {"nosuid", "nodev"} - protection.mount_options(storage.volumes[0].path)
+    assert (facts[0].verdict is Verdict.WARN) == bool(missing)
+    assert all(option in facts[0].text for option in missing)
+
+
+def test_a_volume_below_the_low_water_mark_is_a_failure(storage: Storage) -> None:
+    low = replace(storage, low_water_free_percent=100.0)
+    assert Verdict.FAIL in {fact.verdict for fact in protection._volume(low, low.volumes[0])}
+
+
+def test_a_file_with_a_secret_that_others_may_read_is_a_failure(storage: Storage) -> None:
+    path = storage.config_dir / "config.d" / "config.json"
+    path.chmod(0o640)
+    assert private_facts(storage)[str(path)] is Verdict.FAIL
+    path.chmod(0o600)
+    assert private_facts(storage)[str(path)] is Verdict.OK
+
+
+def test_files_without_a_secret_may_be_read_by_all(storage: Storage) -> None:
+    path = storage.config_dir / "config.d" / "volumes.json"
+    path.write_text("{}")
+    path.chmod(0o644)
+    assert str(path) not in private_facts(storage)
+
+
+def test_a_state_directory_that_others_may_write_is_a_failure(storage: Storage) -> None:
+    storage.var_dir.mkdir(exist_ok=True)
+    storage.var_dir.chmod(0o777)
+    assert private_facts(storage)[str(storage.var_dir)] is Verdict.FAIL
+    storage.var_dir.chmod(0o755)
+    assert private_facts(storage)[str(storage.var_dir)] is Verdict.OK
+
+
+def test_a_sandbox_that_is_off_is_a_warning(storage: Storage) -> None:
+    fact: Fact = protection._sandbox(replace(storage, sandbox="off"))
+    assert fact.verdict is Verdict.WARN
+
+
+def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: Storage) -> None:
+    verdict = protection._user(replace(storage, fake_super=False)).verdict
+    assert (verdict is Verdict.WARN) == (os.geteuid() != 0)

@@ -1,0 +1,72 @@
+"""The rsync command line, and what is reported of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from turku.core.secret import Secret
+from turku.errors import PolicyError
+from turku.storage import rsync_exit, transfer
+from turku.storage.snapshots import Workspace
+
+WORKSPACE = Workspace(Path("/volume/machine/etc"), ("--link-dest=/volume/machine/etc.snapshots/base",))
+DAEMON = transfer.Daemon(port=50000, module="etc", username="9bef0a75-x", password=Secret("one-time password"))
+EVERYTHING = transfer.Selection()
+PLAIN = transfer.FileSystem()
+
+
+def command_line(
+    daemon: transfer.Daemon = DAEMON,
+    selection: transfer.Selection = EVERYTHING,
+    system: transfer.FileSystem = PLAIN,
+) -> list[str]:
+    return transfer.arguments(["sudo", "rsync"], daemon, selection, WORKSPACE, system)
+
+
+def test_the_machine_s_module_is_pulled_into_the_workspace() -> None:
+    line = command_line()
+    assert line[:2] == ["sudo", "rsync"]
+    assert line[-3:] == ["--", "rsync://9bef0a75-x@127.0.0.1:50000/etc/", "./etc/"]
+    assert line[-4] == "--link-dest=/volume/machine/etc.snapshots/base"
+    assert {"--archive", "--numeric-ids", "--delete", "--delete-excluded"} <= set(line)
+
+
+def test_the_password_is_not_on_the_command_line() -> None:
+    assert "one-time password" not in " ".join(command_line())
+    assert "one-time password" not in repr(DAEMON)
+
+
+def test_rules_come_in_their_order_each_as_one_argument() -> None:
+    line = command_line(selection=transfer.Selection(rules=("+ /a b", "- *.tmp")))
+    assert line.index("--filter=+ /a b") < line.index("--filter=- *.tmp")
+
+
+def test_options_appear_only_when_asked_for() -> None:
+    plain = set(command_line())
+    full = set(
+        command_line(
+            selection=transfer.Selection(hard_links=True, bandwidth_kib_per_second=512, compare_contents=True),
+            system=transfer.FileSystem(fake_super=True, nanoseconds=True),
+        )
+    )
+    assert full - plain == {"--checksum", "--hard-links", "--bwlimit=512", "--fake-super", "--modify-window=-1"}
+
+
+@pytest.mark.parametrize("username", ["x@evil.example", "a/b", "a:b", "", "-v", "é", "a\n", "x" * 129])
+def test_a_user_name_that_would_lead_elsewhere_is_refused(username: str) -> None:
+    with pytest.raises(PolicyError):
+        command_line(transfer.Daemon(50000, "etc", username, Secret("p")))
+
+
+def test_the_summary_of_a_success_is_its_statistics() -> None:
+    transferred = transfer.Transferred(rsync_exit.outcome(0), ("Number of files: 3",), ("noise",))
+    assert transferred.summary == "Number of files: 3"
+
+
+def test_the_summary_of_a_failure_says_what_it_means_and_ends_somewhere() -> None:
+    transferred = transfer.Transferred(rsync_exit.outcome(30), (), ("x" * 5000,) * 100)
+    assert transferred.summary.startswith("nothing came through the tunnel for too long")
+    assert len(transferred.summary) <= transfer.SUMMARY_LIMIT
+    assert max(map(len, transferred.summary.splitlines())) <= 1000
