@@ -1,0 +1,128 @@
+"""A run of turku-agent-ping: go or no-go, check-in, and a session with each storage that has something to do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from turku.agent import check_in
+from turku.agent.check_in import StorageDue
+from turku.agent.configuration import Agent
+from turku.core import lock
+from turku.core.log import one_line
+from turku.errors import BackupFailed, TurkuError
+
+LOCK_NAME = "turku-agent-ping"
+_PURPOSE = "ping"
+_GONOGO_TIMEOUT_SECONDS = 3600.0
+_LOG = logging.getLogger(__name__)
+
+
+def ping(agent: Agent) -> None:
+    """Have everything backed up that is due.
+
+    Raises LockHeld while another run is active, BackupFailed when a session failed (the others went on), and what
+    check_in.due raises.
+    """
+    with lock.exclusive(agent.lock_dir, LOCK_NAME):
+        if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
+            return
+        storages = check_in.due(agent)
+        if not storages:
+            _LOG.debug("nothing is due")
+            return
+        _back_up(agent, storages)
+
+
+def _says_go(program: Sequence[str]) -> bool:
+    from turku.core import command
+
+    with command.start(program, on_line=lambda line: _LOG.info("%s: %s", program[0], line)) as child:
+        exit_code = child.wait(_GONOGO_TIMEOUT_SECONDS)
+    if exit_code != 0:
+        _LOG.info("no backup now: the go/no-go program %s ended with exit code %d", program[0], exit_code)
+    return exit_code == 0
+
+
+def _back_up(agent: Agent, storages: Sequence[StorageDue]) -> None:
+    # What only a backup needs is imported only for one.
+    from turku.agent import runtime_directory
+
+    with runtime_directory.fresh(agent, _PURPOSE) as directory:
+        stop = threading.Event()
+        runs = [
+            _SessionThread(agent, storage, directory / str(number), stop) for number, storage in enumerate(storages)
+        ]
+        try:
+            # Side by side: a storage that is slow or holds its session open keeps nobody else waiting.
+            for run in runs:
+                run.start()
+            for run in runs:
+                run.join()
+        finally:
+            stop.set()
+            for run in runs:
+                if run.ident is not None:
+                    run.join()
+    failed = [run.storage_name for run in runs if run.failed]
+    if failed:
+        raise BackupFailed(f"the session with {', '.join(failed)} failed; what was due there stays due")
+
+
+class _SessionThread(threading.Thread):
+    """One storage's session; its children end with it."""
+
+    def __init__(self, agent: Agent, due: StorageDue, directory: Path, stop: threading.Event) -> None:
+        self.storage_name = one_line(due.address.name)[:255]
+        super().__init__(name=f"storage {self.storage_name}")
+        self._agent = agent
+        self._due = due
+        self._directory = directory
+        self._stop_event = stop
+        self.failed = False
+
+    def run(self) -> None:
+        from turku.agent.session import Stopped
+
+        try:
+            self._session()
+        except Stopped:
+            self.failed = True
+        except TurkuError as error:
+            self.failed = True
+            _log_error(error)
+        except Exception:
+            # A fault of ours in one session must not silence the others; the exit code tells of it.
+            self.failed = True
+            _LOG.exception("internal error in the session with %s", self.storage_name)
+
+    def _session(self) -> None:
+        from turku.agent import session, tunnel
+        from turku.agent.relay import Relay
+        from turku.agent.rsyncd import Module
+
+        address = tunnel.checked_address(self._due.address)
+        self._directory.mkdir(mode=0o700)
+        session.run(
+            self._agent,
+            address,
+            [Module(source.name, source.path) for source in self._due.sources],
+            action="checkin",
+            directory=self._directory,
+            relay=Relay(address.name),
+            watch=lambda ssh, _port: session.until_end(
+                ssh, timeout_seconds=self._agent.session_timeout_seconds, stop=self._stop_event
+            ),
+        )
+        names = ", ".join(source.name for source in self._due.sources)
+        _LOG.info("the session with storage %s for %s is over", address.name, names)
+
+
+def _log_error(error: TurkuError) -> None:
+    _LOG.error("%s", error.message)
+    for line in error.details.splitlines():
+        _LOG.error("  | %s", line)
+    if error.hint:
+        _LOG.error("  hint: %s", error.hint)

@@ -1,0 +1,39 @@
+"""Tells the coordinator who this machine is and what it wants backed up (contract, section 3, ``update_config``)."""
+
+from __future__ import annotations
+
+import logging
+
+from turku.agent import identity
+from turku.agent.configuration import Agent
+from turku.protocol.messages import Empty, MachineConfiguration, UpdateConfigRequest
+
+_LOG = logging.getLogger(__name__)
+
+
+def update_config(agent: Agent) -> None:
+    """Register the machine, or bring the coordinator up to date; identity and SSH key are made where missing.
+
+    Raises ApiRefused, ApiUnreachable, and what identity.py raises.
+    """
+    machine = identity.ensure(agent)
+    message = UpdateConfigRequest(
+        auth=agent.registration,
+        machine=MachineConfiguration(
+            uuid=machine.uuid,
+            secret=machine.secret.reveal(),
+            environment_name=agent.environment_name,
+            service_name=agent.service_name,
+            unit_name=agent.unit_name,
+            ssh_public_key=identity.ensure_public_key(agent),
+            published=agent.published,
+            sources={source.name: dict(source.options) for source in agent.sources.values()},
+        ),
+    )
+    agent.api().call("update_config", message, Empty)
+    count = len(agent.sources)
+    _LOG.info(
+        "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
+    )
+    if not agent.sources:
+        _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")

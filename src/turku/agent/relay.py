@@ -1,0 +1,60 @@
+"""Shows what a storage says on the terminal, as much of it as a well-meaning storage would say (threats S4)."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+_LINE_LIMIT_CHARACTERS = 2000
+_LIMIT_CHARACTERS = 4 * 1024 * 1024
+
+
+class Relay:
+    """Passes lines on to standard error as they are: they carry the storage's time and name. Usable from any thread."""
+
+    def __init__(
+        self,
+        storage_name: str,
+        *,
+        held_until_released: bool = False,
+        awaited: str | None = None,
+        limit_characters: int = _LIMIT_CHARACTERS,
+    ) -> None:
+        self._storage_name = storage_name
+        self._awaited = awaited
+        self._left = limit_characters
+        self._held: list[str] | None = [] if held_until_released else None
+        self._lock = threading.Lock()
+        self.heard = threading.Event()
+        """Set when a line had ``awaited`` in it."""
+
+    def line(self, text: str) -> None:
+        """Show a line, unless the storage has said too much already; ``text`` is printable."""
+        with self._lock:
+            if self._awaited is not None and self._awaited in text:
+                self.heard.set()
+            if self._left <= 0:
+                return
+            text = text[:_LINE_LIMIT_CHARACTERS]
+            self._left -= len(text) + 1
+            if self._left <= 0:
+                text = f"storage {self._storage_name} says more than is shown here"
+            if self._held is None:
+                _show(text)
+            else:
+                self._held.append(text)
+
+    def release(self) -> None:
+        """Show what was held back, and hold back nothing from here on."""
+        with self._lock:
+            for text in self._held or ():
+                _show(text)
+            self._held = None
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        # Nobody reads any more (a closed terminal); the backup itself goes on.
+        pass

@@ -1,0 +1,245 @@
+"""The machine's own rsync daemon: the due modules only, for the length of one session (contract, steps 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from turku.agent import runtime_directory
+from turku.agent.configuration import Agent
+from turku.core import command
+from turku.core.secret import Secret, generate_secret
+from turku.errors import CommandFailed
+from turku.protocol.messages import PORT_RANGE, SourceCredentials
+
+_LOG = logging.getLogger(__name__)
+_START_TIMEOUT_SECONDS = 30.0
+_GREETING_TIMEOUT_SECONDS = 5.0
+_PORT_ATTEMPTS = 20
+_CONNECTIONS = 16
+"""Per module at the same time: a storage needs one; a restoring operator may run several."""
+_TROUBLE = re.compile(r"rsync( error| warning)?:|@ERROR|auth failed|denied|unable to|failed to", re.IGNORECASE)
+_STAMP = re.compile(r"\A\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] ")
+_PERCENT_VARIABLE = "TURKU_PERCENT"
+_LISTEN_STATE = "0A"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A directory that the daemon offers, with credentials that are good for this session only."""
+
+    name: str
+    path: str
+    writable: bool = False
+    username: str = field(default_factory=lambda: str(uuid.uuid4()))
+    password: Secret = field(default_factory=generate_secret)
+
+    @property
+    def credentials(self) -> SourceCredentials:
+        return SourceCredentials(username=self.username, password=self.password.reveal())
+
+
+class PortTaken(CommandFailed):
+    """Somebody else listens on the port that was drawn."""
+
+
+def draw_port() -> int:
+    """A random port of the contract's range."""
+    return secrets.choice(PORT_RANGE)
+
+
+@contextmanager
+def serve(agent: Agent, modules: Sequence[Module], directory: Path) -> Iterator[int]:
+    """The port on which a daemon answers for the length of the block; a port taken on this machine is passed over.
+
+    ``directory`` is private and empty; configuration and secrets are written there.
+    Raises CommandFailed when the daemon does not come up.
+    """
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        port = draw_port()
+        try:
+            with _serve_on(agent, modules, _write_files(agent, modules, directory / str(attempt), port), port):
+                yield port
+                return
+        except PortTaken as error:
+            _LOG.info("%s; trying another port", error.message)
+    raise CommandFailed(f"no free port on {agent.rsyncd_local_address} for rsyncd in {_PORT_ATTEMPTS} attempts")
+
+
+@contextmanager
+def _serve_on(agent: Agent, modules: Sequence[Module], configuration: Path, port: int) -> Iterator[None]:
+    _require_free(agent.rsyncd_local_address, port)
+    argv = [*agent.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"]
+    # Only where a path needs it, so that wrappers that drop the environment serve all other paths.
+    extra = {_PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
+    listener = _Listener()
+    # At INT and TERM rsync first sleeps for 0.4 s, in case an ssh of its own waits for a password.
+    with command.start(argv, on_line=listener.line, extra_environment=extra, end_signal=signal.SIGUSR1) as daemon:
+        _wait_until_it_answers(daemon, agent.rsyncd_local_address, port)
+        try:
+            yield
+        finally:
+            listener.is_ending = True
+
+
+def _require_free(address: str, port: int) -> None:
+    with socket.socket(_family(address)) as probe:
+        # As rsyncd does: a connection of the last minute that is still closing is no reason to pass.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(f"port {port} on {address} is taken on this machine") from error
+            raise CommandFailed(
+                f"cannot listen on {address} port {port}: {error.strerror}",
+                hint="rsyncd_local_address must be an address of this machine",
+            ) from error
+
+
+def _wait_until_it_answers(daemon: command.Child, address: str, port: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+    pause_seconds = 0.002
+    while not _greets(address, port):
+        if daemon.poll() is not None:
+            code = daemon.wait(1)
+            lines = daemon.last_lines
+            kind = PortTaken if any("Address already in use" in line for line in lines) else CommandFailed
+            raise kind(f"rsyncd ended with exit code {code} before it answered", details="\n".join(lines))
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"rsyncd did not answer on {address} port {port} within {_START_TIMEOUT_SECONDS:g} s",
+                details="\n".join(daemon.last_lines),
+            )
+        time.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, 0.1)
+    if not _listener_is_ours(port):
+        raise PortTaken(f"another user's program took port {port} on this machine")
+
+
+def _greets(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), _GREETING_TIMEOUT_SECONDS) as connection:
+            greeted = connection.recv(64).startswith(b"@RSYNCD:")
+            # Taking leave by the protocol (an empty list of modules) keeps a complaint out of rsyncd's log.
+            connection.sendall(b"@RSYNCD: 31.0\n#list\n")
+            while connection.recv(1024):
+                pass
+            return greeted
+    except OSError:
+        return False
+
+
+def _listener_is_ours(port: int) -> bool:
+    """False when another user than us or root listens on the port: a program of theirs that was faster than rsyncd
+    could feed the storage what it likes (threats N4). True where the kernel does not tell."""
+    owners = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with Path(table).open(encoding="ascii") as lines:
+                next(lines, None)
+                for line in lines:
+                    _slot, local, _remote, state, _queues, _timer, _retransmits, owner, *_ = line.split()
+                    if state == _LISTEN_STATE and local.endswith(f":{port:04X}"):
+                        owners.add(int(owner))
+        except OSError:
+            continue
+    return owners <= {0, os.geteuid()}
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+
+
+def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port: int) -> Path:
+    directory.mkdir(mode=0o700)
+    secrets_files = {}
+    for number, module in enumerate(modules):
+        path = directory / f"secrets-{number}"
+        runtime_directory.write_private(path, f"{module.username}:{module.password.reveal()}\n")
+        secrets_files[module.name] = path
+    text = configuration_text(
+        modules,
+        secrets_files,
+        address=agent.rsyncd_local_address,
+        port=port,
+        lock_file=directory / "connections.lock",
+        user_and_group=(agent.rsyncd_user, agent.rsyncd_group) if os.geteuid() == 0 else None,
+    )
+    return runtime_directory.write_private(directory / "rsyncd.conf", text)
+
+
+def configuration_text(
+    modules: Sequence[Module],
+    secrets_files: Mapping[str, Path],
+    *,
+    address: str,
+    port: int,
+    lock_file: Path,
+    user_and_group: tuple[str, str] | None,
+) -> str:
+    """The daemon's configuration; without ``user_and_group`` (not root) it neither changes user nor root directory."""
+    lines = [
+        f"address = {address}",
+        f"port = {port}",
+        # Where our reader of its output listens; without a log file rsyncd would write to syslog.
+        "log file = /dev/stderr",
+        "reverse lookup = no",
+        "forward lookup = no",
+        f"hosts allow = 127.0.0.0/8 ::1 {address}",
+        "list = no",
+        f"max connections = {_CONNECTIONS}",
+        f"lock file = {lock_file}",
+        # Links go over as they are; the default without chroot is to change them.
+        "munge symlinks = no",
+        "numeric ids = yes",
+        "strict modes = yes",
+    ]
+    if user_and_group is None:
+        lines.append("use chroot = no")
+    else:
+        lines += [f"uid = {user_and_group[0]}", f"gid = {user_and_group[1]}", "use chroot = yes"]
+    for module in modules:
+        lines += [
+            f"[{module.name}]",
+            f"path = {_quoted_path(module.path)}",
+            f"read only = {'no' if module.writable else 'yes'}",
+            f"auth users = {module.username}",
+            f"secrets file = {secrets_files[module.name]}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted_path(path: str) -> str:
+    """The path as rsyncd.conf must have it: there is no quoting, but what would be changed can be avoided.
+
+    A slash at the end keeps a last blank or backslash; ``/./`` would mean another chroot; ``%NAME%`` would be expanded,
+    so each percent sign comes from a variable itself.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "".join(("/", *(f"{part}/" for part in parts))).replace("%", f"%{_PERCENT_VARIABLE}%")
+
+
+class _Listener:
+    """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves."""
+
+    def __init__(self) -> None:
+        self.is_ending = False
+
+    def line(self, line: str) -> None:
+        text = _STAMP.sub("", line)
+        trouble: Callable[..., None] = _LOG.warning if _TROUBLE.search(text) and not self.is_ending else _LOG.debug
+        trouble("rsyncd: %s", text)

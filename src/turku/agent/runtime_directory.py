@@ -1,0 +1,41 @@
+"""Private directories for what lives only as long as one run: rsyncd's configuration, one-time passwords, host keys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from turku.agent.configuration import Agent
+from turku.core import durable
+
+
+def base(agent: Agent) -> Path:
+    """The directory that holds them, 0700."""
+    path = durable.make_private_directory(agent.var_dir / "run")
+    path.chmod(0o700)
+    return path
+
+
+@contextmanager
+def fresh(agent: Agent, purpose: str) -> Iterator[Path]:
+    """A new directory (0700), removed with the block.
+
+    The caller holds the lock of ``purpose``; what a killed run of it left behind is removed first.
+    """
+    directory = base(agent)
+    for left in directory.glob(f"{purpose}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=directory, ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+def write_private(path: Path, content: str) -> Path:
+    """The path, where a new file (0600) now holds ``content``; it need not survive a crash."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(content)
+    return path

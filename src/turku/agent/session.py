@@ -1,0 +1,81 @@
+"""One storage's part of a run: rsyncd, tunnel, request, and the wait for its end (contract, section 4)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from turku.agent import rsyncd, tunnel
+from turku.agent.configuration import Agent
+from turku.agent.relay import Relay
+from turku.agent.rsyncd import Module
+from turku.agent.tunnel import Address, RemotePortTaken
+from turku.core import command
+from turku.errors import CommandFailed
+
+_LOG = logging.getLogger(__name__)
+_PORT_ATTEMPTS = 5
+
+Watch = Callable[[command.Child, int], int]
+"""Waits for the end of an ssh whose tunnel has the given port; its exit code comes back."""
+
+
+class Stopped(Exception):
+    """The run as a whole ends; not an error of this storage."""
+
+
+def run(
+    agent: Agent,
+    address: Address,
+    modules: Sequence[Module],
+    *,
+    action: Literal["checkin", "restore"],
+    directory: Path,
+    relay: Relay,
+    watch: Watch,
+) -> None:
+    """Offer the modules to the storage until ``watch`` returns; other ports are tried where one is taken over there.
+
+    ``directory`` is private and empty. Every child has ended when this returns.
+    Raises CommandFailed when the session could not be had or did not end well.
+    """
+    sources = {module.name: module.credentials for module in modules} if action == "checkin" else {}
+    details = ""
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        scratch = directory / f"attempt-{attempt}"
+        scratch.mkdir(mode=0o700)
+        with rsyncd.serve(agent, modules, scratch) as port:
+            request = tunnel.request_bytes(action, port=port, sources=sources)
+            _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
+            with tunnel.open_tunnel(agent, address, port=port, request=request, relay=relay, directory=scratch) as ssh:
+                exit_code = watch(ssh, port)
+                last_lines = ssh.last_lines
+        try:
+            tunnel.require_success(address, exit_code, last_lines)
+        except RemotePortTaken as error:
+            _LOG.info("%s (%d); trying another", error.message, port)
+            details = error.details
+        else:
+            return
+    raise CommandFailed(f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports", details=details)
+
+
+def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:
+    """The exit code of ssh. Raises CommandFailed when the storage holds the session longer, Stopped on ``stop``."""
+    start = time.monotonic()
+    while ssh.poll() is None:
+        elapsed = time.monotonic() - start
+        if elapsed > timeout_seconds:
+            raise CommandFailed(
+                f"the session did not end within {timeout_seconds:g} s",
+                details="\n".join(ssh.last_lines),
+                hint="session_timeout_seconds sets the limit",
+            )
+        # Short sessions are noticed at once, long ones cost next to nothing to wait for.
+        if stop.wait(min(0.25, 0.005 + elapsed / 50)):
+            raise Stopped
+    return ssh.wait(1)

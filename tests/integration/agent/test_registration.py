@@ -1,0 +1,171 @@
+"""turku-update-config: the identity that it makes, and what it tells a coordinator of the existing system."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+from tests.integration.agent.conftest import PROGRAMS, Machine
+from tests.support.v1_server import V1Api
+
+
+def identity_file(machine: Machine) -> Path:
+    return machine.var_dir / "config.d/10-machine_uuid.json"
+
+
+def test_a_new_machine_registers_with_all_it_has(machine: Machine, api: V1Api) -> None:
+    machine.configure(environment_name="production", service_name="sql", unit_name="sql/0", published=False)
+    options = {"frequency": "daily", "retention": "last 9 days", "filter": ["- *.tmp"], "x-unknown": {"a": [1, None]}}
+    machine.source("etc", "/etc", **options)
+    update = machine.run("turku-update-config")
+    assert update.returncode == 0, update.stderr
+    (message,) = api.of_call("update_config")
+    made = json.loads(identity_file(machine).read_text())
+    assert message == {
+        "auth": "REGISTER-MACHINES-HERE",
+        "machine": {
+            "uuid": made["machine_uuid"],
+            "secret": made["machine_secret"],
+            "environment_name": "production",
+            "service_name": "sql",
+            "unit_name": "sql/0",
+            "published": False,
+            "ssh_public_key": (machine.var_dir / "ssh_key.pub").read_text().strip(),
+            "sources": {"etc": {"path": "/etc", **options}},
+        },
+    }
+    assert uuid.UUID(made["machine_uuid"]).version == 4
+    assert re.fullmatch("[A-Za-z0-9]{30}", made["machine_secret"])
+    assert message["machine"]["ssh_public_key"].split()[::2] == ["ssh-ed25519", "turku"]
+    for path in (identity_file(machine), machine.var_dir / "ssh_key"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(machine.var_dir.stat().st_mode) == 0o700
+    assert made["machine_secret"] not in update.stdout + update.stderr
+
+
+def test_the_identity_is_made_once(machine: Machine, api: V1Api) -> None:
+    machine.source("etc", "/etc")
+    machine.run("turku-update-config")
+    before = {path: path.read_bytes() for path in machine.var_dir.rglob("*") if path.is_file()}
+    machine.configure(api_auth=None)
+    assert machine.run("turku-update-config").returncode == 0
+    assert {path: path.read_bytes() for path in machine.var_dir.rglob("*") if path.is_file()} == before
+    first, second = api.of_call("update_config")
+    assert "auth" not in second
+    assert first["machine"] == second["machine"]
+
+
+@pytest.mark.parametrize("place", ["files", "command line"])
+def test_name_and_secret_register_too(machine: Machine, api: V1Api, place: str) -> None:
+    api.registration_secrets[:] = [{"name": "web", "secret": "SOMETHING-LONG"}]
+    if place == "files":
+        machine.configure(api_auth=None, api_auth_name="web", api_auth_secret="SOMETHING-LONG")
+        arguments: list[str] = []
+    else:
+        machine.configure(api_auth="of another coordinator")
+        arguments = ["--api-auth-name", "web", "--api-auth-secret", "SOMETHING-LONG"]
+    assert machine.run("turku-update-config", *arguments).returncode == 0
+    assert api.of_call("update_config")[0]["auth"] == {"name": "web", "secret": "SOMETHING-LONG"}
+
+
+def test_a_refusal_is_one_clear_error(machine: Machine) -> None:
+    machine.configure(api_auth="wrong")
+    update = machine.run("turku-update-config")
+    assert update.returncode == 77
+    assert "error [api-refused]:" in update.stderr
+    assert "refused with 403" in update.stderr
+    assert "bad auth" in update.stderr
+    assert "Traceback" not in update.stderr
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("ecdsa", "ecdsa-sha2-"), ("rsa", "ssh-rsa")])
+def test_the_type_of_the_key_is_the_administrators_choice(machine: Machine, api: V1Api, kind: str, prefix: str) -> None:
+    machine.configure(ssh_key_type=kind)
+    assert machine.run("turku-update-config").returncode == 0
+    assert api.of_call("update_config")[0]["machine"]["ssh_public_key"].startswith(prefix)
+
+
+def test_what_the_existing_agent_made_is_used_as_it_is(machine: Machine, api: V1Api) -> None:
+    (machine.var_dir / "config.d").mkdir(parents=True)
+    identity = {"machine_uuid": str(uuid.uuid4()), "machine_secret": "a" * 30}
+    identity_file(machine).write_text(json.dumps(identity))
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-C", "turku", "-f", machine.var_dir / "ssh_key"],
+        check=True,
+    )
+    before = {path: path.read_bytes() for path in machine.var_dir.rglob("*") if path.is_file()}
+    assert machine.run("turku-update-config").returncode == 0
+    assert before.items() <= {path: path.read_bytes() for path in machine.var_dir.rglob("*") if path.is_file()}.items()
+    sent = api.of_call("update_config")[0]["machine"]
+    assert (sent["uuid"], sent["secret"]) == (identity["machine_uuid"], identity["machine_secret"])
+    assert sent["ssh_public_key"].startswith("ssh-rsa ")
+
+
+def test_a_lost_public_key_is_derived_from_the_private_one(machine: Machine, api: V1Api) -> None:
+    machine.run("turku-update-config")
+    (machine.var_dir / "ssh_key.pub").unlink()
+    machine.run("turku-update-config")
+    first, second = (message["machine"]["ssh_public_key"] for message in api.of_call("update_config"))
+    assert first == second
+
+
+def test_a_public_key_without_its_private_one_is_no_key(machine: Machine, api: V1Api) -> None:
+    # What a crash between the two writes leaves.
+    machine.run("turku-update-config")
+    (machine.var_dir / "ssh_key").unlink()
+    machine.run("turku-update-config")
+    first, second = (message["machine"]["ssh_public_key"] for message in api.of_call("update_config"))
+    assert first != second
+    derived = subprocess.run(
+        ["ssh-keygen", "-y", "-f", machine.var_dir / "ssh_key"], capture_output=True, text=True, check=True
+    )
+    assert derived.stdout.split()[:2] == second.split()[:2]
+
+
+def test_half_an_identity_is_completed(machine: Machine, api: V1Api) -> None:
+    chosen = str(uuid.uuid4())
+    machine.configure(machine_uuid=chosen)
+    assert machine.run("turku-update-config").returncode == 0
+    assert api.of_call("update_config")[0]["machine"]["uuid"] == chosen
+
+
+def test_a_ping_before_registration_says_what_to_do(machine: Machine) -> None:
+    ping = machine.ping()
+    assert ping.returncode == 78
+    assert "this machine is not registered" in ping.stderr
+    assert "run turku-update-config" in ping.stderr
+
+
+def test_check_shows_the_sources_and_changes_nothing(machine: Machine) -> None:
+    machine.source("etc", "/etc", comment="all of it")
+    machine.source("gone", "/no/such/directory")
+    check = subprocess.run(
+        [PROGRAMS / "turku-agent", "check", "--config-dir", machine.config_dir],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert check.returncode == 0
+    assert "    etc: /etc\n        comment: all of it\n" in check.stdout
+    assert "    gone: /no/such/directory  (no such directory now)\n" in check.stdout
+    assert "none yet: turku-update-config registers this machine" in check.stdout
+    assert not machine.var_dir.exists()
+
+
+def test_all_faults_are_reported_at_once_with_an_exit_code_of_their_own(machine: Machine) -> None:
+    machine.configure(api_url="ftp://x", published="yes", api_ulr="typo")
+    (machine.config_dir / "sources.d/bad.yaml").write_text("../x:\n  path: /etc\nrelative:\n  path: etc\n")
+    ping = machine.ping()
+    assert ping.returncode == 78
+    assert "has 4 faults" in ping.stderr
+    assert "config.json: api_url: " in ping.stderr
+    assert "config.json: published: " in ping.stderr
+    assert "bad.yaml: ../x: " in ping.stderr
+    assert "bad.yaml: relative: path: 'etc' is not an absolute path" in ping.stderr
+    assert "config.json: api_ulr: unknown key, ignored; did you mean 'api_url'?" in ping.stderr

@@ -1,0 +1,163 @@
+"""Our rsyncd: every lawful path is served as it is, and only to who has the session's credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from turku.agent import rsyncd
+from turku.agent.configuration import Agent, load
+from turku.agent.rsyncd import Module
+from turku.errors import CommandFailed
+
+NAMES = [
+    "plain",
+    "with blank",
+    " leading and trailing ",
+    "100%",
+    "%HOME%",
+    "%RSYNC_MODULE_NAME%",
+    "a%%b",
+    "# no comment",
+    "; nor this",
+    "back\\slash",
+    "backslash at the end\\",
+    "[brackets]",
+    "key = value",
+    "&include elsewhere",
+    "tab\there",
+    "quotes \"'",
+    "ünïcödé ☃",
+    "dir/./with dot",
+]
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Agent:
+    (tmp_path / "etc/config.d").mkdir(parents=True)
+    (tmp_path / "etc/config.d/a.json").write_text(
+        f'{{"api_url": "http://127.0.0.1:1/v1", "var_dir": "{tmp_path / "var"}"}}'
+    )
+    return load(tmp_path / "etc")
+
+
+def fetch(port: int, module: Module, target: Path | None = None, *, password: str | None = None) -> str:
+    """What rsync printed; raises CalledProcessError."""
+    completed = subprocess.run(
+        [
+            *("rsync", "--archive", "--itemize-changes", f"rsync://{module.username}@127.0.0.1:{port}/{module.name}/"),
+            *((str(target),) if target else ()),
+        ],
+        env={**os.environ, "RSYNC_PASSWORD": password or module.password.reveal()},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return completed.stdout
+
+
+def test_every_path_is_served_as_it_is(agent: Agent, tmp_path: Path) -> None:
+    modules = []
+    for number, name in enumerate(NAMES):
+        path = f"{tmp_path}/{number}/{name}"
+        os.makedirs(path)
+        Path(path, f"marker-{number}").touch()
+        modules.append(Module(f"module {number}", path))
+    (tmp_path / "run").mkdir(mode=0o700)
+    with rsyncd.serve(agent, modules, tmp_path / "run") as port:
+        for number, module in enumerate(modules):
+            assert f"marker-{number}" in fetch(port, module), module.path
+
+
+def test_a_module_opens_only_with_its_own_credentials(agent: Agent, tmp_path: Path) -> None:
+    one, two = Module("one", str(tmp_path)), Module("two", str(tmp_path))
+    (tmp_path / "run").mkdir(mode=0o700)
+    with rsyncd.serve(agent, [one, two], tmp_path / "run") as port:
+        assert "run" in fetch(port, one)
+        for attempt in (replace(one, name="two"), replace(one, password=two.password)):
+            with pytest.raises(subprocess.CalledProcessError) as refused:
+                fetch(port, attempt)
+            assert "auth failed" in refused.value.stderr
+
+
+def test_modules_are_neither_listed_nor_written_to(agent: Agent, tmp_path: Path) -> None:
+    module = Module("etc", str(tmp_path))
+    (tmp_path / "run").mkdir(mode=0o700)
+    with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+        listing = subprocess.run(
+            ["rsync", f"rsync://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert listing.stdout == ""
+        written = subprocess.run(
+            ["rsync", "/etc/hostname", f"rsync://{module.username}@127.0.0.1:{port}/etc/"],
+            env={**os.environ, "RSYNC_PASSWORD": module.password.reveal()},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert "read only" in written.stdout + written.stderr
+
+
+def test_a_port_that_is_taken_here_is_passed_over(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = iter([taken.getsockname()[1], rsyncd.draw_port()])
+        monkeypatch.setattr(rsyncd, "draw_port", lambda: next(ports))
+        (tmp_path / "run").mkdir(mode=0o700)
+        module = Module("etc", str(tmp_path))
+        with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+            assert port != taken.getsockname()[1]
+            fetch(port, module)
+
+
+def test_no_password_file_can_be_read_by_others(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    module = Module("etc", str(tmp_path))
+    with rsyncd.serve(agent, [module], tmp_path / "run"):
+        files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+        assert any(module.password.reveal() in path.read_text() for path in files)
+        assert {path.stat().st_mode & 0o077 for path in files if path.name != "connections.lock"} == {0}
+
+
+def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    broken = replace(agent, rsyncd_command=("sh", "-c", "echo out of order >&2; exit 4"))
+    with pytest.raises(CommandFailed, match="rsyncd ended with exit code 4 before it answered") as error:
+        rsyncd.serve(broken, [], tmp_path / "run").__enter__()
+    assert error.value.details == "out of order"
+
+
+def test_an_address_that_is_not_of_this_machine_is_named(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    elsewhere = replace(agent, rsyncd_local_address="192.0.2.1")
+    with pytest.raises(CommandFailed, match=re.escape("cannot listen on 192.0.2.1")):
+        rsyncd.serve(elsewhere, [], tmp_path / "run").__enter__()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's process")
+def test_a_listener_of_another_user_is_not_taken_for_ours() -> None:
+    script = "import os,socket,sys; os.setuid(65534); s=socket.create_server(('127.0.0.1',0)); print(s.getsockname()[1],flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        ["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert not rsyncd._listener_is_ours(int(process.stdout.readline()))
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        assert rsyncd._listener_is_ours(ours.getsockname()[1])
+
+
+def test_rsyncd_answers_within_a_moment(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    begin = os.times().elapsed
+    with rsyncd.serve(agent, [Module("etc", str(tmp_path))], tmp_path / "run"):
+        assert os.times().elapsed - begin < 1.5

@@ -1,0 +1,194 @@
+"""The agent's configuration: the contract's keys, where they come from, and every fault at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.agent.conftest import Write
+
+from turku.agent.configuration import load, program_words
+from turku.errors import ConfigurationError, PolicyError
+from turku.protocol.messages import Registration
+
+EVERY_KEY: dict[str, Any] = {
+    "api_url": "https://turku.example.com/v1/",
+    "api_auth_name": "web",
+    "api_auth_secret": "s" * 30,
+    "allow_plain_http": True,
+    "machine_uuid": "9BEF0A75-5A9B-43F7-A66A-7E8C6D7AD91D",
+    "machine_secret": "x" * 30,
+    "environment_name": "production",
+    "service_name": "sql",
+    "unit_name": "sql/0",
+    "published": False,
+    "lock_dir": "/run/lock/turku",
+    "rsyncd_command": ["nice", "rsync"],
+    "rsyncd_local_address": "::1",
+    "rsyncd_user": "backup",
+    "rsyncd_group": "backup",
+    "ssh_command": ["ssh", "-4"],
+    "ssh_key_type": "rsa",
+    "gonogo_program": ["/usr/local/bin/may-i", "back up"],
+    "restore_path": "/srv/restore",
+    "restore_module": "restore-here",
+    "session_timeout_seconds": 3600,
+}
+
+
+def faults(error: pytest.ExceptionInfo[ConfigurationError]) -> list[str]:
+    return [line.strip() for line in error.value.message.splitlines()[1:]]
+
+
+def test_a_minimal_configuration_has_the_contracts_defaults(write: Write, tmp_path: Path) -> None:
+    agent = load(write())
+    assert agent.unit_name == socket.gethostname()
+    assert agent.published is None
+    assert agent.lock_dir == tmp_path / "var/lock"
+    assert (agent.rsyncd_command, agent.ssh_command) == (("rsync",), ("ssh",))
+    assert (agent.rsyncd_local_address, agent.rsyncd_user, agent.rsyncd_group) == ("127.0.0.1", "root", "*")
+    assert agent.ssh_key_type == "ed25519"
+    assert (str(agent.restore_path), agent.restore_module) == ("/var/backups/turku-agent/restore", "turku-restore")
+    assert agent.gonogo_program is None
+    assert agent.registration is None
+
+
+def test_var_dir_is_the_contracts_where_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.d").mkdir()
+    (tmp_path / "config.d/a.json").write_text('{"api_url": "https://x/v1"}')
+    assert load(tmp_path).var_dir == Path("/var/lib/turku-agent")
+
+
+def test_every_key_is_read(write: Write) -> None:
+    agent = load(write(**EVERY_KEY))
+    assert agent.api_url == "https://turku.example.com/v1"
+    assert agent.registration == Registration(name="web", secret="s" * 30)
+    assert agent.machine_uuid == "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+    assert agent.machine_secret is not None
+    assert agent.machine_secret.reveal() == "x" * 30
+    assert "x" * 30 not in repr(agent)
+    for key in ("environment_name", "service_name", "unit_name", "published", "rsyncd_local_address", "rsyncd_user"):
+        assert getattr(agent, key) == EVERY_KEY[key]
+    for key in ("rsyncd_group", "ssh_key_type", "restore_module", "session_timeout_seconds"):
+        assert getattr(agent, key) == EVERY_KEY[key]
+    for key in ("rsyncd_command", "ssh_command", "gonogo_program"):
+        assert getattr(agent, key) == tuple(EVERY_KEY[key])
+    assert (str(agent.lock_dir), str(agent.restore_path)) == ("/run/lock/turku", "/srv/restore")
+
+
+def test_the_nameless_registration_string_is_kept_as_it_is(write: Write) -> None:
+    assert load(write(api_auth="MACHINE AUTH STRING")).registration == "MACHINE AUTH STRING"
+
+
+def test_the_command_lines_registration_wins(write: Write) -> None:
+    agent = load(write(api_auth="other"), api_auth_name="web", api_auth_secret="secret")
+    assert agent.registration == Registration(name="web", secret="secret")
+
+
+def test_etc_wins_over_the_state_directory(write: Write, tmp_path: Path) -> None:
+    state = tmp_path / "var/config.d"
+    state.mkdir(parents=True)
+    (state / "10-machine_uuid.json").write_text(
+        json.dumps({"machine_uuid": "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "unit_name": "from-state"})
+    )
+    agent = load(write(unit_name="from-etc"))
+    assert agent.unit_name == "from-etc"
+    assert agent.machine_uuid == "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+
+
+def test_files_are_merged_in_order_of_their_names_yaml_too(write: Write) -> None:
+    directory = write(unit_name="first", sources={"etc": {"path": "/etc", "frequency": "daily"}})
+    (directory / "config.d/zz.yaml").write_text("unit_name: last\n")
+    (directory / "sources.d/zz.yaml").write_text("etc:\n  frequency: weekly\nhome:\n  path: /home\n")
+    agent = load(directory)
+    assert agent.unit_name == "last"
+    assert agent.sources["etc"].options == {"path": "/etc", "frequency": "weekly"}
+    assert agent.sources["home"].path == "/home"
+
+
+def test_unknown_source_options_are_kept_verbatim(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"path": "/etc", "x-team": {"name": "ops", "pager": [1, None, True]}, "frequncy": "daily"}
+    assert load(write(sources={"etc": options})).sources["etc"].options == options
+    assert caplog.text == ""
+
+
+def test_a_source_without_path_is_no_source(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    assert list(load(write(sources={"a": {}, "b": {"path": None}, "etc": {"path": "/etc"}})).sources) == ["etc"]
+    assert caplog.text.count("is no source, because it has no path") == 2
+
+
+def test_an_unknown_key_is_a_warning_with_a_suggestion(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load(write(unit_nmae="x"))
+    assert "config.json: unit_nmae: unknown key, ignored; did you mean 'unit_name'?" in caplog.text
+
+
+def test_all_faults_are_told_at_once_each_with_file_and_key(write: Write) -> None:
+    directory = write(
+        api_url="http://turku.example.com/v1",
+        api_auth_name="half",
+        published="yes",
+        rsyncd_command="rsync",
+        rsyncd_local_address="here",
+        restore_path="relative",
+        gonogo_program="'unbalanced",
+        machine_uuid="no-uuid",
+        environment_name="two\nlines",
+        session_timeout_seconds=0,
+        sources={"etc": "not a dictionary", "../x": {"path": "/x"}, "n": {"path": 1}, "r": {"path": "etc"}},
+    )
+    (directory / "config.d/broken.json").write_text("{")
+    with pytest.raises(ConfigurationError) as error:
+        load(directory)
+    told = faults(error)
+    assert error.value.exit_code == 78
+    config, sources = directory / "config.d/config.json", directory / "sources.d/sources.json"
+    for place in (
+        f"{directory}/config.d/broken.json: malformed JSON",
+        *(f"{config}: {key}: " for key in ("api_url", "api_auth_name", "published", "rsyncd_command")),
+        *(f"{config}: {key}: " for key in ("rsyncd_local_address", "restore_path", "gonogo_program")),
+        *(f"{config}: {key}: " for key in ("machine_uuid", "environment_name", "session_timeout_seconds")),
+        *(f"{sources}: {name}: " for name in ("etc", "../x", "n", "r")),
+    ):
+        assert [line for line in told if line.startswith(place)], place
+    assert len(told) == 15
+
+
+def test_an_empty_directory_misses_the_address(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="api_url: is required"):
+        load(tmp_path)
+
+
+def test_names_that_a_file_system_could_confuse_are_refused(write: Write) -> None:
+    with pytest.raises(ConfigurationError, match="'etc' and 'ETC'"):
+        load(write(sources={"etc": {"path": "/etc"}, "ETC": {"path": "/etc"}}))
+
+
+@pytest.mark.parametrize("path", ["/a\nb", "/a\0b", "/a\udce9", "etc", "", 7, ["/etc"]])
+def test_a_path_that_cannot_be_served_or_sent_is_a_fault(write: Write, path: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"sources\.json: etc: "):
+        load(write(sources={"etc": {"path": path}}))
+
+
+def test_a_dot_in_a_sources_name_does_not_confuse_its_place(write: Write) -> None:
+    with pytest.raises(ConfigurationError, match=r"sources\.json: var\.log: path"):
+        load(write(sources={"var.log": {"path": "relative"}}))
+
+
+def test_empty_names_are_as_good_as_absent(write: Write) -> None:
+    agent = load(write(environment_name="", unit_name=" "))
+    assert agent.environment_name is None
+    assert agent.unit_name == socket.gethostname()
+
+
+def test_a_go_no_go_program_is_split_as_a_shell_would(write: Write) -> None:
+    assert load(write(gonogo_program="may-i 'back up' now; rm x")).gonogo_program == (
+        *("may-i", "back up", "now;", "rm", "x"),
+    )
+    for bad in ("", "''", [], "a 'b"):
+        with pytest.raises(PolicyError):
+            program_words(bad)

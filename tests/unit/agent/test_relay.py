@@ -1,0 +1,38 @@
+"""A storage's words on the terminal: as they are, in bounds, and when it is their turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from turku.agent.relay import Relay
+
+
+def test_lines_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    Relay("primary").line("[2020-10-01 06:40:59,439 primary] INFO: hello")
+    assert capsys.readouterr().err == "[2020-10-01 06:40:59,439 primary] INFO: hello\n"
+
+
+def test_a_storage_that_never_stops_talking_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary", limit_characters=1000)
+    for _ in range(100):
+        relay.line("x" * 99)
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == 10
+    assert shown[-1] == "storage primary says more than is shown here"
+
+
+def test_an_endless_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    Relay("primary").line("x" * 100_000)
+    assert len(capsys.readouterr().err) == 2001
+
+
+def test_lines_can_be_held_back_until_something_else_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary", held_until_released=True, awaited="active on port")
+    relay.line("hello")
+    assert not relay.heard.is_set()
+    relay.line("Restore mode active on port 1.")
+    assert relay.heard.is_set()
+    assert capsys.readouterr().err == ""
+    relay.release()
+    relay.line("later")
+    assert capsys.readouterr().err == "hello\nRestore mode active on port 1.\nlater\n"

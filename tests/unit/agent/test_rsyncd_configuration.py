@@ -1,0 +1,62 @@
+"""The text of rsyncd.conf: nothing in it is anybody's but ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from turku.agent.rsyncd import Module, configuration_text
+
+
+def text(*modules: Module, user_and_group: tuple[str, str] | None = ("root", "*")) -> list[str]:
+    return configuration_text(
+        modules,
+        {module.name: Path(f"/run/{number}") for number, module in enumerate(modules)},
+        address="127.0.0.2",
+        port=50000,
+        lock_file=Path("/run/lock"),
+        user_and_group=user_and_group,
+    ).splitlines()
+
+
+def test_modules_are_read_only_each_with_its_own_credentials() -> None:
+    one, two = Module("one", "/1"), Module("two", "/2")
+    lines = text(one, two)
+    start = lines.index("[one]")
+    assert lines[start:] == [
+        *("[one]", "path = /1/", "read only = yes", f"auth users = {one.username}", "secrets file = /run/0"),
+        *("[two]", "path = /2/", "read only = yes", f"auth users = {two.username}", "secrets file = /run/1"),
+    ]
+    assert one.username != two.username
+    assert one.password != two.password
+    assert len(one.password.reveal()) == 30
+    assert one.password.reveal() not in "\n".join(lines)
+
+
+def test_nothing_is_listed_and_only_this_machine_may_connect() -> None:
+    lines = text(Module("etc", "/etc"))
+    for line in ("list = no", "address = 127.0.0.2", "port = 50000", "munge symlinks = no", "strict modes = yes"):
+        assert line in lines
+    assert "hosts allow = 127.0.0.0/8 ::1 127.0.0.2" in lines
+
+
+def test_root_is_locked_into_the_module_and_others_cannot_be() -> None:
+    assert {"uid = backup", "gid = *", "use chroot = yes"} <= set(text(user_and_group=("backup", "*")))
+    unprivileged = text(user_and_group=None)
+    assert "use chroot = no" in unprivileged
+    assert not [line for line in unprivileged if line.startswith(("uid", "gid"))]
+
+
+def test_only_a_restore_module_is_writable() -> None:
+    assert "read only = no" in text(Module("turku-restore", "/r", writable=True))
+
+
+def test_paths_are_written_so_that_rsyncd_reads_them_back() -> None:
+    def path(text_of_path: str) -> str:
+        (line,) = [line for line in text(Module("m", text_of_path)) if line.startswith("path")]
+        return line.removeprefix("path = ")
+
+    assert path("/") == "/"
+    assert path("//a//b/./c/") == "/a/b/c/"
+    assert path("/a/../b") == "/a/../b/"
+    assert path("/trailing ") == "/trailing /"
+    assert path("/%HOME%") == "/%TURKU_PERCENT%HOME%TURKU_PERCENT%/"
