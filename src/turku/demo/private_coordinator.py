@@ -1,0 +1,128 @@
+"""A coordinator of one's own: the installed `turku-api` on a free loopback port, its state in one directory."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from contextlib import ExitStack
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from turku.core import command, durable
+from turku.core.clock import SYSTEM_CLOCK
+from turku.core.secret import Secret
+from turku.demo import programs
+from turku.errors import CommandFailed
+
+_START_TIMEOUT_SECONDS = 60.0
+
+
+class PrivateCoordinator:
+    """A running coordinator, its database set up; a context manager, ended with its workers.
+
+    The database is SQLite in ``state_dir`` unless ``database_url`` says otherwise; ``environment`` adds TURKU_*
+    variables.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        database_url: str | None = None,
+        *,
+        workers: int = 2,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.state_dir = state_dir
+        self.port = programs.free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._workers = workers
+        self._environment = {
+            "TURKU_STATE_DIR": str(state_dir),
+            # Plain HTTP on loopback: a browser keeps secure cookies to itself there.
+            "TURKU_ALLOW_INSECURE_COOKIES": "1",
+            **({"TURKU_DATABASE_URL": database_url} if database_url else {}),
+            **(environment or {}),
+        }
+        self._stack = ExitStack()
+        self._child: command.Child | None = None
+
+    def __enter__(self) -> Self:
+        durable.make_private_directory(self.state_dir)
+        self.manage("migrate", "--verbosity", "0")
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def admin_url(self) -> str:
+        """Where people go."""
+        return f"http://127.0.0.1:{self.port}/admin/"
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """What the server said last."""
+        return self._child.last_lines if self._child else ()
+
+    def manage(
+        self,
+        *arguments: str,
+        check: bool = True,
+        timeout_seconds: float = 120,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Standard output of `turku-api ARGUMENTS`. Raises CommandFailed."""
+        completed = command.run(
+            [programs.DIRECTORY / "turku-api", *arguments],
+            timeout_seconds=timeout_seconds,
+            extra_environment={**self._environment, **(environment or {})},
+            check=check,
+        )
+        return completed.stdout.decode()
+
+    def create_auth(self, kind: str, *, name: str | None = None) -> str:
+        """The secret of a new registration Auth: ``machine_reg`` or ``storage_reg``."""
+        named = ("--name", name) if name else ()
+        return self.manage("auth-create", kind, "--raw", *named).strip()
+
+    def create_administrator(self, name: str, password: Secret) -> None:
+        """Make an account for the admin site."""
+        self.manage(
+            *("createsuperuser", "--noinput", "--username", name, "--email", ""),
+            environment={"DJANGO_SUPERUSER_PASSWORD": password.reveal()},
+        )
+
+    def start(self) -> None:
+        """Start serving and wait until it answers. Raises CommandFailed."""
+        serve = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))
+        with ExitStack() as stack:
+            child = stack.enter_context(
+                command.start([programs.DIRECTORY / "turku-api", *serve], extra_environment=self._environment)
+            )
+            deadline = SYSTEM_CLOCK.monotonic_seconds() + _START_TIMEOUT_SECONDS
+            while not self._answers():
+                if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
+                    raise CommandFailed("turku-api serve does not answer", details="\n".join(child.last_lines))
+                SYSTEM_CLOCK.sleep(0.1)
+            self._child = child
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """End the server and its workers."""
+        self._stack.close()
+
+    def _answers(self) -> bool:
+        # Not through the client of the programs: it would honour a proxy that is set for the world outside.
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("POST", "/v1/health", b"{}", {"Content-Type": "application/json"})
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

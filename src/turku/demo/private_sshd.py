@@ -1,0 +1,182 @@
+"""An sshd of one's own: on a free loopback port, as root or as anyone else, everything of it in one directory."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from turku.core import command, durable
+from turku.core.clock import SYSTEM_CLOCK
+from turku.demo import programs
+from turku.errors import CommandFailed
+
+_START_TIMEOUT_SECONDS = 20.0
+_SESSION_GRACE_SECONDS = 5.0
+
+
+class PrivateSshd:
+    """A running sshd; a context manager, ended with its sessions.
+
+    It reads ``authorized_keys`` at each login, so the file may be written at any time. ``path`` is the PATH of forced
+    commands. Runs as root too, which then makes /run/sshd where that is missing: sshd insists on it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        authorized_keys: Path,
+        extra_lines: Sequence[str] = (),
+        path: str | None = None,
+    ) -> None:
+        self.directory = directory
+        self.authorized_keys = authorized_keys
+        self.port = programs.free_port()
+        self.user = user_name()
+        self._extra_lines = tuple(extra_lines)
+        self._path = path or f"{programs.DIRECTORY}:{command.environment()['PATH']}"
+        self._stack = ExitStack()
+        self._child: command.Child | None = None
+
+    @property
+    def host_key(self) -> Path:
+        """The public half of the host key."""
+        return self.directory / "host_key.pub"
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """What sshd said last."""
+        return self._child.last_lines if self._child else ()
+
+    def __enter__(self) -> Self:
+        durable.make_private_directory(self.directory)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        generate_key(self.directory / "host_key")
+        configuration = self.directory / "sshd_config"
+        durable.write_text(configuration, "\n".join((*self._extra_lines, *self._lines())) + "\n")
+        # sshd starts itself anew for each connection and wants to know itself by its whole path.
+        program = programs.find("sshd") or "/usr/sbin/sshd"
+        with ExitStack() as stack:
+            child = stack.enter_context(command.start([program, "-D", "-e", "-f", configuration]))
+            deadline = SYSTEM_CLOCK.monotonic_seconds() + _START_TIMEOUT_SECONDS
+            while not self._answers():
+                if child.poll() is not None:
+                    child.wait(1)  # for its last lines to be read
+                if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
+                    raise CommandFailed(
+                        f"{program} does not answer on 127.0.0.1:{self.port}", details="\n".join(child.last_lines)
+                    )
+                SYSTEM_CLOCK.sleep(0.02)
+            self._child = child
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Each connection is a session of its own, which the end of the listener's process group does not reach.
+        sessions = _descendants(self._child.pid) if self._child else []
+        self._stack.close()
+        _end(sessions)
+
+    def _lines(self) -> tuple[str, ...]:
+        # sshd takes the first value of a keyword, so that the caller's lines win.
+        return (
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            f'HostKey "{self.directory / "host_key"}"',
+            "PidFile none",
+            # Here, and only here, a % would be one of sshd's tokens.
+            'AuthorizedKeysFile "{}"'.format(str(self.authorized_keys).replace("%", "%%")),
+            # The directories above may be /tmp, which StrictModes takes for unsafe; the last of them is private.
+            "StrictModes no",
+            f"UsePAM {'yes' if _is_locked(self.user) else 'no'}",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PermitRootLogin prohibit-password",
+            "MaxStartups 100",
+            "LogLevel VERBOSE",
+            f'SetEnv "PATH={self._path}"',
+            "Subsystem sftp internal-sftp",
+        )
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.settimeout(5)
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+
+def user_name() -> str:
+    """The name of the user we run as. Raises CommandFailed when sshd could not let that user in."""
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise CommandFailed(
+            f"the user number {os.geteuid()} has no account on this system, so no sshd can let it in"
+        ) from None
+    if Path(account.pw_shell).name in ("nologin", "false"):
+        raise CommandFailed(
+            f"the account {account.pw_name} has {account.pw_shell} for a shell: sshd cannot run a command for it",
+            hint="run this as a user who can log in",
+        )
+    return account.pw_name
+
+
+def _is_locked(user: str) -> bool:
+    """Whether the account's password is locked, which sshd takes for a locked account unless PAM decides.
+
+    Only root can see that, and only root's sshd looks.
+    """
+    try:
+        entries = Path("/etc/shadow").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(entry.startswith(f"{user}:!") for entry in entries)
+
+
+def generate_key(path: Path) -> None:
+    """Make an ed25519 key pair at ``path`` unless there is one."""
+    if not path.exists():
+        command.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "turku", "-f", path],
+            timeout_seconds=30,
+        )
+
+
+def _descendants(process: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+    return [number for child in map(int, children) for number in (child, *_descendants(child))]
+
+
+def _end(processes: list[int]) -> None:
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = SYSTEM_CLOCK.monotonic_seconds() + _SESSION_GRACE_SECONDS
+        for process in processes:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal_number)
+        while processes and SYSTEM_CLOCK.monotonic_seconds() < deadline:
+            processes = [process for process in processes if _runs(process)]
+            SYSTEM_CLOCK.sleep(0.02)
+
+
+def _runs(process: int) -> bool:
+    try:
+        # The state comes after the program's name, which may itself hold spaces and parentheses.
+        state = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")

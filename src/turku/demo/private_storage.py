@@ -1,0 +1,82 @@
+"""A storage of one's own: configuration, volume and state in one directory, reached through a private sshd."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from turku.core import command, durable
+from turku.demo import programs
+from turku.demo.private_sshd import PrivateSshd
+
+
+class PrivateStorage:
+    """A storage whose sshd runs; ``update_config`` registers it.
+
+    ``configuration`` is laid over the keys that make it private.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str,
+        api_url: str,
+        api_auth: str,
+        sshd: PrivateSshd,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.name = name
+        self.config_dir = directory / "etc"
+        self.var_dir = directory / "state"
+        self.volume = directory / "volume"
+        self.log_file = directory / "storage.log"
+        durable.make_private_directory(self.volume)
+        durable.make_private_directory(self.config_dir / "config.d")
+        durable.write_json(
+            self.config_dir / "config.d" / "storage.json",
+            {
+                "name": name,
+                "api_url": api_url,
+                "api_auth": api_auth,
+                # Whatever else fills that disk: the storage is here to be looked at.
+                "volumes": {"volume": {"path": str(self.volume), "accept_new_high_water_pct": 100}},
+                "ssh_ping_host": "127.0.0.1",
+                "ssh_ping_port": sshd.port,
+                "ssh_ping_user": sshd.user,
+                "ssh_ping_host_keys_glob": str(sshd.host_key),
+                "authorized_keys_file": str(sshd.authorized_keys),
+                "authorized_keys_command": shlex.join(
+                    [str(programs.DIRECTORY / "turku-storage-ping"), "--config-dir", str(self.config_dir)]
+                ),
+                # What distributions ship; the machine that sends is our own.
+                "allow_old_rsync": True,
+                "low_water_free_pct": 0,
+                "var_dir": str(self.var_dir),
+                "lock_dir": str(directory / "lock"),
+                "log_file": str(self.log_file),
+                **(configuration or {}),
+            },
+        )
+
+    def update_config(self) -> command.Completed:
+        """Register, or tell the coordinator what is new, and take over the machines' keys."""
+        return programs.run("turku-storage-update-config", "--config-dir", self.config_dir)
+
+    def machine_directory(self, uuid: str) -> Path:
+        """Where the machine's trees and snapshots are, as the operator finds them."""
+        return self.var_dir / "machines" / uuid
+
+    def snapshots(self, uuid: str, source: str) -> list[Path]:
+        """The snapshots of a source, oldest first; none before its first backup."""
+        directory = self.machine_directory(uuid) / f"{source}.snapshots"
+        if not directory.is_dir():
+            return []
+        latest = directory / "latest"
+        return sorted(
+            (entry for entry in directory.iterdir() if entry.is_dir() and entry != latest and entry.name[0] != "."),
+            key=lambda entry: entry.stat().st_ctime_ns,
+        )

@@ -1,0 +1,84 @@
+"""The programs that the demo runs: Turku's own, found beside this Python, and those of the system."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from turku.core import command
+from turku.errors import CommandFailed
+
+DIRECTORY = Path(sys.executable).parent
+"""Where pip puts the commands of an installed distribution."""
+TIMEOUT_SECONDS = 600.0
+
+_DEBIAN_PACKAGES = {"rsync": "rsync", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "sshd": "openssh-server"}
+# Debian keeps sshd out of ordinary users' PATH.
+_SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def find(name: str) -> str | None:
+    """The path of a program of the system, also where an ordinary user's PATH does not lead; None if there is none."""
+    path = os.pathsep.join((command.environment()["PATH"], *_SYSTEM_DIRECTORIES))
+    return shutil.which(name, path=path)
+
+
+def require() -> None:
+    """Raise CommandFailed naming every missing program and the packages that bring them."""
+    missing = [name for name in _DEBIAN_PACKAGES if find(name) is None]
+    if missing:
+        packages = " ".join(sorted({_DEBIAN_PACKAGES[name] for name in missing}))
+        raise CommandFailed(
+            f"not installed: {', '.join(missing)}",
+            hint=f"on Debian, as root: apt-get install --no-install-recommends {packages}",
+        )
+    if importlib.util.find_spec("django") is None:
+        raise CommandFailed(
+            "the coordinator is not installed beside this program", hint="run: pip install 'turku[demo]'"
+        )
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def command_line(name: str, *arguments: str) -> str:
+    """One of Turku's commands, as it can be pasted into a shell."""
+    return shlex.join([str(DIRECTORY / name), *arguments])
+
+
+def run(
+    name: str,
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    expected_codes: Sequence[int] = (0,),
+) -> command.Completed:
+    """How one of Turku's commands ended.
+
+    Raises CommandFailed, with the last lines it printed, when it ends with a code that is not expected.
+    """
+    completed = command.run(
+        [DIRECTORY / name, *arguments],
+        timeout_seconds=timeout_seconds,
+        capture_limit_bytes=64 * 1024 * 1024,
+        extra_environment=environment,
+        check=False,
+    )
+    if completed.exit_code not in expected_codes:
+        printed = [*completed.stdout.decode("utf-8", "replace").splitlines(), *completed.last_lines]
+        raise CommandFailed(
+            f"{name} ended with exit code {completed.exit_code}",
+            details="\n".join(printed[-command.KEPT_LINES :]),
+        )
+    return completed

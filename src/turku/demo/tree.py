@@ -1,0 +1,161 @@
+"""Trees of files: a bounded private copy of one, the changes a user would make to it, what two trees share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from turku.errors import UsageError
+
+SIZE_LIMIT_BYTES = 256 * 1024 * 1024
+FILES_LIMIT = 20_000
+_TEXT_SUFFIXES = (".txt", ".md", ".html", ".conf", "")
+ADDED_NAME = "a file that the demo added.txt"
+
+
+@dataclass
+class Copy:
+    """What was copied of a tree, and what was not."""
+
+    path: Path
+    files: list[Path] = field(default_factory=list)
+    """The regular files, relative to ``path``, by name."""
+    size_bytes: int = 0
+    unreadable: int = 0
+    special: int = 0
+    is_partial: bool = False
+    """The tree is larger than the limits; the rest was left out."""
+
+
+def copy(
+    source: Path, target: Path, *, size_limit_bytes: int = SIZE_LIMIT_BYTES, files_limit: int = FILES_LIMIT
+) -> Copy:
+    """A copy of ``source`` at ``target``, which is made: directories, files and symbolic links with modes and times.
+
+    What cannot be read, sockets and devices are counted and left out; so is whatever comes after the limits.
+    Raises UsageError when ``source`` is no directory or holds no file that can be read.
+    """
+    if not source.is_dir():
+        raise UsageError(
+            f"{source} is not a directory", hint="name a directory, for example: turku demo /usr/share/doc"
+        )
+    done = Copy(target)
+    _copy_directory(source, target, done, size_limit_bytes=size_limit_bytes, files_limit=files_limit)
+    if not done.files:
+        raise UsageError(f"{source} holds no file that this user can read", hint="name a directory with files in it")
+    done.files.sort()
+    return done
+
+
+def _copy_directory(source: Path, target: Path, done: Copy, *, size_limit_bytes: int, files_limit: int) -> None:
+    target.mkdir(mode=0o700, parents=True)
+    try:
+        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+    except OSError:
+        done.unreadable += 1
+        return
+    for entry in entries:
+        into = target / entry.name
+        if entry.is_symlink():
+            into.symlink_to(Path(entry.path).readlink())
+        elif entry.is_dir():
+            if done.is_partial:
+                return
+            _copy_directory(Path(entry.path), into, done, size_limit_bytes=size_limit_bytes, files_limit=files_limit)
+        elif entry.is_file():
+            size_bytes = entry.stat().st_size
+            if len(done.files) >= files_limit or done.size_bytes + size_bytes > size_limit_bytes:
+                done.is_partial = True
+                continue
+            _copy_file(Path(entry.path), into, done)
+        else:
+            done.special += 1
+    # After the content, which sets the time anew; a directory that is not ours to write must be in our copy.
+    shutil.copystat(source, target)
+    target.chmod(stat.S_IMODE(target.stat().st_mode) | stat.S_IRWXU)
+
+
+def _copy_file(source: Path, target: Path, done: Copy) -> None:
+    try:
+        shutil.copy2(source, target)
+    except OSError:
+        target.unlink(missing_ok=True)
+        done.unreadable += 1
+        return
+    done.files.append(target.relative_to(done.path))
+    done.size_bytes += target.stat().st_size
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was done to a copy; paths are relative to it."""
+
+    changed: Path
+    added: Path
+    renamed: tuple[Path, Path] | None
+    deleted: Path | None
+
+
+def text_file(tree: Copy) -> Path:
+    """A file of the copy that probably holds text: a reader finds an added line where there are lines."""
+    return next((path for path in tree.files if path.suffix in _TEXT_SUFFIXES), tree.files[0])
+
+
+def change(tree: Copy, changed: Path) -> Changes:
+    """Change the file, and add, rename and delete one each, as far as there are enough of them."""
+    others = [path for path in tree.files if path != changed]
+    with (tree.path / changed).open("ab") as stream:
+        stream.write(b"\nThis line was added by the demo.\n")
+    added = Path(ADDED_NAME)
+    (tree.path / added).write_text("This file is in the second snapshot and not in the first.\n")
+    renamed = None
+    if others:
+        before = others.pop(len(others) // 2)
+        after = before.with_name(f"{before.name[:200]}.renamed")
+        (tree.path / before).rename(tree.path / after)
+        renamed = (before, after)
+    deleted = None
+    if others:
+        deleted = others.pop()
+        (tree.path / deleted).unlink()
+    return Changes(changed, added, renamed, deleted)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How much of a tree is stored once for it and an older tree."""
+
+    files: int
+    shared_files: int
+    own_bytes: int
+
+
+def sharing(machine_tree: Path, newer: Path, older: Path) -> Sharing:
+    """How many of the machine's regular files are the same files (hard links) in two snapshots of it."""
+    files = shared_files = own_bytes = 0
+    for path in regular_files(machine_tree):
+        name = path.relative_to(machine_tree)
+        status = (newer / name).lstat()
+        files += 1
+        try:
+            before = (older / name).lstat()
+        except FileNotFoundError:
+            before = None
+        if before is not None and (before.st_dev, before.st_ino) == (status.st_dev, status.st_ino):
+            shared_files += 1
+        else:
+            own_bytes += status.st_size
+    return Sharing(files, shared_files, own_bytes)
+
+
+def regular_files(tree: Path) -> Iterator[Path]:
+    """Every regular file below ``tree``; symbolic links are not followed."""
+    for directory, _directories, names in os.walk(tree):
+        for name in names:
+            path = Path(directory) / name
+            if stat.S_ISREG(path.lstat().st_mode):
+                yield path

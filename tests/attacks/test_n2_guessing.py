@@ -1,0 +1,116 @@
+"""N2: guessing secrets is answered alike, costs little, and ends soon; whoever behaves is answered all the while."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from tests.support.coordinator import Coordinator
+from tests.support.http_cast import SOURCES, HttpCast, status_of
+from tests.support.v1_client import Refused, V1Machine, ask
+
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """A coordinator with its throttle on."""
+    state_dir = tmp_path_factory.mktemp("guarded") / "state"
+    # Proxies on loopback are believed here, so that a test can call from several addresses.
+    with Coordinator(state_dir, workers=WORKERS, environment={"TURKU_TRUSTED_PROXIES": "127.0.0.1"}) as running:
+        yield running
+
+
+def from_address(coordinator: Coordinator, address: str) -> Callable[[str, Any], tuple[int, Any]]:
+    """A way to call the coordinator from that address."""
+    import requests
+
+    def post(call: str, message: Any) -> tuple[int, Any]:
+        headers = {"X-Forwarded-For": address}
+        response = requests.post(f"{coordinator.url}/{call}", json=message, headers=headers, timeout=30)
+        return response.status_code, response.json()
+
+    return post
+
+
+def test_n2_unknown_and_wrong_are_answered_alike(cast: HttpCast) -> None:
+    strangers = [
+        cast.machine(auth=None),
+        cast.machine(auth=None, uuid=cast.alice.uuid),
+        cast.machine(auth={"name": "nobody", "secret": "x"}),
+        cast.machine(auth={**cast.machine_auth, "secret": "x"}),
+        cast.machine(auth="x"),
+        cast.machine(uuid=cast.alice.uuid),
+    ]
+    answers = set()
+    for stranger in strangers:
+        with pytest.raises(Refused) as caught:
+            stranger.update_config(SOURCES)
+        answers.add((caught.value.status, caught.value.sentence))
+    for call in ("due", "restorable"):
+        for stranger in strangers[:2]:
+            with pytest.raises(Refused) as caught:
+                getattr(stranger, call)()
+            answers.add((caught.value.status, caught.value.sentence))
+    assert len(answers) == 1
+
+
+def test_n2_a_flood_of_guesses_ends_soon_for_all_workers(guarded: Coordinator) -> None:
+    post = from_address(guarded, "203.0.113.1")
+    victim = HttpCast.introduce(guarded).alice
+
+    def guess(number: int) -> int:
+        return status_of(V1Machine(post, uuid=victim.uuid, secret=f"guess {number:030}").due)
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = Counter(pool.map(guess, range(200)))
+    assert set(statuses) == {403, 429}
+    # Thirty counted together, and less than five in each worker that it had not told the others.
+    assert statuses[403] <= 30 + 5 * WORKERS + 4
+    begin = time.monotonic()
+    assert {guess(number) for number in range(100)} == {429}
+    assert time.monotonic() - begin < 10
+
+
+def test_n2_the_right_secret_does_not_help_after_a_flood(guarded: Coordinator) -> None:
+    alice = HttpCast.introduce(guarded).alice
+    post = from_address(guarded, "203.0.113.2")
+    for number in range(60):
+        status_of(V1Machine(post, secret=f"guess {number:030}").due)
+    assert status_of(V1Machine(post, uuid=alice.uuid, secret=alice.secret).due) == 429
+    assert set(alice.due()) == {"etc", "home"}, "from where it lives the machine is answered"
+
+
+def test_n2_neighbours_behind_the_same_router_are_answered(guarded: Coordinator) -> None:
+    cast = HttpCast.introduce(guarded)
+    post = from_address(guarded, "203.0.113.3")
+    neighbour = V1Machine(post, uuid=cast.alice.uuid, secret=cast.alice.secret)
+    # Many at once, so that each worker has seen it there.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: neighbour.due(), range(60)))
+    for number in range(60):
+        status_of(V1Machine(post, secret=f"guess {number:030}").due)
+    assert status_of(V1Machine(post).due) == 429
+    assert [status_of(neighbour.due) for _ in range(10)] == [200] * 10
+
+
+def test_n2_re_enrolment_codes_are_guessed_no_faster(guarded: Coordinator) -> None:
+    post = from_address(guarded, "203.0.113.4")
+    machine = V1Machine(post)
+    message = {"secret": machine.secret, "ssh_public_key": machine.ssh_public_key}
+    statuses = Counter(
+        status_of(lambda number=number: ask(post, "machine_reenrol", {**message, "code": f"{number:030}"}))
+        for number in range(60)
+    )
+    assert statuses[403] <= 30 + 5 * WORKERS
+    assert statuses[429] >= 20
+
+
+def test_n2_a_forged_forwarding_header_hides_nobody(cast: HttpCast) -> None:
+    post = from_address(cast.coordinator, "203.0.113.5")
+    V1Machine(post, uuid=cast.alice.uuid, secret=cast.alice.secret).restorable()
+    assert [entry["address"] for entry in cast.audit("restore.asked")] == ["127.0.0.1"]
