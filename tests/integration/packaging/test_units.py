@@ -1,0 +1,145 @@
+"""systemd units, cron files and sudoers: taken by the programs that read them, and as the contract wants them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from tests.support.markdown import REPOSITORY
+
+from turku.core import command
+
+PACKAGING = REPOSITORY / "packaging"
+UNITS = sorted((PACKAGING / "systemd").iterdir())
+PROGRAMS = Path(sys.executable).parent
+SCRIPTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+
+
+def setting(unit: Path, name: str) -> list[str]:
+    return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
+
+
+def as_installed(directory: Path) -> list[Path]:
+    """The units with the programs of this checkout, so that systemd finds them."""
+    for unit in UNITS:
+        text = re.sub(r"^ExecStart=", f"ExecStart={PROGRAMS}/", unit.read_text(), flags=re.MULTILINE)
+        (directory / unit.name).write_text(text)
+    return sorted(directory.iterdir())
+
+
+@needs_systemd
+def test_systemd_takes_every_unit_without_a_word(tmp_path: Path) -> None:
+    done = command.run(["systemd-analyze", "verify", *as_installed(tmp_path)], timeout_seconds=60, check=False)
+    assert (done.exit_code, done.stdout.decode(), done.last_lines) == (0, "", ())
+
+
+@needs_systemd
+def test_every_service_is_confined(tmp_path: Path) -> None:
+    for unit in as_installed(tmp_path):
+        if unit.suffix == ".service":
+            # 4.0 of 10: what systemd itself calls OK. The agent must read every file, so it cannot come much lower.
+            command.run(["systemd-analyze", "security", "--offline=true", "--threshold=40", unit], timeout_seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("timer", "calendar"),
+    [
+        ("turku-agent-ping", "*:0/5"),
+        ("turku-update-config", "0/12:00"),
+        ("turku-storage-update-config", "*:0/5"),
+        ("turku-api-clean-logs", "daily"),
+    ],
+)
+def test_each_timer_runs_as_often_as_the_contract_says_and_at_a_random_moment(timer: str, calendar: str) -> None:
+    unit = PACKAGING / "systemd" / f"{timer}.timer"
+    assert setting(unit, "OnCalendar") == [calendar]
+    assert setting(unit, "RandomizedDelaySec")
+    # One moment a machine, so that the time between two runs is the calendar's.
+    assert setting(unit, "FixedRandomDelay") == ["yes"]
+    assert unit.with_suffix(".service") in UNITS
+
+
+@needs_systemd
+def test_the_calendars_mean_what_they_should() -> None:
+    for calendar, minutes in (("*:0/5", 5), ("0/12:00", 720)):
+        printed = command.run(
+            ["systemd-analyze", "calendar", "--iterations=3", calendar],
+            timeout_seconds=20,
+            extra_environment={"TZ": "UTC"},
+        ).stdout.decode()
+        moments = re.findall(r"\d{4}-\d\d-\d\d (\d\d):(\d\d):00 UTC", printed)
+        gaps = {
+            (int(later[0]) * 60 + int(later[1]) - int(earlier[0]) * 60 - int(earlier[1])) % 1440
+            for earlier, later in itertools.pairwise(moments)
+        }
+        assert gaps == {minutes}, printed
+
+
+def test_every_program_that_a_unit_or_crontab_starts_is_ours() -> None:
+    started = [program for unit in UNITS for program in setting(unit, "ExecStart")]
+    started += [line.split(None, 6)[6].split("turku-api; ")[-1] for path in crontabs() for line in jobs(path)]
+    words = {re.sub(r"^.*environment; ", "", program).split()[0] for program in started}
+    assert words <= set(SCRIPTS)
+    assert {"turku-agent-ping", "turku-update-config", "turku-storage-update-config", "turku-api"} <= words
+
+
+def crontabs() -> list[Path]:
+    return sorted((PACKAGING / "cron").iterdir())
+
+
+def jobs(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if re.match(r"[\d*]", line)]
+
+
+@pytest.mark.parametrize("path", crontabs(), ids=lambda path: path.name)
+def test_every_crontab_is_well_formed(path: Path) -> None:
+    from croniter import croniter
+
+    assert path.read_text().endswith("\n"), "cron ignores a last line without its end"
+    assert re.fullmatch(r"[a-z-]+", path.name), "cron ignores names with other characters"
+    assert jobs(path)
+    for line in jobs(path):
+        *times, user, program = line.split(None, 6)
+        assert croniter.is_valid(" ".join(times[:5]))
+        assert user in ("root", "turku-api")
+        assert "%" not in program, "cron makes a line break of it"
+        if user == "root":
+            assert "--wait" in program, "a fleet must not arrive at once"
+
+
+def test_the_crontabs_run_as_often_as_the_timers() -> None:
+    lines = [line.split(None, 6) for path in crontabs() for line in jobs(path)]
+    times = {line[6].split()[0]: " ".join(line[:5]) for line in lines if line[5] == "root"}
+    assert times == {
+        "turku-agent-ping": "*/5 * * * *",
+        "turku-update-config": "0 */12 * * *",
+        "turku-storage-update-config": "*/5 * * * *",
+    }
+
+
+@pytest.mark.skipif(shutil.which("visudo", path="/usr/sbin:/usr/bin") is None, reason="sudo is not installed")
+def test_sudo_takes_the_snippet() -> None:
+    command.run(["/usr/sbin/visudo", "-cf", PACKAGING / "sudoers" / "turku-storage"], timeout_seconds=20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_lawful"),
+    [
+        (UUID, True),
+        (f"{UUID} --config-dir /tmp", False),
+        (f"--config-dir /tmp {UUID}", False),
+        (UUID.upper(), False),
+        ("--help", False),
+        ("", False),
+    ],
+)
+def test_sudo_lets_a_uuid_through_and_nothing_else(arguments: str, is_lawful: bool) -> None:
+    (pattern,) = re.findall(r"turku-storage-ping (\^.*\$)", (PACKAGING / "sudoers" / "turku-storage").read_text())
+    assert bool(re.search(pattern, arguments)) == is_lawful

@@ -1,0 +1,130 @@
+"""The configuration reference has every key that the programs know, with its default, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.support import markdown
+from tests.support.markdown import REPOSITORY
+
+from turku.agent.configuration import AgentFile
+from turku.api import environment
+from turku.api.backups import declaration
+from turku.api.backups.models import DEFAULT_FREQUENCY, DEFAULT_RETENTION
+from turku.storage.configuration import StorageFile, VolumeSection
+
+PAGE = "docs/reference/configuration.md"
+STRUCTS = [("The machine", AgentFile), ("The storage", StorageFile), ("Volumes", VolumeSection)]
+
+
+def defaults(kind: type[Any]) -> dict[str, Any]:
+    """Key to default; NODEFAULT for a required one."""
+    return {
+        info.encode_name: info.default_factory() if info.default_factory is not msgspec.NODEFAULT else info.default
+        for info in msgspec.structs.fields(kind)
+    }
+
+
+@pytest.mark.parametrize(("heading", "kind"), STRUCTS)
+def test_every_key_is_described_and_nothing_else_is(heading: str, kind: type[Any]) -> None:
+    described = [row.key for row in markdown.table(markdown.section(PAGE, heading))]
+    assert len(described) == len(set(described))
+    assert set(described) == set(defaults(kind))
+
+
+@pytest.mark.parametrize(("heading", "kind"), STRUCTS)
+def test_the_default_of_each_key_is_the_programs(heading: str, kind: type[Any]) -> None:
+    known = defaults(kind)
+    for row in markdown.table(markdown.section(PAGE, heading)):
+        default, told = known[row.key], row.cells[1]
+        if default in (None, "", {}) or default is msgspec.NODEFAULT:
+            # Required, or found out at run time: told in words or as another key.
+            assert told, row.key
+            assert not told.startswith(('`"', "`[", "`true", "`false")), row.key
+        else:
+            assert told.startswith("`"), f"{row.key}: the default is {default!r}"
+            assert json.loads(told.strip("`")) == default, row.key
+
+
+def test_every_source_option_is_described_with_its_default() -> None:
+    rows = {row.key: row.cells[1] for row in markdown.table(markdown.section(PAGE, "Sources"))}
+    assert set(rows) == {*declaration._RULES, "filter"}
+    assert json.loads(rows["frequency"].strip("`")) == DEFAULT_FREQUENCY
+    assert json.loads(rows["retention"].strip("`")) == DEFAULT_RETENTION
+    for option, (_rule, default) in declaration._RULES.items():
+        if isinstance(default, (bool, list)):
+            assert json.loads(rows[option].strip("`")) == default
+
+
+def test_every_variable_of_the_coordinator_is_described() -> None:
+    described = {row.key for row in markdown.table(markdown.section(PAGE, "The coordinator"))}
+    asked: set[str] = set()
+
+    class Variables(dict[str, str]):
+        """Notes what is looked up."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            asked.add(key)
+            return super().get(key, default)
+
+    environment.read(Variables())
+    # read() looks up the _FILE of a secret only where the secret is set.
+    environment.read(Variables({"TURKU_SECRET_KEY": "x" * 32, "TURKU_HASH_KEY": "x" * 32}))
+    assert described == asked
+
+
+def test_the_coordinator_s_defaults_are_told() -> None:
+    rows = {row.key: row.cells[1].strip("`") for row in markdown.table(markdown.section(PAGE, "The coordinator"))}
+    assert rows["TURKU_STATE_DIR"] == str(environment.DEFAULT_STATE_DIR)
+    assert rows["TURKU_ALLOWED_HOSTS"] == ",".join(environment.DEFAULT_ALLOWED_HOSTS)
+    assert rows["TURKU_TIME_ZONE"] == environment.read({}).time_zone
+
+
+def test_no_program_reads_a_variable_that_the_page_does_not_name() -> None:
+    named = set(re.findall(r"TURKU_[A-Z_]*[A-Z]", (REPOSITORY / PAGE).read_text()))
+    read = {
+        name
+        for path in (REPOSITORY / "src").rglob("*.py")
+        for name in re.findall(r"environ(?:\.get\(|\[)\"(TURKU_[A-Z_]*[A-Z])\"", path.read_text())
+    }
+    assert read <= named
+
+
+@pytest.mark.parametrize("heading", ["Frequency", "Retention"])
+def test_the_examples_in_the_tables_are_understood(heading: str) -> None:
+    from turku.policy import retention, schedule
+
+    for row in markdown.table(markdown.section(PAGE, heading)):
+        for text in re.findall(r"`([^`]+)`", row.cells[0]):
+            if heading == "Frequency":
+                assert schedule.parse(text).text == text
+            else:
+                retention.parse(text.replace("N", "3"))
+
+
+def test_every_key_is_in_an_example() -> None:
+    seen: dict[str, set[str]] = {"agent": set(), "storage": set()}
+    for program, keys in seen.items():
+        for path in (REPOSITORY / "examples" / program).rglob("config.d/*.json"):
+            keys.update(json.loads(path.read_text()))
+    assert seen["agent"] >= set(defaults(AgentFile))
+    assert seen["storage"] >= set(defaults(StorageFile))
+
+
+def test_every_source_option_is_in_an_example() -> None:
+    options: set[str] = set()
+    for path in (REPOSITORY / "examples" / "agent").rglob("sources.d/*.json"):
+        for source in json.loads(path.read_text()).values():
+            options.update(source)
+    assert options == {*declaration._RULES, "filter"}
+
+
+def test_every_variable_of_the_coordinator_that_is_no_secret_is_in_an_example() -> None:
+    rows = {row.key for row in markdown.table(markdown.section(PAGE, "The coordinator"))}
+    text = "".join(path.read_text() for path in Path(REPOSITORY / "examples" / "api").iterdir())
+    assert rows - set(re.findall(r"^(TURKU_[A-Z_]+)=", text, re.MULTILINE)) == {"TURKU_SECRET_KEY", "TURKU_HASH_KEY"}
