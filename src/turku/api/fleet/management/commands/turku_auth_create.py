@@ -27,13 +27,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("kind", choices=AuthKind.values, metavar="{machine_reg,storage_reg}")
-        parser.add_argument("--name", help="name of the Auth (default: the kind and today's date)")
+        parser.add_argument("--name", help="name of the Auth (default: its kind and the time)")
         parser.add_argument("--raw", action="store_true", help="print the bare secret and nothing else")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         now = SYSTEM_CLOCK.now()
         kind = AuthKind(options["kind"])
-        name = options["name"] or f"{kind.value} {now:%Y-%m-%d %H:%M:%S}"
+        # To the microsecond: a script may make several at once.
+        name = options["name"] or f"{kind.value} {now:%Y-%m-%d %H:%M:%S.%f}"
         if len(name) > NAME_LENGTH or not name.isprintable():
             raise UsageError(f"--name must be printable and at most {NAME_LENGTH} characters long")
         hash_keys.enrol(now=now)
