@@ -109,3 +109,10 @@ class TunnelRefused(TurkuError):
 
     code = "tunnel-refused"
     exit_code = 68
+
+
+class StorageNotTrusted(TurkuError):
+    """A storage shows host keys that this machine does not know; nobody accepted them here."""
+
+    code = "storage-not-trusted"
+    exit_code = 67

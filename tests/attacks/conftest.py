@@ -1,12 +1,21 @@
-"""A real coordinator for the attacks on the API: `turku-api serve` with its workers, on SQLite."""
+"""What the attacks share: a real coordinator (`turku-api serve` with its workers, on SQLite), and for the attacks on a
+machine our agent with a storage whose sshd is real and whose forced command is the attacker's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from tests.integration.agent.conftest import Machine, api, end, machine, sshd
 from tests.support.coordinator import Coordinator
+from tests.support.hostile_storage import HostileStorage
 from tests.support.http_cast import HttpCast
+
+__all__ = ["api", "machine", "sshd"]
+
+StartPing = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +30,30 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinato
 def cast(coordinator: Coordinator) -> HttpCast:
     """Alice, a machine, and Bob, her storage: this test's own."""
     return HttpCast.introduce(coordinator)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> HostileStorage:
+    """The attacker on the machine's storage; nothing is bound to it before a test writes its line."""
+    return HostileStorage(tmp_path / "hostile")
+
+
+@pytest.fixture
+def open_session(machine: Machine, hostile: HostileStorage) -> Iterator[StartPing]:
+    """Registers the machine and starts a run of its agent, which opens a session with the attacker; ended in the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, behaviour: str = "hold", **options: object) -> subprocess.Popen[str]:
+        machine.register()
+        machine.sshd.authorized_keys.write_text(
+            hostile.line((machine.var_dir / "ssh_key.pub").read_text().strip(), behaviour)
+        )
+        started.append(machine.start("turku-agent-ping", *arguments, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        end(process)
+        for stream in (process.stdout, process.stderr, process.stdin):
+            if stream is not None:
+                stream.close()

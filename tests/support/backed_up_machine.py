@@ -2,6 +2,7 @@
 
 machine.source_dir      what is backed up; change it as you like
 machine.back_up(...)    one backup through ``turku.storage.backup``; keywords are the order's options
+machine.days(5, ...)    a backup on each of five days, of a file that changes; the snapshots' names
 machine.place           where it lies on the volume
 machine.snapshots()     names in history, oldest first
 machine.differences(t)  what ``rsync -aHn --checksum --delete --itemize-changes`` says between the source and tree t
@@ -60,6 +61,10 @@ def storage_configuration(directory: Path, **keys: Any) -> Storage:
         "allow_old_rsync": True,
         "keep_devices": True,
         "low_water_free_pct": 0,
+        # What retention alone does; those that are about the rest set it themselves.
+        "retention_floor": "",
+        "minimum_slot_seconds": 0,
+        "trash_days": 0,
         **keys,
     }
     (directory / "config.d" / "config.json").write_text(json.dumps(content))
@@ -116,6 +121,18 @@ class BackedUpMachine:
     def back_up(self, **options: Any) -> BackupOutcome:
         self.clock.moment += timedelta(minutes=1)
         return back_up(self.job(**options), self.storage, clock=self.clock)
+
+    def days(self, count: int, **options: Any) -> list[str]:
+        """A history of so many days, one backup on each; the names of its snapshots."""
+        made = []
+        for _ in range(count):
+            self.clock.moment += timedelta(days=1, minutes=-1)
+            (self.source_dir / "diary").write_text(f"{self.clock.moment:%Y-%m-%d}\n")
+            outcome = self.back_up(**options)
+            assert outcome.success, outcome.summary
+            assert outcome.snapshot is not None
+            made.append(outcome.snapshot)
+        return made
 
     def with_rsync(self, *rsync_command: str) -> BackedUpMachine:
         """The same machine, its storage running another rsync, which may look around: outside the sandbox."""

@@ -162,7 +162,11 @@ class Fleet:
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def assign(self, machine: PrivateMachine, storage: PrivateStorage) -> None:
-        """Move a machine to another storage, as the operator does in the admin site."""
+        """Move a machine to another storage, as the operator does: in the admin site, and on a machine that knows
+        storages already in its configuration, where no coordinator reaches."""
+        if (machine.var_dir / "known_storages.json").exists():
+            keys = {"storage_host_keys": {storage.name: self.sshds[storage.name].host_keys}}
+            (machine.config_dir / "config.d" / f"storage-{storage.name}.json").write_text(json.dumps(keys))
         self.execute(
             "UPDATE fleet_machine SET storage_id = (SELECT id FROM fleet_storage WHERE name = ?) WHERE uuid = ?",
             *(storage.name, self._key(machine.uuid)),

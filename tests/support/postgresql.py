@@ -1,6 +1,7 @@
 """A PostgreSQL server of the tests' own: private directory, Unix socket only, ended with the block.
 
 ``with PostgresqlServer() as server: server.create_database("name")`` gives a TURKU_DATABASE_URL.
+``PostgresqlServer(durable=True)`` writes as a server in use does; without it a crash may lose the database.
 As root the server runs as the user ``postgres``, because it refuses to run as root.
 """
 
@@ -30,7 +31,8 @@ def binaries() -> Path | None:
 class PostgresqlServer:
     """A running server; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self._options = () if durable else ("-c", "fsync=off", "-c", "full_page_writes=off")
         directory = binaries()
         if directory is None:
             raise CommandFailed("PostgreSQL is not installed", hint="apt install postgresql")
@@ -55,7 +57,7 @@ class PostgresqlServer:
                     self._as_user(
                         self._binaries / "postgres",
                         *("-D", data, "-k", self.directory, "-h", ""),
-                        *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=60"),
+                        *(*self._options, "-c", "max_connections=60"),
                     ),
                     working_directory=self.directory,
                 )
@@ -69,9 +71,9 @@ class PostgresqlServer:
     ) -> None:
         self._stack.close()
 
-    def create_database(self, name: str) -> str:
-        """The URL of a new, empty database."""
-        self._run("createdb", "-h", self.directory, "-U", self.user, name)
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """The URL of a new database, empty or a copy of another one that nobody is connected to."""
+        self._run("createdb", "-h", self.directory, "-U", self.user, "-T", template, name)
         return f"postgresql://{self.user}@/{name}?host={self.directory}"
 
     def _as_user(self, *argv: str | Path) -> list[str | bytes | Path]:

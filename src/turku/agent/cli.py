@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,16 @@ from typing import NoReturn
 from turku import __version__
 from turku.agent import configuration
 from turku.agent.configuration import DEFAULT_DIRECTORY, Agent
+from turku.agent.identity import NEW_IDENTITY_FILE
 from turku.core import entry as core_entry
 from turku.core import log
+from turku.core.arguments import Parser, seconds
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import PolicyError, UsageError
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_WAIT_SECONDS = 7 * 24 * 3600
+_EXIT_PROBLEMS = 1
 
 
 def entry() -> NoReturn:
@@ -38,7 +43,7 @@ def update_config_entry() -> NoReturn:
 
 def main(argv: Sequence[str]) -> int:
     """The exit code of ``turku-agent SUBCOMMAND``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="turku-agent",
         description="Backs up this machine: tells the coordinator what there is, and lets storages fetch what is due.",
     )
@@ -50,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
     update = subcommands.add_parser("update-config", help="register and send the sources (as turku-update-config)")
     _add_update_config_arguments(update)
     update.set_defaults(run=_update_config)
+    _add_identity_subcommands(subcommands)
+    _add_storage_subcommands(subcommands)
     check = subcommands.add_parser("check", help="check the configuration and show the sources; changes nothing")
     _add_common_arguments(check)
     check.set_defaults(run=_check)
@@ -58,9 +65,43 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
+def _add_identity_subcommands(subcommands: argparse._SubParsersAction[Parser]) -> None:
+    rotate = subcommands.add_parser("rotate-keys", help="give this machine a new secret and a new SSH key")
+    _add_common_arguments(rotate)
+    rotate.set_defaults(run=_rotate_keys)
+    re_enrol = subcommands.add_parser(
+        "re-enrol", help="take a reinstalled machine's old place, by an operator's one-time code"
+    )
+    _add_common_arguments(re_enrol)
+    re_enrol.add_argument(
+        "code",
+        nargs="?",
+        metavar="CODE",
+        help="what turku-api machine re-enrol printed; better left out and typed, as other users see a command line",
+    )
+    re_enrol.set_defaults(run=_re_enrol)
+
+
+def _add_storage_subcommands(subcommands: argparse._SubParsersAction[Parser]) -> None:
+    storages = subcommands.add_parser("storages", help="show the storages this machine trusts, and those that wait")
+    _add_common_arguments(storages)
+    storages.set_defaults(run=_storages)
+    accept = subcommands.add_parser("accept-storage", help="trust a storage's new host keys, or a new storage")
+    _add_common_arguments(accept)
+    accept.add_argument("name", nargs="?", metavar="NAME", help="the storage, where several wait")
+    accept.add_argument(
+        "--fingerprint",
+        action="append",
+        default=[],
+        metavar="SHA256:...",
+        help="accept only the key that has it; may be given several times",
+    )
+    accept.set_defaults(run=_accept_storage)
+
+
 def ping_main(argv: Sequence[str]) -> int:
     """The exit code of ``turku-agent-ping``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="turku-agent-ping",
         description="Asks the coordinator what is due and lets the storages fetch it through SSH tunnels. "
         "Meant to run every few minutes; a run with nothing due takes a moment.",
@@ -72,7 +113,7 @@ def ping_main(argv: Sequence[str]) -> int:
 
 def update_config_main(argv: Sequence[str]) -> int:
     """The exit code of ``turku-update-config``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="turku-update-config",
         description="Registers this machine with the coordinator and sends what it wants backed up.",
     )
@@ -101,7 +142,7 @@ def _add_wait_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         "-w",
-        type=_seconds,
+        type=seconds(_LONGEST_WAIT_SECONDS),
         metavar="SECONDS",
         help="sleep a random part of this time first, so that a fleet does not arrive at once",
     )
@@ -132,16 +173,9 @@ def _add_update_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 7 * 24 * 3600:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to a week")
-    return seconds
-
-
-def _wait(seconds: float | None, clock: Clock = SYSTEM_CLOCK) -> None:
-    if seconds:
-        part = random.uniform(0, seconds)  # noqa: S311  (spreads load, guards nothing)
+def _wait(longest_seconds: float | None, clock: Clock = SYSTEM_CLOCK) -> None:
+    if longest_seconds:
+        part = random.uniform(0, longest_seconds)  # noqa: S311  (spreads load, guards nothing)
         _LOG.debug("sleeping for %.1f s", part)
         clock.sleep(part)
 
@@ -154,13 +188,13 @@ def _ping(arguments: argparse.Namespace) -> int:
     if arguments.restore:
         from turku.agent import restore
 
-        restore.restore(agent, storage_name=arguments.restore_storage)
+        restore.restore(_settled(agent), storage_name=arguments.restore_storage)
         return 0
     from turku.agent import ping
 
     agent = _with_gonogo(agent, arguments.gonogo_program)
     _wait(arguments.wait)
-    ping.ping(agent)
+    ping.ping(_settled(agent))
     return 0
 
 
@@ -183,12 +217,94 @@ def _update_config(arguments: argparse.Namespace) -> int:
         api_auth_secret=arguments.api_auth_secret,
     )
     _wait(arguments.wait)
-    registration.update_config(agent)
+    registration.update_config(_settled(agent))
     return 0
+
+
+def _settled(agent: Agent) -> Agent:
+    """The machine, after a change of its secret and key that a killed run left behind is finished."""
+    if not (agent.var_dir / NEW_IDENTITY_FILE).exists():
+        return agent
+    from turku.agent import rotation
+
+    return rotation.resume(agent)
+
+
+def _rotate_keys(arguments: argparse.Namespace) -> int:
+    log.set_up("turku-agent", debug=arguments.debug)
+    from turku.agent import rotation
+
+    agent = configuration.load(arguments.config_dir)
+    rotation.rotate_keys(agent)
+    print(  # noqa: T201
+        f"{agent.machine_uuid} has a new secret and a new SSH key.\n"
+        "Storages take the key within minutes; until then the old one is offered beside it."
+    )
+    return 0
+
+
+def _re_enrol(arguments: argparse.Namespace) -> int:
+    log.set_up("turku-agent", debug=arguments.debug)
+    from turku.agent import rotation
+
+    before = configuration.load(arguments.config_dir)
+    agent = rotation.re_enrol(before, arguments.code or _typed_code())
+    if before.machine_uuid not in (None, agent.machine_uuid):
+        print(f"This machine was {before.machine_uuid}; remove that one at the coordinator.")  # noqa: T201
+    print(  # noqa: T201
+        f"This machine is {agent.machine_uuid}, with its history.\n"
+        "Put its sources into sources.d as they were, then run: turku-update-config"
+    )
+    return 0
+
+
+def _typed_code() -> str:
+    """The code from the terminal, unseen, or from standard input. Raises UsageError."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        import getpass
+
+        code = getpass.getpass("Code: ").strip()
+    else:
+        code = sys.stdin.readline(4096).strip() if sys.stdin is not None else ""
+    if not code:
+        raise UsageError("re-enrol needs a code", hint="an operator gets it by: turku-api machine re-enrol MACHINE")
+    return code
+
+
+def _storages(arguments: argparse.Namespace) -> int:
+    log.set_up("turku-agent", debug=arguments.debug)
+    from turku.agent import known_storages
+
+    agent = configuration.load(arguments.config_dir)
+    print("\n".join(known_storages.listing(agent)))  # noqa: T201
+    return 0
+
+
+def _accept_storage(arguments: argparse.Namespace) -> int:
+    log.set_up("turku-agent", debug=arguments.debug)
+    from turku.agent import known_storages
+
+    agent = configuration.load(arguments.config_dir)
+    name = arguments.name or _only_one_that_waits(list(known_storages.pending(agent)))
+    accepted, dropped = known_storages.accept(agent, name, fingerprints=arguments.fingerprint)
+    for key in accepted:
+        print(f"Storage {name}: trusted from now on: {known_storages.shown(key)}")  # noqa: T201
+    for key in dropped:
+        print(f"Storage {name}: no longer trusted: {known_storages.shown(key)}")  # noqa: T201
+    return 0
+
+
+def _only_one_that_waits(names: list[str]) -> str:
+    if len(names) != 1:
+        waiting = f"several wait: {', '.join(names)}" if names else "none waits"
+        raise UsageError(f"which storage is to be accepted? {waiting}", hint="turku-agent storages shows them")
+    return names[0]
 
 
 def _check(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
+    from turku.agent import source_remarks
+
     agent = configuration.load(arguments.config_dir)
     lines = [
         f"Coordinator: {agent.api_url}",
@@ -196,11 +312,14 @@ def _check(arguments: argparse.Namespace) -> int:
         f"Machine unit: {agent.unit_name}",
         "Sources:" if agent.sources else f"Sources: none in {agent.config_dir / 'sources.d'}",
     ]
+    problems = 0
     for source in agent.sources.values():
-        missing = "" if Path(source.path).is_dir() else "  (no such directory now)"
-        lines.append(f"    {source.name}: {log.one_line(source.path)}{missing}")
+        lines.append(f"    {source.name}: {log.one_line(source.path)}")
         lines += [
             f"        {log.one_line(f'{key}: {value}')}" for key, value in source.options.items() if key != "path"
         ]
+        for remark in source_remarks.remarks(source):
+            problems += remark.is_problem
+            lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text)}")
     print("\n".join(lines))  # noqa: T201
-    return 0
+    return _EXIT_PROBLEMS if problems else 0

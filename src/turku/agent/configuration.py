@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,7 @@ from turku.protocol.messages import Registration, RegistrationAuth
 DEFAULT_DIRECTORY = Path("/etc/turku-agent")
 IDENTITY_FILE = "10-machine_uuid.json"
 """In ``var_dir/config.d``; read with the rest of the configuration, written by identity.py."""
+_IDENTITY_KEYS = ("machine_uuid", "machine_secret")
 _PROGRAM = "turku-agent"
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
     gonogo_program: str | list[str] | None = None
     restore_path: Line = "/var/backups/turku-agent/restore"
     restore_module: Line = "turku-restore"
+    storage_host_keys: dict[str, Annotated[list[Line], Meta(min_length=1)]] = {}
+    trust_new_storages: Literal["first", "always", "never"] = "first"
     session_timeout_seconds: Annotated[float, Meta(gt=0)] = 24 * 3600.0
 
 
@@ -96,6 +100,9 @@ class Agent:
     gonogo_program: tuple[str, ...] | None
     restore_path: Path
     restore_module: str
+    storage_host_keys: Mapping[str, tuple[str, ...]]
+    """Storages that the administrator told us about: name to host keys, ``TYPE BASE64`` each."""
+    trust_new_storages: str
     session_timeout_seconds: float
 
     def api(self) -> ApiClient:
@@ -112,7 +119,7 @@ def load(
 
     Raises ConfigurationError with every fault, each with its file and key.
     """
-    tree = configuration.read_with_state(config_dir, default_var_dir=AgentFile().var_dir)
+    tree = _read_files(config_dir)
     faults = list(tree.faults)
     values = configuration.convert(tree, AgentFile, faults)
     for warning in configuration.unknown_key_warnings(tree, _known_keys()):
@@ -125,6 +132,32 @@ def load(
     checked = _check(config_dir, tree, values, sources, faults)
     configuration.refuse(faults, program=_PROGRAM)
     return checked
+
+
+def foreign_owner(var_dir: Path) -> tuple[int, int] | None:
+    """User and group that ``var_dir`` belongs to, where we are root and they are not."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        status = var_dir.stat()
+    except OSError:
+        return None
+    return (status.st_uid, status.st_gid) if status.st_uid != 0 else None
+
+
+def _read_files(config_dir: Path) -> Tree:
+    tree = configuration.read_with_state(config_dir, default_var_dir=AgentFile().var_dir)
+    var_dir = Path(str(tree.content.get("var_dir", AgentFile().var_dir)))
+    if foreign_owner(var_dir) is None:
+        return tree
+    # The agent runs as a user of its own, and this is root, at the restore of a file: what that user can write says
+    # who the machine is, and nothing else. A program named there would be run by root.
+    told = configuration.read_directories([config_dir / "config.d"])
+    for key in _IDENTITY_KEYS:
+        if key in tree.content and key not in told.content:
+            told.content[key], told.origins[key] = tree.content[key], tree.origins[key]
+    told.faults[:] = tree.faults
+    return told
 
 
 def program_words(program: str | list[str]) -> tuple[str, ...]:
@@ -209,9 +242,8 @@ def _check(
             api_url = checked_url(api_url, allow_plain_http=file.allow_plain_http)
         except ConfigurationError as error:
             fault("api_url", f"{error.message.removeprefix('api_url: ')}; {error.hint}".removesuffix("; "))
-    elif "api_url" not in tree.content:
-        place = f"{config_dir / 'config.d'}: api_url"
-        faults.append(Fault(place, "is required: the address of the coordinator, as https://turku.example.com/v1"))
+    else:
+        configuration.require(tree, "api_url", configuration.API_URL_REQUIRED, config_dir=config_dir, faults=faults)
     registration: RegistrationAuth | None = file.api_auth
     if file.api_auth_name is not None and file.api_auth_secret is not None:
         registration = Registration(name=file.api_auth_name, secret=file.api_auth_secret)
@@ -237,6 +269,7 @@ def _check(
         path = getattr(file, key)
         if path is not None and not Path(path).is_absolute():
             fault(key, f"{path!r} is not an absolute path")
+    storage_host_keys = _storage_host_keys(file.storage_host_keys, fault)
     gonogo_program = None
     if file.gonogo_program:
         try:
@@ -271,8 +304,26 @@ def _check(
         gonogo_program=gonogo_program,
         restore_path=Path(file.restore_path),
         restore_module=file.restore_module,
+        storage_host_keys=storage_host_keys,
+        trust_new_storages=file.trust_new_storages,
         session_timeout_seconds=file.session_timeout_seconds,
     )
+
+
+def _storage_host_keys(
+    told: Mapping[str, list[str]], fault: Callable[[str, str], None]
+) -> Mapping[str, tuple[str, ...]]:
+    if not told:
+        return {}
+    from turku.policy import ssh_key
+
+    checked: dict[str, tuple[str, ...]] = {}
+    for name, keys in told.items():
+        try:
+            checked[names.storage_name(name)] = tuple(ssh_key.ssh_host_key(key).line for key in keys)
+        except PolicyError as error:
+            fault(f"storage_host_keys.{name}", _sentence(error))
+    return checked
 
 
 def _local_address(text: str) -> str:

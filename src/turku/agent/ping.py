@@ -6,13 +6,18 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from turku.agent import check_in
+from turku.agent import check_in, state
 from turku.agent.check_in import StorageDue
-from turku.agent.configuration import Agent
+from turku.agent.configuration import Agent, Source
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
+
+if TYPE_CHECKING:
+    from turku.agent.relay import Relay
+    from turku.agent.tunnel import Address
 
 LOCK_NAME = "turku-agent-ping"
 _PURPOSE = "ping"
@@ -26,7 +31,7 @@ def ping(agent: Agent) -> None:
     Raises LockHeld while another run is active, BackupFailed when a session failed (the others went on), and what
     check_in.due raises.
     """
-    with lock.exclusive(agent.lock_dir, LOCK_NAME):
+    with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
         if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
             return
         storages = check_in.due(agent)
@@ -52,8 +57,10 @@ def _back_up(agent: Agent, storages: Sequence[StorageDue]) -> None:
 
     with runtime_directory.fresh(agent, _PURPOSE) as directory:
         stop = threading.Event()
+        known, refused = _known(storages, agent)
         runs = [
-            _SessionThread(agent, storage, directory / str(number), stop) for number, storage in enumerate(storages)
+            _SessionThread(agent, address, sources, directory / str(number), stop)
+            for number, (address, sources) in enumerate(known)
         ]
         try:
             # Side by side: a storage that is slow or holds its session open keeps nobody else waiting.
@@ -66,22 +73,49 @@ def _back_up(agent: Agent, storages: Sequence[StorageDue]) -> None:
             for run in runs:
                 if run.ident is not None:
                     run.join()
-    failed = [run.storage_name for run in runs if run.failed]
+    failed = refused + [run.storage_name for run in runs if run.failed]
     if failed:
         raise BackupFailed(f"the session with {', '.join(failed)} failed; what was due there stays due")
+
+
+def _known(storages: Sequence[StorageDue], agent: Agent) -> tuple[list[tuple[Address, tuple[Source, ...]]], list[str]]:
+    """The storages that this machine knows, with what is due there; the names of the others, each told of."""
+    from turku.agent import known_storages, tunnel
+
+    refused: list[str] = []
+    addresses, sources = [], []
+    for storage in storages:
+        try:
+            addresses.append(tunnel.checked_address(storage.address))
+            sources.append(storage.sources)
+        except TurkuError as error:
+            refused.append(one_line(storage.address.name)[:255])
+            _log_error(error)
+    known = []
+    for verdict, address, due in zip(known_storages.admit(agent, addresses), addresses, sources, strict=True):
+        if isinstance(verdict, TurkuError):
+            refused.append(address.name)
+            _log_error(verdict)
+        else:
+            known.append((verdict, due))
+    return known, refused
 
 
 class _SessionThread(threading.Thread):
     """One storage's session; its children end with it."""
 
-    def __init__(self, agent: Agent, due: StorageDue, directory: Path, stop: threading.Event) -> None:
-        self.storage_name = one_line(due.address.name)[:255]
+    def __init__(
+        self, agent: Agent, address: Address, sources: tuple[Source, ...], directory: Path, stop: threading.Event
+    ) -> None:
+        self.storage_name = address.name
         super().__init__(name=f"storage {self.storage_name}")
         self._agent = agent
-        self._due = due
+        self._address = address
+        self._sources = sources
         self._directory = directory
         self._stop_event = stop
         self.failed = False
+        self._relay: Relay | None = None
 
     def run(self) -> None:
         from turku.agent.session import Stopped
@@ -92,37 +126,38 @@ class _SessionThread(threading.Thread):
             self.failed = True
         except TurkuError as error:
             self.failed = True
-            _log_error(error)
+            _log_error(error, self._relay)
         except Exception:
             # A fault of ours in one session must not silence the others; the exit code tells of it.
             self.failed = True
             _LOG.exception("internal error in the session with %s", self.storage_name)
 
     def _session(self) -> None:
-        from turku.agent import session, tunnel
+        from turku.agent import session
         from turku.agent.relay import Relay
         from turku.agent.rsyncd import Module
 
-        address = tunnel.checked_address(self._due.address)
+        self._relay = Relay(self.storage_name)
         self._directory.mkdir(mode=0o700)
         session.run(
             self._agent,
-            address,
-            [Module(source.name, source.path) for source in self._due.sources],
+            self._address,
+            [Module(source.name, source.path) for source in self._sources],
             action="checkin",
             directory=self._directory,
-            relay=Relay(address.name),
+            relay=self._relay,
             watch=lambda ssh, _port: session.until_end(
                 ssh, timeout_seconds=self._agent.session_timeout_seconds, stop=self._stop_event
             ),
         )
-        names = ", ".join(source.name for source in self._due.sources)
-        _LOG.info("the session with storage %s for %s is over", address.name, names)
+        names = ", ".join(source.name for source in self._sources)
+        _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
 
 
-def _log_error(error: TurkuError) -> None:
+def _log_error(error: TurkuError, relay: Relay | None = None) -> None:
     _LOG.error("%s", error.message)
     for line in error.details.splitlines():
-        _LOG.error("  | %s", line)
+        if relay is None or not relay.has_shown(line):
+            _LOG.error("  | %s", line)
     if error.hint:
         _LOG.error("  hint: %s", error.hint)

@@ -6,8 +6,10 @@ import logging
 
 from turku.agent import identity
 from turku.agent.configuration import Agent
+from turku.errors import ApiRefused
 from turku.protocol.messages import Empty, MachineConfiguration, UpdateConfigRequest
 
+_FORBIDDEN = 403
 _LOG = logging.getLogger(__name__)
 
 
@@ -30,10 +32,27 @@ def update_config(agent: Agent) -> None:
             sources={source.name: dict(source.options) for source in agent.sources.values()},
         ),
     )
-    agent.api().call("update_config", message, Empty)
+    try:
+        agent.api().call("update_config", message, Empty)
+    except ApiRefused as error:
+        if error.status != _FORBIDDEN:
+            raise
+        raise ApiRefused(error.message, status=error.status, details=error.details, hint=_hint(agent)) from error
     count = len(agent.sources)
     _LOG.info(
         "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
     )
     if not agent.sources:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
+
+
+def _hint(agent: Agent) -> str:
+    if agent.registration is None:
+        return (
+            "to register, set api_auth_name and api_auth_secret (or api_auth) to a registration of kind machine_reg, "
+            "made on the coordinator with: turku-api auth-create machine_reg"
+        )
+    return (
+        "a new machine needs an active registration of kind machine_reg in api_auth_name and api_auth_secret (or "
+        "api_auth); one that is registered needs the machine_secret that it registered with"
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
+_REMEMBERED_LINES = 200
 
 
 class Relay:
@@ -25,6 +27,7 @@ class Relay:
         self._left = limit_characters
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
+        self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self.heard = threading.Event()
         """Set when a line had ``awaited`` in it."""
 
@@ -40,7 +43,7 @@ class Relay:
             if self._left <= 0:
                 text = f"storage {self._storage_name} says more than is shown here"
             if self._held is None:
-                _show(text)
+                self._show(text)
             else:
                 self._held.append(text)
 
@@ -48,13 +51,18 @@ class Relay:
         """Show what was held back, and hold back nothing from here on."""
         with self._lock:
             for text in self._held or ():
-                _show(text)
+                self._show(text)
             self._held = None
 
+    def has_shown(self, text: str) -> bool:
+        """Whether this line was shown a short while ago: evidence that need not be told again."""
+        with self._lock:
+            return text[:_LINE_LIMIT_CHARACTERS] in self._shown
 
-def _show(text: str) -> None:
-    try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
-    except OSError:
-        # Nobody reads any more (a closed terminal); the backup itself goes on.
-        pass
+    def _show(self, text: str) -> None:
+        self._shown.append(text)
+        try:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+        except OSError:
+            # Nobody reads any more (a closed terminal); the backup itself goes on.
+            pass

@@ -9,8 +9,9 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from turku.agent import check_in, identity, runtime_directory, session, tunnel
+from turku.agent import check_in, identity, known_storages, rsyncd, runtime_directory, session, state, tunnel
 from turku.agent.configuration import Agent
 from turku.agent.identity import Identity
 from turku.agent.relay import Relay
@@ -18,7 +19,7 @@ from turku.agent.rsyncd import Module
 from turku.agent.tunnel import Address
 from turku.core import command, durable, lock
 from turku.core.log import one_line
-from turku.errors import UsageError
+from turku.errors import DurableWriteFailed, PolicyError, StorageNotTrusted, UsageError
 from turku.protocol.messages import StorageAddress
 
 LOCK_NAME = "turku-agent-restore"
@@ -27,6 +28,7 @@ _ACTIVE = "Restore mode active on port"
 _ACTIVE_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_AS_ROOT = "sudo turku-agent-ping --restore"
 _LOG = logging.getLogger(__name__)
 
 Restorable = Sequence[tuple[StorageAddress, list[str]]]
@@ -39,7 +41,7 @@ def restore(agent: Agent, *, storage_name: str | None) -> None:
     session could not be had.
     """
     # A lock of its own: backups go on, and a long one is no reason to keep a restore waiting.
-    with lock.exclusive(agent.lock_dir, LOCK_NAME):
+    with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
         _say("Entering restore mode.", "")
         storages = check_in.restorable(agent)
         if storages:
@@ -48,11 +50,8 @@ def restore(agent: Agent, *, storage_name: str | None) -> None:
             _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
         if storages:
             _say("")
-        address = tunnel.checked_address(_choose(storages, storage_name))
-        durable.make_private_directory(agent.restore_path)
-        if os.geteuid() != 0:
-            # rsyncd is locked into the module by root only; without that it keeps links from leaving it by rewriting.
-            _LOG.warning("not root: owners are not restored, and symbolic links that point outside are rewritten")
+        address = _known(agent, storages, tunnel.checked_address(_choose(storages, storage_name)))
+        _make_restore_path(agent)
         module = Module(agent.restore_module, str(agent.restore_path), writable=True)
         relay = Relay(address.name, held_until_released=True, awaited=_ACTIVE)
         with runtime_directory.fresh(agent, _PURPOSE) as directory:
@@ -66,6 +65,38 @@ def restore(agent: Agent, *, storage_name: str | None) -> None:
                 watch=_Operator(agent, address, module, relay).watch,
             )
         _LOG.info("restore mode is over")
+
+
+def _known(agent: Agent, storages: Restorable, chosen: Address) -> Address:
+    """The chosen storage with the host keys that this machine trusts. Raises StorageNotTrusted."""
+    others = []
+    for address, _sources in storages:
+        # What is wrong with a storage that nobody asked for is no reason to restore nothing.
+        with suppress(PolicyError):
+            others.append(tunnel.checked_address(address))
+    verdicts = dict(zip(others, known_storages.admit(agent, others), strict=True))
+    verdict = verdicts[chosen]
+    if isinstance(verdict, StorageNotTrusted):
+        raise verdict
+    return verdict
+
+
+def _make_restore_path(agent: Agent) -> None:
+    is_root = os.geteuid() == 0
+    try:
+        durable.make_private_directory(agent.restore_path)
+        if not os.access(agent.restore_path, os.W_OK | os.X_OK, effective_ids=True):
+            raise DurableWriteFailed(f"cannot write to {agent.restore_path}")
+    except DurableWriteFailed as error:
+        raise DurableWriteFailed(error.message, hint=error.hint if is_root else f"as root: {_AS_ROOT}") from error
+    if not is_root:
+        _LOG.warning(
+            "not root: owners, device files and all that this user may not write are not restored; that takes %s",
+            _AS_ROOT,
+        )
+    if not rsyncd.can_change_root():
+        # Where it is not locked into the module, rsyncd keeps links from leaving it by rewriting them.
+        _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore_path)
 
 
 def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:

@@ -34,6 +34,7 @@ _TROUBLE = re.compile(r"rsync( error| warning)?:|@ERROR|auth failed|denied|unabl
 _STAMP = re.compile(r"\A\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] ")
 _PERCENT_VARIABLE = "TURKU_PERCENT"
 _LISTEN_STATE = "0A"
+_CAP_SYS_CHROOT = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,19 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
 
 
+def can_change_root(status: Path = Path("/proc/self/status")) -> bool:
+    """Whether rsyncd can be locked into a module: root can, as can a user who was given CAP_SYS_CHROOT alone."""
+    try:
+        with status.open(encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                name, _colon, value = line.partition(":")
+                if name == "CapEff":
+                    return bool(int(value, 16) & _CAP_SYS_CHROOT)
+    except (OSError, ValueError):
+        pass
+    return os.geteuid() == 0
+
+
 def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port: int) -> Path:
     directory.mkdir(mode=0o700)
     secrets_files = {}
@@ -178,6 +192,7 @@ def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port:
         port=port,
         lock_file=directory / "connections.lock",
         user_and_group=(agent.rsyncd_user, agent.rsyncd_group) if os.geteuid() == 0 else None,
+        change_root=can_change_root(),
     )
     return runtime_directory.write_private(directory / "rsyncd.conf", text)
 
@@ -190,8 +205,12 @@ def configuration_text(
     port: int,
     lock_file: Path,
     user_and_group: tuple[str, str] | None,
+    change_root: bool | None = None,
 ) -> str:
-    """The daemon's configuration; without ``user_and_group`` (not root) it neither changes user nor root directory."""
+    """The daemon's configuration; without ``user_and_group`` (not root) it does not change its user.
+
+    ``change_root`` locks it into each module's path; it goes with the user where it is not said.
+    """
     lines = [
         f"address = {address}",
         f"port = {port}",
@@ -208,10 +227,11 @@ def configuration_text(
         "numeric ids = yes",
         "strict modes = yes",
     ]
-    if user_and_group is None:
-        lines.append("use chroot = no")
-    else:
-        lines += [f"uid = {user_and_group[0]}", f"gid = {user_and_group[1]}", "use chroot = yes"]
+    if user_and_group is not None:
+        lines += [f"uid = {user_and_group[0]}", f"gid = {user_and_group[1]}"]
+    if change_root is None:
+        change_root = user_and_group is not None
+    lines.append(f"use chroot = {'yes' if change_root else 'no'}")
     for module in modules:
         lines += [
             f"[{module.name}]",

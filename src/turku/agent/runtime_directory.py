@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from turku.agent import state
 from turku.agent.configuration import Agent
-from turku.core import durable
 
 
 def base(agent: Agent) -> Path:
     """The directory that holds them, 0700."""
-    path = durable.make_private_directory(agent.var_dir / "run")
-    path.chmod(0o700)
+    path = state.directory(agent, "run")
+    if stat.S_IMODE(path.stat().st_mode) != 0o700:
+        path.chmod(0o700)
     return path
 
 

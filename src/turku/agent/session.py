@@ -61,7 +61,12 @@ def run(
             details = error.details
         else:
             return
-    raise CommandFailed(f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports", details=details)
+    raise CommandFailed(
+        f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports",
+        details=details,
+        hint="does its sshd allow it? AllowTcpForwarding and PermitListen of the user that machines log in as; "
+        "turku-storage check there looks at them",
+    )
 
 
 def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:

@@ -30,6 +30,10 @@ _CONNECT_TIMEOUT_SECONDS = 30
 _ALIVE_INTERVAL_SECONDS = 60
 _HOST_ALIAS = "turku-storage"
 """The name under which ssh looks up host keys: the only one in the file, whatever the storage's address and port."""
+_AES_GCM = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
+_CHACHA20 = ("chacha20-poly1305@openssh.com",)
+_AES_CTR = ("aes256-ctr", "aes192-ctr", "aes128-ctr")
+"""For a storage that has none of the others."""
 _PORT_REFUSED = "remote port forwarding failed for listen port"
 
 
@@ -69,9 +73,12 @@ def checked_address(address: StorageAddress) -> Address:
 
 
 def ssh_arguments(
-    agent: Agent, address: Address, *, key: Path, known_hosts: Path, port: int
+    agent: Agent, address: Address, *, key: Path, known_hosts: Path, port: int, previous_keys: Sequence[Path] = ()
 ) -> list[str | bytes | Path]:
-    """The argument list: ours alone decides, unless ``ssh_command`` names a configuration file of its own."""
+    """The argument list: ours alone decides, unless ``ssh_command`` names a configuration file of its own.
+
+    ``previous_keys`` are offered after ``key``: a storage learns of a new key some minutes later.
+    """
     local = f"[{agent.rsyncd_local_address}]" if ":" in agent.rsyncd_local_address else agent.rsyncd_local_address
     options = {
         "BatchMode": "yes",
@@ -102,6 +109,8 @@ def ssh_arguments(
         *(() if any(word.startswith("-F") for word in agent.ssh_command) else ("-F", "none")),
         "-T",
         *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
+        *(word for path in previous_keys for word in ("-o", f"IdentityFile={_quoted(path)}")),
+        *_cipher_arguments(agent.ssh_command),
         *("-R", f"{port}:{local}:{port}"),
         *("-p", str(address.port)),
         *("-l", address.user),
@@ -110,13 +119,34 @@ def ssh_arguments(
     ]
 
 
+def _cipher_arguments(ssh_command: Sequence[str]) -> tuple[str, ...]:
+    """Strong ciphers, the fastest here first; none where ``ssh_command`` brings a configuration or ciphers itself."""
+    if any(word.startswith(("-F", "-c")) or "ciphers" in word.lower() for word in ssh_command):
+        return ()
+    first, second = (_AES_GCM, _CHACHA20) if cpu_has_aes() else (_CHACHA20, _AES_GCM)
+    return ("-o", f"Ciphers={','.join((*first, *second, *_AES_CTR))}")
+
+
+def cpu_has_aes(table: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor encrypts AES by itself (x86 and ARM say so); False where nobody tells."""
+    try:
+        with table.open(encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                name, _colon, value = line.partition(":")
+                if name.strip() in ("flags", "Features"):
+                    return "aes" in value.split()
+    except OSError:
+        pass
+    return False
+
+
 def _quoted(path: Path) -> str:
     # ssh splits the value at blanks and expands % and ${}; var_dir is the administrator's to choose.
     return '"' + str(path).replace("%", "%%") + '"'
 
 
 def known_hosts_text(address: Address) -> str:
-    """Exactly the keys that the API gave."""
+    """Exactly the keys that are trusted: of those that the API gave, those that this machine knows."""
     return "".join(f"{_HOST_ALIAS} {key}\n" for key in address.host_keys)
 
 
@@ -140,7 +170,14 @@ def open_tunnel(
     Raises CommandFailed when ssh cannot be started.
     """
     known_hosts = runtime_directory.write_private(directory / "known_hosts", known_hosts_text(address))
-    argv = ssh_arguments(agent, address, key=identity.private_key_path(agent), known_hosts=known_hosts, port=port)
+    argv = ssh_arguments(
+        agent,
+        address,
+        key=identity.private_key_path(agent),
+        previous_keys=identity.previous_keys(agent),
+        known_hosts=known_hosts,
+        port=port,
+    )
     with command.start(argv, stdin=True, on_line=relay.line) as ssh:
         # Room for the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):

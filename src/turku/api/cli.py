@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from turku.core import durable, log
 from turku.core import entry as entry_point
-from turku.errors import ConfigurationError, TurkuError
+from turku.errors import CommandFailed, ConfigurationError, TurkuError, UsageError
+
+if TYPE_CHECKING:
+    from django.core.management import BaseCommand
 
 _HELP = """\
 usage: turku-api COMMAND [OPTIONS]
@@ -48,6 +52,7 @@ def _prepare() -> None:
     # The database and the keys are for this user alone.
     os.umask(0o077)
     log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")))
+    _quieten_django()
     from turku.api import environment
 
     state_dir: Path = environment.read(os.environ).state_dir
@@ -60,6 +65,29 @@ def _prepare() -> None:
             ) from error
 
 
+def _require_django() -> None:
+    try:
+        import django  # noqa: F401
+    except ImportError:
+        raise CommandFailed(
+            "the coordinator's part of Turku is not installed here",
+            hint="on the coordinator's host, install the extra: pip install 'turku[api]'",
+        ) from None
+
+
+def _quieten_django() -> None:
+    """Refusals are told once, by the call that refuses; a request with a strange Host is no fault of ours."""
+    logging.getLogger("django.request").setLevel(logging.ERROR)
+    logging.getLogger("django.security.DisallowedHost").addFilter(_in_our_words)
+
+
+def _in_our_words(record: logging.LogRecord) -> bool:
+    record.msg = str(record.msg).partition(" You may need to")[0] + " TURKU_ALLOWED_HOSTS names those that are served."
+    record.args, record.exc_info, record.exc_text = None, None, None
+    record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Raises TurkuError."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -70,8 +98,8 @@ def main(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(f"turku-api {__version__}\n")
         return 0
+    _require_django()
     _prepare()
-    from django.core.management import execute_from_command_line
     from django.db import DatabaseError
 
     command, *rest = arguments
@@ -80,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
             from turku.api import serve
 
             return serve.main(rest)
-        execute_from_command_line(["turku-api", _COMMANDS.get(command, command), *rest])
+        _run(command, rest)
     except DatabaseError as error:
         from django.conf import settings
 
@@ -90,6 +118,27 @@ def main(arguments: Sequence[str]) -> int:
             hint="is it set up (`turku-api migrate`) and reachable (TURKU_DATABASE_URL, TURKU_STATE_DIR)?",
         ) from error
     return 0
+
+
+def _run(command: str, arguments: Sequence[str]) -> None:
+    """Run a command of Django's kind, ours or its own. Raises UsageError for one that is not there."""
+    import difflib
+
+    from django.core.management import ManagementUtility, get_commands
+
+    class Utility(ManagementUtility):
+        def fetch_command(self, subcommand: str) -> BaseCommand:
+            # Not before Django asks: earlier, the apps' commands are not known.
+            known = get_commands()
+            if subcommand not in known:
+                close = difflib.get_close_matches(command, sorted({*known, *_COMMANDS, "serve"}), n=1)
+                suggestion = f"; did you mean {close[0]}?" if close else ""
+                raise UsageError(
+                    f"turku-api has no command {command!r}{suggestion}", hint="turku-api --help lists them"
+                )
+            return super().fetch_command(subcommand)
+
+    Utility(["turku-api", _COMMANDS.get(command, command), *arguments]).execute()
 
 
 def entry() -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import lru_cache
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -20,6 +21,7 @@ def current_address() -> str:
     return _current.get()
 
 
+@lru_cache(maxsize=1000)
 def _plain(hop: str) -> str:
     """The address in one hop of X-Forwarded-For (``192.0.2.1``, ``192.0.2.1:4711``, ``[2001:db8::1]:4711``), or
     nothing where it holds none."""

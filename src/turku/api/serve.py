@@ -8,17 +8,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from turku.core.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import ConfigurationError
 
 _MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  (gunicorn makes its heartbeat files there under random names)
+_MOST = 1000
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text.startswith("unix:/") or (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:/ABSOLUTE/PATH")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST}")
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="turku-api serve", description="Serve the calls and the admin site.")
-    parser.add_argument("--bind", default="127.0.0.1:8000", help="HOST:PORT or unix:PATH (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=4, help="threads of each worker (default: %(default)s)")
+    parser = Parser(prog="turku-api serve", description="Serve the calls and the admin site.")
+    parser.add_argument(
+        "--bind", type=_address, default="127.0.0.1:8000", help="HOST:PORT or unix:PATH (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=_count, default=2, help="worker processes (default: %(default)s)")
+    parser.add_argument("--threads", type=_count, default=4, help="threads of each worker (default: %(default)s)")
     parser.add_argument("--access-log", action="store_true", help="a line per request on standard output")
     return parser.parse_args(arguments)
 

@@ -16,6 +16,7 @@ from turku.errors import TurkuError
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 TURKU_ENVIRONMENT = environment.read(os.environ)
+_ENGINES = {"sqlite3": "django.db.backends.sqlite3", "postgresql": "turku.api.postgresql"}
 TURKU_MISTAKES: list[environment.Mistake] = list(TURKU_ENVIRONMENT.mistakes)
 
 
@@ -33,7 +34,7 @@ def _secret_key() -> Secret:
 def _database() -> dict[str, Any]:
     database = TURKU_ENVIRONMENT.database
     result: dict[str, Any] = {
-        "ENGINE": f"django.db.backends.{database.engine}",
+        "ENGINE": _ENGINES[database.engine],
         "NAME": database.name,
         "USER": database.user,
         "PASSWORD": hidden(database.password),
@@ -77,6 +78,7 @@ MIDDLEWARE = [
     "turku.api.origin.OriginMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "turku.api.site.headers.ContentSecurityPolicyMiddleware",
+    "turku.api.wire.shortcut.CallsShortcutMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -106,6 +108,7 @@ DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 LANGUAGE_CODE = "en-gb"
+FORMAT_MODULE_PATH = "turku.api.site.formats"
 USE_I18N = False
 USE_TZ = True
 TIME_ZONE = TURKU_ENVIRONMENT.time_zone

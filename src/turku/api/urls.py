@@ -11,19 +11,18 @@ from django.views import defaults
 from django.views.generic import RedirectView
 
 from turku.api.wire.endpoint import refusal
-
-_CALLS_PREFIX = "v1/"
+from turku.api.wire.shortcut import PREFIX
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
-    path(_CALLS_PREFIX, include("turku.api.wire.urls")),
+    path(PREFIX.lstrip("/"), include("turku.api.wire.urls")),
     path("admin/", admin.site.urls),
 ]
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """What a request gets that Django refuses before any view, such as one with a foreign Host header."""
-    if request.path.startswith(f"/{_CALLS_PREFIX}"):
+    if request.path.startswith(PREFIX):
         return refusal(
             HTTPStatus.BAD_REQUEST, "the request is malformed, or its Host header is not in TURKU_ALLOWED_HOSTS"
         )
@@ -32,7 +31,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """What a fault of ours looks like; the log has the traceback."""
-    if request.path.startswith(f"/{_CALLS_PREFIX}"):
+    if request.path.startswith(PREFIX):
         return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the coordinator failed; its log has the reason")
     return defaults.server_error(request)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -14,6 +14,7 @@ from turku.errors import ConfigurationError
 
 _YAML_SUFFIXES = (".yaml", ".yml")
 FILE_LIMIT_BYTES = 4 * 1024 * 1024
+API_URL_REQUIRED = "is required: the address of the coordinator, as https://turku.example.com/v1"
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,23 @@ def convert(tree: Tree, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
             try:
                 values[info.name] = msgspec.convert(tree.content[key], info.type, strict=True)
             except msgspec.ValidationError as error:
-                faults.append(Fault(tree.place(key), str(error)))
+                faults.append(Fault(tree.place(key), f"{error}{_choices(info.type)}"))
     return values
+
+
+def _choices(kind: Any) -> str:
+    """``; one of 'a', 'b'`` where a text must be one of some."""
+    words = [word for word in (get_args(kind) if get_origin(kind) is Literal else ()) if isinstance(word, str)]
+    return f"; one of {', '.join(words)}" if words else ""
+
+
+def require(tree: Tree, key: str, sentence: str, *, config_dir: Path, faults: list[Fault]) -> None:
+    """Add a fault where ``key`` is nowhere; none where something could not be read, which has its own fault."""
+    if key in tree.content or tree.faults:
+        return
+    directory = config_dir / "config.d"
+    missing = "" if directory.is_dir() else " (there is no such directory)"
+    faults.append(Fault(f"{directory}{missing}", f"{key}: {sentence}"))
 
 
 def refuse(faults: Iterable[Fault], *, program: str) -> None:

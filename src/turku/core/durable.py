@@ -132,9 +132,10 @@ def write_new_text(path: Path, content: str, *, mode: int = 0o600) -> bool:
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any, *, mode: int = 0o600) -> None:
+def write_json(path: Path, content: Any, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Replace the file at ``path`` with indented JSON, keys sorted."""
-    write_text(path, json.dumps(content, indent=4, sort_keys=True, ensure_ascii=True) + "\n", mode=mode)
+    text = json.dumps(content, indent=4, sort_keys=True, ensure_ascii=True) + "\n"
+    write_text(path, text, mode=mode, owner=owner)
 
 
 def write_symbolic_link(path: Path, target: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,24 +12,29 @@ from pathlib import Path
 from turku.core import durable
 from turku.errors import DurableWriteFailed, LockHeld
 
+_HINT = "lock_dir must belong to the user that runs this program, and the lock must be no symbolic link"
+
 
 @contextmanager
 def exclusive(directory: Path, name: str) -> Iterator[None]:
     """Hold the lock ``name`` in ``directory`` (made private) for the length of the block.
 
-    Raises LockHeld at once when another process holds it, DurableWriteFailed where its file cannot be opened.
+    Raises LockHeld at once when another process holds it, DurableWriteFailed where its file cannot be opened or is
+    somebody else's.
     """
     durable.make_private_directory(directory)
     path = directory / f"{name}.lock"
-    # O_NOFOLLOW: in a shared lock_dir somebody may have planted a link (threats N4).
+    # In a shared lock_dir somebody may have planted a link, or a pipe that keeps us waiting (threats N4). Reading is
+    # enough for a lock, also of a file that root made for a user who may read everything.
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        raise DurableWriteFailed(
-            f"cannot open the lock {path}: {error.strerror or error}",
-            hint="lock_dir must belong to the user that runs this program, and the lock must be no symbolic link",
-        ) from error
+        raise DurableWriteFailed(f"cannot open the lock {path}: {error.strerror or error}", hint=_HINT) from error
     try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), directory.stat().st_uid):
+            raise DurableWriteFailed(f"the lock {path} was put there by another user", hint=_HINT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from turku import __version__
 from turku.core import entry as entry_point
+from turku.core.arguments import Parser
 from turku.errors import CommandFailed
 
 _DEFAULT_PATHS = (Path("/usr/share/doc"), Path("/usr/share"), Path("/etc"))
@@ -37,7 +38,7 @@ files and 256 MiB. Everything is ended and removed at the end.
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="turku",
         description="Backups where neither side can reach into the other.",
         epilog=_EPILOG,

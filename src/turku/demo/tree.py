@@ -102,7 +102,8 @@ class Changes:
 
 def text_file(tree: Copy) -> Path:
     """A file of the copy that probably holds text: a reader finds an added line where there are lines."""
-    return next((path for path in tree.files if path.suffix in _TEXT_SUFFIXES), tree.files[0])
+    files = [path for path in tree.files if (tree.path / path).stat().st_size] or tree.files
+    return next((path for path in files if path.suffix in _TEXT_SUFFIXES), files[0])
 
 
 def change(tree: Copy, changed: Path) -> Changes:

@@ -25,6 +25,10 @@ IN_THE_FUTURE = "dated in the future"
 NEWEST_GOOD = "newest good snapshot"
 NO_RULE_KEEPS_ANY = "no rule would keep any"
 
+SLOT_SHARE = 0.75
+"""A slot's length, as a share of the schedule's period. Below one: a backup that comes somewhat earlier in its period
+than the one before it came in its own still has a place of its own."""
+
 _HINT = (
     "rules are 'last N days', 'last N snapshots' and 'earliest of [N] days|weeks|months', separated by commas, "
     "such as 'last 5 days, earliest of month'"
@@ -42,6 +46,9 @@ class Snapshot:
     """When it was made, aware; None where that is not known."""
     is_good: bool = True
     is_held: bool = False
+    slot: timedelta | None = None
+    """The period of the schedule it was made under; None where that is not known. Of good snapshots that follow each
+    other within ``SLOT_SHARE`` of it, ``last N snapshots`` counts and keeps the earliest (threats M4)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class _Dated:
     moment: datetime
     local_date: date
     is_good: bool
+    slot: timedelta
 
 
 class Rule(Protocol):
@@ -99,7 +107,10 @@ class LastDays:
 
 @dataclass(frozen=True)
 class LastSnapshots:
-    """``last N snapshots``: the N newest good ones. One that is not good does not use up a place."""
+    """``last N snapshots``: the N newest good ones. One that is not good does not use up a place.
+
+    Nor does one that shares the slot of an earlier one: quick backups push nothing out and replace nothing.
+    """
 
     number: int
 
@@ -115,11 +126,28 @@ class LastSnapshots:
         zone: tzinfo,  # noqa: ARG002
     ) -> Iterator[tuple[_Dated, str]]:
         good_count = 0
+        openers = _slot_openers(snapshots)
         for snapshot in reversed(snapshots):
             if good_count == self.number:
                 return
+            if snapshot.is_good and snapshot.index not in openers:
+                continue
             good_count += snapshot.is_good
             yield snapshot, self.text
+
+
+def _slot_openers(snapshots: Sequence[_Dated]) -> set[int]:
+    """The ``index`` of each good snapshot that has a slot of its own; ``snapshots`` come oldest first.
+
+    Each is measured by the slot that it was made under: a schedule that changed does not count anew what was before.
+    """
+    openers: set[int] = set()
+    opened: datetime | None = None
+    for snapshot in snapshots:
+        if snapshot.is_good and (opened is None or snapshot.moment - opened >= snapshot.slot * SLOT_SHARE):
+            opened = snapshot.moment
+            openers.add(snapshot.index)
+    return openers
 
 
 @dataclass(frozen=True)
@@ -236,7 +264,8 @@ def decide(snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zo
         elif moment > now:
             reasons[index].append(IN_THE_FUTURE)
         elif not snapshot.is_held:
-            dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good))
+            slot = snapshot.slot or timedelta()
+            dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good, slot))
     dated.sort(key=lambda each: (each.moment, snapshots[each.index].name))
 
     kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, now=now, zone=zone)]

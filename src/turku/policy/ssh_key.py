@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class SshKey:
     def line(self) -> str:
         """``TYPE BASE64``: nothing else that was sent with it."""
         return f"{self.type} {self.base64}"
+
+    @property
+    def fingerprint(self) -> str:
+        """``SHA256:...``, as ``ssh-keygen -l`` shows it."""
+        digest = hashlib.sha256(base64.b64decode(self.base64)).digest()
+        return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 class _Blob:

@@ -29,6 +29,8 @@ _CONNECT_TIMEOUT_SECONDS = 20.0
 _READ_TIMEOUT_SECONDS = 120.0
 _ANSWER_TIMEOUT_SECONDS = 600.0
 _CHUNK_BYTES = 256 * 1024
+_VERSION_HINT = "does api_url end with the version, as in https://turku.example.com/v1?"
+_REFUSAL_HINTS = {403: "check the secrets in the configuration", 404: _VERSION_HINT, 405: _VERSION_HINT}
 
 
 def checked_url(url: str, *, allow_plain_http: bool = False) -> str:
@@ -83,10 +85,7 @@ class ApiClient:
         try:
             status, reason, content = self._post(name, body)
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise ApiUnreachable(
-                f"{address}: {_sentence(error)}",
-                hint="is the coordinator running, and reachable from here?",
-            ) from error
+            raise ApiUnreachable(f"{address}: {_sentence(error)}", hint=_hint(error)) from error
         reason = one_line(reason)[:200]
         if status == 200:
             if content is None:
@@ -96,16 +95,19 @@ class ApiClient:
             except MalformedMessage as error:
                 raise ApiUnreachable(
                     f"{address}: the answer is not the contract's: {error}",
-                    hint="does api_url end with the version, as in https://turku.example.com/v1?",
+                    hint=_VERSION_HINT,
                 ) from error
         details = (content or b"")[: 4 * _REASON_LIMIT_CHARACTERS].decode("utf-8", "replace").strip()
+        if details.startswith("<"):
+            # A page for people: a proxy's, or what the coordinator shows for an address that is none of its calls.
+            details = ""
         details = "\n".join(one_line(line) for line in details[:_REASON_LIMIT_CHARACTERS].splitlines())
         if 400 <= status < 500:
             raise ApiRefused(
                 f"{address}: refused with {status} {reason}",
                 status=status,
                 details=details,
-                hint="check the secrets in the configuration" if status == 403 else "",
+                hint=_REFUSAL_HINTS.get(status, ""),
             )
         raise ApiUnreachable(f"{address}: answered {status} {reason}", details=details[:300])
 
@@ -215,9 +217,22 @@ def _proxy_authorization(proxy: SplitResult) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            "is api_url the name in the certificate, and is this clock right? An authority of your own belongs into "
+            "the system's store, or SSL_CERT_FILE names its file (docs/howto/reverse-proxy.md)"
+        )
+    if isinstance(error, ssl.SSLError):
+        return "does api_url name the port at which the coordinator's web server speaks TLS?"
+    return "is the coordinator running, and reachable from here?"
+
+
 def _sentence(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"no TLS connection: {error.reason.replace('_', ' ').lower()}"
     if isinstance(error, http.client.RemoteDisconnected):
         return "closed the connection without an answer"
     if isinstance(error, http.client.IncompleteRead):

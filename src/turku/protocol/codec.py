@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 MESSAGE_LIMIT_BYTES = 2 * 1024 * 1024
 """No message of the contract comes near it: 1,000 sources with 1,000-character options are 1 MB."""
+_SENTENCE_LIMIT = 400
 
 
 def decode(content: bytes, kind: type[T], *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> T:
@@ -27,11 +28,19 @@ def decode(content: bytes, kind: type[T], *, limit_bytes: int = MESSAGE_LIMIT_BY
         sentence = str(error)
         if " - at `" not in sentence:
             sentence += " - at the top of the message"
-        raise MalformedMessage(sentence.replace("`$.", "`")) from None
+        raise MalformedMessage(_shortened(sentence.replace("`$.", "`"))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"the message is not JSON in UTF-8: {error}") from None
     except RecursionError:
         raise MalformedMessage("the message is nested too deeply") from None
+
+
+def _shortened(sentence: str) -> str:
+    # The decoder quotes a value in whole; the end of the sentence names the field.
+    if len(sentence) <= _SENTENCE_LIMIT:
+        return sentence
+    half = _SENTENCE_LIMIT // 2
+    return f"{sentence[:half]}...{sentence[-half:]}"
 
 
 def encode(message: Any) -> bytes:

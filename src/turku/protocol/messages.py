@@ -85,9 +85,9 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """S of the contract: a source with what a backup of it needs.
 
     ``retention`` is what counts for every storage: the coordinator has united it with the operator's floor already.
-    The last three fields are ours, left out where the operator set none: the floor by itself (a storage keeps it even
-    where something cut ``retention`` short), the modes that the operator allows (empty: any), and the bytes that all
-    sources of the machine together may take.
+    The last fields are ours, left out where there is none: the operator's floor by itself (a storage keeps it even
+    where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
+    sources of the machine together may take, and the schedule's period: of several snapshots within one, one counts.
     """
 
     path: str
@@ -104,6 +104,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     retention_floor: str | None = None
     allowed_snapshot_modes: list[str] = []
     quota_bytes: int | None = None
+    slot_seconds: Annotated[float, Meta(ge=0)] | None = None
 
 
 class DueMachine(msgspec.Struct, frozen=True):
@@ -189,14 +190,18 @@ class StoragePingCheckinAnswer(msgspec.Struct, frozen=True):
     machine: ScheduledMachine
 
 
-class SourceReport(msgspec.Struct, frozen=True):
-    """How the backup of one source went; times are Unix seconds."""
+class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the backup of one source went; times are Unix seconds.
 
-    success: bool = False
-    snapshot: Text | None = None
-    summary: Annotated[str, Meta(max_length=65536)] | None = None
-    time_begin: float | None = None
-    time_end: float | None = None
+    ``suspicious`` is ours, left out where there is nothing: what looks as if the machine had been taken over.
+    """
+
+    success: bool = _sent(False)
+    snapshot: Text | None = _sent(None)
+    summary: Annotated[str, Meta(max_length=65536)] | None = _sent(None)
+    time_begin: float | None = _sent(None)
+    time_end: float | None = _sent(None)
+    suspicious: Annotated[list[Text], Meta(max_length=20)] = []
 
 
 class ReportedMachine(msgspec.Struct, frozen=True):

@@ -9,7 +9,8 @@ The options of a line, as OpenSSH's sshd takes them:
 * ``permitopen`` is there because without it ``-L`` would reach every host, port and Unix socket that the storage can.
   sshd takes neither ``none`` nor port 0 in a key's line, so it names an address that TCP cannot connect to.
 
-No option of a line forbids ``-R /path/of/a/socket:...``: that takes ``AllowStreamLocalForwarding no`` in sshd_config.
+No option of a line forbids ``-R /path/of/a/socket:...``, nor, with ``port-forwarding``, a network device (``-w``), nor
+what ``AcceptEnv`` and ``GatewayPorts yes`` allow: that is up to sshd_config, and ``turku-storage check`` looks at it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from turku.core import lock
@@ -15,11 +15,13 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
-from turku.policy import bandwidth, filters, names
+from turku.policy import bandwidth, filters, names, suspicion
+from turku.policy.suspicion import Figures
 from turku.protocol.messages import SourceOrder
-from turku.storage import history, limits, power_loss, pruning, rsync_version, transfer
+from turku.storage import figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
 from turku.storage.configuration import Storage
-from turku.storage.snapshots import MODES, SnapshotMode, Workspace
+from turku.storage.snapshots import MODES, SnapshotMode, Workspace, notes
+from turku.storage.snapshots.notes import NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace, is_directory
 from turku.storage.snapshots.record import SnapshotRecord
 
@@ -49,6 +51,8 @@ class BackupOutcome:
     summary: str
     time_begin: float
     time_end: float
+    suspicious: tuple[str, ...] = ()
+    """What makes it look as if the machine had been taken over, a sentence each (threats M10)."""
 
 
 def back_up(job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> BackupOutcome:
@@ -120,7 +124,7 @@ def _naming(option: str) -> Iterator[None]:
 class _Run:
     def __init__(self, job: BackupJob, configuration: Storage, clock: Clock, begin: datetime) -> None:
         self._job = job
-        self._configuration = configuration
+        self._configuration = configuration = _with_quota(configuration, job.order.quota_bytes)
         self._clock = clock
         self._begin = begin
         self._source = names.source_name(job.source_name)
@@ -143,13 +147,15 @@ class _Run:
         if power_loss.went_down_while_writing(self._place):
             _LOG.warning("%s: this storage went down during a run; contents are compared", self._source)
             selected = replace(selected, compare_contents=True)
-        newest = history.newest(self._place, self._configuration.zone)
+        newest = history.base(self._place, self._configuration.zone)
         base = newest.name if newest else None
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         workspace = mode.prepare(base)
+        has_unfinished = is_directory(self._place.unfinished)
         with power_loss.writing(self._place):
-            transferred = self._transfer(mode, workspace, selected, bounds)
-            snapshot = mode.commit(self._record(base, self._clock.now()))
+            transferred = self._transfer(mode, workspace, selected, bounds, base)
+            noted = self._notes(mode, workspace, transferred, base, has_unfinished=has_unfinished)
+            snapshot = mode.commit(self._record(base, self._clock.now(), noted))
         end = self._clock.now()
         _LOG.info(
             "%s: %s in %.1f s; %s",
@@ -160,17 +166,62 @@ class _Run:
         )
         if transferred.outcome.meaning != "complete":
             _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
+        summary = transferred.summary
+        if noted.suspicious:
+            summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
         self._retire(mode, snapshot, end)
         return BackupOutcome(
             success=True,
             snapshot=snapshot,
-            summary=transferred.summary,
+            summary=summary,
             time_begin=self._begin.timestamp(),
             time_end=end.timestamp(),
+            suspicious=noted.suspicious,
         )
 
+    def _notes(
+        self,
+        mode: SnapshotMode,
+        workspace: Workspace,
+        transferred: transfer.Transferred,
+        base: str | None,
+        *,
+        has_unfinished: bool,
+    ) -> Notes:
+        """What is noted of the backup; that it is suspicious among it."""
+        earlier = notes.read(self._place, base) if base else NO_NOTES
+        found: Figures | None
+        if not mode.keeps_history:
+            found = figures.of_run(transferred.statistics, transferred.suffixes, None)
+        elif base is None or (earlier.figures is not None and not has_unfinished):
+            found = figures.of_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
+        else:
+            found = figures.of_trees(self._place.snapshot(base), workspace.directory)
+        signs: tuple[str, ...] = ()
+        if found is not None:
+            usual = history.usual(self._place, self._configuration.zone)
+            signs = suspicion.signs(found, usual, thresholds=self._configuration.suspicion)
+        if mode.keeps_history and earlier.is_unjudged:
+            signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
+        return Notes(slot=pruning.slot(self._job.order, self._configuration), figures=found, suspicious=signs)
+
+    def _warning(self, mode: SnapshotMode, noted: Notes) -> str:
+        consequence = (
+            "it is kept apart, and nothing of this source is pruned until it is judged (turku-storage suspicious)"
+            if mode.keeps_history
+            else "this source has no history"
+        )
+        warning = f"SUSPICIOUS: {'; '.join(noted.suspicious)}; {consequence}"
+        _LOG.warning("%s: %s", self._source, warning)
+        return warning
+
     def _transfer(
-        self, mode: SnapshotMode, workspace: Workspace, selected: transfer.Selection, bounds: limits.Bounds
+        self,
+        mode: SnapshotMode,
+        workspace: Workspace,
+        selected: transfer.Selection,
+        bounds: limits.Bounds,
+        base: str | None,
     ) -> transfer.Transferred:
         """What came of a complete transfer; BackupFailed for any other."""
         job = self._job
@@ -188,6 +239,7 @@ class _Run:
                     keep_devices=self._configuration.keep_devices,
                 ),
                 bounds=bounds,
+                base=self._place.snapshot(base) if base and mode.keeps_history else None,
             )
             if not transferred.outcome.success:
                 raise BackupFailed(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
@@ -215,24 +267,43 @@ class _Run:
             found.append(None if status is None else (status.st_dev, status.st_ino))
         return tuple(found)
 
-    def _record(self, base: str | None, finish: datetime) -> SnapshotRecord:
+    def _record(self, base: str | None, finish: datetime, noted: Notes) -> SnapshotRecord:
         zone = self._configuration.zone
         begin = self._begin.astimezone(zone)
         while True:
             name = names.new_snapshot_name(self._source, begin, secrets.token_hex(2))
             if not self._place.snapshot(name).exists():
-                return SnapshotRecord(name, base, begin, finish.astimezone(zone))
+                return SnapshotRecord(name, base, begin, finish.astimezone(zone), noted)
 
     def _retire(self, mode: SnapshotMode, snapshot: str | None, now: datetime) -> None:
         # The backup is made: what goes wrong from here on is a warning.
+        configuration = self._configuration
         try:
-            if snapshot is not None:
-                pruning.prune(
-                    mode, self._job.order.retention, now=now, zone=self._configuration.zone, newest_name=snapshot
+            unjudged = history.unjudged(self._place, configuration.zone)
+            if unjudged:
+                _LOG.warning(
+                    "%s: nothing is pruned: %d suspicious snapshots, the first of them %s, wait to be judged "
+                    "(turku-storage suspicious)",
+                    self._source,
+                    len(unjudged),
+                    unjudged[0].name,
                 )
+            else:
+                if snapshot is not None:
+                    pruning.prune(mode, self._job.order, configuration, now=now, newest_name=snapshot)
+                trash.empty(mode, removed_until=now - timedelta(days=configuration.trash_days))
             mode.sweep()
+            trash.sweep_records(self._place)
         except (TurkuError, OSError) as error:
             _LOG.warning("%s: retention: %s", self._source, error)
 
 
+def _with_quota(configuration: Storage, quota_bytes: int | None) -> Storage:
+    """The configuration with the operator's quota at the coordinator, where that is the smaller one."""
+    quotas = [quota for quota in (configuration.machine_quota_bytes, quota_bytes) if quota is not None]
+    return replace(configuration, machine_quota_bytes=min(quotas, default=None))
+
+
+_NOTHING = Figures(files_before=0, files=0)
+"""What there was before the first backup."""
 _LOGGED_STATISTICS = ("Number of files:", "Number of regular files transferred:", "Total transferred file size:")

@@ -22,6 +22,7 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
     say(f"  forced command: {configuration.authorized_keys_command}")
     say(f"  state: {configuration.var_dir}; locks: {configuration.lock_dir}; log: {configuration.log_file}")
     say(f"  snapshots: {configuration.snapshot_mode}; time zone: {configuration.zone.key}")
+    say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
     say(f"  rsync: {' '.join(configuration.rsync_command)}")
     found = sandbox.availability(configuration)
     say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")

@@ -9,21 +9,22 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from turku import __version__
 from turku.core import entry as program_entry
+from turku.core.arguments import Parser, seconds
 from turku.errors import TurkuError, UsageError
+from turku.storage import authorized_keys_command, suspicious_command, trash_command
+
+if TYPE_CHECKING:
+    from turku.storage.configuration import Storage
 
 _DEFAULT_DIRECTORY = "/etc/turku-storage"
 _PRIVATE_UMASK = 0o077
 _EXIT_PROBLEMS = 1
+_LONGEST_WAIT_SECONDS = 86_400
 _LOG = logging.getLogger(__name__)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
 
 
 def entry() -> NoReturn:
@@ -43,20 +44,37 @@ def update_config_entry() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code of ``turku-storage ARGUMENTS``."""
-    parser = _Parser(prog="turku-storage", description="Turku's storage: keeps the backups of machines.")
+    parser = Parser(prog="turku-storage", description="Turku's storage: keeps the backups of machines.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_check(commands.add_parser("check", help="show the configuration as it is used, and what stands in the way"))
     _add_update_config(commands.add_parser("update-config", help="the same as turku-storage-update-config"))
     _add_ping(commands.add_parser("ping", help="the same as turku-storage-ping"))
+    authorized_keys_command.add(
+        commands.add_parser("authorized-keys", help="what sshd runs to ask whether a key may log in"), _add_directory
+    )
+    _add_directory(commands.add_parser("rotate-secret", help="give this storage a new secret"))
+    trash_command.add(commands.add_parser("trash", help="what retention removed: list, restore, empty"), _add_directory)
+    suspicious_command.add(
+        commands.add_parser("suspicious", help="backups that look like an attack: list them, judge them"),
+        _add_directory,
+    )
     options = parser.parse_args(arguments)
-    run = {"check": _check, "update-config": _update_config, "ping": _ping}[options.command]
+    run = {
+        "check": _check,
+        "update-config": _update_config,
+        "ping": _ping,
+        "authorized-keys": _authorized_keys,
+        "rotate-secret": _rotate_secret,
+        "trash": _trash,
+        "suspicious": _suspicious,
+    }[options.command]
     return run(options)
 
 
 def ping_main(arguments: Sequence[str]) -> int:
     """The exit code of ``turku-storage-ping ARGUMENTS``."""
-    parser = _Parser(
+    parser = Parser(
         prog="turku-storage-ping",
         description="Serve one session of one machine: the forced command of the machine's SSH key. "
         "Reads the machine's request from standard input.",
@@ -68,7 +86,7 @@ def ping_main(arguments: Sequence[str]) -> int:
 
 def update_config_main(arguments: Sequence[str]) -> int:
     """The exit code of ``turku-storage-update-config ARGUMENTS``."""
-    parser = _Parser(
+    parser = Parser(
         prog="turku-storage-update-config",
         description="Register this storage or report its space to the coordinator, and admit the machines that the "
         "coordinator assigns to it: their keys go into authorized_keys. A timer runs it every 5 minutes.",
@@ -108,7 +126,7 @@ def _add_update_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         "-w",
-        type=_seconds,
+        type=seconds(_LONGEST_WAIT_SECONDS),
         default=0.0,
         metavar="SECONDS",
         help="first sleep a random part of this time, so that storages do not arrive at once",
@@ -128,13 +146,6 @@ def _add_update_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text}: seconds from 0 to 86400")
-    return value
-
-
 def _check(options: argparse.Namespace) -> int:
     from turku.core import log
     from turku.storage import check, configuration
@@ -142,6 +153,48 @@ def _check(options: argparse.Namespace) -> int:
     log.set_up("turku-storage", debug=options.debug)
     loaded = configuration.load(_directory(options))
     return _EXIT_PROBLEMS if check.report(loaded, print) else 0
+
+
+def _authorized_keys(options: argparse.Namespace) -> int:
+    from turku.core import log
+    from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import configuration
+
+    os.umask(_PRIVATE_UMASK)
+    loaded = configuration.load(_directory(options))
+    # sshd throws away what is said on standard error.
+    log.set_up("turku-storage", destination=loaded.log_file, debug=options.debug, terminal=sys.stderr.isatty())
+    _logged(lambda: authorized_keys_command.run(options, loaded, SYSTEM_CLOCK, print))
+    return 0
+
+
+def _rotate_secret(options: argparse.Namespace) -> int:
+    from turku.storage import secret_rotation
+
+    loaded = _configuration(options)
+    was_begun = secret_rotation.rotate(loaded)
+    print(f"storage {loaded.name} has a new secret" + (", as a run before this one had begun" if was_begun else ""))  # noqa: T201
+    return 0
+
+
+def _trash(options: argparse.Namespace) -> int:
+    from turku.core.clock import SYSTEM_CLOCK
+
+    return trash_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+
+
+def _suspicious(options: argparse.Namespace) -> int:
+    return suspicious_command.run(options, _configuration(options), print)
+
+
+def _configuration(options: argparse.Namespace) -> Storage:
+    """The configuration, for a command of the operator that changes what is kept."""
+    from turku.core import log
+    from turku.storage import configuration
+
+    os.umask(_PRIVATE_UMASK)
+    log.set_up("turku-storage", debug=options.debug)
+    return configuration.load(_directory(options))
 
 
 def _update_config(options: argparse.Namespace) -> int:
@@ -187,7 +240,7 @@ def _directory(options: argparse.Namespace) -> Path:
     return directory.absolute()
 
 
-def _logged(step: Callable[[], None]) -> None:
+def _logged(step: Callable[[], object]) -> None:
     """Run the step; how it failed goes to the log as well as to standard error, where ``core.entry`` puts it."""
     try:
         step()

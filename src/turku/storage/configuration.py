@@ -19,19 +19,23 @@ from msgspec import Meta
 from turku.core import configuration, durable, lock
 from turku.core.configuration import Fault, Tree
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ConfigurationError
+from turku.errors import ConfigurationError, PolicyError
+from turku.policy import retention
+from turku.policy.suspicion import Thresholds
 from turku.protocol.client import ApiClient, checked_url
-from turku.protocol.messages import Registration, RegistrationAuth, StorageCredentials
+from turku.protocol.messages import Registration, RegistrationAuth
 from turku.storage import snapshots
 
 DEFAULT_DIRECTORY = Path("/etc/turku-storage")
 GENERATED_FILE = "10-storage.json"
 _PROGRAM = "turku-storage"
+_VOLUME_REQUIRED = 'at least one is required, as {"data": {"path": "/srv/turku"}}'
 _HOST_KEYS_GLOB = "/etc/ssh/ssh_host_*_key.pub"
 _LOG = logging.getLogger(__name__)
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 Words = Annotated[list[str], Meta(min_length=1)]
 _ONE_LINE = r"\A[^\x00-\x1f\x7f]*\Z"
 Line = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_ONE_LINE)]
@@ -42,6 +46,17 @@ class VolumeSection(msgspec.Struct, frozen=True):
     path: Line
     accept_new: bool = True
     accept_new_high_water_pct: Percent | None = None
+
+
+class SuspicionSection(msgspec.Struct, frozen=True):
+    """When a backup is suspicious: ``turku.policy.suspicion.Thresholds``, as it may be written in a file."""
+
+    enabled: bool = True
+    minimum_files: Count = 20
+    deleted_share: Share = 0.5
+    rewritten_share: Share = 0.5
+    renamed_share: Share = 0.25
+    shrunk_share: Share = 0.8
 
 
 class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +84,10 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     max_run_memory_bytes: Count | None = None
     machine_quota_bytes: Count | None = None
     low_water_free_pct: Percent = 3.0
+    retention_floor: Annotated[str, Meta(max_length=1000, pattern=_ONE_LINE)] = "last 3 days"
+    minimum_slot_seconds: Annotated[float, Meta(ge=0)] = 3600.0
+    trash_days: Annotated[float, Meta(ge=0, le=36500)] = 7.0
+    suspicion: SuspicionSection | None = None
     ssh_ping_host: Line | None = None
     ssh_ping_port: Annotated[int, Meta(ge=1, le=65535)] = 22
     ssh_ping_user: Line | None = None
@@ -123,6 +142,13 @@ class Storage:
     machine_quota_bytes: int | None
     low_water_free_percent: float
     """New runs wait while a volume has less free than this (M11)."""
+    retention_floor: str
+    """What is kept here whatever a machine or a coordinator says (C4); empty for nothing. Already checked."""
+    minimum_slot_seconds: float
+    """The least that the slot of a schedule lasts (M4), and what counts where a coordinator tells none."""
+    trash_days: float
+    """For how long what was pruned can be brought back."""
+    suspicion: Thresholds
     ssh_ping_host: str
     ssh_ping_port: int
     ssh_ping_user: str
@@ -142,10 +168,6 @@ class Storage:
     def machines_dir(self) -> Path:
         """Links to the machines' directories (contract, section 5)."""
         return self.var_dir / "machines"
-
-    @property
-    def credentials(self) -> StorageCredentials:
-        return StorageCredentials(name=self.name, secret=self.secret.reveal())
 
     def api(self) -> ApiClient:
         return ApiClient(self.api_url, allow_plain_http=self.allow_plain_http)
@@ -188,7 +210,7 @@ def load(
     Raises ConfigurationError with every fault, each with its file and key.
     """
     tree, values, faults = _read(config_dir)
-    if not faults and not {"name", "secret"} <= values.keys():
+    if not {"name", "secret"} <= values.keys() and not _faults(config_dir, tree, values, faults):
         _generate_identity(Path(values.get("var_dir", StorageFile().var_dir)), values)
         tree, values, faults = _read(config_dir)
     for warning in _unknown_key_warnings(tree):
@@ -205,6 +227,10 @@ def load(
 
 def _unknown_key_warnings(tree: Tree) -> list[str]:
     warnings = configuration.unknown_key_warnings(tree, _keys(StorageFile))
+    section = tree.content.get("suspicion")
+    if isinstance(section, dict):
+        found = configuration.unknown_key_warnings(Tree(section), _keys(SuspicionSection))
+        warnings += [f"{tree.place('suspicion')}.{warning}" for warning in found]
     volumes = tree.content.get("volumes")
     for name, section in volumes.items() if isinstance(volumes, dict) else ():
         if isinstance(section, dict):
@@ -241,6 +267,13 @@ def _generate_identity(var_dir: Path, values: dict[str, Any]) -> None:
         durable.write_json(path, content)
 
 
+def _faults(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fault]) -> list[Fault]:
+    """All faults: an identity is made only for a configuration that can be used."""
+    found = list(faults)
+    _check(config_dir, tree, values, found)
+    return found
+
+
 def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fault]) -> Storage | None:
     file = StorageFile(**values)
 
@@ -248,8 +281,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         faults.append(Fault(tree.place(key), message))
 
     if not file.api_url:
-        if "api_url" not in tree.content:
-            fault("api_url", "is required: the address of the coordinator, as https://turku.example.com/v1")
+        configuration.require(tree, "api_url", configuration.API_URL_REQUIRED, config_dir=config_dir, faults=faults)
     else:
         try:
             checked_url(file.api_url, allow_plain_http=file.allow_plain_http)
@@ -261,7 +293,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
     elif (file.api_auth_name is None) != (file.api_auth_secret is None):
         fault("api_auth_name", "api_auth_name and api_auth_secret go together")
     if not file.volumes and "volumes" not in tree.content:
-        fault("volumes", 'at least one is required, as {"data": {"path": "/srv/turku"}}')
+        configuration.require(tree, "volumes", _VOLUME_REQUIRED, config_dir=config_dir, faults=faults)
     elif not file.volumes and tree.content["volumes"] == {}:
         fault("volumes", "at least one is required")
     for name, section in file.volumes.items():
@@ -269,6 +301,11 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
             fault(f"volumes.{name}.path", f"{section.path!r} is not an absolute path")
     if file.snapshot_mode not in snapshots.MODES:
         fault("snapshot_mode", f"{file.snapshot_mode!r} is none of {', '.join(sorted(snapshots.MODES))}")
+    if file.retention_floor:
+        try:
+            retention.parse(file.retention_floor)
+        except PolicyError as error:
+            fault("retention_floor", f"{error.message}; {error.hint}")
     for key in ("var_dir", "lock_dir", "authorized_keys_file"):
         path = getattr(file, key)
         if path is not None and not Path(path).is_absolute():
@@ -327,6 +364,10 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         max_run_memory_bytes=file.max_run_memory_bytes,
         machine_quota_bytes=file.machine_quota_bytes,
         low_water_free_percent=file.low_water_free_pct,
+        retention_floor=file.retention_floor,
+        minimum_slot_seconds=file.minimum_slot_seconds,
+        trash_days=file.trash_days,
+        suspicion=Thresholds(**msgspec.to_builtins(file.suspicion or SuspicionSection())),
         ssh_ping_host=file.ssh_ping_host or socket.getfqdn(),
         ssh_ping_port=file.ssh_ping_port,
         ssh_ping_user=user,

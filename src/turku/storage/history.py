@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
 
-from turku.policy import names
-from turku.storage.snapshots import record
+from turku.policy import names, suspicion
+from turku.policy.suspicion import Figures
+from turku.storage.snapshots import notes, record
+from turku.storage.snapshots.notes import Judgement
 from turku.storage.snapshots.place import SourcePlace, is_directory
 from turku.storage.snapshots.record import SnapshotRecord
 
@@ -47,6 +49,32 @@ def newest(place: SourcePlace, zone: tzinfo) -> StoredSnapshot | None:
     """The snapshot that is most like the source now; None before the first one."""
     snapshots = stored_snapshots(place, zone)
     return snapshots[-1] if snapshots else None
+
+
+def base(place: SourcePlace, zone: tzinfo) -> StoredSnapshot | None:
+    """The snapshot to build the next one upon: the newest that nobody judged bad; the newest where all are."""
+    snapshots = stored_snapshots(place, zone)
+    for snapshot in reversed(snapshots):
+        if notes.read(place, snapshot.name).judgement is not Judgement.BAD:
+            return snapshot
+    return snapshots[-1] if snapshots else None
+
+
+def unjudged(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
+    """The suspicious snapshots that nobody has judged yet; while there is one, nothing of the source is pruned."""
+    return tuple(each for each in stored_snapshots(place, zone) if notes.read(place, each.name).is_unjudged)
+
+
+def usual(place: SourcePlace, zone: tzinfo) -> tuple[Figures, ...]:
+    """The figures of the newest good backups, those that were found suspicious and judged clean included."""
+    found: list[Figures] = []
+    for snapshot in reversed(stored_snapshots(place, zone)):
+        noted = notes.read(place, snapshot.name)
+        if noted.is_good and noted.figures is not None:
+            found.append(noted.figures)
+        if len(found) == suspicion.FIGURES_REMEMBERED:
+            break
+    return tuple(found)
 
 
 def record_of(place: SourcePlace, snapshot: StoredSnapshot) -> SnapshotRecord | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -18,9 +20,10 @@ from turku.storage import limits, rsync_version, sandbox
 from turku.storage.configuration import Storage, Volume
 
 _TIMEOUT_SECONDS = 10.0
+_ANY_MACHINE = "00000000-0000-4000-8000-000000000000"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _SSHD_DIRECTORIES = "/usr/sbin:/usr/local/sbin:/sbin"
-# What sshd is best told for the user that machines log in as; the key's own line says most of it again.
+# What sshd is best told for the user that machines log in as; the key's own line says it again.
 _SSHD_WANTED = {
     "gatewayports": ("no",),
     "allowtcpforwarding": ("remote",),
@@ -30,6 +33,17 @@ _SSHD_WANTED = {
     "permittunnel": ("no",),
     "permituserenvironment": ("no",),
 }
+# What the key's line cannot forbid (threats M6).
+_SSHD_DANGERS = {
+    "allowstreamlocalforwarding": (
+        ("yes", "all", "remote"),
+        "machines can make Unix sockets in every directory of that user",
+    ),
+    "permittunnel": (("yes", "point-to-point", "ethernet"), "machines can join the storage's network, if it is root"),
+    "gatewayports": (("yes",), "tunnels into machines listen on every interface"),
+}
+# A variable that a machine sets may make the forced command load a program out of that machine's own backups.
+_HARMLESS_VARIABLE = re.compile(r"LANG|LANGUAGE|LC_[A-Z*?]+|COLORTERM|NO_COLOR|TERM|TURKU_NO_VARIABLE")
 
 
 class Verdict(Enum):
@@ -55,7 +69,8 @@ def facts(configuration: Storage) -> tuple[Fact, ...]:
         _rsync(configuration),
         *(fact for volume in configuration.volumes for fact in _volume(configuration, volume)),
         *_private_files(configuration),
-        _sshd(configuration),
+        *_sudo(configuration),
+        *_sshd(configuration),
     )
 
 
@@ -171,6 +186,9 @@ def _private_files(configuration: Storage) -> Iterator[Fact]:
         # A directory may let others in, as long as they cannot write; a file with a secret may not be read.
         is_directory = stat.S_ISDIR(status.st_mode)
         wrong = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH if is_directory else _OTHERS)
+        if not is_directory and not path.parent.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+            # Nobody else can enter the directory, so that the file's own mode says nothing.
+            wrong = 0
         mend = "chmod go-w" if is_directory else "chmod 0600"
         subject = str(path)
         if wrong:
@@ -192,30 +210,72 @@ def _names_a_secret(path: Path) -> bool:
         return False
 
 
-def _sshd(configuration: Storage) -> Fact:
+def _sudo(configuration: Storage) -> Iterator[Fact]:
+    """Whether sudo lets the user run the forced command, where it is one of sudo; root alone may ask."""
+    words = shlex.split(configuration.authorized_keys_command)
+    user = configuration.ssh_ping_user
+    if os.geteuid() != 0 or words[0] != "sudo" or len(words) < 2 or words[1].startswith("-") or user == "root":
+        return
+    try:
+        command.run(["sudo", "-n", "-l", "-U", user, *words[1:], _ANY_MACHINE], timeout_seconds=_TIMEOUT_SECONDS)
+    except CommandFailed:
+        yield Fact(
+            "sudo",
+            Verdict.FAIL,
+            f"does not let {user} run {' '.join(words[1:])} for a machine: is the program there, and the rule of "
+            "packaging/sudoers/turku-storage in /etc/sudoers.d?",
+        )
+    else:
+        yield Fact("sudo", Verdict.OK, f"lets {user} run {' '.join(words[1:])}")
+
+
+def _sshd(configuration: Storage) -> Iterator[Fact]:
     subject, user = "sshd", configuration.authorized_keys_user
     search = f"{command.environment()['PATH']}:{_SSHD_DIRECTORIES}"
     program = shutil.which("sshd", path=search)
     if program is None:
-        return Fact(subject, Verdict.WARN, "no sshd on this host: is it in a container? its configuration was not seen")
+        yield Fact(subject, Verdict.WARN, "no sshd on this host: is it in a container? its configuration was not seen")
+        return
     try:
         asked = command.run(
             [program, "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1"], timeout_seconds=_TIMEOUT_SECONDS
         )
     except CommandFailed as error:
         reason = error.details.splitlines()[-1] if error.details else error.message
-        return Fact(subject, Verdict.WARN, f"its configuration was not seen ({reason}); try again as root")
-    return sshd_fact(asked.stdout.decode("utf-8", "replace"), user=user)
+        yield Fact(subject, Verdict.WARN, f"its configuration was not seen ({reason}); try again as root")
+        return
+    output = asked.stdout.decode("utf-8", "replace")
+    yield sshd_fact(output, user=user)
+    yield new_machines_fact(output, runs_as=pwd.getpwuid(os.geteuid()).pw_name)
 
 
 def sshd_fact(output: str, *, user: str) -> Fact:
     """What ``sshd -T`` printed for ``user``, judged."""
-    settings = dict(line.lower().partition(" ")[::2] for line in output.splitlines())
+    settings = _settings(output)
     if settings.get("disableforwarding") == "yes":
         return Fact("sshd", Verdict.FAIL, f"DisableForwarding is set for {user}: no machine can open its tunnel")
     if settings.get("allowtcpforwarding") in ("no", "local"):
         return Fact(
             "sshd", Verdict.FAIL, f"AllowTcpForwarding is not remote for {user}: no machine can open its tunnel"
+        )
+    if settings.get("permitlisten") == "none":
+        return Fact("sshd", Verdict.FAIL, f"PermitListen is none for {user}: no machine can open its tunnel")
+    dangers = [
+        f"{name} {settings[name]} ({danger})"
+        for name, (values, danger) in _SSHD_DANGERS.items()
+        if settings.get(name) in values
+    ]
+    dangers += [
+        f"acceptenv {pattern} (it may make a program of the machine run here)"
+        for pattern in _values(output, "acceptenv")
+        if not _HARMLESS_VARIABLE.fullmatch(pattern)
+    ]
+    if dangers:
+        return Fact(
+            "sshd",
+            Verdict.FAIL,
+            f"allows {user} what no line of a key can forbid: {', '.join(dangers)}; "
+            "the sshd snippet for a Match block forbids it",
         )
     loose = [
         f"{name} {settings[name]}"
@@ -226,7 +286,40 @@ def sshd_fact(output: str, *, user: str) -> Fact:
         return Fact(
             "sshd",
             Verdict.WARN,
-            f"allows {user} more than backups need ({', '.join(loose)}); each machine's key forbids most of it, "
-            "the sshd snippet for a Match block forbids all",
+            f"allows {user} more than backups need ({', '.join(loose)}); each machine's key forbids it, "
+            "the sshd snippet for a Match block does so once more",
         )
     return Fact("sshd", Verdict.OK, f"forwards nothing for {user} but ports of loopback to machines")
+
+
+def new_machines_fact(output: str, *, runs_as: str) -> Fact:
+    """What ``sshd -T`` printed, judged by whether it asks us about keys, and as the user ``runs_as``."""
+    subject, told = "new machines", _rest(output, "authorizedkeyscommand")
+    if "authorized-keys" not in told.split():
+        return Fact(
+            subject, Verdict.OK, "let in by the next turku-storage-update-config (with AuthorizedKeysCommand: at once)"
+        )
+    asks_as = _rest(output, "authorizedkeyscommanduser")
+    if asks_as != runs_as:
+        return Fact(
+            subject,
+            Verdict.FAIL,
+            f"sshd runs {told.split()[0]} as {asks_as}, who cannot read this storage's secret; "
+            f"AuthorizedKeysCommandUser must be who runs turku-storage-update-config (now {runs_as})",
+        )
+    return Fact(subject, Verdict.OK, "let in at once: sshd asks this storage about keys")
+
+
+def _settings(output: str) -> dict[str, str]:
+    return dict(line.lower().partition(" ")[::2] for line in output.splitlines())
+
+
+def _rest(output: str, name: str) -> str:
+    """The last value of a keyword as it stands; empty where it is not set."""
+    found = [rest for keyword, _, rest in (line.partition(" ") for line in output.splitlines()) if keyword == name]
+    return found[-1] if found else ""
+
+
+def _values(output: str, name: str) -> list[str]:
+    """The words of every line of a keyword."""
+    return [word for line in output.splitlines() for word in line.split()[1:] if line.split()[0] == name]

@@ -3,37 +3,105 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
 
 from turku.core import durable, lock
-from turku.errors import ApiRefused, PolicyError
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import ApiRefused, LockHeld, PolicyError
 from turku.policy import names
 from turku.protocol.messages import (
     AssignedMachine,
     StorageConfiguration,
+    StorageCredentials,
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
-from turku.storage import authorized_keys, machine_links, volumes
+from turku.storage import admitted_keys, authorized_keys, machine_links, secret_rotation, volumes
 from turku.storage.configuration import Storage
+from turku.storage.coordinator import Coordinator
 
+REFRESH_PAUSE_SECONDS: Final = 15.0
+_REFRESH_PAUSE_SHARE: Final = 10
+"""At most a tenth of the time is spent on refreshing, however many machines there are and however slow it is."""
+_RUN_UNDER_WAY_SECONDS: Final = 10.0
+_LOCK: Final = "update-config"
+_ASKED_FILE: Final = "machines_asked.json"
 _LOG = logging.getLogger(__name__)
 
 
-def update_config(configuration: Storage) -> None:
+class _Asked(msgspec.Struct, frozen=True):
+    """When the coordinator was last asked for the machines (Unix seconds), and for how long that went on."""
+
+    begin: float
+    seconds: float
+
+
+def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Register this storage or report its space and address, then bring authorized_keys and the links up to date.
 
     Raises LockHeld, NoVolume, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed; a single machine
     whose data is no good is left out with a warning.
     """
-    with lock.exclusive(configuration.lock_dir, "update-config"):
+    configuration = secret_rotation.resume(configuration)
+    with lock.exclusive(configuration.lock_dir, _LOCK):
+        _update(configuration, clock)
+
+
+def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Do what ``update_config`` does, unless it was done a moment ago; a run that is under way is waited for.
+
+    So whoever makes us do this costs the coordinator and this host a bounded part of their time. Raises as
+    ``update_config`` does, but for LockHeld.
+    """
+    deadline = clock.monotonic_seconds() + _RUN_UNDER_WAY_SECONDS
+    while True:
+        try:
+            with lock.exclusive(configuration.lock_dir, _LOCK):
+                if _is_due(configuration, clock):
+                    _update(configuration, clock)
+                return
+        except LockHeld:
+            if clock.monotonic_seconds() >= deadline:
+                return
+            clock.sleep(0.1)
+
+
+def _is_due(configuration: Storage, clock: Clock) -> bool:
+    try:
+        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_Asked)
+    except (OSError, msgspec.MsgspecError, UnicodeError):
+        return True
+    elapsed = clock.now().timestamp() - asked.begin
+    # Below zero: the clock was set back.
+    return not 0 <= elapsed < max(REFRESH_PAUSE_SECONDS, _REFRESH_PAUSE_SHARE * asked.seconds)
+
+
+@contextmanager
+def _noted(configuration: Storage, clock: Clock) -> Iterator[None]:
+    # Before it is done, too: where nothing can be noted, a full disk, nothing is asked either.
+    path, begin = configuration.var_dir / _ASKED_FILE, clock.now().timestamp()
+    durable.write_json(path, msgspec.to_builtins(_Asked(begin, 0.0)))
+    try:
+        yield
+    finally:
+        durable.write_json(path, msgspec.to_builtins(_Asked(begin, clock.now().timestamp() - begin)))
+
+
+def _update(configuration: Storage, clock: Clock) -> None:
+    durable.make_private_directory(configuration.machines_dir)
+    with _noted(configuration, clock):
         machines = _lawful(_ask(configuration))
-        durable.make_private_directory(configuration.machines_dir)
         written = authorized_keys.write(configuration, machines)
+        admitted_keys.write(configuration, written.admitted)
         machine_links.update_links(configuration, machines)
     _LOG.info(
-        "%d machines admitted, %d left out; %s %s",
+        "%d machine%s admitted, %d left out; %s %s",
         len(written.admitted),
+        "" if len(written.admitted) == 1 else "s",
         len(machines) - len(written.admitted),
         configuration.authorized_keys_file,
         "written" if written.changed else "unchanged",
@@ -42,23 +110,27 @@ def update_config(configuration: Storage) -> None:
 
 def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
-    request = StorageUpdateConfigRequest(
-        storage=StorageConfiguration(
-            name=configuration.name,
-            secret=configuration.secret.reveal(),
-            ssh_ping_host=configuration.ssh_ping_host,
-            ssh_ping_host_keys=configuration.host_keys(),
-            ssh_ping_port=configuration.ssh_ping_port,
-            ssh_ping_user=configuration.ssh_ping_user,
-            space_total=total_mib,
-            space_available=available_mib,
-            published=configuration.published,
-            comment=configuration.comment,
-        ),
-        auth=configuration.registration,
-    )
+    host_keys = configuration.host_keys()
+
+    def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
+        return StorageUpdateConfigRequest(
+            storage=StorageConfiguration(
+                name=credentials.name,
+                secret=credentials.secret,
+                ssh_ping_host=configuration.ssh_ping_host,
+                ssh_ping_host_keys=host_keys,
+                ssh_ping_port=configuration.ssh_ping_port,
+                ssh_ping_user=configuration.ssh_ping_user,
+                space_total=total_mib,
+                space_available=available_mib,
+                published=configuration.published,
+                comment=configuration.comment,
+            ),
+            auth=configuration.registration,
+        )
+
     try:
-        answer = configuration.api().call("storage_update_config", request, StorageUpdateConfigAnswer)
+        answer = Coordinator(configuration).call("storage_update_config", request, StorageUpdateConfigAnswer)
     except ApiRefused as error:
         if error.status != 403:
             raise

@@ -29,7 +29,7 @@ _MEANINGS = {
     2: "the two rsyncs speak no common protocol",
     3: "the module or directory could not be selected",
     4: "this rsync cannot do what was asked",
-    5: "the machine's rsync daemon refused: wrong module or one-time password",
+    5: "the machine's rsync daemon refused: the source's directory is not there, or wrong module or one-time password",
     6: "the machine's rsync daemon could not write its log",
     10: "the tunnel or the connection broke (socket error)",
     11: "a file could not be read or written (no space, no quota, input/output error)",
@@ -44,6 +44,8 @@ _MEANINGS = {
     25: "the limit of deletions was reached",
     30: "nothing came through the tunnel for too long",
     35: "the machine's rsync daemon did not answer in time",
+    126: "the storage's rsync could not be run (rsync_command)",
+    127: "the storage's rsync is not installed, or not where rsync_command says",
 }
 
 

@@ -45,7 +45,7 @@ _GREETING = b"@RSYNCD:"
 # rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
 # descriptor 9; one cat for each direction. When the machine hangs up, the other direction is ended too.
 _SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
-_RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $!"
+_RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :"
 _LOG = logging.getLogger(__name__)
 
 

@@ -16,7 +16,6 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, PolicyError, TurkuError
 from turku.policy import names
-from turku.protocol.client import ApiClient
 from turku.protocol.messages import (
     Empty,
     MachineReference,
@@ -25,6 +24,7 @@ from turku.protocol.messages import (
     SessionRequest,
     SourceOrder,
     SourceReport,
+    StorageCredentials,
     StoragePingCheckinAnswer,
     StoragePingCheckinRequest,
     StoragePingSourceUpdateRequest,
@@ -34,6 +34,7 @@ from turku.storage import machine_links, session_request, tunnel, volumes
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.backup import BackupJob, BackupOutcome, back_up
 from turku.storage.configuration import Storage
+from turku.storage.coordinator import Coordinator
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class _Checkin:
     unreported: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        api = self.configuration.api()
+        api = Coordinator(self.configuration)
         machine = self._ask(api)
         orders = self._orders(machine)
         if not orders:
@@ -129,8 +130,10 @@ class _Checkin:
             self._report(api, name, outcome)
         self._raise_failures(len(orders))
 
-    def _ask(self, api: ApiClient) -> ScheduledMachine:
-        request = StoragePingCheckinRequest(self.configuration.credentials, MachineReference(self.uuid))
+    def _ask(self, api: Coordinator) -> ScheduledMachine:
+        def request(credentials: StorageCredentials) -> StoragePingCheckinRequest:
+            return StoragePingCheckinRequest(credentials, MachineReference(self.uuid))
+
         machine = api.call("storage_ping_checkin", request, StoragePingCheckinAnswer).machine
         if machine.uuid.lower() != self.uuid:
             raise ApiUnreachable(f"storage_ping_checkin: the answer is about another machine: {machine.uuid:.100}")
@@ -180,17 +183,19 @@ class _Checkin:
         end = self.clock.now().timestamp()
         return BackupOutcome(success=False, snapshot=None, summary=summary, time_begin=begin, time_end=end)
 
-    def _report(self, api: ApiClient, name: str, outcome: BackupOutcome) -> None:
+    def _report(self, api: Coordinator, name: str, outcome: BackupOutcome) -> None:
         report = SourceReport(
             success=outcome.success,
             snapshot=outcome.snapshot,
             summary=outcome.summary[:_SUMMARY_LIMIT],
             time_begin=outcome.time_begin,
             time_end=outcome.time_end,
+            suspicious=list(outcome.suspicious),
         )
-        message = StoragePingSourceUpdateRequest(
-            self.configuration.credentials, ReportedMachine(self.uuid, {name: report})
-        )
+
+        def message(credentials: StorageCredentials) -> StoragePingSourceUpdateRequest:
+            return StoragePingSourceUpdateRequest(credentials, ReportedMachine(self.uuid, {name: report}))
+
         for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
             try:
                 api.call("storage_ping_source_update", message, Empty)

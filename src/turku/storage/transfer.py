@@ -13,7 +13,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +21,7 @@ from turku.core import command
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import PolicyError
-from turku.storage import limits, rsync_exit, sandbox
+from turku.storage import figures, limits, rsync_exit, sandbox
 from turku.storage.configuration import Storage
 from turku.storage.snapshots import Workspace
 
@@ -73,6 +73,7 @@ class Transferred:
     outcome: rsync_exit.Outcome
     statistics: tuple[str, ...]
     last_lines: tuple[str, ...]
+    suffixes: figures.Suffixes = field(default_factory=lambda: figures.Suffixes(None))
 
     @property
     def summary(self) -> str:
@@ -139,6 +140,7 @@ def arguments(
         "--delete",
         "--delete-excluded",
         "--stats",
+        f"--out-format={figures.OUT_FORMAT}",
         "--no-human-readable",
         "--no-motd",
         # Names are bytes: rsync passes them on as they are, and our log makes them printable.
@@ -169,8 +171,11 @@ def run(
     system: FileSystem,
     *,
     bounds: limits.Bounds,
+    base: Path | None = None,
 ) -> Transferred:
     """What came of it: rsync contained, and ended when it passes its bounds (threats M9).
+
+    ``base`` is the tree of the snapshot that it is built upon.
 
     Raises CommandFailed when rsync cannot be started, PolicyError as ``arguments`` does, BackupFailed when no daemon
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had.
@@ -178,6 +183,8 @@ def run(
     numbers = itertools.count(1)
 
     def log(line: str) -> None:
+        if not line:
+            return
         number = next(numbers)
         if number <= _LOGGED_LINES:
             _LOG.warning("%s: %s", daemon.module, line)
@@ -186,9 +193,14 @@ def run(
 
     statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
     others: deque[str] = deque(maxlen=command.KEPT_LINES)
+    suffixes = figures.Suffixes(base)
 
     def read(stream: IO[bytes]) -> None:
         while raw := stream.readline(command.LINE_LIMIT_BYTES):
+            if raw.startswith(figures.ANY_FILE):
+                if raw.startswith(figures.CREATED_FILE):
+                    suffixes.note(raw[len(figures.CREATED_FILE) :].rstrip(b"\r\n"))
+                continue
             line = one_line(raw.rstrip(b"\r\n"))
             if line.startswith(_STATISTICS):
                 statistics.append(line)
@@ -228,4 +240,4 @@ def run(
             limits.record(configuration, machine_dir, watch.taken_bytes())
         reader.join(_LAST_LINES_TIMEOUT_SECONDS)
         last_lines = (*others, *child.last_lines)[-command.KEPT_LINES :]
-    return Transferred(rsync_exit.outcome(exit_code), tuple(statistics), tuple(last_lines))
+    return Transferred(rsync_exit.outcome(exit_code), tuple(statistics), tuple(last_lines), suffixes)

@@ -31,6 +31,8 @@ class Machine:
         self.var_dir = directory / "var dir 100%"
         self.volume = directory / "volume"
         self.volume.mkdir()
+        self.prefix: list[str] = []
+        """Words before each command, such as those that run it as another user."""
         for name in ("config.d", "sources.d"):
             (self.config_dir / name).mkdir(parents=True)
         self.configure()
@@ -65,7 +67,8 @@ class Machine:
 
     def start(self, program: str, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen([PROGRAMS / program, "--config-dir", self.config_dir, *arguments], text=True, **options)
+        argv = [*self.prefix, PROGRAMS / program, *arguments, "--config-dir", self.config_dir]
+        return subprocess.Popen(argv, text=True, **options)
 
     def run(self, program: str, *arguments: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         with self.start(program, *arguments) as process:

@@ -153,7 +153,7 @@ def test_check_shows_the_sources_and_changes_nothing(machine: Machine) -> None:
     )
     assert check.returncode == 0
     assert "    etc: /etc\n        comment: all of it\n" in check.stdout
-    assert "    gone: /no/such/directory  (no such directory now)\n" in check.stdout
+    assert "    gone: /no/such/directory\n        note: no such directory now\n" in check.stdout
     assert "none yet: turku-update-config registers this machine" in check.stdout
     assert not machine.var_dir.exists()
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 from tests.support.coordinator import PROGRAMS, Coordinator, free_port
 
 from turku.core import command
@@ -126,3 +127,37 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
         coordinator.stop()
         coordinator.start()
         assert coordinator.call("health", {}).json()["counts"]["auth"] == 1
+
+
+def test_a_command_is_called_as_people_type_it_and_shows_its_own_options_only(state_dir: Path) -> None:
+    text = run("turku-api", "auth-create", "--help", state_dir=state_dir).stdout.decode()
+    assert "usage: turku-api auth-create [-h] [--name NAME] [--raw]" in text
+    assert "--pythonpath" not in text
+
+
+def test_an_unknown_command_is_told_with_the_one_that_may_be_meant(state_dir: Path) -> None:
+    completed = run("turku-api", "back-up", state_dir=state_dir)
+    assert completed.exit_code == 64
+    assert "turku-api has no command 'back-up'; did you mean back-up-now?" in "\n".join(completed.last_lines)
+
+
+@pytest.mark.parametrize(
+    "option", ["--bind=turku:x", "--bind=127.0.0.1:99999", "--bind=8000", "--workers=0", "--threads=many"]
+)
+def test_serve_refuses_what_it_cannot_serve_with(state_dir: Path, option: str) -> None:
+    completed = run("turku-api", "serve", option, state_dir=state_dir)
+    assert completed.exit_code == 64
+    assert option.partition("=")[0] in "\n".join(completed.last_lines)
+
+
+def test_a_request_with_a_strange_host_leaves_one_line_and_no_traceback(tmp_path: Path) -> None:
+    with Coordinator(tmp_path / "state") as coordinator:
+        response = requests.post(
+            f"http://127.0.0.1:{coordinator.port}/v1/health", json={}, headers={"Host": "evil.example.com"}, timeout=30
+        )
+        assert response.status_code == 400
+        coordinator.stop()
+        log = coordinator.last_lines
+    (line,) = [line for line in log if "evil.example.com" in line]
+    assert "TURKU_ALLOWED_HOSTS" in line
+    assert not any("Traceback" in line for line in log)

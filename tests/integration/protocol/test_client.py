@@ -76,7 +76,15 @@ def test_a_refusal_tells_status_and_sentence(status: int) -> None:
             ApiClient(url).call("health", Empty(), HealthAnswer)
         assert refused.value.status == status
         assert "machine.uuid: is not a UUID" in refused.value.details
-        assert bool(refused.value.hint) == (status == 403)
+        assert bool(refused.value.hint) == (status != 400)
+
+
+def test_a_page_for_people_is_not_shown_and_the_address_is_doubted() -> None:
+    page = b"<!doctype html>\n<html><title>Not Found</title></html>"
+    with coordinator(answer(404, page)) as (url, _received), pytest.raises(ApiRefused) as refused:
+        ApiClient(url).call("health", Empty(), HealthAnswer)
+    assert refused.value.details == ""
+    assert "/v1" in refused.value.hint
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])

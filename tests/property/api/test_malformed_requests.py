@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,17 +11,13 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.api_cast import Cast, introduce
+from tests.support.api_messages import CALLS, changed, drop, lawful_messages, places, put
 
 from turku.api.fleet import keyring, throttle
 from turku.api.fleet.keyring import Purpose
 from turku.api.fleet.models import Machine
 from turku.core.clock import SYSTEM_CLOCK
 
-CALLS = (
-    *("health", "update_config", "agent_ping_checkin", "agent_ping_restore"),
-    *("storage_update_config", "storage_ping_checkin", "storage_ping_source_update"),
-    *("machine_rotate", "machine_reenrol", "storage_rotate"),
-)
 CODE = "c" * 30
 fixture_is_not_reset = settings(
     max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -62,110 +57,13 @@ def send(call: str, body: bytes, **headers: str) -> tuple[int, str]:
 
 
 def valid_messages(cast: Cast) -> dict[str, Any]:
-    """A lawful message of each call, with every field of the contract."""
-    machine = {"uuid": cast.alice.uuid, "secret": cast.alice.secret}
-    storage = {"name": cast.bob.name, "secret": cast.bob.secret}
-    return {
-        "health": {},
-        "update_config": {
-            "auth": {"name": "machines", "secret": cast.machine_secret},
-            "machine": {
-                **machine,
-                "environment_name": "production",
-                "service_name": "shop",
-                "unit_name": "web-0",
-                "ssh_public_key": cast.alice.ssh_public_key,
-                "published": True,
-                "comment": "the first",
-                "sources": {
-                    "etc": {
-                        "path": "/etc",
-                        "comment": "all of it",
-                        "frequency": "daily",
-                        "retention": "last 5 days",
-                        "bwlimit": 100,
-                        "snapshot_mode": "none",
-                        "filter": ["- *.tmp"],
-                        "exclude": ["*.log"],
-                        "preserve_hard_links": False,
-                        "shared_service": False,
-                        "large_rotating_files": False,
-                        "large_modifying_files": False,
-                        "other": {"kept": ["as", 1, None]},
-                    }
-                },
-            },
-        },
-        "agent_ping_checkin": {"machine": machine},
-        "agent_ping_restore": {"machine": machine},
-        "storage_update_config": {
-            "auth": {"name": "storages", "secret": cast.storage_secret},
-            "storage": {
-                **storage,
-                "ssh_ping_host": "primary.example.com",
-                "ssh_ping_host_keys": [cast.alice.ssh_public_key],
-                "ssh_ping_port": 22,
-                "ssh_ping_user": "root",
-                "space_total": 1000.5,
-                "space_available": 500.5,
-                "published": True,
-                "comment": "the first",
-            },
-        },
-        "machine_rotate": {
-            "machine": machine,
-            "new_secret": cast.alice.secret,
-            "new_ssh_public_key": cast.alice.ssh_public_key,
-        },
-        "machine_reenrol": {
-            "code": CODE,
-            "secret": cast.alice.secret,
-            "ssh_public_key": cast.alice.ssh_public_key,
-        },
-        "storage_rotate": {"storage": storage, "new_secret": cast.bob.secret},
-        "storage_ping_checkin": {"storage": storage, "machine": {"uuid": cast.alice.uuid}},
-        "storage_ping_source_update": {
-            "storage": storage,
-            "machine": {
-                "uuid": cast.alice.uuid,
-                "sources": {
-                    "etc": {
-                        "success": True,
-                        "snapshot": "etc_20261123-120000_0a1b",
-                        "summary": "3 files",
-                        "time_begin": 1_790_000_000.5,
-                        "time_end": 1_790_000_001.5,
-                    }
-                },
-            },
-        },
-    }
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value inside."""
-    found = [path] if path else []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        found += places(item, (*path, key))
-    return found
-
-
-def changed(message: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    """A deep copy with ``change(container, key)`` applied at the path."""
-    copy = json.loads(json.dumps(message))
-    container = copy
-    for key in path[:-1]:
-        container = container[key]
-    change(container, path[-1])
-    return copy
-
-
-def put(value: Any) -> Callable[[Any, Any], None]:
-    def change(container: Any, key: Any) -> None:
-        container[key] = value
-
-    return change
+    return lawful_messages(
+        cast.alice,
+        cast.bob,
+        machine_auth={"name": "machines", "secret": cast.machine_secret},
+        storage_auth={"name": "storages", "secret": cast.storage_secret},
+        re_enrol_code=CODE,
+    )
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -222,7 +120,7 @@ def test_a_missing_key_is_named(cast: Cast, call: str) -> None:
     for path in places(message):
         if isinstance(path[-1], int):
             continue
-        copy = changed(message, path, lambda container, key: container.pop(key))
+        copy = changed(message, path, drop)
         status, sentence = send(call, json.dumps(copy).encode())
         assert status in (200, 400)
         if status == 400:

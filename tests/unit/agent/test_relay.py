@@ -36,3 +36,12 @@ def test_lines_can_be_held_back_until_something_else_was_said(capsys: pytest.Cap
     relay.release()
     relay.line("later")
     assert capsys.readouterr().err == "hello\nRestore mode active on port 1.\nlater\n"
+
+
+def test_what_was_shown_is_remembered_and_what_is_held_back_is_not() -> None:
+    relay = Relay("primary", held_until_released=True)
+    relay.line("Permission denied (publickey).")
+    assert not relay.has_shown("Permission denied (publickey).")
+    relay.release()
+    assert relay.has_shown("Permission denied (publickey).")
+    assert not relay.has_shown("Connection refused")

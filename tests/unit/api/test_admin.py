@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import formats
 from tests.support.api_cast import Cast
 
 from turku.api.audit.models import AuditEntry
@@ -171,3 +172,28 @@ def test_times_are_human_with_the_exact_one_as_title() -> None:
     assert ">9 d ago<" in presentation.moment(now - timedelta(days=9, hours=3), now=now)
     assert f'title="{now:%Y-%m-%d %H:%M:%S}' in presentation.moment(now, now=now)
     assert presentation.moment(None, now=now) == "-"
+
+
+def test_a_change_is_read_on_its_page_and_decided_in_the_list(admin: Client) -> None:
+    page = admin.get(address(SourceChange, "change", SourceChange.objects.get().pk)).content.decode()
+    assert "<h1>Weakening change</h1>" in page
+    assert 'name="_save"' not in page
+
+
+def test_what_waits_for_its_turn_is_due() -> None:
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert ">in 3 h</time>" in presentation.due(now + timedelta(hours=3), now=now)
+    assert presentation.due(now - timedelta(hours=3), now=now).startswith("due <time")
+    assert ">3 h ago</time>" in presentation.due(now - timedelta(hours=3), now=now)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-2, "0 s"), (0.6, "1 s"), (59.4, "59 s"), (400, "6 min 40 s"), (4000, "1 h 6 min"), (200_000, "55 h 33 min")],
+)
+def test_how_long_a_run_took_is_told_in_two_units(seconds: float, words: str) -> None:
+    assert presentation.length(timedelta(seconds=seconds)) == words
+
+
+def test_times_on_pages_have_24_hours_and_a_zone() -> None:
+    assert formats.localize(datetime(2026, 11, 24, 15, 4, 5, tzinfo=UTC)) == "24 Nov 2026, 15:04:05 UTC"

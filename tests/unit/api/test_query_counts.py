@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from tests.support.api_cast import Cast
 from tests.support.v1_client import V1Machine
+
+from turku.api.fleet.models import Machine
+from turku.core.clock import SYSTEM_CLOCK
 
 
 def queries(act: Callable[[], object]) -> int:
@@ -21,13 +25,19 @@ def declare(cast: Cast, count: int) -> None:
     cast.alice.update_config({f"source-{number}": {"path": "/x"} for number in range(count)})
 
 
-def test_a_check_in_costs_two_queries_and_two_more_when_something_is_due(cast: Cast) -> None:
+def test_a_check_in_costs_one_query_and_three_more_when_something_is_due(cast: Cast) -> None:
     for count in (1, 20):
         declare(cast, count)
-        # The machine with its storage, its due sources; then the operator's floor and held-back changes.
+        # Is something due? The due sources with machine and storage; then the operator's floor and held-back changes.
         assert queries(cast.alice.due) == 4
     cast.bob.succeeded(cast.alice.uuid, *(f"source-{number}" for number in range(20)))
-    assert queries(cast.alice.due) == 2
+    assert queries(cast.alice.due) == 1
+
+
+def test_that_a_machine_was_seen_costs_one_more_query_once_a_minute(cast: Cast) -> None:
+    cast.bob.succeeded(cast.alice.uuid, "etc", "home")
+    Machine.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(minutes=2))
+    assert [queries(cast.alice.due) for _ in range(3)] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,7 @@ def test_one_ssh_key_belongs_to_one_machine(cast: Cast) -> None:
     assert Machine.objects.count() == 1
 
 
-@pytest.mark.parametrize(
-    "key", ["", "no key", "ssh-ed25519", A_KEY + "\n" + A_KEY, "command=x " + A_KEY]
-)
+@pytest.mark.parametrize("key", ["", "no key", "ssh-ed25519", A_KEY + "\n" + A_KEY, "command=x " + A_KEY])
 def test_what_is_no_ssh_key_never_reaches_a_storage(cast: Cast, key: str) -> None:
     assert refused(cast.alice, ssh_public_key=key).status == 400
     assert (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -152,3 +152,30 @@ def test_all_faults_are_refused_in_one_error() -> None:
 
 def test_no_fault_is_no_error() -> None:
     configuration.refuse([], program="turku-agent")
+
+
+def test_a_required_key_is_missed_by_its_name_and_directory(tmp_path: Path) -> None:
+    faults: list[Fault] = []
+    configuration.require(Tree(), "api_url", "is required", config_dir=tmp_path / "none", faults=faults)
+    write(tmp_path / "config.d")
+    configuration.require(Tree(), "api_url", "is required", config_dir=tmp_path, faults=faults)
+    assert [str(fault) for fault in faults] == [
+        f"{tmp_path}/none/config.d (there is no such directory): api_url: is required",
+        f"{tmp_path}/config.d: api_url: is required",
+    ]
+
+
+def test_a_required_key_is_not_missed_where_a_file_could_not_be_read(tmp_path: Path) -> None:
+    tree = configuration.read_directories([write(tmp_path / "config.d", a__json="{")])
+    faults = list(tree.faults)
+    configuration.require(tree, "api_url", "is required", config_dir=tmp_path, faults=faults)
+    assert len(faults) == 1
+
+
+def test_a_word_that_is_none_of_some_is_told_which_there_are() -> None:
+    class Choice(msgspec.Struct):
+        mode: Literal["auto", "off"] = "auto"
+
+    faults: list[Fault] = []
+    configuration.convert(Tree(content={"mode": "on"}), Choice, faults)
+    assert faults[0].message.endswith("; one of auto, off")

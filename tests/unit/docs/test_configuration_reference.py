@@ -16,10 +16,15 @@ from turku.agent.configuration import AgentFile
 from turku.api import environment
 from turku.api.backups import declaration
 from turku.api.backups.models import DEFAULT_FREQUENCY, DEFAULT_RETENTION
-from turku.storage.configuration import StorageFile, VolumeSection
+from turku.storage.configuration import StorageFile, SuspicionSection, VolumeSection
 
 PAGE = "docs/reference/configuration.md"
-STRUCTS = [("The machine", AgentFile), ("The storage", StorageFile), ("Volumes", VolumeSection)]
+STRUCTS = [
+    ("The machine", AgentFile),
+    ("The storage", StorageFile),
+    ("Volumes", VolumeSection),
+    ("Suspicion", SuspicionSection),
+]
 
 
 def defaults(kind: type[Any]) -> dict[str, Any]:

@@ -114,6 +114,12 @@ def test_a_message_over_the_limit_is_refused_unread() -> None:
         codec.decode(b"[" * 11, UpdateConfigRequest, limit_bytes=10)
 
 
+def test_a_long_value_is_not_quoted_in_whole() -> None:
+    with pytest.raises(MalformedMessage, match="`action`") as refused:
+        codec.decode(json.dumps({"action": "x" * 200_000, "port": 50_000}).encode(), SessionRequest)
+    assert len(refused.value.message) < 500
+
+
 def test_a_message_survives_the_way_there_and_back() -> None:
     request = UpdateConfigRequest(
         auth="string",

@@ -200,3 +200,8 @@ def test_yaml_is_read_as_well(tmp_path: Path) -> None:
 
 def test_secrets_do_not_print_themselves(tmp_path: Path) -> None:
     assert "a" * 30 not in repr(load(tmp_path))
+
+
+def test_no_identity_is_made_for_a_configuration_that_is_refused(tmp_path: Path) -> None:
+    faults(tmp_path, name=None, secret=None, volumes=None)
+    assert not (tmp_path / "var").exists()

@@ -49,12 +49,11 @@ def test_sshd_that_forwards_only_what_backups_need_is_good() -> None:
 @pytest.mark.parametrize(
     ("line", "changed"),
     [
-        ("gatewayports no", "gatewayports yes"),
+        ("gatewayports no", "gatewayports clientspecified"),
         ("allowtcpforwarding remote", "allowtcpforwarding yes"),
-        ("allowstreamlocalforwarding no", "allowstreamlocalforwarding yes"),
+        ("allowstreamlocalforwarding no", "allowstreamlocalforwarding local"),
         ("allowagentforwarding no", "allowagentforwarding yes"),
         ("x11forwarding no", "x11forwarding yes"),
-        ("permittunnel no", "permittunnel point-to-point"),
         ("permituserenvironment no", "permituserenvironment yes"),
     ],
 )
@@ -62,6 +61,42 @@ def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: st
     fact = protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.WARN
     assert changed in fact.text
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("gatewayports no", "gatewayports yes"),
+        ("allowstreamlocalforwarding no", "allowstreamlocalforwarding yes"),
+        ("allowstreamlocalforwarding no", "allowstreamlocalforwarding remote"),
+        ("permittunnel no", "permittunnel point-to-point"),
+        ("port 22", "acceptenv LANG\nacceptenv LD_*"),
+        ("port 22", "acceptenv *\nacceptenv LC_*"),
+    ],
+)
+def test_what_no_line_of_a_key_can_forbid_is_a_failure_that_names_it(line: str, changed: str) -> None:
+    fact = protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
+    assert fact.verdict is Verdict.FAIL
+    assert any(told in fact.text for told in changed.splitlines())
+
+
+def test_variables_of_the_language_do_no_harm() -> None:
+    accepted = "acceptenv LANG\nacceptenv LC_*\nacceptenv TURKU_NO_VARIABLE\n"
+    assert protection.sshd_fact(GOOD_SSHD + accepted, user="turku").verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("program", "asks_as", "verdict"),
+    [
+        ("none", "none", Verdict.OK),
+        ("/usr/local/bin/turku-storage authorized-keys %u %t %k", "root", Verdict.OK),
+        ("/usr/local/bin/turku-storage authorized-keys %u %t %k", "nobody", Verdict.FAIL),
+        ("/usr/local/bin/another %u", "nobody", Verdict.OK),
+    ],
+)
+def test_sshd_must_ask_about_new_machines_as_who_can_answer(program: str, asks_as: str, verdict: Verdict) -> None:
+    output = f"{GOOD_SSHD}authorizedkeyscommand {program}\nauthorizedkeyscommanduser {asks_as}\n"
+    assert protection.new_machines_fact(output, runs_as="root").verdict is verdict
 
 
 @pytest.mark.parametrize("line", ["disableforwarding yes", "allowtcpforwarding no", "allowtcpforwarding local"])
@@ -123,3 +158,21 @@ def test_a_sandbox_that_is_off_is_a_warning(storage: Storage) -> None:
 def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: Storage) -> None:
     verdict = protection._user(replace(storage, fake_super=False)).verdict
     assert (verdict is Verdict.WARN) == (os.geteuid() != 0)
+
+
+def test_sshd_that_lets_nobody_listen_stops_every_backup() -> None:
+    fact = protection.sshd_fact(GOOD_SSHD + "permitlisten none\n", user="turku")
+    assert fact.verdict is Verdict.FAIL
+    assert protection.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
+
+
+def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: Storage) -> None:
+    directory = storage.config_dir / "config.d"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "secret.json"
+    path.write_text('{"secret": "x"}')
+    path.chmod(0o644)
+    directory.chmod(0o755)
+    assert private_facts(storage)[str(path)] is Verdict.FAIL
+    directory.chmod(0o700)
+    assert private_facts(storage)[str(path)] is Verdict.OK

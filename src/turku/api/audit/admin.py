@@ -8,12 +8,13 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.db.models import Model
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from turku.api.audit.models import AuditEntry
+from turku.api.audit.search import matching_entries
 from turku.api.site import presentation
 from turku.api.site.audited import Audited
 from turku.api.site.model_admin import TurkuModelAdmin
@@ -39,14 +40,34 @@ def _short(values: dict[str, Any]) -> str:
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
+class ActionFilter(admin.SimpleListFilter):
+    """The actions that are in the log."""
+
+    title = "action"
+    parameter_name = "action"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        # From one to the next by the index: asking for all at once would read all of a log that only grows.
+        actions = AuditEntry.objects.order_by("action").values_list("action", flat=True)
+        action = actions.first()
+        while action is not None:
+            found.append((action, action))
+            action = actions.filter(action__gt=action).first()
+        return found
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
+        return queryset.filter(action=self.value()) if self.value() else queryset
+
+
 @admin.register(AuditEntry)
 class AuditEntryAdmin(TurkuModelAdmin):
     """The audit log, to be read only."""
 
     list_display = ("happened", "action", "subject", "subject_kind", "by", "address", "weakens", "was", "becomes")
-    list_filter = ("weakens", "actor_kind", "action")
+    list_filter = ("weakens", "actor_kind", ActionFilter)
     search_fields = ("subject", "subject_key", "actor", "address", "action")
-    show_full_result_count = False
+    sortable_by = ("happened",)
     fields = (
         *("date", "action", "weakens", "actor_kind", "actor", "address"),
         *("subject_kind", "subject_key", "subject", "old_values", "new_values"),
@@ -61,6 +82,9 @@ class AuditEntryAdmin(TurkuModelAdmin):
 
     def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
+
+    def matches(self, word: str) -> Q:
+        return matching_entries(word)
 
     @admin.display(description="when", ordering="date")
     def happened(self, row: AuditEntry) -> str:

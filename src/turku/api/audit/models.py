@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 TEXT_LENGTH = 200
 
@@ -38,8 +39,13 @@ class AuditEntry(models.Model):
         ordering = ("-date", "-id")
         verbose_name_plural = "audit log"
         indexes = [
-            models.Index(fields=("actor_kind", "actor", "-date"), name="audit_actor_date"),
-            models.Index(fields=("subject_kind", "subject_key", "-date"), name="audit_subject_date"),
+            models.Index(fields=("actor", "-date"), name="audit_actor_date"),
+            models.Index(fields=("actor_kind", "-date", "-id"), name="audit_kind_date"),
+            models.Index(fields=("subject_key", "-date"), name="audit_subject_date"),
+            models.Index(fields=("subject", "-date"), name="audit_name_date"),
+            models.Index(fields=("action", "-date", "-id"), name="audit_action_date"),
+            models.Index(fields=("address", "-date"), name="audit_address_date"),
+            models.Index(fields=("-date", "-id"), condition=Q(weakens=True), name="audit_weakens_date"),
         ]
 
     def __str__(self) -> str:

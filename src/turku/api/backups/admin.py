@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
@@ -14,6 +14,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.backups import health
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
+from turku.api.backups.search import matching_runs, matching_sources
 from turku.api.backups.source_change_admin import SourceChangeAdmin
 from turku.api.fleet.health import Mark
 from turku.api.site import presentation
@@ -25,7 +26,7 @@ __all__ = ["BackupRunAdmin", "SourceAdmin", "SourceChangeAdmin"]
 class SourceMarkFilter(MarkFilter):
     """The marks that a source can have."""
 
-    marks = (Mark.OK, Mark.OFF, Mark.FAILED, Mark.OVERDUE)
+    conditions = staticmethod(lambda now: health.source_conditions(now=now, without_backups=health.of_machines_off()))
 
 
 _DECLARED = (
@@ -51,6 +52,7 @@ class SourceAdmin(RegisteredAdmin):
     )
     list_filter = (SourceMarkFilter, "active", "published", "snapshot_mode", "machine__storage")
     search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
+    sortable_by = ("name", "last_backup", "next_backup", "failure_count")
     list_select_related = ("machine",)
     actions = ("back_up_now", "enable", "disable")
     fieldsets = (
@@ -62,6 +64,9 @@ class SourceAdmin(RegisteredAdmin):
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
         return health.sources(now=self.now)
+
+    def matches(self, word: str) -> Q:
+        return matching_sources(word)
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
@@ -83,7 +88,7 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:
-        return presentation.moment(row.date_next_backup, now=self.now)
+        return presentation.due(row.date_next_backup, now=self.now)
 
     @admin.display(description="weakening changes")
     def weakenings_link(self, row: Source) -> SafeString:
@@ -105,8 +110,8 @@ class BackupRunAdmin(TurkuModelAdmin):
     list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "snapshot")
     list_filter = ("success", "storage")
     search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
+    sortable_by = ("reported",)
     list_select_related = ("source__machine", "storage")
-    show_full_result_count = False
     fields = (
         *("date", "result", "source_link", "machine_link", "storage_link"),
         *("snapshot", "date_begin", "date_end", "duration", "summary"),
@@ -118,6 +123,9 @@ class BackupRunAdmin(TurkuModelAdmin):
 
     def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
+
+    def matches(self, word: str) -> Q:
+        return matching_runs(word)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """The links from machines and sources lead here."""
@@ -147,4 +155,4 @@ class BackupRunAdmin(TurkuModelAdmin):
     def duration(self, row: BackupRun) -> str:
         if row.date_begin is None or row.date_end is None:
             return presentation.NOTHING
-        return f"{max((row.date_end - row.date_begin).total_seconds(), 0):.0f} s"
+        return presentation.length(row.date_end - row.date_begin)

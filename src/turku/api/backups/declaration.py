@@ -219,5 +219,5 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
     if changed:
         after = None if columns is None else source_changes.declared(source)
         weakened = source_changes.compare(source, before, after)
-        _log.info("source %s of machine %s changed %s", source.name, source.machine_id, ", ".join(sorted(changed)))
+        _log.info("source %s of machine %s changed %s", source.name, source.machine, ", ".join(sorted(changed)))
     return _Change(source, changed, weakened)

@@ -8,13 +8,16 @@ from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine
 
 
-def due_sources(machine: Machine, *, now: datetime) -> list[Source]:
-    """The machine's sources whose turn has come, by name; none while machine or storage are switched off."""
-    storage = machine.storage
-    if storage is None or not (storage.active and storage.published and machine.active and machine.published):
-        return []
-    due = machine.sources.filter(active=True, published=True, date_next_backup__lte=now)
-    return list(due.order_by("name"))
+def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
+    """The machine's sources whose turn has come, by name, machine and storage with them; none while either of those is
+    switched off."""
+    switches = {
+        f"{path}{switch}": True
+        for path in ("", "machine__", "machine__storage__")
+        for switch in ("active", "published")
+    }
+    due = Source.objects.filter(machine=machine_key, date_next_backup__lte=now, **switches)
+    return list(due.select_related("machine__storage").order_by("name"))
 
 
 def restorable_sources(machine: Machine) -> list[Source]:

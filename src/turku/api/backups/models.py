@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 
 from django.db import models
+from django.db.models import Q
 
-from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
+from turku.api.fleet.models import NAME_LENGTH, Machine, Storage, lower_words
 
 RULE_LENGTH = 1000
 SOURCES_LIMIT = 1000
@@ -48,10 +49,21 @@ class Source(models.Model):
     date_last_backed_up = models.DateTimeField("last good backup", null=True, blank=True, editable=False, db_index=True)
     date_next_backup = models.DateTimeField("next backup", db_index=True)
     success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
+    suspicious = models.BooleanField(
+        "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."
+    )
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+    search_text = models.GeneratedField(
+        expression=lower_words("name", "path", "comment"), output_field=models.TextField(), db_persist=True
+    )
 
     class Meta:
         ordering = ("machine_id", "name")
+        # The rare states have indexes of their own, which cost nothing while all is well.
+        indexes = [
+            models.Index(fields=("machine",), condition=Q(success=False), name="source_failed"),
+            models.Index(fields=("machine",), condition=Q(suspicious=True), name="source_suspicious"),
+        ]
         constraints = [models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique")]
 
     def __str__(self) -> str:
@@ -98,7 +110,12 @@ class BackupRun(models.Model):
 
     class Meta:
         ordering = ("-date", "-id")
-        indexes = [models.Index(fields=("source", "-date"), name="run_source_date")]
+        indexes = [
+            models.Index(fields=("source", "-date"), name="run_source_date"),
+            models.Index(fields=("storage", "-date", "-id"), name="run_storage_date"),
+            models.Index(fields=("-date", "-id"), condition=Q(success=False), name="run_failed_date"),
+            models.Index(fields=("snapshot",), name="run_snapshot"),
+        ]
 
     def __str__(self) -> str:
         return self.snapshot or f"run {self.pk}"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from django.db import transaction
 
+from turku.api.audit import log
 from turku.api.backups.models import SOURCES_LIMIT, BackupRun, Source
 from turku.api.backups.schedule_slot import next_backup, retry_pause
 from turku.api.fleet.faults import Faults
@@ -19,7 +20,7 @@ from turku.protocol.messages import SourceReport
 _log = logging.getLogger(__name__)
 
 _LATEST_UNIX_SECONDS = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-_STATE = ("success", "failure_count", "date_last_backed_up", "date_next_backup")
+_STATE = ("success", "suspicious", "failure_count", "date_last_backed_up", "date_next_backup")
 
 
 def _moment(unix_seconds: float | None) -> datetime | None:
@@ -48,9 +49,10 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
     )
 
 
-def _move_on(source: Source, run: BackupRun, *, now: datetime) -> None:
+def _move_on(source: Source, run: BackupRun, report: SourceReport, *, now: datetime) -> None:
     source.success = run.success
     if run.success:
+        source.suspicious = bool(report.suspicious)
         source.failure_count = 0
         source.date_last_backed_up = now
         source.date_next_backup = next_backup(source, now=now)
@@ -60,7 +62,7 @@ def _move_on(source: Source, run: BackupRun, *, now: datetime) -> None:
         _log.warning(
             "backup of source %s of machine %s failed %d times in a row; next try at %s",
             source.name,
-            source.machine_id,
+            source.machine,
             source.failure_count,
             source.date_next_backup.isoformat(timespec="minutes"),
         )
@@ -81,7 +83,16 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
     faults = Faults()
     runs = [_run(sources[name], storage, report, faults, now=now) for name, report in reports.items()]
     faults.refuse()
-    for run in runs:
-        _move_on(run.source, run, now=now)
+    became_suspicious = [
+        log.Entry(
+            "backup.suspicious", source, new={"snapshot": report.snapshot or "", "signs": list(report.suspicious)}
+        )
+        for name, report in reports.items()
+        if report.success and report.suspicious and not (source := sources[name]).suspicious
+    ]
+    for run, report in zip(runs, reports.values(), strict=True):
+        _move_on(run.source, run, report, now=now)
+    # Not counted against the storage: of a fleet under attack each one must get through.
+    log.record(log.actor_of(storage), became_suspicious, now=now)
     BackupRun.objects.bulk_create(runs)
     Source.objects.bulk_update(sources.values(), _STATE)

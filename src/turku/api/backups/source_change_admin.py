@@ -52,6 +52,13 @@ class SourceChangeAdmin(TurkuModelAdmin):
     def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """A page to read: what there is to decide is decided in the list."""
+        buttons = {"show_save": False, "show_save_and_continue": False}
+        return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """The links from machines lead here."""
         return lookup == "source__machine__id__exact" or super().lookup_allowed(lookup, value, request)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import Count, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
@@ -17,10 +17,11 @@ from turku.api.audit import log
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet import auths, health
-from turku.api.fleet.health import Mark
 from turku.api.fleet.models import Auth, AuthKind, FilterSet, Machine, Storage
 from turku.api.fleet.policy_admin import PolicyAdmin
+from turku.api.fleet.search import matching_machines
 from turku.api.site import presentation
+from turku.api.site.bounded_list import count_of
 from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, SwitchableAdmin
 from turku.errors import PolicyError
 
@@ -37,7 +38,7 @@ class AuthAdmin(SwitchableAdmin):
     fields = ("name", "kind", "active", "comment")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Auth]:
-        counts = {"machine_count": Count("machines", distinct=True), "storage_count": Count("storages", distinct=True)}
+        counts = {"machine_count": count_of(Machine, "auth"), "storage_count": count_of(Storage, "auth")}
         rows: QuerySet[Auth] = super().get_queryset(request).annotate(**counts)
         return rows
 
@@ -80,7 +81,7 @@ class AuthAdmin(SwitchableAdmin):
 class StorageMarkFilter(MarkFilter):
     """The marks that a storage can have."""
 
-    marks = (Mark.OK, Mark.OFF, Mark.SILENT)
+    conditions = staticmethod(lambda now: health.storage_conditions(now=now))
 
 
 @admin.register(Storage)
@@ -104,7 +105,7 @@ class StorageAdmin(RegisteredAdmin):
     )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Storage]:
-        return health.storages(now=self.now).annotate(machine_count=Count("machines"))
+        return health.storages(now=self.now).annotate(machine_count=count_of(Machine, "storage"))
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
@@ -146,7 +147,7 @@ class StorageAdmin(RegisteredAdmin):
 class MachineMarkFilter(MarkFilter):
     """The marks that a machine can have."""
 
-    marks = (Mark.OK, Mark.OFF, Mark.SILENT, Mark.UNASSIGNED)
+    conditions = staticmethod(lambda now: health.machine_conditions(now=now))
 
 
 @admin.register(Machine)
@@ -159,6 +160,7 @@ class MachineAdmin(RegisteredAdmin):
     )
     list_filter = (MachineMarkFilter, "active", "published", "storage")
     search_fields = ("uuid", "unit_name", "service_name", "environment_name", "comment")
+    sortable_by = ("title", "seen", "environment_name", "service_name")
     list_select_related = ("storage",)
     actions = ("back_up_now", "enable", "disable")
     fieldsets = (
@@ -175,7 +177,10 @@ class MachineAdmin(RegisteredAdmin):
     )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Machine]:
-        return health.machines(now=self.now).annotate(source_count=Count("sources"))
+        return health.machines(now=self.now).annotate(source_count=count_of(Source, "machine"))
+
+    def matches(self, word: str) -> Q:
+        return matching_machines(word)
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Machine]) -> None:
@@ -231,7 +236,7 @@ class FilterSetForm(_FilterSetModelForm):
     """Rules as lines of text, checked as a whole."""
 
     lines = forms.CharField(
-        label="rules",
+        label="Rules",
         required=False,
         strip=False,
         widget=forms.Textarea(attrs={"rows": 20, "cols": 80}),

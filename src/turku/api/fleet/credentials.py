@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from django.db.models import Q
+from django.db import connection
 
 from turku.api.fleet import keyring
 from turku.api.fleet.faults import checked
@@ -61,6 +61,12 @@ def _proves(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> 
     return True
 
 
+def require_proof(machine: Machine | None, secret: str) -> None:
+    """Raise ApiRefused (403) unless the machine is active and the secret is its own; for None at the same cost."""
+    if not _proves(machine, Purpose.MACHINE, secret):
+        raise wrong_credentials()
+
+
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
     """The machine, noted as seen now. Raises MalformedMessage for no UUID, ApiRefused (403)."""
     machine, is_proved = examine_machine(machine_uuid(uuid_text), secret)
@@ -93,6 +99,17 @@ def note_check_in(caller: Machine | Storage, *, now: datetime) -> None:
     before = now - CHECK_IN_RESOLUTION
     if caller.date_checked_in is not None and before < caller.date_checked_in <= now:
         return
+    write_check_in(caller, now=now)
+
+
+def write_check_in(caller: Machine | Storage, *, now: datetime) -> None:
+    """Write that the caller was seen; as SQL, because nearly every call comes here."""
+    column = caller._meta.get_field("date_checked_in")
+    before, moment = (column.get_db_prep_value(value, connection) for value in (now - CHECK_IN_RESOLUTION, now))
     # Conditional, so that of many calls in the same moment one writes.
-    unseen = Q(date_checked_in=None) | Q(date_checked_in__lte=before) | Q(date_checked_in__gt=now)
-    type(caller)._default_manager.filter(unseen, pk=caller.pk).update(date_checked_in=now)
+    statement = (
+        f"UPDATE {caller._meta.db_table} SET date_checked_in = %s "  # noqa: S608  (the name of our own table)
+        "WHERE id = %s AND (date_checked_in IS NULL OR date_checked_in <= %s OR date_checked_in > %s)"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [moment, caller.pk, before, moment])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
 
 from django.db import models
@@ -23,6 +24,7 @@ class Mark(models.TextChoices):
     UNASSIGNED = "unassigned", "no storage"
     FAILED = "failed", "failed"
     OVERDUE = "overdue", "overdue"
+    SUSPICIOUS = "suspicious", "suspicious"
 
     @property
     def is_problem(self) -> bool:
@@ -42,27 +44,54 @@ def off(*paths: str) -> Q:
     return condition
 
 
+Conditions = Mapping[Mark, Q]
+"""Marks in the order of their precedence, each with what makes it so; none of them: ``ok``."""
+
+
+def mark_of(conditions: Conditions) -> Case:
+    """The expression of the first mark whose condition holds, else ``ok``."""
+    return mark_case(*(When(condition, then=Value(mark.value)) for mark, condition in conditions.items()))
+
+
+def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
+    """That the first mark whose condition holds is one of those wanted.
+
+    The same as asking for the value of ``mark_of``, in a form of which the database can use its indexes.
+    """
+    found, before = Q(pk__in=()), Q()
+    for mark, condition in conditions.items():
+        if mark in wanted:
+            found |= before & condition
+        before &= ~condition
+    return found | before if Mark.OK in wanted else found
+
+
+def storage_conditions(*, now: datetime) -> Conditions:
+    """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
+    return {Mark.OFF: off(""), Mark.SILENT: Q(last_seen__lt=now - STORAGE_SILENCE)}
+
+
 def storages(*, now: datetime) -> QuerySet[Storage]:
-    """All storages, each with its ``mark``; a new one has as long as any other until it counts as silent."""
-    return Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered")).annotate(
-        mark=mark_case(
-            When(off(""), then=Value(Mark.OFF.value)),
-            When(last_seen__lt=now - STORAGE_SILENCE, then=Value(Mark.SILENT.value)),
-        )
-    )
+    """All storages, each with its ``mark``."""
+    seen = Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
+    return seen.annotate(mark=mark_of(storage_conditions(now=now)))
 
 
-def machines(*, now: datetime) -> QuerySet[Machine]:
-    """All machines, each with its ``mark``.
+def machine_conditions(*, now: datetime) -> Conditions:
+    """The marks of machines, for rows of ``machines``.
 
     One whose storage is switched off is marked too: nobody backs it up. A new one may wait for a storage as long as a
     storage may be silent.
     """
     without_storage = Q(storage=None) | off("storage__")
-    return Machine.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered")).annotate(
-        mark=mark_case(
-            When(off(""), then=Value(Mark.OFF.value)),
-            When(last_seen__lt=now - MACHINE_SILENCE, then=Value(Mark.SILENT.value)),
-            When(without_storage, date_registered__lt=now - STORAGE_SILENCE, then=Value(Mark.UNASSIGNED.value)),
-        )
-    )
+    return {
+        Mark.OFF: off(""),
+        Mark.SILENT: Q(last_seen__lt=now - MACHINE_SILENCE),
+        Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - STORAGE_SILENCE),
+    }
+
+
+def machines(*, now: datetime) -> QuerySet[Machine]:
+    """All machines, each with its ``mark``."""
+    seen = Machine.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
+    return seen.annotate(mark=mark_of(machine_conditions(now=now)))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from django.core.validators import MaxValueValidator
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Coalesce
+from django.db.models import Q, Value
+from django.db.models.functions import Coalesce, Concat, Lower
 
 NAME_LENGTH = 200
 RETENTION_LENGTH = 1000
+
+
+def lower_words(*fields: str) -> Lower:
+    """The expression of these text fields in lower case, with spaces between them."""
+    return Lower(Concat(*(part for field in fields for part in (field, Value(" "))), output_field=models.TextField()))
 
 
 class AuthKind(models.TextChoices):
@@ -66,7 +71,7 @@ class Machine(models.Model):
     """A machine that is backed up."""
 
     uuid = models.UUIDField("UUID", unique=True)
-    secret_hash = models.CharField(max_length=128, db_index=True, editable=False)
+    secret_hash = models.CharField(max_length=128, editable=False)
     auth = models.ForeignKey(Auth, models.PROTECT, related_name="machines", verbose_name="registered with")
     storage = models.ForeignKey(Storage, models.PROTECT, null=True, blank=True, related_name="machines")
     environment_name = models.CharField("environment", max_length=NAME_LENGTH, blank=True)
@@ -78,14 +83,24 @@ class Machine(models.Model):
     active = models.BooleanField(default=True, help_text="The operator's switch.")
     published = models.BooleanField(default=True, help_text="The machine's own switch.")
     date_registered = models.DateTimeField(editable=False, db_index=True)
-    date_checked_in = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
+    # Without an index: it is written by nearly every call, and PostgreSQL then rewrites no index of the table.
+    date_checked_in = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
     date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_is_used = models.BooleanField(default=False, editable=False)
+    search_text = models.GeneratedField(
+        expression=lower_words("environment_name", "service_name", "unit_name", "comment"),
+        output_field=models.TextField(),
+        db_persist=True,
+    )
+    """What the admin site searches: one column that is read as it stands, with no index to be kept."""
 
     class Meta:
         ordering = ("environment_name", "service_name", "unit_name", "uuid")
-        indexes = [models.Index(fields=("environment_name", "service_name", "unit_name"), name="machine_names")]
+        indexes = [
+            models.Index(fields=("environment_name", "service_name", "unit_name"), name="machine_names"),
+            models.Index(fields=("unit_name",), name="machine_unit"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=("ssh_key_fingerprint",), condition=~Q(ssh_key_fingerprint=""), name="machine_key_unique"

@@ -19,5 +19,5 @@ def named_machine(text: str) -> Machine:
     found = list(Machine.objects.filter(named)[:2])
     if len(found) != 1:
         problem = f"more than one machine is called {text!r}" if found else f"there is no machine {text!r}"
-        raise UsageError(problem, hint="name it by its UUID, as the admin site shows it")
+        raise UsageError(problem, hint="name it by its unit name or its UUID, as its page in the admin site shows them")
     return found[0]

@@ -30,7 +30,7 @@ class PolicyForm(_PolicyModelForm):
     """The quota in GiB, modes as boxes to tick, retention checked."""
 
     modes = forms.MultipleChoiceField(
-        label="allowed snapshot modes",
+        label="Allowed snapshot modes",
         required=False,
         choices=SnapshotMode.choices,
         widget=forms.CheckboxSelectMultiple,
@@ -38,7 +38,7 @@ class PolicyForm(_PolicyModelForm):
         "policies say.",
     )
     quota_gib = forms.DecimalField(
-        label="quota in GiB",
+        label="Quota in GiB",
         required=False,
         min_value=0,
         max_value=10**9,

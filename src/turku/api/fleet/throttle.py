@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from django.conf import settings
@@ -48,6 +49,7 @@ class _Recent(Generic[Value]):
         self._values.pop(key, None)
 
 
+@lru_cache(maxsize=REMEMBERED_ADDRESSES)
 def network_of(address: str) -> str:
     """What counts as one address: of IPv6 the /64 that one host chooses its addresses from."""
     try:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.utils.text import capfirst
 
-from turku.api.fleet.health import Mark
+from turku.api.fleet.health import Conditions, Mark, has_mark
+from turku.api.site import bounded_list
 from turku.api.site.audited import Audited
+from turku.api.site.bounded_list import BoundedChangeList, BoundedPaginator
 from turku.core.clock import SYSTEM_CLOCK
 
 
 class MarkFilter(admin.SimpleListFilter):
-    """Lists by health mark; the rows carry the annotation ``mark``."""
+    """Lists by health mark. A subclass says which conditions its rows have."""
 
     title = "health"
     parameter_name = "mark"
-    marks: tuple[Mark, ...] = tuple(Mark)
+    conditions: Callable[[datetime], Conditions]
+    """From the current time; a static method."""
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [("problem", "any problem"), *((mark.value, str(mark.label)) for mark in self.marks)]
+        marks = (Mark.OK, *self.conditions(SYSTEM_CLOCK.now()))
+        return [("problem", "any problem"), *((mark.value, str(mark.label)) for mark in marks)]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
         value = self.value()
+        conditions = self.conditions(SYSTEM_CLOCK.now())
         if value == "problem":
-            return queryset.filter(mark__in=[mark.value for mark in Mark if mark.is_problem])
+            return queryset.filter(has_mark(conditions, [mark for mark in Mark if mark.is_problem]))
         if value in Mark.values:
-            return queryset.filter(mark=value)
+            return queryset.filter(has_mark(conditions, [Mark(value)]))
         return queryset
 
 
@@ -42,9 +48,15 @@ else:
 
 
 class TurkuModelAdmin(Audited, _ModelAdmin):
-    """Audited; lists of fifty with marks styled, and the current time for those who show times."""
+    """Audited; bounded lists of fifty with marks styled, and the current time for those who show times.
+
+    Lists are sorted by what ``sortable_by`` names: the columns that have an index, or few rows.
+    """
 
     list_per_page = 50
+    list_max_show_all = 200
+    paginator = BoundedPaginator
+    show_full_result_count = False
     save_on_top = False
 
     class Media:
@@ -53,6 +65,35 @@ class TurkuModelAdmin(Audited, _ModelAdmin):
     @property
     def now(self) -> datetime:
         return SYSTEM_CLOCK.now()
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """The list, headed by what it lists."""
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """One object's page, headed by what it is."""
+        title = capfirst(self.opts.verbose_name)
+        return super().change_view(request, object_id, form_url, {"title": title, **(extra_context or {})})
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:  # noqa: ARG002  (Django's names)
+        return BoundedChangeList
+
+    def matches(self, _word: str) -> Q | None:
+        """What a word of a search finds; None for what ``search_fields`` name, in lists of few rows."""
+        return None
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Model], search_term: str
+    ) -> tuple[QuerySet[Model], bool]:
+        """The rows that every word finds; whether one may be among them twice."""
+        found = [self.matches(word) for word in bounded_list.words(search_term)]
+        conditions = [condition for condition in found if condition is not None]
+        if len(conditions) < len(found):
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(*conditions), False
 
 
 class SwitchableAdmin(TurkuModelAdmin):

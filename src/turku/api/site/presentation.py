@@ -53,6 +53,24 @@ def moment(value: datetime | None, *, now: datetime) -> SafeString | str:
     )
 
 
+def due(value: datetime | None, *, now: datetime) -> SafeString | str:
+    """As ``moment`` has it, of something that waits for its turn from then on."""
+    if value is None or value > now:
+        return moment(value, now=now)
+    return format_html("due {}", moment(value, now=now))
+
+
+def length(span: timedelta) -> str:
+    """How long something took: ``40 s``, ``6 min 40 s``, ``1 h 6 min``."""
+    seconds = max(round(span.total_seconds()), 0)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def change_link(row: Model | None) -> SafeString | str:
     """A link to the page of one object."""
     if row is None:

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from turku.api.backups import declaration, restores
 from turku.api.backups.due import due_sources, restorable_sources
+from turku.api.backups.quick_look import machine_with_something_due
 from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import AuthKind, Machine
@@ -60,9 +61,12 @@ def update_config(request: UpdateConfigRequest) -> Empty:
 def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     """The sources of the machine that are due now."""
     now = SYSTEM_CLOCK.now()
-    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
-    due = orders.due(machine, due_sources(machine, now=now), now=now)
-    return AgentPingCheckinAnswer(DueMachine(due.by_name))
+    uuid = credentials.machine_uuid(request.machine.uuid)
+    key = machine_with_something_due(uuid, request.machine.secret, now=now)
+    sources = due_sources(key, now=now) if key is not None else []
+    # A source brings its machine along.
+    due = orders.due(sources[0].machine, sources, now=now).by_name if sources else {}
+    return AgentPingCheckinAnswer(DueMachine(due))
 
 
 @endpoint(AgentPingRequest)

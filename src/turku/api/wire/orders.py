@@ -13,6 +13,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.protection import Protections
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import PolicyError
+from turku.policy import schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,15 @@ def _order(source: Source, storage: StorageAddress, rules: list[str], protection
         retention_floor=floor.retention_floor or None,
         allowed_snapshot_modes=list(floor.allowed_snapshot_modes),
         quota_bytes=floor.quota_bytes,
+        slot_seconds=_period_seconds(source.frequency),
     )
+
+
+def _period_seconds(frequency: str) -> float | None:
+    try:
+        return schedule.parse(frequency).period.total_seconds()
+    except PolicyError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheck
     now = SYSTEM_CLOCK.now()
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = credentials.require_assigned_machine(storage, request.machine.uuid)
-    due = orders.due(machine, due_sources(machine, now=now), now=now)
+    due = orders.due(machine, due_sources(machine.pk, now=now), now=now)
     return StoragePingCheckinAnswer(
         ScheduledMachine(
             uuid=str(machine.uuid),

@@ -8,19 +8,20 @@ from datetime import datetime
 from typing import Any
 
 from turku.core import durable
+from turku.storage.snapshots import notes
+from turku.storage.snapshots.notes import LIMIT_BYTES, NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace
-
-_LIMIT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class SnapshotRecord:
-    """The ``<snapshot>.json`` of the contract, section 5."""
+    """The ``<snapshot>.json`` of the contract, section 5, and our notes."""
 
     name: str
     base: str | None
     sync_begin: datetime
     sync_finish: datetime
+    notes: Notes = NO_NOTES
 
     def write(self, place: SourcePlace) -> None:
         durable.write_json(
@@ -30,6 +31,7 @@ class SnapshotRecord:
                 "base": self.base,
                 "sync_begin": self.sync_begin.isoformat(),
                 "sync_finish": self.sync_finish.isoformat(),
+                **self.notes.as_json(),
             },
         )
 
@@ -37,12 +39,13 @@ class SnapshotRecord:
 def read(place: SourcePlace, name: str) -> SnapshotRecord | None:
     """The record of a snapshot; None where a crash of an existing storage left none, or half of one."""
     try:
-        content: Any = json.loads(durable.read_regular_file(place.information(name), limit_bytes=_LIMIT_BYTES))
+        content: Any = json.loads(durable.read_regular_file(place.information(name), limit_bytes=LIMIT_BYTES))
         return SnapshotRecord(
             name=name,
             base=str(content["base"]) if content.get("base") else None,
             sync_begin=_moment(content["sync_begin"]),
             sync_finish=_moment(content["sync_finish"]),
+            notes=notes.read(place, name),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

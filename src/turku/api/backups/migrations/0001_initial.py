@@ -58,6 +58,15 @@ class Migration(migrations.Migration):
                     models.BooleanField(blank=True, editable=False, null=True, verbose_name="last run succeeded"),
                 ),
                 (
+                    "suspicious",
+                    models.BooleanField(
+                        default=False,
+                        editable=False,
+                        help_text="Its storage keeps it apart until judged.",
+                        verbose_name="last backup suspicious",
+                    ),
+                ),
+                (
                     "failure_count",
                     models.PositiveIntegerField(default=0, editable=False, verbose_name="failures in a row"),
                 ),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from turku.api.audit import log
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import Source
+from turku.api.command import TurkuCommand
 from turku.api.fleet.named_machine import named_machine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
 
-class Command(BaseCommand):
+class Command(TurkuCommand):
     """Makes sources due; prints how many."""
 
     help = "Make a machine's sources due now: the machine's next ping starts them."

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from turku.api.backups import history
+from turku.api.command import TurkuCommand
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
 _LONGEST_DAYS = 36_500
 
 
-class Command(BaseCommand):
+class Command(TurkuCommand):
     """Deletes runs older than some days."""
 
     help = "Delete records of backup runs that are older than N days; snapshots are not touched."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--days", type=int, required=True, metavar="N")
+        parser.add_argument("--days", type=int, required=True, metavar="N", help="how old a record must be")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         days: int = options["days"]

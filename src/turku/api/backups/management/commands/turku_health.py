@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.db import DatabaseError
 
 from turku.api.backups import health
+from turku.api.command import TurkuCommand
 from turku.core.clock import SYSTEM_CLOCK
 
 _CRITICAL = 2
 
 
-class Command(BaseCommand):
+class Command(TurkuCommand):
     """Prints one line; exit code 0 or 2."""
 
     help = "One line on the state of the fleet; exit code 0 when all is well, else 2 (a Nagios check)."
@@ -27,7 +28,8 @@ class Command(BaseCommand):
         try:
             state = health.fleet(now=SYSTEM_CLOCK.now(), verbose=options["verbose"])
         except DatabaseError as error:
-            self.stdout.write(f"CRITICAL: the database cannot be read: {' '.join(str(error).split())}")
+            problem = " ".join(str(error).split())
+            self.stdout.write(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
             sys.exit(_CRITICAL)
         self.stdout.write(state.summary)
         for group in state.groups:

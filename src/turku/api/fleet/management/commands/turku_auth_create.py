@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.db import transaction
 
 from turku.api.audit import log
+from turku.api.command import TurkuCommand
 from turku.api.fleet import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, AuthKind
 from turku.core.clock import SYSTEM_CLOCK
@@ -20,7 +21,7 @@ _PROGRAMS = {
 }
 
 
-class Command(BaseCommand):
+class Command(TurkuCommand):
     """Creates an Auth and prints its secret, once."""
 
     help = "Make credentials with which machines (machine_reg) or storages (storage_reg) register."

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from turku.api.audit import log
+from turku.api.command import TurkuCommand
 from turku.api.fleet import hash_keys, keyring
 from turku.core.clock import SYSTEM_CLOCK
 
 
-class Command(BaseCommand):
+class Command(TurkuCommand):
     """Lists, adds and takes out hash keys."""
 
     help = "List the hash keys, add one (rotate), or take out one that no credential needs (retire ID)."

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from turku.api.audit import log
+from turku.api.command import TurkuCommand
 from turku.api.fleet import re_enrolment
 from turku.api.fleet.named_machine import named_machine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
 
-class Command(BaseCommand):
+class Command(TurkuCommand):
     """Prints a code with which a reinstalled machine takes its place again."""
 
     help = "re-enrol: print a one-time code with which a reinstalled machine gets its old UUID and its history back."

@@ -1,0 +1,180 @@
+"""A new secret and SSH key for this machine, losing nothing whenever it breaks off.
+
+What is to come is written down whole before the coordinator is told, and stays until it is in its place. A run that
+finds it there finishes first: the coordinator answers the same question again, whichever secret it holds by then.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from turku.agent import identity, state
+from turku.agent.configuration import Agent
+from turku.core import configuration, durable
+from turku.core.secret import Secret, generate_secret
+from turku.errors import ApiRefused, ConfigurationError
+from turku.policy import names
+from turku.protocol.messages import (
+    Empty,
+    MachineCredentials,
+    MachineReenrolAnswer,
+    MachineReenrolRequest,
+    MachineRotateRequest,
+)
+
+_LOG = logging.getLogger(__name__)
+_NOT_APPLIED = (400, 404, 405)
+"""Refusals after which the coordinator holds the old secret for certain, if this was the first time it was asked."""
+_UNAPPLIED_HINT = "the coordinator must be one of ours for this; the machine's secret and key are as they were"
+
+
+class _NewIdentity(msgspec.Struct, frozen=True):
+    """What is to come; the key lies beside it. ``code`` only where the machine is enrolled again."""
+
+    machine_secret: str
+    code: str | None = None
+
+
+def rotate_keys(agent: Agent) -> None:
+    """Give this machine a new secret and a new SSH key.
+
+    Raises ConfigurationError (not registered, or the secret is set by hand), ApiRefused, ApiUnreachable; what was begun
+    is finished by the next run of any program.
+    """
+    _require_ours(agent, "machine_secret")
+    with identity.locked(agent):
+        new = _begun(agent)
+        is_first = new is None
+        if new is not None and new.code is not None:
+            raise ConfigurationError("a re-enrolment is under way", hint="turku-agent re-enrol finishes it")
+        machine = identity.existing(agent)
+        new = new or _begin(agent, code=None)
+        try:
+            _finish(agent, machine.uuid, new)
+        except ApiRefused as error:
+            if is_first and error.status in _NOT_APPLIED:
+                _drop(agent)
+                raise ApiRefused(
+                    error.message, status=error.status, details=error.details, hint=_UNAPPLIED_HINT
+                ) from error
+            raise
+
+
+def re_enrol(agent: Agent, code: str) -> Agent:
+    """The machine as the one that the operator's code is for, with a secret and key of its own from now on.
+
+    Raises as rotate_keys does.
+    """
+    _require_ours(agent, "machine_uuid", "machine_secret")
+    with identity.locked(agent):
+        begun = _begun(agent)
+        if begun is not None and begun.code is None:
+            raise ConfigurationError("a rotation is under way", hint="turku-agent rotate-keys finishes it")
+        if begun is None or begun.code != code:
+            begun = _begin(agent, code=code)
+        try:
+            return _finish(agent, agent.machine_uuid, begun)
+        except ApiRefused as error:
+            _forget_refused_code(agent, error)
+            raise
+
+
+def resume(agent: Agent) -> Agent:
+    """The machine after what another run has begun: finished now, or put off where the coordinator refuses.
+
+    Raises ApiUnreachable, LockHeld.
+    """
+    with identity.locked(agent):
+        new = _begun(agent)
+        if new is None:
+            return agent
+        try:
+            return _finish(agent, agent.machine_uuid, new)
+        except ApiRefused as error:
+            _LOG.warning("a change of this machine's secret and key is not finished: %s", error.message)
+            if new.code is not None:
+                _forget_refused_code(agent, error)
+            return agent
+
+
+def _require_ours(agent: Agent, *keys: str) -> None:
+    told = configuration.read_directories([agent.config_dir / "config.d"])
+    for key in keys:
+        if key in told.content:
+            raise ConfigurationError(
+                f"{told.place(key)}: is set by hand, and would win over a new one",
+                hint=f"remove it there once it is in {agent.var_dir / 'config.d'}, where programs keep it",
+            )
+
+
+def _staged_key(agent: Agent) -> tuple[Path, Path]:
+    return agent.var_dir / "new_ssh_key", agent.var_dir / "new_ssh_key.pub"
+
+
+def _begun(agent: Agent) -> _NewIdentity | None:
+    path = agent.var_dir / identity.NEW_IDENTITY_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_NewIdentity)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", hint="remove it, and begin anew") from error
+
+
+def _begin(agent: Agent, *, code: str | None) -> _NewIdentity:
+    state.directory(agent)
+    identity.generate_key(agent, *_staged_key(agent))
+    new = _NewIdentity(generate_secret().reveal(), code)
+    # Last: it is there only with the whole pair beside it.
+    state.write_text(agent, agent.var_dir / identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode())
+    return new
+
+
+def _finish(agent: Agent, machine_uuid: str | None, new: _NewIdentity) -> Agent:
+    private, public = _staged_key(agent)
+    line = public.read_text(encoding="ascii").strip()
+    secret = Secret(new.machine_secret)
+    if new.code is None:
+        machine = identity.existing(agent)
+        request = MachineRotateRequest(
+            machine=MachineCredentials(uuid=machine.uuid, secret=machine.secret.reveal()),
+            new_secret=new.machine_secret,
+            new_ssh_public_key=line,
+        )
+        agent.api().call("machine_rotate", request, Empty)
+        machine_uuid = machine.uuid
+    else:
+        question = MachineReenrolRequest(code=new.code, secret=new.machine_secret, ssh_public_key=line)
+        answer = agent.api().call("machine_reenrol", question, MachineReenrolAnswer)
+        machine_uuid = names.machine_uuid(answer.machine.uuid)
+    _install(agent, machine_uuid, secret, private.read_bytes(), line)
+    _drop(agent)
+    return replace(agent, machine_uuid=machine_uuid, machine_secret=secret)
+
+
+def _install(agent: Agent, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
+    # Each step may be done twice; whoever breaks off between them leaves the file that has it done again.
+    current = agent.var_dir / "ssh_key"
+    before = current.read_bytes() if current.exists() else private
+    if before != private:
+        identity.keep_as_previous(agent, before)
+    state.write_text(agent, current.with_suffix(".pub"), f"{public}\n", mode=0o644)
+    state.write_text(agent, current, private.decode("ascii"))
+    identity.write(agent, machine_uuid, secret)
+
+
+def _drop(agent: Agent) -> None:
+    for path in (agent.var_dir / identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
+        path.unlink(missing_ok=True)
+        durable.fsync_directory(path.parent)
+    durable.remove_temporary_files(agent.var_dir)
+
+
+def _forget_refused_code(agent: Agent, error: ApiRefused) -> None:
+    # Another code can be had of the operator. 429: it is to be tried again later.
+    if error.status != 429:
+        _drop(agent)

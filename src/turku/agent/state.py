@@ -1,0 +1,50 @@
+"""``var_dir``: private, and all of it belonging to one user, whoever runs a program.
+
+The agent may run as a user of its own while root runs some of its programs by hand (a restore, a first registration):
+what root makes there is given to the owner of ``var_dir``, and root obeys nothing that this user could have planted.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from turku.agent.configuration import Agent, foreign_owner
+from turku.core import durable
+from turku.errors import DurableWriteFailed
+
+
+def directory(agent: Agent, name: str = "") -> Path:
+    """The directory of that name in ``var_dir`` (or ``var_dir`` itself), made (0700) where it is missing."""
+    path = durable.make_private_directory(agent.var_dir)
+    if name:
+        path = path / name
+        if path.is_symlink():
+            raise DurableWriteFailed(
+                f"{path} is a symbolic link", hint="var_dir holds nothing but the agent's own state"
+            )
+        if not path.exists():
+            durable.make_private_directory(path)
+            give(agent, path)
+    return path
+
+
+def lock_directory(agent: Agent) -> Path:
+    """``lock_dir``, made where it is missing."""
+    if not agent.lock_dir.exists():
+        durable.make_private_directory(agent.lock_dir)
+        if agent.lock_dir.is_relative_to(agent.var_dir):
+            give(agent, agent.lock_dir)
+    return agent.lock_dir
+
+
+def write_text(agent: Agent, path: Path, content: str, *, mode: int = 0o600) -> None:
+    """Replace a file in ``var_dir``, durably."""
+    durable.write_text(path, content, mode=mode, owner=foreign_owner(agent.var_dir))
+
+
+def give(agent: Agent, path: Path) -> None:
+    """Let the owner of ``var_dir`` have what we made there."""
+    owner = foreign_owner(agent.var_dir)
+    if owner is not None:
+        os.chown(path, *owner, follow_symlinks=False)

@@ -1,0 +1,78 @@
+"""Lists of the admin site that cost the same however large the fleet: they are counted so far, and no further."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+
+LIMIT = 10_000
+"""Rows that a list shows, over all its pages; who needs others filters or searches."""
+
+
+if TYPE_CHECKING:
+    # Generic in Django's type stubs only.
+    _Paginator = Paginator[Any]
+else:
+    _Paginator = Paginator
+
+
+class MoreThan(int):
+    """A number that is known to be the least: ``more than 10,000``."""
+
+    def __str__(self) -> str:
+        return f"more than {int(self):,}"
+
+
+class BoundedPaginator(_Paginator):
+    """Asks for the keys of at most LIMIT rows, in one query."""
+
+    @cached_property
+    def _keys(self) -> list[Any]:
+        rows: QuerySet[Model] = self.object_list  # type: ignore[assignment]  # of the admin's lists
+        return list(rows.values_list("pk", flat=True)[: LIMIT + 1])
+
+    @cached_property
+    def count(self) -> int:
+        """The number of rows, or MoreThan(LIMIT)."""
+        found = len(self._keys)
+        return found if found <= LIMIT else MoreThan(LIMIT)
+
+    def keys_of(self, page_number: int) -> list[Any]:
+        """The primary keys of the rows on that page."""
+        first = (page_number - 1) * self.per_page
+        return self._keys[:LIMIT][first : first + self.per_page]
+
+
+class BoundedChangeList(ChangeList):
+    """A list whose rows are looked for once: those of the page are taken by the keys that were counted."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Count, and choose the rows of the page."""
+        super().get_results(request)
+        if self.show_all and self.can_show_all:
+            return
+        keys = self.paginator.keys_of(self.page_num)
+        rows = self.root_queryset.filter(pk__in=keys).order_by(*self.queryset.query.order_by)
+        self.result_list = self.apply_select_related(rows)
+
+
+def count_of(model: type[Model], relation: str) -> Coalesce:
+    """The number of rows of the model whose ``relation`` is the row; counted for the rows of a page alone."""
+    rows = model._default_manager.filter(**{relation: OuterRef("pk")}).order_by()
+    counted = rows.values(relation).annotate(rows=Count("pk")).values("rows")
+    return Coalesce(Subquery(counted), 0)
+
+
+def words(text: str) -> list[str]:
+    """The words of a search; those in quotation marks are one."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()

@@ -1,0 +1,46 @@
+"""Asking the coordinator as this storage, also while its secret changes: a session may outlast a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from turku.core.secret import Secret
+from turku.errors import ApiRefused
+from turku.protocol.messages import StorageCredentials
+from turku.storage.configuration import Storage
+
+T = TypeVar("T")
+
+
+class Coordinator:
+    """Asks with the configuration's secret until another one is what the coordinator takes."""
+
+    def __init__(self, configuration: Storage) -> None:
+        self._configuration = configuration
+        self._api = configuration.api()
+        self._secret = configuration.secret
+
+    def call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T]) -> T:
+        """The coordinator's answer to what ``message`` makes of the credentials. Raises ApiRefused, ApiUnreachable."""
+        try:
+            return self._call(name, message, answer, self._secret)
+        except ApiRefused as refusal:
+            if refusal.status != 403:
+                raise
+            from turku.storage import secret_rotation
+
+            for secret in secret_rotation.other_secrets(self._configuration, self._secret):
+                try:
+                    found = self._call(name, message, answer, secret)
+                except ApiRefused as again:
+                    if again.status != 403:
+                        raise
+                else:
+                    self._secret = secret
+                    return found
+            raise
+
+    def _call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T], secret: Secret) -> T:
+        credentials = StorageCredentials(name=self._configuration.name, secret=secret.reveal())
+        return self._api.call(name, message(credentials), answer)

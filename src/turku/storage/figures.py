@@ -1,0 +1,168 @@
+"""What a backup did to a source, in numbers: from rsync's statistics, or by comparing two trees.
+
+rsync's count what it did itself, which is all there is to know, but for two cases: a snapshot that an existing storage
+made has no figures to go on from, and files that a failed run had brought over are not sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.core.log import one_line
+from turku.policy.suspicion import Figures
+
+CREATED_FILE = b":>f+++++++++ "
+"""How rsync begins the line of a file whose name is new, told to by ``OUT_FORMAT``."""
+ANY_FILE = b":"
+OUT_FORMAT = ":%i %n"
+_SUFFIX_LIMIT_BYTES = 32
+_SUFFIXES_LIMIT = 1000
+_NUMBER = re.compile(r"\d+")
+_REGULAR = re.compile(r"\breg: (\d+)")
+
+
+@dataclass
+class Suffixes:
+    """Counts created files that have the name of a file of ``base`` with a suffix added, by that suffix."""
+
+    base: Path | None
+
+    def __post_init__(self) -> None:
+        self._counts: Counter[bytes] = Counter()
+
+    def note(self, name: bytes) -> None:
+        """Take note of a created file; ``name`` is relative to the tree."""
+        stem, dot, suffix = name.rpartition(b".")
+        if self.base is None or not dot or not 0 < len(suffix) <= _SUFFIX_LIMIT_BYTES or b"/" in suffix:
+            return
+        if suffix not in self._counts and len(self._counts) >= _SUFFIXES_LIMIT:
+            return
+        with suppress(OSError, ValueError):
+            if stat.S_ISREG(os.lstat(os.fsencode(self.base) + b"/" + stem).st_mode):
+                self._counts[suffix] += 1
+
+    @property
+    def commonest(self) -> tuple[str, int]:
+        """The suffix that was added most often, with its dot and fit to be printed, and how often it was."""
+        if not self._counts:
+            return "", 0
+        [(suffix, count)] = self._counts.most_common(1)
+        return one_line(b"." + suffix), count
+
+
+def of_run(statistics: Sequence[str], suffixes: Suffixes, before: Figures | None) -> Figures | None:
+    """The figures of a run by what rsync said; None where that is not understood.
+
+    ``before`` are the figures of the snapshot it was built upon; without them the tree was changed in place.
+    """
+    # The last of each counts: ours come at the end, and a machine's own lines may look like them.
+    told = dict(line.split(":", 1) for line in statistics if ":" in line)
+    try:
+        files = _files(told["Number of files"])
+        created = _files(told["Number of created files"])
+        deleted = _files(told["Number of deleted files"])
+        transferred, size, transferred_size, literal = (
+            _number(told[key])
+            for key in (
+                "Number of regular files transferred",
+                "Total file size",
+                "Total transferred file size",
+                "Literal data",
+            )
+        )
+    except (KeyError, ValueError):
+        return None
+    suffix, renamed = suffixes.commonest
+    return Figures(
+        files_before=max(files + deleted - created, 0) if before is None else before.files,
+        files=files,
+        created=created,
+        transferred=transferred,
+        renamed=renamed,
+        suffix=suffix,
+        size_bytes_before=None if before is None else before.size_bytes,
+        size_bytes=size,
+        transferred_bytes=transferred_size,
+        literal_bytes=literal,
+    )
+
+
+def of_trees(base: Path | None, tree: Path) -> Figures:
+    """The figures of what lies between two trees; without ``base`` those of a first backup.
+
+    A file of the same size and time, or that is the same one, counts as unchanged.
+    """
+    suffixes = Suffixes(base)
+    files = created = transferred = size = transferred_size = 0
+    for path, status in _regular_files(tree):
+        files += 1
+        size += status.st_size
+        former = None
+        if base is not None:
+            with suppress(OSError):
+                former = os.lstat(f"{base}/{path}")
+        if former is not None and stat.S_ISREG(former.st_mode):
+            if former.st_ino == status.st_ino or (former.st_size, former.st_mtime_ns) == (
+                status.st_size,
+                status.st_mtime_ns,
+            ):
+                continue
+        else:
+            created += 1
+            suffixes.note(os.fsencode(path))
+        transferred += 1
+        transferred_size += status.st_size
+    before = [status.st_size for _path, status in _regular_files(base)] if base is not None else []
+    suffix, renamed = suffixes.commonest
+    return Figures(
+        files_before=len(before),
+        files=files,
+        created=created,
+        transferred=transferred,
+        renamed=renamed,
+        suffix=suffix,
+        size_bytes_before=sum(before),
+        size_bytes=size,
+        transferred_bytes=transferred_size,
+        # Which of it is new is not known: taken to be all.
+        literal_bytes=transferred_size,
+    )
+
+
+def _files(text: str) -> int:
+    """Regular files of a count such as `` 12 (reg: 10, dir: 2)``."""
+    if match := _REGULAR.search(text):
+        return int(match[1])
+    if "(" not in text and _number(text) > 0:
+        raise ValueError("an rsync that does not tell kinds of files apart")
+    return 0
+
+
+def _number(text: str) -> int:
+    match = _NUMBER.search(text)
+    if match is None:
+        raise ValueError("no number")
+    return int(match[0])
+
+
+def _regular_files(tree: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Each regular file below the tree, by its path relative to it; what cannot be read is left out."""
+    waiting = [""]
+    while waiting:
+        directory = waiting.pop()
+        with suppress(OSError), os.scandir(f"{tree}/{directory}") as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    path = f"{directory}/{entry.name}" if directory else entry.name
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(path)
+                    elif stat.S_ISREG(status.st_mode):
+                        yield path, status

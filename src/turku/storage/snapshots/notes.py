@@ -1,0 +1,109 @@
+"""What we write of a snapshot beside what the contract asks for, under keys of our own in the same file.
+
+An existing storage leaves them out of account. They are read one by one: what is missing or broken says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+
+from turku.core import durable
+from turku.policy.suspicion import Figures
+from turku.storage.snapshots.place import SourcePlace
+
+LIMIT_BYTES = 64 * 1024
+_Value = TypeVar("_Value")
+
+
+class Judgement(StrEnum):
+    """What a person said of a suspicious snapshot."""
+
+    CLEAN = "clean"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Notes about one snapshot."""
+
+    slot: timedelta | None = None
+    """The period of the schedule it was made under (``retention.Snapshot.slot``)."""
+    figures: Figures | None = None
+    suspicious: tuple[str, ...] = ()
+    """What made it suspicious when it was made."""
+    judgement: Judgement | None = None
+    held_until: datetime | None = None
+    """Until when it is not pruned, as it was brought back from the trash; aware."""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.suspicious or self.judgement is Judgement.CLEAN
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether it is suspicious, and nobody has said yet what it is."""
+        return bool(self.suspicious) and self.judgement is None
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of the file; those that say nothing are left out."""
+        content = {
+            "slot_seconds": None if self.slot is None else self.slot.total_seconds(),
+            "figures": None if self.figures is None else msgspec.to_builtins(self.figures),
+            "suspicious": list(self.suspicious),
+            "judgement": self.judgement,
+            "held_until": None if self.held_until is None else self.held_until.isoformat(),
+        }
+        return {key: value for key, value in content.items() if value}
+
+
+NO_NOTES = Notes()
+_KEYS = ("slot_seconds", "figures", "suspicious", "judgement", "held_until")
+
+
+def read(place: SourcePlace, name: str) -> Notes:
+    """The notes about a snapshot."""
+    content = _content(place, name)
+
+    def value(key: str, read_one: Callable[[Any], _Value], default: _Value) -> _Value:
+        try:
+            return read_one(content[key]) if key in content else default
+        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+            return default
+
+    return Notes(
+        slot=value("slot_seconds", lambda seconds: timedelta(seconds=seconds), None),
+        figures=value("figures", lambda figures: msgspec.convert(figures, Figures), None),
+        suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
+        judgement=value("judgement", Judgement, None),
+        held_until=value("held_until", _moment, None),
+    )
+
+
+def change(place: SourcePlace, name: str, **changes: Any) -> Notes:
+    """The notes about a snapshot, changed and written; all else in the file stays."""
+    notes = replace(read(place, name), **changes)
+    kept = {key: value for key, value in _content(place, name).items() if key not in _KEYS}
+    durable.write_json(place.information(name), {"name": name, **kept, **notes.as_json()})
+    return notes
+
+
+def _content(place: SourcePlace, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(durable.read_regular_file(place.information(name), limit_bytes=LIMIT_BYTES))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _moment(text: Any) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("without a zone")
+    return moment

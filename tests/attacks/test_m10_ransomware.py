@@ -1,0 +1,201 @@
+"""M10: everything rewritten, renamed, deleted: the snapshot is kept apart, and pruning of its source freezes.
+
+On the audit log it comes by tests/unit/api/test_suspicious_reports.py; here is what the storage makes of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, backed_up_machine, fingerprint
+
+from turku.policy.suspicion import Thresholds
+from turku.storage import history, trash
+from turku.storage.snapshots import notes
+
+FILES = 40
+RULES = "last 2 days"
+
+
+def make_files(root: Path) -> None:
+    for number in range(FILES):
+        directory = root / f"directory{number % 4}"
+        directory.mkdir(exist_ok=True)
+        (directory / f"file{number}.txt").write_bytes(os.urandom(3000))
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*.txt") if path.is_file())
+
+
+def rewrite(root: Path, count: int = FILES) -> None:
+    for path in files_of(root)[:count]:
+        path.write_bytes(os.urandom(3001))
+
+
+def rename(root: Path) -> None:
+    """As ransomware does with what it encrypted."""
+    for path in files_of(root)[: FILES // 3]:
+        path.write_bytes(os.urandom(3000))
+        path.rename(path.with_name(f"{path.name}.locked"))
+
+
+def delete(root: Path) -> None:
+    for path in files_of(root)[: FILES * 6 // 10]:
+        path.unlink()
+
+
+def empty(root: Path) -> None:
+    for path in files_of(root):
+        path.unlink()
+
+
+def truncate(root: Path) -> None:
+    for path in files_of(root):
+        path.write_bytes(b"")
+
+
+def replace_by_random_names(root: Path) -> None:
+    for number, path in enumerate(files_of(root)):
+        path.unlink()
+        (root / f"{number:x}{os.urandom(8).hex()}").write_bytes(os.urandom(3000))
+
+
+ATTACKS: dict[str, Callable[[Path], None]] = {
+    "60 % rewritten": lambda root: rewrite(root, FILES * 6 // 10),
+    "all rewritten": rewrite,
+    "renamed to one suffix": rename,
+    "deleted": delete,
+    "empty": empty,
+    "truncated": truncate,
+    "random names": replace_by_random_names,
+}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path) as machine:
+        make_files(machine.source_dir)
+        yield machine
+
+
+def judge(machine: BackedUpMachine, judgement: str) -> None:
+    """What the operator does with ``turku-storage suspicious``."""
+    for stored in history.unjudged(machine.place, machine.storage.zone):
+        notes.change(machine.place, stored.name, judgement=notes.Judgement(judgement))
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_an_attack_is_kept_apart_and_pruning_freezes(
+    machine: BackedUpMachine, attack: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.days(3)
+    before = {name: fingerprint(machine.place.snapshot(name)) for name in machine.snapshots()}
+    attack(machine.source_dir)
+    machine.clock.moment += timedelta(days=5)
+    outcome = machine.back_up(retention=RULES)
+    assert outcome.success
+    assert outcome.suspicious
+    assert outcome.summary.startswith("SUSPICIOUS: ")
+    assert outcome.snapshot is not None
+    assert not notes.read(machine.place, outcome.snapshot).is_good
+    # Days later all of it is still there, however quiet the attacker is from then on.
+    for _ in range(3):
+        machine.clock.moment += timedelta(days=5)
+        assert machine.back_up(retention=RULES).suspicious
+    assert before.items() <= {name: fingerprint(machine.place.snapshot(name)) for name in machine.snapshots()}.items()
+    assert "nothing is pruned: 4 suspicious snapshots" in caplog.text
+
+
+def test_a_first_backup_an_upgrade_and_touched_files_are_not_suspicious(machine: BackedUpMachine) -> None:
+    assert machine.back_up().suspicious == ()
+    rewrite(machine.source_dir, FILES // 10)
+    (machine.source_dir / "new").write_text("new")
+    assert machine.back_up().suspicious == ()
+    for path in files_of(machine.source_dir):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert machine.back_up().suspicious == ()
+    for path in files_of(machine.source_dir):
+        path.chmod(0o600)
+    assert machine.back_up().suspicious == ()
+    (machine.source_dir / "directory0").rename(machine.source_dir / "moved")
+    assert machine.back_up().suspicious == ()
+
+
+def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: BackedUpMachine) -> None:
+    good = machine.days(3)
+    kept = {path.name: path.read_bytes() for path in files_of(machine.source_dir)}
+    rewrite(machine.source_dir)
+    bad = machine.back_up(retention="last 2 snapshots").snapshot
+    judge(machine, "bad")
+    # The attacker goes on: it is seen again, by comparison with the last good one.
+    assert machine.back_up(retention="last 2 snapshots").suspicious
+    judge(machine, "bad")
+    for path in files_of(machine.source_dir):
+        path.write_bytes(kept[path.name])
+    machine.clock.moment += timedelta(days=1)
+    outcome = machine.back_up(retention="last 2 snapshots")
+    assert outcome.suspicious == ()
+    # The newest and the last good one before the attack; what was bad used up no place.
+    assert {good[-1], outcome.snapshot} <= set(machine.snapshots())
+    assert good[0] not in machine.snapshots()
+    machine.clock.moment += timedelta(days=1)
+    last = machine.back_up(retention="last 2 snapshots").snapshot
+    assert machine.snapshots() == [outcome.snapshot, last]
+    assert bad not in machine.snapshots()
+
+
+def test_judged_clean_it_is_usual_from_then_on(machine: BackedUpMachine) -> None:
+    machine.days(3)
+    rewrite(machine.source_dir)
+    outcome = machine.back_up(retention=RULES)
+    assert outcome.suspicious
+    judge(machine, "clean")
+    rewrite(machine.source_dir)
+    machine.clock.moment += timedelta(days=9)
+    again = machine.back_up(retention=RULES)
+    assert again.suspicious == ()
+    assert machine.snapshots() == [again.snapshot]
+
+
+def test_a_run_that_breaks_off_does_not_hide_what_it_brought_over(machine: BackedUpMachine) -> None:
+    machine.days(2)
+    rewrite(machine.source_dir)
+    assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
+    outcome = machine.back_up()
+    assert outcome.success
+    assert "Number of regular files transferred: 0" in outcome.summary
+    assert outcome.suspicious
+
+
+def test_history_of_an_existing_storage_is_compared_with_too(machine: BackedUpMachine) -> None:
+    [first] = machine.days(1)
+    machine.place.information(first).unlink()
+    rewrite(machine.source_dir)
+    assert machine.back_up().suspicious
+
+
+def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
+    machine.storage = replace(machine.storage, trash_days=2)
+    machine.days(5, retention="last 2 days")
+    trashed = [each.name for each in trash.trashed_snapshots(machine.place)]
+    assert trashed
+    empty(machine.source_dir)
+    machine.clock.moment += timedelta(days=30)
+    assert machine.back_up(retention="last 2 days").suspicious
+    assert [each.name for each in trash.trashed_snapshots(machine.place)] == trashed
+
+
+def test_the_operator_may_set_other_thresholds_or_none(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    machine.storage = replace(machine.storage, suspicion=Thresholds(rewritten_share=0.9))
+    rewrite(machine.source_dir, FILES * 6 // 10)
+    assert machine.back_up().suspicious == ()
+    machine.storage = replace(machine.storage, suspicion=Thresholds(enabled=False))
+    empty(machine.source_dir)
+    assert machine.back_up().suspicious == ()

@@ -1,0 +1,205 @@
+"""N4: another user of the machine reads no state, no secret and no process of the agent, and leads it nowhere."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.attacks.conftest import StartPing
+from tests.integration.agent.conftest import Machine
+from tests.support.hostile_storage import HostileStorage
+from tests.support.sshd import Sshd
+from tests.support.v1_server import V1Api
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")]
+SOMEBODY = 65534
+AS_SOMEBODY = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"]
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory that every user can enter, as /var/lib is; pytest's own are closed."""
+    directory = Path(tempfile.mkdtemp(prefix="turku-n4-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def machine(machine: Machine, shared: Path, api: V1Api, sshd: Sshd) -> Machine:
+    """A machine whose state lies where others can go, made under an umask that closes nothing."""
+    (shared / "machine").mkdir()
+    open_machine = Machine(shared / "machine", api, sshd)
+    tree = shared / "src"
+    tree.mkdir()
+    open_machine.source("etc", tree)
+    return open_machine
+
+
+@pytest.fixture(autouse=True)
+def _open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def seen_by_somebody(path: Path) -> str:
+    """What another user can find out about a tree: names and contents."""
+    script = 'find "$0" -print; find "$0" -type f -exec cat {} +'
+    done = subprocess.run([*AS_SOMEBODY, "sh", "-c", script, path], capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+def secrets(machine: Machine, hostile: HostileStorage) -> list[str]:
+    identity = json.loads((machine.var_dir / "config.d/10-machine_uuid.json").read_text())
+    one_time = [login["password"] for login in hostile.request()["sources"].values()]
+    private_key = (machine.var_dir / "ssh_key").read_text().splitlines()[2]
+    return [identity["machine_secret"], *one_time, private_key]
+
+
+def test_n4_state_and_runtime_files_are_closed_to_others(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing
+) -> None:
+    process = open_session()
+    known = secrets(machine, hostile)
+    everything = b"".join(path.read_bytes() for path in machine.var_dir.rglob("*") if path.is_file()).decode()
+    assert all(secret in everything for secret in known), "the secrets are not where this test looks for them"
+    seen = seen_by_somebody(machine.var_dir)
+    assert not any(secret in seen for secret in known)
+    assert "run" not in seen
+    # Each by itself: were var_dir opened by an administrator, nothing in it would be.
+    for path in machine.var_dir.rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_dir():
+            assert mode == 0o700, path
+        elif path.suffix != ".pub" and path.name != "connections.lock":
+            assert mode == 0o600, path
+    hostile.release()
+    assert process.wait(timeout=30) == 0
+
+
+def test_n4_no_secret_is_in_any_process_s_arguments_or_environment(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing
+) -> None:
+    process = open_session()
+    known = secrets(machine, hostile)
+    family = [process.pid]
+    for pid in family:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            family += [int(child) for child in (task / "children").read_text().split()]
+    words = {
+        pid: Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes() for pid in family
+    }
+    assert any(b"--daemon" in text for text in words.values())
+    assert any(text.startswith(b"ssh\0") for text in words.values())
+    for text in words.values():
+        assert not any(secret.encode() in text for secret in known)
+    hostile.release()
+    assert process.wait(timeout=30) == 0
+
+
+def test_n4_rsyncd_lets_nobody_in_without_the_password(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, shared: Path
+) -> None:
+    (shared / "src/file").write_text("mine")
+    open_session()
+    request = hostile.request()
+    user = request["sources"]["etc"]["username"]
+    for name, password in ((user, "guess"), (user, ""), ("root", "guess"), ("", "")):
+        done = subprocess.run(
+            [*AS_SOMEBODY, "rsync", "-a", f"rsync://{name}@127.0.0.2:{request['port']}/etc/", "/tmp/turku-n4-never/"],
+            env={**os.environ, "RSYNC_PASSWORD": password},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert not Path("/tmp/turku-n4-never/file").exists()
+
+
+def planted(shared: Path) -> Path:
+    """A lock_dir like /var/lock of old: everybody may make files there."""
+    directory = shared / "locks"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    return directory
+
+
+def as_somebody(*words: str | Path) -> None:
+    subprocess.run([*AS_SOMEBODY, *words], check=True)
+
+
+def test_n4_a_link_planted_in_a_shared_lock_directory_is_not_followed(machine: Machine, shared: Path) -> None:
+    victim = shared / "victim"
+    machine.register()
+    machine.configure(lock_dir=str(planted(shared)))
+    as_somebody("ln", "-s", victim, shared / "locks/turku-agent-ping.lock")
+    ping = machine.ping()
+    assert ping.returncode == 73
+    assert "cannot open the lock" in ping.stderr
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_n4_a_planted_lock_is_told_apart_from_another_run(machine: Machine, shared: Path, kind: str) -> None:
+    machine.register()
+    lock = planted(shared) / "turku-agent-ping.lock"
+    machine.configure(lock_dir=str(lock.parent))
+    as_somebody("mkfifo" if kind == "pipe" else "touch", lock)
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        ping = machine.ping()
+    finally:
+        os.close(descriptor)
+    # Not 75, which a timer takes for "all is well, one is running".
+    assert ping.returncode == 73
+    assert "was put there by another user" in ping.stderr
+
+
+def test_n4_a_service_of_somebody_else_s_is_not_taken_for_our_rsyncd(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, shared: Path
+) -> None:
+    # The daemon cannot have the port that was drawn; somebody's program there speaks as rsyncd does.
+    wrapper = shared / "rsync-behind-somebody-else"
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        'port=$(sed -n "s/^port = //p" "${3#--config=}")\n'
+        f"exec {' '.join(AS_SOMEBODY)} /usr/bin/python3 -c '\n"
+        "import socket, sys\n"
+        'server = socket.create_server(("127.0.0.2", int(sys.argv[1])))\n'
+        "while True:\n"
+        "    connection, _ = server.accept()\n"
+        '    connection.sendall(b"@RSYNCD: 31.0\\n")\n'
+        "    connection.recv(100)\n"
+        "    connection.close()\n"
+        '\' "$port"\n'
+    )
+    wrapper.chmod(0o755)
+    machine.configure(rsyncd_command=[str(wrapper)])
+    process = open_session()
+    _stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "another user's program took port" in stderr
+    assert list(hostile.directory.iterdir()) == []
+
+
+def test_n4_nobody_can_connect_to_what_is_left_of_a_session(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing
+) -> None:
+    process = open_session()
+    port = hostile.request()["port"]
+    hostile.release()
+    assert process.wait(timeout=30) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.2", port)) != 0

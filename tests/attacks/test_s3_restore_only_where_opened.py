@@ -1,0 +1,147 @@
+"""S3: a storage writes to a machine in a restore that the machine itself opened, and only below the path it chose."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.attacks.conftest import StartPing
+from tests.integration.agent.conftest import Machine, wait_for
+from tests.integration.agent.test_restore import SAMPLE
+from tests.support.hostile_storage import HostileStorage
+from tests.support.trees import differences
+
+UNPRIVILEGED = 65534
+
+
+@pytest.fixture
+def victim(tmp_path: Path, machine: Machine) -> Path:
+    """A directory beside restore_path that is to stay as it is, in which even the agent's user could write."""
+    directory = tmp_path / "victim"
+    directory.mkdir(mode=0o777)
+    directory.chmod(0o777)
+    (directory / "authorized_keys").write_text("mine")
+    (directory / "authorized_keys").chmod(0o666)
+    shutil.copytree(directory, tmp_path / "before")
+    machine.source("etc", directory)
+    return directory
+
+
+def credentials(process: subprocess.Popen[str], hostile: HostileStorage) -> dict[str, str]:
+    """What the operator reads at the machine and uses at the storage, which is the attacker's."""
+    hostile.request()
+    assert process.stdout is not None
+    text = ""
+    while (sample := SAMPLE.search(text)) is None:
+        line = process.stdout.readline()
+        assert line, text
+        text += line
+    return {"username": sample["url"].split("//")[1].split("@")[0], "password": sample["password"]}
+
+
+def loot(tmp_path: Path, victim: Path) -> Path:
+    """What the attacker sends: links out of the tree, and files that would go through them."""
+    tree = tmp_path / "loot"
+    tree.mkdir()
+    (tree / "authorized_keys").write_text("planted")
+    (tree / "file").write_text("planted")
+    (tree / "absolute").symlink_to(victim)
+    (tree / "relative").symlink_to("../victim")
+    (tree / "key").symlink_to(victim / "authorized_keys")
+    return tree
+
+
+def attack(hostile: HostileStorage, login: dict[str, str], tmp_path: Path, victim: Path) -> None:
+    tree = loot(tmp_path, victim)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "authorized_keys").write_text("planted")
+    (plain / "key").write_text("planted")
+    assert hostile.rsync("-a", f"{tree}/", "rsync://{}/turku-restore/", login=login).returncode == 0
+    module = "rsync://{}/turku-restore"
+    for options, target in (
+        ((), "/../victim/"),
+        ((), "/absolute/"),
+        ((), "/relative/"),
+        ((), f"/{victim}/"),
+        (("--keep-dirlinks",), "/absolute/"),
+        (("--keep-dirlinks", "--relative"), "/relative/../victim/"),
+        (("--inplace",), "/"),
+        (("--remote-option=--inplace", "--append"), "/"),
+        (("--backup", f"--backup-dir={victim}"), "/"),
+        (("--backup", "--backup-dir=../victim"), "/"),
+        ((f"--temp-dir={victim}",), "/"),
+        ((f"--remote-option=--partial-dir={victim}", "--partial", "--delay-updates"), "/"),
+        ((f"--remote-option=--log-file={victim}/log",), "/"),
+        (("--write-devices",), "/"),
+        (("--delete", "--delete-excluded"), "/relative/"),
+    ):
+        hostile.rsync("-a", "--ignore-times", *options, f"{plain}/", f"{module}{target}", login=login)
+
+
+def test_s3_a_restore_writes_below_its_path_only(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
+) -> None:
+    process = open_session("--restore")
+    attack(hostile, credentials(process, hostile), tmp_path, victim)
+    assert (tmp_path / "restored/file").read_text() == "planted", "the attack itself failed"
+    assert differences(tmp_path / "before", victim) == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("log", "planted")) == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts the agent as another user")
+def test_s3_nor_does_the_restore_of_an_agent_that_is_not_root(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
+) -> None:
+    # The state and the directory that it opens are this user's; no chroot locks rsyncd in.
+    machine.source("etc", victim)
+    machine.register()
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    for path in (machine.var_dir, *machine.var_dir.rglob("*"), restored):
+        os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+    machine.prefix = unprivileged("+dac_read_search")
+    process = open_session("--restore")
+    attack(hostile, credentials(process, hostile), tmp_path, victim)
+    assert (restored / "file").read_text() == "planted", "the attack itself failed"
+    assert differences(tmp_path / "before", victim) == []
+
+
+def unprivileged(capabilities: str) -> list[str]:
+    """The words before a command that is to run as a user with these capabilities and no other."""
+    return [
+        *("setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups", "--no-new-privs"),
+        *(f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", f"--bounding-set=-all,{capabilities}"),
+    ]
+
+
+def test_s3_a_storage_that_was_let_in_for_a_backup_writes_nothing(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
+) -> None:
+    process = open_session()
+    request = hostile.request()
+    assert request["action"] == "checkin"
+    for module in ("etc", "turku-restore"):
+        written = hostile.rsync("-a", f"{victim}/", f"rsync://{{}}/{module}/")
+        assert written.returncode != 0
+    assert not (tmp_path / "restored").exists()
+    hostile.release()
+    assert process.wait(timeout=30) == 0
+
+
+def test_s3_the_end_of_a_restore_is_the_end_of_writing(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
+) -> None:
+    process = open_session("--restore", stdin=subprocess.PIPE)
+    login = credentials(process, hostile)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    wait_for(lambda: machine.processes() == [])
+    late = hostile.rsync("-a", f"{victim}/", "rsync://{}/turku-restore/", login=login)
+    assert late.returncode != 0
+    assert list((tmp_path / "restored").iterdir()) == []

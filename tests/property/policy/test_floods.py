@@ -1,0 +1,95 @@
+"""Whatever is backed up in between, ``last N snapshots`` and ``last N days`` keep what they kept without it (M4)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from turku.policy import retention
+from turku.policy.retention import SLOT_SHARE, Snapshot
+
+NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+slots = st.sampled_from([timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)])
+shares = st.floats(0, 1, exclude_max=True)
+rules = st.lists(
+    st.one_of(
+        st.builds("last {} snapshots".format, st.integers(1, 12)), st.builds("last {} days".format, st.integers(1, 60))
+    ),
+    min_size=1,
+    max_size=3,
+).map(", ".join)
+
+
+def kept(text: str, snapshots: list[Snapshot], now: datetime) -> set[str]:
+    decisions = retention.decide(snapshots, retention.parse(text), now=now, zone=UTC)
+    return {decision.snapshot.name for decision in decisions if decision.kept}
+
+
+def by_rule(text: str, snapshots: list[Snapshot], now: datetime) -> set[str]:
+    decisions = retention.decide(snapshots, retention.parse(text), now=now, zone=UTC)
+    aside = {retention.NEWEST_GOOD, retention.NO_RULE_KEEPS_ANY}
+    return {decision.snapshot.name for decision in decisions if set(decision.reasons) - aside}
+
+
+def scheduled(slot: timedelta, delays: list[float]) -> list[Snapshot]:
+    """One snapshot per period, each somewhere in the first quarter of its own."""
+    count = len(delays)
+    return [
+        Snapshot(
+            f"scheduled{number:02}", NOW - slot * (count - number) + slot * (1 - SLOT_SHARE) * delay * 0.99, slot=slot
+        )
+        for number, delay in enumerate(delays)
+    ]
+
+
+@given(rules, slots, st.lists(shares, min_size=1, max_size=20), st.lists(st.tuples(shares, shares), max_size=60))
+def test_a_flood_within_the_slots_costs_nothing(
+    text: str, slot: timedelta, delays: list[float], flood: list[tuple[float, float]]
+) -> None:
+    history = scheduled(slot, delays)
+    extra = []
+    for number, (which, where) in enumerate(flood):
+        after = history[int(which * len(history))].moment
+        assert after is not None
+        extra.append(Snapshot(f"flood{number}", after + slot * SLOT_SHARE * (0.001 + 0.998 * where), slot=slot))
+    extra = [each for each in extra if each.moment is not None and each.moment <= NOW]
+    assert by_rule(text, history, NOW) <= kept(text, [*history, *extra], NOW)
+
+
+@given(
+    st.integers(1, 12),
+    slots,
+    st.lists(shares, min_size=2, max_size=20),
+    st.lists(shares, max_size=80),
+    st.floats(0, 4),
+    st.lists(st.booleans(), min_size=80, max_size=80),
+)
+def test_whoever_floods_pushes_out_no_more_than_time_would(
+    count: int, slot: timedelta, delays: list[float], flood: list[float], periods: float, quicker: list[bool]
+) -> None:
+    """From a takeover on, also under a schedule changed to a slot that lasts half as long."""
+    history = scheduled(slot, delays)
+    lasting = slot * periods
+    text = f"last {count} snapshots"
+    made = [
+        Snapshot(f"flood{number}", NOW + lasting * where, slot=slot / 2 if quicker[number] else slot)
+        for number, where in enumerate(flood)
+    ]
+    shortest = slot / 2 * SLOT_SHARE
+    places = int(lasting / shortest) + 1 if made else 0
+    before = sorted(by_rule(text, history, NOW))
+    lost = set(before) - kept(text, [*history, *made], NOW + lasting)
+    assert len(lost) <= places
+    # And the oldest go first.
+    assert lost <= set(before[:places])
+
+
+@given(st.integers(1, 60), slots, st.lists(shares, min_size=1, max_size=20), st.lists(st.floats(-1, 30), max_size=60))
+def test_days_are_kept_whatever_the_flood(days: int, slot: timedelta, delays: list[float], flood: list[float]) -> None:
+    assume(flood)
+    history = scheduled(slot, delays)
+    made = [Snapshot(f"flood{number}", NOW - slot * back, slot=slot) for number, back in enumerate(flood)]
+    text = f"last {days} days"
+    assert by_rule(text, history, NOW) <= kept(text, [*history, *made], NOW)

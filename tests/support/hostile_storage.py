@@ -1,0 +1,126 @@
+"""A storage that an attacker owns, for our agent: its sshd is real, its forced command is this file.
+
+    hostile = HostileStorage(directory)
+    sshd.authorized_keys.write_text(hostile.line(public_key, "hold"))
+    request = hostile.request()     what the agent asked: port, user names, one-time passwords
+    hostile.rsync(...)              what it tries through the tunnel meanwhile
+    hostile.release()               let the session end well
+
+Behaviours: ``hold`` keeps the session open until it is released; ``cling`` never lets go, whatever it is told; ``flood``
+and ``flood-line`` talk without end, with and without line breaks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class HostileStorage:
+    """The attacker's side of sessions; ``directory`` is made and holds what it learns."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+
+    def line(self, public_key: str, behaviour: str) -> str:
+        """A line of authorized_keys whose forced command behaves like that."""
+        return f'command="{sys.executable} {Path(__file__).resolve()} {behaviour} {self.directory}" {public_key}\n'
+
+    def request(self, *, seconds: float = 30) -> dict[str, Any]:
+        """The request of the session that is open now."""
+        path = self.directory / "request.json"
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            assert time.monotonic() < deadline, "no session was opened"
+            time.sleep(0.02)
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that the session gave its program."""
+        found: dict[str, str] = json.loads((self.directory / "environment.json").read_text())
+        return found
+
+    @property
+    def process(self) -> int:
+        """The forced command's process."""
+        return int((self.directory / "pid").read_text())
+
+    def release(self) -> None:
+        (self.directory / "release").touch()
+
+    def forget(self) -> None:
+        """Be ready for another session."""
+        for path in self.directory.iterdir():
+            path.unlink()
+
+    def rsync(
+        self, *arguments: str | Path, login: dict[str, str] | None = None, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """How an rsync of the attacker's went; ``{}`` in an argument becomes USER@127.0.0.1:PORT of the tunnel."""
+        request = self.request()
+        login = login or next(iter(request["sources"].values()))
+        address = f"{login['username']}@127.0.0.1:{request['port']}"
+        return subprocess.run(
+            ["rsync", "--contimeout=5", *(str(word).replace("{}", address) for word in arguments)],
+            env={**os.environ, "RSYNC_PASSWORD": login["password"]},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+
+
+def _read_request() -> str:
+    text = ""
+    for line in sys.stdin:
+        if line.rstrip("\n") == ".":
+            return text
+        text += line
+    return text
+
+
+def _write(path: Path, content: str) -> None:
+    path.with_suffix(".part").write_text(content)
+    path.with_suffix(".part").rename(path)
+
+
+def main(behaviour: str, directory: Path) -> int:
+    """The exit code of a session."""
+    request = _read_request()
+    _write(directory / "environment.json", json.dumps(dict(os.environ)))
+    _write(directory / "pid", str(os.getpid()))
+    _write(directory / "request.json", request)
+    if json.loads(request)["action"] == "restore":
+        print(f"Restore mode active on port {json.loads(request)['port']}.  Good luck.", file=sys.stderr, flush=True)
+    if behaviour in ("flood", "flood-line"):
+        chunk = (b"x" * 100 + (b"\n" if behaviour == "flood" else b"")) * 1000
+        while True:
+            os.write(2, chunk)
+            os.write(1, chunk)
+    if behaviour == "cling":
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        for _ in range(600):
+            time.sleep(0.1)
+        return 0
+    while not (directory / "release").exists():
+        # The end of input: the agent is gone.
+        if select.select([0], [], [], 0.05)[0] and not os.read(0, 1024):
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

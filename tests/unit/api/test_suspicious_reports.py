@@ -1,0 +1,69 @@
+"""A backup that its storage found suspicious is on the audit log, and its source shows it (threats M10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.api_cast import Cast
+from tests.support.v1_client import Refused
+
+from turku.api.audit.models import AuditEntry
+from turku.api.backups import health
+from turku.api.backups.models import BackupRun, Source
+from turku.api.fleet.health import Mark
+from turku.core.clock import SYSTEM_CLOCK
+
+SIGNS = ["60% of the files were rewritten (600 of 1000)"]
+
+
+def report(cast: Cast, *suspicious: str, **changes: Any) -> None:
+    outcome = {"success": True, "snapshot": "etc_20260131-120000_0a1b", "summary": "SUSPICIOUS: ...", **changes}
+    cast.bob.report(cast.alice.uuid, {"etc": {**outcome, "suspicious": list(suspicious)}})
+
+
+def mark() -> str:
+    [source] = health.sources(now=SYSTEM_CLOCK.now()).filter(name="etc")
+    return str(source.mark)
+
+
+def logged() -> list[AuditEntry]:
+    return list(AuditEntry.objects.filter(action="backup.suspicious"))
+
+
+def test_it_is_on_the_audit_log_and_marks_its_source(cast: Cast) -> None:
+    report(cast, *SIGNS)
+    [entry] = logged()
+    assert (entry.actor_kind, entry.subject) == ("storage", "etc")
+    assert entry.new == {"snapshot": "etc_20260131-120000_0a1b", "signs": SIGNS}
+    assert mark() == Mark.SUSPICIOUS
+    assert Mark.SUSPICIOUS.is_problem
+    assert "suspicious" in health.fleet(now=SYSTEM_CLOCK.now()).summary
+    assert BackupRun.objects.get().success
+
+
+def test_it_is_logged_once_until_it_is_over(cast: Cast) -> None:
+    for signs in (SIGNS, SIGNS, [], SIGNS):
+        report(cast, *signs)
+        assert (mark() == Mark.SUSPICIOUS) == bool(signs)
+    assert len(logged()) == 2
+
+
+def test_a_storage_of_the_existing_system_reports_none(cast: Cast) -> None:
+    cast.bob.succeeded(cast.alice.uuid, "etc")
+    assert logged() == []
+    assert Source.objects.get(name="etc").suspicious is False
+
+
+def test_a_failure_does_not_end_it(cast: Cast) -> None:
+    report(cast, *SIGNS)
+    cast.bob.failed(cast.alice.uuid, "etc")
+    assert mark() == Mark.SUSPICIOUS
+
+
+@pytest.mark.parametrize("signs", [["x"] * 21, ["x" * 5000], [7], "text"])
+def test_malformed_signs_are_refused(cast: Cast, signs: Any) -> None:
+    with pytest.raises(Refused) as caught:
+        cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "suspicious": signs}})
+    assert caught.value.status == 400
+    assert "suspicious" in caught.value.sentence

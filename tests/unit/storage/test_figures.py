@@ -1,0 +1,112 @@
+"""The figures of a run: from what rsync prints, and from two trees."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from turku.policy.suspicion import Figures
+from turku.storage import figures
+from turku.storage.figures import Suffixes
+
+STATISTICS = (
+    "Number of files: 12 (reg: 10, dir: 2)",
+    "Number of created files: 3 (reg: 2, dir: 1)",
+    "Number of deleted files: 4 (reg: 4)",
+    "Number of regular files transferred: 5",
+    "Total file size: 24001 bytes",
+    "Total transferred file size: 9001 bytes",
+    "Literal data: 6001 bytes",
+    "Matched data: 3000 bytes",
+)
+NO_SUFFIXES = Suffixes(None)
+
+
+def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
+    before = Figures(files_before=0, files=11, size_bytes=30_000)
+    found = figures.of_run(STATISTICS, NO_SUFFIXES, before)
+    assert found == Figures(
+        files_before=11,
+        files=10,
+        created=2,
+        transferred=5,
+        size_bytes_before=30_000,
+        size_bytes=24_001,
+        transferred_bytes=9001,
+        literal_bytes=6001,
+    )
+    assert (found.deleted, found.rewritten) == (3, 3)
+
+
+def test_in_place_rsync_itself_says_what_was_there_before() -> None:
+    found = figures.of_run(STATISTICS, NO_SUFFIXES, None)
+    assert found is not None
+    assert (found.files_before, found.deleted, found.rewritten) == (12, 4, 3)
+
+
+def test_a_source_of_directories_alone_has_no_files() -> None:
+    found = figures.of_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, Figures(0, 7))
+    assert found is not None
+    assert found.files == 0
+
+
+@pytest.mark.parametrize("line", ["Number of files: many", "Number of files: 12", "nothing"])
+def test_what_is_not_understood_gives_no_figures(line: str) -> None:
+    assert figures.of_run((line, *STATISTICS[1:]), NO_SUFFIXES, None) is None
+
+
+def test_rsync_s_own_figures_win_over_lines_of_a_machine_that_look_like_them() -> None:
+    forged = ("Number of files: 9999 (reg: 9999)", *STATISTICS)
+    assert figures.of_run(forged, NO_SUFFIXES, None) == figures.of_run(STATISTICS, NO_SUFFIXES, None)
+
+
+def test_only_a_suffix_added_to_a_file_that_was_there_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.txt").touch()
+    (tmp_path / "directory").mkdir()
+    suffixes = Suffixes(tmp_path)
+    for name in (b"a.txt.locked", b"b.txt.locked", b"c.txt", b"new.locked", b"directory.locked", b"x.y/z", b"a.txt."):
+        suffixes.note(name)
+    assert suffixes.commonest == (".locked", 2)
+
+
+def test_suffixes_are_fit_to_be_shown_and_their_number_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    suffixes = Suffixes(tmp_path)
+    for number in range(5000):
+        suffixes.note(b"a.%d" % number)
+    assert len(suffixes._counts) == 1000
+    odd = Suffixes(tmp_path)
+    odd.note(b"a.\xff\x1b")
+    assert odd.commonest[0].isprintable()
+
+
+def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
+    base, tree = tmp_path / "base", tmp_path / "tree"
+    for directory in (base, tree):
+        (directory / "sub").mkdir(parents=True)
+    for name in ("same", "sub/linked", "gone", "locked", "changed"):
+        (base / name).write_bytes(b"x" * 100)
+        os.utime(base / name, (1, 1))
+    os.link(base / "sub" / "linked", tree / "sub" / "linked")
+    (tree / "same").write_bytes(b"x" * 100)
+    os.utime(tree / "same", (1, 1))
+    (tree / "locked.enc").write_bytes(b"y" * 10)
+    (tree / "changed").write_bytes(b"y" * 30)
+    (tree / "link").symlink_to("same")
+    found = figures.of_trees(base, tree)
+    assert found == Figures(
+        files_before=5,
+        files=4,
+        created=1,
+        transferred=2,
+        renamed=1,
+        suffix=".enc",
+        size_bytes_before=500,
+        size_bytes=240,
+        transferred_bytes=40,
+        literal_bytes=40,
+    )
+    assert (found.deleted, found.rewritten) == (2, 1)

@@ -1,0 +1,90 @@
+"""Our notes about a snapshot, in the file that existing storages write and read too."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from turku.policy.suspicion import Figures
+from turku.storage import history
+from turku.storage.snapshots import notes, record
+from turku.storage.snapshots.notes import Judgement, Notes
+from turku.storage.snapshots.place import SourcePlace
+from turku.storage.snapshots.record import SnapshotRecord
+
+NAME = "etc_20260131-120000_0a1b"
+MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+NOTES = Notes(
+    slot=timedelta(days=1),
+    figures=Figures(files_before=3, files=4, created=1, size_bytes=10),
+    suspicious=("60% of the files were deleted",),
+    judgement=Judgement.BAD,
+    held_until=MOMENT,
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> SourcePlace:
+    place = SourcePlace(tmp_path, "etc")
+    place.snapshot(NAME).mkdir(parents=True)
+    return place
+
+
+def test_notes_are_read_back_as_they_were_written(place: SourcePlace) -> None:
+    SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES).write(place)
+    assert notes.read(place, NAME) == NOTES
+    assert record.read(place, NAME) == SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES)
+
+
+def test_a_snapshot_without_a_file_can_be_noted_of(place: SourcePlace) -> None:
+    notes.change(place, NAME, held_until=MOMENT)
+    assert notes.read(place, NAME) == Notes(held_until=MOMENT)
+
+
+def test_a_change_leaves_all_else_in_the_file(place: SourcePlace) -> None:
+    place.information(NAME).write_text(json.dumps({"name": NAME, "base": None, "theirs": [1], "suspicious": ["s"]}))
+    notes.change(place, NAME, judgement=Judgement.CLEAN)
+    assert json.loads(place.information(NAME).read_text()) == {
+        "name": NAME,
+        "base": None,
+        "theirs": [1],
+        "suspicious": ["s"],
+        "judgement": "clean",
+    }
+
+
+def test_a_broken_value_costs_only_itself(place: SourcePlace) -> None:
+    broken = {"slot_seconds": "x", "figures": {"files": "many"}, "held_until": "2026-01-01T00:00", "judgement": "?"}
+    place.information(NAME).write_text(json.dumps({**broken, "suspicious": ["s"]}))
+    assert notes.read(place, NAME) == Notes(suspicious=("s",))
+    place.information(NAME).write_text("[1, 2")
+    assert notes.read(place, NAME) == Notes()
+
+
+@pytest.mark.parametrize(
+    ("noted", "is_good", "is_unjudged"),
+    [
+        (Notes(), True, False),
+        (Notes(suspicious=("s",)), False, True),
+        (Notes(suspicious=("s",), judgement=Judgement.CLEAN), True, False),
+        (Notes(suspicious=("s",), judgement=Judgement.BAD), False, False),
+    ],
+)
+def test_a_suspicious_snapshot_is_good_only_once_judged_clean(noted: Notes, is_good: bool, is_unjudged: bool) -> None:
+    assert (noted.is_good, noted.is_unjudged) == (is_good, is_unjudged)
+
+
+def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourcePlace) -> None:
+    later = "etc_20260201-120000_0a1b"
+    place.snapshot(later).mkdir()
+    notes.change(place, later, suspicious=("s",))
+    base = history.base(place, UTC)
+    assert base is not None
+    assert base.name == later
+    notes.change(place, later, judgement=Judgement.BAD)
+    base = history.base(place, UTC)
+    assert base is not None
+    assert base.name == NAME

@@ -1,0 +1,189 @@
+"""The trash: what retention removed can be brought back, whatever a crash left of the way there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import StorageClock, storage_configuration
+
+from turku.errors import LockHeld, UsageError
+from turku.storage import cli, history, kept_sources, suspicious_command, trash, trash_command
+from turku.storage.configuration import Storage
+from turku.storage.snapshots import MODES, notes
+from turku.storage.snapshots.place import SourcePlace
+from turku.storage.snapshots.record import SnapshotRecord
+
+UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+NAME = "etc_20260131-120000_0a1b"
+NOW = datetime(2026, 2, 10, 12, 0, 0, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> SourcePlace:
+    place = SourcePlace(tmp_path / "volume" / UUID, "etc")
+    make_snapshot(place, NAME)
+    return place
+
+
+def make_snapshot(place: SourcePlace, name: str) -> None:
+    place.snapshot(name).mkdir(parents=True)
+    (place.snapshot(name) / "file").write_text(name)
+    SnapshotRecord(name, None, NOW, NOW).write(place)
+
+
+def names(place: SourcePlace) -> list[str]:
+    return sorted(path.name for path in place.snapshots_dir.iterdir())
+
+
+def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: SourcePlace) -> None:
+    before = place.information(NAME).read_text()
+    trashed = trash.put(place, NAME, now=NOW)
+    assert history.stored_snapshots(place, UTC) == ()
+    assert names(place) == [f".trash-{int(NOW.timestamp())}-{NAME}", f".trash-{int(NOW.timestamp())}-{NAME}.json"]
+    assert trash.trashed_snapshots(place) == (trashed,)
+    held_until = trash.restore(trashed, now=NOW, trash_days=2)
+    assert names(place) == [NAME, f"{NAME}.json"]
+    assert (place.snapshot(NAME) / "file").read_text() == NAME
+    assert notes.read(place, NAME).held_until == held_until == NOW + timedelta(days=7)
+    restored = json.loads(place.information(NAME).read_text())
+    del restored["held_until"]
+    assert restored == json.loads(before)
+
+
+def test_a_snapshot_in_history_is_not_replaced_by_one_from_the_trash(place: SourcePlace) -> None:
+    trashed = trash.put(place, NAME, now=NOW)
+    make_snapshot(place, NAME)
+    with pytest.raises(UsageError, match="in history already"):
+        trash.restore(trashed, now=NOW, trash_days=7)
+
+
+def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourcePlace) -> None:
+    stored = trash.TrashedSnapshot(place, NAME, NOW.replace(microsecond=0)).stored_name
+    # After the first step.
+    place.information(stored).hardlink_to(place.information(NAME))
+    trash.sweep_records(place)
+    assert names(place) == [NAME, f"{NAME}.json"]
+    # Again, and then after the second one.
+    place.information(stored).hardlink_to(place.information(NAME))
+    place.snapshot(NAME).rename(place.snapshot(stored))
+    MODES["link-dest"](place).sweep()
+    trash.sweep_records(place)
+    assert names(place) == [stored, f"{stored}.json"]
+    assert trash.trashed_snapshots(place)[0].name == NAME
+
+
+def test_the_trash_goes_when_its_time_has_come(place: SourcePlace) -> None:
+    mode = MODES["link-dest"](place)
+    trash.put(place, NAME, now=NOW)
+    trash.empty(mode, removed_until=NOW - timedelta(seconds=1))
+    assert len(names(place)) == 2
+    trash.empty(mode, removed_until=NOW)
+    assert names(place) == [f".deleting-.trash-{int(NOW.timestamp())}-{NAME}"]
+    mode.sweep()
+    assert names(place) == []
+
+
+def test_a_snapshot_without_a_record_goes_there_and_back(place: SourcePlace) -> None:
+    make_snapshot(place, "1424400000")
+    place.information("1424400000").unlink()
+    trash.restore(trash.put(place, "1424400000", now=NOW), now=NOW, trash_days=7)
+    assert (place.snapshot("1424400000") / "file").is_file()
+    assert notes.read(place, "1424400000").held_until is not None
+
+
+# --- the commands
+
+
+@pytest.fixture
+def storage(tmp_path: Path, place: SourcePlace) -> Storage:
+    return storage_configuration(tmp_path / "storage", volumes={"data": {"path": str(tmp_path / "volume")}})
+
+
+def options_of(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command")
+    trash_command.add(commands.add_parser("trash"), cli._add_directory)
+    suspicious_command.add(commands.add_parser("suspicious"), cli._add_directory)
+    return parser.parse_args(arguments)
+
+
+def said(storage: Storage, *arguments: str) -> str:
+    lines: list[str] = []
+    options = options_of(*arguments)
+    if options.command == "trash":
+        assert trash_command.run(options, storage, StorageClock(), lines.append) == 0
+    else:
+        assert suspicious_command.run(options, storage, lines.append) == 0
+    return "\n".join(lines)
+
+
+def test_the_operator_lists_restores_and_empties(storage: Storage, place: SourcePlace) -> None:
+    assert said(storage, "trash", "list") == "the trash is empty"
+    trash.put(place, NAME, now=NOW)
+    assert NAME in said(storage, "trash", "list", "--machine", UUID, "--source", "etc")
+    [listed] = json.loads(said(storage, "trash", "list", "--json"))
+    assert (listed["machine"], listed["source"], listed["snapshot"]) == (UUID, "etc", NAME)
+    assert "is back" in said(storage, "trash", "restore", NAME)
+    assert (place.snapshot(NAME) / "file").is_file()
+    trash.put(place, NAME, now=StorageClock().moment - timedelta(days=1))
+    with pytest.raises(UsageError, match="cannot be brought back"):
+        said(storage, "trash", "empty")
+    assert "0 snapshots removed" in said(storage, "trash", "empty", "--older-than", "2")
+    assert "1 snapshot removed" in said(storage, "trash", "empty", "--yes")
+    assert names(place) == []
+
+
+def test_a_machine_is_found_by_its_name_too(storage: Storage, place: SourcePlace) -> None:
+    storage.machines_dir.mkdir(parents=True)
+    (storage.machines_dir / "shop-web-0").symlink_to(UUID)
+    assert kept_sources.kept_sources(storage, machine="shop-web-0") == (place,)
+    for unknown in ("other", "../shop-web-0", "11111111-1111-4111-8111-111111111111"):
+        with pytest.raises(UsageError):
+            kept_sources.kept_sources(storage, machine=unknown)
+    with pytest.raises(UsageError, match="no history of source usr"):
+        kept_sources.kept_sources(storage, source="usr")
+
+
+def test_what_is_not_in_the_trash_cannot_be_restored(storage: Storage) -> None:
+    with pytest.raises(UsageError, match="not in the trash"):
+        said(storage, "trash", "restore", NAME)
+
+
+def test_a_name_that_several_sources_have_wants_its_machine(storage: Storage, place: SourcePlace) -> None:
+    other = SourcePlace(place.machine_dir, "usr")
+    for each in (place, other):
+        make_snapshot(each, "1424400000")
+        trash.put(each, "1424400000", now=NOW)
+    with pytest.raises(UsageError, match="several sources"):
+        said(storage, "trash", "restore", "1424400000")
+    said(storage, "trash", "restore", "1424400000", "--source", "usr")
+    assert other.snapshot("1424400000").is_dir()
+
+
+def test_no_command_changes_a_source_that_is_being_backed_up(storage: Storage, place: SourcePlace) -> None:
+    trash.put(place, NAME, now=NOW)
+    with kept_sources.locked(place), pytest.raises(LockHeld, match="is being backed up"):
+        said(storage, "trash", "restore", NAME)
+
+
+def test_the_operator_judges_what_is_suspicious(storage: Storage, place: SourcePlace) -> None:
+    assert said(storage, "suspicious", "list") == "no snapshot is suspicious"
+    notes.change(place, NAME, suspicious=("the source is empty",))
+    shown = said(storage, "suspicious", "list")
+    assert "not judged" in shown
+    assert "the source is empty" in shown
+    [listed] = json.loads(said(storage, "suspicious", "list", "--json"))
+    assert (listed["signs"], listed["judgement"]) == (["the source is empty"], None)
+    assert "pruned again" in said(storage, "suspicious", "bad", "--machine", UUID, "--source", "etc")
+    assert history.unjudged(place, UTC) == ()
+    with pytest.raises(UsageError, match="waiting to be judged"):
+        said(storage, "suspicious", "clean", "--machine", UUID, "--source", "etc")
+    # A person may find out later.
+    said(storage, "suspicious", "clean", "--machine", UUID, "--source", "etc", NAME)
+    assert notes.read(place, NAME).is_good
+    with pytest.raises(UsageError, match="not a suspicious snapshot"):
+        said(storage, "suspicious", "bad", "--machine", UUID, "--source", "etc", "other")
