@@ -52,9 +52,11 @@ def pages() -> Iterator[tuple[str, str, str]]:
         for spec in changelist.filter_specs:
             for choice in list(spec.choices(changelist))[1:8]:
                 yield name, f"{spec.title}: {choice['display']}", path + choice["query_string"]
+        sortable = model_admin.get_sortable_by(request)
         for index, column in enumerate(model_admin.list_display, start=1):
             field = getattr(model_admin, column, None)
-            if getattr(field, "admin_order_field", None) or column in {each.name for each in model._meta.fields}:
+            has_order = hasattr(field, "admin_order_field") or column in {each.name for each in model._meta.fields}
+            if column in sortable and has_order:
                 yield name, f"sorted by {column}", f"{path}?o={index}"
                 yield name, f"sorted by {column}, downwards", f"{path}?o=-{index}"
         if model_admin.search_fields:

@@ -54,7 +54,7 @@ class Filler:
         """Write the rows (field name to value, the same fields in each) with ``same`` and the model's defaults."""
         iterator = iter(rows)
         first = next(iterator)
-        fields = {field.attname: field for field in model._meta.concrete_fields}
+        fields = {field.attname: field for field in model._meta.concrete_fields if not field.generated}
         defaults = {
             name: field.get_default() for name, field in fields.items() if name not in first and name not in same
         }
@@ -192,9 +192,9 @@ def _sources(filler: Filler, machines: int) -> None:
             "published": number % 50 != 49,
             "date_next_backup": _next_backup(machine, index, number, now),
             "date_last_backed_up": now - timedelta(seconds=number * 7919 % 86_400),
-            "success": number % 200 != 199,
-            "failure_count": 3 if number % 200 == 199 else 0,
-            "suspicious": number % 5000 == 4999,
+            "success": number % 200 != 3,
+            "failure_count": number % 7 + 1 if number % 200 == 3 else 0,
+            "suspicious": number % 5000 == 11,
         }
         for machine in range(machines)
         for index in range(SOURCES_PER_MACHINE)
@@ -206,8 +206,8 @@ def _sources(filler: Filler, machines: int) -> None:
 def _next_backup(machine: int, index: int, number: int, now: datetime) -> datetime:
     if index == 0 and is_due(machine):
         return now - timedelta(seconds=60 + number % 3600)
-    if number % 997 == 996:
-        return now - timedelta(days=1) if machine % 400 == 399 else now + timedelta(days=1)
+    if number % 997 == 7:
+        return now - timedelta(days=1)
     return now + timedelta(hours=6, seconds=number * 104_729 % 86_400)
 
 
@@ -218,11 +218,12 @@ def _history(filler: Filler, machines: int) -> None:
     now, sources = filler.now, machines * SOURCES_PER_MACHINE
     runs = (
         {
-            "source_id": _source_id(number % sources),
-            "storage_id": number // SOURCES_PER_MACHINE % machines % STORAGES + 1,
+            # Not in the order of the machines, as schedules spread them over the day.
+            "source_id": _source_id(source := number * 104_729 % sources),
+            "storage_id": source // SOURCES_PER_MACHINE % STORAGES + 1,
             "date": (ended := now - timedelta(seconds=(2 * sources - number) * 172_800 // (2 * sources))),
-            "success": number % 200 != 199,
-            "snapshot": "" if number % 200 == 199 else f"etc_{ended:%Y%m%d-%H%M%S}_{number % 65536:04x}",
+            "success": number % 200 != 3,
+            "snapshot": "" if number % 200 == 3 else f"etc_{ended:%Y%m%d-%H%M%S}_{number % 65536:04x}",
             "date_begin": ended - timedelta(seconds=20 + number % 100),
             "date_end": ended,
         }

@@ -23,6 +23,7 @@ from tests.support.malformed_session_requests import malformed
 
 from turku.core import command
 from turku.demo.programs import DIRECTORY as PROGRAMS
+from turku.errors import MalformedMessage, TunnelRefused
 from turku.storage import cli
 
 REQUESTS = 10_000
@@ -33,6 +34,8 @@ MEMORY_LIMIT_MIB = 40.0
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 OUTPUT_LIMIT_BYTES = 5_000
 """As much goes into the log: more would fill the storage's disk."""
+EXIT_CODES = (MalformedMessage.exit_code, TunnelRefused.exit_code)
+"""What is a request after all names a port at which nothing listens."""
 _TIMEOUT_SECONDS = 20.0
 
 
@@ -52,7 +55,7 @@ class Tally:
         self.largest_mib = max(self.largest_mib, ended.largest_mib)
         faults = [
             *(["killed: it did not end"] if ended.exit_code is None else []),
-            *([f"exit code {ended.exit_code}"] if ended.exit_code in (0, 1, 70, 255) else []),
+            *([f"exit code {ended.exit_code}"] if ended.exit_code not in (*EXIT_CODES, None) else []),
             *(["a traceback"] if "Traceback" in ended.output or "[internal]" in ended.output else []),
             *(["no sentence"] if "error [" not in ended.output else []),
             *([f"{len(ended.output)} bytes of output"] if len(ended.output) > OUTPUT_LIMIT_BYTES else []),

@@ -24,16 +24,11 @@ _USER = "operator"
 @pytest.fixture(scope="session")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     with Coordinator(tmp_path_factory.mktemp("coordinator") / "state") as running:
-
-        def post(call: str, message: Any) -> tuple[int, Any]:
-            response = running.call(call, message)
-            return response.status_code, response.json()
-
-        storage = V1Storage(post, auth=running.create_auth("storage_reg"))
+        storage = V1Storage(running.post, auth=running.create_auth("storage_reg"))
         storage.update_config()
         auth = running.create_auth("machine_reg")
         for unit in ("web-0", "web-1"):
-            machine = V1Machine(post, auth=auth, unit_name=unit)
+            machine = V1Machine(running.post, auth=auth, unit_name=unit)
             machine.update_config({"etc": {"path": "/etc"}, "home": {"path": "/home"}}, environment_name="production")
             storage.succeeded(machine.uuid, "etc")
             storage.failed(machine.uuid, "home")

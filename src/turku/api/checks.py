@@ -28,7 +28,7 @@ def hash_key_check(**_arguments: Any) -> list[CheckMessage]:
     except TurkuError as error:
         messages.append(Error(f"No hash key: {error.message}.", hint=error.hint or None, id="turku.E011"))
     environment = settings.TURKU_ENVIRONMENT
-    if environment.database.engine == "postgresql" and environment.hash_key_is_local:
+    if environment.database.is_shared and environment.hash_key_is_local:
         messages.append(
             WarningMessage(
                 f"The hash key {environment.hash_key_file} was generated on this host, while other coordinators may "

@@ -67,7 +67,7 @@ def _prepare() -> None:
 
 def _require_django() -> None:
     try:
-        import django  # noqa: F401
+        import django  # noqa: F401  (looked for, not used)
     except ImportError:
         raise CommandFailed(
             "the coordinator's part of Turku is not installed here",

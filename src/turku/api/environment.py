@@ -39,6 +39,12 @@ class Database:
     port: str = ""
     options: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether coordinators of other hosts may use it too: not by a Unix socket, nor on loopback."""
+        is_local = not self.host or self.host.startswith("/") or self.host in ("localhost", "127.0.0.1", "::1")
+        return self.engine == "postgresql" and not is_local
+
 
 @dataclass(frozen=True)
 class TrustedProxies:

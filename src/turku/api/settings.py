@@ -48,7 +48,7 @@ def _database() -> dict[str, Any]:
             # A writer that first reads must not find the database changed under it: it takes the lock at once.
             "transaction_mode": "IMMEDIATE",
             "timeout": 30,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=1073741824;",
         }
     else:
         result["OPTIONS"] = {"connect_timeout": "10", **dict(database.options)}

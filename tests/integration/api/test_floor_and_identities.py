@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import requests
@@ -23,11 +22,7 @@ def operator(coordinator: Coordinator, statements: str) -> str:
 
 @pytest.fixture
 def post(coordinator: Coordinator) -> Post:
-    def send(call: str, message: Any) -> tuple[int, Any]:
-        response = coordinator.call(call, message)
-        return response.status_code, response.json()
-
-    return send
+    return coordinator.post
 
 
 @pytest.fixture
@@ -118,7 +113,8 @@ def test_an_address_of_many_bad_credentials_is_refused(coordinator: Coordinator,
     with ThreadPoolExecutor(4) as pool:
         statuses = Counter(pool.map(guess, range(80)))
     assert set(statuses) == {403, 429}
-    assert statuses[403] <= 30 + 2 * 5 + 4
+    # Each of two workers and of four callers may have five failures that the others were not told of.
+    assert statuses[403] <= 30 + 5 * (2 + 4)
     assert set(machine.due()) == {"etc"}
 
 

@@ -6,7 +6,6 @@ import json
 import socket
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -80,27 +79,6 @@ def test_extreme_lawful_values_are_stored(machine: V1Machine, storage: V1Storage
     machine.update_config({"etc": {"path": "/etc", **odd, "comment": "ü" * 200}})
     storage.update_config(space_total=1e15, space_available=1.5)
     storage.report(machine.uuid, {"etc": {"success": True, "summary": "x" * 65_536, "time_begin": 0, "time_end": 1.0}})
-
-
-def test_first_registrations_at_the_same_moment_make_one_machine(machine: V1Machine) -> None:
-    twin = V1Machine(machine.post, auth=machine.auth)
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: twin.update_config({"etc": {"path": "/etc"}}), range(16)))
-    assert answers == [{}] * 16
-    assert set(twin.due()) == {"etc"}
-
-
-def test_reports_and_check_ins_at_the_same_moment_all_succeed(machine: V1Machine, storage: V1Storage) -> None:
-    def work(number: int) -> None:
-        if number % 3 == 0:
-            storage.failed(machine.uuid, "etc")
-        elif number % 3 == 1:
-            machine.due()
-        else:
-            machine.update_config({"etc": {"path": "/etc", "comment": f"number {number}"}})
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(48)))
 
 
 def test_a_large_body_is_refused_before_it_is_read(coordinator: Coordinator) -> None:

@@ -95,3 +95,16 @@ def test_an_empty_or_binary_key_is_refused(tmp_path: Path) -> None:
         path.chmod(0o600)
         with pytest.raises(ConfigurationError):
             key_file.read(path)
+
+
+@pytest.mark.parametrize(
+    ("url", "shared"),
+    [
+        ("sqlite:///var/lib/turku-api/db.sqlite3", False),
+        ("postgresql:///turku?host=/run/postgresql", False),
+        ("postgresql://turku:x@127.0.0.1/turku", False),
+        ("postgresql://turku:x@db.example.com/turku", True),
+    ],
+)
+def test_only_a_database_of_the_network_can_be_shared_with_other_coordinators(url: str, shared: bool) -> None:
+    assert environment.parse_database_url(url).is_shared is shared

@@ -82,6 +82,29 @@ def test_a_mode_that_is_not_allowed_becomes_the_default_one(cast: Cast) -> None:
     assert order(cast)["allowed_snapshot_modes"] == ["link-dest"]
 
 
+@pytest.mark.parametrize("mode", ["btrfs", "reflink", "auto"])
+def test_modes_that_share_blocks_reach_the_storage(cast: Cast, mode: str) -> None:
+    declare(cast, snapshot_mode=mode)
+    assert order(cast)["snapshot_mode"] == mode
+
+
+def test_auto_for_large_files_may_mean_no_history_and_is_held_back_like_it(cast: Cast) -> None:
+    declare(cast, snapshot_mode="auto")
+    declare(cast, snapshot_mode="auto", large_modifying_files=True)
+    assert order(cast)["snapshot_mode"] == "link-dest"
+    pass_delay()
+    assert order(cast)["snapshot_mode"] == "auto"
+
+
+def test_large_files_are_left_to_auto_where_the_operator_allows_it_but_not_none(cast: Cast) -> None:
+    Policy.objects.create(allowed_snapshot_modes=["link-dest", "auto"], delay_hours=0)
+    declare(cast, large_modifying_files=True)
+    assert order(cast)["snapshot_mode"] == "auto"
+    assert order(cast)["allowed_snapshot_modes"] == ["link-dest", "auto"]
+    declare(cast, snapshot_mode="none")
+    assert order(cast)["snapshot_mode"] == "link-dest"
+
+
 def test_shorter_retention_counts_after_the_delay(cast: Cast) -> None:
     declare(cast, retention=LONG)
     declare(cast, retention="last 1 snapshot")

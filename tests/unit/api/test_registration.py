@@ -6,13 +6,15 @@ import random
 import uuid
 
 import pytest
+from django.db import transaction
 from tests.support.api_cast import Cast, post
 from tests.support.v1_client import A_KEY, Refused, V1Machine
 
-from turku.api.fleet import assignment, auths
+from turku.api.fleet import assignment, auths, credentials
 from turku.api.fleet.credentials import CHECK_IN_RESOLUTION
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.core.clock import SYSTEM_CLOCK
+from turku.errors import ApiRefused
 
 ETC = {"etc": {"path": "/etc"}}
 
@@ -115,6 +117,16 @@ def test_a_waiting_machine_gets_a_storage_at_its_next_update(cast: Cast) -> None
     Machine.objects.update(storage=None)
     cast.alice.update_config(ETC)
     assert set(cast.alice.due()) == {"etc"}
+
+
+def test_a_machine_that_goes_while_it_calls_is_refused(cast: Cast) -> None:
+    machine = Machine.objects.get(uuid=cast.alice.uuid)
+    Machine.objects.update(active=False)
+    with pytest.raises(ApiRefused), transaction.atomic():
+        credentials.locked(machine)
+    Machine.objects.all().delete()
+    with pytest.raises(ApiRefused), transaction.atomic():
+        credentials.locked(machine)
 
 
 def test_assignment_follows_free_space() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -10,7 +10,6 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from turku.api.audit.models import AuditEntry
@@ -83,8 +82,8 @@ class AuditEntryAdmin(TurkuModelAdmin):
     def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
 
-    def matches(self, word: str) -> Q:
-        return matching_entries(word)
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_entries(words)
 
     @admin.display(description="when", ordering="date")
     def happened(self, row: AuditEntry) -> str:
@@ -104,8 +103,8 @@ class AuditEntryAdmin(TurkuModelAdmin):
 
     @admin.display(description="old values")
     def old_values(self, row: AuditEntry) -> SafeString:
-        return format_html("<pre>{}</pre>", json.dumps(row.old, indent=2, ensure_ascii=False))
+        return presentation.values(row.old)
 
     @admin.display(description="new values")
     def new_values(self, row: AuditEntry) -> SafeString:
-        return format_html("<pre>{}</pre>", json.dumps(row.new, indent=2, ensure_ascii=False))
+        return presentation.values(row.new)

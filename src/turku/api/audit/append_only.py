@@ -17,10 +17,13 @@ _SQLITE = {
     for word in ("update", "delete")
 }
 
+# By row, as SQLite has it: `loaddata` tries an update before each insert, which finds nothing in a new database.
 _POSTGRESQL = (
     "CREATE FUNCTION audit_entry_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ "
     f"BEGIN RAISE EXCEPTION '{_SENTENCE}' USING ERRCODE = 'integrity_constraint_violation'; END $$",
-    "CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_auditentry "
+    "CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE ON audit_auditentry "
+    "FOR EACH ROW EXECUTE FUNCTION audit_entry_refuse()",
+    "CREATE TRIGGER audit_entry_no_truncate BEFORE TRUNCATE ON audit_auditentry "
     "FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_refuse()",
 )
 
@@ -36,6 +39,7 @@ def take_down(_apps: Any, schema_editor: Any) -> None:
     """Drop them again, before the table goes."""
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute("DROP TRIGGER audit_entry_append_only ON audit_auditentry")
+        schema_editor.execute("DROP TRIGGER audit_entry_no_truncate ON audit_auditentry")
         schema_editor.execute("DROP FUNCTION audit_entry_refuse()")
     else:
         for word in _SQLITE:

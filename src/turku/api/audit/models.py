@@ -24,14 +24,14 @@ class AuditEntry(models.Model):
     or delete it (append_only.py)."""
 
     date = models.DateTimeField(db_index=True)
-    action = models.CharField(max_length=64, db_index=True)
+    action = models.CharField(max_length=64)
     actor_kind = models.CharField("by", max_length=16, choices=ActorKind.choices)
     actor = models.CharField("name", max_length=TEXT_LENGTH, blank=True)
     address = models.GenericIPAddressField("from", null=True)
     subject_kind = models.CharField("kind", max_length=32, blank=True)
     subject_key = models.CharField("key", max_length=TEXT_LENGTH, blank=True)
     subject = models.CharField(max_length=TEXT_LENGTH, blank=True)
-    weakens = models.BooleanField("weakens protection", default=False, db_index=True)
+    weakens = models.BooleanField("weakens protection", default=False)
     old = models.JSONField(default=dict)
     new = models.JSONField(default=dict)
 

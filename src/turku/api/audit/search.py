@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 from django.db.models import Q
 
-from turku.api.fleet.models import Machine
-from turku.api.fleet.search import matching_machines
-
-_FEW = 1000
+from turku.api.fleet.search import few_machines
 
 
-def matching_entries(word: str) -> Q:
-    """The entries with exactly this as their action, name, key, actor or address, and those about or by machines that
-    the word finds, where they are few."""
-    names = [word]
-    machines = Machine.objects.filter(matching_machines(word)).order_by().values_list("uuid", flat=True)
-    uuids = [str(uuid) for uuid in machines[: _FEW + 1]]
-    if len(uuids) <= _FEW:
-        names += uuids
+def matching_entries(words: Sequence[str]) -> Q:
+    """The entries with exactly each word as action, name, key, actor or address, or about or by a machine that the word
+    finds, where those are few."""
+    return Q(*(_matching_entries(word) for word in words))
+
+
+def _matching_entries(word: str) -> Q:
+    names = [word, *(str(uuid) for uuid in few_machines(word, "uuid") or ())]
     found = Q(subject_key__in=names) | Q(actor__in=names) | Q(subject=word) | Q(action=word)
     try:
         return found | Q(address=str(ipaddress.ip_address(word)))

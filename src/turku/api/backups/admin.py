@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -26,7 +27,7 @@ __all__ = ["BackupRunAdmin", "SourceAdmin", "SourceChangeAdmin"]
 class SourceMarkFilter(MarkFilter):
     """The marks that a source can have."""
 
-    conditions = staticmethod(lambda now: health.source_conditions(now=now, without_backups=health.of_machines_off()))
+    conditions = staticmethod(lambda now: health.source_conditions(now=now))
 
 
 _DECLARED = (
@@ -52,7 +53,7 @@ class SourceAdmin(RegisteredAdmin):
     )
     list_filter = (SourceMarkFilter, "active", "published", "snapshot_mode", "machine__storage")
     search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
-    sortable_by = ("name", "last_backup", "next_backup", "failure_count")
+    sortable_by = ("last_backup", "next_backup")
     list_select_related = ("machine",)
     actions = ("back_up_now", "enable", "disable")
     fieldsets = (
@@ -65,8 +66,8 @@ class SourceAdmin(RegisteredAdmin):
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
         return health.sources(now=self.now)
 
-    def matches(self, word: str) -> Q:
-        return matching_sources(word)
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_sources(words)
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
@@ -111,6 +112,7 @@ class BackupRunAdmin(TurkuModelAdmin):
     list_filter = ("success", "storage")
     search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
     sortable_by = ("reported",)
+    linked_lookups = ("source__machine__id__exact",)
     list_select_related = ("source__machine", "storage")
     fields = (
         *("date", "result", "source_link", "machine_link", "storage_link"),
@@ -124,12 +126,8 @@ class BackupRunAdmin(TurkuModelAdmin):
     def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
 
-    def matches(self, word: str) -> Q:
-        return matching_runs(word)
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """The links from machines and sources lead here."""
-        return lookup == "source__machine__id__exact" or super().lookup_allowed(lookup, value, request)
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_runs(words)
 
     @admin.display(description="reported", ordering="date")
     def reported(self, row: BackupRun) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from turku.api.audit import log
 from turku.api.backups import source_changes
-from turku.api.backups.filter_sets import FilterSets
+from turku.api.backups.filter_sets import FilterSets, texts
 from turku.api.backups.models import (
     DEFAULT_FREQUENCY,
     DEFAULT_RETENTION,
@@ -30,7 +30,6 @@ from turku.policy import bandwidth, filters, names, retention, schedule
 
 _log = logging.getLogger(__name__)
 
-RULES_LIMIT = 2000
 PATH_LIMIT = 4000
 OTHER_OPTIONS_LIMIT_BYTES = 64 * 1024
 _OTHER_OPTIONS_DEPTH = 20
@@ -75,16 +74,8 @@ def _snapshot_mode(value: Any) -> str:
     return str(value)
 
 
-def _texts(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise PolicyError("must be a list of texts")
-    if len(value) > RULES_LIMIT:
-        raise PolicyError(f"has more than {RULES_LIMIT} entries")
-    return value
-
-
 def _exclude(value: Any) -> list[str]:
-    return [filters.parse_exclude(text).text for text in _texts(value)]
+    return [filters.parse_exclude(text).text for text in texts(value)]
 
 
 def _fits(value: Any, depth: int = _OTHER_OPTIONS_DEPTH) -> bool:
@@ -151,7 +142,8 @@ def apply(machine: Machine, declared: Mapping[str, dict[str, Any]], *, now: date
     ``declared`` is what ``check`` returned. To be called in a transaction that holds the machine's row.
     Raises MalformedMessage, ApiRefused (429) for too many changes.
     """
-    existing = {source.name: source for source in machine.sources.all()}
+    # Locked: a report of the same moment must not be overwritten by what was read before it.
+    existing = {source.name: source for source in machine.sources.select_for_update(no_key=True)}
     new = [name for name in declared if name not in existing]
     _refuse_new(new, existing)
     added = Source.objects.bulk_create(

@@ -13,6 +13,15 @@ from turku.policy import filters
 RULES_LIMIT = 2000
 
 
+def texts(value: Any) -> list[str]:
+    """The value, when it is a list of texts that is not too long. Raises PolicyError."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise PolicyError("must be a list of texts")
+    if len(value) > RULES_LIMIT:
+        raise PolicyError(f"has more than {RULES_LIMIT} entries")
+    return value
+
+
 class FilterSets:
     """All active filter sets, asked for when the first rule names one."""
 
@@ -29,9 +38,6 @@ class FilterSets:
 
     def check(self, value: Any) -> list[str]:
         """The rules as given, when they are a list that expands. Raises PolicyError."""
-        if not isinstance(value, list) or not all(isinstance(rule, str) for rule in value):
-            raise PolicyError("must be a list of texts")
-        if len(value) > RULES_LIMIT:
-            raise PolicyError(f"has more than {RULES_LIMIT} rules")
-        self.expand(value)
-        return value
+        rules = texts(value)
+        self.expand(rules)
+        return rules

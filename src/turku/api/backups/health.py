@@ -11,37 +11,23 @@ from django.db.models import Count, Model, Q, QuerySet
 from turku.api.backups.models import Source
 from turku.api.fleet import health as fleet_health
 from turku.api.fleet.health import Conditions, Mark, mark_of, off
-from turku.api.fleet.models import Machine
 
 OVERDUE_AFTER = timedelta(hours=10)
 
 
-def source_conditions(*, now: datetime, without_backups: Q) -> Conditions:
-    """The marks of sources; a new one is due at once and has 10 hours until it counts as overdue.
-
-    ``without_backups`` says which sources have a machine that is not backed up: by ``OF_MACHINES_OFF`` for a few of
-    them, by ``of_machines_off()`` where many are looked through.
-    """
+def source_conditions(*, now: datetime) -> Conditions:
+    """The marks of sources; a new one is due at once and has 10 hours until it counts as overdue."""
     return {
-        Mark.OFF: off("") | without_backups,
+        Mark.OFF: off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
         Mark.SUSPICIOUS: Q(suspicious=True),
         Mark.FAILED: Q(success=False),
         Mark.OVERDUE: Q(date_next_backup__lt=now - OVERDUE_AFTER),
     }
 
 
-OF_MACHINES_OFF = off("machine__") | Q(machine__storage=None) | off("machine__storage__")
-
-
-def of_machines_off() -> Q:
-    """The same as OF_MACHINES_OFF; those machines are few, and looked for once."""
-    machines_off = Machine.objects.filter(off("") | Q(storage=None) | off("storage__")).order_by()
-    return Q(machine__in=machines_off.values("pk"))
-
-
 def sources(*, now: datetime) -> QuerySet[Source]:
     """All sources, each with its ``mark``."""
-    return Source.objects.annotate(mark=mark_of(source_conditions(now=now, without_backups=OF_MACHINES_OFF)))
+    return Source.objects.annotate(mark=mark_of(source_conditions(now=now)))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,13 @@ DEFAULT_RETENTION = "last 5 days, earliest of month"
 
 
 class SnapshotMode(models.TextChoices):
-    """How a storage keeps history (contract, section 2)."""
+    """How a storage keeps history: the contract's own two (section 2), and those that storages of ours have besides."""
 
     LINK_DEST = "link-dest", "link-dest"
     NONE = "none", "none"
+    BTRFS = "btrfs", "btrfs"
+    REFLINK = "reflink", "reflink"
+    AUTO = "auto", "auto"
 
 
 class Source(models.Model):
@@ -71,9 +74,17 @@ class Source(models.Model):
 
     @property
     def resulting_mode(self) -> str:
-        """The snapshot mode, ``large_*`` options included (contract, section 5); empty for the storage's choice."""
-        is_large = self.large_rotating_files or self.large_modifying_files
-        return self.snapshot_mode or (SnapshotMode.NONE.value if is_large else "")
+        """The snapshot mode, ``large_*`` options included (contract, section 5); empty for the storage's choice.
+
+        A storage whose file system cannot share blocks keeps no history of large files in mode ``auto`` either.
+        """
+        if self.has_large_files and self.snapshot_mode in ("", SnapshotMode.AUTO):
+            return SnapshotMode.NONE.value
+        return self.snapshot_mode
+
+    @property
+    def has_large_files(self) -> bool:
+        return self.large_rotating_files or self.large_modifying_files
 
 
 class SourceChange(models.Model):

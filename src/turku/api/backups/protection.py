@@ -61,8 +61,19 @@ def effective_mode(source: Source, change: SourceChange | None, floor: Floor) ->
     """The mode to send; None leaves it to the storage."""
     wanted = source.resulting_mode
     if change is not None and Weakening.SNAPSHOT_MODE in change.weakenings:
-        wanted = change.old["snapshot_mode"] or DEFAULT_MODE
+        wanted = change.old["snapshot_mode"]
+        if wanted in ("", SnapshotMode.AUTO):
+            # Left to the storage, it might be what is held back.
+            wanted = DEFAULT_MODE
     if wanted and not floor.allows(wanted):
-        wanted = DEFAULT_MODE if floor.allows(DEFAULT_MODE) else floor.allowed_snapshot_modes[0]
+        wanted = _allowed_mode(floor, has_large_files=source.has_large_files)
     # A mode that follows from large_* alone is left to follow from them.
     return source.snapshot_mode or None if wanted == source.resulting_mode else wanted
+
+
+def _allowed_mode(floor: Floor, *, has_large_files: bool) -> str:
+    """The mode in place of one that the operator does not allow."""
+    # A storage takes what is allowed from the order: where its file system shares blocks, large files keep history.
+    if has_large_files and floor.allows(SnapshotMode.AUTO.value):
+        return SnapshotMode.AUTO.value
+    return DEFAULT_MODE if floor.allows(DEFAULT_MODE) else floor.allowed_snapshot_modes[0]

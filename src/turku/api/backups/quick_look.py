@@ -15,7 +15,7 @@ from turku.api.fleet import credentials
 from turku.api.fleet.models import Machine
 
 _LOOK = f"""
-SELECT id, secret_hash, active, date_checked_in > %s AND date_checked_in <= %s, EXISTS (
+SELECT id, secret_hash, active, date_checked_in > %s AND date_checked_in < %s, EXISTS (
     SELECT 1 FROM {Source._meta.db_table} AS source
     WHERE source.machine_id = machine.id AND source.date_next_backup <= %s AND source.active AND source.published
 )
@@ -31,11 +31,9 @@ def machine_with_something_due(uuid: UUID, secret: str, *, now: datetime) -> int
 
     Whether machine and storage are switched on is not looked at. Raises ApiRefused (403).
     """
-    before, moment = (
-        _moment.get_db_prep_value(value, connection) for value in (now - credentials.CHECK_IN_RESOLUTION, now)
-    )
+    moments = [_moment.get_db_prep_value(value, connection) for value in (*credentials.noted_since(now), now)]
     with connection.cursor() as cursor:
-        cursor.execute(_LOOK, [before, moment, moment, _uuid.get_db_prep_value(uuid, connection)])
+        cursor.execute(_LOOK, [*moments, _uuid.get_db_prep_value(uuid, connection)])
         row = cursor.fetchone()
     if row is None:
         credentials.require_proof(None, secret)

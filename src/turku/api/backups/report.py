@@ -76,7 +76,9 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
     """
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
-    sources = {source.name: source for source in machine.sources.filter(name__in=list(reports)).select_for_update()}
+    # In the order of their names, as everybody locks them.
+    rows = machine.sources.filter(name__in=list(reports)).select_for_update(no_key=True)
+    sources = {source.name: source for source in rows}
     unknown = [name for name in reports if name not in sources]
     if unknown:
         raise ApiRefused(f"machine.sources: the machine has no source {unknown[0][:200]!r}", status=404)

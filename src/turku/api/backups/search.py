@@ -1,34 +1,37 @@
-"""What a word of a search finds among sources and runs."""
+"""What a word of a search finds among sources and runs.
+
+A word that finds few machines or sources is looked up in steps, each by an index or by one column that is read as it
+stands. One that finds many is left to one statement: a list is soon full of what it finds.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q
 
 from turku.api.backups.models import Source
-from turku.api.fleet.models import Machine
-from turku.api.fleet.search import matching_machines, uuid_of
-
-_FEW = 1000
+from turku.api.fleet.search import FEW, few_machines, matching_machines, uuid_of
 
 
-def matching_sources(word: str) -> Q:
-    """The sources with the word in name, path or comment, those of the machines it finds, and the one of that UUID."""
-    machines = Machine.objects.filter(matching_machines(word)).order_by()
+def matching_sources(words: Sequence[str], path: str = "") -> Q:
+    """The sources with each word in name, path or comment, or in their machine's, or as their UUID; for rows that have
+    their source at ``path`` (``source__``)."""
+    return Q(*(_matching_sources(word, path) for word in words))
+
+
+def _matching_sources(word: str, path: str) -> Q:
+    keys = few_machines(word, "pk")
+    of_machines = matching_machines([word], f"{path}machine__") if keys is None else Q(**{f"{path}machine__in": keys})
     uuid = uuid_of(word)
     if uuid is not None:
-        return Q(pk=uuid) | Q(machine__in=few_keys(machines))
-    return Q(search_text__contains=word.lower()) | Q(machine__in=machines.values("pk"))
+        return Q(**{f"{path}pk": uuid}) | of_machines
+    return Q(**{f"{path}search_text__contains": word.lower()}) | of_machines
 
 
-def matching_runs(word: str) -> Q:
-    """The runs of the sources that the word finds, and those that made the snapshot of that name."""
-    sources = Source.objects.filter(matching_sources(word)).order_by()
-    return Q(source__in=few_keys(sources)) | Q(snapshot=word)
-
-
-def few_keys(rows: QuerySet[Any, Any]) -> list[Any] | QuerySet[Model, Any]:
-    """Their primary keys where they are few, so that the database knows that; else a query for them."""
-    keys = list(rows.values_list("pk", flat=True)[: _FEW + 1])
-    return keys if len(keys) <= _FEW else rows.values("pk")
+def matching_runs(words: Sequence[str]) -> Q:
+    """The runs of the sources that the words find, and those that made the snapshot of that name."""
+    sources = Source.objects.filter(matching_sources(words)).order_by().values_list("pk", flat=True)
+    keys = list(sources[: FEW + 1])
+    of_sources = Q(source__in=keys) if len(keys) <= FEW else matching_sources(words, "source__")
+    return of_sources | Q(snapshot__in=words)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from turku.api.backups.models import SourceChange
+from turku.api.backups.search import matching_sources
 from turku.api.site import presentation
 from turku.api.site.model_admin import TurkuModelAdmin
 from turku.core.clock import SYSTEM_CLOCK
@@ -41,6 +42,7 @@ class SourceChangeAdmin(TurkuModelAdmin):
     list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")
     list_filter = (HeldBackFilter, "source__machine__storage")
     search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
+    linked_lookups = ("source__machine__id__exact",)
     list_select_related = ("source__machine",)
     actions = ("let_take_effect", "hold")
     fields = ("date", "machine_link", "source_link", "what", "takes_effect", "old_values", "new_values")
@@ -59,9 +61,8 @@ class SourceChangeAdmin(TurkuModelAdmin):
         buttons = {"show_save": False, "show_save_and_continue": False}
         return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """The links from machines lead here."""
-        return lookup == "source__machine__id__exact" or super().lookup_allowed(lookup, value, request)
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_sources(words, "source__")
 
     @admin.action(description="Let take effect on history now", permissions=["change"])
     def let_take_effect(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
@@ -78,8 +79,9 @@ class SourceChangeAdmin(TurkuModelAdmin):
         for row in rows:
             self.note_values(request, {"date_effective": row.date_effective}, {"date_effective": effective})
             row.date_effective = effective
-            row.save(update_fields=["date_effective"])
-            self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
+            with transaction.atomic():
+                row.save(update_fields=["date_effective"])
+                self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
         word = "held back" if effective is None else "take effect now"
         self.message_user(request, f"{len(rows)} {word}.", messages.SUCCESS)
 
@@ -107,8 +109,8 @@ class SourceChangeAdmin(TurkuModelAdmin):
 
     @admin.display(description="before")
     def old_values(self, row: SourceChange) -> SafeString:
-        return format_html("<pre>{}</pre>", json.dumps(row.old, indent=2, ensure_ascii=False))
+        return presentation.values(row.old)
 
     @admin.display(description="after")
     def new_values(self, row: SourceChange) -> SafeString:
-        return format_html("<pre>{}</pre>", json.dumps(row.new, indent=2, ensure_ascii=False))
+        return presentation.values(row.new)

@@ -80,7 +80,9 @@ def note(machine: Machine, weakened: Sequence[Weakened], *, now: datetime) -> No
         return
     floor = policies.floor_of(machine)
     effective = now + floor.delay if floor.weakening_allowed else None
-    waiting = {change.source_id: change for change in held_back([each.source for each in weakened], now=now)}
+    # Locked: an operator may decide on one of them in this moment.
+    rows = held_back([each.source for each in weakened], now=now).select_for_update(no_key=True)
+    waiting = {change.source_id: change for change in rows}
     new: list[SourceChange] = []
     for each in weakened:
         change = waiting.get(each.source.pk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -15,13 +16,13 @@ from django.utils.safestring import SafeString
 
 from turku.api.audit import log
 from turku.api.backups.backup_now import back_up_now
+from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet import auths, health
 from turku.api.fleet.models import Auth, AuthKind, FilterSet, Machine, Storage
 from turku.api.fleet.policy_admin import PolicyAdmin
 from turku.api.fleet.search import matching_machines
 from turku.api.site import presentation
-from turku.api.site.bounded_list import count_of
 from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, SwitchableAdmin
 from turku.errors import PolicyError
 
@@ -36,11 +37,7 @@ class AuthAdmin(SwitchableAdmin):
     list_filter = ("kind", "active")
     search_fields = ("name", "comment")
     fields = ("name", "kind", "active", "comment")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Auth]:
-        counts = {"machine_count": count_of(Machine, "auth"), "storage_count": count_of(Storage, "auth")}
-        rows: QuerySet[Auth] = super().get_queryset(request).annotate(**counts)
-        return rows
+    related_counts = {Machine: "auth", Storage: "auth"}
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Auth | None = None) -> tuple[str, ...]:
         return ("kind",) if obj else ()
@@ -65,13 +62,13 @@ class AuthAdmin(SwitchableAdmin):
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    @admin.display(description="machines", ordering="machine_count")
+    @admin.display(description="machines")
     def machines_link(self, row: Any) -> SafeString:
-        return presentation.list_link(Machine, row.machine_count, auth__id__exact=row.pk)
+        return presentation.list_link(Machine, self.count(row, Machine), auth__id__exact=row.pk)
 
-    @admin.display(description="storages", ordering="storage_count")
+    @admin.display(description="storages")
     def storages_link(self, row: Any) -> SafeString:
-        return presentation.list_link(Storage, row.storage_count, auth__id__exact=row.pk)
+        return presentation.list_link(Storage, self.count(row, Storage), auth__id__exact=row.pk)
 
     @admin.display(description="added", ordering="date_added")
     def added(self, row: Auth) -> str:
@@ -89,6 +86,7 @@ class StorageAdmin(RegisteredAdmin):
     """Storages; all but the operator's switch is the storage's own word."""
 
     list_display = ("name", "health", "seen", "machines_link", "available", "total", "address", "active", "published")
+    related_counts = {Machine: "storage"}
     list_filter = (StorageMarkFilter, "active", "published")
     search_fields = ("name", "comment", "ssh_ping_host")
     list_select_related = ("auth",)
@@ -105,7 +103,7 @@ class StorageAdmin(RegisteredAdmin):
     )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Storage]:
-        return health.storages(now=self.now).annotate(machine_count=count_of(Machine, "storage"))
+        return health.storages(now=self.now)
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
@@ -115,9 +113,9 @@ class StorageAdmin(RegisteredAdmin):
     def seen(self, row: Storage) -> str:
         return presentation.moment(row.date_checked_in, now=self.now)
 
-    @admin.display(description="machines", ordering="machine_count")
+    @admin.display(description="machines")
     def machines_link(self, row: Any) -> SafeString:
-        return presentation.list_link(Machine, row.machine_count, storage__id__exact=row.pk)
+        return presentation.list_link(Machine, self.count(row, Machine), storage__id__exact=row.pk)
 
     @admin.display(description="space available", ordering="space_available")
     def available(self, row: Storage) -> str:
@@ -158,6 +156,7 @@ class MachineAdmin(RegisteredAdmin):
         *("title", "health", "seen", "storage_link", "sources_link"),
         *("environment_name", "service_name", "active", "published", "uuid"),
     )
+    related_counts = {Source: "machine"}
     list_filter = (MachineMarkFilter, "active", "published", "storage")
     search_fields = ("uuid", "unit_name", "service_name", "environment_name", "comment")
     sortable_by = ("title", "seen", "environment_name", "service_name")
@@ -177,10 +176,10 @@ class MachineAdmin(RegisteredAdmin):
     )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Machine]:
-        return health.machines(now=self.now).annotate(source_count=count_of(Source, "machine"))
+        return health.machines(now=self.now)
 
-    def matches(self, word: str) -> Q:
-        return matching_machines(word)
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_machines(words)
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Machine]) -> None:
@@ -204,9 +203,9 @@ class MachineAdmin(RegisteredAdmin):
     def storage_link(self, row: Machine) -> str:
         return presentation.change_link(row.storage)
 
-    @admin.display(description="sources", ordering="source_count")
+    @admin.display(description="sources")
     def sources_link(self, row: Any) -> SafeString:
-        return presentation.list_link(Source, row.source_count, machine__id__exact=row.pk)
+        return presentation.list_link(Source, self.count(row, Source), machine__id__exact=row.pk)
 
     @admin.display(description="weakening changes")
     def weakenings_link(self, row: Machine) -> SafeString:
@@ -252,8 +251,6 @@ class FilterSetForm(_FilterSetModelForm):
         self.initial.setdefault("lines", "\n".join(self.instance.rules))
 
     def clean_lines(self) -> list[str]:
-        from turku.api.backups.filter_sets import FilterSets
-
         rules = [line for line in self.cleaned_data["lines"].splitlines() if line.strip()]
         try:
             return FilterSets().check(rules)

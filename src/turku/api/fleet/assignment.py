@@ -39,9 +39,9 @@ def storage_for(machine: Machine) -> Storage | None:
 
 
 def assign_waiting(*, now: datetime) -> None:
-    """Give every active machine without a storage one, where a storage is open."""
-    waiting = Machine.objects.filter(storage=None, active=True)
-    machines = list(waiting)
+    """Give every active machine without a storage one, where a storage is open. To be called in a transaction."""
+    # Who is locked is being given a storage by another worker, or asks for one itself.
+    machines = list(Machine.objects.filter(storage=None, active=True).select_for_update(no_key=True, skip_locked=True))
     storages = open_storages() if machines else []
     chosen: dict[Storage, list[Machine]] = defaultdict(list)
     for machine in machines:
@@ -49,8 +49,7 @@ def assign_waiting(*, now: datetime) -> None:
         if storage is not None:
             chosen[storage].append(machine)
     for storage, assigned in chosen.items():
-        # Still waiting: another coordinator may have been faster.
-        waiting.filter(pk__in=[machine.pk for machine in assigned]).update(storage=storage)
+        Machine.objects.filter(pk__in=[machine.pk for machine in assigned]).update(storage=storage)
         entries = [log.Entry("machine.assigned", machine, new={"storage": storage}) for machine in assigned]
         log.record(log.COORDINATOR, entries, now=now)
         _log.info("%d waiting machines are assigned to storage %s", len(assigned), storage)

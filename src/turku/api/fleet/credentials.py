@@ -94,22 +94,39 @@ def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
     return machine
 
 
+def locked(caller: Caller | None) -> Caller:
+    """The row as it is by now, which no other transaction changes until the end of this one.
+
+    Raises ApiRefused (403) where it is gone or was switched off since. ``no_key``, here and wherever rows are locked:
+    others may refer to the row meanwhile, or two that lock rows that refer to each other would wait for each other.
+    """
+    found = caller and type(caller)._default_manager.select_for_update(no_key=True).filter(pk=caller.pk).first()
+    if not found or not found.active:
+        raise wrong_credentials()
+    return found
+
+
 def note_check_in(caller: Machine | Storage, *, now: datetime) -> None:
     """Write that the caller was seen, unless that was written less than a minute ago."""
-    before = now - CHECK_IN_RESOLUTION
-    if caller.date_checked_in is not None and before < caller.date_checked_in <= now:
-        return
-    write_check_in(caller, now=now)
+    earliest, latest = noted_since(now)
+    if caller.date_checked_in is None or not earliest < caller.date_checked_in < latest:
+        write_check_in(caller, now=now)
+
+
+def noted_since(now: datetime) -> tuple[datetime, datetime]:
+    """Between which moments a ``date_checked_in`` must lie to be left as it is: coordinators' clocks differ a little,
+    and one that was far ahead once must not count for ever."""
+    return now - CHECK_IN_RESOLUTION, now + CHECK_IN_RESOLUTION
 
 
 def write_check_in(caller: Machine | Storage, *, now: datetime) -> None:
     """Write that the caller was seen; as SQL, because nearly every call comes here."""
     column = caller._meta.get_field("date_checked_in")
-    before, moment = (column.get_db_prep_value(value, connection) for value in (now - CHECK_IN_RESOLUTION, now))
+    moment, earliest, latest = (column.get_db_prep_value(value, connection) for value in (now, *noted_since(now)))
     # Conditional, so that of many calls in the same moment one writes.
     statement = (
         f"UPDATE {caller._meta.db_table} SET date_checked_in = %s "  # noqa: S608  (the name of our own table)
-        "WHERE id = %s AND (date_checked_in IS NULL OR date_checked_in <= %s OR date_checked_in > %s)"
+        "WHERE id = %s AND (date_checked_in IS NULL OR date_checked_in <= %s OR date_checked_in >= %s)"
     )
     with connection.cursor() as cursor:
-        cursor.execute(statement, [moment, caller.pk, before, moment])
+        cursor.execute(statement, [moment, caller.pk, earliest, latest])

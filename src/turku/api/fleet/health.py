@@ -31,17 +31,9 @@ class Mark(models.TextChoices):
         return self not in (Mark.OK, Mark.OFF)
 
 
-def mark_case(*whens: When) -> Case:
-    """The expression of the first mark whose condition holds, else ``ok``."""
-    return Case(*whens, default=Value(Mark.OK.value), output_field=models.CharField())
-
-
-def off(*paths: str) -> Q:
-    """Whether something at one of these paths (``""``, ``"machine__"``) is switched off by operator or owner."""
-    condition = Q()
-    for path in paths:
-        condition |= Q(**{f"{path}active": False}) | Q(**{f"{path}published": False})
-    return condition
+def off(path: str) -> Q:
+    """Whether what is at the path (``""``, ``"machine__"``) is switched off by operator or owner."""
+    return Q(**{f"{path}active": False}) | Q(**{f"{path}published": False})
 
 
 Conditions = Mapping[Mark, Q]
@@ -50,7 +42,8 @@ Conditions = Mapping[Mark, Q]
 
 def mark_of(conditions: Conditions) -> Case:
     """The expression of the first mark whose condition holds, else ``ok``."""
-    return mark_case(*(When(condition, then=Value(mark.value)) for mark, condition in conditions.items()))
+    whens = [When(condition, then=Value(mark.value)) for mark, condition in conditions.items()]
+    return Case(*whens, default=Value(Mark.OK.value), output_field=models.CharField())
 
 
 def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
@@ -58,12 +51,13 @@ def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
 
     The same as asking for the value of ``mark_of``, in a form of which the database can use its indexes.
     """
-    found, before = Q(pk__in=()), Q()
+    found, none_before = Q(pk__in=()), Q()
     for mark, condition in conditions.items():
         if mark in wanted:
-            found |= before & condition
-        before &= ~condition
-    return found | before if Mark.OK in wanted else found
+            found |= none_before & condition
+        else:
+            none_before &= ~condition
+    return found | none_before if Mark.OK in wanted else found
 
 
 def storage_conditions(*, now: datetime) -> Conditions:

@@ -39,7 +39,7 @@ def redeem(code: str, secret: str, ssh_public_key: str, *, now: datetime) -> Mac
     """
     ring = keyring.current()
     machine = (
-        Machine.objects.select_for_update()
+        Machine.objects.select_for_update(no_key=True)
         .filter(
             re_enrol_code_hash__in=ring.candidates(Purpose.RE_ENROL_CODE, code),
             date_re_enrol_code_ends__gt=now,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -72,14 +70,13 @@ def key_fields(place: str, text: str, faults: Faults, *, uuid: UUID) -> dict[str
     key = faults.check(place, ssh_key.ssh_public_key, text)
     if key is None:
         return {}
-    fingerprint = hashlib.sha256(base64.b64decode(key.line.split()[1])).hexdigest()
-    owner = Machine.objects.filter(ssh_key_fingerprint=fingerprint).values_list("uuid", flat=True).first()
+    owner = Machine.objects.filter(ssh_key_fingerprint=key.fingerprint).values_list("uuid", flat=True).first()
     if owner not in (None, uuid):
         faults.add(
             place,
             "belongs to another machine; remove ssh_key and ssh_key.pub from var_dir, so that a new key is made",
         )
-    return {"ssh_public_key": key.line, "ssh_key_fingerprint": fingerprint}
+    return {"ssh_public_key": key.line, "ssh_key_fingerprint": key.fingerprint}
 
 
 def storage_fields(told: StorageConfiguration, faults: Faults) -> dict[str, Any]:

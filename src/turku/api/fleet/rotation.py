@@ -53,7 +53,7 @@ def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key:
 
     Raises MalformedMessage, ApiRefused (403) where neither secret is the machine's.
     """
-    row = Machine.objects.select_for_update().filter(uuid=uuid).first()
+    row = Machine.objects.select_for_update(no_key=True).filter(uuid=uuid).first()
     machine = _require_either(row, Purpose.MACHINE, secret, new_secret)
     faults = Faults()
     faults.check("new_secret", registration.secret_for_registration, new_secret)
@@ -67,7 +67,7 @@ def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key:
 @transaction.atomic
 def rotate_storage(name: str, secret: str, new_secret: str, *, now: datetime) -> None:
     """Give the storage a new secret. Raises MalformedMessage, ApiRefused (403)."""
-    row = Storage.objects.select_for_update().filter(name=name).first()
+    row = Storage.objects.select_for_update(no_key=True).filter(name=name).first()
     storage = _require_either(row, Purpose.STORAGE, secret, new_secret)
     faults = Faults()
     faults.check("new_secret", registration.secret_for_registration, new_secret)

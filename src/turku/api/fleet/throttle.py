@@ -139,17 +139,18 @@ class Throttle:
     def _tell(self, network: str, count: int, *, now: datetime) -> int:
         """The failures of all processes within the span, these included."""
         bucket = f"{self._name} {network}"
-        current = BadCredentialCount.objects.filter(bucket=bucket, date_begin__gt=now - self._span)
-        if current.update(count=F("count") + count):
-            return current.values_list("count", flat=True).first() or count
-        BadCredentialCount.objects.bulk_create(
-            [BadCredentialCount(bucket=bucket, date_begin=now, count=count)],
-            update_conflicts=True,
-            unique_fields=["bucket"],
-            update_fields=["date_begin", "count"],
-        )
-        BadCredentialCount.objects.filter(date_begin__lt=now - timedelta(days=1)).delete()
-        return count
+        counts = BadCredentialCount.objects.filter(bucket=bucket)
+        current = counts.filter(date_begin__gt=now - self._span)
+        old = counts.exclude(date_begin__gt=now - self._span)
+        # Each step is a claim that one process wins; who loses one adds to what the winner wrote.
+        while not current.update(count=F("count") + count):
+            if (
+                old.update(date_begin=now, count=count)
+                or counts.get_or_create(bucket=bucket, defaults={"date_begin": now, "count": count})[1]
+            ):
+                BadCredentialCount.objects.filter(date_begin__lt=now - timedelta(days=1)).delete()
+                return count
+        return current.values_list("count", flat=True).first() or count
 
 
 CREDENTIALS = Throttle(

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-LIMIT = 10_000
+LIMIT = 2_000
 """Rows that a list shows, over all its pages; who needs others filters or searches."""
-
 
 if TYPE_CHECKING:
     # Generic in Django's type stubs only.
@@ -24,7 +22,7 @@ else:
 
 
 class MoreThan(int):
-    """A number that is known to be the least: ``more than 10,000``."""
+    """A number that is known to be the least: ``more than 2,000``."""
 
     def __str__(self) -> str:
         return f"more than {int(self):,}"
@@ -56,18 +54,12 @@ class BoundedChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Count, and choose the rows of the page."""
         super().get_results(request)
-        if self.show_all and self.can_show_all:
-            return
-        keys = self.paginator.keys_of(self.page_num)
-        rows = self.root_queryset.filter(pk__in=keys).order_by(*self.queryset.query.order_by)
-        self.result_list = self.apply_select_related(rows)
-
-
-def count_of(model: type[Model], relation: str) -> Coalesce:
-    """The number of rows of the model whose ``relation`` is the row; counted for the rows of a page alone."""
-    rows = model._default_manager.filter(**{relation: OuterRef("pk")}).order_by()
-    counted = rows.values(relation).annotate(rows=Count("pk")).values("rows")
-    return Coalesce(Subquery(counted), 0)
+        if not (self.show_all and self.can_show_all):
+            keys = self.paginator.keys_of(self.page_num)
+            rows = self.root_queryset.filter(pk__in=keys).order_by(*self.queryset.query.order_by)
+            self.result_list = self.apply_select_related(rows)
+        self.result_list = list(self.result_list)
+        self.model_admin.count_related(self.result_list)  # type: ignore[attr-defined]  # it is a TurkuModelAdmin
 
 
 def words(text: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, Q, QuerySet
+from django.db import transaction
+from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
@@ -58,6 +59,10 @@ class TurkuModelAdmin(Audited, _ModelAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
     save_on_top = False
+    related_counts: Mapping[type[Model], str] = {}
+    """The models whose rows are counted for each row, and the field of theirs that names it."""
+    linked_lookups: Sequence[str] = ()
+    """By what the links on other pages ask for rows, beside what ``list_filter`` names."""
 
     class Media:
         css = {"all": ("turku/marks.css",)}
@@ -78,22 +83,42 @@ class TurkuModelAdmin(Audited, _ModelAdmin):
         title = capfirst(self.opts.verbose_name)
         return super().change_view(request, object_id, form_url, {"title": title, **(extra_context or {})})
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:  # noqa: ARG002  (Django's names)
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:  # noqa: ARG002  (Django's signature)
         return BoundedChangeList
 
-    def matches(self, _word: str) -> Q | None:
-        """What a word of a search finds; None for what ``search_fields`` name, in lists of few rows."""
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup in self.linked_lookups or super().lookup_allowed(lookup, value, request)
+
+    def count(self, row: Model, model: type[Model]) -> int:
+        """How many rows of one of the ``related_counts`` belong to this one."""
+        if not hasattr(row, "turku_counts"):
+            self.count_related([row])
+        counts: dict[type[Model], int] = row.turku_counts  # type: ignore[attr-defined]
+        return counts[model]
+
+    def count_related(self, rows: Sequence[Model]) -> None:
+        """Count for all these rows, in one query for each model."""
+        for row in rows:
+            row.turku_counts = {}  # type: ignore[attr-defined]
+        for model, relation in self.related_counts.items():
+            related = model._default_manager.filter(**{f"{relation}__in": [row.pk for row in rows]}).order_by()
+            counts = dict(related.values_list(relation).annotate(rows=Count("*")))
+            for row in rows:
+                row.turku_counts[model] = counts.get(row.pk, 0)  # type: ignore[attr-defined]
+
+    def matches(self, _words: Sequence[str]) -> Q | None:
+        """What these words together find; None for what ``search_fields`` name, in lists of few rows."""
         return None
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Model], search_term: str
     ) -> tuple[QuerySet[Model], bool]:
         """The rows that every word finds; whether one may be among them twice."""
-        found = [self.matches(word) for word in bounded_list.words(search_term)]
-        conditions = [condition for condition in found if condition is not None]
-        if len(conditions) < len(found):
+        words = bounded_list.words(search_term)
+        found = self.matches(words) if words else Q()
+        if found is None:
             return super().get_search_results(request, queryset, search_term)
-        return queryset.filter(*conditions), False
+        return queryset.filter(found), False
 
 
 class SwitchableAdmin(TurkuModelAdmin):
@@ -114,8 +139,9 @@ class SwitchableAdmin(TurkuModelAdmin):
         for row in switched:
             row.active = active  # type: ignore[attr-defined]
             self.note_values(request, {"active": not active}, {"active": active})
-            row.save(update_fields=["active"])
-            self.log_change(request, row, "Enabled." if active else "Disabled.")
+            with transaction.atomic():
+                row.save(update_fields=["active"])
+                self.log_change(request, row, "Enabled." if active else "Disabled.")
         word = "enabled" if active else "disabled"
         self.message_user(request, f"{len(switched)} {word}.", messages.SUCCESS)
 

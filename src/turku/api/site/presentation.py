@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -69,6 +70,11 @@ def length(span: timedelta) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def values(fields: dict[str, Any]) -> SafeString:
+    """What fields held, a line each."""
+    return format_html("<pre>{}</pre>", json.dumps(fields, indent=2, ensure_ascii=False))
 
 
 def change_link(row: Model | None) -> SafeString | str:

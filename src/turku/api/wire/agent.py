@@ -11,7 +11,7 @@ from turku.api.backups.due import due_sources, restorable_sources
 from turku.api.backups.quick_look import machine_with_something_due
 from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation
 from turku.api.fleet.faults import Faults
-from turku.api.fleet.models import AuthKind, Machine
+from turku.api.fleet.models import AuthKind
 from turku.api.wire import orders
 from turku.api.wire.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
@@ -48,7 +48,7 @@ def update_config(request: UpdateConfigRequest) -> Empty:
         if auth is not None:
             machine = registration.register_machine(uuid, told.secret, fields, auth=auth, now=now)
         else:
-            machine = Machine.objects.select_for_update().get(uuid=uuid)
+            machine = credentials.locked(known)
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +14,6 @@ from turku.api.fleet.models import Machine, Storage
 from turku.errors import PolicyError
 from turku.policy import schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
-
-_log = logging.getLogger(__name__)
 
 
 def _address(storage: Storage) -> StorageAddress:
@@ -68,35 +65,39 @@ class Orders:
 def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
     """The orders of due sources. One whose filter names a set that is gone is recorded as failed: it would be backed up
     with other files than its owner meant, and it must not keep the others waiting."""
-    filter_sets = FilterSets()
-    protections = Protections(machine, sources, now=now)
-    orders: dict[str, SourceOrder] = {}
-    storage = machine.storage
-    for source in sources:
-        if storage is None:
-            break
-        try:
-            rules = filter_sets.expand(source.filter)
-        except PolicyError as error:
-            summary = f"not started: filter: {error.message}"
-            report.record(machine, storage, {source.name: SourceReport(success=False, summary=summary)}, now=now)
-        else:
-            orders[source.name] = _order(source, _address(storage), rules, protections)
-    return Orders(orders, protections.floor.quota_bytes)
+
+    def fail(storage: Storage, source: Source, error: PolicyError) -> None:
+        summary = f"not started: filter: {error.message}"
+        report.record(machine, storage, {source.name: SourceReport(success=False, summary=summary)}, now=now)
+
+    return _orders(machine, sources, fail, now=now)
 
 
 def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
     """The orders for restores: rules that cannot be expanded are left out, they say nothing about history."""
+    return _orders(machine, sources, lambda _storage, _source, _error: [], now=now)
+
+
+def _orders(
+    machine: Machine,
+    sources: Sequence[Source],
+    on_fault: Callable[[Storage, Source, PolicyError], list[str] | None],
+    *,
+    now: datetime,
+) -> Orders:
+    """``on_fault`` gives the rules to send instead of those that cannot be expanded; None leaves the source out."""
     filter_sets = FilterSets()
     protections = Protections(machine, sources, now=now)
     orders: dict[str, SourceOrder] = {}
     storage = machine.storage
+    if storage is None:
+        return Orders({}, protections.floor.quota_bytes)
     for source in sources:
-        if storage is None:
-            break
+        rules: list[str] | None
         try:
             rules = filter_sets.expand(source.filter)
-        except PolicyError:
-            rules = []
-        orders[source.name] = _order(source, _address(storage), rules, protections)
+        except PolicyError as error:
+            rules = on_fault(storage, source, error)
+        if rules is not None:
+            orders[source.name] = _order(source, _address(storage), rules, protections)
     return Orders(orders, protections.floor.quota_bytes)

@@ -43,7 +43,7 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
         if auth is not None:
             storage = registration.register_storage(name, told.secret, fields, auth=auth, now=now)
         else:
-            storage = Storage.objects.select_for_update().get(name=name)
+            storage = credentials.locked(known)
             registration.update(storage, {**fields, "date_checked_in": now}, now=now)
         assignment.assign_waiting(now=now)
     return StorageUpdateConfigAnswer(_assigned_machines(storage))

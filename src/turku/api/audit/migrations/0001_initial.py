@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("date", models.DateTimeField(db_index=True)),
-                ("action", models.CharField(db_index=True, max_length=64)),
+                ("action", models.CharField(max_length=64)),
                 (
                     "actor_kind",
                     models.CharField(
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                 ("subject_kind", models.CharField(blank=True, max_length=32, verbose_name="kind")),
                 ("subject_key", models.CharField(blank=True, max_length=200, verbose_name="key")),
                 ("subject", models.CharField(blank=True, max_length=200)),
-                ("weakens", models.BooleanField(db_index=True, default=False, verbose_name="weakens protection")),
+                ("weakens", models.BooleanField(default=False, verbose_name="weakens protection")),
                 ("old", models.JSONField(default=dict)),
                 ("new", models.JSONField(default=dict)),
             ],

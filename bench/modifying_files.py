@@ -1,0 +1,131 @@
+"""The space that a large file takes that changes a little each day, in the modes that share blocks.
+
+Run by hand from the checkout, as root: `.venv/bin/python -m bench.modifying_files [--size-mib N] [--days N]`. A file of
+random content has a share of its 4 KiB pages, drawn anew each day, written with new content, and is backed up each day
+through a real rsync daemon, onto a btrfs and an XFS of their own behind loop devices. Space is what the file system
+says is used; the goal is at most 1.2 times the file plus what was written anew. Each state is read back from its
+snapshot at the end. `link-dest`, which keeps a changed file whole, is there to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.loop_volume import loop_volume
+
+from turku.core import durable
+
+PAGE_BYTES = 4096
+GOAL_FACTOR = 1.2
+MIB = 1024 * 1024
+CASES = (("btrfs", "btrfs"), ("reflink", "xfs"), ("reflink", "btrfs"), ("link-dest", "xfs"))
+"""Mode and file system."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    size_bytes: int
+    days: int
+    share: float
+
+    @property
+    def pages_changed(self) -> int:
+        return int(self.size_bytes / PAGE_BYTES * self.share)
+
+    @property
+    def goal_bytes(self) -> float:
+        return GOAL_FACTOR * self.size_bytes + self.days * self.pages_changed * PAGE_BYTES
+
+
+def make_file(path: Path, size_bytes: int) -> None:
+    """A file of random content."""
+    with path.open("wb") as stream:
+        for _ in range(size_bytes // MIB):
+            stream.write(os.urandom(MIB))
+
+
+def change_pages(path: Path, count: int, chance: random.Random) -> None:
+    """Write new content into ``count`` pages of the file."""
+    with path.open("r+b") as stream:
+        for page in chance.sample(range(path.stat().st_size // PAGE_BYTES), count):
+            stream.seek(page * PAGE_BYTES)
+            stream.write(os.urandom(PAGE_BYTES))
+
+
+def digest(path: Path) -> str:
+    """The content in short."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def used_bytes(volume: Path) -> int:
+    """What the file system has in use, everything flushed."""
+    durable.sync_file_system(volume / "any")
+    status = os.statvfs(volume)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def back_up(machine: BackedUpMachine) -> float:
+    """The seconds it took."""
+    begun = time.perf_counter()
+    outcome = machine.back_up()
+    assert outcome.success, outcome.summary
+    return time.perf_counter() - begun
+
+
+def measure(directory: Path, volume: Path, mode: str, plan: Plan) -> str:
+    """A line of the table: the space taken, and the times."""
+    before = used_bytes(volume)
+    chance = random.Random(plan.size_bytes)
+    with backed_up_machine(directory, volume=volume / "machines", snapshot_mode=mode) as machine:
+        file = machine.source_dir / "database"
+        make_file(file, plan.size_bytes)
+        states = [digest(file)]
+        first_seconds = back_up(machine)
+        later_seconds = []
+        for _ in range(plan.days):
+            change_pages(file, plan.pages_changed, chance)
+            states.append(digest(file))
+            later_seconds.append(back_up(machine))
+        taken = used_bytes(volume) - before
+        kept = [digest(machine.place.snapshot(name) / "database") for name in machine.snapshots()]
+        assert kept == states, "a snapshot is not what the file was"
+    verdict = "met" if taken <= plan.goal_bytes else "missed"
+    return (
+        f"{taken / MIB:8,.0f} MiB, {taken / plan.size_bytes:5.2f} times the file ({verdict}); "
+        f"first {first_seconds:.1f} s, later {min(later_seconds):.1f} to {max(later_seconds):.1f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--size-mib", type=int, default=2048)
+    parser.add_argument("--days", type=int, default=10)
+    parser.add_argument("--percent", type=float, default=1.0, help="of the file's pages that change each day")
+    parser.add_argument("--directory", type=Path, help="for the files behind the file systems; default: TMPDIR")
+    options = parser.parse_args()
+    plan = Plan(options.size_mib * MIB, options.days, options.percent / 100)
+    written = plan.days * plan.pages_changed * PAGE_BYTES
+    print(f"a file of {options.size_mib:,} MiB, {plan.days} days, {plan.pages_changed:,} pages of 4 KiB each day")
+    print(f"goal: {GOAL_FACTOR} times the file and {written / MIB:,.0f} MiB: {plan.goal_bytes / MIB:,.0f} MiB")
+    for mode, kind in CASES:
+        size = int(plan.size_bytes * (plan.days + 3 if mode == "link-dest" else 3)) + 1024 * MIB
+        with (
+            tempfile.TemporaryDirectory(prefix="turku-bench-", dir=options.directory) as text,
+            loop_volume(kind, size_bytes=size, directory=Path(text)) as volume,
+        ):
+            print(f"  {mode:9} on {kind:5}: {measure(Path(text) / 'machine', volume, mode, plan)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

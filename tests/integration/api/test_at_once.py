@@ -1,0 +1,74 @@
+"""Calls of many clients at the same moment, on both databases: none is lost, and none is answered with a server error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from tests.support.coordinator import Coordinator
+from tests.support.http_cast import HttpCast
+
+SOURCES: dict[str, Any] = {name: {"path": f"/{name}"} for name in ("boot", "etc", "home", "srv")}
+ROUNDS = 5
+
+
+@pytest.fixture
+def cast(coordinator: Coordinator) -> HttpCast:
+    return HttpCast.introduce(coordinator)
+
+
+def at_once(*acts: Callable[[], Any]) -> list[Any]:
+    """What all of them returned; raises what one of them raised."""
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return [future.result() for future in [pool.submit(act) for act in acts]]
+
+
+def test_of_first_registrations_one_makes_the_machine(cast: HttpCast) -> None:
+    twin = cast.machine(unit_name="twin")
+    at_once(*[lambda: twin.update_config(SOURCES)] * 16)
+    entries = cast.rows(
+        "SELECT * FROM audit_auditentry WHERE action = ? AND actor = ?", "machine.registered", twin.uuid
+    )
+    assert len(entries) == 1
+
+
+def test_no_report_is_lost_to_another_or_to_a_configuration(cast: HttpCast) -> None:
+    cast.alice.update_config(SOURCES)
+    for number in range(ROUNDS):
+        told = {name: {**options, "comment": f"round {number}"} for name, options in SOURCES.items()}
+        fail = [lambda: cast.bob.failed(cast.alice.uuid, *SOURCES), lambda: cast.bob.failed(cast.alice.uuid, "etc")]
+        at_once(*fail * 3, lambda told=told: cast.alice.update_config(told), cast.alice.due, cast.alice.restorable)
+    counts = {row["name"]: row["failure_count"] for row in cast.source_rows()}
+    assert counts == {**dict.fromkeys(SOURCES, 3 * ROUNDS), "etc": 6 * ROUNDS}
+
+
+def test_a_configuration_does_not_undo_the_report_of_the_same_moment(cast: HttpCast) -> None:
+    cast.alice.update_config(SOURCES)
+    cast.bob.succeeded(cast.alice.uuid, *SOURCES)
+    alice = cast.machine_row()["id"]
+    for number in range(2 * ROUNDS):
+        cast.rows("UPDATE backups_source SET date_next_backup = ? WHERE machine_id = ?", "2020-01-01 00:00:00", alice)
+        # One with a new schedule, and others with something else.
+        told = {name: {**options, "comment": f"round {number}"} for name, options in SOURCES.items()}
+        told["boot"]["frequency"] = ("daily", "weekly")[number % 2]
+        at_once(lambda: cast.bob.succeeded(cast.alice.uuid, *SOURCES), lambda told=told: cast.alice.update_config(told))
+        assert cast.alice.due() == {}
+
+
+def test_waiting_machines_are_each_given_to_one_storage(cast: HttpCast) -> None:
+    waiting = [cast.machine(unit_name=f"waiting-{number}") for number in range(20)]
+    at_once(*[lambda machine=machine: machine.update_config({}) for machine in waiting])
+    storages = [cast.storage(space_available=1e6) for _ in range(4)]
+    for storage in storages:
+        storage.update_config()
+    keys = [cast.coordinator.key(machine.uuid) for machine in waiting]
+    for _ in range(ROUNDS):
+        cast.rows(f"UPDATE fleet_machine SET storage_id = NULL WHERE uuid IN ({', '.join('?' * len(keys))})", *keys)
+        at_once(
+            *[storage.update_config for storage in storages],
+            *[lambda machine=machine: machine.update_config({}) for machine in waiting],
+        )
+    kept = [key for storage in storages for key in storage.update_config(published=False)]
+    assert sorted(kept) == sorted(machine.uuid for machine in waiting)
