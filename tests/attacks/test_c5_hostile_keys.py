@@ -103,16 +103,23 @@ def test_c5_one_machines_key_does_not_become_anothers(storage: OrderedStorage) -
     assert line.endswith(f"turku:{UUID}")
 
 
-@pytest.mark.parametrize("name", ["../../planted", "/etc/planted", "..", ".", OTHER, "a\nb", "x" * 300])
-def test_c5_names_lead_no_link_elsewhere(storage: OrderedStorage, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../planted", "x/../../../planted", "{elsewhere}/planted", "..", ".", OTHER, "a\nb", "x" * 300]
+)
+def test_c5_names_lead_no_link_elsewhere(storage: OrderedStorage, tmp_path: Path, name: str) -> None:
+    update(storage, {})
     (storage.host.volume / UUID).mkdir(exist_ok=True)
-    update(storage, {UUID: {"ssh_public_key": storage.public_key, "unit_name": name}})
+    (storage.host.var_dir / "machines" / "x").mkdir(exist_ok=True)
+    unit_name = name.replace("{elsewhere}", str(tmp_path))
+    update(storage, {UUID: {"ssh_public_key": storage.public_key, "unit_name": unit_name}})
+    (storage.host.var_dir / "machines" / "x").rmdir()
     links = storage.host.var_dir / "machines"
     for link in links.iterdir():
         assert link.is_symlink()
         assert link.resolve() == storage.host.volume / UUID
         assert link.name != OTHER
-    assert not (storage.host.var_dir.parent / "planted").exists()
+    assert list(tmp_path.iterdir()) == []
+    assert not (storage.host.var_dir.parent / "planted").is_symlink()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ machine names: test_m7_ports.py.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -53,6 +54,16 @@ def test_m7_ten_megabytes_are_refused_before_they_are_read(config_dir: Path, uni
     assert ended.exit_code == 76
     assert "larger than" in ended.output
     assert ended.seconds < fuzz_session.LIMIT_SECONDS
+
+
+def test_m7_a_long_value_fills_neither_terminal_nor_log(config_dir: Path) -> None:
+    log = config_dir.parent / "log"
+    before = log.stat().st_size if log.exists() else 0
+    body = json.dumps({"action": "x" * 200_000, "port": 50_000}).encode() + b"\n.\n"
+    ended = fuzz_session.run_forked(config_dir, body)
+    assert ended.exit_code == 76
+    assert len(ended.output) < 1000
+    assert log.stat().st_size - before < 1000
 
 
 @contextmanager

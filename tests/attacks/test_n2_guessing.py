@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +14,27 @@ from tests.support.http_cast import SOURCES, HttpCast, status_of
 from tests.support.v1_client import Refused, V1Machine, ask
 
 WORKERS = 2
+CALLERS_AT_ONCE = 4
+LIMIT = 30
+TOLD_EVERY = 5
+"""How many failures a worker counts by itself before it tells the others."""
+
+
+def throttled(state_dir: Path, workers: int) -> Coordinator:
+    """A coordinator with its throttle on, which believes a proxy on loopback: a test can call from several addresses."""
+    return Coordinator(state_dir, workers=workers, environment={"TURKU_TRUSTED_PROXIES": "127.0.0.1"})
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
-    """A coordinator with its throttle on."""
-    state_dir = tmp_path_factory.mktemp("guarded") / "state"
-    # Proxies on loopback are believed here, so that a test can call from several addresses.
-    with Coordinator(state_dir, workers=WORKERS, environment={"TURKU_TRUSTED_PROXIES": "127.0.0.1"}) as running:
+    """One worker, so that every guess is counted where the next one is answered and the figures are exact."""
+    with throttled(tmp_path_factory.mktemp("guarded") / "state", 1) as running:
+        yield running
+
+
+@pytest.fixture
+def several_workers(tmp_path: Path) -> Iterator[Coordinator]:
+    with throttled(tmp_path / "state", WORKERS) as running:
         yield running
 
 
@@ -59,21 +72,20 @@ def test_n2_unknown_and_wrong_are_answered_alike(cast: HttpCast) -> None:
     assert len(answers) == 1
 
 
-def test_n2_a_flood_of_guesses_ends_soon_for_all_workers(guarded: Coordinator) -> None:
-    post = from_address(guarded, "203.0.113.1")
-    victim = HttpCast.introduce(guarded).alice
+def test_n2_a_flood_of_guesses_ends_soon_for_all_workers(several_workers: Coordinator) -> None:
+    post = from_address(several_workers, "203.0.113.1")
+    victim = HttpCast.introduce(several_workers).alice
 
     def guess(number: int) -> int:
         return status_of(V1Machine(post, uuid=victim.uuid, secret=f"guess {number:030}").due)
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(CALLERS_AT_ONCE) as pool:
         statuses = Counter(pool.map(guess, range(200)))
     assert set(statuses) == {403, 429}
-    # Thirty counted together, and less than five in each worker that it had not told the others.
-    assert statuses[403] <= 30 + 5 * WORKERS + 4
-    begin = time.monotonic()
-    assert {guess(number) for number in range(100)} == {429}
-    assert time.monotonic() - begin < 10
+    # A worker hears of the limit when it tells its own next failures; what each caller has under way counts as well.
+    assert statuses[403] <= LIMIT + TOLD_EVERY * (WORKERS + CALLERS_AT_ONCE)
+    # The kernel chooses the worker: one that was seldom chosen may answer the few guesses that it has not yet told.
+    assert Counter(guess(number) for number in range(100))[403] <= TOLD_EVERY
 
 
 def test_n2_the_right_secret_does_not_help_after_a_flood(guarded: Coordinator) -> None:
@@ -89,9 +101,7 @@ def test_n2_neighbours_behind_the_same_router_are_answered(guarded: Coordinator)
     cast = HttpCast.introduce(guarded)
     post = from_address(guarded, "203.0.113.3")
     neighbour = V1Machine(post, uuid=cast.alice.uuid, secret=cast.alice.secret)
-    # Many at once, so that each worker has seen it there.
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: neighbour.due(), range(60)))
+    neighbour.due()
     for number in range(60):
         status_of(V1Machine(post, secret=f"guess {number:030}").due)
     assert status_of(V1Machine(post).due) == 429
@@ -106,8 +116,7 @@ def test_n2_re_enrolment_codes_are_guessed_no_faster(guarded: Coordinator) -> No
         status_of(lambda number=number: ask(post, "machine_reenrol", {**message, "code": f"{number:030}"}))
         for number in range(60)
     )
-    assert statuses[403] <= 30 + 5 * WORKERS
-    assert statuses[429] >= 20
+    assert statuses == {403: LIMIT, 429: 30}
 
 
 def test_n2_a_forged_forwarding_header_hides_nobody(cast: HttpCast) -> None:

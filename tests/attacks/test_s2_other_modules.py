@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine, wait_for
-from tests.support.hostile_storage import HostileStorage
+from tests.support.hostile_storage import HostileStorage, roots_of_rsyncd
 from tests.support.trees import differences
 from tests.support.v1_server import V1Api
 
@@ -118,31 +118,10 @@ def test_s2_the_daemon_sees_nothing_but_the_source(
         stderr=subprocess.DEVNULL,
     )
     try:
-        (daemon,) = (pid for pid in children(session.pid) if "--daemon" in argv(pid))
-        wait_for(lambda: [root(pid) for pid in children(daemon) if root(pid) not in ("/", "")])
-        (locked_in,) = {root(pid) for pid in children(daemon)}
-        assert locked_in == str(tmp_path / "due")
+        assert wait_for(lambda: roots_of_rsyncd(session.pid)) == {str(tmp_path / "due")}
     finally:
         transfer.kill()
         transfer.wait()
-
-
-def children(process: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{process}/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
-
-
-def argv(process: int) -> list[str]:
-    return Path(f"/proc/{process}/cmdline").read_text().split("\0")
-
-
-def root(process: int) -> str:
-    try:
-        return os.readlink(f"/proc/{process}/root")
-    except OSError:
-        return ""
 
 
 @pytest.mark.usefixtures("session")

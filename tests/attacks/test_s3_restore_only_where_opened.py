@@ -11,7 +11,7 @@ import pytest
 from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine, wait_for
 from tests.integration.agent.test_restore import SAMPLE
-from tests.support.hostile_storage import HostileStorage
+from tests.support.hostile_storage import HostileStorage, roots_of_rsyncd
 from tests.support.trees import differences
 
 UNPRIVILEGED = 65534
@@ -90,6 +90,33 @@ def test_s3_a_restore_writes_below_its_path_only(
     assert (tmp_path / "restored/file").read_text() == "planted", "the attack itself failed"
     assert differences(tmp_path / "before", victim) == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("log", "planted")) == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="rsyncd can be locked in by root only")
+def test_s3_rsyncd_sees_nothing_but_that_path(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
+) -> None:
+    # Whatever a fault in rsync's own care for paths would let through.
+    process = open_session("--restore")
+    login = credentials(process, hostile)
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(4_000_000))
+    transfer = subprocess.Popen(
+        [
+            "rsync",
+            "--bwlimit=10",
+            big,
+            f"rsync://{login['username']}@127.0.0.1:{hostile.request()['port']}/turku-restore/",
+        ],
+        env={**os.environ, "RSYNC_PASSWORD": login["password"]},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert wait_for(lambda: roots_of_rsyncd(process.pid)) == {str(tmp_path / "restored")}
+    finally:
+        transfer.kill()
+        transfer.wait()
 
 
 @pytest.mark.root

@@ -27,7 +27,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage import configuration, history, transfer
-from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup import BackupJob, BackupOutcome, back_up, mode_name
 from turku.storage.configuration import Storage
 from turku.storage.snapshots import MODES, Workspace
 from turku.storage.snapshots.place import SourcePlace
@@ -140,7 +140,7 @@ class BackedUpMachine:
 
     def newest_tree(self) -> Path:
         """The backup made last: a snapshot, or the working tree of a mode without history."""
-        mode = MODES[self.storage.snapshot_mode]
+        mode = MODES[mode_name(order(), self.storage, self.machine_dir)]
         return self.place.snapshot(self.snapshots()[-1]) if mode.keeps_history else self.place.working_tree
 
     def snapshots(self) -> list[str]:
@@ -154,10 +154,12 @@ class BackedUpMachine:
 
 
 @contextmanager
-def backed_up_machine(directory: Path, *, source: str = "etc", **keys: Any) -> Iterator[BackedUpMachine]:
-    """A machine whose source is empty; ``keys`` are the storage's configuration."""
+def backed_up_machine(
+    directory: Path, *, source: str = "etc", volume: Path | None = None, **keys: Any
+) -> Iterator[BackedUpMachine]:
+    """A machine whose source is empty; ``volume`` is one that lies elsewhere, ``keys`` the storage's configuration."""
     source_dir = directory / "source"
-    machine_dir = directory / "volume" / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+    machine_dir = (volume or directory / "volume") / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
     source_dir.mkdir(parents=True)
     machine_dir.mkdir(parents=True)
     with Rsyncd(directory / "rsyncd", {source: source_dir}) as daemon:

@@ -6,6 +6,9 @@
         coordinator.create_auth("machine_reg")  a registration secret (nameless); create_auth(kind, name="x") names it
         coordinator.manage("clean-logs", ...)   what `turku-api ARGUMENTS` printed; raises CommandFailed on a failure
         coordinator.call("health", {})          a requests.Response of a POST of JSON
+        coordinator.post("health", {})          (200, {...}): for v1_client
+        coordinator.sql("SELECT ... ?", value)  dictionaries: the rows of a statement in its database
+        coordinator.key(uuid)                   the UUID as that database holds it
         coordinator.last_lines                  what the server printed last
         coordinator.stop(); coordinator.start() a restart on the same port
 
@@ -15,6 +18,10 @@ TURKU_* variables. Ended with the block, workers included.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -29,6 +36,41 @@ __all__ = ["PROGRAMS", "Coordinator", "free_port"]
 class Coordinator(PrivateCoordinator):
     """A running coordinator; a context manager."""
 
+    def __init__(
+        self,
+        state_dir: Path,
+        database_url: str | None = None,
+        *,
+        workers: int = 2,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(state_dir, database_url, workers=workers, environment=environment)
+        self._database_url = database_url
+
     def call(self, name: str, message: Any, *, timeout_seconds: float = 30) -> requests.Response:
         """The answer to one call."""
         return requests.post(f"{self.url}/{name}", json=message, timeout=timeout_seconds)
+
+    def post(self, name: str, message: Any) -> tuple[int, Any]:
+        """Status and decoded answer of one call, as v1_client asks for them."""
+        response = self.call(name, message)
+        return response.status_code, response.json()
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows of a statement, which may change the database: what an operator does who has no other way."""
+        if self._database_url:
+            import psycopg
+
+            with psycopg.connect(self._database_url) as database:
+                return _rows(database.execute(statement.replace("?", "%s"), values))
+        with closing(sqlite3.connect(self.state_dir / "db.sqlite3", timeout=30)) as database, database:
+            return _rows(database.execute(statement, values))
+
+    def key(self, uuid: str) -> str:
+        """The UUID as ``sql`` has it."""
+        return uuid if self._database_url else uuid.replace("-", "")
+
+
+def _rows(cursor: Any) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in (cursor.fetchall() if names else ())]

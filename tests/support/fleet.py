@@ -13,9 +13,8 @@ the database, as the admin site would.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +35,6 @@ class Fleet:
         self.coordinator = Coordinator(directory / "coordinator", database_url)
         self.storages: dict[str, PrivateStorage] = {}
         self.sshds: dict[str, Sshd] = {}
-        self._database_url = database_url
         self._stack = ExitStack()
         self._machine_secret = ""
         self._storage_secret = ""
@@ -103,18 +101,18 @@ class Fleet:
 
     def v1_machine(self, **attributes: Any) -> V1Machine:
         """The contract's client for a machine, to be registered."""
-        return V1Machine(self._post, auth=self._machine_secret, **attributes)
+        return V1Machine(self.coordinator.post, auth=self._machine_secret, **attributes)
 
     def v1_storage(self, storage: PrivateStorage) -> V1Storage:
         """The contract's client, acting for a registered storage of ours."""
         content = json.loads((storage.var_dir / "config.d" / "10-storage.json").read_text())
-        return V1Storage(self._post, name=storage.name, secret=content["secret"])
+        return V1Storage(self.coordinator.post, name=storage.name, secret=content["secret"])
 
     def storage_of(self, machine: PrivateMachine) -> PrivateStorage:
         """The storage that the coordinator gave the machine."""
         [(name,)] = self.query(
             "SELECT s.name FROM fleet_machine m JOIN fleet_storage s ON s.id = m.storage_id WHERE m.uuid = ?",
-            self._key(machine.uuid),
+            self.coordinator.key(machine.uuid),
         )
         return self.storages[name]
 
@@ -128,7 +126,7 @@ class Fleet:
             self.execute(
                 "UPDATE backups_source SET date_next_backup = ? WHERE name = ?"
                 " AND machine_id = (SELECT id FROM fleet_machine WHERE uuid = ?)",
-                *("2020-01-01 00:00:00", name, self._key(machine.uuid)),
+                *("2020-01-01 00:00:00", name, self.coordinator.key(machine.uuid)),
             )
 
     def source_names(self, machine: PrivateMachine) -> list[str]:
@@ -136,7 +134,7 @@ class Fleet:
         rows = self.query(
             "SELECT s.name FROM backups_source s JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ?"
             " ORDER BY s.name",
-            self._key(machine.uuid),
+            self.coordinator.key(machine.uuid),
         )
         return [name for (name,) in rows]
 
@@ -146,7 +144,7 @@ class Fleet:
         [row] = self.query(
             f"SELECT {', '.join(f's.{column}' for column in columns)} FROM backups_source s"
             " JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ? AND s.name = ?",
-            *(self._key(machine.uuid), source),
+            *(self.coordinator.key(machine.uuid), source),
         )
         return dict(zip(columns, row, strict=True))
 
@@ -157,7 +155,7 @@ class Fleet:
             f"SELECT {', '.join(f'r.{column}' for column in columns)} FROM backups_backuprun r"
             " JOIN backups_source s ON s.id = r.source_id JOIN fleet_machine m ON m.id = s.machine_id"
             " WHERE m.uuid = ? AND s.name = ? ORDER BY r.id",
-            *(self._key(machine.uuid), source),
+            *(self.coordinator.key(machine.uuid), source),
         )
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
@@ -169,7 +167,7 @@ class Fleet:
             (machine.config_dir / "config.d" / f"storage-{storage.name}.json").write_text(json.dumps(keys))
         self.execute(
             "UPDATE fleet_machine SET storage_id = (SELECT id FROM fleet_storage WHERE name = ?) WHERE uuid = ?",
-            *(storage.name, self._key(machine.uuid)),
+            *(storage.name, self.coordinator.key(machine.uuid)),
         )
 
     def add_filter_set(self, name: str, rules: Iterable[str]) -> None:
@@ -181,26 +179,8 @@ class Fleet:
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a question to the coordinator's database."""
-        return self._run(statement, values)
+        return [tuple(row.values()) for row in self.coordinator.sql(statement, *values)]
 
     def execute(self, statement: str, *values: Any) -> None:
         """Change the coordinator's database."""
-        self._run(statement, values)
-
-    def _run(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        if self._database_url:
-            import psycopg
-
-            with psycopg.connect(self._database_url) as connection:
-                cursor = connection.execute(statement.replace("?", "%s"), values)
-                return list(cursor.fetchall()) if cursor.description else []
-        path = self.coordinator.state_dir / "db.sqlite3"
-        with closing(sqlite3.connect(path, timeout=30)) as database, database:
-            return database.execute(statement, values).fetchall()
-
-    def _key(self, uuid: str) -> str:
-        return uuid if self._database_url else uuid.replace("-", "")
-
-    def _post(self, call: str, message: Any) -> tuple[int, Any]:
-        response = self.coordinator.call(call, message)
-        return response.status_code, response.json()
+        self.coordinator.sql(statement, *values)

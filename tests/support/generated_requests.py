@@ -169,6 +169,10 @@ class Fuzz:
     failures: list[str] = field(default_factory=list)
     """What was answered with 5xx, without a sentence, or not at all: number, call, body and answer."""
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
     def request(self, number: int) -> tuple[str, bytes]:
         """Call and body of that number."""
         chance = random.Random(f"{self.seed} {number}")

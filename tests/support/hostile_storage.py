@@ -82,6 +82,23 @@ class HostileStorage:
         )
 
 
+def roots_of_rsyncd(agent: int) -> set[str]:
+    """The directories that the agent's rsyncd is locked into while it serves: of each connection that is."""
+    daemons = [child for child in _children(agent) if b"--daemon" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    found = set()
+    for connection in (child for daemon in daemons for child in _children(daemon)):
+        try:
+            found.add(os.readlink(f"/proc/{connection}/root"))
+        except OSError:
+            continue
+    return found - {"/"}
+
+
+def _children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 def _read_request() -> str:
     text = ""
     for line in sys.stdin:

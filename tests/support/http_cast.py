@@ -1,4 +1,4 @@
-"""A machine and a storage that talk to a real coordinator over HTTP, and a look into its SQLite database.
+"""A machine and a storage that talk to a real coordinator over HTTP, and a look into its database.
 
 cast = HttpCast.introduce(coordinator)      Alice (a machine) and Bob (a storage), registered, of this test alone
 cast.alice.update_config({...})             as v1_client has it; raises Refused
@@ -8,15 +8,13 @@ cast.operator("Policy.objects.create(...)") what an operator does, by `turku-api
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.coordinator import Coordinator
-from tests.support.v1_client import Refused, V1Machine, V1Storage
+from tests.support.v1_client import Post, Refused, V1Machine, V1Storage
 
 SOURCES: dict[str, Any] = {"etc": {"path": "/etc"}, "home": {"path": "/home"}}
 _IMPORTS = (
@@ -50,10 +48,10 @@ class HttpCast:
         cast.bob.update_config()
         return cast
 
-    def post(self, call: str, message: Any) -> tuple[int, Any]:
+    @property
+    def post(self) -> Post:
         """Status and answer of one call."""
-        response = self.coordinator.call(call, message)
-        return response.status_code, response.json()
+        return self.coordinator.post
 
     def machine(self, **attributes: Any) -> V1Machine:
         """Another machine that may register."""
@@ -66,13 +64,11 @@ class HttpCast:
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """The rows that a SELECT finds, each a dictionary."""
-        with closing(sqlite3.connect(self.coordinator.state_dir / "db.sqlite3", timeout=30)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(statement, values)]
+        return self.coordinator.sql(statement, *values)
 
     def machine_row(self) -> Any:
         """Alice as the coordinator knows her, but for when she was seen."""
-        (row,) = self.rows("SELECT * FROM fleet_machine WHERE uuid = ?", self.alice.uuid.replace("-", ""))
+        (row,) = self.rows("SELECT * FROM fleet_machine WHERE uuid = ?", self.coordinator.key(self.alice.uuid))
         return {name: value for name, value in row.items() if name != "date_checked_in"}
 
     def source_rows(self) -> list[Any]:

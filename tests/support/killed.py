@@ -27,20 +27,18 @@ _STEPS = frozenset(
         "subprocess.Popen",
     }
 )
+_CLONING_AND_SUBVOLUMES = 0x94
+"""The kind of the kernel's calls that change a file system otherwise."""
 
 
 def killed_at_step(number: int, work: Callable[[], Any]) -> bool:
     """Whether ``work``, run in a forked child, was killed before its step ``number`` (from 1); False when it ended."""
-    child = os.fork()
-    if child == 0:
-        try:
-            sys.addaudithook(_Hook(number))
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
+
+    def act() -> None:
+        sys.addaudithook(_Hook(number))
+        work()
+
+    status = _forked(act)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return True
@@ -53,10 +51,22 @@ class _Hook:
         self._left = number
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _STEPS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT):
+        if event in _STEPS or _makes_a_file(event, arguments) or _changes_a_file_system(event, arguments):
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _makes_a_file(event: str, arguments: tuple[Any, ...]) -> bool:
+    return event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & os.O_CREAT)
+
+
+def _changes_a_file_system(event: str, arguments: tuple[Any, ...]) -> bool:
+    # The number of a call says whether something is written, and of which kind it is.
+    if event != "fcntl.ioctl":
+        return False
+    request = arguments[1] & 0xFFFFFFFF
+    return bool(request >> 30 & 1) and request >> 8 & 0xFF == _CLONING_AND_SUBVOLUMES
 
 
 def as_user(user: int, group: int, work: Callable[[], Any]) -> None:
@@ -64,16 +74,24 @@ def as_user(user: int, group: int, work: Callable[[], Any]) -> None:
 
     What it needs must be imported before: that user may not be able to read the program's files.
     """
+
+    def act() -> None:
+        os.setgroups([])
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
+        work()
+
+    assert os.waitstatus_to_exitcode(_forked(act)) == 0, "the work as another user failed"
+
+
+def _forked(act: Callable[[], None]) -> int:
+    """The wait status of a forked child that does this: exit code 0, or 1 where it raised."""
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
-            os.setresgid(group, group, group)
-            os.setresuid(user, user, user)
-            work()
+            act()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == 0, "the work as another user failed"
+    return os.waitpid(child, 0)[1]

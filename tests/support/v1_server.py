@@ -63,7 +63,7 @@ class V1Api:
                 assert self.headers["Content-Type"] == "application/json"
                 api.calls.append((call, message))
                 status, answer = api.answer(call, message)
-                content = json.dumps(answer).encode()
+                content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))

@@ -20,11 +20,14 @@ from turku.policy.suspicion import Figures
 from turku.protocol.messages import SourceOrder
 from turku.storage import figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
 from turku.storage.configuration import Storage
-from turku.storage.snapshots import MODES, SnapshotMode, Workspace, notes
+from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, Workspace, choose, notes
+from turku.storage.snapshots.in_place import InPlace
 from turku.storage.snapshots.notes import NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace, is_directory
 from turku.storage.snapshots.record import SnapshotRecord
 
+SWEEP_SECONDS = 5.0
+"""For how long a session removes what left history; ``turku-storage prune`` has all the time."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,22 +78,24 @@ def back_up(job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLO
     )
 
 
-def mode_name(order: SourceOrder, configuration: Storage) -> str:
+def mode_name(order: SourceOrder, configuration: Storage, machine_dir: Path) -> str:
     """The mode of the source's backup: the source's own, else ``none`` for large files, else the configuration's.
 
-    (contract, sections 2 and 5). Raises BackupFailed for a mode that this storage does not have.
+    (contract, sections 2 and 5). Large files keep history where the configuration's mode shares their blocks; ``auto``
+    is settled for the volume that holds the machine's directory. Raises BackupFailed for a mode that this storage does
+    not have.
     """
-    if order.snapshot_mode:
-        name = order.snapshot_mode
-    elif order.large_rotating_files or order.large_modifying_files:
-        name = "none"
-    else:
-        name = configuration.snapshot_mode
-    if name not in MODES:
+    has_large_files = order.large_rotating_files or order.large_modifying_files
+    name = order.snapshot_mode or configuration.snapshot_mode
+    if name not in MODE_NAMES:
         raise BackupFailed(
-            f"snapshot_mode: {name!r} is none of {', '.join(sorted(MODES))}",
+            f"snapshot_mode: {name!r} is none of {', '.join(MODE_NAMES)}",
             hint="mend the source's snapshot_mode on the machine, or leave it out",
         )
+    if name == AUTO:
+        return choose(machine_dir, has_large_files=has_large_files, allowed=order.allowed_snapshot_modes)
+    if has_large_files and not order.snapshot_mode and not MODES[name].shares_blocks:
+        return InPlace.name
     return name
 
 
@@ -141,8 +146,13 @@ class _Run:
     def _outcome(self) -> BackupOutcome:
         job = self._job
         rsync_version.refuse_old(self._configuration)
-        bounds = limits.bounds(self._configuration, job.machine_dir, clock=self._clock)
-        mode = MODES[mode_name(job.order, self._configuration)](self._place)
+        mode = MODES[mode_name(job.order, self._configuration, job.machine_dir)](self._place)
+        try:
+            bounds = limits.bounds(self._configuration, job.machine_dir, clock=self._clock)
+        except BackupFailed:
+            # What left history may be what the room is missing for.
+            self._sweep(mode)
+            raise
         selected = selection(job.order, self._configuration)
         if power_loss.went_down_while_writing(self._place):
             _LOG.warning("%s: this storage went down during a run; contents are compared", self._source)
@@ -151,7 +161,7 @@ class _Run:
         base = newest.name if newest else None
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         workspace = mode.prepare(base)
-        has_unfinished = is_directory(self._place.unfinished)
+        has_unfinished = workspace.is_resumed or is_directory(self._place.unfinished)
         with power_loss.writing(self._place):
             transferred = self._transfer(mode, workspace, selected, bounds, base)
             noted = self._notes(mode, workspace, transferred, base, has_unfinished=has_unfinished)
@@ -267,6 +277,11 @@ class _Run:
             found.append(None if status is None else (status.st_dev, status.st_ino))
         return tuple(found)
 
+    def _sweep(self, mode: SnapshotMode) -> None:
+        # The machine is waiting, and others after it: what is left is removed in the background.
+        end = self._clock.monotonic_seconds() + SWEEP_SECONDS
+        mode.sweep(lambda: self._clock.monotonic_seconds() < end)
+
     def _record(self, base: str | None, finish: datetime, noted: Notes) -> SnapshotRecord:
         zone = self._configuration.zone
         begin = self._begin.astimezone(zone)
@@ -292,7 +307,7 @@ class _Run:
                 if snapshot is not None:
                     pruning.prune(mode, self._job.order, configuration, now=now, newest_name=snapshot)
                 trash.empty(mode, removed_until=now - timedelta(days=configuration.trash_days))
-            mode.sweep()
+            self._sweep(mode)
             trash.sweep_records(self._place)
         except (TurkuError, OSError) as error:
             _LOG.warning("%s: retention: %s", self._source, error)

@@ -33,7 +33,8 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
             continue
         say(
             f"volume {volume.name}: {volume.path}, {space.available_bytes / _GIB:.1f} of "
-            f"{space.total_bytes / _GIB:.1f} GiB free, {space.used_percent:.0f} % used; "
+            f"{space.total_bytes / _GIB:.1f} GiB free, {space.used_percent:.0f} % used, "
+            f"{space.inodes_used_percent:.0f} % of inodes; "
             + (
                 f"takes new machines below {volume.accept_new_high_water_percent:g} %"
                 if volume.accept_new

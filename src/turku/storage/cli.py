@@ -15,7 +15,7 @@ from turku import __version__
 from turku.core import entry as program_entry
 from turku.core.arguments import Parser, seconds
 from turku.errors import TurkuError, UsageError
-from turku.storage import authorized_keys_command, suspicious_command, trash_command
+from turku.storage import authorized_keys_command, prune_command, suspicious_command, trash_command
 
 if TYPE_CHECKING:
     from turku.storage.configuration import Storage
@@ -59,6 +59,9 @@ def main(arguments: Sequence[str]) -> int:
         commands.add_parser("suspicious", help="backups that look like an attack: list them, judge them"),
         _add_directory,
     )
+    prune_command.add(
+        commands.add_parser("prune", help="remove from the disk what left history and the trash"), _add_directory
+    )
     options = parser.parse_args(arguments)
     run = {
         "check": _check,
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         "rotate-secret": _rotate_secret,
         "trash": _trash,
         "suspicious": _suspicious,
+        "prune": _prune,
     }[options.command]
     return run(options)
 
@@ -185,6 +189,12 @@ def _trash(options: argparse.Namespace) -> int:
 
 def _suspicious(options: argparse.Namespace) -> int:
     return suspicious_command.run(options, _configuration(options), print)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from turku.core.clock import SYSTEM_CLOCK
+
+    return prune_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _configuration(options: argparse.Namespace) -> Storage:

@@ -299,8 +299,8 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
     for name, section in file.volumes.items():
         if not Path(section.path).is_absolute():
             fault(f"volumes.{name}.path", f"{section.path!r} is not an absolute path")
-    if file.snapshot_mode not in snapshots.MODES:
-        fault("snapshot_mode", f"{file.snapshot_mode!r} is none of {', '.join(sorted(snapshots.MODES))}")
+    if file.snapshot_mode not in snapshots.MODE_NAMES:
+        fault("snapshot_mode", f"{file.snapshot_mode!r} is none of {', '.join(snapshots.MODE_NAMES)}")
     if file.retention_floor:
         try:
             retention.parse(file.retention_floor)
@@ -322,7 +322,12 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
     except (KeyError, ValueError, OSError):
         fault("timezone", f"{file.timezone!r} is no time zone of this system, as 'UTC' or 'Europe/Paris'")
         zone = ZoneInfo("UTC")
-    user = file.ssh_ping_user or pwd.getpwuid(os.geteuid()).pw_name
+    try:
+        user = file.ssh_ping_user or pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        # As in a container that runs as any number.
+        fault("ssh_ping_user", f"is required: user {os.geteuid()}, who runs this, has no name on this system")
+        return None
     keys_user = file.authorized_keys_user or user
     keys_file = file.authorized_keys_file
     if keys_file is None:

@@ -109,10 +109,9 @@ def of_trees(base: Path | None, tree: Path) -> Figures:
             with suppress(OSError):
                 former = os.lstat(f"{base}/{path}")
         if former is not None and stat.S_ISREG(former.st_mode):
-            if former.st_ino == status.st_ino or (former.st_size, former.st_mtime_ns) == (
-                status.st_size,
-                status.st_mtime_ns,
-            ):
+            # A snapshot of btrfs has its files' inode numbers, on a device of its own.
+            is_same = (former.st_dev, former.st_ino) == (status.st_dev, status.st_ino)
+            if is_same or (former.st_size, former.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
                 continue
         else:
             created += 1

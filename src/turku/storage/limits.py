@@ -3,7 +3,8 @@
 Accuracy. A run is looked at twice a second, so it may pass a limit by what it writes in that time. Bytes are those
 that the kernel counts as written by the run's own processes; where a file system does not report them (tmpfs), and for
 files on every one, the volume's figures raise the alarm (other runs may raise it too) and what this run made in its
-tree is then counted, so that no run is ended for what another did. A machine's quota counts disk blocks of all its
+tree is then counted, so that no run is ended for what another did; in a tree that rsync changes in place, files alone
+are. A machine's quota counts disk blocks of all its
 snapshots, each hard-linked file once: what runs wrote is added up, what pruning frees is found by measuring again when
 the sum comes near the quota.
 """
@@ -26,6 +27,8 @@ from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
 from turku.errors import BackupFailed
+from turku.storage import shared_blocks
+from turku.storage.snapshots import clone
 
 if TYPE_CHECKING:
     from turku.storage.configuration import Storage
@@ -150,7 +153,9 @@ def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> Non
 
 
 def measured_bytes(directory: Path) -> int:
-    """The disk space of a tree, in bytes, each hard-linked file once (its links are taken to be all in the tree)."""
+    """The disk space of a tree, in bytes; what its files share counts once (hard links are taken to be all in it)."""
+    if clone.can_clone(directory):
+        return shared_blocks.measured_bytes(directory)
     total = 0.0
     for entry_status in _statuses(directory):
         total += entry_status.st_blocks * _BLOCK_BYTES / (1 if _is_directory(entry_status) else entry_status.st_nlink)
@@ -196,11 +201,15 @@ def _half_of_memory_bytes() -> int:
 class Watch:
     """Looks at a run and says when it is over its bounds.
 
-    ``process`` is the child that was started; ``tree`` is where it writes, on the volume to be watched.
+    ``process`` is the child that was started; ``tree`` is where it writes, on the volume to be watched. In a tree that
+    is not new, a file that changed in a part of it is not taken to have been written whole.
     """
 
-    def __init__(self, bounds: Bounds, *, process: int, tree: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, bounds: Bounds, *, process: int, tree: Path, is_new_tree: bool = True, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._bounds = bounds
+        self._is_new_tree = is_new_tree
         self._process = process
         self._tree = tree
         self._clock = clock
@@ -259,7 +268,8 @@ class Watch:
             return None
         # The volume's figures are everybody's: what counts is what this run made.
         new_files, new_bytes = _made_since(self._tree, self._begin)
-        self.written_bytes = max(self.written_bytes, new_bytes)
+        if self._is_new_tree:
+            self.written_bytes = max(self.written_bytes, new_bytes)
         self._base = now
         self._counted = self._clock.monotonic_seconds()
         if limits.files is not None and new_files > limits.files:

@@ -64,6 +64,7 @@ class Fact:
 def facts(configuration: Storage) -> tuple[Fact, ...]:
     """All facts about this host, in the order in which they are best read."""
     return (
+        *_address(configuration),
         _user(configuration),
         _sandbox(configuration),
         _rsync(configuration),
@@ -72,6 +73,14 @@ def facts(configuration: Storage) -> tuple[Fact, ...]:
         *_sudo(configuration),
         *_sshd(configuration),
     )
+
+
+def _address(configuration: Storage) -> Iterator[Fact]:
+    host = configuration.ssh_ping_host
+    if host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localdomain"):
+        yield Fact(
+            "address", Verdict.WARN, f"machines are told {host}, which leads them to themselves: set ssh_ping_host"
+        )
 
 
 def _user(configuration: Storage) -> Fact:

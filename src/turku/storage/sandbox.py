@@ -75,6 +75,7 @@ def wrap(
     writable: Sequence[Path],
     readable: Sequence[Path] = (),
     hidden: Sequence[Path] = (),
+    protected: Sequence[Path] = (),
     directory: Path = Path("/"),
     capabilities: Sequence[str] | None,
     options: Sequence[str] = (),
@@ -82,8 +83,9 @@ def wrap(
     """The argument list that runs ``argv`` contained; it has no network and inherits the environment.
 
     ``writable`` and ``readable`` are seen at their own paths. ``hidden`` are directories that would be seen because
-    they lie in a system directory. ``directory`` is where it starts. ``capabilities`` are what root keeps; None is for
-    those who are not root: a user namespace. ``options`` are further options of bubblewrap.
+    they lie in a system directory, ``protected`` are those in a writable one that may only be read. ``directory`` is
+    where it starts. ``capabilities`` are what root keeps; None is for those who are not root: a user namespace.
+    ``options`` are further options of bubblewrap.
     """
     result = [PROGRAM, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     result += ["--die-with-parent", "--new-session"]
@@ -112,6 +114,8 @@ def wrap(
         result += ["--ro-bind", str(path), str(path)]
     for path in writable:
         result += ["--bind", str(path), str(path)]
+    for path in protected:
+        result += ["--ro-bind", str(path), str(path)]
     return [*result, "--chdir", str(directory), "--", *argv]
 
 
@@ -177,11 +181,13 @@ def receiver(
     machine_dir: Path,
     port: int,
     fake_super: bool,
+    protected: Sequence[Path] = (),
 ) -> Iterator[Receiver]:
     """How to start the rsync ``argv``, which receives into ``machine_dir`` from the daemon at the tunnel's ``port``.
 
-    It starts in ``machine_dir``. ``fake_super`` says that it keeps owners in extended attributes. The child is started
-    and ended inside the block; after the block no process of a contained receiver is left.
+    It starts in ``machine_dir``. ``fake_super`` says that it keeps owners in extended attributes, ``protected`` are
+    directories in ``machine_dir`` that it only reads. The child is started and ended inside the block; after the block
+    no process of a contained receiver is left.
     Raises BackupFailed when no rsync daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
     """
     contained = is_contained(configuration)
@@ -200,6 +206,7 @@ def receiver(
                 writable=[machine_dir],
                 readable=_programs(configuration.rsync_command),
                 hidden=_inside_system(configuration),
+                protected=protected,
                 directory=machine_dir,
                 capabilities=_capabilities(configuration, fake_super=fake_super),
                 options=[*availability(configuration).options, *filter_options, "--sync-fd", str(alive)],

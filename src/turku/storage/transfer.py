@@ -1,7 +1,8 @@
 """rsync's run against a machine's daemon: the command line, and what came of it.
 
-Left out on purpose: compression (the tunnel's business), ``--sparse`` and ``--inplace`` (they would write into shared
-files), ACLs and extended attributes (an rsync built without them refuses, and a machine's would have effects here).
+Left out on purpose: compression (the tunnel's business), ``--sparse`` and, where snapshots share files, ``--inplace``
+(they would write into shared files), ACLs and extended attributes (an rsync built without them refuses, and a machine's
+would have effects here).
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class FileSystem:
     """Device nodes are made: root, asked to."""
     nanoseconds: bool = False
     """Times are kept to the nanosecond, so that two within one second can be told apart."""
+    opens_read_only_files: bool = True
+    """Whether a file that forbids its owner writing can be written to: root can, and ours never do with fake_super."""
 
 
 def file_system(workspace: Workspace, *, fake_super: bool | None, keep_devices: bool = False) -> FileSystem:
@@ -101,7 +104,12 @@ def file_system(workspace: Workspace, *, fake_super: bool | None, keep_devices: 
     directory = workspace.directory
     if fake_super is None:
         fake_super = os.geteuid() != 0 and _has_user_attributes(directory.parent)
-    return FileSystem(fake_super=fake_super, devices=keep_devices, nanoseconds=_has_nanoseconds(directory))
+    return FileSystem(
+        fake_super=fake_super,
+        devices=keep_devices,
+        nanoseconds=_has_nanoseconds(directory),
+        opens_read_only_files=fake_super or os.geteuid() == 0,
+    )
 
 
 def _has_user_attributes(directory: Path) -> bool:
@@ -155,11 +163,23 @@ def arguments(
         # Without it rsync takes a file of the same size and second for unchanged.
         *(["--modify-window=-1"] if system.nanoseconds else []),
         *([f"--bwlimit={selection.bandwidth_kib_per_second}"] if selection.bandwidth_kib_per_second else []),
+        *_in_place(workspace, system),
         *(f"--filter={rule}" for rule in selection.rules),
         *workspace.options,
         "--",
         f"rsync://{daemon.username}@127.0.0.1:{daemon.port}/{daemon.module}/",
         f"./{workspace.directory.name}/",
+    ]
+
+
+def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
+    if not (workspace.writes_in_place and system.opens_read_only_files):
+        return []
+    # What lies where it lay is not written again: an earlier snapshot goes on sharing those blocks.
+    return [
+        "--inplace",
+        "--no-whole-file",
+        *([f"--block-size={workspace.block_bytes}"] if workspace.block_bytes else []),
     ]
 
 
@@ -217,6 +237,7 @@ def run(
             machine_dir=machine_dir,
             port=daemon.port,
             fake_super=system.fake_super,
+            protected=workspace.read_only,
         ) as receiver,
         command.start(
             receiver.argv,
@@ -230,7 +251,9 @@ def run(
     ):
         reader = threading.Thread(target=read, args=(child.stdout,), daemon=True)
         reader.start()
-        watch = limits.Watch(bounds, process=child.pid, tree=workspace.directory)
+        watch = limits.Watch(
+            bounds, process=child.pid, tree=workspace.directory, is_new_tree=not workspace.writes_in_place
+        )
         try:
             exit_code = limits.wait(child, watch)
         except BaseException:

@@ -28,6 +28,13 @@ class VolumeSpace:
     """What this process's user may still fill."""
     used_percent: float
     """As df has it: of what users may fill, so that the reserve of root does not count."""
+    inodes_used_percent: float = 0.0
+    """The same of inodes, which a tree of small files uses up first; 0 where the file system does not count them."""
+
+    @property
+    def fullness_percent(self) -> float:
+        """Of space or of inodes, whichever is scarcer."""
+        return max(self.used_percent, self.inodes_used_percent)
 
 
 def volume_space(volume: Volume) -> VolumeSpace | None:
@@ -39,13 +46,18 @@ def volume_space(volume: Volume) -> VolumeSpace | None:
         _LOG.warning("volume %s: %s cannot be read: %s", volume.name, volume.path, error.strerror)
         return None
     used = status.f_blocks - status.f_bfree
-    fillable = used + status.f_bavail
+    inodes_used = status.f_files - status.f_ffree
     return VolumeSpace(
         device=device,
         total_bytes=status.f_blocks * status.f_frsize,
         available_bytes=status.f_bavail * status.f_frsize,
-        used_percent=100 * used / fillable if fillable else 100.0,
+        used_percent=_percent(used, used + status.f_bavail, otherwise=100.0),
+        inodes_used_percent=_percent(inodes_used, inodes_used + status.f_favail, otherwise=0.0),
     )
+
+
+def _percent(used: int, fillable: int, *, otherwise: float) -> float:
+    return 100 * used / fillable if fillable else otherwise
 
 
 def space(configuration: Storage) -> tuple[float, float]:
@@ -104,7 +116,12 @@ def existing_directory(configuration: Storage, uuid: str) -> Path | None:
 
 
 def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
-    found = [volume.path / uuid for volume in configuration.volumes if (volume.path / uuid).is_dir()]
+    found = []
+    for volume in configuration.volumes:
+        directory = volume.path / uuid
+        if directory.is_dir():
+            _refuse_planted(volume, directory)
+            found.append(directory)
     if len(found) > 1:
         _LOG.warning(
             "machine %s has directories on several volumes (%s); the first is used",
@@ -112,6 +129,16 @@ def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
             ", ".join(map(str, found)),
         )
     return found[0] if found else None
+
+
+def _refuse_planted(volume: Volume, directory: Path) -> None:
+    """Raise NoVolume for what another user put there, or lets lead there: on a volume that many may write to (N4)."""
+    trusted = (0, os.geteuid(), volume.path.stat().st_uid)
+    if not {directory.lstat().st_uid, directory.stat().st_uid} <= set(trusted):
+        raise NoVolume(
+            f"{directory} belongs to another user, who would see or lead astray what is written there",
+            hint=f"if it is this machine's history, give it its owner back: chown {os.geteuid()} {directory}",
+        )
 
 
 def link_directory(configuration: Storage, uuid: str, directory: Path) -> None:
@@ -132,9 +159,10 @@ def choose_volume(configuration: Storage) -> Volume:
             reasons.append(f"{volume.name}: accept_new is false")
         elif found is None:
             reasons.append(f"{volume.name}: {volume.path} is not there")
-        elif found.available_bytes <= 0 or found.used_percent >= volume.accept_new_high_water_percent:
+        elif found.available_bytes <= 0 or found.fullness_percent >= volume.accept_new_high_water_percent:
+            kind = " of inodes" if found.inodes_used_percent > found.used_percent else ""
             reasons.append(
-                f"{volume.name}: {found.used_percent:.0f} % used, "
+                f"{volume.name}: {found.fullness_percent:.0f} %{kind} used, "
                 f"high-water mark {volume.accept_new_high_water_percent:g} %"
             )
         else:

@@ -1,14 +1,23 @@
-"""Every test here runs once per snapshot mode that there is."""
+"""Every test here runs once per snapshot mode that there is, on a file system that can do it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.loop_volume import can_have_one, loop_volume
 
-from turku.storage.snapshots import MODES, SnapshotMode
+from turku.storage.snapshots import MODES, SnapshotMode, tree_removal
+
+FILE_SYSTEMS = {"btrfs": "btrfs", "reflink": "xfs"}
+"""Those that a mode needs; the others take any."""
+PLAIN = "ext4"
+"""For those; one of our own, where we can have one, has nobody else's files to flush."""
 
 
 @pytest.fixture(params=sorted(MODES))
@@ -17,6 +26,33 @@ def mode(request: pytest.FixtureRequest) -> type[SnapshotMode]:
 
 
 @pytest.fixture
-def machine(mode: type[SnapshotMode], tmp_path: Path) -> Iterator[BackedUpMachine]:
-    with backed_up_machine(tmp_path, snapshot_mode=mode.name) as machine:
+def possible_modes(mode: type[SnapshotMode]) -> list[str]:
+    """The modes that the file system of ``mode`` can do."""
+    needed = {"btrfs": {"btrfs"}, "reflink": {"btrfs", "xfs"}}
+    kind = FILE_SYSTEMS.get(mode.name, PLAIN)
+    return [name for name in sorted(MODES) if kind in needed.get(name, {kind})]
+
+
+@pytest.fixture(scope="session")
+def loop_volumes() -> Iterator[Callable[[str], Path]]:
+    """One file system of each kind for all tests, mounted when it is first asked for."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda kind: stack.enter_context(loop_volume(kind)))
+
+
+@pytest.fixture
+def volume(mode: type[SnapshotMode], tmp_path: Path, loop_volumes: Callable[[str], Path]) -> Iterator[Path]:
+    """A volume of the test's own, on a file system for the mode."""
+    kind = FILE_SYSTEMS.get(mode.name, PLAIN)
+    if kind == PLAIN and not can_have_one(kind):
+        yield tmp_path / "volume"
+        return
+    directory = Path(tempfile.mkdtemp(dir=loop_volumes(kind)))
+    yield directory
+    tree_removal.remove_tree(directory)
+
+
+@pytest.fixture
+def machine(mode: type[SnapshotMode], tmp_path: Path, volume: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path, volume=volume, snapshot_mode=mode.name) as machine:
         yield machine

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
 from tests.support.rich_tree import make_rich_tree
 
+from turku.core import durable
+from turku.storage import limits
 from turku.storage.snapshots import MODES, SnapshotMode
 
 
@@ -50,26 +53,67 @@ def test_no_snapshot_is_changed_by_a_later_run_that_sees_other_attributes(
     assert machine.newest_tree() != snapshot
 
 
-def test_switching_the_mode_leaves_the_history_as_it_is(machine: BackedUpMachine) -> None:
+def test_switching_the_mode_leaves_the_history_as_it_is(machine: BackedUpMachine, possible_modes: list[str]) -> None:
     make_rich_tree(machine.source_dir)
     assert machine.back_up().success
     # What it leaves has links into the snapshot, and is what a mode without history would sync in place.
     assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
     before = {name: fingerprint(machine.place.snapshot(name)) for name in machine.snapshots()}
-    for snapshot_mode in [*sorted(MODES, reverse=True), *sorted(MODES)]:
+    for snapshot_mode in [*reversed(possible_modes), *possible_modes]:
         change_attributes_only(machine.source_dir)
         (machine.source_dir / "file").chmod(0o640)
         assert machine.back_up(snapshot_mode=snapshot_mode).success
+        trees = [machine.place.snapshot(machine.snapshots()[-1]), machine.place.working_tree]
+        assert [] in [machine.differences(tree, "--no-H") for tree in trees if tree.exists()]
         for name, found in before.items():
             assert fingerprint(machine.place.snapshot(name)) == found
 
 
 def test_unchanged_files_take_no_space_of_their_own(machine: BackedUpMachine) -> None:
-    make_rich_tree(machine.source_dir)
-    for _ in range(2):
+    (machine.source_dir / "large").write_bytes(os.urandom(2_000_000))
+    for _ in range(4):
         assert machine.back_up(preserve_hard_links=True).success
-    first, second = (machine.place.snapshot(name) for name in machine.snapshots())
-    assert (first / "large").stat().st_ino == (second / "large").stat().st_ino
+    durable.sync_file_system(machine.machine_dir)
+    assert 2_000_000 <= limits.measured_bytes(machine.machine_dir) < 2_500_000
+
+
+def test_a_file_that_changes_a_little_takes_a_little_space_where_blocks_are_shared(
+    machine: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
+    if not mode.shares_blocks:
+        pytest.skip("this mode keeps a changed file whole")
+    content = bytearray(os.urandom(8_000_000))
+    (machine.source_dir / "database").write_bytes(content)
+    states = []
+    for day in range(4):
+        # One page of each hundred, and one at the end.
+        for page in range(day, len(content) // 4096, 100):
+            content[page * 4096 : page * 4096 + 4096] = os.urandom(4096)
+        content += os.urandom(4096)
+        (machine.source_dir / "database").write_bytes(content)
+        assert machine.back_up().success
+        states.append(bytes(content))
+    durable.sync_file_system(machine.machine_dir)
+    assert limits.measured_bytes(machine.machine_dir) < 8_500_000
+    assert [(machine.place.snapshot(name) / "database").read_bytes() for name in machine.snapshots()] == states
+
+
+def test_names_that_shared_a_file_and_no_longer_do_have_the_content_of_each(machine: BackedUpMachine) -> None:
+    source = machine.source_dir
+    (source / "one").write_bytes(b"a" * 100_000)
+    os.link(source / "one", source / "two")
+    assert machine.back_up(preserve_hard_links=True).success
+    before = fingerprint(machine.newest_tree())
+    # Another file of the same size and time, which a quick look takes for the same.
+    moment = (source / "one").stat().st_mtime_ns
+    (source / "two").unlink()
+    (source / "two").write_bytes(b"a" * 50_000 + b"b" * 50_000)
+    (source / "one").write_bytes(b"c" * 100_000)
+    os.utime(source / "two", ns=(moment + 1, moment + 1))
+    assert not machine.with_rsync(*FAILING_RSYNC).back_up(preserve_hard_links=True).success
+    assert machine.back_up(preserve_hard_links=True).success
+    assert machine.differences(machine.newest_tree()) == []
+    assert fingerprint(machine.place.snapshot(machine.snapshots()[0])) == before
 
 
 def test_what_a_failed_run_brought_over_is_not_sent_again(machine: BackedUpMachine) -> None:
@@ -108,7 +152,7 @@ def test_malformed_retention_deletes_nothing_and_is_no_failure(
 
 def test_history_that_an_existing_storage_made_goes_on(machine: BackedUpMachine) -> None:
     make_rich_tree(machine.source_dir)
-    assert machine.back_up().success
+    assert machine.back_up(snapshot_mode="link-dest").success
     made = machine.place.snapshot(machine.snapshots()[0])
     # As the existing system named them, without a record after a crash, and with its own left-over working tree.
     iso = made.rename(machine.place.snapshot("2015-02-20T03:20:36.123456"))
@@ -124,4 +168,22 @@ def test_history_that_an_existing_storage_made_goes_on(machine: BackedUpMachine)
     assert outcome.success
     assert machine.snapshots() == ["1424400000", iso.name, outcome.snapshot]
     assert fingerprint(iso) == before
-    assert (iso / "setuid").stat().st_ino == (machine.newest_tree() / "setuid").stat().st_ino
+    assert machine.differences(machine.newest_tree(), "--no-H") == []
+    assert "Literal data: 0 bytes" in outcome.summary
+
+
+def test_a_receiver_that_was_taken_over_does_not_reach_history_where_it_needs_no_links(
+    machine: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
+    if not mode.shares_blocks:
+        pytest.skip("rsync makes hard links into snapshots")
+    make_rich_tree(machine.source_dir)
+    assert machine.back_up().success
+    before = fingerprint(machine.newest_tree())
+    script = 'for each in etc.snapshots/etc_*; do echo evil > "$each/file"; rm -rf "$each"; done; exec rsync "$@"'
+    machine.storage = replace(machine.storage, sandbox="required", rsync_command=("sh", "-c", script, "rsync"))
+    outcome = machine.back_up()
+    assert outcome.success, outcome.summary
+    assert len(machine.snapshots()) == 2
+    assert fingerprint(machine.place.snapshot(machine.snapshots()[0])) == before
+    assert machine.differences(machine.newest_tree(), "--no-H") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fing
 from tests.support.killed import killed_at_step
 
 from turku.storage.snapshots import SnapshotMode
+
+FULL_RUN_EACH_STEPS = 3
+"""A run that succeeds takes what the killed ones left, so that too many of them would hide how those go on."""
 
 
 def make_small_tree(source: Path) -> None:
@@ -47,32 +51,40 @@ def assert_tidy(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:
         assert names == []
 
 
-def test_a_run_killed_at_any_step_leaves_whole_snapshots_and_the_next_run_succeeds(
+def test_a_run_killed_at_any_step_leaves_whole_snapshots_and_the_next_run_goes_on(
     machine: BackedUpMachine, mode: type[SnapshotMode]
 ) -> None:
+    machine.storage = replace(machine.storage, sandbox="off")
     make_small_tree(machine.source_dir)
     known: dict[str, Any] = {}
-    step = 0
-    killed = True
-    while killed:
+
+    def run() -> None:
+        outcome = machine.back_up(retention="last 2 snapshots")
+        assert outcome.success, outcome.summary
+
+    for _ in range(2):
+        run()
+        whole_snapshots(machine, known)
+    step = ended_in_a_row = 0
+    # The second one found nothing left over, and so took the most steps that there are.
+    while ended_in_a_row < 2:
         step += 1
         change(machine.source_dir, step)
-        # Each run finds what a broken one left.
-        assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
-
-        def run() -> None:
-            outcome = machine.back_up(retention="last 2 snapshots")
-            assert outcome.success, outcome.summary
-
-        killed = killed_at_step(step, run)
+        if step == 1:
+            assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
+        # It finds what the one before it left, and comes a step further.
+        is_killed = killed_at_step(step, run)
+        ended_in_a_row = 0 if is_killed else ended_in_a_row + 1
         machine.clock.moment += timedelta(minutes=1)
         whole_snapshots(machine, known)
-        (machine.source_dir / "directory").chmod(0o700 + step % 8)
-        run()
-        assert machine.differences(machine.newest_tree()) == []
-        whole_snapshots(machine, known)
-        assert_tidy(machine, mode)
-    assert step > (25 if mode.keeps_history else 3)
+        if step % FULL_RUN_EACH_STEPS == 0:
+            (machine.source_dir / "directory").chmod(0o700 + step % 8)
+            run()
+        if step % FULL_RUN_EACH_STEPS == 0 or not is_killed:
+            assert machine.differences(machine.newest_tree()) == []
+            whole_snapshots(machine, known)
+            assert_tidy(machine, mode)
+    assert step > (20 if mode.keeps_history else 3)
 
 
 def test_a_run_killed_while_rsync_is_at_work_leaves_whole_snapshots_and_the_next_run_succeeds(

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.coordinator import Coordinator
@@ -36,15 +35,11 @@ class Site:
     storage: StorageHost
     machine_auth: str
 
-    def post(self, call: str, message: Any) -> tuple[int, Any]:
-        response = self.coordinator.call(call, message)
-        return response.status_code, response.json()
-
     def machine(self, name: str, source: Path) -> tuple[V1Machine, Path]:
         """A machine that registers now, and its key; the storage is not told."""
         key = self.storage.sshd.new_key(name)
         public_key = Path(f"{key}.pub").read_text().strip()
-        machine = V1Machine(self.post, self.machine_auth, unit_name=name, ssh_public_key=public_key)
+        machine = V1Machine(self.coordinator.post, self.machine_auth, unit_name=name, ssh_public_key=public_key)
         machine.update_config({"etc": {"path": str(source)}})
         return machine, key
 

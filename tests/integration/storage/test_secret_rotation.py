@@ -20,6 +20,7 @@ from tests.support.storage_host import StorageHost
 from tests.support.v1_client import V1Machine
 from tests.support.v1_server import V1Api
 
+from turku.core.secret import Secret
 from turku.errors import ApiRefused, ConfigurationError
 from turku.protocol.messages import (
     MachineReference,
@@ -37,12 +38,8 @@ class Site:
     storage: StorageHost
     machine_auth: str
 
-    def post(self, call: str, message: Any) -> tuple[int, Any]:
-        response = self.coordinator.call(call, message)
-        return response.status_code, response.json()
-
     def machine(self, **fields: Any) -> V1Machine:
-        machine = V1Machine(self.post, self.machine_auth, **fields)
+        machine = V1Machine(self.coordinator.post, self.machine_auth, **fields)
         machine.update_config({})
         return machine
 
@@ -65,7 +62,9 @@ class Site:
     def is_taken(self, secret: str, machine: V1Machine) -> bool:
         """Whether the coordinator knows the storage by this secret."""
         credentials = {"name": self.storage.name, "secret": secret}
-        status, _ = self.post("storage_ping_checkin", {"storage": credentials, "machine": {"uuid": machine.uuid}})
+        status, _ = self.coordinator.post(
+            "storage_ping_checkin", {"storage": credentials, "machine": {"uuid": machine.uuid}}
+        )
         return status == 200
 
 
@@ -129,7 +128,10 @@ def test_an_answer_that_is_lost_loses_nothing(site: Site) -> None:
     # The coordinator took the new one; this storage knows of no answer.
     new = "n" * 30
     site.pending.write_text(json.dumps({"secret": new}))
-    assert site.post("storage_rotate", {"storage": {"name": "primary", "secret": old}, "new_secret": new})[0] == 200
+    assert (
+        site.coordinator.post("storage_rotate", {"storage": {"name": "primary", "secret": old}, "new_secret": new})[0]
+        == 200
+    )
     assert not site.is_taken(old, machine)
     assert check_in(site.load(), machine) == machine.uuid
     site.storage.update_config()
@@ -221,3 +223,14 @@ def test_root_does_not_take_the_secret_away_from_the_user_of_the_storage(site: S
     finally:
         os.chown(site.kept, before.st_uid, before.st_gid)
     assert "runuser -u nobody" in caught.value.hint
+
+
+def test_other_secrets_are_those_on_the_disk_and_no_more(site: Site) -> None:
+    loaded = site.load()
+    assert secret_rotation.other_secrets(loaded, loaded.secret) == []
+    assert secret_rotation.other_secrets(loaded, Secret("x")) == [loaded.secret]
+    site.pending.write_text(json.dumps({"secret": "n" * 30}))
+    assert secret_rotation.other_secrets(loaded, loaded.secret) == [Secret("n" * 30)]
+    site.pending.write_text("{")
+    assert secret_rotation.other_secrets(loaded, loaded.secret) == []
+    site.pending.unlink()

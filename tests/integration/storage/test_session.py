@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,29 +33,24 @@ class Site:
     storage: StorageHost
     machine_auth: str
 
-    def post(self, call: str, message: Any) -> tuple[int, Any]:
-        response = self.coordinator.call(call, message)
-        return response.status_code, response.json()
-
     def machine(self, name: str, sources: Mapping[str, Path]) -> Machine:
         """A registered machine whose key the storage knows."""
         key = self.storage.sshd.new_key(name.replace("/", "_"))
         public_key = Path(f"{key}.pub").read_text().strip()
-        v1 = V1Machine(self.post, self.machine_auth, unit_name=name, ssh_public_key=public_key)
+        v1 = V1Machine(self.coordinator.post, self.machine_auth, unit_name=name, ssh_public_key=public_key)
         v1.update_config({source: {"path": str(path)} for source, path in sources.items()})
         self.storage.update_config()
         return Machine(self, v1, key, dict(sources))
 
     def runs(self, machine: Machine) -> list[tuple[str, bool, str]]:
         """Source, success and summary of each run that the coordinator was told of, oldest first."""
-        with sqlite3.connect(self.coordinator.state_dir / "db.sqlite3", timeout=20) as database:
-            rows = database.execute(
-                "SELECT s.name, r.success, r.summary FROM backups_backuprun r"
-                " JOIN backups_source s ON s.id = r.source_id JOIN fleet_machine m ON m.id = s.machine_id"
-                " WHERE m.uuid = ? ORDER BY r.id",
-                (machine.v1.uuid.replace("-", ""),),
-            ).fetchall()
-        return [(name, bool(success), summary) for name, success, summary in rows]
+        rows = self.coordinator.sql(
+            "SELECT s.name, r.success, r.summary FROM backups_backuprun r"
+            " JOIN backups_source s ON s.id = r.source_id JOIN fleet_machine m ON m.id = s.machine_id"
+            " WHERE m.uuid = ? ORDER BY r.id",
+            self.coordinator.key(machine.v1.uuid),
+        )
+        return [(row["name"], bool(row["success"]), row["summary"]) for row in rows]
 
 
 @dataclass

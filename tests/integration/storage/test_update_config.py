@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pwd
-import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,10 +39,8 @@ def storage(coordinator: Coordinator, storage_auth: str, tmp_path: Path, request
 
 def stored(coordinator: Coordinator, name: str) -> dict[str, Any]:
     """What the coordinator holds of a storage."""
-    with sqlite3.connect(coordinator.state_dir / "db.sqlite3", timeout=20) as database:
-        database.row_factory = sqlite3.Row
-        row = database.execute("SELECT * FROM fleet_storage WHERE name = ?", (name,)).fetchone()
-    return dict(row)
+    [row] = coordinator.sql("SELECT * FROM fleet_storage WHERE name = ?", name)
+    return row
 
 
 def test_registers_and_reports_space_and_address(coordinator: Coordinator, storage: StorageHost) -> None:
@@ -56,6 +54,26 @@ def test_registers_and_reports_space_and_address(coordinator: Coordinator, stora
     # Once registered, the registration string is needed no more.
     storage.write_configuration(api_auth=None)
     storage.update_config()
+
+
+def test_a_host_key_that_is_to_come_is_told_beside_the_one_in_use(
+    coordinator: Coordinator, storage: StorageHost
+) -> None:
+    in_use = storage.sshd.directory / "ssh_host_ed25519_key.pub"
+    in_use.write_text(f"{storage.sshd.host_keys[0]} root@storage\n")
+    command.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", in_use.with_name("ssh_host_ed25519_next_key")],
+        timeout_seconds=20,
+    )
+    to_come = " ".join(in_use.with_name("ssh_host_ed25519_next_key.pub").read_text().split()[:2])
+    glob = str(in_use.with_name("ssh_host_*_key.pub"))
+    storage.write_configuration(ssh_ping_host_keys=None, ssh_ping_host_keys_glob=glob)
+    storage.update_config()
+    told = json.loads(stored(coordinator, storage.name)["ssh_ping_host_keys"])
+    assert told == [storage.sshd.host_keys[0], to_come]
+    in_use.unlink()
+    storage.update_config()
+    assert json.loads(stored(coordinator, storage.name)["ssh_ping_host_keys"]) == [to_come]
 
 
 def test_registers_by_name_and_secret_of_the_command_line(coordinator: Coordinator, storage: StorageHost) -> None:
@@ -177,16 +195,10 @@ def test_check_shows_what_is_used_and_what_stands_in_the_way(storage: StorageHos
 
 def registered_machine(coordinator: Coordinator, storage: StorageHost) -> V1Machine:
     """A machine of this storage."""
-
-    def post(call: str, message: Any) -> tuple[int, Any]:
-        response = coordinator.call(call, message)
-        return response.status_code, response.json()
-
-    machine = V1Machine(post, coordinator.create_auth("machine_reg"))
+    machine = V1Machine(coordinator.post, coordinator.create_auth("machine_reg"))
     machine.update_config({})
-    with sqlite3.connect(coordinator.state_dir / "db.sqlite3", timeout=20) as database:
-        database.execute(
-            "UPDATE fleet_machine SET storage_id = (SELECT id FROM fleet_storage WHERE name = ?) WHERE uuid = ?",
-            (storage.name, machine.uuid.replace("-", "")),
-        )
+    coordinator.sql(
+        "UPDATE fleet_machine SET storage_id = (SELECT id FROM fleet_storage WHERE name = ?) WHERE uuid = ?",
+        *(storage.name, coordinator.key(machine.uuid)),
+    )
     return machine

@@ -127,6 +127,12 @@ def test_a_fault_names_its_key(tmp_path: Path, key: str, value: Any) -> None:
     assert key in faults(tmp_path, **{key: value})
 
 
+def test_a_user_without_a_name_is_asked_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 3_000_000_001)
+    assert "ssh_ping_user: is required: user 3000000001" in faults(tmp_path)
+    assert load(tmp_path, ssh_ping_user="turku", authorized_keys_file="/k").ssh_ping_user == "turku"
+
+
 def test_a_malformed_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "etc" / "config.d").mkdir(parents=True)
     (tmp_path / "etc" / "config.d" / "broken.json").write_text("{")

@@ -13,6 +13,9 @@ from turku.errors import BackupFailed, PolicyError
 from turku.storage.backup import mode_name, selection
 from turku.storage.configuration import Storage
 
+MEMORY = Path("/dev/shm")
+"""A file system in memory, which can neither clone nor make subvolumes."""
+
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
@@ -29,17 +32,25 @@ def storage(tmp_path: Path) -> Storage:
         ({"large_modifying_files": True, "snapshot_mode": "link-dest"}, "none", "link-dest"),
         ({"snapshot_mode": "none"}, "link-dest", "none"),
         ({"snapshot_mode": ""}, "none", "none"),
+        ({"large_modifying_files": True}, "btrfs", "btrfs"),
+        ({"large_rotating_files": True}, "reflink", "reflink"),
+        ({"large_rotating_files": True, "snapshot_mode": "none"}, "reflink", "none"),
+        ({"snapshot_mode": "reflink"}, "none", "reflink"),
+        ({}, "auto", "link-dest"),
+        ({"large_modifying_files": True}, "auto", "none"),
+        ({"large_modifying_files": True, "snapshot_mode": "auto"}, "link-dest", "none"),
+        ({"large_modifying_files": True, "allowed_snapshot_modes": ["auto", "link-dest"]}, "auto", "link-dest"),
     ],
 )
 def test_the_source_s_mode_wins_over_large_files_and_they_over_the_configuration(
     storage: Storage, options: dict[str, Any], configured: str, expected: str
 ) -> None:
-    assert mode_name(order(**options), replace(storage, snapshot_mode=configured)) == expected
+    assert mode_name(order(**options), replace(storage, snapshot_mode=configured), MEMORY) == expected
 
 
 def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: Storage) -> None:
-    with pytest.raises(BackupFailed, match=r"'attic' is none of link-dest, none"):
-        mode_name(order(snapshot_mode="attic"), storage)
+    with pytest.raises(BackupFailed, match=r"'attic' is none of btrfs, link-dest, none, reflink, auto"):
+        mode_name(order(snapshot_mode="attic"), storage, MEMORY)
 
 
 def test_filter_rules_come_before_excludes(storage: Storage) -> None:

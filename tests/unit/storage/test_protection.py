@@ -176,3 +176,10 @@ def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: 
     assert private_facts(storage)[str(path)] is Verdict.FAIL
     directory.chmod(0o700)
     assert private_facts(storage)[str(path)] is Verdict.OK
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "storage.localdomain"])
+def test_an_address_that_leads_machines_to_themselves_is_told(storage: Storage, host: str) -> None:
+    (fact,) = protection._address(replace(storage, ssh_ping_host=host))
+    assert fact.verdict is Verdict.WARN
+    assert list(protection._address(replace(storage, ssh_ping_host="storage.example.com"))) == []

@@ -23,7 +23,7 @@ def storage(directory: Path, *names: str, **options: dict[str, Any]) -> Storage:
     """A storage with these volumes, made; ``options`` are those of single volumes."""
     sections = {}
     for name in names:
-        (directory / name).mkdir()
+        (directory / name).mkdir(parents=True)
         sections[name] = {
             "path": str(directory / name),
             "accept_new_high_water_pct": 100,
@@ -137,6 +137,25 @@ def test_volumes_that_are_full_enough_or_closed_are_not_drawn(tmp_path: Path, sp
     options["open"] = {"accept_new_high_water_pct": 80}
     configured = storage(tmp_path, "closed", "full", "open", "gone", **options)
     assert {volumes.choose_volume(configured).name for _ in range(50)} == {"open"}
+
+
+def test_a_volume_whose_inodes_run_out_takes_no_new_machines(tmp_path: Path, spaces: dict[str, VolumeSpace]) -> None:
+    spaces["small"] = VolumeSpace(1, 100 * _GIB, 90 * _GIB, 10, inodes_used_percent=96.4)
+    spaces["open"] = VolumeSpace(2, 100 * _GIB, 21 * _GIB, 79, inodes_used_percent=5)
+    options = {name: {"accept_new_high_water_pct": 85} for name in spaces}
+    assert volumes.choose_volume(storage(tmp_path, *spaces, **options)).name == "open"
+    del spaces["open"]
+    with pytest.raises(NoVolume) as caught:
+        volumes.choose_volume(storage(tmp_path / "other", "small", **options))
+    assert caught.value.details == "small: 96 % of inodes used, high-water mark 85 %"
+
+
+def test_inodes_are_counted_where_the_file_system_counts_them(tmp_path: Path) -> None:
+    [volume] = storage(tmp_path, "a").volumes
+    found = volumes.volume_space(volume)
+    assert found is not None
+    assert found.fullness_percent == max(found.used_percent, found.inodes_used_percent)
+    assert (found.inodes_used_percent > 0) == (os.statvfs(tmp_path).f_files > 0)
 
 
 def test_when_no_volume_fits_the_error_says_why_for_each(tmp_path: Path, spaces: dict[str, VolumeSpace]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from turku.core import durable
 from turku.storage.snapshots import unfinished
 from turku.storage.snapshots.mode import SnapshotMode, Workspace
@@ -26,12 +24,12 @@ class InPlace(SnapshotMode):
         if not is_directory(place.snapshots_dir):
             make_directory(place.working_tree)
             return Workspace(place.working_tree)
-        self.sweep()
-        if not self._is_marked():
+        self.tidy()
+        if not place.is_marked_in_place(place.working_tree):
             unfinished.gather(place.committing, place)
             unfinished.gather(place.working_tree, place)
             make_directory(place.working_tree)
-            durable.write_json(place.in_place_mark, {"inode": place.working_tree.stat().st_ino})
+            place.mark_in_place(place.working_tree)
         return Workspace(place.working_tree, self._basis_options("--copy-dest", base))
 
     def commit(self, record: SnapshotRecord) -> None:  # noqa: ARG002  (nothing is recorded)
@@ -39,12 +37,3 @@ class InPlace(SnapshotMode):
         durable.sync_file_system(place.working_tree)
         if is_directory(place.unfinished):
             self._doom(place.unfinished)
-
-    def _is_marked(self) -> bool:
-        # By its inode: an existing storage that takes over for a while renames the tree away and makes another.
-        try:
-            content = json.loads(durable.read_regular_file(self.place.in_place_mark, limit_bytes=4096))
-            inode = self.place.working_tree.lstat().st_ino
-        except (OSError, ValueError):
-            return False
-        return is_directory(self.place.working_tree) and content == {"inode": inode}

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from turku.core import durable
-from turku.errors import TurkuError
-from turku.storage.snapshots import tree_removal
+from turku.storage.snapshots import garbage
 from turku.storage.snapshots.place import DELETING_PREFIX, INFORMATION_SUFFIX, SourcePlace, is_directory
 from turku.storage.snapshots.record import SnapshotRecord
 
@@ -29,6 +28,14 @@ class Workspace:
 
     directory: Path
     options: tuple[str, ...] = ()
+    writes_in_place: bool = False
+    """Whether rsync may write into the files that are there: nobody else has them."""
+    read_only: tuple[Path, ...] = ()
+    """Directories beside it that rsync has no need to write to."""
+    block_bytes: int | None = None
+    """The blocks by which rsync is to compare files; None where that is rsync's own to say."""
+    is_resumed: bool = False
+    """Whether a run before this one has synced a part of it."""
 
 
 class SnapshotMode(ABC):
@@ -37,6 +44,8 @@ class SnapshotMode(ABC):
     name: ClassVar[str]
     """As configuration and contract spell it."""
     keeps_history: ClassVar[bool]
+    shares_blocks: ClassVar[bool] = False
+    """Whether a file that changed a little takes a little more space."""
 
     def __init__(self, place: SourcePlace) -> None:
         self.place = place
@@ -56,41 +65,36 @@ class SnapshotMode(ABC):
         """Give back what a run wrote that took more than it may; nothing where that is all there is of the source."""
 
     def discard(self, name: str) -> None:
-        """Let the snapshot be gone from history at once; ``sweep`` frees its space."""
+        """Let the snapshot be gone from history at once; ``sweep`` frees its space, now or later."""
         durable.rename(self.place.snapshot(name), self._doomed(name))
         self.place.information(name).unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        """Remove what was discarded, also by runs that were killed. What cannot be removed is a warning."""
+    def tidy(self) -> None:
+        """Remove the small things that killed runs left; in no time, and what cannot be removed is a warning."""
         if not is_directory(self.place.snapshots_dir):
             return
         try:
             durable.remove_temporary_files(self.place.snapshots_dir)
-            for entry in list(self.place.snapshots_dir.iterdir()):
-                if entry.name.startswith(DELETING_PREFIX):
-                    self._remove_without_failing(entry)
             self._remove_orphaned_information()
         except OSError as error:
             _LOG.warning("%s: cannot clean up: %s", self.place.snapshots_dir, error.strerror or error)
+
+    def sweep(self, go_on: garbage.GoOn = lambda: True) -> None:
+        """Remove what was discarded, also by runs that were killed, for as long as ``go_on`` says so."""
+        garbage.remove(self.place, go_on)
+        self.tidy()
 
     def _basis_options(self, option: str, base: str | None) -> tuple[str, ...]:
         """``option`` for every tree that rsync may take files from without asking the machine."""
         sources = [self.place.snapshot(base)] if base is not None else []
         if is_directory(self.place.unfinished):
             sources.append(self.place.unfinished)
+        if any(source.lstat().st_dev != self.place.snapshots_dir.lstat().st_dev for source in sources):
+            # A subvolume, of another mode: no hard link leads into it. rsync wants one kind for all.
+            option = "--copy-dest"
         # Absolute: an rsync with the fix for CVE-2024-12086 refuses to open a basis file through '..', and a file that
         # changed in part then fails its verification (RsyncProject/rsync issue 928; seen with Debian's 3.2.7).
         return tuple(f"{option}={source.absolute()}" for source in sources)
-
-    def _remove(self, path: Path) -> None:
-        """Remove a tree of this mode; modes with volumes of their own have their own way."""
-        tree_removal.remove_tree(path)
-
-    def _remove_without_failing(self, path: Path) -> None:
-        try:
-            self._remove(path)
-        except (TurkuError, OSError) as error:
-            _LOG.warning("%s: cannot be removed, the next run tries again: %s", path, error)
 
     def _doom(self, path: Path) -> None:
         """Hide a directory beside the snapshots for ``sweep``."""

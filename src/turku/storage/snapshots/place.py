@@ -5,12 +5,14 @@ Names that begin with a dot are nobody's history: neither this storage nor an ex
 
 from __future__ import annotations
 
+import json
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from turku.core import durable
 from turku.errors import BackupFailed
+from turku.policy import names
 
 INFORMATION_SUFFIX = ".json"
 LATEST = "latest"
@@ -23,6 +25,10 @@ class SourcePlace:
 
     machine_dir: Path
     source: str
+
+    def __post_init__(self) -> None:
+        # An absolute name would replace the machine's directory: whatever was checked before, never beyond this point.
+        names.source_name(self.source)
 
     @property
     def working_tree(self) -> Path:
@@ -49,9 +55,28 @@ class SourcePlace:
         return self.snapshots_dir / ".unfinished"
 
     @property
+    def cloning(self) -> Path:
+        """A working tree that is being made from a snapshot of another mode, or by cloning."""
+        return self.snapshots_dir / ".cloning"
+
+    @property
     def in_place_mark(self) -> Path:
         """Says that the working tree shares no file with a snapshot, so that it may be changed in place."""
         return self.snapshots_dir / ".in-place"
+
+    def is_marked_in_place(self, tree: Path) -> bool:
+        """Whether the mark is about the directory ``tree``."""
+        # By its inode: an existing storage that takes over for a while renames the tree away and makes another.
+        try:
+            content = json.loads(durable.read_regular_file(self.in_place_mark, limit_bytes=4096))
+            inode = tree.lstat().st_ino
+        except (OSError, ValueError):
+            return False
+        return is_directory(tree) and content == {"inode": inode}
+
+    def mark_in_place(self, tree: Path) -> None:
+        """Say it of the directory ``tree``, and of no other one; the mark stays true when it is moved."""
+        durable.write_json(self.in_place_mark, {"inode": tree.stat().st_ino})
 
     def snapshot(self, name: str) -> Path:
         return self.snapshots_dir / name

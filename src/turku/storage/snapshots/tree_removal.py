@@ -8,33 +8,42 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from turku.errors import DurableWriteFailed
+from turku.storage.snapshots import subvolume
 
 _DEPTH_LIMIT = 64
 """Levels held open at once; what lies deeper is first moved up, so that neither paths nor descriptors run out."""
 _ROUNDS_LIMIT = 10_000
+_ENTRIES_BETWEEN_QUESTIONS = 100
 
 
-def remove_tree(path: Path) -> None:
-    """Remove the file, link or directory at ``path``; nothing when it is not there.
+def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
+    """Whether the file, link or directory at ``path`` is gone; False where ``go_on``, asked now and then, said no.
 
     Raises DurableWriteFailed naming what could not be removed.
     """
     try:
         status = path.lstat()
     except FileNotFoundError:
-        return
+        return True
     try:
         if not stat.S_ISDIR(status.st_mode):
             path.unlink()
-            return
+            return True
+        if subvolume.is_subvolume(path) and subvolume.delete(path):
+            return True
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            _Removal().remove_directory(parent, os.fsencode(path.name))
+            _Removal(go_on).remove_directory(parent, os.fsencode(path.name))
+        except _Stopped:
+            return False
         finally:
             os.close(parent)
+        return True
     except OSError as error:
         raise DurableWriteFailed(
             f"cannot remove {path}: {error.strerror or error}" + (f" ({error.filename!r})" if error.filename else ""),
@@ -55,13 +64,23 @@ def open_directory(name: bytes | Path, *, parent: int | None = None) -> int:
         finally:
             os.close(handle)
         descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=parent)
+    if os.fstat(descriptor).st_ino == subvolume.ROOT_INODE:
+        # The root of a file system, or a subvolume, which may be read-only.
+        with suppress(OSError):
+            subvolume.set_read_only_by_descriptor(descriptor, read_only=False)
     if os.geteuid() != 0 and stat.S_IMODE(os.fstat(descriptor).st_mode) & stat.S_IRWXU != stat.S_IRWXU:
         os.fchmod(descriptor, stat.S_IRWXU)
     return descriptor
 
 
+class _Stopped(Exception):
+    """It was said not to go on."""
+
+
 class _Removal:
-    def __init__(self) -> None:
+    def __init__(self, go_on: Callable[[], bool]) -> None:
+        self._go_on = go_on
+        self._removed = 0
         self._moved = 0
 
     def remove_directory(self, parent: int, name: bytes) -> None:
@@ -90,6 +109,7 @@ class _Removal:
                 name = os.fsencode(entry.name)
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(name, dir_fd=directory)
+                    self._count()
                 elif depth >= _DEPTH_LIMIT:
                     self._move_up(directory, name, top)
                 else:
@@ -99,6 +119,11 @@ class _Removal:
                     finally:
                         os.close(child)
                     self._remove_emptied(name, directory)
+
+    def _count(self) -> None:
+        self._removed += 1
+        if self._removed % _ENTRIES_BETWEEN_QUESTIONS == 0 and not self._go_on():
+            raise _Stopped
 
     def _remove_emptied(self, name: bytes, directory: int) -> None:
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from turku.core import durable
 from turku.errors import BackupFailed
-from turku.storage.snapshots import tree_removal
+from turku.storage.snapshots import subvolume, tree_removal
 from turku.storage.snapshots.place import DELETING_PREFIX, SourcePlace, is_directory, move_directory
 
 _DEPTH_LIMIT = 64
@@ -29,6 +29,11 @@ def gather(leftover: Path, place: SourcePlace) -> None:
         if leftover.is_symlink() or leftover.exists():
             raise BackupFailed(f"{leftover} is not a directory", hint="move it away; the source is backed up there")
         return
+    if subvolume.is_subvolume(leftover):
+        subvolume.set_read_only(leftover, read_only=False)
+    if is_directory(place.unfinished) and place.unfinished.lstat().st_dev != leftover.lstat().st_dev:
+        # A subvolume and a plain directory, of two modes: nothing can be moved from the one to the other.
+        durable.rename(place.unfinished, _doomed(place))
     if not is_directory(place.unfinished):
         move_directory(leftover, place.unfinished)
         return
@@ -40,7 +45,11 @@ def gather(leftover: Path, place: SourcePlace) -> None:
         os.close(newer)
         os.close(older)
     # What is left are directories, and files that both trees have.
-    durable.rename(leftover, place.snapshots_dir / f"{DELETING_PREFIX}unfinished-{secrets.token_hex(4)}")
+    durable.rename(leftover, _doomed(place))
+
+
+def _doomed(place: SourcePlace) -> Path:
+    return place.snapshots_dir / f"{DELETING_PREFIX}unfinished-{secrets.token_hex(4)}"
 
 
 def _merge(newer: int, older: int, *, depth: int) -> None:

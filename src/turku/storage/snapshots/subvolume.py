@@ -1,0 +1,119 @@
+"""Subvolumes of btrfs, by the kernel's own calls: made, snapshotted, sealed and deleted without a program's help.
+
+The root directory of a subvolume has inode number 256, and nothing else on btrfs has. A read-only subvolume can be
+renamed within its directory, and not be moved into another one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from turku.core import durable
+
+ROOT_INODE = 256
+# <linux/btrfs.h>: direction and size of the argument, 0x94, number of the call.
+_SNAP_DESTROY = 0x5000940F
+_SNAP_CREATE_V2 = 0x50009417
+_SUBVOL_CREATE_V2 = 0x50009418
+_SUBVOL_GETFLAGS = 0x80089419
+_SUBVOL_SETFLAGS = 0x4008941A
+_READ_ONLY = 1 << 1
+_ARGUMENTS = struct.Struct("=q4088s")
+_ARGUMENTS_V2 = struct.Struct("=qQQ32s4040s")
+_FLAGS = struct.Struct("=Q")
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EROFS)
+
+
+def is_btrfs(directory: Path) -> bool:
+    """Whether the directory lies on btrfs."""
+    try:
+        with _opened(directory) as descriptor:
+            _flags(descriptor)
+    except OSError as error:
+        # On btrfs the call says that it wants the root of a subvolume; elsewhere there is no such call.
+        return error.errno == errno.EINVAL
+    return True
+
+
+def is_subvolume(path: Path) -> bool:
+    """Whether a subvolume, not a link to one, is at ``path``."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_ino == ROOT_INODE and is_btrfs(path.parent)
+
+
+def create(path: Path) -> None:
+    """Make an empty subvolume, open to its owner alone."""
+    with _opened(path.parent) as parent:
+        _call(parent, _SUBVOL_CREATE_V2, _ARGUMENTS_V2.pack(0, 0, 0, b"", os.fsencode(path.name)), path)
+    path.chmod(0o700)
+    durable.fsync_directory(path.parent)
+
+
+def snapshot(source: Path, target: Path) -> None:
+    """Make a writable snapshot of the subvolume at ``source``; it is whole from its first moment on, and durable."""
+    with _opened(source) as descriptor, _opened(target.parent) as parent:
+        _call(parent, _SNAP_CREATE_V2, _ARGUMENTS_V2.pack(descriptor, 0, 0, b"", os.fsencode(target.name)), target)
+
+
+def set_read_only(path: Path, *, read_only: bool) -> None:
+    """Seal the subvolume at ``path``, or let it be written to again."""
+    with _opened(path) as descriptor:
+        set_read_only_by_descriptor(descriptor, read_only=read_only)
+
+
+def set_read_only_by_descriptor(descriptor: int, *, read_only: bool) -> None:
+    """As ``set_read_only``, for a subvolume's open root directory."""
+    flags = _flags(descriptor)
+    wanted = flags | _READ_ONLY if read_only else flags & ~_READ_ONLY
+    if wanted != flags:
+        fcntl.ioctl(descriptor, _SUBVOL_SETFLAGS, _FLAGS.pack(wanted))
+
+
+def delete(path: Path) -> bool:
+    """True when the subvolume is gone, its space being freed by the kernel; False when the kernel does not let us.
+
+    It lets root, and an owner where the file system is mounted with ``user_subvol_rm_allowed``, delete a subvolume that
+    has no other one in it.
+    """
+    try:
+        set_read_only(path, read_only=False)
+        with _opened(path.parent) as parent:
+            _call(parent, _SNAP_DESTROY, _ARGUMENTS.pack(0, os.fsencode(path.name)), path)
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            return False
+        raise
+    durable.fsync_directory(path.parent)
+    return True
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _flags(descriptor: int) -> int:
+    flags: int = _FLAGS.unpack(fcntl.ioctl(descriptor, _SUBVOL_GETFLAGS, _FLAGS.pack(0)))[0]
+    return flags
+
+
+def _call(descriptor: int, request: int, arguments: bytes, path: Path) -> None:
+    try:
+        # A bytearray: Python copies no more than 1024 bytes of what cannot change.
+        fcntl.ioctl(descriptor, request, bytearray(arguments), True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,114 @@
+"""``turku-storage prune``: what left history goes from the disk, in its own time, and nothing waits for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+
+from turku.core import command, lock
+from turku.core.clock import SYSTEM_CLOCK
+from turku.storage import backup, trash
+from turku.storage.snapshots import garbage, tree_removal
+
+PROGRAM = Path(sys.executable).with_name("turku-storage")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path, volume=tmp_path / "storage" / "volume") as machine:
+        machine.clock.moment = SYSTEM_CLOCK.now() - timedelta(days=100)
+        yield machine
+
+
+def prune(machine: BackedUpMachine, *options: str) -> str:
+    completed = command.run(
+        [PROGRAM, "prune", "--config-dir", machine.storage.config_dir, *options], timeout_seconds=60
+    )
+    return completed.stdout.decode()
+
+
+def leave_garbage(machine: BackedUpMachine, trees: int, *, files: int = 3) -> None:
+    for number in range(trees):
+        directory = machine.place.snapshots_dir / f".deleting-{number}" / "inner"
+        directory.mkdir(parents=True)
+        for name in range(files):
+            (directory / str(name)).touch()
+
+
+def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachine) -> None:
+    kept = machine.days(3)
+    leave_garbage(machine, 2)
+    assert prune(machine) == "2 trees removed\n"
+    assert garbage.trees(machine.place) == []
+    assert machine.snapshots() == kept
+    assert prune(machine) == "0 trees removed\n"
+    assert prune(machine, "--background") == ""
+
+
+def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "SWEEP_SECONDS", 0)
+    machine.days(2)
+    gone = machine.snapshots()[:2]
+    leave_garbage(machine, 5)
+    kept = machine.back_up(retention="last 1 snapshots").snapshot
+    assert machine.snapshots() == [kept]
+    assert len(garbage.trees(machine.place)) == 5 + len(gone)
+    assert prune(machine, "--background") == "7 trees removed\n"
+    assert garbage.trees(machine.place) == []
+
+
+def test_a_backup_that_must_wait_for_room_makes_room_where_it_can(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    leave_garbage(machine, 1)
+    machine.storage = replace(machine.storage, low_water_free_percent=100.0)
+    assert "low-water mark" in machine.back_up().summary
+    assert garbage.trees(machine.place) == []
+
+
+def test_the_removal_goes_on_while_the_source_is_backed_up(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    leave_garbage(machine, 1)
+    with lock.exclusive(machine.machine_dir, ".etc"):
+        assert prune(machine, "--background") == "1 tree removed\n"
+
+
+def test_the_trash_of_a_source_that_is_no_longer_backed_up_is_emptied_in_its_time(machine: BackedUpMachine) -> None:
+    old, kept = machine.days(2)
+    # The configuration of the program: what is in the trash is kept for 0 days.
+    trash.put(machine.place, old, now=machine.clock.now())
+    with lock.exclusive(machine.machine_dir, ".etc"):
+        prune(machine)
+    assert [each.name for each in trash.trashed_snapshots(machine.place)] == [old]
+    assert prune(machine) == "1 tree removed\n"
+    assert trash.trashed_snapshots(machine.place) == ()
+    assert machine.snapshots() == [kept]
+
+
+def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    leave_garbage(machine, 1)
+    with lock.exclusive(machine.storage.lock_dir, "prune"):
+        assert prune(machine, "--background") == ""
+    with lock.exclusive_directory(machine.place.snapshots_dir):
+        assert garbage.remove(machine.place) == 0
+    assert garbage.remove(machine.place) == 1
+
+
+def test_a_removal_stops_when_it_is_told_to_and_goes_on_later(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    leave_garbage(machine, 2, files=250)
+    [first, _] = garbage.trees(machine.place)
+    answers = iter([True, False])
+    assert garbage.remove(machine.place, lambda: next(answers, False)) == 0
+    assert 0 < len(os.listdir(first / "inner")) < 250
+    assert garbage.remove(machine.place) == 2
+    assert tree_removal.remove_tree(first)
