@@ -29,6 +29,13 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_ARGUMENTS)
 
+bench: ## measure a ping and an unchanged backup, and send malformed requests in numbers: about 5 minutes
+	@packaging/require-debian-packages.sh test
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python -m bench.check_in_and_unchanged
+	$(BIN)/python -m bench.fuzz_calls
+	$(BIN)/python -m bench.fuzz_session --requests 1000 --real 50
+
 check: lint types imports ## everything that reads the code without running it
 
 lint: setup ## ruff: rules and format

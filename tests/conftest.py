@@ -1,13 +1,16 @@
-"""What all tests share: a private state directory for the coordinator, and hypothesis's profile."""
+"""What all tests share: a private state directory for the coordinator, hypothesis's profile, and that unit and property
+tests start no children and open no sockets."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import croniter  # noqa: F401  (it starts a program where it is first imported)
 import pytest
 from django.conf import settings as django_settings
 from hypothesis import settings as hypothesis_settings
@@ -29,8 +32,27 @@ django_settings.TURKU_MISTAKES = []
 hypothesis_settings.register_profile("turku", max_examples=100, deadline=None)
 hypothesis_settings.load_profile("turku")
 
+_ELSEWHERE = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "socket.bind", "socket.connect"}
+_is_alone = False
 
-@pytest.fixture(scope="session", autouse=True)
-def _coordinator_state() -> Iterator[None]:
+
+def _refuse(event: str, _arguments: object) -> None:
+    if _is_alone and event in _ELSEWHERE:
+        raise AssertionError(f"{event}: a unit or property test starts no children and opens no sockets")
+
+
+# One for the whole run: an audit hook cannot be taken out again.
+sys.addaudithook(_refuse)
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    global _is_alone  # noqa: PLW0603  (what a hook can look at)
+    _is_alone = request.path.relative_to(Path(__file__).parent).parts[0] in ("unit", "property")
     yield
+    _is_alone = False
+
+
+def pytest_unconfigure() -> None:
+    # No fixture: xdist's controller, which runs no test, has a directory too.
     shutil.rmtree(_STATE_DIR, ignore_errors=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from turku.agent import identity, state
-from turku.agent.configuration import Agent
+from turku.agent.configuration import IDENTITY_FILE, Agent
 from turku.core import configuration, durable
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiRefused, ConfigurationError
@@ -171,7 +171,11 @@ def _drop(agent: Agent) -> None:
     for path in (agent.var_dir / identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
-    durable.remove_temporary_files(agent.var_dir)
+    # Half-written keys and secrets of a run that was killed; others write other files there at the same time.
+    for name in ("new_", "ssh_key"):
+        durable.remove_temporary_files(agent.var_dir, of=name)
+    if (agent.var_dir / "config.d").exists():
+        durable.remove_temporary_files(agent.var_dir / "config.d", of=IDENTITY_FILE)
 
 
 def _forget_refused_code(agent: Agent, error: ApiRefused) -> None:

@@ -13,7 +13,7 @@ from turku.errors import PolicyError
 from turku.policy import bandwidth, filters, retention, schedule
 
 _FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files")
-_MODES = ("link-dest", "none")
+_MODES = ("link-dest", "none", "btrfs", "reflink", "auto")
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def start(
     """
     arguments = [os.fsdecode(argument) for argument in argv]
 
-    def stream(choice: bool | int, default: int) -> int:  # noqa: FBT001
+    def stream(choice: bool | int, default: int) -> int:  # noqa: FBT001  (as its caller has it)
         return default if choice is False else subprocess.PIPE if choice is True else choice
 
     try:

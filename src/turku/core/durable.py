@@ -162,9 +162,10 @@ def rename(source: Path, target: Path) -> None:
             fsync_directory(source.parent)
 
 
-def remove_temporary_files(directory: Path) -> list[Path]:
-    """The temporary files that a killed run left in ``directory``, removed."""
-    left = [entry for entry in directory.iterdir() if _TEMPORARY_MARK in entry.name and entry.name.startswith(".")]
+def remove_temporary_files(directory: Path, *, of: str = "") -> list[Path]:
+    """The temporary files that a killed run left in ``directory``, removed; with ``of``, those of files whose names
+    begin so."""
+    left = [entry for entry in directory.iterdir() if _TEMPORARY_MARK in entry.name and entry.name.startswith(f".{of}")]
     for entry in left:
         entry.unlink(missing_ok=True)
     return left

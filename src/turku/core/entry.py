@@ -37,14 +37,18 @@ def _do_nothing(_signal_number: int, _frame: FrameType | None) -> None:
     return
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201  (here is where errors are shown)
+
+
 def print_error(error: TurkuError) -> None:
     """Message, details and hint on standard error."""
-    print(f"error [{error.code}]: {error.message}", file=sys.stderr)  # noqa: T201
+    _say(f"error [{error.code}]: {error.message}")
     if error.details:
         for line in error.details.splitlines():
-            print(f"  | {line}", file=sys.stderr)  # noqa: T201
+            _say(f"  | {line}")
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        _say(f"  hint: {error.hint}")
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
@@ -61,10 +65,10 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         print_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        _say("interrupted")
         code = EXIT_INTERRUPTED
     except Terminated as terminated:
-        print("terminated", file=sys.stderr)  # noqa: T201
+        _say("terminated")
         code = 128 + terminated.signal_number
     except BrokenPipeError:
         # The reader (head, less) went away: nothing is wrong; keep the interpreter from flushing into the pipe again.
@@ -77,10 +81,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         while origin is not None and origin.tb_next is not None:
             origin = origin.tb_next
         place = f"{origin.tb_frame.f_code.co_filename}:{origin.tb_lineno}" if origin else "unknown place"
-        print(  # noqa: T201
-            f"error [internal]: {type(error).__name__}: {error} (at {place})\n"
-            "  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints",
-            file=sys.stderr,
-        )
+        _say(f"error [internal]: {type(error).__name__}: {error} (at {place})")
+        _say("  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints")
         code = EXIT_INTERNAL
     sys.exit(code)

@@ -45,3 +45,20 @@ def exclusive(directory: Path, name: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def exclusive_directory(directory: Path) -> Iterator[None]:
+    """Hold a lock on the directory itself: it needs no file, so that a full disk does not keep it from being taken.
+
+    Raises LockHeld at once when another process holds it, OSError when the directory cannot be opened.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockHeld(f"another run holds {directory}", hint="wait for it to end") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import sys
 from contextlib import suppress
@@ -79,7 +78,7 @@ def _destination_handler(destination: str, program: str, prefix: str) -> logging
         from logging.handlers import SysLogHandler
 
         handler: logging.Handler = SysLogHandler(
-            address="/dev/log" if os.path.exists("/dev/log") else ("localhost", 514)  # noqa: PTH110
+            address="/dev/log" if Path("/dev/log").exists() else ("localhost", 514)
         )
         handler.setFormatter(_OneLineFormatter(f"{program}: [%(name)s] %(levelname)s: {_in_format(prefix)}%(message)s"))
         return handler

@@ -103,7 +103,7 @@ def _remove(directory: Path) -> None:
                 path.chmod(0o700)
     shutil.rmtree(directory, ignore_errors=True)
     if directory.exists():
-        print(f"could not remove all of {directory}", file=sys.stderr)  # noqa: T201
+        print(f"could not remove all of {directory}", file=sys.stderr)  # noqa: T201  (after the narrator has ended)
 
 
 def _interrupt_once(signal_number: int, _frame: FrameType | None) -> NoReturn:

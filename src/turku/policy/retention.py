@@ -123,7 +123,7 @@ class LastSnapshots:
         snapshots: Sequence[_Dated],
         *,
         now: datetime,  # noqa: ARG002 - a rule on order
-        zone: tzinfo,  # noqa: ARG002
+        zone: tzinfo,  # noqa: ARG002 - likewise
     ) -> Iterator[tuple[_Dated, str]]:
         good_count = 0
         openers = _slot_openers(snapshots)

@@ -12,6 +12,7 @@ import os
 import ssl
 import time
 from base64 import b64encode
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -153,7 +154,7 @@ class ApiClient:
         if self._tls is None:
             # The system's authorities (or SSL_CERT_FILE); REQUESTS_CA_BUNDLE is what existing installations set.
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or None
-            is_directory = bundle is not None and os.path.isdir(bundle)  # noqa: PTH112
+            is_directory = bundle is not None and Path(bundle).is_dir()
             try:
                 self._tls = ssl.create_default_context(
                     cafile=None if is_directory else bundle, capath=bundle if is_directory else None

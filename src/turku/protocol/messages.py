@@ -14,6 +14,8 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 Text = Annotated[str, Meta(max_length=4096)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Mebibytes = Annotated[float, Meta(ge=0, le=1e15)]
+"""No disk is larger, and any number of them can be added up."""
 
 
 def _sent(value: Any) -> Any:
@@ -134,8 +136,8 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     ssh_ping_host: Text
     ssh_ping_host_keys: list[Text]
     ssh_ping_user: Text
-    space_total: Annotated[float, Meta(ge=0)]
-    space_available: Annotated[float, Meta(ge=0)]
+    space_total: Mebibytes
+    space_available: Mebibytes
     ssh_ping_port: Port = 22
     published: bool | None = None
     comment: Text | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import sys
@@ -54,6 +55,7 @@ def test_every_service_is_confined(tmp_path: Path) -> None:
         ("turku-agent-ping", "*:0/5"),
         ("turku-update-config", "0/12:00"),
         ("turku-storage-update-config", "*:0/5"),
+        ("turku-storage-prune", "*:0/15"),
         ("turku-api-clean-logs", "daily"),
     ],
 )
@@ -110,7 +112,7 @@ def test_every_crontab_is_well_formed(path: Path) -> None:
         assert croniter.is_valid(" ".join(times[:5]))
         assert user in ("root", "turku-api")
         assert "%" not in program, "cron makes a line break of it"
-        if user == "root":
+        if user == "root" and "prune" not in program:
             assert "--wait" in program, "a fleet must not arrive at once"
 
 
@@ -121,6 +123,7 @@ def test_the_crontabs_run_as_often_as_the_timers() -> None:
         "turku-agent-ping": "*/5 * * * *",
         "turku-update-config": "0 */12 * * *",
         "turku-storage-update-config": "*/5 * * * *",
+        "turku-storage": "*/15 * * * *",
     }
 
 
@@ -143,3 +146,32 @@ def test_sudo_takes_the_snippet() -> None:
 def test_sudo_lets_a_uuid_through_and_nothing_else(arguments: str, is_lawful: bool) -> None:
     (pattern,) = re.findall(r"turku-storage-ping (\^.*\$)", (PACKAGING / "sudoers" / "turku-storage").read_text())
     assert bool(re.search(pattern, arguments)) == is_lawful
+
+
+@pytest.mark.parametrize("unit", ["turku-agent-ping", "turku-update-config"])
+def test_the_agent_runs_as_a_user_of_its_own_who_may_read_and_not_write(unit: str) -> None:
+    service = PACKAGING / "systemd" / f"{unit}.service"
+    lock_in = " CAP_SYS_CHROOT" if unit == "turku-agent-ping" else ""
+    assert setting(service, "User") == ["turku-agent"]
+    for name in ("AmbientCapabilities", "CapabilityBoundingSet"):
+        assert setting(service, name) == [f"CAP_DAC_READ_SEARCH{lock_in}"]
+    assert setting(service, "NoNewPrivileges") == ["yes"]
+    assert setting(service, "ProtectSystem") == ["strict"]
+
+
+@needs_systemd
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to another user")
+def test_systemd_makes_the_agent_s_user_and_directories(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    for program, *words in (
+        ("systemd-sysusers", f"--root={tmp_path}", "sysusers.d"),
+        ("systemd-tmpfiles", f"--root={tmp_path}", "--create", "tmpfiles.d"),
+    ):
+        *options, directory = words
+        done = command.run([program, *options, PACKAGING / directory / "turku-agent.conf"], timeout_seconds=30)
+        assert not any("ignor" in line.lower() for line in done.last_lines), done.last_lines
+    (uid,) = re.findall(r"^turku-agent:x:(\d+):", (tmp_path / "etc/passwd").read_text(), re.MULTILINE)
+    state = (tmp_path / "var/lib/turku-agent").stat()
+    assert (state.st_mode & 0o777, state.st_uid) == (0o700, int(uid))
+    assert (tmp_path / "var/backups/turku-agent").stat().st_uid == 0

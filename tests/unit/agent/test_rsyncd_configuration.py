@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turku.agent.rsyncd import Module, configuration_text
+from turku.agent.rsyncd import Module, can_change_root, configuration_text
 
 
 def text(*modules: Module, user_and_group: tuple[str, str] | None = ("root", "*")) -> list[str]:
@@ -60,3 +60,23 @@ def test_paths_are_written_so_that_rsyncd_reads_them_back() -> None:
     assert path("/a/../b") == "/a/../b/"
     assert path("/trailing ") == "/trailing /"
     assert path("/%HOME%") == "/%TURKU_PERCENT%HOME%TURKU_PERCENT%/"
+
+
+def test_it_is_locked_into_its_modules_by_whoever_can(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    for capabilities, can in (("0000000000040004", True), ("0000000000000004", False), ("000001ffffffffff", True)):
+        status.write_text(f"Name:\tturku\nCapPrm:\t0000000000000000\nCapEff:\t{capabilities}\n")
+        assert can_change_root(status) is can
+    module = Module("etc", "/etc")
+    for change_root, line in ((True, "use chroot = yes"), (False, "use chroot = no")):
+        written = configuration_text(
+            [module],
+            {"etc": Path("/run/0")},
+            address="127.0.0.1",
+            port=50000,
+            lock_file=Path("/run/lock"),
+            user_and_group=None,
+            change_root=change_root,
+        ).splitlines()
+        assert line in written
+        assert not any(word.startswith("uid") for word in written)

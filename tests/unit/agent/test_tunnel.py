@@ -133,3 +133,66 @@ def test_only_a_port_refused_by_the_storage_is_worth_another_try() -> None:
 
 def test_addresses_compare_by_what_they_say() -> None:
     assert checked_address(storage()) == replace(checked_address(storage()))
+
+
+def ciphers(argv: list[str]) -> list[str]:
+    return [value.removeprefix("Ciphers=") for value in options(argv) if value.startswith("Ciphers=")]
+
+
+@pytest.mark.parametrize(
+    ("has_aes", "first"), [(True, "aes256-gcm@openssh.com"), (False, "chacha20-poly1305@openssh.com")]
+)
+def test_the_strong_cipher_that_this_processor_is_fast_at_comes_first(
+    write: Write, monkeypatch: pytest.MonkeyPatch, has_aes: bool, first: str
+) -> None:
+    monkeypatch.setattr(tunnel, "cpu_has_aes", lambda: has_aes)
+    (named,) = ciphers(arguments(write))
+    assert named.split(",")[0] == first
+    assert len(named.split(",")) == len(set(named.split(","))) == 6
+    assert "cbc" not in named
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ssh", "-F", "/etc/ssh/mine"],
+        ["ssh", "-F/etc/ssh/mine"],
+        ["ssh", "-c", "aes128-ctr"],
+        ["ssh", "-caes128-ctr"],
+        ["ssh", "-oCiphers=aes128-ctr"],
+        ["ssh", "-o", "ciphers aes128-ctr"],
+    ],
+)
+def test_an_administrator_s_ciphers_are_left_alone(write: Write, command: list[str]) -> None:
+    assert ciphers(arguments(write, ssh_command=command)) in ([], ["aes128-ctr"])
+
+
+@pytest.mark.parametrize(
+    ("text", "has_aes"),
+    [
+        ("processor : 0\nflags\t\t: fpu sse2 aes avx\n", True),
+        ("processor : 0\nflags\t\t: fpu sse2 vaes_not avx\n", False),
+        ("processor : 0\nFeatures\t: fp asimd aes pmull\n", True),
+        ("processor : 0\ncpu : POWER9\n", False),
+        ("", False),
+    ],
+)
+def test_whether_the_processor_encrypts_by_itself_is_read_from_the_kernel(
+    tmp_path: Path, text: str, has_aes: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert tunnel.cpu_has_aes(tmp_path / "cpuinfo") is has_aes
+    assert not tunnel.cpu_has_aes(tmp_path / "missing")
+
+
+def test_former_keys_are_offered_after_the_present_one(write: Write) -> None:
+    argv = tunnel.ssh_arguments(
+        load(write()),
+        checked_address(storage()),
+        key=Path("/v/ssh_key"),
+        previous_keys=[Path("/v/ssh_key.previous-2"), Path("/v/ssh_key.previous-1")],
+        known_hosts=Path("/v/known_hosts"),
+        port=50000,
+    )
+    keys = [value for value in options([str(word) for word in argv]) if value.startswith("IdentityFile=")]
+    assert keys == [f'IdentityFile="/v/{name}"' for name in ("ssh_key", "ssh_key.previous-2", "ssh_key.previous-1")]

@@ -81,6 +81,7 @@ def test_integers_and_floats_are_both_space_figures() -> None:
         ({"machine": {"uuid": "u" * 5000, "secret": "s"}}, UpdateConfigRequest, "`machine.uuid`"),
         ({"storage": {**STORAGE, "ssh_ping_port": 0}}, StorageUpdateConfigRequest, "`storage.ssh_ping_port`"),
         ({"storage": {**STORAGE, "space_total": -1}}, StorageUpdateConfigRequest, "`storage.space_total`"),
+        ({"storage": {**STORAGE, "space_available": 1e308}}, StorageUpdateConfigRequest, "`storage.space_available`"),
         ({"storage": {**STORAGE, "ssh_ping_host_keys": [1]}}, StorageUpdateConfigRequest, "ssh_ping_host_keys"),
         ([], UpdateConfigRequest, "at the top of the message"),
         (None, UpdateConfigRequest, "at the top of the message"),
