@@ -28,6 +28,14 @@ def only_root_can_change(path: Path) -> bool:
     return True
 
 
+def name_of(uid: int) -> str:
+    """The user's name; the number as ``runuser`` and ``sudo`` take it, ``#1234``, where it has none (a container's)."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
 @contextmanager
 def acting_as(user: str, *, for_path: Path) -> Iterator[tuple[int, int] | None]:
     """(uid, gid) that new files must be given, None where they have the right owner by themselves.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import re
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
-from turku.storage import limits, rsync_version, sandbox
+from turku.storage import acting_user, limits, rsync_version, sandbox
 from turku.storage.configuration import Storage, Volume
 
 _TIMEOUT_SECONDS = 10.0
@@ -255,7 +254,7 @@ def _sshd(configuration: Storage) -> Iterator[Fact]:
         return
     output = asked.stdout.decode("utf-8", "replace")
     yield sshd_fact(output, user=user)
-    yield new_machines_fact(output, runs_as=pwd.getpwuid(os.geteuid()).pw_name)
+    yield new_machines_fact(output, runs_as=acting_user.name_of(os.geteuid()))
 
 
 def sshd_fact(output: str, *, user: str) -> Fact:

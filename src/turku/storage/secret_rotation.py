@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pwd
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from turku.core import durable, lock
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiRefused, ConfigurationError, LockHeld
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
+from turku.storage.acting_user import name_of
 from turku.storage.configuration import GENERATED_FILE, Storage, StorageFile
 
 _LOG = logging.getLogger(__name__)
@@ -118,15 +118,8 @@ def _require_ours(configuration: Storage) -> None:
     if owner != os.geteuid():
         # A file of root's would be one that this storage cannot read.
         raise ConfigurationError(
-            f"{path} belongs to another user", hint=f"run this as that user: runuser -u {_name(owner)} -- ..."
+            f"{path} belongs to another user", hint=f"run this as that user: runuser -u '{name_of(owner)}' -- ..."
         )
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"'#{uid}'"
 
 
 def _begun(configuration: Storage) -> _NewSecret | None:

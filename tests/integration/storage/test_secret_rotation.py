@@ -222,7 +222,7 @@ def test_root_does_not_take_the_secret_away_from_the_user_of_the_storage(site: S
             secret_rotation.rotate(site.load())
     finally:
         os.chown(site.kept, before.st_uid, before.st_gid)
-    assert "runuser -u nobody" in caught.value.hint
+    assert "runuser -u 'nobody'" in caught.value.hint
 
 
 def test_other_secrets_are_those_on_the_disk_and_no_more(site: Site) -> None:

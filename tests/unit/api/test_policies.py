@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -176,26 +178,43 @@ def test_a_policy_sets_the_delay(cast: Cast) -> None:
     assert change.date_effective - change.date == timedelta(hours=48)
 
 
+def decide(action: str, change: SourceChange, *, meanwhile: Callable[[], object] = lambda: None) -> bytes:
+    """The page after an operator loaded the list of changes, and chose an action for one of them."""
+    browser = Client()
+    browser.force_login(User.objects.get_or_create(username="root", is_staff=True, is_superuser=True)[0])
+    page = reverse("admin:backups_sourcechange_changelist")
+    [shown] = re.findall(rb'name="shown" value="([^"]*)"', browser.get(page).content)
+    meanwhile()
+    fields = {"action": action, "shown": shown.decode(), "_selected_action": [str(change.pk)]}
+    return browser.post(page, fields, follow=True).content
+
+
 def test_where_weakening_is_not_allowed_an_operator_decides(cast: Cast) -> None:
     Policy.objects.create(weakening_allowed=False)
     declare(cast, exclude=["*"])
     change = SourceChange.objects.get(source__name="etc")
     assert change.date_effective is None
     assert KEEP_ALL in order(cast)["retention"]
-    browser = Client()
-    browser.force_login(User.objects.create_superuser("root"))
-    page = reverse("admin:backups_sourcechange_changelist")
-    browser.post(page, {"action": "let_take_effect", "_selected_action": [str(change.pk)]})
+    decide("let_take_effect", change)
     assert order(cast)["retention"] == "last 5 days, earliest of month"
+
+
+def test_what_joined_a_change_after_the_list_was_shown_is_not_decided(cast: Cast) -> None:
+    Policy.objects.create(weakening_allowed=False)
+    declare(cast, exclude=["*.iso"])
+    change = SourceChange.objects.get(source__name="etc")
+    answer = decide("let_take_effect", change, meanwhile=lambda: declare(cast, exclude=["*"], path="/var/empty"))
+    assert b"became weaker still" in answer
+    change.refresh_from_db()
+    assert change.date_effective is None
+    assert KEEP_ALL in order(cast)["retention"]
+    assert b"1 take effect now" in decide("let_take_effect", change)
 
 
 def test_an_operator_can_hold_a_change_back_for_good(cast: Cast) -> None:
     declare(cast, exclude=["*"])
     change = SourceChange.objects.get(source__name="etc")
-    browser = Client()
-    browser.force_login(User.objects.create_superuser("root"))
-    page = reverse("admin:backups_sourcechange_changelist")
-    browser.post(page, {"action": "hold", "_selected_action": [str(change.pk)]})
+    decide("hold", change)
     change.refresh_from_db()
     assert change.date_effective is None
     declare(cast, exclude=["*"], path="/var/empty")

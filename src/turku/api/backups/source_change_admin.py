@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
@@ -35,6 +37,13 @@ class HeldBackFilter(admin.SimpleListFilter):
         return queryset.exclude(held_back) if self.value() == "taken" else queryset
 
 
+class DecisionForm(ActionForm):
+    """Carries when the list was shown: what a machine changed after that, nobody has decided on."""
+
+    shown = forms.FloatField(initial=lambda: SYSTEM_CLOCK.now().timestamp(), widget=forms.HiddenInput, label="")
+    """Unix seconds: to the microsecond, whatever the time zone."""
+
+
 @admin.register(SourceChange)
 class SourceChangeAdmin(TurkuModelAdmin):
     """What machines changed to the worse; the operator decides when it counts."""
@@ -45,6 +54,7 @@ class SourceChangeAdmin(TurkuModelAdmin):
     linked_lookups = ("source__machine__id__exact",)
     list_select_related = ("source__machine",)
     actions = ("let_take_effect", "hold")
+    action_form = DecisionForm
     fields = ("date", "machine_link", "source_link", "what", "takes_effect", "old_values", "new_values")
     readonly_fields = fields
 
@@ -74,16 +84,37 @@ class SourceChangeAdmin(TurkuModelAdmin):
 
     def _decide(self, request: HttpRequest, queryset: QuerySet[SourceChange], effective: datetime | None) -> None:
         now = self.now
-        # What has taken effect may have been pruned already: there is nothing left to decide.
-        rows = [row for row in queryset if row.date_effective is None or row.date_effective > now]
-        for row in rows:
-            self.note_values(request, {"date_effective": row.date_effective}, {"date_effective": effective})
+        form = DecisionForm({**request.POST.dict(), "action": ""})
+        form.is_valid()
+        shown = form.cleaned_data.get("shown")
+        decided = unseen = 0
+        for row in queryset:
+            if row.date_effective is not None and row.date_effective <= now:
+                # It may have been pruned already: there is nothing left to decide.
+                continue
+            if shown is None or row.date.timestamp() > shown or not self._decide_one(request, row, effective):
+                unseen += 1
+                continue
+            decided += 1
+        if decided:
+            word = "held back" if effective is None else "take effect now"
+            self.message_user(request, f"{decided} {word}.", messages.SUCCESS)
+        if unseen:
+            sentence = f"{unseen} became weaker still after this list was shown: look again, and decide then."
+            self.message_user(request, sentence, messages.WARNING)
+
+    def _decide_one(self, request: HttpRequest, row: SourceChange, effective: datetime | None) -> bool:
+        """Whether the change was still the one that was read; otherwise nothing is decided."""
+        before = row.date_effective
+        with transaction.atomic():
+            # Conditional: a further change may join it in this moment.
+            same = SourceChange.objects.filter(pk=row.pk, date=row.date, date_effective=before)
+            if not same.update(date_effective=effective):
+                return False
             row.date_effective = effective
-            with transaction.atomic():
-                row.save(update_fields=["date_effective"])
-                self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
-        word = "held back" if effective is None else "take effect now"
-        self.message_user(request, f"{len(rows)} {word}.", messages.SUCCESS)
+            self.note_values(request, {"date_effective": before}, {"date_effective": effective})
+            self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
+        return True
 
     @admin.display(description="changed", ordering="date")
     def changed(self, row: SourceChange) -> str:
