@@ -27,14 +27,12 @@ demo: ## back up and restore a real directory on this machine, nothing outside a
 test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
 
-bench: ## measure a ping and an unchanged backup, and send malformed requests in numbers: about 5 minutes
-	@packaging/require-debian-packages.sh test
+bench: ## measure all, peers beside us: about an hour and 35 GB of disk; BENCH_ARGUMENTS=--quick takes 10 minutes
+	@packaging/require-debian-packages.sh bench
 	@$(MAKE) --no-print-directory setup
-	$(BIN)/python -m bench.check_in_and_unchanged
-	$(BIN)/python -m bench.fuzz_calls
-	$(BIN)/python -m bench.fuzz_session --requests 1000 --real 50
+	$(BIN)/python -m bench.everything $(BENCH_ARGUMENTS)
 
 check: lint types imports ## everything that reads the code without running it
 

@@ -24,9 +24,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from bench import check_in_load, filled_database, processor_time
+from bench import check_in_load, document, filled_database, processor_time
 from bench.check_in_load import Figure
 from bench.slow_coordinator import COMMON_SECRET
 from tests.support.postgresql import PostgresqlServer, binaries
@@ -225,13 +227,14 @@ def measure_calls(site: Site, *, seconds: int, connections: int, rounds: int) ->
     print(flush=True)
 
 
-def measure_lists(site: Site) -> None:
-    """Measure every list of the admin site and print the slowest of each."""
+def measure_lists(site: Site) -> list[dict[str, Any]]:
+    """Measure every list of the admin site and print the slowest page of each; a row for each list."""
     with served(*ours(site)) as (address, _server):
         lines = _child("-m", "bench.admin_lists", address, environment=site.environment).splitlines()
     pages = [json.loads(line) for line in lines]
     late = [page for page in pages if page["seconds"] > LIST_GOAL_SECONDS]
     print(f"{site.name}: {len(pages)} pages of lists, {len(late)} over {LIST_GOAL_SECONDS * 1000:.0f} ms")
+    rows = []
     for name in sorted({page["list"] for page in pages}):
         of_list = sorted((page for page in pages if page["list"] == name), key=lambda page: page["seconds"])
         opened = next(page["seconds"] for page in of_list if page["page"] == "as it opens")
@@ -240,7 +243,33 @@ def measure_lists(site: Site) -> None:
             f"  {name:20} opens in {opened * 1000:4.0f} ms, median {median * 1000:4.0f} ms, slowest "
             f"{of_list[-1]['seconds'] * 1000:4.0f} ms ({of_list[-1]['page']})"
         )
+        rows.append(
+            {
+                "database": site.name,
+                "list": name,
+                "pages": len(of_list),
+                "opens_seconds": opened,
+                "median_seconds": median,
+                "slowest_seconds": of_list[-1]["seconds"],
+                "slowest_page": of_list[-1]["page"],
+            }
+        )
     print(flush=True)
+    return rows
+
+
+def write_lists(rows: list[dict[str, Any]], *, machines: int) -> None:
+    """Keep what was found of the lists, for the page of the documentation."""
+    found = {
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "machines": machines,
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+        "goal_seconds": LIST_GOAL_SECONDS,
+        "rows": rows,
+    }
+    (document.FIGURES / "admin_lists.json").write_text(json.dumps(found, indent=1) + "\n")
+    document.rewrite()
 
 
 def describe_machine() -> str:
@@ -253,9 +282,10 @@ def describe_machine() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if "model name" in line
     ]
+    kernel = platform.release().partition("-")[0]
     postgresql = command.run([(binaries() or Path("/")) / "postgres", "--version"], timeout_seconds=10).stdout.decode()
     return (
-        f"{os.cpu_count()} x {models[0] if models else platform.machine()}; Linux {platform.release()}; "
+        f"{os.cpu_count()} x {models[0] if models else platform.machine()}; Linux {kernel}; "
         f"Python {platform.python_version()}, Django {django.__version__}, gunicorn {gunicorn.__version__}, "
         f"{postgresql.strip()}, SQLite {sqlite3.sqlite_version}; load average {os.getloadavg()[0]:.1f} at the start"
     )
@@ -269,6 +299,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16, help="side by side (default: %(default)s)")
     parser.add_argument("--only", choices=tuple(GOALS), help="one database")
     parser.add_argument("--without-lists", action="store_true", help="leave the admin site out")
+    parser.add_argument("--lists-alone", action="store_true", help="leave the calls out")
     parser.add_argument("--quick", action="store_true", help="a fleet of 1,000 and short measurements")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -276,18 +307,23 @@ def main() -> None:
     check_in_load.require()
     print(describe_machine(), flush=True)
     options = {"seconds": arguments.seconds, "connections": arguments.connections, "rounds": arguments.rounds}
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="turku-bench-") as text:
         if arguments.only != "sqlite":
             with PostgresqlServer(durable=True) as server:
                 site = postgresql_site(server, Path(text), machines=arguments.machines)
-                measure_calls(site, **options)
+                if not arguments.lists_alone:
+                    measure_calls(site, **options)
                 if not arguments.without_lists:
-                    measure_lists(site)
+                    rows += measure_lists(site)
         if arguments.only != "postgresql":
             site = sqlite_site(Path(text), machines=arguments.machines)
-            measure_calls(site, **options)
+            if not arguments.lists_alone:
+                measure_calls(site, **options)
             if not arguments.without_lists:
-                measure_lists(site)
+                rows += measure_lists(site)
+    if rows and not arguments.quick:
+        write_lists(rows, machines=arguments.machines)
 
 
 if __name__ == "__main__":

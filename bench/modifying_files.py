@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.loop_volume import loop_volume
@@ -83,8 +87,8 @@ def back_up(machine: BackedUpMachine) -> float:
     return time.perf_counter() - begun
 
 
-def measure(directory: Path, volume: Path, mode: str, plan: Plan) -> str:
-    """A line of the table: the space taken, and the times."""
+def measure(directory: Path, volume: Path, mode: str, plan: Plan) -> dict[str, Any]:
+    """The space taken, and the times."""
     before = used_bytes(volume)
     chance = random.Random(plan.size_bytes)
     with backed_up_machine(directory, volume=volume / "machines", snapshot_mode=mode) as machine:
@@ -100,11 +104,13 @@ def measure(directory: Path, volume: Path, mode: str, plan: Plan) -> str:
         taken = used_bytes(volume) - before
         kept = [digest(machine.place.snapshot(name) / "database") for name in machine.snapshots()]
         assert kept == states, "a snapshot is not what the file was"
-    verdict = "met" if taken <= plan.goal_bytes else "missed"
-    return (
-        f"{taken / MIB:8,.0f} MiB, {taken / plan.size_bytes:5.2f} times the file ({verdict}); "
-        f"first {first_seconds:.1f} s, later {min(later_seconds):.1f} to {max(later_seconds):.1f} s"
-    )
+    return {
+        "mode": mode,
+        "taken_mib": round(taken / MIB),
+        "times_the_file": round(taken / plan.size_bytes, 2),
+        "first_seconds": round(first_seconds, 1),
+        "later_seconds": round(statistics.median(later_seconds), 1),
+    }
 
 
 def main() -> None:
@@ -113,7 +119,10 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--percent", type=float, default=1.0, help="of the file's pages that change each day")
     parser.add_argument("--directory", type=Path, help="for the files behind the file systems; default: TMPDIR")
+    parser.add_argument("--result", type=Path, help="a file of JSON for what was found")
     options = parser.parse_args()
+    begun = datetime.now(UTC)
+    cases = []
     plan = Plan(options.size_mib * MIB, options.days, options.percent / 100)
     written = plan.days * plan.pages_changed * PAGE_BYTES
     print(f"a file of {options.size_mib:,} MiB, {plan.days} days, {plan.pages_changed:,} pages of 4 KiB each day")
@@ -124,7 +133,24 @@ def main() -> None:
             tempfile.TemporaryDirectory(prefix="turku-bench-", dir=options.directory) as text,
             loop_volume(kind, size_bytes=size, directory=Path(text)) as volume,
         ):
-            print(f"  {mode:9} on {kind:5}: {measure(Path(text) / 'machine', volume, mode, plan)}", flush=True)
+            case = {"file_system": kind, **measure(Path(text) / "machine", volume, mode, plan)}
+        cases.append(case)
+        verdict = "met" if case["times_the_file"] <= plan.goal_bytes / plan.size_bytes else "missed"
+        print(
+            f"  {mode:9} on {kind:5}: {case['taken_mib']:8,.0f} MiB, {case['times_the_file']:5.2f} times the file "
+            f"({verdict}); first {case['first_seconds']:.1f} s, later {case['later_seconds']:.1f} s",
+            flush=True,
+        )
+    if options.result:
+        found = {
+            "begun": begun.isoformat(timespec="seconds"),
+            "size_mib": options.size_mib,
+            "days": options.days,
+            "percent": options.percent,
+            "goal_times_the_file": round(plan.goal_bytes / plan.size_bytes, 2),
+            "cases": cases,
+        }
+        options.result.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a Makefile target needs: as root through apt, else it names what is missing.
-# Usage: require-debian-packages.sh demo|test
+# Usage: require-debian-packages.sh demo|test|bench
 set -eu
 case "${1:-}" in
   demo) packages=(rsync openssh-server openssh-client python3-venv ca-certificates) ;;
   test) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql chromium
                   bubblewrap btrfs-progs xfsprogs attr acl procps iproute2 sudo) ;;
-  *) echo "usage: $0 demo|test" >&2; exit 64 ;;
+  # The peers that are measured beside us, and the load generator.
+  bench) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql wrk
+                   bubblewrap btrfs-progs xfsprogs e2fsprogs util-linux procps restic borgbackup rsnapshot) ;;
+  *) echo "usage: $0 demo|test|bench" >&2; exit 64 ;;
 esac
 command -v dpkg-query >/dev/null || {
   echo "not a Debian system: install what gives you the programs of ${packages[*]}" >&2; exit 0; }

@@ -53,6 +53,17 @@ def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
     _is_alone = False
 
 
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """What a program does to its own process when a test calls it in this one: its umask, and being gentle."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    if os.geteuid() == 0 and os.getpriority(os.PRIO_PROCESS, 0) != 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 def pytest_unconfigure() -> None:
     # No fixture: xdist's controller, which runs no test, has a directory too.
     shutil.rmtree(_STATE_DIR, ignore_errors=True)

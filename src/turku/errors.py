@@ -97,6 +97,34 @@ class BackupFailed(TurkuError):
     exit_code = 2
 
 
+class RestoreIncomplete(TurkuError):
+    """Some of what was to be restored is back, the rest is not, or is not what was backed up."""
+
+    code = "restore-incomplete"
+    exit_code = 3
+
+
+class RestoreFailed(TurkuError):
+    """Nothing was restored."""
+
+    code = "restore-failed"
+    exit_code = 4
+
+
+class NotInHistory(TurkuError):
+    """There is no such source, snapshot or path in what is kept, or it must not be seen; the message names it."""
+
+    code = "not-in-history"
+    exit_code = 66
+
+
+class CatalogUnusable(TurkuError):
+    """The catalog of a source's history can neither be read nor made anew; the history itself is untouched."""
+
+    code = "catalog-unusable"
+    exit_code = 72
+
+
 class NoVolume(TurkuError):
     """A storage has no place for a machine: no volume takes new machines, or the machine's own is not there."""
 

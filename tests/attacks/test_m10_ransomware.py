@@ -112,6 +112,32 @@ def test_an_attack_is_kept_apart_and_pruning_freezes(
     assert "nothing is pruned: 4 suspicious snapshots" in caplog.text
 
 
+def test_a_third_of_the_files_encrypted_is_seen_by_what_they_became(machine: BackedUpMachine) -> None:
+    for number, path in enumerate(files_of(machine.source_dir)):
+        path.write_text(f"{number}: what people write\n" * 100)
+    machine.days(3)
+    for path in files_of(machine.source_dir)[: FILES // 5]:
+        path.write_text(path.read_text().replace("people", "others"))
+    assert machine.back_up().suspicious == (), "a fifth changed is a fifth changed"
+    for path in files_of(machine.source_dir)[: FILES // 3]:
+        path.write_bytes(os.urandom(path.stat().st_size))
+    outcome = machine.back_up()
+    assert any("what encrypted files look like" in sign for sign in outcome.suspicious)
+
+
+def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    uuid = machine.machine_dir.name
+    machine.storage = replace(
+        machine.storage,
+        suspicion_of_sources={"etc": Thresholds(enabled=False), f"{uuid}/etc": Thresholds(rewritten_share=0.9)},
+    )
+    rewrite(machine.source_dir, FILES * 6 // 10)
+    assert machine.back_up().suspicious == ()
+    rewrite(machine.source_dir)
+    assert machine.back_up().suspicious
+
+
 def test_a_first_backup_an_upgrade_and_touched_files_are_not_suspicious(machine: BackedUpMachine) -> None:
     assert machine.back_up().suspicious == ()
     rewrite(machine.source_dir, FILES // 10)

@@ -55,6 +55,10 @@ class Volume:
 
     def _state(self) -> list[Any]:
         listed = sorted(path.name for path in (*self.base.iterdir(), *self.victim.parent.iterdir()))
+        if ".catalogs" in listed:
+            # The storage's own; the attacker's catalog may be there, and the victim's may not change.
+            listed.remove(".catalogs")
+            listed += sorted(path.name for path in self.victim.parent.glob(f".catalogs/{VICTIM}/*"))
         return [fingerprint(self.victim), fingerprint(self.canary), listed]
 
     def back_up(self, port: int, *, storage: Storage | None = None, **options: Any) -> BackupOutcome:

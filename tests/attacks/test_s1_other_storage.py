@@ -19,12 +19,24 @@ def mallory(cast: HttpCast) -> V1Storage:
     return storage
 
 
+def prove(mallory: V1Storage, machine: str, *sources: str) -> Any:
+    """Say that a machine's files are damaged, and that a restore of them failed."""
+    damage = {"path": "passwd", "kind": "content", "state": "lost"}
+    drill = {"success": False, "time_begin": 1.8e9, "time_end": 1.8e9}
+    told = {source: {"damages": [damage], "drill": drill} for source in sources}
+    credentials = {"name": mallory.name, "secret": mallory.secret}
+    message = {"storage": credentials, "machine": {"uuid": machine, "sources": told}}
+    return ask(mallory.post, "../v2/storage_proof_report", message)
+
+
 ACTS: dict[str, Callable[[V1Storage, str], Any]] = {
     "check-in": lambda mallory, machine: mallory.due(machine),
     "good report": lambda mallory, machine: mallory.succeeded(machine, "etc"),
     "bad report": lambda mallory, machine: mallory.failed(machine, "etc"),
     "report of an unknown source": lambda mallory, machine: mallory.failed(machine, "nothing"),
     "empty report": lambda mallory, machine: mallory.report(machine, {}),
+    "damage and a bad drill": lambda mallory, machine: prove(mallory, machine, "etc"),
+    "proof of nothing": prove,
 }
 
 
@@ -38,7 +50,8 @@ def test_s1_another_storages_machine_does_not_exist(cast: HttpCast, mallory: V1S
     assert known.value.status == 404
     assert known.value.sentence == unknown.value.sentence, "nor does the answer tell that it does"
     assert cast.source_rows() == sources
-    assert not cast.rows("SELECT * FROM backups_backuprun WHERE source_id = ?", sources[0]["id"])
+    for table in ("backups_backuprun", "proof_damage", "proof_drill", "proof_proof"):
+        assert not cast.rows(f"SELECT * FROM {table} WHERE source_id = ?", sources[0]["id"])
 
 
 def test_s1_it_is_told_of_its_own_machines_only(cast: HttpCast, mallory: V1Storage) -> None:

@@ -13,24 +13,33 @@
         coordinator.stop(); coordinator.start() a restart on the same port
 
 ``state_dir`` is made; the database is SQLite in it unless ``database_url`` says otherwise; ``environment`` adds
-TURKU_* variables. Ended with the block, workers included.
+TURKU_* variables. Ended with the block, workers included. A new SQLite database is a copy of one that was migrated
+once: migrating takes longer than most tests.
 """
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
+from turku.core import durable
 from turku.demo.private_coordinator import PrivateCoordinator
 from turku.demo.programs import DIRECTORY as PROGRAMS
 from turku.demo.programs import free_port
 
 __all__ = ["PROGRAMS", "Coordinator", "free_port"]
+
+
+_DATABASE = "db.sqlite3"
 
 
 class Coordinator(PrivateCoordinator):
@@ -46,6 +55,16 @@ class Coordinator(PrivateCoordinator):
     ) -> None:
         super().__init__(state_dir, database_url, workers=workers, environment=environment)
         self._database_url = database_url
+
+    def __enter__(self) -> Self:
+        database = self.state_dir / _DATABASE
+        if self._database_url or database.exists():
+            return super().__enter__()
+        durable.make_private_directory(self.state_dir)
+        shutil.copyfile(_migrated(), database)
+        database.chmod(0o600)
+        self.start()
+        return self
 
     def call(self, name: str, message: Any, *, timeout_seconds: float = 30) -> requests.Response:
         """The answer to one call."""
@@ -63,12 +82,31 @@ class Coordinator(PrivateCoordinator):
 
             with psycopg.connect(self._database_url) as database:
                 return _rows(database.execute(statement.replace("?", "%s"), values))
-        with closing(sqlite3.connect(self.state_dir / "db.sqlite3", timeout=30)) as database, database:
+        with closing(sqlite3.connect(self.state_dir / _DATABASE, timeout=30)) as database, database:
             return _rows(database.execute(statement, values))
 
     def key(self, uuid: str) -> str:
         """The UUID as ``sql`` has it."""
         return uuid if self._database_url else uuid.replace("-", "")
+
+
+@cache
+def _migrated() -> Path:
+    """An empty database with all its tables."""
+    with tempfile.TemporaryDirectory(prefix="turku-migrated-") as directory:
+        coordinator = PrivateCoordinator(Path(directory) / "state")
+        durable.make_private_directory(coordinator.state_dir)
+        coordinator.manage("migrate", "--verbosity", "0")
+        copy = Path(tempfile.mkstemp(prefix="turku-migrated-", suffix=".sqlite3")[1])
+        atexit.register(copy.unlink, missing_ok=True)
+        # Whole in one file, whatever still is in the write-ahead log.
+        with (
+            closing(sqlite3.connect(coordinator.state_dir / _DATABASE)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            target.execute("PRAGMA journal_mode=WAL")
+    return copy
 
 
 def _rows(cursor: Any) -> list[dict[str, Any]]:

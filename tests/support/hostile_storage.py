@@ -7,7 +7,8 @@
     hostile.release()               let the session end well
 
 Behaviours: ``hold`` keeps the session open until it is released; ``cling`` never lets go, whatever it is told; ``flood``
-and ``flood-line`` talk without end, with and without line breaks.
+and ``flood-line`` talk without end, with and without line breaks; ``recover`` says the lines of ``plan`` (JSON), waits
+until the agent lets it write (``has_go``), and says the lines of ``answers`` when it is released.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class HostileStorage:
     def release(self) -> None:
         (self.directory / "release").touch()
 
+    def will_say(self, plan: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
+        """What it says to an agent that wants files back, before and after it may write."""
+        for name, lines in (("plan", plan), ("answers", answers)):
+            _write(self.directory / name, "".join(f"{json.dumps(line)}\n" for line in lines))
+
+    @property
+    def has_go(self) -> bool:
+        """Whether the agent lets it write."""
+        return (self.directory / "go").exists()
+
     def forget(self) -> None:
         """Be ready for another session."""
         for path in self.directory.iterdir():
@@ -68,7 +79,7 @@ class HostileStorage:
     ) -> subprocess.CompletedProcess[str]:
         """How an rsync of the attacker's went; ``{}`` in an argument becomes USER@127.0.0.1:PORT of the tunnel."""
         request = self.request()
-        login = login or next(iter(request["sources"].values()))
+        login = login or request.get("module") or next(iter(request["sources"].values()))
         address = f"{login['username']}@127.0.0.1:{request['port']}"
         return subprocess.run(
             ["rsync", "--contimeout=5", *(str(word).replace("{}", address) for word in arguments)],
@@ -132,10 +143,17 @@ def main(behaviour: str, directory: Path) -> int:
         for _ in range(600):
             time.sleep(0.1)
         return 0
+    if behaviour == "recover":
+        print((directory / "plan").read_text(), end="", flush=True)
+        if os.read(0, 16) != b"go\n":
+            return 0
+        _write(directory / "go", "")
     while not (directory / "release").exists():
         # The end of input: the agent is gone.
         if select.select([0], [], [], 0.05)[0] and not os.read(0, 1024):
             return 1
+    if behaviour == "recover":
+        print((directory / "answers").read_text(), end="", flush=True)
     return 0
 
 

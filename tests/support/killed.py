@@ -46,6 +46,31 @@ def killed_at_step(number: int, work: Callable[[], Any]) -> bool:
     return False
 
 
+def killed_at_call(number: int, names: frozenset[str], work: Callable[[], Any]) -> bool:
+    """Whether ``work``, run in a forked child, was killed before its ``number``-th call (from 1) of a function of the
+    interpreter's own that has one of the names; False when it ended. Only its main thread counts.
+    """
+
+    def act() -> None:
+        left = [number]
+
+        def hook(_frame: Any, event: str, function: Any) -> None:
+            if event == "c_call" and function.__name__ in names:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.setprofile(hook)
+        work()
+
+    status = _forked(act)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.WEXITSTATUS(status) == 0, "the work failed by itself"
+    return False
+
+
 class _Hook:
     def __init__(self, number: int) -> None:
         self._left = number

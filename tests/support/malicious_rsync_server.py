@@ -2,10 +2,11 @@
 
     with MaliciousRsyncServer([Entry(b"../x", content=b"owned")]) as server:
         server.port          a port on 127.0.0.1
-        server.arguments     what the receiver asked for, after it connected
+        server.arguments     what the receivers asked for, after they connected
 
 It accepts any user name and password. Every entry's name, type, size and link is sent as given; every file that the
-receiver asks for gets ``content``, or never ends with ``endless``. ``entries`` may be a generator without an end.
+receiver asks for gets ``content``, or never ends with ``endless``. ``entries`` may be a generator without an end, or one
+that yields others at each connection.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class MaliciousRsyncServer:
         basis_name: bytes | None = None,
     ) -> None:
         self.arguments: list[bytes] = []
+        self.asked_for: list[bytes] = []
+        """The paths of a receiver that wanted only these."""
         self.received = b""
         self.sent_bytes = 0
         self._entries = entries
@@ -114,6 +117,7 @@ class _Conversation:
         self._server = server
         self._connection = connection
         self._reader = connection.makefile("rb")
+        self._arguments: list[bytes] = []
         self._data = b""
         self._last_read = self._last_written = -1
 
@@ -135,21 +139,22 @@ class _Conversation:
         self._connection.sendall(b"@RSYNCD: AUTHREQD Zm9vYmFy\n")
         self._reader.readline()
         self._connection.sendall(b"@RSYNCD: OK\n")
-        while argument := self._line_of_arguments():
-            server.arguments.append(argument)
+        self._arguments = arguments = list(iter(self._line_of_arguments, b""))
+        server.arguments += arguments
         # No compatibility flags: a whole list at once, MD5, no negotiation. Then the checksum seed.
         self._connection.sendall(b"\0" + struct.pack("<i", 1))
         while length := struct.unpack("<i", self._read(4))[0]:
             self._read(length)
+        if any(argument.startswith(b"--files-from") for argument in arguments):
+            # Protocol 30 sends the list outside the multiplexed stream; an empty path ends it.
+            server.asked_for += list(iter(self._line_of_arguments, b""))
 
     def _line_of_arguments(self) -> bytes:
         return b"".join(iter(lambda: self._reader.read(1), b"\0"))
 
     @property
     def _short_options(self) -> bytes:
-        return next((word for word in self._server.arguments if word[:1] == b"-" and word[1:2] != b"-"), b"").split(
-            b"e."
-        )[0]
+        return next((word for word in self._arguments if word[:1] == b"-" and word[1:2] != b"-"), b"").split(b"e.")[0]
 
     # --- the multiplexed stream
 
@@ -243,7 +248,8 @@ class _Conversation:
             if flags & _NAME_FOLLOWS:
                 length = self._read(1)
                 extra += length + self._read(length[0])
-            if not flags & _TRANSFER:
+            # In a dry run nothing is asked for, nor sent.
+            if not flags & _TRANSFER or b"n" in self._short_options:
                 self._write(self._index(index) + struct.pack("<H", flags) + extra)
                 continue
             head = self._read(16)

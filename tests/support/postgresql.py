@@ -78,7 +78,9 @@ class PostgresqlServer:
 
     def _as_user(self, *argv: str | Path) -> list[str | bytes | Path]:
         if os.geteuid() == 0:
-            return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *argv]
+            # A change of user forgets that the server is to end with us: it is said again.
+            ending = ("--pdeathsig", "INT")
+            return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *ending, *argv]
         return list(argv)
 
     def _run(self, program: str, *argv: str | Path) -> None:

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+from msgspec import UnsetType
+
 from turku.agent import identity
 from turku.agent.configuration import Agent, Source
 from turku.protocol.messages import (
@@ -27,15 +30,30 @@ class StorageDue:
     sources: tuple[Source, ...]
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What waits for this machine."""
+
+    storages: list[StorageDue]
+    """Those that are to back up sources now."""
+    restores: msgspec.Raw | UnsetType
+    """Restores that were asked for at the coordinator, as it put them (remote_restore.py)."""
+
+
 def due(agent: Agent) -> list[StorageDue]:
-    """The storages that are to back up sources now. Raises ConfigurationError (not registered), ApiRefused,
-    ApiUnreachable.
+    """The storages that are to back up sources now. Raises as ``ask`` does."""
+    return ask(agent).storages
+
+
+def ask(agent: Agent) -> Waiting:
+    """What waits for this machine. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
     A source is what this machine's own configuration says it is: neither a name that is not configured here nor
     another path can be asked of the machine (threats S2).
     """
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
-    orders = agent.api().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine.scheduled_sources
+    answer = agent.api().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
+    orders = answer.scheduled_sources
     for name in orders:
         if name not in agent.sources:
             _LOG.warning(
@@ -44,15 +62,21 @@ def due(agent: Agent) -> list[StorageDue]:
         elif orders[name].path != agent.sources[name].path:
             _LOG.info("source %s: the coordinator knows another path; %s is backed up", name, agent.sources[name].path)
     configured = {name: order for name, order in orders.items() if name in agent.sources}
-    return [
+    storages = [
         StorageDue(address, tuple(agent.sources[name] for name in names)) for address, names in by_storage(configured)
     ]
+    return Waiting(storages, answer.restores)
 
 
 def restorable(agent: Agent) -> list[tuple[StorageAddress, list[str]]]:
     """Each storage with the names of this machine's active sources on it. Raises as ``due`` does."""
+    return by_storage(active(agent))
+
+
+def active(agent: Agent) -> dict[str, SourceOrder]:
+    """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
-    return by_storage(agent.api().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources)
+    return agent.api().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
 
 
 def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:

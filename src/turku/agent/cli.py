@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from turku import __version__
-from turku.agent import configuration
+from turku.agent import configuration, looking_command, recovery_command
 from turku.agent.configuration import DEFAULT_DIRECTORY, Agent
 from turku.agent.identity import NEW_IDENTITY_FILE
 from turku.core import entry as core_entry
@@ -57,9 +57,12 @@ def main(argv: Sequence[str]) -> int:
     update.set_defaults(run=_update_config)
     _add_identity_subcommands(subcommands)
     _add_storage_subcommands(subcommands)
+    looking_command.add(subcommands, _add_common_arguments)
+    recovery_command.add(subcommands, _add_common_arguments)
     check = subcommands.add_parser("check", help="check the configuration and show the sources; changes nothing")
     _add_common_arguments(check)
     check.set_defaults(run=_check)
+    parser.set_defaults(run=_history)
     arguments = parser.parse_args(argv)
     code: int = arguments.run(arguments)
     return code
@@ -271,6 +274,15 @@ def _typed_code() -> str:
     return code
 
 
+def _history(arguments: argparse.Namespace) -> int:
+    """What is kept of this machine: looked at, or brought back."""
+    log.set_up("turku-agent", debug=arguments.debug)
+    agent = _settled(configuration.load(arguments.config_dir))
+    if hasattr(arguments, "look"):
+        return looking_command.run(arguments, agent, print)
+    return recovery_command.run(arguments, agent, print)
+
+
 def _storages(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
     from turku.agent import known_storages
@@ -301,6 +313,11 @@ def _only_one_that_waits(names: list[str]) -> str:
     return names[0]
 
 
+def _obeyed(agent: Agent) -> str:
+    directories = ", ".join(log.one_line(str(path)) for path in agent.remote_restore)
+    return f"below {directories}" if directories else "refused (remote_restore)"
+
+
 def _check(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
     from turku.agent import source_remarks
@@ -310,6 +327,7 @@ def _check(arguments: argparse.Namespace) -> int:
         f"Coordinator: {agent.api_url}",
         f"Machine UUID: {agent.machine_uuid or 'none yet: turku-update-config registers this machine'}",
         f"Machine unit: {agent.unit_name}",
+        f"Restores that the coordinator asks for: {_obeyed(agent)}",
         "Sources:" if agent.sources else f"Sources: none in {agent.config_dir / 'sources.d'}",
     ]
     problems = 0

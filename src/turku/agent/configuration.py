@@ -59,9 +59,11 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
     gonogo_program: str | list[str] | None = None
     restore_path: Line = "/var/backups/turku-agent/restore"
     restore_module: Line = "turku-restore"
+    remote_restore: list[Line] = []
     storage_host_keys: dict[str, Annotated[list[Line], Meta(min_length=1)]] = {}
     trust_new_storages: Literal["first", "always", "never"] = "first"
     session_timeout_seconds: Annotated[float, Meta(gt=0)] = 24 * 3600.0
+    parallel_sources: Annotated[int, Meta(ge=1, le=64)] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ class Agent:
     """Storages that the administrator told us about: name to host keys, ``TYPE BASE64`` each."""
     trust_new_storages: str
     session_timeout_seconds: float
+    parallel_sources: int | None
+    """How many sources a storage may read at once; None where that is the storage's to say."""
+    remote_restore: tuple[Path, ...] = ()
+    """Directories below which restores may write that were asked for at the coordinator; none: no such restore."""
 
     def api(self) -> ApiClient:
         return ApiClient(self.api_url, allow_plain_http=self.allow_plain_http)
@@ -269,6 +275,9 @@ def _check(
         path = getattr(file, key)
         if path is not None and not Path(path).is_absolute():
             fault(key, f"{path!r} is not an absolute path")
+    for path in file.remote_restore:
+        if not Path(path).is_absolute() or ".." in Path(path).parts:
+            fault("remote_restore", f"{path!r} is not an absolute directory without '..'")
     storage_host_keys = _storage_host_keys(file.storage_host_keys, fault)
     gonogo_program = None
     if file.gonogo_program:
@@ -307,6 +316,8 @@ def _check(
         storage_host_keys=storage_host_keys,
         trust_new_storages=file.trust_new_storages,
         session_timeout_seconds=file.session_timeout_seconds,
+        parallel_sources=file.parallel_sources,
+        remote_restore=tuple(Path(path) for path in file.remote_restore),
     )
 
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, Raw
+
 from turku.agent import check_in, state
 from turku.agent.check_in import StorageDue
 from turku.agent.configuration import Agent, Source
 from turku.core import lock
 from turku.core.log import one_line
-from turku.errors import BackupFailed, TurkuError
+from turku.errors import BackupFailed, LockHeld, TurkuError
 
 if TYPE_CHECKING:
     from turku.agent.relay import Relay
@@ -26,19 +28,69 @@ _LOG = logging.getLogger(__name__)
 
 
 def ping(agent: Agent) -> None:
-    """Have everything backed up that is due.
+    """Have everything backed up that is due, and restored what was asked for at the coordinator.
 
-    Raises LockHeld while another run is active, BackupFailed when a session failed (the others went on), and what
-    check_in.due raises.
+    How restores go is told there and on the log. Raises LockHeld while another run is active, BackupFailed when a
+    session failed (the others went on), and what check_in.ask raises.
     """
-    with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
-        if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
+    with _Restores(agent) as restores:
+        try:
+            with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
+                if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
+                    return
+                waiting = check_in.ask(agent)
+                if waiting.restores is not UNSET:
+                    restores.begin(waiting.restores)
+                if not waiting.storages:
+                    _LOG.debug("nothing is due")
+                    return
+                _back_up(agent, waiting.storages)
+        except LockHeld:
+            if agent.remote_restore:
+                # A backup may take a day; a restore is not to wait for its end.
+                restores.begin_beside_backup()
+            raise
+
+
+class _Restores:
+    """Restores of this run, beside its backups; over, or postponed where the run is ended, with the block."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> _Restores:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        if self._thread is None:
             return
-        storages = check_in.due(agent)
-        if not storages:
-            _LOG.debug("nothing is due")
-            return
-        _back_up(agent, storages)
+        try:
+            if kind is None or issubclass(kind, TurkuError):
+                self._thread.join()
+        finally:
+            self._stop.set()
+            self._thread.join()
+
+    def begin(self, told: Raw) -> None:
+        from turku.agent import remote_restore
+
+        orders = remote_restore.orders(told)
+        if orders:
+            arguments = (self._agent, orders, self._stop)
+            self._thread = threading.Thread(target=remote_restore.obey, args=arguments, name="restores")
+            self._thread.start()
+
+    def begin_beside_backup(self) -> None:
+        from turku.agent import remote_restore
+
+        try:
+            told = remote_restore.ask(self._agent)
+        except TurkuError as error:
+            _LOG.warning("not asked for restores: %s", error.message)
+        else:
+            self.begin(told)
 
 
 def _says_go(program: Sequence[str]) -> bool:
@@ -133,24 +185,27 @@ class _SessionThread(threading.Thread):
             _LOG.exception("internal error in the session with %s", self.storage_name)
 
     def _session(self) -> None:
-        from turku.agent import session
+        from turku.agent import expected_mounts, session
         from turku.agent.relay import Relay
         from turku.agent.rsyncd import Module
 
+        withheld = expected_mounts.missing(self._sources)
+        offered = [source for source in self._sources if source.name not in withheld]
         self._relay = Relay(self.storage_name)
         self._directory.mkdir(mode=0o700)
         session.run(
             self._agent,
             self._address,
-            [Module(source.name, source.path) for source in self._sources],
+            [Module(source.name, source.path) for source in offered],
             action="checkin",
             directory=self._directory,
             relay=self._relay,
             watch=lambda ssh, _port: session.until_end(
                 ssh, timeout_seconds=self._agent.session_timeout_seconds, stop=self._stop_event
             ),
+            withheld=withheld,
         )
-        names = ", ".join(source.name for source in self._sources)
+        names = ", ".join(source.name for source in offered)
         _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
 
 

@@ -22,17 +22,18 @@ from turku.agent.configuration import Agent
 from turku.core import command
 from turku.core.secret import Secret, generate_secret
 from turku.errors import CommandFailed
+from turku.policy import compression
 from turku.protocol.messages import PORT_RANGE, SourceCredentials
 
 _LOG = logging.getLogger(__name__)
 _START_TIMEOUT_SECONDS = 30.0
 _GREETING_TIMEOUT_SECONDS = 5.0
-_PORT_ATTEMPTS = 20
+PORT_ATTEMPTS = 20
 _CONNECTIONS = 16
 """Per module at the same time: a storage needs one; a restoring operator may run several."""
 _TROUBLE = re.compile(r"rsync( error| warning)?:|@ERROR|auth failed|denied|unable to|failed to", re.IGNORECASE)
 _STAMP = re.compile(r"\A\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\d+\] ")
-_PERCENT_VARIABLE = "TURKU_PERCENT"
+PERCENT_VARIABLE = "TURKU_PERCENT"
 _LISTEN_STATE = "0A"
 _CAP_SYS_CHROOT = 1 << 18
 
@@ -68,7 +69,7 @@ def serve(agent: Agent, modules: Sequence[Module], directory: Path) -> Iterator[
     ``directory`` is private and empty; configuration and secrets are written there.
     Raises CommandFailed when the daemon does not come up.
     """
-    for attempt in range(1, _PORT_ATTEMPTS + 1):
+    for attempt in range(1, PORT_ATTEMPTS + 1):
         port = draw_port()
         try:
             with _serve_on(agent, modules, _write_files(agent, modules, directory / str(attempt), port), port):
@@ -76,26 +77,27 @@ def serve(agent: Agent, modules: Sequence[Module], directory: Path) -> Iterator[
                 return
         except PortTaken as error:
             _LOG.info("%s; trying another port", error.message)
-    raise CommandFailed(f"no free port on {agent.rsyncd_local_address} for rsyncd in {_PORT_ATTEMPTS} attempts")
+    raise CommandFailed(f"no free port on {agent.rsyncd_local_address} for rsyncd in {PORT_ATTEMPTS} attempts")
 
 
 @contextmanager
 def _serve_on(agent: Agent, modules: Sequence[Module], configuration: Path, port: int) -> Iterator[None]:
-    _require_free(agent.rsyncd_local_address, port)
+    require_free(agent.rsyncd_local_address, port)
     argv = [*agent.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"]
     # Only where a path needs it, so that wrappers that drop the environment serve all other paths.
-    extra = {_PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
-    listener = _Listener()
+    extra = {PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
+    listener = Listener()
     # At INT and TERM rsync first sleeps for 0.4 s, in case an ssh of its own waits for a password.
     with command.start(argv, on_line=listener.line, extra_environment=extra, end_signal=signal.SIGUSR1) as daemon:
-        _wait_until_it_answers(daemon, agent.rsyncd_local_address, port)
+        wait_until_it_answers(daemon, agent.rsyncd_local_address, port)
         try:
             yield
         finally:
             listener.is_ending = True
 
 
-def _require_free(address: str, port: int) -> None:
+def require_free(address: str, port: int) -> None:
+    """Raise PortTaken where another program listens there, CommandFailed where nobody can."""
     with socket.socket(_family(address)) as probe:
         # As rsyncd does: a connection of the last minute that is still closing is no reason to pass.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -111,7 +113,8 @@ def _require_free(address: str, port: int) -> None:
             ) from error
 
 
-def _wait_until_it_answers(daemon: command.Child, address: str, port: int) -> None:
+def wait_until_it_answers(daemon: command.Child, address: str, port: int) -> None:
+    """Return when the daemon does. Raises CommandFailed when it does not, PortTaken where another program does."""
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     pause_seconds = 0.002
     while not _greets(address, port):
@@ -224,6 +227,8 @@ def configuration_text(
         f"lock file = {lock_file}",
         # Links go over as they are; the default without chroot is to change them.
         "munge symlinks = no",
+        # Where a storage wants compression, what is compressed already is sent as it is.
+        f"dont compress = {' '.join(f'*.{suffix}' for suffix in compression.SUFFIXES)}",
         "numeric ids = yes",
         "strict modes = yes",
     ]
@@ -235,7 +240,7 @@ def configuration_text(
     for module in modules:
         lines += [
             f"[{module.name}]",
-            f"path = {_quoted_path(module.path)}",
+            f"path = {quoted_path(module.path)}",
             f"read only = {'no' if module.writable else 'yes'}",
             f"auth users = {module.username}",
             f"secrets file = {secrets_files[module.name]}",
@@ -243,17 +248,17 @@ def configuration_text(
     return "\n".join(lines) + "\n"
 
 
-def _quoted_path(path: str) -> str:
+def quoted_path(path: str) -> str:
     """The path as rsyncd.conf must have it: there is no quoting, but what would be changed can be avoided.
 
     A slash at the end keeps a last blank or backslash; ``/./`` would mean another chroot; ``%NAME%`` would be expanded,
     so each percent sign comes from a variable itself.
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    return "".join(("/", *(f"{part}/" for part in parts))).replace("%", f"%{_PERCENT_VARIABLE}%")
+    return "".join(("/", *(f"{part}/" for part in parts))).replace("%", f"%{PERCENT_VARIABLE}%")
 
 
-class _Listener:
+class Listener:
     """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves."""
 
     def __init__(self) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from turku.agent import rsyncd, tunnel
@@ -19,6 +22,7 @@ from turku.errors import CommandFailed
 
 _LOG = logging.getLogger(__name__)
 _PORT_ATTEMPTS = 5
+_STOP_LOOK_SECONDS = 0.2
 
 Watch = Callable[[command.Child, int], int]
 """Waits for the end of an ssh whose tunnel has the given port; its exit code comes back."""
@@ -37,8 +41,11 @@ def run(
     directory: Path,
     relay: Relay,
     watch: Watch,
+    withheld: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Offer the modules to the storage until ``watch`` returns; other ports are tried where one is taken over there.
+
+    ``withheld`` are due sources that are not offered, each with the reason, which the storage reports.
 
     ``directory`` is private and empty. Every child has ended when this returns.
     Raises CommandFailed when the session could not be had or did not end well.
@@ -49,7 +56,13 @@ def run(
         scratch = directory / f"attempt-{attempt}"
         scratch.mkdir(mode=0o700)
         with rsyncd.serve(agent, modules, scratch) as port:
-            request = tunnel.request_bytes(action, port=port, sources=sources)
+            request = tunnel.request_bytes(
+                action,
+                port=port,
+                sources=sources,
+                withheld=withheld,
+                parallel_sources=agent.parallel_sources if action == "checkin" else None,
+            )
             _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
             with tunnel.open_tunnel(agent, address, port=port, request=request, relay=relay, directory=scratch) as ssh:
                 exit_code = watch(ssh, port)
@@ -71,16 +84,19 @@ def run(
 
 def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:
     """The exit code of ssh. Raises CommandFailed when the storage holds the session longer, Stopped on ``stop``."""
-    start = time.monotonic()
-    while ssh.poll() is None:
-        elapsed = time.monotonic() - start
-        if elapsed > timeout_seconds:
-            raise CommandFailed(
-                f"the session did not end within {timeout_seconds:g} s",
-                details="\n".join(ssh.last_lines),
-                hint="session_timeout_seconds sets the limit",
-            )
-        # Short sessions are noticed at once, long ones cost next to nothing to wait for.
-        if stop.wait(min(0.25, 0.005 + elapsed / 50)):
-            raise Stopped
+    deadline = time.monotonic() + timeout_seconds
+    descriptor = os.pidfd_open(ssh.pid)
+    try:
+        # Its end is noticed at once; whether the run as a whole ends is looked at now and then.
+        while not select.select([descriptor], [], [], _STOP_LOOK_SECONDS)[0]:
+            if time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"the session did not end within {timeout_seconds:g} s",
+                    details="\n".join(ssh.last_lines),
+                    hint="session_timeout_seconds sets the limit",
+                )
+            if stop.is_set():
+                raise Stopped
+    finally:
+        os.close(descriptor)
     return ssh.wait(1)

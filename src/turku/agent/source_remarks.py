@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from turku.agent import expected_mounts
 from turku.agent.configuration import Source
 from turku.errors import PolicyError
-from turku.policy import bandwidth, filters, retention, schedule
+from turku.policy import bandwidth, compression, filters, retention, schedule
 
-_FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files")
+_FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "expects_mount")
 _MODES = ("link-dest", "none", "btrfs", "reflink", "auto")
 
 
@@ -30,6 +31,8 @@ def remarks(source: Source) -> list[Remark]:
     path = Path(source.path)
     if not path.is_dir():
         found.append(Remark("is not a directory" if path.exists() else "no such directory now", is_problem=False))
+    if expected_mounts.is_missing(source):
+        found.append(Remark("nothing is mounted there now, so that it would not be backed up", is_problem=False))
     for key, value in source.options.items():
         if key not in _RULES:
             close = difflib.get_close_matches(key, _RULES, n=1)
@@ -87,8 +90,9 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "comment": _text,
     "frequency": _frequency,
     "retention": lambda value: retention.parse(_text(value)),
-    "bwlimit": bandwidth.kib_per_second,
+    "bwlimit": bandwidth.parse,
     "snapshot_mode": _mode,
+    "compress": compression.parse,
     "filter": _filter,
     "exclude": _exclude,
     **dict.fromkeys(_FLAGS, _flag),

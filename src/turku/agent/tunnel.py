@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
+
+from msgspec import UNSET
 
 from turku.agent import identity, runtime_directory
 from turku.agent.configuration import Agent
@@ -73,11 +76,18 @@ def checked_address(address: StorageAddress) -> Address:
 
 
 def ssh_arguments(
-    agent: Agent, address: Address, *, key: Path, known_hosts: Path, port: int, previous_keys: Sequence[Path] = ()
+    agent: Agent,
+    address: Address,
+    *,
+    key: Path,
+    known_hosts: Path,
+    port: int | None,
+    previous_keys: Sequence[Path] = (),
 ) -> list[str | bytes | Path]:
     """The argument list: ours alone decides, unless ``ssh_command`` names a configuration file of its own.
 
-    ``previous_keys`` are offered after ``key``: a storage learns of a new key some minutes later.
+    Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``: a storage learns of a new key
+    some minutes later.
     """
     local = f"[{agent.rsyncd_local_address}]" if ":" in agent.rsyncd_local_address else agent.rsyncd_local_address
     options = {
@@ -111,7 +121,7 @@ def ssh_arguments(
         *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
         *(word for path in previous_keys for word in ("-o", f"IdentityFile={_quoted(path)}")),
         *_cipher_arguments(agent.ssh_command),
-        *("-R", f"{port}:{local}:{port}"),
+        *(() if port is None else ("-R", f"{port}:{local}:{port}")),
         *("-p", str(address.port)),
         *("-l", address.user),
         address.host,
@@ -151,22 +161,47 @@ def known_hosts_text(address: Address) -> str:
 
 
 def request_bytes(
-    action: Literal["checkin", "restore"], *, port: int, sources: Mapping[str, SourceCredentials]
+    action: Literal["checkin", "restore"],
+    *,
+    port: int,
+    sources: Mapping[str, SourceCredentials],
+    withheld: Mapping[str, str] = MappingProxyType({}),
+    parallel_sources: int | None = None,
 ) -> bytes:
     """What goes to the storage's forced command on standard input."""
-    request = SessionRequest(verbose=True, action=action, port=port, sources=dict(sources))
-    content = codec.encode(request) + b"\n" + SESSION_REQUEST_END + b"\n"
+    request = SessionRequest(
+        verbose=True,
+        action=action,
+        port=port,
+        sources=dict(sources),
+        withheld=dict(withheld) or UNSET,
+        parallel_sources=UNSET if parallel_sources is None else parallel_sources,
+    )
+    content = ended_request(request)
     if len(content) > SESSION_REQUEST_LIMIT_BYTES:
         raise CommandFailed(f"{len(sources)} sources are more than one session can be asked for")
     return content
 
 
+def ended_request(request: Any) -> bytes:
+    """A request as the storage reads it: JSON, ended by a line with a single ``.``."""
+    return codec.encode(request) + b"\n" + SESSION_REQUEST_END + b"\n"
+
+
 @contextmanager
 def open_tunnel(
-    agent: Agent, address: Address, *, port: int, request: bytes, relay: Relay, directory: Path
+    agent: Agent,
+    address: Address,
+    *,
+    port: int | None,
+    request: bytes,
+    relay: Relay,
+    directory: Path,
+    stdout: bool = False,
 ) -> Iterator[command.Child]:
     """A running ssh whose standard input holds the request and stays open; ended with the block.
 
+    With ``stdout`` the storage's standard output is the child's to be read, else the relay shows it.
     Raises CommandFailed when ssh cannot be started.
     """
     known_hosts = runtime_directory.write_private(directory / "known_hosts", known_hosts_text(address))
@@ -178,7 +213,7 @@ def open_tunnel(
         known_hosts=known_hosts,
         port=port,
     )
-    with command.start(argv, stdin=True, on_line=relay.line) as ssh:
+    with command.start(argv, stdin=True, stdout=stdout, on_line=relay.line) as ssh:
         # Room for the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):
             fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)

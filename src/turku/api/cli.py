@@ -29,6 +29,7 @@ The coordinator of Turku: knows every machine and storage, and says which backup
   health [--verbose]                   one line on the state of the fleet; exit code 0 or 2, as Nagios wants it
   clean-logs --days N                  delete records of backup runs older than N days
   machine re-enrol UUID|NAME           a one-time code with which a reinstalled machine gets its history back
+  restore request|approve|cancel|list  restores that machines pick up; reject ends one that waits for approval
   hash-key list|rotate|retire          the keys that protect stored credentials
   check [--database default]           look for mistakes in the settings
 
@@ -42,6 +43,7 @@ _COMMANDS = {
     "health": "turku_health",
     "clean-logs": "turku_clean_logs",
     "machine": "turku_machine",
+    "restore": "turku_restore",
     "hash-key": "turku_hash_key",
 }
 

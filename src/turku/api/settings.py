@@ -52,6 +52,9 @@ def _database() -> dict[str, Any]:
         }
     else:
         result["OPTIONS"] = {"connect_timeout": "10", **dict(database.options)}
+        # A pooler that gives a connection to another client after each transaction would lose them; and the longest
+        # answer, a storage's list of machines, is held in memory anyway.
+        result["DISABLE_SERVER_SIDE_CURSORS"] = True
     return result
 
 
@@ -71,6 +74,9 @@ INSTALLED_APPS = [
     "turku.api.audit.apps.AuditConfig",
     "turku.api.fleet.apps.FleetConfig",
     "turku.api.backups.apps.BackupsConfig",
+    "turku.api.admission.apps.AdmissionConfig",
+    "turku.api.proof.apps.ProofConfig",
+    "turku.api.restores.apps.RestoresConfig",
     "turku.api.site.apps.SiteConfig",
 ]
 

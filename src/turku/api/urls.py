@@ -11,18 +11,19 @@ from django.views import defaults
 from django.views.generic import RedirectView
 
 from turku.api.wire.endpoint import refusal
-from turku.api.wire.shortcut import PREFIX
+from turku.api.wire.shortcut import PREFIX, PREFIX_V2, PREFIXES
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path(PREFIX.lstrip("/"), include("turku.api.wire.urls")),
+    path(PREFIX_V2.lstrip("/"), include("turku.api.wire.urls_v2")),
     path("admin/", admin.site.urls),
 ]
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """What a request gets that Django refuses before any view, such as one with a foreign Host header."""
-    if request.path.startswith(PREFIX):
+    if request.path.startswith(PREFIXES):
         return refusal(
             HTTPStatus.BAD_REQUEST, "the request is malformed, or its Host header is not in TURKU_ALLOWED_HOSTS"
         )
@@ -31,7 +32,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """What a fault of ours looks like; the log has the traceback."""
-    if request.path.startswith(PREFIX):
+    if request.path.startswith(PREFIXES):
         return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the coordinator failed; its log has the reason")
     return defaults.server_error(request)
 

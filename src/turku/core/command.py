@@ -113,8 +113,10 @@ class Child:
 
     def wait(self, timeout_seconds: float) -> int:
         """The exit code; CommandFailed when it has not ended by then (it still runs)."""
+        if self._process.poll() is None:
+            _await_end(self._process.pid, timeout_seconds)
         try:
-            code = _shell_code(self._process.wait(timeout_seconds))
+            code = _shell_code(self._process.wait(0))
         except subprocess.TimeoutExpired:
             raise CommandFailed(
                 f"{self.argv[0]} did not end within {timeout_seconds:g} s",
@@ -170,6 +172,20 @@ class Child:
         reader = threading.Thread(target=self._follow, args=(stream, on_line), daemon=True)
         reader.start()
         self._readers[stream] = reader
+
+
+def _await_end(process: int, timeout_seconds: float) -> None:
+    """Return at once when the child, which nobody has reaped, ends: ``Popen.wait`` looks only now and then."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            selector.select(timeout_seconds)
+    finally:
+        os.close(descriptor)
 
 
 def _shell_code(code: int) -> int:

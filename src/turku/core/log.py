@@ -19,6 +19,8 @@ def one_line(text: str | bytes) -> str:
     """The text on one line, safe for a log or terminal: control characters and undecodable bytes escaped."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text
     return "".join(
         character
         if character.isprintable()

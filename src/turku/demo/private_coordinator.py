@@ -65,6 +65,11 @@ class PrivateCoordinator:
         return f"http://127.0.0.1:{self.port}/admin/"
 
     @property
+    def pid(self) -> int | None:
+        """Of the server that has the workers, while it runs."""
+        return self._child.pid if self._child else None
+
+    @property
     def last_lines(self) -> tuple[str, ...]:
         """What the server said last."""
         return self._child.last_lines if self._child else ()

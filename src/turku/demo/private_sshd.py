@@ -51,6 +51,11 @@ class PrivateSshd:
         return self.directory / "host_key.pub"
 
     @property
+    def pid(self) -> int | None:
+        """Of the listener, while it runs."""
+        return self._child.pid if self._child else None
+
+    @property
     def last_lines(self) -> tuple[str, ...]:
         """What sshd said last."""
         return self._child.last_lines if self._child else ()

@@ -77,6 +77,5 @@ class PrivateStorage:
             return []
         latest = directory / "latest"
         return sorted(
-            (entry for entry in directory.iterdir() if entry.is_dir() and entry != latest and entry.name[0] != "."),
-            key=lambda entry: entry.stat().st_ctime_ns,
+            entry for entry in directory.iterdir() if entry.is_dir() and entry != latest and entry.name[0] != "."
         )

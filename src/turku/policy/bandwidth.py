@@ -1,12 +1,22 @@
-"""The limit on a transfer's bandwidth (contract, section 2: ``bwlimit``)."""
+"""The limit on a transfer's bandwidth (contract, section 2: ``bwlimit``), and limits that change with the time of day.
+
+``20M 0800-1800 mon-fri, 50M 2200-0600, 0``: each part has a rate, then optionally hours, then optionally days; the
+first part that holds at the moment counts, and the last, which has neither hours nor days, is for the rest. Hours may
+go over midnight, and days are those on which they begin. Times are what the clocks of a zone show, so that a window
+that begins at 0230 is there at 0300 on a day that has no 0230.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from turku.errors import PolicyError
 from turku.policy.characters import shown
+from turku.policy.local_time import moments_of, wall_time
 
 LIMIT_KIB_PER_SECOND = 2**31 - 1
 """rsync keeps the figure in an int."""
@@ -40,3 +50,174 @@ def _number(value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PolicyError(f"a {type(value).__name__} is no bandwidth limit", hint=_HINT)
     return value
+
+
+# --- limits by the time of day
+
+TEXT_LIMIT = 500
+PARTS_LIMIT = 20
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_EVERY_DAY = frozenset(range(7))
+_DAY_MINUTES = 24 * 60
+_RATE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([KMG]?)", re.ASCII | re.IGNORECASE)
+_HOURS = re.compile(r"(\d\d)(\d\d)-(\d\d)(\d\d)", re.ASCII)
+_DAY_RANGE = re.compile(rf"({'|'.join(_DAYS)})(?:-({'|'.join(_DAYS)}))?", re.ASCII | re.IGNORECASE)
+_SUFFIXES = {"": 1, "K": 1, "M": 1024, "G": 1024**2}
+_WINDOWS_HINT = (
+    "as '20M 0800-1800 mon-fri, 0': parts of a rate (KiB/s, or with K, M or G), hours, days; the last is for the rest"
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A limit for some hours of some days; minutes since midnight, the end below the begin where it is the next day."""
+
+    kib_per_second: int | None
+    begin: int = 0
+    end: int = _DAY_MINUTES
+    days: frozenset[int] = _EVERY_DAY
+    """On which it begins; Monday is 0."""
+
+    def holds(self, wall: datetime) -> bool:
+        """Whether it holds when the clocks show that."""
+        minute = wall.hour * 60 + wall.minute
+        if self.begin < self.end:
+            return wall.weekday() in self.days and self.begin <= minute < self.end
+        is_evening = wall.weekday() in self.days and minute >= self.begin
+        return is_evening or ((wall.weekday() - 1) % 7 in self.days and minute < self.end)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What limit holds when; KiB per second, None for no limit."""
+
+    rest: int | None = None
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether the time of day matters."""
+        return bool(self.windows)
+
+    @property
+    def constant(self) -> int | None:
+        """The limit where it is always the same; else None."""
+        return None if self.changes else self.rest
+
+    def at(self, moment: datetime, zone: tzinfo) -> int | None:
+        """The limit at a moment, by the clocks of the zone."""
+        wall = wall_time(moment, zone)
+        return next((window.kib_per_second for window in self.windows if window.holds(wall)), self.rest)
+
+    def next_change(self, moment: datetime, zone: tzinfo) -> datetime | None:
+        """The first moment after this one, in UTC, at which another limit holds; None where none does."""
+        limit = self.at(moment, zone)
+        for candidate in sorted(self._candidates(moment, zone)):
+            if candidate > moment and self.at(candidate, zone) != limit:
+                return candidate
+        return None
+
+    def _candidates(self, moment: datetime, zone: tzinfo) -> Iterator[datetime]:
+        """Every moment of the next eight days at which a window may begin or end."""
+        midnight = wall_time(moment, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        # Those at midnight too: what days a window has changes there.
+        minutes = {0, *(minute for window in self.windows for minute in (window.begin, window.end))}
+        for number in range(-1, 9 if self.changes else -1):
+            day = midnight + timedelta(days=number)
+            for minute in minutes:
+                yield from moments_of(day + timedelta(minutes=minute), zone)
+            yield from _clock_changes(day.replace(tzinfo=UTC), zone)
+
+
+def _clock_changes(begin: datetime, zone: tzinfo) -> Iterator[datetime]:
+    """The moment within the day from ``begin`` at which the zone's clocks change."""
+    low, high = begin, begin + timedelta(days=1)
+    if low.astimezone(zone).utcoffset() == high.astimezone(zone).utcoffset():
+        return
+    while high - low > timedelta(minutes=1):
+        middle = low + (high - low) // timedelta(minutes=2) * timedelta(minutes=1)
+        if middle.astimezone(zone).utcoffset() == low.astimezone(zone).utcoffset():
+            low = middle
+        else:
+            high = middle
+    yield high
+
+
+def parse(value: Any) -> Limits:
+    """The limits: a number or text as ``kib_per_second`` takes it, or parts for times of day. Raises PolicyError."""
+    if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) or not value.strip():
+        return Limits(kib_per_second(value))
+    if len(value) > TEXT_LIMIT:
+        raise PolicyError(f"is longer than {TEXT_LIMIT} characters", hint=_WINDOWS_HINT)
+    parts = value.split(",")
+    if len(parts) > PARTS_LIMIT:
+        raise PolicyError(f"has more than {PARTS_LIMIT} parts", hint=_WINDOWS_HINT)
+    *windows, rest = [_part(part.split(), whole=value) for part in parts]
+    if any((window.begin, window.end, window.days) == (0, _DAY_MINUTES, _EVERY_DAY) for window in windows):
+        raise PolicyError(f"{shown(value)}: only the last part has neither hours nor days", hint=_WINDOWS_HINT)
+    if (rest.begin, rest.end, rest.days) != (0, _DAY_MINUTES, _EVERY_DAY):
+        raise PolicyError(
+            f"{shown(value)}: the last part is for the rest of the time, and has neither hours nor days",
+            hint="add ', 0' where there is no limit else",
+        )
+    return Limits(rest.kib_per_second, tuple(windows))
+
+
+def changes(value: Any) -> bool:
+    """Whether it is lawful, and its limit depends on the time of day."""
+    try:
+        return parse(value).changes
+    except PolicyError:
+        return False
+
+
+def _part(words: list[str], *, whole: str) -> Window:
+    if not words:
+        raise PolicyError(f"{shown(whole)} has an empty part", hint=_WINDOWS_HINT)
+    rate, *rest = words
+    begin, end, days = 0, _DAY_MINUTES, _EVERY_DAY
+    if rest and (hours := _HOURS.fullmatch(rest[0])) is not None:
+        begin, end = _hours(hours)
+        rest.pop(0)
+    if rest:
+        days = _day_set(rest.pop(0))
+    if rest:
+        raise PolicyError(f"{shown(' '.join(rest))}: nothing comes after the days", hint=_WINDOWS_HINT)
+    return Window(_rate(rate), begin, end, days)
+
+
+def _rate(text: str) -> int | None:
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise PolicyError(f"{shown(text)} is no rate", hint=_WINDOWS_HINT)
+    number, suffix = match.groups()
+    if not suffix:
+        return kib_per_second(number)
+    kib = float(number) * _SUFFIXES[suffix.upper()]
+    # Not rounded down to no limit at all.
+    return kib_per_second(max(int(kib), 1) if kib else 0)
+
+
+def _hours(match: re.Match[str]) -> tuple[int, int]:
+    text = match.group()
+    begin_hour, begin_minute, end_hour, end_minute = map(int, match.groups())
+    begin, end = begin_hour * 60 + begin_minute, end_hour * 60 + end_minute
+    if begin_hour > 23 or begin_minute > 59 or end_minute > 59 or end > _DAY_MINUTES:
+        raise PolicyError(f"{text}: a time is from 0000 to 2359, or 2400 for the end of the day", hint=_WINDOWS_HINT)
+    if begin == end:
+        raise PolicyError(f"{text} is no time at all; leave the hours out for the whole day", hint=_WINDOWS_HINT)
+    return begin, end
+
+
+def _day_set(text: str) -> frozenset[int]:
+    days: set[int] = set()
+    for word in text.split("+"):
+        match = _DAY_RANGE.fullmatch(word)
+        if match is None:
+            raise PolicyError(
+                f"{shown(text)} is neither hours nor days", hint="hours as 0800-1800, days as mon-fri or sat+sun"
+            )
+        first = _DAYS.index(match[1].lower())
+        last = _DAYS.index((match[2] or match[1]).lower())
+        days.update((first + number) % 7 for number in range((last - first) % 7 + 1))
+    return frozenset(days)

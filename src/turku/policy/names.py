@@ -21,6 +21,7 @@ SOURCE_NAME_LIMIT_BYTES = 175
 NAME_LIMIT = 200
 USER_NAME_LIMIT = 100
 _FILE_NAME_LIMIT_BYTES = 255
+_PATH_LIMIT_BYTES = 4096
 
 _PUNCTUATION = frozenset(" -_.,:+=@~()^")
 """What is left of ASCII after the characters that mean something to rsync, rsyncd.conf or a shell."""
@@ -121,6 +122,24 @@ def label(text: str, *, kind: str) -> str:
     if len(stripped) > NAME_LIMIT:
         raise PolicyError(f"is {len(stripped)} characters long; a {kind} has at most {NAME_LIMIT}")
     return stripped
+
+
+def path_inside(path: bytes) -> bytes:
+    """The path relative to its tree, without empty and ``.`` parts; empty for the tree itself.
+
+    Any bytes that a file system takes are lawful; a path that leads out of the tree is not.
+    """
+    shown_path = shown(path[:NAME_LIMIT].decode("utf-8", "replace"))
+    if path.startswith(b"/"):
+        raise PolicyError(f"{shown_path} is an absolute path", hint="name it relative to the source's directory")
+    if b"\0" in path or len(path) > _PATH_LIMIT_BYTES:
+        raise PolicyError(f"{shown_path} is no path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise PolicyError(f"{shown_path} has '..' in it, which could lead out of the source")
+    if any(len(part) > _FILE_NAME_LIMIT_BYTES for part in parts):
+        raise PolicyError(f"{shown_path} has a part of more than {_FILE_NAME_LIMIT_BYTES} bytes")
+    return b"/".join(parts)
 
 
 def host_name(text: str) -> str:

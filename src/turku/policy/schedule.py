@@ -18,7 +18,7 @@ from typing import Protocol
 
 from turku.errors import PolicyError
 from turku.policy.characters import shown, size_bytes
-from turku.policy.local_time import in_utc, moment_of, moments_of, wall_time
+from turku.policy.local_time import clock_change_nearby, in_utc, moment_of, moments_of, wall_time
 
 TEXT_LIMIT = 200
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -91,9 +91,15 @@ class Hourly:
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
         moment = in_utc(moment)
-        today = wall_time(moment, zone).date()
-        walls = (wall for ahead in range(-3, 3) for wall in self._walls(today + timedelta(days=ahead), identity))
-        return min(due for wall in walls for due in moments_of(wall, zone) if due > moment)
+        now, change = wall_time(moment, zone), clock_change_nearby(moment, zone)
+        walls = (wall for ahead in range(-3, 3) for wall in self._walls(now.date() + timedelta(days=ahead), identity))
+        # Of 144 walls the first one is it, but on days when clocks change: times before and after overlap there.
+        dues: list[datetime] = []
+        for wall in sorted(wall for wall in walls if wall >= now - change):
+            if dues and (not change or wall > now + 2 * change):
+                break
+            dues += [due for due in moments_of(wall, zone) if due > moment]
+        return min(dues)
 
     def _walls(self, day: date, identity: str) -> Iterator[datetime]:
         start, end = 0, _MINUTES_PER_DAY * 60

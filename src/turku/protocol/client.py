@@ -76,6 +76,13 @@ class ApiClient:
         self._parts = urlsplit(self._url)
         self._tls: ssl.SSLContext | None = None
 
+    def beyond_contract(self) -> ApiClient:
+        """The client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
+
+        A coordinator of the existing system answers them with 404 (ApiRefused).
+        """
+        return ApiClient(f"{self._url.removesuffix('/v1')}/v2", allow_plain_http=True)
+
     def call(self, name: str, message: Any, answer: type[T]) -> T:
         """The coordinator's answer to ``message``, as ``answer``.
 

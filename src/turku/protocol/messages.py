@@ -89,7 +89,8 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     ``retention`` is what counts for every storage: the coordinator has united it with the operator's floor already.
     The last fields are ours, left out where there is none: the operator's floor by itself (a storage keeps it even
     where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
-    sources of the machine together may take, and the schedule's period: of several snapshots within one, one counts.
+    sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
+    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; and the source's ``compress``.
     """
 
     path: str
@@ -107,10 +108,16 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     allowed_snapshot_modes: list[str] = []
     quota_bytes: int | None = None
     slot_seconds: Annotated[float, Meta(ge=0)] | None = None
+    bandwidth_windows: str | None = None
+    compress: str | None = None
 
 
-class DueMachine(msgspec.Struct, frozen=True):
-    scheduled_sources: dict[str, SourceOrder] = {}
+class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``restores`` is ours: a list of ``restore_request_messages.RestoreOrder``, left out where none waits. It is
+    decoded by itself, so that nothing in it can keep a backup from being made."""
+
+    scheduled_sources: dict[str, SourceOrder] = _sent({})
+    restores: msgspec.Raw | UnsetType = UNSET
 
 
 class AgentPingCheckinAnswer(msgspec.Struct, frozen=True):
@@ -129,7 +136,7 @@ class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
 
 
 class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a storage says of itself; space in MiB."""
+    """What a storage says of itself; space in MiB. ``slots`` is ours: how many machines it takes at once."""
 
     name: Text
     secret: Text
@@ -141,6 +148,7 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     ssh_ping_port: Port = 22
     published: bool | None = None
     comment: Text | None = None
+    slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -172,9 +180,12 @@ class MachineReference(msgspec.Struct, frozen=True):
     uuid: Text
 
 
-class StoragePingCheckinRequest(msgspec.Struct, frozen=True):
+class StoragePingCheckinRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``sends_heartbeats`` is ours: ``/v2/storage_heartbeat`` will tell that the session goes on, and when it ends."""
+
     storage: StorageCredentials
     machine: MachineReference
+    sends_heartbeats: bool = False
 
 
 class ScheduledMachine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -269,12 +280,18 @@ class SourceCredentials(msgspec.Struct, frozen=True):
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """What the agent asks of the storage's forced command; ended on the wire by a line with a single ``.``."""
+    """What the agent asks of the storage's forced command; ended on the wire by a line with a single ``.``.
+
+    What follows is ours, left out where there is none. ``withheld``: due sources that the machine does not offer now,
+    and why. ``parallel_sources``: of how many the machine lets itself be read at once.
+    """
 
     action: Literal["checkin", "restore"]
     port: Annotated[int, Meta(ge=1024, le=65535)]
     verbose: bool = False
     sources: dict[str, SourceCredentials] = {}
+    withheld: dict[str, Annotated[str, Meta(max_length=1000)]] | UnsetType = UNSET
+    parallel_sources: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
 
 
 SESSION_REQUEST_END = b"."

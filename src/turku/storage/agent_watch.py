@@ -1,7 +1,8 @@
-"""Noticing that the agent went away while a backup runs, and ending that backup at once."""
+"""Noticing that the agent went away while backups run, and ending them at once."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -20,12 +21,18 @@ class AgentGone(BaseException):
 
 
 class AgentWatch:
-    """Reads the rest of standard input in a thread; a context manager, for the main thread only."""
+    """Reads the rest of standard input in a thread; a context manager, for the main thread only.
+
+    ``interrupting`` is for any thread.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._gone = threading.Event()
         self._interruptible = False
+        self._lock = threading.Lock()
+        self._threads: set[int] = set()
+        """Those beside the main one that can be interrupted."""
         self._previous: Any = signal.SIG_DFL
 
     def __enter__(self) -> AgentWatch:
@@ -49,7 +56,11 @@ class AgentWatch:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """A block that AgentGone ends when the agent goes, or has gone."""
+        """A block that AgentGone ends when the agent goes, or has gone; in a thread, between two steps of Python."""
+        if threading.current_thread() is not threading.main_thread():
+            with self._interrupting_thread(threading.get_ident()):
+                yield
+            return
         self._interruptible = True
         try:
             if self.is_gone:
@@ -57,6 +68,22 @@ class AgentWatch:
             yield
         finally:
             self._interruptible = False
+
+    @contextmanager
+    def _interrupting_thread(self, thread: int) -> Iterator[None]:
+        with self._lock:
+            self._threads.add(thread)
+        try:
+            if self.is_gone:
+                raise AgentGone
+            yield
+        finally:
+            with self._lock:
+                if thread in self._threads:
+                    self._threads.remove(thread)
+                else:
+                    # It may be on its way still; outside the block nobody expects it.
+                    _raise_in(thread, None)
 
     def _interrupt(self, _signal_number: int, _frame: FrameType | None) -> None:
         if self._interruptible:
@@ -74,8 +101,18 @@ class AgentWatch:
                     break
                 received_bytes += len(chunk)
         self._gone.set()
+        with self._lock:
+            for thread in self._threads:
+                _raise_in(thread, AgentGone)
+            # Once: a second one must not interrupt the cleaning up.
+            self._threads.clear()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
 def _do_nothing(_signal_number: int, _frame: FrameType | None) -> None:
     return
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Let the exception be raised in that thread at its next step; None takes back one that was not raised yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +16,23 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
-from turku.policy import bandwidth, filters, names, suspicion
+from turku.policy import bandwidth, compression, filters, names, suspicion
 from turku.policy.suspicion import Figures
 from turku.protocol.messages import SourceOrder
-from turku.storage import figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
+from turku.storage import catalog, figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
+from turku.storage.bringing import Bringing
+from turku.storage.changes import Changes, Kind
 from turku.storage.configuration import Storage
-from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, Workspace, choose, notes
+from turku.storage.difference import Difference
+from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, notes
 from turku.storage.snapshots.in_place import InPlace
+from turku.storage.snapshots.merging import Linking
 from turku.storage.snapshots.notes import NO_NOTES, Notes
-from turku.storage.snapshots.place import SourcePlace, is_directory
+from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
 
-SWEEP_SECONDS = 5.0
-"""For how long a session removes what left history; ``turku-storage prune`` has all the time."""
+SWEEP_SECONDS = 0.5
+"""For how long a session removes what left history: the machine waits for it, ``turku-storage prune`` has the time."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -110,11 +115,12 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
         # After the filter, as existing storages have it: the first rule that matches decides.
         rules += [filters.parse_exclude(text).filter_text for text in order.exclude]
     with _naming("bwlimit"):
-        limit = bandwidth.kib_per_second(order.bwlimit)
+        found = bandwidth.parse(order.bandwidth_windows or order.bwlimit)
     return transfer.Selection(
         rules=tuple(rules),
         hard_links=order.preserve_hard_links or configuration.preserve_hard_links,
-        bandwidth_kib_per_second=limit,
+        bandwidth_kib_per_second=found.constant,
+        bandwidth_limits=found,
     )
 
 
@@ -124,6 +130,15 @@ def _naming(option: str) -> Iterator[None]:
         yield
     except PolicyError as error:
         raise PolicyError(f"{option}: {error.message}", hint=error.hint) from error
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A backup that is committed."""
+
+    snapshot: str | None
+    transferred: transfer.Transferred
+    noted: Notes
 
 
 class _Run:
@@ -157,15 +172,22 @@ class _Run:
         if power_loss.went_down_while_writing(self._place):
             _LOG.warning("%s: this storage went down during a run; contents are compared", self._source)
             selected = replace(selected, compare_contents=True)
+        if mode.keeps_history:
+            mode.tidy()
         newest = history.base(self._place, self._configuration.zone)
         base = newest.name if newest else None
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
-        workspace = mode.prepare(base)
-        has_unfinished = workspace.is_resumed or is_directory(self._place.unfinished)
-        with power_loss.writing(self._place):
-            transferred = self._transfer(mode, workspace, selected, bounds, base)
-            noted = self._notes(mode, workspace, transferred, base, has_unfinished=has_unfinished)
-            snapshot = mode.commit(self._record(base, self._clock.now(), noted))
+        selected = replace(selected, compress=self._is_compressed(base))
+        daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
+        bringing = Bringing(self._place, self._configuration, daemon, mode, selected, bounds, base, self._clock)
+        spool = self._place.machine_dir
+        with Changes(spool) as differing, Changes(spool) as changes, bringing.linking() as linking:
+            compared = bringing.compare(differing, linking)
+            if compared is not None and not differing:
+                made = self._unchanged(bringing, compared, changes)
+            else:
+                made = self._built(bringing, Difference(compared, differing), changes, linking)
+        snapshot, transferred, noted = made.snapshot, made.transferred, made.noted
         end = self._clock.now()
         _LOG.info(
             "%s: %s in %.1f s; %s",
@@ -189,16 +211,59 @@ class _Run:
             suspicious=noted.suspicious,
         )
 
+    def _is_compressed(self, base: str | None) -> bool:
+        earlier = notes.read(self._place, base) if base else NO_NOTES
+        with _naming("compress"):
+            return compression.is_worth_it(
+                compression.parse(self._job.order.compress or compression.Compression.AUTO),
+                ssh_connection=os.environ.get("SSH_CONNECTION", ""),
+                bytes_per_second=earlier.bytes_per_second,
+            )
+
+    def _unchanged(self, bringing: Bringing, compared: transfer.Transferred, changes: Changes) -> _Made:
+        base = bringing.existing_base
+        tree = self._place.tree(base)
+        changes.is_complete = True
+        noted = self._notes(bringing.mode, tree, compared, base, has_unfinished=False, changes=changes)
+        record = self._record(base, self._clock.now(), noted)
+        self._catalog(bringing.mode, record, tree, changes)
+        return _Made(bringing.mode.commit_unchanged(record, base), compared, noted)
+
+    def _built(self, bringing: Bringing, difference: Difference, changes: Changes, linking: Linking | None) -> _Made:
+        mode, base = bringing.mode, bringing.base
+        with power_loss.writing(self._place):
+            brought = bringing.bring(difference, changes, linking)
+            tree = brought.workspace.directory
+            transferred = brought.transferred
+            noted = self._notes(mode, tree, transferred, base, has_unfinished=brought.has_unfinished, changes=changes)
+            record = self._record(base, self._clock.now(), noted)
+            self._catalog(mode, record, tree, changes)
+            return _Made(mode.commit(record), transferred, noted)
+
+    def _catalog(self, mode: SnapshotMode, record: SnapshotRecord, tree: Path, changes: Changes) -> None:
+        """Write down what the snapshot has in it, just before it gets its name."""
+        if mode.keeps_history:
+            catalog.record(
+                self._place,
+                name=record.name,
+                base=record.base,
+                tree=tree,
+                changes=changes,
+                moment=record.sync_begin,
+                zone=self._configuration.zone,
+            )
+
     def _notes(
         self,
         mode: SnapshotMode,
-        workspace: Workspace,
+        tree: Path,
         transferred: transfer.Transferred,
         base: str | None,
         *,
         has_unfinished: bool,
+        changes: Changes,
     ) -> Notes:
-        """What is noted of the backup; that it is suspicious among it."""
+        """What is noted of the backup in ``tree``; that it is suspicious among it."""
         earlier = notes.read(self._place, base) if base else NO_NOTES
         found: Figures | None
         if not mode.keeps_history:
@@ -206,14 +271,23 @@ class _Run:
         elif base is None or (earlier.figures is not None and not has_unfinished):
             found = figures.of_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
         else:
-            found = figures.of_trees(self._place.snapshot(base), workspace.directory)
+            found = figures.of_trees(self._place.tree(base), tree)
         signs: tuple[str, ...] = ()
         if found is not None:
+            if base is not None and mode.keeps_history:
+                changed = (each.path for each in changes if each.kind is Kind.CHANGED)
+                found = figures.looked_into(found, changed, self._place.tree(base), tree)
             usual = history.usual(self._place, self._configuration.zone)
-            signs = suspicion.signs(found, usual, thresholds=self._configuration.suspicion)
+            thresholds = self._configuration.suspicion_of(self._place.machine_dir.name, self._source)
+            signs = suspicion.signs(found, usual, thresholds=thresholds)
         if mode.keeps_history and earlier.is_unjudged:
             signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
-        return Notes(slot=pruning.slot(self._job.order, self._configuration), figures=found, suspicious=signs)
+        return Notes(
+            slot=pruning.slot(self._job.order, self._configuration),
+            figures=found,
+            suspicious=signs,
+            bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
+        )
 
     def _warning(self, mode: SnapshotMode, noted: Notes) -> str:
         consequence = (
@@ -225,58 +299,6 @@ class _Run:
         _LOG.warning("%s: %s", self._source, warning)
         return warning
 
-    def _transfer(
-        self,
-        mode: SnapshotMode,
-        workspace: Workspace,
-        selected: transfer.Selection,
-        bounds: limits.Bounds,
-        base: str | None,
-    ) -> transfer.Transferred:
-        """What came of a complete transfer; BackupFailed for any other."""
-        job = self._job
-        directories = self._directories(workspace)
-        is_complete = took_too_much = False
-        try:
-            transferred = transfer.run(
-                self._configuration,
-                transfer.Daemon(job.rsync_port, self._source, job.username, job.password),
-                selected,
-                workspace,
-                transfer.file_system(
-                    workspace,
-                    fake_super=self._configuration.fake_super,
-                    keep_devices=self._configuration.keep_devices,
-                ),
-                bounds=bounds,
-                base=self._place.snapshot(base) if base and mode.keeps_history else None,
-            )
-            if not transferred.outcome.success:
-                raise BackupFailed(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
-            is_complete = True
-            return transferred
-        except limits.TookTooMuch:
-            took_too_much = True
-            raise
-        finally:
-            if self._directories(workspace) != directories:
-                # What follows is done outside the sandbox: it must not be led into another machine's directory.
-                raise BackupFailed(
-                    "the receiver changed the directories that it was to write into: it was taken over (threats M9)",
-                    hint="keep the log, and look at that machine, and at what it holds here, before its next backup",
-                )
-            if not is_complete and (took_too_much or limits.is_low(self._configuration, job.machine_dir)):
-                # The next run would start from it; others need the room more (threats M11).
-                mode.abandon()
-
-    def _directories(self, workspace: Workspace) -> tuple[tuple[int, int] | None, ...]:
-        """Which directories lie where the commit will work; None for what is none, as a link to one."""
-        found = []
-        for path in (workspace.directory, self._place.snapshots_dir):
-            status = path.lstat() if is_directory(path) else None
-            found.append(None if status is None else (status.st_dev, status.st_ino))
-        return tuple(found)
-
     def _sweep(self, mode: SnapshotMode) -> None:
         # The machine is waiting, and others after it: what is left is removed in the background.
         end = self._clock.monotonic_seconds() + SWEEP_SECONDS
@@ -285,10 +307,17 @@ class _Run:
     def _record(self, base: str | None, finish: datetime, noted: Notes) -> SnapshotRecord:
         zone = self._configuration.zone
         begin = self._begin.astimezone(zone)
+        newest = history.newest(self._place, zone)
+        named = begin
         while True:
-            name = names.new_snapshot_name(self._source, begin, secrets.token_hex(2))
-            if not self._place.snapshot(name).exists():
-                return SnapshotRecord(name, base, begin, finish.astimezone(zone), noted)
+            follows_at_once = newest is not None and newest.moment == named.replace(microsecond=0)
+            for _ in range(_NAMES_DRAWN):
+                name = names.new_snapshot_name(self._source, named, secrets.token_hex(2))
+                # Of two within a second, the later one's name comes later too: that is how they are listed.
+                is_in_order = not follows_at_once or newest is None or name > newest.name
+                if is_in_order and not self._place.snapshot(name).exists():
+                    return SnapshotRecord(name, base, begin, finish.astimezone(zone), noted)
+            named += timedelta(seconds=1)
 
     def _retire(self, mode: SnapshotMode, snapshot: str | None, now: datetime) -> None:
         # The backup is made: what goes wrong from here on is a warning.
@@ -307,6 +336,7 @@ class _Run:
                 if snapshot is not None:
                     pruning.prune(mode, self._job.order, configuration, now=now, newest_name=snapshot)
                 trash.empty(mode, removed_until=now - timedelta(days=configuration.trash_days))
+                catalog.forget(self._place, zone=configuration.zone)
             self._sweep(mode)
             trash.sweep_records(self._place)
         except (TurkuError, OSError) as error:
@@ -319,6 +349,8 @@ def _with_quota(configuration: Storage, quota_bytes: int | None) -> Storage:
     return replace(configuration, machine_quota_bytes=min(quotas, default=None))
 
 
+_NAMES_DRAWN = 100
+"""Within a second; then the next one is taken."""
 _NOTHING = Figures(files_before=0, files=0)
 """What there was before the first backup."""
 _LOGGED_STATISTICS = ("Number of files:", "Number of regular files transferred:", "Total transferred file size:")

@@ -15,7 +15,16 @@ from turku import __version__
 from turku.core import entry as program_entry
 from turku.core.arguments import Parser, seconds
 from turku.errors import TurkuError, UsageError
-from turku.storage import authorized_keys_command, prune_command, suspicious_command, trash_command
+from turku.storage import (
+    authorized_keys_command,
+    catalog_command,
+    drill_command,
+    looking_command,
+    prune_command,
+    suspicious_command,
+    trash_command,
+    verify_command,
+)
 
 if TYPE_CHECKING:
     from turku.storage.configuration import Storage
@@ -62,6 +71,16 @@ def main(arguments: Sequence[str]) -> int:
     prune_command.add(
         commands.add_parser("prune", help="remove from the disk what left history and the trash"), _add_directory
     )
+    verify_command.add(
+        commands.add_parser("verify", help="read what is kept again, tell what is damaged, and heal it"),
+        _add_directory,
+    )
+    drill_command.add(commands.add_parser("drill", help="try restores, as a drill"), _add_directory)
+    looking_command.add(commands, _add_directory)
+    catalog_command.add(
+        commands.add_parser("catalog", help="the list of what each snapshot has in it: update or rebuild it"),
+        _add_directory,
+    )
     options = parser.parse_args(arguments)
     run = {
         "check": _check,
@@ -72,6 +91,10 @@ def main(arguments: Sequence[str]) -> int:
         "trash": _trash,
         "suspicious": _suspicious,
         "prune": _prune,
+        "catalog": _catalog,
+        **dict.fromkeys(looking_command.NAMES, _look),
+        "verify": _verify,
+        "drill": _drill,
     }[options.command]
     return run(options)
 
@@ -195,6 +218,28 @@ def _prune(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
 
     return prune_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from turku.core.clock import SYSTEM_CLOCK
+
+    return verify_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from turku.core.clock import SYSTEM_CLOCK
+
+    return drill_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+
+
+def _look(options: argparse.Namespace) -> int:
+    from turku.core.clock import SYSTEM_CLOCK
+
+    return looking_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    return catalog_command.run(options, _configuration(options), print)
 
 
 def _configuration(options: argparse.Namespace) -> Storage:

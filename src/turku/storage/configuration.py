@@ -8,9 +8,10 @@ import os
 import pwd
 import shlex
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -32,6 +33,7 @@ _PROGRAM = "turku-storage"
 _VOLUME_REQUIRED = 'at least one is required, as {"data": {"path": "/srv/turku"}}'
 _HOST_KEYS_GLOB = "/etc/ssh/ssh_host_*_key.pub"
 _LOG = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Count = Annotated[int, Meta(ge=1)]
@@ -48,6 +50,19 @@ class VolumeSection(msgspec.Struct, frozen=True):
     accept_new_high_water_pct: Percent | None = None
 
 
+class SourceSuspicionSection(msgspec.Struct, frozen=True):
+    """What of it is another for one source; what is not said is as for all."""
+
+    enabled: bool | None = None
+    minimum_files: Count | None = None
+    deleted_share: Share | None = None
+    rewritten_share: Share | None = None
+    renamed_share: Share | None = None
+    shrunk_share: Share | None = None
+    replaced_share: Share | None = None
+    random_share: Share | None = None
+
+
 class SuspicionSection(msgspec.Struct, frozen=True):
     """When a backup is suspicious: ``turku.policy.suspicion.Thresholds``, as it may be written in a file."""
 
@@ -57,6 +72,9 @@ class SuspicionSection(msgspec.Struct, frozen=True):
     rewritten_share: Share = 0.5
     renamed_share: Share = 0.25
     shrunk_share: Share = 0.8
+    replaced_share: Share = 0.8
+    random_share: Share = 0.5
+    sources: dict[str, SourceSuspicionSection] = {}
 
 
 class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +99,26 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     max_run_seconds: Annotated[float, Meta(gt=0)] | None = 7 * 24 * 3600.0
     max_run_bytes: Count | None = None
     max_run_files: Count | None = None
+    parallel_sources: Annotated[int, Meta(ge=1, le=64)] = 2
     max_run_memory_bytes: Count | None = None
     machine_quota_bytes: Count | None = None
     low_water_free_pct: Percent = 3.0
     retention_floor: Annotated[str, Meta(max_length=1000, pattern=_ONE_LINE)] = "last 3 days"
     minimum_slot_seconds: Annotated[float, Meta(ge=0)] = 3600.0
     trash_days: Annotated[float, Meta(ge=0, le=36500)] = 7.0
+    slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    volume_slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    machines_see_history: bool = True
     suspicion: SuspicionSection | None = None
+    compare_with_source_percent: Percent = 0.0
+    verify_bytes_per_second: Count | None = None
+    drill_days: Annotated[float, Meta(ge=0, le=365)] = 30.0
+    drill_directory: Line | None = None
+    drill_files: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    drill_bytes: Count = 1024**3
+    drill_paths: dict[str, list[str]] = {}
+    drill_check_program: Words | None = None
+    drill_check_seconds: Annotated[float, Meta(gt=0)] = 600.0
     ssh_ping_host: Line | None = None
     ssh_ping_port: Annotated[int, Meta(ge=1, le=65535)] = 22
     ssh_ping_user: Line | None = None
@@ -136,6 +167,8 @@ class Storage:
     """Whether root makes device nodes of those on machines; else they are left out."""
     max_run_seconds: float | None
     max_run_bytes: int | None
+    parallel_sources: int
+    """How many sources of one machine are backed up at once."""
     max_run_files: int | None
     max_run_memory_bytes: int | None
     """None: half of the host's memory."""
@@ -148,7 +181,28 @@ class Storage:
     """The least that the slot of a schedule lasts (M4), and what counts where a coordinator tells none."""
     trash_days: float
     """For how long what was pruned can be brought back."""
+    slots: int | None
+    """How many machines are backed up here at once; the coordinator's own number where there is none."""
+    volume_slots: int | None
+    """How many sources are written to one volume at once; None for any number."""
+    machines_see_history: bool
+    """Whether machines may look at history and have it back, where the coordinator lets them."""
     suspicion: Thresholds
+    suspicion_of_sources: Mapping[str, Thresholds]
+    """By ``UUID/SOURCE`` or ``SOURCE``; of all others, ``suspicion`` holds."""
+    compare_with_source_percent: float
+    """How many of the unchanged files of a source are compared with the machine's after each backup; 0 for none."""
+    verify_bytes_per_second: int | None
+    drill_days: float
+    """How old a restore drill may become; 0 for none by the timer."""
+    drill_directory: Path
+    drill_files: int
+    drill_bytes: int
+    """Both: what a drill restores at most beside the declared paths, drawn by lot."""
+    drill_paths: Mapping[str, tuple[str, ...]]
+    """By ``UUID/SOURCE`` or ``SOURCE``: what every drill restores."""
+    drill_check_program: tuple[str, ...] | None
+    drill_check_seconds: float
     ssh_ping_host: str
     ssh_ping_port: int
     ssh_ping_user: str
@@ -169,6 +223,14 @@ class Storage:
         """Links to the machines' directories (contract, section 5)."""
         return self.var_dir / "machines"
 
+    def suspicion_of(self, machine: str, source: str) -> Thresholds:
+        """The thresholds of one source of the machine with that UUID; a machine has no say in them."""
+        return _of_source(self.suspicion_of_sources, machine, source) or self.suspicion
+
+    def drill_paths_of(self, machine: str, source: str) -> tuple[str, ...]:
+        """What every drill of that source restores."""
+        return _of_source(self.drill_paths, machine, source) or ()
+
     def api(self) -> ApiClient:
         return ApiClient(self.api_url, allow_plain_http=self.allow_plain_http)
 
@@ -188,6 +250,23 @@ class Storage:
                 hint="is sshd installed? ssh_ping_host_keys or ssh_ping_host_keys_glob say where its public keys are",
             )
         return keys
+
+
+def _of_source(told: Mapping[str, _Value], machine: str, source: str) -> _Value | None:
+    return told.get(f"{machine}/{source}", told.get(source))
+
+
+def _thresholds(section: SuspicionSection | None) -> Thresholds:
+    told = msgspec.structs.asdict(section or SuspicionSection())
+    return Thresholds(**{key: value for key, value in told.items() if key != "sources"})
+
+
+def _thresholds_of_sources(section: SuspicionSection | None) -> dict[str, Thresholds]:
+    general = _thresholds(section)
+    return {
+        key: replace(general, **{name: each for name, each in msgspec.structs.asdict(told).items() if each is not None})
+        for key, told in (section.sources if section else {}).items()
+    }
 
 
 def _first_line(path: Path) -> str:
@@ -231,6 +310,11 @@ def _unknown_key_warnings(tree: Tree) -> list[str]:
     if isinstance(section, dict):
         found = configuration.unknown_key_warnings(Tree(section), _keys(SuspicionSection))
         warnings += [f"{tree.place('suspicion')}.{warning}" for warning in found]
+        sources = section.get("sources")
+        for name, told in sources.items() if isinstance(sources, dict) else ():
+            if isinstance(told, dict):
+                found = configuration.unknown_key_warnings(Tree(told), _keys(SourceSuspicionSection))
+                warnings += [f"{tree.place('suspicion')}.sources.{name}.{warning}" for warning in found]
     volumes = tree.content.get("volumes")
     for name, section in volumes.items() if isinstance(volumes, dict) else ():
         if isinstance(section, dict):
@@ -306,7 +390,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
             retention.parse(file.retention_floor)
         except PolicyError as error:
             fault("retention_floor", f"{error.message}; {error.hint}")
-    for key in ("var_dir", "lock_dir", "authorized_keys_file"):
+    for key in ("var_dir", "lock_dir", "drill_directory", "authorized_keys_file"):
         path = getattr(file, key)
         if path is not None and not Path(path).is_absolute():
             fault(key, f"{path!r} is not an absolute path")
@@ -366,13 +450,27 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         max_run_seconds=file.max_run_seconds,
         max_run_bytes=file.max_run_bytes,
         max_run_files=file.max_run_files,
+        parallel_sources=file.parallel_sources,
         max_run_memory_bytes=file.max_run_memory_bytes,
         machine_quota_bytes=file.machine_quota_bytes,
         low_water_free_percent=file.low_water_free_pct,
         retention_floor=file.retention_floor,
         minimum_slot_seconds=file.minimum_slot_seconds,
         trash_days=file.trash_days,
-        suspicion=Thresholds(**msgspec.to_builtins(file.suspicion or SuspicionSection())),
+        slots=file.slots,
+        volume_slots=file.volume_slots,
+        machines_see_history=file.machines_see_history,
+        suspicion=_thresholds(file.suspicion),
+        suspicion_of_sources=_thresholds_of_sources(file.suspicion),
+        compare_with_source_percent=file.compare_with_source_percent,
+        verify_bytes_per_second=file.verify_bytes_per_second,
+        drill_days=file.drill_days,
+        drill_directory=Path(file.drill_directory or f"{file.var_dir}/drill"),
+        drill_files=file.drill_files,
+        drill_bytes=file.drill_bytes,
+        drill_paths={key: tuple(paths) for key, paths in file.drill_paths.items()},
+        drill_check_program=None if file.drill_check_program is None else tuple(file.drill_check_program),
+        drill_check_seconds=file.drill_check_seconds,
         ssh_ping_host=file.ssh_ping_host or socket.getfqdn(),
         ssh_ping_port=file.ssh_ping_port,
         ssh_ping_user=user,

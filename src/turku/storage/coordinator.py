@@ -21,6 +21,13 @@ class Coordinator:
         self._api = configuration.api()
         self._secret = configuration.secret
 
+    def beyond_contract(self) -> Coordinator:
+        """Of the calls at ``/v2``; a coordinator of the existing system answers them with 404 (ApiRefused)."""
+        other = Coordinator(self._configuration)
+        other._api = self._api.beyond_contract()
+        other._secret = self._secret
+        return other
+
     def call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T]) -> T:
         """The coordinator's answer to what ``message`` makes of the credentials. Raises ApiRefused, ApiUnreachable."""
         try:

@@ -7,21 +7,25 @@ made has no figures to go on from, and files that a failed run had brought over 
 from __future__ import annotations
 
 import os
+import random
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from turku.core.log import one_line
+from turku.policy import suspicion
 from turku.policy.suspicion import Figures
+from turku.storage.beneath import Tree
 
-CREATED_FILE = b":>f+++++++++ "
-"""How rsync begins the line of a file whose name is new, told to by ``OUT_FORMAT``."""
-ANY_FILE = b":"
-OUT_FORMAT = ":%i %n"
+SAMPLED_FILES = 64
+SAMPLED_BYTES = 32 * 1024
+"""Both: of one backup, what is looked into, before and after."""
+_DRAWN_FILES = 512
+"""Out of these: some are directories, or new, or too short."""
 _SUFFIX_LIMIT_BYTES = 32
 _SUFFIXES_LIMIT = 1000
 _NUMBER = re.compile(r"\d+")
@@ -133,6 +137,55 @@ def of_trees(base: Path | None, tree: Path) -> Figures:
         # Which of it is new is not known: taken to be all.
         literal_bytes=transferred_size,
     )
+
+
+def looked_into(found: Figures, changed: Iterable[bytes], base: Path, tree: Path) -> Figures:
+    """The figures, with what became of the content of some of the changed files, drawn by lot.
+
+    A file counts whose name, or its name without a suffix that was added, the snapshot before had. ``changed`` are
+    paths relative to the trees. At most ``SAMPLED_FILES`` are read, and of each its first ``SAMPLED_BYTES``.
+    """
+    drawn: list[bytes] = []
+    # Not a secret: whoever could foresee the lot would have to spare these very files.
+    lot = random.SystemRandom()
+    for number, path in enumerate(changed):
+        if number < _DRAWN_FILES:
+            drawn.append(path)
+        elif (place := lot.randrange(number + 1)) < _DRAWN_FILES:
+            drawn[place] = path
+    sampled = became_random = 0
+    if drawn:
+        with suppress(FileNotFoundError), Tree(base) as before, Tree(tree) as after:
+            lot.shuffle(drawn)
+            for path in drawn:
+                pair = _beginnings(before, after, path)
+                if pair is not None:
+                    sampled += 1
+                    became_random += not suspicion.looks_random(pair[0]) and suspicion.looks_random(pair[1])
+                if sampled == SAMPLED_FILES:
+                    break
+    return replace(found, sampled=sampled, became_random=became_random)
+
+
+def _beginnings(before: Tree, after: Tree, path: bytes) -> tuple[bytes, bytes] | None:
+    """How a file begins, before and after; None where there was none of its name, or it has too little content."""
+    stem = path.rpartition(b".")[0]
+    for former in (path, stem):
+        with suppress(OSError):
+            old = _beginning(before, former)
+            new = _beginning(after, path)
+            if min(len(old), len(new)) >= suspicion.RANDOM_MINIMUM_BYTES:
+                return old, new
+            return None
+    return None
+
+
+def _beginning(tree: Tree, path: bytes) -> bytes:
+    descriptor = tree.open_file(path)
+    try:
+        return os.pread(descriptor, SAMPLED_BYTES, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _files(text: str) -> int:

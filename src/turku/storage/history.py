@@ -20,6 +20,7 @@ class StoredSnapshot:
 
     name: str
     path: Path
+    """The directory with its files; that of another snapshot, where the source had not changed (snapshots/links.py)."""
     moment: datetime | None
     """When it was made, by its name; None when the name has none of the known forms."""
     is_held: bool
@@ -34,10 +35,13 @@ def stored_snapshots(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, 
         return ()
     found = []
     for entry in entries:
-        if entry.name.startswith(".") or not is_directory(entry):
+        if entry.name.startswith(".") or not (is_directory(entry) or place.link_target(entry.name)):
+            continue
+        tree = place.tree(entry.name)
+        if not is_directory(tree):
             continue
         name = names.parse_snapshot_name(entry.name, source=place.source, zone=zone)
-        found.append(StoredSnapshot(name=entry.name, path=entry, moment=name.moment, is_held=name.is_held))
+        found.append(StoredSnapshot(name=entry.name, path=tree, moment=name.moment, is_held=name.is_held))
     return tuple(sorted(found, key=_age_order))
 
 

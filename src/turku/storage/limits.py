@@ -15,8 +15,10 @@ import logging
 import os
 import select
 import stat
+import threading
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,6 +57,10 @@ class Bounds:
     seconds: float | None = None
     bytes: int | None = None
     bytes_reason: str = "max_run_bytes"
+    shares_bytes: bool = False
+    """Whether the machine's runs beside this one, of this process, take of the same bytes."""
+    counted_bytes: int = 0
+    """What runs of this process had written for the machine when the bounds were set."""
     files: int | None = None
     memory_bytes: int | None = None
     reserve_percent: float = 0.0
@@ -114,7 +120,8 @@ def bounds(configuration: Storage, machine_dir: Path, *, clock: Clock = SYSTEM_C
             "what is there stays as it is",
             hint="make room or add a volume (low_water_free_pct sets the mark)",
         )
-    limit, reason = configuration.max_run_bytes, "max_run_bytes"
+    limit, reason, shares = configuration.max_run_bytes, "max_run_bytes", False
+    counted = _RUNS.finished_bytes(machine_dir)
     quota = configuration.machine_quota_bytes
     if quota is not None:
         used = _used_bytes(configuration, machine_dir, quota, clock)
@@ -125,11 +132,13 @@ def bounds(configuration: Storage, machine_dir: Path, *, clock: Clock = SYSTEM_C
                 hint="shorten its retention, exclude what is not needed, or raise the quota",
             )
         if limit is None or left < limit:
-            limit, reason = left, f"what its quota of {quota} (machine_quota_bytes) left"
+            limit, reason, shares = left, f"what its quota of {quota} (machine_quota_bytes) left", True
     return Bounds(
         seconds=configuration.max_run_seconds,
         bytes=limit,
         bytes_reason=reason,
+        shares_bytes=shares,
+        counted_bytes=counted,
         files=configuration.max_run_files,
         memory_bytes=configuration.max_run_memory_bytes or _half_of_memory_bytes(),
         reserve_percent=low_water * END_SHARE_OF_LOW_WATER,
@@ -146,10 +155,12 @@ def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> Non
     if configuration.machine_quota_bytes is None:
         return
     path = _usage_path(configuration, machine_dir)
-    usage = _read_usage(path)
-    if usage is not None:
-        usage.used_bytes += written_bytes
-        _write_usage(path, usage)
+    # Sources of a machine are backed up side by side.
+    with _USAGE_LOCK:
+        usage = _read_usage(path)
+        if usage is not None:
+            usage.used_bytes += written_bytes
+            _write_usage(path, usage)
 
 
 def measured_bytes(directory: Path) -> int:
@@ -164,15 +175,16 @@ def measured_bytes(directory: Path) -> int:
 
 def _used_bytes(configuration: Storage, machine_dir: Path, quota: int, clock: Clock) -> int:
     path = _usage_path(configuration, machine_dir)
-    usage = _read_usage(path)
-    now = clock.now().timestamp()
-    # The sum only grows, so it never lies below the truth: it is measured anew only when that could matter.
-    near = usage is not None and usage.used_bytes >= _NEAR_QUOTA * quota
-    if usage is None or (near and not 0 <= now - usage.measured_at < _MEASURE_AGAIN_SECONDS):
-        _LOG.info("measuring the disk space of %s", machine_dir)
-        usage = _Usage(used_bytes=measured_bytes(machine_dir), measured_at=now)
-        _write_usage(path, usage)
-    return usage.used_bytes
+    with _USAGE_LOCK:
+        usage = _read_usage(path)
+        now = clock.now().timestamp()
+        # The sum only grows, so it never lies below the truth: it is measured anew only when that could matter.
+        near = usage is not None and usage.used_bytes >= _NEAR_QUOTA * quota
+        if usage is None or (near and not 0 <= now - usage.measured_at < _MEASURE_AGAIN_SECONDS):
+            _LOG.info("measuring the disk space of %s", machine_dir)
+            usage = _Usage(used_bytes=measured_bytes(machine_dir), measured_at=now)
+            _write_usage(path, usage)
+        return usage.used_bytes
 
 
 def _usage_path(configuration: Storage, machine_dir: Path) -> Path:
@@ -198,6 +210,37 @@ def _half_of_memory_bytes() -> int:
 # --- during a run
 
 
+class _Runs:
+    """What this process's runs wrote for each machine: sources are backed up side by side, and share a quota."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._finished: Counter[Path] = Counter()
+        self._running: dict[Path, list[Watch]] = defaultdict(list)
+
+    def finished_bytes(self, machine_dir: Path) -> int:
+        return self._finished[machine_dir]
+
+    def written_bytes(self, machine_dir: Path) -> int:
+        with self._lock:
+            return self._finished[machine_dir] + sum(each.written_bytes for each in self._running[machine_dir])
+
+    @contextmanager
+    def counting(self, machine_dir: Path, watch: Watch) -> Iterator[None]:
+        with self._lock:
+            self._running[machine_dir].append(watch)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[machine_dir].remove(watch)
+                self._finished[machine_dir] += watch.written_bytes
+
+
+_RUNS = _Runs()
+_USAGE_LOCK = threading.Lock()
+
+
 class Watch:
     """Looks at a run and says when it is over its bounds.
 
@@ -206,9 +249,17 @@ class Watch:
     """
 
     def __init__(
-        self, bounds: Bounds, *, process: int, tree: Path, is_new_tree: bool = True, clock: Clock = SYSTEM_CLOCK
+        self,
+        bounds: Bounds,
+        *,
+        process: int,
+        tree: Path,
+        is_new_tree: bool = True,
+        machine_dir: Path | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._bounds = bounds
+        self._machine_dir = machine_dir
         self._is_new_tree = is_new_tree
         self._process = process
         self._tree = tree
@@ -252,7 +303,10 @@ class Watch:
 
     def _bytes_fault(self) -> str | None:
         limit = self._bounds.bytes
-        if limit is not None and self.written_bytes > limit:
+        written = self.written_bytes
+        if self._bounds.shares_bytes and self._machine_dir is not None:
+            written = _RUNS.written_bytes(self._machine_dir) - self._bounds.counted_bytes
+        if limit is not None and written > limit:
             return f"it wrote more than {limit} bytes ({self._bounds.bytes_reason})"
         return None
 
@@ -275,6 +329,13 @@ class Watch:
         if limits.files is not None and new_files > limits.files:
             return f"it made more than {limits.files} files (max_run_files)"
         return self._bytes_fault()
+
+
+@contextmanager
+def counting(machine_dir: Path, watch: Watch) -> Iterator[None]:
+    """Let the run count, for the length of the block, where runs of the machine beside it share its bytes."""
+    with _RUNS.counting(machine_dir, watch):
+        yield
 
 
 def wait(child: Child, watch: Watch) -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
-import os
-import platform
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -22,9 +19,6 @@ BACKGROUND_SECONDS = 600.0
 """How long one run in the background goes on; a timer starts the next one."""
 _WORK_SECONDS = 0.1
 _REST_SECONDS = 0.1
-_NICENESS = 19
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-_THIS_PROCESS, _IDLE = 1, 3 << 13
 _LOG = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
@@ -55,18 +49,20 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
 
 
 def _remove_all(configuration: Storage, clock: Clock, say: Say, *, is_gentle: bool) -> None:
+    from turku.storage.background import be_gentle
     from turku.storage.kept_sources import kept_sources
     from turku.storage.snapshots import garbage
 
     go_on: garbage.GoOn = lambda: True  # noqa: E731  (one of two)
     if is_gentle:
-        _be_gentle()
+        be_gentle()
         go_on = _Pace(clock)
     count = left = 0
     for place in kept_sources(configuration):
         if go_on():
             _empty_trash(place, configuration, clock)
             count += garbage.remove(place, go_on)
+            _update_catalog(place, configuration, go_on)
         left += len(garbage.trees(place))
     if count or left or not is_gentle:
         say(f"{count} tree{'' if count == 1 else 's'} removed" + (f", {left} left" if left else ""))
@@ -89,6 +85,17 @@ def _empty_trash(place: SourcePlace, configuration: Storage, clock: Clock) -> No
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)
 
 
+def _update_catalog(place: SourcePlace, configuration: Storage, go_on: Callable[[], bool]) -> None:
+    """Read what no backup had the time to read, such as an older storage's history; one tree after the other."""
+    from turku.errors import CatalogUnusable
+    from turku.storage import catalog
+
+    try:
+        catalog.update(place, zone=configuration.zone, go_on=go_on)
+    except CatalogUnusable as error:
+        _LOG.warning("%s: %s", place.source, error.message)
+
+
 class _Pace:
     """Goes on for a while, resting as long as it works."""
 
@@ -103,11 +110,3 @@ class _Pace:
             self._clock.sleep(_REST_SECONDS)
             self._rested = self._clock.monotonic_seconds()
         return now < self._end
-
-
-def _be_gentle() -> None:
-    os.nice(_NICENESS)
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is not None:
-        # Only when nobody else wants the disk, where its scheduler knows of that; else it changes nothing.
-        ctypes.CDLL(None).syscall(number, _THIS_PROCESS, 0, _IDLE)

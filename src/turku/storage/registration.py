@@ -125,6 +125,7 @@ def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
                 space_available=available_mib,
                 published=configuration.published,
                 comment=configuration.comment,
+                slots=configuration.slots,
             ),
             auth=configuration.registration,
         )

@@ -1,10 +1,10 @@
-"""The receiving rsync's sandbox: what bubblewrap lets it see and do.
+"""rsync's sandbox: what bubblewrap lets it see and do, when it receives a backup and when it sends one back.
 
 A contained receiver sees one machine's directory (read-write), a read-only system without secrets, and itself. It has
 no network: this process connects to the machine's tunnel, makes sure that an rsync daemon answers, and hands the
 connected socket in. So a receiver that was taken over reaches no other tunnel and no service of the storage, and no
 service but an rsync daemon gets a byte of ours. As root it keeps the few capabilities that restoring owners and modes
-takes; without root it lives in a user namespace and keeps none.
+takes; without root it lives in a user namespace and keeps none. A sender sees one snapshot's tree, read-only.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ FAKE_SUPER_CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_FOWNER")
 OWNER_CAPABILITIES = (*FAKE_SUPER_CAPABILITIES, "CAP_CHOWN", "CAP_FSETID")
 """FSETID: without it the kernel silently clears setgid bits of files that belong to groups other than root's."""
 DEVICE_CAPABILITY = "CAP_MKNOD"
+SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
+"""What was backed up is read whoever may read it on the machine."""
 _SYSTEM_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # Names of users and groups, the linker's cache, the time zone: nothing secret.
 _SYSTEM_FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/localtime")
@@ -190,6 +192,48 @@ def receiver(
     no process of a contained receiver is left.
     Raises BackupFailed when no rsync daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
     """
+    with _connected(
+        argv,
+        configuration=configuration,
+        port=port,
+        directory=machine_dir,
+        writable=[machine_dir],
+        protected=protected,
+        capabilities=_capabilities(configuration, fake_super=fake_super),
+    ) as found:
+        yield found
+
+
+@contextmanager
+def sender(argv: Sequence[str], *, configuration: Storage, tree: Path, port: int) -> Iterator[Receiver]:
+    """How to start the rsync ``argv``, which sends what is in ``tree`` to the daemon at the tunnel's ``port``.
+
+    It starts in ``tree``, and contained it sees that tree alone, read-only: nothing else of the machine's directory.
+    The rest is as with ``receiver``.
+    """
+    with _connected(
+        argv,
+        configuration=configuration,
+        port=port,
+        directory=tree,
+        readable=[tree],
+        capabilities=SENDER_CAPABILITIES if os.geteuid() == 0 else None,
+    ) as found:
+        yield found
+
+
+@contextmanager
+def _connected(
+    argv: Sequence[str],
+    *,
+    configuration: Storage,
+    port: int,
+    directory: Path,
+    capabilities: Sequence[str] | None,
+    writable: Sequence[Path] = (),
+    readable: Sequence[Path] = (),
+    protected: Sequence[Path] = (),
+) -> Iterator[Receiver]:
     contained = is_contained(configuration)
     with ExitStack() as stack:
         connection = connect(port)
@@ -203,12 +247,12 @@ def receiver(
         yield Receiver(
             wrap(
                 ["sh", "-c", _SOCKET_TO_NINE, *argv],
-                writable=[machine_dir],
-                readable=_programs(configuration.rsync_command),
+                writable=writable,
+                readable=[*_programs(configuration.rsync_command), *readable],
                 hidden=_inside_system(configuration),
                 protected=protected,
-                directory=machine_dir,
-                capabilities=_capabilities(configuration, fake_super=fake_super),
+                directory=directory,
+                capabilities=capabilities,
                 options=[*availability(configuration).options, *filter_options, "--sync-fd", str(alive)],
             ),
             stdin=connection.fileno(),

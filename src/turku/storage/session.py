@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
+
+from msgspec import UNSET
 
 from turku.core import lock, log
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, PolicyError, TurkuError
 from turku.policy import names
@@ -30,11 +35,13 @@ from turku.protocol.messages import (
     StoragePingSourceUpdateRequest,
     restore_active_line,
 )
-from turku.storage import machine_links, session_request, tunnel, volumes
+from turku.protocol.restore_messages import HistoryRequest
+from turku.storage import machine_links, session_request, tunnel, volume_slots, volumes
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.backup import BackupJob, BackupOutcome, back_up
 from turku.storage.configuration import Storage
 from turku.storage.coordinator import Coordinator
+from turku.storage.heartbeat import Heartbeat
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +49,7 @@ PROGRAM: Final = "turku-storage-ping"
 _REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
 """Before each further try of a report that did not get through: a coordinator restarts within them."""
 _SUMMARY_LIMIT: Final = 60_000
+_SIGNS_LIMIT: Final = 20
 
 
 def set_up_log(configuration: Storage, uuid: str, *, verbose: bool, debug: bool = False) -> None:
@@ -65,6 +73,12 @@ def serve(
     ApiUnreachable, or, when all is done and reported, BackupFailed.
     """
     request = session_request.read(descriptor, clock=clock)
+    if isinstance(request, HistoryRequest):
+        from turku.storage import history_session
+
+        set_up_log(configuration, uuid, verbose=request.verbose, debug=debug)
+        history_session.serve(configuration, uuid, request, descriptor=descriptor, clock=clock)
+        return
     is_restore = request.action == "restore"
     set_up_log(configuration, uuid, verbose=request.verbose or is_restore, debug=debug)
     _LOG.debug("from %s: %s", os.environ.get("SSH_CONNECTION", "no ssh"), os.environ.get("SSH_ORIGINAL_COMMAND", ""))
@@ -95,13 +109,26 @@ class _Checkin:
     clock: Clock
     failed: list[str] = field(default_factory=list)
     unreported: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    """What found no slot of its volume."""
+    heartbeat: Heartbeat = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(self.configuration, self.uuid)
 
     def run(self) -> None:
+        with self.heartbeat:
+            self._run()
+
+    def _run(self) -> None:
         api = Coordinator(self.configuration)
         machine = self._ask(api)
         orders = self._orders(machine)
+        self._report_withheld(api, machine)
+        count = len(orders) + len(self.failed)
         if not orders:
             _LOG.info("nothing to back up")
+            self._raise_failures(count)
             return
         begin = self.clock.now().timestamp()
         try:
@@ -111,32 +138,57 @@ class _Checkin:
                 self._report(api, name, self._failure(begin, error.message))
             raise
         machine_links.update_name_link(self.configuration, self.uuid, machine)
-        for name, order in orders.items():
-            if self.agent.is_gone:
-                _LOG.warning("the agent ended the session; source %s stays due", name)
-                continue
-            credentials = self.request.sources[name]
-            job = BackupJob(
-                machine_dir=directory,
-                source_name=name,
-                order=order,
-                rsync_port=self.request.port,
-                username=credentials.username,
-                password=Secret(credentials.password),
-            )
-            outcome = self._back_up(job)
-            if not outcome.success:
+        at_once = min(len(orders), self.configuration.parallel_sources)
+        if self.request.parallel_sources is not UNSET:
+            at_once = min(at_once, self.request.parallel_sources)
+        with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="source") as pool:
+            # In a list: whatever a thread raises is raised here.
+            list(pool.map(lambda name: self._one(api, directory, name, orders[name]), orders))
+        if len(self.busy) < len(orders):
+            # What kept the volume busy may have been this session's other sources.
+            for name in self.busy:
+                self._one(api, directory, name, orders[name])
+        self._raise_failures(count)
+
+    def _one(self, api: Coordinator, directory: Path, name: str, order: SourceOrder) -> None:
+        if self.agent.is_gone:
+            _LOG.warning("the agent ended the session; source %s stays due", name)
+            return
+        credentials = self.request.sources[name]
+        job = BackupJob(
+            machine_dir=directory,
+            source_name=name,
+            order=order,
+            rsync_port=self.request.port,
+            username=credentials.username,
+            password=Secret(credentials.password),
+        )
+        outcome = self._back_up(job)
+        if outcome is None:
+            self.busy = [*self.busy, name]
+            return
+        if not outcome.success:
+            self.failed.append(name)
+        self._report(api, name, self._compared(job, outcome))
+
+    def _report_withheld(self, api: Coordinator, machine: ScheduledMachine) -> None:
+        """Report what the machine itself says that it cannot offer now, such as a disk that is not mounted."""
+        if self.request.withheld is UNSET:
+            return
+        for name, reason in self.request.withheld.items():
+            if name in machine.scheduled_sources and name not in self.request.sources:
+                _LOG.error("source %.200s is not offered: %s", name, one_line(reason))
                 self.failed.append(name)
-            self._report(api, name, outcome)
-        self._raise_failures(len(orders))
+                self._report(api, name, self._failure(self.clock.now().timestamp(), one_line(reason)))
 
     def _ask(self, api: Coordinator) -> ScheduledMachine:
         def request(credentials: StorageCredentials) -> StoragePingCheckinRequest:
-            return StoragePingCheckinRequest(credentials, MachineReference(self.uuid))
+            return StoragePingCheckinRequest(credentials, MachineReference(self.uuid), sends_heartbeats=True)
 
         machine = api.call("storage_ping_checkin", request, StoragePingCheckinAnswer).machine
         if machine.uuid.lower() != self.uuid:
             raise ApiUnreachable(f"storage_ping_checkin: the answer is about another machine: {machine.uuid:.100}")
+        self.heartbeat.begin(machine.scheduled_sources)
         return machine
 
     def _orders(self, machine: ScheduledMachine) -> dict[str, SourceOrder]:
@@ -161,16 +213,24 @@ class _Checkin:
             _LOG.info("source %.200s is offered, but not due", name)
         return orders
 
-    def _back_up(self, job: BackupJob) -> BackupOutcome:
+    def _back_up(self, job: BackupJob) -> BackupOutcome | None:
+        """How it went; None where it was not begun, and stays due."""
         begin = self.clock.now().timestamp()
         outcome: BackupOutcome | None = None
+        has_begun = False
         try:
-            with self.agent.interrupting():
+            with self.agent.interrupting(), volume_slots.slot(self.configuration, job.machine_dir, clock=self.clock):
+                has_begun = True
                 outcome = back_up(job, self.configuration, clock=self.clock)
         except AgentGone:
+            if not has_begun:
+                return None
             if outcome is None:
                 return self._failure(begin, "the agent ended the session during the backup")
             # It went in the moment after the backup was complete.
+        except LockHeld as error:
+            _LOG.warning("source %s is not backed up now: %s; %s", job.source_name, error.message, error.hint)
+            return None
         except TurkuError as error:
             _LOG.error("source %s: backup failed: %s", job.source_name, error.message)
             return self._failure(begin, error.message)
@@ -178,6 +238,31 @@ class _Checkin:
             _LOG.exception("source %s: internal error", job.source_name)
             return self._failure(begin, f"internal error: {type(error).__name__}: {error}")
         return outcome
+
+    def _compared(self, job: BackupJob, outcome: BackupOutcome) -> BackupOutcome:
+        """The outcome, suspicious where unchanged files are not what the machine has (source_comparison.py)."""
+        if outcome.snapshot is None:
+            return outcome
+        from turku.storage import source_comparison
+        from turku.storage.snapshots.place import SourcePlace
+        from turku.storage.transfer import Daemon
+
+        place = SourcePlace(job.machine_dir, job.source_name)
+        daemon = Daemon(job.rsync_port, job.source_name, job.username, job.password)
+        try:
+            with self.agent.interrupting():
+                signs = source_comparison.after_backup(self.configuration, place, daemon, outcome.snapshot)
+        except AgentGone:
+            _LOG.info("source %s: the agent ended the session before it was compared", job.source_name)
+            return outcome
+        except Exception:
+            # The backup is made, and is to be reported.
+            _LOG.exception("source %s: internal error while it was compared with the machine", job.source_name)
+            return outcome
+        if not signs:
+            return outcome
+        summary = "\n".join((f"SUSPICIOUS: {'; '.join(signs)}", outcome.summary))
+        return replace(outcome, suspicious=(*outcome.suspicious, *signs)[:_SIGNS_LIMIT], summary=summary)
 
     def _failure(self, begin: float, summary: str) -> BackupOutcome:
         end = self.clock.now().timestamp()
@@ -199,6 +284,7 @@ class _Checkin:
         for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
             try:
                 api.call("storage_ping_source_update", message, Empty)
+                self.heartbeat.reported(name)
                 return
             except ApiUnreachable as error:
                 reason = error.message

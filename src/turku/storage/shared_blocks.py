@@ -49,6 +49,20 @@ def measured_bytes(directory: Path) -> int:
     return round(total) + shared.length
 
 
+def signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
+    """Where on the disk the open file's blocks lie; None where they have no place of their own yet, or nobody tells.
+
+    Two files with the same one are the same blocks: what is read of the one was read of the other.
+    """
+    try:
+        extents = list(_extents_of(descriptor))
+    except OSError:
+        return None
+    if not extents or not all(is_shared for _begin, _end, is_shared in extents):
+        return None
+    return tuple((begin, end) for begin, end, _is_shared in extents)
+
+
 class _Union:
     """The length of what spans cover together, in memory that what they cover takes, not their number."""
 
@@ -80,23 +94,27 @@ class _Union:
 def _extents(path: str) -> Iterator[Extent]:
     descriptor = os.open(path, _OPEN_FLAGS)
     try:
-        start = 0
-        while True:
-            answer = bytearray(_HEADER.size + _EXTENTS_AT_ONCE * _EXTENT.size)
-            _HEADER.pack_into(answer, 0, start, _END - start, 0, 0, _EXTENTS_AT_ONCE, 0)
-            fcntl.ioctl(descriptor, _FIEMAP, answer, True)
-            count = _HEADER.unpack_from(answer)[3]
-            flags = _LAST
-            for number in range(count):
-                logical, physical, length, flags = _EXTENT.unpack_from(answer, _HEADER.size + number * _EXTENT.size)
-                start = logical + length
-                # What is kept beside the inode, or not written yet, has no place that others could share.
-                is_shared = bool(flags & _SHARED) and not flags & _NOT_ON_DISK
-                yield physical, physical + length, is_shared
-            if flags & _LAST:
-                return
+        yield from _extents_of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _extents_of(descriptor: int) -> Iterator[Extent]:
+    start = 0
+    while True:
+        answer = bytearray(_HEADER.size + _EXTENTS_AT_ONCE * _EXTENT.size)
+        _HEADER.pack_into(answer, 0, start, _END - start, 0, 0, _EXTENTS_AT_ONCE, 0)
+        fcntl.ioctl(descriptor, _FIEMAP, answer, True)
+        count = _HEADER.unpack_from(answer)[3]
+        flags = _LAST
+        for number in range(count):
+            logical, physical, length, flags = _EXTENT.unpack_from(answer, _HEADER.size + number * _EXTENT.size)
+            start = logical + length
+            # What is kept beside the inode, or not written yet, has no place that others could share.
+            is_shared = bool(flags & _SHARED) and not flags & _NOT_ON_DISK
+            yield physical, physical + length, is_shared
+        if flags & _LAST:
+            return
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

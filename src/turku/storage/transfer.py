@@ -1,6 +1,6 @@
 """rsync's run against a machine's daemon: the command line, and what came of it.
 
-Left out on purpose: compression (the tunnel's business), ``--sparse`` and, where snapshots share files, ``--inplace``
+Left out on purpose: ``--sparse`` and, where snapshots share files, ``--inplace``
 (they would write into shared files), ACLs and extended attributes (an rsync built without them refuses, and a machine's
 would have effects here).
 """
@@ -11,18 +11,25 @@ import itertools
 import logging
 import os
 import re
+import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from turku.core import command
+import msgspec
+
+from turku.core import command, durable
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import PolicyError
-from turku.storage import figures, limits, rsync_exit, sandbox
+from turku.errors import CommandFailed, PolicyError, TurkuError
+from turku.policy import bandwidth
+from turku.storage import changes, figures, limits, rsync_exit, rsync_version, sandbox
+from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.snapshots import Workspace
 
@@ -33,6 +40,11 @@ SUMMARY_LIMIT = 60_000
 _LINE_LIMIT = 1000
 _LOGGED_LINES = 100
 _LAST_LINES_TIMEOUT_SECONDS = 5.0
+_CHECKSUM_IS = b"Client negotiated checksum: "
+_TELLS_CHECKSUM = rsync_version.Version((3, 2, 0))
+_RECEIVED = re.compile(r"Total bytes received: (\d+)")
+_WRITE_BACK_SECONDS = 3.0
+_TELLING_BYTES = 16 * 1024 * 1024
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _STATISTICS = (
     "Number of ",
@@ -43,6 +55,8 @@ _STATISTICS = (
     "sent ",
     "total size is ",
 )
+_AMOUNTS = ("Literal data:", "Matched data:", "File list ", "Total bytes ", "sent ", "total size is ")
+"""Of what was sent, where a dry run sends nothing."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -63,6 +77,13 @@ class Selection:
     rules: tuple[str, ...] = ()
     hard_links: bool = False
     bandwidth_kib_per_second: int | None = None
+    bandwidth_limits: bandwidth.Limits = field(default_factory=bandwidth.Limits)
+    """What limit holds when, where that depends on the time of day (pacing.py)."""
+    stop_after_minutes: int | None = None
+    """rsync ends by itself then, and leaves what it has for another one that goes on."""
+    keeps_partial_files: bool = False
+    """What there is of a file takes its place where rsync ends within it: of use to the next run."""
+    compress: bool = False
     compare_contents: bool = False
     """Every file is read on both sides, for when size and time are not to be believed."""
 
@@ -75,6 +96,26 @@ class Transferred:
     statistics: tuple[str, ...]
     last_lines: tuple[str, ...]
     suffixes: figures.Suffixes = field(default_factory=lambda: figures.Suffixes(None))
+    seconds: float = 0.0
+    """How long it took."""
+    is_understood: bool = False
+    """Whether each line about an entry could be read, so that what was handed on is all that rsync did."""
+    is_continued: bool = False
+    """Whether another rsync went on where one had stopped at the end of a bandwidth window."""
+    taken_bytes: int = 0
+
+    def with_traffic_of(self, later: Transferred) -> Transferred:
+        """What a dry run said of the whole source, with the outcome and the amounts of data of the run after it."""
+        amounts = [line for line in later.statistics if line.startswith(_AMOUNTS)]
+        kept = [line for line in self.statistics if not line.startswith(_AMOUNTS)]
+        return replace(later, statistics=(*kept, *amounts), suffixes=self.suffixes)
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """What came over the way from the machine; None where too little came to tell."""
+        found = [match for line in self.statistics if (match := _RECEIVED.match(line))]
+        received = int(found[-1][1]) if found else 0
+        return received / self.seconds if received >= _TELLING_BYTES and self.seconds > 0 else None
 
     @property
     def summary(self) -> str:
@@ -83,6 +124,20 @@ class Transferred:
         if self.outcome.severity is not rsync_exit.Severity.SUCCESS:
             lines = [self.outcome.meaning, *self.last_lines, *lines]
         return "\n".join(line[:_LINE_LIMIT] for line in lines)[:SUMMARY_LIMIT]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of the source a run is about; by default all of it."""
+
+    is_dry_run: bool = False
+    """Nothing is transferred or changed; rsync says what would be."""
+    listed: int | None = None
+    """A file with the paths of the only entries that are transferred, NUL after each, directories without what is in
+    them; what is not there any more is left out."""
+
+
+WHOLE = Extent()
 
 
 @dataclass(frozen=True)
@@ -101,13 +156,12 @@ class FileSystem:
 
 def file_system(workspace: Workspace, *, fake_super: bool | None, keep_devices: bool = False) -> FileSystem:
     """What can be kept in the workspace; ``fake_super`` is the configured choice, None where it is ours."""
-    directory = workspace.directory
     if fake_super is None:
-        fake_super = os.geteuid() != 0 and _has_user_attributes(directory.parent)
+        fake_super = os.geteuid() != 0 and _has_user_attributes(workspace.machine_dir)
     return FileSystem(
         fake_super=fake_super,
         devices=keep_devices,
-        nanoseconds=_has_nanoseconds(directory),
+        nanoseconds=_has_nanoseconds(workspace.machine_dir),
         opens_read_only_files=fake_super or os.geteuid() == 0,
     )
 
@@ -123,38 +177,54 @@ def _has_user_attributes(directory: Path) -> bool:
 
 
 def _has_nanoseconds(directory: Path) -> bool:
-    # The directory's time is the source's once rsync is through.
     moment = 1_000_000_000_123_456_789
     try:
-        os.utime(directory, ns=(moment, moment))
-        return directory.stat().st_mtime_ns == moment
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            os.utime(probe.fileno(), ns=(moment, moment))
+            return os.fstat(probe.fileno()).st_mtime_ns == moment
     except OSError:
         return False
 
 
+def checked_user(username: str) -> str:
+    """The one-time user name. Raises PolicyError for one that would turn the daemon's address into another one."""
+    if not _USER.fullmatch(username):
+        raise PolicyError("the machine's one-time user name has other characters than letters, digits and - _ .")
+    return username
+
+
 def arguments(
-    rsync_command: Sequence[str], daemon: Daemon, selection: Selection, workspace: Workspace, system: FileSystem
+    rsync_command: Sequence[str],
+    daemon: Daemon,
+    selection: Selection,
+    workspace: Workspace,
+    system: FileSystem,
+    *,
+    extent: Extent = WHOLE,
+    options: Sequence[str] = (),
 ) -> list[str]:
     """The argument list; the password is not in it. To be run in the directory that holds the workspace.
 
+    ``options`` are those that depend on the release.
+
     Raises PolicyError for a user name that would turn the address into another one.
     """
-    if not _USER.fullmatch(daemon.username):
-        raise PolicyError("the machine's one-time user name has other characters than letters, digits and - _ .")
+    checked_user(daemon.username)
     return [
         *rsync_command,
         "--archive",
         "--numeric-ids",
-        "--delete",
-        "--delete-excluded",
+        *_extent_options(extent),
         "--stats",
-        f"--out-format={figures.OUT_FORMAT}",
+        f"--out-format={changes.OUT_FORMAT}",
         "--no-human-readable",
         "--no-motd",
         # Names are bytes: rsync passes them on as they are, and our log makes them printable.
         "--8-bit-output",
         f"--timeout={SILENCE_TIMEOUT_SECONDS}",
         f"--contimeout={CONNECT_TIMEOUT_SECONDS}",
+        # By the method that both sides like best: zstd or lz4, zlib with an old one.
+        *(["--compress"] if selection.compress else []),
         *(["--checksum"] if selection.compare_contents else []),
         *(["--hard-links"] if selection.hard_links else []),
         *(["--fake-super"] if system.fake_super else []),
@@ -163,16 +233,29 @@ def arguments(
         # Without it rsync takes a file of the same size and second for unchanged.
         *(["--modify-window=-1"] if system.nanoseconds else []),
         *([f"--bwlimit={selection.bandwidth_kib_per_second}"] if selection.bandwidth_kib_per_second else []),
+        *([f"--stop-after={selection.stop_after_minutes}"] if selection.stop_after_minutes else []),
+        *(["--partial"] if selection.keeps_partial_files else []),
         *_in_place(workspace, system),
         *(f"--filter={rule}" for rule in selection.rules),
         *workspace.options,
+        *options,
         "--",
         f"rsync://{daemon.username}@127.0.0.1:{daemon.port}/{daemon.module}/",
-        f"./{workspace.directory.name}/",
+        f"./{workspace.directory.relative_to(workspace.machine_dir)}/",
     ]
 
 
+def _extent_options(extent: Extent) -> list[str]:
+    if extent.listed is None:
+        return ["--delete", "--delete-excluded", *(["--dry-run"] if extent.is_dry_run else [])]
+    # A path by which rsync opens it anew in the sandbox too.
+    return [f"--files-from=/proc/self/fd/{extent.listed}", "--from0", "--ignore-missing-args"]
+
+
 def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
+    if workspace.is_new:
+        # There is nothing to replace: a name for the time of writing, and its renaming, are saved.
+        return ["--inplace", "--whole-file"]
     if not (workspace.writes_in_place and system.opens_read_only_files):
         return []
     # What lies where it lay is not written again: an earlier snapshot goes on sharing those blocks.
@@ -192,10 +275,13 @@ def run(
     *,
     bounds: limits.Bounds,
     base: Path | None = None,
+    extent: Extent = WHOLE,
+    on_entry: Callable[[Line], None] = lambda _line: None,
 ) -> Transferred:
     """What came of it: rsync contained, and ended when it passes its bounds (threats M9).
 
-    ``base`` is the tree of the snapshot that it is built upon.
+    ``base`` is the tree of the snapshot that it is built upon. ``on_entry`` is told of each entry that rsync makes,
+    changes or deletes, from another thread; a checksum is one of xxh128.
 
     Raises CommandFailed when rsync cannot be started, PolicyError as ``arguments`` does, BackupFailed when no daemon
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had.
@@ -207,7 +293,8 @@ def run(
             return
         number = next(numbers)
         if number <= _LOGGED_LINES:
-            _LOG.warning("%s: %s", daemon.module, line)
+            # One that is to stop at a moment says so as an error: what it means is the caller's to tell.
+            _LOG.log(logging.INFO if selection.stop_after_minutes else logging.WARNING, "%s: %s", daemon.module, line)
         elif number == _LOGGED_LINES + 1:
             _LOG.warning("%s: rsync says more, which is not shown", daemon.module)
 
@@ -215,24 +302,37 @@ def run(
     others: deque[str] = deque(maxlen=command.KEPT_LINES)
     suffixes = figures.Suffixes(base)
 
-    def read(stream: IO[bytes]) -> None:
-        while raw := stream.readline(command.LINE_LIMIT_BYTES):
-            if raw.startswith(figures.ANY_FILE):
-                if raw.startswith(figures.CREATED_FILE):
-                    suffixes.note(raw[len(figures.CREATED_FILE) :].rstrip(b"\r\n"))
-                continue
-            line = one_line(raw.rstrip(b"\r\n"))
-            if line.startswith(_STATISTICS):
-                statistics.append(line)
-            elif line:
-                others.append(line)
-                _LOG.debug("%s: %s", daemon.module, line)
+    reading = _Reading(on_entry)
 
-    machine_dir = workspace.directory.parent
+    def read(stream: IO[bytes]) -> None:
+        while raw := stream.readline(changes.LINE_LIMIT_BYTES):
+            if raw.startswith(changes.MARK):
+                line = reading.entry(raw)
+                if line is not None and line.is_new_file:
+                    suffixes.note(line.path)
+                continue
+            text = one_line(raw.rstrip(b"\r\n"))
+            if text.startswith(_STATISTICS):
+                statistics.append(text)
+            elif raw.startswith(_CHECKSUM_IS):
+                reading.note_checksum(raw)
+            elif text:
+                others.append(text)
+                _LOG.debug("%s: %s", daemon.module, text)
+
+    machine_dir = workspace.machine_dir
     with (
         sandbox.receiver(
             # Relative to where it works: rsync's longest path is not shortened by where the volume lies.
-            arguments(configuration.rsync_command, daemon, selection, workspace, system),
+            arguments(
+                configuration.rsync_command,
+                daemon,
+                selection,
+                workspace,
+                system,
+                extent=extent,
+                options=_telling_checksum(configuration),
+            ),
             configuration=configuration,
             machine_dir=machine_dir,
             port=daemon.port,
@@ -245,22 +345,99 @@ def run(
             stdin=receiver.stdin,
             stdout=True,
             working_directory=machine_dir,
-            pass_descriptors=receiver.descriptors,
+            pass_descriptors=[*receiver.descriptors, *([] if extent.listed is None else [extent.listed])],
             extra_environment={**receiver.environment, "RSYNC_PASSWORD": daemon.password.reveal()},
         ) as child,
     ):
+        begun = time.monotonic()
         reader = threading.Thread(target=read, args=(child.stdout,), daemon=True)
         reader.start()
         watch = limits.Watch(
-            bounds, process=child.pid, tree=workspace.directory, is_new_tree=not workspace.writes_in_place
+            bounds,
+            process=child.pid,
+            tree=workspace.directory,
+            is_new_tree=not workspace.writes_in_place,
+            machine_dir=machine_dir,
         )
         try:
-            exit_code = limits.wait(child, watch)
+            with limits.counting(machine_dir, watch), _written_back(workspace.directory, extent):
+                exit_code = limits.wait(child, watch)
         except BaseException:
             sandbox.end(child)
             raise
         finally:
-            limits.record(configuration, machine_dir, watch.taken_bytes())
+            if not extent.is_dry_run:
+                limits.record(configuration, machine_dir, watch.taken_bytes())
         reader.join(_LAST_LINES_TIMEOUT_SECONDS)
         last_lines = (*others, *child.last_lines)[-command.KEPT_LINES :]
-    return Transferred(rsync_exit.outcome(exit_code), tuple(statistics), tuple(last_lines), suffixes)
+    return Transferred(
+        rsync_exit.outcome(exit_code),
+        tuple(statistics),
+        tuple(last_lines),
+        suffixes,
+        seconds=time.monotonic() - begun,
+        is_understood=reading.is_understood and not reader.is_alive(),
+        taken_bytes=watch.taken_bytes(),
+    )
+
+
+@contextmanager
+def _written_back(directory: Path, extent: Extent) -> Iterator[None]:
+    """Have what a long run wrote go to the disk while it goes on, so that the commit need not wait for all of it."""
+    is_over = threading.Event()
+
+    def write_back() -> None:
+        pause_seconds = _WRITE_BACK_SECONDS
+        while not is_over.wait(pause_seconds):
+            begun = time.monotonic()
+            try:
+                durable.sync_file_system(directory)
+            except TurkuError:
+                return
+            # A busy disk is left to those who need it.
+            pause_seconds = max(_WRITE_BACK_SECONDS, 2 * (time.monotonic() - begun))
+
+    if extent.is_dry_run:
+        yield
+        return
+    thread = threading.Thread(target=write_back, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+class _Reading:
+    """Reads the lines about entries."""
+
+    def __init__(self, on_entry: Callable[[Line], None]) -> None:
+        self._on_entry = on_entry
+        self._is_checksum_known = False
+        self._has_xxh128 = False
+        self.is_understood = True
+
+    def note_checksum(self, text: bytes) -> None:
+        # The first one is rsync's own; the machine may say whatever it likes later.
+        if not self._is_checksum_known:
+            self._is_checksum_known = True
+            self._has_xxh128 = text.rstrip() == _CHECKSUM_IS + b"xxh128"
+
+    def entry(self, text: bytes) -> Line | None:
+        line = changes.parse(text) if text.endswith(b"\n") else None
+        if line is None:
+            self.is_understood = False
+            return None
+        if line.checksum is not None and not self._has_xxh128:
+            line = msgspec.structs.replace(line, checksum=None)
+        self._on_entry(line)
+        return line
+
+
+def _telling_checksum(configuration: Storage) -> list[str]:
+    """The option by which rsync says which checksum both sides agreed on, where it knows it."""
+    try:
+        version = rsync_version.installed(configuration.rsync_command)
+    except CommandFailed:
+        return []
+    return ["--debug=nstr"] if version is not None and version >= _TELLS_CHECKSUM else []

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from turku.core import durable
 from turku.errors import UsageError
-from turku.storage.snapshots import SnapshotMode, notes
-from turku.storage.snapshots.place import INFORMATION_SUFFIX, SourcePlace, is_directory
+from turku.storage.snapshots import SnapshotMode, links, notes
+from turku.storage.snapshots.place import INFORMATION_SUFFIX, SourcePlace
 
 PREFIX = ".trash-"
 SHORTEST_HOLD = timedelta(days=7)
@@ -53,7 +53,7 @@ def trashed_snapshots(place: SourcePlace) -> tuple[TrashedSnapshot, ...]:
     found = []
     for entry in entries:
         match = _NAME.fullmatch(entry.name)
-        if match and is_directory(entry):
+        if match and place.has(entry.name):
             with suppress(OverflowError, ValueError):
                 found.append(TrashedSnapshot(place, match[2], datetime.fromtimestamp(int(match[1]), UTC)))
     return tuple(sorted(found, key=lambda each: (each.name, each.trashed)))
@@ -66,6 +66,7 @@ def put(place: SourcePlace, name: str, *, now: datetime) -> TrashedSnapshot:
     # The record has both names until the snapshot has moved; the one that is left over is swept.
     with suppress(FileNotFoundError, FileExistsError):
         os.link(record, place.information(trashed.stored_name), follow_symlinks=False)
+    links.hand_over(place, name)
     durable.rename(place.snapshot(name), trashed.path)
     record.unlink(missing_ok=True)
     return trashed
@@ -77,7 +78,7 @@ def restore(trashed: TrashedSnapshot, *, now: datetime, trash_days: float) -> da
     It is not pruned before that, whatever the rules. Raises UsageError when its name is taken.
     """
     place, name = trashed.place, trashed.name
-    if place.snapshot(name).exists():
+    if os.path.lexists(place.snapshot(name)):
         raise UsageError(
             f"{name} is in history already", hint="rename the one that is there, if you want both (with its .json)"
         )
@@ -88,7 +89,9 @@ def restore(trashed: TrashedSnapshot, *, now: datetime, trash_days: float) -> da
             place.information(name), durable.read_regular_file(kept, limit_bytes=notes.LIMIT_BYTES), mode=0o600
         )
     notes.change(place, name, held_until=held_until)
+    links.hand_over(place, trashed.stored_name)
     durable.rename(trashed.path, place.snapshot(name))
+    links.take_from_hidden(place, name)
     kept.unlink(missing_ok=True)
     return held_until
 
@@ -104,5 +107,5 @@ def empty(mode: SnapshotMode, *, removed_until: datetime) -> tuple[TrashedSnapsh
 def sweep_records(place: SourcePlace) -> None:
     """Remove records of the trash whose snapshot is not there, as a run leaves them that was killed."""
     for entry in place.snapshots_dir.glob(f"{PREFIX}*{INFORMATION_SUFFIX}"):
-        if not is_directory(place.snapshot(entry.name.removesuffix(INFORMATION_SUFFIX))):
+        if not place.has(entry.name.removesuffix(INFORMATION_SUFFIX)):
             entry.unlink(missing_ok=True)

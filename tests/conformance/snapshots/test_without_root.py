@@ -23,6 +23,7 @@ _NOBODY = 65534
 _WHAT_DIFFERS = (
     *("identical", "kind_of_change", "forbids", "only_when_asked", "nothing_hidden", "deeper", "switching"),
     *("changes_a_little", "no_longer_do", "brought_over", "no_rule_keeps", "while_rsync_is_at_work"),
+    "named_and_healed",
 )
 """Tests of owners, of leave to read, write and remove; the others take the same steps whoever runs them."""
 

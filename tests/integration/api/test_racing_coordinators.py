@@ -244,7 +244,7 @@ def test_connections_that_the_database_ended_are_made_anew(coordinators: list[Co
     assert set(statuses([machine.due] * AT_ONCE)) == {200}
     # As when it restarts between two calls.
     coordinators[0].sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert set(statuses([machine.due] * AT_ONCE)) == {200}

@@ -56,6 +56,8 @@ def test_every_service_is_confined(tmp_path: Path) -> None:
         ("turku-update-config", "0/12:00"),
         ("turku-storage-update-config", "*:0/5"),
         ("turku-storage-prune", "*:0/15"),
+        ("turku-storage-verify", "*-*-* 01:00"),
+        ("turku-storage-drill", "*-*-* 02:00"),
         ("turku-api-clean-logs", "daily"),
     ],
 )
@@ -112,18 +114,21 @@ def test_every_crontab_is_well_formed(path: Path) -> None:
         assert croniter.is_valid(" ".join(times[:5]))
         assert user in ("root", "turku-api")
         assert "%" not in program, "cron makes a line break of it"
-        if user == "root" and "prune" not in program:
+        if user == "root" and not re.match("turku-storage (prune|verify|drill) ", program):
             assert "--wait" in program, "a fleet must not arrive at once"
 
 
 def test_the_crontabs_run_as_often_as_the_timers() -> None:
     lines = [line.split(None, 6) for path in crontabs() for line in jobs(path)]
-    times = {line[6].split()[0]: " ".join(line[:5]) for line in lines if line[5] == "root"}
+    programs = [(" ".join(line[6].split()[:2]).removesuffix(" --wait"), line) for line in lines if line[5] == "root"]
+    times = {program: " ".join(line[:5]) for program, line in programs}
     assert times == {
         "turku-agent-ping": "*/5 * * * *",
         "turku-update-config": "0 */12 * * *",
         "turku-storage-update-config": "*/5 * * * *",
-        "turku-storage": "*/15 * * * *",
+        "turku-storage prune": "*/15 * * * *",
+        "turku-storage verify": "0 1 * * *",
+        "turku-storage drill": "0 2 * * *",
     }
 
 

@@ -203,3 +203,35 @@ def test_required_refuses_where_bubblewrap_is_missing(tmp_path: Path, monkeypatc
         assert not sandbox.is_contained(storage_configuration(tmp_path / "other", sandbox="auto"))
     finally:
         sandbox._probe.cache_clear()
+
+
+def test_a_sender_sees_its_tree_and_changes_nothing(tmp_path: Path) -> None:
+    storage = storage_configuration(tmp_path / "storage", sandbox="required")
+    machine_dir = tmp_path / "volume" / "machine"
+    tree = machine_dir / "etc.snapshots" / "etc_20260131-120000_0000"
+    for path in (tree, machine_dir / "etc", tmp_path / "volume" / "victim"):
+        path.mkdir(parents=True)
+        (path / "file").write_text("history")
+    (tree / "secret").write_text("of another owner")
+    (tree / "secret").chmod(0)
+    script = (
+        f"cat file; cat secret; find {tmp_path} -type f; touch new file; rm -f file; echo x > file; ls /proc/net/tcp"
+    )
+    with (
+        MaliciousRsyncServer([]) as server,
+        sandbox.sender(["sh", "-c", script], configuration=storage, tree=tree, port=server.port) as sender,
+        command.start(sender.argv, stdin=sender.stdin, stdout=True, pass_descriptors=sender.descriptors) as child,
+    ):
+        said = child.stdout.read().decode()
+        child.wait(30)
+    assert said.startswith("history")
+    # Whoever may not read a file there is root without leave to, and not the sender.
+    assert ("of another owner" in said) == (os.geteuid() == 0)
+    assert {line for line in said.splitlines() if "volume" in line} <= {
+        *(f"{tree}/{name}" for name in ("file", "secret")),
+        f"history{tree}/file",
+        f"historyof another owner{tree}/file",
+        f"historyof another owner{tree}/secret",
+    }
+    assert sorted(path.name for path in tree.iterdir()) == ["file", "secret"]
+    assert (tree / "file").read_text() == "history"

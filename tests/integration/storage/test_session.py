@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +258,7 @@ def test_a_second_session_of_a_machine_says_so_and_ends(site: Site, source: Path
 def test_an_agent_that_goes_away_ends_the_backup_and_its_rsync(site: Site, source: Path, tmp_path: Path) -> None:
     machine = site.machine("goner", {"etc": source, "later": source})
     (source / "big").write_bytes(os.urandom(8 * 1024 * 1024))
-    site.storage.write_configuration(rsync_command=["rsync", "--bwlimit=500"])
+    site.storage.write_configuration(rsync_command=["rsync", "--bwlimit=500"], parallel_sources=1)
     try:
         with Rsyncd(tmp_path / "rsyncd", machine.sources) as daemon, machine.session(daemon) as side:
             side.wait_for("backup begins")
@@ -267,7 +269,7 @@ def test_an_agent_that_goes_away_ends_the_backup_and_its_rsync(site: Site, sourc
                 assert time.monotonic() < deadline, site.storage.log
                 time.sleep(0.1)
     finally:
-        site.storage.write_configuration(rsync_command=None)
+        site.storage.write_configuration(rsync_command=None, parallel_sources=None)
     [(_, success, summary)] = site.runs(machine)
     assert not success
     assert "the agent ended the session" in summary
@@ -311,3 +313,107 @@ def test_a_machine_of_which_the_coordinator_knows_nothing_is_refused(site: Site)
         completed: command.Completed = site.storage.run("turku-storage-ping", uuid, check=False, input_bytes=request)
     assert completed.exit_code == 77
     assert not (site.storage.volume / uuid).exists()
+
+
+def slots(site: Site, machine: Machine) -> list[dict[str, Any]]:
+    """The slots that the machine has."""
+    return site.coordinator.sql(
+        "SELECT k.* FROM admission_slot k JOIN fleet_machine m ON m.id = k.machine_id WHERE m.uuid = ?",
+        site.coordinator.key(machine.v1.uuid),
+    )
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+def test_a_session_that_is_killed_frees_its_slot_within_five_minutes(site: Site, source: Path, tmp_path: Path) -> None:
+    machine = site.machine("killed", {"etc": source})
+    other = site.machine("other", {"etc": source})
+    (source / "big").write_bytes(os.urandom(8 * 1024 * 1024))
+    # One of them is for first backups.
+    site.storage.write_configuration(rsync_command=["rsync", "--bwlimit=500"], slots=2)
+    site.storage.update_config()
+    try:
+        with Rsyncd(tmp_path / "rsyncd", machine.sources) as daemon, machine.session(daemon) as side:
+            side.wait_for("backup begins")
+            (slot,) = slots(site, machine)
+            assert slot["date_begun"] is not None
+            assert seconds_between(slot["date_heartbeat"], slot["date_expires"]) == 240
+            assert other.v1.due() == {}
+            (session,) = [
+                int(path.parent.name)
+                for path in Path("/proc").glob("[0-9]*/cmdline")
+                if f"turku-storage-ping\0{machine.v1.uuid}".encode() in path.read_bytes()
+                and b"sh\0-c" not in path.read_bytes()
+            ]
+            os.kill(session, signal.SIGKILL)
+            side.wait()
+        # It tells nothing more; time passes.
+        assert len(slots(site, machine)) == 1
+        site.coordinator.sql("UPDATE admission_slot SET date_expires = datetime(date_expires, '-5 minutes')")
+        assert set(other.v1.due()) == {"etc"}
+        assert slots(site, machine) == []
+    finally:
+        site.storage.write_configuration(rsync_command=None, slots=None)
+        site.storage.update_config()
+
+
+def test_a_session_that_leaves_something_undone_frees_its_slot_at_its_end(
+    site: Site, source: Path, tmp_path: Path
+) -> None:
+    machine = site.machine("unoffered", {"etc": source, "other": source})
+    with Rsyncd(tmp_path / "rsyncd", machine.sources) as daemon:
+        sources = {"etc": {"username": daemon.username, "password": daemon.password}}
+        with machine.session(daemon, sources=sources) as side:
+            assert side.wait() == 0, side.output
+    assert [name for name, _, _ in site.runs(machine)] == ["etc"]
+    assert slots(site, machine) == []
+    assert set(machine.v1.due()) == {"other"}
+
+
+def test_a_source_that_finds_its_volume_busy_waits_for_its_turn(site: Site, source: Path, tmp_path: Path) -> None:
+    machines = [site.machine(f"neighbour-{number}", {"etc": source}) for number in range(2)]
+    (source / "big").write_bytes(os.urandom(1024 * 1024))
+    site.storage.write_configuration(rsync_command=["rsync", "--bwlimit=400"], volume_slots=1)
+    try:
+        with Rsyncd(tmp_path / "rsyncd", {"etc": source}) as daemon, machines[0].session(daemon) as first:
+            first.wait_for("backup begins")
+            with machines[1].session(daemon) as second:
+                assert second.wait(60) == 0, second.output
+            # It began when the first had ended.
+            assert first.wait(5) == 0, first.output
+    finally:
+        site.storage.write_configuration(rsync_command=None, volume_slots=None)
+    begun = [run_times(site, machine) for machine in machines]
+    assert begun[1][0] >= begun[0][1]
+
+
+def run_times(site: Site, machine: Machine) -> tuple[str, str]:
+    """When the machine's run began and ended by the storage's report."""
+    (row,) = site.coordinator.sql(
+        "SELECT date_begin, date_end FROM backups_backuprun r JOIN backups_source s ON s.id = r.source_id "
+        "JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ?",
+        site.coordinator.key(machine.v1.uuid),
+    )
+    return row["date_begin"], row["date_end"]
+
+
+def test_the_sources_of_one_machine_take_turns_where_the_volume_has_one_slot(
+    site: Site, source: Path, tmp_path: Path
+) -> None:
+    machine = site.machine("turns", {"a": source, "b": source, "c": source})
+    (source / "big").write_bytes(os.urandom(512 * 1024))
+    site.storage.write_configuration(rsync_command=["rsync", "--bwlimit=400"], volume_slots=1)
+    try:
+        with Rsyncd(tmp_path / "rsyncd", machine.sources) as daemon, machine.session(daemon) as side:
+            assert side.wait(60) == 0, side.output
+    finally:
+        site.storage.write_configuration(rsync_command=None, volume_slots=None)
+    rows = site.coordinator.sql(
+        "SELECT date_begin, date_end FROM backups_backuprun r JOIN backups_source s ON s.id = r.source_id "
+        "JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ? ORDER BY date_begin",
+        site.coordinator.key(machine.v1.uuid),
+    )
+    assert len(rows) == 3
+    assert all(earlier["date_end"] <= later["date_begin"] for earlier, later in itertools.pairwise(rows))

@@ -51,7 +51,10 @@ cron_fields = {
     "month": st.sampled_from(["*", "*", "3,10", "H", "2-5"]),
     "weekday": st.sampled_from(["*", "*", "sun", "1-5", "H"]),
 }
-cron_texts = st.builds("cron {minute} {hour} {day} {month} {weekday}".format, **cron_fields)
+# The 31st of a month that may be drawn to be a short one never comes: an error of policy, which has a test of its own.
+cron_texts = st.builds("cron {minute} {hour} {day} {month} {weekday}".format, **cron_fields).filter(
+    lambda text: " 31 H " not in text
+)
 any_text = calendar_texts | hourly_texts | cron_texts
 
 

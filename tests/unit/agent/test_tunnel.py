@@ -196,3 +196,13 @@ def test_former_keys_are_offered_after_the_present_one(write: Write) -> None:
     )
     keys = [value for value in options([str(word) for word in argv]) if value.startswith("IdentityFile=")]
     assert keys == [f'IdentityFile="/v/{name}"' for name in ("ssh_key", "ssh_key.previous-2", "ssh_key.previous-1")]
+
+
+def test_what_a_storage_of_the_existing_system_does_not_know_is_sent_only_where_there_is_some() -> None:
+    plain = json.loads(tunnel.request_bytes("checkin", port=50000, sources={}).splitlines()[0])
+    assert set(plain) == {"action", "port", "verbose", "sources"}
+    content = tunnel.request_bytes(
+        "checkin", port=50000, sources={}, withheld={"data": "is not mounted"}, parallel_sources=3
+    )
+    told = json.loads(content.splitlines()[0])
+    assert (told["withheld"], told["parallel_sources"]) == ({"data": "is not mounted"}, 3)

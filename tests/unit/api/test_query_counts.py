@@ -11,7 +11,9 @@ from django.test.utils import CaptureQueriesContext
 from tests.support.api_cast import Cast
 from tests.support.v1_client import V1Machine
 
-from turku.api.fleet.models import Machine
+from turku.api.admission.models import Slot, WaitingMachine
+from turku.api.backups.models import Source
+from turku.api.fleet.models import Machine, Storage
 from turku.core.clock import SYSTEM_CLOCK
 
 
@@ -25,13 +27,36 @@ def declare(cast: Cast, count: int) -> None:
     cast.alice.update_config({f"source-{number}": {"path": "/x"} for number in range(count)})
 
 
-def test_a_check_in_costs_one_query_and_three_more_when_something_is_due(cast: Cast) -> None:
+def test_a_check_in_costs_one_query_and_seven_with_something_due_for_which_there_is_a_slot(cast: Cast) -> None:
     for count in (1, 20):
         declare(cast, count)
-        # Is something due? The due sources with machine and storage; then the operator's floor and held-back changes.
-        assert queries(cast.alice.due) == 4
-    cast.bob.succeeded(cast.alice.uuid, *(f"source-{number}" for number in range(20)))
+        cast.bob.failed(cast.alice.uuid, "etc")
+        Source.objects.update(date_next_backup=SYSTEM_CLOCK.now() - timedelta(minutes=1))
+        Slot.objects.update(machine=None)
+        # Is something due? The due sources with machine and storage; the storage's slots, the machine's place in the
+        # line, taking a slot; then the operator's floor and held-back changes.
+        assert queries(cast.alice.due) == 7
+        # It has its slot.
+        assert queries(cast.alice.due) == 5
+    cast.bob.succeeded(cast.alice.uuid, "etc", "home", *(f"source-{number}" for number in range(20)))
     assert queries(cast.alice.due) == 1
+
+
+def test_a_check_in_that_waits_for_a_slot_costs_five_queries_however_long_the_line(cast: Cast) -> None:
+    cast.bob.update_config(slots=2)
+    now = SYSTEM_CLOCK.now()
+    storage = Storage.objects.get()
+    for number in (1, 40):
+        others = [cast.machine(unit_name=f"web-{each}") for each in range(number)]
+        for each in others:
+            each.update_config({"etc": {"path": "/etc"}})
+            each.due()
+        assert WaitingMachine.objects.filter(storage=storage).count() >= number - 1
+        Slot.objects.filter(lane="first").update(
+            machine=Machine.objects.get(uuid=others[0].uuid), date_expires=now + timedelta(minutes=3)
+        )
+        cast.alice.due()
+        assert queries(cast.alice.due) == 5
 
 
 def test_that_a_machine_was_seen_costs_one_more_query_once_a_minute(cast: Cast) -> None:

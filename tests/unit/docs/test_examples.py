@@ -65,7 +65,8 @@ def test_the_sources_of_an_agent_example_are_taken_by_the_coordinator(example: P
     declared = declaration.check({name: source.options for name, source in agent.sources.items()}, faults)
     faults.refuse()
     assert set(declared) == set(agent.sources)
-    assert not any(columns["other_options"] for columns in declared.values())
+    # Limits by time of day are kept there, as they were sent.
+    assert {option for columns in declared.values() for option in columns["other_options"]} <= {"bwlimit"}
 
 
 @pytest.mark.parametrize("example", directories(EXAMPLES / "storage"), ids=lambda path: path.name)

@@ -190,6 +190,12 @@ def test_cron_hashes_each_source_to_a_moment_it_keeps() -> None:
     assert {after - before for before, after in pairwise(found_quarters)} == {timedelta(minutes=15)}
 
 
+def test_minutes_and_hours_of_a_hashed_cron_are_drawn_apart() -> None:
+    found = {dues("cron H H * * *", WEDNESDAY, identity=identity)[0] for identity in map(str, range(3000))}
+    # 3,000 sources thrown at 1,440 minutes leave 179 empty; from one number for both they would fill 240.
+    assert len(found) > 1200
+
+
 def test_a_hashed_day_of_the_month_is_in_every_month() -> None:
     for identity in map(str, range(60)):
         months = [due.month for due in dues("cron H H H * *", WEDNESDAY, 13, identity=identity)]

@@ -101,3 +101,24 @@ def test_the_operator_sets_the_thresholds() -> None:
     assert suspicion.signs(figures(rewritten=300), thresholds=Thresholds(rewritten_share=0.3)) != ()
     assert suspicion.signs(figures(rewritten=600), thresholds=Thresholds(rewritten_share=0.9)) == ()
     assert suspicion.signs(figures(deleted=1000), thresholds=Thresholds(enabled=False)) == ()
+
+
+def test_a_quarter_rewritten_is_suspicious_where_it_became_random() -> None:
+    assert suspicion.signs(figures(rewritten=300)) == ()
+    assert suspicion.signs(figures(rewritten=300, sampled=40, became_random=9)) == ()
+    assert suspicion.signs(figures(rewritten=40, sampled=40, became_random=40)) == (), "a few archives"
+    found = suspicion.signs(figures(rewritten=300, sampled=40, became_random=36))
+    assert len(found) == 2
+    assert "36 of 40 changed files" in found[1]
+    assert suspicion.signs(figures(rewritten=300, sampled=5, became_random=5)) == (), "too few to tell"
+
+
+def test_much_new_content_is_a_sign_only_beside_another_one() -> None:
+    large = figures(rewritten=1, literal_bytes=95 * MIB, transferred_bytes=95 * MIB)
+    assert large.replaced_share == 0.95
+    assert suspicion.signs(large) == (), "one large file"
+    assert suspicion.signs(figures(rewritten=300, literal_bytes=60 * MIB)) == ()
+    assert len(suspicion.signs(figures(rewritten=300, literal_bytes=90 * MIB))) == 2
+    grown = figures(created=300, size_bytes=190 * MIB, literal_bytes=90 * MIB)
+    assert grown.replaced_share == 0
+    assert suspicion.signs(figures(rewritten=300, literal_bytes=90 * MIB), [large]) == ()

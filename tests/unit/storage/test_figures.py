@@ -110,3 +110,33 @@ def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
         literal_bytes=40,
     )
     assert (found.deleted, found.rewritten) == (2, 1)
+
+
+def test_what_became_of_changed_files_is_looked_into(tmp_path: Path) -> None:
+    base, tree = tmp_path / "base", tmp_path / "tree"
+    for directory in (base, tree):
+        (directory / "d").mkdir(parents=True)
+    changed = []
+    for number in range(10):
+        (base / "d" / f"f{number}").write_bytes(b"what people write\n" * 100)
+        name = f"f{number}.locked" if number < 4 else f"f{number}"
+        (tree / "d" / name).write_bytes(os.urandom(1800) if number < 7 else b"and write again\n" * 100)
+        changed.append(f"d/{name}".encode())
+    (tree / "new").write_bytes(os.urandom(1800))
+    (tree / "d" / "short").write_bytes(b"x")
+    (base / "d" / "short").write_bytes(b"y")
+    (tree / "link").symlink_to("/etc/passwd")
+    changed += [b"new", b"d", b"d/short", b"link", b"nothing", b"../outside"]
+    found = figures.looked_into(Figures(files_before=10, files=11), changed, base, tree)
+    assert (found.sampled, found.became_random) == (10, 7)
+    assert figures.looked_into(found, changed, tmp_path / "nowhere", tree).sampled == 0
+
+
+def test_only_so_many_files_are_looked_into(tmp_path: Path) -> None:
+    for directory in ("base", "tree"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "f").write_bytes(b"text\n" * 200)
+    found = figures.looked_into(
+        Figures(files_before=1, files=1), (b"f" for _ in range(5000)), tmp_path / "base", tmp_path / "tree"
+    )
+    assert (found.sampled, found.became_random) == (figures.SAMPLED_FILES, 0)

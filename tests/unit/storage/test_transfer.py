@@ -70,3 +70,8 @@ def test_the_summary_of_a_failure_says_what_it_means_and_ends_somewhere() -> Non
     assert transferred.summary.startswith("nothing came through the tunnel for too long")
     assert len(transferred.summary) <= transfer.SUMMARY_LIMIT
     assert max(map(len, transferred.summary.splitlines())) <= 1000
+
+
+def test_compression_is_asked_for_where_it_is_wanted() -> None:
+    assert "--compress" not in command_line()
+    assert "--compress" in command_line(selection=transfer.Selection(compress=True))

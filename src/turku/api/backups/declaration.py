@@ -26,7 +26,7 @@ from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine
 from turku.api.fleet.registration import label
 from turku.errors import PolicyError
-from turku.policy import bandwidth, filters, names, retention, schedule
+from turku.policy import bandwidth, compression, filters, names, retention, schedule
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,14 @@ def _fits(value: Any, depth: int = _OTHER_OPTIONS_DEPTH) -> bool:
 
 def _other_options(options: Mapping[str, Any]) -> dict[str, Any]:
     other = {name: value for name, value in options.items() if name not in _RULES and name != "filter"}
+    if bandwidth.changes(options.get("bwlimit")):
+        # Kept as it was sent: the column has but a number.
+        other["bwlimit"] = options["bwlimit"]
+    if other.get("compress") is not None:
+        try:
+            compression.parse(other["compress"])
+        except PolicyError as error:
+            raise PolicyError(f"compress: {error.message}") from error
     if not _fits(other):
         raise PolicyError(f"nested deeper than {_OTHER_OPTIONS_DEPTH} levels, or with an integer over 64 bits")
     if len(msgspec.json.encode(other)) > OTHER_OPTIONS_LIMIT_BYTES:
@@ -99,7 +107,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "comment": (lambda value: label("comment")(_text(value)), ""),
     "frequency": (lambda value: _rule_text(value, schedule.parse), DEFAULT_FREQUENCY),
     "retention": (lambda value: _rule_text(value, retention.parse), DEFAULT_RETENTION),
-    "bwlimit": (bandwidth.kib_per_second, None),
+    "bwlimit": (lambda value: bandwidth.parse(value).constant, None),
     "snapshot_mode": (_snapshot_mode, ""),
     "exclude": (_exclude, []),
     **dict.fromkeys(_FLAGS, (_flag, False)),

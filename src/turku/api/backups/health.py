@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 
 from django.db.models import Count, Model, Q, QuerySet
 
+from turku.api.admission import health as admission_health
 from turku.api.backups.models import Source
 from turku.api.fleet import health as fleet_health
 from turku.api.fleet.health import Conditions, Mark, mark_of, off
+from turku.api.proof import health as proof_health
 
 OVERDUE_AFTER = timedelta(hours=10)
 
@@ -20,6 +22,7 @@ def source_conditions(*, now: datetime) -> Conditions:
     return {
         Mark.OFF: off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
         Mark.SUSPICIOUS: Q(suspicious=True),
+        Mark.DAMAGED: proof_health.damaged(),
         Mark.FAILED: Q(success=False),
         Mark.OVERDUE: Q(date_next_backup__lt=now - OVERDUE_AFTER),
     }
@@ -52,15 +55,22 @@ class FleetHealth:
     """Storages, machines and sources; those switched off do not count."""
 
     groups: tuple[Group, ...]
+    remarks: tuple[str, ...] = ()
+    """What is no problem by itself: sources of which no restore was tried lately."""
+    long_lines: tuple[str, ...] = ()
+    """A sentence about each storage at which machines wait too long for a slot."""
 
     @property
     def is_healthy(self) -> bool:
-        return not any(group.problems for group in self.groups)
+        return not any(group.problems for group in self.groups) and not self.long_lines
 
     @property
     def summary(self) -> str:
         """One line, as Nagios shows it."""
-        return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(str(group) for group in self.groups)}"
+        parts = [str(group) for group in self.groups]
+        if self.long_lines:
+            parts.append(f"too long a line at {len(self.long_lines)} storage{'s' * (len(self.long_lines) > 1)}")
+        return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(parts)}"
 
 
 def _group(noun: str, rows: QuerySet[Model], relations: Sequence[str], *, verbose: bool) -> Group:
@@ -86,5 +96,7 @@ def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
             _group("storage", fleet_health.storages(now=now), (), verbose=verbose),
             _group("machine", fleet_health.machines(now=now), (), verbose=verbose),
             _group("source", sources(now=now), ("machine",), verbose=verbose),
-        )
+        ),
+        (*proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
+        admission_health.problems(now=now),
     )

@@ -25,6 +25,7 @@ class Mark(models.TextChoices):
     FAILED = "failed", "failed"
     OVERDUE = "overdue", "overdue"
     SUSPICIOUS = "suspicious", "suspicious"
+    DAMAGED = "damaged", "damaged"
 
     @property
     def is_problem(self) -> bool:

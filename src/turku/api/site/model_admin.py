@@ -89,6 +89,17 @@ class TurkuModelAdmin(Audited, _ModelAdmin):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return lookup in self.linked_lookups or super().lookup_allowed(lookup, value, request)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What goes with the objects. Rows that nobody can delete by themselves, such as restore requests, go with what
+        they are about."""
+        deleted, counts, needed, protected = super().get_deleted_objects(objs, request)
+        alone = {
+            str(model._meta.verbose_name)
+            for model, pages in self.admin_site._registry.items()
+            if type(pages).has_delete_permission is admin.ModelAdmin.has_delete_permission
+        }
+        return deleted, counts, {name for name in needed if name in alone}, protected
+
     def count(self, row: Model, model: type[Model]) -> int:
         """How many rows of one of the ``related_counts`` belong to this one."""
         if not hasattr(row, "turku_counts"):

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from django.db import transaction
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
+from turku.api.admission import leases
 from turku.api.backups import declaration, restores
 from turku.api.backups.due import due_sources, restorable_sources
 from turku.api.backups.quick_look import machine_with_something_due
 from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import AuthKind
+from turku.api.restores import offers
 from turku.api.wire import orders
 from turku.api.wire.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.codec import encode
 from turku.protocol.messages import (
     AgentPingCheckinAnswer,
     AgentPingRequest,
@@ -59,14 +62,18 @@ def update_config(request: UpdateConfigRequest) -> Empty:
 
 @endpoint(AgentPingRequest)
 def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
-    """The sources of the machine that are due now."""
+    """The sources of the machine that are due now, and for which there is a slot; restores that wait for it."""
     now = SYSTEM_CLOCK.now()
     uuid = credentials.machine_uuid(request.machine.uuid)
-    key = machine_with_something_due(uuid, request.machine.secret, now=now)
-    sources = due_sources(key, now=now) if key is not None else []
+    waiting = machine_with_something_due(uuid, request.machine.secret, now=now)
+    if waiting is None:
+        return AgentPingCheckinAnswer(DueMachine({}))
+    sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []
     # A source brings its machine along.
+    sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
     due = orders.due(sources[0].machine, sources, now=now).by_name if sources else {}
-    return AgentPingCheckinAnswer(DueMachine(due))
+    offered = offers.offered(waiting.machine_key, now=now) if waiting.has_restores else []
+    return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET))
 
 
 @endpoint(AgentPingRequest)

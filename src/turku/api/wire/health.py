@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from turku.api import row_count
 from turku.api.backups.models import BackupRun, Source
 from turku.api.fleet.models import Auth, FilterSet, Machine, Storage
 from turku.api.wire.endpoint import endpoint
@@ -16,11 +17,11 @@ def health(_request: Empty) -> HealthAnswer:
         healthy=True,
         date=SYSTEM_CLOCK.now().isoformat(),
         counts={
-            "auth": Auth.objects.count(),
-            "storage": Storage.objects.count(),
-            "machine": Machine.objects.count(),
-            "source": Source.objects.count(),
-            "filter_set": FilterSet.objects.count(),
-            "backup_log": BackupRun.objects.count(),
+            "auth": row_count.of(Auth),
+            "storage": row_count.of(Storage),
+            "machine": row_count.of(Machine),
+            "source": row_count.of(Source),
+            "filter_set": row_count.of(FilterSet),
+            "backup_log": row_count.of(BackupRun),
         },
     )

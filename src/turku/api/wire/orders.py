@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
 
 from turku.api.backups import report
 from turku.api.backups.filter_sets import FilterSets
@@ -12,7 +15,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.protection import Protections
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import PolicyError
-from turku.policy import schedule
+from turku.policy import bandwidth, compression, schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 
@@ -26,13 +29,34 @@ def _address(storage: Storage) -> StorageAddress:
     )
 
 
-def _order(source: Source, storage: StorageAddress, rules: list[str], protections: Protections) -> SourceOrder:
+def _bandwidth(source: Source, *, now: datetime) -> tuple[int | None, str | None]:
+    """The limit now, for storages that know but numbers, and what it is when, where that depends on the time of day."""
+    text = source.other_options.get("bwlimit")
+    if not bandwidth.changes(text):
+        return source.bwlimit, None
+    return bandwidth.parse(text).at(now, ZoneInfo(settings.TIME_ZONE)), text
+
+
+def _compress(source: Source) -> str | None:
+    """What the source says, where that is lawful and not what a storage does by itself."""
+    value = source.other_options.get("compress")
+    try:
+        choice = compression.parse(compression.Compression.AUTO if value is None else value)
+    except PolicyError:
+        return None
+    return None if choice is compression.Compression.AUTO else choice.value
+
+
+def _order(
+    source: Source, storage: StorageAddress, rules: list[str], protections: Protections, *, now: datetime
+) -> SourceOrder:
     protection, floor = protections.of(source), protections.floor
+    limit_now, windows = _bandwidth(source, now=now)
     return SourceOrder(
         path=source.path,
         storage=storage,
         retention=protection.retention,
-        bwlimit=source.bwlimit,
+        bwlimit=limit_now,
         filter=rules,
         exclude=source.exclude,
         shared_service=source.shared_service,
@@ -44,6 +68,8 @@ def _order(source: Source, storage: StorageAddress, rules: list[str], protection
         allowed_snapshot_modes=list(floor.allowed_snapshot_modes),
         quota_bytes=floor.quota_bytes,
         slot_seconds=_period_seconds(source.frequency),
+        bandwidth_windows=windows,
+        compress=_compress(source),
     )
 
 
@@ -99,5 +125,5 @@ def _orders(
         except PolicyError as error:
             rules = on_fault(storage, source, error)
         if rules is not None:
-            orders[source.name] = _order(source, _address(storage), rules, protections)
+            orders[source.name] = _order(source, _address(storage), rules, protections, now=now)
     return Orders(orders, protections.floor.quota_bytes)

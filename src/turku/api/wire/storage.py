@@ -3,13 +3,17 @@ contract, and ``storage_rotate`` beside it."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import transaction
 
+from turku.api.admission import capacity, leases, line
 from turku.api.backups import report
 from turku.api.backups.due import due_sources
 from turku.api.fleet import assignment, credentials, registration, rotation
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import AuthKind, Machine, Storage
+from turku.api.restores import offers
 from turku.api.wire import orders
 from turku.api.wire.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
@@ -45,8 +49,10 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
         else:
             storage = credentials.locked(known)
             registration.update(storage, {**fields, "date_checked_in": now}, now=now)
+        capacity.tell(storage, told.slots, now=now)
+        line.forget(storage, now=now)
         assignment.assign_waiting(now=now)
-    return StorageUpdateConfigAnswer(_assigned_machines(storage))
+    return StorageUpdateConfigAnswer(_assigned_machines(storage) | _guests(storage, now=now))
 
 
 def _assigned_machines(storage: Storage) -> dict[str, AssignedMachine]:
@@ -64,13 +70,24 @@ def _assigned_machines(storage: Storage) -> dict[str, AssignedMachine]:
     }
 
 
+def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
+    """Machines of other storages that are about to restore from this one: their keys, and no more of them."""
+    return {
+        str(machine.uuid): AssignedMachine(ssh_public_key=machine.ssh_public_key or None)
+        for machine in offers.guests(storage, now=now)
+    }
+
+
 @endpoint(StoragePingCheckinRequest)
 def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheckinAnswer:
-    """A machine of this storage, with its sources that are due now."""
+    """A machine of this storage, with its sources that are due now and have a slot: the machine's lease begins."""
     now = SYSTEM_CLOCK.now()
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = credentials.require_assigned_machine(storage, request.machine.uuid)
-    due = orders.due(machine, due_sources(machine.pk, now=now), now=now)
+    sources = leases.begin(
+        machine, storage, due_sources(machine.pk, now=now), sends_heartbeats=request.sends_heartbeats, now=now
+    )
+    due = orders.due(machine, sources, now=now)
     return StoragePingCheckinAnswer(
         ScheduledMachine(
             uuid=str(machine.uuid),
@@ -90,6 +107,7 @@ def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = credentials.require_assigned_machine(storage, request.machine.uuid)
     report.record(machine, storage, request.machine.sources, now=now)
+    leases.after_report(machine, storage, now=now)
     return Empty()
 
 

@@ -60,7 +60,7 @@ class BlockSharing(BuiltTree):
 
     def _beginning(self, base: str | None) -> Path | None:
         if base is not None:
-            return self.place.snapshot(base)
+            return self.place.tree(base)
         return self.place.unfinished if is_directory(self.place.unfinished) else None
 
     def _take_back_committing(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turku.core import durable
+from turku.storage.snapshots import links
 from turku.storage.snapshots.mode import SnapshotMode
 from turku.storage.snapshots.place import is_directory, move_directory
 from turku.storage.snapshots.record import SnapshotRecord
@@ -20,7 +21,7 @@ class BuiltTree(SnapshotMode):
     keeps_history = True
 
     def abandon(self) -> None:
-        for path in (self.place.working_tree, self.place.unfinished):
+        for path in (self.place.working_tree, self.place.unfinished, self.place.cloning):
             if is_directory(path):
                 self._doom(path)
         self.sweep()
@@ -35,9 +36,24 @@ class BuiltTree(SnapshotMode):
         record.write(place)
         durable.rename(place.committing, place.snapshot(record.name))
         durable.write_symbolic_link(place.latest, record.name)
-        if is_directory(place.unfinished):
-            self._doom(place.unfinished)
+        for path in (place.unfinished, place.cloning):
+            if is_directory(path):
+                self._doom(path)
         return record.name
+
+    def commit_unchanged(self, record: SnapshotRecord, base: str) -> str:
+        place = self.place
+        record.write(place)
+        links.make(place, record.name, base)
+        durable.write_symbolic_link(place.latest, record.name)
+        # Nothing that failed runs left is wanted: the source is as it is in the snapshot.
+        for path in self._leftovers():
+            if is_directory(path):
+                self._doom(path)
+        return record.name
+
+    def _leftovers(self) -> list[Path]:
+        return [self.place.unfinished, self.place.cloning, self.place.committing]
 
     def _seal(self, tree: Path) -> None:
         """Protect the complete tree from being changed, where the mode can."""

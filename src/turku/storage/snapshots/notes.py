@@ -39,6 +39,8 @@ class Notes:
     suspicious: tuple[str, ...] = ()
     """What made it suspicious when it was made."""
     judgement: Judgement | None = None
+    bytes_per_second: float | None = None
+    """What came over the way from the machine when last enough came to tell."""
     held_until: datetime | None = None
     """Until when it is not pruned, as it was brought back from the trash; aware."""
 
@@ -58,13 +60,14 @@ class Notes:
             "figures": None if self.figures is None else msgspec.to_builtins(self.figures),
             "suspicious": list(self.suspicious),
             "judgement": self.judgement,
+            "bytes_per_second": self.bytes_per_second,
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
         }
         return {key: value for key, value in content.items() if value}
 
 
 NO_NOTES = Notes()
-_KEYS = ("slot_seconds", "figures", "suspicious", "judgement", "held_until")
+_KEYS = ("slot_seconds", "figures", "suspicious", "judgement", "bytes_per_second", "held_until")
 
 
 def read(place: SourcePlace, name: str) -> Notes:
@@ -82,6 +85,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         figures=value("figures", lambda figures: msgspec.convert(figures, Figures), None),
         suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
         judgement=value("judgement", Judgement, None),
+        bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
         held_until=value("held_until", _moment, None),
     )
 

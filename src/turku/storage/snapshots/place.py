@@ -17,6 +17,8 @@ from turku.policy import names
 INFORMATION_SUFFIX = ".json"
 LATEST = "latest"
 DELETING_PREFIX = ".deleting-"
+PROMOTING_PREFIX = ".promoting-"
+_LINKS_LIMIT = 3
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,45 @@ class SourcePlace:
 
     def snapshot(self, name: str) -> Path:
         return self.snapshots_dir / name
+
+    def tree(self, name: str) -> Path:
+        """The directory that holds the snapshot's files; ``snapshot(name)`` itself where nothing holds them.
+
+        That of an unchanged source's snapshot is another one's (links.py).
+        """
+        wanted = name
+        for _ in range(_LINKS_LIMIT):
+            # What a tree is called while it gets this name.
+            for path in (self.snapshot(wanted), self.snapshot(f"{PROMOTING_PREFIX}{wanted}")):
+                if is_directory(path):
+                    return path
+            target = self.link_target(wanted)
+            if target is None:
+                break
+            wanted = target
+        renamed = None if wanted == name else self._renamed(wanted)
+        return renamed or self.snapshot(name)
+
+    def _renamed(self, name: str) -> Path | None:
+        """The directory that has the name in its own: a person puts ``save`` into it, to keep a snapshot for ever."""
+        for entry in self.snapshots_dir.iterdir():
+            is_it = name in entry.name if not entry.name.startswith(".") else entry.name.endswith(f"-{name}")
+            if is_it and not entry.name.startswith(DELETING_PREFIX) and is_directory(entry):
+                return entry
+        return None
+
+    def link_target(self, name: str) -> str | None:
+        """The name of the entry beside it that the entry ``name`` is a link to; None for all else."""
+        path = self.snapshot(name)
+        if name == LATEST or not path.is_symlink():
+            return None
+        target = str(path.readlink())
+        # One that was made by a receiver that was taken over must not lead anywhere else.
+        return None if "/" in target or target in (".", "..", LATEST) else target
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an entry with files in it: a snapshot, or what was one."""
+        return is_directory(self.tree(name))
 
     def information(self, name: str) -> Path:
         return self.snapshots_dir / f"{name}{INFORMATION_SUFFIX}"

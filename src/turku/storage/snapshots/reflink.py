@@ -22,6 +22,7 @@ class Reflink(BlockSharing):
     """
 
     name = "reflink"
+    links_unchanged = True
 
     def commit(self, record: SnapshotRecord) -> str:
         name = super().commit(record)

@@ -35,5 +35,7 @@ class Command(TurkuCommand):
         for group in state.groups:
             for sentence in group.sentences:
                 self.stdout.write(f"  {sentence}")
+        for remark in (*(state.long_lines if options["verbose"] else ()), *state.remarks):
+            self.stdout.write(f"  {remark}")
         if not state.is_healthy:
             sys.exit(_CRITICAL)

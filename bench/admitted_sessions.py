@@ -1,0 +1,91 @@
+"""Who may have a session in a simulated fleet: the coordinator's own admission, or storages that refuse what is too
+much for them, as they had to without it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from bench.simulated_fleet import Session, SimulatedFleet
+
+HEARTBEAT_SECONDS = 60.0
+KILLED_SECONDS = 300.0
+"""How long a storage without leases takes to notice that a session was killed."""
+
+
+class Admission(Protocol):
+    """The rules."""
+
+    storage_settings: dict[str, Any]
+    """What a storage tells beside the contract's fields."""
+    session_settings: dict[str, Any]
+    """What it tells when a session begins."""
+
+    def may_open(self, fleet: SimulatedFleet, session: Session) -> bool:
+        """Whether the storage takes the session that an agent wants to begin."""
+
+    def opened(self, fleet: SimulatedFleet, session: Session) -> None:
+        """The session began."""
+
+    def closed(self, fleet: SimulatedFleet, session: Session, *, is_killed: bool, has_unreported: bool) -> None:
+        """The session is over."""
+
+
+class CoordinatorAdmission:
+    """The coordinator gives slots, which heartbeats keep."""
+
+    def __init__(self, slots: int) -> None:
+        self.storage_settings: dict[str, Any] = {"slots": slots}
+        self.session_settings: dict[str, Any] = {"sends_heartbeats": True}
+
+    def may_open(self, fleet: SimulatedFleet, session: Session) -> bool:  # noqa: ARG002  (as the other rule has it)
+        return True
+
+    def opened(self, fleet: SimulatedFleet, session: Session) -> None:
+        fleet.at(fleet.clock.seconds + HEARTBEAT_SECONDS, self._beat, fleet, session)
+
+    def closed(self, fleet: SimulatedFleet, session: Session, *, is_killed: bool, has_unreported: bool) -> None:
+        if has_unreported and not is_killed and not fleet.is_coordinator_down:
+            self._tell(fleet, session, {"ended": True})
+
+    def _beat(self, fleet: SimulatedFleet, session: Session) -> None:
+        if session.is_over:
+            return
+        if not fleet.is_coordinator_down:
+            self._tell(fleet, session, {})
+        fleet.at(fleet.clock.seconds + HEARTBEAT_SECONDS, self._beat, fleet, session)
+
+    def _tell(self, fleet: SimulatedFleet, session: Session, more: dict[str, Any]) -> None:
+        fleet.calls["storage_heartbeat"] += 1
+        message = {"storage": session.storage.credentials, "machine": {"uuid": session.machine.uuid}, **more}
+        fleet.coordinator.call("storage_heartbeat", message, version="v2")
+
+
+class StorageLimits:
+    """Each storage refuses a session too many; those with first backups may take a quarter of its slots. Nobody queues:
+    who pings in the right moment gets the slot. The coordinator's own slots must be more than any storage uses."""
+
+    def __init__(self, slots: int) -> None:
+        self.storage_settings: dict[str, Any] = {"slots": 1_000}
+        self.session_settings: dict[str, Any] = {}
+        self._slots = slots
+        self._first_slots = max(slots // 4, 1)
+        self._taken: Counter[str] = Counter()
+        self._taken_by_first: Counter[str] = Counter()
+
+    def may_open(self, fleet: SimulatedFleet, session: Session) -> bool:  # noqa: ARG002  (as the other rule has it)
+        storage = session.storage.name
+        if session.is_first:
+            return self._taken_by_first[storage] < self._first_slots
+        return self._taken[storage] - self._taken_by_first[storage] < self._slots - self._first_slots
+
+    def opened(self, fleet: SimulatedFleet, session: Session) -> None:  # noqa: ARG002
+        self._count(session, 1)
+
+    def closed(self, fleet: SimulatedFleet, session: Session, *, is_killed: bool, has_unreported: bool) -> None:  # noqa: ARG002
+        fleet.at(fleet.clock.seconds + (KILLED_SECONDS if is_killed else 0.0), self._count, session, -1)
+
+    def _count(self, session: Session, change: int) -> None:
+        self._taken[session.storage.name] += change
+        self._taken_by_first[session.storage.name] += change * session.is_first

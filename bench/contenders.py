@@ -1,0 +1,246 @@
+"""Turku and what people would pick instead, each able to do the same: back up a tree, and give it back.
+
+The peers write to a local repository, with nothing in between; Turku goes all its way: check-in at a coordinator, ssh
+to a real sshd, rsync through the tunnel, snapshot, retention, report. The peers run as their manuals begin: restic and
+borg encrypt, compress and find repeated content; rsnapshot is rsync with hard links.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.fleet import Fleet
+
+from turku.core import command
+from turku.demo import programs
+
+_TIMEOUT_SECONDS = 1800.0
+_PASSWORD = "of a benchmark"
+
+
+class Contender(ABC):
+    """Who backs up ``tree`` into ``directory``; one life per object, begun by ``prepare``."""
+
+    name: str
+
+    def __init__(self, directory: Path, tree: Path) -> None:
+        self.directory = directory
+        self.tree = tree
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make an empty repository."""
+
+    def make_due(self) -> None:  # noqa: B027  (most need nothing)
+        """Whatever somebody else does before the next backup."""
+
+    @abstractmethod
+    def back_up(self) -> None:
+        """Make a snapshot."""
+
+    @abstractmethod
+    def restore(self, target: Path, path: str = "") -> Path:
+        """Bring the newest snapshot back below ``target``, or one file of it; where it is now."""
+
+    @property
+    def kept_in(self) -> tuple[Path, ...]:
+        """The directories that hold the backups."""
+        return (self.directory / "repository",)
+
+    def _run(self, *argv: str | Path, environment: Mapping[str, str] | None = None, at: Path | None = None) -> bytes:
+        completed = command.run(
+            argv,
+            timeout_seconds=_TIMEOUT_SECONDS,
+            extra_environment=environment,
+            working_directory=at,
+            capture_limit_bytes=64 * 1024 * 1024,
+        )
+        return completed.stdout
+
+
+class Turku(Contender):
+    """The installed commands; ``storage`` and coordinator of the fleet are there before."""
+
+    name = "turku"
+
+    def __init__(self, directory: Path, tree: Path, fleet: Fleet) -> None:
+        super().__init__(directory, tree)
+        self._fleet = fleet
+        self._unit = directory.name
+
+    def prepare(self) -> None:
+        self.machine = self._fleet.machine(self._unit, {"tree": {"path": str(self.tree)}})
+        self.storage = self._fleet.storage_of(self.machine)
+
+    def make_due(self) -> None:
+        self._fleet.make_due(self.machine)
+
+    def back_up(self) -> None:
+        before = self._names()
+        self.machine.ping()
+        if self._names() == before:
+            raise AssertionError("no snapshot was made")
+
+    def restore(self, target: Path, path: str = "") -> Path:
+        # It compares each file with the storage's catalog itself.
+        programs.run(
+            *("turku-agent", "restore", "--config-dir", self.machine.config_dir, "--yes", "--to", target, "tree"),
+            *((path,) if path else ()),
+        )
+        return target / path
+
+    @property
+    def kept_in(self) -> tuple[Path, ...]:
+        volume = self.storage.volume
+        return (volume / self.machine.uuid, *volume.glob(f".*/{self.machine.uuid}"))
+
+    @property
+    def _snapshots_dir(self) -> Path:
+        return self.storage.machine_directory(self.machine.uuid) / "tree.snapshots"
+
+    def _names(self) -> set[str]:
+        # Each snapshot has its record beside it.
+        return {path.name for path in self._snapshots_dir.glob("tree_*.json")}
+
+
+class Restic(Contender):
+    """Its defaults: encrypted, compressed automatically; the cache is its own and kept between backups."""
+
+    name = "restic"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "RESTIC_REPOSITORY": str(self.directory / "repository"),
+            "RESTIC_PASSWORD": _PASSWORD,
+            "RESTIC_CACHE_DIR": str(self.directory / "cache"),
+        }
+
+    def prepare(self) -> None:
+        self._run("restic", "init", "--quiet", environment=self._environment)
+
+    def back_up(self) -> None:
+        self._run("restic", "backup", "--quiet", ".", environment=self._environment, at=self.tree)
+
+    def restore(self, target: Path, path: str = "") -> Path:
+        include = ("--include", f"/{path}") if path else ()
+        self._run("restic", "restore", "latest", "--target", target, *include, environment=self._environment)
+        return target / path
+
+
+class Borg(Contender):
+    """Its quick start: the key in the repository, lz4."""
+
+    name = "borg"
+    _made = 0
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "BORG_REPO": str(self.directory / "repository"),
+            "BORG_PASSPHRASE": _PASSWORD,
+            "BORG_BASE_DIR": str(self.directory / "base"),
+        }
+
+    def prepare(self) -> None:
+        self._run("borg", "init", "--encryption=repokey-blake2", environment=self._environment)
+
+    def back_up(self) -> None:
+        self._made += 1
+        self._run("borg", "create", f"::{self._made}", ".", environment=self._environment, at=self.tree)
+
+    def restore(self, target: Path, path: str = "") -> Path:
+        target.mkdir()
+        paths = (path,) if path else ()
+        self._run("borg", "extract", f"::{self._made}", *paths, environment=self._environment, at=target)
+        return target / path
+
+
+class Rsnapshot(Contender):
+    """``link_dest``, as its manual recommends on Linux; restored by rsync, as it has no command for it."""
+
+    name = "rsnapshot"
+
+    def prepare(self) -> None:
+        repository = self.directory / "repository"
+        lines = {
+            "config_version": "1.2",
+            "snapshot_root": f"{repository}/",
+            "no_create_root": "0",
+            "cmd_rsync": programs.find("rsync") or "/usr/bin/rsync",
+            "retain": "alpha\t10",
+            "link_dest": "1",
+            # Its own, without --relative: the tree alone, as the others have it.
+            "rsync_long_args": "--delete --numeric-ids --delete-excluded",
+            "verbose": "1",
+            "lockfile": str(self.directory / "lock"),
+            "backup": f"{self.tree}/\t./",
+        }
+        self._file.write_text("".join(f"{name}\t{value}\n" for name, value in lines.items()))
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / "rsnapshot.conf"
+
+    def back_up(self) -> None:
+        self._run("rsnapshot", "-c", self._file, "alpha")
+
+    def restore(self, target: Path, path: str = "") -> Path:
+        newest = self.directory / "repository" / "alpha.0"
+        if path:
+            target.mkdir()
+            self._run("rsync", "-a", "--relative", f"{newest}/./{path}", f"{target}/")
+        else:
+            self._run("rsync", "-a", f"{newest}/", f"{target}/")
+        return target / path
+
+
+PEERS: tuple[type[Contender], ...] = (Restic, Borg, Rsnapshot)
+
+
+def running_parts(fleet: Fleet) -> dict[str, int]:
+    """The processes of a fleet that serve a machine's, by what they are."""
+    found = {"storage": fleet.sshds["primary"].pid, "coordinator": fleet.coordinator.pid}
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def require() -> None:
+    """Raise CommandFailed unless the peers' programs are there."""
+    missing = [peer.name for peer in PEERS if programs.find(peer.name) is None]
+    if missing:
+        from turku.errors import CommandFailed
+
+        raise CommandFailed(
+            f"not installed: {', '.join(missing)}", hint="packaging/require-debian-packages.sh bench installs them"
+        )
+
+
+def versions() -> dict[str, str]:
+    """What runs, by name."""
+    found = {}
+    for name, argv in {
+        "restic": ["restic", "version"],
+        "borg": ["borg", "--version"],
+        "rsnapshot": ["dpkg-query", "--show", "--showformat=${Version}", "rsnapshot"],
+        "rsync": ["rsync", "--version"],
+        "ssh": ["ssh", "-V"],
+    }.items():
+        completed = command.run(argv, timeout_seconds=30, check=False)
+        lines = [*completed.stdout.decode("utf-8", "replace").splitlines(), *completed.last_lines]
+        words = lines[0].split() if lines else ["?"]
+        found[name] = next((word.strip(",") for word in words if any(c.isdigit() for c in word)), words[-1])
+    return found
+
+
+def machine() -> str:
+    """Processor, memory and kernel."""
+    processors = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in processors if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    processor = models[0] if models else platform.machine()
+    return f"{os.cpu_count()} x {processor}, {memory:.0f} GiB, {system}, Linux {platform.release().partition('-')[0]}"

@@ -1,0 +1,140 @@
+"""A tree of files to back up that comes out the same each time, and changes to it that do too.
+
+Sizes are spread as on a system's disk: most files small, a few large, about 17 KB on average. Half of the content is
+text that compresses about three to one, half of it does not compress. No two files share a block, so that nothing is
+saved by finding what is there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FILES_IN_DIRECTORY = 12
+CHANGED_SHARE = 0.01
+_MEDIAN_BYTES = 2200
+_SIGMA = 2.02
+_LARGEST_BYTES = 24 * 1024 * 1024
+_PIECE_BYTES = 512
+_PIECES = 32768
+_MOMENT_NS = 1_700_000_000_123_456_789
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """A tree that was made; its files are known by number."""
+
+    path: Path
+    count: int
+    size_bytes: int
+
+    def file(self, number: int) -> Path:
+        """Where that file lies."""
+        return self.path / relative_path(number)
+
+    def change(self, generation: int) -> int:
+        """How many files were written anew: one in a hundred, others each time, their sizes hardly changed."""
+        chance = random.Random(f"changes {generation}")
+        numbers = chance.sample(range(self.count), max(1, int(self.count * CHANGED_SHARE)))
+        for number in numbers:
+            path = self.file(number)
+            content = bytearray(path.read_bytes())
+            note = f"changed {generation} {number}\n".encode()
+            start = chance.randrange(len(content) + 1)
+            content[start : start + len(note)] = note
+            path.write_bytes(content)
+        return len(numbers)
+
+
+def relative_path(number: int) -> str:
+    """Directories three deep, a dozen files in each of the lowest."""
+    directory = number // FILES_IN_DIRECTORY
+    return (
+        f"{directory // 900:02}/part-{directory // 30 % 30:02}/{directory % 30:02}/file-{number:06}.{_suffix(number)}"
+    )
+
+
+def _suffix(number: int) -> str:
+    return ("txt", "bin")[number % 2]
+
+
+def make(path: Path, count: int) -> SourceTree:
+    """The tree of ``count`` files, made at ``path``."""
+    chance = random.Random(count)
+    pieces = _text_pieces()
+    total = 0
+    directory = None
+    for number in range(count):
+        target = path / relative_path(number)
+        if number % FILES_IN_DIRECTORY == 0:
+            directory = target.parent
+            directory.mkdir(parents=True)
+        size = min(int(_MEDIAN_BYTES * math.exp(chance.gauss(0, _SIGMA))) + 1, _LARGEST_BYTES)
+        if number % 2:
+            content = chance.randbytes(size)
+        else:
+            content = b"".join(chance.choices(pieces, k=size // _PIECE_BYTES + 1))[:size]
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640 if number % 5 else 0o755)
+        try:
+            os.write(descriptor, content)
+            os.utime(descriptor, ns=(_MOMENT_NS, _MOMENT_NS + number))
+        finally:
+            os.close(descriptor)
+        total += size
+    return SourceTree(path, count, total)
+
+
+def _text_pieces() -> list[bytes]:
+    chance = random.Random("text")
+    words = ["".join(chance.choices("abcdefghilmnoprstuvw", k=chance.randrange(2, 11))) for _ in range(4000)]
+    likelihoods = [1 / (rank + 1) for rank in range(len(words))]
+    pieces = []
+    for _ in range(_PIECES):
+        line = " ".join(chance.choices(words, likelihoods, k=_PIECE_BYTES // 3))
+        pieces.append(line.encode()[: _PIECE_BYTES - 1] + b"\n")
+    return pieces
+
+
+def require_same(original: Path, restored: Path) -> None:
+    """Return when both trees have the same entries, sizes, modes and times, and content in one file of twenty."""
+    pairs = zip(_entries(original), _entries(restored), strict=True)
+    for number, (one, other) in enumerate(pairs):
+        if one != other:
+            raise AssertionError(f"{original / one[0]} is {one}, but what came back is {other}")
+        if number % 20 == 0 and not (original / one[0]).is_dir():
+            require_same_content(original / one[0], restored / one[0])
+
+
+def require_same_content(original: Path, restored: Path) -> None:
+    """Return when both files hold the same."""
+    with original.open("rb") as one, restored.open("rb") as other:
+        if hashlib.file_digest(one, "sha256").digest() != hashlib.file_digest(other, "sha256").digest():
+            raise AssertionError(f"{restored} does not hold what {original} does")
+
+
+def _entries(tree: Path) -> Iterator[tuple[str, int, int, int]]:
+    for directory, names, files in os.walk(tree):
+        names.sort()
+        for name in sorted(files):
+            path = Path(directory, name)
+            status = path.lstat()
+            # borg keeps times to the nanosecond, as restic and rsync do.
+            yield str(path.relative_to(tree)), status.st_size, status.st_mode, status.st_mtime_ns
+
+
+def used(*directories: Path) -> tuple[int, int]:
+    """Bytes and inodes that these directories take on the disk, a hard link counted once."""
+    inodes: dict[int, int] = {}
+    for top in directories:
+        if not top.exists():
+            continue
+        for directory, names, files in os.walk(top):
+            for name in (*names, *files, "."):
+                status = os.lstat(os.path.join(directory, name))
+                inodes[status.st_ino] = status.st_blocks * 512
+    return sum(inodes.values()), len(inodes)

@@ -1,0 +1,167 @@
+"""One session with a storage about its history: a request, and answers line by line (protocol/restore_messages.py)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from turku import errors
+from turku.agent import known_storages, runtime_directory, tunnel
+from turku.agent.configuration import Agent
+from turku.agent.relay import Relay
+from turku.agent.tunnel import Address
+from turku.core import command, lock
+from turku.core.log import one_line
+from turku.errors import CommandFailed, LockHeld, RestoreFailed, StorageNotTrusted, TurkuError
+from turku.protocol import codec
+from turku.protocol.messages import StorageAddress
+from turku.protocol.restore_messages import ANSWER_LINE_LIMIT_BYTES, GO, Answer, HistoryRequest, Refusal
+
+_END_TIMEOUT_SECONDS = 30.0
+_TEXT_LIMIT = 4000
+_STALE_SECONDS = 3600.0
+_OLD_STORAGE_HINT = (
+    "a storage of an earlier release, or of the existing system, shows no history; turku-agent-ping --restore works "
+    "with every one"
+)
+
+
+class HistorySession:
+    """A running session; its answers are read by one thread."""
+
+    def __init__(self, address: Address, ssh: command.Child) -> None:
+        self._address = address
+        self._ssh = ssh
+
+    def answers(self) -> Iterator[Answer]:
+        """What the storage answers, to its end. Raises MalformedMessage, and what the storage refused it with."""
+        while line := self._ssh.stdout.readline(ANSWER_LINE_LIMIT_BYTES + 1):
+            answer: Answer = codec.decode(line, Answer, limit_bytes=ANSWER_LINE_LIMIT_BYTES)  # type: ignore[arg-type]
+            if isinstance(answer, Refusal):
+                raise refusal(self._address, answer)
+            yield answer
+
+    def go(self) -> None:
+        """Let the storage write."""
+        try:
+            self._ssh.stdin.write(GO + b"\n")
+            self._ssh.stdin.flush()
+        except OSError as error:
+            raise RestoreFailed(f"storage {self._address.name} ended the session") from error
+
+    def leave(self) -> None:
+        """Say that nothing more is wanted; the storage ends the session."""
+        self._ssh.stdin.close()
+
+    def abandon(self) -> None:
+        """Let the storage go: its answers end here."""
+        os.kill(self._ssh.pid, signal.SIGTERM)
+
+    def require_end(self) -> None:
+        """Return when the session ended well. Raises RemotePortTaken, CommandFailed."""
+        exit_code = self._ssh.wait(_END_TIMEOUT_SECONDS)
+        try:
+            tunnel.require_success(self._address, exit_code, self._ssh.last_lines)
+        except tunnel.RemotePortTaken:
+            raise
+        except CommandFailed as error:
+            raise CommandFailed(error.message, details=error.details, hint=error.hint or _OLD_STORAGE_HINT) from error
+
+    def require_answer(self) -> None:
+        """Raise CommandFailed: the session ended, well or not, without the answer that it was for."""
+        self.require_end()
+        raise CommandFailed(
+            f"storage {self._address.name} did not answer",
+            details="\n".join(self._ssh.last_lines),
+            hint=_OLD_STORAGE_HINT,
+        )
+
+
+@contextmanager
+def opened(
+    agent: Agent, address: Address, request: HistoryRequest, *, directory: Path, is_shown: bool = False
+) -> Iterator[HistorySession]:
+    """A session that asks for this; ended with the block. ``directory`` is private and has no known_hosts yet.
+
+    What the storage logs is shown where ``is_shown``; it is in the errors in any case.
+    """
+    relay = Relay(address.name, held_until_released=not is_shown)
+    with tunnel.open_tunnel(
+        agent,
+        address,
+        port=request.port,
+        request=tunnel.ended_request(request),
+        relay=relay,
+        directory=directory,
+        stdout=True,
+    ) as ssh:
+        yield HistorySession(address, ssh)
+
+
+@contextmanager
+def scratch(agent: Agent, purpose: str) -> Iterator[Path]:
+    """A private directory for one session: other than backups, several may go on at the same time.
+
+    What killed ones left is removed.
+    """
+    base = runtime_directory.base(agent)
+    for left in base.glob(f"{purpose}-*"):
+        with suppress(OSError, LockHeld):
+            if time.time() - left.lstat().st_mtime > _STALE_SECONDS:
+                with lock.exclusive_directory(left):
+                    shutil.rmtree(left)
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=base, ignore_cleanup_errors=True) as name,
+        lock.exclusive_directory(Path(name)),
+    ):
+        yield Path(name)
+
+
+def ask(agent: Agent, address: Address, request: HistoryRequest, *, timeout_seconds: float) -> Iterator[Answer]:
+    """What the storage answers to a request without a tunnel. Raises CommandFailed, and what it was refused with."""
+    with scratch(agent, "look") as directory, opened(agent, address, request, directory=directory) as session:
+        # Whoever reads a line waits for it; a storage that sends none for so long is given up (threats S4).
+        timer = threading.Timer(timeout_seconds, session.abandon)
+        timer.daemon = True
+        timer.start()
+        count = 0
+        try:
+            for answer in session.answers():
+                count += 1
+                yield answer
+        finally:
+            timer.cancel()
+        if not count:
+            session.require_answer()
+        session.leave()
+        session.require_end()
+
+
+def trusted(agent: Agent, told: StorageAddress) -> Address:
+    """The storage's address with the host keys that this machine trusts. Raises PolicyError, StorageNotTrusted."""
+    (verdict,) = known_storages.admit(agent, [tunnel.checked_address(told)])
+    if isinstance(verdict, StorageNotTrusted):
+        raise verdict
+    return verdict
+
+
+def refusal(address: Address, answer: Refusal) -> TurkuError:
+    """The error that the storage named, by its code; RestoreFailed for one that this program does not know."""
+    known = {
+        kind.code: kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, TurkuError) and kind.__init__ is TurkuError.__init__
+    }
+    kind = known.get(answer.code, RestoreFailed)
+    message, details, hint = (
+        "\n".join(one_line(line) for line in text[:_TEXT_LIMIT].splitlines())
+        for text in (answer.message, answer.details, answer.hint)
+    )
+    return kind(f"storage {address.name}: {message}", details=details, hint=hint)

@@ -1,0 +1,320 @@
+"""``turku-agent snapshots``, ``files``, ``history``, ``find`` and ``diff``: what is kept of this machine, shown."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from turku.core import listing
+from turku.core.arguments import Parser
+from turku.core.clock import SYSTEM_CLOCK
+from turku.core.log import one_line
+from turku.errors import PolicyError, UsageError
+
+if TYPE_CHECKING:
+    from turku.agent.configuration import Agent
+    from turku.protocol.messages import SourceOrder
+    from turku.protocol.restore_messages import Answer, SnapshotChoice, WirePath
+
+Say = Callable[[str], None]
+_DEFAULT_LIMIT = 10_000
+_LIMIT = 10_000_000
+_LATEST = "latest"
+_SHOWN_DIGITS = 12
+
+
+def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the subcommands; what each runs is ``run``."""
+    snapshots = _add(subcommands, "snapshots", "show the snapshots of a source, or of all", add_common)
+    snapshots.add_argument("source", nargs="?", metavar="SOURCE")
+    files = _add(subcommands, "files", "show what a directory had in it", add_common)
+    files.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="of the latest snapshot, or of this one")
+    files.add_argument(
+        "path", nargs="?", default="", metavar="PATH", help="in the source; the source itself if left out"
+    )
+    files.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
+    add_choice(files, with_snapshot=False)
+    history = _add(subcommands, "history", "show every version of a path that is kept", add_common)
+    history.add_argument("source", metavar="SOURCE")
+    history.add_argument("path", metavar="PATH")
+    find = _add(subcommands, "find", "search the names of all that is kept", add_common)
+    find.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="in all snapshots, or in this one")
+    find.add_argument(
+        "pattern", metavar="PATTERN", help="a part of a name, or '*.odt'; with a slash, of the whole path"
+    )
+    find.add_argument("--ignore-case", "-i", action="store_true", help="capital letters are the same as small ones")
+    add_choice(find, with_snapshot=False)
+    diff = _add(subcommands, "diff", "show what differs between two snapshots", add_common)
+    diff.add_argument("source", metavar="SOURCE")
+    diff.add_argument("before", metavar="SNAPSHOT1", help="a name, or a time such as '3 days ago'")
+    diff.add_argument("after", nargs="?", default=_LATEST, metavar="SNAPSHOT2", help="the latest if left out")
+    for parser in (files, history, find, diff):
+        parser.add_argument(
+            "--limit",
+            type=_limit,
+            default=_DEFAULT_LIMIT,
+            metavar="ROWS",
+            help="at most so many (default: %(default)s)",
+        )
+
+
+def add_choice(parser: argparse.ArgumentParser, *, with_snapshot: bool = True) -> None:
+    """Add the options by which a snapshot is chosen."""
+    if with_snapshot:
+        parser.add_argument(
+            "--snapshot", metavar="NAME", help="the snapshot: its name, what tells it apart, or 'latest'"
+        )
+    parser.add_argument("--at", metavar="TIME", help="as it was then: '2026-11-01 12:00', '3 days ago', 'yesterday'")
+
+
+def choice_of(name: str | None, at: str | None) -> SnapshotChoice:
+    """The snapshot that is asked for. Raises UsageError."""
+    from turku.protocol.restore_messages import SnapshotChoice
+
+    if name is not None and at is not None:
+        raise UsageError("a snapshot is chosen by its name or by a time, not by both")
+    return SnapshotChoice(None if name == _LATEST else name, at)
+
+
+def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
+    """The exit code of the subcommand."""
+    from turku.agent import check_in, looking
+    from turku.protocol.restore_messages import LookRequest, wire_path
+
+    if options.look == "snapshots":
+        return _Shown(options, say).snapshots(looking.snapshots(agent, options.source))
+    active = check_in.active(agent)
+    source, snapshot = options.source, None
+    if options.look in ("files", "find"):
+        source, snapshot = looking.named_source(options.source, list(active))
+    order: SourceOrder = looking.order_of(active, source)
+    path = looking.path_in_source(agent, order, source, getattr(options, "path", ""))
+    first, second = choice_of(snapshot, getattr(options, "at", None)), choice_of(None, None)
+    if options.look == "diff":
+        first, second = _either(options.before), _either(options.after)
+    request = LookRequest(
+        options.look,
+        [source],
+        snapshot=first,
+        other=second,
+        path=wire_path(path),
+        pattern=wire_path(os.fsencode(getattr(options, "pattern", ""))),
+        ignores_case=getattr(options, "ignore_case", False),
+        is_recursive=getattr(options, "recursive", False),
+        limit=options.limit,
+    )
+    return _Shown(options, say, source).rows(looking.look(agent, request, order))
+
+
+def _add(
+    subcommands: argparse._SubParsersAction[Parser],
+    name: str,
+    description: str,
+    add_common: Callable[[argparse.ArgumentParser], None],
+) -> Parser:
+    parser: Parser = subcommands.add_parser(name, help=description)
+    add_common(parser)
+    parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
+    parser.set_defaults(look=name)
+    return parser
+
+
+def _limit(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= _LIMIT:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {_LIMIT}")
+    return value
+
+
+def _either(text: str) -> SnapshotChoice:
+    """A snapshot's name, or a time."""
+    from turku.policy import moments
+
+    try:
+        moments.parse(text, now=SYSTEM_CLOCK.now(), zone=UTC)
+    except PolicyError:
+        return choice_of(text, None)
+    return choice_of(None, text)
+
+
+class _Shown:
+    """Answers as a table in a terminal, as lines with tabs elsewhere, as JSON where it was asked for."""
+
+    def __init__(self, options: argparse.Namespace, say: Say, source: str = "") -> None:
+        self._options = options
+        self._say = say
+        self._source = source
+
+    def snapshots(self, told: Iterable[tuple[str, Answer]]) -> int:
+        from turku.protocol.restore_messages import SnapshotRow
+
+        rows = ((storage, row) for storage, row in told if isinstance(row, SnapshotRow))
+        if self._options.json:
+            self._array(
+                {
+                    "storage": storage,
+                    "source": row.source,
+                    "snapshot": row.name,
+                    "moment": row.moment,
+                    "files": row.files,
+                    "size_bytes": row.size_bytes,
+                    "is_held": row.is_held,
+                    "is_suspicious": row.is_suspicious,
+                }
+                for storage, row in rows
+            )
+            return 0
+        listing.show(
+            ("source", "snapshot", "made", "files", "size", "storage", ""),
+            (
+                (
+                    row.source,
+                    row.name,
+                    row.moment or "",
+                    "" if row.files is None else f"{row.files:,}",
+                    "" if row.size_bytes is None else listing.size(row.size_bytes),
+                    storage,
+                    ", ".join(
+                        word for word, holds in (("held", row.is_held), ("suspicious", row.is_suspicious)) if holds
+                    ),
+                )
+                for storage, row in rows
+            ),
+            self._say,
+            right=("files", "size"),
+        )
+        return 0
+
+    def rows(self, told: Iterator[Answer]) -> int:
+        from turku.protocol.restore_messages import LookEnd
+
+        is_cut = False
+
+        def kept() -> Iterator[Any]:
+            nonlocal is_cut
+            for answer in told:
+                if isinstance(answer, LookEnd):
+                    is_cut = answer.is_cut
+                else:
+                    yield answer
+
+        if self._options.look == "diff":
+            self._differences(kept())
+        else:
+            self._files(kept())
+        if is_cut:
+            print(f"there is more; --limit shows more than {self._options.limit:,}", file=sys.stderr)  # noqa: T201
+        return 0
+
+    def _differences(self, rows: Iterable[Any]) -> None:
+        if self._options.json:
+            self._array(
+                {
+                    "path": _wire(row.path),
+                    "change": row.change,
+                    "before": None if row.before is None else _object(row.before),
+                    "after": None if row.after is None else _object(row.after),
+                }
+                for row in rows
+            )
+            return
+        signs = {"added": "+", "removed": "-", "changed": "~"}
+        listing.show(
+            ("", "size before", "size", "path"),
+            ((signs[row.change], _size(row.before), _size(row.after), _shown(row.path)) for row in rows),
+            self._say,
+            right=("size before", "size"),
+        )
+
+    def _files(self, rows: Iterable[Any]) -> None:
+        if self._options.json:
+            self._array(map(_object, rows))
+            return
+        zone = SYSTEM_CLOCK.now().astimezone().tzinfo or UTC
+        if self._options.look == "files":
+            listing.show(
+                ("mode", "owner", "size", "changed", "path"),
+                (
+                    (
+                        listing.mode(row.kind, row.mode),
+                        f"{row.uid}:{row.gid}",
+                        _size(row),
+                        listing.moment(row.mtime_ns, zone),
+                        _shown(row.path, row.link_target),
+                    )
+                    for row in rows
+                ),
+                self._say,
+                right=("size",),
+            )
+            return
+        is_narrow = sys.stdout.isatty()
+        listing.show(
+            ("mode", "size", "changed", "checksum", "first snapshot", "last snapshot", "path"),
+            (
+                (
+                    listing.mode(row.kind, row.mode),
+                    _size(row),
+                    listing.moment(row.mtime_ns, zone),
+                    "" if row.checksum is None else row.checksum.hex()[: _SHOWN_DIGITS if is_narrow else None],
+                    self._snapshot(row.first or "", is_narrow=is_narrow),
+                    self._snapshot(row.last or "", is_narrow=is_narrow),
+                    _shown(row.path, row.link_target),
+                )
+                for row in rows
+            ),
+            self._say,
+            right=("size",),
+        )
+
+    def _snapshot(self, name: str, *, is_narrow: bool) -> str:
+        """The name; for a person what tells it from the others, by which it can be named as well."""
+        return name.removeprefix(f"{self._source}_") if is_narrow else name
+
+    def _array(self, rows: Iterable[dict[str, Any]]) -> None:
+        """A JSON array, each element on a line of its own, printed as it comes."""
+        import msgspec
+
+        encode = msgspec.json.Encoder().encode
+        separator = "["
+        for row in rows:
+            self._say(separator + encode(row).decode())
+            separator = ","
+        self._say("[]" if separator == "[" else "]")
+
+
+def _object(row: Any) -> dict[str, Any]:
+    return {
+        "path": _wire(row.path),
+        "kind": row.kind,
+        "size_bytes": row.size_bytes,
+        "mode": row.mode,
+        "uid": row.uid,
+        "gid": row.gid,
+        "mtime_ns": row.mtime_ns,
+        "checksum": None if row.checksum is None else row.checksum.hex(),
+        "link_target": None if row.link_target is None else _wire(row.link_target),
+        "first": row.first,
+        "last": row.last,
+    }
+
+
+def _wire(path: WirePath) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(path)
+
+
+def _shown(path: WirePath, link_target: WirePath | None = None) -> str:
+    from turku.protocol.restore_messages import path_bytes
+
+    shown = one_line(path_bytes(path))
+    return shown if link_target is None else f"{shown} -> {one_line(path_bytes(link_target))}"
+
+
+def _size(row: Any) -> str:
+    return listing.size(row.size_bytes) if row is not None and row.kind == "file" else ""

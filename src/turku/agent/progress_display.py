@@ -1,0 +1,106 @@
+"""A restore's progress: a bar in a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from turku.agent.progress import Progress
+from turku.core.listing import size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+_LINE_SECONDS = 10.0
+
+
+class Display:
+    """Shows progress on standard error; a context manager."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it is; nothing more is shown."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+    def show(self, progress: Progress) -> None:
+        """Show how far it is."""
+        if self._is_terminal:
+            self._show_bar(progress)
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            print(line(progress), file=sys.stderr, flush=True)  # noqa: T201
+
+    def _show_bar(self, progress: Progress) -> None:
+        if self._bar is None or self._task is None:
+            self._bar, self._task = _new_bar(progress)
+        files = (
+            f"{progress.files:,}" + ("" if progress.files_total is None else f"/{progress.files_total:,}") + " files"
+        )
+        self._bar.update(self._task, completed=progress.size_bytes, files=files)
+
+
+def line(progress: Progress) -> str:
+    """Files, bytes, rate and time left, on one line."""
+    files = f"{progress.files:,}" + ("" if progress.files_total is None else f" of {progress.files_total:,}")
+    total = progress.size_total_bytes
+    sizes = size(progress.size_bytes) + ("" if total is None else f" of {size(total)}")
+    rate = progress.size_bytes / progress.seconds if progress.seconds > 0 else 0.0
+    left = seconds_left(progress)
+    ending = "" if left is None else f", {left:.0f} s left"
+    return f"restored {files} files, {sizes}, {size(round(rate))}/s{ending}"
+
+
+def seconds_left(progress: Progress) -> float | None:
+    """How long it may still take; by bytes and by files, whichever is further behind. None where nobody knows."""
+    shares = [
+        done / total
+        for done, total in (
+            (progress.files, progress.files_total),
+            (progress.size_bytes, progress.size_total_bytes),
+        )
+        if total
+    ]
+    share = min(shares, default=0.0)
+    return None if share <= 0 else max(0.0, progress.seconds * (1 - share) / share)
+
+
+def _new_bar(progress: Progress) -> tuple[Bar, TaskID]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.fields[files]}"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task("restore", total=progress.size_total_bytes, files="")
+    bar.start()
+    return bar, task

@@ -1,0 +1,1 @@
+"""What storages prove of the history they keep: damage found and healed, restore drills."""

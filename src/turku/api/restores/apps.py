@@ -1,0 +1,11 @@
+"""The app ``restores``."""
+
+from django.apps import AppConfig
+
+
+class RestoresConfig(AppConfig):
+    """Policies of history and restore requests."""
+
+    name = "turku.api.restores"
+    label = "restores"
+    verbose_name = "Restores"

@@ -1,0 +1,91 @@
+"""A restore request in words, and as programs get it."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any
+
+from turku.api.restores.models import RestoreRequest, State
+from turku.core.log import one_line
+
+_SHOWN_PATHS = 3
+
+
+def path_text(path: Any) -> str:
+    """A stored path as people read it: what is not UTF-8 in it is shown as ``\\xe4``."""
+    if isinstance(path, str):
+        return path
+    return b64decode(path["b64"]).decode("utf-8", "backslashreplace")
+
+
+def what(request: RestoreRequest) -> str:
+    """What is restored: ``etc``, ``etc: ssh/sshd_config, hosts and 3 more (as of ...)``."""
+    paths = [path_text(path) for path in request.paths]
+    more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
+    named = f": {', '.join(paths[:_SHOWN_PATHS])}{more}" if paths else ""
+    of = f" ({request.snapshot or f'as of {request.moment}'})" if request.snapshot or request.moment else ""
+    return one_line(f"{request.source.name}{named}{of}")
+
+
+def progress(request: RestoreRequest) -> str:
+    """How far it is: ``1,200 of 5,000 files, 24%``; empty before anything was restored."""
+    if not request.files and not request.files_total:
+        return ""
+    of = f" of {request.files_total:,}" if request.files_total else ""
+    share = ""
+    if request.size_total_bytes:
+        share = f", {min(100, 100 * request.size_bytes // request.size_total_bytes)}%"
+    return f"{request.files:,}{of} files{share}"
+
+
+def why_waiting(request: RestoreRequest) -> str:
+    """Why a request that waits for its machine is not picked up, as far as that can be seen; else empty."""
+    if request.state != State.WAITING or request.date_approved is None:
+        return ""
+    target = request.target
+    if request.attempts:
+        return f"put off by the machine: {request.message}" if request.message else "put off by the machine"
+    if not target.active:
+        return "the machine is switched off here"
+    storage = request.source.machine.storage
+    if storage is None or not storage.active:
+        return "the source's storage is gone or switched off"
+    if target.date_checked_in is None or target.date_checked_in <= request.date_approved:
+        return "the machine has not checked in since"
+    return (
+        "the machine has checked in since and did not pick it up: an agent of the existing system never does, "
+        "ours does with its next ping"
+    )
+
+
+def described(request: RestoreRequest) -> dict[str, Any]:
+    """The request as programs get it."""
+    dates = ("requested", "first_approval", "second_approval", "expires", "picked_up", "progress", "ended")
+    return {
+        "id": str(request.pk),
+        "state": request.state,
+        "machine": {"uuid": str(request.source.machine.uuid), "name": str(request.source.machine)},
+        "source": request.source.name,
+        "onto": {"uuid": str(request.target.uuid), "name": str(request.target)},
+        "snapshot": request.snapshot,
+        "moment": request.moment,
+        "paths": request.paths,
+        "directory": request.directory,
+        "overwrite": request.overwrite,
+        "reason": request.reason,
+        "approvals_needed": request.approvals_needed,
+        "requested_by": request.requested_by,
+        "approved_by": list(request.approvers),
+        "ended_by": request.ended_by,
+        "files": request.files,
+        "size_bytes": request.size_bytes,
+        "files_total": request.files_total,
+        "size_total_bytes": request.size_total_bytes,
+        "restored_snapshot": request.restored_snapshot,
+        "message": request.message,
+        "why_waiting": why_waiting(request),
+        **{
+            f"date_{name}": value.isoformat() if (value := getattr(request, f"date_{name}")) is not None else None
+            for name in dates
+        },
+    }

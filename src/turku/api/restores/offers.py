@@ -1,0 +1,66 @@
+"""What a check-in tells a machine of restores that wait for it, and which machines a storage lets in for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.db.models import Q
+
+from turku.api.fleet.models import Machine, Storage
+from turku.api.restores import transitions
+from turku.api.restores.models import APPROVED, AT_WORK, RestoreRequest
+from turku.protocol.messages import StorageAddress
+from turku.protocol.restore_messages import SnapshotChoice
+from turku.protocol.restore_request_messages import RestoreOrder
+
+AT_ONCE = 10
+"""Restores in one answer; the others come when these are done."""
+
+
+def offered(machine_key: int, *, now: datetime) -> list[RestoreOrder]:
+    """The restores that wait for the machine, oldest first."""
+    waiting = RestoreRequest.objects.filter(target=machine_key, date_offered__lte=now)
+    rows = waiting.select_related("source__machine__storage", "target").order_by("date_offered")[:AT_ONCE]
+    orders = []
+    for row in rows:
+        if row.date_expires <= now:
+            transitions.expire(now=now)
+            continue
+        storage = row.source.machine.storage
+        # One whose storage is gone or switched off waits for a better time, or for its end.
+        if storage is not None and storage.active:
+            orders.append(_order(row, storage))
+    return orders
+
+
+def _order(row: RestoreRequest, storage: Storage) -> RestoreOrder:
+    return RestoreOrder(
+        request=str(row.pk),
+        source=row.source.name,
+        storage=StorageAddress(
+            name=storage.name,
+            ssh_ping_host=storage.ssh_ping_host,
+            ssh_ping_host_keys=storage.ssh_ping_host_keys,
+            ssh_ping_port=storage.ssh_ping_port,
+            ssh_ping_user=storage.ssh_ping_user,
+        ),
+        directory=row.directory,
+        snapshot=choice(row),
+        paths=row.paths,
+        overwrite=row.overwrite,  # type: ignore[arg-type]  # the model's choices are the message's
+        of_machine=str(row.source.machine.uuid) if row.is_onto_another_machine else None,
+    )
+
+
+def choice(row: RestoreRequest) -> SnapshotChoice:
+    """The snapshot that the request is for."""
+    return SnapshotChoice(name=row.snapshot or None, at=row.moment or None)
+
+
+def guests(storage: Storage, *, now: datetime) -> Iterator[Machine]:
+    """The machines of other storages that are about to restore from this one: it has to know their keys."""
+    approved = Q(state__in=AT_WORK) | Q(state__in=APPROVED, date_expires__gt=now)
+    rows = RestoreRequest.objects.filter(approved, source__machine__storage=storage).exclude(target__storage=storage)
+    targets = rows.order_by().values("target")
+    return Machine.objects.filter(pk__in=targets, active=True).order_by("pk").iterator()

@@ -1,0 +1,129 @@
+"""May a machine see or have this history? Asked by the storage that keeps it, before it shows or sends anything."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from turku.api.audit import log
+from turku.api.audit.models import AuditEntry
+from turku.api.backups.models import Source
+from turku.api.fleet import credentials
+from turku.api.fleet.faults import checked
+from turku.api.fleet.models import Storage
+from turku.api.restores import offers, policies
+from turku.api.restores.models import AT_WORK, RestoreRequest
+from turku.errors import PolicyError
+from turku.policy import names
+from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest, SnapshotChoice
+
+NOTE_RESOLUTION = timedelta(minutes=10)
+"""Looks, and what was not permitted, are on the audit log once in that time for each machine and source."""
+
+_UNKNOWN = "the coordinator knows no such source of a machine of this storage"
+_NO_REQUEST = "there is no approved restore of this source onto this machine that is running now"
+_HIDDEN = "a policy of the coordinator keeps this machine's history from it; an operator can ask for a restore there"
+
+
+def decide(storage: Storage, asked: RestorePermitRequest, *, now: datetime) -> RestorePermitAnswer:
+    """Whether the storage may show or send it. What is another storage's is answered as what does not exist (S1).
+
+    Raises MalformedMessage for names that cannot be any.
+    """
+    uuid = credentials.machine_uuid(asked.machine.uuid)
+    owner = uuid if asked.of_machine is None else UUID(checked("of_machine", names.machine_uuid, asked.of_machine))
+    source = (
+        Source.objects.select_related("machine")
+        .filter(name=asked.source, machine__uuid=owner, machine__storage=storage)
+        .first()
+    )
+    if source is None:
+        return RestorePermitAnswer(allowed=False, reason=_UNKNOWN)
+    if asked.request is not None or owner != uuid:
+        return _by_request(storage, asked, source, uuid, now=now)
+    return _of_its_own(storage, asked, source, now=now)
+
+
+def _of_its_own(storage: Storage, asked: RestorePermitRequest, source: Source, *, now: datetime) -> RestorePermitAnswer:
+    machine = source.machine
+    if not machine.active or not source.active:
+        reason = _UNKNOWN
+    elif not policies.rules_of(machine).history_visible:
+        reason = _HIDDEN
+    else:
+        _note(log.actor_of(machine), asked, source, storage, now=now)
+        return RestorePermitAnswer(allowed=True)
+    _note_once("restore.denied", log.actor_of(storage), asked, source, storage, now=now)
+    return RestorePermitAnswer(allowed=False, reason=reason)
+
+
+def _by_request(
+    storage: Storage, asked: RestorePermitRequest, source: Source, uuid: UUID, *, now: datetime
+) -> RestorePermitAnswer:
+    request = _running(source, uuid, asked.request, now=now)
+    if request is None:
+        # Noted as the storage's doing: it says by itself which machine it was.
+        _note_once("restore.denied", log.actor_of(storage), asked, source, storage, now=now)
+        return RestorePermitAnswer(allowed=False, reason=_NO_REQUEST)
+    _note(log.actor_of(request.target), asked, source, storage, now=now)
+    return RestorePermitAnswer(allowed=True, paths=request.paths, snapshot=_limit(request))
+
+
+def _limit(request: RestoreRequest) -> SnapshotChoice | None:
+    chosen = offers.choice(request)
+    return chosen if chosen.name or chosen.at else None
+
+
+def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> RestoreRequest | None:
+    """The request, while a run of that machine holds it."""
+    try:
+        key = UUID(names.machine_uuid(text or ""))
+    except PolicyError:
+        return None
+    held: QuerySet[RestoreRequest] = RestoreRequest.objects.filter(
+        pk=key,
+        source=source,
+        target__uuid=uuid,
+        target__active=True,
+        state__in=AT_WORK,
+        # Its lease.
+        date_offered__gt=now,
+    )
+    return held.select_related("target", "source__machine").first()
+
+
+def _entry(action: str, asked: RestorePermitRequest, source: Source, storage: Storage) -> log.Entry:
+    new = {
+        "source": source.name,
+        "of_machine": str(source.machine.uuid),
+        "machine": asked.machine.uuid.lower(),
+        "storage": storage.name,
+        "action": asked.action,
+        "request": asked.request or "",
+    }
+    return log.Entry(action, source, new=new)
+
+
+def _note(actor: log.Actor, asked: RestorePermitRequest, source: Source, storage: Storage, *, now: datetime) -> None:
+    """Each recovery, and a look once in a while. Raises ApiRefused (429) for a flood of them."""
+    if asked.action == "look":
+        _note_once("restore.looked", actor, asked, source, storage, now=now)
+        return
+    log.record_of_program(actor, [_entry("restore.permitted", asked, source, storage)], now=now)
+
+
+def _note_once(
+    action: str, actor: log.Actor, asked: RestorePermitRequest, source: Source, storage: Storage, *, now: datetime
+) -> None:
+    recent = AuditEntry.objects.filter(
+        actor_kind=actor.kind,
+        actor=actor.name[:200],
+        action=action,
+        subject_key=log.subject_key(source),
+        date__gt=now - NOTE_RESOLUTION,
+        date__lte=now,
+    )
+    if not recent.order_by().exists():
+        log.record_of_program(actor, [_entry(action, asked, source, storage)], now=now)

@@ -1,0 +1,21 @@
+"""The call ``storage_heartbeat``: a machine's session goes on, or is over."""
+
+from __future__ import annotations
+
+from turku.api.admission import leases
+from turku.api.fleet import credentials
+from turku.api.wire.endpoint import endpoint
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.admission_messages import StorageHeartbeatAnswer, StorageHeartbeatRequest
+
+
+@endpoint(StorageHeartbeatRequest)
+def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswer:
+    """Prolong or end the leases of the session."""
+    now = SYSTEM_CLOCK.now()
+    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    if request.ended:
+        leases.end(machine, storage, now=now)
+        return StorageHeartbeatAnswer(leased=False)
+    return StorageHeartbeatAnswer(leased=leases.heartbeat(machine, storage, now=now))

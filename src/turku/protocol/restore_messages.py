@@ -1,0 +1,263 @@
+"""Looking at history and getting it back: what the agent asks of a storage, and the storage of the coordinator.
+
+Beyond the contract. The agent sends one ``HistoryRequest`` as it sends the contract's request, on ssh's standard input.
+The storage answers on standard output with one JSON object a line, each an ``Answer``; standard error stays its log.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from turku.protocol.messages import MachineReference, SourceCredentials, StorageCredentials, Text
+
+ACTIONS: Final = ("look", "recover")
+"""The actions that a ``HistoryRequest`` has; the others are the contract's, of a ``SessionRequest``."""
+GO: Final = b"go"
+"""The line by which the agent lets the storage write, after it has seen the plan."""
+MODULE: Final = "turku-recover"
+"""The agent's one writable module."""
+ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
+PATH_LIMIT_BYTES: Final = 16 * 1024
+PATHS_LIMIT: Final = 1000
+SOURCES_LIMIT: Final = 1000
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""xxh128 of a file's content, as rsync prints it."""
+Kind = Literal["file", "directory", "link", "fifo", "socket", "block", "character"]
+
+
+class Base64Path(msgspec.Struct, frozen=True):
+    """A path that is not UTF-8."""
+
+    b64: Annotated[bytes, Meta(max_length=PATH_LIMIT_BYTES)]
+
+
+WirePath = Annotated[str, Meta(max_length=PATH_LIMIT_BYTES)] | Base64Path
+"""A path in JSON: as text where it is UTF-8. Paths in a source are relative to it, without ``./``; empty is itself."""
+
+
+def wire_path(path: bytes) -> WirePath:
+    """The path as it is sent."""
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return Base64Path(path)
+
+
+def path_bytes(path: WirePath) -> bytes:
+    """The path that was sent. Names from the network: ``turku.policy.names.path_inside`` before it is used."""
+    return path.encode("utf-8", "surrogatepass") if isinstance(path, str) else path.b64
+
+
+# --- agent to storage: what is asked for
+
+
+class SnapshotChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A snapshot by its name, or the last one made until a moment (``at``: as people say it); neither: the latest."""
+
+    name: Text | None = None
+    at: Text | None = None
+
+
+class LookRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something of history to be shown.
+
+    ``snapshots`` of ``sources`` (the others take one), ``files``: what ``path`` holds in ``snapshot``, all below it
+    where ``is_recursive``, ``history``: the versions of ``path``, ``find``: what ``pattern`` matches, ``diff``: from
+    ``snapshot`` to ``other``.
+    ``of_machine`` is another machine's UUID, ``request`` what the coordinator calls the request behind that.
+    """
+
+    what: Literal["snapshots", "files", "history", "find", "diff"]
+    sources: Annotated[list[Text], Meta(min_length=1, max_length=SOURCES_LIMIT)]
+    snapshot: SnapshotChoice = SnapshotChoice()
+    other: SnapshotChoice = SnapshotChoice()
+    path: WirePath = ""
+    pattern: WirePath = ""
+    ignores_case: bool = False
+    is_recursive: bool = False
+    limit: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+    of_machine: Text | None = None
+    request: Text | None = None
+
+
+class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Files to be written into the agent's module, or (``list_only``) listed; no ``paths`` are the whole source."""
+
+    source: Text
+    snapshot: SnapshotChoice = SnapshotChoice()
+    paths: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
+    overwrite: Literal["never", "older", "always"] = "always"
+    delete: bool = False
+    hard_links: bool = False
+    list_only: bool = False
+    compare_contents: bool = False
+    """Every file is read on both sides, for when size and time are not to be believed."""
+    knows_xxh128: bool = False
+    """Whether the agent's rsync checks what it receives by xxh128, so that what it says can be compared."""
+    of_machine: Text | None = None
+    request: Text | None = None
+
+
+class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session's request, with the field that its action names. ``port`` and ``module`` are for a recovery that
+    writes: the tunnel's port, and the credentials of ``MODULE`` behind it."""
+
+    action: Literal["look", "recover"]
+    verbose: bool = False
+    look: LookRequest | None = None
+    recover: RecoverRequest | None = None
+    port: Annotated[int, Meta(ge=1024, le=65535)] | None = None
+    module: SourceCredentials | None = None
+
+
+# --- storage to agent: answers, one a line
+
+
+class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
+    """A snapshot; ``moment`` is ISO with zone, None where its name does not tell."""
+
+    source: str
+    name: str
+    moment: str | None = None
+    files: Count | None = None
+    size_bytes: Count | None = None
+    is_held: bool = False
+    is_suspicious: bool = False
+
+
+class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="file"):
+    """A path as it is in one snapshot, or one version of it with the first and last snapshot that has it."""
+
+    path: WirePath
+    kind: Kind
+    size_bytes: Count = 0
+    mode: Count = 0
+    uid: Count = 0
+    gid: Count = 0
+    mtime_ns: Nanoseconds = 0
+    checksum: Checksum | None = None
+    link_target: WirePath | None = None
+    first: str | None = None
+    last: str | None = None
+
+
+class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="difference"):
+    """A path that two snapshots do not have alike; a side that does not have it is left out."""
+
+    path: WirePath
+    change: Literal["added", "removed", "changed"]
+    before: FileRow | None = None
+    after: FileRow | None = None
+
+
+class LookEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="look-end"):
+    """All rows were sent, or as many as ``limit``; of which snapshot (``files``, ``diff``)."""
+
+    is_cut: bool = False
+    snapshot: str | None = None
+    other: str | None = None
+
+
+class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
+    """A directory above a path asked for: made by the agent where it is missing."""
+
+    path: WirePath
+    mode: Count
+    uid: Count
+    gid: Count
+    mtime_ns: Nanoseconds
+
+
+class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
+    """What is about to be written, in all; ``files`` are those that are no directories.
+
+    Figures are None where counting would take long.
+    """
+
+    snapshot: str
+    moment: str | None = None
+    files: Count | None = None
+    size_bytes: Count | None = None
+    parents: list[ParentDirectory] = []
+    is_by_xxh128: bool = False
+    """rsync checks what it transfers by xxh128, as the catalog has it."""
+
+
+class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What one path has to be.
+
+    ``checksum`` is that of the backup (``is_recorded``), else of what the storage reads now, None where it cannot.
+    ``is_sent`` is False for what was there already. ``target`` is a link's.
+    """
+
+    path: WirePath
+    kind: Kind
+    size_bytes: Count
+    mtime_ns: Nanoseconds
+    is_sent: bool
+    is_recorded: bool
+    checksum: Checksum | None
+    target: WirePath | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, tag_field="row", tag="manifest"):
+    """A part of what is written, in the order in which rsync takes it up."""
+
+    entries: list[ManifestEntry]
+
+
+class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
+    """Paths that were removed from the target."""
+
+    paths: list[WirePath]
+
+
+class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="recover-end"):
+    """How rsync ended: its exit code (None for a list), what that means, and its last lines."""
+
+    rsync_exit_code: int | None = None
+    meaning: str = ""
+    last_lines: list[str] = []
+
+
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="refusal"):
+    """Why there is no (further) answer: the parts of a ``TurkuError``, by its code."""
+
+    code: Text
+    message: str
+    details: str = ""
+    hint: str = ""
+
+
+Answer = SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifest | Deleted | RecoverEnd | Refusal
+
+
+# --- storage to coordinator: storage_restore_permit
+
+
+class RestorePermitRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """May ``machine`` see (``look``) or have (``recover``) what is kept of ``source`` of ``of_machine`` (None: itself)?
+    ``request`` is the coordinator's own name of a restore that was asked for there."""
+
+    storage: StorageCredentials
+    machine: MachineReference
+    action: Literal["look", "recover"]
+    source: Text
+    of_machine: Text | None = None
+    request: Text | None = None
+
+
+class RestorePermitAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``reason`` says why not. With a ``request``, what of the source it is for: ``paths`` (none: all of it), and
+    ``snapshot`` (None: any)."""
+
+    allowed: bool
+    reason: Text | None = None
+    paths: list[WirePath] = []
+    snapshot: SnapshotChoice | None = None

@@ -1,0 +1,27 @@
+"""The catalog of a source: which version of which path is in which snapshot (database.py has where it lies, and why).
+
+``record`` writes a snapshot down just before it gets its name, ``open_catalog`` is for looking.
+"""
+
+from __future__ import annotations
+
+from turku.storage.catalog.choice import LATEST, choose
+from turku.storage.catalog.entry import Difference, Entry, Kind
+from turku.storage.catalog.opening import open_catalog, update
+from turku.storage.catalog.reading import Catalog, CatalogedSnapshot
+from turku.storage.catalog.recording import forget, rebuild, record
+
+__all__ = [
+    "LATEST",
+    "Catalog",
+    "CatalogedSnapshot",
+    "Difference",
+    "Entry",
+    "Kind",
+    "choose",
+    "forget",
+    "open_catalog",
+    "rebuild",
+    "record",
+    "update",
+]

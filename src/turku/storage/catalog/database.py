@@ -1,0 +1,201 @@
+"""The catalog's file: one SQLite database per source, beside the machines' directories.
+
+``<volume>/.catalogs/<uuid>/<source>.sqlite``. Not in the machine's directory: a receiver that was taken over can write
+there, and would feed us a database (threats M9).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from turku.core import durable
+from turku.errors import CatalogUnusable
+from turku.storage.snapshots.place import SourcePlace
+
+DIRECTORY = ".catalogs"
+SUFFIX = ".sqlite"
+FORMAT = 1
+_APPLICATION = 0x7475726B
+_BUSY_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
+
+# A rollback journal, not WAL: a catalog at rest is one file, readable on a volume that is mounted read-only, and WAL
+# needs shared memory, which volumes on a network do not have. Writers gather what they write in temporary tables first,
+# so that readers wait for milliseconds. EXTRA: a commit is durable before the snapshot's own, the journal's name too.
+_SETTINGS = """
+PRAGMA journal_mode = DELETE;
+PRAGMA synchronous = EXTRA;
+PRAGMA temp_store = FILE;
+PRAGMA cache_size = -16384;
+PRAGMA temp.cache_size = -8192;
+PRAGMA trusted_schema = OFF;
+PRAGMA cell_size_check = ON;
+"""
+# `first` and `last` are positions; `last` is NULL while the newest position has the version, so that an unchanged
+# backup changes no row. Positions leave gaps: a snapshot that comes back from the trash gets its place between two.
+_SCHEMA = """
+CREATE TABLE snapshots (
+    name BLOB PRIMARY KEY,
+    position INTEGER NOT NULL,
+    moment INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX snapshots_position ON snapshots (position);
+CREATE TABLE directories (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE
+);
+CREATE TABLE versions (
+    id INTEGER PRIMARY KEY,
+    directory INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER,
+    kind INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    checksum BLOB,
+    link_target BLOB,
+    checked INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX versions_path ON versions (directory, name, first);
+CREATE INDEX versions_first ON versions (first);
+CREATE INDEX versions_last ON versions (last) WHERE last IS NOT NULL;
+CREATE INDEX versions_checked ON versions (checked) WHERE kind = 0;
+"""
+
+
+def file_of(place: SourcePlace) -> Path:
+    """Where the source's catalog lies; nothing is looked at."""
+    machine = place.machine_dir
+    return machine.parent / DIRECTORY / machine.name / f"{place.source}{SUFFIX}"
+
+
+def connect(place: SourcePlace) -> sqlite3.Connection:
+    """The source's catalog, open; an empty one where there was none, or none that can be read: that is moved aside.
+
+    Raises CatalogUnusable where none can be had: no room, no permission.
+    """
+    path = file_of(place)
+    try:
+        return _open(place, path)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise unusable(place, error) from error
+        move_aside(place, str(error))
+    except OSError as error:
+        raise unusable(place, error) from error
+    try:
+        return _open(place, path)
+    except (sqlite3.Error, OSError) as error:
+        raise unusable(place, error) from error
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the error says that the file is no catalog, or a broken one: rows that contradict each other, too."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+    )
+
+
+def move_aside(place: SourcePlace, reason: str) -> None:
+    """Give the catalog another name, for whoever wants to look at it; the newest such one is kept."""
+    path = file_of(place)
+    aside = path.with_name(f"{path.name}.broken")
+    _LOG.warning("%s: the catalog cannot be used (%s); it is made anew, the old one is %s", place.source, reason, aside)
+    try:
+        path.replace(aside)
+        # It belongs to the file that went.
+        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass
+
+
+def remove(place: SourcePlace) -> None:
+    """Let there be no catalog of the source."""
+    path = file_of(place)
+    for each in (path, path.with_name(f"{path.name}-journal")):
+        each.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the block is written, durably, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.execute("COMMIT")
+
+
+def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        _make_directory(place, path.parent)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.executescript(_SETTINGS)
+        if _pragma(connection, "user_version") == 0:
+            _create(connection)
+            _give(place, path)
+        if (_pragma(connection, "application_id"), _pragma(connection, "user_version")) != (_APPLICATION, FORMAT):
+            raise _NotOurs("it is of another program, or of a newer Turku")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _NotOurs(sqlite3.DatabaseError):
+    sqlite_errorcode = sqlite3.SQLITE_NOTADB
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with writing(connection):
+        if _pragma(connection, "user_version") != 0:
+            # Another process was faster.
+            return
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise _NotOurs("it is of another program")
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _make_directory(place: SourcePlace, directory: Path) -> None:
+    durable.make_private_directory(directory)
+    _give(place, directory.parent)
+    _give(place, directory)
+
+
+def _give(place: SourcePlace, path: Path) -> None:
+    """Let what root made belong to whom the machine's directory belongs to: the storage may run as another user."""
+    if os.geteuid() == 0:
+        owner = place.machine_dir.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    if path.suffix == SUFFIX:
+        path.chmod(0o600)
+
+
+def unusable(place: SourcePlace, error: Exception) -> CatalogUnusable:
+    """What to raise where the catalog cannot be used."""
+    return CatalogUnusable(
+        f"the catalog {file_of(place)} cannot be used: {error}",
+        hint="is there room on the volume, and does it belong to the user that this runs as?",
+    )

@@ -1,0 +1,118 @@
+"""What the catalog says of a path: an entry is one version of it."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """What lies at a path."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    BLOCK = "block"
+    CHARACTER = "character"
+
+
+KINDS = tuple(Kind)
+"""The catalog's files hold a kind by its place in here: never change their order."""
+FILE, DIRECTORY, LINK = (KINDS.index(kind) for kind in (Kind.FILE, Kind.DIRECTORY, Kind.LINK))
+_BY_FORMAT = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFLNK: LINK,
+    stat.S_IFIFO: KINDS.index(Kind.FIFO),
+    stat.S_IFSOCK: KINDS.index(Kind.SOCKET),
+    stat.S_IFBLK: KINDS.index(Kind.BLOCK),
+    stat.S_IFCHR: KINDS.index(Kind.CHARACTER),
+}
+
+
+def kind_number(mode: int) -> int:
+    """The number of the kind that a file's mode tells; that of a file for one which is not known."""
+    return _BY_FORMAT.get(stat.S_IFMT(mode), FILE)
+
+
+class Entry(NamedTuple):
+    """One version of a path, and the snapshots that have it."""
+
+    path: bytes
+    """Relative to the source."""
+    kind: Kind
+    size: int
+    """Bytes of a file; 0 of anything else."""
+    mode: int
+    """Permissions, without the kind."""
+    uid: int
+    gid: int
+    mtime_ns: int
+    checksum: bytes | None
+    """xxh128 of a file's content, 16 bytes; None where nobody has computed it yet."""
+    link_target: bytes | None
+    first: str
+    """The oldest snapshot that has this version, of those that have it without a gap."""
+    last: str
+    """The newest of those."""
+    version: int
+    """Names this version to ``Catalog.set_checksum`` and ``Catalog.set_checked``; not for keeping."""
+    checked: int = 0
+    """When its content was last compared with the checksum, in Unix seconds; 0 for never."""
+
+    @property
+    def name(self) -> bytes:
+        """The last part of the path."""
+        return self.path.rpartition(b"/")[2]
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What makes two versions differ."""
+        return (
+            self.kind,
+            self.size,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.mtime_ns,
+            self.checksum,
+            self.link_target,
+        )
+
+    def may_be(self, other: Entry) -> bool:
+        """Whether nothing that is known tells the two apart."""
+        if self.checksum is not None and other.checksum is not None and self.checksum != other.checksum:
+            return False
+        return (self.kind, self.size, self.mode, self.uid, self.gid, self.mtime_ns, self.link_target) == (
+            other.kind,
+            other.size,
+            other.mode,
+            other.uid,
+            other.gid,
+            other.mtime_ns,
+            other.link_target,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A path that is not the same in two snapshots; None stands for where it is not."""
+
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def path(self) -> bytes:
+        entry = self.after or self.before
+        return b"" if entry is None else entry.path
+
+    @property
+    def kind(self) -> str:
+        """``added``, ``removed`` or ``changed``."""
+        if self.before is None:
+            return "added"
+        return "removed" if self.after is None else "changed"

@@ -1,0 +1,226 @@
+"""What is to be written is gathered in temporary tables first: the whole tree, or what a run says that it changed.
+
+Nothing of the catalog itself is read or locked meanwhile, so that nobody waits for a tree of 1,000,000 files.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from turku.storage.catalog.entry import DIRECTORY, FILE
+from turku.storage.catalog.tree import Found, Tree, is_inside
+
+if TYPE_CHECKING:
+    from turku.storage.changes import Changes
+
+_ROWS_AT_ONCE = 2000
+# `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
+# it, has there. `version`: the row of the catalog that it is a further snapshot of.
+_TABLES = """
+DROP TABLE IF EXISTS temp.places;
+DROP TABLE IF EXISTS temp.found;
+DROP TABLE IF EXISTS temp.told;
+DROP TABLE IF EXISTS temp.gone;
+CREATE TABLE temp.places (number INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, id INTEGER);
+CREATE TABLE temp.found (
+    place INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    kind INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    link_target BLOB,
+    same_base INTEGER NOT NULL,
+    same_before INTEGER NOT NULL,
+    same_after INTEGER NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0,
+    checksum BLOB,
+    version INTEGER,
+    PRIMARY KEY (place, name)
+) WITHOUT ROWID;
+CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, checksum BLOB, PRIMARY KEY (directory, name))
+    WITHOUT ROWID;
+CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
+"""
+_FOUND = """
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
+    same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class _NotToBeTold(Exception):
+    """The run's own words do not tell everything."""
+
+
+class Gathering:
+    """One snapshot's entries, in the temporary tables of a connection."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, tree: Path, *, base: Path | None, before: Path | None, after: Path | None
+    ) -> None:
+        """``base``, ``before`` and ``after`` are trees to compare with; one that is not there is left out."""
+        self.is_whole = True
+        """Whether every entry of the tree is here; else only what changed, and ``gone``."""
+        self._connection = connection
+        self._tree = tree
+        self._others = (base, before, after)
+        self._numbers = 0
+
+    def gather(self, changes: Changes | None, *, may_trust: bool) -> None:
+        """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
+
+        Raises OSError where the tree cannot be read.
+        """
+        connection = self._connection
+        connection.executescript(_TABLES)
+        connection.execute("BEGIN")
+        try:
+            if changes is not None and changes.is_complete and may_trust:
+                try:
+                    self._gather_changed(changes)
+                    self.is_whole = False
+                except _NotToBeTold:
+                    connection.rollback()
+                    connection.execute("BEGIN")
+                    self._numbers = 0
+            if self.is_whole:
+                self._gather_all()
+            if changes is not None:
+                self._take_checksums(changes)
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.execute("COMMIT")
+
+    def forget(self) -> None:
+        """Empty the tables."""
+        for table in ("places", "found", "told", "gone"):
+            self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+
+    def _gather_all(self) -> None:
+        rows: list[tuple[object, ...]] = []
+        with ExitStack() as stack:
+            tree = stack.enter_context(Tree(self._tree))
+            others = self._opened(stack)
+            waiting = [b""]
+            while waiting:
+                path = waiting.pop()
+                number = self._new_place(path)
+                directories = [None if other is None else other.directory(path) for other in others]
+                inner: list[bytes] = []
+                for name, found in tree.entries(path):
+                    if found.kind == DIRECTORY:
+                        inner.append(joined(path, name))
+                    rows.append(_row(number, name, found, others, directories))
+                    if len(rows) >= _ROWS_AT_ONCE:
+                        self._connection.executemany(_FOUND, rows)
+                        rows.clear()
+                waiting += sorted(inner, reverse=True)
+            self._connection.executemany(_FOUND, rows)
+
+    def _gather_changed(self, changes: Changes) -> None:
+        numbers: dict[bytes, int] = {}
+        with ExitStack() as stack:
+            tree = stack.enter_context(Tree(self._tree))
+            others = self._opened(stack)
+            for path in self._with_parents(changes):
+                directory, name = split(path)
+                descriptor = tree.directory(directory)
+                found = None if descriptor is None else tree.found(descriptor, name)
+                if found is None:
+                    self._connection.execute("INSERT OR IGNORE INTO temp.gone VALUES (?, ?)", (directory, name))
+                    continue
+                if found.kind == FILE and found.links > 1:
+                    # rsync does not name the other names of a file whose mode it changed.
+                    raise _NotToBeTold
+                if directory not in numbers:
+                    if len(numbers) >= _ROWS_AT_ONCE:
+                        numbers.clear()
+                    numbers[directory] = self._place(directory)
+                directories = [None if other is None else other.directory(directory) for other in others]
+                row = _row(numbers[directory], name, found, others, directories)
+                self._connection.execute(_FOUND, row)
+
+    def _with_parents(self, changes: Changes) -> Iterator[bytes]:
+        """The paths that changed, and the directories above them: their times may have, too."""
+        parent = b""
+        for change in changes:
+            path = change.path
+            if not is_inside(path):
+                continue
+            yield path
+            above = path.rpartition(b"/")[0]
+            if above != parent:
+                parent = above
+                while above:
+                    yield above
+                    above = above.rpartition(b"/")[0]
+
+    def _take_checksums(self, changes: Changes) -> None:
+        connection = self._connection
+        connection.executemany(
+            "INSERT OR REPLACE INTO temp.told VALUES (?, ?, ?)",
+            (
+                (*split(change.path), change.checksum)
+                for change in changes
+                if change.kind == "changed" and is_inside(change.path)
+            ),
+        )
+        connection.execute(
+            """
+            UPDATE temp.found SET told = 1, checksum = CASE WHEN kind = 0 THEN told.checksum END
+            FROM temp.told JOIN temp.places ON places.path = told.directory
+            WHERE found.place = places.number AND found.name = told.name
+            """
+        )
+
+    def _opened(self, stack: ExitStack) -> list[Tree | None]:
+        opened: dict[Path, Tree | None] = {}
+        for path in self._others:
+            if path is not None and path not in opened:
+                try:
+                    opened[path] = stack.enter_context(Tree(path))
+                except OSError:
+                    opened[path] = None
+        return [None if path is None else opened[path] for path in self._others]
+
+    def _place(self, path: bytes) -> int:
+        row = self._connection.execute("SELECT number FROM temp.places WHERE path = ?", (path,)).fetchone()
+        return self._new_place(path) if row is None else int(row[0])
+
+    def _new_place(self, path: bytes) -> int:
+        self._numbers += 1
+        self._connection.execute("INSERT INTO temp.places (number, path) VALUES (?, ?)", (self._numbers, path))
+        return self._numbers
+
+
+def _row(
+    number: int, name: bytes, found: Found, others: list[Tree | None], directories: list[int | None]
+) -> tuple[object, ...]:
+    same = []
+    identities: dict[int, bool] = {}
+    for other, directory in zip(others, directories, strict=True):
+        if found.kind != FILE or other is None or directory is None:
+            same.append(False)
+            continue
+        if id(other) not in identities:
+            identities[id(other)] = other.identity(directory, name) == (found.device, found.inode)
+        same.append(identities[id(other)])
+    return (number, name, *found[:7], *same)
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """The directory, empty for the tree's own, and the name in it."""
+    directory, _slash, name = path.rpartition(b"/")
+    return directory, name
+
+
+def joined(directory: bytes, name: bytes) -> bytes:
+    """The path of a name in a directory."""
+    return directory + b"/" + name if directory else name

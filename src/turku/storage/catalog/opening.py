@@ -1,0 +1,50 @@
+"""Opening a catalog to look into it: whatever happened to it meanwhile is made good first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import tzinfo
+
+from turku.storage.catalog import database, recording
+from turku.storage.catalog.reading import Catalog
+from turku.storage.snapshots.place import SourcePlace
+
+
+def open_catalog(place: SourcePlace, *, zone: tzinfo) -> Catalog:
+    """The source's catalog, in step with what is on the disk; a context manager. ``zone`` is the snapshots' names'.
+
+    The first one who looks at a history that has no catalog yet waits until its trees are read. Raises CatalogUnusable.
+    """
+    return _open(place, zone, lambda: True)
+
+
+def update(place: SourcePlace, *, zone: tzinfo, go_on: Callable[[], bool]) -> None:
+    """Read the snapshots that are in no catalog yet, for as long as ``go_on`` says so. Raises CatalogUnusable."""
+    _open(place, zone, go_on).close()
+
+
+def _open(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool]) -> Catalog:
+    try:
+        return _opened(place, zone, go_on)
+    except sqlite3.Error as error:
+        if not database.is_damage(error):
+            raise database.unusable(place, error) from error
+        database.move_aside(place, str(error))
+    try:
+        return _opened(place, zone, go_on)
+    except sqlite3.Error as error:
+        raise database.unusable(place, error) from error
+
+
+def _opened(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool]) -> Catalog:
+    connection = database.connect(place)
+    try:
+        recording.reconcile(connection, place, zone, go_on=go_on)
+        return Catalog(connection, place, zone)
+    except OSError as error:
+        connection.close()
+        raise database.unusable(place, error) from error
+    except BaseException:
+        connection.close()
+        raise

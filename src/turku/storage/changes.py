@@ -1,0 +1,182 @@
+"""What a run changed against the snapshot that it was built upon, by what rsync says of each entry.
+
+rsync prints a line for each entry that it made, changed or deleted. The lines of 1,000,000 files are kept in a file
+without a name, not in memory. A machine's daemon can print such lines too: they say about that machine's own tree
+whatever it likes, and paths are therefore checked as everything from the network is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+
+MARK = b":"
+"""With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
+OUT_FORMAT = f"{MARK.decode()}%i|%C|%n"
+CHECKSUM_BYTES = 16
+LINE_LIMIT_BYTES = 32 * 1024
+"""Above the longest line: a path of 4096 bytes, each of them written as four."""
+# Update, kind of file, what differs (some releases know fewer letters); the checksum's width is its algorithm's.
+_LINE = re.compile(
+    rb":(?:(?P<deleted>\*deleting) *|[<>ch.*](?P<file_type>[fdLDS])(?P<differs>[^ |]{5,12}| {5,12}))"
+    rb"\|(?P<checksum>[0-9a-f]*) *\|(?P<name>.+)",
+    re.DOTALL,
+)
+_ESCAPE = re.compile(rb"\\#([0-3][0-7]{2})")
+_NEW = b"+++"
+_HEADER = struct.Struct("=cBH")
+_CHUNK_BYTES = 256 * 1024
+_PATH_LIMIT_BYTES = 4096
+
+
+class Kind(StrEnum):
+    """What became of an entry."""
+
+    CHANGED = "changed"
+    DELETED = "deleted"
+
+
+class Change(msgspec.Struct, frozen=True):
+    """An entry that is not as it was in the snapshot before."""
+
+    path: bytes
+    """Relative to the tree, as the file system has it; the tree itself is ``b"."``."""
+    kind: Kind
+    checksum: bytes | None = None
+    """xxh128 of the content (16 bytes, as rsync prints it); None where the file was not sent, or not checked by it."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of ``OUT_FORMAT``, read."""
+
+    path: bytes
+    is_deleted: bool = False
+    is_new: bool = False
+    file_type: bytes = b""
+    """``f``, ``d``, ``L``, ``D`` or ``S``; empty for what was deleted."""
+    checksum: bytes | None = None
+    """Whatever algorithm it is of."""
+
+    @property
+    def is_new_file(self) -> bool:
+        return self.is_new and self.file_type == b"f"
+
+
+def parse(text: bytes) -> Line | None:
+    """What a line says; None where it is not understood, or names a path that leads out of the tree."""
+    match = _LINE.fullmatch(text.removesuffix(b"\n"))
+    if match is None:
+        return None
+    # rsync marks a directory with a slash.
+    path = unescaped(match["name"]).removesuffix(b"/")
+    if not is_inside(path):
+        return None
+    if match["deleted"]:
+        return Line(path, is_deleted=True)
+    checksum = match["checksum"]
+    return Line(
+        path,
+        is_new=match["differs"].startswith(_NEW),
+        file_type=match["file_type"],
+        checksum=bytes.fromhex(checksum.decode("ascii")) if len(checksum) == 2 * CHECKSUM_BYTES else None,
+    )
+
+
+def unescaped(name: bytes) -> bytes:
+    r"""The name as the file system has it: rsync writes ``\#012`` for a line break, and for ``\#`` with digits too."""
+    if b"\\#" not in name:
+        return name
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
+
+
+def is_inside(path: bytes) -> bool:
+    """Whether the path is relative and stays in its tree; ``b"."`` is the tree itself."""
+    if path == b".":
+        return True
+    if not 0 < len(path) <= _PATH_LIMIT_BYTES or b"\0" in path:
+        return False
+    framed = b"/" + path + b"/"
+    return not (b"//" in framed or b"/./" in framed or b"/../" in framed)
+
+
+class Changes:
+    """The changes of one run, in the order in which rsync told them; ended, and gone, with its block.
+
+    Written by one, then read by any number, as often as they like.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """``directory`` is where the spool lies, without a name; by default where temporary files do."""
+        self.is_complete = False
+        """Whether they tell everything that differs from the snapshot before, deletions included."""
+        self.tells_content = False
+        """Whether they tell every file that this run wrote; what a run before it had brought over may be missing."""
+        self.first_path: bytes | None = None
+        """That of the first change; None before it."""
+        self._count = 0
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  (ended with our own block)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def note(self, line: Line) -> None:
+        """Take note of what a line says."""
+        self.add(Change(line.path, Kind.DELETED if line.is_deleted else Kind.CHANGED, line.checksum))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._count = 0
+        self.first_path = None
+        self.is_complete = False
+        self.tells_content = False
+
+    def add(self, change: Change) -> None:
+        """Take note of a change."""
+        if self.first_path is None:
+            self.first_path = change.path
+        checksum = change.checksum or b""
+        kind = b"d" if change.kind is Kind.DELETED else b"c"
+        self._file.write(_HEADER.pack(kind, len(checksum), len(change.path)) + checksum + change.path)
+        self._count += 1
+
+    def __iter__(self) -> Iterator[Change]:
+        self._file.flush()
+        descriptor = self._file.fileno()
+        offset = 0
+        buffer = b""
+        while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+            offset += len(chunk)
+            buffer += chunk
+            begin = 0
+            while len(buffer) - begin >= _HEADER.size:
+                kind, checksum_length, path_length = _HEADER.unpack_from(buffer, begin)
+                middle = begin + _HEADER.size + checksum_length
+                end = middle + path_length
+                if end > len(buffer):
+                    break
+                yield Change(
+                    path=buffer[middle:end],
+                    kind=Kind.DELETED if kind == b"d" else Kind.CHANGED,
+                    checksum=buffer[begin + _HEADER.size : middle] or None,
+                )
+                begin = end
+            buffer = buffer[begin:]

@@ -1,0 +1,95 @@
+"""What is known to be damaged of a source, kept beside its catalog until it is healed or has left history.
+
+``<volume>/.catalogs/<uuid>/<source>.damage.json``: out of a machine's reach, as the catalog is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from turku.core import durable
+from turku.core.log import one_line
+from turku.protocol.proof_messages import SNAPSHOTS_LIMIT, DamagedFile, DamageKind, DamageState
+from turku.storage.catalog import database
+from turku.storage.snapshots.place import SourcePlace
+
+LIMIT = 10_000
+"""Damaged files remembered of one source: a disk that loses more than that loses everything."""
+SNAPSHOTS_KEPT = 100
+_LIMIT_BYTES = 64 * 1024 * 1024
+_TEXT_LIMIT = 4000
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A version of a path whose stored file is not what it should be, in some snapshots at least."""
+
+    path: str
+    """As Python decodes file names: bytes that are no UTF-8 are kept (``os.fsdecode``)."""
+    kind: DamageKind
+    state: DamageState
+    snapshots: tuple[str, ...]
+    """Those that have the damaged file, oldest first; the newest of them, where they are many."""
+    snapshot_count: int = 0
+    checksum: str = ""
+    """What it should have, hexadecimal; empty where nobody knows."""
+    size: int = 0
+    mtime_ns: int = 0
+    is_told: bool = False
+    """Whether the coordinator knows of it as it is here."""
+
+    @property
+    def raw_path(self) -> bytes:
+        return os.fsencode(self.path)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it another damage than the next one: the path, and the content that it should have."""
+        return (self.path, self.checksum)
+
+    def message(self) -> DamagedFile:
+        """It, as it is told to the coordinator."""
+        return DamagedFile(
+            path=one_line(self.raw_path)[:_TEXT_LIMIT],
+            kind=self.kind,
+            state=self.state,
+            snapshots=[one_line(name)[:255] for name in self.snapshots[-SNAPSHOTS_LIMIT:]],
+            snapshot_count=self.snapshot_count,
+            checksum=self.checksum,
+        )
+
+
+def file_of(place: SourcePlace) -> Path:
+    """Where it is kept; nothing is looked at."""
+    return database.file_of(place).with_suffix(".damage.json")
+
+
+def read(place: SourcePlace) -> list[Damage]:
+    """The damages, oldest first; none where there are none, or the file cannot be read."""
+    try:
+        content = json.loads(durable.read_regular_file(file_of(place), limit_bytes=_LIMIT_BYTES))
+        return msgspec.convert(content, list[Damage])
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return []
+
+
+def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
+    """Keep these, and no others."""
+    kept = [msgspec.to_builtins(damage) for damage in damages][:LIMIT]
+    path = file_of(place)
+    if not kept:
+        path.unlink(missing_ok=True)
+        return
+    owner = path.parent.stat()
+    durable.write_json(path, kept, owner=(owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None)
+
+
+def told(damages: Iterable[Damage]) -> list[Damage]:
+    """The damages that are still to be kept once the coordinator knows them: those that are not over."""
+    return [replace(damage, is_told=True) for damage in damages if damage.state not in ("healed", "gone")]

@@ -1,0 +1,100 @@
+"""A machine looks at history, or gets files back: the part of its session that answers on standard output."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
+from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal, path_bytes
+from turku.storage import kept_tree, permit, recovery, session_request, tunnel
+from turku.storage.agent_watch import AgentGone, AgentWatch
+from turku.storage.answers import Answers
+from turku.storage.configuration import Storage
+from turku.storage.permit import Wanted
+from turku.storage.recovery import Recovery
+
+GO_TIMEOUT_SECONDS = 1800.0
+"""For how long the agent may ask a person."""
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def serve(
+    configuration: Storage, uuid: str, request: HistoryRequest, *, descriptor: int, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Answer the request of machine ``uuid``; a failure is an answer too.
+
+    Raises TunnelRefused, for which the agent tries another port, OSError when nobody reads the answer.
+    """
+    served = _Served(configuration, uuid, Answers(sys.stdout.buffer), descriptor, clock)
+    try:
+        if request.action == "look":
+            served.look(_required(request.look, "look"))
+        else:
+            served.recover(request, _required(request.recover, "recover"))
+    except TunnelRefused:
+        raise
+    except TurkuError as error:
+        _LOG.warning("%s: %s", request.action, error.message)
+        # What a backup's words call it when no rsync daemon answers.
+        code = RestoreFailed.code if isinstance(error, BackupFailed) else error.code
+        served.answers.send(Refusal(code, error.message, error.details, error.hint))
+    except AgentGone:
+        _LOG.warning("the agent ended the session")
+
+
+def _required(value: T | None, field: str) -> T:
+    if value is None:
+        raise MalformedMessage(f"Object missing required field `{field}` - at the top of the message")
+    return value
+
+
+@dataclass(frozen=True)
+class _Served:
+    configuration: Storage
+    uuid: str
+    answers: Answers
+    descriptor: int
+    clock: Clock
+
+    def look(self, request: LookRequest) -> None:
+        from turku.storage import look
+
+        if request.what != "snapshots" and len(request.sources) != 1:
+            raise MalformedMessage("one source is looked into at a time - at `look.sources`")
+        for source in request.sources:
+            wanted = Wanted(self.uuid, "look", source, request.of_machine, request.request)
+            permitted = permit.require(self.configuration, wanted)
+            look.show(self.configuration, permitted, request, self.answers, clock=self.clock)
+
+    def recover(self, session: HistoryRequest, request: RecoverRequest) -> None:
+        wanted = Wanted(self.uuid, "recover", request.source, request.of_machine, request.request)
+        if request.list_only:
+            recovery.list_only(self.configuration, self._planned(replace(wanted, action="look"), request), self.answers)
+            return
+        port, module = _required(session.port, "port"), _required(session.module, "module")
+        tunnel.check(port)
+        planned = self._planned(wanted, request)
+        if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
+            _LOG.info("%s: the agent does not go on with it", planned.kept.name)
+            return
+        count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
+        _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
+        with AgentWatch(self.descriptor) as agent, agent.interrupting():
+            recovery.push(self.configuration, planned, self.answers, port=port, credentials=module)
+
+    def _planned(self, wanted: Wanted, request: RecoverRequest) -> Recovery:
+        """What goes back, of which the agent was told."""
+        configuration = self.configuration
+        permitted = permit.require(configuration, wanted)
+        permitted.require_snapshot(request.snapshot)
+        place = kept_tree.place_of(configuration, permitted)
+        kept = kept_tree.choose(configuration, place, request.snapshot, clock=self.clock)
+        paths = kept_tree.checked_paths(kept, [path_bytes(path) for path in request.paths], permitted)
+        planned = Recovery.of(configuration, kept, paths, request)
+        self.answers.send(recovery.plan(configuration, planned))
+        return planned

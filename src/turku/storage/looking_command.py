@@ -1,0 +1,325 @@
+"""``turku-storage snapshots``, ``files``, ``history``, ``find`` and ``diff``: what is kept, shown to the operator."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from turku.errors import UsageError
+
+if TYPE_CHECKING:
+    from turku.core.arguments import Parser
+    from turku.core.clock import Clock
+    from turku.storage.catalog import Catalog, Difference, Entry
+    from turku.storage.configuration import Storage
+    from turku.storage.snapshots.place import SourcePlace
+
+NAMES = ("snapshots", "files", "history", "find", "diff")
+_LATEST = "latest"
+
+Say = Callable[[str], None]
+_AddDirectory = Callable[[argparse.ArgumentParser], None]
+
+
+def add(commands: argparse._SubParsersAction[Parser], add_directory: _AddDirectory) -> None:
+    """Add the five subcommands."""
+    snapshots = _add(commands, "snapshots", "show the snapshots of a source, or of all", add_directory)
+    snapshots.add_argument("source", nargs="?", metavar="SOURCE")
+    files = _add(commands, "files", "show what a directory had in it", add_directory)
+    files.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="of the latest snapshot, or of this one")
+    files.add_argument(
+        "path", nargs="?", default="", metavar="PATH", help="relative to the source; all of it if left out"
+    )
+    files.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
+    history = _add(commands, "history", "show every version of a path", add_directory)
+    history.add_argument("source", metavar="SOURCE")
+    history.add_argument("path", metavar="PATH", help="relative to the source")
+    find = _add(commands, "find", "search all snapshots of a source for a name", add_directory)
+    find.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="in all snapshots, or in this one")
+    find.add_argument(
+        "pattern", metavar="PATTERN", help="a part of a name, or '*.odt'; with a slash, of the whole path"
+    )
+    find.add_argument("--ignore-case", "-i", action="store_true", help="capital letters are the same as small ones")
+    diff = _add(commands, "diff", "show what differs between two snapshots", add_directory)
+    diff.add_argument("source", metavar="SOURCE")
+    diff.add_argument("before", metavar="SNAPSHOT1", help="a name, or a time")
+    diff.add_argument("after", nargs="?", default=_LATEST, metavar="SNAPSHOT2", help="the latest if left out")
+    for parser in (files, find):
+        parser.add_argument("--at", metavar="TIME", help="as it was at '2026-11-01 12:00', 'yesterday', '3 days ago'")
+
+
+def _add(
+    commands: argparse._SubParsersAction[Parser], name: str, description: str, add_directory: _AddDirectory
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=description)
+    add_directory(parser)
+    parser.add_argument("--machine", metavar="MACHINE", help="of this machine: its UUID or name")
+    parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
+    return parser
+
+
+def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+    """The exit code of the subcommand that ``options.command`` names."""
+    shown = _Shown(options, configuration, clock, say)
+    if options.command == "snapshots":
+        shown.snapshots()
+        return 0
+    place, snapshot = _place(configuration, options)
+    from turku.storage import catalog
+
+    with catalog.open_catalog(place, zone=configuration.zone) as opened:
+        getattr(shown, options.command)(opened, snapshot)
+    return 0
+
+
+def _place(configuration: Storage, options: argparse.Namespace) -> tuple[SourcePlace, str | None]:
+    """The one source that is meant, and the snapshot named with it."""
+    from turku.storage.kept_sources import kept_sources
+
+    places = kept_sources(configuration, machine=options.machine)
+    wanted, snapshot = options.source, None
+    found = [place for place in places if place.source == wanted]
+    if not found and "@" in wanted and options.command in ("files", "find"):
+        # The source's own name may have an '@' in it.
+        wanted, _at, snapshot = wanted.rpartition("@")
+        found = [place for place in places if place.source == wanted]
+    if not found:
+        known = sorted({place.source for place in places})
+        raise UsageError(
+            f"there is no history of a source {wanted}" + (f" of {options.machine}" if options.machine else ""),
+            hint=f"there is {', '.join(known[:20])}" if known else "nothing was backed up yet",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} machines have a source {wanted}", hint="say which one is meant: --machine UUID or NAME"
+        )
+    return found[0], snapshot
+
+
+class _Shown:
+    """What the options ask for, as a table or as JSON."""
+
+    def __init__(self, options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> None:
+        self._options = options
+        self._zone = configuration.zone
+        self._configuration = configuration
+        self._clock = clock
+        self._say = say
+
+    def snapshots(self) -> None:
+        from turku.core import listing
+        from turku.storage.kept_sources import kept_sources
+
+        places = kept_sources(self._configuration, machine=self._options.machine, source=self._options.source)
+        rows = (row for place in places for row in self._snapshots_of(place))
+        if self._options.json:
+            self._array(rows)
+            return
+        listing.show(
+            ("machine", "source", "snapshot", "made", "files", "size", ""),
+            (
+                (
+                    row["machine"],
+                    row["source"],
+                    row["snapshot"],
+                    row["moment"] or "",
+                    "" if row["files"] is None else f"{row['files']:,}",
+                    "" if row["size_bytes"] is None else listing.size(row["size_bytes"]),
+                    ", ".join(word for word in ("held", "suspicious") if row[f"is_{word}"]),
+                )
+                for row in rows
+            ),
+            self._say,
+            right=("files", "size"),
+        )
+
+    def files(self, opened: Catalog, snapshot: str | None) -> None:
+        chosen = self._choose(opened, snapshot, self._options.at)
+        path = _path(self._options.path)
+        entry = opened.entry(chosen, path) if path else None
+        entries: Iterable[Entry]
+        if self._options.recursive:
+            entries = opened.files(chosen, path)
+        elif entry is not None and entry.kind != "directory":
+            entries = [entry]
+        else:
+            entries = opened.list(chosen, path)
+        self._entries(entries, is_of_versions=False)
+
+    def history(self, opened: Catalog, _snapshot: str | None) -> None:
+        path = _path(self._options.path)
+        if not path:
+            raise UsageError("the source itself has no versions", hint="'snapshots' shows when it was backed up")
+        versions = opened.history(path)
+        if not versions:
+            from turku.core.log import one_line
+            from turku.errors import NotInHistory
+
+            raise NotInHistory(f"no snapshot has {one_line(path)}", hint="'find' searches all snapshots for a name")
+        self._entries(versions, is_of_versions=True)
+
+    def find(self, opened: Catalog, snapshot: str | None) -> None:
+        options = self._options
+        chosen = self._choose(opened, snapshot, options.at) if snapshot or options.at else None
+        pattern = os.fsencode(options.pattern)
+        self._entries(
+            opened.find(pattern, snapshot=chosen, ignore_case=options.ignore_case), is_of_versions=chosen is None
+        )
+
+    def diff(self, opened: Catalog, _snapshot: str | None) -> None:
+        from turku.core import listing
+
+        before, after = (self._choose(opened, text, None) for text in (self._options.before, self._options.after))
+        differences = opened.diff(before, after)
+        if self._options.json:
+            self._array(map(_difference, differences))
+            return
+        signs = {"added": "+", "removed": "-", "changed": "~"}
+        listing.show(
+            ("", "size before", "size", "path"),
+            ((signs[each.kind], _size(each.before), _size(each.after), _shown(each.path)) for each in differences),
+            self._say,
+            right=("size before", "size"),
+        )
+
+    def _choose(self, opened: Catalog, name: str | None, at: str | None) -> str:
+        """By name; a text that is no name is a time."""
+        from turku.errors import PolicyError
+        from turku.storage import catalog
+
+        snapshots = opened.snapshots()
+        now = self._clock.now()
+        if name and name != _LATEST and not at and all(each.name != name for each in snapshots):
+            try:
+                return catalog.choose(snapshots, at=name, now=now, zone=self._zone)
+            except PolicyError as error:
+                raise UsageError(
+                    f"{name!r} is neither a snapshot of {opened.place.source} nor a time",
+                    hint=f"'turku-storage snapshots' shows them; a time is {error.hint}",
+                ) from error
+        return catalog.choose(snapshots, name=name, at=at, now=now, zone=self._zone)
+
+    def _snapshots_of(self, place: SourcePlace) -> Iterator[dict[str, Any]]:
+        from turku.storage import history
+        from turku.storage.snapshots import notes
+
+        for stored in history.stored_snapshots(place, self._zone):
+            noted = notes.read(place, stored.name)
+            yield {
+                "machine": place.machine_dir.name,
+                "source": place.source,
+                "snapshot": stored.name,
+                "moment": None if stored.moment is None else stored.moment.astimezone(self._zone).isoformat(),
+                "files": None if noted.figures is None else noted.figures.files,
+                "size_bytes": None if noted.figures is None else noted.figures.size_bytes,
+                "is_held": stored.is_held,
+                "is_suspicious": not noted.is_good,
+            }
+
+    def _entries(self, entries: Iterable[Entry], *, is_of_versions: bool) -> None:
+        from turku.core import listing
+
+        if self._options.json:
+            self._array(map(_row, entries))
+            return
+        zone = self._zone
+        if is_of_versions:
+            listing.show(
+                ("mode", "size", "changed", "checksum", "first snapshot", "last snapshot", "path"),
+                (
+                    (
+                        listing.mode(each.kind, each.mode),
+                        _size(each),
+                        listing.moment(each.mtime_ns, zone),
+                        "" if each.checksum is None else each.checksum.hex(),
+                        each.first,
+                        each.last,
+                        _shown(each.path, each.link_target),
+                    )
+                    for each in entries
+                ),
+                self._say,
+                right=("size",),
+            )
+            return
+        listing.show(
+            ("mode", "owner", "size", "changed", "path"),
+            (
+                (
+                    listing.mode(each.kind, each.mode),
+                    f"{each.uid}:{each.gid}",
+                    _size(each),
+                    listing.moment(each.mtime_ns, zone),
+                    _shown(each.path, each.link_target),
+                )
+                for each in entries
+            ),
+            self._say,
+            right=("size",),
+        )
+
+    def _array(self, rows: Iterable[dict[str, Any]]) -> None:
+        """A JSON array, each element on a line of its own, printed as it comes."""
+        import msgspec
+
+        encode = msgspec.json.Encoder().encode
+        separator = "["
+        for row in rows:
+            self._say(separator + encode(row).decode())
+            separator = ","
+        self._say("[]" if separator == "[" else "]")
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "path": _wire(entry.path),
+        "kind": entry.kind,
+        "size_bytes": entry.size,
+        "mode": entry.mode,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime_ns": entry.mtime_ns,
+        "checksum": None if entry.checksum is None else entry.checksum.hex(),
+        "link_target": None if entry.link_target is None else _wire(entry.link_target),
+        "first": entry.first,
+        "last": entry.last,
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {
+        "path": _wire(difference.path),
+        "change": difference.kind,
+        "before": None if difference.before is None else _row(difference.before),
+        "after": None if difference.after is None else _row(difference.after),
+    }
+
+
+def _wire(path: bytes) -> str | dict[str, str]:
+    """As in the protocol: text where it is UTF-8, else its base64."""
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        import base64
+
+        return {"b64": base64.b64encode(path).decode()}
+
+
+def _path(text: str) -> bytes:
+    from turku.policy import names
+
+    return names.path_inside(os.fsencode(text))
+
+
+def _shown(path: bytes, link_target: bytes | None = None) -> str:
+    from turku.core.log import one_line
+
+    return one_line(path) if link_target is None else f"{one_line(path)} -> {one_line(link_target)}"
+
+
+def _size(entry: Entry | None) -> str:
+    from turku.core import listing
+
+    return listing.size(entry.size) if entry is not None and entry.kind == "file" else ""

@@ -1,0 +1,164 @@
+"""What a snapshot's paths have to be: as the catalog has it, or as the tree has it where there is no catalog."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from turku.errors import CatalogUnusable, NotInHistory
+from turku.storage.catalog import Catalog, Entry, database, open_catalog
+from turku.storage.catalog.entry import KINDS, Kind
+from turku.storage.catalog.tree import Found, Tree
+from turku.storage.configuration import Storage
+from turku.storage.kept_tree import KeptTree
+
+_LOG = logging.getLogger(__name__)
+
+
+_TOTAL = """
+SELECT count(*), sum(size) FROM versions
+WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
+"""
+_TOTAL_BELOW = """
+SELECT count(*), sum(size) FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
+    AND ((directories.path = :directory AND versions.name = :name)
+        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
+"""
+
+
+class RecordedEntries:
+    """The entries of one snapshot; a context manager, for one thread."""
+
+    def __init__(self, configuration: Storage, kept: KeptTree) -> None:
+        self._stack = ExitStack()
+        self._kept = kept
+        self._tree = self._stack.enter_context(Tree(kept.path))
+        self._catalog = self._opened(configuration)
+        self._listing = _Listing(b"", iter(()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def now(self, path: bytes) -> Entry | None:
+        """What the tree has at the path; None for nothing."""
+        parent, _slash, name = path.rpartition(b"/")
+        directory = self._tree.directory(parent)
+        found = None if directory is None else self._tree.found(directory, name)
+        return None if found is None else _of_tree(path, found)
+
+    def found(self, path: bytes) -> Entry | None:
+        """What the path has to be; None for nothing. Quick where paths come as rsync has them: a directory's entries
+        one after the other, by name."""
+        if self._catalog is None:
+            return self.now(path)
+        directory, _slash, _name = path.rpartition(b"/")
+        if directory != self._listing.directory:
+            try:
+                entries = self._catalog.list(self._kept.name, directory)
+            except NotInHistory:
+                return self.now(path)
+            self._listing = _Listing(directory, entries)
+        entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
+        return self.now(path) if entry is None else entry
+
+    def all(self, paths: Sequence[bytes]) -> Iterator[Entry]:
+        """Everything at and below these paths (none: the whole tree) that is no directory."""
+        for path in paths or (b"",):
+            if self._catalog is not None:
+                yield from (
+                    entry for entry in self._catalog.files(self._kept.name, path) if entry.kind is not Kind.DIRECTORY
+                )
+                continue
+            found = self.now(path) if path else None
+            if found is not None and found.kind is not Kind.DIRECTORY:
+                yield found
+            else:
+                yield from self._below(path)
+
+    def totals(self, paths: Sequence[bytes]) -> tuple[int, int] | None:
+        """How many entries that are no directories there are at and below the paths, and their bytes; None where
+        counting would take long."""
+        if self._catalog is None:
+            return None
+        files = size_bytes = 0
+        position = next(each.position for each in self._catalog.snapshots() if each.name == self._kept.name)
+        for path in paths or (b"",):
+            directory, _slash, name = path.rpartition(b"/")
+            values = {
+                "position": position,
+                "directory": directory,
+                "name": name,
+                "path": path,
+                "after": path + b"/",
+                "end": path + b"0",
+            }
+            row = self._catalog.connection.execute(_TOTAL_BELOW if path else _TOTAL, values).fetchone()
+            files += row[0]
+            size_bytes += row[1] or 0
+        return files, size_bytes
+
+    def _opened(self, configuration: Storage) -> Catalog | None:
+        """The catalog; None where there is none yet: making one reads every tree, and would know no checksums."""
+        if not (self._kept.is_snapshot and database.file_of(self._kept.place).exists()):
+            return None
+        try:
+            opened = self._stack.enter_context(open_catalog(self._kept.place, zone=configuration.zone))
+        except CatalogUnusable as error:
+            _LOG.warning("%s: restored without the catalog: %s", self._kept.name, error.message)
+            return None
+        return opened if any(each.name == self._kept.name for each in opened.snapshots()) else None
+
+    def _below(self, path: bytes) -> Iterator[Entry]:
+        waiting = [path]
+        while waiting:
+            directory = waiting.pop()
+            inner = []
+            for name, found in self._tree.entries(directory):
+                inside = directory + b"/" + name if directory else name
+                recorded = _of_tree(inside, found)
+                if recorded.kind is Kind.DIRECTORY:
+                    inner.append(inside)
+                else:
+                    yield recorded
+            waiting += sorted(inner, reverse=True)
+
+
+def _of_tree(path: bytes, found: Found) -> Entry:
+    return Entry(
+        path,
+        KINDS[found.kind],
+        found.size,
+        found.mode,
+        found.uid,
+        found.gid,
+        found.mtime_ns,
+        checksum=None,
+        link_target=found.link_target,
+        first="",
+        last="",
+        version=0,
+    )
+
+
+class _Listing:
+    """A directory's entries by name, read on as they are asked for."""
+
+    def __init__(self, directory: bytes, entries: Iterator[Entry]) -> None:
+        self.directory = directory
+        self._entries = entries
+        self._next = next(entries, None)
+
+    def at(self, path: bytes) -> Entry | None:
+        """The entry of this path; None where there is none, or it was passed by already."""
+        while self._next is not None and self._next.path < path:
+            self._next = next(self._entries, None)
+        return self._next if self._next is not None and self._next.path == path else None

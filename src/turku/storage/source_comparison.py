@@ -1,0 +1,248 @@
+"""Comparing kept files with the machine's, whole, while its tunnel is open: after a backup, a sample of the unchanged.
+
+rsync takes a file of the same size and time for unchanged. One whose content differs all the same was changed by
+somebody who set the time back, or by a disk, there or here: an alarm of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from turku.core import command, durable
+from turku.core.log import one_line
+from turku.errors import BackupFailed, TurkuError
+from turku.policy import names
+from turku.protocol.proof_messages import DamagedFile, SourceProof
+from turku.storage import catalog, changes, limits, proof_report, sandbox, transfer
+from turku.storage.beneath import Tree
+from turku.storage.catalog import Entry, Kind
+from turku.storage.configuration import Storage
+from turku.storage.snapshots import Workspace, notes
+from turku.storage.snapshots.place import SourcePlace
+from turku.storage.stored_content import Pace, checksum
+from turku.storage.transfer import Daemon
+
+ASKED_PERCENT = 100.0
+"""What ``verify --against-source`` asks for."""
+FILES_LIMIT = 10_000
+BYTES_LIMIT = 4 * 1024**3
+"""Both: of one comparison. The machine has to read as much."""
+TIMEOUT_SECONDS = 3600.0
+_SUFFIX = ".compare"
+_SHOWN = 5
+_LIST_PREFIX = ".comparing-"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found."""
+
+    files: int
+    size_bytes: int
+    altered: tuple[bytes, ...]
+    """Of the same size and time as the kept file, which is as it was written; of another content."""
+
+
+def ask_for(configuration: Storage, place: SourcePlace) -> None:
+    """Let the source be compared after its next backup."""
+    path = _request(configuration, place)
+    durable.make_private_directory(path.parent)
+    durable.write_json(path, {"percent": ASKED_PERCENT})
+
+
+def percent(configuration: Storage, place: SourcePlace) -> float:
+    """Of how many of its unchanged files a comparison is to be made now; 0 for none."""
+    try:
+        content = json.loads(durable.read_regular_file(_request(configuration, place), limit_bytes=4096))
+        asked = float(content["percent"])
+    except (OSError, ValueError, TypeError, KeyError):
+        asked = 0.0
+    return max(asked, configuration.compare_with_source_percent)
+
+
+def after_backup(configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str) -> tuple[str, ...]:
+    """The signs that the new snapshot is suspicious, by comparing; they are noted with it, and reported.
+
+    Nothing where no comparison is to be made. What goes wrong is a warning: the backup is made.
+    """
+    share = percent(configuration, place)
+    if not share:
+        return ()
+    try:
+        compared = compare(configuration, place, daemon, snapshot, share=share)
+        _request(configuration, place).unlink(missing_ok=True)
+    except (TurkuError, OSError) as error:
+        _LOG.warning("%s: not compared with the machine: %s", place.source, error)
+        return ()
+    _LOG.info(
+        "%s: %d unchanged files (%d bytes) compared with the machine, %d differ",
+        place.source,
+        compared.files,
+        compared.size_bytes,
+        len(compared.altered),
+    )
+    if not compared.altered:
+        return ()
+    shown = ", ".join(one_line(path) for path in compared.altered[:_SHOWN])
+    sign = (
+        f"{len(compared.altered)} of {compared.files} files differ from the machine's, though size and time are alike: "
+        f"{shown}"
+    )
+    noted = notes.read(place, snapshot)
+    notes.change(place, snapshot, suspicious=(*noted.suspicious, sign))
+    alarms = [
+        DamagedFile(path=one_line(path)[:4000], kind="source", state="alarm", snapshots=[snapshot], snapshot_count=1)
+        for path in compared.altered
+    ]
+    proof_report.send(configuration, place.machine_dir.name, {place.source: SourceProof(damages=alarms)})
+    return (sign,)
+
+
+def compare(configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str, *, share: float) -> Compared:
+    """Which of a sample of files that the last backup did not bring have another content on the machine.
+
+    Raises BackupFailed, CommandFailed, CatalogUnusable, OSError.
+    """
+    with catalog.open_catalog(place, zone=configuration.zone) as known:
+        sample = _sample(known, snapshot, share)
+        if not sample:
+            return Compared(0, 0, ())
+        tree = place.tree(snapshot)
+        differing = _differing(configuration, place, daemon, tree, [entry.path for entry in sample])
+        by_path = {entry.path: entry for entry in sample}
+        altered = tuple(path for path in differing if path in by_path and _is_as_written(tree, by_path[path]))
+    return Compared(len(sample), sum(entry.size for entry in sample), altered)
+
+
+def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
+    lot = random.SystemRandom()
+    drawn: list[Entry] = []
+    count = 0
+    for entry in known.files(snapshot, b""):
+        # What the backup brought just now was compared by rsync itself.
+        if entry.kind is not Kind.FILE or entry.first == snapshot or not entry.size:
+            continue
+        if lot.random() * 100 >= share:
+            continue
+        count += 1
+        if len(drawn) < FILES_LIMIT:
+            drawn.append(entry)
+        elif (at := lot.randrange(count)) < FILES_LIMIT:
+            drawn[at] = entry
+    lot.shuffle(drawn)
+    sample: list[Entry] = []
+    left = BYTES_LIMIT
+    for entry in drawn:
+        if entry.size <= left:
+            sample.append(entry)
+            left -= entry.size
+    return sample
+
+
+def _differing(
+    configuration: Storage, place: SourcePlace, daemon: Daemon, tree: Path, paths: Sequence[bytes]
+) -> list[bytes]:
+    """The paths whose content is another one there, while size and time are the same."""
+    machine_dir = place.machine_dir
+    for left in machine_dir.glob(f"{_LIST_PREFIX}*"):
+        left.unlink(missing_ok=True)
+    listing = machine_dir / f"{_LIST_PREFIX}{secrets.token_hex(8)}"
+    listing.write_bytes(b"".join(path + b"\0" for path in paths))
+    found: list[bytes] = []
+    try:
+        bounds = limits.bounds(configuration, machine_dir)
+        bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+        system = transfer.file_system(Workspace(listing), fake_super=configuration.fake_super)
+        with (
+            sandbox.receiver(
+                _arguments(configuration, daemon, tree.relative_to(machine_dir), listing, system),
+                configuration=configuration,
+                machine_dir=machine_dir,
+                port=daemon.port,
+                fake_super=system.fake_super,
+                protected=[place.snapshots_dir],
+            ) as receiver,
+            command.start(
+                receiver.argv,
+                stdin=receiver.stdin,
+                stdout=True,
+                working_directory=machine_dir,
+                pass_descriptors=receiver.descriptors,
+                extra_environment={**receiver.environment, "RSYNC_PASSWORD": daemon.password.reveal()},
+            ) as child,
+        ):
+            reader = threading.Thread(target=_read, args=(child.stdout, found), daemon=True)
+            reader.start()
+            watch = limits.Watch(bounds, process=child.pid, tree=machine_dir, is_new_tree=False)
+            try:
+                code = limits.wait(child, watch)
+            except BaseException:
+                sandbox.end(child)
+                raise
+            reader.join(5)
+            lines = child.last_lines
+        # 23 and 24: files that went or could not be read there, which says nothing of the others.
+        if code not in (0, 23, 24):
+            raise BackupFailed(f"rsync ended with exit code {code}", details="\n".join(lines))
+    finally:
+        listing.unlink(missing_ok=True)
+    return found
+
+
+def _arguments(
+    configuration: Storage, daemon: Daemon, tree: Path, listing: Path, system: transfer.FileSystem
+) -> list[str]:
+    user = transfer.checked_user(daemon.username)
+    return [
+        *configuration.rsync_command,
+        "--dry-run",
+        "--checksum",
+        "--times",
+        "--from0",
+        f"--files-from={listing}",
+        f"--out-format={changes.OUT_FORMAT}",
+        "--no-motd",
+        "--8-bit-output",
+        f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
+        f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
+        *(["--modify-window=-1"] if system.nanoseconds else []),
+        "--",
+        f"rsync://{user}@127.0.0.1:{daemon.port}/{daemon.module}/",
+        f"./{tree}/",
+    ]
+
+
+def _read(stream: IO[bytes], found: list[bytes]) -> None:
+    while raw := stream.readline(changes.LINE_LIMIT_BYTES):
+        line = changes.parse(raw.rstrip(b"\r\n"))
+        # ``>fc........``: the content, and neither size nor time.
+        if line is None or not raw.startswith(b":>fc..") or len(found) >= FILES_LIMIT:
+            continue
+        found.append(line.path)
+
+
+def _is_as_written(tree: Path, entry: Entry) -> bool:
+    """Whether the kept file is what was written; a damaged one is verification's to find, and no alarm."""
+    if entry.checksum is None:
+        return True
+    with Tree(tree) as opened:
+        descriptor = opened.open_file(entry.path)
+        try:
+            return checksum(descriptor, Pace()) == entry.checksum
+        finally:
+            os.close(descriptor)
+
+
+def _request(configuration: Storage, place: SourcePlace) -> Path:
+    source = names.source_name(place.source)
+    return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

@@ -1,0 +1,297 @@
+"""Reading stored files again and comparing them with what the catalog knows of them, oldest-checked first.
+
+A file that many snapshots share is read once. What a version without a checksum holds is trusted on first sight, if its
+size and time are those of the catalog. Progress is in the catalog, version by version: a run that ends, for whatever
+reason, is gone on with by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import LockHeld
+from turku.protocol.proof_messages import DamageKind
+from turku.storage import damage, healing, mending
+from turku.storage.catalog import Catalog, Entry, Kind, database, open_catalog
+from turku.storage.damage import Damage
+from turku.storage.kept_copies import NOT_OF_THE_FILE, Copy, KeptCopies
+from turku.storage.kept_sources import locked
+from turku.storage.mending import Broken
+from turku.storage.snapshots.place import SourcePlace
+from turku.storage.stored_content import Pace, checksum
+
+BATCH_ROWS = 500
+"""Versions asked for, and noted as checked, at once."""
+_READ_BEFORE_LIMIT = 100_000
+_STATES = ("gone", "healed", "alarm", "lost", "next_backup")
+"""Of several files with one content, the last of their states is that of all: what a backup brings heals the others."""
+_LOG = logging.getLogger(__name__)
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a source is read: all of it, a percentage of its versions, or what a time allows."""
+
+    percent: float = 100.0
+    until_seconds: float | None = None
+    """By the monotonic clock."""
+
+
+@dataclass
+class Verified:
+    """What came of a source's verification."""
+
+    place: SourcePlace
+    versions: int = 0
+    """Versions of paths that were compared."""
+    files: int = 0
+    """Stored files that were read for it."""
+    size_bytes: int = 0
+    first_seen: int = 0
+    """Versions that had no checksum, and have one now."""
+    seconds: float = 0.0
+    is_through: bool = False
+    """Whether everything that was to be read was."""
+    oldest_check: datetime | None = None
+    """When the version was checked that was checked longest ago; None where one never was."""
+    damages: list[Damage] = field(default_factory=list)
+    """What is or was damaged: what this run found, and what is known from earlier ones."""
+
+    @property
+    def open_damages(self) -> list[Damage]:
+        return [each for each in self.damages if each.state not in ("healed", "gone")]
+
+
+def verify(place: SourcePlace, *, zone: tzinfo, share: Share, pace: Pace, clock: Clock = SYSTEM_CLOCK) -> Verified:
+    """What came of reading the source's files again; damage is healed on the way where it can be.
+
+    Raises CatalogUnusable, and OSError where the volume itself cannot be read.
+    """
+    with open_catalog(place, zone=zone) as known, KeptCopies(known) as copies:
+        try:
+            return _Run(known, copies, zone=zone, share=share, pace=pace, clock=clock).run()
+        except sqlite3.Error as error:
+            raise database.unusable(place, error) from error
+
+
+def last_run(place: SourcePlace) -> float:
+    """When the source's verification was last written down, in Unix seconds; 0 for never."""
+    try:
+        return _run_mark(place).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _run_mark(place: SourcePlace) -> Path:
+    return database.file_of(place).with_suffix(".verified")
+
+
+class _Run:
+    def __init__(
+        self,
+        known: Catalog,
+        copies: KeptCopies,
+        *,
+        zone: tzinfo,
+        share: Share,
+        pace: Pace,
+        clock: Clock,
+    ) -> None:
+        self._place = place = known.place
+        self._catalog = known
+        self._zone = zone
+        self._share = share
+        self._pace = pace
+        self._clock = clock
+        self._made = Verified(place)
+        self._copies = copies
+        self._read_before: dict[Identity, bytes] = {}
+        self._known = {each.key: each for each in damage.read(place)}
+        self._found: dict[tuple[str, str], Damage] = {}
+        self._first_seen: list[tuple[int, bytes]] = []
+        """Versions with the checksums that they get."""
+
+    def run(self) -> Verified:
+        made, begin = self._made, self._clock.monotonic_seconds()
+        read_before = self._pace.read_bytes
+        try:
+            with locked(self._place):
+                healing.sweep(self._place)
+        except LockHeld:
+            pass
+        for known in self._known.values():
+            self._look_again(known)
+        self._read()
+        made.damages = list(self._found.values())
+        damage.write(self._place, made.damages)
+        _run_mark(self._place).touch(mode=0o600)
+        made.seconds = self._clock.monotonic_seconds() - begin
+        made.size_bytes = self._pace.read_bytes - read_before
+        oldest = self._number_of("min")
+        made.oldest_check = datetime.fromtimestamp(oldest, UTC) if oldest else None
+        return made
+
+    def _look_again(self, known: Damage) -> None:
+        """Whether what was damaged is so still, and can be healed by now: a backup may have brought the file again."""
+        entries = [
+            entry
+            for entry in self._catalog.history(known.raw_path)
+            if entry.kind is Kind.FILE
+            and (
+                (entry.checksum is not None and entry.checksum.hex() == known.checksum)
+                if known.checksum
+                else (entry.size, entry.mtime_ns) == (known.size, known.mtime_ns)
+            )
+        ]
+        for entry in entries:
+            self._verify(entry)
+        if known.key not in self._found:
+            self._found[known.key] = replace(known, state="healed" if entries else "gone", is_told=False)
+
+    def _read(self) -> None:
+        made = self._made
+        # Later than whatever was checked before: two runs within a second are two runs.
+        mark = max(int(self._clock.now().timestamp()), self._number_of("max") + 1)
+        left = math.ceil(self._number_of("count") * self._share.percent / 100)
+        while left > 0:
+            entries = [entry for entry in self._catalog.oldest_checked(min(left, BATCH_ROWS)) if entry.checked < mark]
+            if not entries:
+                break
+            checked: list[int] = []
+            try:
+                for entry in entries:
+                    if self._is_over():
+                        return
+                    self._verify(entry)
+                    checked.append(entry.version)
+            finally:
+                self._write_down(checked, mark)
+            left -= len(entries)
+        made.is_through = True
+
+    def _write_down(self, checked: Sequence[int], mark: int) -> None:
+        if self._first_seen:
+            self._catalog.set_checksums(self._first_seen)
+            self._first_seen.clear()
+        self._catalog.set_checked(checked, datetime.fromtimestamp(mark, UTC))
+
+    def _number_of(self, function: str) -> int:
+        query = f"SELECT {function}(checked) FROM versions WHERE kind = 0"  # noqa: S608  (one of three words of ours)
+        return int(self._catalog.connection.execute(query).fetchone()[0] or 0)
+
+    def _is_over(self) -> bool:
+        until = self._share.until_seconds
+        return until is not None and self._clock.monotonic_seconds() >= until
+
+    def _verify(self, entry: Entry) -> None:
+        copies = self._copies.of(entry)
+        self._made.versions += 1
+        if entry.checksum is None:
+            self._see_first(entry, copies)
+            return
+        broken = [(copy, kind) for copy in copies if (kind := self._what_is_wrong(entry, copy, entry.checksum))]
+        if broken:
+            good = [copy for copy in copies if all(copy is not each for each, _kind in broken)]
+            self._mend(entry, broken, good)
+
+    def _see_first(self, entry: Entry, copies: Sequence[Copy]) -> None:
+        found: set[bytes] = set()
+        for copy in copies:
+            if copy.status is None or (copy.status.st_size, copy.status.st_mtime_ns) != (entry.size, entry.mtime_ns):
+                broken = [(copy, "missing" if copy.status is None else "content")]
+                self._mend(entry, broken, [each for each in copies if each is not copy])  # type: ignore[arg-type]
+                return
+            try:
+                found.add(self._checksum(copy))
+            except OSError as error:
+                if error.errno in NOT_OF_THE_FILE:
+                    raise
+                if copy.is_gone or error.errno == errno.EACCES:
+                    return
+                _LOG.warning("%s: %s", os.fsdecode(entry.path), error.strerror)
+                self._mend(entry, [(copy, "unreadable")], [])
+                return
+        if len(found) == 1:
+            self._first_seen.append((entry.version, found.pop()))
+            self._made.first_seen += 1
+        elif found:
+            # Which of them is right nobody knows.
+            self._mend(entry, [(copy, "content") for copy in copies], [])
+
+    def _what_is_wrong(self, entry: Entry, copy: Copy, expected: bytes) -> DamageKind | None:
+        if copy.status is None:
+            return None if copy.is_gone else "missing" if copy.error is None else "unreadable"
+        if copy.status.st_size != entry.size:
+            return None if copy.is_gone else "content"
+        try:
+            return None if self._checksum(copy) == expected else None if copy.is_gone else "content"
+        except OSError as error:
+            if error.errno in NOT_OF_THE_FILE:
+                raise
+            if copy.is_gone or error.errno == errno.EACCES:
+                return None
+            _LOG.warning("%s: cannot be read: %s", os.fsdecode(entry.path), error.strerror or error)
+            return "missing" if error.errno == errno.ENOENT else "unreadable"
+
+    def _checksum(self, copy: Copy) -> bytes:
+        status = copy.status
+        identity = (status.st_dev, status.st_ino) if status is not None else (0, 0)
+        if identity in self._read_before:
+            return self._read_before[identity]
+        name = copy.names[0]
+        descriptor = self._copies.open_file(name)
+        try:
+            found = checksum(descriptor, self._pace)
+        finally:
+            os.close(descriptor)
+        self._made.files += 1
+        if status is not None and status.st_nlink > len(copy.names) and len(self._read_before) < _READ_BEFORE_LIMIT:
+            # Another path may be the same file.
+            self._read_before[identity] = found
+        return found
+
+    def _mend(self, entry: Entry, broken: Sequence[tuple[Copy, DamageKind]], good: Sequence[Copy]) -> None:
+        for copy, kind in broken:
+            found = Broken(
+                path=entry.path,
+                kind=kind,
+                names=copy.names,
+                snapshots=copy.snapshots,
+                checksum=entry.checksum,
+                size=entry.size,
+                mtime_ns=entry.mtime_ns,
+            )
+            _LOG.error(
+                "%s of %s: %s is damaged (%s) in %d snapshots, the newest %s",
+                self._place.source,
+                self._place.machine_dir.name,
+                os.fsdecode(entry.path),
+                kind,
+                len(copy.snapshots),
+                copy.snapshots[-1],
+            )
+            donors = [each.names[0] for each in good if each.status is not None]
+            self._note(mending.mend(self._place, found, self._catalog, donors=donors, zone=self._zone))
+
+    def _note(self, made: Damage) -> None:
+        """Take note of a damage. One content at one path is one damage, however many files and versions hold it."""
+        before = self._found.get(made.key)
+        if before is not None:
+            both = sorted({*before.snapshots, *made.snapshots}, key=self._copies.number.__getitem__)
+            made = max(before, made, key=lambda each: _STATES.index(each.state))
+            count = max(before.snapshot_count, made.snapshot_count, len(both))
+            made = replace(made, snapshots=tuple(both[-damage.SNAPSHOTS_KEPT :]), snapshot_count=count)
+        known = self._known.get(made.key)
+        is_known = known is not None and replace(made, is_told=known.is_told) == known
+        self._found[made.key] = known if known is not None and is_known else made

@@ -1,0 +1,56 @@
+"""How many backups write to one volume at once: ``volume_slots``, held by locks that a killed session leaves free."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from turku.core import lock
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import LockHeld
+from turku.storage.configuration import Storage
+
+WAIT_SECONDS: Final = 60.0
+"""How long a source waits for its turn, its machine with it."""
+_LOOK_SECONDS: Final = 0.5
+
+
+@contextmanager
+def slot(
+    configuration: Storage, machine_dir: Path, *, wait_seconds: float = WAIT_SECONDS, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[None]:
+    """Hold a slot of the volume that has the machine's directory, for one source's backup.
+
+    Raises LockHeld where none becomes free in time.
+    """
+    with ExitStack() as stack:
+        if configuration.volume_slots is not None:
+            deadline = clock.monotonic_seconds() + wait_seconds
+            while not _entered(stack, configuration, machine_dir):
+                if clock.monotonic_seconds() >= deadline:
+                    raise _busy(configuration.volume_slots)
+                clock.sleep(_LOOK_SECONDS)
+        yield
+
+
+def _entered(stack: ExitStack, configuration: Storage, machine_dir: Path) -> bool:
+    for number in range(configuration.volume_slots or 0):
+        with suppress(LockHeld):
+            stack.enter_context(lock.exclusive(configuration.lock_dir, f"volume-{_key(machine_dir)}-{number}"))
+            return True
+    return False
+
+
+def _busy(count: int) -> LockHeld:
+    return LockHeld(
+        f"its volume is busy: {count} backup{'' if count == 1 else 's'} write to it already (volume_slots)",
+        hint="it stays due, and is done at a later ping",
+    )
+
+
+def _key(machine_dir: Path) -> str:
+    """What names the volume in a file name: its path may hold anything, and be long."""
+    return hashlib.sha256(bytes(machine_dir.parent.resolve())).hexdigest()[:16]

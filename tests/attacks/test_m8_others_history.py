@@ -1,0 +1,118 @@
+"""M8 with all programs: a machine that was taken over, let in by the storage that keeps Alice's files, wants more of them
+than the one restore that operators approved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import requests
+from tests.support.fleet import Fleet
+
+from turku.agent import check_in, configuration, history_session, identity, recovery
+from turku.agent.configuration import Agent
+from turku.agent.recovery import Order
+from turku.demo.private_machine import PrivateMachine
+from turku.errors import NotInHistory
+from turku.protocol.restore_messages import HistoryRequest, LookRequest, SnapshotChoice
+
+CLAIM = "c" * 32
+
+
+@dataclass
+class Scene:
+    """Mallory and Alice back up to one storage."""
+
+    fleet: Fleet
+    alice: PrivateMachine
+    agent: Agent
+    """Mallory's, which does what the attacker likes."""
+    scratch: Path
+
+    def order(self, **wanted: object) -> Order:
+        """Alice's ``etc``, all of it, unless said otherwise; without a request."""
+        [(address, _sources)] = check_in.restorable(self.agent)
+        target = self.scratch / uuid4().hex
+        return replace(Order("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
+
+    def look(self, what: str, request: str | None) -> list[object]:
+        """What the storage shows of Alice's ``etc``."""
+        order = self.order()
+        look = LookRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
+        address = history_session.trusted(self.agent, order.storage)
+        return list(history_session.ask(self.agent, address, HistoryRequest("look", look=look), timeout_seconds=60))
+
+    def refused(self, order: Order) -> None:
+        with pytest.raises(NotInHistory):
+            recovery.recover(self.agent, order)
+        assert not (order.target or Path()).exists()
+
+    def request(self, *arguments: str) -> str:
+        """The id of an approved request for Alice's ``etc`` onto Mallory."""
+        manage = self.fleet.coordinator.manage
+        asked = ("restore", "request", "alice", "etc", "--onto", "mallory", "--directory", "/x", "--reason", "lost")
+        made = manage(*asked, "--raw", *arguments).strip()
+        manage("restore", "approve", made)
+        return made
+
+    def tell(self, request: str, step: str) -> None:
+        credentials = identity.existing(self.agent).credentials
+        machine = {"uuid": credentials.uuid, "secret": credentials.secret}
+        message = {"machine": machine, "request": request, "claim": CLAIM, "step": step}
+        url = self.fleet.coordinator.url.removesuffix("/v1") + "/v2/agent_restore_progress"
+        assert requests.post(url, json=message, timeout=30).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("others-history")) as fleet:
+        fleet.storage("primary")
+        yield fleet
+
+
+@pytest.fixture
+def scene(fleet: Fleet, tmp_path: Path) -> Scene:
+    for source in ("etc", "home"):
+        (tmp_path / source / "ssh").mkdir(parents=True)
+        (tmp_path / source / "ssh/sshd_config").write_text("Port 22\n")
+        (tmp_path / source / "shadow").write_text("secret\n")
+    (tmp_path / "own").mkdir()
+    alice = fleet.machine("alice", {name: {"path": str(tmp_path / name)} for name in ("etc", "home")})
+    alice.ping()
+    mallory = fleet.machine("mallory", {"etc": {"path": str(tmp_path / "own")}})
+    mallory.ping()
+    return Scene(fleet, alice, configuration.load(mallory.config_dir), tmp_path / "stolen")
+
+
+def test_m8_a_machine_gets_what_was_approved_for_it_and_nothing_else(scene: Scene) -> None:
+    order = scene.order()
+    scene.refused(order)
+    with pytest.raises(NotInHistory):
+        scene.look("snapshots", None)
+
+    snapshot = scene.fleet.snapshots(scene.alice, "etc")[-1].name
+    approved = scene.request("--path", "ssh", "--snapshot", snapshot)
+    part = replace(order, request=approved, paths=(b"ssh",), snapshot=SnapshotChoice(snapshot))
+    # Approved, but not picked up.
+    scene.refused(part)
+    scene.tell(approved, "picked_up")
+    for more in (
+        replace(part, paths=()),
+        replace(part, paths=(b"ssh", b"shadow")),
+        replace(part, paths=(b"ss",)),
+        replace(part, snapshot=SnapshotChoice()),
+        replace(part, source="home"),
+    ):
+        scene.refused(more)
+    with pytest.raises(NotInHistory):
+        scene.look("files", approved)
+
+    assert recovery.recover(scene.agent, part).state == "whole"
+    assert part.target is not None
+    stolen = [path.relative_to(part.target) for path in part.target.rglob("*") if path.is_file()]
+    assert stolen == [Path("ssh/sshd_config")]
+    scene.tell(approved, "whole")
+    scene.refused(replace(part, target=scene.scratch / "again"))

@@ -1,0 +1,102 @@
+"""Flipped bits in the trees of every mode that keeps history: found, named, healed; what is shared is read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, fingerprint
+
+from turku.storage import damage, verification
+from turku.storage.snapshots import SnapshotMode, subvolume
+from turku.storage.stored_content import Pace
+from turku.storage.verification import Share, Verified
+
+
+@contextmanager
+def opened(tree: Path) -> Iterator[None]:
+    """A sealed snapshot that a disk writes to all the same."""
+    is_sealed = subvolume.is_subvolume(tree)
+    if is_sealed:
+        subvolume.set_read_only(tree, read_only=False)
+    yield
+    if is_sealed:
+        subvolume.set_read_only(tree, read_only=True)
+
+
+def flip(tree: Path, name: str) -> None:
+    with opened(tree):
+        path = tree / name
+        status = path.stat()
+        with path.open("r+b") as stream:
+            stream.seek(70_000)
+            byte = stream.read(1)
+            stream.seek(70_000)
+            stream.write(bytes([byte[0] ^ 8]))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.sync()
+
+
+def verify(machine: BackedUpMachine) -> Verified:
+    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    damage.write(machine.place, made.open_damages)
+    return made
+
+
+def trees(machine: BackedUpMachine) -> dict[str, Path]:
+    return {name: machine.place.tree(name) for name in machine.snapshots()}
+
+
+@pytest.fixture
+def backed_up(machine: BackedUpMachine, mode: type[SnapshotMode]) -> BackedUpMachine:
+    if not mode.keeps_history:
+        pytest.skip("keeps no history")
+    (machine.source_dir / "d").mkdir()
+    (machine.source_dir / "d" / "shared").write_bytes(os.urandom(300_000))
+    (machine.source_dir / "d").chmod(0o500)
+    machine.days(3)
+    os.sync()
+    return machine
+
+
+def test_what_snapshots_share_is_read_once(backed_up: BackedUpMachine) -> None:
+    made = verify(backed_up)
+    assert made.damages == []
+    assert made.size_bytes < 2 * 300_000
+
+
+def test_damage_is_named_and_healed(backed_up: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+    before = {name: fingerprint(tree) for name, tree in trees(backed_up).items()}
+    middle = backed_up.snapshots()[1]
+    # Beside the hard links of one mode: a copy of the content that is another file.
+    (backed_up.source_dir / "copy").write_bytes((backed_up.source_dir / "d" / "shared").read_bytes())
+    backed_up.days(1)
+    flip(trees(backed_up)[middle], "d/shared")
+    made = verify(backed_up)
+    [found] = made.damages
+    assert (found.path, found.kind, found.state) == ("d/shared", "content", "healed")
+    assert middle in found.snapshots
+    assert (len(found.snapshots) > 1) == (not mode.shares_blocks)
+    now = {name: fingerprint(tree) for name, tree in trees(backed_up).items()}
+    assert before.items() <= now.items()
+    assert all(subvolume.is_subvolume(tree) == (mode.name == "btrfs") for tree in trees(backed_up).values())
+    if mode.name == "btrfs":
+        with pytest.raises(OSError, match="Read-only"):
+            (trees(backed_up)[middle] / "new").touch()
+    assert verify(backed_up).damages == []
+
+
+def test_the_next_backup_brings_what_no_copy_has(backed_up: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+    for tree in trees(backed_up).values() if mode.shares_blocks else list(trees(backed_up).values())[:1]:
+        flip(tree, "d/shared")
+    [found] = verify(backed_up).damages
+    assert (found.state, len(found.snapshots)) == ("next_backup", 3)
+    assert backed_up.back_up().success
+    assert backed_up.differences(backed_up.newest_tree()) == []
+    [healed] = verify(backed_up).damages
+    assert healed.state == "healed"
+    contents = {(tree / "d" / "shared").read_bytes() for tree in trees(backed_up).values()}
+    assert contents == {(backed_up.source_dir / "d" / "shared").read_bytes()}

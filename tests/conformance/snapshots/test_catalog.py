@@ -1,0 +1,84 @@
+"""In every mode the catalog tells of each snapshot what is in its tree, with the checksums of real transfers."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine
+from tests.support.catalog_oracle import assert_agrees, change, make_tree
+from tests.support.random_history import NAMES
+
+from turku.storage import catalog
+from turku.storage.catalog import database
+from turku.storage.snapshots import SnapshotMode
+
+
+@pytest.fixture(autouse=True)
+def as_the_trees_are(machine: BackedUpMachine) -> None:
+    if machine.fake_super:
+        pytest.skip("attributes say something else than the trees: tests/integration/storage/test_catalog.py has that")
+
+
+def require_history(mode: type[SnapshotMode]) -> None:
+    if not mode.keeps_history:
+        pytest.skip("has no snapshots")
+
+
+def test_entries_and_checksums_are_those_of_the_trees(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+    make_tree(machine.source_dir)
+    for number in range(5):
+        change(machine.source_dir, number)
+        outcome = machine.back_up(retention="last 3 snapshots")
+        assert outcome.success, outcome.summary
+        if mode.keeps_history:
+            assert_agrees(machine)
+    assert database.file_of(machine.place).exists() is mode.keeps_history
+
+
+def test_an_unchanged_backup_adds_no_row_of_a_version(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+    require_history(mode)
+    make_tree(machine.source_dir)
+    counts = []
+    for _ in range(4):
+        assert machine.back_up().success
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+            counts.append(opened.connection.execute("SELECT count(*) FROM versions").fetchone()[0])
+    assert counts[0] == counts[-1] > len(NAMES)
+    assert_agrees(machine)
+
+
+def test_what_a_failed_run_brought_over_gets_no_wrong_checksum_and_the_rest_keeps_its_own(
+    machine: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
+    require_history(mode)
+    make_tree(machine.source_dir)
+    assert machine.back_up().success
+    change(machine.source_dir, 1)
+    assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
+    assert machine.back_up().success
+    assert_agrees(machine, with_checksums=False)
+    first, second = machine.snapshots()
+    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+        # What the failed run did not touch is no new version, and has its checksum still.
+        entries = {entry.path: entry for entry in opened.files(second)}
+    assert entries[b"new\nline"].first == first
+    assert entries[b"new\nline"].checksum is not None
+
+
+def test_a_catalog_made_anew_has_no_more_versions_than_the_one_that_was_lost(
+    machine: BackedUpMachine, mode: type[SnapshotMode]
+) -> None:
+    require_history(mode)
+    make_tree(machine.source_dir)
+    for number in range(4):
+        change(machine.source_dir, number)
+        assert machine.back_up().success
+
+    def count() -> int:
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+            found: int = opened.connection.execute("SELECT count(*) FROM versions").fetchone()[0]
+        return found
+
+    before = count()
+    database.remove(machine.place)
+    assert count() <= before
+    assert_agrees(machine, with_checksums=False)

@@ -1,0 +1,229 @@
+"""The catalog in a storage's life: killed, broken, full, of an older storage's history, without root."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import pytest
+import xxhash
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.catalog_oracle import assert_agrees, make_tree
+from tests.support.killed import as_user, killed_at_call
+from tests.support.random_history import BEGINNING, link_copy, state
+
+from turku.core import command, lock
+from turku.errors import CatalogUnusable
+from turku.storage import catalog, history, trash
+from turku.storage.catalog import database
+from turku.storage.snapshots.link_dest import LinkDest
+from turku.storage.snapshots.place import SourcePlace
+from turku.storage.snapshots.record import SnapshotRecord
+
+NOBODY = 65534
+STEPS = frozenset({"execute", "executemany", "rename", "replace", "symlink", "unlink", "link", "rmdir", "mkdir"})
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path) as machine:
+        make_tree(machine.source_dir)
+        yield machine
+
+
+def test_rsync_and_we_write_the_checksum_of_a_file_alike(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for size in (0, 1, 5, 1000, 300_000):
+        (source / str(size)).write_bytes(os.urandom(size))
+    argv = ["rsync", "-a", "--checksum-choice=xxh128", "--out-format=%C %n", f"{source}/", f"{tmp_path}/target/"]
+    told = {}
+    for line in command.run(argv, timeout_seconds=60).stdout.decode().splitlines():
+        checksum, name = line.split(" ", 1)
+        told[name] = checksum.strip()
+    for file in source.iterdir():
+        assert bytes.fromhex(told[file.name]) == xxhash.xxh128(file.read_bytes()).digest()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory whose file system has nobody else's files to flush, where there is one."""
+    shared = Path("/dev/shm")
+    directory = Path(tempfile.mkdtemp(prefix="turku-", dir=shared if shared.is_dir() else None))
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_killed_at_any_step_catalog_and_snapshots_agree(memory: Path) -> None:
+    place = SourcePlace(memory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+    place.machine_dir.mkdir()
+    counter = itertools.count(1)
+
+    def back_up() -> None:
+        with lock.exclusive(place.machine_dir, f".{place.source}"):
+            _back_up(place, next(counter))
+
+    is_killed, step = True, 0
+    while is_killed:
+        step += 1
+        for _ in range(2):
+            back_up()
+        is_killed = killed_at_call(step, STEPS, back_up)
+        next(counter)
+        with catalog.open_catalog(place, zone=UTC) as opened:
+            assert [each.name for each in opened.snapshots()] == _names(place)
+            for each in opened.snapshots():
+                expected = state(each.stored.path)
+                found = {entry.path: entry for entry in opened.files(each.name)}
+                assert {path: entry.content[:6] for path, entry in found.items()} == {
+                    path: content[:6] for path, content in expected.items()
+                }
+                assert all(entry.checksum in (None, expected[path][6]) for path, entry in found.items())
+    assert step > 40
+    assert not list(memory.rglob("*.broken"))
+
+
+def _names(place: SourcePlace) -> list[str]:
+    return [each.name for each in history.stored_snapshots(place, UTC)]
+
+
+def _back_up(place: SourcePlace, number: int) -> None:
+    """What a backup does around its transfer; the oldest of three snapshots goes into the trash, and from there."""
+    mode = LinkDest(place)
+    names = _names(place)
+    base = names[-1] if names else None
+    moment = BEGINNING + timedelta(hours=number)
+    mode.prepare(base)
+    if base is not None:
+        place.working_tree.rmdir()
+        link_copy(os.fsencode(place.tree(base)), os.fsencode(place.working_tree))
+    changed = place.working_tree / f"file {number % 3}"
+    changed.unlink(missing_ok=True)
+    changed.write_text(f"{number}")
+    record = SnapshotRecord(f"etc_{moment:%Y%m%d-%H%M%S}_0000", base, moment, moment)
+    catalog.record(place, name=record.name, base=base, tree=place.working_tree, changes=None, moment=moment, zone=UTC)
+    mode.commit(record)
+    for name in names[:-1]:
+        trash.put(place, name, now=moment)
+    trash.empty(mode, removed_until=moment - timedelta(hours=2))
+    catalog.forget(place, zone=UTC)
+    mode.sweep()
+
+
+def test_a_broken_catalog_is_moved_aside_and_made_anew(
+    machine: BackedUpMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert machine.back_up().success
+    path = database.file_of(machine.place)
+    for damage in (b"not a database", b"", path.read_bytes()[:4096] + os.urandom(40_000)):
+        path.write_bytes(damage)
+        assert machine.back_up().success
+        assert_agrees(machine, with_checksums=False)
+    assert "cannot be used" in caplog.text
+    assert path.with_name(f"{path.name}.broken").exists()
+
+
+def test_damage_that_shows_while_somebody_looks_is_said_and_mended_by_the_next_look(machine: BackedUpMachine) -> None:
+    for number in range(2000):
+        (machine.source_dir / f"a file with a name that takes some room {number:04}").touch()
+    assert machine.back_up().success
+    path = database.file_of(machine.place)
+    name = machine.snapshots()[0]
+    pages = path.read_bytes()
+    begin = 20 * 4096
+    path.write_bytes(pages[:begin] + b"\xff" * (len(pages) - 2 * begin) + pages[-begin:])
+    with catalog.open_catalog(machine.place, zone=UTC) as opened, pytest.raises(CatalogUnusable):
+        list(opened.files(name))
+    assert_agrees(machine, with_checksums=False)
+
+
+def test_a_catalog_that_cannot_be_written_fails_no_backup(
+    machine: BackedUpMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert machine.back_up().success
+    path = database.file_of(machine.place)
+    path.unlink()
+    path.mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert machine.back_up().success
+    assert "the catalog was not written" in caplog.text
+    path.rmdir()
+    assert machine.back_up().success
+    assert_agrees(machine, with_checksums=False)
+
+
+def test_while_somebody_else_writes_the_catalog_a_backup_does_not_wait_for_long(machine: BackedUpMachine) -> None:
+    assert machine.back_up().success
+    with sqlite3.connect(database.file_of(machine.place), isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        (machine.source_dir / "new").write_text("new")
+        assert machine.back_up().success
+        other.execute("ROLLBACK")
+    other.close()
+    assert_agrees(machine, with_checksums=False)
+
+
+def test_the_history_of_an_older_storage_gets_its_catalog_on_first_sight(machine: BackedUpMachine) -> None:
+    for number in range(4):
+        (machine.source_dir / "grows").write_text("x" * number)
+        assert machine.back_up().success
+    shutil.rmtree(database.file_of(machine.place).parent)
+    # A machine is not kept waiting for it.
+    (machine.source_dir / "grows").write_text("again")
+    assert machine.back_up().success
+    assert not _has_rows(machine)
+    assert_agrees(machine, with_checksums=False)
+    assert _has_rows(machine)
+
+
+def _has_rows(machine: BackedUpMachine) -> bool:
+    with sqlite3.connect(database.file_of(machine.place)) as connection:
+        return bool(connection.execute("SELECT count(*) FROM versions").fetchone()[0])
+
+
+def test_the_catalog_is_the_storage_s_own(machine: BackedUpMachine) -> None:
+    assert machine.back_up().success
+    path = database.file_of(machine.place)
+    assert machine.machine_dir not in path.parents
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for directory in (path.parent, path.parent.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
+@pytest.mark.root
+def test_a_storage_without_root_tells_the_owners_that_the_machine_has() -> None:
+    with tempfile.TemporaryDirectory(prefix="turku-") as directory, backed_up_machine(Path(directory)) as machine:
+        Path(directory).chmod(0o755)
+        (machine.source_dir / "file").write_text("text")
+        os.chown(machine.source_dir / "file", 1234, 2345)
+        (machine.source_dir / "file").chmod(0o4755)
+        (machine.source_dir / "link").symlink_to("file")
+        os.chown(machine.machine_dir, NOBODY, NOBODY)
+        os.chown(machine.machine_dir.parent, NOBODY, NOBODY)
+
+        def run() -> None:
+            outcome = machine.back_up()
+            assert outcome.success, outcome.summary
+
+        as_user(NOBODY, NOBODY, run)
+        assert (machine.newest_tree() / "file").stat().st_uid == NOBODY
+        with catalog.open_catalog(machine.place, zone=UTC) as opened:
+            file, link = opened.list(machine.snapshots()[-1])
+        assert (file.uid, file.gid, file.mode) == (1234, 2345, 0o4755)
+        assert file.checksum == xxhash.xxh128(b"text").digest()
+        assert (link.kind, link.link_target) == ("link", b"file")
+        # What root looked at, the storage goes on writing.
+        (machine.source_dir / "another").write_text("text")
+        machine.clock.moment += timedelta(hours=1)
+        as_user(NOBODY, NOBODY, run)
+        with catalog.open_catalog(machine.place, zone=UTC) as opened:
+            assert [entry.name for entry in opened.list(machine.snapshots()[-1])] == [b"another", b"file", b"link"]

@@ -1,0 +1,114 @@
+"""Restore drills with a real rsync: what is restored is compared, tried by the operator's program, and removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+
+from turku.storage import drill_record, verification
+from turku.storage.drill import Drill, drill
+from turku.storage.stored_content import Pace
+from turku.storage.verification import Share
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path) as machine:
+        for number in range(30):
+            directory = machine.source_dir / f"d{number % 3}"
+            directory.mkdir(exist_ok=True)
+            (directory / f"f{number}").write_bytes(os.urandom(2000))
+        (machine.source_dir / "d0" / "link").symlink_to("f0")
+        machine.days(2)
+        verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+        yield machine
+
+
+def make(machine: BackedUpMachine, **keys: Any) -> Drill:
+    made = drill(replace(machine.storage, **keys), machine.place)
+    assert not list(machine.storage.drill_directory.iterdir()), "the scratch directory is gone"
+    return made
+
+
+def test_all_of_a_small_source_is_restored_and_compared(machine: BackedUpMachine) -> None:
+    made = make(machine)
+    assert made.problems == []
+    assert (made.files, made.unchecked) == (32, 0)
+    assert made.size_bytes >= 60_000
+    assert made.snapshot == machine.snapshots()[-1]
+    outcome = made.outcome(machine.storage)
+    assert outcome.success
+    assert outcome.valid_seconds == 45 * 86_400
+    assert "32 files" in outcome.summary
+
+
+def test_what_is_drawn_by_lot_is_bounded_and_what_is_declared_is_always_there(machine: BackedUpMachine) -> None:
+    made = make(machine, drill_files=5)
+    assert made.files == 5
+    made = make(machine, drill_bytes=4100, drill_paths={"etc": ("/d1",)})
+    # d1 with its ten files, and two that fit; the diary and the link may come to them.
+    assert 11 + 2 <= made.files <= 11 + 4
+    made = make(machine, drill_paths={f"{machine.machine_dir.name}/etc": ("d0/f0", "nothing")})
+    assert made.problems == ["nothing: declared in drill_paths, and not there"]
+
+
+def test_a_damaged_file_fails_it(machine: BackedUpMachine) -> None:
+    path = machine.place.tree(machine.snapshots()[-1]) / "d0" / "f3"
+    path.write_bytes(os.urandom(2000))
+    made = make(machine)
+    assert made.problems == ["d0/f3: its content is not what was backed up"]
+    path.unlink()
+    made = make(machine)
+    assert any("d0/f3: was not restored" in problem for problem in made.problems)
+    assert not made.outcome(machine.storage).success
+
+
+def test_the_check_program_sees_what_was_restored_and_decides(machine: BackedUpMachine, tmp_path: Path) -> None:
+    program = tmp_path / "check"
+    secret = tmp_path / "secret"
+    secret.write_text("not for the program")
+    program.write_text(
+        "#!/bin/sh\n"
+        f"cat {secret} 2>/dev/null && exit 9\n"
+        'echo "$TURKU_DRILL_SOURCE: $(ls "$TURKU_DRILL_DIRECTORY/d0" | wc -l) entries"\n'
+    )
+    program.chmod(0o755)
+    made = make(machine, drill_check_program=(str(program),))
+    assert made.problems == []
+    assert made.check == "etc: 11 entries"
+    program.write_text("#!/bin/sh\necho 'the database does not start'\nexit 3\n")
+    made = make(machine, drill_check_program=(str(program),))
+    assert made.problems == ["check program; ended with exit code 3; the database does not start"]
+    program.write_text("#!/bin/sh\nsleep 60\n")
+    made = make(machine, drill_check_program=(str(program),), drill_check_seconds=0.5)
+    assert "did not end within 0.5 s" in made.problems[0]
+
+
+def test_without_room_nothing_is_restored(machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from turku.storage import drill as module
+
+    monkeypatch.setattr(module, "SPARE_SHARE", 1.0)
+    made = make(machine)
+    assert made.files == 0
+    assert "bytes free, and the drill needs" in made.problems[0]
+
+
+def test_a_drill_is_due_once_in_its_days_and_sooner_after_a_failure(machine: BackedUpMachine) -> None:
+    made = make(machine)
+    now = made.end
+    assert drill_record.is_due(machine.place, drill_days=30, now=now)
+    drill_record.write(made)
+    assert not drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(days=29))
+    assert drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(days=30))
+    assert not drill_record.is_due(machine.place, drill_days=0, now=now + timedelta(days=300))
+    made.problems.append("a file differs")
+    drill_record.write(made)
+    assert not drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(hours=23))
+    assert drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(hours=24))

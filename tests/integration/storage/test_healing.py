@@ -1,0 +1,167 @@
+"""A damaged file is replaced under each of its names, by a real file on a real file system; killed, it is not half."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import xxhash
+from tests.support.killed import killed_at_step
+
+from turku.storage import healing
+from turku.storage.healing import NotHealed, StoredName
+from turku.storage.snapshots.place import SourcePlace
+
+GOOD = os.urandom(300_000)
+CHECKSUM = xxhash.xxh128(GOOD).digest()
+MTIME_NS = 1_700_000_000_123_456_789
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> SourcePlace:
+    """A source with the snapshots ``a``, ``b`` and ``c``; in ``a`` and ``b`` the file is one, in ``c`` its own."""
+    place = SourcePlace(tmp_path / "machine", "etc")
+    for name in ("a", "b", "c"):
+        (place.snapshot(name) / "d").mkdir(parents=True)
+    for name in ("a", "c"):
+        path = place.snapshot(name) / "d" / "f"
+        path.write_bytes(GOOD)
+        path.chmod(0o640)
+        os.setxattr(path, "user.note", b"kept")
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    os.link(place.snapshot("a") / "d" / "f", place.snapshot("b") / "d" / "f")
+    for name in ("a", "b", "c"):
+        os.utime(place.snapshot(name) / "d", (1_600_000_000, 1_600_000_000))
+    return place
+
+
+def flip(path: Path) -> None:
+    status = path.stat()
+    with path.open("r+b") as stream:
+        stream.seek(150_000)
+        byte = stream.read(1)
+        stream.seek(150_000)
+        stream.write(bytes([byte[0] ^ 4]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def names(place: SourcePlace, *snapshots: str) -> list[StoredName]:
+    return [StoredName(place.snapshot(name), b"d/f") for name in snapshots]
+
+
+def heal(place: SourcePlace, **changes: object) -> tuple[StoredName, ...]:
+    arguments = {"donor": names(place, "c")[0], "expected": CHECKSUM, "mtime_ns": MTIME_NS, **changes}
+    return healing.heal(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
+
+
+def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourcePlace) -> None:
+    damaged = place.snapshot("a") / "d" / "f"
+    flip(damaged)
+    before = damaged.stat().st_ino
+    assert len(heal(place)) == 2
+    for name in ("a", "b"):
+        path = place.snapshot(name) / "d" / "f"
+        status = path.stat()
+        assert path.read_bytes() == GOOD
+        assert status.st_ino != before
+        assert (status.st_mode & 0o777, status.st_mtime_ns, os.getxattr(path, "user.note")) == (
+            0o640,
+            MTIME_NS,
+            b"kept",
+        )
+        assert path.parent.stat().st_mtime == 1_600_000_000
+    assert os.path.samefile(place.snapshot("a") / "d" / "f", place.snapshot("b") / "d" / "f")
+    assert (place.snapshot("c") / "d" / "f").stat().st_nlink == 1
+    assert not healing.healing_directory(place).exists()
+
+
+def test_a_donor_that_is_damaged_too_changes_nothing(place: SourcePlace) -> None:
+    for name in ("a", "c"):
+        flip(place.snapshot(name) / "d" / "f")
+    before = (place.snapshot("a") / "d" / "f").read_bytes()
+    with pytest.raises(NotHealed, match="damaged too"):
+        heal(place)
+    assert (place.snapshot("a") / "d" / "f").read_bytes() == before
+    assert not healing.healing_directory(place).exists()
+
+
+def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourcePlace) -> None:
+    (place.snapshot("b") / "d" / "f").unlink()
+    healed = healing.heal(
+        place,
+        names(place, "b"),
+        donor=names(place, "c")[0],
+        expected=CHECKSUM,
+        mtime_ns=MTIME_NS,
+        is_missing=True,
+    )
+    assert len(healed) == 1
+    path = place.snapshot("b") / "d" / "f"
+    assert path.read_bytes() == GOOD
+    assert (path.stat().st_mode & 0o777, os.getxattr(path, "user.note")) == (0o640, b"kept")
+
+
+def test_no_symbolic_link_leads_it_astray(place: SourcePlace, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "f").write_bytes(b"mine")
+    directory = place.snapshot("b") / "d"
+    directory.rename(tmp_path / "away")
+    directory.symlink_to(outside)
+    assert [name.tree.name for name in heal(place)] == ["a"]
+    assert (outside / "f").read_bytes() == b"mine"
+
+
+def test_made_to_differ_it_has_a_time_that_no_machine_has(place: SourcePlace) -> None:
+    healing.set_time(names(place, "a")[0], healing.NEVER_NS)
+    status = (place.snapshot("b") / "d" / "f").stat()
+    assert datetime.fromtimestamp(status.st_mtime).year == 1970
+
+
+def test_set_aside_it_is_kept_under_a_hidden_name(place: SourcePlace) -> None:
+    healing.set_aside(place, names(place, "c")[0])
+    assert not (place.snapshot("c") / "d" / "f").exists()
+    [kept] = place.snapshots_dir.glob(".damaged-*")
+    assert kept.read_bytes() == GOOD
+
+
+def test_what_a_killed_run_left_is_removed(place: SourcePlace) -> None:
+    directory = healing.healing_directory(place)
+    directory.mkdir()
+    (directory / "half").write_bytes(b"x")
+    healing.sweep(place)
+    assert not directory.exists()
+
+
+def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place: SourcePlace) -> None:
+    damaged = place.snapshot("a") / "d" / "f"
+    flip(damaged)
+    wrong = damaged.read_bytes()
+    step = 1
+    while killed_at_step(step, lambda: heal(place)):
+        for name in ("a", "b", "c"):
+            assert (place.snapshot(name) / "d" / "f").read_bytes() in (GOOD, wrong)
+            assert [path.name for path in (place.snapshot(name) / "d").iterdir()] == ["f"]
+        healing.sweep(place)
+        assert not healing.healing_directory(place).exists()
+        step += 1
+    assert step > 4
+    assert (place.snapshot("b") / "d" / "f").read_bytes() == GOOD
+
+
+def test_a_link_in_the_place_of_the_snapshots_leads_nowhere(place: SourcePlace, tmp_path: Path) -> None:
+    """A receiver that was taken over makes one into another machine's directory, with all the same names (M9)."""
+    flip(place.snapshot("a") / "d" / "f")
+    victim = tmp_path / "victim"
+    place.snapshots_dir.rename(victim)
+    place.snapshots_dir.symlink_to(victim)
+    before = (victim / "a" / "d" / "f").read_bytes()
+    with pytest.raises(NotHealed):
+        heal(place)
+    for act in (healing.set_aside, lambda _place, name: healing.set_time(name, 5)):
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+            act(place, names(place, "a")[0])
+    assert (victim / "a" / "d" / "f").read_bytes() == before
+    assert sorted(path.name for path in victim.iterdir()) == ["a", "b", "c"]

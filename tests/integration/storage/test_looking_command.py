@@ -1,0 +1,157 @@
+"""``turku-storage snapshots``, ``files``, ``history``, ``find``, ``diff`` and ``catalog`` as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xxhash
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+
+from turku.errors import NotInHistory, TurkuError, UsageError
+from turku.storage import cli
+from turku.storage.catalog import database
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    """Three days: a file that is written, changed, and removed again; names of other kinds beside it."""
+    with backed_up_machine(tmp_path, volume=tmp_path / "storage" / "volume", timezone="UTC") as machine:
+        (machine.source_dir / "directory").mkdir()
+        (machine.source_dir / "directory" / "kept").write_text("kept")
+        with open(bytes(machine.source_dir) + b"/not\xffutf-8", "wb"):
+            pass
+        for day in range(3):
+            if day < 2:
+                (machine.source_dir / "lost").write_text("x" * (day + 1))
+            else:
+                (machine.source_dir / "lost").unlink()
+            assert machine.back_up().success
+            machine.clock.moment += timedelta(days=1)
+        yield machine
+
+
+@pytest.fixture
+def run(machine: BackedUpMachine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str) -> str:
+        umask = os.umask(0o022)
+        try:
+            return _run(*arguments)
+        finally:
+            # The program's own would stay with all tests after it.
+            os.umask(umask)
+
+    def _run(*arguments: str) -> str:
+        assert cli.main([*arguments, "-c", str(tmp_path / "storage")]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
+def test_snapshots(machine: BackedUpMachine, run: Run) -> None:
+    uuid = machine.machine_dir.name
+    found = rows(run("snapshots", "--json"))
+    assert [row["snapshot"] for row in found] == machine.snapshots()
+    assert {(row["machine"], row["source"]) for row in found} == {(uuid, "etc")}
+    assert found == rows(run("snapshots", "etc", "--machine", uuid, "--json"))
+    assert machine.snapshots()[0] in run("snapshots", "etc")
+
+
+def test_files(machine: BackedUpMachine, run: Run) -> None:
+    first, second, third = machine.snapshots()
+    names = [row["path"] for row in rows(run("files", "etc", "--json"))]
+    assert names == ["directory", {"b64": "bm90/3V0Zi04"}]
+    assert [row["path"] for row in rows(run("files", f"etc@{second}", "--json"))][1] == "lost"
+    assert [row["path"] for row in rows(run("files", "etc@2026-02-01", "--json"))][1] == "lost"
+    at = rows(run("files", "etc", "lost", "--at", "2026-01-31 23:00", "--json"))
+    assert [(row["size_bytes"], row["first"], row["last"]) for row in at] == [(1, first, first)]
+    assert [row["path"] for row in rows(run("files", "etc", "directory/", "--json"))] == ["directory/kept"]
+    everything = rows(run("files", f"etc@{third}", "--recursive", "--json"))
+    assert [row["path"] for row in everything] == ["directory", {"b64": "bm90/3V0Zi04"}, "directory/kept"]
+    text = run("files", "etc")
+    assert "not<ff>utf-8" in text
+    assert text.startswith("drwx")
+
+
+def test_history(machine: BackedUpMachine, run: Run) -> None:
+    first, second, _third = machine.snapshots()
+    found = rows(run("history", "etc", "lost", "--json"))
+    assert [(row["size_bytes"], row["first"], row["last"]) for row in found] == [(1, first, first), (2, second, second)]
+    assert found[1]["checksum"] == xxhash.xxh128(b"xx").hexdigest()
+    assert found[1]["checksum"] in run("history", "etc", "lost")
+
+
+def test_find(machine: BackedUpMachine, run: Run) -> None:
+    _first, second, third = machine.snapshots()
+    [row] = rows(run("find", "etc", "LOST", "-i", "--json"))
+    assert (row["path"], row["size_bytes"], row["last"]) == ("lost", 2, second)
+    assert rows(run("find", f"etc@{third}", "lost", "--json")) == []
+    assert [row["path"] for row in rows(run("find", "etc", "*/k*t", "--json"))] == ["directory/kept"]
+
+
+def test_diff(machine: BackedUpMachine, run: Run) -> None:
+    first, second, third = machine.snapshots()
+    assert [(row["change"], row["path"]) for row in rows(run("diff", "etc", first, "--json"))] == [("removed", "lost")]
+    [row] = rows(run("diff", "etc", first, second, "--json"))
+    assert (row["change"], row["before"]["size_bytes"], row["after"]["size_bytes"]) == ("changed", 1, 2)
+    assert [row["change"] for row in rows(run("diff", "etc", third, second, "--json"))] == ["added"]
+    assert run("diff", "etc", "2026-01-31", "latest") == "-\t1 B\t\tlost\n"
+    assert run("diff", "etc", third, "--json") == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["files", "nowhere"], UsageError, "there is no history of a source nowhere"),
+        (["files", "etc@never"], UsageError, "neither a snapshot of etc nor a time"),
+        (["files", "etc", "missing"], NotInHistory, "missing is not in"),
+        (["files", "etc", "../other"], TurkuError, "'..'"),
+        (["history", "etc", "missing"], NotInHistory, "no snapshot has missing"),
+        (["history", "etc", "."], UsageError, "no versions"),
+        (["find", "etc", ""], UsageError, "a pattern has"),
+        (["diff", "etc", "2020-01-01"], NotInHistory, "no snapshot was made before"),
+        (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is no machine"),
+    ],
+)
+def test_what_is_not_there_is_said(run: Run, arguments: list[str], error: type[TurkuError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run(*arguments)
+
+
+def test_two_machines_with_one_source_name_are_told_apart(machine: BackedUpMachine, run: Run) -> None:
+    other = machine.machine_dir.with_name("11111111-1111-4111-8111-111111111111")
+    shutil.copytree(machine.machine_dir, other, symlinks=True)
+    with pytest.raises(UsageError, match="2 machines have a source etc"):
+        run("files", "etc")
+    assert run("files", "etc", "--machine", other.name) == run("files", "etc", "--machine", machine.machine_dir.name)
+
+
+def test_a_catalog_is_updated_and_rebuilt(machine: BackedUpMachine, run: Run) -> None:
+    before = rows(run("history", "etc", "lost", "--json"))
+    assert "etc: 3 snapshots" in run("catalog", "rebuild", "--source", "etc")
+    after = rows(run("history", "etc", "lost", "--json"))
+    assert [row["checksum"] for row in after] == [None, None]
+    assert [{**row, "checksum": None} for row in before] == after
+    database.file_of(machine.place).unlink()
+    assert "etc: 3 snapshots" in run("catalog", "update")
+    assert rows(run("history", "etc", "lost", "--json")) == after
+
+
+def test_the_timer_reads_what_no_backup_had_the_time_to_read(machine: BackedUpMachine, run: Run) -> None:
+    database.file_of(machine.place).unlink()
+    run("prune", "--background")
+    assert database.file_of(machine.place).exists()
+    assert len(rows(run("history", "etc", "lost", "--json"))) == 2

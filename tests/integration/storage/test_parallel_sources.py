@@ -1,0 +1,171 @@
+"""Sources of one machine side by side in a session: the storage's number of them, or the machine's if it is smaller."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.backed_up_machine import StorageClock, order, storage_configuration
+from tests.support.rsyncd import Rsyncd
+
+from turku.core.clock import SYSTEM_CLOCK
+from turku.core.secret import Secret
+from turku.protocol.messages import SessionRequest, SourceCredentials
+from turku.storage import limits, session
+from turku.storage.agent_watch import AgentGone, AgentWatch
+from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage.configuration import Storage
+
+UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+# Each rsync says when it begins and ends, and takes its time.
+TRACING = 'echo "+" >> {log}; sleep 0.5; rsync "$@"; code=$?; echo "-" >> {log}; exit $code'
+
+
+class Reports:
+    """Stands for the coordinator: says what is due, and keeps what is reported."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.told: list[str] = []
+
+    def call(self, name: str, message: Any, answer: Any) -> Any:
+        from turku.protocol.messages import ScheduledMachine, StorageCredentials, StoragePingCheckinAnswer
+
+        if name == "storage_ping_checkin":
+            return StoragePingCheckinAnswer(
+                ScheduledMachine(uuid=UUID, scheduled_sources={each: order() for each in self.names})
+            )
+        [(source, report)] = message(StorageCredentials("primary", "secret")).machine.sources.items()
+        assert report.success, report.summary
+        self.told.append(source)
+        return None
+
+
+def most_at_once(log: Path) -> int:
+    running = most = 0
+    for mark in log.read_text().split():
+        running += 1 if mark == "+" else -1
+        most = max(most, running)
+    return most
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Rsyncd]:
+    modules = {}
+    for name in ("a", "b", "c", "d"):
+        modules[name] = tmp_path / "sources" / name
+        modules[name].mkdir(parents=True)
+        (modules[name] / "file").write_text(name)
+    with Rsyncd(tmp_path / "rsyncd", modules) as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize(
+    ("storages", "machines", "most"), [({}, None, 2), ({"parallel_sources": 4}, None, 4), ({}, 1, 1), ({}, 64, 2)]
+)
+def test_so_many_at_once_and_each_is_reported(
+    daemon: Rsyncd,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    storages: dict[str, int],
+    machines: int | None,
+    most: int,
+) -> None:
+    log = tmp_path / "log"
+    script = TRACING.format(log=log)
+    storage = storage_configuration(
+        tmp_path / "storage", rsync_command=["sh", "-c", script, "rsync"], sandbox="off", **storages
+    )
+    (tmp_path / "storage" / "volume").mkdir()
+    reports = Reports(["a", "b", "c", "d"])
+    monkeypatch.setattr(session, "Coordinator", lambda _configuration: reports)
+    extra: dict[str, Any] = {} if machines is None else {"parallel_sources": machines}
+    request = SessionRequest(
+        action="checkin",
+        port=daemon.port,
+        sources=dict.fromkeys(reports.names, SourceCredentials(daemon.username, daemon.password)),
+        **extra,
+    )
+    read_end, write_end = os.pipe()
+    with AgentWatch(read_end) as agent:
+        session._Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
+        os.close(write_end)
+    assert sorted(reports.told) == ["a", "b", "c", "d"]
+    assert most_at_once(log) == most
+    for name in reports.names:
+        assert (tmp_path / "storage" / "volume" / UUID / f"{name}.snapshots" / "latest" / "file").read_text() == name
+
+
+def test_the_agents_going_ends_all_of_them(daemon: Rsyncd, tmp_path: Path) -> None:
+    storage = storage_configuration(
+        tmp_path / "storage", rsync_command=["sh", "-c", "sleep 60", "rsync"], sandbox="off"
+    )
+    machine_dir = tmp_path / "storage" / "volume" / UUID
+    machine_dir.mkdir(parents=True)
+    ended: list[str] = []
+    read_end, write_end = os.pipe()
+
+    def run(agent: AgentWatch, name: str) -> None:
+        try:
+            with agent.interrupting():
+                back_up(job(machine_dir, daemon, name), storage, clock=StorageClock())
+        except AgentGone:
+            ended.append(name)
+
+    begun = time.monotonic()
+    with AgentWatch(read_end) as agent:
+        threads = [threading.Thread(target=run, args=(agent, name)) for name in ("a", "b")]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        os.close(write_end)
+        for thread in threads:
+            thread.join(30)
+    assert sorted(ended) == ["a", "b"]
+    assert time.monotonic() - begun < 40
+
+
+def test_they_share_the_machines_quota(daemon: Rsyncd, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "sources" / name / "large").write_bytes(os.urandom(6_000_000))
+    storage = storage_configuration(tmp_path / "storage", machine_quota_bytes=9_000_000)
+    machine_dir = tmp_path / "storage" / "volume" / UUID
+    machine_dir.mkdir(parents=True)
+    bounds = [limits.bounds(storage, machine_dir) for _ in range(2)]
+    assert all(each.shares_bytes for each in bounds)
+    watches = [limits.Watch(each, process=os.getpid(), tree=machine_dir, machine_dir=machine_dir) for each in bounds]
+    with limits.counting(machine_dir, watches[0]), limits.counting(machine_dir, watches[1]):
+        watches[0].written_bytes = watches[1].written_bytes = bounds[0].bytes // 2 + 1 if bounds[0].bytes else 0
+        assert "quota" in (watches[0]._bytes_fault() or "")
+    # What one has written before the other ends still counts.
+    third = limits.Watch(bounds[0], process=os.getpid(), tree=machine_dir, machine_dir=machine_dir)
+    assert "quota" in (third._bytes_fault() or "")
+
+
+def job(machine_dir: Path, daemon: Rsyncd, name: str) -> BackupJob:
+    return BackupJob(machine_dir, name, order(), daemon.port, daemon.username, Secret(daemon.password))
+
+
+def test_reports_and_usage_add_up(daemon: Rsyncd, tmp_path: Path) -> None:
+    storage: Storage = storage_configuration(tmp_path / "storage", machine_quota_bytes=10**9)
+    machine_dir = tmp_path / "storage" / "volume" / UUID
+    machine_dir.mkdir(parents=True)
+    limits.bounds(storage, machine_dir)
+    outcomes: list[BackupOutcome] = []
+    threads = [
+        threading.Thread(target=lambda each=name: outcomes.append(back_up(job(machine_dir, daemon, each), storage)))  # type: ignore[misc]
+        for name in ("a", "b", "c", "d")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [outcome.success for outcome in outcomes] == [True] * 4
+    [usage] = (storage.var_dir / "usage").iterdir()
+    assert json.loads(usage.read_text())["used_bytes"] > 0

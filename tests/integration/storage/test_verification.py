@@ -1,0 +1,203 @@
+"""Flipped bits under real backups: found by ``verify``, named with path and snapshots, healed where a copy exists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
+
+from turku.storage import catalog, damage, trash, verification
+from turku.storage.stored_content import Pace
+from turku.storage.verification import Share, Verified
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    """Three snapshots of three files: one shared by all, one with a twin of the same content, one of its own."""
+    with backed_up_machine(tmp_path, trash_days=30) as machine:
+        root = machine.source_dir
+        (root / "d").mkdir()
+        (root / "d" / "shared").write_bytes(os.urandom(200_000))
+        (root / "twin").write_bytes(b"twin" * 20_000)
+        (root / "copy of twin").write_bytes(b"twin" * 20_000)
+        machine.days(3)
+        yield machine
+
+
+def verify(machine: BackedUpMachine, **share: float) -> Verified:
+    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(**share), pace=Pace())
+    damage.write(machine.place, [each for each in made.damages if each in made.open_damages])
+    return made
+
+
+def flip(path: Path, at: int = 5000) -> None:
+    """One bit, and nothing that anybody would notice."""
+    status = path.stat()
+    with path.open("r+b") as stream:
+        stream.seek(at)
+        byte = stream.read(1)
+        stream.seek(at)
+        stream.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def kept(machine: BackedUpMachine, number: int, path: str) -> Path:
+    return machine.place.tree(machine.snapshots()[number]) / path
+
+
+def test_all_is_read_once_however_many_snapshots_share_it(machine: BackedUpMachine) -> None:
+    made = verify(machine)
+    assert made.damages == []
+    assert made.is_through
+    # Three shared files, and the diary of each day.
+    assert made.files == 6
+    assert made.oldest_check is not None
+    for path in ("d/shared", "twin"):
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+            assert all(entry.checksum for entry in known.history(path.encode()))
+
+
+def test_flipped_bits_are_named_with_path_and_snapshots_and_healed_from_a_twin(machine: BackedUpMachine) -> None:
+    verify(machine)
+    before = {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}
+    flip(kept(machine, 0, "twin"))
+    made = verify(machine)
+    [found] = made.damages
+    assert (found.path, found.kind, found.state) == ("twin", "content", "healed")
+    assert found.snapshots == tuple(machine.snapshots())
+    assert {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()} == before
+    assert len({kept(machine, number, "twin").stat().st_ino for number in range(3)}) == 1
+    assert verify(machine).damages == []
+
+
+def test_without_a_copy_the_next_backup_brings_it_and_history_is_healed_from_there(machine: BackedUpMachine) -> None:
+    verify(machine)
+    before = {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}
+    flip(kept(machine, 1, "d/shared"))
+    [found] = verify(machine).damages
+    assert (found.path, found.state) == ("d/shared", "next_backup")
+    assert len(found.snapshots) == 3
+    [again] = verify(machine).damages
+    assert again.state == "next_backup"
+    assert machine.back_up().success
+    assert kept(machine, 3, "d/shared").read_bytes() == (machine.source_dir / "d" / "shared").read_bytes()
+    [healed] = verify(machine).damages
+    assert healed.state == "healed"
+    assert before.items() <= {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}.items()
+    assert verify(machine).damages == []
+
+
+def test_what_no_copy_has_and_no_backup_can_bring_is_lost(machine: BackedUpMachine) -> None:
+    verify(machine)
+    flip(kept(machine, 0, "diary"), at=3)
+    [found] = verify(machine).damages
+    assert (found.path, found.state, found.snapshots) == ("diary", "lost", (machine.snapshots()[0],))
+    [again] = verify(machine).damages
+    assert again.state == "lost"
+
+
+def test_a_missing_file_comes_back_from_another_snapshot(machine: BackedUpMachine) -> None:
+    verify(machine)
+    kept(machine, 1, "d/shared").unlink()
+    [found] = verify(machine).damages
+    assert (found.kind, found.state, found.snapshots) == ("missing", "healed", (machine.snapshots()[1],))
+    assert kept(machine, 1, "d/shared").read_bytes() == (machine.source_dir / "d" / "shared").read_bytes()
+
+
+def test_damage_of_a_snapshot_that_leaves_history_is_gone(machine: BackedUpMachine) -> None:
+    verify(machine)
+    flip(kept(machine, 0, "diary"), at=3)
+    assert verify(machine).open_damages
+    oldest = machine.snapshots()[0]
+    machine.place.snapshot(oldest).rename(machine.place.snapshots_dir / f".deleting-{oldest}")
+    made = verify(machine)
+    assert [each.state for each in made.damages] == ["gone"]
+    assert made.open_damages == []
+
+
+def test_a_sample_takes_those_that_were_read_longest_ago(machine: BackedUpMachine) -> None:
+    counts = [verify(machine, percent=34).versions for _ in range(3)]
+    assert sum(counts) >= 6
+    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        assert all(entry.checked for entry in known.oldest_checked(100))
+
+
+def test_a_budget_that_is_used_up_leaves_the_rest_to_the_next_run(machine: BackedUpMachine) -> None:
+    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(until_seconds=0.0), pace=Pace())
+    assert (made.versions, made.is_through) == (0, False)
+    assert verify(machine).versions == 6
+
+
+def test_what_has_no_checksum_is_trusted_on_first_sight_if_size_and_time_agree(machine: BackedUpMachine) -> None:
+    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        for entry in known.oldest_checked(100):
+            known.set_checksum(entry.version, None)
+    os.utime(kept(machine, 0, "twin"), (1, 1))
+    made = verify(machine)
+    assert made.first_seen == 5
+    [found] = made.damages
+    assert (found.path, found.kind) == ("twin", "content")
+
+
+def test_hard_links_within_the_source_are_healed_together(tmp_path: Path) -> None:
+    with backed_up_machine(tmp_path, preserve_hard_links=True) as machine:
+        (machine.source_dir / "a").write_bytes(os.urandom(50_000))
+        os.link(machine.source_dir / "a", machine.source_dir / "b")
+        machine.days(2)
+        verify(machine)
+        (machine.source_dir / "other").write_bytes((machine.source_dir / "a").read_bytes())
+        machine.days(1)
+        verify(machine)
+        flip(kept(machine, 0, "a"))
+        made = verify(machine)
+        assert {each.state for each in made.damages} == {"healed"}
+        inodes = {kept(machine, number, name).stat().st_ino for number in range(3) for name in ("a", "b")}
+        assert len(inodes) == 1
+        assert verify(machine).damages == []
+
+
+def test_the_trash_is_healed_with_history_and_heals_it(machine: BackedUpMachine) -> None:
+    shared = machine.source_dir / "d" / "shared"
+    content, gone = shared.read_bytes(), machine.snapshots()[0]
+    shared.write_bytes(b"another\n")
+    machine.days(1)
+    shared.write_bytes(content)
+    machine.days(1)
+    verify(machine)
+    trash.put(machine.place, gone, now=machine.clock.moment)
+    [trashed] = trash.trashed_snapshots(machine.place)
+    # The one that the trash shares with history, and the one that only history has.
+    flip(trashed.path / "d" / "shared")
+    [found] = verify(machine).damages
+    assert (found.path, found.state) == ("d/shared", "healed")
+    assert (trashed.path / "d" / "shared").read_bytes() == content
+    for number in (0, 1):
+        kept(machine, number, "d/shared").unlink()
+    flip(kept(machine, 3, "d/shared"))
+    made = verify(machine)
+    assert {each.state for each in made.damages} == {"healed"}
+    assert all(kept(machine, number, "d/shared").read_bytes() == content for number in (0, 1, 3))
+
+
+def test_a_file_of_another_version_is_no_damage_of_this_one(machine: BackedUpMachine) -> None:
+    for text in ("one", "two", "one"):
+        (machine.source_dir / "twin").write_text(text)
+        machine.days(1)
+    made = verify(machine)
+    assert made.damages == []
+    assert made.versions == 6 + 6
+
+
+def test_a_damaged_file_that_no_backup_brought_has_its_own_time_again(machine: BackedUpMachine) -> None:
+    verify(machine)
+    before = kept(machine, 0, "d/shared").stat().st_mtime_ns
+    flip(kept(machine, 0, "d/shared"))
+    assert [each.state for each in verify(machine).damages] == ["next_backup"]
+    assert kept(machine, 0, "d/shared").stat().st_mtime_ns != before
+    (machine.source_dir / "d" / "shared").unlink()
+    machine.days(1)
+    assert [each.state for each in verify(machine).damages] == ["lost"]
+    assert kept(machine, 0, "d/shared").stat().st_mtime_ns == before

@@ -1,0 +1,85 @@
+"""Whatever a source does: what it always does is no sign, more of an attack is never less suspicious."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turku.policy import suspicion
+from turku.policy.suspicion import Figures, Thresholds
+
+counts = st.integers(0, 2000)
+
+
+@st.composite
+def figures(draw: st.DrawFn) -> Figures:
+    before = draw(counts)
+    deleted = draw(st.integers(0, before))
+    created = draw(counts)
+    rewritten = draw(st.integers(0, before - deleted))
+    size_before = before * draw(st.integers(1, 10_000))
+    sampled = draw(st.integers(0, 64))
+    return Figures(
+        files_before=before,
+        files=before - deleted + created,
+        created=created,
+        transferred=created + rewritten,
+        renamed=draw(st.integers(0, created)),
+        suffix=".x",
+        size_bytes_before=size_before,
+        size_bytes=draw(st.integers(0, 2 * size_before + 1000)),
+        transferred_bytes=(created + rewritten) * 5000,
+        literal_bytes=draw(st.integers(0, (created + rewritten) * 5000)),
+        sampled=sampled,
+        became_random=draw(st.integers(0, sampled)),
+    )
+
+
+@given(figures())
+def test_shares_are_shares(found: Figures) -> None:
+    for share in (found.shrunk_share, found.replaced_share, found.random_share, found.share(found.rewritten)):
+        assert 0 <= share <= 1
+
+
+@given(figures())
+def test_what_a_source_always_does_is_no_sign_but_that_it_is_empty_or_shrank(found: Figures) -> None:
+    signs = suspicion.signs(found, [found])
+    assert not signs or found.files == 0 or all("of the size is gone" in sign for sign in signs)
+
+
+@given(figures())
+def test_a_first_backup_and_one_of_a_source_without_suspicion_never_are(found: Figures) -> None:
+    assert suspicion.signs(replace(found, files_before=0)) == ()
+    assert suspicion.signs(found, thresholds=Thresholds(enabled=False)) == ()
+
+
+@given(figures(), st.floats(0.01, 1))
+def test_higher_thresholds_find_no_more(found: Figures, share: float) -> None:
+    low = Thresholds(
+        deleted_share=share,
+        rewritten_share=share,
+        renamed_share=share,
+        shrunk_share=share,
+        replaced_share=share,
+        random_share=share,
+    )
+    high = replace(low, **dict.fromkeys(("deleted_share", "rewritten_share", "renamed_share"), 1.0))
+    high = replace(high, shrunk_share=1.0, replaced_share=1.0, random_share=1.0)
+    if suspicion.signs(found, thresholds=high):
+        assert suspicion.signs(found, thresholds=low)
+
+
+@given(figures())
+def test_encrypted_content_makes_nothing_less_suspicious(found: Figures) -> None:
+    if suspicion.signs(replace(found, became_random=0)):
+        assert suspicion.signs(found)
+
+
+@given(st.integers(suspicion.RANDOM_MINIMUM_BYTES, 70_000))
+def test_random_content_looks_so_and_text_does_not(length: int) -> None:
+    assert suspicion.looks_random(os.urandom(length))
+    assert not suspicion.looks_random(b"The quick brown fox jumps over the lazy dog. "[: length % 40 + 5] * length)
+    assert not suspicion.looks_random(bytes(length))

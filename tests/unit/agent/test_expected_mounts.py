@@ -1,0 +1,39 @@
+"""A source with ``expects_mount`` is offered only while a file system is mounted at its path."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from turku.agent import expected_mounts, source_remarks
+from turku.agent.configuration import Source
+
+
+def source(path: Path | str, **options: object) -> Source:
+    return Source("data", str(path), {"path": str(path), **options})
+
+
+def test_a_mount_point_is_offered_also_by_way_of_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc")
+    offered = [source("/proc", expects_mount=True), source(tmp_path / "link", expects_mount=True)]
+    assert expected_mounts.missing(offered) == {}
+
+
+def test_an_empty_mount_point_is_not_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = Source("other", str(tmp_path), {})
+    found = expected_mounts.missing([source(tmp_path, expects_mount=True), other])
+    assert found == {"data": f"nothing is mounted at {tmp_path}, and it is to be a mount point (expects_mount)"}
+    [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "source data is not offered" in record.getMessage()
+    assert expected_mounts.is_missing(source(tmp_path / "nothing", expects_mount=True))
+    assert not expected_mounts.is_missing(source(tmp_path, expects_mount=False))
+
+
+def test_the_check_remarks_on_it(tmp_path: Path) -> None:
+    texts = [remark.text for remark in source_remarks.remarks(source(tmp_path, expects_mount=True))]
+    assert texts == ["nothing is mounted there now, so that it would not be backed up"]
+    [remark] = source_remarks.remarks(source("/proc", expects_mount="yes"))
+    assert remark.is_problem
+    assert remark.text == "expects_mount: must be true or false"

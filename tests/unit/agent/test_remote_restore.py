@@ -1,0 +1,130 @@
+"""Where a restore may go that the coordinator orders, and what is made of an order that is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from turku.agent import configuration, remote_restore
+from turku.agent.configuration import Agent
+from turku.agent.remote_restore import NotAllowedHere, orders, permitted_target
+from turku.errors import ConfigurationError
+
+MakeAgent = Callable[..., Agent]
+
+ORDER: dict[str, Any] = {
+    "request": "0d4c5b6e-6a35-4b39-9a3c-0a3c54b7b8e1",
+    "source": "etc",
+    "directory": "/srv/restored",
+    "overwrite": "never",
+    "storage": {
+        "name": "primary",
+        "ssh_ping_host": "primary.example.com",
+        "ssh_ping_host_keys": ["ssh-ed25519 AAAA"],
+        "ssh_ping_port": 22,
+        "ssh_ping_user": "root",
+    },
+}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> MakeAgent:
+    """Loads a configuration with these keys."""
+
+    def make(**keys: Any) -> Agent:
+        directory = tmp_path / "etc" / "config.d"
+        directory.mkdir(parents=True, exist_ok=True)
+        content = {"api_url": "http://127.0.0.1:1/v1", "var_dir": str(tmp_path / "var"), **keys}
+        (directory / "agent.json").write_text(json.dumps(content))
+        return configuration.load(tmp_path / "etc")
+
+    return make
+
+
+def test_by_itself_a_machine_obeys_none(load: MakeAgent) -> None:
+    with pytest.raises(NotAllowedHere, match="remote_restore is not set"):
+        permitted_target(load(), "/srv/restored")
+
+
+@pytest.mark.parametrize("path", ["srv", "./srv", "/srv/../etc"])
+def test_the_setting_takes_absolute_directories(load: MakeAgent, path: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load(remote_restore=["/srv", path])
+    assert "remote_restore" in str(error.value.details) + error.value.message
+
+
+def test_a_directory_inside_is_permitted_as_it_lies_on_the_disk(load: MakeAgent, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "name").symlink_to("real")
+    (tmp_path / "real/inner").symlink_to(tmp_path / "real")
+    agent = load(remote_restore=[str(tmp_path / "name")])
+    for asked, target in (
+        ("name", "real"),
+        ("name/new/deep", "real/new/deep"),
+        ("real/new", "real/new"),
+        ("name/inner/new", "real/new"),
+    ):
+        assert permitted_target(agent, str(tmp_path / asked)) == tmp_path / target
+
+
+@pytest.mark.parametrize("asked", ["out", "out/new", "../x", "new/../../victim", "broken", "broken/x", "loop/x"])
+def test_a_directory_outside_is_not(load: MakeAgent, tmp_path: Path, asked: str) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "allowed").mkdir()
+    (tmp_path / "allowed/out").symlink_to("../victim")
+    (tmp_path / "allowed/broken").symlink_to("/nowhere/at/all")
+    (tmp_path / "allowed/loop").symlink_to("../victim/loop")
+    (tmp_path / "victim/loop").symlink_to("../allowed/loop")
+    agent = load(remote_restore=[str(tmp_path / "allowed")])
+    directory = f"{tmp_path}/allowed/{asked}"
+    if asked == "loop/x":
+        # It leads nowhere, so that nothing can be written there: making it fails, wherever it is said to lie.
+        with pytest.raises((NotAllowedHere, OSError)):
+            permitted_target(agent, directory).mkdir(parents=True)
+        return
+    with pytest.raises(NotAllowedHere):
+        permitted_target(agent, directory)
+
+
+def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
+    told = {**ORDER, "paths": ["ssh", {"b64": "/w=="}], "new_key": 1}
+    [order] = orders(msgspec.Raw(json.dumps([told]).encode()))
+    assert (order.source, order.snapshot.name, order.of_machine) == ("etc", None, None)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        3,
+        {},
+        [3],
+        [{}],
+        [{**ORDER, "overwrite": "perhaps"}],
+        [{**ORDER, "paths": ["x"] * 1001}],
+        [{**ORDER, "storage": {}}],
+        [{**ORDER, "directory": None}],
+    ],
+)
+def test_orders_that_are_none_are_left(told: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert orders(msgspec.Raw(json.dumps(told).encode())) == []
+    assert "restores are not understood" in caplog.text
+
+
+def test_what_is_told_can_be_sent_and_stored() -> None:
+    text = remote_restore._sendable("caf\udce9\0" + "x" * 5000)
+    assert text.startswith("caf\\udce9\\x00")
+    assert len(text) <= 4000
+    msgspec.json.encode(text)
+
+
+def test_the_setting_is_kept_apart_from_where_restore_mode_writes(load: MakeAgent) -> None:
+    agent = replace(load(remote_restore=["/srv/restored"]), restore_path=Path("/var/restore"))
+    with pytest.raises(NotAllowedHere, match="not inside"):
+        permitted_target(agent, "/var/restore")

@@ -1,0 +1,50 @@
+"""How a restore is told of: while it goes on, and when it is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from turku.agent import progress_display
+from turku.agent.progress import Outcome, Progress, counted
+
+WHOLE = Outcome("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
+
+
+def progress(files: int, size_bytes: int, *, seconds: float = 10.0) -> Progress:
+    return Progress(files, size_bytes, 100, 1000, seconds)
+
+
+def test_a_line_has_files_bytes_rate_and_time_left() -> None:
+    line = progress_display.line(progress(50, 500))
+    assert line == "restored 50 of 100 files, 500 B of 1.0 KiB, 50 B/s, 10 s left"
+
+
+def test_without_totals_there_is_no_time_left() -> None:
+    assert progress_display.line(Progress(5, 10, None, None, 1.0)) == "restored 5 files, 10 B, 10 B/s"
+
+
+@pytest.mark.parametrize(("files", "size_bytes", "left"), [(0, 0, None), (10, 900, 90), (90, 100, 90), (100, 1000, 0)])
+def test_whichever_is_further_behind_tells_the_time_left(files: int, size_bytes: int, left: float | None) -> None:
+    assert progress_display.seconds_left(progress(files, size_bytes)) == left
+
+
+def test_a_whole_restore_is_one_sentence() -> None:
+    assert WHOLE.lines() == [
+        "etc_1 into /srv/x: 5,000 files, 1.0 MiB in 2.0 s (512 KiB/s); 5,000 verified by the checksums of the backup; "
+        "owners were not restored (that takes root)"
+    ]
+
+
+def test_problems_are_shown_first_and_counted() -> None:
+    outcome = Outcome("partial", "etc_1", Path("/x"), files=1, mismatched=2, problems=tuple("abc" * 10))
+    first, *rest = outcome.lines()
+    assert "2 NOT as they were backed up" in first
+    assert "NOT whole: 30 problems" in first
+    assert rest[0] == "  a"
+    assert rest[-1] == "  and 10 more"
+
+
+def test_one_is_not_many() -> None:
+    assert (counted(1, "file"), counted(1234, "file")) == ("1 file", "1,234 files")

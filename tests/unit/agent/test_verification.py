@@ -1,0 +1,151 @@
+"""Comparing what was restored with what has to be: told of by rsync, or read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from turku.agent import verification
+from turku.agent.verification import Verification
+from turku.errors import MalformedMessage
+from turku.protocol.restore_messages import Base64Path, ManifestEntry, WirePath
+
+
+def digest(content: bytes) -> bytes:
+    return xxhash.xxh128(content).digest()
+
+
+def entry(
+    path: WirePath, content: bytes | None, *, is_sent: bool = True, is_recorded: bool = True, target: str | None = None
+) -> ManifestEntry:
+    return ManifestEntry(
+        path,
+        "file" if target is None else "link",
+        0 if content is None else len(content),
+        0,
+        is_sent,
+        is_recorded and content is not None,
+        None if content is None else digest(content),
+        target,
+    )
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Iterator[Verification]:
+    found = Verification(tmp_path, by_received=True)
+    yield found
+    found.close()
+
+
+def counts(found: Verification) -> tuple[int, int, int, int]:
+    return found.verified, found.mismatched, found.unverifiable, found.missing
+
+
+@pytest.mark.parametrize("is_manifest_first", [True, False])
+def test_what_rsync_tells_counts_whichever_comes_first(compared: Verification, is_manifest_first: bool) -> None:
+    for path, content, received in ((b"good", b"1", b"1"), (b"bad", b"1", b"2")):
+        steps = [
+            lambda path=path, content=content: compared.expect(entry(path.decode(), content)),
+            lambda path=path, received=received: compared.received(path, digest(received), 1),
+        ]
+        for step in steps if is_manifest_first else reversed(steps):
+            step()
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (1, 1, 0, 0)
+    assert (compared.files, compared.size_bytes) == (2, 2)
+    [problem] = compared.problems
+    assert problem.startswith("bad is not what was backed up")
+
+
+def test_what_was_there_is_read(compared: Verification, tmp_path: Path) -> None:
+    (tmp_path / "same").write_bytes(b"same")
+    (tmp_path / "other").write_bytes(b"OTHER")
+    for path, content in (("same", b"same"), ("other", b"other")):
+        compared.expect(entry(path, content, is_sent=False))
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (1, 1, 0, 0)
+    assert "--compare-contents" in compared.problems[0]
+
+
+def test_what_rsync_did_not_tell_of_is_read_at_the_end(compared: Verification, tmp_path: Path) -> None:
+    (tmp_path / "two\nlines").write_bytes(b"content")
+    compared.expect(entry("two\nlines", b"content"))
+    compared.expect(entry("nowhere", b"content"))
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (1, 0, 0, 1)
+    assert compared.problems == ["nowhere is not there"]
+
+
+def test_without_a_checksum_of_the_backup_nothing_is_verified(compared: Verification) -> None:
+    compared.expect(entry("stored", b"1", is_recorded=False))
+    compared.received(b"stored", digest(b"1"), 1)
+    compared.expect(entry("changed on the way", b"1", is_recorded=False))
+    compared.received(b"changed on the way", digest(b"2"), 1)
+    compared.expect(entry("unknown", None))
+    compared.received(b"unknown", digest(b"1"), 1)
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (0, 1, 2, 0)
+
+
+def test_an_rsync_without_xxh128_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    found = Verification(tmp_path, by_received=False)
+    found.expect(entry("file", b"1"))
+    found.received(b"file", b"\0" * 16, 1)
+    found.finish(repairs_links=False)
+    assert counts(found) == (1, 0, 0, 0)
+    found.close()
+
+
+def test_a_link_is_made_as_it_was_where_rsync_changed_it(compared: Verification, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "link").symlink_to("etc/passwd")
+    os.utime(tmp_path / "directory", (1, 1))
+    compared.expect(entry("directory/link", None, target="/etc/passwd"))
+    compared.finish(repairs_links=True)
+    assert (tmp_path / "directory" / "link").readlink() == Path("/etc/passwd")
+    assert (tmp_path / "directory").stat().st_mtime == 1
+    assert list((tmp_path / "directory").iterdir()) == [tmp_path / "directory" / "link"]
+    assert counts(compared) == (0, 0, 0, 0)
+
+
+def test_it_is_told_where_it_may_not_be_made(compared: Verification, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("elsewhere")
+    compared.expect(entry("link", None, target="there"))
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (0, 1, 0, 0)
+
+
+def test_no_link_is_made_beyond_a_link(compared: Verification, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "link").symlink_to("mine")
+    (tmp_path / "way").symlink_to(outside)
+    compared.expect(entry("way/link", None, target="/etc/shadow"))
+    compared.finish(repairs_links=True)
+    assert (outside / "link").readlink() == Path("mine")
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a\0b", Base64Path(b"../\xff"), "x" * 300])
+def test_a_path_that_leads_out_ends_it(compared: Verification, path: WirePath) -> None:
+    with pytest.raises(MalformedMessage):
+        compared.expect(entry(path, b"1"))
+
+
+def test_memory_is_bounded_when_files_never_come(
+    compared: Verification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "_WAITING_LIMIT", 10)
+    monkeypatch.setattr(verification, "PROBLEMS_LIMIT", 5)
+    for number in range(100):
+        compared.expect(entry(str(number), b"1"))
+        compared.received(f"other {number}".encode(), digest(b"1"), 1)
+        assert len(compared._expected) <= 11
+        assert len(compared._received) <= 11
+    compared.finish(repairs_links=False)
+    assert compared.missing == 100
+    assert len(compared.problems) == 5

@@ -1,0 +1,164 @@
+"""May a storage show or send history: to whom, while what, and what is noted of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from tests.support.api_cast import Cast
+from tests.support.restore_requests import ANN, Pickup, Refused, ask_for, permit, row_of
+from tests.support.v1_client import V1Machine, V1Storage
+
+from turku.api.audit import log
+from turku.api.audit.models import AuditEntry
+from turku.api.backups.models import Source
+from turku.api.fleet.models import Auth, Machine
+from turku.api.restores import policies, transitions
+from turku.api.restores.models import RestorePolicy, RestoreRequest
+from turku.core.clock import SYSTEM_CLOCK
+
+
+@pytest.fixture
+def bella(cast: Cast) -> V1Machine:
+    """Another machine of the same Auth."""
+    machine = cast.machine(unit_name="web-1")
+    machine.update_config({"etc": {"path": "/etc"}})
+    return machine
+
+
+def running(cast: Cast, target: V1Machine, **wish: object) -> RestoreRequest:
+    """A request that a run of the target holds."""
+    request = ask_for(cast.alice, target=row_of(target), **wish)
+    transitions.approve(request, actor=ANN, now=SYSTEM_CLOCK.now())
+    Pickup(target).tell(request, "picked_up")
+    return request
+
+
+def noted(action: str) -> list[AuditEntry]:
+    return list(AuditEntry.objects.filter(action=action))
+
+
+def test_a_machine_has_its_own_history(cast: Cast) -> None:
+    assert permit(cast.bob, cast.alice, action="look") == {"allowed": True}
+    assert permit(cast.bob, cast.alice, action="recover") == {"allowed": True}
+
+
+@pytest.mark.parametrize("scope", ["all", "auth", "machine"])
+def test_unless_a_policy_says_otherwise(cast: Cast, scope: str) -> None:
+    alice = row_of(cast.alice)
+    RestorePolicy.objects.create(
+        auth=alice.auth if scope == "auth" else None,
+        machine=alice if scope == "machine" else None,
+        history_visible=False,
+    )
+    for action in ("look", "recover"):
+        answer = permit(cast.bob, cast.alice, action=action)
+        assert not answer["allowed"]
+        assert "policy" in answer["reason"]
+
+
+def test_the_most_specific_policy_counts(cast: Cast) -> None:
+    alice = row_of(cast.alice)
+    RestorePolicy.objects.create(history_visible=False, approvals=2)
+    RestorePolicy.objects.create(auth=alice.auth, other_machines=False)
+    RestorePolicy.objects.create(machine=alice, history_visible=True)
+    assert policies.rules_of(alice) == policies.HistoryRules(history_visible=True, approvals=2, other_machines=False)
+    assert permit(cast.bob, cast.alice)["allowed"]
+
+
+def test_a_request_overrides_a_policy_that_hides_history(cast: Cast) -> None:
+    RestorePolicy.objects.create(history_visible=False)
+    request = running(cast, cast.alice)
+    assert not permit(cast.bob, cast.alice)["allowed"]
+    assert permit(cast.bob, cast.alice, request=str(request.pk))["allowed"]
+
+
+@pytest.mark.parametrize("switched_off", ["machine", "source"])
+def test_what_is_switched_off_has_none(cast: Cast, switched_off: str) -> None:
+    (Machine if switched_off == "machine" else Source).objects.update(active=False)
+    assert not permit(cast.bob, cast.alice)["allowed"]
+
+
+def test_another_machine_has_it_by_a_request_of_that_source_that_it_runs(cast: Cast, bella: V1Machine) -> None:
+    request = running(cast, bella, paths=[b"ssh", b"\xff"], snapshot="etc_20261124-084122_8491")
+    said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
+    for action in ("look", "recover"):
+        assert permit(cast.bob, bella, action=action, **said) == {
+            "allowed": True,
+            "paths": ["ssh", {"b64": "/w=="}],
+            "snapshot": {"name": "etc_20261124-084122_8491"},
+        }
+    assert not permit(cast.bob, bella, "home", **said)["allowed"], "another source"
+    assert not permit(cast.bob, bella, of_machine=cast.alice.uuid)["allowed"], "no request named"
+    third = cast.machine(unit_name="web-2")
+    third.update_config({})
+    assert not permit(cast.bob, third, **said)["allowed"], "another machine's request"
+
+
+def test_the_request_ends_with_its_outcome_and_its_lease(cast: Cast, bella: V1Machine) -> None:
+    request = running(cast, bella)
+    said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
+    assert permit(cast.bob, bella, **said)["allowed"]
+    RestoreRequest.objects.update(date_offered=SYSTEM_CLOCK.now() - timedelta(seconds=1))
+    assert not permit(cast.bob, bella, **said)["allowed"]
+    agent = Pickup(bella)
+    agent.tell(request, "picked_up")
+    assert permit(cast.bob, bella, **said)["allowed"]
+    agent.tell(request, "postponed")
+    assert not permit(cast.bob, bella, **said)["allowed"], "it waits again"
+    RestoreRequest.objects.update(date_offered=SYSTEM_CLOCK.now())
+    agent.tell(request, "picked_up")
+    transitions.cancel(request, actor=ANN, now=SYSTEM_CLOCK.now())
+    assert not permit(cast.bob, bella, **said)["allowed"]
+
+
+def test_what_is_not_this_storages_does_not_exist_for_it(cast: Cast, bella: V1Machine) -> None:
+    mallory = V1Storage(cast.bob.post, auth=cast.bob.auth, name="mallory")
+    mallory.update_config()
+    request = running(cast, bella)
+    unknown = permit(mallory, cast.alice, "nothing")
+    assert not unknown["allowed"]
+    said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
+    assert permit(mallory, cast.alice) == permit(mallory, bella, **said) == unknown
+    with pytest.raises(Refused) as refused:
+        permit(V1Storage(cast.bob.post, name="primary", secret="x" * 30), cast.alice)
+    assert refused.value.status == 403
+
+
+class TestAuditLog:
+    def test_has_every_recovery_and_a_look_once_in_a_while(self, cast: Cast) -> None:
+        for _ in range(3):
+            permit(cast.bob, cast.alice, action="recover")
+            permit(cast.bob, cast.alice, action="look")
+        permit(cast.bob, cast.alice, "home", action="look")
+        assert len(noted("restore.permitted")) == 3
+        assert [entry.subject for entry in noted("restore.looked")] == ["home", "etc"]
+        entry = noted("restore.permitted")[0]
+        assert (entry.actor_kind, entry.actor, entry.new["storage"]) == ("machine", cast.alice.uuid, "primary")
+
+    def test_names_the_request_and_whose_files_they_are(self, cast: Cast, bella: V1Machine) -> None:
+        request = running(cast, bella)
+        permit(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk))
+        (entry,) = noted("restore.permitted")
+        assert (entry.actor, entry.new["of_machine"]) == (bella.uuid, cast.alice.uuid)
+        assert entry.new["request"] == str(request.pk)
+
+    def test_has_what_was_denied_once_in_a_while_as_the_storage_s_doing(self, cast: Cast, bella: V1Machine) -> None:
+        for _ in range(3):
+            permit(cast.bob, bella, of_machine=cast.alice.uuid)
+        (entry,) = noted("restore.denied")
+        assert (entry.actor_kind, entry.actor, entry.new["machine"]) == ("storage", "primary", bella.uuid)
+
+    def test_a_flood_of_recoveries_is_refused(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+        # What registered Alice counts too.
+        monkeypatch.setattr(log, "FLOOD_LIMIT", AuditEntry.objects.filter(actor=cast.alice.uuid).count() + 3)
+        for _ in range(3):
+            permit(cast.bob, cast.alice)
+        with pytest.raises(Refused) as refused:
+            permit(cast.bob, cast.alice)
+        assert refused.value.status == 429
+
+
+def test_a_policy_is_for_one_scope(cast: Cast) -> None:
+    assert str(RestorePolicy(auth=Auth.objects.all()[0])) == "machines of machines"
+    assert str(RestorePolicy()) == "all machines"

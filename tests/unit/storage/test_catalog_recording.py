@@ -1,0 +1,242 @@
+"""What a run tells of its changes, and what of it gets into the catalog."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.random_history import link_copy, state
+
+from turku.core import lock
+from turku.storage import catalog
+from turku.storage.catalog import Entry, database
+from turku.storage.changes import Change, Changes, Kind
+from turku.storage.snapshots.place import SourcePlace
+
+BEGINNING = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+class Source:
+    """A source whose snapshots are made by hand; ``tell`` says of each what rsync would."""
+
+    def __init__(self, directory: Path) -> None:
+        self.place = SourcePlace(directory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+        self.place.snapshots_dir.mkdir(parents=True)
+        self.names: list[str] = []
+
+    @property
+    def tree(self) -> Path:
+        """The next snapshot's, with the files of the last one."""
+        tree = self.place.working_tree
+        if not tree.exists():
+            if self.names:
+                link_copy(os.fsencode(self.place.tree(self.names[-1])), os.fsencode(tree))
+            else:
+                tree.mkdir()
+        return tree
+
+    def snapshot(self, changes: Iterable[Change] | None, *, is_complete: bool = True, base: str | None = None) -> str:
+        tree, number = self.tree, len(self.names) + 1
+        moment = BEGINNING + timedelta(hours=number)
+        name = f"etc_{moment:%Y%m%d-%H%M%S}_{number:04x}"
+        base = base or (self.names[-1] if self.names else None)
+        with Changes() as told:
+            told.is_complete = is_complete
+            for change in changes or ():
+                told.add(change)
+            assert catalog.record(
+                self.place,
+                name=name,
+                base=base,
+                tree=tree,
+                changes=None if changes is None else told,
+                moment=moment,
+                zone=UTC,
+            )
+        tree.rename(self.place.snapshot(name))
+        self.names.append(name)
+        return name
+
+    def entries(self, name: str) -> dict[bytes, Entry]:
+        with catalog.open_catalog(self.place, zone=UTC) as opened:
+            found = {entry.path: entry for entry in opened.files(name)}
+        assert {path: entry.content[:6] for path, entry in found.items()} == {
+            path: content[:6] for path, content in state(self.place.tree(name)).items()
+        }
+        return found
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    source = Source(tmp_path)
+    (source.tree / "directory" / "inner").mkdir(parents=True)
+    (source.tree / "directory" / "inner" / "file").write_text("text")
+    (source.tree / "file").write_text("text")
+    source.snapshot(None)
+    return source
+
+
+def rewritten(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "a file"])
+def test_what_was_below_a_directory_goes_with_it(source: Source, becomes: str) -> None:
+    shutil.rmtree(source.tree / "directory")
+    if becomes == "a file":
+        (source.tree / "directory").write_text("text")
+    kind = Kind.CHANGED if becomes == "a file" else Kind.DELETED
+    assert set(source.entries(source.snapshot([Change(b"directory", kind)]))) <= {b"directory", b"file"}
+
+
+def test_a_directory_s_time_is_the_new_one_though_rsync_named_its_file_only(source: Source) -> None:
+    rewritten(source.tree / "directory" / "inner" / "file", "changed")
+    os.utime(source.tree / "directory", ns=(5, 5))
+    source.entries(source.snapshot([Change(b"directory/inner/file", Kind.CHANGED, b"\1" * 16)]))
+
+
+def test_a_complete_account_is_not_checked_by_reading_everything(source: Source) -> None:
+    # Only of what changed: a tree of 1,000,000 files is not walked for one of them.
+    (source.tree / "secretly there").touch()
+    rewritten(source.tree / "file", "changed")
+    name = source.snapshot([Change(b"file", Kind.CHANGED, b"\1" * 16)])
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert b"secretly there" not in {entry.path for entry in opened.files(name)}
+
+
+def test_an_incomplete_account_is(source: Source) -> None:
+    (source.tree / "secretly there").touch()
+    assert b"secretly there" in source.entries(source.snapshot([], is_complete=False))
+
+
+def test_other_names_of_a_file_whose_mode_changed_are_not_forgotten(source: Source) -> None:
+    os.link(source.tree / "file", source.tree / "other name")
+    source.snapshot(None)
+    for name in ("file", "other name"):
+        (source.tree / name).unlink()
+    (source.tree / "file").write_text("text")
+    os.link(source.tree / "file", source.tree / "other name")
+    # rsync names one of them.
+    assert source.entries(source.snapshot([Change(b"file", Kind.CHANGED)]))[b"other name"].size == 4
+
+
+def test_a_checksum_is_carried_over_with_the_very_file(source: Source) -> None:
+    told = [Change(b"file", Kind.CHANGED, b"\1" * 16)]
+    rewritten(source.tree / "file", "first")
+    source.snapshot(told)
+    assert source.entries(source.snapshot(None))[b"file"].checksum == b"\1" * 16
+
+
+def test_a_checksum_is_not_carried_over_to_another_file_that_looks_the_same(source: Source) -> None:
+    rewritten(source.tree / "file", "first")
+    os.utime(source.tree / "file", ns=(5, 5))
+    source.snapshot([Change(b"file", Kind.CHANGED, b"\1" * 16)])
+    rewritten(source.tree / "file", "other")
+    os.utime(source.tree / "file", ns=(5, 5))
+    assert source.entries(source.snapshot([Change(b"file", Kind.CHANGED)], is_complete=False))[b"file"].checksum is None
+    # Two versions, though nothing but the content differs.
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert [entry.checksum for entry in opened.history(b"file")] == [None, b"\1" * 16, None]
+
+
+def test_what_is_built_upon_an_older_snapshot_takes_its_checksums_from_there(source: Source) -> None:
+    rewritten(source.tree / "file", "good")
+    os.utime(source.tree / "file", ns=(5, 5))
+    good = source.snapshot([Change(b"file", Kind.CHANGED, b"\1" * 16)])
+    # An attacker sets the time back.
+    rewritten(source.tree / "file", "evil")
+    os.utime(source.tree / "file", ns=(5, 5))
+    source.snapshot([Change(b"file", Kind.CHANGED, b"\2" * 16)])
+    link_copy(os.fsencode(source.place.tree(good)), os.fsencode(source.place.working_tree))
+    assert source.entries(source.snapshot([], base=good))[b"file"].checksum == b"\1" * 16
+
+
+def test_a_look_leaves_alone_what_a_run_is_about_to_commit(source: Source) -> None:
+    rewritten(source.tree / "file", "new")
+    name = f"etc_{BEGINNING + timedelta(hours=9):%Y%m%d-%H%M%S}_0009"
+    told = [Change(b"file", Kind.CHANGED, b"\1" * 16)]
+    with lock.exclusive(source.place.machine_dir, ".etc"), Changes() as changes:
+        changes.is_complete = True
+        changes.add(told[0])
+        assert catalog.record(
+            source.place,
+            name=name,
+            base=source.names[0],
+            tree=source.tree,
+            changes=changes,
+            moment=BEGINNING,
+            zone=UTC,
+        )
+        with catalog.open_catalog(source.place, zone=UTC) as opened:
+            assert [each.name for each in opened.snapshots()] == source.names
+        source.tree.rename(source.place.snapshot(name))
+    # Its checksum is nowhere else.
+    assert source.entries(name)[b"file"].checksum == b"\1" * 16
+
+
+def test_many_snapshots_come_back_between_two(source: Source) -> None:
+    """Positions between two others run out, and are spread again."""
+    first = source.names[0]
+    (source.tree / "file").unlink()
+    last = source.snapshot(None)
+    for number in range(25):
+        moment = BEGINNING + timedelta(hours=1, seconds=1 + number)
+        between = source.place.snapshot(f"etc_{moment:%Y%m%d-%H%M%S}_{number:04x}")
+        link_copy(os.fsencode(source.place.tree(first)), os.fsencode(between))
+        (between / f"only {number}").touch()
+        assert len(source.entries(between.name)) == 5
+    assert set(source.entries(first)) - set(source.entries(last)) == {b"file"}
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert len(opened.history(b"file")) == 1
+
+
+def test_a_snapshot_with_another_age_gets_another_place(source: Source) -> None:
+    (source.tree / "file").unlink()
+    second = source.snapshot([Change(b"file", Kind.DELETED)])
+    renamed = source.place.snapshot("etc_20261031-000000_ffff")
+    source.place.snapshot(second).rename(renamed)
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert [each.name for each in opened.snapshots()] == [renamed.name, source.names[0]]
+        [entry] = opened.history(b"file")
+        assert (entry.first, entry.last) == (source.names[0], source.names[0])
+
+
+def test_directories_that_nothing_is_in_any_more_are_forgotten(source: Source) -> None:
+    shutil.rmtree(source.tree / "directory")
+    source.snapshot([Change(b"directory", Kind.DELETED)])
+    shutil.rmtree(source.place.snapshot(source.names[0]))
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert opened.connection.execute("SELECT path FROM directories").fetchall() == [(b"",)]
+        assert opened.connection.execute("SELECT count(*) FROM versions").fetchone() == (1,)
+
+
+def test_trees_deeper_than_descriptors_and_paths_reach(source: Source) -> None:
+    descriptor = os.open(source.tree, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d" * 50, dir_fd=descriptor)
+        inner = os.open("d" * 50, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+    name = source.snapshot(None)
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        deepest = b"/".join([b"d" * 50] * 300 + [b"file"])
+        assert opened.entry(name, deepest) is not None
+        assert len(list(opened.files(name, b"d" * 50))) == 301
+
+
+def test_a_catalog_of_another_program_is_set_aside(source: Source) -> None:
+    import sqlite3
+
+    path = database.file_of(source.place)
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE anything (at_all)")
+    assert set(source.entries(source.names[0])) == {b"directory", b"directory/inner", b"directory/inner/file", b"file"}
+    assert path.with_name(f"{path.name}.broken").exists()

@@ -1,0 +1,121 @@
+"""Which parts a transfer is made of, and what each of them may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import storage_configuration
+
+from turku.policy import bandwidth
+from turku.storage import pacing, rsync_exit, rsync_version
+from turku.storage.configuration import Storage
+from turku.storage.limits import Bounds, TookTooMuch
+from turku.storage.transfer import Selection, Transferred
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.moment = NOON
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic_seconds(self) -> float:
+        return self.moment.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody sleeps")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setattr(rsync_version, "installed", lambda _command: rsync_version.Version((3, 5, 0)))
+    return storage_configuration(tmp_path, timezone="Europe/Paris")
+
+
+def stopped(**fields: object) -> Transferred:
+    done = Transferred(rsync_exit.outcome(12), (), ("stopping at requested limit", "rsync error"), is_understood=True)
+    return replace(done, **fields)  # type: ignore[arg-type]
+
+
+COMPLETE = Transferred(rsync_exit.outcome(0), (), (), is_understood=True)
+
+
+def run(
+    clock: Clock, storage: Storage, text: str, part: Callable[[Selection, Bounds], Transferred], **bounds: object
+) -> Transferred:
+    selected = Selection(bandwidth_limits=bandwidth.parse(text), keeps_partial_files=True)
+    return pacing.run(selected, Bounds(**bounds), part, configuration=storage, clock=clock)  # type: ignore[arg-type]
+
+
+def test_a_constant_limit_is_one_part_that_keeps_no_half_files(clock: Clock, storage: Storage) -> None:
+    parts: list[Selection] = []
+    assert run(clock, storage, "20M", lambda selected, _bounds: parts.append(selected) or COMPLETE) == COMPLETE
+    assert [(each.stop_after_minutes, each.keeps_partial_files) for each in parts] == [(None, False)]
+
+
+def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: Clock, storage: Storage) -> None:
+    parts: list[tuple[int | None, int | None]] = []
+
+    def part(selected: Selection, _bounds: Bounds) -> Transferred:
+        parts.append((selected.bandwidth_kib_per_second, selected.stop_after_minutes))
+        if len(parts) == 3:
+            return COMPLETE
+        clock.moment += timedelta(minutes=selected.stop_after_minutes or 0)
+        return stopped()
+
+    # 13:00:30 in Paris.
+    clock.moment += timedelta(seconds=30)
+    done = run(clock, storage, "1M 1300-1400, 2M 1400-1500, 0", part)
+    assert parts == [(1024, 60), (2048, 60), (None, 22 * 60)]
+    assert (done.outcome.success, done.is_continued, done.is_understood) == (True, True, False)
+
+
+def test_what_breaks_before_the_boundary_has_failed(clock: Clock, storage: Storage) -> None:
+    parts: list[Selection] = []
+    done = run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or stopped())
+    assert not done.outcome.success
+    assert len(parts) == 1
+
+
+def test_what_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, storage: Storage) -> None:
+    def part(_selected: Selection, _bounds: Bounds) -> Transferred:
+        clock.moment += timedelta(hours=3)
+        return stopped(last_lines=("rsync error",))
+
+    assert not run(clock, storage, "1M 1300-1400, 0", part).outcome.success
+
+
+def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, storage: Storage) -> None:
+    seen: list[Bounds] = []
+
+    def part(selected: Selection, bounds: Bounds) -> Transferred:
+        seen.append(bounds)
+        clock.moment += timedelta(minutes=selected.stop_after_minutes or 0)
+        return stopped(taken_bytes=600) if len(seen) < 3 else COMPLETE
+
+    with pytest.raises(TookTooMuch):
+        run(clock, storage, "1M 1300-1400, 2M 1400-1500, 0", part, seconds=5000.0, bytes=1000)
+    assert [(each.seconds, each.bytes) for each in seen] == [(5000.0, 1000), (1400.0, 400)]
+
+
+def test_an_rsync_that_cannot_stop_keeps_the_limit_it_began_with(
+    clock: Clock, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rsync_version, "installed", lambda _command: rsync_version.Version((3, 2, 2)))
+    parts: list[Selection] = []
+    run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or COMPLETE)
+    assert [(each.bandwidth_kib_per_second, each.stop_after_minutes) for each in parts] == [(1024, None)]
