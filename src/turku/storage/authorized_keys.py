@@ -175,7 +175,14 @@ def _refuse_loss(configuration: Storage, current: bytes) -> None:
 
 
 def _make_parent(directory: Path, owner: tuple[int, int] | None) -> None:
-    if not directory.exists():
+    try:
+        is_there = directory.exists()
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"authorized_keys_file: {directory} cannot be reached by the user whose keys these are",
+            hint="a directory above it is closed to that user: open it with chmod a+x, or name another file",
+        ) from error
+    if not is_there:
         durable.make_private_directory(directory)
         if owner is not None:
             os.chown(directory, *owner)

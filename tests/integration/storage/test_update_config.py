@@ -164,6 +164,11 @@ def test_root_writes_for_another_user_and_follows_none_of_its_links(storage: Sto
     secret.chmod(0o600)
     keys = home / ".ssh" / "authorized_keys"
     storage.write_configuration(authorized_keys_file=str(keys), authorized_keys_user="nobody")
+    tmp_path.chmod(0o700)
+    completed = storage.update_config(check=False)
+    assert completed.exit_code == 78
+    assert "cannot be reached by the user" in "\n".join(completed.last_lines)
+    tmp_path.chmod(0o711)
     completed = storage.update_config(check=False)
     assert completed.exit_code == 0, completed.last_lines
     assert keys.stat().st_uid == keys.parent.stat().st_uid == nobody.pw_uid
