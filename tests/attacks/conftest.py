@@ -3,7 +3,9 @@ machine our agent with a storage whose sshd is real and whose forced command is 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +38,28 @@ def cast(coordinator: Coordinator) -> HttpCast:
 def hostile(tmp_path: Path) -> HostileStorage:
     """The attacker on the machine's storage; nothing is bound to it before a test writes its line."""
     return HostileStorage(tmp_path / "hostile")
+
+
+@pytest.fixture
+def victim(tmp_path: Path, machine: Machine) -> Path:
+    """A directory beside what is written into that is to stay as it is, in which even the agent's user could write."""
+    directory = tmp_path / "victim"
+    directory.mkdir(mode=0o777)
+    directory.chmod(0o777)
+    (directory / "authorized_keys").write_text("mine")
+    (directory / "authorized_keys").chmod(0o666)
+    shutil.copytree(directory, tmp_path / "before")
+    machine.source("etc", directory)
+    return directory
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory that every user can enter, as /var/lib is; pytest's own are closed."""
+    directory = Path(tempfile.mkdtemp(prefix="turku-n4-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

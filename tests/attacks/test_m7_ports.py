@@ -5,11 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ordered_storage import OrderedStorage, order, ordered_storage
+from tests.support.ordered_storage import OrderedStorage, ordered_storage
 from tests.support.sshd import free_port
 
 VICTIM = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -20,14 +19,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedStorage
     directory = tmp_path_factory.mktemp("ordered")
     (directory / "source").mkdir()
     with ordered_storage(directory, {"etc": directory / "source"}) as running:
-        victims_key = Path(f"{running.host.sshd.new_key('victim')}.pub").read_text()
-        keys = {running.uuid: running.public_key, VICTIM: victims_key}
-        machines = {uuid: {"ssh_public_key": key} for uuid, key in keys.items()}
-        running.api.answers["storage_update_config"] = {"machines": machines}
-        running.api.answers["storage_ping_checkin"] = {
-            "machine": {"uuid": running.uuid, "scheduled_sources": {"etc": order()}}
-        }
-        running.host.update_config()
+        running.admit_with(VICTIM)
         yield running
 
 

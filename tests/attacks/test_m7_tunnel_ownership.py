@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.support.hostile_api import HostileApi
 from tests.support.markdown import REPOSITORY
-from tests.support.ordered_storage import OrderedStorage, order, ordered_storage
+from tests.support.ordered_storage import OrderedStorage, ordered_storage
 from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide, StorageHost
 
@@ -72,14 +72,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderedStorage
     (directory / "source").mkdir()
     (directory / "source" / "file").write_text("the victim's")
     with ordered_storage(directory, {"etc": directory / "source"}) as running:
-        victims_key = Path(f"{running.host.sshd.new_key('victim')}.pub").read_text()
-        keys = {running.uuid: running.public_key, VICTIM: victims_key}
-        machines = {uuid: {"ssh_public_key": key} for uuid, key in keys.items()}
-        running.api.answers["storage_update_config"] = {"machines": machines}
-        running.api.answers["storage_ping_checkin"] = {
-            "machine": {"uuid": running.uuid, "scheduled_sources": {"etc": order()}}
-        }
-        running.host.update_config()
+        running.admit_with(VICTIM)
         yield running
 
 

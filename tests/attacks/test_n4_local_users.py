@@ -5,11 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,15 +21,6 @@ from tests.support.v1_server import V1Api
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")]
 SOMEBODY = 65534
 AS_SOMEBODY = ["setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"]
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A directory that every user can enter, as /var/lib is; pytest's own are closed."""
-    directory = Path(tempfile.mkdtemp(prefix="turku-n4-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

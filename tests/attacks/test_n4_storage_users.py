@@ -6,10 +6,8 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,15 +29,6 @@ def _open_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A directory that every user can enter, as /var/lib is; pytest's own are closed."""
-    directory = Path(tempfile.mkdtemp(prefix="turku-n4-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -22,19 +22,6 @@ END: dict[str, Any] = {"row": "recover-end", "rsync_exit_code": 0}
 
 
 @pytest.fixture
-def victim(tmp_path: Path, machine: Machine) -> Path:
-    """A directory beside the target that is to stay as it is, in which even the agent's user could write."""
-    directory = tmp_path / "victim"
-    directory.mkdir(mode=0o777)
-    directory.chmod(0o777)
-    (directory / "authorized_keys").write_text("mine")
-    (directory / "authorized_keys").chmod(0o666)
-    shutil.copytree(directory, tmp_path / "before")
-    machine.source("etc", directory)
-    return directory
-
-
-@pytest.fixture
 def target(tmp_path: Path) -> Path:
     """What is restored into: with files of its own, and a link out of it."""
     directory = tmp_path / "target"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,19 +14,6 @@ from tests.support.hostile_storage import HostileStorage, roots_of_rsyncd
 from tests.support.trees import differences
 
 UNPRIVILEGED = 65534
-
-
-@pytest.fixture
-def victim(tmp_path: Path, machine: Machine) -> Path:
-    """A directory beside restore_path that is to stay as it is, in which even the agent's user could write."""
-    directory = tmp_path / "victim"
-    directory.mkdir(mode=0o777)
-    directory.chmod(0o777)
-    (directory / "authorized_keys").write_text("mine")
-    (directory / "authorized_keys").chmod(0o666)
-    shutil.copytree(directory, tmp_path / "before")
-    machine.source("etc", directory)
-    return directory
 
 
 def credentials(process: subprocess.Popen[str], hostile: HostileStorage) -> dict[str, str]:

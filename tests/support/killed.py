@@ -38,12 +38,7 @@ def killed_at_step(number: int, work: Callable[[], Any]) -> bool:
         sys.addaudithook(_Hook(number))
         work()
 
-    status = _forked(act)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0, "the work failed by itself"
-    return False
+    return _is_killed(act)
 
 
 def killed_at_call(number: int, names: frozenset[str], work: Callable[[], Any]) -> bool:
@@ -63,6 +58,11 @@ def killed_at_call(number: int, names: frozenset[str], work: Callable[[], Any]) 
         sys.setprofile(hook)
         work()
 
+    return _is_killed(act)
+
+
+def _is_killed(act: Callable[[], Any]) -> bool:
+    """Whether it was, in a forked child; False when it ended."""
     status = _forked(act)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL

@@ -62,6 +62,17 @@ class OrderedStorage:
         self.api.answers["storage_update_config"] = {"machines": {self.uuid: {"ssh_public_key": self.public_key}}}
         self.host.update_config()
 
+    def admit_with(self, other: str) -> None:
+        """As ``admit``, with the key of a machine ``other`` too; and the source ``etc`` is due."""
+        other_key = Path(f"{self.host.sshd.new_key('victim')}.pub").read_text()
+        keys = {self.uuid: self.public_key, other: other_key}
+        machines = {uuid: {"ssh_public_key": key} for uuid, key in keys.items()}
+        self.api.answers["storage_update_config"] = {"machines": machines}
+        self.api.answers["storage_ping_checkin"] = {
+            "machine": {"uuid": self.uuid, "scheduled_sources": {"etc": order()}}
+        }
+        self.host.update_config()
+
     def session(self, orders: Mapping[str, Any], *, offered: Any = None, **machine: Any) -> str:
         """What a check-in said that offers all that is due (or ``offered``)."""
         self.api.answers["storage_ping_checkin"] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.trees import flip_bit
 from tests.system.conftest import MakeMachine
 
 from turku.demo import programs
@@ -59,12 +60,7 @@ def site(fleet: Fleet, storage: PrivateStorage, make_machine: MakeMachine, tmp_p
 
 
 def flip(path: Path) -> None:
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    with path.open("r+b") as stream:
-        stream.write(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    flip_bit(path, path.stat().st_size // 2, 1)
 
 
 def states(site: Site) -> dict[str, Any]:

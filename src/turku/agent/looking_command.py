@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from turku.core import listing
 from turku.core.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
-from turku.core.log import one_line
 from turku.errors import PolicyError, UsageError
 
 if TYPE_CHECKING:
     from turku.agent.configuration import Agent
     from turku.protocol.messages import SourceOrder
-    from turku.protocol.restore_messages import Answer, SnapshotChoice, WirePath
+    from turku.protocol.restore_messages import Answer, SnapshotChoice
 
 Say = Callable[[str], None]
 _DEFAULT_LIMIT = 10_000
@@ -150,40 +149,19 @@ class _Shown:
         self._source = source
 
     def snapshots(self, told: Iterable[tuple[str, Answer]]) -> int:
+        from turku.protocol import history_listing
         from turku.protocol.restore_messages import SnapshotRow
 
         rows = ((storage, row) for storage, row in told if isinstance(row, SnapshotRow))
         if self._options.json:
-            self._array(
-                {
-                    "storage": storage,
-                    "source": row.source,
-                    "snapshot": row.name,
-                    "moment": row.moment,
-                    "files": row.files,
-                    "size_bytes": row.size_bytes,
-                    "is_held": row.is_held,
-                    "is_suspicious": row.is_suspicious,
-                }
-                for storage, row in rows
+            listing.array(
+                ({"storage": storage, **history_listing.snapshot_object(row)} for storage, row in rows), self._say
             )
             return 0
+        cells = ((storage, history_listing.snapshot_cells(row)) for storage, row in rows)
         listing.show(
             ("source", "snapshot", "made", "files", "size", "storage", ""),
-            (
-                (
-                    row.source,
-                    row.name,
-                    row.moment or "",
-                    "" if row.files is None else f"{row.files:,}",
-                    "" if row.size_bytes is None else listing.size(row.size_bytes),
-                    storage,
-                    ", ".join(
-                        word for word, holds in (("held", row.is_held), ("suspicious", row.is_suspicious)) if holds
-                    ),
-                )
-                for storage, row in rows
-            ),
+            ((*row[:-1], storage, row[-1]) for storage, row in cells),
             self._say,
             right=("files", "size"),
         )
@@ -202,119 +180,30 @@ class _Shown:
                 else:
                     yield answer
 
-        if self._options.look == "diff":
-            self._differences(kept())
-        else:
-            self._files(kept())
+        self._show(kept())
         if is_cut:
             print(f"there is more; --limit shows more than {self._options.limit:,}", file=sys.stderr)  # noqa: T201
         return 0
 
-    def _differences(self, rows: Iterable[Any]) -> None:
-        if self._options.json:
-            self._array(
-                {
-                    "path": _wire(row.path),
-                    "change": row.change,
-                    "before": None if row.before is None else _object(row.before),
-                    "after": None if row.after is None else _object(row.after),
-                }
-                for row in rows
-            )
-            return
-        signs = {"added": "+", "removed": "-", "changed": "~"}
-        listing.show(
-            ("", "size before", "size", "path"),
-            ((signs[row.change], _size(row.before), _size(row.after), _shown(row.path)) for row in rows),
-            self._say,
-            right=("size before", "size"),
-        )
+    def _show(self, rows: Iterator[Any]) -> None:
+        from turku.protocol import history_listing
 
-    def _files(self, rows: Iterable[Any]) -> None:
-        if self._options.json:
-            self._array(map(_object, rows))
-            return
-        zone = SYSTEM_CLOCK.now().astimezone().tzinfo or UTC
-        if self._options.look == "files":
-            listing.show(
-                ("mode", "owner", "size", "changed", "path"),
-                (
-                    (
-                        listing.mode(row.kind, row.mode),
-                        f"{row.uid}:{row.gid}",
-                        _size(row),
-                        listing.moment(row.mtime_ns, zone),
-                        _shown(row.path, row.link_target),
-                    )
-                    for row in rows
-                ),
+        zone, is_json = SYSTEM_CLOCK.now().astimezone().tzinfo or UTC, self._options.json
+        if self._options.look == "diff":
+            history_listing.show_differences(rows, self._say, is_json=is_json)
+        elif self._options.look == "files":
+            history_listing.show_files(rows, self._say, zone=zone, is_json=is_json)
+        else:
+            is_narrow = sys.stdout.isatty()
+            history_listing.show_versions(
+                rows,
                 self._say,
-                right=("size",),
+                zone=zone,
+                is_json=is_json,
+                checksum_digits=_SHOWN_DIGITS if is_narrow else None,
+                snapshot_name=self._short if is_narrow else str,
             )
-            return
-        is_narrow = sys.stdout.isatty()
-        listing.show(
-            ("mode", "size", "changed", "checksum", "first snapshot", "last snapshot", "path"),
-            (
-                (
-                    listing.mode(row.kind, row.mode),
-                    _size(row),
-                    listing.moment(row.mtime_ns, zone),
-                    "" if row.checksum is None else row.checksum.hex()[: _SHOWN_DIGITS if is_narrow else None],
-                    self._snapshot(row.first or "", is_narrow=is_narrow),
-                    self._snapshot(row.last or "", is_narrow=is_narrow),
-                    _shown(row.path, row.link_target),
-                )
-                for row in rows
-            ),
-            self._say,
-            right=("size",),
-        )
 
-    def _snapshot(self, name: str, *, is_narrow: bool) -> str:
-        """The name; for a person what tells it from the others, by which it can be named as well."""
-        return name.removeprefix(f"{self._source}_") if is_narrow else name
-
-    def _array(self, rows: Iterable[dict[str, Any]]) -> None:
-        """A JSON array, each element on a line of its own, printed as it comes."""
-        import msgspec
-
-        encode = msgspec.json.Encoder().encode
-        separator = "["
-        for row in rows:
-            self._say(separator + encode(row).decode())
-            separator = ","
-        self._say("[]" if separator == "[" else "]")
-
-
-def _object(row: Any) -> dict[str, Any]:
-    return {
-        "path": _wire(row.path),
-        "kind": row.kind,
-        "size_bytes": row.size_bytes,
-        "mode": row.mode,
-        "uid": row.uid,
-        "gid": row.gid,
-        "mtime_ns": row.mtime_ns,
-        "checksum": None if row.checksum is None else row.checksum.hex(),
-        "link_target": None if row.link_target is None else _wire(row.link_target),
-        "first": row.first,
-        "last": row.last,
-    }
-
-
-def _wire(path: WirePath) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(path)
-
-
-def _shown(path: WirePath, link_target: WirePath | None = None) -> str:
-    from turku.protocol.restore_messages import path_bytes
-
-    shown = one_line(path_bytes(path))
-    return shown if link_target is None else f"{shown} -> {one_line(path_bytes(link_target))}"
-
-
-def _size(row: Any) -> str:
-    return listing.size(row.size_bytes) if row is not None and row.kind == "file" else ""
+    def _short(self, name: str) -> str:
+        """What tells a snapshot from the others, by which it can be named as well."""
+        return name.removeprefix(f"{self._source}_")

@@ -21,10 +21,8 @@ from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Listener, Module, PortTaken
 from turku.core import command
 from turku.errors import CommandFailed
+from turku.protocol.restore_messages import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY
 
-TEMPORARY_DIRECTORY = ".turku-restore"
-PARTIAL_DIRECTORY = ".turku-restore-partial"
-"""As the storage names them to rsync (storage/recovery.py): below the target, and beside interrupted files."""
 _LOG_LINE_LIMIT_BYTES = 32 * 1024
 _END_TIMEOUT_SECONDS = 10.0
 _WILDCARDS = frozenset(b"*?[")

@@ -11,12 +11,13 @@ from typing import Literal
 
 from turku.agent import history_session
 from turku.agent.configuration import Agent
-from turku.agent.receiving_daemon import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY
 from turku.agent.recovery import Order, planned
 from turku.core.log import one_line
 from turku.errors import CommandFailed, MalformedMessage, PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import (
+    PARTIAL_DIRECTORY,
+    TEMPORARY_DIRECTORY,
     HistoryRequest,
     Manifest,
     ManifestEntry,

@@ -10,12 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from turku.agent import rsyncd
-from turku.agent.receiving_daemon import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import LockHeld, PolicyError, RestoreFailed
 from turku.policy import names
-from turku.protocol.restore_messages import ParentDirectory, path_bytes
+from turku.protocol.restore_messages import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY, ParentDirectory, path_bytes
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -6,8 +6,9 @@ import functools
 import itertools
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 
 from turku.core.log import one_line
 
@@ -45,6 +46,18 @@ def show(headings: Sequence[str], rows: Iterable[Sequence[str]], say: Say, *, ri
             for heading, cell, width in zip(headings, row, widths, strict=True)
         )
         say("  ".join(cells).rstrip())
+
+
+def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
+    """Print a JSON array, each element on a line of its own, as it comes."""
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+    separator = "["
+    for row in rows:
+        say(separator + encode(row).decode())
+        separator = ","
+    say("[]" if separator == "[" else "]")
 
 
 def _draw(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:

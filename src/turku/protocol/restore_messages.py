@@ -19,6 +19,10 @@ GO: Final = b"go"
 """The line by which the agent lets the storage write, after it has seen the plan."""
 MODULE: Final = "turku-recover"
 """The agent's one writable module."""
+TEMPORARY_DIRECTORY: Final = ".turku-restore"
+"""In the target, made and removed by the agent: what the storage's rsync has half written."""
+PARTIAL_DIRECTORY: Final = ".turku-restore-partial"
+"""Beside a file that was interrupted: what there is of it."""
 ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
 PATH_LIMIT_BYTES: Final = 16 * 1024
 PATHS_LIMIT: Final = 1000

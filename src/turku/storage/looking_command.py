@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from turku.errors import UsageError
 
 if TYPE_CHECKING:
     from turku.core.arguments import Parser
     from turku.core.clock import Clock
-    from turku.storage.catalog import Catalog, Difference, Entry
+    from turku.protocol.restore_messages import FileRow
+    from turku.storage.catalog import Catalog, Entry
     from turku.storage.configuration import Storage
     from turku.storage.snapshots.place import SourcePlace
 
@@ -110,43 +111,32 @@ class _Shown:
 
     def snapshots(self) -> None:
         from turku.core import listing
+        from turku.protocol import history_listing
+        from turku.storage import history_rows
         from turku.storage.kept_sources import kept_sources
 
         places = kept_sources(self._configuration, machine=self._options.machine, source=self._options.source)
-        rows = (row for place in places for row in self._snapshots_of(place))
+        rows = (
+            (place.machine_dir.name, row) for place in places for row in history_rows.of_snapshots(place, self._zone)
+        )
         if self._options.json:
-            self._array(rows)
+            listing.array(
+                ({"machine": machine, **history_listing.snapshot_object(row)} for machine, row in rows), self._say
+            )
             return
         listing.show(
             ("machine", "source", "snapshot", "made", "files", "size", ""),
-            (
-                (
-                    row["machine"],
-                    row["source"],
-                    row["snapshot"],
-                    row["moment"] or "",
-                    "" if row["files"] is None else f"{row['files']:,}",
-                    "" if row["size_bytes"] is None else listing.size(row["size_bytes"]),
-                    ", ".join(word for word in ("held", "suspicious") if row[f"is_{word}"]),
-                )
-                for row in rows
-            ),
+            ((machine, *history_listing.snapshot_cells(row)) for machine, row in rows),
             self._say,
             right=("files", "size"),
         )
 
     def files(self, opened: Catalog, snapshot: str | None) -> None:
-        chosen = self._choose(opened, snapshot, self._options.at)
-        path = _path(self._options.path)
-        entry = opened.entry(chosen, path) if path else None
-        entries: Iterable[Entry]
-        if self._options.recursive:
-            entries = opened.files(chosen, path)
-        elif entry is not None and entry.kind != "directory":
-            entries = [entry]
-        else:
-            entries = opened.list(chosen, path)
-        self._entries(entries, is_of_versions=False)
+        from turku.storage import history_rows
+
+        options = self._options
+        chosen = self._choose(opened, snapshot, options.at)
+        self._files(history_rows.of_directory(opened, chosen, _path(options.path), is_recursive=options.recursive))
 
     def history(self, opened: Catalog, _snapshot: str | None) -> None:
         path = _path(self._options.path)
@@ -158,31 +148,26 @@ class _Shown:
             from turku.errors import NotInHistory
 
             raise NotInHistory(f"no snapshot has {one_line(path)}", hint="'find' searches all snapshots for a name")
-        self._entries(versions, is_of_versions=True)
+        self._versions(versions)
 
     def find(self, opened: Catalog, snapshot: str | None) -> None:
+        from turku.storage import history_rows
+
         options = self._options
         chosen = self._choose(opened, snapshot, options.at) if snapshot or options.at else None
-        pattern = os.fsencode(options.pattern)
-        self._entries(
-            opened.find(pattern, snapshot=chosen, ignore_case=options.ignore_case), is_of_versions=chosen is None
-        )
+        found = opened.find(os.fsencode(options.pattern), snapshot=chosen, ignore_case=options.ignore_case)
+        if chosen is None:
+            self._versions(found)
+        else:
+            self._files(map(history_rows.of_entry, found))
 
     def diff(self, opened: Catalog, _snapshot: str | None) -> None:
-        from turku.core import listing
+        from turku.protocol import history_listing
+        from turku.storage import history_rows
 
         before, after = (self._choose(opened, text, None) for text in (self._options.before, self._options.after))
-        differences = opened.diff(before, after)
-        if self._options.json:
-            self._array(map(_difference, differences))
-            return
-        signs = {"added": "+", "removed": "-", "changed": "~"}
-        listing.show(
-            ("", "size before", "size", "path"),
-            ((signs[each.kind], _size(each.before), _size(each.after), _shown(each.path)) for each in differences),
-            self._say,
-            right=("size before", "size"),
-        )
+        rows = map(history_rows.of_difference, opened.diff(before, after))
+        history_listing.show_differences(rows, self._say, is_json=self._options.json)
 
     def _choose(self, opened: Catalog, name: str | None, at: str | None) -> str:
         """By name; a text that is no name is a time."""
@@ -201,125 +186,20 @@ class _Shown:
                 ) from error
         return catalog.choose(snapshots, name=name, at=at, now=now, zone=self._zone)
 
-    def _snapshots_of(self, place: SourcePlace) -> Iterator[dict[str, Any]]:
-        from turku.storage import history
-        from turku.storage.snapshots import notes
+    def _files(self, rows: Iterable[FileRow]) -> None:
+        from turku.protocol import history_listing
 
-        for stored in history.stored_snapshots(place, self._zone):
-            noted = notes.read(place, stored.name)
-            yield {
-                "machine": place.machine_dir.name,
-                "source": place.source,
-                "snapshot": stored.name,
-                "moment": None if stored.moment is None else stored.moment.astimezone(self._zone).isoformat(),
-                "files": None if noted.figures is None else noted.figures.files,
-                "size_bytes": None if noted.figures is None else noted.figures.size_bytes,
-                "is_held": stored.is_held,
-                "is_suspicious": not noted.is_good,
-            }
+        history_listing.show_files(rows, self._say, zone=self._zone, is_json=self._options.json)
 
-    def _entries(self, entries: Iterable[Entry], *, is_of_versions: bool) -> None:
-        from turku.core import listing
+    def _versions(self, entries: Iterable[Entry]) -> None:
+        from turku.protocol import history_listing
+        from turku.storage import history_rows
 
-        if self._options.json:
-            self._array(map(_row, entries))
-            return
-        zone = self._zone
-        if is_of_versions:
-            listing.show(
-                ("mode", "size", "changed", "checksum", "first snapshot", "last snapshot", "path"),
-                (
-                    (
-                        listing.mode(each.kind, each.mode),
-                        _size(each),
-                        listing.moment(each.mtime_ns, zone),
-                        "" if each.checksum is None else each.checksum.hex(),
-                        each.first,
-                        each.last,
-                        _shown(each.path, each.link_target),
-                    )
-                    for each in entries
-                ),
-                self._say,
-                right=("size",),
-            )
-            return
-        listing.show(
-            ("mode", "owner", "size", "changed", "path"),
-            (
-                (
-                    listing.mode(each.kind, each.mode),
-                    f"{each.uid}:{each.gid}",
-                    _size(each),
-                    listing.moment(each.mtime_ns, zone),
-                    _shown(each.path, each.link_target),
-                )
-                for each in entries
-            ),
-            self._say,
-            right=("size",),
-        )
-
-    def _array(self, rows: Iterable[dict[str, Any]]) -> None:
-        """A JSON array, each element on a line of its own, printed as it comes."""
-        import msgspec
-
-        encode = msgspec.json.Encoder().encode
-        separator = "["
-        for row in rows:
-            self._say(separator + encode(row).decode())
-            separator = ","
-        self._say("[]" if separator == "[" else "]")
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    return {
-        "path": _wire(entry.path),
-        "kind": entry.kind,
-        "size_bytes": entry.size,
-        "mode": entry.mode,
-        "uid": entry.uid,
-        "gid": entry.gid,
-        "mtime_ns": entry.mtime_ns,
-        "checksum": None if entry.checksum is None else entry.checksum.hex(),
-        "link_target": None if entry.link_target is None else _wire(entry.link_target),
-        "first": entry.first,
-        "last": entry.last,
-    }
-
-
-def _difference(difference: Difference) -> dict[str, Any]:
-    return {
-        "path": _wire(difference.path),
-        "change": difference.kind,
-        "before": None if difference.before is None else _row(difference.before),
-        "after": None if difference.after is None else _row(difference.after),
-    }
-
-
-def _wire(path: bytes) -> str | dict[str, str]:
-    """As in the protocol: text where it is UTF-8, else its base64."""
-    try:
-        return path.decode()
-    except UnicodeDecodeError:
-        import base64
-
-        return {"b64": base64.b64encode(path).decode()}
+        rows = map(history_rows.of_entry, entries)
+        history_listing.show_versions(rows, self._say, zone=self._zone, is_json=self._options.json)
 
 
 def _path(text: str) -> bytes:
     from turku.policy import names
 
     return names.path_inside(os.fsencode(text))
-
-
-def _shown(path: bytes, link_target: bytes | None = None) -> str:
-    from turku.core.log import one_line
-
-    return one_line(path) if link_target is None else f"{one_line(path)} -> {one_line(link_target)}"
-
-
-def _size(entry: Entry | None) -> str:
-    from turku.core import listing
-
-    return listing.size(entry.size) if entry is not None and entry.kind == "file" else ""

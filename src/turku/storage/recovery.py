@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from turku.core import command, rsync_checksums
+from turku.core import rsync_checksums
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
+    PARTIAL_DIRECTORY,
+    TEMPORARY_DIRECTORY,
     Deleted,
     Manifest,
     ManifestEntry,
@@ -37,10 +39,6 @@ from turku.storage.configuration import Storage
 from turku.storage.kept_tree import KeptTree
 from turku.storage.recorded_entries import RecordedEntries
 
-TEMPORARY_DIRECTORY = ".turku-restore"
-"""In the target, made and removed by the agent: what rsync has half written."""
-PARTIAL_DIRECTORY = ".turku-restore-partial"
-"""Beside a file that was interrupted: what there is of it."""
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
 _LAST_LINES = 25
@@ -153,7 +151,6 @@ def push(
     """
     others: deque[str] = deque(maxlen=_LAST_LINES)
     tree = recovery.kept.path
-    password = Secret(credentials.password)
     with (
         sandbox.sender(
             arguments(configuration, recovery, port=port, username=credentials.username),
@@ -161,14 +158,10 @@ def push(
             tree=tree,
             port=port,
         ) as sender,
-        command.start(
-            sender.argv,
+        sender.start(
+            directory=tree,
+            password=Secret(credentials.password),
             on_line=lambda line: _LOG.warning("%s: %s", recovery.kept.place.source, line) if line else None,
-            stdin=sender.stdin,
-            stdout=True,
-            working_directory=tree,
-            pass_descriptors=sender.descriptors,
-            extra_environment={**sender.environment, "RSYNC_PASSWORD": password.reveal()},
         ) as child,
     ):
         reader = threading.Thread(

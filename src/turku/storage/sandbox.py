@@ -16,13 +16,14 @@ import select
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from turku.core import command
+from turku.core.secret import Secret
 from turku.errors import BackupFailed, CommandFailed, ConfigurationError
 from turku.storage import limits, system_call_filter
 
@@ -63,12 +64,31 @@ class Availability:
 
 @dataclass(frozen=True)
 class Receiver:
-    """How to start a receiving rsync: for ``command.start``."""
+    """How to start an rsync that the sandbox was made for."""
 
     argv: list[str]
     stdin: bool | int = False
     descriptors: tuple[int, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+
+    def start(
+        self,
+        *,
+        directory: Path,
+        password: Secret,
+        on_line: Callable[[str], None] | None = None,
+        further_descriptors: Sequence[int] = (),
+    ) -> AbstractContextManager[command.Child]:
+        """The running rsync in ``directory``, its output to be read; the rest is as with ``command.start``."""
+        return command.start(
+            self.argv,
+            on_line=on_line,
+            stdin=self.stdin,
+            stdout=True,
+            working_directory=directory,
+            pass_descriptors=[*self.descriptors, *further_descriptors],
+            extra_environment={**self.environment, "RSYNC_PASSWORD": password.reveal()},
+        )
 
 
 def wrap(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from turku.core import command, durable
+from turku.core import durable
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
@@ -172,14 +172,7 @@ def _differing(
                 fake_super=system.fake_super,
                 protected=[place.snapshots_dir],
             ) as receiver,
-            command.start(
-                receiver.argv,
-                stdin=receiver.stdin,
-                stdout=True,
-                working_directory=machine_dir,
-                pass_descriptors=receiver.descriptors,
-                extra_environment={**receiver.environment, "RSYNC_PASSWORD": daemon.password.reveal()},
-            ) as child,
+            receiver.start(directory=machine_dir, password=daemon.password) as child,
         ):
             reader = threading.Thread(target=_read, args=(child.stdout, found), daemon=True)
             reader.start()

@@ -339,14 +339,11 @@ def run(
             fake_super=system.fake_super,
             protected=workspace.read_only,
         ) as receiver,
-        command.start(
-            receiver.argv,
+        receiver.start(
+            directory=machine_dir,
+            password=daemon.password,
             on_line=log,
-            stdin=receiver.stdin,
-            stdout=True,
-            working_directory=machine_dir,
-            pass_descriptors=[*receiver.descriptors, *([] if extent.listed is None else [extent.listed])],
-            extra_environment={**receiver.environment, "RSYNC_PASSWORD": daemon.password.reveal()},
+            further_descriptors=() if extent.listed is None else (extent.listed,),
         ) as child,
     ):
         begun = time.monotonic()

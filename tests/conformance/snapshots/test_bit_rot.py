@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
+from tests.support.trees import flip_bit
 
 from turku.storage import damage, verification
 from turku.storage.snapshots import SnapshotMode, subvolume
@@ -29,14 +30,7 @@ def opened(tree: Path) -> Iterator[None]:
 
 def flip(tree: Path, name: str) -> None:
     with opened(tree):
-        path = tree / name
-        status = path.stat()
-        with path.open("r+b") as stream:
-            stream.seek(70_000)
-            byte = stream.read(1)
-            stream.seek(70_000)
-            stream.write(bytes([byte[0] ^ 8]))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        flip_bit(tree / name, 70_000, 8)
     os.sync()
 
 

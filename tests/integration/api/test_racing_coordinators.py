@@ -7,23 +7,21 @@ balancer; a request goes to any of them.
 from __future__ import annotations
 
 import itertools
-import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import requests
 from tests.support.coordinator import Coordinator
 from tests.support.postgresql import PostgresqlServer
+from tests.support.racing_coordinators import COORDINATORS, racing_coordinators
 from tests.support.v1_client import Refused, V1Machine, V1Storage, new_ssh_key
 
 pytestmark = pytest.mark.postgresql
 
-COORDINATORS = 3
 AT_ONCE = 12
 
 
@@ -33,19 +31,13 @@ def coordinators(
 ) -> Iterator[list[Coordinator]]:
     """Coordinators of one database, with the same keys."""
     directory = tmp_path_factory.mktemp("racing")
-    url = postgresql_server.create_database(f"racing_{os.getpid()}")
     environment = {
-        "TURKU_HASH_KEY_FILE": str(directory / "hash_key"),
-        "TURKU_SECRET_KEY_FILE": str(directory / "secret_key"),
         "TURKU_TRUSTED_PROXIES": "127.0.0.1",
         # Counted, but never refused: losers of a race are answered with 403.
         "TURKU_BAD_CREDENTIALS_PER_MINUTE": "100000",
     }
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(Coordinator(directory / str(number), url, workers=1, environment=environment))
-            for number in range(COORDINATORS)
-        ]
+    with racing_coordinators(postgresql_server, directory, "racing", environment=environment) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

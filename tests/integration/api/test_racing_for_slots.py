@@ -4,24 +4,22 @@ given away than there are, and each that is free is given away."""
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import requests
 from tests.support.coordinator import Coordinator
 from tests.support.postgresql import PostgresqlServer
+from tests.support.racing_coordinators import racing_coordinators
 from tests.support.v1_client import V1Machine, V1Storage
 
 pytestmark = pytest.mark.postgresql
 
-COORDINATORS = 3
 MACHINES = 16
 SLOTS = 8
 """Of which two are for first backups."""
@@ -32,17 +30,8 @@ def coordinators(
     postgresql_server: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Coordinator]]:
     """Coordinators of one database, with the same keys."""
-    directory = tmp_path_factory.mktemp("slots")
-    url = postgresql_server.create_database(f"slots_{os.getpid()}")
-    keys = {
-        "TURKU_HASH_KEY_FILE": str(directory / "hash_key"),
-        "TURKU_SECRET_KEY_FILE": str(directory / "secret_key"),
-    }
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(Coordinator(directory / str(number), url, workers=1, environment=keys))
-            for number in range(COORDINATORS)
-        ]
+    with racing_coordinators(postgresql_server, tmp_path_factory.mktemp("slots"), "slots") as running:
+        yield running
 
 
 class Site:

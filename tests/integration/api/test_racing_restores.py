@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -15,13 +13,13 @@ import pytest
 import requests
 from tests.support.coordinator import Coordinator
 from tests.support.postgresql import PostgresqlServer
+from tests.support.racing_coordinators import COORDINATORS, racing_coordinators
 from tests.support.v1_client import V1Machine, V1Storage
 
 from turku.core.secret import generate_secret
 
 pytestmark = pytest.mark.postgresql
 
-COORDINATORS = 3
 AT_ONCE = 12
 PEOPLE = ("ann", "ben", "eve", "joe")
 ROUNDS = 6
@@ -52,17 +50,11 @@ def coordinators(
 ) -> Iterator[list[Coordinator]]:
     """Coordinators of one database, with the same keys."""
     directory = tmp_path_factory.mktemp("racing-restores")
-    url = postgresql_server.create_database(f"racing_restores_{os.getpid()}")
     environment = {
-        "TURKU_HASH_KEY_FILE": str(directory / "hash_key"),
-        "TURKU_SECRET_KEY_FILE": str(directory / "secret_key"),
         "TURKU_ALLOW_INSECURE_COOKIES": "true",
     }
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(Coordinator(directory / str(number), url, workers=1, environment=environment))
-            for number in range(COORDINATORS)
-        ]
+    with racing_coordinators(postgresql_server, directory, "racing_restores", environment=environment) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import xxhash
 from tests.support.killed import killed_at_step
+from tests.support.trees import flip_bit
 
 from turku.storage import healing
 from turku.storage.healing import NotHealed, StoredName
@@ -38,13 +39,7 @@ def place(tmp_path: Path) -> SourcePlace:
 
 
 def flip(path: Path) -> None:
-    status = path.stat()
-    with path.open("r+b") as stream:
-        stream.seek(150_000)
-        byte = stream.read(1)
-        stream.seek(150_000)
-        stream.write(bytes([byte[0] ^ 4]))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    flip_bit(path, 150_000, 4)
 
 
 def names(place: SourcePlace, *snapshots: str) -> list[StoredName]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
+from tests.support.trees import flip_bit
 
 from turku.storage import catalog, damage, trash, verification
 from turku.storage.stored_content import Pace
@@ -35,13 +36,7 @@ def verify(machine: BackedUpMachine, **share: float) -> Verified:
 
 def flip(path: Path, at: int = 5000) -> None:
     """One bit, and nothing that anybody would notice."""
-    status = path.stat()
-    with path.open("r+b") as stream:
-        stream.seek(at)
-        byte = stream.read(1)
-        stream.seek(at)
-        stream.write(bytes([byte[0] ^ 1]))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    flip_bit(path, at, 1)
 
 
 def kept(machine: BackedUpMachine, number: int, path: str) -> Path:

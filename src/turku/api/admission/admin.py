@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from turku.api.admission import capacity, leases, line
 from turku.api.admission.models import Slot, StorageSlots, WaitingMachine
 from turku.api.site import presentation
-from turku.api.site.model_admin import TurkuModelAdmin
+from turku.api.site.model_admin import KeptAdmin
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import PolicyError
 from turku.policy import admission
@@ -48,7 +48,7 @@ class StorageSlotsForm(_StorageSlotsModelForm):
 
 
 @admin.register(StorageSlots)
-class StorageSlotsAdmin(TurkuModelAdmin):
+class StorageSlotsAdmin(KeptAdmin):
     """How many machines a storage takes at once; the operator's number can only lower the storage's own."""
 
     form = StorageSlotsForm
@@ -57,12 +57,6 @@ class StorageSlotsAdmin(TurkuModelAdmin):
     list_select_related = ("storage",)
     fields = ("storage_link", "counts", "told_slots", "slots", "first_slots", "slots_link", "waiting_link")
     readonly_fields = ("storage_link", "counts", "told_slots", "slots_link", "waiting_link")
-
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[StorageSlots]:
         now = self.now
@@ -136,7 +130,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(Slot)
-class SlotAdmin(TurkuModelAdmin):
+class SlotAdmin(KeptAdmin):
     """Who has which slot; the operator can end a lease."""
 
     list_display = ("place", "state", "machine_link", "taken", "begun", "heartbeat", "expires")
@@ -147,12 +141,6 @@ class SlotAdmin(TurkuModelAdmin):
     list_select_related = ("storage", "machine")
     linked_lookups = ("storage__id__exact",)
     actions = ("end_lease",)
-
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
 
     @admin.action(description="End the lease: another machine may have the slot", permissions=["change"])
     def end_lease(self, request: HttpRequest, queryset: QuerySet[Slot]) -> None:
@@ -201,7 +189,7 @@ class SlotAdmin(TurkuModelAdmin):
 
 
 @admin.register(WaitingMachine)
-class WaitingMachineAdmin(TurkuModelAdmin):
+class WaitingMachineAdmin(KeptAdmin):
     """The line: who waits for a slot, and at which place."""
 
     list_display = ("machine_link", "storage", "lane", "position", "due", "since", "asked", "deadline", "missed")
@@ -212,13 +200,7 @@ class WaitingMachineAdmin(TurkuModelAdmin):
     list_select_related = ("storage", "machine")
     linked_lookups = ("storage__id__exact",)
 
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
     def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[WaitingMachine]:

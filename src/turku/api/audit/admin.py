@@ -16,7 +16,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.audit.search import matching_entries
 from turku.api.site import presentation
 from turku.api.site.audited import Audited
-from turku.api.site.model_admin import TurkuModelAdmin
+from turku.api.site.model_admin import KeptAdmin
 
 admin.site.unregister([User, Group])
 
@@ -60,7 +60,7 @@ class ActionFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(TurkuModelAdmin):
+class AuditEntryAdmin(KeptAdmin):
     """The audit log, to be read only."""
 
     list_display = ("happened", "action", "subject", "subject_kind", "by", "address", "weakens", "was", "becomes")
@@ -73,13 +73,7 @@ class AuditEntryAdmin(TurkuModelAdmin):
     )
     readonly_fields = fields
 
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
     def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
         return False
 
     def matches(self, words: Sequence[str]) -> Q:

@@ -15,6 +15,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.backups import health
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
+from turku.api.backups.of_source import OfSource
 from turku.api.backups.search import matching_runs, matching_sources
 from turku.api.backups.source_change_admin import SourceChangeAdmin
 from turku.api.fleet.health import Mark
@@ -105,7 +106,7 @@ class SourceAdmin(RegisteredAdmin):
 
 
 @admin.register(BackupRun)
-class BackupRunAdmin(TurkuModelAdmin):
+class BackupRunAdmin(OfSource, TurkuModelAdmin):
     """The record of backup runs, to be read only."""
 
     list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "snapshot")
@@ -136,18 +137,6 @@ class BackupRunAdmin(TurkuModelAdmin):
     @admin.display(description="result", ordering="success")
     def result(self, row: BackupRun) -> SafeString:
         return presentation.mark(Mark.OK if row.success else Mark.FAILED)
-
-    @admin.display(description="source", ordering="source__name")
-    def source_link(self, row: BackupRun) -> str:
-        return presentation.change_link(row.source)
-
-    @admin.display(description="machine", ordering="source__machine__unit_name")
-    def machine_link(self, row: BackupRun) -> str:
-        return presentation.change_link(row.source.machine)
-
-    @admin.display(description="storage", ordering="storage__name")
-    def storage_link(self, row: BackupRun) -> str:
-        return presentation.change_link(row.storage)
 
     @admin.display(description="duration")
     def duration(self, row: BackupRun) -> str:

@@ -10,14 +10,15 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
 from django.db import transaction
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.backups.models import SourceChange
+from turku.api.backups.of_source import OfSource
 from turku.api.backups.search import matching_sources
 from turku.api.site import presentation
-from turku.api.site.model_admin import TurkuModelAdmin
+from turku.api.site.model_admin import DecidedInListAdmin
 from turku.core.clock import SYSTEM_CLOCK
 
 
@@ -45,7 +46,7 @@ class DecisionForm(ActionForm):
 
 
 @admin.register(SourceChange)
-class SourceChangeAdmin(TurkuModelAdmin):
+class SourceChangeAdmin(OfSource, DecidedInListAdmin):
     """What machines changed to the worse; the operator decides when it counts."""
 
     list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")
@@ -57,19 +58,6 @@ class SourceChangeAdmin(TurkuModelAdmin):
     action_form = DecisionForm
     fields = ("date", "machine_link", "source_link", "what", "takes_effect", "old_values", "new_values")
     readonly_fields = fields
-
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> Any:
-        """A page to read: what there is to decide is decided in the list."""
-        buttons = {"show_save": False, "show_save_and_continue": False}
-        return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
 
     def matches(self, words: Sequence[str]) -> Q:
         return matching_sources(words, "source__")
@@ -119,14 +107,6 @@ class SourceChangeAdmin(TurkuModelAdmin):
     @admin.display(description="changed", ordering="date")
     def changed(self, row: SourceChange) -> str:
         return presentation.moment(row.date, now=self.now)
-
-    @admin.display(description="machine", ordering="source__machine__unit_name")
-    def machine_link(self, row: SourceChange) -> str:
-        return presentation.change_link(row.source.machine)
-
-    @admin.display(description="source", ordering="source__name")
-    def source_link(self, row: SourceChange) -> str:
-        return presentation.change_link(row.source)
 
     @admin.display(description="what is weaker")
     def what(self, row: SourceChange) -> str:

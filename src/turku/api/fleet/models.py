@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q, Value
@@ -112,7 +114,45 @@ class Machine(models.Model):
         return "-".join(name for name in names if name) or str(self.uuid)
 
 
-class Policy(models.Model):
+def scope_constraints(name: str) -> list[models.BaseConstraint]:
+    """What holds of every ``ScopedPolicy``; the constraints' names begin with ``name``."""
+    return [
+        models.CheckConstraint(
+            condition=Q(auth=None) | Q(machine=None),
+            name=name,
+            violation_error_message="A policy is for one auth or for one machine, not both.",
+        ),
+        models.UniqueConstraint(
+            Coalesce("auth_id", 0),
+            Coalesce("machine_id", 0),
+            name=f"{name}_unique",
+            violation_error_message="There is a policy for these machines already.",
+        ),
+    ]
+
+
+class ScopedPolicy(models.Model):
+    """A policy for all machines, for those registered with one ``auth``, or for one ``machine`` (policies.py).
+
+    A subclass has these two fields, and ``scope_constraints``.
+    """
+
+    auth: models.OneToOneField[Any, Any]
+    auth_id: int | None
+    machine: models.OneToOneField[Any, Any]
+    machine_id: int | None
+
+    class Meta:
+        abstract = True
+        ordering = ("machine_id", "auth_id")
+
+    def __str__(self) -> str:
+        if self.machine is not None:
+            return f"machine {self.machine}"
+        return f"machines of {self.auth}" if self.auth is not None else "all machines"
+
+
+class Policy(ScopedPolicy):
     """What no machine can go below: for all machines, for those registered with one Auth, or for one machine.
 
     An empty field leaves the matter to the next wider policy, and at last to policies.BUILT_IN.
@@ -154,27 +194,9 @@ class Policy(models.Model):
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
 
-    class Meta:
-        ordering = ("machine_id", "auth_id")
+    class Meta(ScopedPolicy.Meta):
         verbose_name_plural = "policies"
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(auth=None) | Q(machine=None),
-                name="policy_scope",
-                violation_error_message="A policy is for one auth or for one machine, not both.",
-            ),
-            models.UniqueConstraint(
-                Coalesce("auth_id", 0),
-                Coalesce("machine_id", 0),
-                name="policy_scope_unique",
-                violation_error_message="There is a policy for these machines already.",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        if self.machine is not None:
-            return f"machine {self.machine}"
-        return f"machines of {self.auth}" if self.auth is not None else "all machines"
+        constraints = scope_constraints("policy_scope")
 
 
 class FilterSet(models.Model):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from turku.api.fleet.models import Machine, Policy
+from turku.api.fleet.models import Machine, Policy, ScopedPolicy
 
+Scoped = TypeVar("Scoped", bound=ScopedPolicy)
 Value = TypeVar("Value")
 
 
@@ -32,30 +33,41 @@ BUILT_IN = Floor()
 """Where no policy says anything: no floor but the delay."""
 
 
-def _first(policies: Iterable[Policy], column: Callable[[Policy], Value | None], otherwise: Value) -> Value:
+def that_count(policies: QuerySet[Scoped], machine: Machine) -> QuerySet[Scoped]:
+    """Those of the policies that are about the machine."""
+    for_all = Q(machine=None, auth=None)
+    return policies.filter(for_all | Q(auth=machine.auth_id) | Q(machine=machine.pk))
+
+
+def most_specific_first(policies: Iterable[Scoped]) -> list[Scoped]:
+    """The policies of one machine in the order in which they are asked."""
+    return sorted(policies, key=lambda policy: (policy.machine_id is None, policy.auth_id is None))
+
+
+def first(policies: Iterable[Scoped], column: Callable[[Scoped], Value | None], otherwise: Value) -> Value:
+    """What the first of the policies says that says something."""
     said = (column(policy) for policy in policies)
     return next((value for value in said if value is not None), otherwise)
 
 
 def combine(policies: Iterable[Policy]) -> Floor:
     """The floor that these policies make together, whatever their order."""
-    ordered = sorted(policies, key=lambda policy: (policy.machine_id is None, policy.auth_id is None))
+    ordered = most_specific_first(policies)
     return Floor(
-        retention_floor=_first(ordered, lambda policy: policy.retention_floor or None, BUILT_IN.retention_floor),
+        retention_floor=first(ordered, lambda policy: policy.retention_floor or None, BUILT_IN.retention_floor),
         allowed_snapshot_modes=tuple(
-            _first(ordered, lambda policy: policy.allowed_snapshot_modes or None, list(BUILT_IN.allowed_snapshot_modes))
+            first(ordered, lambda policy: policy.allowed_snapshot_modes or None, list(BUILT_IN.allowed_snapshot_modes))
         ),
-        quota_bytes=_first(ordered, lambda policy: policy.quota_bytes, BUILT_IN.quota_bytes),
-        delay=_first(
+        quota_bytes=first(ordered, lambda policy: policy.quota_bytes, BUILT_IN.quota_bytes),
+        delay=first(
             ordered,
             lambda policy: None if policy.delay_hours is None else timedelta(hours=policy.delay_hours),
             BUILT_IN.delay,
         ),
-        weakening_allowed=_first(ordered, lambda policy: policy.weakening_allowed, BUILT_IN.weakening_allowed),
+        weakening_allowed=first(ordered, lambda policy: policy.weakening_allowed, BUILT_IN.weakening_allowed),
     )
 
 
 def floor_of(machine: Machine) -> Floor:
     """The floor of one machine, asked of the database in one query."""
-    for_all = Q(machine=None, auth=None)
-    return combine(Policy.objects.filter(for_all | Q(auth=machine.auth_id) | Q(machine=machine.pk)))
+    return combine(that_count(Policy.objects.all(), machine))

@@ -11,8 +11,8 @@ from django.core.exceptions import ValidationError
 
 from turku.api.backups.models import SnapshotMode
 from turku.api.fleet.models import Policy
+from turku.api.fleet.scoped_policy_admin import FOR, SEARCHED, ScopedPolicyAdmin
 from turku.api.site import presentation
-from turku.api.site.model_admin import TurkuModelAdmin
 from turku.errors import PolicyError
 from turku.policy import retention
 
@@ -72,28 +72,19 @@ class PolicyForm(_PolicyModelForm):
 
 
 @admin.register(Policy)
-class PolicyAdmin(TurkuModelAdmin):
+class PolicyAdmin(ScopedPolicyAdmin):
     """The operator's floor."""
 
     form = PolicyForm
     list_display = ("scope", "retention_floor", "modes", "quota", "delay_hours", "weakening_allowed", "comment")
     list_filter = ("weakening_allowed",)
-    search_fields = (
-        *("retention_floor", "comment", "auth__name", "machine__unit_name", "machine__service_name"),
-        *("machine__environment_name", "machine__uuid"),
-    )
-    list_select_related = ("auth", "machine")
-    autocomplete_fields = ("machine",)
+    search_fields = ("retention_floor", *SEARCHED)
     fieldsets = (
-        ("For", {"fields": ("auth", "machine"), "description": "Neither of them: for all machines."}),
+        FOR,
         ("Floor", {"fields": ("retention_floor", "modes", "quota_gib")}),
         ("Changes that weaken protection", {"fields": ("delay_hours", "weakening_allowed")}),
         (None, {"fields": ("comment",)}),
     )
-
-    @admin.display(description="for", ordering="machine_id")
-    def scope(self, row: Policy) -> str:
-        return str(row)
 
     @admin.display(description="allowed modes")
     def modes(self, row: Policy) -> str:

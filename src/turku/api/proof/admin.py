@@ -7,15 +7,16 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from turku.api.backups.of_source import OfSource
 from turku.api.backups.search import matching_sources
 from turku.api.fleet.health import Mark
 from turku.api.proof.models import OPEN, OVER, Damage, Drill, Proof
 from turku.api.site import presentation
-from turku.api.site.model_admin import TurkuModelAdmin
+from turku.api.site.model_admin import DecidedInListAdmin
 
 
 class OpenFilter(admin.SimpleListFilter):
@@ -33,44 +34,19 @@ class OpenFilter(admin.SimpleListFilter):
         return queryset.exclude(OPEN) if self.value() == "over" else queryset
 
 
-class _ReadOnlyAdmin(TurkuModelAdmin):
+class _ReportedAdmin(OfSource, DecidedInListAdmin):
     """Rows that storages report; each has a source."""
 
     list_select_related = ["source__machine", "storage"]
     linked_lookups = ("source__machine__id__exact", "source__id__exact")
     search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
 
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> Any:
-        """A page to read: what there is to decide is decided in the list."""
-        buttons = {"show_save": False, "show_save_and_continue": False}
-        return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
-
     def matches(self, words: Sequence[str]) -> Q:
         return matching_sources(words, "source__")
 
-    @admin.display(description="source", ordering="source__name")
-    def source_link(self, row: Any) -> str:
-        return presentation.change_link(row.source)
-
-    @admin.display(description="machine", ordering="source__machine__unit_name")
-    def machine_link(self, row: Any) -> str:
-        return presentation.change_link(row.source.machine)
-
-    @admin.display(description="storage", ordering="storage__name")
-    def storage_link(self, row: Any) -> str:
-        return presentation.change_link(row.storage)
-
 
 @admin.register(Damage)
-class DamageAdmin(_ReadOnlyAdmin):
+class DamageAdmin(_ReportedAdmin):
     """Damaged files; an operator judges those that cannot be healed."""
 
     list_display = ("found", "health", "path_short", "source_link", "machine_link", "storage_link", "kind", "state")
@@ -116,7 +92,7 @@ class DamageAdmin(_ReadOnlyAdmin):
 
 
 @admin.register(Drill)
-class DrillAdmin(_ReadOnlyAdmin):
+class DrillAdmin(_ReportedAdmin):
     """The record of restore drills."""
 
     list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "files", "duration")
@@ -142,7 +118,7 @@ class DrillAdmin(_ReadOnlyAdmin):
 
 
 @admin.register(Proof)
-class ProofAdmin(_ReadOnlyAdmin):
+class ProofAdmin(_ReportedAdmin):
     """What of each source is proven."""
 
     list_display = ("source_link", "machine_link", "is_proven", "verified", "oldest_check", "drilled")

@@ -13,7 +13,7 @@ from django.db import transaction
 from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine
-from turku.api.restores import open_offers, policies
+from turku.api.restores import listing, open_offers, policies
 from turku.api.restores.models import REASON_LENGTH, Overwrite, RestoreRequest, State
 from turku.errors import PolicyError
 from turku.policy import moments, names, restore_place
@@ -94,13 +94,7 @@ def told(request: RestoreRequest) -> dict[str, object]:
         "source": str(request.source.pk),
         "of_machine": str(request.source.machine.uuid),
         "onto_machine": str(request.target.uuid),
-        "snapshot": request.snapshot,
-        "moment": request.moment,
-        "paths": request.paths,
-        "directory": request.directory,
-        "overwrite": request.overwrite,
-        "reason": request.reason,
-        "approvals_needed": request.approvals_needed,
+        **listing.terms(request),
     }
 
 

@@ -58,6 +58,19 @@ def why_waiting(request: RestoreRequest) -> str:
     )
 
 
+def terms(request: RestoreRequest) -> dict[str, Any]:
+    """What is asked for: of when, which paths, where to, why, and by how many it is to be approved."""
+    return {
+        "snapshot": request.snapshot,
+        "moment": request.moment,
+        "paths": request.paths,
+        "directory": request.directory,
+        "overwrite": request.overwrite,
+        "reason": request.reason,
+        "approvals_needed": request.approvals_needed,
+    }
+
+
 def described(request: RestoreRequest) -> dict[str, Any]:
     """The request as programs get it."""
     dates = ("requested", "first_approval", "second_approval", "expires", "picked_up", "progress", "ended")
@@ -67,13 +80,7 @@ def described(request: RestoreRequest) -> dict[str, Any]:
         "machine": {"uuid": str(request.source.machine.uuid), "name": str(request.source.machine)},
         "source": request.source.name,
         "onto": {"uuid": str(request.target.uuid), "name": str(request.target)},
-        "snapshot": request.snapshot,
-        "moment": request.moment,
-        "paths": request.paths,
-        "directory": request.directory,
-        "overwrite": request.overwrite,
-        "reason": request.reason,
-        "approvals_needed": request.approvals_needed,
+        **terms(request),
         "requested_by": request.requested_by,
         "approved_by": list(request.approvers),
         "ended_by": request.ended_by,

@@ -6,10 +6,9 @@ import uuid
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Coalesce
 
 from turku.api.backups.models import Source
-from turku.api.fleet.models import NAME_LENGTH, Auth, AuthKind, Machine
+from turku.api.fleet.models import NAME_LENGTH, Auth, AuthKind, Machine, ScopedPolicy, scope_constraints
 
 PATH_LENGTH = 4096
 REASON_LENGTH = 1000
@@ -23,7 +22,7 @@ class Approvals(models.IntegerChoices):
     TWO = 2, "two operators"
 
 
-class RestorePolicy(models.Model):
+class RestorePolicy(ScopedPolicy):
     """What of history may be seen and had: for all machines, for those registered with one Auth, or for one machine.
 
     An empty field leaves the matter to the next wider policy, and at last to policies.BUILT_IN.
@@ -68,27 +67,9 @@ class RestorePolicy(models.Model):
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
 
-    class Meta:
-        ordering = ("machine_id", "auth_id")
+    class Meta(ScopedPolicy.Meta):
         verbose_name_plural = "restore policies"
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(auth=None) | Q(machine=None),
-                name="restore_policy_scope",
-                violation_error_message="A policy is for one auth or for one machine, not both.",
-            ),
-            models.UniqueConstraint(
-                Coalesce("auth_id", 0),
-                Coalesce("machine_id", 0),
-                name="restore_policy_scope_unique",
-                violation_error_message="There is a policy for these machines already.",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        if self.machine is not None:
-            return f"machine {self.machine}"
-        return f"machines of {self.auth}" if self.auth is not None else "all machines"
+        constraints = scope_constraints("restore_policy_scope")
 
 
 class State(models.TextChoices):

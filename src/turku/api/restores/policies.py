@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db.models import Q
-
 from turku.api.fleet.models import Machine
+from turku.api.fleet.policies import first, most_specific_first, that_count
 from turku.api.restores.models import Approvals, RestorePolicy
 
 
@@ -27,15 +26,14 @@ BUILT_IN = HistoryRules()
 
 def combine(policies: Iterable[RestorePolicy]) -> HistoryRules:
     """The rules that these policies make together, whatever their order."""
-    ordered = sorted(policies, key=lambda policy: (policy.machine_id is None, policy.auth_id is None))
-    said = {
-        field: next((value for policy in ordered if (value := getattr(policy, field)) is not None), None)
-        for field in ("history_visible", "approvals", "other_machines")
-    }
-    return HistoryRules(**{**vars(BUILT_IN), **{field: value for field, value in said.items() if value is not None}})
+    ordered = most_specific_first(policies)
+    return HistoryRules(
+        history_visible=first(ordered, lambda policy: policy.history_visible, BUILT_IN.history_visible),
+        approvals=first(ordered, lambda policy: policy.approvals, BUILT_IN.approvals),
+        other_machines=first(ordered, lambda policy: policy.other_machines, BUILT_IN.other_machines),
+    )
 
 
 def rules_of(machine: Machine) -> HistoryRules:
     """The rules of one machine, asked of the database in one query."""
-    for_all = Q(machine=None, auth=None)
-    return combine(RestorePolicy.objects.filter(for_all | Q(auth=machine.auth_id) | Q(machine=machine.pk)))
+    return combine(that_count(RestorePolicy.objects.all(), machine))

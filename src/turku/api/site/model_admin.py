@@ -132,6 +132,27 @@ class TurkuModelAdmin(Audited, _ModelAdmin):
         return queryset.filter(found), False
 
 
+class KeptAdmin(TurkuModelAdmin):
+    """Models whose rows are Turku's own to make and to remove: nobody does either here."""
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
+        return False
+
+
+class DecidedInListAdmin(KeptAdmin):
+    """Pages to read: what there is to decide is decided in the list."""
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """One object's page, without buttons to save."""
+        buttons = {"show_save": False, "show_save_and_continue": False}
+        return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
+
+
 class SwitchableAdmin(TurkuModelAdmin):
     """Models with the operator's switch ``active``."""
 

@@ -1,0 +1,67 @@
+"""What the catalog and the disk know of history, as rows: sent to an agent, or printed for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import tzinfo
+
+from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path
+from turku.storage import history
+from turku.storage.catalog import Catalog, Difference, Entry
+from turku.storage.snapshots import notes
+from turku.storage.snapshots.place import SourcePlace
+
+
+def of_snapshots(place: SourcePlace, zone: tzinfo) -> Iterator[SnapshotRow]:
+    """The source's snapshots, oldest first."""
+    for snapshot in history.stored_snapshots(place, zone):
+        noted = notes.read(place, snapshot.name)
+        moment = snapshot.moment
+        yield SnapshotRow(
+            place.source,
+            snapshot.name,
+            moment=None if moment is None else moment.astimezone(zone).isoformat(),
+            files=None if noted.figures is None else noted.figures.files,
+            size_bytes=None if noted.figures is None else noted.figures.size_bytes,
+            is_held=snapshot.is_held,
+            is_suspicious=not noted.is_good,
+        )
+
+
+def of_directory(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: bool) -> Iterator[FileRow]:
+    """What the directory had in it, or the one row of what is none; all below it where it ``is_recursive``."""
+    entry = opened.entry(snapshot, path) if path and not is_recursive else None
+    if is_recursive:
+        entries = opened.files(snapshot, path)
+    elif entry is not None and entry.kind != "directory":
+        entries = iter([entry])
+    else:
+        entries = opened.list(snapshot, path)
+    return map(of_entry, entries)
+
+
+def of_entry(entry: Entry) -> FileRow:
+    """One version of a path, with the snapshots that have it."""
+    return FileRow(
+        wire_path(entry.path),
+        entry.kind.value,
+        size_bytes=entry.size,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime_ns=entry.mtime_ns,
+        checksum=entry.checksum,
+        link_target=None if entry.link_target is None else wire_path(entry.link_target),
+        first=entry.first,
+        last=entry.last,
+    )
+
+
+def of_difference(difference: Difference) -> DifferenceRow:
+    """A path that two snapshots do not have alike."""
+    return DifferenceRow(
+        wire_path(difference.path),
+        difference.kind,  # type: ignore[arg-type]
+        before=None if difference.before is None else of_entry(difference.before),
+        after=None if difference.after is None else of_entry(difference.after),
+    )
