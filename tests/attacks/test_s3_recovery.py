@@ -13,7 +13,7 @@ import pytest
 from tests.attacks.conftest import StartPing
 from tests.attacks.test_s3_restore_only_where_opened import UNPRIVILEGED, unprivileged
 from tests.integration.agent.conftest import Machine, wait_for
-from tests.support.hostile_storage import HostileStorage
+from tests.support.hostile_storage import HostileStorage, loot
 from tests.support.trees import differences
 
 MODULE = "turku-recover"
@@ -75,18 +75,6 @@ def started(
     key = (machine.var_dir / "ssh_key.pub").read_text().strip()
     machine.sshd.authorized_keys.write_text(hostile.line(key, "recover"))
     return machine.start("turku-agent", "restore", "etc", *map(str, words), "--yes")
-
-
-def loot(tmp_path: Path, victim: Path) -> Path:
-    """What the attacker sends: links out of the tree, and files that would go through them."""
-    tree = tmp_path / "loot"
-    tree.mkdir()
-    (tree / "authorized_keys").write_text("planted")
-    (tree / "file").write_text("planted")
-    (tree / "absolute").symlink_to(victim)
-    (tree / "relative").symlink_to("../victim")
-    (tree / "key").symlink_to(victim / "authorized_keys")
-    return tree
 
 
 def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine, wait_for
 from tests.integration.agent.test_restore import SAMPLE
-from tests.support.hostile_storage import HostileStorage, roots_of_rsyncd
+from tests.support.hostile_storage import HostileStorage, loot, roots_of_rsyncd
 from tests.support.trees import differences
 
 UNPRIVILEGED = 65534
@@ -26,18 +26,6 @@ def credentials(process: subprocess.Popen[str], hostile: HostileStorage) -> dict
         assert line, text
         text += line
     return {"username": sample["url"].split("//")[1].split("@")[0], "password": sample["password"]}
-
-
-def loot(tmp_path: Path, victim: Path) -> Path:
-    """What the attacker sends: links out of the tree, and files that would go through them."""
-    tree = tmp_path / "loot"
-    tree.mkdir()
-    (tree / "authorized_keys").write_text("planted")
-    (tree / "file").write_text("planted")
-    (tree / "absolute").symlink_to(victim)
-    (tree / "relative").symlink_to("../victim")
-    (tree / "key").symlink_to(victim / "authorized_keys")
-    return tree
 
 
 def attack(hostile: HostileStorage, login: dict[str, str], tmp_path: Path, victim: Path) -> None:

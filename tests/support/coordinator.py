@@ -23,7 +23,6 @@ import atexit
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Mapping
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -45,20 +44,9 @@ _DATABASE = "db.sqlite3"
 class Coordinator(PrivateCoordinator):
     """A running coordinator; a context manager."""
 
-    def __init__(
-        self,
-        state_dir: Path,
-        database_url: str | None = None,
-        *,
-        workers: int = 2,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(state_dir, database_url, workers=workers, environment=environment)
-        self._database_url = database_url
-
     def __enter__(self) -> Self:
         database = self.state_dir / _DATABASE
-        if self._database_url or database.exists():
+        if self.database_url or database.exists():
             return super().__enter__()
         durable.make_private_directory(self.state_dir)
         shutil.copyfile(_migrated(), database)
@@ -77,17 +65,17 @@ class Coordinator(PrivateCoordinator):
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """The rows of a statement, which may change the database: what an operator does who has no other way."""
-        if self._database_url:
+        if self.database_url:
             import psycopg
 
-            with psycopg.connect(self._database_url) as database:
+            with psycopg.connect(self.database_url) as database:
                 return _rows(database.execute(statement.replace("?", "%s"), values))
         with closing(sqlite3.connect(self.state_dir / _DATABASE, timeout=30)) as database, database:
             return _rows(database.execute(statement, values))
 
     def key(self, uuid: str) -> str:
         """The UUID as ``sql`` has it."""
-        return uuid if self._database_url else uuid.replace("-", "")
+        return uuid if self.database_url else uuid.replace("-", "")
 
 
 @cache

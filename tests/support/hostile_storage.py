@@ -5,6 +5,7 @@
     request = hostile.request()     what the agent asked: port, user names, one-time passwords
     hostile.rsync(...)              what it tries through the tunnel meanwhile
     hostile.release()               let the session end well
+    loot(directory, victim)         a tree with links out of it, for rsync to send
 
 Behaviours: ``hold`` keeps the session open until it is released; ``cling`` never lets go, whatever it is told; ``flood``
 and ``flood-line`` talk without end, with and without line breaks; ``recover`` says the lines of ``plan`` (JSON), waits
@@ -91,6 +92,18 @@ class HostileStorage:
             timeout=timeout,
             check=False,
         )
+
+
+def loot(tmp_path: Path, victim: Path) -> Path:
+    """What the attacker sends: links out of the tree, and files that would go through them."""
+    tree = tmp_path / "loot"
+    tree.mkdir()
+    (tree / "authorized_keys").write_text("planted")
+    (tree / "file").write_text("planted")
+    (tree / "absolute").symlink_to(victim)
+    (tree / "relative").symlink_to("../victim")
+    (tree / "key").symlink_to(victim / "authorized_keys")
+    return tree
 
 
 def roots_of_rsyncd(agent: int) -> set[str]:

@@ -39,3 +39,20 @@ def make_rich_tree(root: Path) -> None:
         os.chown(root / "large", 12345, 54321)
         os.chown(root / "link", 12345, 54321, follow_symlinks=False)
         os.chown(root / "directory", 65534, 65534)
+
+
+def change_rich_tree(root: Path) -> None:
+    """Change what ``make_rich_tree`` made: modes, content, times, names, and what kind of entry a name is."""
+    (root / "secret").chmod(0o640)
+    (root / "large").write_bytes(os.urandom(200_000))
+    os.utime(root / "empty", (1, 1))
+    (root / "setuid").unlink()
+    (root / "directory" / "deep").rename(root / "moved")
+    (root / "sticky").rmdir()
+    (root / "sticky").write_text("a file now")
+    (root / "dangling").unlink()
+    (root / "dangling").mkdir()
+    (root / "link").unlink()
+    (root / "link").symlink_to("elsewhere")
+    (root / "directory" / "nothing").rmdir()
+    (root / "directory" / "nothing").symlink_to("..")

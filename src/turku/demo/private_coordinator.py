@@ -35,6 +35,7 @@ class PrivateCoordinator:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.state_dir = state_dir
+        self.database_url = database_url
         self.port = programs.free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._workers = workers

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine
-from tests.support.rich_tree import make_rich_tree
+from tests.support.rich_tree import change_rich_tree, make_rich_tree
 
 from turku.storage.snapshots import SnapshotMode
 
@@ -43,19 +43,7 @@ def test_every_kind_of_change_arrives(machine: BackedUpMachine) -> None:
     source = machine.source_dir
     make_rich_tree(source)
     assert machine.back_up(preserve_hard_links=True).success
-    (source / "secret").chmod(0o640)
-    (source / "large").write_bytes(os.urandom(200_000))
-    os.utime(source / "empty", (1, 1))
-    (source / "setuid").unlink()
-    (source / "directory" / "deep").rename(source / "moved")
-    (source / "sticky").rmdir()
-    (source / "sticky").write_text("a file now")
-    (source / "dangling").unlink()
-    (source / "dangling").mkdir()
-    (source / "link").unlink()
-    (source / "link").symlink_to("elsewhere")
-    (source / "directory" / "nothing").rmdir()
-    (source / "directory" / "nothing").symlink_to("..")
+    change_rich_tree(source)
     source.chmod(0o751)
     outcome = machine.back_up(preserve_hard_links=True)
     assert outcome.success, outcome.summary

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
-from tests.support.rich_tree import make_rich_tree
+from tests.support.rich_tree import change_rich_tree, make_rich_tree
 
 from turku.storage.snapshots import MODES, SnapshotMode
 
@@ -67,20 +67,8 @@ def test_every_kind_of_change_arrives(
     source = big.source_dir
     assert big.back_up().success
     before = fingerprint(big.newest_tree())
-    (source / "secret").chmod(0o640)
-    (source / "large").write_bytes(os.urandom(200_000))
-    os.utime(source / "empty", (1, 1))
-    (source / "setuid").unlink()
-    (source / "directory" / "deep").rename(source / "moved")
-    (source / "sticky").rmdir()
-    (source / "sticky").write_text("a file now")
-    (source / "dangling").unlink()
-    (source / "dangling").mkdir()
+    change_rich_tree(source)
     (source / "dangling" / "inside").write_text("inside")
-    (source / "link").unlink()
-    (source / "link").symlink_to("elsewhere")
-    (source / "directory" / "nothing").rmdir()
-    (source / "directory" / "nothing").symlink_to("..")
     shutil.rmtree(source / "7")
     (source / "7").write_text("a file where a directory was")
     (source / "8" / "8").unlink()
