@@ -84,10 +84,12 @@ def test_s3_rsyncd_sees_nothing_but_that_path(
             f"rsync://{login['username']}@127.0.0.1:{hostile.request()['port']}/turku-restore/",
         ],
         env={**os.environ, "RSYNC_PASSWORD": login["password"]},
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
-        assert wait_for(lambda: roots_of_rsyncd(process.pid)) == {str(tmp_path / "restored")}
+        roots = wait_for(lambda: roots_of_rsyncd(process.pid) or transfer.poll() is not None)
+        assert roots == {str(tmp_path / "restored")}, transfer.communicate()[1]
     finally:
         transfer.kill()
         transfer.wait()

@@ -24,6 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from turku.errors import TunnelRefused
+from turku.storage import tunnel
+
 
 class HostileStorage:
     """The attacker's side of sessions; ``directory`` is made and holds what it learns."""
@@ -140,6 +143,12 @@ def _write(path: Path, content: str) -> None:
 def main(behaviour: str, directory: Path) -> int:
     """The exit code of a session."""
     request = _read_request()
+    if (port := json.loads(request).get("port")) is not None:
+        try:
+            # As any storage does: sshd is content with ::1 where somebody else's connection has the port on 127.0.0.1.
+            tunnel.check(port)
+        except TunnelRefused as error:
+            return error.exit_code
     _write(directory / "environment.json", json.dumps(dict(os.environ)))
     _write(directory / "pid", str(os.getpid()))
     _write(directory / "request.json", request)
