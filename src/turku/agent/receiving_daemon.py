@@ -20,6 +20,7 @@ from turku.agent import rsyncd, runtime_directory
 from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Listener, Module, PortTaken
 from turku.core import command
+from turku.core.line_reading import lines_of
 from turku.errors import CommandFailed
 from turku.protocol.restore_messages import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY
 
@@ -83,7 +84,7 @@ class ReceivingDaemon:
     def _read(self, stream: IO[bytes]) -> None:
         mark = b"] " + self._token + b" "
         try:
-            while line := stream.readline(_LOG_LINE_LIMIT_BYTES):
+            for line in lines_of(stream, limit_bytes=_LOG_LINE_LIMIT_BYTES):
                 _stamp, found, rest = line.partition(mark)
                 if not found:
                     self._listener.line(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))

@@ -47,17 +47,27 @@ class Relay:
             else:
                 self._held.append(text)
 
+    def show_held(self) -> None:
+        """Show what was held back, and hold back what comes."""
+        with self._lock:
+            self._show_held()
+
     def release(self) -> None:
         """Show what was held back, and hold back nothing from here on."""
         with self._lock:
-            for text in self._held or ():
-                self._show(text)
+            self._show_held()
             self._held = None
 
     def has_shown(self, text: str) -> bool:
         """Whether this line was shown a short while ago: evidence that need not be told again."""
         with self._lock:
             return text[:_LINE_LIMIT_CHARACTERS] in self._shown
+
+    def _show_held(self) -> None:
+        if self._held is not None:
+            for text in self._held:
+                self._show(text)
+            self._held = []
 
     def _show(self, text: str) -> None:
         self._shown.append(text)

@@ -136,7 +136,8 @@ class _Operator:
             pass
         if ssh.poll() is not None:
             code = ssh.wait(1)
-            self._relay.release()
+            # Another attempt may follow, of which the operator is told in the right order too.
+            self._relay.show_held()
             return code
         _say(*instructions(self._agent, self._identity, self._address, self._module, port))
         self._relay.release()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,8 +46,9 @@ class Verification:
         self._by_received = by_received
         self._on_seen = on_seen
         self._lock = threading.RLock()
-        self._expected: dict[bytes, ManifestEntry] = {}
-        self._received: dict[bytes, bytes] = {}
+        # A dict finds its oldest key the slower the more of them are gone.
+        self._expected: OrderedDict[bytes, ManifestEntry] = OrderedDict()
+        self._received: OrderedDict[bytes, bytes] = OrderedDict()
         self._links: list[tuple[bytes, bytes]] = []
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -87,7 +89,7 @@ class Verification:
                 self._received[path] = checksum
                 if len(self._received) > _WAITING_LIMIT:
                     # Whoever asks for it later reads the file.
-                    del self._received[next(iter(self._received))]
+                    self._received.popitem(last=False)
         if entry is not None:
             self._compare(path, entry, checksum)
 
@@ -108,8 +110,7 @@ class Verification:
     def _bound(self) -> None:
         while len(self._expected) > _WAITING_LIMIT:
             with self._lock:
-                path = next(iter(self._expected))
-                entry = self._expected.pop(path)
+                path, entry = self._expected.popitem(last=False)
             # rsync is far beyond it: it could not write it, or its name has a line break.
             self._read(path, entry)
 

@@ -110,19 +110,20 @@ class PrivateMachine:
             [program, "--config-dir", self.config_dir, "--restore", *arguments], on_line=lines.append
         ) as child:
             deadline = SYSTEM_CLOCK.monotonic_seconds() + _RESTORE_TIMEOUT_SECONDS
-            while not any("Restore mode active" in line for line in lines):
+            while (told := _restore_mode(lines)) is None:
                 if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
                     raise CommandFailed(
                         "turku-agent-ping --restore did not get as far as restore mode", details="\n".join(lines)
                     )
                 SYSTEM_CLOCK.sleep(0.02)
-            yield _read_restore_lines(lines)
+            yield told
 
 
-def _read_restore_lines(lines: list[str]) -> RestoreMode:
+def _restore_mode(lines: list[str]) -> RestoreMode | None:
+    """What there is to know, once the agent said all of it: what it prints and what it logs come in any order."""
     text = "\n".join(lines)
     password = re.search(r"RSYNC_PASSWORD=(\S+) rsync ", text)
     address = re.search(r"^ +(rsync://\S+)$", text, re.MULTILINE)
-    if not (password and address):
-        raise CommandFailed("turku-agent-ping --restore did not say how to send files", details=text)
+    if not (password and address and "Restore mode active" in text):
+        return None
     return RestoreMode(tuple(lines), Secret(password[1]), address[1])

@@ -129,17 +129,20 @@ def path_inside(path: bytes) -> bytes:
 
     Any bytes that a file system takes are lawful; a path that leads out of the tree is not.
     """
-    shown_path = shown(path[:NAME_LIMIT].decode("utf-8", "replace"))
     if path.startswith(b"/"):
-        raise PolicyError(f"{shown_path} is an absolute path", hint="name it relative to the source's directory")
+        raise PolicyError(f"{_shown(path)} is an absolute path", hint="name it relative to the source's directory")
     if b"\0" in path or len(path) > _PATH_LIMIT_BYTES:
-        raise PolicyError(f"{shown_path} is no path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
+        raise PolicyError(f"{_shown(path)} is no path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise PolicyError(f"{shown_path} has '..' in it, which could lead out of the source")
-    if any(len(part) > _FILE_NAME_LIMIT_BYTES for part in parts):
-        raise PolicyError(f"{shown_path} has a part of more than {_FILE_NAME_LIMIT_BYTES} bytes")
+        raise PolicyError(f"{_shown(path)} has '..' in it, which could lead out of the source")
+    if max(map(len, parts), default=0) > _FILE_NAME_LIMIT_BYTES:
+        raise PolicyError(f"{_shown(path)} has a part of more than {_FILE_NAME_LIMIT_BYTES} bytes")
     return b"/".join(parts)
+
+
+def _shown(path: bytes) -> str:
+    return shown(path[:NAME_LIMIT].decode("utf-8", "replace"))
 
 
 def host_name(text: str) -> str:

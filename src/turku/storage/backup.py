@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -231,16 +231,29 @@ class _Run:
 
     def _built(self, bringing: Bringing, difference: Difference, changes: Changes, linking: Linking | None) -> _Made:
         mode, base = bringing.mode, bringing.base
-        with power_loss.writing(self._place):
-            brought = bringing.bring(difference, changes, linking)
+        with power_loss.writing(self._place), self._ahead(bringing) as ahead:
+            brought = bringing.bring(difference, changes, linking, ahead)
             tree = brought.workspace.directory
             transferred = brought.transferred
             noted = self._notes(mode, tree, transferred, base, has_unfinished=brought.has_unfinished, changes=changes)
             record = self._record(base, self._clock.now(), noted)
-            self._catalog(mode, record, tree, changes)
+            self._catalog(mode, record, tree, changes, ahead)
             return _Made(mode.commit(record), transferred, noted)
 
-    def _catalog(self, mode: SnapshotMode, record: SnapshotRecord, tree: Path, changes: Changes) -> None:
+    def _ahead(self, bringing: Bringing) -> AbstractContextManager[catalog.Ahead | None]:
+        # Of files with several names rsync does not say all; and in place there is no history.
+        if bringing.base is None and bringing.mode.keeps_history and not bringing.selected.hard_links:
+            return catalog.ahead_of_end(self._place)
+        return nullcontext()
+
+    def _catalog(
+        self,
+        mode: SnapshotMode,
+        record: SnapshotRecord,
+        tree: Path,
+        changes: Changes,
+        ahead: catalog.Ahead | None = None,
+    ) -> None:
         """Write down what the snapshot has in it, just before it gets its name."""
         if mode.keeps_history:
             catalog.record(
@@ -251,6 +264,7 @@ class _Run:
                 changes=changes,
                 moment=record.sync_begin,
                 zone=self._configuration.zone,
+                ahead=ahead,
             )
 
     def _notes(

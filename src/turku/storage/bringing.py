@@ -18,7 +18,7 @@ from pathlib import Path
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed
-from turku.storage import figures, limits, pacing, transfer
+from turku.storage import catalog, figures, limits, pacing, transfer
 from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.difference import Difference
@@ -96,8 +96,13 @@ class Bringing:
         is_told = figures.of_run(compared.statistics, compared.suffixes, None) is not None
         return compared if compared.outcome.meaning == "complete" and compared.is_understood and is_told else None
 
-    def bring(self, difference: Difference, changes: Changes, linking: Linking | None) -> Brought:
-        """A complete tree; ``changes`` are filled. Raises BackupFailed for any other outcome."""
+    def bring(
+        self, difference: Difference, changes: Changes, linking: Linking | None, ahead: catalog.Ahead | None = None
+    ) -> Brought:
+        """A complete tree; ``changes`` are filled, and ``ahead`` told of a tree that is all new.
+
+        Raises BackupFailed for any other outcome.
+        """
         workspace = self.mode.prepare(self.base)
         has_unfinished = self._has_unfinished(workspace)
         if linking is not None and difference.is_small and not has_unfinished:
@@ -109,7 +114,15 @@ class Bringing:
             has_unfinished = self._has_unfinished(workspace)
         if linking is not None:
             linking.end()
-        transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
+        if ahead is not None and not has_unfinished:
+            ahead.begin(workspace.directory, has_attributes=self._file_system(workspace).fake_super)
+
+        def note(line: Line) -> None:
+            changes.note(line)
+            if ahead is not None:
+                ahead.note(line)
+
+        transferred = self._transfer(workspace, transfer.WHOLE, note)
         # In a tree of links rsync is not told what it need not make.
         tells_deletions = self.base is None or self.mode.shares_blocks
         changes.tells_content = transferred.is_understood
@@ -194,15 +207,16 @@ class Bringing:
             self.daemon,
             self.selected,
             workspace,
-            transfer.file_system(
-                workspace,
-                fake_super=self.configuration.fake_super,
-                keep_devices=self.configuration.keep_devices,
-            ),
+            self._file_system(workspace),
             bounds=self.bounds,
             base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
             extent=extent,
             on_entry=on_entry,
+        )
+
+    def _file_system(self, workspace: Workspace) -> transfer.FileSystem:
+        return transfer.file_system(
+            workspace, fake_super=self.configuration.fake_super, keep_devices=self.configuration.keep_devices
         )
 
     def _directories(self, workspace: Workspace) -> tuple[tuple[int, int] | None, ...]:

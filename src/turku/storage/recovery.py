@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from turku.core import rsync_checksums
+from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceCredentials
@@ -201,7 +202,7 @@ def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: 
 def _batches(stream: IO[bytes], others: deque[str]) -> Iterator[tuple[list[tuple[Line, bool]], list[bytes]]]:
     batch: list[tuple[Line, bool]] = []
     deleted: list[bytes] = []
-    while raw := stream.readline(changes.LINE_LIMIT_BYTES):
+    for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
         line = changes.parse(raw) if raw.startswith(changes.MARK) else None
         if line is None:
             if text := one_line(raw.rstrip(b"\r\n")):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from turku.core import durable
+from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
@@ -216,7 +217,7 @@ def _arguments(
 
 
 def _read(stream: IO[bytes], found: list[bytes]) -> None:
-    while raw := stream.readline(changes.LINE_LIMIT_BYTES):
+    for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
         line = changes.parse(raw.rstrip(b"\r\n"))
         # ``>fc........``: the content, and neither size nor time.
         if line is None or not raw.startswith(b":>fc..") or len(found) >= FILES_LIMIT:

@@ -24,6 +24,7 @@ from typing import IO
 import msgspec
 
 from turku.core import command, durable
+from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import CommandFailed, PolicyError, TurkuError
@@ -305,7 +306,7 @@ def run(
     reading = _Reading(on_entry)
 
     def read(stream: IO[bytes]) -> None:
-        while raw := stream.readline(changes.LINE_LIMIT_BYTES):
+        for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
             if raw.startswith(changes.MARK):
                 line = reading.entry(raw)
                 if line is not None and line.is_new_file:

@@ -8,7 +8,8 @@ from tests.support.catalog_oracle import assert_agrees, change, make_tree
 from tests.support.random_history import NAMES
 
 from turku.storage import catalog
-from turku.storage.catalog import database
+from turku.storage.catalog import ahead, database
+from turku.storage.catalog.gathering import Gathering
 from turku.storage.snapshots import SnapshotMode
 
 
@@ -32,6 +33,48 @@ def test_entries_and_checksums_are_those_of_the_trees(machine: BackedUpMachine, 
         if mode.keeps_history:
             assert_agrees(machine)
     assert database.file_of(machine.place).exists() is mode.keeps_history
+
+
+def test_a_first_backup_is_written_down_while_it_comes(
+    machine: BackedUpMachine, mode: type[SnapshotMode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_history(mode)
+    make_tree(machine.source_dir)
+    for number in range(4):
+        change(machine.source_dir, number)
+    # A file is looked at while the next ones come, and not again in the end.
+    monkeypatch.setattr(ahead, "ROWS_AT_ONCE", 2)
+    read: list[str] = []
+    monkeypatch.setattr(Gathering, "gather", lambda *_arguments, **_options: read.append("the tree was read"))
+    assert machine.back_up().success
+    assert read == []
+    assert_agrees(machine)
+    monkeypatch.undo()
+    change(machine.source_dir, 4)
+    assert machine.back_up().success
+    assert_agrees(machine)
+
+
+@pytest.mark.parametrize("trouble", ["hard links", "goes on", "cannot be read"])
+def test_a_first_backup_that_is_not_told_whole_is_read_in_the_end(
+    machine: BackedUpMachine, mode: type[SnapshotMode], trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_history(mode)
+    make_tree(machine.source_dir)
+    change(machine.source_dir, 0)
+    if trouble == "goes on":
+        (machine.source_dir / "late").write_text("comes with the next run")
+        assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
+        assert database.file_of(machine.place).exists()
+    if trouble == "cannot be read":
+        monkeypatch.setattr(ahead, "ROWS_AT_ONCE", 2)
+
+        def fail(*_arguments: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Gathering, "add", fail)
+    assert machine.back_up(preserve_hard_links=trouble == "hard links").success
+    assert_agrees(machine, with_checksums=trouble != "goes on")
 
 
 def test_an_unchanged_backup_adds_no_row_of_a_version(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:

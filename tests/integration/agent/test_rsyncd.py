@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -110,7 +111,7 @@ def test_a_port_that_is_taken_here_is_passed_over(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = iter([taken.getsockname()[1], rsyncd.draw_port()])
+        ports = itertools.chain([taken.getsockname()[1]], iter(rsyncd.draw_port, None))
         monkeypatch.setattr(rsyncd, "draw_port", lambda: next(ports))
         (tmp_path / "run").mkdir(mode=0o700)
         module = Module("etc", str(tmp_path))

@@ -23,7 +23,8 @@ from tests.support.random_history import BEGINNING, link_copy, state
 from turku.core import command, lock
 from turku.errors import CatalogUnusable
 from turku.storage import catalog, history, trash
-from turku.storage.catalog import database
+from turku.storage.catalog import ahead, database
+from turku.storage.changes import Changes, Line
 from turku.storage.snapshots.link_dest import LinkDest
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
@@ -89,6 +90,41 @@ def test_killed_at_any_step_catalog_and_snapshots_agree(memory: Path) -> None:
                 assert all(entry.checksum in (None, expected[path][6]) for path, entry in found.items())
     assert step > 40
     assert not list(memory.rglob("*.broken"))
+
+
+def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # rsync says its line before it gives a file its mode and time.
+    monkeypatch.setattr(ahead, "ROWS_AT_ONCE", 1)
+    place = SourcePlace(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+    name, tree = "etc_2026-01-01_00-00-00", place.working_tree
+    tree.mkdir(parents=True)
+    place.snapshots_dir.mkdir(parents=True, exist_ok=True)
+    written = Changes(tmp_path)
+    with written, catalog.ahead_of_end(place) as reading:
+        assert reading is not None
+        reading.begin(tree, has_attributes=False)
+        for number in range(5):
+            file = tree / f"file {number}"
+            file.touch(mode=0o600)
+            line = Line(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=bytes([number]) * 16)
+            reading.note(line)
+            written.note(line)
+            file.chmod(0o640)
+        written.is_complete = written.tells_content = True
+        assert catalog.record(
+            place,
+            name=name,
+            base=None,
+            tree=tree,
+            changes=written,
+            moment=BEGINNING,
+            zone=UTC,
+            ahead=reading,
+        )
+    tree.rename(place.snapshot(name))
+    with catalog.open_catalog(place, zone=UTC) as opened:
+        found = {entry.path: (entry.mode, entry.checksum) for entry in opened.files(name)}
+    assert found == {b"file %d" % number: (0o640, bytes([number]) * 16) for number in range(5)}
 
 
 def _names(place: SourcePlace) -> list[str]:

@@ -45,3 +45,16 @@ def test_what_was_shown_is_remembered_and_what_is_held_back_is_not() -> None:
     relay.release()
     assert relay.has_shown("Permission denied (publickey).")
     assert not relay.has_shown("Connection refused")
+
+
+def test_what_was_held_back_can_be_shown_and_more_held_back(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary", held_until_released=True, awaited="active on port")
+    relay.line("the port is taken")
+    relay.show_held()
+    assert capsys.readouterr().err == "the port is taken\n"
+    relay.line("Restore mode active on port 2.")
+    assert capsys.readouterr().err == ""
+    relay.release()
+    relay.show_held()
+    relay.line("later")
+    assert capsys.readouterr().err == "Restore mode active on port 2.\nlater\n"

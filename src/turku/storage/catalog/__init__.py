@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from turku.storage.catalog.ahead import Ahead, ahead_of_end
 from turku.storage.catalog.choice import LATEST, choose
 from turku.storage.catalog.entry import Difference, Entry, Kind
 from turku.storage.catalog.opening import open_catalog, update
@@ -13,11 +14,13 @@ from turku.storage.catalog.recording import forget, rebuild, record
 
 __all__ = [
     "LATEST",
+    "Ahead",
     "Catalog",
     "CatalogedSnapshot",
     "Difference",
     "Entry",
     "Kind",
+    "ahead_of_end",
     "choose",
     "forget",
     "open_catalog",

@@ -130,7 +130,20 @@ def remove(place: SourcePlace) -> None:
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
     """All of the block is written, durably, or nothing of it."""
-    connection.execute("BEGIN IMMEDIATE")
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        yield
+
+
+@contextmanager
+def gathering(connection: sqlite3.Connection) -> Iterator[None]:
+    """The block writes into temporary tables; nobody is kept from the catalog by it."""
+    with _transaction(connection, "BEGIN"):
+        yield
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
     try:
         yield
     except BaseException:
@@ -142,7 +155,8 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
     if not path.exists():
         _make_directory(place, path.parent)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    # Who reads ahead does so in another thread than the one that finishes; never both at once.
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.executescript(_SETTINGS)
         if _pragma(connection, "user_version") == 0:

@@ -6,18 +6,21 @@ Nothing of the catalog itself is read or locked meanwhile, so that nobody waits 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE
 from turku.storage.catalog.tree import Found, Tree, is_inside
 
 if TYPE_CHECKING:
     from turku.storage.changes import Changes
 
-_ROWS_AT_ONCE = 2000
+ROWS_AT_ONCE = 2000
+Told = tuple[bytes, bytes, bytes | None]
+"""What rsync says of an entry: its directory, its name in it, and a file's checksum."""
 # `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
 # it, has there. `version`: the row of the catalog that it is a further snapshot of.
 _TABLES = """
@@ -52,6 +55,11 @@ _FOUND = """
 INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
     same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_FOUND_AHEAD = """
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
+    same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
+"""
+_AWAITED = "INSERT OR REPLACE INTO temp.told VALUES (?, ?, ?)"
 
 
 class _NotToBeTold(Exception):
@@ -71,6 +79,13 @@ class Gathering:
         self._tree = tree
         self._others = (base, before, after)
         self._numbers = 0
+        self._known_numbers: dict[bytes, int] = {}
+
+    def prepare(self) -> None:
+        """Make the tables anew."""
+        self._connection.executescript(_TABLES)
+        self._numbers = 0
+        self._known_numbers.clear()
 
     def gather(self, changes: Changes | None, *, may_trust: bool) -> None:
         """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
@@ -78,7 +93,7 @@ class Gathering:
         Raises OSError where the tree cannot be read.
         """
         connection = self._connection
-        connection.executescript(_TABLES)
+        self.prepare()
         connection.execute("BEGIN")
         try:
             if changes is not None and changes.is_complete and may_trust:
@@ -89,6 +104,7 @@ class Gathering:
                     connection.rollback()
                     connection.execute("BEGIN")
                     self._numbers = 0
+                    self._known_numbers.clear()
             if self.is_whole:
                 self._gather_all()
             if changes is not None:
@@ -97,6 +113,32 @@ class Gathering:
             connection.rollback()
             raise
         connection.execute("COMMIT")
+
+    def add(self, tree: Tree, told: Iterable[Told]) -> None:
+        """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
+
+        Raises OSError where it cannot be read.
+        """
+        rows = []
+        for directory, name, checksum in told:
+            descriptor = tree.directory(directory)
+            found = None if descriptor is None else tree.found(descriptor, name)
+            if found is not None:
+                place = self._place(directory)
+                rows.append((place, name, *found[:7], checksum if found.kind == FILE else None))
+        with database.gathering(self._connection):
+            self._connection.executemany(_FOUND_AHEAD, rows)
+
+    def remember(self, told: Iterable[Told]) -> None:
+        """Remember these places for ``add_awaited``."""
+        with database.gathering(self._connection):
+            self._connection.executemany(_AWAITED, told)
+
+    def add_awaited(self, tree: Tree) -> None:
+        """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
+        waiting = self._connection.execute("SELECT directory, name, checksum FROM temp.told ORDER BY directory, name")
+        while told := waiting.fetchmany(ROWS_AT_ONCE):
+            self.add(tree, told)
 
     def forget(self) -> None:
         """Empty the tables."""
@@ -118,14 +160,13 @@ class Gathering:
                     if found.kind == DIRECTORY:
                         inner.append(joined(path, name))
                     rows.append(_row(number, name, found, others, directories))
-                    if len(rows) >= _ROWS_AT_ONCE:
+                    if len(rows) >= ROWS_AT_ONCE:
                         self._connection.executemany(_FOUND, rows)
                         rows.clear()
                 waiting += sorted(inner, reverse=True)
             self._connection.executemany(_FOUND, rows)
 
     def _gather_changed(self, changes: Changes) -> None:
-        numbers: dict[bytes, int] = {}
         with ExitStack() as stack:
             tree = stack.enter_context(Tree(self._tree))
             others = self._opened(stack)
@@ -139,12 +180,8 @@ class Gathering:
                 if found.kind == FILE and found.links > 1:
                     # rsync does not name the other names of a file whose mode it changed.
                     raise _NotToBeTold
-                if directory not in numbers:
-                    if len(numbers) >= _ROWS_AT_ONCE:
-                        numbers.clear()
-                    numbers[directory] = self._place(directory)
                 directories = [None if other is None else other.directory(directory) for other in others]
-                row = _row(numbers[directory], name, found, others, directories)
+                row = _row(self._place(directory), name, found, others, directories)
                 self._connection.execute(_FOUND, row)
 
     def _with_parents(self, changes: Changes) -> Iterator[bytes]:
@@ -191,6 +228,14 @@ class Gathering:
         return [None if path is None else opened[path] for path in self._others]
 
     def _place(self, path: bytes) -> int:
+        numbers = self._known_numbers
+        if path not in numbers:
+            if len(numbers) >= ROWS_AT_ONCE:
+                numbers.clear()
+            numbers[path] = self._place_in_table(path)
+        return numbers[path]
+
+    def _place_in_table(self, path: bytes) -> int:
         row = self._connection.execute("SELECT number FROM temp.places WHERE path = ?", (path,)).fetchone()
         return self._new_place(path) if row is None else int(row[0])
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from turku.errors import LockHeld, TurkuError
 from turku.storage import history
 from turku.storage.catalog import database, merging
+from turku.storage.catalog.ahead import Ahead
 from turku.storage.catalog.gathering import Gathering
 from turku.storage.catalog.merging import Neighbours
 from turku.storage.catalog.tree import Tree
@@ -46,15 +47,17 @@ def record(
     changes: Changes | None,
     moment: datetime,
     zone: tzinfo,
+    ahead: Ahead | None = None,
 ) -> bool:
     """Whether the snapshot that is about to get its name is in the catalog; with the source's lock held.
 
-    ``changes`` are what the run told of what it changed against ``base``. Where it is not there it is written down by
+    ``changes`` are what the run told of what it changed against ``base``, ``ahead`` what was read meanwhile of a first
+    backup. Where it is not there it is written down by
     the next one who opens the catalog: nothing is raised, as no backup fails for its catalog.
     """
-    new = _NewSnapshot(name, base, tree, changes, moment)
+    new = _NewSnapshot(name, base, tree, changes, moment, ahead)
     try:
-        with closing(database.connect(place)) as connection:
+        with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
             return _record(connection, place, new, zone)
     except (TurkuError, OSError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and database.is_damage(error):
@@ -125,6 +128,7 @@ class _NewSnapshot:
     tree: Path
     changes: Changes | None
     moment: datetime
+    ahead: Ahead | None
 
 
 def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapshot, zone: tzinfo) -> bool:
@@ -149,14 +153,18 @@ def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapsho
         with database.writing(connection):
             _insert(connection, new.name, newest, new.moment)
         return True
-    gathering = Gathering(
-        connection,
-        new.tree,
-        base=None if new.base is None else place.tree(new.base),
-        before=next((each.path for each in reversed(stored) if known.get(os.fsencode(each.name)) == newest), None),
-        after=None,
-    )
-    gathering.gather(new.changes, may_trust=is_told and base == newest)
+    gathering = None
+    if new.ahead is not None and new.changes is not None and new.changes.is_complete and newest is None:
+        gathering = new.ahead.finished()
+    if gathering is None:
+        gathering = Gathering(
+            connection,
+            new.tree,
+            base=None if new.base is None else place.tree(new.base),
+            before=next((each.path for each in reversed(stored) if known.get(os.fsencode(each.name)) == newest), None),
+            after=None,
+        )
+        gathering.gather(new.changes, may_trust=is_told and base == newest)
     with database.writing(connection):
         if positions(connection) != known:
             _LOG.info("%s: somebody else wrote the catalog meanwhile", place.source)

@@ -44,10 +44,10 @@ class Found(NamedTuple):
 class Tree:
     """A snapshot's directory, read through open descriptors: a path of any length, and no way out of it."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises OSError where no directory is."""
+    def __init__(self, root: Path, *, has_attributes: bool = True) -> None:
+        """Without ``has_attributes`` nothing was kept in any. Raises OSError where no directory is."""
         self._open: list[tuple[bytes, int]] = [(b"", os.open(root, _FLAGS))]
-        self._has_attributes = True
+        self._has_attributes = has_attributes
 
     def __enter__(self) -> Self:
         return self
