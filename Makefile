@@ -29,7 +29,7 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
 
-bench: ## measure all, peers beside us: about an hour and 35 GB of disk; BENCH_ARGUMENTS=--quick takes 10 minutes
+bench: ## measure all, peers beside us: about an hour and 50 GB of disk; BENCH_ARGUMENTS=--quick takes 10 minutes
 	@packaging/require-debian-packages.sh bench
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.everything $(BENCH_ARGUMENTS)

@@ -109,7 +109,8 @@ class PrivateSshd:
             "PermitRootLogin prohibit-password",
             "MaxStartups 100",
             "LogLevel VERBOSE",
-            f'SetEnv "PATH={self._path}"',
+            # The account's own start-up files would be read by its shell at each session, and take their time.
+            f'SetEnv "PATH={self._path}" "HOME={self.directory}"',
             "Subsystem sftp internal-sftp",
         )
 
