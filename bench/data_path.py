@@ -3,10 +3,10 @@
 Run by hand from the checkout: `.venv/bin/python -m bench.data_path`. A round is the whole life of a backup with each
 program: two first ones in opposite orders, some of an unchanged tree, some with one file in a hundred changed, a
 restore of everything, and one file out of it; each step is done by one program after the other, and each program comes
-first in turn. Rounds are added while there is time. It is all on a fresh file system; what was written before a step is flushed before it,
-and no cache is dropped for anybody. What is restored is compared with what was backed up. The result is a file of
-JSON, from which the tables and plots of `docs/benchmarks.md` are made by `python -m bench.document`, which this runs
-at the end.
+first in turn. Rounds are added while there is time. It is all on a fresh file system; what was written before a step is
+flushed before it, and no cache is dropped for anybody. What is restored is compared with what was backed up. The result
+is a file of JSON, from which the tables and plots of `docs/benchmarks.md` are made by `python -m bench.document`, which
+this runs at the end.
 """
 
 from __future__ import annotations
