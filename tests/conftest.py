@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from turku.api import environment
 
 if "TURKU_DATABASE_URL" in os.environ:
     raise pytest.UsageError("TURKU_DATABASE_URL is set: the tests bring their own databases; unset it")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell's `make test &` has it: our programs would inherit that, and not end when a test interrupts them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _STATE_DIR = Path(tempfile.mkdtemp(prefix="turku-tests-"))
 for _name in [name for name in os.environ if name.startswith("TURKU_")]:
