@@ -68,8 +68,7 @@ class Run:
         self._turn += 1
         for again in range(FIRST_TIMES):
             made = self._contenders(f"{number}-{again + 1}")
-            start = self._turn % len(made)
-            ordered = (*made[start:], *made[:start])
+            ordered = self._rotated(made)
             # Who came last comes first then: memory and disk that nobody used for a while are dearer than others.
             self._in_order(FIRST, ordered[::-1] if again % 2 else ordered, lambda each: each.back_up())
         used = {each.name: source_tree.used(*each.kept_in) for each in made}
@@ -104,8 +103,12 @@ class Run:
 
     def _step(self, step: str, all_of_them: Sequence[Contender], action: Callable[[Contender], object]) -> None:
         self._turn += 1
+        self._in_order(step, self._rotated(all_of_them), action)
+
+    def _rotated(self, all_of_them: Sequence[Contender]) -> tuple[Contender, ...]:
+        """Each comes first in turn."""
         start = self._turn % len(all_of_them)
-        self._in_order(step, (*all_of_them[start:], *all_of_them[:start]), action)
+        return (*all_of_them[start:], *all_of_them[:start])
 
     def _in_order(self, step: str, ordered: Sequence[Contender], action: Callable[[Contender], object]) -> None:
         for each in ordered:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from turku.core import listing
 from turku.core.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.listing import Say
 from turku.errors import PolicyError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from turku.protocol.messages import SourceOrder
     from turku.protocol.restore_messages import Answer, SnapshotChoice
 
-Say = Callable[[str], None]
 _DEFAULT_LIMIT = 10_000
 _LIMIT = 10_000_000
 _LATEST = "latest"

@@ -38,9 +38,5 @@ def lines_of(stream: IO[bytes], *, limit_bytes: int) -> Iterator[bytes]:
 
 
 def _pieces(text: bytes, limit_bytes: int) -> Iterator[bytes]:
-    if len(text) <= limit_bytes:
-        if text:
-            yield text
-        return
     for start in range(0, len(text), limit_bytes):
         yield text[start : start + limit_bytes]

@@ -12,6 +12,7 @@ from turku.errors import UsageError
 if TYPE_CHECKING:
     from turku.core.arguments import Parser
     from turku.core.clock import Clock
+    from turku.core.listing import Say
     from turku.protocol.restore_messages import FileRow
     from turku.storage.catalog import Catalog, Entry
     from turku.storage.configuration import Storage
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 NAMES = ("snapshots", "files", "history", "find", "diff")
 _LATEST = "latest"
 
-Say = Callable[[str], None]
 _AddDirectory = Callable[[argparse.ArgumentParser], None]
 
 

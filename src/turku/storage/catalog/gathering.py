@@ -59,7 +59,7 @@ _FOUND_AHEAD = """
 INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
     same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
 """
-_AWAITED = "INSERT OR REPLACE INTO temp.told VALUES (?, ?, ?)"
+_TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?, ?)"
 
 
 class _NotToBeTold(Exception):
@@ -92,27 +92,21 @@ class Gathering:
 
         Raises OSError where the tree cannot be read.
         """
-        connection = self._connection
         self.prepare()
-        connection.execute("BEGIN")
-        try:
-            if changes is not None and changes.is_complete and may_trust:
-                try:
+        if changes is not None and changes.is_complete and may_trust:
+            try:
+                with database.gathering(self._connection):
                     self._gather_changed(changes)
-                    self.is_whole = False
-                except _NotToBeTold:
-                    connection.rollback()
-                    connection.execute("BEGIN")
-                    self._numbers = 0
-                    self._known_numbers.clear()
-            if self.is_whole:
-                self._gather_all()
+                    self._take_checksums(changes)
+            except _NotToBeTold:
+                self.prepare()
+            else:
+                self.is_whole = False
+                return
+        with database.gathering(self._connection):
+            self._gather_all()
             if changes is not None:
                 self._take_checksums(changes)
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.execute("COMMIT")
 
     def add(self, tree: Tree, told: Iterable[Told]) -> None:
         """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
@@ -132,7 +126,7 @@ class Gathering:
     def remember(self, told: Iterable[Told]) -> None:
         """Remember these places for ``add_awaited``."""
         with database.gathering(self._connection):
-            self._connection.executemany(_AWAITED, told)
+            self._connection.executemany(_TOLD, told)
 
     def add_awaited(self, tree: Tree) -> None:
         """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
@@ -202,7 +196,7 @@ class Gathering:
     def _take_checksums(self, changes: Changes) -> None:
         connection = self._connection
         connection.executemany(
-            "INSERT OR REPLACE INTO temp.told VALUES (?, ?, ?)",
+            _TOLD,
             (
                 (*split(change.path), change.checksum)
                 for change in changes

@@ -52,8 +52,8 @@ def record(
     """Whether the snapshot that is about to get its name is in the catalog; with the source's lock held.
 
     ``changes`` are what the run told of what it changed against ``base``, ``ahead`` what was read meanwhile of a first
-    backup. Where it is not there it is written down by
-    the next one who opens the catalog: nothing is raised, as no backup fails for its catalog.
+    backup. Where it is not there it is written down by the next one who opens the catalog: nothing is raised, as no
+    backup fails for its catalog.
     """
     new = _NewSnapshot(name, base, tree, changes, moment, ahead)
     try:
@@ -230,16 +230,12 @@ def _index_one(
         known = positions(connection)
         if os.fsencode(snapshot.name) in known or not place.has(snapshot.name):
             return False
-        neighbours = Neighbours(
-            *(None if each is None else known.get(os.fsencode(each.name)) for each in (before, after))
-        )
+        neighbours = _neighbours(known, before, after)
         position = neighbours.position()
         if position is None:
             merging.spread(connection)
             known = positions(connection)
-            neighbours = Neighbours(
-                *(None if each is None else known.get(os.fsencode(each.name)) for each in (before, after))
-            )
+            neighbours = _neighbours(known, before, after)
             position = neighbours.position()
         if position is None or not _are_adjacent(known, neighbours):
             return False
