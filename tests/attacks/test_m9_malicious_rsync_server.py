@@ -13,6 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -264,19 +265,24 @@ def test_a_taken_over_receiver_writes_to_no_other_machines_tree(volume: Volume, 
     ]
     with MaliciousRsyncServer([]) as server:
         volume.back_up(server.port, storage=taken_over(volume, TAKEN_OVER, ":".join(targets)))
-    found = json.loads((volume.attacker / "found.json").read_text())
+    [left] = volume.attacker.rglob("found.json")
+    found = json.loads(left.read_text())
     assert "written" not in found.values()
     assert len(found) == len(targets)
 
 
 SWAPS_DIRECTORY = f"""
 import os, pathlib, sys
-if "--version" not in sys.argv:
-    work = pathlib.Path.cwd()
-    (work / "etc" / "planted").write_text("owned")
-    name = sys.argv[1]
-    os.rename(work / name, work / "away")
-    os.symlink("../{VICTIM}/" + name, work / name)
+if "--version" not in sys.argv and "--dry-run" not in sys.argv:
+    name, machine_dir = sys.argv[1:3]
+    pathlib.Path("planted").write_text("owned")
+    for work in (pathlib.Path(machine_dir), pathlib.Path(".."), pathlib.Path("/"), pathlib.Path("/beside0/..")):
+        try:
+            os.rename(work / name, work / "away")
+            os.symlink("../{VICTIM}/" + name, work / name)
+            pathlib.Path("swapped").write_text(str(work))
+        except OSError:
+            continue
 """
 
 
@@ -290,36 +296,41 @@ def test_a_taken_over_receiver_cannot_lead_the_commit_into_another_machines_dire
     with MaliciousRsyncServer([]) as server:
         outcome = volume.back_up(
             server.port,
-            storage=taken_over(volume, SWAPS_DIRECTORY, name),
+            storage=taken_over(volume, SWAPS_DIRECTORY, name, str(volume.attacker)),
             snapshot_mode=mode,
             retention="last 1 snapshots",
         )
-        assert not outcome.success
-        assert "taken over" in outcome.summary
-        # Nor the next run, which finds the link.
+    assert "exit code" not in outcome.summary
+    assert list(volume.attacker.rglob("planted"))
+    assert not list(volume.attacker.rglob("swapped"))
+    assert not (volume.attacker / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["etc.snapshots", "etc"])
+@pytest.mark.parametrize("mode", ["link-dest", "none"])
+def test_a_link_that_an_older_fault_left_leads_no_commit_into_another_machines_directory(
+    volume: Volume, name: str, mode: str
+) -> None:
+    assert volume.attack([Entry(b"file")]).success
+    with suppress(FileNotFoundError):
+        (volume.attacker / name).rename(volume.attacker / "away")
+    (volume.attacker / name).symlink_to(f"../{VICTIM}/{name}")
+    with MaliciousRsyncServer([Entry(b"file")]) as server:
         volume.back_up(server.port, snapshot_mode=mode, retention="last 1 snapshots")
-
-
-PLANTS_TRAPS = """
-import os, pathlib, sys
-if "--version" not in sys.argv:
-    work = pathlib.Path.cwd()
-    snapshots = work / "etc.snapshots"
-    for path in [snapshots / ".in-place", *snapshots.glob("*.json"), work / ".etc.writing", snapshots / "latest"]:
-        path.unlink(missing_ok=True)
-        os.mkfifo(path) if sys.argv[1] == "pipe" else os.symlink("/dev/zero", path)
-"""
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("trap", ["pipe", "endless"])
 @pytest.mark.parametrize("mode", ["link-dest", "none"])
-def test_what_a_taken_over_receiver_plants_among_the_storages_notes_neither_stops_nor_fills_it(
+def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fills_it(
     volume: Volume, trap: str, mode: str
 ) -> None:
     assert volume.attack([Entry(b"file")]).success
-    with MaliciousRsyncServer([]) as server:
-        volume.back_up(server.port, storage=taken_over(volume, PLANTS_TRAPS, trap), snapshot_mode=mode)
+    snapshots = volume.attacker / "etc.snapshots"
+    traps = [snapshots / ".in-place", snapshots / "latest", snapshots / ".fetch-list", *snapshots.glob("*.json")]
+    for path in (*traps, volume.attacker / ".etc.writing"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path) if trap == "pipe" else path.symlink_to("/dev/zero")
     with MaliciousRsyncServer([Entry(b"file")]) as server:
         outcome = volume.back_up(server.port, snapshot_mode=mode)
     assert outcome.success, outcome.summary
@@ -328,7 +339,7 @@ def test_what_a_taken_over_receiver_plants_among_the_storages_notes_neither_stop
         history.record_of(place, stored)
 
 
-def taken_over(volume: Volume, script: str, argument: str) -> Storage:
+def taken_over(volume: Volume, script: str, *arguments: str) -> Storage:
     """The storage with a receiver that runs ``script``, whatever rsync's arguments are."""
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
-    return replace(volume.storage, rsync_command=(python, "-c", script, argument))
+    return replace(volume.storage, rsync_command=(python, "-c", script, *arguments))

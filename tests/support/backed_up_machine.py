@@ -29,7 +29,7 @@ from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage import configuration, history, transfer
 from turku.storage.backup import BackupJob, BackupOutcome, back_up, mode_name
 from turku.storage.configuration import Storage
-from turku.storage.snapshots import MODES, Workspace
+from turku.storage.snapshots import MODES
 from turku.storage.snapshots.place import SourcePlace
 
 ADDRESS = StorageAddress(
@@ -104,9 +104,7 @@ class BackedUpMachine:
 
     @property
     def fake_super(self) -> bool:
-        return transfer.file_system(
-            Workspace(self.place.machine_dir / "any"), fake_super=self.storage.fake_super
-        ).fake_super
+        return transfer.file_system(self.machine_dir, fake_super=self.storage.fake_super).fake_super
 
     def job(self, **options: Any) -> BackupJob:
         return BackupJob(

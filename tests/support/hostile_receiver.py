@@ -82,9 +82,12 @@ def _new_user_namespace() -> None:
 
 def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
     """Every attempt by its name; those that reach for ``target``'s processes, files and sockets first."""
-    here = target["machine_dir"]
+    own, here = target["directory"], target["machine_dir"]
     return {
-        "write its own directory": lambda: _write(f"{here}/own"),
+        "write its own directory": lambda: _write(f"{own}/own"),
+        "write beside it, in the machine's directory": lambda: _write(f"{here}/planted"),
+        "go up into the machine's directory": lambda: _write(f"{own}/../planted"),
+        "write to the sandbox's own root": lambda: _write("/planted"),
         "list the other machines": lambda: _see_others("victim", os.path.dirname(here)),
         "read another machine's backup": lambda: Path(target["victim_file"]).read_bytes(),
         "write another machine's backup": lambda: _write(target["victim_file"]),
@@ -97,9 +100,9 @@ def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
         "end another process": lambda: os.kill(target["bait"], signal.SIGKILL),
         "reach a service of this host": lambda: _connect(socket.AF_INET, ("127.0.0.1", target["service_port"])),
         "reach a socket without a path": lambda: _connect(socket.AF_UNIX, target["abstract_socket"]),
-        "mount": lambda: _mount(f"{here}/mount"),
+        "mount": lambda: _mount(f"{own}/mount"),
         "make a user namespace": _new_user_namespace,
-        "make a device": lambda: _device(f"{here}/device"),
+        "make a device": lambda: _device(f"{own}/device"),
         "change the kernel's settings": lambda: _open_to_write("/proc/sys/kernel/core_pattern"),
         "write to the system": lambda: _open_to_write("/usr/bin/env"),
         "change the system's root": lambda: os.chroot("/usr") or os.chdir("/"),  # the last one: it stays

@@ -12,13 +12,15 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from turku.errors import DurableWriteFailed
 
 _TEMPORARY_MARK = ".turku-tmp-"
+# Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextmanager
@@ -32,33 +34,31 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _temporary_name(path: Path) -> Path:
+def _temporary_name(name: str) -> str:
     # Hidden, so that no reader of a configuration directory takes a half-written file for a whole one.
     # Cut by bytes: a file system limits a name's bytes (255), whatever its characters take.
-    start = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
-    return path.with_name(f".{start}{_TEMPORARY_MARK}{secrets.token_hex(6)}")
+    start = os.fsencode(name)[:100].decode("utf-8", "ignore")
+    return f".{start}{_TEMPORARY_MARK}{secrets.token_hex(6)}"
 
 
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_file_system(path: Path) -> None:
     """Make all that was written to the file system of ``path`` durable: one call for a tree of any number of files."""
-    with _explained(path):
-        # Without permission on the path itself: a backed-up directory may deny its owner reading.
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-        finally:
-            os.close(descriptor)
+    # Without permission on the path itself: a backed-up directory may deny its owner reading.
+    with _explained(path), _opened(path.parent) as descriptor:
+        sync_file_system_of(descriptor)
+
+
+def sync_file_system_of(descriptor: int) -> None:
+    """As ``sync_file_system``, for an open file or directory. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def make_private_directory(path: Path) -> Path:
@@ -78,22 +78,30 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o600, owner: tuple[i
 
     A symbolic link at ``path`` is replaced, not followed.
     """
-    with _explained(path):
-        temporary = _temporary_name(path)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                if owner is not None:
-                    os.fchown(stream.fileno(), *owner)
-                os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        fsync_directory(path.parent)
+    with _explained(path), _opened(path.parent) as directory:
+        write_bytes_in(directory, path.name, content, mode=mode, owner=owner)
+
+
+def write_bytes_in(
+    directory: int, name: str, content: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace the file ``name`` in an open directory, as ``write_bytes`` does. Raises OSError."""
+    temporary = _temporary_name(name)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            if owner is not None:
+                os.fchown(stream.fileno(), *owner)
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        _unlink_in(directory, temporary)
+        raise
+    os.fsync(directory)
 
 
 def read_regular_file(path: Path, *, limit_bytes: int) -> bytes:
@@ -101,10 +109,18 @@ def read_regular_file(path: Path, *, limit_bytes: int) -> bytes:
 
     Raises OSError for whatever else than a regular file is there: a symbolic link, a pipe without an end, a device.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return _read_regular_file(os.open(path, _READ_FLAGS), str(path), limit_bytes)
+
+
+def read_regular_file_in(directory: int, name: str, *, limit_bytes: int) -> bytes:
+    """As ``read_regular_file``, for a name in an open directory."""
+    return _read_regular_file(os.open(name, _READ_FLAGS, dir_fd=directory), name, limit_bytes)
+
+
+def _read_regular_file(descriptor: int, shown: str, limit_bytes: int) -> bytes:
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file", shown)
         return stream.read(limit_bytes)
 
 
@@ -119,7 +135,7 @@ def write_new_text(path: Path, content: str, *, mode: int = 0o600) -> bool:
     Of several processes that try at once, one makes it and no reader sees it half written.
     """
     with _explained(path):
-        temporary = _temporary_name(path)
+        temporary = path.with_name(_temporary_name(path.name))
         try:
             write_text(temporary, content, mode=mode)
             try:
@@ -134,38 +150,72 @@ def write_new_text(path: Path, content: str, *, mode: int = 0o600) -> bool:
 
 def write_json(path: Path, content: Any, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Replace the file at ``path`` with indented JSON, keys sorted."""
-    text = json.dumps(content, indent=4, sort_keys=True, ensure_ascii=True) + "\n"
-    write_text(path, text, mode=mode, owner=owner)
+    write_bytes(path, json_bytes(content), mode=mode, owner=owner)
+
+
+def json_bytes(content: Any) -> bytes:
+    """The content as ``write_json`` writes it."""
+    return (json.dumps(content, indent=4, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
 def write_symbolic_link(path: Path, target: str) -> None:
     """Let ``path`` be a symbolic link to ``target``, replacing a link or file that is there."""
-    with _explained(path):
-        if path.is_symlink() and str(path.readlink()) == target:
+    with _explained(path), _opened(path.parent) as directory:
+        write_symbolic_link_in(directory, path.name, target)
+
+
+def write_symbolic_link_in(directory: int, name: str, target: str) -> None:
+    """As ``write_symbolic_link``, for a name in an open directory. Raises OSError."""
+    with suppress(OSError):
+        if os.readlink(name, dir_fd=directory) == target:
             return
-        temporary = _temporary_name(path)
-        try:
-            temporary.symlink_to(target)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        fsync_directory(path.parent)
+    temporary = _temporary_name(name)
+    try:
+        os.symlink(target, temporary, dir_fd=directory)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        _unlink_in(directory, temporary)
+        raise
+    os.fsync(directory)
 
 
 def rename(source: Path, target: Path) -> None:
     """Move within one file system, durably; both directories are flushed."""
-    with _explained(target):
-        source.rename(target)
-        fsync_directory(target.parent)
-        if source.parent != target.parent:
-            fsync_directory(source.parent)
+    with _explained(target), _opened(source.parent) as before, _opened(target.parent) as after:
+        rename_in(before, source.name, after, target.name)
+
+
+def rename_in(directory: int, name: str, target_directory: int, target_name: str) -> None:
+    """As ``rename``, between open directories. Raises OSError."""
+    os.rename(name, target_name, src_dir_fd=directory, dst_dir_fd=target_directory)
+    os.fsync(target_directory)
+    os.fsync(directory)
 
 
 def remove_temporary_files(directory: Path, *, of: str = "") -> list[Path]:
     """The temporary files that a killed run left in ``directory``, removed; with ``of``, those of files whose names
     begin so."""
-    left = [entry for entry in directory.iterdir() if _TEMPORARY_MARK in entry.name and entry.name.startswith(f".{of}")]
-    for entry in left:
-        entry.unlink(missing_ok=True)
+    with _opened(directory) as descriptor:
+        return [directory / name for name in remove_temporary_files_in(descriptor, of=of)]
+
+
+def remove_temporary_files_in(directory: int, *, of: str = "") -> list[str]:
+    """As ``remove_temporary_files``, for an open directory, by their names. Raises OSError."""
+    left = [name for name in os.listdir(directory) if _TEMPORARY_MARK in name and name.startswith(f".{of}")]
+    for name in left:
+        _unlink_in(directory, name)
     return left
+
+
+def _unlink_in(directory: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -23,26 +23,31 @@ def exclusive(directory: Path, name: str) -> Iterator[None]:
     somebody else's.
     """
     durable.make_private_directory(directory)
-    path = directory / f"{name}.lock"
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with exclusive_in(descriptor, name, shown=directory):
+            yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive_in(directory: int, name: str, *, shown: Path) -> Iterator[None]:
+    """Hold the lock ``name`` in an open directory, as ``exclusive`` does; ``shown`` is its path for messages."""
+    path = shown / f"{name}.lock"
     # In a shared lock_dir somebody may have planted a link, or a pipe that keeps us waiting (threats N4). Reading is
     # enough for a lock, also of a file that root made for a user who may read everything.
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = os.open(path.name, flags, 0o600, dir_fd=directory)
     except OSError as error:
         raise DurableWriteFailed(f"cannot open the lock {path}: {error.strerror or error}", hint=_HINT) from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), directory.stat().st_uid):
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), os.fstat(directory).st_uid):
             raise DurableWriteFailed(f"the lock {path} was put there by another user", hint=_HINT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockHeld(
-                f"another run holds {path}",
-                hint="wait for it to end; the lock goes with its process, so there is nothing to delete",
-            ) from None
-        yield
+        with exclusive_descriptor(descriptor, shown=path):
+            yield
     finally:
         os.close(descriptor)
 
@@ -55,10 +60,20 @@ def exclusive_directory(directory: Path) -> Iterator[None]:
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockHeld(f"another run holds {directory}", hint="wait for it to end") from None
-        yield
+        with exclusive_descriptor(descriptor, shown=directory):
+            yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def exclusive_descriptor(descriptor: int, *, shown: Path) -> Iterator[None]:
+    """Hold a lock on what is open already, as ``exclusive_directory`` does; ``shown`` is its path for messages."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockHeld(
+            f"another run holds {shown}",
+            hint="wait for it to end; the lock goes with its process, so there is nothing to delete",
+        ) from None
+    yield

@@ -6,12 +6,11 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from turku.core import lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
@@ -19,17 +18,17 @@ from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
 from turku.policy import bandwidth, compression, filters, names, suspicion
 from turku.policy.suspicion import Figures
 from turku.protocol.messages import SourceOrder
-from turku.storage import catalog, figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
-from turku.storage.bringing import Bringing
+from turku.storage import catalog, damage, figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
 from turku.storage.changes import Changes, Kind
 from turku.storage.configuration import Storage
-from turku.storage.difference import Difference
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, notes
+from turku.storage.snapshots.assembly import HardlinkCopy
 from turku.storage.snapshots.in_place import InPlace
-from turku.storage.snapshots.merging import Linking
 from turku.storage.snapshots.notes import NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
+from turku.storage.strategy import Plan, Strategy, Sync, SyncResult
 
 SWEEP_SECONDS = 0.5
 """For how long a session removes what left history: the machine waits for it, ``turku-storage prune`` has the time."""
@@ -61,6 +60,10 @@ class BackupOutcome:
     time_end: float
     suspicious: tuple[str, ...] = ()
     """What makes it look as if the machine had been taken over, a sentence each (threats M10)."""
+    strategy: str = ""
+    """How it was made (``strategy.Strategy``); empty where it failed."""
+    strategy_reason: str = ""
+    """Why everything was looked at although there was a snapshot to build upon."""
 
 
 def back_up(job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> BackupOutcome:
@@ -139,6 +142,8 @@ class _Made:
     snapshot: str | None
     transferred: transfer.Transferred
     noted: Notes
+    strategy: Strategy
+    reason: str = ""
 
 
 class _Run:
@@ -153,7 +158,7 @@ class _Run:
     def outcome(self) -> BackupOutcome:
         try:
             # In the machine's directory, so that two storages' configurations on one volume exclude each other too.
-            with lock.exclusive(self._job.machine_dir, f".{self._source}"):
+            with fs.locked(self._job.machine_dir, f".{self._source}"):
                 return self._outcome()
         except LockHeld as error:
             raise BackupFailed(f"another run is backing up {self._source}", hint=error.hint) from error
@@ -179,20 +184,30 @@ class _Run:
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         selected = replace(selected, compress=self._is_compressed(base))
         daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
-        bringing = Bringing(self._place, self._configuration, daemon, mode, selected, bounds, base, self._clock)
+        sync = Sync(
+            self._place,
+            self._configuration,
+            daemon,
+            mode,
+            selected,
+            bounds,
+            base,
+            damaged=damage.to_fetch(self._place),
+            clock=self._clock,
+        )
         spool = self._place.machine_dir
-        with Changes(spool) as differing, Changes(spool) as changes, bringing.linking() as linking:
-            compared = bringing.compare(differing, linking)
-            if compared is not None and not differing:
-                made = self._unchanged(bringing, compared, changes)
+        with Changes(spool) as planned, Changes(spool) as changes, sync.hardlink_copy() as copy:
+            plan = sync.plan(planned, copy)
+            if plan.compared is not None and not planned:
+                made = self._unchanged(sync, plan.compared, changes)
             else:
-                made = self._built(bringing, Difference(compared, differing), changes, linking)
+                made = self._built(sync, plan, planned, changes, copy)
         snapshot, transferred, noted = made.snapshot, made.transferred, made.noted
         end = self._clock.now()
         _LOG.info(
             "%s: %s in %.1f s; %s",
             self._source,
-            f"snapshot {snapshot}" if snapshot else "synced in place",
+            f"snapshot {snapshot} ({made.strategy})" if snapshot else "synced in place",
             (end - self._begin).total_seconds(),
             "; ".join(line for line in transferred.statistics if line.startswith(_LOGGED_STATISTICS)),
         )
@@ -209,6 +224,8 @@ class _Run:
             time_begin=self._begin.timestamp(),
             time_end=end.timestamp(),
             suspicious=noted.suspicious,
+            strategy=made.strategy,
+            strategy_reason=made.reason,
         )
 
     def _is_compressed(self, base: str | None) -> bool:
@@ -220,31 +237,25 @@ class _Run:
                 bytes_per_second=earlier.bytes_per_second,
             )
 
-    def _unchanged(self, bringing: Bringing, compared: transfer.Transferred, changes: Changes) -> _Made:
-        base = bringing.existing_base
+    def _unchanged(self, sync: Sync, compared: transfer.Transferred, changes: Changes) -> _Made:
+        base = sync.existing_base
         tree = self._place.tree(base)
         changes.is_complete = True
-        noted = self._notes(bringing.mode, tree, compared, base, has_unfinished=False, changes=changes)
+        synced = SyncResult(compared, tree, Strategy.UNCHANGED)
+        noted = self._notes(sync.mode, synced, base, changes=changes)
         record = self._record(base, self._clock.now(), noted)
-        self._catalog(bringing.mode, record, tree, changes)
-        return _Made(bringing.mode.commit_unchanged(record, base), compared, noted)
+        self._catalog(sync.mode, record, tree, changes)
+        return _Made(sync.mode.commit_unchanged(record, base), compared, noted, Strategy.UNCHANGED)
 
-    def _built(self, bringing: Bringing, difference: Difference, changes: Changes, linking: Linking | None) -> _Made:
-        mode, base = bringing.mode, bringing.base
-        with power_loss.writing(self._place), self._ahead(bringing) as ahead:
-            brought = bringing.bring(difference, changes, linking, ahead)
-            tree = brought.workspace.directory
-            transferred = brought.transferred
-            noted = self._notes(mode, tree, transferred, base, has_unfinished=brought.has_unfinished, changes=changes)
+    def _built(self, sync: Sync, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy | None) -> _Made:
+        mode, base = sync.mode, sync.base
+        with power_loss.writing(self._place), sync.indexer() as ahead:
+            synced = sync.bring(plan, planned, changes, copy, ahead)
+            noted = self._notes(mode, synced, base, changes=changes)
             record = self._record(base, self._clock.now(), noted)
-            self._catalog(mode, record, tree, changes, ahead)
-            return _Made(mode.commit(record), transferred, noted)
-
-    def _ahead(self, bringing: Bringing) -> AbstractContextManager[catalog.Ahead | None]:
-        # Of files with several names rsync does not say all; and in place there is no history.
-        if bringing.base is None and bringing.mode.keeps_history and not bringing.selected.hard_links:
-            return catalog.ahead_of_end(self._place)
-        return nullcontext()
+            self._catalog(mode, record, synced.tree, changes, ahead)
+            snapshot = mode.commit(record, synced.tree)
+            return _Made(snapshot, synced.transferred, noted, synced.strategy, synced.reason)
 
     def _catalog(
         self,
@@ -267,22 +278,16 @@ class _Run:
                 ahead=ahead,
             )
 
-    def _notes(
-        self,
-        mode: SnapshotMode,
-        tree: Path,
-        transferred: transfer.Transferred,
-        base: str | None,
-        *,
-        has_unfinished: bool,
-        changes: Changes,
-    ) -> Notes:
-        """What is noted of the backup in ``tree``; that it is suspicious among it."""
+    def _notes(self, mode: SnapshotMode, synced: SyncResult, base: str | None, *, changes: Changes) -> Notes:
+        """Return what is noted of the backup; that it is suspicious among it."""
+        tree, transferred = synced.tree, synced.transferred
         earlier = notes.read(self._place, base) if base else NO_NOTES
         found: Figures | None
+        # Where all was fetched into an empty directory, rsync takes every file for a new one.
+        tells_what_is_new = synced.strategy is not Strategy.FULL and earlier.figures is not None
         if not mode.keeps_history:
             found = figures.of_run(transferred.statistics, transferred.suffixes, None)
-        elif base is None or (earlier.figures is not None and not has_unfinished):
+        elif base is None or (tells_what_is_new and not synced.has_former):
             found = figures.of_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
         else:
             found = figures.of_trees(self._place.tree(base), tree)
@@ -301,6 +306,8 @@ class _Run:
             figures=found,
             suspicious=signs,
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
+            strategy=synced.strategy,
+            strategy_reason=synced.reason,
         )
 
     def _warning(self, mode: SnapshotMode, noted: Notes) -> str:
@@ -329,7 +336,7 @@ class _Run:
                 name = names.new_snapshot_name(self._source, named, secrets.token_hex(2))
                 # Of two within a second, the later one's name comes later too: that is how they are listed.
                 is_in_order = not follows_at_once or newest is None or name > newest.name
-                if is_in_order and not self._place.snapshot(name).exists():
+                if is_in_order and not fs.exists(self._place.snapshot(name)):
                     return SnapshotRecord(name, base, begin, finish.astimezone(zone), noted)
             named += timedelta(seconds=1)
 

@@ -11,7 +11,8 @@ import os
 import re
 import struct
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,12 @@ from typing import IO, Self
 
 import msgspec
 
+from turku.storage.fs import tree as fs
+
 MARK = b":"
 """With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
 OUT_FORMAT = f"{MARK.decode()}%i|%C|%n"
+"""With the checksum, for a reason of its own too: rsync then prints the line after the transfer of a file."""
 CHECKSUM_BYTES = 16
 LINE_LIMIT_BYTES = 32 * 1024
 """Above the longest line: a path of 4096 bytes, each of them written as four."""
@@ -33,7 +37,8 @@ _LINE = re.compile(
 )
 _ESCAPE = re.compile(rb"\\#([0-3][0-7]{2})")
 _NEW = b"+++"
-_HEADER = struct.Struct("=cBH")
+_HEADER = struct.Struct("=cH")
+_FOLLOW_SECONDS = 0.05
 _CHUNK_BYTES = 256 * 1024
 _PATH_LIMIT_BYTES = 4096
 
@@ -51,8 +56,8 @@ class Change(msgspec.Struct, frozen=True):
     path: bytes
     """Relative to the tree, as the file system has it; the tree itself is ``b"."``."""
     kind: Kind
-    checksum: bytes | None = None
-    """xxh128 of the content (16 bytes, as rsync prints it); None where the file was not sent, or not checked by it."""
+    is_file: bool = False
+    """True where rsync said that it is a regular file."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -120,10 +125,9 @@ class Changes:
         """Whether they tell everything that differs from the snapshot before, deletions included."""
         self.tells_content = False
         """Whether they tell every file that this run wrote; what a run before it had brought over may be missing."""
-        self.first_path: bytes | None = None
-        """That of the first change; None before it."""
         self._count = 0
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  (ended with our own block)
+        descriptor = fs.create_unnamed_file(directory or Path(tempfile.gettempdir()).resolve())
+        self._file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
     def __enter__(self) -> Self:
         return self
@@ -137,46 +141,65 @@ class Changes:
         return self._count
 
     def note(self, line: Line) -> None:
-        """Take note of what a line says."""
-        self.add(Change(line.path, Kind.DELETED if line.is_deleted else Kind.CHANGED, line.checksum))
+        """Take note of what a line says; but for the checksum, which a machine may have forged."""
+        kind = Kind.DELETED if line.is_deleted else Kind.CHANGED
+        self.add(Change(line.path, kind, is_file=line.file_type == b"f"))
+
+    def flush(self) -> None:
+        """Let whoever follows see all that was added."""
+        self._file.flush()
 
     def clear(self) -> None:
         """Forget all."""
         self._file.seek(0)
         self._file.truncate()
         self._count = 0
-        self.first_path = None
         self.is_complete = False
         self.tells_content = False
 
     def add(self, change: Change) -> None:
         """Take note of a change."""
-        if self.first_path is None:
-            self.first_path = change.path
-        checksum = change.checksum or b""
-        kind = b"d" if change.kind is Kind.DELETED else b"c"
-        self._file.write(_HEADER.pack(kind, len(checksum), len(change.path)) + checksum + change.path)
+        kind = b"d" if change.kind is Kind.DELETED else b"f" if change.is_file else b"c"
+        self._file.write(_HEADER.pack(kind, len(change.path)) + change.path)
         self._count += 1
 
     def __iter__(self) -> Iterator[Change]:
         self._file.flush()
+        return self._read(lambda: True)
+
+    def follow(self, is_over: threading.Event) -> Iterator[Change]:
+        """Yield the changes while another thread adds to them, until it says that it is over, and the last of them."""
+
+        def is_at_end() -> bool:
+            if not is_over.is_set():
+                is_over.wait(_FOLLOW_SECONDS)
+                return False
+            return True
+
+        yield from self._read(is_at_end)
+
+    def _read(self, is_at_end: Callable[[], bool]) -> Iterator[Change]:
         descriptor = self._file.fileno()
         offset = 0
         buffer = b""
-        while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
-            offset += len(chunk)
-            buffer += chunk
-            begin = 0
-            while len(buffer) - begin >= _HEADER.size:
-                kind, checksum_length, path_length = _HEADER.unpack_from(buffer, begin)
-                middle = begin + _HEADER.size + checksum_length
-                end = middle + path_length
-                if end > len(buffer):
-                    break
-                yield Change(
-                    path=buffer[middle:end],
-                    kind=Kind.DELETED if kind == b"d" else Kind.CHANGED,
-                    checksum=buffer[begin + _HEADER.size : middle] or None,
-                )
-                begin = end
-            buffer = buffer[begin:]
+        while True:
+            # Asked before reading: what is written until then is read.
+            is_last = is_at_end()
+            while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
+                offset += len(chunk)
+                buffer += chunk
+                begin = 0
+                while len(buffer) - begin >= _HEADER.size:
+                    kind, path_length = _HEADER.unpack_from(buffer, begin)
+                    end = begin + _HEADER.size + path_length
+                    if end > len(buffer):
+                        break
+                    yield Change(
+                        buffer[begin + _HEADER.size : end],
+                        Kind.DELETED if kind == b"d" else Kind.CHANGED,
+                        is_file=kind == b"f",
+                    )
+                    begin = end
+                buffer = buffer[begin:]
+            if is_last:
+                return

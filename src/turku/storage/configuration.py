@@ -432,7 +432,8 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         volumes=tuple(
             Volume(
                 name=name,
-                path=Path(section.path),
+                # Below it no symbolic link is followed (fs/tree.py); its own path may have some.
+                path=Path(section.path).resolve(),
                 accept_new=section.accept_new,
                 accept_new_high_water_percent=file.accept_new_high_water_pct
                 if section.accept_new_high_water_pct is None

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from turku.core import durable
 from turku.core.log import one_line
 from turku.protocol.proof_messages import SNAPSHOTS_LIMIT, DamagedFile, DamageKind, DamageState
 from turku.storage.catalog import database
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 
 LIMIT = 10_000
@@ -73,7 +73,7 @@ def file_of(place: SourcePlace) -> Path:
 def read(place: SourcePlace) -> list[Damage]:
     """The damages, oldest first; none where there are none, or the file cannot be read."""
     try:
-        content = json.loads(durable.read_regular_file(file_of(place), limit_bytes=_LIMIT_BYTES))
+        content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
         return msgspec.convert(content, list[Damage])
     except (OSError, ValueError, msgspec.MsgspecError):
         return []
@@ -84,10 +84,16 @@ def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
     kept = [msgspec.to_builtins(damage) for damage in damages][:LIMIT]
     path = file_of(place)
     if not kept:
-        path.unlink(missing_ok=True)
+        fs.unlink(path)
         return
-    owner = path.parent.stat()
-    durable.write_json(path, kept, owner=(owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None)
+    owner = fs.status(path.parent)
+    is_given = owner is not None and os.geteuid() == 0
+    fs.write_json(path, kept, owner=(owner.st_uid, owner.st_gid) if owner is not None and is_given else None)
+
+
+def to_fetch(place: SourcePlace) -> frozenset[bytes]:
+    """Return the paths of damaged files that the next backup is to fetch, whatever their size and time say."""
+    return frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
 
 
 def told(damages: Iterable[Damage]) -> list[Damage]:

@@ -26,12 +26,11 @@ from turku.core.log import one_line
 from turku.errors import CommandFailed, TurkuError
 from turku.protocol.proof_messages import DrillOutcome
 from turku.storage import catalog, history, sandbox, transfer
-from turku.storage.beneath import Tree
 from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
-from turku.storage.snapshots import Workspace
+from turku.storage.fs.remove import remove_tree
+from turku.storage.fs.tree import Tree, split
 from turku.storage.snapshots.place import SourcePlace
-from turku.storage.snapshots.tree_removal import remove_tree
 from turku.storage.stored_content import Pace, checksum
 
 VALID_FACTOR = 1.5
@@ -204,9 +203,10 @@ class _Run:
     def _restore(self, tree: Path, chosen: Sequence[Entry]) -> None:
         configuration = self._configuration
         listing = self._directory / "files"
-        listing.write_bytes(b"".join(entry.path + b"\0" for entry in chosen))
+        # A name that begins with '#' or ';' would be a comment.
+        listing.write_bytes(b"".join(b"./" + entry.path + b"\0" for entry in chosen))
         system = transfer.file_system(
-            Workspace(self._restored), fake_super=configuration.fake_super, keep_devices=configuration.keep_devices
+            self._directory, fake_super=configuration.fake_super, keep_devices=configuration.keep_devices
         )
         argv = [
             *configuration.rsync_command,
@@ -258,8 +258,8 @@ class _Run:
         self._made.files += 1
         # A storage without root keeps a link as a file with attributes.
         if entry.kind is Kind.LINK and stat.S_ISLNK(status.st_mode):
-            directory, name = tree.directory_of(entry.path)
-            if os.readlink(name, dir_fd=directory) != entry.link_target:
+            directory, name = split(entry.path)
+            if os.readlink(name, dir_fd=tree.directory(directory)) != entry.link_target:
                 self._made.problems.append(f"{shown}: the link leads elsewhere than the one that was backed up")
 
     def _check(self, program: Sequence[str]) -> None:
@@ -300,9 +300,9 @@ class _Run:
             capabilities = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH") if os.geteuid() == 0 else None
             argv = sandbox.wrap(
                 argv,
-                readable=readable,
-                writable=writable,
-                directory=self._directory,
+                readable={str(path): path for path in readable},
+                writable={str(path): path for path in writable},
+                directory=str(self._directory),
                 capabilities=capabilities,
                 options=sandbox.availability(configuration).options,
             )

@@ -11,15 +11,15 @@ import random
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from turku.core.log import one_line
 from turku.policy import suspicion
 from turku.policy.suspicion import Figures
-from turku.storage.beneath import Tree
+from turku.storage.fs.tree import Tree, is_file
 
 SAMPLED_FILES = 64
 SAMPLED_BYTES = 32 * 1024
@@ -49,7 +49,7 @@ class Suffixes:
         if suffix not in self._counts and len(self._counts) >= _SUFFIXES_LIMIT:
             return
         with suppress(OSError, ValueError):
-            if stat.S_ISREG(os.lstat(os.fsencode(self.base) + b"/" + stem).st_mode):
+            if is_file(self.base / os.fsdecode(stem)):
                 self._counts[suffix] += 1
 
     @property
@@ -105,24 +105,32 @@ def of_trees(base: Path | None, tree: Path) -> Figures:
     """
     suffixes = Suffixes(base)
     files = created = transferred = size = transferred_size = 0
-    for path, status in _regular_files(tree):
-        files += 1
-        size += status.st_size
-        former = None
-        if base is not None:
-            with suppress(OSError):
-                former = os.lstat(f"{base}/{path}")
-        if former is not None and stat.S_ISREG(former.st_mode):
-            # A snapshot of btrfs has its files' inode numbers, on a device of its own.
-            is_same = (former.st_dev, former.st_ino) == (status.st_dev, status.st_ino)
-            if is_same or (former.st_size, former.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+    before: list[int] = []
+    with ExitStack() as stack:
+        new = stack.enter_context(Tree(tree))
+        old = None if base is None else stack.enter_context(Tree(base))
+        for each in new.walk():
+            if not each.is_file:
                 continue
-        else:
-            created += 1
-            suffixes.note(os.fsencode(path))
-        transferred += 1
-        transferred_size += status.st_size
-    before = [status.st_size for _path, status in _regular_files(base)] if base is not None else []
+            status = each.status
+            files += 1
+            size += status.st_size
+            former = None
+            if old is not None:
+                with suppress(OSError):
+                    former = old.status(each.full_path)
+            if former is not None and stat.S_ISREG(former.st_mode):
+                # A snapshot of btrfs has its files' inode numbers, on a device of its own.
+                is_same = (former.st_dev, former.st_ino) == (status.st_dev, status.st_ino)
+                if is_same or (former.st_size, former.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+                    continue
+            else:
+                created += 1
+                suffixes.note(each.full_path)
+            transferred += 1
+            transferred_size += status.st_size
+        if old is not None:
+            before = [each.status.st_size for each in old.walk() if each.is_file]
     suffix, renamed = suffixes.commonest
     return Figures(
         files_before=len(before),
@@ -202,19 +210,3 @@ def _number(text: str) -> int:
     if match is None:
         raise ValueError("no number")
     return int(match[0])
-
-
-def _regular_files(tree: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Each regular file below the tree, by its path relative to it; what cannot be read is left out."""
-    waiting = [""]
-    while waiting:
-        directory = waiting.pop()
-        with suppress(OSError), os.scandir(f"{tree}/{directory}") as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    path = f"{directory}/{entry.name}" if directory else entry.name
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(path)
-                    elif stat.S_ISREG(status.st_mode):
-                        yield path, status

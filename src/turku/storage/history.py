@@ -8,9 +8,10 @@ from pathlib import Path
 
 from turku.policy import names, suspicion
 from turku.policy.suspicion import Figures
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots import notes, record
 from turku.storage.snapshots.notes import Judgement
-from turku.storage.snapshots.place import SourcePlace, is_directory
+from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
 
 
@@ -29,19 +30,15 @@ class StoredSnapshot:
 
 def stored_snapshots(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
     """The snapshots, oldest first; those whose names give no moment come before them. ``zone`` is the names'."""
-    try:
-        entries = list(place.snapshots_dir.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
     found = []
-    for entry in entries:
-        if entry.name.startswith(".") or not (is_directory(entry) or place.link_target(entry.name)):
+    for entry in fs.names(place.snapshots_dir):
+        if entry.startswith(".") or not (fs.is_directory(place.snapshot(entry)) or place.link_target(entry)):
             continue
-        tree = place.tree(entry.name)
-        if not is_directory(tree):
+        tree = place.tree(entry)
+        if not fs.is_directory(tree):
             continue
-        name = names.parse_snapshot_name(entry.name, source=place.source, zone=zone)
-        found.append(StoredSnapshot(name=entry.name, path=tree, moment=name.moment, is_held=name.is_held))
+        name = names.parse_snapshot_name(entry, source=place.source, zone=zone)
+        found.append(StoredSnapshot(name=entry, path=tree, moment=name.moment, is_held=name.is_held))
     return tuple(sorted(found, key=_age_order))
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from turku.storage import shared_blocks
-from turku.storage.beneath import Tree
 from turku.storage.catalog import Catalog, Entry
+from turku.storage.fs import copy, disk_usage
+from turku.storage.fs import tree as fs
+from turku.storage.fs.tree import Tree
 from turku.storage.healing import StoredName
-from turku.storage.snapshots import clone
-from turku.storage.snapshots.place import is_directory
 
 NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that say nothing of the file that was looked at."""
@@ -43,7 +42,7 @@ class Copy:
     @property
     def is_gone(self) -> bool:
         """Whether its snapshots left history meanwhile, so that nothing is said of it."""
-        return not any(is_directory(name.tree) for name in self.names)
+        return not any(fs.is_directory(name.tree) for name in self.names)
 
 
 class KeptCopies:
@@ -56,7 +55,7 @@ class KeptCopies:
         # A snapshot of an unchanged source has the tree of the one before it.
         self._trees = [known.place.tree(name) for name in self._names]
         self._open: OrderedDict[Path, Tree] = OrderedDict()
-        self._shares_blocks = clone.can_clone(known.place.machine_dir)
+        self._shares_blocks = copy.can_clone(known.place.machine_dir)
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +84,7 @@ class KeptCopies:
             except OSError as error:
                 if error.errno in NOT_OF_THE_FILE:
                     raise
-                if error.errno == errno.EACCES or not is_directory(tree):
+                if error.errno == errno.EACCES or not fs.is_directory(tree):
                     continue
                 failure = None if error.errno in _NOTHING_THERE else error
                 key = ("none", failure is None)
@@ -123,7 +122,7 @@ class KeptCopies:
         if status.st_nlink == 1 and self._shares_blocks and status.st_size:
             descriptor = self._tree(tree).open_file(path)
             try:
-                return shared_blocks.signature(descriptor) or (status.st_dev, status.st_ino)
+                return disk_usage.signature(descriptor) or (status.st_dev, status.st_ino)
             finally:
                 os.close(descriptor)
         return (status.st_dev, status.st_ino)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.core import lock
 from turku.errors import LockHeld, PolicyError, UsageError
 from turku.policy import names
 from turku.storage import volumes
 from turku.storage.configuration import Storage
-from turku.storage.snapshots.place import SourcePlace, is_directory
+from turku.storage.fs import tree as fs
+from turku.storage.snapshots.place import SourcePlace
 
 _SNAPSHOTS_SUFFIX = ".snapshots"
 
@@ -39,7 +39,7 @@ def kept_sources(
 def locked(place: SourcePlace) -> Iterator[None]:
     """Keep backups of the source out for the length of the block. Raises LockHeld while one is running."""
     try:
-        with lock.exclusive(place.machine_dir, f".{place.source}"):
+        with fs.locked(place.machine_dir, f".{place.source}"):
             yield
     except LockHeld as error:
         raise LockHeld(f"{place.source} of {place.machine_dir.name} is being backed up", hint=error.hint) from error
@@ -52,8 +52,9 @@ def _machine_directories(configuration: Storage, machine: str | None) -> Iterato
             yield found
         return
     for volume in configuration.volumes:
-        if volume.path.is_dir():
-            yield from sorted(entry for entry in volume.path.iterdir() if _is_uuid(entry.name) and is_directory(entry))
+        for entry in fs.names(volume.path):
+            if _is_uuid(entry) and fs.is_directory(volume.path / entry):
+                yield volume.path / entry
 
 
 def _uuid(configuration: Storage, machine: str) -> str:
@@ -77,10 +78,10 @@ def _is_uuid(text: str) -> bool:
 
 
 def _places(machine_dir: Path) -> Iterator[SourcePlace]:
-    for entry in sorted(machine_dir.iterdir()):
-        if entry.name.endswith(_SNAPSHOTS_SUFFIX) and is_directory(entry):
+    for entry in fs.names(machine_dir):
+        if entry.endswith(_SNAPSHOTS_SUFFIX) and fs.is_directory(machine_dir / entry):
             try:
-                yield SourcePlace(machine_dir, names.source_name(entry.name.removesuffix(_SNAPSHOTS_SUFFIX)))
+                yield SourcePlace(machine_dir, names.source_name(entry.removesuffix(_SNAPSHOTS_SUFFIX)))
             except PolicyError:
                 # Nothing of ours.
                 continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +16,11 @@ from turku.errors import NotInHistory
 from turku.policy import names
 from turku.protocol.restore_messages import SnapshotChoice
 from turku.storage import catalog, history, volumes
-from turku.storage.beneath import Tree
 from turku.storage.configuration import Storage
+from turku.storage.fs import tree as fs
+from turku.storage.fs.tree import Tree, joined
 from turku.storage.permit import Permitted
-from turku.storage.snapshots.place import LATEST, SourcePlace, is_directory
+from turku.storage.snapshots.place import LATEST, SourcePlace
 
 CURRENT = "current"
 """What stands for a snapshot of a source without history: its working tree, as the last run left it."""
@@ -48,7 +48,7 @@ def place_of(configuration: Storage, permitted: Permitted) -> SourcePlace:
     if directory is None:
         raise NotInHistory(f"storage {configuration.name} has nothing of this machine")
     place = SourcePlace(directory, permitted.source)
-    if not (is_directory(place.snapshots_dir) or is_directory(place.working_tree)):
+    if not (fs.is_directory(place.snapshots_dir) or fs.is_directory(place.working_tree)):
         raise NotInHistory(f"storage {configuration.name} has nothing of source {permitted.source}")
     return place
 
@@ -59,7 +59,7 @@ def choose(
     """The tree that is meant. Raises NotInHistory, PolicyError for a moment that is not understood."""
     snapshots = history.stored_snapshots(place, configuration.zone)
     if choice.name in (None, LATEST, CURRENT) and choice.at is None and not snapshots:
-        if is_directory(place.working_tree):
+        if fs.is_directory(place.working_tree):
             return KeptTree(place, CURRENT, place.working_tree, None)
         raise NotInHistory(f"source {place.source} has no snapshot yet")
     by_name = {each.name: each for each in snapshots}
@@ -81,8 +81,6 @@ def _whole_name(place: SourcePlace, known: Collection[str], name: str | None) ->
 def status_of(kept: KeptTree, path: bytes) -> os.stat_result:
     """What is at a path (already checked by ``names.path_inside``). Raises NotInHistory with names like it."""
     with Tree(kept.path) as tree:
-        if not path:
-            return kept.path.stat()
         try:
             return tree.status(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -113,21 +111,18 @@ def checked_paths(kept: KeptTree, paths: Sequence[bytes], permitted: Permitted) 
 
 
 def _near_paths(root: Path, path: bytes) -> str:
-    """Names like the first part of the path that is not there."""
+    """Return names like the first part of the path that is not there."""
     inside = b""
-    for part in path.split(b"/"):
-        step = inside + b"/" + part if inside else part
-        try:
-            is_there = stat.S_ISDIR((root / os.fsdecode(step)).lstat().st_mode)
-        except OSError:
-            is_there = False
-        if not is_there:
-            break
-        inside = step
-    with os.scandir(root / os.fsdecode(inside)) as entries:
-        siblings = [entry.name for entry in itertools.islice(entries, _SIBLINGS_LIMIT)]
+    with Tree(root) as tree:
+        for part in path.split(b"/"):
+            directory = tree.find_directory(joined(inside, part))
+            if directory is None:
+                break
+            inside = joined(inside, part)
+        with os.scandir(tree.directory(inside)) as entries:
+            siblings = [entry.name for entry in itertools.islice(entries, _SIBLINGS_LIMIT)]
     near = difflib.get_close_matches(os.fsdecode(part), siblings, n=_NEAR_NAMES)
-    return f"there is {', '.join(shown(os.fsencode(Path(os.fsdecode(inside), name))) for name in near)}" if near else ""
+    return f"there is {', '.join(shown(joined(inside, os.fsencode(name))) for name in near)}" if near else ""
 
 
 def shown(path: bytes) -> str:

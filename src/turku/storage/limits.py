@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import stat
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -29,8 +28,8 @@ from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
 from turku.errors import BackupFailed
-from turku.storage import shared_blocks
-from turku.storage.snapshots import clone
+from turku.storage.fs import disk_usage
+from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
     from turku.storage.configuration import Storage
@@ -42,7 +41,6 @@ END_SHARE_OF_LOW_WATER: Final = 0.5
 """New runs wait below the low-water mark; a running one is ended below this share of it."""
 _NEAR_QUOTA: Final = 0.9
 _MEASURE_AGAIN_SECONDS: Final = 6 * 3600.0
-_BLOCK_BYTES: Final = 512
 _LOG = logging.getLogger(__name__)
 
 
@@ -88,7 +86,7 @@ class Room:
 def room(path: Path) -> Room:
     """What the volume that holds ``path`` has; BackupFailed when it cannot be asked."""
     try:
-        figures = os.statvfs(path)
+        figures = fs.volume_status(path)
     except OSError as error:
         raise BackupFailed(f"{path}: cannot ask for free space: {error.strerror or error}") from error
     return Room(
@@ -163,16 +161,6 @@ def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> Non
             _write_usage(path, usage)
 
 
-def measured_bytes(directory: Path) -> int:
-    """The disk space of a tree, in bytes; what its files share counts once (hard links are taken to be all in it)."""
-    if clone.can_clone(directory):
-        return shared_blocks.measured_bytes(directory)
-    total = 0.0
-    for entry_status in _statuses(directory):
-        total += entry_status.st_blocks * _BLOCK_BYTES / (1 if _is_directory(entry_status) else entry_status.st_nlink)
-    return round(total)
-
-
 def _used_bytes(configuration: Storage, machine_dir: Path, quota: int, clock: Clock) -> int:
     path = _usage_path(configuration, machine_dir)
     with _USAGE_LOCK:
@@ -182,7 +170,7 @@ def _used_bytes(configuration: Storage, machine_dir: Path, quota: int, clock: Cl
         near = usage is not None and usage.used_bytes >= _NEAR_QUOTA * quota
         if usage is None or (near and not 0 <= now - usage.measured_at < _MEASURE_AGAIN_SECONDS):
             _LOG.info("measuring the disk space of %s", machine_dir)
-            usage = _Usage(used_bytes=measured_bytes(machine_dir), measured_at=now)
+            usage = _Usage(used_bytes=disk_usage.measured_bytes(machine_dir), measured_at=now)
             _write_usage(path, usage)
         return usage.used_bytes
 
@@ -388,25 +376,11 @@ def descendants(process: int) -> list[int]:
 
 def _made_since(tree: Path, moment: float) -> tuple[int, int]:
     files = size_bytes = 0
-    for status in _statuses(tree):
-        # The change time cannot be set by the receiver. A file with more links is one of an earlier snapshot.
-        if status.st_ctime >= moment - 1 and (status.st_nlink == 1 or _is_directory(status)):
-            files += 1
-            size_bytes += status.st_blocks * _BLOCK_BYTES
+    with suppress(OSError), fs.Tree(tree) as opened:
+        for each in opened.walk():
+            status = each.status
+            # The change time cannot be set by the receiver. A file with more links is one of an earlier snapshot.
+            if status.st_ctime >= moment - 1 and (status.st_nlink == 1 or each.is_directory):
+                files += 1
+                size_bytes += status.st_blocks * disk_usage.BLOCK_BYTES
     return files, size_bytes
-
-
-def _statuses(directory: Path) -> Iterator[os.stat_result]:
-    """What lstat says of everything below a directory; what vanishes or cannot be read is left out."""
-    waiting = [os.fspath(directory)]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    yield entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-
-
-def _is_directory(status: os.stat_result) -> bool:
-    return stat.S_ISDIR(status.st_mode)

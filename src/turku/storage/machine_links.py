@@ -14,6 +14,7 @@ from turku.policy import names
 from turku.protocol.messages import AssignedMachine, ScheduledMachine
 from turku.storage import volumes
 from turku.storage.configuration import Storage
+from turku.storage.fs import tree as fs
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def _present_uuids(configuration: Storage) -> set[str]:
     present: set[str] = set()
     for volume in configuration.volumes:
         try:
-            present.update(entry.name for entry in volume.path.iterdir())
+            present.update(fs.names(volume.path))
         except OSError as error:
             _LOG.warning("volume %s: %s cannot be read: %s", volume.name, volume.path, error.strerror)
     return present

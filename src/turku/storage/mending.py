@@ -18,9 +18,10 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
 from turku.protocol.proof_messages import DamageKind, DamageState
 from turku.storage import healing, history, trash
-from turku.storage.beneath import Tree
 from turku.storage.catalog import Catalog, Entry
 from turku.storage.damage import SNAPSHOTS_KEPT, Damage
+from turku.storage.fs import tree as fs
+from turku.storage.fs.tree import Tree
 from turku.storage.healing import NotHealed, StoredName
 from turku.storage.kept_sources import locked
 from turku.storage.snapshots.place import SourcePlace
@@ -104,32 +105,16 @@ def _mend(
                     donor.tree.name,
                 )
                 return "healed"
-    return _let_backup_bring_it(place, broken, left, zone)
+    return _let_backup_bring_it(place, left, zone)
 
 
-def _let_backup_bring_it(place: SourcePlace, broken: Broken, left: Sequence[StoredName], zone: tzinfo) -> DamageState:
+def _let_backup_bring_it(place: SourcePlace, left: Sequence[StoredName], zone: tzinfo) -> DamageState:
+    """Return what becomes of files without another copy: the next backup fetches those that it builds upon.
+
+    Nothing is changed for it: the files may be shared with other snapshots (``damage.to_fetch``).
+    """
     base = history.base(place, zone)
-    in_base = [name for name in left if base is not None and name.tree == base.path]
-    try:
-        for name in in_base:
-            if broken.kind == "unreadable":
-                healing.set_aside(place, name)
-            elif broken.kind == "content":
-                healing.set_time(name, healing.NEVER_NS)
-        if not in_base:
-            _give_back_time(broken, left)
-    except OSError as error:
-        _LOG.warning("%s: %s", os.fsdecode(broken.path), error.strerror or error)
-        return "lost"
-    return "next_backup" if in_base else "lost"
-
-
-def _give_back_time(broken: Broken, left: Sequence[StoredName]) -> None:
-    """No backup has brought it, and none will: its time is its own again."""
-    for name in left:
-        status = _status(name)
-        if status is not None and status.st_mtime_ns == healing.NEVER_NS:
-            healing.set_time(name, broken.mtime_ns)
+    return "next_backup" if any(base is not None and name.tree == base.path for name in left) else "lost"
 
 
 def _donors(place: SourcePlace, broken: Broken, known: Catalog, donors: Sequence[StoredName]) -> Iterator[StoredName]:
@@ -158,7 +143,7 @@ def _of_catalog(place: SourcePlace, broken: Broken, known: Catalog) -> Iterator[
 def _of_trash(place: SourcePlace, paths: Sequence[bytes]) -> Iterator[StoredName]:
     for trashed in reversed(trash.trashed_snapshots(place)):
         # A snapshot of an unchanged source is a link: its tree is history's, or another one's in the trash.
-        if not trashed.path.is_symlink():
+        if fs.is_directory(trashed.path):
             for path in paths:
                 yield StoredName(trashed.path, path)
 
@@ -175,16 +160,19 @@ def _trees(place: SourcePlace, entry: Entry, known: Catalog) -> Iterator[Path]:
 
 
 def _other_links(place: SourcePlace, broken: Broken, known: Catalog) -> list[StoredName]:
-    """Further names of the damaged file: other paths that are hard links of it, and its names in the trash."""
+    """Return further names of the damaged file: other paths that are hard links of it.
+
+    Each is one of which the catalog says, in that very snapshot, that this content belongs there. The trash has no such
+    record: what shares the file there is left as it is.
+    """
     status = _status(broken.names[0])
     if status is None or broken.checksum is None or status.st_nlink <= len(broken.names):
         return []
-    paths = {broken.path}
-    candidates: list[StoredName] = []
-    for entry in known.with_checksum(broken.checksum):
-        paths.add(entry.path)
-        candidates += [StoredName(tree, entry.path) for tree in _trees(place, entry, known)]
-    candidates += _of_trash(place, sorted(paths))
+    candidates = [
+        StoredName(tree, entry.path)
+        for entry in known.with_checksum(broken.checksum)
+        for tree in _trees(place, entry, known)
+    ]
     found: list[StoredName] = []
     for name in dict.fromkeys(candidates):
         other = _status(name) if name not in broken.names else None

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.core import durable
 from turku.errors import TurkuError
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -20,7 +20,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def went_down_while_writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> bool:
     """Whether a run was under way when the system that this source lies on was started anew."""
     try:
-        return durable.read_regular_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
+        return fs.read_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
     except OSError:
         return False
 
@@ -38,15 +38,15 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
         return
     # A mark that is there from before the last start stays until a run that compared contents went well.
     if not went_down_while_writing(place, boot_id=boot_id):
-        durable.write_text(_mark(place), mark)
+        fs.write_bytes(_mark(place), mark.encode())
     try:
         yield
     except (TurkuError, OSError):
         if not went_down_while_writing(place, boot_id=boot_id):
-            durable.sync_file_system(_mark(place))
-            _mark(place).unlink(missing_ok=True)
+            fs.sync(_mark(place))
+            fs.unlink(_mark(place))
         raise
-    _mark(place).unlink(missing_ok=True)
+    fs.unlink(_mark(place))
 
 
 def _mark(place: SourcePlace) -> Path:

@@ -51,7 +51,7 @@ class RecordedEntries:
     def now(self, path: bytes) -> Entry | None:
         """What the tree has at the path; None for nothing."""
         parent, _slash, name = path.rpartition(b"/")
-        directory = self._tree.directory(parent)
+        directory = self._tree.find_directory(parent)
         found = None if directory is None else self._tree.found(directory, name)
         return None if found is None else _of_tree(path, found)
 
@@ -108,7 +108,7 @@ class RecordedEntries:
 
     def _opened(self, configuration: Storage) -> Catalog | None:
         """The catalog; None where there is none yet: making one reads every tree, and would know no checksums."""
-        if not (self._kept.is_snapshot and database.file_of(self._kept.place).exists()):
+        if not (self._kept.is_snapshot and database.exists(self._kept.place)):
             return None
         try:
             opened = self._stack.enter_context(open_catalog(self._kept.place, zone=configuration.zone))

@@ -151,16 +151,14 @@ def push(
     daemon answers, ConfigurationError when the sandbox is required and cannot be had.
     """
     others: deque[str] = deque(maxlen=_LAST_LINES)
-    tree = recovery.kept.path
     with (
         sandbox.sender(
-            arguments(configuration, recovery, port=port, username=credentials.username),
+            lambda _seen: arguments(configuration, recovery, port=port, username=credentials.username),
             configuration=configuration,
-            tree=tree,
+            tree=recovery.kept.path,
             port=port,
         ) as sender,
         sender.start(
-            directory=tree,
             password=Secret(credentials.password),
             on_line=lambda line: _LOG.warning("%s: %s", recovery.kept.place.source, line) if line else None,
         ) as child,

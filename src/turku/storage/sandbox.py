@@ -1,7 +1,10 @@
 """rsync's sandbox: what bubblewrap lets it see and do, when it receives a backup and when it sends one back.
 
-A contained receiver sees one machine's directory (read-write), a read-only system without secrets, and itself. It has
-no network: this process connects to the machine's tunnel, makes sure that an rsync daemon answers, and hands the
+A contained receiver sees one directory that it writes into, which shares no file with a snapshot, the trees that it may
+read (the snapshot that it is compared with), a read-only system without secrets, and itself: no other source, snapshot,
+record or trash of the machine, nor the machine's directory.
+
+It has no network: this process connects to the machine's tunnel, makes sure that an rsync daemon answers, and hands the
 connected socket in. So a receiver that was taken over reaches no other tunnel and no service of the storage, and no
 service but an rsync daemon gets a byte of ours. As root it keeps the few capabilities that restoring owners and modes
 takes; without root it lives in a user namespace and keeps none. A sender sees one snapshot's tree, read-only.
@@ -16,16 +19,18 @@ import select
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from turku.core import command
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, CommandFailed, ConfigurationError
 from turku.storage import limits, system_call_filter
+from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
     from turku.storage.configuration import Storage
@@ -45,6 +50,11 @@ _CONNECT_TIMEOUT_SECONDS = 30.0
 _LAST_PROCESS_TIMEOUT_SECONDS = 10.0
 _END_TIMEOUT_SECONDS = 3.0
 _GREETING = b"@RSYNCD:"
+_HERE, _BESIDE = "/tree", "/beside"
+"""Where a contained rsync sees what it works in, and what it reads beside it."""
+Seen = Callable[[Path], str]
+"""Says by which path a program sees what lies at a path of ours."""
+Arguments = Callable[[Seen], list[str]]
 # rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
 # descriptor 9; one cat for each direction. When the machine hangs up, the other direction is ended too.
 _SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
@@ -71,22 +81,20 @@ class Receiver:
     descriptors: tuple[int, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
+    directory: int | None = None
+    """Where it is started; None where the sandbox sees to that."""
+
     def start(
-        self,
-        *,
-        directory: Path,
-        password: Secret,
-        on_line: Callable[[str], None] | None = None,
-        further_descriptors: Sequence[int] = (),
+        self, *, password: Secret, on_line: Callable[[str], None] | None = None
     ) -> AbstractContextManager[command.Child]:
-        """The running rsync in ``directory``, its output to be read; the rest is as with ``command.start``."""
+        """Start rsync, its output to be read; the rest is as with ``command.start``."""
         return command.start(
             self.argv,
             on_line=on_line,
             stdin=self.stdin,
             stdout=True,
-            working_directory=directory,
-            pass_descriptors=[*self.descriptors, *further_descriptors],
+            working_directory=None if self.directory is None else Path(f"/proc/self/fd/{self.directory}"),
+            pass_descriptors=self.descriptors,
             extra_environment={**self.environment, "RSYNC_PASSWORD": password.reveal()},
         )
 
@@ -94,20 +102,18 @@ class Receiver:
 def wrap(
     argv: Sequence[str],
     *,
-    writable: Sequence[Path],
-    readable: Sequence[Path] = (),
+    writable: Mapping[str, Path],
+    readable: Mapping[str, Path] = MappingProxyType({}),
     hidden: Sequence[Path] = (),
-    protected: Sequence[Path] = (),
-    directory: Path = Path("/"),
+    directory: str = "/",
     capabilities: Sequence[str] | None,
     options: Sequence[str] = (),
 ) -> list[str]:
-    """The argument list that runs ``argv`` contained; it has no network and inherits the environment.
+    """Return the argument list that runs ``argv`` contained; it has no network and inherits the environment.
 
-    ``writable`` and ``readable`` are seen at their own paths. ``hidden`` are directories that would be seen because
-    they lie in a system directory, ``protected`` are those in a writable one that may only be read. ``directory`` is
-    where it starts. ``capabilities`` are what root keeps; None is for those who are not root: a user namespace.
-    ``options`` are further options of bubblewrap.
+    ``writable`` and ``readable`` are what is seen, by the paths at which it is. ``hidden`` are directories that would
+    be seen because they lie in a system directory. ``directory`` is where it starts. ``capabilities`` are what root
+    keeps; None is for those who are not root: a user namespace. ``options`` are further options of bubblewrap.
     """
     result = [PROGRAM, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     result += ["--die-with-parent", "--new-session"]
@@ -132,13 +138,12 @@ def wrap(
     result += ["--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108  (a new one)
     for path in hidden:
         result += ["--tmpfs", str(path)]
-    for path in readable:
-        result += ["--ro-bind", str(path), str(path)]
-    for path in writable:
-        result += ["--bind", str(path), str(path)]
-    for path in protected:
-        result += ["--ro-bind", str(path), str(path)]
-    return [*result, "--chdir", str(directory), "--", *argv]
+    for name, path in readable.items():
+        result += ["--ro-bind", str(path), name]
+    for name, path in writable.items():
+        result += ["--bind", str(path), name]
+    # The root of it all is memory that nobody else sees; a receiver has no business with it.
+    return [*result, "--remount-ro", "/", "--chdir", directory, "--", *argv]
 
 
 def availability(configuration: Storage) -> Availability:
@@ -158,7 +163,7 @@ def _probe(is_root: bool) -> Availability:  # noqa: FBT001
         with ExitStack() as stack:
             filter_options, descriptors = _filter(stack)
             argv = wrap(
-                ["true"], writable=(), capabilities=() if is_root else None, options=(*options, *filter_options)
+                ["true"], writable={}, capabilities=() if is_root else None, options=(*options, *filter_options)
             )
             try:
                 with command.start(argv, pass_descriptors=descriptors) as child:
@@ -197,46 +202,47 @@ def is_contained(configuration: Storage) -> bool:
 
 @contextmanager
 def receiver(
-    argv: Sequence[str],
+    arguments: Arguments,
     *,
     configuration: Storage,
-    machine_dir: Path,
     port: int,
     fake_super: bool,
-    protected: Sequence[Path] = (),
+    directory: Path,
+    is_writable: bool = True,
+    readable: Sequence[Path] = (),
 ) -> Iterator[Receiver]:
-    """How to start the rsync ``argv``, which receives into ``machine_dir`` from the daemon at the tunnel's ``port``.
+    """Yield how to start an rsync that receives into ``directory`` from the daemon at the tunnel's ``port``.
 
-    It starts in ``machine_dir``. ``fake_super`` says that it keeps owners in extended attributes, ``protected`` are
-    directories in ``machine_dir`` that it only reads. The child is started and ended inside the block; after the block
-    no process of a contained receiver is left.
+    It starts in ``directory``, and sees nothing else of the machine but ``readable``; ``arguments`` makes its argument
+    list, and is given what says by which path it sees each of these. ``fake_super`` says that it keeps owners in
+    extended attributes. The child is started and ended inside the block; after the block no process of a contained
+    receiver is left.
     Raises BackupFailed when no rsync daemon answers at ``port``, ConfigurationError as ``is_contained`` does.
     """
     with _connected(
-        argv,
+        arguments,
         configuration=configuration,
         port=port,
-        directory=machine_dir,
-        writable=[machine_dir],
-        protected=protected,
+        directory=directory,
+        is_writable=is_writable,
+        readable=readable,
         capabilities=_capabilities(configuration, fake_super=fake_super),
     ) as found:
         yield found
 
 
 @contextmanager
-def sender(argv: Sequence[str], *, configuration: Storage, tree: Path, port: int) -> Iterator[Receiver]:
-    """How to start the rsync ``argv``, which sends what is in ``tree`` to the daemon at the tunnel's ``port``.
+def sender(arguments: Arguments, *, configuration: Storage, tree: Path, port: int) -> Iterator[Receiver]:
+    """Yield how to start an rsync that sends what is in ``tree`` to the daemon at the tunnel's ``port``.
 
-    It starts in ``tree``, and contained it sees that tree alone, read-only: nothing else of the machine's directory.
-    The rest is as with ``receiver``.
+    It starts in ``tree``, and contained it sees that tree alone, read-only. The rest is as with ``receiver``.
     """
     with _connected(
-        argv,
+        arguments,
         configuration=configuration,
         port=port,
         directory=tree,
-        readable=[tree],
+        is_writable=False,
         capabilities=SENDER_CAPABILITIES if os.geteuid() == 0 else None,
     ) as found:
         yield found
@@ -244,34 +250,37 @@ def sender(argv: Sequence[str], *, configuration: Storage, tree: Path, port: int
 
 @contextmanager
 def _connected(
-    argv: Sequence[str],
+    arguments: Arguments,
     *,
     configuration: Storage,
     port: int,
     directory: Path,
+    is_writable: bool,
     capabilities: Sequence[str] | None,
-    writable: Sequence[Path] = (),
     readable: Sequence[Path] = (),
-    protected: Sequence[Path] = (),
 ) -> Iterator[Receiver]:
     contained = is_contained(configuration)
     with ExitStack() as stack:
         connection = connect(port)
         stack.callback(connection.close)
+        opened = stack.enter_context(fs.opened(directory))
         if not contained:
             connection.close()
-            yield Receiver(list(argv))
+            yield Receiver(arguments(str), directory=opened)
             return
         alive = stack.enter_context(_outlived_by_none())
         filter_options, descriptors = _filter(stack)
+        # Short, so that the longest paths of the machine can be reached below them.
+        names = {path: f"{_BESIDE}{number}" for number, path in enumerate(readable)}
+        seen = {**{str(path): path for path in _programs(configuration.rsync_command)}}
+        seen |= {name: path for path, name in names.items()}
         yield Receiver(
             wrap(
-                ["sh", "-c", _SOCKET_TO_NINE, *argv],
-                writable=writable,
-                readable=[*_programs(configuration.rsync_command), *readable],
+                ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)],
+                writable={_HERE: directory} if is_writable else {},
+                readable=seen if is_writable else {**seen, _HERE: directory},
                 hidden=_inside_system(configuration),
-                protected=protected,
-                directory=directory,
+                directory=_HERE,
                 capabilities=capabilities,
                 options=[*availability(configuration).options, *filter_options, "--sync-fd", str(alive)],
             ),

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import random
-import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +23,11 @@ from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
 from turku.protocol.proof_messages import DamagedFile, SourceProof
 from turku.storage import catalog, changes, limits, proof_report, sandbox, transfer
-from turku.storage.beneath import Tree
 from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
-from turku.storage.snapshots import Workspace, notes
+from turku.storage.fs import tree as fs
+from turku.storage.fs.tree import Tree
+from turku.storage.snapshots import notes
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.stored_content import Pace, checksum
 from turku.storage.transfer import Daemon
@@ -40,7 +40,6 @@ BYTES_LIMIT = 4 * 1024**3
 TIMEOUT_SECONDS = 3600.0
 _SUFFIX = ".compare"
 _SHOWN = 5
-_LIST_PREFIX = ".comparing-"
 _LOG = logging.getLogger(__name__)
 
 
@@ -154,30 +153,30 @@ def _differing(
     configuration: Storage, place: SourcePlace, daemon: Daemon, tree: Path, paths: Sequence[bytes]
 ) -> list[bytes]:
     """The paths whose content is another one there, while size and time are the same."""
-    machine_dir = place.machine_dir
-    for left in machine_dir.glob(f"{_LIST_PREFIX}*"):
-        left.unlink(missing_ok=True)
-    listing = machine_dir / f"{_LIST_PREFIX}{secrets.token_hex(8)}"
-    listing.write_bytes(b"".join(path + b"\0" for path in paths))
     found: list[bytes] = []
+    listing = place.fetch_list
+    with os.fdopen(fs.create_file(listing), "wb") as file:
+        # A name that begins with '#' or ';' would be a comment.
+        file.write(b"".join(b"./" + path + b"\0" for path in paths))
     try:
-        bounds = limits.bounds(configuration, machine_dir)
+        bounds = limits.bounds(configuration, place.machine_dir)
         bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
-        system = transfer.file_system(Workspace(listing), fake_super=configuration.fake_super)
+        system = transfer.file_system(place.machine_dir, fake_super=configuration.fake_super)
         with (
             sandbox.receiver(
-                _arguments(configuration, daemon, tree.relative_to(machine_dir), listing, system),
+                lambda seen: _arguments(configuration, daemon, seen(listing), system),
                 configuration=configuration,
-                machine_dir=machine_dir,
                 port=daemon.port,
                 fake_super=system.fake_super,
-                protected=[place.snapshots_dir],
+                directory=tree,
+                is_writable=False,
+                readable=[listing],
             ) as receiver,
-            receiver.start(directory=machine_dir, password=daemon.password) as child,
+            receiver.start(password=daemon.password) as child,
         ):
             reader = threading.Thread(target=_read, args=(child.stdout, found), daemon=True)
             reader.start()
-            watch = limits.Watch(bounds, process=child.pid, tree=machine_dir, is_new_tree=False)
+            watch = limits.Watch(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
             try:
                 code = limits.wait(child, watch)
             except BaseException:
@@ -189,13 +188,11 @@ def _differing(
         if code not in (0, 23, 24):
             raise BackupFailed(f"rsync ended with exit code {code}", details="\n".join(lines))
     finally:
-        listing.unlink(missing_ok=True)
+        fs.unlink(listing)
     return found
 
 
-def _arguments(
-    configuration: Storage, daemon: Daemon, tree: Path, listing: Path, system: transfer.FileSystem
-) -> list[str]:
+def _arguments(configuration: Storage, daemon: Daemon, listing: str, system: transfer.FileSystem) -> list[str]:
     user = transfer.checked_user(daemon.username)
     return [
         *configuration.rsync_command,
@@ -212,7 +209,7 @@ def _arguments(
         *(["--modify-window=-1"] if system.nanoseconds else []),
         "--",
         f"rsync://{user}@127.0.0.1:{daemon.port}/{daemon.module}/",
-        f"./{tree}/",
+        "./",
     ]
 
 

@@ -46,3 +46,20 @@ def checksum(descriptor: int, pace: Pace) -> bytes:
         offset += len(chunk)
         pace.passed(len(chunk))
     return hasher.digest()
+
+
+def checksum_in_memory(descriptor: int, size_bytes: int) -> bytes:
+    """Return the xxh128 of the open file's content, which was written just now; ``size_bytes`` is what it should have.
+
+    Raises OSError.
+    """
+    # A byte more: a file that is larger is read on. A buffer of a megabyte for each small file would cost more than it.
+    content = os.read(descriptor, min(size_bytes + 1, CHUNK_BYTES))
+    if len(content) <= size_bytes < CHUNK_BYTES:
+        digest: bytes = xxhash.xxh128_digest(content)
+        return digest
+    hasher = xxhash.xxh128()
+    while content:
+        hasher.update(content)
+        content = os.read(descriptor, CHUNK_BYTES)
+    return hasher.digest()

@@ -1,7 +1,10 @@
 """rsync's run against a machine's daemon: the command line, and what came of it.
 
-Left out on purpose: ``--sparse`` and, where snapshots share files, ``--inplace``
-(they would write into shared files), ACLs and extended attributes (an rsync built without them refuses, and a machine's
+rsync makes no hard link into a snapshot, and writes into nothing that a snapshot shares. What it prints says where to
+look, and nothing more: a machine's messages come in the same stream, so that contents and checksums are found by
+looking at the tree itself.
+
+Left out on purpose: ``--sparse``, ACLs and extended attributes (an rsync built without them refuses, and a machine's
 would have effects here).
 """
 
@@ -11,27 +14,25 @@ import itertools
 import logging
 import os
 import re
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-import msgspec
-
-from turku.core import command, durable
+from turku.core import command
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import CommandFailed, PolicyError, TurkuError
+from turku.errors import PolicyError, TurkuError
 from turku.policy import bandwidth
-from turku.storage import changes, figures, limits, rsync_exit, rsync_version, sandbox
+from turku.storage import changes, figures, limits, rsync_exit, sandbox
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots import Workspace
 
 SILENCE_TIMEOUT_SECONDS = 1800
@@ -41,8 +42,6 @@ SUMMARY_LIMIT = 60_000
 _LINE_LIMIT = 1000
 _LOGGED_LINES = 100
 _LAST_LINES_TIMEOUT_SECONDS = 5.0
-_CHECKSUM_IS = b"Client negotiated checksum: "
-_TELLS_CHECKSUM = rsync_version.Version((3, 2, 0))
 _RECEIVED = re.compile(r"Total bytes received: (\d+)")
 _WRITE_BACK_SECONDS = 3.0
 _TELLING_BYTES = 16 * 1024 * 1024
@@ -87,6 +86,8 @@ class Selection:
     compress: bool = False
     compare_contents: bool = False
     """Every file is read on both sides, for when size and time are not to be believed."""
+    ignore_times: bool = False
+    """Every file is compared block by block, as when what the storage has of it is known to be damaged."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Transferred:
     seconds: float = 0.0
     """How long it took."""
     is_understood: bool = False
-    """Whether each line about an entry could be read, so that what was handed on is all that rsync did."""
+    """True where each line about an entry could be read, so that what was handed on is all that rsync did."""
     is_continued: bool = False
     """Whether another rsync went on where one had stopped at the end of a bandwidth window."""
     taken_bytes: int = 0
@@ -133,9 +134,9 @@ class Extent:
 
     is_dry_run: bool = False
     """Nothing is transferred or changed; rsync says what would be."""
-    listed: int | None = None
+    listed: Path | None = None
     """A file with the paths of the only entries that are transferred, NUL after each, directories without what is in
-    them; what is not there any more is left out."""
+    them; what is not on the machine any more is removed."""
 
 
 WHOLE = Extent()
@@ -155,36 +156,35 @@ class FileSystem:
     """Whether a file that forbids its owner writing can be written to: root can, and ours never do with fake_super."""
 
 
-def file_system(workspace: Workspace, *, fake_super: bool | None, keep_devices: bool = False) -> FileSystem:
-    """What can be kept in the workspace; ``fake_super`` is the configured choice, None where it is ours."""
+def file_system(machine_dir: Path, *, fake_super: bool | None, keep_devices: bool = False) -> FileSystem:
+    """Return what can be kept in the directory; ``fake_super`` is the configured choice, None where it is ours."""
+    has_attributes, has_nanoseconds = _probe(machine_dir)
     if fake_super is None:
-        fake_super = os.geteuid() != 0 and _has_user_attributes(workspace.machine_dir)
+        fake_super = os.geteuid() != 0 and has_attributes
     return FileSystem(
         fake_super=fake_super,
         devices=keep_devices,
-        nanoseconds=_has_nanoseconds(workspace.machine_dir),
+        nanoseconds=has_nanoseconds,
         opens_read_only_files=fake_super or os.geteuid() == 0,
     )
 
 
-def _has_user_attributes(directory: Path) -> bool:
-    probe = "user.turku.probe"
-    try:
-        os.setxattr(directory, probe, b"1")
-        os.removexattr(directory, probe)
-    except OSError:
-        return False
-    return True
-
-
-def _has_nanoseconds(directory: Path) -> bool:
+def _probe(directory: Path) -> tuple[bool, bool]:
+    """Return whether attributes of users, and nanoseconds, can be kept; tried with a file that has no name."""
     moment = 1_000_000_000_123_456_789
-    try:
-        with tempfile.TemporaryFile(dir=directory) as probe:
-            os.utime(probe.fileno(), ns=(moment, moment))
-            return os.fstat(probe.fileno()).st_mtime_ns == moment
-    except OSError:
-        return False
+    has_attributes = has_nanoseconds = False
+    with suppress(OSError):
+        descriptor = fs.create_unnamed_file(directory)
+        try:
+            with suppress(OSError):
+                os.utime(descriptor, ns=(moment, moment))
+                has_nanoseconds = os.fstat(descriptor).st_mtime_ns == moment
+            with suppress(OSError):
+                os.setxattr(descriptor, "user.turku.probe", b"1")
+                has_attributes = True
+        finally:
+            os.close(descriptor)
+    return has_attributes, has_nanoseconds
 
 
 def checked_user(username: str) -> str:
@@ -202,11 +202,11 @@ def arguments(
     system: FileSystem,
     *,
     extent: Extent = WHOLE,
-    options: Sequence[str] = (),
+    seen: Callable[[Path], str] = str,
 ) -> list[str]:
-    """The argument list; the password is not in it. To be run in the directory that holds the workspace.
+    """Return the argument list; the password is not in it. To be run in the workspace's directory.
 
-    ``options`` are those that depend on the release.
+    ``seen`` says by which path rsync sees what lies beside it.
 
     Raises PolicyError for a user name that would turn the address into another one.
     """
@@ -215,7 +215,7 @@ def arguments(
         *rsync_command,
         "--archive",
         "--numeric-ids",
-        *_extent_options(extent),
+        *_extent_options(extent, seen),
         "--stats",
         f"--out-format={changes.OUT_FORMAT}",
         "--no-human-readable",
@@ -227,6 +227,7 @@ def arguments(
         # By the method that both sides like best: zstd or lz4, zlib with an old one.
         *(["--compress"] if selection.compress else []),
         *(["--checksum"] if selection.compare_contents else []),
+        *(["--ignore-times"] if selection.ignore_times else []),
         *(["--hard-links"] if selection.hard_links else []),
         *(["--fake-super"] if system.fake_super else []),
         # A device node of a machine would lead to the storage's own device (threats M9).
@@ -238,19 +239,21 @@ def arguments(
         *(["--partial"] if selection.keeps_partial_files else []),
         *_in_place(workspace, system),
         *(f"--filter={rule}" for rule in selection.rules),
-        *workspace.options,
-        *options,
+        # Absolute: an rsync with the fix for CVE-2024-12086 refuses to open a basis file through '..', and a file that
+        # changed in part then fails its verification (RsyncProject/rsync issue 928; seen with Debian's 3.2.7).
+        *(f"--copy-dest={seen(basis)}" for basis in workspace.basis),
         "--",
         f"rsync://{daemon.username}@127.0.0.1:{daemon.port}/{daemon.module}/",
-        f"./{workspace.directory.relative_to(workspace.machine_dir)}/",
+        # Relative to where it works: rsync's longest path is not shortened by where the volume lies.
+        "./",
     ]
 
 
-def _extent_options(extent: Extent) -> list[str]:
+def _extent_options(extent: Extent, seen: Callable[[Path], str]) -> list[str]:
     if extent.listed is None:
         return ["--delete", "--delete-excluded", *(["--dry-run"] if extent.is_dry_run else [])]
-    # A path by which rsync opens it anew in the sandbox too.
-    return [f"--files-from=/proc/self/fd/{extent.listed}", "--from0", "--ignore-missing-args"]
+    # What a failed run left may have a directory where a file is to be.
+    return [f"--files-from={seen(extent.listed)}", "--from0", "--delete-missing-args", "--force"]
 
 
 def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
@@ -274,15 +277,16 @@ def run(
     workspace: Workspace,
     system: FileSystem,
     *,
+    machine_dir: Path,
     bounds: limits.Bounds,
     base: Path | None = None,
     extent: Extent = WHOLE,
     on_entry: Callable[[Line], None] = lambda _line: None,
 ) -> Transferred:
-    """What came of it: rsync contained, and ended when it passes its bounds (threats M9).
+    """Return what came of it: rsync contained, and ended when it passes its bounds (threats M9).
 
     ``base`` is the tree of the snapshot that it is built upon. ``on_entry`` is told of each entry that rsync makes,
-    changes or deletes, from another thread; a checksum is one of xxh128.
+    changes or deletes, from another thread.
 
     Raises CommandFailed when rsync cannot be started, PolicyError as ``arguments`` does, BackupFailed when no daemon
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had.
@@ -299,56 +303,24 @@ def run(
         elif number == _LOGGED_LINES + 1:
             _LOG.warning("%s: rsync says more, which is not shown", daemon.module)
 
-    statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
-    others: deque[str] = deque(maxlen=command.KEPT_LINES)
-    suffixes = figures.Suffixes(base)
-
-    reading = _Reading(on_entry)
-
-    def read(stream: IO[bytes]) -> None:
-        for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
-            if raw.startswith(changes.MARK):
-                line = reading.entry(raw)
-                if line is not None and line.is_new_file:
-                    suffixes.note(line.path)
-                continue
-            text = one_line(raw.rstrip(b"\r\n"))
-            if text.startswith(_STATISTICS):
-                statistics.append(text)
-            elif raw.startswith(_CHECKSUM_IS):
-                reading.note_checksum(raw)
-            elif text:
-                others.append(text)
-                _LOG.debug("%s: %s", daemon.module, text)
-
-    machine_dir = workspace.machine_dir
+    output = _Output(daemon.module, figures.Suffixes(base), on_entry)
+    beside = workspace.basis if extent.listed is None else (*workspace.basis, extent.listed)
     with (
         sandbox.receiver(
-            # Relative to where it works: rsync's longest path is not shortened by where the volume lies.
-            arguments(
-                configuration.rsync_command,
-                daemon,
-                selection,
-                workspace,
-                system,
-                extent=extent,
-                options=_telling_checksum(configuration),
+            lambda seen: arguments(
+                configuration.rsync_command, daemon, selection, workspace, system, extent=extent, seen=seen
             ),
             configuration=configuration,
-            machine_dir=machine_dir,
             port=daemon.port,
             fake_super=system.fake_super,
-            protected=workspace.read_only,
+            directory=workspace.directory,
+            is_writable=not extent.is_dry_run,
+            readable=beside,
         ) as receiver,
-        receiver.start(
-            directory=machine_dir,
-            password=daemon.password,
-            on_line=log,
-            further_descriptors=() if extent.listed is None else (extent.listed,),
-        ) as child,
+        receiver.start(password=daemon.password, on_line=log) as child,
     ):
         begun = time.monotonic()
-        reader = threading.Thread(target=read, args=(child.stdout,), daemon=True)
+        reader = threading.Thread(target=output.read, args=(child.stdout,), daemon=True)
         reader.start()
         watch = limits.Watch(
             bounds,
@@ -367,16 +339,56 @@ def run(
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
         reader.join(_LAST_LINES_TIMEOUT_SECONDS)
-        last_lines = (*others, *child.last_lines)[-command.KEPT_LINES :]
+        last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return Transferred(
         rsync_exit.outcome(exit_code),
-        tuple(statistics),
+        tuple(output.statistics),
         tuple(last_lines),
-        suffixes,
+        output.suffixes,
         seconds=time.monotonic() - begun,
-        is_understood=reading.is_understood and not reader.is_alive(),
+        is_understood=output.is_understood and not reader.is_alive(),
         taken_bytes=watch.taken_bytes(),
     )
+
+
+class _Output:
+    """Reads what rsync prints: lines about entries, statistics, and all others."""
+
+    def __init__(self, module: str, suffixes: figures.Suffixes, on_entry: Callable[[Line], None]) -> None:
+        self.suffixes = suffixes
+        self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
+        self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
+        self.is_understood = True
+        self._module = module
+        self._on_entry = on_entry
+
+    def read(self, stream: IO[bytes]) -> None:
+        try:
+            for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
+                self._take(raw)
+        except Exception:
+            # rsync waits for ever once its output is not read any more.
+            self.is_understood = False
+            _LOG.exception("%s: what rsync says is not listened to any further", self._module)
+            while stream.read(65536):
+                pass
+
+    def _take(self, raw: bytes) -> None:
+        if raw.startswith(changes.MARK):
+            line = changes.parse(raw) if raw.endswith(b"\n") else None
+            if line is None:
+                self.is_understood = False
+                return
+            self._on_entry(line)
+            if line.is_new_file:
+                self.suffixes.note(line.path)
+            return
+        text = one_line(raw.rstrip(b"\r\n"))
+        if text.startswith(_STATISTICS):
+            self.statistics.append(text)
+        elif text:
+            self.others.append(text)
+            _LOG.debug("%s: %s", self._module, text)
 
 
 @contextmanager
@@ -389,8 +401,8 @@ def _written_back(directory: Path, extent: Extent) -> Iterator[None]:
         while not is_over.wait(pause_seconds):
             begun = time.monotonic()
             try:
-                durable.sync_file_system(directory)
-            except TurkuError:
+                fs.sync(directory)
+            except (TurkuError, OSError):
                 return
             # A busy disk is left to those who need it.
             pause_seconds = max(_WRITE_BACK_SECONDS, 2 * (time.monotonic() - begun))
@@ -404,38 +416,3 @@ def _written_back(directory: Path, extent: Extent) -> Iterator[None]:
         yield
     finally:
         is_over.set()
-
-
-class _Reading:
-    """Reads the lines about entries."""
-
-    def __init__(self, on_entry: Callable[[Line], None]) -> None:
-        self._on_entry = on_entry
-        self._is_checksum_known = False
-        self._has_xxh128 = False
-        self.is_understood = True
-
-    def note_checksum(self, text: bytes) -> None:
-        # The first one is rsync's own; the machine may say whatever it likes later.
-        if not self._is_checksum_known:
-            self._is_checksum_known = True
-            self._has_xxh128 = text.rstrip() == _CHECKSUM_IS + b"xxh128"
-
-    def entry(self, text: bytes) -> Line | None:
-        line = changes.parse(text) if text.endswith(b"\n") else None
-        if line is None:
-            self.is_understood = False
-            return None
-        if line.checksum is not None and not self._has_xxh128:
-            line = msgspec.structs.replace(line, checksum=None)
-        self._on_entry(line)
-        return line
-
-
-def _telling_checksum(configuration: Storage) -> list[str]:
-    """The option by which rsync says which checksum both sides agreed on, where it knows it."""
-    try:
-        version = rsync_version.installed(configuration.rsync_command)
-    except CommandFailed:
-        return []
-    return ["--debug=nstr"] if version is not None and version >= _TELLS_CHECKSUM else []

@@ -7,15 +7,14 @@ the storage's clock and its own configuration say when the trash goes (threats C
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from turku.core import durable
 from turku.errors import UsageError
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots import SnapshotMode, links, notes
 from turku.storage.snapshots.place import INFORMATION_SUFFIX, SourcePlace
 
@@ -46,14 +45,10 @@ class TrashedSnapshot:
 
 def trashed_snapshots(place: SourcePlace) -> tuple[TrashedSnapshot, ...]:
     """What is in the trash of a source, by name and time."""
-    try:
-        entries = list(place.snapshots_dir.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
     found = []
-    for entry in entries:
-        match = _NAME.fullmatch(entry.name)
-        if match and place.has(entry.name):
+    for entry in fs.names(place.snapshots_dir):
+        match = _NAME.fullmatch(entry)
+        if match and place.has(entry):
             with suppress(OverflowError, ValueError):
                 found.append(TrashedSnapshot(place, match[2], datetime.fromtimestamp(int(match[1]), UTC)))
     return tuple(sorted(found, key=lambda each: (each.name, each.trashed)))
@@ -65,10 +60,10 @@ def put(place: SourcePlace, name: str, *, now: datetime) -> TrashedSnapshot:
     record = place.information(name)
     # The record has both names until the snapshot has moved; the one that is left over is swept.
     with suppress(FileNotFoundError, FileExistsError):
-        os.link(record, place.information(trashed.stored_name), follow_symlinks=False)
+        fs.hard_link(record, place.information(trashed.stored_name))
     links.hand_over(place, name)
-    durable.rename(place.snapshot(name), trashed.path)
-    record.unlink(missing_ok=True)
+    fs.rename(place.snapshot(name), trashed.path)
+    fs.unlink(record)
     return trashed
 
 
@@ -78,21 +73,19 @@ def restore(trashed: TrashedSnapshot, *, now: datetime, trash_days: float) -> da
     It is not pruned before that, whatever the rules. Raises UsageError when its name is taken.
     """
     place, name = trashed.place, trashed.name
-    if os.path.lexists(place.snapshot(name)):
+    if fs.exists(place.snapshot(name)):
         raise UsageError(
             f"{name} is in history already", hint="rename the one that is there, if you want both (with its .json)"
         )
     held_until = now + max(timedelta(days=trash_days), SHORTEST_HOLD)
     kept = place.information(trashed.stored_name)
-    if kept.is_file():
-        durable.write_bytes(
-            place.information(name), durable.read_regular_file(kept, limit_bytes=notes.LIMIT_BYTES), mode=0o600
-        )
+    if fs.is_file(kept):
+        fs.write_bytes(place.information(name), fs.read_file(kept, limit_bytes=notes.LIMIT_BYTES))
     notes.change(place, name, held_until=held_until)
     links.hand_over(place, trashed.stored_name)
-    durable.rename(trashed.path, place.snapshot(name))
+    fs.rename(trashed.path, place.snapshot(name))
     links.take_from_hidden(place, name)
-    kept.unlink(missing_ok=True)
+    fs.unlink(kept)
     return held_until
 
 
@@ -106,6 +99,7 @@ def empty(mode: SnapshotMode, *, removed_until: datetime) -> tuple[TrashedSnapsh
 
 def sweep_records(place: SourcePlace) -> None:
     """Remove records of the trash whose snapshot is not there, as a run leaves them that was killed."""
-    for entry in place.snapshots_dir.glob(f"{PREFIX}*{INFORMATION_SUFFIX}"):
-        if not place.has(entry.name.removesuffix(INFORMATION_SUFFIX)):
-            entry.unlink(missing_ok=True)
+    for entry in fs.names(place.snapshots_dir):
+        name = entry.removesuffix(INFORMATION_SUFFIX)
+        if name != entry and entry.startswith(PREFIX) and not place.has(name):
+            fs.unlink(place.snapshot(entry))

@@ -23,6 +23,7 @@ from turku.protocol.proof_messages import DamageKind
 from turku.storage import damage, healing, mending
 from turku.storage.catalog import Catalog, Entry, Kind, database, open_catalog
 from turku.storage.damage import Damage
+from turku.storage.fs import tree as fs
 from turku.storage.kept_copies import NOT_OF_THE_FILE, Copy, KeptCopies
 from turku.storage.kept_sources import locked
 from turku.storage.mending import Broken
@@ -87,10 +88,8 @@ def verify(place: SourcePlace, *, zone: tzinfo, share: Share, pace: Pace, clock:
 
 def last_run(place: SourcePlace) -> float:
     """When the source's verification was last written down, in Unix seconds; 0 for never."""
-    try:
-        return _run_mark(place).stat().st_mtime
-    except OSError:
-        return 0.0
+    status = fs.status(_run_mark(place))
+    return 0.0 if status is None else status.st_mtime
 
 
 def _run_mark(place: SourcePlace) -> Path:
@@ -135,7 +134,7 @@ class _Run:
         self._read()
         made.damages = list(self._found.values())
         damage.write(self._place, made.damages)
-        _run_mark(self._place).touch(mode=0o600)
+        fs.write_bytes(_run_mark(self._place), b"")
         made.seconds = self._clock.monotonic_seconds() - begin
         made.size_bytes = self._pace.read_bytes - read_before
         oldest = self._number_of("min")

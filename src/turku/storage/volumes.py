@@ -12,6 +12,7 @@ from turku.core import durable
 from turku.errors import NoVolume
 from turku.policy import names
 from turku.storage.configuration import Storage, Volume
+from turku.storage.fs import tree as fs
 
 _MIB = 1024 * 1024
 _LOG = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ class VolumeSpace:
 def volume_space(volume: Volume) -> VolumeSpace | None:
     """The space of the volume's file system; None, with a warning, when the directory is not there."""
     try:
-        device = volume.path.stat().st_dev
-        status = os.statvfs(volume.path)
+        with fs.opened(volume.path) as directory:
+            device = os.fstat(directory).st_dev
+            status = os.fstatvfs(directory)
     except OSError as error:
         _LOG.warning("volume %s: %s cannot be read: %s", volume.name, volume.path, error.strerror)
         return None
@@ -97,7 +99,8 @@ def existing_directory(configuration: Storage, uuid: str) -> Path | None:
     link = configuration.machines_dir / names.machine_uuid(uuid)
     if link.is_symlink():
         target = link.parent / link.readlink()
-        if target.name == uuid and target.is_dir():
+        target = target.parent.resolve() / target.name
+        if target.name == uuid and fs.is_directory(target):
             return target
         found = _look_on_volumes(configuration, uuid)
         if found is None:
@@ -119,9 +122,14 @@ def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
     found = []
     for volume in configuration.volumes:
         directory = volume.path / uuid
-        if directory.is_dir():
+        if fs.is_directory(directory):
             _refuse_planted(volume, directory)
             found.append(directory)
+        elif fs.exists(directory):
+            raise NoVolume(
+                f"{directory} is not a directory, and nothing is followed there",
+                hint="find out who put it there, and remove it",
+            )
     if len(found) > 1:
         _LOG.warning(
             "machine %s has directories on several volumes (%s); the first is used",
@@ -132,9 +140,10 @@ def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
 
 
 def _refuse_planted(volume: Volume, directory: Path) -> None:
-    """Raise NoVolume for what another user put there, or lets lead there: on a volume that many may write to (N4)."""
-    trusted = (0, os.geteuid(), volume.path.stat().st_uid)
-    if not {directory.lstat().st_uid, directory.stat().st_uid} <= set(trusted):
+    """Raise NoVolume for what another user put there: on a volume that many may write to (N4)."""
+    status, parent = fs.status(directory), fs.status(volume.path)
+    trusted = {0, os.geteuid(), *([] if parent is None else [parent.st_uid])}
+    if status is None or status.st_uid not in trusted:
         raise NoVolume(
             f"{directory} belongs to another user, who would see or lead astray what is written there",
             hint=f"if it is this machine's history, give it its owner back: chown {os.geteuid()} {directory}",
@@ -178,7 +187,6 @@ def choose_volume(configuration: Storage) -> Volume:
 
 def _make_directory(configuration: Storage, uuid: str) -> Path:
     directory = choose_volume(configuration).path / uuid
-    durable.make_private_directory(directory)
-    durable.fsync_directory(directory.parent)
+    fs.make_directory(directory)
     _LOG.info("made %s", directory)
     return directory

@@ -12,7 +12,8 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.loop_volume import can_have_one, loop_volume
 
-from turku.storage.snapshots import MODES, SnapshotMode, tree_removal
+from turku.storage.fs.remove import remove_tree
+from turku.storage.snapshots import MODES, SnapshotMode
 
 FILE_SYSTEMS = {"btrfs": "btrfs", "reflink": "xfs"}
 """Those that a mode needs; the others take any."""
@@ -49,7 +50,7 @@ def volume(mode: type[SnapshotMode], tmp_path: Path, loop_volumes: Callable[[str
         return
     directory = Path(tempfile.mkdtemp(dir=loop_volumes(kind)))
     yield directory
-    tree_removal.remove_tree(directory)
+    remove_tree(directory)
 
 
 @pytest.fixture

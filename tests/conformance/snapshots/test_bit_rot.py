@@ -12,7 +12,8 @@ from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.trees import flip_bit
 
 from turku.storage import damage, verification
-from turku.storage.snapshots import SnapshotMode, subvolume
+from turku.storage.fs import subvolume
+from turku.storage.snapshots import SnapshotMode
 from turku.storage.stored_content import Pace
 from turku.storage.verification import Share, Verified
 

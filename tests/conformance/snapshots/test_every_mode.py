@@ -168,8 +168,9 @@ def test_what_a_power_loss_left_without_its_content_is_not_taken_for_whole(machi
     (machine.machine_dir / ".etc.writing").write_text("the start before")
     for name in ("file", "late"):
         moment = (machine.source_dir / name).stat().st_mtime_ns
-        (machine.place.working_tree / name).write_bytes(bytes(7000))
-        os.utime(machine.place.working_tree / name, ns=(moment, moment))
+        left = machine.place.staging if machine.place.staging.exists() else machine.place.working_tree
+        (left / name).write_bytes(bytes(7000))
+        os.utime(left / name, ns=(moment, moment))
     # A run that fails again has not seen all of them.
     assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
     assert machine.back_up().success

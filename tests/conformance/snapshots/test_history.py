@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fing
 from tests.support.rich_tree import make_rich_tree
 
 from turku.core import durable
-from turku.storage import limits
+from turku.storage.fs import disk_usage
 from turku.storage.snapshots import MODES, SnapshotMode
 
 
@@ -74,7 +74,7 @@ def test_unchanged_files_take_no_space_of_their_own(machine: BackedUpMachine) ->
     for _ in range(4):
         assert machine.back_up(preserve_hard_links=True).success
     durable.sync_file_system(machine.machine_dir)
-    assert 2_000_000 <= limits.measured_bytes(machine.machine_dir) < 2_500_000
+    assert 2_000_000 <= disk_usage.measured_bytes(machine.machine_dir) < 2_500_000
 
 
 def test_a_file_that_changes_a_little_takes_a_little_space_where_blocks_are_shared(
@@ -94,7 +94,7 @@ def test_a_file_that_changes_a_little_takes_a_little_space_where_blocks_are_shar
         assert machine.back_up().success
         states.append(bytes(content))
     durable.sync_file_system(machine.machine_dir)
-    assert limits.measured_bytes(machine.machine_dir) < 8_500_000
+    assert disk_usage.measured_bytes(machine.machine_dir) < 8_500_000
     assert [(machine.place.snapshot(name) / "database").read_bytes() for name in machine.snapshots()] == states
 
 

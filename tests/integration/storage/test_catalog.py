@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -102,13 +103,14 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
     written = Changes(tmp_path)
     with written, catalog.ahead_of_end(place) as reading:
         assert reading is not None
-        reading.begin(tree, has_attributes=False)
+        reading.begin(tree, written, has_attributes=False)
         for number in range(5):
             file = tree / f"file {number}"
             file.touch(mode=0o600)
-            line = Line(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=bytes([number]) * 16)
-            reading.note(line)
-            written.note(line)
+            file.write_bytes(bytes([number]))
+            written.note(Line(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=b"\xff" * 16))
+            written.flush()
+            time.sleep(0.1)
             file.chmod(0o640)
         written.is_complete = written.tells_content = True
         assert catalog.record(
@@ -124,7 +126,7 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
     tree.rename(place.snapshot(name))
     with catalog.open_catalog(place, zone=UTC) as opened:
         found = {entry.path: (entry.mode, entry.checksum) for entry in opened.files(name)}
-    assert found == {b"file %d" % number: (0o640, bytes([number]) * 16) for number in range(5)}
+    assert found == {b"file %d" % number: (0o640, xxhash.xxh128(bytes([number])).digest()) for number in range(5)}
 
 
 def _names(place: SourcePlace) -> list[str]:
@@ -138,15 +140,16 @@ def _back_up(place: SourcePlace, number: int) -> None:
     base = names[-1] if names else None
     moment = BEGINNING + timedelta(hours=number)
     mode.prepare(base)
+    mode.discard_assembled()
+    built = place.staging if base is None else place.assembling
     if base is not None:
-        place.working_tree.rmdir()
-        link_copy(os.fsencode(place.tree(base)), os.fsencode(place.working_tree))
-    changed = place.working_tree / f"file {number % 3}"
+        link_copy(os.fsencode(place.tree(base)), os.fsencode(built))
+    changed = built / f"file {number % 3}"
     changed.unlink(missing_ok=True)
     changed.write_text(f"{number}")
     record = SnapshotRecord(f"etc_{moment:%Y%m%d-%H%M%S}_0000", base, moment, moment)
-    catalog.record(place, name=record.name, base=base, tree=place.working_tree, changes=None, moment=moment, zone=UTC)
-    mode.commit(record)
+    catalog.record(place, name=record.name, base=base, tree=built, changes=None, moment=moment, zone=UTC)
+    mode.commit(record, built)
     for name in names[:-1]:
         trash.put(place, name, now=moment)
     trash.empty(mode, removed_until=moment - timedelta(hours=2))

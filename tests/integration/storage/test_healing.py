@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -109,19 +108,6 @@ def test_no_symbolic_link_leads_it_astray(place: SourcePlace, tmp_path: Path) ->
     assert (outside / "f").read_bytes() == b"mine"
 
 
-def test_made_to_differ_it_has_a_time_that_no_machine_has(place: SourcePlace) -> None:
-    healing.set_time(names(place, "a")[0], healing.NEVER_NS)
-    status = (place.snapshot("b") / "d" / "f").stat()
-    assert datetime.fromtimestamp(status.st_mtime).year == 1970
-
-
-def test_set_aside_it_is_kept_under_a_hidden_name(place: SourcePlace) -> None:
-    healing.set_aside(place, names(place, "c")[0])
-    assert not (place.snapshot("c") / "d" / "f").exists()
-    [kept] = place.snapshots_dir.glob(".damaged-*")
-    assert kept.read_bytes() == GOOD
-
-
 def test_what_a_killed_run_left_is_removed(place: SourcePlace) -> None:
     directory = healing.healing_directory(place)
     directory.mkdir()
@@ -155,8 +141,5 @@ def test_a_link_in_the_place_of_the_snapshots_leads_nowhere(place: SourcePlace, 
     before = (victim / "a" / "d" / "f").read_bytes()
     with pytest.raises(NotHealed):
         heal(place)
-    for act in (healing.set_aside, lambda _place, name: healing.set_time(name, 5)):
-        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
-            act(place, names(place, "a")[0])
     assert (victim / "a" / "d" / "f").read_bytes() == before
     assert sorted(path.name for path in victim.iterdir()) == ["a", "b", "c"]

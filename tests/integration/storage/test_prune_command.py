@@ -15,7 +15,8 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from turku.core import command, lock
 from turku.core.clock import SYSTEM_CLOCK
 from turku.storage import backup, trash
-from turku.storage.snapshots import garbage, tree_removal
+from turku.storage.fs.remove import remove_tree
+from turku.storage.snapshots import garbage
 
 PROGRAM = Path(sys.executable).with_name("turku-storage")
 
@@ -111,4 +112,4 @@ def test_a_removal_stops_when_it_is_told_to_and_goes_on_later(machine: BackedUpM
     assert garbage.remove(machine.place, lambda: next(answers, False)) == 0
     assert 0 < len(os.listdir(first / "inner")) < 250
     assert garbage.remove(machine.place) == 2
-    assert tree_removal.remove_tree(first)
+    assert remove_tree(first)

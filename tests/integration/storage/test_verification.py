@@ -154,7 +154,7 @@ def test_hard_links_within_the_source_are_healed_together(tmp_path: Path) -> Non
         assert verify(machine).damages == []
 
 
-def test_the_trash_is_healed_with_history_and_heals_it(machine: BackedUpMachine) -> None:
+def test_the_trash_heals_history_and_is_left_as_it_is(machine: BackedUpMachine) -> None:
     shared = machine.source_dir / "d" / "shared"
     content, gone = shared.read_bytes(), machine.snapshots()[0]
     shared.write_bytes(b"another\n")
@@ -168,7 +168,9 @@ def test_the_trash_is_healed_with_history_and_heals_it(machine: BackedUpMachine)
     flip(trashed.path / "d" / "shared")
     [found] = verify(machine).damages
     assert (found.path, found.state) == ("d/shared", "healed")
-    assert (trashed.path / "d" / "shared").read_bytes() == content
+    # Nobody recorded what belongs into the trash: a forged record must not lead anything there.
+    assert (trashed.path / "d" / "shared").read_bytes() != content
+    flip(trashed.path / "d" / "shared")
     for number in (0, 1):
         kept(machine, number, "d/shared").unlink()
     flip(kept(machine, 3, "d/shared"))
@@ -186,13 +188,15 @@ def test_a_file_of_another_version_is_no_damage_of_this_one(machine: BackedUpMac
     assert made.versions == 6 + 6
 
 
-def test_a_damaged_file_that_no_backup_brought_has_its_own_time_again(machine: BackedUpMachine) -> None:
+def test_a_damaged_file_waits_for_the_next_backup_and_is_not_touched_meanwhile(machine: BackedUpMachine) -> None:
     verify(machine)
-    before = kept(machine, 0, "d/shared").stat().st_mtime_ns
+    before = os.stat(kept(machine, 0, "d/shared"))
     flip(kept(machine, 0, "d/shared"))
+    os.utime(kept(machine, 0, "d/shared"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    status = os.stat(kept(machine, 0, "d/shared"))
     assert [each.state for each in verify(machine).damages] == ["next_backup"]
-    assert kept(machine, 0, "d/shared").stat().st_mtime_ns != before
+    assert os.stat(kept(machine, 0, "d/shared"))[:8] == status[:8]
     (machine.source_dir / "d" / "shared").unlink()
     machine.days(1)
     assert [each.state for each in verify(machine).damages] == ["lost"]
-    assert kept(machine, 0, "d/shared").stat().st_mtime_ns == before
+    assert os.stat(kept(machine, 0, "d/shared")).st_mtime_ns == before.st_mtime_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_what_is_no_such_line_is_not_understood(text: bytes) -> None:
 
 def test_changes_come_back_in_order_as_often_as_asked(tmp_path: Path) -> None:
     wanted = [
-        Change(b"a\nb", Kind.CHANGED, bytes(range(16))),
+        Change(b"a\nb", Kind.CHANGED, is_file=True),
         Change(b"\xff", Kind.DELETED),
         Change(b"x" * 4096, Kind.CHANGED),
         Change(b".", Kind.CHANGED),
@@ -96,6 +97,28 @@ def test_changes_come_back_in_order_as_often_as_asked(tmp_path: Path) -> None:
 def test_many_changes_take_no_memory_but_a_file(tmp_path: Path) -> None:
     with Changes(tmp_path) as changes:
         for number in range(50_000):
-            changes.add(Change(b"d/%d" % number, Kind.CHANGED, number.to_bytes(16, "big")))
+            changes.add(Change(b"d/%d" % number, Kind.CHANGED, is_file=number % 2 == 0))
         assert [int(change.path[2:]) for change in changes] == list(range(50_000))
-        assert all(change.checksum == number.to_bytes(16, "big") for number, change in enumerate(changes))
+        assert all(change.is_file == (number % 2 == 0) for number, change in enumerate(changes))
+
+
+def test_what_a_line_says_of_content_is_not_taken_note_of() -> None:
+    line = parse(f":>f+++++++++|{CHECKSUM}|a/b\n".encode())
+    assert line is not None
+    with Changes() as changes:
+        changes.note(line)
+        assert list(changes) == [Change(b"a/b", Kind.CHANGED, is_file=True)]
+
+
+def test_changes_are_followed_while_they_are_added() -> None:
+    seen: list[bytes] = []
+    is_over = threading.Event()
+    with Changes() as changes:
+        follower = threading.Thread(target=lambda: seen.extend(each.path for each in changes.follow(is_over)))
+        follower.start()
+        for number in range(20_000):
+            changes.add(Change(b"%d" % number, Kind.CHANGED))
+        changes.flush()
+        is_over.set()
+        follower.join(30)
+        assert seen == [b"%d" % number for number in range(20_000)]

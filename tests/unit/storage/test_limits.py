@@ -14,6 +14,7 @@ from tests.support.backed_up_machine import storage_configuration
 from turku.errors import BackupFailed
 from turku.storage import limits
 from turku.storage.configuration import Storage
+from turku.storage.fs import disk_usage
 from turku.storage.limits import Bounds, Room, Watch
 
 BIG = 1 << 40
@@ -71,20 +72,20 @@ def test_memory_is_limited_to_half_of_the_hosts_unless_the_operator_says_otherwi
 
 def test_a_file_with_several_names_is_measured_once(machine_dir: Path) -> None:
     (machine_dir / "first").write_bytes(b"x" * 100_000)
-    alone = limits.measured_bytes(machine_dir)
+    alone = disk_usage.measured_bytes(machine_dir)
     (machine_dir / "snapshot").mkdir()
-    only_directory = limits.measured_bytes(machine_dir) - alone
+    only_directory = disk_usage.measured_bytes(machine_dir) - alone
     for name in "abc":
         os.link(machine_dir / "first", machine_dir / "snapshot" / name)
     assert alone >= 100_000
-    assert limits.measured_bytes(machine_dir) == pytest.approx(alone + only_directory, abs=4096)
+    assert disk_usage.measured_bytes(machine_dir) == pytest.approx(alone + only_directory, abs=4096)
 
 
 def test_links_out_of_a_tree_are_not_followed_when_it_is_measured(machine_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "large").write_bytes(b"x" * 1_000_000)
     (machine_dir / "link").symlink_to(tmp_path / "elsewhere")
-    assert limits.measured_bytes(machine_dir) < 100_000
+    assert disk_usage.measured_bytes(machine_dir) < 100_000
 
 
 def test_a_machine_over_its_quota_waits(tmp_path: Path, machine_dir: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_machine_over_its_quota_waits(tmp_path: Path, machine_dir: Path) -> No
 
 def test_a_run_may_write_what_the_quota_left(tmp_path: Path, machine_dir: Path) -> None:
     (machine_dir / "data").write_bytes(b"x" * 200_000)
-    used = limits.measured_bytes(machine_dir)
+    used = disk_usage.measured_bytes(machine_dir)
     bounds = limits.bounds(configuration(tmp_path, machine_quota_bytes=BIG, max_run_bytes=2 * BIG), machine_dir)
     assert bounds.bytes == BIG - used
     assert "machine_quota_bytes" in bounds.bytes_reason

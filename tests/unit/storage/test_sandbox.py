@@ -9,18 +9,30 @@ from pathlib import Path
 from turku.storage import sandbox, system_call_filter
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
+STAGING, BASE = MACHINE / "etc.snapshots" / ".staging", MACHINE / "etc.snapshots" / "etc_20260131-120000_0a1b"
 
 
 def wrapped(capabilities: tuple[str, ...] | None = sandbox.OWNER_CAPABILITIES, **keywords: list[Path]) -> list[str]:
-    return sandbox.wrap(["rsync", "--archive"], writable=[MACHINE], capabilities=capabilities, **keywords)
+    return sandbox.wrap(
+        ["rsync", "--archive"],
+        writable={"/tree": STAGING},
+        readable={"/beside0": BASE},
+        capabilities=capabilities,
+        **keywords,
+    )
 
 
 def mounts(argv: list[str], option: str) -> list[str]:
     return [argv[place + 2] for place, word in enumerate(argv) if word == option]
 
 
-def test_only_the_machines_directory_is_writable() -> None:
-    assert mounts(wrapped(), "--bind") == [str(MACHINE)]
+def test_only_the_staging_directory_is_writable_and_the_base_is_seen() -> None:
+    argv = wrapped()
+    assert mounts(argv, "--bind") == ["/tree"]
+    assert argv[argv.index("/tree") - 1] == str(STAGING)
+    assert argv[argv.index("/beside0") - 2 : argv.index("/beside0")] == ["--ro-bind", str(BASE)]
+    # Nor is the sandbox's own root, in which an attacker could make names that bubblewrap did not.
+    assert argv[argv.index("--chdir") - 2 : argv.index("--chdir")] == ["--remount-ro", "/"]
 
 
 def test_of_the_system_only_programs_and_libraries_are_seen() -> None:
@@ -53,7 +65,7 @@ def test_without_root_there_is_a_user_namespace_and_no_capability() -> None:
     assert "--cap-add" not in argv
 
 
-def test_the_machines_directory_is_shown_after_all_that_could_cover_it() -> None:
+def test_the_staging_directory_is_shown_after_all_that_could_cover_it() -> None:
     argv = wrapped(hidden=[Path("/usr/local/turku")])
     last = max(place for place, word in enumerate(argv) if word in ("--tmpfs", "--ro-bind", "--ro-bind-try", "--dev"))
     assert argv.index("--bind") > last

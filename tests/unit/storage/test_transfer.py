@@ -11,7 +11,8 @@ from turku.errors import PolicyError
 from turku.storage import rsync_exit, transfer
 from turku.storage.snapshots import Workspace
 
-WORKSPACE = Workspace(Path("/volume/machine/etc"), ("--link-dest=/volume/machine/etc.snapshots/base",))
+BASE = Path("/volume/machine/etc.snapshots/base")
+WORKSPACE = Workspace(Path("/volume/machine/etc.snapshots/.staging"), (BASE,))
 DAEMON = transfer.Daemon(port=50000, module="etc", username="9bef0a75-x", password=Secret("one-time password"))
 EVERYTHING = transfer.Selection()
 PLAIN = transfer.FileSystem()
@@ -28,9 +29,25 @@ def command_line(
 def test_the_machine_s_module_is_pulled_into_the_workspace() -> None:
     line = command_line()
     assert line[:2] == ["sudo", "rsync"]
-    assert line[-3:] == ["--", "rsync://9bef0a75-x@127.0.0.1:50000/etc/", "./etc/"]
-    assert line[-4] == "--link-dest=/volume/machine/etc.snapshots/base"
+    assert line[-3:] == ["--", "rsync://9bef0a75-x@127.0.0.1:50000/etc/", "./"]
+    assert line[-4] == f"--copy-dest={BASE}"
     assert {"--archive", "--numeric-ids", "--delete", "--delete-excluded"} <= set(line)
+
+
+def test_rsync_is_told_what_it_sees_and_makes_no_hard_link_into_a_snapshot() -> None:
+    listed = BASE.with_name(".fetch-list")
+    names = {BASE: "/beside0", listed: "/beside1"}
+    line = transfer.arguments(
+        ["rsync"],
+        DAEMON,
+        EVERYTHING,
+        WORKSPACE,
+        PLAIN,
+        extent=transfer.Extent(listed=listed),
+        seen=names.__getitem__,
+    )
+    assert {"--copy-dest=/beside0", "--files-from=/beside1", "--from0"} <= set(line)
+    assert not any("link-dest" in word or "/volume" in word for word in line)
 
 
 def test_the_password_is_not_on_the_command_line() -> None:

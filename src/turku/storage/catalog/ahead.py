@@ -1,105 +1,103 @@
 """A first backup's rows, read while the transfer still goes on, so that nobody waits for them at its end.
 
-rsync says a line for each entry that it makes, and of a source that has no history that is every entry there will be.
-A file is looked at when the next one's line has come: rsync gives it its attributes after its own line. Directories
-wait for the end, as their times change with every entry.
+rsync says a line for each entry that it makes, and of a source that has no history that is every entry there will be. A
+thread of its own follows these lines, looks at the files and computes their checksums while they are in memory still. A
+file is looked at when the next one's line has come: rsync gives it its attributes after its own line. Directories wait
+for the end, as their times change with every entry.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from turku.errors import TurkuError
 from turku.storage.catalog import database
-from turku.storage.catalog.gathering import ROWS_AT_ONCE, Gathering, Told, split
+from turku.storage.catalog.gathering import ROWS_AT_ONCE, Gathering, Told
 from turku.storage.catalog.tree import Tree
+from turku.storage.fs.tree import split
 
 if TYPE_CHECKING:
-    from turku.storage.changes import Line
+    from turku.storage.changes import Changes
     from turku.storage.snapshots.place import SourcePlace
 
 _LOG = logging.getLogger(__name__)
 
 
 class Ahead:
-    """What is known so far of the tree that a first backup makes; told of it by one thread, finished by another."""
+    """What is known so far of the tree that a first backup makes; used by the thread that runs the backup."""
 
     def __init__(self, connection: sqlite3.Connection, place: SourcePlace) -> None:
         self.connection = connection
         self._place = place
-        self._stack = ExitStack()
+        self._is_over = threading.Event()
+        self._is_given_up = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._told: Changes | None = None
         self._gathering: Gathering | None = None
-        self._tree: Tree | None = None
-        self._files: list[Told] = []
-        self._others: list[Told] = []
 
-    def begin(self, tree: Path, *, has_attributes: bool) -> None:
-        """Be ready for lines about ``tree``, in which nothing is yet. ``has_attributes``: rsync keeps owners there."""
-        try:
-            self._tree = self._stack.enter_context(Tree(tree, has_attributes=has_attributes))
-            self._gathering = Gathering(self.connection, tree, base=None, before=None, after=None)
-            self._gathering.prepare()
-        except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
-
-    def note(self, line: Line) -> None:
-        """Take note of what rsync says; never raises."""
-        gathering, tree = self._gathering, self._tree
-        if gathering is None or tree is None or line.is_deleted or line.path == b".":
-            return
-        waiting = self._files if line.file_type == b"f" else self._others
-        waiting.append((*split(line.path), line.checksum))
-        if len(waiting) <= ROWS_AT_ONCE:
-            return
-        try:
-            if waiting is self._files:
-                *ready, newest = waiting
-                gathering.add(tree, ready)
-                self._files = [newest]
-            else:
-                self._remember_others(gathering)
-        except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
+    def begin(self, tree: Path, told: Changes, *, has_attributes: bool) -> None:
+        """Follow what is told about ``tree``, in which nothing is yet. ``has_attributes``: rsync keeps owners there."""
+        self._told = told
+        self._gathering = Gathering(self.connection, tree, base=None, before=None, after=None)
+        self._thread = threading.Thread(target=self._follow, args=(tree, told, self._gathering, has_attributes))
+        self._thread.start()
 
     def finished(self) -> Gathering | None:
-        """All of the tree, once the transfer is over; None where it must be read after all."""
-        gathering, tree = self._gathering, self._tree
-        if gathering is None or tree is None:
+        """Return all of the tree, once the transfer is over; None where it must be read after all."""
+        if self._thread is None or self._told is None:
             return None
-        try:
-            gathering.add(tree, self._files)
-            self._files = []
-            self._remember_others(gathering)
-            gathering.add_awaited(tree)
-        except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
-            return None
-        return gathering
+        self._told.flush()
+        self._is_over.set()
+        self._thread.join()
+        return self._gathering
 
     def close(self) -> None:
         """Let go of everything."""
-        self._gathering = None
-        self._stack.close()
+        self._is_given_up.set()
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
         self.connection.close()
 
-    def _remember_others(self, gathering: Gathering) -> None:
-        gathering.remember(self._others)
-        self._others = []
+    def _follow(self, path: Path, told: Changes, gathering: Gathering, has_attributes: bool) -> None:  # noqa: FBT001
+        try:
+            with Tree(path, has_attributes=has_attributes) as tree:
+                gathering.prepare()
+                self._gather(tree, told, gathering)
+        except (OSError, ValueError, OverflowError, sqlite3.Error) as error:
+            _LOG.info("%s: the tree is read for the catalog after the transfer: %s", self._place.source, error)
+            self._gathering = None
 
-    def _give_up(self, error: Exception) -> None:
-        _LOG.info("%s: the tree is read for the catalog after the transfer: %s", self._place.source, error)
-        self._gathering = None
-        self._files, self._others = [], []
+    def _gather(self, tree: Tree, told: Changes, gathering: Gathering) -> None:
+        files: list[Told] = []
+        others: list[Told] = []
+        for change in told.follow(self._is_over):
+            if self._is_given_up.is_set():
+                return
+            if change.kind == "deleted" or change.path == b".":
+                continue
+            (files if change.is_file else others).append(split(change.path))
+            if len(files) > ROWS_AT_ONCE:
+                *ready, newest = files
+                gathering.add(tree, ready)
+                files = [newest]
+            if len(others) > ROWS_AT_ONCE:
+                gathering.remember(others)
+                others = []
+        gathering.add(tree, files)
+        gathering.remember(others)
+        gathering.add_awaited(tree)
 
 
 @contextmanager
 def ahead_of_end(place: SourcePlace) -> Iterator[Ahead | None]:
-    """What reads ahead for the source's catalog; None where that cannot be had. With the source's lock held."""
+    """Yield what reads ahead for the source's catalog; None where that cannot be had. With the source's lock held."""
     try:
         connection = database.connect(place)
     except TurkuError as error:

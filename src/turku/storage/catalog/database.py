@@ -6,20 +6,23 @@ there, and would feed us a database (threats M9).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.core import durable
 from turku.errors import CatalogUnusable
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 
 DIRECTORY = ".catalogs"
 SUFFIX = ".sqlite"
-FORMAT = 1
+FORMAT = 2
+"""Catalogs of the first format held checksums that a machine could have forged: they are made anew."""
 _APPLICATION = 0x7475726B
 _BUSY_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
@@ -78,6 +81,11 @@ def file_of(place: SourcePlace) -> Path:
     return machine.parent / DIRECTORY / machine.name / f"{place.source}{SUFFIX}"
 
 
+def exists(place: SourcePlace) -> bool:
+    """Return True when the source has a catalog."""
+    return fs.is_file(file_of(place))
+
+
 def connect(place: SourcePlace) -> sqlite3.Connection:
     """The source's catalog, open; an empty one where there was none, or none that can be read: that is moved aside.
 
@@ -112,19 +120,21 @@ def move_aside(place: SourcePlace, reason: str) -> None:
     path = file_of(place)
     aside = path.with_name(f"{path.name}.broken")
     _LOG.warning("%s: the catalog cannot be used (%s); it is made anew, the old one is %s", place.source, reason, aside)
-    try:
-        path.replace(aside)
-        # It belongs to the file that went.
-        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-    except FileNotFoundError:
-        pass
+    if fs.exists(path):
+        fs.rename(path, aside)
+    # It belongs to the file that went.
+    fs.unlink(_journal(path))
 
 
 def remove(place: SourcePlace) -> None:
     """Let there be no catalog of the source."""
     path = file_of(place)
-    for each in (path, path.with_name(f"{path.name}-journal")):
-        each.unlink(missing_ok=True)
+    for each in (path, _journal(path)):
+        fs.unlink(each)
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-journal")
 
 
 @contextmanager
@@ -153,15 +163,16 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 
 def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
-    if not path.exists():
+    if not fs.exists(path):
         _make_directory(place, path.parent)
+    _refuse_planted(place, path)
     # Who reads ahead does so in another thread than the one that finishes; never both at once.
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.executescript(_SETTINGS)
         if _pragma(connection, "user_version") == 0:
             _create(connection)
-            _give(place, path)
+            _give(place, path, 0o600)
         if (_pragma(connection, "application_id"), _pragma(connection, "user_version")) != (_APPLICATION, FORMAT):
             raise _NotOurs("it is of another program, or of a newer Turku")
     except BaseException:
@@ -193,18 +204,42 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _make_directory(place: SourcePlace, directory: Path) -> None:
-    durable.make_private_directory(directory)
-    _give(place, directory.parent)
-    _give(place, directory)
+    for each in (directory.parent, directory):
+        if not fs.exists(each):
+            fs.make_directory(each)
+            _give(place, each, 0o700)
 
 
-def _give(place: SourcePlace, path: Path) -> None:
+def _give(place: SourcePlace, path: Path, mode: int) -> None:
     """Let what root made belong to whom the machine's directory belongs to: the storage may run as another user."""
-    if os.geteuid() == 0:
-        owner = place.machine_dir.stat()
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    if path.suffix == SUFFIX:
-        path.chmod(0o600)
+    with fs.opened(path.parent) as parent:
+        owner = fs.status(place.machine_dir)
+        if os.geteuid() == 0 and owner is not None:
+            os.chown(path.name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+    fs.change_mode(path, mode)
+
+
+def _refuse_planted(place: SourcePlace, path: Path) -> None:
+    """Raise OSError where somebody else could have put the catalog, or a directory on the way to it, there (N4).
+
+    SQLite opens its files by path. So nobody else may be able to change what the path leads to.
+    """
+    volume, catalogs, machine = place.machine_dir.parent, path.parent.parent, path.parent
+    owner = fs.status(place.machine_dir)
+    trusted = {0, os.geteuid(), *([] if owner is None else [owner.st_uid])}
+    for each in (volume, catalogs, machine, path, _journal(path)):
+        status = fs.status(each)
+        if status is None:
+            continue
+        is_open = bool(status.st_mode & stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+        if each is not volume:
+            is_open = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+        is_file = each not in (volume, catalogs, machine)
+        is_right = (stat.S_ISREG if is_file else stat.S_ISDIR)(status.st_mode) and not (is_file and status.st_nlink > 1)
+        if is_open or not is_right or (each is not volume and status.st_uid not in trusted):
+            raise PermissionError(
+                errno.EPERM, "others may write to it, or it was put there by another user or is a link", str(each)
+            )
 
 
 def unusable(place: SourcePlace, error: Exception) -> CatalogUnusable:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE
-from turku.storage.catalog.tree import Found, Tree, is_inside
+from turku.storage.catalog.tree import Found, Tree
+from turku.storage.fs.tree import is_inside, joined, split
 
 if TYPE_CHECKING:
     from turku.storage.changes import Changes
 
 ROWS_AT_ONCE = 2000
-Told = tuple[bytes, bytes, bytes | None]
-"""What rsync says of an entry: its directory, its name in it, and a file's checksum."""
+Told = tuple[bytes, bytes]
+"""An entry that rsync names: its directory, and its name in it."""
 # `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
 # it, has there. `version`: the row of the catalog that it is a further snapshot of.
 _TABLES = """
@@ -47,8 +48,7 @@ CREATE TABLE temp.found (
     version INTEGER,
     PRIMARY KEY (place, name)
 ) WITHOUT ROWID;
-CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, checksum BLOB, PRIMARY KEY (directory, name))
-    WITHOUT ROWID;
+CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
 _FOUND = """
@@ -59,7 +59,12 @@ _FOUND_AHEAD = """
 INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
     same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
 """
-_TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?, ?)"
+_TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
+_WITHOUT_CHECKSUM = """
+SELECT found.place, found.name, places.path, found.size FROM temp.found JOIN temp.places ON places.number = found.place
+WHERE (found.place, found.name) > (?, ?) AND kind = 0 AND NOT same_base AND (told OR NOT ?)
+ORDER BY found.place, found.name LIMIT ?
+"""
 
 
 class _NotToBeTold(Exception):
@@ -90,14 +95,14 @@ class Gathering:
     def gather(self, changes: Changes | None, *, may_trust: bool) -> None:
         """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
 
-        Raises OSError where the tree cannot be read.
+        Files get no checksums by it. Raises OSError where the tree cannot be read.
         """
         self.prepare()
         if changes is not None and changes.is_complete and may_trust:
             try:
                 with database.gathering(self._connection):
                     self._gather_changed(changes)
-                    self._take_checksums(changes)
+                    self._mark_told(changes)
             except _NotToBeTold:
                 self.prepare()
             else:
@@ -106,20 +111,41 @@ class Gathering:
         with database.gathering(self._connection):
             self._gather_all()
             if changes is not None:
-                self._take_checksums(changes)
+                self._mark_told(changes)
+
+    def compute_checksums(self, *, not_told_is_same: bool) -> None:
+        """Read the files that the run wrote, and take down their checksums: nobody's word is taken for them.
+
+        ``not_told_is_same`` says that the run named every file whose content it wrote. Raises OSError.
+        """
+        place, name = 0, b""
+        with Tree(self._tree) as tree:
+            while True:
+                values = (place, name, not_told_is_same, ROWS_AT_ONCE)
+                rows = self._connection.execute(_WITHOUT_CHECKSUM, values).fetchall()
+                found = []
+                for place, name, path, size in rows:
+                    directory = tree.find_directory(path)
+                    found.append((None if directory is None else tree.checksum(directory, name, size), place, name))
+                with database.gathering(self._connection):
+                    self._connection.executemany(
+                        "UPDATE temp.found SET checksum = ? WHERE place = ? AND name = ?", found
+                    )
+                if len(rows) < ROWS_AT_ONCE:
+                    return
 
     def add(self, tree: Tree, told: Iterable[Told]) -> None:
         """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
 
-        Raises OSError where it cannot be read.
+        Files get their checksums. Raises OSError where it cannot be read.
         """
         rows = []
-        for directory, name, checksum in told:
-            descriptor = tree.directory(directory)
+        for directory, name in told:
+            descriptor = tree.find_directory(directory)
             found = None if descriptor is None else tree.found(descriptor, name)
-            if found is not None:
-                place = self._place(directory)
-                rows.append((place, name, *found[:7], checksum if found.kind == FILE else None))
+            if found is not None and descriptor is not None:
+                checksum = tree.checksum(descriptor, name, found.size) if found.kind == FILE else None
+                rows.append((self._place(directory), name, *found[:7], checksum))
         with database.gathering(self._connection):
             self._connection.executemany(_FOUND_AHEAD, rows)
 
@@ -130,7 +156,7 @@ class Gathering:
 
     def add_awaited(self, tree: Tree) -> None:
         """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
-        waiting = self._connection.execute("SELECT directory, name, checksum FROM temp.told ORDER BY directory, name")
+        waiting = self._connection.execute("SELECT directory, name FROM temp.told ORDER BY directory, name")
         while told := waiting.fetchmany(ROWS_AT_ONCE):
             self.add(tree, told)
 
@@ -148,7 +174,7 @@ class Gathering:
             while waiting:
                 path = waiting.pop()
                 number = self._new_place(path)
-                directories = [None if other is None else other.directory(path) for other in others]
+                directories = [None if other is None else other.find_directory(path) for other in others]
                 inner: list[bytes] = []
                 for name, found in tree.entries(path):
                     if found.kind == DIRECTORY:
@@ -166,7 +192,7 @@ class Gathering:
             others = self._opened(stack)
             for path in self._with_parents(changes):
                 directory, name = split(path)
-                descriptor = tree.directory(directory)
+                descriptor = tree.find_directory(directory)
                 found = None if descriptor is None else tree.found(descriptor, name)
                 if found is None:
                     self._connection.execute("INSERT OR IGNORE INTO temp.gone VALUES (?, ?)", (directory, name))
@@ -174,7 +200,7 @@ class Gathering:
                 if found.kind == FILE and found.links > 1:
                     # rsync does not name the other names of a file whose mode it changed.
                     raise _NotToBeTold
-                directories = [None if other is None else other.directory(directory) for other in others]
+                directories = [None if other is None else other.find_directory(directory) for other in others]
                 row = _row(self._place(directory), name, found, others, directories)
                 self._connection.execute(_FOUND, row)
 
@@ -193,20 +219,14 @@ class Gathering:
                     yield above
                     above = above.rpartition(b"/")[0]
 
-    def _take_checksums(self, changes: Changes) -> None:
+    def _mark_told(self, changes: Changes) -> None:
         connection = self._connection
         connection.executemany(
-            _TOLD,
-            (
-                (*split(change.path), change.checksum)
-                for change in changes
-                if change.kind == "changed" and is_inside(change.path)
-            ),
+            _TOLD, (split(change.path) for change in changes if change.kind == "changed" and is_inside(change.path))
         )
         connection.execute(
             """
-            UPDATE temp.found SET told = 1, checksum = CASE WHEN kind = 0 THEN told.checksum END
-            FROM temp.told JOIN temp.places ON places.path = told.directory
+            UPDATE temp.found SET told = 1 FROM temp.told JOIN temp.places ON places.path = told.directory
             WHERE found.place = places.number AND found.name = told.name
             """
         )
@@ -252,14 +272,3 @@ def _row(
             identities[id(other)] = other.identity(directory, name) == (found.device, found.inode)
         same.append(identities[id(other)])
     return (number, name, *found[:7], *same)
-
-
-def split(path: bytes) -> tuple[bytes, bytes]:
-    """The directory, empty for the tree's own, and the name in it."""
-    directory, _slash, name = path.rpartition(b"/")
-    return directory, name
-
-
-def joined(directory: bytes, name: bytes) -> bytes:
-    """The path of a name in a directory."""
-    return directory + b"/" + name if directory else name

@@ -17,8 +17,8 @@ from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage import history
 from turku.storage.catalog import database, queries, recording
 from turku.storage.catalog.entry import DIRECTORY, KINDS, Difference, Entry
-from turku.storage.catalog.gathering import split
 from turku.storage.catalog.patterns import Matcher, matcher
+from turku.storage.fs.tree import split
 from turku.storage.history import StoredSnapshot
 from turku.storage.snapshots.place import SourcePlace
 

@@ -68,7 +68,7 @@ def record(
 
 def forget(place: SourcePlace, *, zone: tzinfo) -> None:
     """Drop the snapshots that left history; with the source's lock held. What cannot be done now is done later."""
-    if not database.file_of(place).exists():
+    if not database.exists(place):
         return
     try:
         with closing(database.connect(place)) as connection:
@@ -165,6 +165,7 @@ def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapsho
             after=None,
         )
         gathering.gather(new.changes, may_trust=is_told and base == newest)
+        gathering.compute_checksums(not_told_is_same=tells_content and base == newest)
     with database.writing(connection):
         if positions(connection) != known:
             _LOG.info("%s: somebody else wrote the catalog meanwhile", place.source)
@@ -305,7 +306,7 @@ def _comparison(stack: ExitStack, before: Path | None, after: Path | None) -> me
     def is_same(directory: bytes, name: bytes) -> bool:
         identities = []
         for tree in trees:
-            descriptor = tree.directory(directory)
+            descriptor = tree.find_directory(directory)
             identities.append(None if descriptor is None else tree.identity(descriptor, name))
         return identities[0] is not None and identities[0] == identities[1]
 

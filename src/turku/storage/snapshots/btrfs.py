@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from turku.errors import BackupFailed
-from turku.storage.snapshots import clone, subvolume, unfinished
+from turku.storage.fs import copy, subvolume
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.block_sharing import BlockSharing
-from turku.storage.snapshots.place import is_directory
 
 
 class Btrfs(BlockSharing):
-    """The working tree is a snapshot of the newest one that rsync may write to; sealed, it becomes the next one."""
+    """The staging directory is a snapshot of the base that rsync may write to; sealed, it becomes the next one."""
 
     name = "btrfs"
 
@@ -22,28 +22,24 @@ class Btrfs(BlockSharing):
                 hint="'auto' takes what the file system can do",
             )
 
-    def _find_working_tree(self) -> bool:
-        place = self.place
-        for path in (place.committing, place.working_tree):
-            # A subvolume has no file that another tree has.
-            if subvolume.is_subvolume(path):
-                subvolume.set_read_only(path, read_only=False)
-            else:
-                unfinished.gather(path, place)
-        self._take_back_committing()
-        return is_directory(place.working_tree)
+    def _can_resume(self) -> bool:
+        if not subvolume.is_subvolume(self.place.staging):
+            return False
+        # A run may have been killed between sealing and naming it.
+        subvolume.set_read_only(self.place.staging, read_only=False)
+        return True
 
-    def _make_working_tree(self, beginning: Path | None) -> None:
+    def _make_staging(self, beginning: Path | None) -> None:
         place = self.place
         if beginning is None:
-            subvolume.create(place.working_tree)
+            subvolume.create(place.staging)
         elif subvolume.is_subvolume(beginning):
-            subvolume.snapshot(beginning, place.working_tree)
+            subvolume.snapshot(beginning, place.staging)
         else:
             # Of another mode.
             subvolume.create(place.cloning)
-            clone.clone_tree(beginning, place.cloning)
-            self._bring_into_place()
+            copy.clone_tree(beginning, place.cloning)
+            fs.rename(place.cloning, place.staging)
 
     def _seal(self, tree: Path) -> None:
         subvolume.set_read_only(tree, read_only=True)

@@ -1,59 +1,52 @@
-"""What the modes have in common whose snapshot is built in the working tree and then moved to its name."""
+"""The life that snapshots have in common which are built beside the others and then get their names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from turku.core import durable
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots import links
 from turku.storage.snapshots.mode import SnapshotMode
-from turku.storage.snapshots.place import is_directory, move_directory
 from turku.storage.snapshots.record import SnapshotRecord
 
 
 class BuiltTree(SnapshotMode):
-    """A snapshot's life: ``<source>/`` while rsync writes, ``.committing`` when complete, then its name.
+    """A tree is built under a hidden name beside the snapshots; the rename to its own name is the commit.
 
-    The rename from ``.committing`` to the name is the commit. What a killed run left before it is the next one's to
-    use; what it left after it, that one repairs by going on.
+    What a killed run left before the rename is the next one's to use, or to remove.
     """
 
     keeps_history = True
 
     def abandon(self) -> None:
-        for path in (self.place.working_tree, self.place.unfinished, self.place.cloning):
-            if is_directory(path):
-                self._doom(path)
+        self._doom(self.place.staging, self.place.cloning, self.place.assembling)
         self.sweep()
 
-    def commit(self, record: SnapshotRecord) -> str:
+    def commit(self, record: SnapshotRecord, built: Path) -> str:
         place = self.place
-        # The parent changes in a step before the commit: a tree that forbids writing needs its mode changed for it,
-        # and no snapshot may be seen with a mode that is not its own.
-        move_directory(place.working_tree, place.committing)
-        self._seal(place.committing)
-        durable.sync_file_system(place.committing)
+        self._seal(built)
+        fs.sync(built)
         record.write(place)
-        durable.rename(place.committing, place.snapshot(record.name))
-        durable.write_symbolic_link(place.latest, record.name)
-        for path in (place.unfinished, place.cloning):
-            if is_directory(path):
-                self._doom(path)
+        fs.rename(built, place.snapshot(record.name))
+        self._follow_up(record)
         return record.name
 
     def commit_unchanged(self, record: SnapshotRecord, base: str) -> str:
-        place = self.place
-        record.write(place)
-        links.make(place, record.name, base)
-        durable.write_symbolic_link(place.latest, record.name)
-        # Nothing that failed runs left is wanted: the source is as it is in the snapshot.
-        for path in self._leftovers():
-            if is_directory(path):
-                self._doom(path)
+        record.write(self.place)
+        links.make(self.place, record.name, base)
+        self._follow_up(record)
         return record.name
 
-    def _leftovers(self) -> list[Path]:
-        return [self.place.unfinished, self.place.cloning, self.place.committing]
+    def _follow_up(self, record: SnapshotRecord) -> None:
+        place = self.place
+        fs.write_symbolic_link(place.latest, record.name)
+        # Nothing that runs before this one left is wanted any more: the source is as it is in the snapshot.
+        self._doom(place.staging, place.cloning, place.assembling, place.former_tree, place.working_tree)
+        fs.unlink(place.in_place_mark)
 
     def _seal(self, tree: Path) -> None:
         """Protect the complete tree from being changed, where the mode can."""
+
+    def _former_trees(self) -> list[Path]:
+        """Return what another mode, or an existing storage, had of the source without its being a snapshot."""
+        return [path for path in (self.place.working_tree, self.place.former_tree) if fs.is_directory(path)]

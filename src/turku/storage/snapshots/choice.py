@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from turku.storage.snapshots import clone, subvolume
+from turku.storage.fs import copy, subvolume
 from turku.storage.snapshots.btrfs import Btrfs
 from turku.storage.snapshots.in_place import InPlace
 from turku.storage.snapshots.link_dest import LinkDest
@@ -25,7 +25,7 @@ def choose(machine_dir: Path, *, has_large_files: bool, allowed: Sequence[str] =
     elif not has_large_files:
         # Cloning takes an inode per file, and longer.
         best = LinkDest.name
-    elif clone.can_clone(machine_dir):
+    elif copy.can_clone(machine_dir):
         best = Reflink.name
     else:
         best = InPlace.name

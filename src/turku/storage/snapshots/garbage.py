@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from turku.core import lock
 from turku.errors import LockHeld, TurkuError
-from turku.storage.snapshots import tree_removal
+from turku.storage.fs import tree as fs
+from turku.storage.fs.remove import remove_tree
 from turku.storage.snapshots.place import DELETING_PREFIX, SourcePlace
 
 GoOn = Callable[[], bool]
@@ -21,11 +21,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def trees(place: SourcePlace) -> list[Path]:
-    """What is to be removed."""
-    try:
-        return sorted(entry for entry in place.snapshots_dir.iterdir() if entry.name.startswith(DELETING_PREFIX))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    """Return what is to be removed."""
+    return [place.snapshot(name) for name in fs.names(place.snapshots_dir) if name.startswith(DELETING_PREFIX)]
 
 
 def remove(place: SourcePlace, go_on: GoOn = lambda: True) -> int:
@@ -37,7 +34,7 @@ def remove(place: SourcePlace, go_on: GoOn = lambda: True) -> int:
     if not trees(place):
         return count
     try:
-        with lock.exclusive_directory(place.snapshots_dir):
+        with fs.locked_directory(place.snapshots_dir):
             for tree in trees(place):
                 if not go_on():
                     break
@@ -51,7 +48,7 @@ def remove(place: SourcePlace, go_on: GoOn = lambda: True) -> int:
 
 def _remove_without_failing(tree: Path, go_on: GoOn) -> bool:
     try:
-        return tree_removal.remove_tree(tree, go_on)
+        return remove_tree(tree, go_on)
     except (TurkuError, OSError) as error:
         _LOG.warning("%s: cannot be removed, the next run tries again: %s", tree, error)
         return False

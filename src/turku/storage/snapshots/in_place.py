@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from turku.core import durable
-from turku.storage.snapshots import unfinished
+from pathlib import Path
+
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.mode import SnapshotMode, Workspace
-from turku.storage.snapshots.place import is_directory, make_directory
 from turku.storage.snapshots.record import SnapshotRecord
 
 
 class InPlace(SnapshotMode):
     """The working tree is the backup.
 
-    A source that kept history before has a working tree that may share files with its snapshots, and syncing in place
+    A source that kept history before may have a working tree that shares files with its snapshots, and syncing in place
     would change both. Such a tree is set aside, and a new one is filled by copying from it and the newest snapshot.
     """
 
@@ -21,19 +21,21 @@ class InPlace(SnapshotMode):
 
     def prepare(self, base: str | None) -> Workspace:
         place = self.place
-        if not is_directory(place.snapshots_dir):
-            make_directory(place.working_tree)
+        if not fs.is_directory(place.snapshots_dir):
+            fs.make_directory(place.working_tree)
             return Workspace(place.working_tree)
         self.tidy()
         if not place.is_marked_in_place(place.working_tree):
-            unfinished.gather(place.committing, place)
-            unfinished.gather(place.working_tree, place)
-            make_directory(place.working_tree)
+            if fs.is_directory(place.working_tree):
+                self._doom(place.former_tree)
+                fs.move_directory(place.working_tree, place.former_tree)
+            fs.make_directory(place.working_tree)
             place.mark_in_place(place.working_tree)
-        return Workspace(place.working_tree, self._basis_options("--copy-dest", base))
+        former = [place.tree(base)] if base is not None else []
+        former += [path for path in (place.staging, place.former_tree) if fs.is_directory(path)]
+        return Workspace(place.working_tree, tuple(former))
 
-    def commit(self, record: SnapshotRecord) -> None:  # noqa: ARG002  (nothing is recorded)
+    def commit(self, record: SnapshotRecord, built: Path) -> None:  # noqa: ARG002  (nothing is recorded)
         place = self.place
-        durable.sync_file_system(place.working_tree)
-        if is_directory(place.unfinished):
-            self._doom(place.unfinished)
+        fs.sync(built)
+        self._doom(place.staging, place.former_tree)

@@ -12,7 +12,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from turku.storage.snapshots import clone, tree_removal
+from turku.storage.fs import copy
+from turku.storage.fs.tree import Tree
 
 SMALLEST_BLOCK_BYTES = 4096
 LARGEST_BLOCK_BYTES = 131072
@@ -29,43 +30,19 @@ def block_bytes(largest_file_bytes: int) -> int:
     return size
 
 
-def prepare(tree: Path) -> int:
-    """The size of the largest file in the tree; after it, no two names in the tree share a file."""
+def prepare(directory: Path) -> int:
+    """Return the size of the largest file in the tree, in bytes; after it, no two names in it share a file."""
     largest = 0
-    root = tree_removal.open_directory(tree)
-    try:
-        waiting = [b"."]
-        while waiting:
-            path = waiting.pop()
-            directory = tree_removal.open_directory(path, parent=root)
-            try:
-                inner, shared, size = _look(directory)
-                waiting += [path + b"/" + name for name in inner]
-                for name in shared:
-                    _let_be_its_own(directory, name)
-            finally:
-                os.close(directory)
-            largest = max(largest, size)
-    finally:
-        os.close(root)
+    shared: list[tuple[bytes, bytes]] = []
+    with Tree(directory) as opened:
+        for each in opened.walk():
+            if each.is_file:
+                largest = max(largest, each.status.st_size)
+                if each.status.st_nlink > 1:
+                    shared.append((each.path, each.name))
+        for path, name in shared:
+            _let_be_its_own(opened.directory(path), name)
     return largest
-
-
-def _look(directory: int) -> tuple[list[bytes], list[bytes], int]:
-    """Directories in it, files with more than one name, and the largest file's size."""
-    inner: list[bytes] = []
-    shared: list[bytes] = []
-    largest = 0
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                inner.append(os.fsencode(entry.name))
-            elif entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                largest = max(largest, status.st_size)
-                if status.st_nlink > 1:
-                    shared.append(os.fsencode(entry.name))
-    return inner, shared, largest
 
 
 def _let_be_its_own(directory: int, name: bytes) -> None:
@@ -75,7 +52,7 @@ def _let_be_its_own(directory: int, name: bytes) -> None:
     # rsync removes one that is left over: the machine has no such file.
     temporary = b".turku-own-" + secrets.token_hex(6).encode()
     try:
-        clone.clone_within(directory, name, temporary)
+        copy.clone_within(directory, name, temporary)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         # What cannot be cloned is transferred again.

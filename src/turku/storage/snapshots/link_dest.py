@@ -1,59 +1,32 @@
-"""``link-dest``: each snapshot is a whole tree of its own, unchanged files being hard links into the one before it."""
+"""``link-dest``: each snapshot is a whole tree of its own, unchanged files being hard links into the one before it.
+
+rsync makes none of these links, whatever the mode is called: it writes what differs into a staging directory, and our
+own code assembles the tree (``assembly.py``).
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from pathlib import Path
-
-from turku.storage.snapshots import merging, tree_removal, unfinished
+from turku.storage.fs import subvolume
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.built_tree import BuiltTree
 from turku.storage.snapshots.mode import Workspace
-from turku.storage.snapshots.place import is_directory, make_directory, move_directory
 
 
 class LinkDest(BuiltTree):
-    """The working tree is new each time. What killed runs left is gathered into ``.unfinished`` and taken from."""
+    """rsync writes into the staging directory; it reads the base, and what another mode left."""
 
     name = "link-dest"
     links_unchanged = True
-    merges = True
 
     def prepare(self, base: str | None) -> Workspace:
         place = self.place
-        make_directory(place.snapshots_dir)
+        fs.make_directory(place.snapshots_dir)
         self.tidy()
-        # From here on the working tree has links into snapshots.
-        place.in_place_mark.unlink(missing_ok=True)
-        unfinished.gather(place.committing, place)
-        unfinished.gather(place.working_tree, place)
-        make_directory(place.working_tree)
-        options = self._basis_options("--link-dest", base)
-        return Workspace(place.working_tree, options, is_new=not options)
-
-    def linking(self, base: str) -> merging.Linking:
-        if is_directory(self.place.cloning):
-            self._doom(self.place.cloning)
-        return merging.Linking(self.place.tree(base), self.place.cloning)
-
-    def is_clear(self) -> bool:
-        place = self.place
-        return not any(map(os.path.lexists, (place.working_tree, place.committing, place.unfinished)))
-
-    def narrowed(self, workspace: Workspace, base: str) -> Workspace:
-        return replace(
-            workspace,
-            options=self._basis_options("--copy-dest", base),
-            # What it needs of history it copies; so a receiver that was taken over does not reach it.
-            read_only=(self.place.snapshots_dir.absolute(),),
-        )
-
-    def adopt(self, tree: Path) -> None:
-        rest = self._doom(self.place.working_tree)
-        move_directory(tree, self.place.working_tree)
-        # Directories alone, and no more of them than changed.
-        tree_removal.remove_tree(rest)
-
-    def _leftovers(self) -> list[Path]:
-        is_anothers = self.place.is_marked_in_place(self.place.working_tree)
-        return [*super()._leftovers(), *([] if is_anothers else [self.place.working_tree])]
+        self._doom(place.cloning)
+        if subvolume.is_subvolume(place.staging):
+            # Of another mode: nothing can be moved out of it.
+            self._doom(place.staging)
+        is_resumed = fs.is_directory(place.staging)
+        fs.make_directory(place.staging)
+        basis = [*([place.tree(base)] if base is not None else []), *self._former_trees()]
+        return Workspace(place.staging, tuple(basis), is_new=not is_resumed and not basis, is_resumed=is_resumed)

@@ -8,15 +8,13 @@ any step, every snapshot still leads to its tree (``SourcePlace.tree``), and ``t
 from __future__ import annotations
 
 import logging
-import os
 
-from turku.core import durable
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import (
     DELETING_PREFIX,
     INFORMATION_SUFFIX,
     PROMOTING_PREFIX,
     SourcePlace,
-    is_directory,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -24,15 +22,15 @@ _LOG = logging.getLogger(__name__)
 
 def make(place: SourcePlace, name: str, base: str) -> None:
     """Let the new snapshot ``name`` be what the snapshot ``base`` is."""
-    durable.write_symbolic_link(place.snapshot(name), place.tree(base).name)
+    fs.write_symbolic_link(place.snapshot(name), place.tree(base).name)
 
 
 def to(place: SourcePlace, name: str) -> list[str]:
     """The links to an entry, newest first; those in the trash come after those in history."""
     found = [
-        entry.name
-        for entry in os.scandir(place.snapshots_dir)
-        if not entry.name.startswith(DELETING_PREFIX) and place.link_target(entry.name) == name
+        entry
+        for entry in fs.names(place.snapshots_dir)
+        if not entry.startswith(DELETING_PREFIX) and place.link_target(entry) == name
     ]
     return sorted(found, key=lambda each: (not each.startswith("."), each), reverse=True)
 
@@ -47,57 +45,57 @@ def hand_over(place: SourcePlace, name: str, *, heir: str | None = None) -> None
     if target is not None:
         # As a run leaves them that was killed below.
         for each in links:
-            durable.write_symbolic_link(place.snapshot(each), target)
+            fs.write_symbolic_link(place.snapshot(each), target)
         return
     if not links:
         return
     heir = heir or links[0]
     for each in links:
         if each != heir:
-            durable.write_symbolic_link(place.snapshot(each), heir)
+            fs.write_symbolic_link(place.snapshot(each), heir)
     promoting = place.snapshot(f"{PROMOTING_PREFIX}{heir}")
-    durable.rename(place.snapshot(name), promoting)
-    durable.write_symbolic_link(place.snapshot(name), heir)
+    fs.rename(place.snapshot(name), promoting)
+    fs.write_symbolic_link(place.snapshot(name), heir)
     _promote(place, heir)
 
 
 def take_from_hidden(place: SourcePlace, name: str) -> None:
     """Give the snapshot its tree where that has a hidden name, as in the trash, which then is a link to it."""
     target = place.link_target(name)
-    if target is not None and target.startswith(".") and is_directory(place.snapshot(target)):
+    if target is not None and target.startswith(".") and fs.is_directory(place.snapshot(target)):
         hand_over(place, target, heir=name)
 
 
 def tidy(place: SourcePlace) -> None:
-    """Finish what was killed, and mend or remove links whose tree somebody else renamed or removed."""
-    for entry in list(os.scandir(place.snapshots_dir)):
-        if entry.name.startswith(PROMOTING_PREFIX):
-            _promote(place, entry.name.removeprefix(PROMOTING_PREFIX))
-    for entry in list(os.scandir(place.snapshots_dir)):
-        target = None if entry.name.startswith(DELETING_PREFIX) else place.link_target(entry.name)
-        if target is None or is_directory(place.snapshot(target)):
+    """Finish what was killed, and repair or remove links whose tree somebody else renamed or removed."""
+    for entry in fs.names(place.snapshots_dir):
+        if entry.startswith(PROMOTING_PREFIX):
+            _promote(place, entry.removeprefix(PROMOTING_PREFIX))
+    for entry in fs.names(place.snapshots_dir):
+        target = None if entry.startswith(DELETING_PREFIX) else place.link_target(entry)
+        if target is None or fs.is_directory(place.snapshot(target)):
             continue
-        tree = place.tree(entry.name)
-        if is_directory(tree):
-            durable.write_symbolic_link(place.snapshot(entry.name), tree.name)
-        elif _is_ours(place, entry.name):
+        tree = place.tree(entry)
+        if fs.is_directory(tree):
+            fs.write_symbolic_link(place.snapshot(entry), tree.name)
+        elif _is_ours(place, entry):
             _LOG.warning(
                 "%s: %s is gone: its files were those of %s, which another program removed",
                 place.source,
-                entry.name,
+                entry,
                 target,
             )
-            place.snapshot(entry.name).unlink(missing_ok=True)
-            place.information(entry.name).unlink(missing_ok=True)
+            fs.unlink(place.snapshot(entry))
+            fs.unlink(place.information(entry))
 
 
 def _promote(place: SourcePlace, heir: str) -> None:
     promoting = place.snapshot(f"{PROMOTING_PREFIX}{heir}")
-    if not is_directory(promoting) or is_directory(place.snapshot(heir)):
+    if not fs.is_directory(promoting) or fs.is_directory(place.snapshot(heir)):
         return
-    place.snapshot(heir).unlink(missing_ok=True)
-    durable.rename(promoting, place.snapshot(heir))
+    fs.unlink(place.snapshot(heir))
+    fs.rename(promoting, place.snapshot(heir))
 
 
 def _is_ours(place: SourcePlace, name: str) -> bool:
-    return place.information(name).is_file() and not name.endswith(INFORMATION_SUFFIX)
+    return fs.is_file(place.information(name)) and not name.endswith(INFORMATION_SUFFIX)

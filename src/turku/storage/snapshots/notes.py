@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from turku.core import durable
 from turku.policy.suspicion import Figures
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 
 LIMIT_BYTES = 64 * 1024
@@ -41,6 +41,10 @@ class Notes:
     judgement: Judgement | None = None
     bytes_per_second: float | None = None
     """What came over the way from the machine when last enough came to tell."""
+    strategy: str = ""
+    """How the backup was made (``strategy.Strategy``)."""
+    strategy_reason: str = ""
+    """Why everything was looked at although there was a snapshot to build upon."""
     held_until: datetime | None = None
     """Until when it is not pruned, as it was brought back from the trash; aware."""
 
@@ -61,13 +65,24 @@ class Notes:
             "suspicious": list(self.suspicious),
             "judgement": self.judgement,
             "bytes_per_second": self.bytes_per_second,
+            "strategy": str(self.strategy),
+            "strategy_reason": self.strategy_reason,
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
         }
         return {key: value for key, value in content.items() if value}
 
 
 NO_NOTES = Notes()
-_KEYS = ("slot_seconds", "figures", "suspicious", "judgement", "bytes_per_second", "held_until")
+_KEYS = (
+    "slot_seconds",
+    "figures",
+    "suspicious",
+    "judgement",
+    "bytes_per_second",
+    "strategy",
+    "strategy_reason",
+    "held_until",
+)
 
 
 def read(place: SourcePlace, name: str) -> Notes:
@@ -86,6 +101,8 @@ def read(place: SourcePlace, name: str) -> Notes:
         suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
         judgement=value("judgement", Judgement, None),
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
+        strategy=value("strategy", _text, ""),
+        strategy_reason=value("strategy_reason", _text, ""),
         held_until=value("held_until", _moment, None),
     )
 
@@ -94,16 +111,20 @@ def change(place: SourcePlace, name: str, **changes: Any) -> Notes:
     """The notes about a snapshot, changed and written; all else in the file stays."""
     notes = replace(read(place, name), **changes)
     kept = {key: value for key, value in _content(place, name).items() if key not in _KEYS}
-    durable.write_json(place.information(name), {"name": name, **kept, **notes.as_json()})
+    fs.write_json(place.information(name), {"name": name, **kept, **notes.as_json()})
     return notes
 
 
 def _content(place: SourcePlace, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(durable.read_regular_file(place.information(name), limit_bytes=LIMIT_BYTES))
+        content = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _text(text: Any) -> str:
+    return msgspec.convert(text, str)
 
 
 def _moment(text: Any) -> datetime:

@@ -10,9 +10,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.core import durable
-from turku.errors import BackupFailed
 from turku.policy import names
+from turku.storage.fs import tree as fs
 
 INFORMATION_SUFFIX = ".json"
 LATEST = "latest"
@@ -34,7 +33,7 @@ class SourcePlace:
 
     @property
     def working_tree(self) -> Path:
-        """What rsync writes into."""
+        """The tree of a source without history, or what an existing storage left."""
         return self.machine_dir / self.source
 
     @property
@@ -47,38 +46,51 @@ class SourcePlace:
         return self.snapshots_dir / LATEST
 
     @property
-    def committing(self) -> Path:
-        """A complete tree on its way to its name."""
-        return self.snapshots_dir / ".committing"
+    def staging(self) -> Path:
+        """The directory that rsync writes into. It shares no file with a snapshot, so a run may go on with one that a
+        failed run left."""
+        return self.snapshots_dir / ".staging"
 
     @property
-    def unfinished(self) -> Path:
-        """What failed runs had brought over; the next run takes from it instead of asking the machine again."""
-        return self.snapshots_dir / ".unfinished"
+    def fetch_list(self) -> Path:
+        """The list of the paths that rsync is to fetch."""
+        return self.snapshots_dir / ".fetch-list"
+
+    @property
+    def assembling(self) -> Path:
+        """A new snapshot's tree while it is assembled from its base and the staging directory."""
+        return self.snapshots_dir / ".assembling"
+
+    @property
+    def former_tree(self) -> Path:
+        """A working tree that may share files with snapshots, set aside; the next run copies from it."""
+        return self.snapshots_dir / ".former"
 
     @property
     def cloning(self) -> Path:
-        """A working tree that is being made from a snapshot of another mode, or by cloning."""
+        """A staging directory that is being made by cloning."""
         return self.snapshots_dir / ".cloning"
 
     @property
     def in_place_mark(self) -> Path:
-        """Says that the working tree shares no file with a snapshot, so that it may be changed in place."""
+        """The file that says which tree shares no file with a snapshot, so that it may be changed in place."""
         return self.snapshots_dir / ".in-place"
 
     def is_marked_in_place(self, tree: Path) -> bool:
         """Whether the mark is about the directory ``tree``."""
         # By its inode: an existing storage that takes over for a while renames the tree away and makes another.
         try:
-            content = json.loads(durable.read_regular_file(self.in_place_mark, limit_bytes=4096))
-            inode = tree.lstat().st_ino
+            content = json.loads(fs.read_file(self.in_place_mark, limit_bytes=4096))
         except (OSError, ValueError):
             return False
-        return is_directory(tree) and content == {"inode": inode}
+        status = fs.status(tree)
+        return status is not None and stat.S_ISDIR(status.st_mode) and content == {"inode": status.st_ino}
 
     def mark_in_place(self, tree: Path) -> None:
         """Say it of the directory ``tree``, and of no other one; the mark stays true when it is moved."""
-        durable.write_json(self.in_place_mark, {"inode": tree.stat().st_ino})
+        status = fs.status(tree)
+        if status is not None:
+            fs.write_json(self.in_place_mark, {"inode": status.st_ino})
 
     def snapshot(self, name: str) -> Path:
         return self.snapshots_dir / name
@@ -92,7 +104,7 @@ class SourcePlace:
         for _ in range(_LINKS_LIMIT):
             # What a tree is called while it gets this name.
             for path in (self.snapshot(wanted), self.snapshot(f"{PROMOTING_PREFIX}{wanted}")):
-                if is_directory(path):
+                if fs.is_directory(path):
                     return path
             target = self.link_target(wanted)
             if target is None:
@@ -103,63 +115,21 @@ class SourcePlace:
 
     def _renamed(self, name: str) -> Path | None:
         """The directory that has the name in its own: a person puts ``save`` into it, to keep a snapshot for ever."""
-        for entry in self.snapshots_dir.iterdir():
-            is_it = name in entry.name if not entry.name.startswith(".") else entry.name.endswith(f"-{name}")
-            if is_it and not entry.name.startswith(DELETING_PREFIX) and is_directory(entry):
-                return entry
+        for entry in fs.names(self.snapshots_dir):
+            is_it = name in entry if not entry.startswith(".") else entry.endswith(f"-{name}")
+            if is_it and not entry.startswith(DELETING_PREFIX) and fs.is_directory(self.snapshot(entry)):
+                return self.snapshot(entry)
         return None
 
     def link_target(self, name: str) -> str | None:
         """The name of the entry beside it that the entry ``name`` is a link to; None for all else."""
-        path = self.snapshot(name)
-        if name == LATEST or not path.is_symlink():
-            return None
-        target = str(path.readlink())
-        # One that was made by a receiver that was taken over must not lead anywhere else.
-        return None if "/" in target or target in (".", "..", LATEST) else target
+        target = None if name == LATEST else fs.link_target(self.snapshot(name))
+        # A link that somebody else made must not lead anywhere else.
+        return None if target is None or "/" in target or target in (".", "..", LATEST) else target
 
     def has(self, name: str) -> bool:
         """Whether there is such an entry with files in it: a snapshot, or what was one."""
-        return is_directory(self.tree(name))
+        return fs.is_directory(self.tree(name))
 
     def information(self, name: str) -> Path:
         return self.snapshots_dir / f"{name}{INFORMATION_SUFFIX}"
-
-
-def is_directory(path: Path) -> bool:
-    """Whether a directory, not a link to one, is there."""
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def make_directory(path: Path) -> None:
-    """Let a directory be there, readable by its owner alone where it is new.
-
-    Raises BackupFailed when something else has its name.
-    """
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        if not is_directory(path):
-            raise BackupFailed(
-                f"{path} is not a directory",
-                hint="move it away; a source that lies elsewhere needs a volume or a bind mount there",
-            ) from None
-    else:
-        durable.fsync_directory(path.parent)
-
-
-def move_directory(source: Path, target: Path) -> None:
-    """Rename a directory into another directory, its mode kept.
-
-    The kernel wants leave to write in a directory that gets another parent; a backed-up directory may not give it.
-    """
-    mode = stat.S_IMODE(source.lstat().st_mode)
-    if mode & stat.S_IWUSR:
-        durable.rename(source, target)
-        return
-    source.chmod(mode | stat.S_IRWXU)
-    durable.rename(source, target)
-    target.chmod(mode)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from turku.core import durable
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots import notes
 from turku.storage.snapshots.notes import LIMIT_BYTES, NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace
@@ -24,7 +24,7 @@ class SnapshotRecord:
     notes: Notes = NO_NOTES
 
     def write(self, place: SourcePlace) -> None:
-        durable.write_json(
+        fs.write_json(
             place.information(self.name),
             {
                 "name": self.name,
@@ -39,7 +39,7 @@ class SnapshotRecord:
 def read(place: SourcePlace, name: str) -> SnapshotRecord | None:
     """The record of a snapshot; None where a crash of an existing storage left none, or half of one."""
     try:
-        content: Any = json.loads(durable.read_regular_file(place.information(name), limit_bytes=LIMIT_BYTES))
+        content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
         return SnapshotRecord(
             name=name,
             base=str(content["base"]) if content.get("base") else None,

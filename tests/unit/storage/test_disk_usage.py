@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turku.storage.shared_blocks import _Union
+from turku.storage.fs.disk_usage import _Union
 
 
 def test_spans_that_overlap_or_repeat_count_once() -> None:

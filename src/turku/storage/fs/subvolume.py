@@ -11,11 +11,9 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from turku.core import durable
+from turku.storage.fs import tree
 
 ROOT_INODE = 256
 # <linux/btrfs.h>: direction and size of the argument, 0x94, number of the call.
@@ -34,7 +32,7 @@ _REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EROFS)
 def is_btrfs(directory: Path) -> bool:
     """Whether the directory lies on btrfs."""
     try:
-        with _opened(directory) as descriptor:
+        with tree.opened(directory) as descriptor:
             _flags(descriptor)
     except OSError as error:
         # On btrfs the call says that it wants the root of a subvolume; elsewhere there is no such call.
@@ -44,30 +42,27 @@ def is_btrfs(directory: Path) -> bool:
 
 def is_subvolume(path: Path) -> bool:
     """Whether a subvolume, not a link to one, is at ``path``."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_ino == ROOT_INODE and is_btrfs(path.parent)
+    status = tree.status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode) and status.st_ino == ROOT_INODE and is_btrfs(path.parent)
 
 
 def create(path: Path) -> None:
     """Make an empty subvolume, open to its owner alone."""
-    with _opened(path.parent) as parent:
+    with tree.opened(path.parent) as parent:
         _call(parent, _SUBVOL_CREATE_V2, _ARGUMENTS_V2.pack(0, 0, 0, b"", os.fsencode(path.name)), path)
-    path.chmod(0o700)
-    durable.fsync_directory(path.parent)
+        tree.change_mode(path, 0o700)
+        os.fsync(parent)
 
 
 def snapshot(source: Path, target: Path) -> None:
     """Make a writable snapshot of the subvolume at ``source``; it is whole from its first moment on, and durable."""
-    with _opened(source) as descriptor, _opened(target.parent) as parent:
+    with tree.opened(source) as descriptor, tree.opened(target.parent) as parent:
         _call(parent, _SNAP_CREATE_V2, _ARGUMENTS_V2.pack(descriptor, 0, 0, b"", os.fsencode(target.name)), target)
 
 
 def set_read_only(path: Path, *, read_only: bool) -> None:
     """Seal the subvolume at ``path``, or let it be written to again."""
-    with _opened(path) as descriptor:
+    with tree.opened(path) as descriptor:
         set_read_only_by_descriptor(descriptor, read_only=read_only)
 
 
@@ -87,23 +82,14 @@ def delete(path: Path) -> bool:
     """
     try:
         set_read_only(path, read_only=False)
-        with _opened(path.parent) as parent:
+        with tree.opened(path.parent) as parent:
             _call(parent, _SNAP_DESTROY, _ARGUMENTS.pack(0, os.fsencode(path.name)), path)
+            os.fsync(parent)
     except OSError as error:
         if error.errno in _REFUSALS:
             return False
         raise
-    durable.fsync_directory(path.parent)
     return True
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _flags(descriptor: int) -> int:

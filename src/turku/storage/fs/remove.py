@@ -1,6 +1,6 @@
 """Removing a tree whatever is in it: names are bytes, directories may be unreadable, paths longer than the system's.
 
-Never follows a symbolic link and never changes a file's mode: a file may be a hard link into another snapshot.
+It never follows a symbolic link and never changes a file's mode: a file may be a hard link into another snapshot.
 Directories are no one else's, so theirs may change on the way.
 """
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from turku.errors import DurableWriteFailed
-from turku.storage.snapshots import subvolume
+from turku.storage.fs import subvolume, tree
 
 _DEPTH_LIMIT = 64
 """Levels held open at once; what lies deeper is first moved up, so that neither paths nor descriptors run out."""
@@ -22,28 +22,24 @@ _ENTRIES_BETWEEN_QUESTIONS = 100
 
 
 def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
-    """Whether the file, link or directory at ``path`` is gone; False where ``go_on``, asked now and then, said no.
+    """Remove the file, link or directory at ``path``; return False where ``go_on``, asked now and then, said no.
 
     Raises DurableWriteFailed naming what could not be removed.
     """
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
+    status = tree.status(path)
+    if status is None:
         return True
     try:
         if not stat.S_ISDIR(status.st_mode):
-            path.unlink()
+            tree.unlink(path)
             return True
         if subvolume.is_subvolume(path) and subvolume.delete(path):
             return True
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with tree.opened(path.parent) as parent:
             _Removal(go_on).remove_directory(parent, os.fsencode(path.name))
-        except _Stopped:
-            return False
-        finally:
-            os.close(parent)
         return True
+    except _Stopped:
+        return False
     except OSError as error:
         raise DurableWriteFailed(
             f"cannot remove {path}: {error.strerror or error}" + (f" ({error.filename!r})" if error.filename else ""),
@@ -51,8 +47,8 @@ def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
         ) from error
 
 
-def open_directory(name: bytes | Path, *, parent: int | None = None) -> int:
-    """A descriptor of the directory, made readable and writable for its owner where it was not."""
+def open_changeable(name: bytes, *, parent: int) -> int:
+    """Return a descriptor of the directory, made readable and writable for its owner where it was not."""
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=parent)
@@ -60,7 +56,7 @@ def open_directory(name: bytes | Path, *, parent: int | None = None) -> int:
         # O_PATH needs no permission on the directory itself; /proc reaches it without following a name again.
         handle = os.open(name, os.O_PATH | flags, dir_fd=parent)
         try:
-            os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)  # noqa: PTH101  (a descriptor, no path of ours)
+            tree.set_mode_of_handle(handle, stat.S_IRWXU)
         finally:
             os.close(handle)
         descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=parent)
@@ -84,7 +80,7 @@ class _Removal:
         self._moved = 0
 
     def remove_directory(self, parent: int, name: bytes) -> None:
-        top = open_directory(name, parent=parent)
+        top = open_changeable(name, parent=parent)
         try:
             for _ in range(_ROUNDS_LIMIT):
                 self._empty(top, top, depth=1)
@@ -113,7 +109,7 @@ class _Removal:
                 elif depth >= _DEPTH_LIMIT:
                     self._move_up(directory, name, top)
                 else:
-                    child = open_directory(name, parent=directory)
+                    child = open_changeable(name, parent=directory)
                     try:
                         self._empty(child, top, depth=depth + 1)
                     finally:
@@ -130,7 +126,7 @@ class _Removal:
             os.rmdir(name, dir_fd=directory)
         except OSError as error:
             # Entries that a directory stream skipped while it was changed: the next round sees them.
-            child = open_directory(name, parent=directory)
+            child = open_changeable(name, parent=directory)
             try:
                 if self._is_empty(child):
                     raise error
@@ -139,7 +135,7 @@ class _Removal:
 
     def _move_up(self, directory: int, name: bytes, top: int) -> None:
         # Moving a directory needs leave to write in it, for its own '..'.
-        os.close(open_directory(name, parent=directory))
+        os.close(open_changeable(name, parent=directory))
         while True:
             self._moved += 1
             target = b".turku-deep-%d" % self._moved

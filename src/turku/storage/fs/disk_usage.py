@@ -1,4 +1,4 @@
-"""The disk space of a tree on a file system whose files share blocks: what is shared counts once.
+"""The disk space of a tree: what its files share counts once, on file systems whose files share blocks, too.
 
 Asked of the kernel file by file (FIEMAP). Space that a file outside the tree shares counts too, and what the file
 system compressed counts as it was before: rather too much than too little.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from turku.storage.fs import copy
+from turku.storage.fs.tree import Tree, Walked, open_file_in
 
 _FIEMAP = 0xC020660B
 _HEADER = struct.Struct("=QQIIII")
@@ -20,32 +22,35 @@ _EXTENT = struct.Struct("=QQQ16xI12x")
 _EXTENTS_AT_ONCE = 256
 _END = 2**64 - 1
 _LAST, _NOT_ON_DISK, _SHARED = 0x1, 0x2 | 0x200, 0x2000
-_BLOCK_BYTES = 512
+BLOCK_BYTES = 512
 _SPANS_LIMIT = 100_000
-_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Extent = tuple[int, int, bool]
 """Where it begins on the disk, where it ends, and whether another file may have it too."""
 
 
 def measured_bytes(directory: Path) -> int:
-    """The disk space of the tree, in bytes; what cannot be read is taken to share nothing."""
+    """Return the disk space of the tree, in bytes; what its files share counts once.
+
+    Hard links are taken to be all in it, and what cannot be read to share nothing.
+    """
+    shares_blocks = copy.can_clone(directory)
     total = 0.0
     shared = _Union()
-    for path, status in _entries(directory):
-        if not stat.S_ISREG(status.st_mode) or not status.st_blocks:
-            total += status.st_blocks * _BLOCK_BYTES
-            continue
-        try:
-            extents = list(_extents(path))
-        except OSError:
-            total += status.st_blocks * _BLOCK_BYTES / status.st_nlink
-            continue
-        for begin, end, is_shared in extents:
-            if is_shared:
-                shared.add(begin, end)
-            else:
-                total += (end - begin) / status.st_nlink
+    with Tree(directory) as opened:
+        for each in opened.walk():
+            status = each.status
+            if not each.is_file or not status.st_blocks:
+                total += status.st_blocks * BLOCK_BYTES / (1 if each.is_directory else status.st_nlink)
+                continue
+            extents = list(_extents(each)) if shares_blocks else []
+            if not extents:
+                total += status.st_blocks * BLOCK_BYTES / status.st_nlink
+            for begin, end, is_shared in extents:
+                if is_shared:
+                    shared.add(begin, end)
+                else:
+                    total += (end - begin) / status.st_nlink
     return round(total) + shared.length
 
 
@@ -91,12 +96,14 @@ class _Union:
         self._spans = merged
 
 
-def _extents(path: str) -> Iterator[Extent]:
-    descriptor = os.open(path, _OPEN_FLAGS)
-    try:
-        yield from _extents_of(descriptor)
-    finally:
-        os.close(descriptor)
+def _extents(each: Walked) -> Iterator[Extent]:
+    """Yield where the file's blocks lie; nothing where it cannot be read, or nobody tells."""
+    with suppress(OSError):
+        descriptor = open_file_in(each.directory, each.name)
+        try:
+            yield from _extents_of(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _extents_of(descriptor: int) -> Iterator[Extent]:
@@ -115,16 +122,3 @@ def _extents_of(descriptor: int) -> Iterator[Extent]:
             yield physical, physical + length, is_shared
         if flags & _LAST:
             return
-
-
-def _entries(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below the directory; what vanishes or cannot be read is left out."""
-    waiting = [os.fspath(directory)]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    yield entry.path, status
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(entry.path)

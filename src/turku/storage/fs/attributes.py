@@ -1,0 +1,96 @@
+"""Owner, mode, times and extended attributes of stored files: copied between open files, and read as the machine has
+them where a storage without root keeps them in attributes (rsync's ``--fake-super``)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+
+_FAKED_ATTRIBUTE = "user.rsync.%stat"
+_FAKED = re.compile(rb"([0-7]{1,7}) \d+,\d+ (\d{1,10}):(\d{1,10})")
+_LINK_LIMIT_BYTES = 4096
+_CANNOT_BE_SET = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
+
+
+def copy(status: os.stat_result, source: int, target: int, *, mode: int | None = None) -> None:
+    """Give the open file or directory ``target`` what ``source`` has, whose status is given; ``mode`` is another one.
+
+    Times come last. Attributes that the kernel reserves for others are left out where they cannot be set.
+    """
+    if os.geteuid() == 0:
+        os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode) if mode is None else mode)
+    copy_extended(source, target)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def copy_extended(source: int, target: int) -> None:
+    """Give the open ``target`` the extended attributes of ``source``, and no others of the user's."""
+    try:
+        wanted = os.listxattr(source)
+        for name in set(os.listxattr(target)) - set(wanted):
+            if name.startswith("user."):
+                os.removexattr(target, name)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return
+        raise
+    for name in wanted:
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            if name.startswith("user.") or error.errno not in _CANNOT_BE_SET:
+                raise
+
+
+def extended(descriptor: int) -> dict[str, bytes]:
+    """Return the extended attributes of an open file; none where the file system keeps none."""
+    try:
+        return {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor)}
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
+
+
+def copy_link(source: int, target: int, name: bytes) -> None:
+    """Make the symbolic link ``name`` of the directory ``source`` in ``target``, with owner and times."""
+    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+    if os.geteuid() == 0:
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+
+
+def faked(directory: int, name: bytes) -> tuple[int, int, int] | None:
+    """Return mode with kind, uid and gid that are kept in attributes of ``name``; None where none are.
+
+    Raises OSError with ENOTSUP where the file system keeps none at all.
+    """
+    path = b"/proc/self/fd/%d/%b" % (directory, name)
+    try:
+        if _FAKED_ATTRIBUTE not in os.listxattr(path, follow_symlinks=False):
+            return None
+        match = _FAKED.fullmatch(os.getxattr(path, _FAKED_ATTRIBUTE, follow_symlinks=False))
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            raise
+        return None
+    return None if match is None else (int(match[1], 8), int(match[2]), int(match[3]))
+
+
+def link_target(directory: int, name: bytes, *, is_faked: bool) -> bytes | None:
+    """Return what a symbolic link says, be it kept as a file; None where it cannot be read."""
+    with suppress(OSError):
+        if not is_faked:
+            return os.readlink(name, dir_fd=directory)
+        # Links have no attributes, so that rsync makes a file of one, whose content is the target.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            return os.read(descriptor, _LINK_LIMIT_BYTES)
+        finally:
+            os.close(descriptor)
+    return None

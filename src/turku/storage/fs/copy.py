@@ -1,0 +1,170 @@
+"""Copies of a tree that take no space of their own: by hard links, or by clones.
+
+A hard link is the very same file. A clone is a file of its own that shares its blocks until one of both is written to;
+XFS (made with ``reflink=1``, which mkfs does by itself since 2018) and btrfs have them. Names that share a file in the
+one tree have a clone each in the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import stat
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from turku.storage.fs import attributes, tree
+from turku.storage.fs.tree import CREATE_FLAGS, Tree, Walked
+
+_FICLONE = 0x40049409
+# <linux/fs.h>: attributes of XFS, which what is made in a directory inherits.
+_FSGETXATTR = 0x801C581F
+_FSSETXATTR = 0x401C5820
+_FSXATTR = struct.Struct("=IIIII8x")
+_HAS_COW_EXTENT_SIZE = 0x00010000
+_BLOCK_BYTES = 4096
+_ENTRIES_BETWEEN_QUESTIONS = 100
+_UNCLONABLE = (errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EACCES, errno.EPERM)
+_LOG = logging.getLogger(__name__)
+
+GoOn = Callable[[], bool]
+"""Asked every now and then whether to go on."""
+
+
+class Stopped(Exception):
+    """The copy was told not to go on; what there is of it is of no use."""
+
+
+def can_clone(directory: Path) -> bool:
+    """Return True when files in the directory can be cloned; two without a name are tried."""
+    with ExitStack() as stack:
+        try:
+            descriptors = []
+            for _ in range(2):
+                descriptors.append(tree.create_unnamed_file(directory))
+                stack.callback(os.close, descriptors[-1])
+            os.write(descriptors[0], bytes(_BLOCK_BYTES))
+            fcntl.ioctl(descriptors[1], _FICLONE, descriptors[0])
+        except OSError:
+            return False
+    return True
+
+
+def link_tree(source: Path, target: Path, go_on: GoOn = lambda: True) -> None:
+    """Make the new directory ``target`` with a hard link to everything that is in ``source``, directories made anew.
+
+    A file that can have no more names is copied. Raises OSError, Stopped where ``go_on`` said no.
+    """
+    tree.make_directory(target)
+    with Tree(source) as base, Tree(target) as copy:
+        _copy(base, copy, _link, go_on)
+
+
+def clone_tree(source: Path, target: Path) -> None:
+    """Clone what is in the directory ``source`` into the empty directory ``target``, with owners, modes and times.
+
+    Files that cannot be read or cloned, pipes, sockets and devices are left out: whoever syncs the clone sees to them.
+    Raises OSError, as for a full disk.
+    """
+    left_out = 0
+
+    def clone(each: Walked, directory: int) -> None:
+        nonlocal left_out
+        if stat.S_ISLNK(each.status.st_mode):
+            attributes.copy_link(each.directory, directory, each.name)
+        elif each.is_file:
+            try:
+                _clone_file(each.directory, directory, each.name, each.name)
+            except OSError as error:
+                if error.errno not in _UNCLONABLE:
+                    raise
+                left_out += 1
+                with suppress(FileNotFoundError):
+                    os.unlink(each.name, dir_fd=directory)
+
+    with Tree(source) as base, Tree(target) as copy:
+        _copy(base, copy, clone, None)
+    if left_out:
+        _LOG.info("%s: %d files could not be cloned, and are transferred instead", source, left_out)
+
+
+def clone_within(directory: int, name: bytes, clone: bytes) -> None:
+    """Let the new name ``clone`` in the open directory be a clone of the file ``name``, attributes included."""
+    _clone_file(directory, directory, name, clone)
+
+
+def keep_changes_small(directory: Path) -> None:
+    """Let a write into a clone, below the new directory, take the blocks that it writes; nothing where it does anyway.
+
+    XFS sets 128 KiB apart for each, and gives back what was not needed only after half an hour.
+    """
+    # Another file system, or another user than the owner's: it is a saving, and no need.
+    with tree.opened(directory) as descriptor, suppress(OSError):
+        answer = fcntl.ioctl(descriptor, _FSGETXATTR, bytes(_FSXATTR.size))
+        flags, extent_bytes, extents, project, _ = _FSXATTR.unpack(answer)
+        hint = (flags | _HAS_COW_EXTENT_SIZE, extent_bytes, extents, project, os.fstatvfs(descriptor).f_bsize)
+        fcntl.ioctl(descriptor, _FSSETXATTR, _FSXATTR.pack(*hint))
+
+
+def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None], go_on: GoOn | None) -> None:
+    """Copy everything below ``base``; all of it, or OSError is raised, where there is a ``go_on``."""
+    directories = [b""]
+    for number, each in enumerate(base.walk(leaves_out=go_on is None)):
+        if go_on is not None and number % _ENTRIES_BETWEEN_QUESTIONS == 0 and not go_on():
+            raise Stopped
+        directory = copy.directory(each.path)
+        if each.is_directory:
+            os.mkdir(each.name, 0o700, dir_fd=directory)
+            directories.append(each.full_path)
+        else:
+            copy_entry(each, directory)
+    # Those within others first: their coming changed the times of these.
+    for path in reversed(directories):
+        source = base.find_directory(path)
+        if source is not None:
+            status = os.fstat(source)
+            # Where root is not, whoever owns a clone must be able to write below it.
+            mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXU if go_on is None and os.geteuid() != 0 else None
+            attributes.copy(status, source, copy.directory(path), mode=mode)
+
+
+def _link(each: Walked, directory: int) -> None:
+    try:
+        os.link(each.name, each.name, src_dir_fd=each.directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EMLINK or not each.is_file:
+            raise
+        _copy_file(each.directory, directory, each.name)
+
+
+def _copy_file(source: int, target: int, name: bytes) -> None:
+    inner_source = tree.open_file_in(source, name)
+    try:
+        inner_target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=target)
+        try:
+            while os.copy_file_range(inner_source, inner_target, 1 << 30):
+                pass
+            attributes.copy(os.fstat(inner_source), inner_source, inner_target)
+        finally:
+            os.close(inner_target)
+    finally:
+        os.close(inner_source)
+
+
+def _clone_file(source: int, target: int, name: bytes, clone: bytes) -> None:
+    inner_source = tree.open_file_in(source, name)
+    try:
+        status = os.fstat(inner_source)
+        inner_target = os.open(clone, CREATE_FLAGS, 0o600, dir_fd=target)
+        try:
+            if status.st_size:
+                fcntl.ioctl(inner_target, _FICLONE, inner_source)
+            attributes.copy(status, inner_source, inner_target)
+        finally:
+            os.close(inner_target)
+    finally:
+        os.close(inner_source)

@@ -1,0 +1,500 @@
+"""Access to what lies on a volume: every name is reached through open directories, and no symbolic link is followed.
+
+A machine says what its trees hold, and an existing storage, another user or an earlier fault may have left links beside
+them. A path on a volume is therefore only a name. Its directory is opened with ``openat2`` and
+``RESOLVE_NO_SYMLINKS``, or component by component where the kernel does not have that, and the last name is looked up
+in the open directory. The paths of volumes themselves are resolved once, when the configuration is read.
+
+``tests/unit/house/test_volume_access.py`` holds everybody else to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from turku.core import durable, lock
+from turku.errors import BackupFailed, DurableWriteFailed
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_LIMIT = 64
+"""Directories of a tree held open at once: deeper trees are no reason to run out of descriptors."""
+
+# <linux/openat2.h>; the number is the same on every architecture.
+_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
+_OPEN_HOW = struct.Struct("=QQQ")
+_NO_SUCH_CALL = (errno.ENOSYS, errno.EPERM, errno.EINVAL)
+_AT_FDCWD = -100
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+# --- opening
+
+
+def open_directory(path: Path, flags: int = _DIRECTORY) -> int:
+    """Return a descriptor of the directory; nothing on the way to it may be a symbolic link.
+
+    Raises OSError: ELOOP or ENOTDIR for a link, FileNotFoundError for what is not there.
+    """
+    text = os.fsencode(path)
+    if not text.startswith(b"/") or b".." in text.split(b"/"):
+        raise OSError(errno.EINVAL, "is not an absolute path without '..'", str(path))
+    return _open_beneath(_AT_FDCWD, text, flags, str(path))
+
+
+def _open_beneath(directory: int, path: bytes, flags: int, shown: str) -> int:
+    resolve = _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS | (0 if path.startswith(b"/") else _RESOLVE_BENEATH)
+    if _has_openat2():
+        return _openat2(directory, path, flags, resolve, shown)
+    return _walk(directory, path, flags)
+
+
+def _openat2(directory: int, path: bytes, flags: int, resolve: int, shown: str) -> int:
+    how = _OPEN_HOW.pack(flags, 0, resolve)
+    descriptor: int = _LIBC.syscall(_OPENAT2, directory, path, how, len(how))
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), shown)
+    return descriptor
+
+
+_found_openat2: list[bool] = []
+
+
+def _has_openat2() -> bool:
+    """True where the kernel has the call and lets us use it; asked once."""
+    if not _found_openat2:
+        try:
+            os.close(_openat2(_AT_FDCWD, b"/", _HANDLE, _RESOLVE_NO_SYMLINKS, "/"))
+            _found_openat2.append(True)
+        except OSError as error:
+            if error.errno not in _NO_SUCH_CALL:
+                raise
+            _found_openat2.append(False)
+    return _found_openat2[0]
+
+
+def _walk(directory: int, path: bytes, flags: int) -> int:
+    names = [name for name in path.split(b"/") if name]
+    descriptor = os.open("/", _HANDLE) if path.startswith(b"/") else os.dup(directory)
+    try:
+        for number, name in enumerate(names, 1):
+            inner = os.open(name, flags if number == len(names) else _HANDLE, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        if not names:
+            inner = os.open(".", flags, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def opened(path: Path, flags: int = _DIRECTORY) -> Iterator[int]:
+    """A descriptor of the directory for the length of the block, as ``open_directory`` returns it."""
+    descriptor = open_directory(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _parent(path: Path) -> Iterator[int]:
+    # Its names are used, and it is flushed: a backed-up directory is never a parent here, so that it can be read.
+    with opened(path.parent) as directory:
+        yield directory
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DurableWriteFailed(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="check free space, inodes and permissions of that directory, and that no part of it is a link",
+        ) from error
+
+
+# --- looking
+
+
+def status(path: Path) -> os.stat_result | None:
+    """Return what lies at the path, without following a link; None for nothing, or where a link is on the way."""
+    try:
+        with opened(path.parent, _HANDLE) as directory:
+            return os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def exists(path: Path) -> bool:
+    """Return True when anything lies at the path, be it a link."""
+    return status(path) is not None
+
+
+def is_directory(path: Path) -> bool:
+    """Return True when a directory, not a link to one, lies at the path."""
+    found = status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Return True when a regular file lies at the path."""
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def link_target(path: Path) -> str | None:
+    """Return what the symbolic link at the path says; None where no link is."""
+    try:
+        with opened(path.parent, _HANDLE) as directory:
+            return os.readlink(path.name, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+            return None
+        raise
+
+
+def names(path: Path) -> list[str]:
+    """Return the names in the directory, sorted; none where there is no such directory."""
+    try:
+        with opened(path) as directory:
+            return sorted(map(os.fsdecode, names_in(directory)))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise
+
+
+def names_in(directory: int) -> list[bytes]:
+    """Return the names in an open directory."""
+    return [os.fsencode(name) for name in os.listdir(directory)]
+
+
+def read_file(path: Path, *, limit_bytes: int) -> bytes:
+    """Return the first bytes of the regular file at the path. Raises OSError for anything else."""
+    with opened(path.parent, _HANDLE) as directory:
+        return durable.read_regular_file_in(directory, path.name, limit_bytes=limit_bytes)
+
+
+def volume_status(path: Path) -> os.statvfs_result:
+    """Return the space of the file system that holds the directory. Raises OSError."""
+    with opened(path, _HANDLE) as directory:
+        return os.statvfs(directory)
+
+
+# --- changing
+
+
+def make_directory(path: Path) -> None:
+    """Let a directory be at the path, readable by its owner alone where it is new.
+
+    Raises BackupFailed when something else has its name, DurableWriteFailed.
+    """
+    try:
+        with _parent(path) as parent:
+            os.mkdir(path.name, 0o700, dir_fd=parent)
+            os.fsync(parent)
+    except FileExistsError:
+        if not is_directory(path):
+            raise BackupFailed(
+                f"{path} is not a directory",
+                hint="move it away; a source that lies elsewhere needs a volume or a bind mount there",
+            ) from None
+    except OSError as error:
+        raise DurableWriteFailed(f"cannot make {path}: {error.strerror or error}") from error
+
+
+def move_directory(source: Path, target: Path) -> None:
+    """Rename a directory, its mode kept; durable. Raises DurableWriteFailed.
+
+    The kernel wants leave to write in a directory that gets another parent, and a backed-up directory may not give it.
+    """
+    with _explained(target), _parent(source) as before, _parent(target) as after:
+        mode = stat.S_IMODE(os.stat(source.name, dir_fd=before, follow_symlinks=False).st_mode)
+        is_forbidding = source.parent != target.parent and not mode & stat.S_IWUSR
+        if is_forbidding:
+            _set_mode(before, source.name, mode | stat.S_IRWXU)
+        durable.rename_in(before, source.name, after, target.name)
+        if is_forbidding:
+            _set_mode(after, target.name, mode)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename what lies at ``source``; durable. Raises DurableWriteFailed."""
+    with _explained(target), _parent(source) as before, _parent(target) as after:
+        durable.rename_in(before, source.name, after, target.name)
+
+
+def hard_link(source: Path, target: Path) -> None:
+    """Give the file at ``source`` a further name. Raises OSError."""
+    with _parent(source) as before, _parent(target) as after:
+        os.link(source.name, target.name, src_dir_fd=before, dst_dir_fd=after, follow_symlinks=False)
+
+
+def unlink(path: Path) -> None:
+    """Remove the file or link at the path, where one is. Raises OSError."""
+    with suppress(FileNotFoundError), _parent(path) as parent:
+        os.unlink(path.name, dir_fd=parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove the empty directory at the path. Raises OSError."""
+    with _parent(path) as parent:
+        os.rmdir(path.name, dir_fd=parent)
+
+
+def write_bytes(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
+    """Replace the file at the path, readable by its owner alone; durable. Raises DurableWriteFailed."""
+    with _explained(path), _parent(path) as parent:
+        durable.write_bytes_in(parent, path.name, content, owner=owner)
+
+
+def write_json(path: Path, content: Any, *, owner: tuple[int, int] | None = None) -> None:
+    """Replace the file at the path with JSON; durable. Raises DurableWriteFailed."""
+    write_bytes(path, durable.json_bytes(content), owner=owner)
+
+
+def write_symbolic_link(path: Path, target: str) -> None:
+    """Let a symbolic link with that target be at the path; durable. Raises DurableWriteFailed."""
+    with _explained(path), _parent(path) as parent:
+        durable.write_symbolic_link_in(parent, path.name, target)
+
+
+def create_file(path: Path) -> int:
+    """Return a descriptor of a new file at the path, in place of one that is there. Raises OSError."""
+    with _parent(path) as parent:
+        with suppress(FileNotFoundError):
+            os.unlink(path.name, dir_fd=parent)
+        return os.open(path.name, CREATE_FLAGS, 0o600, dir_fd=parent)
+
+
+def create_unnamed_file(directory: Path) -> int:
+    """Return a descriptor of a new file without a name, on the file system of the directory. Raises OSError."""
+    with opened(directory) as descriptor:
+        try:
+            return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=descriptor)
+        except OSError:
+            # A file system that has none, as one on a network.
+            name = f".turku-unnamed-{os.getpid()}-{os.urandom(6).hex()}"
+            file = os.open(name, CREATE_FLAGS, 0o600, dir_fd=descriptor)
+            os.unlink(name, dir_fd=descriptor)
+            return file
+
+
+def remove_temporary_files(directory: Path) -> None:
+    """Remove what durable writes that were killed left in the directory. Raises OSError."""
+    with opened(directory) as descriptor:
+        durable.remove_temporary_files_in(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Make all that was written to the file system of the path durable. Raises DurableWriteFailed."""
+    with _explained(path), opened(path.parent) as directory:
+        durable.sync_file_system_of(directory)
+
+
+def change_mode(path: Path, mode: int) -> None:
+    """Give the file or directory at the path a mode. Raises OSError."""
+    with _parent(path) as parent:
+        _set_mode(parent, path.name, mode)
+
+
+def _set_mode(parent: int, name: str, mode: int) -> None:
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        set_mode_of_handle(handle, mode)
+    finally:
+        os.close(handle)
+
+
+def set_mode_of_handle(handle: int, mode: int) -> None:
+    """Give what an O_PATH descriptor stands for a mode: no permission on it is needed, and no name is looked up."""
+    os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101  (a descriptor)
+
+
+@contextmanager
+def locked(directory: Path, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` in the directory for the length of the block. Raises as ``lock.exclusive`` does."""
+    with opened(directory) as descriptor, lock.exclusive_in(descriptor, name, shown=directory):
+        yield
+
+
+@contextmanager
+def locked_directory(directory: Path) -> Iterator[None]:
+    """Hold a lock on the directory itself for the length of the block. Raises LockHeld, OSError."""
+    with opened(directory) as descriptor, lock.exclusive_descriptor(descriptor, shown=directory):
+        yield
+
+
+# --- a tree
+
+
+class Walked(NamedTuple):
+    """An entry that a walk came by."""
+
+    path: bytes
+    """Of the directory that has it, relative to the tree; empty for the tree's own."""
+    directory: int
+    """That directory, open until the walk goes on."""
+    name: bytes
+    status: os.stat_result
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.status.st_mode)
+
+    @property
+    def full_path(self) -> bytes:
+        return joined(self.path, self.name)
+
+
+class Tree:
+    """A directory and what is below it, for paths of any length and depth. A context manager.
+
+    Paths are bytes, relative to the tree. The directories on the way to the last one are kept open, as files come in
+    directories. Everything raises OSError, FileNotFoundError or NotADirectoryError for what is not there.
+    """
+
+    def __init__(self, root: Path | int) -> None:
+        """``root`` is a path, or a descriptor that the tree takes over."""
+        self._chain: list[tuple[bytes, int]] = [(b"", open_directory(root) if isinstance(root, Path) else root)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; again, too."""
+        for _path, descriptor in self._chain:
+            os.close(descriptor)
+        self._chain.clear()
+
+    @property
+    def root(self) -> int:
+        """The tree's own directory, open."""
+        return self._chain[0][1]
+
+    def directory(self, path: bytes) -> int:
+        """Return a descriptor of the directory at the path, which stays the tree's and is good until the next call."""
+        while not _is_below(path, self._chain[-1][0]):
+            os.close(self._chain.pop()[1])
+        reached, descriptor = self._chain[-1]
+        rest = path[len(reached) :].lstrip(b"/")
+        for name in rest.split(b"/") if rest else ():
+            if name in (b"", b".", b".."):
+                raise OSError(errno.EINVAL, "is not a path within a tree", os.fsdecode(path))
+            reached = joined(reached, name)
+            descriptor = os.open(name, _DIRECTORY, dir_fd=descriptor)
+            if len(self._chain) >= _OPEN_LIMIT:
+                os.close(self._chain.pop()[1])
+            self._chain.append((reached, descriptor))
+        return descriptor
+
+    def find_directory(self, path: bytes) -> int | None:
+        """Return what ``directory`` does; None where there is none, or it cannot be read."""
+        try:
+            return self.directory(path)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
+                raise
+            return None
+
+    def status(self, path: bytes) -> os.stat_result:
+        """Return what lies at the path, without following a link; empty is the tree itself."""
+        if not path:
+            return os.fstat(self.root)
+        directory, name = split(path)
+        return os.stat(name, dir_fd=self.directory(directory), follow_symlinks=False)
+
+    def open_file(self, path: bytes, flags: int = READ_FLAGS) -> int:
+        """Return a descriptor of the regular file at the path, for the caller to close."""
+        directory, name = split(path)
+        return open_file_in(self.directory(directory), name, flags)
+
+    def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[Walked]:
+        """Yield everything below the directory, each directory before what is in it.
+
+        What vanishes or cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError.
+        """
+        waiting = [path]
+        while waiting:
+            path = waiting.pop()
+            try:
+                directory = self.find_directory(path) if leaves_out else self.directory(path)
+                if directory is None:
+                    continue
+                listing = os.scandir(directory)
+            except (PermissionError, FileNotFoundError):
+                if leaves_out:
+                    continue
+                raise
+            inner = []
+            with listing:
+                for entry in listing:
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    name = os.fsencode(entry.name)
+                    if stat.S_ISDIR(found.st_mode):
+                        inner.append(joined(path, name))
+                    yield Walked(path, directory, name, found)
+            waiting += sorted(inner, reverse=True)
+
+
+def open_file_in(directory: int, name: bytes, flags: int = READ_FLAGS) -> int:
+    """Return a descriptor of the regular file ``name`` in an open directory. Raises OSError for anything else."""
+    descriptor = os.open(name, flags, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", os.fsdecode(name))
+    return descriptor
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """Return the directory, empty for the tree's own, and the name in it."""
+    directory, _slash, name = path.rpartition(b"/")
+    return directory, name
+
+
+def joined(directory: bytes, name: bytes) -> bytes:
+    """Return the path of a name in a directory."""
+    return directory + b"/" + name if directory else name
+
+
+def is_inside(path: bytes) -> bool:
+    """Return True when a path that somebody told us can be one of a tree's entries."""
+    return bool(path) and b"\0" not in path and not {b"", b".", b".."} & set(path.split(b"/"))
+
+
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return not directory or path == directory or path.startswith(directory + b"/")

@@ -1,0 +1,293 @@
+"""How a source is backed up: its plan says what differs from the newest snapshot, and that alone is fetched.
+
+1. Plan: a dry run against the base, everything read-only, says what is new, changed and deleted.
+2. Fetch: rsync writes what differs into the staging directory, which shares no file with a snapshot.
+3. Assemble: our own code makes the new tree from the base and the staging directory (``snapshots/assembly.py``).
+
+A first run fetches everything, and its staging directory is the tree. So does a run whose base is of no use; what is
+as it was becomes the base's own files again. Modes that share blocks, and the mode without history, have rsync change
+a tree of their own in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import BackupFailed
+from turku.storage import catalog, figures, limits, pacing, transfer
+from turku.storage.changes import Change, Changes, Kind, Line
+from turku.storage.configuration import Storage
+from turku.storage.fs import tree as fs
+from turku.storage.fs.remove import remove_tree
+from turku.storage.snapshots import SnapshotMode, Workspace, assembly
+from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
+from turku.storage.snapshots.place import SourcePlace
+from turku.storage.transfer import Transferred
+
+_LOG = logging.getLogger(__name__)
+_HERE = b"./"
+"""With it rsync sends what the source's own directory is like, and takes no name for an option or a comment."""
+_CLEANING_SECONDS = 0.5
+_NOTHING = b".turku-nothing"
+"""A name that need not be there: some must be said for the source's own directory to come."""
+
+
+class Strategy(StrEnum):
+    """What a run did."""
+
+    UNCHANGED = "unchanged"
+    """Nothing differed, and nothing was fetched."""
+    INCREMENTAL = "incremental"
+    """What differed was fetched, and the rest taken from the base."""
+    FULL = "full"
+    """Everything was looked at, and fetched unless the base has it."""
+    IN_PLACE = "in-place"
+    """rsync changed a tree of its own in place."""
+
+
+class Incomplete(BackupFailed):
+    """rsync ended, and says that not all is there."""
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """A complete tree, ready to be committed."""
+
+    transferred: Transferred
+    tree: Path
+    strategy: Strategy
+    reason: str = ""
+    """Why it was a full run although there is a base."""
+    has_former: bool = False
+    """True where some of it had been brought by runs before, so that rsync's statistics do not tell all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run said about the base; ``refusal`` says why it is of no use."""
+
+    compared: Transferred | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Sync:
+    """One backup's way from the machine to a complete tree."""
+
+    place: SourcePlace
+    configuration: Storage
+    daemon: transfer.Daemon
+    mode: SnapshotMode
+    selected: transfer.Selection
+    bounds: limits.Bounds
+    base: str | None
+    """The snapshot that the next one is built upon."""
+    damaged: Collection[bytes] = ()
+    """Paths of the base whose stored file is known to be damaged: they are fetched whatever size and time say."""
+    clock: Clock = SYSTEM_CLOCK
+
+    @property
+    def existing_base(self) -> str:
+        """``base``, where the caller knows that there is one."""
+        if self.base is None:
+            raise ValueError("there is no snapshot yet")
+        return self.base
+
+    @contextmanager
+    def hardlink_copy(self) -> Iterator[HardlinkCopy | None]:
+        """What copies the base, from the first difference on; None where it is of no use."""
+        if self.base is None or self.mode.shares_blocks or not self.mode.keeps_history or self.selected.hard_links:
+            yield None
+            return
+        self.mode.discard_assembled()
+        try:
+            with HardlinkCopy(self.place.tree(self.base), self.place.assembling) as copy:
+                yield copy
+        finally:
+            # Where it was committed, it has another name by now.
+            self.mode.discard_assembled()
+
+    def plan(self, planned: Changes, copy: HardlinkCopy | None) -> Plan:
+        """Compare the source with the base by a dry run; ``planned`` is filled. Raises as ``bring`` does."""
+        if self.base is None or not self.mode.links_unchanged:
+            return Plan()
+
+        def note(line: Line) -> None:
+            if copy is not None:
+                copy.begin()
+            planned.note(line)
+
+        # The base is on the disk: it is what a run left that may be there without its content.
+        believing = replace(self, selected=replace(self.selected, compare_contents=False))
+        compared = believing._run(Workspace(self.place.tree(self.base)), transfer.Extent(is_dry_run=True), note)
+        if compared.outcome.meaning != "complete":
+            refusal = f"the dry run ended so: {compared.outcome.meaning}"
+        elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
+            refusal = "the dry run said what is not understood"
+        else:
+            for path in self.damaged:
+                planned.add(Change(path, Kind.CHANGED))
+            return Plan(compared)
+        planned.clear()
+        return Plan(refusal=refusal)
+
+    def bring(
+        self,
+        plan: Plan,
+        planned: Changes,
+        changes: Changes,
+        copy: HardlinkCopy | None,
+        indexer: catalog.Ahead | None = None,
+    ) -> SyncResult:
+        """Return a complete tree; ``changes`` are filled, and the indexer is told of a tree that is all new.
+
+        Raises BackupFailed for any other outcome.
+        """
+        reason = plan.refusal
+        if plan.compared is not None and copy is not None:
+            try:
+                return self._incremental(self.mode.prepare(self.base), plan.compared, planned, changes, copy)
+            except (IncrementalFailed, Incomplete) as error:
+                reason = str(error)
+                changes.clear()
+        if copy is not None:
+            copy.end()
+        return self._whole(self.mode.prepare(self.base), reason, changes, indexer)
+
+    def _incremental(
+        self, workspace: Workspace, compared: Transferred, planned: Changes, changes: Changes, copy: HardlinkCopy
+    ) -> SyncResult:
+        copy.begin()
+        with self._listed(planned) as listed:
+            selected = replace(self.selected, ignore_times=bool(self.damaged))
+            transferred = replace(self, selected=selected)._transfer(
+                workspace, transfer.Extent(listed=listed), lambda _line: None
+            )
+        copy.finish()
+        assembly.apply(workspace.directory, copy.tree, planned, lambda path: changes.add(Change(path, Kind.DELETED)))
+        for change in planned:
+            changes.add(change)
+        # Directories alone are left there, and no more of them than changed.
+        end = self.clock.monotonic_seconds() + _CLEANING_SECONDS
+        remove_tree(workspace.directory, lambda: self.clock.monotonic_seconds() < end)
+        changes.is_complete = changes.tells_content = True
+        return SyncResult(
+            compared.with_traffic_of(transferred), copy.tree, Strategy.INCREMENTAL, has_former=workspace.is_resumed
+        )
+
+    def _whole(self, workspace: Workspace, reason: str, changes: Changes, indexer: catalog.Ahead | None) -> SyncResult:
+        has_former = workspace.is_resumed or len(workspace.basis) > (self.base is not None)
+        if indexer is not None and not has_former:
+            indexer.begin(workspace.directory, changes, has_attributes=self._file_system().fake_super)
+        is_in_place = self.mode.shares_blocks or not self.mode.keeps_history
+        if is_in_place:
+            assembly.remove(workspace.directory, self.damaged)
+        selected = replace(self.selected, ignore_times=bool(self.damaged) and not is_in_place)
+        transferred = replace(self, selected=selected)._transfer(workspace, transfer.WHOLE, changes.note)
+        if not is_in_place and self.base is not None:
+            if self.selected.hard_links and not reason:
+                reason = "hard links are preserved"
+            _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
+            assembly.share(
+                self.place.tree(self.base),
+                workspace.directory,
+                compares_contents=self.selected.compare_contents or bool(self.damaged),
+            )
+        # Where the staging directory was empty, rsync is not told what it need not delete.
+        tells_deletions = self.base is None or self.mode.shares_blocks
+        changes.is_complete = transferred.is_understood and tells_deletions and not has_former
+        changes.tells_content = transferred.is_understood
+        return SyncResult(
+            transferred,
+            workspace.directory,
+            Strategy.IN_PLACE if is_in_place else Strategy.FULL,
+            reason,
+            has_former=has_former or transferred.is_continued,
+        )
+
+    @contextmanager
+    def _listed(self, planned: Changes) -> Iterator[Path]:
+        """A file with what is to be transferred, NUL after each: what changed, and where something was deleted.
+
+        rsync transfers the directories above each, with their times. The source's own is among them.
+        """
+        path = self.place.fetch_list
+        with os.fdopen(fs.create_file(path), "wb") as file:
+            last = b""
+            for change in planned:
+                wanted = change.path.rpartition(b"/")[0] if change.kind is Kind.DELETED else change.path
+                # The name of the directory itself would mean everything in it.
+                if wanted not in (b"", b".", last):
+                    file.write(_HERE + wanted + b"\0")
+                    last = wanted
+            file.write(_HERE + _NOTHING + b"\0")
+        try:
+            yield path
+        finally:
+            fs.unlink(path)
+
+    def _transfer(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+        """Return what came of a complete transfer. Raises BackupFailed for others, Incomplete where rsync says so."""
+        is_complete = took_too_much = False
+        try:
+            transferred = self._paced(workspace, extent, on_entry)
+            if not transferred.outcome.success:
+                raise Incomplete(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
+            is_complete = True
+            return transferred
+        except limits.TookTooMuch:
+            took_too_much = True
+            raise
+        finally:
+            if not is_complete and (took_too_much or limits.is_low(self.configuration, self.place.machine_dir)):
+                # The next run would start from it; others need the room more (threats M11).
+                self.mode.abandon()
+
+    def _paced(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+        """Return what came of it, under the bandwidth limits of the times of day that it goes on for."""
+
+        if self.selected.bandwidth_limits.changes:
+            # A further part finds what the one before it brought.
+            workspace = replace(workspace, is_new=False)
+
+        def part(selected: transfer.Selection, bounds: limits.Bounds) -> Transferred:
+            return replace(self, selected=selected, bounds=bounds)._run(workspace, extent, on_entry)
+
+        # Without history the tree is the only copy: half a file must not take a whole one's place.
+        selected = replace(self.selected, keeps_partial_files=self.mode.keeps_history)
+        return pacing.run(selected, self.bounds, part, configuration=self.configuration, clock=self.clock)
+
+    def _run(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+        return transfer.run(
+            self.configuration,
+            self.daemon,
+            self.selected,
+            workspace,
+            self._file_system(),
+            machine_dir=self.place.machine_dir,
+            bounds=self.bounds,
+            base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
+            extent=extent,
+            on_entry=on_entry,
+        )
+
+    def _file_system(self) -> transfer.FileSystem:
+        return transfer.file_system(
+            self.place.machine_dir,
+            fake_super=self.configuration.fake_super,
+            keep_devices=self.configuration.keep_devices,
+        )
+
+    def indexer(self) -> AbstractContextManager[catalog.Ahead | None]:
+        """Return what reads a first backup's tree for the catalog while it is fetched; None where it is of no use."""
+        # Of files with several names rsync does not say all; and in place there is no history.
+        if self.base is None and self.mode.keeps_history and not self.selected.hard_links:
+            return catalog.ahead_of_end(self.place)
+        return nullcontext()
