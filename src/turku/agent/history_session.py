@@ -54,6 +54,9 @@ class HistorySession:
             self._ssh.stdin.write(GO + b"\n")
             self._ssh.stdin.flush()
         except OSError as error:
+            # Its last answer may say why.
+            for _answer in self.answers():
+                pass
             raise RestoreFailed(f"storage {self._address.name} ended the session") from error
 
     def leave(self) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.log import one_line
 from turku.errors import CommandFailed
 
@@ -111,10 +112,11 @@ class Child:
         code = self._process.poll()
         return None if code is None else _shell_code(code)
 
-    def wait(self, timeout_seconds: float) -> int:
-        """The exit code; CommandFailed when it has not ended by then (it still runs)."""
+    def wait(self, timeout_seconds: float, cancellation: Cancellation = NEVER) -> int:
+        """The exit code; CommandFailed when it has not ended by then, what ``cancellation`` raises at its moment (in
+        both cases it still runs)."""
         if self._process.poll() is None:
-            _await_end(self._process.pid, timeout_seconds)
+            _await_end(self._process.pid, timeout_seconds, cancellation)
         try:
             code = _shell_code(self._process.wait(0))
         except subprocess.TimeoutExpired:
@@ -174,7 +176,7 @@ class Child:
         self._readers[stream] = reader
 
 
-def _await_end(process: int, timeout_seconds: float) -> None:
+def _await_end(process: int, timeout_seconds: float, cancellation: Cancellation) -> None:
     """Return at once when the child, which nobody has reaped, ends: ``Popen.wait`` looks only now and then."""
     try:
         descriptor = os.pidfd_open(process)
@@ -183,9 +185,11 @@ def _await_end(process: int, timeout_seconds: float) -> None:
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
+            selector.register(cancellation.descriptor, selectors.EVENT_READ)
             selector.select(timeout_seconds)
     finally:
         os.close(descriptor)
+    cancellation.check()
 
 
 def _shell_code(code: int) -> int:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import msgspec
-
 from turku.errors import ConfigurationError
 
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -146,6 +144,9 @@ def convert(tree: Tree, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
 
     Values that do not fit are left out and added to ``faults``, so that all of them are reported at once.
     """
+    # Here, as reading files takes little memory without it.
+    import msgspec
+
     values: dict[str, Any] = {}
     for info in msgspec.structs.fields(kind):
         key = info.encode_name

@@ -5,11 +5,9 @@ Every change is whole or did not happen: a temporary file beside the target, fsy
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +36,7 @@ def _temporary_name(name: str) -> str:
     # Hidden, so that no reader of a configuration directory takes a half-written file for a whole one.
     # Cut by bytes: a file system limits a name's bytes (255), whatever its characters take.
     start = os.fsencode(name)[:100].decode("utf-8", "ignore")
-    return f".{start}{_TEMPORARY_MARK}{secrets.token_hex(6)}"
+    return f".{start}{_TEMPORARY_MARK}{os.urandom(6).hex()}"
 
 
 def fsync_directory(path: Path) -> None:
@@ -56,6 +54,9 @@ def sync_file_system(path: Path) -> None:
 
 def sync_file_system_of(descriptor: int) -> None:
     """As ``sync_file_system``, for an open file or directory. Raises OSError."""
+    # Loaded by those that write much: what takes a lock alone is to be small.
+    import ctypes
+
     if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from turku.core import durable
@@ -50,6 +50,20 @@ def exclusive_in(directory: int, name: str, *, shown: Path) -> Iterator[None]:
             yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def one_of(directory: Path, names: Iterable[str]) -> Iterator[None]:
+    """Hold the first lock of these that no other process holds, as ``exclusive`` does. Raises LockHeld where none is
+    free."""
+    with ExitStack() as stack:
+        for name in names:
+            with suppress(LockHeld):
+                stack.enter_context(exclusive(directory, name))
+                break
+        else:
+            raise LockHeld("other runs hold each of these locks", hint="wait for one of them to end")
+        yield
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
+from turku.protocol import session_framing
+
 Text = Annotated[str, Meta(max_length=4096)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Mebibytes = Annotated[float, Meta(ge=0, le=1e15)]
@@ -294,9 +296,9 @@ class SessionRequest(msgspec.Struct, frozen=True):
     parallel_sources: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
 
 
-SESSION_REQUEST_END = b"."
-SESSION_REQUEST_LIMIT_BYTES = 256 * 1024
-SESSION_REQUEST_TIMEOUT_SECONDS = 30.0
+SESSION_REQUEST_END = session_framing.SESSION_REQUEST_END
+SESSION_REQUEST_LIMIT_BYTES = session_framing.SESSION_REQUEST_LIMIT_BYTES
+SESSION_REQUEST_TIMEOUT_SECONDS = session_framing.SESSION_REQUEST_TIMEOUT_SECONDS
 REMOTE_COMMAND = "turku-ping-remote"
 PORT_RANGE = range(49152, 65536)
 """Where an agent draws its port from (contract, section 4)."""

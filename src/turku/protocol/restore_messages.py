@@ -11,12 +11,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from turku.protocol import session_framing
 from turku.protocol.messages import MachineReference, SourceCredentials, StorageCredentials, Text
 
-ACTIONS: Final = ("look", "recover")
-"""The actions that a ``HistoryRequest`` has; the others are the contract's, of a ``SessionRequest``."""
-GO: Final = b"go"
-"""The line by which the agent lets the storage write, after it has seen the plan."""
+GO: Final = session_framing.GO
 MODULE: Final = "turku-recover"
 """The agent's one writable module."""
 TEMPORARY_DIRECTORY: Final = ".turku-restore"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
@@ -66,11 +67,16 @@ class BackupOutcome:
     """Why everything was looked at although there was a snapshot to build upon."""
 
 
-def back_up(job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> BackupOutcome:
-    """How the backup went, retention included. A backup that fails is an outcome; nothing of the domain is raised."""
+def back_up(
+    job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLOCK, cancellation: Cancellation = NEVER
+) -> BackupOutcome:
+    """How the backup went, retention included. A backup that fails is an outcome; nothing of the domain is raised.
+
+    What ``cancellation`` raises is, as long as there is no snapshot.
+    """
     begin = clock.now()
     try:
-        return _Run(job, configuration, clock, begin).outcome()
+        return _Run(job, configuration, clock, begin, cancellation).outcome()
     except TurkuError as error:
         summary = "\n".join(part for part in (error.message, error.details, error.hint) if part)
     except OSError as error:
@@ -147,7 +153,10 @@ class _Made:
 
 
 class _Run:
-    def __init__(self, job: BackupJob, configuration: Storage, clock: Clock, begin: datetime) -> None:
+    def __init__(
+        self, job: BackupJob, configuration: Storage, clock: Clock, begin: datetime, cancellation: Cancellation
+    ) -> None:
+        self._cancellation = cancellation
         self._job = job
         self._configuration = configuration = _with_quota(configuration, job.order.quota_bytes)
         self._clock = clock
@@ -194,10 +203,13 @@ class _Run:
             base,
             damaged=damage.to_fetch(self._place),
             clock=self._clock,
+            cancellation=self._cancellation,
         )
         spool = self._place.machine_dir
         with Changes(spool) as planned, Changes(spool) as changes, sync.hardlink_copy() as copy:
+            self._cancellation.check()
             plan = sync.plan(planned, copy)
+            self._cancellation.check()
             if plan.compared is not None and not planned:
                 made = self._unchanged(sync, plan.compared, changes)
             else:
@@ -245,15 +257,18 @@ class _Run:
         noted = self._notes(sync.mode, synced, base, changes=changes)
         record = self._record(base, self._clock.now(), noted)
         self._catalog(sync.mode, record, tree, changes)
+        self._cancellation.check()
         return _Made(sync.mode.commit_unchanged(record, base), compared, noted, Strategy.UNCHANGED)
 
     def _built(self, sync: Sync, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy | None) -> _Made:
         mode, base = sync.mode, sync.base
         with power_loss.writing(self._place), sync.indexer() as ahead:
             synced = sync.bring(plan, planned, changes, copy, ahead)
+            self._cancellation.check()
             noted = self._notes(mode, synced, base, changes=changes)
             record = self._record(base, self._clock.now(), noted)
             self._catalog(mode, record, synced.tree, changes, ahead)
+            self._cancellation.check()
             snapshot = mode.commit(record, synced.tree)
             return _Made(snapshot, synced.transferred, noted, synced.strategy, synced.reason)
 

@@ -5,26 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from turku import __version__
 from turku.core import entry as program_entry
 from turku.core.arguments import Parser, seconds
 from turku.errors import TurkuError, UsageError
-from turku.storage import (
-    authorized_keys_command,
-    catalog_command,
-    drill_command,
-    looking_command,
-    prune_command,
-    suspicious_command,
-    trash_command,
-    verify_command,
-)
 
 if TYPE_CHECKING:
     from turku.storage.configuration import Storage
@@ -34,6 +23,7 @@ _PRIVATE_UMASK = 0o077
 _EXIT_PROBLEMS = 1
 _LONGEST_WAIT_SECONDS = 86_400
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def entry() -> NoReturn:
@@ -53,6 +43,20 @@ def update_config_entry() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code of ``turku-storage ARGUMENTS``."""
+    if arguments[:1] == ["ping"]:
+        # A machine's session loads nothing of the other commands.
+        return ping_main(arguments[1:])
+    from turku.storage import (
+        authorized_keys_command,
+        catalog_command,
+        drill_command,
+        looking_command,
+        prune_command,
+        suspicious_command,
+        trash_command,
+        verify_command,
+    )
+
     parser = Parser(prog="turku-storage", description="Turku's storage: keeps the backups of machines.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -185,7 +189,7 @@ def _check(options: argparse.Namespace) -> int:
 def _authorized_keys(options: argparse.Namespace) -> int:
     from turku.core import log
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import configuration
+    from turku.storage import authorized_keys_command, configuration
 
     os.umask(_PRIVATE_UMASK)
     loaded = configuration.load(_directory(options))
@@ -206,39 +210,48 @@ def _rotate_secret(options: argparse.Namespace) -> int:
 
 def _trash(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import trash_command
 
     return trash_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _suspicious(options: argparse.Namespace) -> int:
+    from turku.storage import suspicious_command
+
     return suspicious_command.run(options, _configuration(options), print)
 
 
 def _prune(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import prune_command
 
     return prune_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _verify(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import verify_command
 
     return verify_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _drill(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import drill_command
 
     return drill_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _look(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
+    from turku.storage import looking_command
 
     return looking_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _catalog(options: argparse.Namespace) -> int:
+    from turku.storage import catalog_command
+
     return catalog_command.run(options, _configuration(options), print)
 
 
@@ -272,21 +285,20 @@ def _update_config(options: argparse.Namespace) -> int:
         terminal=options.debug or sys.stderr.isatty(),
     )
     if options.wait:
-        SYSTEM_CLOCK.sleep(secrets.SystemRandom().uniform(0, options.wait))
+        import random
+
+        SYSTEM_CLOCK.sleep(random.SystemRandom().uniform(0, options.wait))
     _logged(lambda: registration.update_config(loaded))
     return 0
 
 
 def _ping(options: argparse.Namespace) -> int:
     from turku.policy import names
-    from turku.storage import configuration, session
+    from turku.storage import session
 
     uuid = names.machine_uuid(options.uuid)
     os.umask(_PRIVATE_UMASK)
-    loaded = configuration.load(_directory(options))
-    session.set_up_log(loaded, uuid, verbose=False, debug=options.debug)
-    _logged(lambda: session.serve(loaded, uuid, debug=options.debug))
-    return 0
+    return _logged(lambda: session.run(_directory(options), uuid, debug=options.debug))
 
 
 def _directory(options: argparse.Namespace) -> Path:
@@ -295,10 +307,10 @@ def _directory(options: argparse.Namespace) -> Path:
     return directory.absolute()
 
 
-def _logged(step: Callable[[], object]) -> None:
+def _logged(step: Callable[[], T]) -> T:
     """Run the step; how it failed goes to the log as well as to standard error, where ``core.entry`` puts it."""
     try:
-        step()
+        return step()
     except BaseException as ending:
         root = logging.getLogger()
         for handler in list(root.handlers):

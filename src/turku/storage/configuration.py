@@ -25,7 +25,7 @@ from turku.policy import retention
 from turku.policy.suspicion import Thresholds
 from turku.protocol.client import ApiClient, checked_url
 from turku.protocol.messages import Registration, RegistrationAuth
-from turku.storage import snapshots
+from turku.storage import session_slots, snapshots
 
 DEFAULT_DIRECTORY = Path("/etc/turku-storage")
 GENERATED_FILE = "10-storage.json"
@@ -108,6 +108,9 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     trash_days: Annotated[float, Meta(ge=0, le=36500)] = 7.0
     slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
     volume_slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    max_sessions: Annotated[int, Meta(ge=2, le=10_000)] | None = None
+    machine_history_sessions: Annotated[int, Meta(ge=1, le=1000)] = session_slots.DEFAULT_HISTORY_SESSIONS
+    restore_idle_seconds: Annotated[float, Meta(gt=0)] = 3600.0
     machines_see_history: bool = True
     suspicion: SuspicionSection | None = None
     compare_with_source_percent: Percent = 0.0
@@ -129,9 +132,9 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     authorized_keys_command: Line = "turku-storage-ping"
     published: bool | None = None
     comment: Line | None = None
-    log_file: Line = "systemd"
+    log_file: Line = session_slots.DEFAULT_LOG_FILE
     lock_dir: Line | None = None
-    var_dir: Line = "/var/lib/turku-storage"
+    var_dir: Line = session_slots.DEFAULT_VAR_DIR
     timezone: Line = "UTC"
 
 
@@ -185,6 +188,13 @@ class Storage:
     """How many machines are backed up here at once; the coordinator's own number where there is none."""
     volume_slots: int | None
     """How many sources are written to one volume at once; None for any number."""
+    max_sessions: int | None
+    """How many sessions of machines go on at once; None: as many as fit into a quarter of the memory. Before this is
+    read, ``session_slots`` has looked at the files by itself, and at ``machine_history_sessions`` too."""
+    machine_history_sessions: int
+    """How many looks at history and restores one machine may have at once."""
+    restore_idle_seconds: float
+    """A restore whose tunnel nobody used for so long ends."""
     machines_see_history: bool
     """Whether machines may look at history and have it back, where the coordinator lets them."""
     suspicion: Thresholds
@@ -460,6 +470,9 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         trash_days=file.trash_days,
         slots=file.slots,
         volume_slots=file.volume_slots,
+        max_sessions=file.max_sessions,
+        machine_history_sessions=file.machine_history_sessions,
+        restore_idle_seconds=file.restore_idle_seconds,
         machines_see_history=file.machines_see_history,
         suspicion=_thresholds(file.suspicion),
         suspicion_of_sources=_thresholds_of_sources(file.suspicion),

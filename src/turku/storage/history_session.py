@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,7 +19,7 @@ from turku.storage.configuration import Storage
 from turku.storage.permit import Wanted
 from turku.storage.recovery import Recovery
 
-GO_TIMEOUT_SECONDS = 1800.0
+GO_TIMEOUT_SECONDS = 600.0
 """For how long the agent may ask a person."""
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,12 +32,13 @@ def serve(
 
     Raises TunnelRefused, for which the agent tries another port, OSError when nobody reads the answer.
     """
-    served = _Served(configuration, uuid, Answers(sys.stdout.buffer), descriptor, clock)
+    served = _Served(configuration, uuid, request, Answers(sys.stdout.buffer), descriptor, clock)
     try:
         if request.action == "look":
-            served.look(_required(request.look, "look"))
+            with served.watching() as (_agent, watched):
+                watched.look(_required(request.look, "look"))
         else:
-            served.recover(request, _required(request.recover, "recover"))
+            served.recover(_required(request.recover, "recover"))
     except TunnelRefused:
         raise
     except TurkuError as error:
@@ -43,8 +46,8 @@ def serve(
         # What a backup's words call it when no rsync daemon answers.
         code = RestoreFailed.code if isinstance(error, BackupFailed) else error.code
         served.answers.send(Refusal(code, error.message, error.details, error.hint))
-    except AgentGone:
-        _LOG.warning("the agent ended the session")
+    except (AgentGone, TimeoutError) as error:
+        _LOG.warning("%s ended early: %s", request.action, error)
 
 
 def _required(value: T | None, field: str) -> T:
@@ -57,9 +60,16 @@ def _required(value: T | None, field: str) -> T:
 class _Served:
     configuration: Storage
     uuid: str
+    session: HistoryRequest
     answers: Answers
     descriptor: int
     clock: Clock
+
+    @contextmanager
+    def watching(self) -> Iterator[tuple[AgentWatch, _Served]]:
+        """What is to be asked from here on: it ends when the agent goes, or when it lasts too long."""
+        with AgentWatch(self.descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
+            yield agent, replace(self, answers=Answers(sys.stdout.buffer, agent))
 
     def look(self, request: LookRequest) -> None:
         from turku.storage import look
@@ -71,12 +81,12 @@ class _Served:
             permitted = permit.require(self.configuration, wanted)
             look.show(self.configuration, permitted, request, self.answers, clock=self.clock)
 
-    def recover(self, session: HistoryRequest, request: RecoverRequest) -> None:
+    def recover(self, request: RecoverRequest) -> None:
         wanted = Wanted(self.uuid, "recover", request.source, request.of_machine, request.request)
         if request.list_only:
             recovery.list_only(self.configuration, self._planned(replace(wanted, action="look"), request), self.answers)
             return
-        port, module = _required(session.port, "port"), _required(session.module, "module")
+        port, module = _required(self.session.port, "port"), _required(self.session.module, "module")
         tunnel.check(port)
         planned = self._planned(wanted, request)
         if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
@@ -84,8 +94,10 @@ class _Served:
             return
         count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
         _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
-        with AgentWatch(self.descriptor) as agent, agent.interrupting():
-            recovery.push(self.configuration, planned, self.answers, port=port, credentials=module)
+        with self.watching() as (agent, watched):
+            recovery.push(
+                self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
+            )
 
     def _planned(self, wanted: Wanted, request: RecoverRequest) -> Recovery:
         """What goes back, of which the agent was told."""

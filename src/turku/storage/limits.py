@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from turku.core import durable
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
 from turku.errors import BackupFailed
@@ -326,15 +327,16 @@ def counting(machine_dir: Path, watch: Watch) -> Iterator[None]:
         yield
 
 
-def wait(child: Child, watch: Watch) -> int:
+def wait(child: Child, watch: Watch, cancellation: Cancellation = NEVER) -> int:
     """The exit code of the child.
 
-    Raises BackupFailed when the run passes one of its bounds, TookTooMuch when that is one of space; the child then
-    still runs.
+    Raises BackupFailed when the run passes one of its bounds, TookTooMuch when that is one of space, and what
+    ``cancellation`` raises; the child then still runs.
     """
     descriptor = os.pidfd_open(child.pid)
     try:
-        while not select.select([descriptor], [], [], _LOOK_SECONDS)[0]:
+        while descriptor not in select.select([descriptor, cancellation.descriptor], [], [], _LOOK_SECONDS)[0]:
+            cancellation.check()
             fault = watch.fault()
             if fault is not None:
                 kind = TookTooMuch if watch.took_too_much else BackupFailed

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from turku.core import rsync_checksums
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
@@ -143,7 +144,13 @@ def is_fake_super(configuration: Storage) -> bool:
 
 
 def push(
-    configuration: Storage, recovery: Recovery, answers: Answers, *, port: int, credentials: SourceCredentials
+    configuration: Storage,
+    recovery: Recovery,
+    answers: Answers,
+    *,
+    port: int,
+    credentials: SourceCredentials,
+    cancellation: Cancellation = NEVER,
 ) -> None:
     """Push, and send the manifest beside it, deletions, and how it ended.
 
@@ -167,7 +174,7 @@ def push(
             target=_tell, args=(configuration, recovery, answers, child.stdout, others), daemon=True
         )
         reader.start()
-        exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS)
+        exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         reader.join()
         last_lines = [*others, *child.last_lines][-_LAST_LINES:]
     answers.send(RecoverEnd(exit_code, rsync_exit.outcome(exit_code).meaning, last_lines))

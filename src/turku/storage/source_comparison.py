@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from turku.core import durable
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
@@ -70,7 +71,9 @@ def percent(configuration: Storage, place: SourcePlace) -> float:
     return max(asked, configuration.compare_with_source_percent)
 
 
-def after_backup(configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str) -> tuple[str, ...]:
+def after_backup(
+    configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str, *, cancellation: Cancellation = NEVER
+) -> tuple[str, ...]:
     """The signs that the new snapshot is suspicious, by comparing; they are noted with it, and reported.
 
     Nothing where no comparison is to be made. What goes wrong is a warning: the backup is made.
@@ -79,7 +82,7 @@ def after_backup(configuration: Storage, place: SourcePlace, daemon: Daemon, sna
     if not share:
         return ()
     try:
-        compared = compare(configuration, place, daemon, snapshot, share=share)
+        compared = compare(configuration, place, daemon, snapshot, share=share, cancellation=cancellation)
         _request(configuration, place).unlink(missing_ok=True)
     except (TurkuError, OSError) as error:
         _LOG.warning("%s: not compared with the machine: %s", place.source, error)
@@ -108,20 +111,34 @@ def after_backup(configuration: Storage, place: SourcePlace, daemon: Daemon, sna
     return (sign,)
 
 
-def compare(configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str, *, share: float) -> Compared:
+def compare(
+    configuration: Storage,
+    place: SourcePlace,
+    daemon: Daemon,
+    snapshot: str,
+    *,
+    share: float,
+    cancellation: Cancellation = NEVER,
+) -> Compared:
     """Which of a sample of files that the last backup did not bring have another content on the machine.
 
-    Raises BackupFailed, CommandFailed, CatalogUnusable, OSError.
+    Raises BackupFailed, CommandFailed, CatalogUnusable, OSError, and what ``cancellation`` raises.
     """
     with catalog.open_catalog(place, zone=configuration.zone) as known:
         sample = _sample(known, snapshot, share)
         if not sample:
             return Compared(0, 0, ())
         tree = place.tree(snapshot)
-        differing = _differing(configuration, place, daemon, tree, [entry.path for entry in sample])
+        differing = _differing(
+            configuration, place, daemon, tree, [entry.path for entry in sample], cancellation=cancellation
+        )
         by_path = {entry.path: entry for entry in sample}
-        altered = tuple(path for path in differing if path in by_path and _is_as_written(tree, by_path[path]))
-    return Compared(len(sample), sum(entry.size for entry in sample), altered)
+        altered = []
+        for path in differing:
+            cancellation.check()
+            if path in by_path and _is_as_written(tree, by_path[path]):
+                altered.append(path)
+    return Compared(len(sample), sum(entry.size for entry in sample), tuple(altered))
 
 
 def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
@@ -150,7 +167,13 @@ def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
 
 
 def _differing(
-    configuration: Storage, place: SourcePlace, daemon: Daemon, tree: Path, paths: Sequence[bytes]
+    configuration: Storage,
+    place: SourcePlace,
+    daemon: Daemon,
+    tree: Path,
+    paths: Sequence[bytes],
+    *,
+    cancellation: Cancellation,
 ) -> list[bytes]:
     """The paths whose content is another one there, while size and time are the same."""
     found: list[bytes] = []
@@ -178,7 +201,7 @@ def _differing(
             reader.start()
             watch = limits.Watch(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
             try:
-                code = limits.wait(child, watch)
+                code = limits.wait(child, watch, cancellation)
             except BaseException:
                 sandbox.end(child)
                 raise

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed
 from turku.storage import catalog, figures, limits, pacing, transfer
@@ -92,6 +93,7 @@ class Sync:
     damaged: Collection[bytes] = ()
     """Paths of the base whose stored file is known to be damaged: they are fetched whatever size and time say."""
     clock: Clock = SYSTEM_CLOCK
+    cancellation: Cancellation = NEVER
 
     @property
     def existing_base(self) -> str:
@@ -276,6 +278,7 @@ class Sync:
             base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
             extent=extent,
             on_entry=on_entry,
+            cancellation=self.cancellation,
         )
 
     def _file_system(self) -> transfer.FileSystem:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from turku.core import command
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
@@ -282,6 +283,7 @@ def run(
     base: Path | None = None,
     extent: Extent = WHOLE,
     on_entry: Callable[[Line], None] = lambda _line: None,
+    cancellation: Cancellation = NEVER,
 ) -> Transferred:
     """Return what came of it: rsync contained, and ended when it passes its bounds (threats M9).
 
@@ -331,7 +333,7 @@ def run(
         )
         try:
             with limits.counting(machine_dir, watch), _written_back(workspace.directory, extent):
-                exit_code = limits.wait(child, watch)
+                exit_code = limits.wait(child, watch, cancellation)
         except BaseException:
             sandbox.end(child)
             raise

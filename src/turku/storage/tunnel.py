@@ -15,8 +15,9 @@ from turku.errors import TunnelRefused
 _LOG = logging.getLogger(__name__)
 
 _PROC = Path("/proc")
-_LISTENING = "0A"
+_LISTENING, _ESTABLISHED = "0A", "01"
 _ANCESTORS_LIMIT = 32
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _MAPPED_LOOPBACK = ipaddress.ip_address("::ffff:127.0.0.1")
 
 
@@ -70,7 +71,21 @@ def check(port: int, *, proc: Path = _PROC) -> None:
         )
 
 
+def is_used(port: int, *, proc: Path = _PROC) -> bool:
+    """Whether somebody on this host is connected to ``port`` on loopback, or that cannot be seen."""
+    try:
+        return any(not found.is_unspecified for found, _columns in _sockets(port, _ESTABLISHED, proc))
+    except OSError:
+        return True
+
+
 def _listeners(port: int, proc: Path) -> Iterator[Listener]:
+    for address, columns in _sockets(port, _LISTENING, proc):
+        yield Listener(int(columns[9]), int(columns[7]), is_loopback=not address.is_unspecified)
+
+
+def _sockets(port: int, state: str, proc: Path) -> Iterator[tuple[_Address, list[str]]]:
+    """The TCP sockets of ``port`` on 127.0.0.1 or on every address, each with its columns in the kernel's table."""
     for family in ("tcp", "tcp6"):
         try:
             table = (proc / "net" / family).open(encoding="ascii")
@@ -82,21 +97,21 @@ def _listeners(port: int, proc: Path) -> Iterator[Listener]:
             next(table, None)
             for text in table:
                 columns = text.split()
-                if columns[3] != _LISTENING:
+                if columns[3] != state:
                     continue
                 address_text, _, port_text = columns[1].partition(":")
                 if int(port_text, 16) != port:
                     continue
                 address = _address(address_text)
                 if address.is_unspecified or address == _MAPPED_LOOPBACK or _is_version_4_loopback(address):
-                    yield Listener(int(columns[9]), int(columns[7]), is_loopback=not address.is_unspecified)
+                    yield address, columns
 
 
-def _is_version_4_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_version_4_loopback(address: _Address) -> bool:
     return address == ipaddress.ip_address("127.0.0.1")
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(text: str) -> _Address:
     # The kernel prints each 32-bit word as a number, in the machine's own byte order.
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
     return ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from turku.core import lock
+from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
 from turku.storage.configuration import Storage
@@ -20,28 +21,34 @@ _LOOK_SECONDS: Final = 0.5
 
 @contextmanager
 def slot(
-    configuration: Storage, machine_dir: Path, *, wait_seconds: float = WAIT_SECONDS, clock: Clock = SYSTEM_CLOCK
+    configuration: Storage,
+    machine_dir: Path,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+    cancellation: Cancellation = NEVER,
 ) -> Iterator[None]:
     """Hold a slot of the volume that has the machine's directory, for one source's backup.
 
-    Raises LockHeld where none becomes free in time.
+    Raises LockHeld where none becomes free in time, and what ``cancellation`` raises.
     """
-    with ExitStack() as stack:
-        if configuration.volume_slots is not None:
-            deadline = clock.monotonic_seconds() + wait_seconds
-            while not _entered(stack, configuration, machine_dir):
-                if clock.monotonic_seconds() >= deadline:
-                    raise _busy(configuration.volume_slots)
-                clock.sleep(_LOOK_SECONDS)
+    count = configuration.volume_slots
+    if count is None:
         yield
-
-
-def _entered(stack: ExitStack, configuration: Storage, machine_dir: Path) -> bool:
-    for number in range(configuration.volume_slots or 0):
-        with suppress(LockHeld):
-            stack.enter_context(lock.exclusive(configuration.lock_dir, f"volume-{_key(machine_dir)}-{number}"))
-            return True
-    return False
+        return
+    names = [f"volume-{_key(machine_dir)}-{number}" for number in range(count)]
+    deadline = clock.monotonic_seconds() + wait_seconds
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock.one_of(configuration.lock_dir, names))
+                break
+            except LockHeld:
+                if clock.monotonic_seconds() >= deadline:
+                    raise _busy(count) from None
+            cancellation.check()
+            clock.sleep(_LOOK_SECONDS)
+        yield
 
 
 def _busy(count: int) -> LockHeld:

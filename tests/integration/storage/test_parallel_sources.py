@@ -17,7 +17,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
-from turku.storage import limits, session
+from turku.storage import checkin, limits
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.backup import BackupJob, BackupOutcome, back_up
 from turku.storage.configuration import Storage
@@ -84,7 +84,7 @@ def test_so_many_at_once_and_each_is_reported(
     )
     (tmp_path / "storage" / "volume").mkdir()
     reports = Reports(["a", "b", "c", "d"])
-    monkeypatch.setattr(session, "Coordinator", lambda _configuration: reports)
+    monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: reports)
     extra: dict[str, Any] = {} if machines is None else {"parallel_sources": machines}
     request = SessionRequest(
         action="checkin",
@@ -94,7 +94,7 @@ def test_so_many_at_once_and_each_is_reported(
     )
     read_end, write_end = os.pipe()
     with AgentWatch(read_end) as agent:
-        session._Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
+        checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
         os.close(write_end)
     assert sorted(reports.told) == ["a", "b", "c", "d"]
     assert most_at_once(log) == most
@@ -113,8 +113,7 @@ def test_the_agents_going_ends_all_of_them(daemon: Rsyncd, tmp_path: Path) -> No
 
     def run(agent: AgentWatch, name: str) -> None:
         try:
-            with agent.interrupting():
-                back_up(job(machine_dir, daemon, name), storage, clock=StorageClock())
+            back_up(job(machine_dir, daemon, name), storage, clock=StorageClock(), cancellation=agent)
         except AgentGone:
             ended.append(name)
 

@@ -50,7 +50,10 @@ def pipe(*chunks: bytes, closed: bool = False) -> Iterator[int]:
 
 def read(*chunks: bytes, closed: bool = False, timeout_seconds: float = 5) -> SessionRequest:
     with pipe(*chunks, closed=closed) as descriptor:
-        return session_request.read(descriptor, timeout_seconds=timeout_seconds)
+        content = session_request.read(descriptor, timeout_seconds=timeout_seconds)
+        request = session_request.parse(content, session_request.kind_of(content))
+        assert isinstance(request, SessionRequest)
+        return request
 
 
 @pytest.mark.parametrize("end", [b"\n.\n", b"\r\n.\r\n", b"\n\n.\n", b"\n.\nmore"])

@@ -1,0 +1,135 @@
+"""How many sessions go on at once, of one machine and of all: slots, held by locks that a killed session leaves free.
+
+A session has a slot before it reads what is asked of it, and another one, of that kind, before it does it. Without
+them one machine's key would fill the storage's memory (threats M11).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from turku.core import lock
+from turku.errors import LockHeld
+
+DEFAULT_VAR_DIR: Final = "/var/lib/turku-storage"
+DEFAULT_LOG_FILE: Final = "systemd"
+DEFAULT_HISTORY_SESSIONS: Final = 4
+RESTORE_SESSIONS: Final = 2
+"""Of one machine: one that goes on, and one whose connection broke without anybody having noticed yet."""
+UNREAD_SESSIONS: Final = 4
+"""Of one machine: those that have not said yet what they are for."""
+_SESSION_BYTES: Final = 20 * 1024 * 1024
+"""What the program of a session takes of memory (its rsync has a bound of its own)."""
+_SHARE_OF_MEMORY: Final = 0.25
+_FEWEST, _MOST = 16, 1000
+
+
+class Kind(Enum):
+    """What a session is for; those of one kind are counted together."""
+
+    CHECKIN = "checkin"
+    RESTORE = "restore"
+    HISTORY = "history"
+    """Looks at history, and restores that the agent asked for by themselves."""
+
+
+class SessionSlots:
+    """The slots of one machine's session; a context manager that frees them."""
+
+    def __init__(self, lock_dir: Path, uuid: str, *, at_once: int, history_at_once: int) -> None:
+        self._lock_dir = lock_dir
+        self._uuid = uuid
+        self._at_once = at_once
+        self._history_at_once = history_at_once
+        self._unread = ExitStack()
+        self._held = ExitStack()
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], uuid: str) -> SessionSlots:
+        """Those that the content of configuration files allows; whether it is right is for others to say."""
+        var_dir = _text(content.get("var_dir"), DEFAULT_VAR_DIR)
+        return cls(
+            Path(_text(content.get("lock_dir"), f"{var_dir}/lock")),
+            uuid,
+            at_once=_count(content.get("max_sessions"), default_at_once()),
+            history_at_once=_count(content.get("machine_history_sessions"), DEFAULT_HISTORY_SESSIONS),
+        )
+
+    def __enter__(self) -> SessionSlots:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._unread.close()
+        self._held.close()
+
+    def begin(self) -> None:
+        """Have a slot for reading the request. Raises LockHeld."""
+        self._take(
+            self._unread,
+            (f"session-{self._uuid}-unread-{number}" for number in range(UNREAD_SESSIONS)),
+            f"{UNREAD_SESSIONS} sessions of this machine are open here that have not said what they are for",
+            "they end by themselves within half a minute; try again then",
+        )
+        self._take_one_of_all(self._unread, "session-unread", range(self._at_once))
+
+    def turn_to(self, kind: Kind) -> None:
+        """Have a slot of that kind, and none for reading any more. Raises LockHeld."""
+        if kind is Kind.CHECKIN:
+            self._take(
+                self._held,
+                [f"machine-{self._uuid}"],
+                "another session of this machine is running",
+                "its backup goes on; what is left is done at a later ping",
+            )
+            # From the other end than the rest, which has half of them at most: backups come first.
+            self._take_one_of_all(self._held, "session", range(self._at_once - 1, -1, -1))
+        else:
+            count, what, hint = {
+                Kind.RESTORE: (
+                    RESTORE_SESSIONS,
+                    "restores of this machine are open here already",
+                    "end one of them; one that nobody uses ends by itself (restore_idle_seconds)",
+                ),
+                Kind.HISTORY: (
+                    self._history_at_once,
+                    "looks at history or restores of this machine go on here already (machine_history_sessions)",
+                    "wait until one of them has ended",
+                ),
+            }[kind]
+            names = (f"session-{self._uuid}-{kind.value}-{number}" for number in range(count))
+            self._take(self._held, names, f"{count} {what}", hint)
+            self._take_one_of_all(self._held, "session", range((self._at_once + 1) // 2))
+        self._unread.close()
+
+    def _take_one_of_all(self, stack: ExitStack, name: str, numbers: Iterable[int]) -> None:
+        self._take(
+            stack,
+            (f"{name}-{number}" for number in numbers),
+            f"this storage serves as many sessions as it may at once (max_sessions: {self._at_once})",
+            "try again later; backups that are due stay due",
+        )
+
+    def _take(self, stack: ExitStack, names: Iterable[str], refusal: str, hint: str) -> None:
+        try:
+            stack.enter_context(lock.one_of(self._lock_dir, names))
+        except LockHeld:
+            raise LockHeld(refusal, hint=hint) from None
+
+
+def default_at_once() -> int:
+    """As many sessions as fit into a quarter of the memory; at least a few."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_MOST, max(_FEWEST, int(memory * _SHARE_OF_MEMORY) // _SESSION_BYTES))
+
+
+def _text(value: Any, default: str) -> str:
+    return value if isinstance(value, str) and value.startswith("/") else default
+
+
+def _count(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
