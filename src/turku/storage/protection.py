@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
-from turku.storage import acting_user, limits, rsync_version, sandbox
+from turku.storage import acting_user, limits, rsync_version, sandbox, system_call_filter
 from turku.storage.configuration import Storage, Volume
 
 _TIMEOUT_SECONDS = 10.0
@@ -66,6 +67,7 @@ def facts(configuration: Storage) -> tuple[Fact, ...]:
         *_address(configuration),
         _user(configuration),
         _sandbox(configuration),
+        _filter(configuration),
         _rsync(configuration),
         *(fact for volume in configuration.volumes for fact in _volume(configuration, volume)),
         *_private_files(configuration),
@@ -103,6 +105,16 @@ def _sandbox(configuration: Storage) -> Fact:
         f"rsync is not contained: {found.reason}; a fault in rsync would reach every machine's backups. "
         "Install bubblewrap, and set sandbox to required once it works",
     )
+
+
+def _filter(configuration: Storage) -> Fact:
+    subject = "system-call filter"
+    if not sandbox.availability(configuration).is_used:
+        return Fact(subject, Verdict.WARN, "not in force, as rsync is not contained")
+    made = system_call_filter.made()
+    if made is None:
+        return Fact(subject, Verdict.FAIL, f"not in force: {system_call_filter.REASON}")
+    return Fact(subject, Verdict.OK, f"in force on this processor ({platform.machine()}), made by {made.maker}")
 
 
 def _rsync(configuration: Storage) -> Fact:

@@ -178,9 +178,16 @@ def _probe(is_root: bool) -> Availability:  # noqa: FBT001
 def _filter(stack: ExitStack) -> tuple[tuple[str, ...], tuple[int, ...]]:
     descriptor = system_call_filter.descriptor()
     if descriptor is None:
+        _warn_of_no_filter()
         return (), ()
     stack.callback(os.close, descriptor)
     return ("--seccomp", str(descriptor)), (descriptor,)
+
+
+@functools.cache
+def _warn_of_no_filter() -> None:
+    """Once in a program, which is once in a session."""
+    _LOG.warning("rsync's sandbox has no system-call filter: %s", system_call_filter.REASON)
 
 
 def is_contained(configuration: Storage) -> bool:

@@ -1,34 +1,86 @@
 """The system calls that a contained receiver may not make: a small seccomp program.
 
-A file receiver has no business with mounts, namespaces, other processes, kernel keys or modules. Most of these calls
-need a capability that the sandbox has dropped already; the filter also closes them for whoever makes a user namespace,
-where a process has every capability again.
+A file receiver has no business with mounts, namespaces, other processes, kernel keys or modules, nor with what a file
+system or device offers beside files: flags that make history read-only are cleared that way, and subvolumes destroyed.
+Most of these calls need a capability that the sandbox has dropped already; the filter also closes them for whoever
+makes a user namespace, where a process has every capability again.
+
+The rules are written once. libseccomp makes the program where it is installed: it knows every processor. Elsewhere it
+is made from a table here, which knows two.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
+import importlib
+import logging
 import os
 import platform
 import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
-_ALLOW = 0x7FFF0000
-_FAIL = 0x00050000
-_LOAD_WORD = 0x20
-_JUMP_EQUAL = 0x15
-_JUMP_AT_LEAST = 0x35
-_JUMP_ANY_BIT = 0x45
-_RETURN = 0x06
-_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _FIRST_ARGUMENT_OFFSET = 0, 4, 16
-_X32_BIT = 0x40000000
+_WORD: Final = 0xFFFFFFFF
+"""What the kernel looks at of an argument of type int, whatever a process puts above it."""
 # CLONE_NEW: time, mount, cgroup, uts, ipc, user, process and network namespaces.
-_NEW_NAMESPACE_FLAGS = (
-    0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+_NEW_NAMESPACE_FLAGS: Final = (
+    0x00000080,
+    0x00020000,
+    0x02000000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
 )
-_SOCKET_FAMILIES = (1, 2, 10)
+_SOCKET_FAMILIES: Final = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6: the kernel's other families are attack surface only."""
+_SMALL_FAMILIES: Final = 16
+_TERMINAL_IOCTLS: Final = 0x5400
+"""Those of terminals, sockets and pipes, which a C library uses. All others are refused: those that clear the read-only
+flag of a subvolume or make, destroy and receive one (0x94..), and those that set flags and attributes of a file."""
+_IOCTL_KIND: Final = 0xFFFFFF00
+_REFUSED_TERMINAL_IOCTLS: Final = (0x5412, 0x541C, 0x541D, 0x5423)
+"""TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, and changing what a terminal is."""
+REASON: Final = (
+    f"neither libseccomp nor the table knows the system calls of this processor ({platform.machine()}); install "
+    "libseccomp2 (or python3-seccomp)"
+)
+"""Why there is none, and what to do, where ``made`` makes none."""
+_LOG = logging.getLogger(__name__)
 
-# Numbers from the kernel's tables; from 424 on they are the same on every architecture.
+
+@dataclass(frozen=True)
+class Condition:
+    """The argument of that position (from 0), with that mask, is that value; bits are those of one 32-bit word."""
+
+    argument: int
+    mask: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A refused call: always, or where the condition holds."""
+
+    call: str
+    error: int
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A program for the kernel, and what made it."""
+
+    content: bytes
+    maker: str
+
+
+# Numbers from the kernel's tables; from 424 on they are the same on every processor.
 _COMMON = {
     "io_uring_setup": 425,
     "open_tree": 428,
@@ -40,6 +92,10 @@ _COMMON = {
     "pidfd_open": 434,
     "pidfd_getfd": 438,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
+    # As setting attributes of files by ioctl is.
+    "open_tree_attr": 467,
+    "file_setattr": 469,
 }
 _X86_64 = {
     "ptrace": 101,
@@ -99,53 +155,199 @@ _AARCH64 = {
     "userfaultfd": 282,
     "kexec_file_load": 294,
 }
-_CLONE3 = 435
-# Machine name to: audit architecture, refused calls, clone, socket.
+_CALLS: Final = tuple(_X86_64)
+_COMMON_CLONE3: Final = 435
+# Machine name to: audit architecture, and what its calls' numbers are beside those that all have.
 _ARCHITECTURES = {
-    "x86_64": (0xC000003E, _X86_64, 56, 41),
-    "aarch64": (0xC00000B7, _AARCH64, 220, 198),
+    "x86_64": (0xC000003E, {**_X86_64, "clone": 56, "socket": 41, "ioctl": 16}),
+    "aarch64": (0xC00000B7, {**_AARCH64, "clone": 220, "socket": 198, "ioctl": 29}),
 }
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """The compiled filter for this processor; None where its system call numbers are not known to us."""
-    known = _ARCHITECTURES.get(machine or platform.machine())
+def rules(machine: str) -> Iterator[Rule]:
+    """All that is refused; what no rule is about is allowed."""
+    for call in (*_CALLS, *_COMMON):
+        yield Rule(call, errno.EPERM)
+    # clone3 hides its flags behind a pointer; "no such call" makes the C library use clone.
+    yield Rule("clone3", errno.ENOSYS)
+    flags = 1 if machine.startswith("s390") else 0
+    for bit in _NEW_NAMESPACE_FLAGS:
+        yield Rule("clone", errno.EPERM, Condition(flags, bit, bit))
+    for family in set(range(_SMALL_FAMILIES)).difference(_SOCKET_FAMILIES):
+        yield Rule("socket", errno.EAFNOSUPPORT, Condition(0, _WORD, family))
+    for bit in _bits(_WORD - _SMALL_FAMILIES + 1):
+        yield Rule("socket", errno.EAFNOSUPPORT, Condition(0, bit, bit))
+    for request in _REFUSED_TERMINAL_IOCTLS:
+        yield Rule("ioctl", errno.EPERM, Condition(1, _WORD, request))
+    for bit in _bits(_IOCTL_KIND):
+        # Of another kind is what has one bit that those of terminals do not have, or the other way round.
+        yield Rule("ioctl", errno.EPERM, Condition(1, bit, bit & ~_TERMINAL_IOCTLS))
+
+
+def _bits(mask: int) -> Iterator[int]:
+    return (1 << place for place in range(32) if mask & 1 << place)
+
+
+@functools.cache
+def made() -> Filter | None:
+    """The filter for this processor; None where nothing here knows its system calls."""
+    ways: dict[str, Callable[[], bytes | None]] = {
+        "libseccomp's Python binding": _by_binding,
+        "libseccomp": _by_library,
+        "a table": lambda: program(platform.machine()),
+    }
+    for maker, make in ways.items():
+        try:
+            content = make()
+        except (ImportError, OSError, AttributeError, ValueError) as error:
+            _LOG.debug("no system-call filter by %s: %s", maker, error)
+            continue
+        if content:
+            return Filter(content, maker)
+    return None
+
+
+def descriptor() -> int | None:
+    """A new descriptor that reads the filter from its start, to be closed by the caller; None as in ``made``."""
+    found = made()
+    if found is None:
+        return None
+    memory = os.memfd_create("turku-seccomp", os.MFD_CLOEXEC)
+    os.write(memory, found.content)
+    os.lseek(memory, 0, os.SEEK_SET)
+    return memory
+
+
+# --- by libseccomp: it says what it does not know, and leaves out what this processor does not have
+
+_ALLOW: Final = 0x7FFF0000
+_FAIL: Final = 0x00050000
+_BAD_ARCHITECTURE_ATTRIBUTE: Final = 2
+_MASKED_EQUAL: Final = 7
+_UNKNOWN_CALL: Final = -1
+
+
+def _by_binding() -> bytes:
+    # Of the distribution (python3-seccomp), and without types.
+    seccomp: Any = importlib.import_module("seccomp")
+    found = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
+    # Another calling convention has other numbers: refused whole.
+    found.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.ERRNO(errno.EPERM))
+    native = seccomp.Arch()
+    for rule in rules(platform.machine()):
+        number = _number(rule.call, lambda name: seccomp.resolve_syscall(native, name))
+        condition = rule.condition
+        arguments = (
+            []
+            if condition is None
+            else [seccomp.Arg(condition.argument, seccomp.MASKED_EQ, condition.mask, condition.value)]
+        )
+        found.add_rule(seccomp.ERRNO(rule.error), number, *arguments)
+    with tempfile.TemporaryFile() as file:
+        found.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+class _Comparison(ctypes.Structure):
+    """``struct scmp_arg_cmp``."""
+
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("mask", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+    )
+
+
+def _by_library() -> bytes:
+    library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+    library.seccomp_init.restype = ctypes.c_void_p
+    context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ALLOW)))
+    if not context:
+        raise OSError(errno.ENOMEM, "seccomp_init")
+    try:
+        _require(library.seccomp_attr_set, context, _BAD_ARCHITECTURE_ATTRIBUTE, ctypes.c_uint32(_FAIL | errno.EPERM))
+        for rule in rules(platform.machine()):
+            number = _number(rule.call, lambda name: library.seccomp_syscall_resolve_name(name.encode()))
+            condition = rule.condition
+            comparison = (
+                None
+                if condition is None
+                else ctypes.byref(_Comparison(condition.argument, _MASKED_EQUAL, condition.mask, condition.value))
+            )
+            action = ctypes.c_uint32(_FAIL | rule.error)
+            count = ctypes.c_uint(0 if condition is None else 1)
+            _require(library.seccomp_rule_add_array, context, action, ctypes.c_int(number), count, comparison)
+        with tempfile.TemporaryFile() as file:
+            _require(library.seccomp_export_bpf, context, ctypes.c_int(file.fileno()))
+            file.seek(0)
+            return file.read()
+    finally:
+        library.seccomp_release(context)
+
+
+def _number(call: str, resolve: Any) -> int:
+    """The call's number; newer ones are the same everywhere, so that an older library need not know them."""
+    number: int = {**_COMMON, "clone3": _COMMON_CLONE3}.get(call, _UNKNOWN_CALL)
+    if number == _UNKNOWN_CALL:
+        number = resolve(call)
+    if number == _UNKNOWN_CALL:
+        raise ValueError(f"{call} is not known to it")
+    return number
+
+
+def _require(function: Any, *arguments: Any) -> None:
+    code = function(*arguments)
+    if code != 0:
+        raise OSError(-code, f"{function.__name__}: {os.strerror(-code)}")
+
+
+# --- by the table
+
+_LOAD_WORD, _AND = 0x20, 0x54
+_JUMP_EQUAL, _JUMP_AT_LEAST = 0x15, 0x35
+_RETURN: Final = 0x06
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
+_ARGUMENT_BYTES: Final = 8
+_X32_BIT: Final = 0x40000000
+
+
+def program(machine: str) -> bytes | None:
+    """The filter for that processor by the table; None where its system call numbers are not in it."""
+    known = _ARCHITECTURES.get(machine)
     if known is None:
         return None
-    architecture, refused, clone, socket = known
+    architecture, numbers = known
+    numbers = {**numbers, **_COMMON, "clone3": _COMMON_CLONE3}
     steps = [
         (_LOAD_WORD, 0, 0, _ARCHITECTURE_OFFSET),
-        # Another calling convention has other numbers: refused whole.
         (_JUMP_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _FAIL | errno.EPERM),
         (_LOAD_WORD, 0, 0, _NUMBER_OFFSET),
         (_JUMP_AT_LEAST, 0, 1, _X32_BIT),
         (_RETURN, 0, 0, _FAIL | errno.EPERM),
     ]
-    for number in sorted({**refused, **_COMMON}.values()):
-        steps += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _FAIL | errno.EPERM)]
-    # clone3 hides its flags behind a pointer; "no such call" makes the C library use clone.
-    steps += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _FAIL | errno.ENOSYS)]
-    steps += [
-        (_JUMP_EQUAL, 0, 4, clone),
-        (_LOAD_WORD, 0, 0, _FIRST_ARGUMENT_OFFSET),
-        (_JUMP_ANY_BIT, 0, 1, _NEW_NAMESPACE_FLAGS),
-        (_RETURN, 0, 0, _FAIL | errno.EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
-    steps += [(_JUMP_EQUAL, 0, len(_SOCKET_FAMILIES) + 2, socket), (_LOAD_WORD, 0, 0, _FIRST_ARGUMENT_OFFSET)]
-    for position, family in enumerate(_SOCKET_FAMILIES):
-        steps.append((_JUMP_EQUAL, len(_SOCKET_FAMILIES) - position, 0, family))
-    steps += [(_RETURN, 0, 0, _FAIL | errno.EAFNOSUPPORT), (_RETURN, 0, 0, _ALLOW)]
+    conditional: dict[str, list[Rule]] = {}
+    for rule in rules(machine):
+        if rule.condition is None:
+            steps += [(_JUMP_EQUAL, 0, 1, numbers[rule.call]), (_RETURN, 0, 0, _FAIL | rule.error)]
+        else:
+            conditional.setdefault(rule.call, []).append(rule)
+    for call, found in conditional.items():
+        inner = [step for rule in found for step in _judged(rule)]
+        steps += [(_JUMP_EQUAL, 0, len(inner) + 1, numbers[call]), *inner, (_RETURN, 0, 0, _ALLOW)]
+    steps.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
-def descriptor() -> int | None:
-    """A new descriptor that reads the filter from its start, to be closed by the caller; None as in ``program``."""
-    content = program()
-    if content is None:
-        return None
-    memory = os.memfd_create("turku-seccomp", os.MFD_CLOEXEC)
-    os.write(memory, content)
-    os.lseek(memory, 0, os.SEEK_SET)
-    return memory
+def _judged(rule: Rule) -> list[tuple[int, int, int, int]]:
+    if rule.condition is None:
+        raise ValueError(f"{rule.call} has no condition")
+    return [
+        # The lower word of an argument comes first on both processors.
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + _ARGUMENT_BYTES * rule.condition.argument),
+        (_AND, 0, 0, rule.condition.mask),
+        (_JUMP_EQUAL, 0, 1, rule.condition.value),
+        (_RETURN, 0, 0, _FAIL | rule.error),
+    ]

@@ -13,6 +13,7 @@ import pytest
 from tests.support.ordered_storage import UUID, OrderedStorage, order, ordered_storage
 from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide
+
 from turku.core.entry import EXIT_INTERNAL
 
 LONGEST_SECONDS = 3.0

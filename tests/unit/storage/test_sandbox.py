@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-from turku.storage import sandbox, system_call_filter
+import pytest
+from tests.support.backed_up_machine import storage_configuration
+
+from turku.storage import protection, sandbox, system_call_filter
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
 STAGING, BASE = MACHINE / "etc.snapshots" / ".staging", MACHINE / "etc.snapshots" / "etc_20260131-120000_0a1b"
@@ -94,62 +101,218 @@ def test_no_option_sets_the_environment_where_other_users_could_read_it() -> Non
 # --- the system call filter, run by a small interpreter of its instructions
 
 
-def verdict(machine: str, architecture: int, number: int, argument: int = 0) -> int:
-    content = system_call_filter.program(machine)
+ALLOW, REFUSED, NO_SUCH_CALL, NO_SUCH_FAMILY = 0x7FFF0000, 0x00050001, 0x00050026, 0x00050061
+X86_64, AARCH64 = 0xC000003E, 0xC00000B7
+CLONE, SOCKET, IOCTL = 56, 41, 16
+
+
+def verdict(content: bytes | None, architecture: int, number: int, *arguments: int) -> int:
     assert content is not None
     steps = list(struct.iter_unpack("=HBBI", content))
-    data = {0: number, 4: architecture, 16: argument}
+    data = {0: number & 0xFFFFFFFF, 4: architecture}
+    for position in range(6):
+        value = arguments[position] if position < len(arguments) else 0
+        data |= {16 + 8 * position: value & 0xFFFFFFFF, 20 + 8 * position: value >> 32 & 0xFFFFFFFF}
     place = accumulator = 0
-    for _ in itertools.repeat(None, 1000):
+    for _ in itertools.repeat(None, 5000):
         code, if_true, if_false, operand = steps[place]
         place += 1
         if code == 0x20:
             accumulator = data[operand]
+        elif code == 0x54:
+            accumulator &= operand
+        elif code == 0x05:
+            place += operand
         elif code == 0x06:
             return int(operand)
         else:
-            holds = {0x15: accumulator == operand, 0x35: accumulator >= operand, 0x45: bool(accumulator & operand)}[
-                code
-            ]
+            holds = {
+                0x15: accumulator == operand,
+                0x25: accumulator > operand,
+                0x35: accumulator >= operand,
+                0x45: bool(accumulator & operand),
+            }[code]
             place += if_true if holds else if_false
     raise AssertionError("the filter does not end")
 
 
-ALLOW, REFUSED, NO_SUCH_CALL, NO_SUCH_FAMILY = 0x7FFF0000, 0x00050001, 0x00050026, 0x00050061
-X86_64, AARCH64 = 0xC000003E, 0xC00000B7
+def by_binding() -> bytes:
+    packages = "/usr/lib/python3/dist-packages"
+    sys.path.append(packages)
+    try:
+        return system_call_filter._by_binding()
+    except ImportError:
+        pytest.skip("python3-seccomp is not installed")
+    finally:
+        sys.path.remove(packages)
 
 
-def test_calls_of_a_file_receiver_pass() -> None:
+def by_library() -> bytes:
+    try:
+        return system_call_filter._by_library()
+    except OSError:
+        pytest.skip("libseccomp2 is not installed")
+
+
+@pytest.fixture(params=["table", "library", "binding"])
+def x86_64(request: pytest.FixtureRequest) -> bytes:
+    """The filter for that processor, as each of the ways makes it."""
+    if request.param != "table" and platform.machine() != "x86_64":
+        pytest.skip("libseccomp makes one for the processor it runs on")
+    made = {"table": lambda: system_call_filter.program("x86_64"), "library": by_library, "binding": by_binding}
+    content = made[request.param]()
+    assert content is not None
+    return content
+
+
+AARCH64_FILTER = system_call_filter.program("aarch64")
+
+
+def test_calls_of_a_file_receiver_pass(x86_64: bytes) -> None:
     for number in (0, 1, 2, 9, 257, 82, 86, 90, 92, 133, 188, 262, 316):
-        assert verdict("x86_64", X86_64, number) == ALLOW
-    assert verdict("aarch64", AARCH64, 56) == ALLOW
+        assert verdict(x86_64, X86_64, number) == ALLOW
+    assert verdict(AARCH64_FILTER, AARCH64, 56) == ALLOW
 
 
-def test_mounts_namespaces_and_other_processes_are_refused() -> None:
-    for number in (101, 155, 161, 165, 166, 250, 272, 304, 308, 310, 321, 425, 428, 430):
-        assert verdict("x86_64", X86_64, number) == REFUSED
-    for number in (40, 97, 117, 268, 280, 425):
-        assert verdict("aarch64", AARCH64, number) == REFUSED
+def test_mounts_namespaces_and_other_processes_are_refused(x86_64: bytes) -> None:
+    for number in (101, 155, 161, 165, 166, 250, 272, 304, 308, 310, 321, 425, 428, 430, 443, 467, 469):
+        assert verdict(x86_64, X86_64, number) == REFUSED, number
+    for number in (40, 97, 117, 268, 280, 425, 443, 467, 469):
+        assert verdict(AARCH64_FILTER, AARCH64, number) == REFUSED, number
 
 
-def test_a_process_may_be_made_but_not_a_namespace() -> None:
-    assert verdict("x86_64", X86_64, 56, 0x01200011) == ALLOW
-    assert verdict("x86_64", X86_64, 56, 0x10000011) == REFUSED
-    assert verdict("aarch64", AARCH64, 220, 0x10000011) == REFUSED
-    assert verdict("x86_64", X86_64, 435) == NO_SUCH_CALL
+def test_a_process_may_be_made_but_not_a_namespace(x86_64: bytes) -> None:
+    assert verdict(x86_64, X86_64, CLONE, 0x01200011) == ALLOW
+    for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert verdict(x86_64, X86_64, CLONE, flag | 0x11) == REFUSED
+    assert verdict(AARCH64_FILTER, AARCH64, 220, 0x10000011) == REFUSED
+    assert verdict(x86_64, X86_64, 435) == NO_SUCH_CALL
 
 
-def test_only_ordinary_sockets_are_made() -> None:
-    for family in (1, 2, 10):
-        assert verdict("x86_64", X86_64, 41, family) == ALLOW
-    for family in (16, 17, 38, 40):
-        assert verdict("x86_64", X86_64, 41, family) == NO_SUCH_FAMILY
+def test_only_ordinary_sockets_are_made(x86_64: bytes) -> None:
+    above = 0xABCD << 32
+    for family in range(70):
+        expected = ALLOW if family in (1, 2, 10) else NO_SUCH_FAMILY
+        # The kernel looks at the lower word alone.
+        assert verdict(x86_64, X86_64, SOCKET, family) == expected, family
+        assert verdict(x86_64, X86_64, SOCKET, family | above) == expected, family
+        assert verdict(AARCH64_FILTER, AARCH64, 198, family) == expected, family
+    assert verdict(x86_64, X86_64, SOCKET, 0x80000001) == NO_SUCH_FAMILY
 
 
-def test_another_calling_convention_is_refused_whole() -> None:
-    assert verdict("x86_64", 0x40000003, 1) == REFUSED
-    assert verdict("x86_64", X86_64, 0x40000000 | 1) == REFUSED
+FORBIDDEN_IOCTLS = {
+    "BTRFS_IOC_SNAP_CREATE": 0x50009401,
+    "BTRFS_IOC_SUBVOL_CREATE": 0x5000940E,
+    "BTRFS_IOC_SNAP_DESTROY": 0x5000940F,
+    "BTRFS_IOC_DEFAULT_SUBVOL": 0x40089413,
+    "BTRFS_IOC_SNAP_CREATE_V2": 0x50009417,
+    "BTRFS_IOC_SUBVOL_CREATE_V2": 0x50009418,
+    "BTRFS_IOC_SUBVOL_SETFLAGS": 0x4008941A,
+    "BTRFS_IOC_SET_RECEIVED_SUBVOL": 0xC0C89425,
+    "BTRFS_IOC_SET_RECEIVED_SUBVOL_32": 0xC0C09425,
+    "BTRFS_IOC_SEND": 0x40489426,
+    "BTRFS_IOC_SNAP_DESTROY_V2": 0x5000943F,
+    "BTRFS_IOC_ENCODED_WRITE": 0x40809440,
+    "FICLONE": 0x40049409,
+    "FICLONERANGE": 0x4020940D,
+    "FIDEDUPERANGE": 0xC0189436,
+    "FS_IOC_SETFLAGS": 0x40086602,
+    "FS_IOC32_SETFLAGS": 0x40046602,
+    "FS_IOC_FSSETXATTR": 0x401C5820,
+    "FS_IOC_ENABLE_VERITY": 0x40806685,
+    "FS_IOC_SET_ENCRYPTION_POLICY": 0x800C6613,
+    "FIFREEZE": 0xC0045877,
+    "XFS_IOC_SWAPEXT": 0xC0C0586D,
+    "EXT4_IOC_MOVE_EXT": 0xC028660F,
+    "LOOP_SET_FD": 0x4C00,
+    "SIOCSIFFLAGS": 0x8914,
+    "TIOCSTI": 0x5412,
+    "TIOCLINUX": 0x541C,
+}
+ORDINARY_IOCTLS = {"TCGETS": 0x5401, "TIOCGWINSZ": 0x5413, "FIONREAD": 0x541B, "FIONBIO": 0x5421, "FIOCLEX": 0x5451}
 
 
-def test_an_unknown_processor_has_no_filter() -> None:
+def test_no_ioctl_passes_but_those_of_terminals_and_pipes(x86_64: bytes) -> None:
+    for name, request in FORBIDDEN_IOCTLS.items():
+        for given in (request, request | 0xFFFFFFFF << 32):
+            assert verdict(x86_64, X86_64, IOCTL, 3, given) == REFUSED, name
+            assert verdict(AARCH64_FILTER, AARCH64, 29, 3, given) == REFUSED, name
+    for name, request in ORDINARY_IOCTLS.items():
+        assert verdict(x86_64, X86_64, IOCTL, 3, request) == ALLOW, name
+        assert verdict(AARCH64_FILTER, AARCH64, 29, 3, request) == ALLOW, name
+
+
+def test_another_calling_convention_is_refused_whole(x86_64: bytes) -> None:
+    assert verdict(x86_64, 0x40000003, 1) == REFUSED
+    assert verdict(x86_64, X86_64, 0x40000000 | 1) == REFUSED
+    assert verdict(x86_64, X86_64, 0x40000000 | 514, 3, 0x4008941A) == REFUSED
+
+
+def test_the_ways_to_make_a_filter_judge_alike() -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("libseccomp makes one for the processor it runs on")
+    table, library = system_call_filter.program("x86_64"), by_library()
+    for number in range(600):
+        for argument in (0, 1, 2, 3, 0x11, 0x10000011, 0x5401, 0x4008941A):
+            arguments = (argument, argument)
+            assert verdict(table, X86_64, number, *arguments) == verdict(library, X86_64, number, *arguments), number
+
+
+def test_the_table_has_the_same_calls_for_each_processor() -> None:
+    assert set(system_call_filter._X86_64) == set(system_call_filter._AARCH64)
+    names = {rule.call for rule in system_call_filter.rules("x86_64")}
+    assert names == {*system_call_filter._X86_64, *system_call_filter._COMMON, "clone3", "clone", "socket", "ioctl"}
+
+
+@pytest.fixture
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor that neither libseccomp nor the table knows."""
+
+    def unknown() -> bytes:
+        raise OSError("libseccomp.so.2: cannot open shared object file")
+
+    monkeypatch.setattr(system_call_filter, "_by_binding", unknown)
+    monkeypatch.setattr(system_call_filter, "_by_library", unknown)
+    monkeypatch.setattr(system_call_filter, "program", lambda _machine: None)
+    caches = (system_call_filter.made, sandbox._warn_of_no_filter)
+    for function in caches:
+        function.cache_clear()
+    yield
+    for function in caches:
+        function.cache_clear()
+
+
+def test_the_table_is_for_where_libseccomp_is_not(monkeypatch: pytest.MonkeyPatch, nothing_known: None) -> None:
+    monkeypatch.setattr(system_call_filter, "program", lambda _machine: b"12345678")
+    found = system_call_filter.made()
+    assert found is not None
+    assert found.maker == "a table"
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_no_session_is_silently_without_a_filter(caplog: pytest.LogCaptureFixture) -> None:
     assert system_call_filter.program("riscv64") is None
+    with ExitStack() as stack:
+        for _ in range(3):
+            assert sandbox._filter(stack) == ((), ())
+    [record] = [record for record in caplog.records if "no system-call filter" in record.message]
+    assert record.levelname == "WARNING"
+    assert "install libseccomp2" in record.message
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(True, "works"))
+    fact = protection._filter(storage_configuration(tmp_path))
+    assert fact.verdict is protection.Verdict.FAIL
+    assert "install libseccomp2" in fact.text
+
+
+def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(True, "works"))
+    monkeypatch.setattr(system_call_filter, "made", lambda: system_call_filter.Filter(b"", "libseccomp"))
+    fact = protection._filter(storage_configuration(tmp_path))
+    assert fact.verdict is protection.Verdict.OK
+    assert "made by libseccomp" in fact.text
+    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(False, "is off"))
+    assert protection._filter(storage_configuration(tmp_path)).verdict is protection.Verdict.WARN

@@ -1,0 +1,194 @@
+"""M9: a receiver that runs the attacker's code tries each system call that the filter refuses, inside the real sandbox:
+mounts, namespaces, other processes, and what clears the read-only flag of history or destroys it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.support.loop_volume import loop_volume
+
+from turku.core import command
+from turku.storage import sandbox, system_call_filter
+from turku.storage.snapshots import subvolume
+from turku.storage.system_call_filter import Filter
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
+    pytest.mark.skipif(platform.machine() not in system_call_filter._ARCHITECTURES, reason="numbers of other calls"),
+]
+PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
+# Calls by number with harmless or empty arguments; what the kernel says of each comes back.
+TRYING = """\
+import ctypes, json, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+said = {}
+for name, number, arguments in json.loads(sys.argv[1]):
+    given = []
+    for word in arguments:
+        if isinstance(word, str) and word.startswith("/"):
+            word = os.open(word, os.O_RDONLY)
+        elif isinstance(word, str):
+            word = ctypes.create_string_buffer(bytes.fromhex(word), 8192)
+        given.append(ctypes.c_ulong(word) if isinstance(word, int) else word)
+    ctypes.set_errno(0)
+    result = libc.syscall(ctypes.c_long(number), *given)
+    said[name] = ctypes.get_errno() if result == -1 else 0
+print(json.dumps(said))
+"""
+IOCTLS = {
+    "BTRFS_IOC_SNAP_CREATE": 0x50009401,
+    "BTRFS_IOC_SUBVOL_CREATE": 0x5000940E,
+    "BTRFS_IOC_SNAP_DESTROY": 0x5000940F,
+    "BTRFS_IOC_SNAP_CREATE_V2": 0x50009417,
+    "BTRFS_IOC_SUBVOL_CREATE_V2": 0x50009418,
+    "BTRFS_IOC_SUBVOL_SETFLAGS": 0x4008941A,
+    "BTRFS_IOC_SET_RECEIVED_SUBVOL": 0xC0C89425,
+    "BTRFS_IOC_SET_RECEIVED_SUBVOL_32": 0xC0C09425,
+    "BTRFS_IOC_SNAP_DESTROY_V2": 0x5000943F,
+    "FICLONE": 0x40049409,
+    "FS_IOC_SETFLAGS": 0x40086602,
+    "FS_IOC_FSSETXATTR": 0x401C5820,
+    "TIOCSTI": 0x5412,
+}
+Attempt = tuple[str, int, Sequence[int | str]]
+
+
+def by_binding() -> bytes:
+    packages = "/usr/lib/python3/dist-packages"
+    sys.path.append(packages)
+    try:
+        return system_call_filter._by_binding()
+    except ImportError:
+        pytest.skip("python3-seccomp is not installed")
+    finally:
+        sys.path.remove(packages)
+
+
+def by_table() -> bytes:
+    return system_call_filter.program(platform.machine()) or b""
+
+
+WAYS: dict[str, Callable[[], bytes]] = {
+    "table": by_table,
+    "library": system_call_filter._by_library,
+    "binding": by_binding,
+}
+
+
+@pytest.fixture(params=WAYS)
+def filtered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter as one of the ways makes it."""
+    content = WAYS[request.param]()
+    monkeypatch.setattr(system_call_filter, "made", lambda: Filter(content, request.param))
+
+
+def numbers() -> dict[str, int]:
+    _architecture, known = system_call_filter._ARCHITECTURES[platform.machine()]
+    return {**known, **system_call_filter._COMMON, "clone3": system_call_filter._COMMON_CLONE3}
+
+
+def said(attempts: Sequence[Attempt], machine_dir: Path, *, is_filtered: bool = True) -> dict[str, int]:
+    """What the kernel said to each attempt in the receiver's sandbox; 0 is that it was done."""
+    with ExitStack() as stack:
+        options, descriptors = sandbox._filter(stack) if is_filtered else ((), ())
+        argv = sandbox.wrap(
+            [PYTHON, "-c", TRYING, json.dumps(attempts)],
+            writable=[machine_dir],
+            directory=machine_dir,
+            capabilities=sandbox.OWNER_CAPABILITIES if os.geteuid() == 0 else None,
+            options=options,
+        )
+        child = stack.enter_context(command.start(argv, stdout=True, pass_descriptors=descriptors))
+        output = child.stdout.read()
+        assert child.wait(20) == 0, child.last_lines
+    answer: dict[str, int] = json.loads(output)
+    return answer
+
+
+@pytest.mark.usefixtures("filtered")
+def test_m9_each_refused_call_is_refused_in_the_sandbox(tmp_path: Path) -> None:
+    known = numbers()
+    calls = (*system_call_filter._X86_64, *system_call_filter._COMMON)
+    attempts: list[Attempt] = [(name, known[name], [0, 0, 0, 0, 0]) for name in calls]
+    attempts += [(f"clone {flag:#x}", known["clone"], [flag | 17, 0, 0, 0, 0]) for flag in (0x10000000, 0x20000)]
+    assert said(attempts, tmp_path) == {name: errno.EPERM for name, _number, _arguments in attempts}
+    assert said([("clone3", known["clone3"], [0, 0])], tmp_path) == {"clone3": errno.ENOSYS}
+    families: list[Attempt] = [(str(family), known["socket"], [family, 2, 0]) for family in (16, 17, 38, 40)]
+    assert set(said(families, tmp_path).values()) == {errno.EAFNOSUPPORT}
+
+
+def ioctls(path: Path) -> list[Attempt]:
+    """Each of them as it is, and with something above the word that the kernel looks at."""
+    number = numbers()["ioctl"]
+    above = 0xABCD << 32
+    return [
+        (f"{name}{suffix}", number, [str(path), request | more, ""])
+        for name, request in IOCTLS.items()
+        for suffix, more in (("", 0), (" with more above", above))
+    ]
+
+
+@pytest.mark.usefixtures("filtered")
+def test_m9_no_ioctl_of_a_file_system_is_made_in_the_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    attempts = ioctls(tmp_path / "file")
+    assert said(attempts, tmp_path) == {name: errno.EPERM for name, _number, _arguments in attempts}
+    # It is the filter: without it the kernel says other things.
+    assert errno.ENOTTY in said(attempts, tmp_path, is_filtered=False).values()
+    ordinary: list[Attempt] = [("TCGETS", numbers()["ioctl"], [str(tmp_path / "file"), 0x5401, ""])]
+    assert said(ordinary, tmp_path) == {"TCGETS": errno.ENOTTY}
+
+
+def vol_args(name: bytes) -> str:
+    """``struct btrfs_ioctl_vol_args``."""
+    return (bytes(8) + name).hex()
+
+
+def vol_args_v2(name: bytes) -> str:
+    """``struct btrfs_ioctl_vol_args_v2``."""
+    return (bytes(56) + name).hex()
+
+
+def test_m9_history_on_btrfs_stays_read_only_whatever_a_receiver_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a btrfs of its own")
+    number = numbers()["ioctl"]
+    with loop_volume("btrfs", directory=tmp_path) as volume:
+        machine_dir = volume / "machine"
+        machine_dir.mkdir()
+        history = machine_dir / "history"
+        subvolume.create(history)
+        (history / "file").write_text("content")
+        subvolume.set_read_only(history, read_only=True)
+        flags: Attempt = ("SETFLAGS", number, [str(history), IOCTLS["BTRFS_IOC_SUBVOL_SETFLAGS"], bytes(8).hex()])
+        parent = str(machine_dir)
+        attempts: list[Attempt] = [
+            flags,
+            ("DESTROY", number, [parent, IOCTLS["BTRFS_IOC_SNAP_DESTROY"], vol_args(b"history")]),
+            ("DESTROY_V2", number, [parent, IOCTLS["BTRFS_IOC_SNAP_DESTROY_V2"], vol_args_v2(b"history")]),
+            ("CREATE", number, [parent, IOCTLS["BTRFS_IOC_SUBVOL_CREATE"], vol_args(b"made")]),
+            ("CREATE_V2", number, [parent, IOCTLS["BTRFS_IOC_SUBVOL_CREATE_V2"], vol_args_v2(b"made2")]),
+        ]
+        for way, make in WAYS.items():
+            if way == "binding":
+                continue
+            content = make()
+            monkeypatch.setattr(system_call_filter, "made", lambda made=content: Filter(made, "test"))
+            assert set(said(attempts, machine_dir).values()) == {errno.EPERM}
+            with pytest.raises(OSError, match="Read-only"):
+                (history / "file").write_text("changed")
+            assert sorted(path.name for path in machine_dir.iterdir()) == ["history"]
+        # Without the filter a receiver clears it.
+        assert said([flags], machine_dir, is_filtered=False) == {"SETFLAGS": 0}
+        (history / "file").write_text("changed")
