@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from turku.agent.progress import Progress
 from turku.core.listing import size
+from turku.core.output import unguarded
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -99,7 +100,7 @@ def _new_bar(progress: Progress) -> tuple[Bar, TaskID]:
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=unguarded(sys.stderr)),
     )
     task = bar.add_task("restore", total=progress.size_total_bytes, files="")
     bar.start()

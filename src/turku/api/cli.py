@@ -51,6 +51,8 @@ _COMMANDS = {
 def _prepare() -> None:
     """Settings chosen, logs set up, the state directory made where that is possible."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.settings")
+    # Its commands write colours as a terminal's sequences, which our output escapes.
+    os.environ.setdefault("DJANGO_COLORS", "nocolor")
     # The database and the keys are for this user alone.
     os.umask(0o077)
     log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from turku.core.log import one_line
+from turku.core.output import guard_streams
 from turku.errors import TurkuError
 
 EXIT_INTERRUPTED = 130
@@ -43,12 +45,15 @@ def _say(line: str) -> None:
 
 def print_error(error: TurkuError) -> None:
     """Message, details and hint on standard error."""
-    _say(f"error [{error.code}]: {error.message}")
-    if error.details:
-        for line in error.details.splitlines():
-            _say(f"  | {line}")
+    # A name with a line break in it must not look like a line of ours.
+    first, *more = error.message.split("\n")
+    _say(f"error [{error.code}]: {one_line(first)}")
+    for line in more:
+        _say(f"  {one_line(line.strip())}")
+    for line in error.details.splitlines():
+        _say(f"  | {one_line(line)}")
     if error.hint:
-        _say(f"  hint: {error.hint}")
+        _say(f"  hint: {one_line(error.hint)}")
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
@@ -58,6 +63,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """
     for signal_number in _ENDING_SIGNALS:
         signal.signal(signal_number, _raise_terminated)
+    guard_streams()
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
@@ -81,7 +87,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         while origin is not None and origin.tb_next is not None:
             origin = origin.tb_next
         place = f"{origin.tb_frame.f_code.co_filename}:{origin.tb_lineno}" if origin else "unknown place"
-        _say(f"error [internal]: {type(error).__name__}: {error} (at {place})")
+        _say(f"error [internal]: {type(error).__name__}: {one_line(str(error))} (at {place})")
         _say("  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints")
         code = EXIT_INTERNAL
     sys.exit(code)

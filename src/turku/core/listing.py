@@ -11,6 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from turku.core.log import one_line
+from turku.core.output import json_text, unguarded
 
 _DRAWN_ROWS = 500
 """Above it columns are as wide as they come: drawing tables takes a millisecond for a few rows."""
@@ -50,12 +51,9 @@ def show(headings: Sequence[str], rows: Iterable[Sequence[str]], say: Say, *, ri
 
 def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
     """Print a JSON array, each element on a line of its own, as it comes."""
-    import msgspec
-
-    encode = msgspec.json.Encoder().encode
     separator = "["
     for row in rows:
-        say(separator + encode(row).decode())
+        say(separator + json_text(row))
         separator = ","
     say("[]" if separator == "[" else "]")
 
@@ -70,7 +68,8 @@ def _draw(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
         table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    # Every cell is escaped already.
+    Console(file=unguarded(sys.stdout)).print(table)
 
 
 def size(size_bytes: int) -> str:

@@ -7,6 +7,7 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from turku.errors import ConfigurationError
 
@@ -37,6 +38,10 @@ class _OneLineFormatter(logging.Formatter):
         record.msg = one_line(record.getMessage())
         record.args = None
         return super().format(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (logging calls it)
+        # What an exception says may have such a break in it too.
+        return "\n".join(f"  | {one_line(line)}" for line in super().formatException(ei).splitlines())
 
 
 class _JournalHandler(logging.Handler):

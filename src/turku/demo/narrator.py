@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
+from turku.core.output import unguarded
 from turku.core.secret import Secret
 
 Say = Callable[[str], None]
@@ -29,7 +31,7 @@ class Narrator:
 
     def __init__(self, console: Console | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
         # soft_wrap: paths are there to be copied, so no line is broken by us.
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._console = console or Console(file=unguarded(sys.stdout), highlight=False, soft_wrap=True)
         self._clock = clock
         self._count = 0
 

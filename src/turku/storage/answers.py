@@ -7,6 +7,7 @@ import threading
 from typing import IO, Any, Final
 
 from turku.core.cancellation import Cancellation
+from turku.core.output import escaped_json
 from turku.protocol import codec
 
 STALL_SECONDS: Final = 300.0
@@ -41,7 +42,7 @@ class Answers:
 
     def send_many(self, answers: list[Any]) -> None:
         """Send several at once."""
-        content = memoryview(b"".join(codec.encode(answer) + b"\n" for answer in answers))
+        content = memoryview(_printable(b"".join(codec.encode(answer) + b"\n" for answer in answers)))
         with self._lock:
             for start in range(0, len(content), _CHUNK_BYTES):
                 ready = self._poll.poll(self._stall_seconds * 1000)
@@ -51,3 +52,8 @@ class Answers:
                     raise TimeoutError(f"the agent took no answer for {self._stall_seconds:g} s")
                 self._stream.write(content[start : start + _CHUNK_BYTES])
                 self._stream.flush()
+
+
+def _printable(content: bytes) -> bytes:
+    # Who runs the session by hand sees it in a terminal.
+    return escaped_json(content.decode()).encode()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from turku.core.output import json_text
 from turku.storage import trash_command
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
                 for line in made.summary.splitlines():
                     say(f"    {line}")
     if options.json:
-        say(json.dumps(found, indent=4))
+        say(json_text(found, indent=4))
     elif not found:
         say("no drill is due" if options.due else "nothing is kept here")
     return 0 if all(each["success"] for each in found) else _EXIT_PROBLEMS

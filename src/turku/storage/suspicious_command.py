@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from turku.core.output import json_text
 from turku.errors import UsageError
 from turku.storage import trash_command
 
@@ -59,7 +59,7 @@ def _list(options: argparse.Namespace, configuration: Storage, say: Say) -> int:
                     }
                 )
     if options.json:
-        say(json.dumps(found, indent=4))
+        say(json_text(found, indent=4))
         return 0
     for each in found:
         say(f"{each['machine']}  {each['source']}  {each['snapshot']}  {each['judgement'] or 'not judged'}")

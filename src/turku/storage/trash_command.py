@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from turku.core.output import json_text
 from turku.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _list(options: argparse.Namespace, configuration: Storage, clock: Clock, say
         for trashed in trash.trashed_snapshots(place)
     ]
     if options.json:
-        say(json.dumps(found, indent=4))
+        say(json_text(found, indent=4))
         return 0
     for each in found:
         say(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from turku.core.log import one_line
+from turku.core.output import json_text
 from turku.errors import TurkuError
 from turku.storage import trash_command
 
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
             if not options.json:
                 _say(verified, say)
     if options.json:
-        say(json.dumps(found, indent=4))
+        say(json_text(found, indent=4))
     elif not places:
         say("nothing is kept here")
     return 0 if is_good else _EXIT_PROBLEMS

@@ -13,7 +13,7 @@ IDS = [
     *(f"M{number}" for number in range(1, 13)),
     *(f"S{number}" for number in range(1, 6)),
     *(f"C{number}" for number in range(1, 6)),
-    *(f"N{number}" for number in range(1, 6)),
+    *(f"N{number}" for number in range(1, 7)),
 ]
 ATTACKS = REPOSITORY / "tests" / "attacks"
 _ATTACK = re.compile(r"\[(test_\w+\.py)\]\(\.\./tests/attacks/(test_\w+\.py)\)")

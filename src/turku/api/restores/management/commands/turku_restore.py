@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -18,6 +17,7 @@ from turku.api.restores.models import OPEN, Overwrite, RestoreRequest, State
 from turku.api.restores.named_request import named_request
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
+from turku.core.output import json_text
 from turku.errors import UsageError
 
 _LISTED = 200
@@ -102,7 +102,7 @@ class Command(TurkuCommand):
         rows = rows if is_all else rows.filter(state__in=OPEN)
         shown = [listing.described(row) for row in rows[:_LISTED]]
         if is_json:
-            self.stdout.write(json.dumps(shown, indent=4))
+            self.stdout.write(json_text(shown, indent=4))
             return
         for row in rows[:_LISTED]:
             requested = f"{timezone.localtime(row.date_requested):%Y-%m-%d %H:%M}"
