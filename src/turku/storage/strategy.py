@@ -172,7 +172,7 @@ class Sync:
             transferred = replace(self, selected=selected)._transfer(
                 workspace, transfer.Extent(listed=listed), lambda _line: None
             )
-        copy.finish()
+        copy.finish(self.cancellation)
         assembly.apply(workspace.directory, copy.tree, planned, lambda path: changes.add(Change(path, Kind.DELETED)))
         for change in planned:
             changes.add(change)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from turku.core.cancellation import NEVER, Cancellation
 from turku.errors import TurkuError
 from turku.storage.changes import Change, Kind
 from turku.storage.fs import attributes, copy
@@ -24,6 +25,7 @@ from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable
 from turku.storage.fs.tree import Tree, joined, split
 
+_LOOK_SECONDS = 0.2
 _DEPTH_LIMIT = 64
 """Levels held open at once."""
 
@@ -66,10 +68,15 @@ class HardlinkCopy:
         """Have it done; for any thread, and again."""
         self._begun.set()
 
-    def finish(self) -> None:
-        """Return when the copy is complete. Raises IncrementalFailed, as for a file system without hard links."""
+    def finish(self, cancellation: Cancellation = NEVER) -> None:
+        """Return when the copy is complete.
+
+        Raises IncrementalFailed, as for a file system without hard links, and what ``cancellation`` raises.
+        """
         self.begin()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(_LOOK_SECONDS)
+            cancellation.check()
         if self._failure is not None:
             raise IncrementalFailed(f"the base cannot be copied by hard links: {self._failure}")
 
