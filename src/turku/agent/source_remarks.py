@@ -47,13 +47,6 @@ def remarks(source: Source) -> list[Remark]:
     return found
 
 
-def _frequency(value: Any) -> None:
-    text = _text(value)
-    # Only the coordinator has what reads cron expressions.
-    if text.split()[:1] != ["cron"]:
-        schedule.parse(text)
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise PolicyError("must be text")
@@ -88,7 +81,7 @@ def _mode(value: Any) -> None:
 _RULES: dict[str, Callable[[Any], Any]] = {
     "path": _text,
     "comment": _text,
-    "frequency": _frequency,
+    "frequency": lambda value: schedule.parse(_text(value)),
     "retention": lambda value: retention.parse(_text(value)),
     "bwlimit": bandwidth.parse,
     "snapshot_mode": _mode,

@@ -14,13 +14,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 from typing import Protocol
 
 from turku.errors import PolicyError
 from turku.policy.characters import shown, size_bytes
+from turku.policy.cron import Cron
 from turku.policy.local_time import clock_change_nearby, in_utc, moment_of, moments_of, wall_time
 
 TEXT_LIMIT = 200
+_REMEMBERED = 2048
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _KINDS = ("hourly", "daily", "weekly", "monthly", *WEEKDAYS)
 _HINT = (
@@ -153,9 +156,15 @@ def parse(text: str) -> Schedule:
     size_bytes(text)
     if len(text) > TEXT_LIMIT:
         raise PolicyError(f"a frequency is at most {TEXT_LIMIT} characters long", hint=_HINT)
+    return _parse(text)
+
+
+# A fleet has few schedules: what the sources of a message share, or had before, is read once.
+@lru_cache(maxsize=_REMEMBERED)
+def _parse(text: str) -> Schedule:
     word, _blank, expression = text.strip().partition(" ")
     if word.lower() == "cron":
-        return _cron(text, expression)
+        return Cron.parse(text, expression)
     kind, comma, times = (part.strip() for part in text.partition(","))
     kind = kind.lower()
     if kind not in _KINDS:
@@ -164,15 +173,6 @@ def parse(text: str) -> Schedule:
     if kind == "hourly":
         return Hourly(text, time_range)
     return Calendar(text, kind, time_range or WHOLE_DAY)
-
-
-def _cron(text: str, expression: str) -> Schedule:
-    # Late, for croniter: only the coordinator installs it, and only cron schedules need it.
-    try:
-        from turku.policy.cron import Cron
-    except ImportError:
-        raise PolicyError("cron schedules need croniter", hint="install turku[api]") from None
-    return Cron.parse(text, expression)
 
 
 def _did_you_mean(word: str) -> str:
