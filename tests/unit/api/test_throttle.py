@@ -179,6 +179,30 @@ def test_memory_and_table_stay_bounded(db: None, monkeypatch: pytest.MonkeyPatch
     assert BadCredentialCount.objects.count() == 1
 
 
+def test_one_good_credential_does_not_push_others_out_of_memory(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "REMEMBERED_CALLERS", 10)
+    throttled = Throttle("test", limit=lambda: 1, span=timedelta(minutes=1), clock=SteppedClock())
+    throttled.succeeded("192.0.2.1", "machine alice", "right")
+    for number in range(100):
+        throttled.succeeded(f"2001:db8:0:{number:x}::1", "machine mallory", "hers")
+    throttled.failed("192.0.2.1")
+    assert throttled.blocked_seconds("192.0.2.1", "machine mallory", "hers")
+    assert throttled.blocked_seconds("192.0.2.1", "machine alice", "wrong")
+    assert not throttled.blocked_seconds("192.0.2.1", "machine alice", "right")
+    for number in range(100):
+        throttled.succeeded("192.0.2.2", f"machine {number}", "theirs")
+    assert len(throttled._proofs._digests._values) == 10
+
+
+def test_a_new_secret_takes_the_place_of_the_one_before(db: None) -> None:
+    throttled = Throttle("test", limit=lambda: 1, span=timedelta(minutes=1), clock=SteppedClock())
+    throttled.succeeded("192.0.2.1", "machine alice", "old")
+    throttled.succeeded("192.0.2.1", "machine alice", "new")
+    throttled.failed("192.0.2.1")
+    assert throttled.blocked_seconds("192.0.2.1", "machine alice", "old")
+    assert not throttled.blocked_seconds("192.0.2.1", "machine alice", "new")
+
+
 def test_zero_switches_the_throttle_off(db: None) -> None:
     throttled = Throttle("test", limit=lambda: 0, span=timedelta(minutes=1))
     for _ in range(50):

@@ -6,8 +6,11 @@ less than a good one, a good one costs nothing more, and any number of workers r
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import logging
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,6 +30,8 @@ _log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 REMEMBERED_ADDRESSES = 20_000
 REMEMBERED_CALLERS = 50_000
+REMEMBERED_PLACES = 4
+"""Networks from which one caller is remembered: one good credential must not push all others out of memory."""
 
 
 class _Recent(Generic[Value]):
@@ -47,6 +52,34 @@ class _Recent(Generic[Value]):
 
     def drop(self, key: str) -> None:
         self._values.pop(key, None)
+
+
+class _Proofs:
+    """Which credentials proved to be right, and from where.
+
+    The credential is remembered, as a digest under a key of this process, and not the name alone. So what others send
+    in that name neither takes the exemption away nor shares in it.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._digests: _Recent[dict[str, bytes]] = _Recent(REMEMBERED_CALLERS)
+
+    def _digest(self, secret: str) -> bytes:
+        return hmac.digest(self._key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+    def note(self, caller: str, network: str, secret: str) -> None:
+        places = self._digests.get(caller) or {}
+        # The newest last, whether it was there or not.
+        places.pop(network, None)
+        places[network] = self._digest(secret)
+        if len(places) > REMEMBERED_PLACES:
+            del places[next(iter(places))]
+        self._digests.put(caller, places)
+
+    def holds(self, caller: str, network: str, secret: str) -> bool:
+        known = (self._digests.get(caller) or {}).get(network)
+        return known is not None and hmac.compare_digest(known, self._digest(secret))
 
 
 @lru_cache(maxsize=REMEMBERED_ADDRESSES)
@@ -84,28 +117,28 @@ class Throttle:
         """Start anew in this process: for tests."""
         self._untold: _Recent[int] = _Recent(REMEMBERED_ADDRESSES)
         self._blocked_until: _Recent[float] = _Recent(REMEMBERED_ADDRESSES)
-        self._proved: _Recent[bool] = _Recent(REMEMBERED_CALLERS)
+        self._proofs = _Proofs()
 
-    def blocked_seconds(self, address: str, caller: str = "") -> float:
+    def blocked_seconds(self, address: str, caller: str = "", secret: str = "") -> float:
         """How long the address is still refused; 0 where it is not. No query.
 
-        A caller that proved itself from there and did not fail since is let through: one bad machine must not keep its
-        neighbours behind the same router from their backups.
+        A caller with a credential that proved to be right from there is let through: one bad machine must not keep its
+        neighbours behind the same router from their backups, in whosever name it calls.
         """
         network = network_of(address)
         with self._lock:
             until = self._blocked_until.get(network)
             left = until - self._clock.monotonic_seconds() if until is not None else 0
-            if left <= 0 or (caller and self._proved.get(f"{network} {caller}")):
+            if left <= 0 or (caller and self._proofs.holds(caller, network, secret)):
                 return 0
         return left
 
-    def succeeded(self, address: str, caller: str) -> None:
-        """Remember that this caller proved itself from there. No query."""
+    def succeeded(self, address: str, caller: str, secret: str) -> None:
+        """Remember that this caller proved itself from there with that secret. No query."""
         with self._lock:
-            self._proved.put(f"{network_of(address)} {caller}", value=True)
+            self._proofs.note(caller, network_of(address), secret)
 
-    def failed(self, address: str, caller: str = "") -> None:
+    def failed(self, address: str) -> None:
         """Count a failure, and refuse the address for a while when there were too many."""
         network = network_of(address)
         limit = self._limit()
@@ -113,7 +146,6 @@ class Throttle:
         if not network or limit <= 0:
             return
         with self._lock:
-            self._proved.drop(f"{network} {caller}")
             untold = (self._untold.get(network) or 0) + 1
             if untold < min(self._told_every, limit):
                 self._untold.put(network, untold)

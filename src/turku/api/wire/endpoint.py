@@ -29,6 +29,8 @@ View = Callable[[HttpRequest], HttpResponse]
 
 _log = logging.getLogger(__name__)
 
+_LOGGED_LENGTH = 500
+
 
 def refusal(status: int, sentence: str) -> HttpResponse:
     """The answer ``{"error": sentence}`` with that status."""
@@ -73,17 +75,19 @@ def _attempt(handle: Callable[[Request], Any], message: Request) -> Any:
         return handle(message)
 
 
-def _caller(message: Any) -> str:
-    """By what name the caller of this message presents itself; empty for one that has none yet."""
-    for field, name in (("storage", "name"), ("machine", "uuid")):
-        presented = getattr(message, field, None)
-        if presented is not None:
-            return f"{field} {getattr(presented, name)}"
-    return ""
+def _presented(message: Any) -> tuple[str, str]:
+    """The name and the secret by which the caller of this message presents itself; empty for one that has none yet."""
+    storage, machine = getattr(message, "storage", None), getattr(message, "machine", None)
+    if storage is not None:
+        return f"storage {storage.name}", storage.secret
+    if machine is not None:
+        # A UUID has many spellings.
+        return f"machine {machine.uuid.lower()}", machine.secret
+    return "", ""
 
 
-def _throttled(address: str, caller: str) -> HttpResponse | None:
-    seconds = CREDENTIALS.blocked_seconds(address, caller)
+def _throttled(address: str, caller: str, secret: str) -> HttpResponse | None:
+    seconds = CREDENTIALS.blocked_seconds(address, caller, secret)
     if not seconds:
         return None
     response = refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many bad credentials came from this address; wait a minute")
@@ -110,37 +114,33 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
                 response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} is to be called with POST")
                 response.headers["Allow"] = "POST"
                 return response
-            address, caller = origin.current_address(), ""
+            address = origin.current_address()
             try:
                 message = _decoded(_body(request), kind)
-                caller = _caller(message)
-                if kind is not Empty and (throttled := _throttled(address, caller)) is not None:
+                caller, secret = _presented(message)
+                if kind is not Empty and (throttled := _throttled(address, caller, secret)) is not None:
                     return throttled
                 answer = _json(HTTPStatus.OK, _attempt(handle, message))
                 if caller:
-                    CREDENTIALS.succeeded(address, caller)
+                    CREDENTIALS.succeeded(address, caller, secret)
                 return answer
             except (MalformedMessage, PolicyError) as error:
-                answer = refusal(HTTPStatus.BAD_REQUEST, _sentence(error))
+                status, sentence = int(HTTPStatus.BAD_REQUEST), _sentence(error)
             except ApiRefused as error:
                 if error.status == HTTPStatus.FORBIDDEN:
-                    CREDENTIALS.failed(address, caller)
-                answer = refusal(error.status, _sentence(error))
+                    CREDENTIALS.failed(address)
+                status, sentence = error.status, _sentence(error)
             except (DataError, IntegrityError):
                 # The validation before it should have named the field: the log has what the database said.
                 _log.exception("a message passed validation and was refused by the database")
-                answer = refusal(HTTPStatus.BAD_REQUEST, "the database refuses a value of this message")
+                status, sentence = int(HTTPStatus.BAD_REQUEST), "the database refuses a value of this message"
             except (OperationalError, InterfaceError, UnknownHashKey) as error:
                 _log.error("cannot answer %s: %s", request.path, " ".join(str(error).split()))
                 return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator cannot use its database just now")
-            _log.info(
-                "refused %s from %s with %s: %s",
-                request.path,
-                address or "a Unix socket",
-                answer.status_code,
-                answer.content[:500].decode(),
-            )
-            return answer
+            # Text is cut, not what it was encoded to: half a character is none.
+            shown = one_line(sentence[:_LOGGED_LENGTH])
+            _log.info("refused %s from %s with %s: %s", request.path, address or "a Unix socket", status, shown)
+            return refusal(status, sentence)
 
         view.__name__ = handle.__name__
         view.__doc__ = handle.__doc__
