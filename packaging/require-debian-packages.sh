@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a Makefile target needs: as root through apt, else it names what is missing.
+# Installs the Debian packages that a Makefile target needs, and the newest rsync that the distribution offers: as root
+# through apt, else it names what is missing. It ends with the versions of rsync and ssh that are there.
 # Usage: require-debian-packages.sh demo|test|bench
 set -eu
 case "${1:-}" in
@@ -11,14 +12,44 @@ case "${1:-}" in
                    bubblewrap btrfs-progs xfsprogs e2fsprogs util-linux procps restic borgbackup rsnapshot) ;;
   *) echo "usage: $0 demo|test|bench" >&2; exit 64 ;;
 esac
+needed_rsync=3.5.0  # turku.storage.rsync_version.MINIMUM; a test compares them
+
+say_versions() {
+  local rsync ssh
+  rsync=$(rsync --version 2>/dev/null | sed -n '1s/^rsync  *version v\{0,1\}\([^ ]*\).*/\1/p' || true)
+  # It says its version as an error.
+  ssh=$(ssh -V 2>&1 | sed 's/,.*//' || true)
+  echo "rsync ${rsync:-of an unknown version} ($(command -v rsync || echo 'not found')), ${ssh:-no ssh}"
+}
+
 command -v dpkg-query >/dev/null || {
-  echo "not a Debian system: install what gives you the programs of ${packages[*]}" >&2; exit 0; }
+  echo "not a Debian system: install what gives you the programs of ${packages[*]}" >&2; say_versions; exit 0; }
+
+installed() { dpkg-query --show --showformat='${db:Status-Status} ${Version}\n' "$1" 2>/dev/null | sed -n 's/^installed //p' || true; }
+offered() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *//p' | grep --invert-match '(none)' || true; }
+# Whether the first version is older than the second one; none is older than any.
+older() { dpkg --compare-versions "$1" lt "$2"; }
+
 missing=()
 for package in "${packages[@]}"; do
-  status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
-  [ "$status" = installed ] || missing+=("$package")
+  [ -n "$(installed "$package")" ] || missing+=("$package")
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
+rsync=$(installed rsync)
+if [ "$(id -u)" != 0 ]; then
+  # Only root can have the list of what is offered renewed, so a newer one may be there although none is named.
+  [ -z "$rsync" ] || ! older "$rsync" "$needed_rsync" || missing+=(rsync)
+else
+  candidate=$(offered rsync)
+  if older "$rsync" "$needed_rsync" && older "$candidate" "$needed_rsync"; then
+    apt-get update -qq
+    candidate=$(offered rsync)
+  fi
+  [ -z "$rsync" ] || ! older "$rsync" "$candidate" || missing+=(rsync)
+  if older "$rsync" "$needed_rsync" && older "$candidate" "$needed_rsync"; then
+    echo "this distribution offers rsync ${candidate:-no version}: a storage refuses one older than $needed_rsync" >&2
+  fi
+fi
+[ ${#missing[@]} -gt 0 ] || { say_versions; exit 0; }
 if [ "$(id -u)" != 0 ]; then
   echo "missing Debian packages; as root, run: apt-get install --no-install-recommends ${missing[*]}" >&2
   exit 69
@@ -36,3 +67,4 @@ apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 |
   apt-get update -qq
   apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
+say_versions
