@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from bench import document
 
+from turku.demo import programs
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -69,6 +71,7 @@ def main() -> None:
         print(flush=True)
     if not options.quick:
         document.rewrite()
+    print(f"It ran {programs.versions()}.")
     for name, seconds, outcome in ended:
         print(f"{name:24} {seconds / 60:5.1f} minutes  {outcome}")
     if any("FAILED" in outcome for _name, _seconds, outcome in ended):

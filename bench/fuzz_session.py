@@ -93,7 +93,6 @@ def configured(directory: Path) -> Path:
         "var_dir": str(directory / "var"),
         "ssh_ping_host_keys": ["ssh-ed25519 AAAA"],
         "log_file": str(directory / "log"),
-        "allow_old_rsync": True,
     }
     path = config_dir / "config.d" / "config.json"
     path.write_text(json.dumps(content))

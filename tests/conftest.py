@@ -15,6 +15,7 @@ import croniter  # noqa: F401  (it starts a program where it is first imported)
 import pytest
 from django.conf import settings as django_settings
 from hypothesis import settings as hypothesis_settings
+from tests.support import rsync_programs
 
 from turku.api import environment
 
@@ -67,6 +68,19 @@ def _as_before() -> Iterator[None]:
     os.umask(umask)
     if os.geteuid() == 0 and os.getpriority(os.PRIO_PROCESS, 0) != 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    rsync_programs.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    rsync_programs.choose(config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in rsync_programs.summary():
+        terminalreporter.write_line(line)
 
 
 def pytest_unconfigure() -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
 
 FILES = 200
@@ -39,15 +40,15 @@ def kept(machine: BackedUpMachine) -> dict[str, object]:
 LIES = {
     "it sends all files, with another content, mode and owner": (
         "for f in {source}/*/*; do echo evil > $f; done; chmod -R 777 {source}; chown -R 5:5 {source}; "
-        'rsync -a --inplace --out-format=":%i|%C|%n" {source}/ ./'
+        '{rsync} -a --inplace --out-format=":%i|%C|%n" {source}/ ./'
     ),
     "it sends links where directories were": (
         "rm -rf {source}/[0-9]; for n in 0 1 2 3 4 5 6 7 8 9; do ln -s {snapshots}/$n {source}/$n; done; "
-        'rsync -a --out-format=":%i|%C|%n" {source}/ ./'
+        '{rsync} -a --out-format=":%i|%C|%n" {source}/ ./'
     ),
     "it sends files where directories were": (
         "rm -rf {source}/[0-9]; for n in 0 1 2 3 4 5 6 7 8 9; do echo evil > {source}/$n; done; "
-        'rsync -a --out-format=":%i|%C|%n" {source}/ ./'
+        '{rsync} -a --out-format=":%i|%C|%n" {source}/ ./'
     ),
 }
 
@@ -57,9 +58,9 @@ def test_what_was_not_asked_for_changes_no_snapshot(machine: BackedUpMachine, li
     before = kept(machine)
     # The receiver does all that the sender wants: whatever it checks of its own accord, nobody relies on it.
     newest = machine.place.snapshot(machine.snapshots()[-1])
-    doing = LIES[lie].format(source=machine.source_dir, snapshots=newest)
+    doing = LIES[lie].format(source=machine.source_dir, snapshots=newest, rsync='"$0"')
     asked = machine.source_dir.parent / "asked"
-    script = f'case "$*" in *--files-from*) touch {asked}; {doing};; *) exec rsync "$@";; esac'
+    script = f'case "$*" in *--files-from*) touch {asked}; {doing};; *) exec "$0" "$@";; esac'
     outcome = machine.with_rsync("sh", "-c", script, "rsync").back_up()
     assert asked.exists()
     assert outcome.success, outcome.summary
@@ -74,7 +75,7 @@ def test_what_was_not_asked_for_changes_no_snapshot(machine: BackedUpMachine, li
 def test_forged_lines_name_nothing_outside(machine: BackedUpMachine, path: str, begins: str) -> None:
     before = kept(machine)
     beside = sorted(os.listdir(machine.machine_dir.parent))
-    script = f"case \"$*\" in *--dry-run*) printf '%s\\n' '{begins}{path}';; esac; exec rsync \"$@\""
+    script = f'case "$*" in *--dry-run*) printf \'%s\\n\' \'{begins}{path}\';; esac; exec "$0" "$@"'
     outcome = machine.with_rsync("sh", "-c", script, "rsync").back_up()
     assert outcome.success, outcome.summary
     assert {name: seen for name, seen in kept(machine).items() if name in before} == before
@@ -87,9 +88,9 @@ def test_forged_lines_name_nothing_outside(machine: BackedUpMachine, path: str, 
 def test_a_receiver_that_was_taken_over_does_not_reach_history_then(machine: BackedUpMachine, run: str) -> None:
     before = kept(machine)
     evil = 'for each in /beside* /tree; do echo evil > "$each/changing"; chmod 777 "$each"; rm -rf "$each"/*; done'
-    script = f'case "$*" in *{run}*) touch asked; {evil};; esac; exec rsync "$@"'
-    machine.storage = replace(machine.storage, sandbox="required", rsync_command=("sh", "-c", script, "rsync"))
-    outcome = machine.back_up()
+    script = f'case "$*" in *{run}*) touch asked; {evil};; esac; exec "$0" "$@"'
+    machine.storage = replace(
+        outcome = machine.back_up()
     assert outcome.success, outcome.summary
     assert {name: seen for name, seen in kept(machine).items() if name in before} == before
     assert len(machine.snapshots()) == 3
@@ -99,6 +100,6 @@ def test_a_receiver_that_was_taken_over_does_not_reach_history_then(machine: Bac
 
 
 def test_a_receiver_that_says_nothing_is_not_taken_to_have_found_nothing(machine: BackedUpMachine) -> None:
-    silent = 'case "$*" in *--dry-run*) exit 0;; esac; exec rsync "$@"'
+    silent = 'case "$*" in *--dry-run*) exit 0;; esac; exec "$0" "$@"'
     assert machine.with_rsync("sh", "-c", silent, "rsync").back_up().success
     assert machine.differences(machine.newest_tree(), "--no-H") == []

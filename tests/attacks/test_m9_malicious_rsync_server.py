@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.backed_up_machine import StorageClock, fingerprint, order, storage_configuration
 from tests.support.malicious_rsync_server import Entry, MaliciousRsyncServer, directory, symbolic_link
 
@@ -150,8 +151,8 @@ def test_device_nodes_are_left_out(volume: Volume) -> None:
 @needs_sandbox
 def test_not_even_a_receiver_that_wants_to_makes_device_nodes(volume: Volume) -> None:
     # rsync is told to make them; the sandbox has taken the capability.
-    wants_devices = 'for word; do shift; [ "$word" = --no-devices ] || set -- "$@" "$word"; done; exec rsync "$@"'
-    asked = replace(volume.storage, rsync_command=("sh", "-c", wants_devices, "rsync"))
+    wants_devices = 'for word; do shift; [ "$word" = --no-devices ] || set -- "$@" "$word"; done; exec "$0" "$@"'
+    asked = replace(volume.storage, rsync_command=("sh", "-c", wants_devices, rsync_programs.chosen.storage))
     with MaliciousRsyncServer([Entry(b"disk", mode=stat.S_IFBLK | 0o666, device=(254, 0))]) as server:
         outcome = volume.back_up(server.port, storage=asked)
     assert "mknod" in outcome.summary
@@ -342,4 +343,5 @@ def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fil
 def taken_over(volume: Volume, script: str, *arguments: str) -> Storage:
     """The storage with a receiver that runs ``script``, whatever rsync's arguments are."""
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
-    return replace(volume.storage, rsync_command=(python, "-c", script, *arguments))
+    # It says no version.
+    return replace(volume.storage, rsync_command=(python, "-c", script, *arguments), allow_old_rsync=True)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.support import trees
+from tests.support import rsync_programs, trees
 from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
@@ -35,7 +35,7 @@ from turku.storage.snapshots.place import SourcePlace
 ADDRESS = StorageAddress(
     name="primary", ssh_ping_host="127.0.0.1", ssh_ping_host_keys=[], ssh_ping_port=22, ssh_ping_user="root"
 )
-FAILING_RSYNC = ("sh", "-c", 'rsync --exclude="/late*" "$@"; exit 12', "rsync")
+FAILING_RSYNC = ("sh", "-c", '"$0" --exclude="/late*" "$@"; exit 12', "rsync")
 """Brings over all but names that begin with ``late``, and breaks off."""
 KEEP_ALL = "last 1000 snapshots"
 
@@ -57,8 +57,7 @@ def storage_configuration(directory: Path, **keys: Any) -> Storage:
         "authorized_keys_file": str(directory / "authorized_keys"),
         "ssh_ping_host_keys": ["ssh-ed25519 AAAA"],
         "log_file": str(directory / "log"),
-        # Debian 12 has an older one; the trees of these tests hold device nodes; disks of testers may be full.
-        "allow_old_rsync": True,
+        # The trees of these tests hold device nodes; disks of testers may be full.
         "keep_devices": True,
         "low_water_free_pct": 0,
         # What retention alone does; those that are about the rest set it themselves.
@@ -67,7 +66,7 @@ def storage_configuration(directory: Path, **keys: Any) -> Storage:
         "trash_days": 0,
         **keys,
     }
-    (directory / "config.d" / "config.json").write_text(json.dumps(content))
+    (directory / "config.d" / "config.json").write_text(json.dumps(rsync_programs.of_storage(content)))
     return configuration.load(directory)
 
 
@@ -133,8 +132,13 @@ class BackedUpMachine:
         return made
 
     def with_rsync(self, *rsync_command: str) -> BackedUpMachine:
-        """The same machine, its storage running another rsync, which may look around: outside the sandbox."""
-        return replace(self, storage=replace(self.storage, rsync_command=rsync_command, sandbox="off"))
+        """The same machine, its storage running another rsync, which may look around: outside the sandbox.
+
+        What stands in for rsync need not say a version. A script starts the storage's rsync as ``"$0"``.
+        """
+        stand_in = tuple(rsync_programs.words(rsync_command))
+        storage = replace(self.storage, rsync_command=stand_in, sandbox="off", allow_old_rsync=True)
+        return replace(self, storage=storage)
 
     def newest_tree(self) -> Path:
         """The backup made last: a snapshot, or the working tree of a mode without history."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support import rsync_programs
 from tests.support.coordinator import Coordinator
 from tests.support.sshd import Sshd
 from tests.support.v1_client import V1Machine, V1Storage
@@ -62,7 +63,7 @@ class Fleet:
             api_url=self.coordinator.url,
             api_auth=self._storage_secret,
             sshd=sshd,
-            configuration=configuration,
+            configuration=rsync_programs.of_storage(configuration),
         )
         storage.update_config()
         self.storages[name] = storage
@@ -78,7 +79,7 @@ class Fleet:
             unit_name=name,
             api_url=self.coordinator.url,
             api_auth=self._machine_secret,
-            configuration=configuration,
+            configuration=rsync_programs.of_machine(configuration),
         )
         machine.declare(sources)
         return machine

@@ -14,7 +14,7 @@ from typing import Any
 _SCRIPT = """\
 import json, os, pathlib, re, shutil, subprocess, sys, threading
 
-directory, kind, *argv = sys.argv[1:]
+directory, kind, program, *argv = sys.argv[1:]
 note = {"argv": argv, "environment": dict(os.environ), "files": {}}
 
 def keep(path):
@@ -38,10 +38,10 @@ if kind == "rsyncd":
         for path in re.findall(r"secrets file *= *(.+)", kept["text"]):
             keep(path.strip())
     write()
-    os.execvp("rsync", ["rsync", *argv])
+    os.execvp(program, [program, *argv])
 elif kind == "rsync":
     planned = pathlib.Path(directory, "exit-code")
-    code = subprocess.run(["rsync", *argv], close_fds=False).returncode
+    code = subprocess.run([program, *argv], close_fds=False).returncode
     if planned.exists() and "--version" not in argv and "-V" not in argv:
         code = int(planned.read_text())
     note["exit_code"] = code
@@ -53,7 +53,7 @@ else:
             keep(argument.partition("=")[2].strip('"'))
     note["stdin"] = ""
     note["stdin_ended"] = False
-    child = subprocess.Popen(["ssh", *argv], stdin=subprocess.PIPE)
+    child = subprocess.Popen([program, *argv], stdin=subprocess.PIPE)
 
     def pump():
         while chunk := os.read(0, 65536):
@@ -81,20 +81,20 @@ class Recorder:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "recorder.py").write_text(_SCRIPT)
 
-    def _command(self, kind: str) -> list[str]:
-        return [sys.executable, "-I", str(self.directory / "recorder.py"), str(self.directory), kind]
+    def _command(self, kind: str, program: str) -> list[str]:
+        return [sys.executable, "-I", str(self.directory / "recorder.py"), str(self.directory), kind, program]
 
     @property
     def ssh_command(self) -> list[str]:
-        return self._command("ssh")
+        return self._command("ssh", "ssh")
 
     @property
     def rsyncd_command(self) -> list[str]:
-        return self._command("rsyncd")
+        return self._command("rsyncd", "rsync")
 
     @property
     def rsync_command(self) -> list[str]:
-        return self._command("rsync")
+        return self._command("rsync", "rsync")
 
     def calls(self, kind: str) -> list[dict[str, Any]]:
         """What each start of that kind was given, in their order."""

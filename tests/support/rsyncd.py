@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from tests.support import rsync_programs
 from tests.support.sshd import free_port
 
 from turku.core import command
@@ -47,7 +48,7 @@ class Rsyncd:
         with ExitStack() as stack:
             child = stack.enter_context(
                 command.start(
-                    ["rsync", "--daemon", "--no-detach", f"--config={configuration}"],
+                    [rsync_programs.chosen.machine, "--daemon", "--no-detach", f"--config={configuration}"],
                     # It has nothing to tidy up, and would sleep 0.4 s first.
                     end_signal=signal.SIGKILL,
                 )
@@ -57,6 +58,7 @@ class Rsyncd:
                 if child.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError("rsyncd does not answer:\n" + "\n".join(child.last_lines))
                 time.sleep(0.01)
+            assert rsync_programs.is_running(child.pid, rsync_programs.chosen.machine)
             self._stack = stack.pop_all()
         return self
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support import rsync_programs
 from tests.support.sshd import Sshd
 
 from turku.core import command
@@ -61,8 +62,6 @@ class StorageHost:
             "authorized_keys_command": str(PROGRAMS / "turku-storage-ping"),
             "var_dir": str(self.var_dir),
             "log_file": str(self.log_path),
-            # Debian 12 has an older one.
-            "allow_old_rsync": True,
             "low_water_free_pct": 0,
             **({"api_auth": api_auth} if api_auth else {}),
             **keys,
@@ -96,7 +95,7 @@ class StorageHost:
         self.keys = {key: value for key, value in {**self.keys, **keys}.items() if value is not None}
         path = self.config_dir / "config.d" / "config.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.keys))
+        path.write_text(json.dumps(rsync_programs.of_storage(self.keys)))
 
     def run(self, program: str, *arguments: str, check: bool = True, input_bytes: bytes | None = None) -> Any:
         """A storage program with this storage's configuration, to its end."""

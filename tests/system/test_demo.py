@@ -53,6 +53,7 @@ def test_the_demo_backs_up_twice_restores_and_leaves_nothing(files: Path, tempor
     text = completed.stdout.decode()
     assert completed.exit_code == 0, text + "\n".join(completed.last_lines)
     assert "\x1b" not in text
+    assert re.search(r"^It runs rsync \d+\.\d+\.\d+, OpenSSH\S+.*\.$", text, re.MULTILINE)
     assert re.findall(r"^\d+\. (\w+)", text, re.MULTILINE) == [
         *("Copy", "Start", "Start", "Register", "Register", "Back", "Change", "Back", "Restore"),
     ]
@@ -127,6 +128,23 @@ def test_missing_programs_are_named_with_their_debian_packages(temporary: Path) 
     text = "\n".join(completed.last_lines)
     assert "not installed: rsync, ssh, ssh-keygen" in text
     assert "openssh-client rsync" in text
+
+
+def test_an_rsync_that_a_storage_would_refuse_is_named_first(temporary: Path) -> None:
+    old = temporary / "rsync"
+    old.write_text("#!/bin/sh\necho 'rsync  version 3.2.7  protocol version 32'\n")
+    old.chmod(0o755)
+    completed = command.run(
+        [TURKU, "demo", "/etc"],
+        timeout_seconds=30,
+        extra_environment={"TMPDIR": str(temporary), "PATH": f"{temporary}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert completed.exit_code == 70
+    text = "\n".join(completed.last_lines)
+    assert "rsync 3.2.7 is installed: a storage refuses one older than 3.5.0" in text
+    assert "apt-get install rsync" in text
+    assert list(temporary.iterdir()) == [old]
 
 
 def test_version_and_help_are_said_at_once() -> None:

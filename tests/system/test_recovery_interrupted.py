@@ -75,7 +75,9 @@ def those(machine: PrivateMachine, who: str) -> list[int]:
         "rsyncd": lambda words: b"--daemon" in words and any(state in word for word in words),
         "ssh": lambda words: words[0].endswith(b"ssh") and any(state in word for word in words),
         "storage": lambda words: any(word.endswith(b"/turku-storage-ping") for word in words[:2]) and uuid in words,
-        "rsync": lambda words: words[0] == b"rsync" and any(b"/turku-recover/" in word for word in words),
+        "rsync": lambda words: (
+            os.path.basename(words[0]) == b"rsync" and any(b"/turku-recover/" in word for word in words)
+        ),
     }
     found = [process for process, words in processes() if is_one[who](words)]
     return [each for each in found if is_below(each, is_one["storage"])] if who == "rsync" else found

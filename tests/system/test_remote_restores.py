@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.fleet import Fleet
 
 from turku.core import lock
@@ -20,8 +21,8 @@ from turku.demo.private_machine import PrivateMachine
 from turku.demo.private_storage import PrivateStorage
 from turku.errors import LockHeld
 
-SLOWLY = {"rsync_command": ["rsync", "--bwlimit=300"]}
-"""A storage's setting with which a megabyte takes some seconds."""
+SLOWLY = ["rsync", "--bwlimit=300"]
+"""A storage's rsync_command with which a megabyte takes some seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_a_restore_that_was_killed_is_picked_up_again_and_completed(
     (etc / "large").write_bytes(os.urandom(3_000_000))
     machine = fleet.machine("asked-4", {"etc": {"path": str(etc)}}, storage=storage, remote_restore=[str(tmp_path)])
     machine.ping()
-    slow.write_text(json.dumps(SLOWLY))
+    slow.write_text(json.dumps({"rsync_command": rsync_programs.words(SLOWLY)}))
     target = tmp_path / "restored"
     made = request(fleet, machine, directory=target)
     ping = start_ping(machine)
@@ -189,7 +190,7 @@ def test_a_restore_that_is_cancelled_while_it_runs_ends(
     (etc / "large").write_bytes(os.urandom(20_000_000))
     machine = fleet.machine("asked-5", {"etc": {"path": str(etc)}}, storage=storage, remote_restore=[str(tmp_path)])
     machine.ping()
-    slow.write_text(json.dumps(SLOWLY))
+    slow.write_text(json.dumps({"rsync_command": rsync_programs.words(SLOWLY)}))
     made = request(fleet, machine, directory=tmp_path / "restored")
     ping = start_ping(machine)
     wait_for(lambda: state(fleet, made) == "running" and any((tmp_path / "restored").rglob("*large*")))

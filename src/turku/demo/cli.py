@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     path = (parsed.path or _default_path()).absolute()
     with _private_directory() as directory:
         narrator = Narrator()
-        narrator.begin(directory)
+        narrator.begin(directory, programs.versions())
         Story(directory, narrator).run(path, keep=parsed.keep)
     return 0
 

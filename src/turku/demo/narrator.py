@@ -38,10 +38,11 @@ class Narrator:
     def _line(self, text: str, style: str = "") -> None:
         self._console.print(Text(one_line(text), style=style), soft_wrap=True)
 
-    def begin(self, directory: Path) -> None:
+    def begin(self, directory: Path, versions: str) -> None:
         """Say what is about to happen."""
         self._line("Turku demo: a coordinator, a storage and a machine to back up, all on this computer.", "bold")
         self._line(f"Everything lies below {directory}, which only you can enter.")
+        self._line(f"It runs {versions}.")
         self._line("")
 
     @contextmanager

@@ -52,8 +52,6 @@ class PrivateStorage:
                 "authorized_keys_command": shlex.join(
                     [str(programs.DIRECTORY / "turku-storage-ping"), "--config-dir", str(self.config_dir)]
                 ),
-                # What distributions ship; the machine that sends is our own.
-                "allow_old_rsync": True,
                 "low_water_free_pct": 0,
                 "var_dir": str(self.var_dir),
                 "lock_dir": str(directory / "lock"),

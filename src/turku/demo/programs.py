@@ -13,6 +13,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed
+from turku.storage import rsync_version
 
 DIRECTORY = Path(sys.executable).parent
 """Where pip puts the commands of an installed distribution."""
@@ -30,7 +31,7 @@ def find(name: str) -> str | None:
 
 
 def require() -> None:
-    """Raise CommandFailed naming every missing program and the packages that bring them."""
+    """Raise CommandFailed naming missing programs with the packages that bring them, or an rsync that is too old."""
     missing = [name for name in _DEBIAN_PACKAGES if find(name) is None]
     if missing:
         packages = " ".join(sorted({_DEBIAN_PACKAGES[name] for name in missing}))
@@ -38,10 +39,25 @@ def require() -> None:
             f"not installed: {', '.join(missing)}",
             hint=f"on Debian, as root: apt-get install --no-install-recommends {packages}",
         )
+    version = rsync_version.installed(["rsync"])
+    if version is not None and version.is_old:
+        raise CommandFailed(
+            f"rsync {version} is installed: a storage refuses one older than {rsync_version.MINIMUM}",
+            details=rsync_version.REASON,
+            hint="on Debian 12 or 13, as root: apt-get update && apt-get install rsync",
+        )
     if importlib.util.find_spec("django") is None:
         raise CommandFailed(
             "the coordinator is not installed beside this program", hint="run: pip install 'turku[demo]'"
         )
+
+
+def versions() -> str:
+    """Return the versions of rsync and ssh that are found, for people."""
+    ssh = command.run(["ssh", "-V"], timeout_seconds=TIMEOUT_SECONDS, check=False)
+    # It says its version as an error.
+    told = " ".join(ssh.last_lines).partition(",")[0]
+    return f"rsync {rsync_version.installed(['rsync']) or 'of an unknown version'}, {told or 'ssh'}"
 
 
 def free_port() -> int:

@@ -120,7 +120,7 @@ def test_a_machine_that_closes_its_connection_early_costs_no_more_than_a_failure
     assert machine.back_up(preserve_hard_links=True).success
     before = machine.newest_tree()
     (machine.source_dir / "file").chmod(0o600)
-    outcome = machine.with_rsync("sh", "-c", 'rsync --exclude="l*" "$@"; exit 12', "rsync").back_up()
+    outcome = machine.with_rsync("sh", "-c", '"$0" --exclude="l*" "$@"; exit 12', "rsync").back_up()
     assert not outcome.success
     assert "exit code 12" in outcome.summary
     assert machine.newest_tree() == before
@@ -131,7 +131,7 @@ def test_a_machine_that_closes_its_connection_early_costs_no_more_than_a_failure
 
 def test_files_that_vanish_while_they_are_read_are_a_success(machine: BackedUpMachine) -> None:
     (machine.source_dir / "file").write_text("content")
-    outcome = machine.with_rsync("sh", "-c", 'rsync "$@"; exit 24', "rsync").back_up()
+    outcome = machine.with_rsync("sh", "-c", '"$0" "$@"; exit 24', "rsync").back_up()
     assert outcome.success
     assert "vanished" in outcome.summary
     assert machine.differences(machine.newest_tree()) == []

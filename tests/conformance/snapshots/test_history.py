@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
 from tests.support.rich_tree import make_rich_tree
 
@@ -180,8 +181,10 @@ def test_a_receiver_that_was_taken_over_does_not_reach_history_where_it_needs_no
     make_rich_tree(machine.source_dir)
     assert machine.back_up().success
     before = fingerprint(machine.newest_tree())
-    script = 'for each in etc.snapshots/etc_*; do echo evil > "$each/file"; rm -rf "$each"; done; exec rsync "$@"'
-    machine.storage = replace(machine.storage, sandbox="required", rsync_command=("sh", "-c", script, "rsync"))
+    script = 'for each in etc.snapshots/etc_*; do echo evil > "$each/file"; rm -rf "$each"; done; exec "$0" "$@"'
+    machine.storage = replace(
+        machine.storage, sandbox="required", rsync_command=("sh", "-c", script, rsync_programs.chosen.storage)
+    )
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
     assert len(machine.snapshots()) == 2

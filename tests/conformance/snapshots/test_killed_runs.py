@@ -97,7 +97,7 @@ def test_a_run_killed_while_rsync_is_at_work_leaves_whole_snapshots_and_the_next
     (machine.source_dir / "file").chmod(0o644)
     (machine.source_dir / "late").write_text("late")
     # rsync's place is taken by a program that does half of its work and kills whoever started it.
-    halfway = machine.with_rsync("sh", "-c", 'rsync --exclude="/late*" "$@"; kill -9 $PPID; exec sleep 20', "rsync")
+    halfway = machine.with_rsync("sh", "-c", '"$0" --exclude="/late*" "$@"; kill -9 $PPID; exec sleep 20', "rsync")
     assert killed_at_step(1_000_000, halfway.back_up)
     machine.clock.moment += timedelta(minutes=1)
     whole_snapshots(machine, known)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.rich_tree import change_rich_tree, make_rich_tree
 
@@ -53,8 +54,10 @@ def assert_what_differs_was_brought_over(machine: BackedUpMachine, caplog: pytes
 def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
     """A file that holds a line with the arguments of each rsync that the storage ran."""
     log = tmp_path / "spied"
-    script = f'echo "$@" >> {log}; exec rsync "$@"'
-    machine.storage = replace(machine.storage, rsync_command=("sh", "-c", script, "rsync"), sandbox="off")
+    script = f'echo "$@" >> {log}; exec "$0" "$@"'
+    machine.storage = replace(
+        machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
+    )
     return log
 
 
@@ -178,7 +181,7 @@ def test_the_machine_goes_on_between_the_question_and_the_transfer(big: BackedUp
     (source / "file").write_text("changed")
     (source / "directory" / "same file").write_text("changed")
     (source / "12" / "12").write_text("changed")
-    script = f's={source}; case "$*" in *--files-from*) {BETWEEN[what]};; esac; exec rsync "$@"'
+    script = f's={source}; case "$*" in *--files-from*) {BETWEEN[what]};; esac; exec "$0" "$@"'
     outcome = big.with_rsync("sh", "-c", script, "rsync").back_up()
     assert outcome.success, outcome.summary
     tree = big.newest_tree()
@@ -211,7 +214,7 @@ def test_many_changes_are_no_reason_to_look_at_all_of_it(big: BackedUpMachine) -
 def test_an_rsync_that_does_not_take_a_list_brings_over_all(big: BackedUpMachine) -> None:
     assert big.back_up().success
     (big.source_dir / "file").write_text("changed")
-    refusing = 'case "$*" in *--files-from*) exit 4;; esac; exec rsync "$@"'
+    refusing = 'case "$*" in *--files-from*) exit 4;; esac; exec "$0" "$@"'
     outcome = big.with_rsync("sh", "-c", refusing, "rsync").back_up()
     assert outcome.success
     assert outcome.strategy == "full"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.snapshots.conftest import FILE_SYSTEMS, PLAIN
+from tests.support import rsync_programs
 from tests.support.loop_volume import handed_down
 
 from turku.core import command
@@ -69,6 +70,7 @@ def test_every_mode_passes_without_root(open_tmp_path: Path, loop_volumes: Calla
         _as_nobody(
             _interpreter(),
             *("-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", f"--basetemp={inner / 'tmp'}"),
+            *rsync_programs.options(),
             *("-k", " or ".join(_WHAT_DIFFERS), str(Path(__file__).parent)),
         ),
         timeout_seconds=580,

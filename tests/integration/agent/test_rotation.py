@@ -25,7 +25,7 @@ from turku.errors import ApiRefused
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Fleet(tmp_path_factory.mktemp("rotation")) as fleet:
-        fleet.storage("primary", allow_old_rsync=True)
+        fleet.storage("primary")
         yield fleet
 
 

@@ -75,7 +75,7 @@ def test_names_with_line_breaks_break_no_line_of_log_or_summary(
         pass
     # Something rsync has to say about that very file.
     blocked = machine.with_rsync(
-        "sh", "-c", 'mkdir -p "$(printf "caf\\351\\nERROR: forged/x")"; rsync "$@"; exit 23', "rsync"
+        "sh", "-c", 'mkdir -p "$(printf "caf\\351\\nERROR: forged/x")"; "$0" "$@"; exit 23', "rsync"
     )
     with caplog.at_level(logging.DEBUG):
         outcome = replace(blocked, source="etc").back_up(filter=["P x"])

@@ -18,8 +18,8 @@ SIZE_BYTES = 4 * 1024 * 1024
 STOPPING = """
 echo "$*" >> {log}
 wanted=; for word; do shift; case $word in --stop-after=*) wanted=1;; *) set -- "$@" "$word";; esac; done
-[ "$wanted" ] || exec rsync "$@"
-rsync "$@" & child=$!
+[ "$wanted" ] || exec "$0" "$@"
+"$0" "$@" & child=$!
 for tenth in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     sleep 0.1
     kill -0 $child 2>/dev/null || {{ wait $child; exit $?; }}

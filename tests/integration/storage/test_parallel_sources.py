@@ -24,7 +24,7 @@ from turku.storage.configuration import Storage
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 # Each rsync says when it begins and ends, and takes its time.
-TRACING = 'echo "+" >> {log}; sleep 0.5; rsync "$@"; code=$?; echo "-" >> {log}; exit $code'
+TRACING = 'echo "+" >> {log}; sleep 0.5; "$0" "$@"; code=$?; echo "-" >> {log}; exit $code'
 
 
 class Reports:
@@ -104,7 +104,11 @@ def test_so_many_at_once_and_each_is_reported(
 
 def test_the_agents_going_ends_all_of_them(daemon: Rsyncd, tmp_path: Path) -> None:
     storage = storage_configuration(
-        tmp_path / "storage", rsync_command=["sh", "-c", "sleep 60", "rsync"], sandbox="off"
+        tmp_path / "storage",
+        rsync_command=["sh", "-c", "sleep 60", "rsync"],
+        # It says no version.
+        allow_old_rsync=True,
+        sandbox="off",
     )
     machine_dir = tmp_path / "storage" / "volume" / UUID
     machine_dir.mkdir(parents=True)
