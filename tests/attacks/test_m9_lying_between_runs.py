@@ -90,7 +90,9 @@ def test_a_receiver_that_was_taken_over_does_not_reach_history_then(machine: Bac
     evil = 'for each in /beside* /tree; do echo evil > "$each/changing"; chmod 777 "$each"; rm -rf "$each"/*; done'
     script = f'case "$*" in *{run}*) touch asked; {evil};; esac; exec "$0" "$@"'
     machine.storage = replace(
-        outcome = machine.back_up()
+        machine.storage, sandbox="required", rsync_command=("sh", "-c", script, rsync_programs.chosen.storage)
+    )
+    outcome = machine.back_up()
     assert outcome.success, outcome.summary
     assert {name: seen for name, seen in kept(machine).items() if name in before} == before
     assert len(machine.snapshots()) == 3

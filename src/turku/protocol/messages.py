@@ -205,10 +205,18 @@ class StoragePingCheckinAnswer(msgspec.Struct, frozen=True):
     machine: ScheduledMachine
 
 
+STRATEGIES = ("unchanged", "incremental", "full", "in-place")
+"""How a snapshot was made: nothing was transferred, what differs alone, all of it, or all of it into the only copy."""
+STRATEGY_REASON_LIMIT = 1000
+"""Characters."""
+
+
 class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the backup of one source went; times are Unix seconds.
 
-    ``suspicious`` is ours, left out where there is nothing: what looks as if the machine had been taken over.
+    What follows ``time_end`` is ours, and left out where there is nothing. ``suspicious``: what looks as if the machine
+    had been taken over. ``strategy``: how the snapshot was made, one of ``STRATEGIES``. ``strategy_reason``: why all of
+    the source was transferred although there was a snapshot to build upon.
     """
 
     success: bool = _sent(False)
@@ -217,6 +225,8 @@ class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
     time_begin: float | None = _sent(None)
     time_end: float | None = _sent(None)
     suspicious: Annotated[list[Text], Meta(max_length=20)] = []
+    strategy: Text = ""
+    strategy_reason: Annotated[str, Meta(max_length=STRATEGY_REASON_LIMIT)] = ""
 
 
 class ReportedMachine(msgspec.Struct, frozen=True):

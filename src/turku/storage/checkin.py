@@ -16,6 +16,7 @@ from turku.core.secret import Secret
 from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, PolicyError, TurkuError
 from turku.policy import names
 from turku.protocol.messages import (
+    STRATEGY_REASON_LIMIT,
     Empty,
     MachineReference,
     ReportedMachine,
@@ -220,6 +221,8 @@ class Checkin:
             time_begin=outcome.time_begin,
             time_end=outcome.time_end,
             suspicious=list(outcome.suspicious),
+            strategy=outcome.strategy,
+            strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
         )
 
         def message(credentials: StorageCredentials) -> StoragePingSourceUpdateRequest:

@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from turku.api.audit import log
@@ -35,7 +36,10 @@ _DECLARED = (
     *("path", "comment", "frequency", "retention", "bwlimit", "snapshot_mode", "filter", "exclude"),
     *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "other_options"),
 )
-_STATE = (*("last_backup", "next_backup", "failure_count", "runs_link", "weakenings_link", "audit_link", "date_added"),)
+_STATE = (
+    *("last_backup", "next_backup", "failure_count", "falls_back"),
+    *("runs_link", "weakenings_link", "audit_link", "date_added"),
+)
 
 
 @admin.register(Source)
@@ -78,7 +82,10 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
-        return presentation.mark(row.mark)
+        mark = presentation.mark(row.mark)
+        if row.mark != Mark.FALLING_BACK:
+            return mark
+        return format_html("{} {}", mark, presentation.shortened(row.fallback_reason))
 
     @admin.display(description="machine", ordering="machine__unit_name")
     def machine_link(self, row: Source) -> str:
@@ -91,6 +98,12 @@ class SourceAdmin(RegisteredAdmin):
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:
         return presentation.due(row.date_next_backup, now=self.now)
+
+    @admin.display(description="full each time")
+    def falls_back(self, row: Source) -> str:
+        if not row.fallback_count:
+            return presentation.NOTHING
+        return f"{row.fallback_count} in a row: {row.fallback_reason}"
 
     @admin.display(description="weakening changes")
     def weakenings_link(self, row: Source) -> SafeString:
@@ -109,15 +122,15 @@ class SourceAdmin(RegisteredAdmin):
 class BackupRunAdmin(OfSource, TurkuModelAdmin):
     """The record of backup runs, to be read only."""
 
-    list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "snapshot")
-    list_filter = ("success", "storage")
+    list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "made", "snapshot")
+    list_filter = ("success", "strategy", "storage")
     search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
     sortable_by = ("reported",)
     linked_lookups = ("source__machine__id__exact",)
     list_select_related = ("source__machine", "storage")
     fields = (
         *("date", "result", "source_link", "machine_link", "storage_link"),
-        *("snapshot", "date_begin", "date_end", "duration", "summary"),
+        *("snapshot", "strategy", "strategy_reason", "date_begin", "date_end", "duration", "summary"),
     )
     readonly_fields = fields
 
@@ -137,6 +150,13 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
     @admin.display(description="result", ordering="success")
     def result(self, row: BackupRun) -> SafeString:
         return presentation.mark(Mark.OK if row.success else Mark.FAILED)
+
+    @admin.display(description="strategy", ordering="strategy")
+    def made(self, row: BackupRun) -> SafeString | str:
+        words = row.get_strategy_display() or presentation.NOTHING
+        if not row.strategy_reason:
+            return words
+        return format_html("{}: {}", words, presentation.shortened(row.strategy_reason))
 
     @admin.display(description="duration")
     def duration(self, row: BackupRun) -> str:

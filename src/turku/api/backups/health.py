@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Model, Q, QuerySet
 
 from turku.api.admission import health as admission_health
-from turku.api.backups.models import Source
+from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
 from turku.api.fleet.health import Conditions, Mark, mark_of, off
 from turku.api.proof import health as proof_health
 
 OVERDUE_AFTER = timedelta(hours=10)
+SENTENCES_LIMIT = 100
 
 
 def source_conditions(*, now: datetime) -> Conditions:
@@ -25,6 +26,7 @@ def source_conditions(*, now: datetime) -> Conditions:
         Mark.DAMAGED: proof_health.damaged(),
         Mark.FAILED: Q(success=False),
         Mark.OVERDUE: Q(date_next_backup__lt=now - OVERDUE_AFTER),
+        Mark.FALLING_BACK: FALLING_BACK,
     }
 
 
@@ -56,7 +58,7 @@ class FleetHealth:
 
     groups: tuple[Group, ...]
     remarks: tuple[str, ...] = ()
-    """What is no problem by itself: sources of which no restore was tried lately."""
+    """What is no problem by itself: sources that are backed up in full each time, or of which no restore was tried."""
     long_lines: tuple[str, ...] = ()
     """A sentence about each storage at which machines wait too long for a slot."""
 
@@ -89,6 +91,26 @@ def _group(noun: str, rows: QuerySet[Model], relations: Sequence[str], *, verbos
     return Group(noun, sum(count for mark, count in counts.items() if mark is not Mark.OFF), problems, sentences)
 
 
+def _falling_back() -> tuple[str, ...]:
+    """Return how many sources keep falling back to full runs, then a sentence about each of the first of them.
+
+    None where none does. Whatever other mark they have, they are named.
+    """
+    rows = Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
+    rows = rows.filter(FALLING_BACK)
+    count = rows.count()
+    if not count:
+        return ()
+    first = rows.select_related("machine").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
+    sentences = [
+        f"source {row.machine} / {row}: {row.fallback_count} full runs in a row although there was a snapshot to build "
+        f"upon: {row.fallback_reason}"
+        for row in first
+    ]
+    more = [f"and {count - SENTENCES_LIMIT} more that are"] if count > SENTENCES_LIMIT else []
+    return (f"{count} source{'' if count == 1 else 's'} backed up in full each time", *sentences, *more)
+
+
 def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
     """The state of everything; sentences about each problem only with ``verbose``."""
     return FleetHealth(
@@ -97,6 +119,6 @@ def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
             _group("machine", fleet_health.machines(now=now), (), verbose=verbose),
             _group("source", sources(now=now), ("machine",), verbose=verbose),
         ),
-        (*proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
+        (*_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
         admission_health.problems(now=now),
     )

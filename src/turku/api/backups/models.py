@@ -8,10 +8,14 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage, lower_words
+from turku.protocol.messages import STRATEGY_REASON_LIMIT
 
 RULE_LENGTH = 1000
 SOURCES_LIMIT = 1000
 """Sources of one machine, those included that it no longer names: a machine must not fill the database."""
+FALLING_BACK_RUNS = 3
+"""From so many full runs in a row on, each although there was a snapshot to build upon, a source keeps falling back."""
+FALLING_BACK = Q(fallback_count__gte=FALLING_BACK_RUNS)
 DEFAULT_FREQUENCY = "daily"
 DEFAULT_RETENTION = "last 5 days, earliest of month"
 """Both: contract, section 2 and the existing system's own description."""
@@ -25,6 +29,15 @@ class SnapshotMode(models.TextChoices):
     BTRFS = "btrfs", "btrfs"
     REFLINK = "reflink", "reflink"
     AUTO = "auto", "auto"
+
+
+class Strategy(models.TextChoices):
+    """How a snapshot was made: those of ``turku.protocol.messages.STRATEGIES``."""
+
+    UNCHANGED = "unchanged", "unchanged"
+    INCREMENTAL = "incremental", "incremental"
+    FULL = "full", "full"
+    IN_PLACE = "in-place", "in place"
 
 
 class Source(models.Model):
@@ -56,6 +69,21 @@ class Source(models.Model):
         "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."
     )
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+    fallback_count = models.PositiveIntegerField(
+        "full runs in a row",
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="Good runs that transferred all of it although there was a snapshot to build upon.",
+    )
+    fallback_reason = models.CharField(
+        "reason of the last full run",
+        max_length=STRATEGY_REASON_LIMIT,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+    )
     search_text = models.GeneratedField(
         expression=lower_words("name", "path", "comment"), output_field=models.TextField(), db_persist=True
     )
@@ -66,6 +94,7 @@ class Source(models.Model):
         indexes = [
             models.Index(fields=("machine",), condition=Q(success=False), name="source_failed"),
             models.Index(fields=("machine",), condition=Q(suspicious=True), name="source_suspicious"),
+            models.Index(fields=("machine",), condition=FALLING_BACK, name="source_falling_back"),
         ]
         constraints = [models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique")]
 
@@ -115,6 +144,15 @@ class BackupRun(models.Model):
     date = models.DateTimeField("reported", db_index=True)
     success = models.BooleanField()
     snapshot = models.CharField(max_length=NAME_LENGTH, blank=True)
+    strategy = models.CharField(max_length=16, choices=Strategy.choices, blank=True, default="", db_default="")
+    strategy_reason = models.CharField(
+        "reason",
+        max_length=STRATEGY_REASON_LIMIT,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why all of it was transferred although there was a snapshot to build upon.",
+    )
     summary = models.TextField(blank=True)
     date_begin = models.DateTimeField("begun", null=True, blank=True)
     date_end = models.DateTimeField("ended", null=True, blank=True)

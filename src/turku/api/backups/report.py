@@ -9,18 +9,20 @@ from datetime import UTC, datetime
 from django.db import transaction
 
 from turku.api.audit import log
-from turku.api.backups.models import SOURCES_LIMIT, BackupRun, Source
+from turku.api.backups.models import SOURCES_LIMIT, BackupRun, Source, Strategy
 from turku.api.backups.schedule_slot import next_backup, retry_pause
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine, Storage
+from turku.core.log import one_line
 from turku.errors import ApiRefused, MalformedMessage, PolicyError
 from turku.policy import names
-from turku.protocol.messages import SourceReport
+from turku.protocol.messages import STRATEGY_REASON_LIMIT, SourceReport
 
 _log = logging.getLogger(__name__)
 
 _LATEST_UNIX_SECONDS = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 _STATE = ("success", "suspicious", "failure_count", "date_last_backed_up", "date_next_backup")
+_FALLBACKS = ("fallback_count", "fallback_reason")
 
 
 def _moment(unix_seconds: float | None) -> datetime | None:
@@ -43,6 +45,9 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
         date=now,
         success=report.success,
         snapshot=faults.check(f"{place}.snapshot", _snapshot, report.snapshot) or "",
+        # A newer storage may have further ones.
+        strategy=report.strategy if report.strategy in Strategy.values else "",
+        strategy_reason=one_line(report.strategy_reason)[:STRATEGY_REASON_LIMIT],
         summary=report.summary or "",
         date_begin=faults.check(f"{place}.time_begin", _moment, report.time_begin),
         date_end=faults.check(f"{place}.time_end", _moment, report.time_end),
@@ -54,6 +59,9 @@ def _move_on(source: Source, run: BackupRun, report: SourceReport, *, now: datet
     if run.success:
         source.suspicious = bool(report.suspicious)
         source.failure_count = 0
+        is_fallback = run.strategy == Strategy.FULL and run.strategy_reason != ""
+        source.fallback_count = source.fallback_count + 1 if is_fallback else 0
+        source.fallback_reason = run.strategy_reason if is_fallback else ""
         source.date_last_backed_up = now
         source.date_next_backup = next_backup(source, now=now)
     else:
@@ -92,9 +100,12 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
         for name, report in reports.items()
         if report.success and report.suspicious and not (source := sources[name]).suspicious
     ]
+    before = {source.pk: source.fallback_count for source in sources.values()}
     for run, report in zip(runs, reports.values(), strict=True):
         _move_on(run.source, run, report, now=now)
     # Not counted against the storage: of a fleet under attack each one must get through.
     log.record(log.actor_of(storage), became_suspicious, now=now)
     BackupRun.objects.bulk_create(runs)
-    Source.objects.bulk_update(sources.values(), _STATE)
+    # Nearly never anything to write.
+    has_fallbacks = any(source.fallback_count != before[source.pk] for source in sources.values())
+    Source.objects.bulk_update(sources.values(), (*_STATE, *(_FALLBACKS if has_fallbacks else ())))

@@ -26,10 +26,12 @@ class Mark(models.TextChoices):
     OVERDUE = "overdue", "overdue"
     SUSPICIOUS = "suspicious", "suspicious"
     DAMAGED = "damaged", "damaged"
+    FALLING_BACK = "falling-back", "full each time"
 
     @property
     def is_problem(self) -> bool:
-        return self not in (Mark.OK, Mark.OFF)
+        # What is backed up in full each time is slow, and backed up.
+        return self not in (Mark.OK, Mark.OFF, Mark.FALLING_BACK)
 
 
 def off(path: str) -> Q:

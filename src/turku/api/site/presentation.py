@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from turku.api.fleet.health import Mark
 
 NOTHING = "-"
+_COLUMN_LETTERS = 80
 _UNITS = ("MiB", "GiB", "TiB", "PiB", "EiB")
 _STEPS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
 
@@ -70,6 +71,13 @@ def length(span: timedelta) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def shortened(text: str) -> SafeString | str:
+    """The text for a column of a list; all of it is its title."""
+    if len(text) <= _COLUMN_LETTERS:
+        return text
+    return format_html('<span title="{}">{}...</span>', text, text[:_COLUMN_LETTERS].rstrip())
 
 
 def values(fields: dict[str, Any]) -> SafeString:
