@@ -20,7 +20,7 @@ from turku.protocol.messages import (
     StorageCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage import session
+from turku.storage import checkin
 from turku.storage.agent_watch import AgentWatch
 from turku.storage.backup import BackupOutcome
 
@@ -44,15 +44,15 @@ class Recorded:
 def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: str) -> dict[str, Any]:
     """What is told of a backup that went so."""
     recorded = Recorded()
-    monkeypatch.setattr(session, "Coordinator", lambda _configuration: recorded)
+    monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: recorded)
     outcome = BackupOutcome(success=True, snapshot=None, summary="", time_begin=1, time_end=2, **made)
-    monkeypatch.setattr(session, "back_up", lambda *_arguments, **_keywords: outcome)
+    monkeypatch.setattr(checkin, "back_up", lambda *_arguments, **_keywords: outcome)
     storage = storage_configuration(tmp_path / "storage")
     (tmp_path / "storage" / "volume").mkdir()
     request = SessionRequest(action="checkin", port=1, sources={"etc": SourceCredentials("user", "password")})
     read_end, write_end = os.pipe()
     with AgentWatch(read_end) as agent:
-        session._Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
+        checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
         os.close(write_end)
     return recorded.report
 
