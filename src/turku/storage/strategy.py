@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -121,9 +121,12 @@ class Sync:
         if self.base is None or not self.mode.links_unchanged:
             return Plan()
 
+        damaged = set(self.damaged)
+
         def note(line: Line) -> None:
             if copy is not None:
                 copy.begin()
+            damaged.discard(line.path)
             planned.note(line)
 
         # The base is on the disk: it is what a run left that may be there without its content.
@@ -134,7 +137,7 @@ class Sync:
         elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
         else:
-            for path in self.damaged:
+            for path in sorted(damaged):
                 planned.add(Change(path, Kind.CHANGED))
             return Plan(compared)
         planned.clear()
@@ -167,11 +170,12 @@ class Sync:
         self, workspace: Workspace, compared: Transferred, planned: Changes, changes: Changes, copy: HardlinkCopy
     ) -> SyncResult:
         copy.begin()
-        with self._listed(planned) as listed:
-            selected = replace(self.selected, ignore_times=bool(self.damaged))
-            transferred = replace(self, selected=selected)._transfer(
-                workspace, transfer.Extent(listed=listed), lambda _line: None
-            )
+        with self._listed(each for each in planned if each.path not in self.damaged) as listed:
+            transferred = self._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
+        if self.damaged:
+            # Without a basis: what the storage has of them is not to be read, let alone copied.
+            with self._listed(Change(path, Kind.CHANGED) for path in sorted(self.damaged)) as listed:
+                self._transfer(replace(workspace, basis=()), transfer.Extent(listed=listed), lambda _line: None)
         copy.finish(self.cancellation)
         assembly.apply(workspace.directory, copy.tree, planned, lambda path: changes.add(Change(path, Kind.DELETED)))
         for change in planned:
@@ -189,10 +193,11 @@ class Sync:
         if indexer is not None and not has_former:
             indexer.begin(workspace.directory, changes, has_attributes=self._file_system().fake_super)
         is_in_place = self.mode.shares_blocks or not self.mode.keeps_history
-        if is_in_place:
+        if self.damaged and is_in_place:
             assembly.remove(workspace.directory, self.damaged)
-        selected = replace(self.selected, ignore_times=bool(self.damaged) and not is_in_place)
-        transferred = replace(self, selected=selected)._transfer(workspace, transfer.WHOLE, changes.note)
+        elif self.damaged:
+            workspace = replace(workspace, basis=())
+        transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
         if not is_in_place and self.base is not None:
             if self.selected.hard_links and not reason:
                 reason = "hard links are preserved"
@@ -215,7 +220,7 @@ class Sync:
         )
 
     @contextmanager
-    def _listed(self, planned: Changes) -> Iterator[Path]:
+    def _listed(self, planned: Iterable[Change]) -> Iterator[Path]:
         """A file with what is to be transferred, NUL after each: what changed, and where something was deleted.
 
         rsync transfers the directories above each, with their times. The source's own is among them.

@@ -87,8 +87,6 @@ class Selection:
     compress: bool = False
     compare_contents: bool = False
     """Every file is read on both sides, for when size and time are not to be believed."""
-    ignore_times: bool = False
-    """Every file is compared block by block, as when what the storage has of it is known to be damaged."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,6 @@ def arguments(
         # By the method that both sides like best: zstd or lz4, zlib with an old one.
         *(["--compress"] if selection.compress else []),
         *(["--checksum"] if selection.compare_contents else []),
-        *(["--ignore-times"] if selection.ignore_times else []),
         *(["--hard-links"] if selection.hard_links else []),
         *(["--fake-super"] if system.fake_super else []),
         # A device node of a machine would lead to the storage's own device (threats M9).
