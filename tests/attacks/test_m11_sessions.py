@@ -132,6 +132,7 @@ def test_m11_one_key_holds_four_looks_and_recoveries_and_no_more(storage: Ordere
         with session(storage, "look", look={"what": "snapshots", "sources": ["etc"]}) as side:
             side.wait()
             assert "4 looks at history or restores of this machine go on here already" in side.output
+            assert '"row": "refusal", "code": "lock-held"' in side.output
         assert storage.host.log.count("looks at history or restores of this machine go on") > 0
     gone(storage)
 

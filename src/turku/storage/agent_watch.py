@@ -21,12 +21,15 @@ class AgentGone(Cancelled):
 class AgentWatch(Cancellation):
     """Reads the rest of standard input in a thread, and is cancelled at its end; a context manager.
 
-    ``longest_seconds`` (None: no limit) is for how long the session may go on at all.
+    ``longest_seconds`` (None: no limit) is for how long the session may go on at all. Without a ``descriptor`` that
+    alone ends it.
     """
 
     raised = AgentGone
 
-    def __init__(self, descriptor: int, *, longest_seconds: float | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, descriptor: int | None, *, longest_seconds: float | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         super().__init__()
         self.reason = "the agent ended the session"
         """Why it is cancelled, once it is."""
@@ -51,7 +54,8 @@ class AgentWatch(Cancellation):
     def _watch(self) -> None:
         received_bytes = 0
         poll = select.poll()
-        poll.register(self._input, select.POLLIN)
+        if self._input is not None:
+            poll.register(self._input, select.POLLIN)
         poll.register(self._over, select.POLLIN)
         # Nothing comes after the request but the end; an agent that goes on sending is as good as gone.
         while received_bytes <= SESSION_REQUEST_LIMIT_BYTES:
@@ -62,7 +66,7 @@ class AgentWatch(Cancellation):
             ready = [descriptor for descriptor, _event in poll.poll(None if left is None else left * 1000)]
             if self._over in ready:
                 return
-            if self._input in ready:
+            if self._input is not None and self._input in ready:
                 try:
                     chunk = os.read(self._input, _CHUNK_BYTES)
                 except OSError:

@@ -35,7 +35,8 @@ def serve(
     served = _Served(configuration, uuid, request, Answers(sys.stdout.buffer), descriptor, clock)
     try:
         if request.action == "look":
-            with served.watching() as (_agent, watched):
+            # Whoever looks may end its input after its request: that it went is seen by its not taking the answers.
+            with served.watching(None) as (_agent, watched):
                 watched.look(_required(request.look, "look"))
         else:
             served.recover(_required(request.recover, "recover"))
@@ -66,9 +67,9 @@ class _Served:
     clock: Clock
 
     @contextmanager
-    def watching(self) -> Iterator[tuple[AgentWatch, _Served]]:
-        """What is to be asked from here on: it ends when the agent goes, or when it lasts too long."""
-        with AgentWatch(self.descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
+    def watching(self, descriptor: int | None) -> Iterator[tuple[AgentWatch, _Served]]:
+        """What is asked from here on: it ends when the input on ``descriptor`` does, or when it lasts too long."""
+        with AgentWatch(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
             yield agent, replace(self, answers=Answers(sys.stdout.buffer, agent))
 
     def look(self, request: LookRequest) -> None:
@@ -94,7 +95,7 @@ class _Served:
             return
         count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
         _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
-        with self.watching() as (agent, watched):
+        with self.watching(self.descriptor) as (agent, watched):
             recovery.push(
                 self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
             )
