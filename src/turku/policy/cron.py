@@ -29,6 +29,7 @@ this time never occurs."""
 _REFERENCE = datetime(2024, 1, 1)  # noqa: DTZ001 - a time on a clock
 """From where an expression is tried and its period is measured; any moment would do."""
 _MEASURED_GAPS = 8
+_MEASURED_UNTIL = datetime(2028, 1, 1)  # noqa: DTZ001 - likewise
 _ANY_IDENTITY = "any"
 
 _ITEM = re.compile(r"(?P<start>\*|[a-z]{3}|l|\d+)(-(?P<end>[a-z]{3}|l|\d+))?(/(?P<step>\d+))?", re.ASCII)
@@ -205,8 +206,11 @@ class Cron:
     @cached_property
     def period(self) -> timedelta:
         """The shortest of the first gaps between moments (``0 2 * * mon-fri``: one day)."""
-        walls = self._walls_after(_REFERENCE, _ANY_IDENTITY)
-        moments = [next(walls) for _ in range(_MEASURED_GAPS + 1)]
+        moments: list[datetime] = []
+        for moment in self._walls_after(_REFERENCE, _ANY_IDENTITY):
+            moments.append(moment)
+            if len(moments) > _MEASURED_GAPS or (len(moments) > 1 and moment > _MEASURED_UNTIL):
+                break
         return min(after - before for before, after in pairwise(moments))
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.api_cast import Cast, introduce
 
-from turku.api.fleet import throttle
+from turku.api.fleet import throttle, work_limit
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +16,8 @@ def _unthrottled() -> Iterator[None]:
     yield
     throttle.CREDENTIALS.forget()
     throttle.LOGINS.forget()
+    work_limit.CONFIGURATIONS.forget()
+    work_limit.REGISTRATIONS.forget()
 
 
 @pytest.fixture

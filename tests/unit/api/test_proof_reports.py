@@ -180,6 +180,6 @@ def test_it_costs_the_same_for_one_and_for_twenty_sources(cast: Cast) -> None:
         with CaptureQueriesContext(connection) as captured:
             assert send(cast.bob, machine.uuid, proofs)[0] == 200
         counts.append(len([query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]))
-    # An update writes a hundred damages by one statement.
-    assert counts[1] - counts[0] <= 400 // 100
+    # SQLite takes so many values in one statement that seventy damages have room in it.
+    assert counts[1] - counts[0] <= 400 // 70
     assert counts[0] <= 14

@@ -62,7 +62,7 @@ def test_the_sources_of_an_agent_example_are_taken_by_the_coordinator(example: P
     FilterSet.objects.create(name="caches", rules=["- .cache/"])
     faults = Faults()
     agent = load_agent(private_copy(example, tmp_path))
-    declared = declaration.check({name: source.options for name, source in agent.sources.items()}, faults)
+    declared = declaration.check({name: source.options for name, source in agent.sources.items()}, {}, faults)
     faults.refuse()
     assert set(declared) == set(agent.sources)
     # Limits by time of day are kept there, as they were sent.

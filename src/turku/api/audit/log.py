@@ -89,6 +89,12 @@ def record_of_program(actor: Actor, entries: Sequence[Entry], *, now: datetime) 
     """Write what a machine or storage did. Raises ApiRefused (429) where it did too much within the hour."""
     if not entries:
         return
+    require_room(actor, now=now)
+    record(actor, entries, now=now)
+
+
+def require_room(actor: Actor, *, now: datetime) -> None:
+    """Raise ApiRefused (429) where a machine or storage did too much within the hour: to be asked before the work."""
     recent = AuditEntry.objects.filter(
         actor_kind=actor.kind, actor=_text(actor.name), date__gt=now - FLOOD_SPAN, date__lte=now
     )
@@ -96,4 +102,3 @@ def record_of_program(actor: Actor, entries: Sequence[Entry], *, now: datetime) 
         raise ApiRefused(
             f"more than {FLOOD_LIMIT} changes within an hour", status=429, hint="wait an hour, then send it again"
         )
-    record(actor, entries, now=now)

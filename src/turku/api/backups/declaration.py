@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from turku.api import many_rows
 from turku.api.audit import log
 from turku.api.backups import source_changes
-from turku.api.backups.filter_sets import FilterSets, texts
+from turku.api.backups.filter_sets import TOGETHER_LIMIT, FilterSets, texts
 from turku.api.backups.models import (
     DEFAULT_FREQUENCY,
     DEFAULT_RETENTION,
@@ -25,6 +26,7 @@ from turku.api.backups.schedule_slot import next_backup
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine
 from turku.api.fleet.registration import label
+from turku.api.fleet.work_limit import UNITS_OF_A_SOURCE
 from turku.errors import PolicyError
 from turku.policy import bandwidth, compression, filters, names, retention, schedule
 
@@ -78,11 +80,18 @@ def _exclude(value: Any) -> list[str]:
     return [filters.parse_exclude(text).text for text in texts(value)]
 
 
-def _fits(value: Any, depth: int = _OTHER_OPTIONS_DEPTH) -> bool:
-    if isinstance(value, (dict, list)):
-        items = value.values() if isinstance(value, dict) else value
-        return depth > 0 and all(_fits(item, depth - 1) for item in items)
-    return not isinstance(value, int) or -(2**63) <= value < 2**64
+def _fits(value: Any) -> bool:
+    """Whether it is nested no deeper than is allowed, and JSON's readers take its integers."""
+    level = [value]
+    # Level by level: a call for each of the hundreds of thousands that fit into a message is dear.
+    for _ in range(_OTHER_OPTIONS_DEPTH + 1):
+        if any(isinstance(item, int) and not -(2**63) <= item < 2**64 for item in level):
+            return False
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        if not containers:
+            return True
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    return False
 
 
 def _other_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,12 +122,42 @@ _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     **dict.fromkeys(_FLAGS, (_flag, False)),
 }
 """Option to its rule and its value where it is absent or null."""
+_KEPT_AS_SENT = ("path", "frequency", "retention", "exclude")
+_STATE = (*_RULES, "filter", "other_options", "published", "success", "date_next_backup")
+"""What decides what a declaration changes."""
 
 
-def check(declared: Mapping[str, Mapping[str, Any]], faults: Faults) -> dict[str, dict[str, Any]]:
-    """Source name to all its columns, defaults included; what is wrong goes to ``faults``."""
+def _state(source: Source) -> tuple[Any, ...]:
+    return tuple(getattr(source, name) for name in _STATE)
+
+
+def units_of(declared: Mapping[str, Mapping[str, Any]]) -> int:
+    """How much work it is to check and to apply what is declared: to be known before any of it is done."""
+    return UNITS_OF_A_SOURCE * len(declared) + _entries(declared)
+
+
+def _entries(declared: Mapping[str, Mapping[str, Any]]) -> int:
+    lists = [options.get(name) for options in declared.values() for name in ("filter", "exclude")]
+    return sum(len(value) for value in lists if isinstance(value, list))
+
+
+def known_sources(machine: Machine) -> dict[str, Source]:
+    """The machine's sources by name, also those that it no longer declares; not locked."""
+    return {source.name: source for source in machine.sources.all()}
+
+
+def check(
+    declared: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source], faults: Faults
+) -> dict[str, dict[str, Any]]:
+    """Source name to all its columns, defaults included; what is wrong goes to ``faults``.
+
+    What is as the machine's ``known`` sources have it was checked when it came.
+    """
     if len(declared) > SOURCES_LIMIT:
         faults.add("machine.sources", f"has more than {SOURCES_LIMIT} sources")
+        return {}
+    if _entries(declared) > TOGETHER_LIMIT:
+        faults.add("machine.sources", f"has more than {TOGETHER_LIMIT} filter rules and exclude entries together")
         return {}
     filter_sets = FilterSets()
     sources: dict[str, dict[str, Any]] = {}
@@ -130,7 +169,12 @@ def check(declared: Mapping[str, Mapping[str, Any]], faults: Faults) -> dict[str
         columns: dict[str, Any] = {}
         for option, (rule, default) in _RULES.items():
             value = options.get(option)
-            columns[option] = default if value is None else faults.check(f"{place}.{option}", rule, value)
+            if value is None:
+                columns[option] = default
+            elif option in _KEPT_AS_SENT and name in known and value == getattr(known[name], option):
+                columns[option] = value
+            else:
+                columns[option] = faults.check(f"{place}.{option}", rule, value)
         if options.get("path") is None:
             faults.add(f"{place}.path", "is required")
         columns["filter"] = faults.check(f"{place}.filter", filter_sets.check, _or_empty(options.get("filter")))
@@ -144,12 +188,41 @@ def _or_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
-def apply(machine: Machine, declared: Mapping[str, dict[str, Any]], *, now: datetime) -> None:
+class Plan:
+    """What a declaration changes, worked out before the transaction that writes it: nothing is to wait for it there."""
+
+    def __init__(self, known: Mapping[str, Source], declared: Mapping[str, dict[str, Any]], *, now: datetime) -> None:
+        """``declared`` is what ``check`` returned. Raises MalformedMessage."""
+        _refuse_new([name for name in declared if name not in known], known)
+        self.declared = declared
+        self._now = now
+        self._planned: dict[str, tuple[tuple[Any, ...], _Change]] = {}
+        for name, source in known.items():
+            before = _state(source)
+            self._planned[name] = before, _update(source, declared.get(name), now=now)
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether the audit log will have entries of it."""
+        is_changed = any(change.columns for _before, change in self._planned.values())
+        return is_changed or not self.declared.keys() <= self._planned.keys()
+
+    def change_of(self, source: Source) -> _Change:
+        """The change of a source that is locked now, set on it; worked out anew where it has changed in between."""
+        before, change = self._planned.get(source.name, (None, None))
+        if change is None or before != _state(source):
+            return _update(source, self.declared.get(source.name), now=self._now)
+        for name, (_old, new) in change.columns.items():
+            setattr(source, name, new)
+        return replace(change, source=source)
+
+
+def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
     """Make the machine's sources those declared; the others are unpublished, never deleted (contract, section 3).
 
-    ``declared`` is what ``check`` returned. To be called in a transaction that holds the machine's row.
-    Raises MalformedMessage, ApiRefused (429) for too many changes.
+    To be called in a transaction that holds the machine's row. Raises MalformedMessage.
     """
+    declared = plan.declared
     # Locked: a report of the same moment must not be overwritten by what was read before it.
     existing = {source.name: source for source in machine.sources.select_for_update(no_key=True)}
     new = [name for name in declared if name not in existing]
@@ -157,15 +230,15 @@ def apply(machine: Machine, declared: Mapping[str, dict[str, Any]], *, now: date
     added = Source.objects.bulk_create(
         Source(machine=machine, name=name, date_added=now, date_next_backup=now, **declared[name]) for name in new
     )
-    changes = [_update(source, declared.get(source.name), now=now) for source in existing.values()]
+    changes = [plan.change_of(source) for source in existing.values()]
     changed = [change for change in changes if change.columns]
-    if changed:
-        columns = set().union(*(change.columns for change in changed))
-        Source.objects.bulk_update([change.source for change in changed], sorted(columns))
+    columns = {column for change in changed for column in change.columns}
+    many_rows.save_columns([change.source for change in changed], columns)
     source_changes.note(machine, [change.weakened for change in changed if change.weakened], now=now)
     entries = [log.Entry("source.added", source, new=declared[source.name]) for source in added]
     entries += [change.entry() for change in changed]
-    log.record_of_program(log.actor_of(machine), entries, now=now)
+    # Whether the machine still may change something was asked before all this.
+    log.record(log.actor_of(machine), entries, now=now)
 
 
 def _refuse_new(new: Sequence[str], existing: Mapping[str, Source]) -> None:

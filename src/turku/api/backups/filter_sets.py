@@ -11,6 +11,10 @@ from turku.errors import PolicyError
 from turku.policy import filters
 
 RULES_LIMIT = 2000
+TOGETHER_LIMIT = 100_000
+"""Filter rules and exclude entries of all sources of a machine; and filter rules again, those of a set counted for each
+source that names it."""
+_TOO_MANY = f"the sources have more than {TOGETHER_LIMIT} filter rules together, filter sets included"
 
 
 def texts(value: Any) -> list[str]:
@@ -25,6 +29,9 @@ def texts(value: Any) -> list[str]:
 class FilterSets:
     """All active filter sets, asked for when the first rule names one."""
 
+    def __init__(self) -> None:
+        self._checked = 0
+
     @cached_property
     def _rules(self) -> dict[str, list[str]]:
         return dict(FilterSet.objects.filter(active=True).values_list("name", "rules"))
@@ -37,7 +44,14 @@ class FilterSets:
         return filters.expand(rules, self._find) if rules else []
 
     def check(self, value: Any) -> list[str]:
-        """The rules as given, when they are a list that expands. Raises PolicyError."""
+        """The rules as given, when they are a list that expands, and all that were checked are not too many together.
+
+        One short rule of a thousand sources may each name a set of thousands. Raises PolicyError.
+        """
         rules = texts(value)
-        self.expand(rules)
+        if self._checked > TOGETHER_LIMIT:
+            raise PolicyError(_TOO_MANY)
+        self._checked += len(self.expand(rules))
+        if self._checked > TOGETHER_LIMIT:
+            raise PolicyError(_TOO_MANY)
         return rules

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 from django.db import transaction
 
+from turku.api import many_rows
 from turku.api.audit import log
 from turku.api.backups.models import SOURCES_LIMIT, BackupRun, Source, Strategy
-from turku.api.backups.schedule_slot import next_backup, retry_pause
+from turku.api.backups.schedule_slot import Upcoming, retry_pause
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine, Storage
 from turku.core.log import one_line
@@ -54,7 +55,7 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
     )
 
 
-def _move_on(source: Source, run: BackupRun, report: SourceReport, *, now: datetime) -> None:
+def _move_on(source: Source, run: BackupRun, report: SourceReport, upcoming: Upcoming, *, now: datetime) -> None:
     source.success = run.success
     if run.success:
         source.suspicious = bool(report.suspicious)
@@ -63,7 +64,7 @@ def _move_on(source: Source, run: BackupRun, report: SourceReport, *, now: datet
         source.fallback_count = source.fallback_count + 1 if is_fallback else 0
         source.fallback_reason = run.strategy_reason if is_fallback else ""
         source.date_last_backed_up = now
-        source.date_next_backup = next_backup(source, now=now)
+        source.date_next_backup = upcoming.of(source)
     else:
         source.failure_count += 1
         source.date_next_backup = now + retry_pause(source.failure_count)
@@ -76,7 +77,6 @@ def _move_on(source: Source, run: BackupRun, report: SourceReport, *, now: datet
         )
 
 
-@transaction.atomic
 def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], *, now: datetime) -> None:
     """Write a run for each report and move its source on; all of them or, when one is wrong, none.
 
@@ -84,6 +84,15 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
     """
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
+    succeeded = [name for name, report in reports.items() if report.success]
+    upcoming = Upcoming(machine.sources.filter(name__in=succeeded) if succeeded else (), now=now)
+    with transaction.atomic():
+        _record(machine, storage, reports, upcoming, now=now)
+
+
+def _record(
+    machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], upcoming: Upcoming, *, now: datetime
+) -> None:
     # In the order of their names, as everybody locks them.
     rows = machine.sources.filter(name__in=list(reports)).select_for_update(no_key=True)
     sources = {source.name: source for source in rows}
@@ -102,10 +111,10 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
     ]
     before = {source.pk: source.fallback_count for source in sources.values()}
     for run, report in zip(runs, reports.values(), strict=True):
-        _move_on(run.source, run, report, now=now)
+        _move_on(run.source, run, report, upcoming, now=now)
     # Not counted against the storage: of a fleet under attack each one must get through.
     log.record(log.actor_of(storage), became_suspicious, now=now)
     BackupRun.objects.bulk_create(runs)
     # Nearly never anything to write.
     has_fallbacks = any(source.fallback_count != before[source.pk] for source in sources.values())
-    Source.objects.bulk_update(sources.values(), (*_STATE, *(_FALLBACKS if has_fallbacks else ())))
+    many_rows.save_columns(list(sources.values()), (*_STATE, *(_FALLBACKS if has_fallbacks else ())))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -23,6 +25,22 @@ def retry_pause(failure_count: int) -> timedelta:
     """The pause after that many failures in a row: 5 minutes, doubling, at most 6 hours."""
     factor: int = 2 ** min(failure_count - 1, 16)
     return min(FIRST_PAUSE * factor, LONGEST_PAUSE)
+
+
+class Upcoming:
+    """The next moments of sources, computed before a transaction begins: nothing is to wait for it there."""
+
+    def __init__(self, sources: Iterable[Source], *, now: datetime) -> None:
+        self._now = now
+        self._moments = {_key(source): next_backup(source, now=now) for source in sources}
+
+    def of(self, source: Source) -> datetime:
+        """The next moment of one of them, also where its schedule has changed in between."""
+        return self._moments.get(_key(source)) or next_backup(source, now=self._now)
+
+
+def _key(source: Source) -> tuple[UUID, str]:
+    return source.id, source.frequency
 
 
 def next_backup(source: Source, *, now: datetime) -> datetime:

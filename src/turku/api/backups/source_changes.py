@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from turku.api import many_rows
 from turku.api.backups.models import Source, SourceChange
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
@@ -95,9 +96,7 @@ def note(machine: Machine, weakened: Sequence[Weakened], *, now: datetime) -> No
         # Held until an operator decides: stays so.
         change.date_effective = effective if change.date_effective is not None else None
     SourceChange.objects.bulk_create(new)
-    if waiting:
-        columns = ("date", "date_effective", "weakenings", "old", "new")
-        SourceChange.objects.bulk_update(waiting.values(), columns)
+    many_rows.save_columns(list(waiting.values()), ("date", "date_effective", "weakenings", "old", "new"))
 
 
 def _join(change: SourceChange, further: Weakened) -> None:

@@ -34,7 +34,7 @@ REMEMBERED_PLACES = 4
 """Networks from which one caller is remembered: one good credential must not push all others out of memory."""
 
 
-class _Recent(Generic[Value]):
+class Recent(Generic[Value]):
     """A dictionary that forgets its oldest entries: memory stays bounded whoever calls."""
 
     def __init__(self, limit: int) -> None:
@@ -63,7 +63,7 @@ class _Proofs:
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._digests: _Recent[dict[str, bytes]] = _Recent(REMEMBERED_CALLERS)
+        self._digests: Recent[dict[str, bytes]] = Recent(REMEMBERED_CALLERS)
 
     def _digest(self, secret: str) -> bytes:
         return hmac.digest(self._key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
@@ -115,8 +115,8 @@ class Throttle:
 
     def forget(self) -> None:
         """Start anew in this process: for tests."""
-        self._untold: _Recent[int] = _Recent(REMEMBERED_ADDRESSES)
-        self._blocked_until: _Recent[float] = _Recent(REMEMBERED_ADDRESSES)
+        self._untold: Recent[int] = Recent(REMEMBERED_ADDRESSES)
+        self._blocked_until: Recent[float] = Recent(REMEMBERED_ADDRESSES)
         self._proofs = _Proofs()
 
     def blocked_seconds(self, address: str, caller: str = "", secret: str = "") -> float:

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Case, Count, F, Value, When, Window
 from django.db.models.functions import RowNumber
 
+from turku.api import many_rows
 from turku.api.audit import log
 from turku.api.audit.log import Entry
 from turku.api.backups.models import SOURCES_LIMIT, Source
@@ -91,7 +92,7 @@ def _record_damages(
         row.snapshots, row.snapshot_count = [one_line(name) for name in damage.snapshots], damage.snapshot_count
         row.date_changed = now
         (changed if before is not None else created).append(row)
-    Damage.objects.bulk_update(changed, _DAMAGE_FIELDS, batch_size=100)
+    many_rows.save_columns(changed, _DAMAGE_FIELDS)
     Damage.objects.bulk_create(created)
     if most + len(created) > DAMAGES_KEPT:
         _drop_surplus(Damage, keys, DAMAGES_KEPT, ("-date_changed", "-pk"))

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from uuid import UUID
+
 from django.db import transaction
 from msgspec import UNSET, Raw
 
+from turku.api import origin
 from turku.api.admission import leases
+from turku.api.audit import log
 from turku.api.backups import declaration, restores
 from turku.api.backups.due import due_sources, restorable_sources
 from turku.api.backups.quick_look import machine_with_something_due
-from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation
+from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.faults import Faults
-from turku.api.fleet.models import AuthKind
+from turku.api.fleet.models import Auth, AuthKind, Machine
+from turku.api.fleet.throttle import network_of
 from turku.api.restores import offers
 from turku.api.wire import orders
 from turku.api.wire.endpoint import endpoint
@@ -37,15 +43,36 @@ from turku.protocol.messages import (
 def update_config(request: UpdateConfigRequest) -> Empty:
     """Register the machine, or take over what its configuration says now: all of it, or nothing."""
     now = SYSTEM_CLOCK.now()
-    told = request.machine
-    uuid = credentials.machine_uuid(told.uuid)
-    known, is_proved = credentials.examine_machine(uuid, told.secret)
+    uuid = credentials.machine_uuid(request.machine.uuid)
+    known, is_proved = credentials.examine_machine(uuid, request.machine.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None)
+    # By now the caller is proved, and nothing is worked on yet.
+    units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
+    if auth is None:
+        with work_limit.CONFIGURATIONS.piece(str(uuid), units):
+            _take_over(request, uuid, known, None, now=now)
+    else:
+        with work_limit.REGISTRATIONS.piece(f"{auth.pk} {network_of(origin.current_address())}", units):
+            _take_over(request, uuid, None, auth, now=now)
+    return Empty()
+
+
+def _take_over(
+    request: UpdateConfigRequest, uuid: UUID, known: Machine | None, auth: Auth | None, *, now: datetime
+) -> None:
+    told = request.machine
     faults = Faults()
     if auth is not None:
         faults.check("machine.secret", registration.secret_for_registration, told.secret)
     fields = registration.machine_fields(told, faults, uuid=uuid)
-    sources = None if told.sources is UNSET else declaration.check(told.sources, faults)
+    plan = None
+    if told.sources is not UNSET:
+        sources = {} if known is None else declaration.known_sources(known)
+        declared = declaration.check(told.sources, sources, faults)
+        faults.refuse()
+        plan = declaration.Plan(sources, declared, now=now)
+        if known is not None and plan.changes_something:
+            log.require_room(log.actor_of(known), now=now)
     faults.refuse()
     with transaction.atomic():
         if auth is not None:
@@ -55,9 +82,8 @@ def update_config(request: UpdateConfigRequest) -> Empty:
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
-        if sources is not None:
-            declaration.apply(machine, sources, now=now)
-    return Empty()
+        if plan is not None:
+            declaration.apply(machine, plan, now=now)
 
 
 @endpoint(AgentPingRequest)
