@@ -20,6 +20,8 @@ from turku.demo import programs
 
 _TIMEOUT_SECONDS = 1800.0
 _PASSWORD = "of a benchmark"
+STRATEGIES = {"first": "full", "unchanged": "unchanged", "changed": "incremental"}
+"""How Turku makes the snapshot of each step: what took another way is no figure of it."""
 
 
 class Contender(ABC):
@@ -41,6 +43,9 @@ class Contender(ABC):
     @abstractmethod
     def back_up(self) -> None:
         """Make a snapshot."""
+
+    def require_path(self, step: str) -> None:  # noqa: B027  (most have one way only)
+        """Raise AssertionError when the last backup did not take the way that the step is named after."""
 
     @abstractmethod
     def restore(self, target: Path, path: str = "") -> Path:
@@ -84,6 +89,18 @@ class Turku(Contender):
         self.machine.ping()
         if self._names() == before:
             raise AssertionError("no snapshot was made")
+
+    def require_path(self, step: str) -> None:
+        wanted = STRATEGIES.get(step)
+        if wanted is None:
+            return
+        [(strategy, reason)] = self._fleet.query(
+            "SELECT r.strategy, r.strategy_reason FROM backups_backuprun r JOIN backups_source s ON s.id = r.source_id"
+            " JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ? ORDER BY r.id DESC LIMIT 1",
+            self._fleet.coordinator.key(self.machine.uuid),
+        )
+        if strategy != wanted:
+            raise AssertionError(f"step {step!r} is to measure {wanted!r} runs, this one was {strategy!r}: {reason}")
 
     def restore(self, target: Path, path: str = "") -> Path:
         # It compares each file with the storage's catalog itself.

@@ -116,6 +116,7 @@ class Run:
             if step == FIRST:
                 _warm(self.tree.path)
             measurement = measure(lambda each=each: action(each), self._parts)  # type: ignore[misc]
+            each.require_path(step)
             self.found[step][each.name].append(measurement)
             print(
                 f"  {step:9} {each.name:9} {measurement.seconds:7.2f} s, processor {measurement.processor_seconds:6.2f}"

@@ -96,6 +96,7 @@ def measure_steps(fleet: Fleet, turku: Turku) -> dict[str, Measurement]:
             change_files(turku.tree, 100)
         turku.make_due()
         found[step] = measure(turku.back_up, parts)
+        turku.require_path(step)
         print(f"  {step:9} {found[step].seconds:7.2f} s, {found[step].peak_bytes}", flush=True)
     return found
 
