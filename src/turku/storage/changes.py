@@ -1,14 +1,15 @@
 """What a run changed against the snapshot that it was built upon, by what rsync says of each entry.
 
 rsync prints a line for each entry that it made, changed or deleted. The lines of 1,000,000 files are kept in a file
-without a name, not in memory. A machine's daemon can print such lines too: they say about that machine's own tree
-whatever it likes, and paths are therefore checked as everything from the network is.
+without a name, not in memory. A machine's daemon can have lines printed too: those of a backup therefore begin with a
+mark that it does not know (``new_mark``), and paths are checked as everything from the network is.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import struct
 import tempfile
 import threading
@@ -24,14 +25,15 @@ from turku.storage.fs import tree as fs
 
 MARK = b":"
 """With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
-OUT_FORMAT = f"{MARK.decode()}%i|%C|%n"
+_FORMAT = "%i|%C|%n"
+OUT_FORMAT = f"{MARK.decode()}{_FORMAT}"
 """With the checksum, for a reason of its own too: rsync then prints the line after the transfer of a file."""
 CHECKSUM_BYTES = 16
 LINE_LIMIT_BYTES = 32 * 1024
 """Above the longest line: a path of 4096 bytes, each of them written as four."""
 # Update, kind of file, what differs (some releases know fewer letters); the checksum's width is its algorithm's.
 _LINE = re.compile(
-    rb":(?:(?P<deleted>\*deleting) *|[<>ch.*](?P<file_type>[fdLDS])(?P<differs>[^ |]{5,12}| {5,12}))"
+    rb"(?:(?P<deleted>\*deleting) *|[<>ch.*](?P<file_type>[fdLDS])(?P<differs>[^ |]{5,12}| {5,12}))"
     rb"\|(?P<checksum>[0-9a-f]*) *\|(?P<name>.+)",
     re.DOTALL,
 )
@@ -76,9 +78,25 @@ class Line(msgspec.Struct, frozen=True):
         return self.is_new and self.file_type == b"f"
 
 
-def parse(text: bytes) -> Line | None:
+def new_mark() -> bytes:
+    """Return a mark for one run, drawn by lot.
+
+    A machine's messages come in the stream of rsync's lines, and need not end with a line break. None of them can look
+    like a line with this mark, nor begin one that hides it.
+    """
+    return MARK + secrets.token_hex(8).encode() + MARK
+
+
+def out_format(mark: bytes) -> str:
+    """Return ``OUT_FORMAT`` with another mark."""
+    return mark.decode() + _FORMAT
+
+
+def parse(text: bytes, mark: bytes = MARK) -> Line | None:
     """What a line says; None where it is not understood, or names a path that leads out of the tree."""
-    match = _LINE.fullmatch(text.removesuffix(b"\n"))
+    if not text.startswith(mark):
+        return None
+    match = _LINE.fullmatch(text[len(mark) :].removesuffix(b"\n"))
     if match is None:
         return None
     # rsync marks a directory with a slash.

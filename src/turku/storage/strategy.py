@@ -210,7 +210,8 @@ class Sync:
         # Where the staging directory was empty, rsync is not told what it need not delete.
         tells_deletions = self.base is None or self.mode.shares_blocks
         changes.is_complete = transferred.is_understood and tells_deletions and not has_former
-        changes.tells_content = transferred.is_understood
+        # A file that a run before wrote may have the size and time of the base's by now, so that this one says nothing.
+        changes.tells_content = transferred.is_understood and not has_former
         return SyncResult(
             transferred,
             workspace.directory,

@@ -202,10 +202,11 @@ def arguments(
     *,
     extent: Extent = WHOLE,
     seen: Callable[[Path], str] = str,
+    mark: bytes = changes.MARK,
 ) -> list[str]:
     """Return the argument list; the password is not in it. To be run in the workspace's directory.
 
-    ``seen`` says by which path rsync sees what lies beside it.
+    ``seen`` says by which path rsync sees what lies beside it, ``mark`` with what its lines about entries begin.
 
     Raises PolicyError for a user name that would turn the address into another one.
     """
@@ -216,7 +217,7 @@ def arguments(
         "--numeric-ids",
         *_extent_options(extent, seen),
         "--stats",
-        f"--out-format={changes.OUT_FORMAT}",
+        f"--out-format={changes.out_format(mark)}",
         "--no-human-readable",
         "--no-motd",
         # Names are bytes: rsync passes them on as they are, and our log makes them printable.
@@ -307,7 +308,14 @@ def run(
     with (
         sandbox.receiver(
             lambda seen: arguments(
-                configuration.rsync_command, daemon, selection, workspace, system, extent=extent, seen=seen
+                configuration.rsync_command,
+                daemon,
+                selection,
+                workspace,
+                system,
+                extent=extent,
+                seen=seen,
+                mark=output.mark,
             ),
             configuration=configuration,
             port=daemon.port,
@@ -358,6 +366,7 @@ class _Output:
         self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.is_understood = True
+        self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
 
@@ -373,8 +382,11 @@ class _Output:
                 pass
 
     def _take(self, raw: bytes) -> None:
-        if raw.startswith(changes.MARK):
-            line = changes.parse(raw) if raw.endswith(b"\n") else None
+        if not raw.endswith(b"\n"):
+            # rsync's next line may go on where a machine's message ends.
+            self.is_understood = False
+        if self.mark in raw:
+            line = changes.parse(raw, self.mark)
             if line is None:
                 self.is_understood = False
                 return
