@@ -73,6 +73,7 @@ def file_of(place: SourcePlace) -> Path:
 def read(place: SourcePlace) -> list[Damage]:
     """The damages, oldest first; none where there are none, or the file cannot be read."""
     try:
+        database.refuse_planted(place, file_of(place))
         content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
         return msgspec.convert(content, list[Damage])
     except (OSError, ValueError, msgspec.MsgspecError):

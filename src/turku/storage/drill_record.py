@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from turku.core import durable
 from turku.storage.catalog import database
+from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def read(place: SourcePlace) -> DrillRecord | None:
     """The last drill of the source; None before the first one."""
     path = database.file_of(place).with_suffix(".drill.json")
     try:
-        return msgspec.convert(json.loads(durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES)), DrillRecord)
+        database.refuse_planted(place, path)
+        return msgspec.convert(json.loads(fs.read_file(path, limit_bytes=_LIMIT_BYTES)), DrillRecord)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
 
@@ -44,13 +45,14 @@ def read(place: SourcePlace) -> DrillRecord | None:
 def write(made: Drill) -> None:
     """Let this be the last one."""
     path = database.file_of(made.place).with_suffix(".drill.json")
-    durable.make_private_directory(path.parent)
-    owner = path.parent.stat()
+    database.make_directory(made.place)
+    owner = fs.status(path.parent)
     record = DrillRecord(made.end.timestamp(), made.is_good, made.snapshot, made.summary)
-    durable.write_json(
+    is_given = owner is not None and os.geteuid() == 0
+    fs.write_json(
         path,
         msgspec.to_builtins(record),
-        owner=(owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None,
+        owner=(owner.st_uid, owner.st_gid) if owner is not None and is_given else None,
     )
 
 

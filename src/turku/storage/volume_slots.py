@@ -60,4 +60,4 @@ def _busy(count: int) -> LockHeld:
 
 def _key(machine_dir: Path) -> str:
     """What names the volume in a file name: its path may hold anything, and be long."""
-    return hashlib.sha256(bytes(machine_dir.parent.resolve())).hexdigest()[:16]
+    return hashlib.sha256(bytes(machine_dir.parent)).hexdigest()[:16]

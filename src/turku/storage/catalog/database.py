@@ -164,8 +164,8 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
     if not fs.exists(path):
-        _make_directory(place, path.parent)
-    _refuse_planted(place, path)
+        make_directory(place)
+    refuse_planted(place, path)
     # Who reads ahead does so in another thread than the one that finishes; never both at once.
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -203,7 +203,9 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def _make_directory(place: SourcePlace, directory: Path) -> None:
+def make_directory(place: SourcePlace) -> None:
+    """Let the directory of the machine's catalogs be there. Raises OSError, DurableWriteFailed."""
+    directory = file_of(place).parent
     for each in (directory.parent, directory):
         if not fs.exists(each):
             fs.make_directory(each)
@@ -219,8 +221,8 @@ def _give(place: SourcePlace, path: Path, mode: int) -> None:
     fs.change_mode(path, mode)
 
 
-def _refuse_planted(place: SourcePlace, path: Path) -> None:
-    """Raise OSError where somebody else could have put the catalog, or a directory on the way to it, there (N4).
+def refuse_planted(place: SourcePlace, path: Path) -> None:
+    """Raise OSError where somebody else could have put what is kept at the path, or a directory on the way, there (N4).
 
     SQLite opens its files by path. So nobody else may be able to change what the path leads to.
     """
