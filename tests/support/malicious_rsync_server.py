@@ -41,6 +41,8 @@ class Entry:
     device: tuple[int, int] = (1, 3)
     linked_to: int | None = None
     """The place in the list of the file that this one claims to be a hard link of."""
+    mtime: int = 1_700_000_000
+    """Unix seconds, of 64 bits."""
 
 
 def directory(name: bytes) -> Entry:
@@ -150,7 +152,8 @@ class _Conversation:
             server.asked_for += list(iter(self._line_of_arguments, b""))
 
     def _line_of_arguments(self) -> bytes:
-        return b"".join(iter(lambda: self._reader.read(1), b"\0"))
+        # At the end of the stream nothing would come, for ever.
+        return b"".join(iter(lambda: self._exactly(1), b"\0"))
 
     @property
     def _short_options(self) -> bytes:
@@ -222,7 +225,7 @@ class _Conversation:
         result += entry.name
         if is_link:
             return result + _variable(entry.linked_to or 0)
-        result += _variable_long(entry.size, 3) + _variable_long(1_700_000_000, 4) + struct.pack("<I", entry.mode)
+        result += _variable_long(entry.size, 3) + _variable_long(entry.mtime, 4) + struct.pack("<I", entry.mode)
         if (stat.S_ISBLK(entry.mode) or stat.S_ISCHR(entry.mode)) and b"D" in self._short_options:
             result += _variable(entry.device[0]) + _variable(entry.device[1])
         if stat.S_ISFIFO(entry.mode) and b"D" in self._short_options:
@@ -281,7 +284,7 @@ def _variable(number: int) -> bytes:
 
 def _variable_long(number: int, least_bytes: int) -> bytes:
     """rsync's varint (one byte at least) and varlong: the first byte says how many follow, and holds the highest bits."""
-    raw = number.to_bytes(8, "little")
+    raw = (number & 2**64 - 1).to_bytes(8, "little")
     count = 8
     while count > least_bytes and raw[count - 1] == 0:
         count -= 1

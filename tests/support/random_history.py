@@ -32,7 +32,13 @@ NAMES = [
     b"a0",
     b"0",
 ]
-KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link", stat.S_IFIFO: "fifo"}
+KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
 Content = tuple[str, int, int, int, int, int, bytes | None, bytes | None]
 State = dict[bytes, Content]
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,7 +65,8 @@ def state(tree: Path) -> State:
                 stat.S_IMODE(status.st_mode),
                 status.st_uid,
                 status.st_gid,
-                status.st_mtime_ns,
+                # What no 64 bits of nanoseconds hold has the nearest time that they do.
+                max(-(2**63), min(status.st_mtime_ns, 2**63 - 1)),
                 checksum,
                 target,
             )

@@ -18,6 +18,16 @@ from turku.storage.catalog.entry import DIRECTORY, FILE, LINK, kind_number
 from turku.storage.fs import attributes
 from turku.storage.fs import tree as fs
 
+_LONGEST_TIME = 2**63 - 1
+
+
+def recorded_time(mtime_ns: int) -> int:
+    """Return a file's time as the catalog has it: in nanoseconds of 64 bits.
+
+    btrfs and tmpfs keep seconds of 64 bits. What a machine dates before 1677 or after 2262 gets the nearest such time.
+    """
+    return max(-_LONGEST_TIME - 1, min(mtime_ns, _LONGEST_TIME))
+
 
 class Found(NamedTuple):
     """What lies at a name; without the name."""
@@ -104,7 +114,7 @@ class Tree(fs.Tree):
             mode=stat.S_IMODE(mode),
             uid=uid,
             gid=gid,
-            mtime_ns=status.st_mtime_ns,
+            mtime_ns=recorded_time(status.st_mtime_ns),
             link_target=attributes.link_target(directory, name, is_faked=faked is not None) if kind == LINK else None,
             device=status.st_dev,
             inode=status.st_ino,
