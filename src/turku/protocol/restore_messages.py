@@ -194,7 +194,8 @@ class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
 class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
     """What one path has to be.
 
-    ``checksum`` is that of the backup (``is_recorded``), else of what the storage reads now, None where it cannot.
+    ``checksum`` is what the storage recorded of the backup (``is_recorded``), None where it recorded none: the file
+    then cannot be verified.
     ``is_sent`` is False for what was there already. ``target`` is a link's.
     """
 
@@ -245,7 +246,8 @@ Answer = SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifes
 
 class RestorePermitRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """May ``machine`` see (``look``) or have (``recover``) what is kept of ``source`` of ``of_machine`` (None: itself)?
-    ``request`` is the coordinator's own name of a restore that was asked for there."""
+    ``request`` is the coordinator's own name of a restore that was asked for there. ``resolved`` is the name of the
+    snapshot that the storage takes the request's choice to mean; the first one that is told counts for good."""
 
     storage: StorageCredentials
     machine: MachineReference
@@ -253,13 +255,16 @@ class RestorePermitRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     source: Text
     of_machine: Text | None = None
     request: Text | None = None
+    resolved: Text | None = None
 
 
 class RestorePermitAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``reason`` says why not. With a ``request``, what of the source it is for: ``paths`` (none: all of it), and
-    ``snapshot`` (None: any)."""
+    """``reason`` says why not. With a ``request``, what of the source it is for: ``paths`` (none: all of it), the
+    ``snapshot`` that was chosen when it was asked for, and the name that this choice was ``resolved`` to. Without a
+    request ``snapshot`` is None: any."""
 
     allowed: bool
     reason: Text | None = None
     paths: list[WirePath] = []
     snapshot: SnapshotChoice | None = None
+    resolved: Text | None = None

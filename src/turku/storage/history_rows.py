@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path
-from turku.storage import history
 from turku.storage.catalog import Catalog, Difference, Entry
+from turku.storage.history import StoredSnapshot
 from turku.storage.snapshots import notes
 from turku.storage.snapshots.place import SourcePlace
 
 
-def of_snapshots(place: SourcePlace, zone: tzinfo) -> Iterator[SnapshotRow]:
-    """The source's snapshots, oldest first."""
-    for snapshot in history.stored_snapshots(place, zone):
+def of_snapshots(
+    place: SourcePlace, snapshots: Sequence[StoredSnapshot], zone: tzinfo, *, has_figures: bool = True
+) -> Iterator[SnapshotRow]:
+    """Yield a row for each of these snapshots, with their figures where ``has_figures``."""
+    for snapshot in snapshots:
         noted = notes.read(place, snapshot.name)
+        figures = noted.figures if has_figures else None
         moment = snapshot.moment
         yield SnapshotRow(
             place.source,
             snapshot.name,
             moment=None if moment is None else moment.astimezone(zone).isoformat(),
-            files=None if noted.figures is None else noted.figures.files,
-            size_bytes=None if noted.figures is None else noted.figures.size_bytes,
+            files=None if figures is None else figures.files,
+            size_bytes=None if figures is None else figures.size_bytes,
             is_held=snapshot.is_held,
             is_suspicious=not noted.is_good,
         )

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
-from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal, path_bytes
-from turku.storage import kept_tree, permit, recovery, session_request, tunnel
+from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal
+from turku.storage import permit, recovery, session_request, tunnel
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.answers import Answers
 from turku.storage.configuration import Storage
+from turku.storage.history_view import HistoryView
 from turku.storage.permit import Wanted
 from turku.storage.recovery import Recovery
 
@@ -79,35 +80,34 @@ class _Served:
             raise MalformedMessage("one source is looked into at a time - at `look.sources`")
         for source in request.sources:
             wanted = Wanted(self.uuid, "look", source, request.of_machine, request.request)
-            permitted = permit.require(self.configuration, wanted)
-            look.show(self.configuration, permitted, request, self.answers, clock=self.clock)
+            look.show(self._view(wanted), request, self.answers)
 
     def recover(self, request: RecoverRequest) -> None:
         wanted = Wanted(self.uuid, "recover", request.source, request.of_machine, request.request)
         if request.list_only:
-            recovery.list_only(self.configuration, self._planned(replace(wanted, action="look"), request), self.answers)
+            with self._planned(replace(wanted, action="look"), request) as planned:
+                recovery.list_only(self.configuration, planned, self.answers)
             return
         port, module = _required(self.session.port, "port"), _required(self.session.module, "module")
         tunnel.check(port)
-        planned = self._planned(wanted, request)
-        if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
-            _LOG.info("%s: the agent does not go on with it", planned.kept.name)
-            return
-        count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
-        _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
-        with self.watching(self.descriptor) as (agent, watched):
-            recovery.push(
-                self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
-            )
+        with self._planned(wanted, request) as planned:
+            if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
+                _LOG.info("%s: the agent does not go on with it", planned.kept.name)
+                return
+            count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
+            _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
+            with self.watching(self.descriptor) as (agent, watched):
+                recovery.push(
+                    self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
+                )
 
-    def _planned(self, wanted: Wanted, request: RecoverRequest) -> Recovery:
+    def _view(self, wanted: Wanted) -> HistoryView:
+        """Return what there is for this session."""
+        return HistoryView(self.configuration, permit.require(self.configuration, wanted), clock=self.clock)
+
+    @contextmanager
+    def _planned(self, wanted: Wanted, request: RecoverRequest) -> Iterator[Recovery]:
         """What goes back, of which the agent was told."""
-        configuration = self.configuration
-        permitted = permit.require(configuration, wanted)
-        permitted.require_snapshot(request.snapshot)
-        place = kept_tree.place_of(configuration, permitted)
-        kept = kept_tree.choose(configuration, place, request.snapshot, clock=self.clock)
-        paths = kept_tree.checked_paths(kept, [path_bytes(path) for path in request.paths], permitted)
-        planned = Recovery.of(configuration, kept, paths, request)
-        self.answers.send(recovery.plan(configuration, planned))
-        return planned
+        with recovery.prepared(self.configuration, self._view(wanted), request) as planned:
+            self.answers.send(recovery.plan(self.configuration, planned))
+            yield planned

@@ -112,12 +112,14 @@ class _Shown:
     def snapshots(self) -> None:
         from turku.core import listing
         from turku.protocol import history_listing
-        from turku.storage import history_rows
+        from turku.storage import history, history_rows
         from turku.storage.kept_sources import kept_sources
 
         places = kept_sources(self._configuration, machine=self._options.machine, source=self._options.source)
         rows = (
-            (place.machine_dir.name, row) for place in places for row in history_rows.of_snapshots(place, self._zone)
+            (place.machine_dir.name, row)
+            for place in places
+            for row in history_rows.of_snapshots(place, history.stored_snapshots(place, self._zone), self._zone)
         )
         if self._options.json:
             listing.array(

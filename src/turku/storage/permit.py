@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from turku.core.log import one_line
@@ -37,28 +37,24 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Permitted:
-    """The machine and the source whose history may be shown or handed out, as lawful names."""
+    """The machine and the source whose history may be shown or handed out, as lawful names.
+
+    ``history_view.HistoryView`` makes of it what there is to be seen; nobody else reads its fields.
+    """
 
     machine: str
     source: str
-    paths: tuple[bytes, ...] = ()
-    """These and what is below them; none: all."""
+    wanted: Wanted
+    paths: frozenset[bytes] = frozenset()
+    """These and what is below them; empty for all."""
     snapshot: SnapshotChoice | None = None
-    """This choice of a snapshot only; None: any."""
-
-    def require_path(self, path: bytes) -> None:
-        """Raise NotInHistory where the path (already lawful) is none of those."""
-        if self.paths and not any(path == other or path.startswith(other + b"/") for other in self.paths):
-            raise NotInHistory("the coordinator's permission is for other paths of this source")
-
-    def require_snapshot(self, choice: SnapshotChoice) -> None:
-        """Raise NotInHistory where the choice is another one."""
-        if self.snapshot is not None and choice != self.snapshot:
-            raise NotInHistory("the coordinator's permission is for another snapshot of this source")
+    """The one snapshot, as it was chosen when it was approved; None for all snapshots."""
+    resolved: str | None = None
+    """The name that this choice stands for; None where nobody has used the permission yet."""
 
 
 def require(configuration: Storage, wanted: Wanted) -> Permitted:
-    """What may be shown or handed out.
+    """Return what may be shown or handed out.
 
     Another machine's history takes the coordinator's word. A coordinator of the existing system knows no such call: a
     machine then has its own, as it has with every coordinator where ``machines_see_history`` is not false.
@@ -72,15 +68,37 @@ def require(configuration: Storage, wanted: Wanted) -> Permitted:
             f"storage {configuration.name} shows no history to machines (machines_see_history)",
             hint="an operator of the storage can restore: turku-agent-ping --restore",
         )
+    is_own = owner == wanted.machine
+    lawful = replace(wanted, source=source, of_machine=None if is_own else owner)
+    answer = _ask(configuration, lawful, is_own=is_own)
+    paths = frozenset(names.path_inside(path_bytes(path)) for path in answer.paths)
+    snapshot = answer.snapshot
+    if snapshot is None and not (is_own and wanted.request is None):
+        # A coordinator that names none for a request means the latest, and no other one.
+        snapshot = SnapshotChoice()
+    return Permitted(owner, source, lawful, frozenset() if b"" in paths else paths, snapshot, answer.resolved)
 
+
+def settle(configuration: Storage, permitted: Permitted, name: str) -> str:
+    """Return the name of the snapshot that the permission is for from now on.
+
+    ``name`` is what its choice means now. The coordinator remembers the first name that it is told, so that a later
+    session, of another run perhaps, is about the same snapshot. Raises as ``require`` does.
+    """
+    is_own = permitted.machine == permitted.wanted.machine
+    return _ask(configuration, permitted.wanted, is_own=is_own, resolved=name).resolved or name
+
+
+def _ask(configuration: Storage, wanted: Wanted, *, is_own: bool, resolved: str | None = None) -> RestorePermitAnswer:
     def message(credentials: StorageCredentials) -> RestorePermitRequest:
         return RestorePermitRequest(
             credentials,
             MachineReference(wanted.machine),
             wanted.action,
-            source,
-            of_machine=None if owner == wanted.machine else owner,
+            wanted.source,
+            of_machine=wanted.of_machine,
             request=wanted.request,
+            resolved=resolved,
         )
 
     try:
@@ -89,12 +107,10 @@ def require(configuration: Storage, wanted: Wanted) -> Permitted:
         if refusal.status != _NOT_FOUND:
             raise
         _LOG.debug("the coordinator knows no %s", _CALL)
-        answer = RestorePermitAnswer(owner == wanted.machine, "the coordinator does not say that it may")
+        answer = RestorePermitAnswer(is_own, "the coordinator does not say that it may")
     if not answer.allowed:
-        _LOG.warning("%s of source %s of %s: refused: %s", wanted.action, source, owner, one_line(answer.reason or ""))
-        raise NotInHistory(
-            f"{'this machine' if owner == wanted.machine else f'machine {owner}'}, source {source}: "
-            f"not to be seen from here: {one_line(answer.reason or 'the coordinator says no')}"
-        )
-    paths = tuple(names.path_inside(path_bytes(path)) for path in answer.paths)
-    return Permitted(owner, source, () if b"" in paths else paths, answer.snapshot)
+        whose = "this machine" if is_own else f"machine {wanted.of_machine}"
+        reason = one_line(answer.reason or "the coordinator says no")
+        _LOG.warning("%s of source %s of %s: refused: %s", wanted.action, wanted.source, whose, reason)
+        raise NotInHistory(f"{whose}, source {wanted.source}: not to be seen from here: {reason}")
+    return answer

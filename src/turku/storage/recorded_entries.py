@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from turku.errors import CatalogUnusable, NotInHistory
-from turku.storage.catalog import Catalog, Entry, database, open_catalog
+from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
 from turku.storage.catalog.tree import Found, Tree
 from turku.storage.configuration import Storage
@@ -31,12 +32,15 @@ WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
 
 
 class RecordedEntries:
-    """The entries of one snapshot; a context manager, for one thread."""
+    """The entries of one snapshot at and below some paths; a context manager, for one thread."""
 
-    def __init__(self, configuration: Storage, kept: KeptTree) -> None:
+    def __init__(self, configuration: Storage, kept: KeptTree, root: int, paths: Sequence[bytes]) -> None:
+        """``root`` is the open directory of the tree, and stays the caller's; without ``paths`` it is all of it."""
         self._stack = ExitStack()
         self._kept = kept
-        self._tree = self._stack.enter_context(Tree(kept.path))
+        self._paths = tuple(paths) or (b"",)
+        self._scope = Scope(kept.name, frozenset(paths))
+        self._tree = self._stack.enter_context(Tree(os.dup(root)))
         self._catalog = self._opened(configuration)
         self._listing = _Listing(b"", iter(()))
 
@@ -49,15 +53,19 @@ class RecordedEntries:
         self._stack.close()
 
     def now(self, path: bytes) -> Entry | None:
-        """What the tree has at the path; None for nothing."""
+        """Return what the tree has at a path, be it one above those asked for; None for nothing."""
         parent, _slash, name = path.rpartition(b"/")
         directory = self._tree.find_directory(parent)
         found = None if directory is None else self._tree.found(directory, name)
         return None if found is None else _of_tree(path, found)
 
     def found(self, path: bytes) -> Entry | None:
-        """What the path has to be; None for nothing. Quick where paths come as rsync has them: a directory's entries
-        one after the other, by name."""
+        """Return what the path has to be; None for nothing, and for a path that was not asked for.
+
+        Quick where paths come as rsync has them: a directory's entries one after the other, by name.
+        """
+        if not self._scope.has_path(path):
+            return None
         if self._catalog is None:
             return self.now(path)
         directory, _slash, _name = path.rpartition(b"/")
@@ -70,9 +78,9 @@ class RecordedEntries:
         entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
         return self.now(path) if entry is None else entry
 
-    def all(self, paths: Sequence[bytes]) -> Iterator[Entry]:
-        """Everything at and below these paths (none: the whole tree) that is no directory."""
-        for path in paths or (b"",):
+    def all(self) -> Iterator[Entry]:
+        """Yield everything that is no directory."""
+        for path in self._paths:
             if self._catalog is not None:
                 yield from (
                     entry for entry in self._catalog.files(self._kept.name, path) if entry.kind is not Kind.DIRECTORY
@@ -84,14 +92,14 @@ class RecordedEntries:
             else:
                 yield from self._below(path)
 
-    def totals(self, paths: Sequence[bytes]) -> tuple[int, int] | None:
-        """How many entries that are no directories there are at and below the paths, and their bytes; None where
-        counting would take long."""
+    def totals(self) -> tuple[int, int] | None:
+        """Return how many entries that are no directories there are, and their bytes; None where counting would take
+        long."""
         if self._catalog is None:
             return None
         files = size_bytes = 0
         position = next(each.position for each in self._catalog.snapshots() if each.name == self._kept.name)
-        for path in paths or (b"",):
+        for path in self._paths:
             directory, _slash, name = path.rpartition(b"/")
             values = {
                 "position": position,
@@ -111,7 +119,9 @@ class RecordedEntries:
         if not (self._kept.is_snapshot and database.exists(self._kept.place)):
             return None
         try:
-            opened = self._stack.enter_context(open_catalog(self._kept.place, zone=configuration.zone))
+            opened = self._stack.enter_context(
+                open_catalog(self._kept.place, zone=configuration.zone, scope=self._scope)
+            )
         except CatalogUnusable as error:
             _LOG.warning("%s: restored without the catalog: %s", self._kept.name, error.message)
             return None

@@ -1,17 +1,21 @@
 """A machine gets files back: rsync pushes from a snapshot's tree, contained, into the module that the agent opened.
 
 Beside the transfer goes the manifest: for each file that rsync takes up, in its order, what it has to be. The agent
-compares. rsync's own words about what it reads here stand in where a backup left no checksum.
+compares. rsync says which files it takes up in the stream in which the messages of the machine's daemon come too: its
+own lines begin with a word that is drawn for each session and told to nobody. What a file has to be is never taken from
+that stream.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO
 
 from turku.core import rsync_checksums
@@ -31,19 +35,23 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverPlan,
     RecoverRequest,
+    path_bytes,
     wire_path,
 )
-from turku.storage import changes, rsync_exit, sandbox, transfer
+from turku.storage import changes, kept_tree, rsync_exit, sandbox, transfer
 from turku.storage.answers import Answers
-from turku.storage.catalog import Entry
+from turku.storage.catalog import Entry, Scope
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
+from turku.storage.fs.tree import Tree
+from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
 from turku.storage.recorded_entries import RecordedEntries
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
 _LAST_LINES = 25
+_LINE_SHOWN_BYTES = 4096
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,23 +60,38 @@ class Recovery:
     """What goes back, everything in it checked: ``paths`` are relative and there, none for the whole tree."""
 
     kept: KeptTree
+    root: int
+    """The tree's directory, open from the plan to the end: what was planned is what is sent."""
     paths: tuple[bytes, ...]
+    scope: Scope
+    """What the session may be told of."""
     request: RecoverRequest
     by_xxh128: bool
+    mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
+    """What rsync's own lines begin with; no machine is told."""
 
-    @classmethod
-    def of(cls, configuration: Storage, kept: KeptTree, paths: Sequence[bytes], request: RecoverRequest) -> Recovery:
-        by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
-        return cls(kept, tuple(paths), request, by_xxh128)
+    def recorded(self, configuration: Storage) -> RecordedEntries:
+        """Return what goes back, entry by entry."""
+        return RecordedEntries(configuration, self.kept, self.root, self.paths)
+
+
+@contextmanager
+def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest) -> Iterator[Recovery]:
+    """What goes back by this request, for the length of the block. Raises NotInHistory, PolicyError."""
+    kept = view.choose(request.snapshot)
+    by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
+    with Tree(kept.path) as tree:
+        paths = kept_tree.checked_paths(kept, tree, [path_bytes(path) for path in request.paths], view.scope)
+        yield Recovery(kept, tree.root, paths, view.scope, request, by_xxh128)
 
 
 def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
-    """What is about to be written."""
+    """Return what is about to be written."""
     kept = recovery.kept
-    with RecordedEntries(configuration, kept) as recorded:
-        totals = recorded.totals(recovery.paths)
+    with recovery.recorded(configuration) as recorded:
+        totals = recorded.totals()
         parents = [
-            ParentDirectory(wire_path(path), found.mode, found.uid, found.gid, found.mtime_ns)
+            ParentDirectory(wire_path(path), found.mode, found.uid, found.gid, _time_shown(recovery, path, found))
             for path in _parents(recovery.paths)
             if (found := recorded.now(path)) is not None
         ]
@@ -82,6 +105,13 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     )
 
 
+def _time_shown(recovery: Recovery, path: bytes, found: Entry) -> int:
+    # A directory above the permitted paths is made as it was, and its time tells when something else in it changed.
+    if recovery.scope.has_path(path) or recovery.kept.moment is None:
+        return found.mtime_ns
+    return int(recovery.kept.moment.timestamp()) * 1_000_000_000
+
+
 def _parents(paths: Iterable[bytes]) -> list[bytes]:
     found: dict[bytes, None] = {}
     for path in paths:
@@ -93,10 +123,10 @@ def _parents(paths: Iterable[bytes]) -> list[bytes]:
 
 def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> None:
     """Send the manifest of all that would be considered."""
-    with RecordedEntries(configuration, recovery.kept) as recorded:
+    with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
-        for found in recorded.all(recovery.paths):
-            batch.append(_entry(found.path, found, is_sent=False, read_now=None))
+        for found in recorded.all():
+            batch.append(_entry(found, is_sent=False))
             if len(batch) == _BATCH:
                 answers.send(Manifest(batch))
                 batch = []
@@ -115,7 +145,7 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         # Twice: what is there already is named too, for the agent to check.
         "--itemize-changes",
         "--itemize-changes",
-        f"--out-format={changes.OUT_FORMAT}",
+        f"--out-format={recovery.mark.decode()}{changes.OUT_FORMAT}",
         "--no-human-readable",
         "--no-motd",
         "--8-bit-output",
@@ -163,6 +193,7 @@ def push(
             lambda _seen: arguments(configuration, recovery, port=port, username=credentials.username),
             configuration=configuration,
             tree=recovery.kept.path,
+            root=recovery.root,
             port=port,
         ) as sender,
         sender.start(
@@ -176,7 +207,8 @@ def push(
         reader.start()
         exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         reader.join()
-        last_lines = [*others, *child.last_lines][-_LAST_LINES:]
+        # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
+        last_lines = [line.replace(str(recovery.kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
     answers.send(RecoverEnd(exit_code, rsync_exit.outcome(exit_code).meaning, last_lines))
     _LOG.info("%s: rsync ended with exit code %d", recovery.kept.name, exit_code)
 
@@ -184,12 +216,12 @@ def push(
 def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: IO[bytes], others: deque[str]) -> None:
     """Read what rsync says to its end, and pass on what the agent has to know."""
     try:
-        with RecordedEntries(configuration, recovery.kept) as recorded:
-            for batch, deleted in _batches(stream, others):
+        with recovery.recorded(configuration) as recorded:
+            for batch, deleted in _batches(stream, recovery.mark, others):
                 manifest = [
-                    _entry(line.path, recorded.found(line.path), is_sent=is_sent, read_now=line)
+                    _entry(found, is_sent=is_sent)
                     for line, is_sent in batch
-                    if line.file_type != b"d"
+                    if line.file_type != b"d" and (found := recorded.found(line.path)) is not None
                 ]
                 answers.send_many(
                     [
@@ -204,38 +236,44 @@ def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: 
             pass
 
 
-def _batches(stream: IO[bytes], others: deque[str]) -> Iterator[tuple[list[tuple[Line, bool]], list[bytes]]]:
+def _batches(
+    stream: IO[bytes], mark: bytes, others: deque[str]
+) -> Iterator[tuple[list[tuple[Line, bool]], list[bytes]]]:
     batch: list[tuple[Line, bool]] = []
     deleted: list[bytes] = []
-    for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
-        line = changes.parse(raw) if raw.startswith(changes.MARK) else None
+    rest = b""
+    for piece in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
+        # Messages of the machine's may lack their line breaks: a line of rsync's begins wherever its mark is.
+        before, found, own = (rest + piece).partition(mark)
+        rest = b""
+        if not piece.endswith(b"\n"):
+            rest = found + own if found else before[-_LINE_SHOWN_BYTES:]
+            continue
+        line = changes.parse(own)
+        if text := one_line(before.rstrip(b"\r\n")):
+            others.append(text)
         if line is None:
-            if text := one_line(raw.rstrip(b"\r\n")):
-                others.append(text)
-        elif line.is_deleted:
+            continue
+        if line.is_deleted:
             deleted.append(line.path)
         else:
-            batch.append((line, raw[len(changes.MARK) : len(changes.MARK) + 1] == b"<"))
+            batch.append((line, own.startswith(changes.MARK + b"<")))
         if len(batch) + len(deleted) == _BATCH:
             yield batch, deleted
             batch, deleted = [], []
+    if rest:
+        others.append(one_line(rest))
     yield batch, deleted
 
 
-def _entry(path: bytes, found: Entry | None, *, is_sent: bool, read_now: Line | None) -> ManifestEntry:
-    checksum = None if found is None else found.checksum
-    is_recorded = checksum is not None
-    if checksum is None and read_now is not None and is_sent:
-        checksum = read_now.checksum
-    if found is None:
-        return ManifestEntry(wire_path(path), "file", 0, 0, is_sent, is_recorded, checksum)
+def _entry(found: Entry, *, is_sent: bool) -> ManifestEntry:
     return ManifestEntry(
-        wire_path(path),
+        wire_path(found.path),
         found.kind.value,
         found.size,
         found.mtime_ns,
         is_sent,
-        is_recorded,
-        checksum,
+        found.checksum is not None,
+        found.checksum,
         None if found.link_target is None else wire_path(found.link_target),
     )

@@ -57,7 +57,12 @@ Seen = Callable[[Path], str]
 Arguments = Callable[[Seen], list[str]]
 # rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
 # descriptor 9; one cat for each direction. When the machine hangs up, the other direction is ended too.
-_SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
+# The directory that was bound is looked at before anything is done in it: whoever could put another one in its place
+# between its opening and the sandbox's would else have that one sent, or written to.
+_SOCKET_TO_NINE = (
+    '[ "$(stat -c %d:%i .)" = "$0" ] || { echo "the directory was replaced meanwhile" >&2; exit 3; }; '
+    'exec 9<&0 </dev/null; exec "$@"'
+)
 _RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :"
 _LOG = logging.getLogger(__name__)
 
@@ -239,16 +244,20 @@ def receiver(
 
 
 @contextmanager
-def sender(arguments: Arguments, *, configuration: Storage, tree: Path, port: int) -> Iterator[Receiver]:
+def sender(
+    arguments: Arguments, *, configuration: Storage, tree: Path, port: int, root: int | None = None
+) -> Iterator[Receiver]:
     """Yield how to start an rsync that sends what is in ``tree`` to the daemon at the tunnel's ``port``.
 
-    It starts in ``tree``, and contained it sees that tree alone, read-only. The rest is as with ``receiver``.
+    It starts in ``tree``, and contained it sees that tree alone, read-only. ``root`` is the tree's open directory:
+    where another one has its name by now, nothing is sent. The rest is as with ``receiver``.
     """
     with _connected(
         arguments,
         configuration=configuration,
         port=port,
         directory=tree,
+        root=root,
         is_writable=False,
         capabilities=SENDER_CAPABILITIES if os.geteuid() == 0 else None,
     ) as found:
@@ -265,12 +274,13 @@ def _connected(
     is_writable: bool,
     capabilities: Sequence[str] | None,
     readable: Sequence[Path] = (),
+    root: int | None = None,
 ) -> Iterator[Receiver]:
     contained = is_contained(configuration)
     with ExitStack() as stack:
         connection = connect(port)
         stack.callback(connection.close)
-        opened = stack.enter_context(fs.opened(directory))
+        opened = _opened(stack, directory, root)
         if not contained:
             connection.close()
             yield Receiver(arguments(str), directory=opened)
@@ -283,7 +293,13 @@ def _connected(
         seen |= {name: path for path, name in names.items()}
         yield Receiver(
             wrap(
-                ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)],
+                [
+                    "sh",
+                    "-c",
+                    _SOCKET_TO_NINE,
+                    "{0.st_dev}:{0.st_ino}".format(os.fstat(opened)),
+                    *arguments(names.__getitem__),
+                ],
                 writable={_HERE: directory} if is_writable else {},
                 readable=seen if is_writable else {**seen, _HERE: directory},
                 hidden=_inside_system(configuration),
@@ -295,6 +311,18 @@ def _connected(
             descriptors=(alive, *descriptors),
             environment={"RSYNC_CONNECT_PROG": _RELAY},
         )
+
+
+def _opened(stack: ExitStack, directory: Path, root: int | None) -> int:
+    """Return a descriptor of the directory, which is that of ``root`` where there is one. Raises BackupFailed."""
+    try:
+        opened = stack.enter_context(fs.opened(directory))
+        is_same = root is None or os.path.sameopenfile(opened, root)
+    except OSError as error:
+        raise BackupFailed(f"the directory to work in cannot be opened: {error.strerror}") from error
+    if not is_same:
+        raise BackupFailed("the directory to work in was replaced meanwhile; nothing was done")
+    return opened
 
 
 def end(child: command.Child) -> None:

@@ -162,3 +162,49 @@ class TestAuditLog:
 def test_a_policy_is_for_one_scope(cast: Cast) -> None:
     assert str(RestorePolicy(auth=Auth.objects.all()[0])) == "machines of machines"
     assert str(RestorePolicy()) == "all machines"
+
+
+class TestSnapshotOfARequest:
+    """``resolved``: what a storage takes the choice of a request to mean, remembered once."""
+
+    def test_is_settled_by_the_first_who_tells(self, cast: Cast, bella: V1Machine) -> None:
+        request = running(cast, bella)
+        said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
+        assert permit(cast.bob, bella, **said) == {"allowed": True, "snapshot": {}}
+        first = permit(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
+        assert first["resolved"] == "etc_20261124-084122_8491"
+        assert permit(cast.bob, bella, **said, resolved="etc_20261125-084122_8491") == first
+        assert permit(cast.bob, bella, **said) == first
+        (entry,) = noted("restore.resolved")
+        assert (entry.actor_kind, entry.actor) == ("storage", "primary")
+        assert entry.new == {"resolved_snapshot": "etc_20261124-084122_8491"}
+
+    def test_is_what_a_later_run_is_told(self, cast: Cast, bella: V1Machine) -> None:
+        request = running(cast, bella)
+        said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
+        permit(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
+        RestoreRequest.objects.update(date_offered=SYSTEM_CLOCK.now() - timedelta(seconds=1))
+        [order] = Pickup(bella).offered()
+        assert order["snapshot"] == {"name": "etc_20261124-084122_8491"}
+
+    def test_is_settled_by_nobody_else(self, cast: Cast, bella: V1Machine) -> None:
+        request = running(cast, bella)
+        mallory = V1Storage(cast.bob.post, auth=cast.bob.auth, name="mallory")
+        mallory.update_config()
+        said = {"of_machine": cast.alice.uuid, "request": str(request.pk), "resolved": "etc_20261124-084122_8491"}
+        assert not permit(mallory, bella, **said)["allowed"]
+        assert not permit(cast.bob, cast.alice, **said)["allowed"]
+        for name in ("../x", ".deleting", "a\nb", "x" * 300):
+            with pytest.raises(Refused) as refused:
+                permit(cast.bob, bella, **{**said, "resolved": name})
+            assert refused.value.status == 400
+        assert permit(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk)) == {
+            "allowed": True,
+            "snapshot": {},
+        }
+
+
+def test_a_machine_is_not_told_which_sources_another_has(cast: Cast, bella: V1Machine) -> None:
+    answers = [permit(cast.bob, bella, source, of_machine=cast.alice.uuid) for source in ("etc", "nothing")]
+    assert answers[0] == answers[1]
+    assert not answers[0]["allowed"]

@@ -161,7 +161,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     _shown = (
         *("status", "why_waiting", "what", "of_machine", "onto", "directory", "overwrite", "path_list", "reason"),
         *("requested", "requested_by", "approvals", "expires", "picked_up", "attempts", "heard_of"),
-        *("progress", "restored_snapshot", "ended", "message_text", "audit_link", "id"),
+        *("progress", "resolved_snapshot", "restored_snapshot", "ended", "message_text", "audit_link", "id"),
     )
     add_fieldsets = (
         ("What", {"fields": ("machine", "source_name", "path_lines", "snapshot", "moment")}),

@@ -88,6 +88,7 @@ def described(request: RestoreRequest) -> dict[str, Any]:
         "size_bytes": request.size_bytes,
         "files_total": request.files_total,
         "size_total_bytes": request.size_total_bytes,
+        "resolved_snapshot": request.resolved_snapshot,
         "restored_snapshot": request.restored_snapshot,
         "message": request.message,
         "why_waiting": why_waiting(request),

@@ -119,6 +119,9 @@ class RestoreRequest(models.Model):
     )
     snapshot = models.CharField(max_length=NAME_LENGTH, blank=True)
     moment = models.CharField("state of", max_length=NAME_LENGTH, blank=True)
+    resolved_snapshot = models.CharField("which is", max_length=NAME_LENGTH, blank=True, editable=False)
+    """The one snapshot that ``snapshot`` or ``moment`` means, or the latest where both are empty: as the storage said
+    when the request was used first. It stays what it is when newer ones are made."""
     paths = models.JSONField(default=list, blank=True)
     """As ``restore_messages.WirePath`` has them; none: the whole source."""
     directory = models.CharField(max_length=PATH_LENGTH)

@@ -46,7 +46,7 @@ def _order(row: RestoreRequest, storage: Storage) -> RestoreOrder:
             ssh_ping_user=storage.ssh_ping_user,
         ),
         directory=row.directory,
-        snapshot=choice(row),
+        snapshot=SnapshotChoice(name=row.resolved_snapshot) if row.resolved_snapshot else choice(row),
         paths=row.paths,
         overwrite=row.overwrite,  # type: ignore[arg-type]  # the model's choices are the message's
         of_machine=str(row.source.machine.uuid) if row.is_onto_another_machine else None,
@@ -54,7 +54,7 @@ def _order(row: RestoreRequest, storage: Storage) -> RestoreOrder:
 
 
 def choice(row: RestoreRequest) -> SnapshotChoice:
-    """The snapshot that the request is for."""
+    """Return the snapshot that the request is for, as it was asked for; nothing chosen is the latest."""
     return SnapshotChoice(name=row.snapshot or None, at=row.moment or None)
 
 

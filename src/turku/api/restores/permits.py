@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from turku.api.audit import log
 from turku.api.audit.models import AuditEntry
@@ -13,17 +13,21 @@ from turku.api.backups.models import Source
 from turku.api.fleet import credentials
 from turku.api.fleet.faults import checked
 from turku.api.fleet.models import Storage
-from turku.api.restores import offers, policies
+from turku.api.restores import asking, offers, policies
 from turku.api.restores.models import AT_WORK, RestoreRequest
+from turku.api.restores.transitions import move
 from turku.errors import PolicyError
 from turku.policy import names
-from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest, SnapshotChoice
+from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest
 
 NOTE_RESOLUTION = timedelta(minutes=10)
 """Looks, and what was not permitted, are on the audit log once in that time for each machine and source."""
 
-_UNKNOWN = "the coordinator knows no such source of a machine of this storage"
-_NO_REQUEST = "there is no approved restore of this source onto this machine that is running now"
+# One sentence for both: a machine is not told which sources others have.
+_UNKNOWN = (
+    "the coordinator knows no such source of a machine of this storage, or no approved restore of it onto this machine "
+    "that is running now"
+)
 _HIDDEN = "a policy of the coordinator keeps this machine's history from it; an operator can ask for a restore there"
 
 
@@ -66,14 +70,27 @@ def _by_request(
     if request is None:
         # Noted as the storage's doing: it says by itself which machine it was.
         _note_once("restore.denied", log.actor_of(storage), asked, source, storage, now=now)
-        return RestorePermitAnswer(allowed=False, reason=_NO_REQUEST)
-    _note(log.actor_of(request.target), asked, source, storage, now=now)
-    return RestorePermitAnswer(allowed=True, paths=request.paths, snapshot=_limit(request))
-
-
-def _limit(request: RestoreRequest) -> SnapshotChoice | None:
-    chosen = offers.choice(request)
-    return chosen if chosen.name or chosen.at else None
+        return RestorePermitAnswer(allowed=False, reason=_UNKNOWN)
+    if asked.resolved is None:
+        _note(log.actor_of(request.target), asked, source, storage, now=now)
+    else:
+        name = checked("resolved", asking.checked_snapshot, asked.resolved)
+        # The first one counts, whoever else has come to another one meanwhile.
+        move(
+            request,
+            Q(resolved_snapshot="", state__in=AT_WORK),
+            "restore.resolved",
+            log.actor_of(storage),
+            now=now,
+            resolved_snapshot=name,
+        )
+        request.refresh_from_db(fields=["resolved_snapshot"])
+    return RestorePermitAnswer(
+        allowed=True,
+        paths=request.paths,
+        snapshot=offers.choice(request),
+        resolved=request.resolved_snapshot or None,
+    )
 
 
 def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> RestoreRequest | None:

@@ -23,7 +23,7 @@ _SWEPT_AT_ONCE = 500
 _TOLD = frozenset(
     {
         *("state", "attempts", "files", "size_bytes", "restored_snapshot", "message"),
-        *("first_approval_by", "second_approval_by"),
+        *("first_approval_by", "second_approval_by", "resolved_snapshot"),
     }
 )
 """What an entry of the audit log has of the changes."""

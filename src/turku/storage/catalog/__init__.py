@@ -11,15 +11,18 @@ from turku.storage.catalog.entry import Difference, Entry, Kind
 from turku.storage.catalog.opening import open_catalog, update
 from turku.storage.catalog.reading import Catalog, CatalogedSnapshot
 from turku.storage.catalog.recording import forget, rebuild, record
+from turku.storage.catalog.scope import WHOLE, Scope
 
 __all__ = [
     "LATEST",
+    "WHOLE",
     "Ahead",
     "Catalog",
     "CatalogedSnapshot",
     "Difference",
     "Entry",
     "Kind",
+    "Scope",
     "ahead_of_end",
     "choose",
     "forget",

@@ -8,40 +8,42 @@ from datetime import tzinfo
 
 from turku.storage.catalog import database, recording
 from turku.storage.catalog.reading import Catalog
+from turku.storage.catalog.scope import WHOLE, Scope
 from turku.storage.snapshots.place import SourcePlace
 
 
-def open_catalog(place: SourcePlace, *, zone: tzinfo) -> Catalog:
+def open_catalog(place: SourcePlace, *, zone: tzinfo, scope: Scope = WHOLE) -> Catalog:
     """The source's catalog, in step with what is on the disk; a context manager. ``zone`` is the snapshots' names'.
 
-    The first one who looks at a history that has no catalog yet waits until its trees are read. Raises CatalogUnusable.
+    It knows of nothing that is not in ``scope``. The first one who looks at a history that has no catalog yet waits
+    until its trees are read. Raises CatalogUnusable.
     """
-    return _open(place, zone, lambda: True)
+    return _open(place, zone, lambda: True, scope)
 
 
 def update(place: SourcePlace, *, zone: tzinfo, go_on: Callable[[], bool]) -> None:
     """Read the snapshots that are in no catalog yet, for as long as ``go_on`` says so. Raises CatalogUnusable."""
-    _open(place, zone, go_on).close()
+    _open(place, zone, go_on, WHOLE).close()
 
 
-def _open(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool]) -> Catalog:
+def _open(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
     try:
-        return _opened(place, zone, go_on)
+        return _opened(place, zone, go_on, scope)
     except sqlite3.Error as error:
         if not database.is_damage(error):
             raise database.unusable(place, error) from error
         database.move_aside(place, str(error))
     try:
-        return _opened(place, zone, go_on)
+        return _opened(place, zone, go_on, scope)
     except sqlite3.Error as error:
         raise database.unusable(place, error) from error
 
 
-def _opened(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool]) -> Catalog:
+def _opened(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
     connection = database.connect(place)
     try:
         recording.reconcile(connection, place, zone, go_on=go_on)
-        return Catalog(connection, place, zone)
+        return Catalog(connection, place, zone, scope=scope)
     except OSError as error:
         connection.close()
         raise database.unusable(place, error) from error

@@ -18,6 +18,7 @@ from turku.storage import history
 from turku.storage.catalog import database, queries, recording
 from turku.storage.catalog.entry import DIRECTORY, KINDS, Difference, Entry
 from turku.storage.catalog.patterns import Matcher, matcher
+from turku.storage.catalog.scope import WHOLE, Scope
 from turku.storage.fs.tree import split
 from turku.storage.history import StoredSnapshot
 from turku.storage.snapshots.place import SourcePlace
@@ -40,16 +41,22 @@ class CatalogedSnapshot:
 
 
 class Catalog:
-    """The catalog of one source; opened by ``open_catalog``, closed at its block's end."""
+    """The catalog of one source; opened by ``open_catalog``, closed at its block's end.
 
-    def __init__(self, connection: sqlite3.Connection, place: SourcePlace, zone: tzinfo) -> None:
+    It knows the snapshots and paths of its scope alone: each row comes from ``_entry``, each name from ``_snapshots``.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, place: SourcePlace, zone: tzinfo, *, scope: Scope = WHOLE
+    ) -> None:
         self.place = place
         self._connection = connection
+        self._scope = scope
         known = recording.positions(connection)
         self._snapshots = tuple(
             CatalogedSnapshot(each.name, each.moment, each, known[os.fsencode(each.name)])
             for each in history.stored_snapshots(place, zone)
-            if os.fsencode(each.name) in known
+            if os.fsencode(each.name) in known and scope.has_snapshot(each.name)
         )
         self._by_name = {each.name: each for each in self._snapshots}
         self._positions = [each.position for each in self._snapshots]
@@ -298,8 +305,11 @@ class Catalog:
             self._ask("DELETE FROM temp.differing WHERE run = :run", {"run": run})
 
     def _entry(self, directory: bytes, row: _Row) -> Entry | None:
-        """None for a version that only snapshots have which are not there any more."""
+        """None for a version that only snapshots have which are not there any more, or that is out of scope."""
         version, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked = row
+        path = directory + b"/" + name if directory else name
+        if not self._scope.has_path(path):
+            return None
         span = self._spans.get((first, last))
         if span is None:
             low = bisect_left(self._positions, first)
@@ -309,7 +319,7 @@ class Catalog:
             span = self._snapshots[low].name, self._snapshots[high - 1].name
             self._spans[first, last] = span
         return Entry(
-            directory + b"/" + name if directory else name,
+            path,
             KINDS[kind],
             size,
             mode,

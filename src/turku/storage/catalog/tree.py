@@ -47,8 +47,11 @@ class Found(NamedTuple):
 class Tree(fs.Tree):
     """A snapshot's directory, read for the catalog."""
 
-    def __init__(self, root: Path, *, has_attributes: bool = True) -> None:
-        """Without ``has_attributes`` nothing was kept in any. Raises OSError where no directory is."""
+    def __init__(self, root: Path | int, *, has_attributes: bool = True) -> None:
+        """``root`` is as with ``fs.Tree``. Without ``has_attributes`` nothing was kept in any.
+
+        Raises OSError where no directory is.
+        """
         super().__init__(root)
         self._has_attributes = has_attributes
 

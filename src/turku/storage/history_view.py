@@ -1,0 +1,115 @@
+"""What of a source's history somebody may see. What a view does not have does not exist for whoever asks through it.
+
+A permission is made a view once, at the beginning of a session: the source, and where an operator approved a restore
+its one snapshot and its paths. Every question of a machine, and every message to it, goes through the view.
+``tests/unit/storage/test_history_view.py`` holds ``look`` and ``recovery`` to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from turku.core.clock import Clock
+from turku.errors import CatalogUnusable, NotInHistory
+from turku.protocol.restore_messages import SnapshotChoice, SnapshotRow
+from turku.storage import catalog, history, history_rows, permit, volumes
+from turku.storage.catalog import Catalog, Scope
+from turku.storage.configuration import Storage
+from turku.storage.fs import tree as fs
+from turku.storage.history import StoredSnapshot
+from turku.storage.kept_tree import CURRENT, KeptTree
+from turku.storage.permit import Permitted
+from turku.storage.snapshots.place import LATEST, SourcePlace
+
+_GONE = "the snapshot that the coordinator's permission is for is not kept here"
+_LOG = logging.getLogger(__name__)
+
+
+class HistoryView:
+    """The snapshots and paths of one source that there are for one session."""
+
+    def __init__(self, configuration: Storage, permitted: Permitted, *, clock: Clock) -> None:
+        """Raises NotInHistory where nothing of the machine, the source or the approved snapshot is kept, NoVolume."""
+        self._configuration = configuration
+        self._clock = clock
+        self._approved = permitted.snapshot
+        self._place = _place(configuration, permitted)
+        snapshots = history.stored_snapshots(self._place, configuration.zone)
+        name = self._settled(permitted, snapshots)
+        self.scope = Scope(name, permitted.paths)
+        self._snapshots = tuple(each for each in snapshots if self.scope.has_snapshot(each.name))
+        if name not in (None, CURRENT) and not self._snapshots:
+            raise NotInHistory(_GONE, hint="it was removed since; ask for a restore of another one")
+
+    def snapshots(self) -> Iterator[SnapshotRow]:
+        """Yield a row for each snapshot, oldest first."""
+        # Figures are of all paths.
+        return history_rows.of_snapshots(
+            self._place, self._snapshots, self._configuration.zone, has_figures=not self.scope.paths
+        )
+
+    def choose(self, choice: SnapshotChoice) -> KeptTree:
+        """Return the tree that is meant. Raises NotInHistory, PolicyError for a moment that is not understood."""
+        if self.scope.snapshot is not None:
+            if choice not in (self._approved, SnapshotChoice(self.scope.snapshot)):
+                raise NotInHistory(
+                    "the coordinator's permission is for another snapshot of this source",
+                    hint=f"it is for {self.scope.snapshot}",
+                )
+            choice = SnapshotChoice(self.scope.snapshot)
+        return self._chosen(choice, self._snapshots)
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        """The catalog, for the length of the block: it has what the view has. Raises CatalogUnusable."""
+        try:
+            opened = catalog.open_catalog(self._place, zone=self._configuration.zone, scope=self.scope)
+        except CatalogUnusable as error:
+            if self.scope == catalog.WHOLE:
+                raise
+            # The reason may name what was being read.
+            _LOG.warning("%s: %s", self._place.source, error.message)
+            raise CatalogUnusable("the catalog cannot be used now; the storage's log says why") from None
+        with opened:
+            yield opened
+
+    def _settled(self, permitted: Permitted, snapshots: Sequence[StoredSnapshot]) -> str | None:
+        """Return the name of the one snapshot of the view; None where all are in it."""
+        if permitted.snapshot is None or permitted.resolved is not None:
+            return permitted.resolved
+        try:
+            name = self._chosen(permitted.snapshot, snapshots).name
+        except NotInHistory:
+            # The reason would name others.
+            raise NotInHistory(_GONE) from None
+        # A whole name means the same for ever.
+        return name if name == permitted.snapshot.name else permit.settle(self._configuration, permitted, name)
+
+    def _chosen(self, choice: SnapshotChoice, snapshots: Sequence[StoredSnapshot]) -> KeptTree:
+        place = self._place
+        if choice.name in (None, LATEST, CURRENT) and choice.at is None and not snapshots:
+            if fs.is_directory(place.working_tree):
+                return KeptTree(place, CURRENT, place.working_tree, None)
+            raise NotInHistory(f"source {place.source} has no snapshot yet")
+        by_name = {each.name: each for each in snapshots}
+        name = choice.name
+        if name and name not in by_name:
+            # What tells one from the others is enough, as ``20261124-084122``.
+            meant = [each for each in by_name if each.removeprefix(f"{place.source}_").startswith(name)]
+            name = meant[0] if len(meant) == 1 else name
+        chosen = by_name[
+            catalog.choose(snapshots, name=name, at=choice.at, now=self._clock.now(), zone=self._configuration.zone)
+        ]
+        return KeptTree(place, chosen.name, chosen.path, chosen.moment)
+
+
+def _place(configuration: Storage, permitted: Permitted) -> SourcePlace:
+    directory = volumes.existing_directory(configuration, permitted.machine)
+    if directory is None:
+        raise NotInHistory(f"storage {configuration.name} has nothing of this machine")
+    place = SourcePlace(directory, permitted.source)
+    if not (fs.is_directory(place.snapshots_dir) or fs.is_directory(place.working_tree)):
+        raise NotInHistory(f"storage {configuration.name} has nothing of source {permitted.source}")
+    return place

@@ -1,0 +1,215 @@
+"""M12: a machine that gets files back puts lines of its own into the stream in which the storage's rsync says what it
+sends. Nothing that the agent is told is changed by it, and it is told of nothing that it did not ask for.
+
+The daemon is rsync's own; what stands between it and the storage adds messages to its side of the conversation.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.rsyncd import Rsyncd
+
+from turku.protocol import codec
+from turku.protocol.messages import SourceCredentials
+from turku.protocol.restore_messages import (
+    MODULE,
+    TEMPORARY_DIRECTORY,
+    Answer,
+    Deleted,
+    Manifest,
+    ManifestEntry,
+    RecoverEnd,
+    RecoverRequest,
+)
+from turku.storage import recovery
+from turku.storage.answers import Answers
+from turku.storage.changes import LINE_LIMIT_BYTES
+from turku.storage.history_view import HistoryView
+from turku.storage.permit import Permitted, Wanted
+
+FORGED = "f" * 32
+OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+_MESSAGE_TAG = 7 + 2
+"""What rsync sends information by: the other side prints it as it is."""
+
+
+def line(update: str, path: str) -> bytes:
+    return f":{update}|{FORGED}|{path}\n".encode()
+
+
+LINES = [
+    line("<f+++++++++", "wanted/kept"),
+    line("<f.st......", "wanted/without-checksum"),
+    line("<f+++++++++", "secret"),
+    line(".f         ", "secret"),
+    line("<f+++++++++", "wanted/not-there"),
+    line("*deleting  ", "wanted/kept"),
+    b"\n" * 10,
+]
+HIDING = [b":<f+++++++++", b"no line break", b"x" * 4000]
+"""Without a line break, so that a line of rsync's own would be their end."""
+FLOOD = [b"y" * 4000] * (2 * LINE_LIMIT_BYTES // 4000 + 1)
+
+
+class Meddler:
+    """Stands before a daemon and adds messages to what it says; a context manager."""
+
+    def __init__(self, daemon: Rsyncd, messages: list[bytes]) -> None:
+        self.messages_sent = 0
+        self._daemon = daemon
+        self._messages = messages
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Meddler:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                storage, _address = self._listener.accept()
+                daemon = socket.create_connection(("127.0.0.1", self._daemon.port))
+                for target, arguments in ((self._forward, (storage, daemon)), (self._meddle, (daemon, storage))):
+                    threading.Thread(target=target, args=arguments, daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def _meddle(self, daemon: socket.socket, storage: socket.socket) -> None:
+        stream = daemon.makefile("rb")
+        with suppress(OSError, EOFError, struct.error):
+            words = b""
+            while not words.startswith(b"@RSYNCD: OK"):
+                words = stream.readline()
+                storage.sendall(words)
+            # Flags of the protocol, a number of one to three bytes; the seed of checksums.
+            first = stream.read(1)
+            more = stream.read(0 if first[0] < 0x80 else 1 if first[0] < 0xC0 else 2)
+            storage.sendall(first + more + stream.read(4))
+            while header := stream.read(4):
+                self._add(storage)
+                (word,) = struct.unpack("<I", header)
+                storage.sendall(header + stream.read(word & 0xFFFFFF))
+            self._add(storage)
+        with suppress(OSError):
+            storage.shutdown(socket.SHUT_WR)
+
+    def _add(self, storage: socket.socket) -> None:
+        for message in self._messages:
+            storage.sendall(struct.pack("<I", _MESSAGE_TAG << 24 | len(message)) + message)
+            self.messages_sent += 1
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path, volume=tmp_path / "storage" / "volume") as machine:
+        (machine.source_dir / "wanted").mkdir()
+        for name in ("wanted/kept", "wanted/sent", "wanted/without-checksum", "secret"):
+            (machine.source_dir / name).write_text(name)
+        machine.back_up()
+        yield machine
+
+
+Push = Callable[..., list[object]]
+
+
+@pytest.fixture
+def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
+    target = tmp_path / "target"
+    (target / "wanted").mkdir(parents=True)
+    (target / TEMPORARY_DIRECTORY).mkdir()
+    view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
+    with view.catalog() as known:
+        (entry,) = known.history(b"wanted/without-checksum")
+        known.set_checksum(entry.version, None)
+
+    with Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon:
+
+        def push(messages: list[bytes], *paths: str) -> list[object]:
+            for name in ("wanted/sent", "wanted/without-checksum", "secret"):
+                (target / name).unlink(missing_ok=True)
+            kept = machine.source_dir / "wanted/kept"
+            (target / "wanted/kept").write_bytes(kept.read_bytes())
+            os.utime(target / "wanted/kept", ns=(0, kept.stat().st_mtime_ns))
+            (target / "wanted/superfluous").write_text("to be deleted")
+            stream = io.BytesIO()
+            request = RecoverRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
+            with (
+                Meddler(daemon, messages) as meddler,
+                recovery.prepared(machine.storage, view, request) as prepared,
+            ):
+                credentials = SourceCredentials(daemon.username, daemon.password)
+                answers = Answers(stream)
+                recovery.push(machine.storage, prepared, answers, port=meddler.port, credentials=credentials)
+            assert meddler.messages_sent >= len(messages)
+            decoded: list[object] = [
+                codec.decode(raw, Answer, limit_bytes=2**20)  # type: ignore[arg-type]
+                for raw in stream.getvalue().splitlines()
+            ]
+            assert isinstance(decoded[-1], RecoverEnd)
+            assert decoded[-1].rsync_exit_code == 0, decoded[-1]
+            return decoded
+
+        yield push
+
+
+def told(answers: list[object]) -> tuple[list[ManifestEntry], list[object]]:
+    """The manifest and the deletions, as the agent reads them."""
+    entries = [entry for each in answers if isinstance(each, Manifest) for entry in each.entries]
+    return entries, [path for each in answers if isinstance(each, Deleted) for path in each.paths]
+
+
+@pytest.mark.parametrize("messages", [LINES, HIDING, FLOOD], ids=["forged", "hiding", "flood"])
+@pytest.mark.parametrize("paths", [("wanted",), ()], ids=["a path", "all"])
+def test_m12_a_forged_line_changes_nothing_in_what_the_agent_is_told(
+    push: Push, messages: list[bytes], paths: tuple[str, ...]
+) -> None:
+    honest = told(push([], *paths))
+    entries, deleted = honest
+    sent = [*(() if paths else ("secret",)), "wanted/sent", "wanted/without-checksum"]
+    assert [entry.path for entry in entries if entry.is_sent] == sent
+    assert [entry.path for entry in entries if not entry.is_sent] == ["wanted/kept"]
+    assert deleted == ["wanted/superfluous"]
+    assert told(push(messages, *paths)) == honest
+
+
+def test_m12_what_was_recorded_without_a_checksum_is_said_to_be_unverified(push: Push) -> None:
+    entries, _deleted = told(push([line("<f+++++++++", "wanted/without-checksum")], "wanted"))
+    by_path = {entry.path: entry for entry in entries}
+    assert (by_path["wanted/without-checksum"].checksum, by_path["wanted/without-checksum"].is_recorded) == (
+        None,
+        False,
+    )
+    assert by_path["wanted/sent"].is_recorded
+    assert by_path["wanted/sent"].checksum is not None
+
+
+def test_m12_nor_is_it_told_of_what_it_did_not_ask_for(push: Push) -> None:
+    answers = push(LINES, "wanted/sent")
+    entries, _deleted = told(answers)
+    assert [entry.path for entry in entries] == ["wanted/sent"]
+    # Its own messages come back to it as such.
+    (end,) = (each for each in answers if isinstance(each, RecoverEnd))
+    assert any(FORGED in text for text in end.last_lines)
