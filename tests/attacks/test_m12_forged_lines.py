@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverRequest,
 )
-from turku.storage import recovery
+from turku.storage import recovery, sandbox
 from turku.storage.answers import Answers
 from turku.storage.changes import LINE_LIMIT_BYTES
 from turku.storage.history_view import HistoryView
@@ -209,7 +209,25 @@ def test_m12_what_was_recorded_without_a_checksum_is_said_to_be_unverified(push:
 def test_m12_nor_is_it_told_of_what_it_did_not_ask_for(push: Push) -> None:
     answers = push(LINES, "wanted/sent")
     entries, _deleted = told(answers)
-    assert [entry.path for entry in entries] == ["wanted/sent"]
+    assert [(entry.path, entry.is_recorded) for entry in entries] == [("wanted/sent", True)]
     # Its own messages come back to it as such.
     (end,) = (each for each in answers if isinstance(each, RecoverEnd))
     assert any(FORGED in text for text in end.last_lines)
+
+
+def test_m12_a_tree_put_in_the_place_of_the_planned_one_at_the_last_moment_is_not_sent(
+    push: Push, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tree = machine.newest_tree()
+
+    def swapped(directory: int, argv: Sequence[str]) -> list[str]:
+        tree.rename(tree.with_name("moved"))
+        (tree / "wanted").mkdir(parents=True)
+        (tree / "wanted/sent").write_text("another machine's")
+        return confirmed(directory, argv)
+
+    confirmed = sandbox.confirmed
+    monkeypatch.setattr(sandbox, "confirmed", swapped)
+    with pytest.raises(AssertionError, match="replaced meanwhile"):
+        push([], "wanted")
+    assert not (tmp_path / "target/wanted/sent").exists()

@@ -14,7 +14,7 @@ import random
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +28,7 @@ from turku.protocol.proof_messages import DrillOutcome
 from turku.storage import catalog, history, sandbox, transfer
 from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
+from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.fs.tree import Tree, split
 from turku.storage.snapshots.place import SourcePlace
@@ -117,7 +118,8 @@ def drill(configuration: Storage, place: SourcePlace, *, clock: Clock = SYSTEM_C
 @contextmanager
 def scratch(configuration: Storage, place: SourcePlace) -> Iterator[Path]:
     """A private directory that is gone with the block."""
-    parent = durable.make_private_directory(configuration.drill_directory)
+    # Nothing is reached by way of a link later on, and this directory is the operator's choice.
+    parent = durable.make_private_directory(configuration.drill_directory).resolve()
     directory = parent / f"{place.machine_dir.name}-{secrets.token_hex(4)}"
     directory.mkdir(mode=0o700)
     try:
@@ -218,11 +220,18 @@ class _Run:
             "--from0",
             f"--files-from={listing}",
             "--",
-            f"{tree}/",
+            "./",
             f"{self._restored}/",
         ]
         try:
-            self._run(argv, readable=[tree], writable=[self._directory], timeout_seconds=_RESTORE_SECONDS)
+            with fs.opened(tree) as opened:
+                self._run(
+                    argv,
+                    readable={sandbox.HERE: tree},
+                    directory=sandbox.HERE,
+                    opened=opened,
+                    timeout_seconds=_RESTORE_SECONDS,
+                )
         except CommandFailed as error:
             self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
 
@@ -275,8 +284,8 @@ class _Run:
         try:
             lines = self._run(
                 program,
-                readable=readable,
-                writable=[self._directory],
+                readable={str(path): path for path in readable},
+                directory=str(self._directory),
                 timeout_seconds=self._configuration.drill_check_seconds,
                 extra_environment=extra,
             )
@@ -288,25 +297,28 @@ class _Run:
         self,
         argv: Sequence[str],
         *,
-        readable: Sequence[Path],
-        writable: Sequence[Path],
+        readable: Mapping[str, Path],
+        directory: str,
+        opened: int | None = None,
         timeout_seconds: float,
         extra_environment: dict[str, str] | None = None,
     ) -> tuple[str, ...]:
-        """The last lines that the program printed: run where it sees these directories, and no network."""
+        """Return the last lines that the program printed: run where it sees the scratch directory, what is readable by
+        the names that it has there, and no network. It starts in ``directory``, which is the ``opened`` one."""
         configuration = self._configuration
+        working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
         if sandbox.is_contained(configuration):
             # It sees nothing but what is restored and where to: leave to read and write all of that harms nobody.
             capabilities = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH") if os.geteuid() == 0 else None
             argv = sandbox.wrap(
-                argv,
-                readable={str(path): path for path in readable},
-                writable={str(path): path for path in writable},
-                directory=str(self._directory),
+                argv if opened is None else sandbox.confirmed(opened, argv),
+                readable=readable,
+                writable={str(self._directory): self._directory},
+                directory=directory,
                 capabilities=capabilities,
                 options=sandbox.availability(configuration).options,
             )
-        with command.start(argv, working_directory=self._directory, extra_environment=extra_environment) as child:
+        with command.start(argv, working_directory=working_directory, extra_environment=extra_environment) as child:
             code = child.wait(timeout_seconds)
             lines = child.last_lines
         if code != 0:

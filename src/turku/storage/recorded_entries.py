@@ -73,7 +73,8 @@ class RecordedEntries:
             try:
                 entries = self._catalog.list(self._kept.name, directory)
             except NotInHistory:
-                return self.now(path)
+                # A directory that the catalog does not have, or one above the paths that were asked for.
+                entries = iter(())
             self._listing = _Listing(directory, entries)
         entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
         return self.now(path) if entry is None else entry

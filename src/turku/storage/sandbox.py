@@ -50,20 +50,18 @@ _CONNECT_TIMEOUT_SECONDS = 30.0
 _LAST_PROCESS_TIMEOUT_SECONDS = 10.0
 _END_TIMEOUT_SECONDS = 3.0
 _GREETING = b"@RSYNCD:"
-_HERE, _BESIDE = "/tree", "/beside"
+HERE, _BESIDE = "/tree", "/beside"
 """Where a contained rsync sees what it works in, and what it reads beside it."""
 Seen = Callable[[Path], str]
 """Says by which path a program sees what lies at a path of ours."""
 Arguments = Callable[[Seen], list[str]]
 # rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
 # descriptor 9; one cat for each direction. When the machine hangs up, the other direction is ended too.
-# The directory that was bound is looked at before anything is done in it: whoever could put another one in its place
-# between its opening and the sandbox's would else have that one sent, or written to.
-_SOCKET_TO_NINE = (
-    '[ "$(stat -c %d:%i .)" = "$0" ] || { echo "the directory was replaced meanwhile" >&2; exit 3; }; '
-    'exec 9<&0 </dev/null; exec "$@"'
-)
+_SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
 _RELAY = "exec 8<&0; cat <&8 >&9 & cat <&9; kill $! 2>/dev/null || :"
+_IN_THIS_ONE = (
+    '[ "$(stat -c %d:%i .)" = "$0" ] && exec "$@"; echo "the directory to work in was replaced meanwhile" >&2; exit 3'
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -149,6 +147,16 @@ def wrap(
         result += ["--bind", str(path), name]
     # The root of it all is memory that nobody else sees; a receiver has no business with it.
     return [*result, "--remount-ro", "/", "--chdir", directory, "--", *argv]
+
+
+def confirmed(directory: int, argv: Sequence[str]) -> list[str]:
+    """Return the argument list that runs ``argv`` where the directory that it starts in is the open one.
+
+    bubblewrap binds what lies at a path. Whoever puts another directory there in the moment after ours was opened
+    would have that one sent, or written to: it ends with 3 instead.
+    """
+    status = os.fstat(directory)
+    return ["sh", "-c", _IN_THIS_ONE, f"{status.st_dev}:{status.st_ino}", *argv]
 
 
 def availability(configuration: Storage) -> Availability:
@@ -293,17 +301,11 @@ def _connected(
         seen |= {name: path for path, name in names.items()}
         yield Receiver(
             wrap(
-                [
-                    "sh",
-                    "-c",
-                    _SOCKET_TO_NINE,
-                    "{0.st_dev}:{0.st_ino}".format(os.fstat(opened)),
-                    *arguments(names.__getitem__),
-                ],
-                writable={_HERE: directory} if is_writable else {},
-                readable=seen if is_writable else {**seen, _HERE: directory},
+                confirmed(opened, ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)]),
+                writable={HERE: directory} if is_writable else {},
+                readable=seen if is_writable else {**seen, HERE: directory},
                 hidden=_inside_system(configuration),
-                directory=_HERE,
+                directory=HERE,
                 capabilities=capabilities,
                 options=[*availability(configuration).options, *filter_options, "--sync-fd", str(alive)],
             ),

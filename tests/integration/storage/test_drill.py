@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
-from turku.storage import drill_record, verification
+from turku.storage import drill_record, sandbox, verification
 from turku.storage.drill import Drill, drill
 from turku.storage.stored_content import Pace
 from turku.storage.verification import Share
@@ -112,3 +112,34 @@ def test_a_drill_is_due_once_in_its_days_and_sooner_after_a_failure(machine: Bac
     drill_record.write(made)
     assert not drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(hours=23))
     assert drill_record.is_due(machine.place, drill_days=30, now=now + timedelta(hours=24))
+
+
+def test_the_scratch_directory_may_lie_behind_a_link(machine: BackedUpMachine, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    made = drill(replace(machine.storage, drill_directory=tmp_path / "link" / "drill"), machine.place)
+    assert made.problems == []
+    assert made.files == 32
+    assert list((tmp_path / "elsewhere" / "drill").iterdir()) == []
+
+
+@pytest.mark.parametrize("sandboxed", ["auto", "off"])
+def test_the_tree_that_was_opened_is_the_one_that_is_restored(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, sandboxed: Literal["auto", "off"]
+) -> None:
+    tree = machine.place.tree(machine.snapshots()[-1])
+
+    def swapped(directory: int, argv: Sequence[str]) -> list[str]:
+        tree.rename(tree.with_name("moved"))
+        tree.mkdir()
+        (tree / "planted").write_text("another machine's")
+        return confirmed(directory, argv)
+
+    confirmed = sandbox.confirmed
+    monkeypatch.setattr(sandbox, "confirmed", swapped)
+    made = make(machine, sandbox=sandboxed)
+    if sandboxed == "off":
+        # It starts in the open directory, whatever has its name.
+        assert made.problems == []
+    else:
+        assert "the directory to work in was replaced meanwhile" in made.problems[0]
