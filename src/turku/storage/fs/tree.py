@@ -115,8 +115,16 @@ def opened(path: Path, flags: int = _DIRECTORY) -> Iterator[int]:
         os.close(descriptor)
 
 
+def _name(path: Path) -> str:
+    """Return the last name of the path. Raises OSError for '..', which is no name in a directory."""
+    if path.name in ("", ".."):
+        raise OSError(errno.EINVAL, "is not a name in a directory", str(path))
+    return path.name
+
+
 @contextmanager
 def _parent(path: Path) -> Iterator[int]:
+    _name(path)
     # Its names are used, and it is flushed: a backed-up directory is never a parent here, so that it can be read.
     with opened(path.parent) as directory:
         yield directory
@@ -140,7 +148,7 @@ def status(path: Path) -> os.stat_result | None:
     """Return what lies at the path, without following a link; None for nothing, or where a link is on the way."""
     try:
         with opened(path.parent, _HANDLE) as directory:
-            return os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+            return os.stat(_name(path), dir_fd=directory, follow_symlinks=False)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
@@ -168,7 +176,7 @@ def link_target(path: Path) -> str | None:
     """Return what the symbolic link at the path says; None where no link is."""
     try:
         with opened(path.parent, _HANDLE) as directory:
-            return os.readlink(path.name, dir_fd=directory)
+            return os.readlink(_name(path), dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
             return None
@@ -194,7 +202,7 @@ def names_in(directory: int) -> list[bytes]:
 def read_file(path: Path, *, limit_bytes: int) -> bytes:
     """Return the first bytes of the regular file at the path. Raises OSError for anything else."""
     with opened(path.parent, _HANDLE) as directory:
-        return durable.read_regular_file_in(directory, path.name, limit_bytes=limit_bytes)
+        return durable.read_regular_file_in(directory, _name(path), limit_bytes=limit_bytes)
 
 
 def volume_status(path: Path) -> os.statvfs_result:
