@@ -13,13 +13,16 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.rsyncd import Rsyncd
 
+from turku.errors import BackupFailed
 from turku.protocol import codec
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
@@ -147,7 +150,13 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
 
     with Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon:
 
-        def push(messages: list[bytes], *paths: str) -> list[object]:
+        def push(
+            messages: list[bytes],
+            *paths: str,
+            sandboxed: Literal["auto", "off"] = "auto",
+            meanwhile: Callable[[], object] = lambda: None,
+            exit_code: int = 0,
+        ) -> list[object]:
             for name in ("wanted/sent", "wanted/without-checksum", "secret"):
                 (target / name).unlink(missing_ok=True)
             kept = machine.source_dir / "wanted/kept"
@@ -162,14 +171,16 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             ):
                 credentials = SourceCredentials(daemon.username, daemon.password)
                 answers = Answers(stream)
-                recovery.push(machine.storage, prepared, answers, port=meddler.port, credentials=credentials)
+                meanwhile()
+                storage = replace(machine.storage, sandbox=sandboxed)
+                recovery.push(storage, prepared, answers, port=meddler.port, credentials=credentials)
             assert meddler.messages_sent >= len(messages)
             decoded: list[object] = [
                 codec.decode(raw, Answer, limit_bytes=2**20)  # type: ignore[arg-type]
                 for raw in stream.getvalue().splitlines()
             ]
             assert isinstance(decoded[-1], RecoverEnd)
-            assert decoded[-1].rsync_exit_code == 0, decoded[-1]
+            assert decoded[-1].rsync_exit_code == exit_code, decoded[-1]
             return decoded
 
         yield push
@@ -228,6 +239,31 @@ def test_m12_a_tree_put_in_the_place_of_the_planned_one_at_the_last_moment_is_no
 
     confirmed = sandbox.confirmed
     monkeypatch.setattr(sandbox, "confirmed", swapped)
-    with pytest.raises(AssertionError, match="replaced meanwhile"):
-        push([], "wanted")
+    (end,) = push([], "wanted", exit_code=3)
+    assert isinstance(end, RecoverEnd)
+    assert "the directory to work in was replaced meanwhile" in end.last_lines
     assert not (tmp_path / "target/wanted/sent").exists()
+
+
+@pytest.mark.parametrize("sandboxed", ["auto", "off"])
+def test_m12_nor_is_one_that_was_put_there_before(
+    push: Push, machine: BackedUpMachine, tmp_path: Path, sandboxed: str
+) -> None:
+    tree = machine.newest_tree()
+
+    def swap() -> None:
+        tree.rename(tree.with_name("moved"))
+        (tree / "wanted").mkdir(parents=True)
+        (tree / "wanted/sent").write_text("another machine's")
+
+    with pytest.raises(BackupFailed, match="replaced meanwhile"):
+        push([], "wanted", sandboxed=sandboxed, meanwhile=swap)
+    assert not (tmp_path / "target/wanted/sent").exists()
+
+
+def test_m12_what_rsync_says_does_not_tell_where_the_tree_lies(push: Push, machine: BackedUpMachine) -> None:
+    tree = machine.newest_tree()
+    answers = push([], "wanted/sent", sandboxed="off", meanwhile=(tree / "wanted/sent").unlink, exit_code=23)
+    (end,) = (each for each in answers if isinstance(each, RecoverEnd))
+    assert any("wanted/sent" in text for text in end.last_lines)
+    assert not any(tree.name in text for text in end.last_lines)

@@ -97,6 +97,7 @@ def source(tmp_path: Path) -> Path:
     (source / "shadow").write_text("secret\n")
     os.link(source / "ssh/key", source / "linked-beside")
     (source / OLDER).write_text("in the one before")
+    os.utime(source / "ssh", (1_700_000_000, 1_700_000_000))
     return source
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import threading
@@ -26,6 +27,8 @@ from turku.protocol.restore_messages import PARTIAL_DIRECTORY, TEMPORARY_DIRECTO
 
 _LOG_LINE_LIMIT_BYTES = 32 * 1024
 _END_TIMEOUT_SECONDS = 10.0
+# rsync's log has a line break in a name as ``\#012``, and the backslash of a name that has that itself as ``\#134``.
+_ESCAPE = re.compile(rb"\\#([0-3][0-7]{2})")
 _WILDCARDS = frozenset(b"*?[")
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +94,8 @@ class ReceivingDaemon:
                     continue
                 checksum, size, path = rest.rstrip(b"\n").split(b" ", 2)
                 if len(checksum) % 2 == 0 and size.isdigit():
-                    self._on_received(path, bytes.fromhex(checksum.decode("ascii")), int(size))
+                    name = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), path)
+                    self._on_received(name, bytes.fromhex(checksum.decode("ascii")), int(size))
         except ValueError as error:
             # The stream was closed under us at the end, or a line is none of rsync's: those files are read instead.
             _LOG.debug("rsyncd's log is not read any further: %s", error)

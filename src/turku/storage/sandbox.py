@@ -155,8 +155,12 @@ def confirmed(directory: int, argv: Sequence[str]) -> list[str]:
     bubblewrap binds what lies at a path. Whoever puts another directory there in the moment after ours was opened
     would have that one sent, or written to: it ends with 3 instead.
     """
+    return ["sh", "-c", _IN_THIS_ONE, _identity(directory), *argv]
+
+
+def _identity(directory: int) -> str:
     status = os.fstat(directory)
-    return ["sh", "-c", _IN_THIS_ONE, f"{status.st_dev}:{status.st_ino}", *argv]
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def availability(configuration: Storage) -> Availability:
@@ -319,7 +323,7 @@ def _opened(stack: ExitStack, directory: Path, root: int | None) -> int:
     """Return a descriptor of the directory, which is that of ``root`` where there is one. Raises BackupFailed."""
     try:
         opened = stack.enter_context(fs.opened(directory))
-        is_same = root is None or os.path.sameopenfile(opened, root)
+        is_same = root is None or _identity(opened) == _identity(root)
     except OSError as error:
         raise BackupFailed(f"the directory to work in cannot be opened: {error.strerror}") from error
     if not is_same:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
-from turku.errors import ApiRefused, NotInHistory, TurkuError
+from turku.errors import ApiRefused, CatalogUnusable, NotInHistory, TurkuError
 from turku.policy import names
 from turku.protocol import codec
 from turku.protocol.restore_messages import (
@@ -30,7 +30,7 @@ from turku.protocol.restore_messages import (
     SnapshotChoice,
     SnapshotRow,
 )
-from turku.storage import history_view, look, permit, recovery
+from turku.storage import catalog, history_view, look, permit, recovery
 from turku.storage.answers import Answers
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import CURRENT
@@ -90,6 +90,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         (source / "shadow").write_text("secret\n")
         os.link(source / "ssh/key", source / "linked-beside")
         (source / OLDER).write_text("in the one before")
+        os.utime(source / "ssh", (1_700_000_000, 1_700_000_000))
         machine.days(1)
         (source / OLDER).unlink()
         (source / "ssh/sshd_config").write_text("Port 222\n")
@@ -111,7 +112,21 @@ def every_question(asker: Asker, machine: BackedUpMachine) -> Iterator[str]:
     choices = [SnapshotChoice(name) for name in (before, after, "latest", "etc_", "never", CURRENT, after[4:12])]
     choices += [LATEST, *(SnapshotChoice(at=text) for text in ("tomorrow", "2000-01-01", "2026-02-03", "rubbish"))]
     ours = SnapshotChoice(approved)
-    paths = ("", "ssh", "ssh/key", "ssh/sshd_config", "shadow", OLDER, NEWER, "linked-beside", "ss", "SALARIE", "shado")
+    paths = (
+        "",
+        "ssh",
+        "ssh/key",
+        "ssh/sshd_config",
+        "ssh/gone",
+        "ssh/sshd_confi",
+        "shadow",
+        OLDER,
+        NEWER,
+        "linked-beside",
+        "ss",
+        "SALARIE",
+        "shado",
+    )
     for choice in (*choices, ours):
         for path in paths:
             for is_recursive in (False, True):
@@ -151,7 +166,7 @@ def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
 
 def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
     _before, approved, _after = machine.snapshots()
-    asker = Asker(machine, permitted(approved, b"ssh/key", b"ssh/gone", b"diary"))
+    asker = Asker(machine, permitted(approved, b"ssh/key", b"ssh/gone", b"ssh/sshd_confi", b"diary"))
     directory = (machine.place.tree(approved) / "ssh").stat().st_mtime_ns
     for text in every_question(asker, machine):
         for secret in ("shadow", "sshd_config", "linked-beside", OLDER, NEWER, str(directory), "files=5"):
@@ -277,6 +292,33 @@ def test_a_source_without_history_has_its_tree(machine: BackedUpMachine, monkeyp
     asker = Asker(machine, Coordinator(LATEST).permitted(machine, monkeypatch))
     plan, manifest, _end = asker.list_only()
     assert (plan.snapshot, [entry.path for entry in manifest.entries]) == (CURRENT, ["file"])
+
+
+def test_a_catalog_that_cannot_be_used_names_nothing(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _before, approved, after = machine.snapshots()
+    own = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "look", "etc")))
+    asker = Asker(machine, permitted(approved))
+
+    def unusable(*_arguments: object, **_options: object) -> None:
+        raise CatalogUnusable(f"cannot read {after}")
+
+    monkeypatch.setattr(catalog, "open_catalog", unusable)
+    assert after not in asker.said(asker.look, what="files", snapshot=SnapshotChoice(approved))
+    assert after in caplog.text
+    assert after in own.said(own.look, what="files")
+
+
+def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
+    asker = Asker(machine, permitted(machine.snapshots()[1]))
+    choice = SnapshotChoice(machine.snapshots()[1])
+    with (
+        recovery.prepared(machine.storage, asker.view, RecoverRequest("etc", choice, ["ssh"])) as prepared,
+        prepared.recorded(machine.storage) as recorded,
+    ):
+        assert recorded.found(b"shadow") is None
+        assert recorded.found(b"ssh/key") is not None
 
 
 def test_nobody_reaches_history_beside_the_view() -> None:

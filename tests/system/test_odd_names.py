@@ -1,0 +1,51 @@
+"""Files of any name, with all the programs: backed up, tried by a drill, compared, and restored by their paths."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from tests.support import odd_names
+from tests.support.fleet import Fleet
+from tests.support.odd_names import NAMES, content
+
+from turku.agent import check_in, configuration, recovery
+from turku.agent.recovery import Order
+from turku.demo import programs
+
+
+def test_a_file_comes_back_whatever_it_is_called(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    directory = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
+    odd_names.write(directory)
+    os.close(directory)
+    with Fleet(tmp_path / "fleet") as fleet:
+        storage = fleet.storage("primary", drill_files=10_000)
+        machine = fleet.machine("web-0", {"etc": {"path": str(source)}})
+        machine.ping()
+        made = programs.run("turku-storage", "drill", "--json", "--config-dir", storage.config_dir)
+        [drill] = json.loads(made.stdout)
+        assert (drill["problems"], drill["files"]) == ([], len(NAMES))
+
+        agent = configuration.load(machine.config_dir)
+        [(address, _sources)] = check_in.restorable(agent)
+        order = Order("etc", address, tmp_path / "all")
+        restored = recovery.recover(agent, order)
+        assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(NAMES), 0), restored.problems
+        assert kept(tmp_path / "all") == {name: content(name) for name in NAMES}
+
+        some = NAMES[::2]
+        restored = recovery.recover(agent, replace(order, target=tmp_path / "some", paths=some))
+        assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(some), 0), restored.problems
+        assert kept(tmp_path / "some") == {name: content(name) for name in some}
+
+
+def kept(target: Path) -> dict[bytes, bytes]:
+    directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return odd_names.read(directory)
+    finally:
+        os.close(directory)
