@@ -34,6 +34,17 @@ def target(tmp_path: Path) -> Path:
     return directory
 
 
+def manifest(*files: str, **links: str | Path) -> dict[str, Any]:
+    """The lines of a manifest that names what an attacker brings."""
+    return {
+        "row": "manifest",
+        "entries": [
+            *([name, "file", 7, 0, True, False, None, None] for name in files),
+            *([name, "link", 0, 0, False, False, None, str(target)] for name, target in links.items()),
+        ],
+    }
+
+
 class Opened:
     """A restore that the machine opened, and in which the storage may write now."""
 
@@ -83,6 +94,7 @@ def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:
     (plain / "authorized_keys").write_text("planted")
     (plain / "key").write_text("planted")
     assert restore.push(tree=loot(tmp_path, victim)).returncode == 0
+    # There is one connection; what others try is refused whatever they try.
     for options, to in (
         ((), "/../victim/"),
         ((), "/absolute/"),
@@ -102,22 +114,17 @@ def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:
         (("--write-devices",), "/"),
         (("--delete",), "/out/"),
     ):
-        restore.push(*options, tree=plain, to=to)
-    deep = tmp_path / "deep"
-    (deep / "out").mkdir(parents=True)
-    (deep / "out" / "authorized_keys").write_text("planted")
-    # The file alone: what lies above it is taken for what is there, a link.
-    restore.push("--relative", "--no-implied-dirs", tree=deep / "." / "out")
-    restore.push("--keep-dirlinks", tree=deep)
+        assert restore.push(*options, tree=plain, to=to).returncode != 0
 
 
 def test_s3_a_recovery_writes_below_its_target_only(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
 ) -> None:
-    restore = opened(machine, hostile, open_session, "--to", target)
+    restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])
     attack(restore, tmp_path, victim)
-    assert (target / "file").read_text() == "planted", "the attack itself failed"
     restore.end()
+    assert (target / "file").read_text() == "planted", "the attack itself failed"
+    assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"
     assert differences(tmp_path / "before", victim) == []
 
 
@@ -130,10 +137,11 @@ def test_s3_nor_does_that_of_an_agent_that_is_not_root(
     for path in (machine.var_dir, *machine.var_dir.rglob("*"), target, *target.rglob("*")):
         os.chown(path, UNPRIVILEGED, UNPRIVILEGED, follow_symlinks=False)
     machine.prefix = unprivileged("+dac_read_search")
-    restore = opened(machine, hostile, open_session, "--to", target)
+    restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])
     attack(restore, tmp_path, victim)
-    assert (target / "file").read_text() == "planted", "the attack itself failed"
     restore.end()
+    assert (target / "file").read_text() == "planted", "the attack itself failed"
+    assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"
     assert differences(tmp_path / "before", victim) == []
 
 
@@ -141,23 +149,22 @@ def test_s3_nothing_but_the_paths_that_were_asked_for_is_written(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
 ) -> None:
     tree = tmp_path / "loot"
-    for name in ("passwd", "other/file", "wanted/file", "new", "wanted more"):
+    names = ("passwd", "other/file", "wanted/file", "new", "wanted more", "wanted/inner/file")
+    for name in names:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("planted")
     # A way from what is asked for to what is not, which rsync would take.
     (target / "wanted" / "inner").symlink_to("../other")
-    (tree / "wanted" / "inner").mkdir()
-    (tree / "wanted" / "inner" / "file").write_text("planted")
-    restore = opened(machine, hostile, open_session, "wanted", "--to", target)
-    restore.push("--keep-dirlinks", tree=tree)
-    restore.push(tree=tree / "wanted" / "inner", to="/wanted/inner/")
-    restore.push(tree=tree)
-    for name in ("passwd", "other/file", "new"):
-        restore.push(tree=(tree / name).parent, to=f"/{Path(name).parent}/")
-    assert (target / "wanted" / "file").read_text() == "planted", "the attack itself failed"
+    restore = opened(
+        machine, hostile, open_session, "wanted", "--to", target, answers=[manifest(*names), END], plan=PLAN
+    )
+    assert restore.push("--keep-dirlinks", tree=tree).returncode == 0
     restore.end()
+    assert (target / "wanted" / "file").read_text() == "planted", "the attack itself failed"
     assert (target / "passwd").read_text() == "mine"
     assert (target / "other" / "file").read_text() == "mine"
+    assert (target / "wanted" / "inner" / "file").read_text() == "planted"
+    assert not (target / "wanted" / "inner").is_symlink(), "the user's link is replaced, and not followed"
     assert not (target / "new").exists()
     assert not (target / "wanted more").exists()
 
@@ -169,7 +176,7 @@ def test_s3_nothing_is_deleted_that_nobody_wanted_to_be_deleted_and_nothing_is_r
     (empty / "wanted").mkdir(parents=True)
     restore = opened(machine, hostile, open_session, "--to", target)
     for option in ("--delete", "--delete-before", "--delete-delay", "--delete-after", "--delete-excluded", "--force"):
-        restore.push(option, tree=empty)
+        assert restore.push(option, tree=empty).returncode != 0
     read = hostile.rsync("-a", f"rsync://{{}}/{MODULE}/", f"{tmp_path / 'stolen'}/")
     restore.end()
     assert (target / "other" / "file").read_text() == "mine"

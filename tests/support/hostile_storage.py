@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,10 @@ class HostileStorage:
         self, *arguments: str | Path, login: dict[str, str] | None = None, timeout: float = 30
     ) -> subprocess.CompletedProcess[str]:
         """How an rsync of the attacker's went; ``{}`` in an argument becomes USER@127.0.0.1:PORT of the tunnel."""
-        request = self.request()
-        login = login or request.get("module") or next(iter(request["sources"].values()))
-        address = f"{login['username']}@127.0.0.1:{request['port']}"
+        argv, environment = self._rsync(arguments, login)
         return subprocess.run(
-            ["rsync", "--contimeout=5", *(str(word).replace("{}", address) for word in arguments)],
-            env={**os.environ, "RSYNC_PASSWORD": login["password"]},
+            argv,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -95,6 +94,24 @@ class HostileStorage:
             timeout=timeout,
             check=False,
         )
+
+    def start_rsync(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """An rsync as of ``rsync``, while it runs."""
+        argv, environment = self._rsync(arguments, None)
+        return subprocess.Popen(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _rsync(self, arguments: Sequence[str | Path], login: dict[str, str] | None) -> tuple[list[str], dict[str, str]]:
+        request = self.request()
+        login = login or request.get("module") or next(iter(request["sources"].values()))
+        address = f"{login['username']}@127.0.0.1:{request['port']}"
+        argv = ["rsync", "--contimeout=5", *(str(word).replace("{}", address) for word in arguments)]
+        return argv, {**os.environ, "RSYNC_PASSWORD": login["password"]}
 
 
 def loot(tmp_path: Path, victim: Path) -> Path:
@@ -111,9 +128,9 @@ def loot(tmp_path: Path, victim: Path) -> Path:
 
 def roots_of_rsyncd(agent: int) -> set[str]:
     """The directories that the agent's rsyncd is locked into while it serves: of each connection that is."""
-    daemons = [child for child in _children(agent) if b"--daemon" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    daemons = [child for child in children_of(agent) if b"--daemon" in Path(f"/proc/{child}/cmdline").read_bytes()]
     found = set()
-    for connection in (child for daemon in daemons for child in _children(daemon)):
+    for connection in (child for daemon in daemons for child in children_of(daemon)):
         try:
             found.add(os.readlink(f"/proc/{connection}/root"))
         except OSError:
@@ -121,7 +138,7 @@ def roots_of_rsyncd(agent: int) -> set[str]:
     return found - {"/"}
 
 
-def _children(process: int) -> list[int]:
+def children_of(process: int) -> list[int]:
     tasks = Path(f"/proc/{process}/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 

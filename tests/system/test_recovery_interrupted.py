@@ -18,7 +18,7 @@ from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 from turku.demo.private_storage import PrivateStorage
 
-OURS = ".turku-restore"
+OURS = ".turku-restore-*"
 LARGE_BYTES = 2_000_000
 
 
@@ -84,11 +84,13 @@ def those(machine: PrivateMachine, who: str) -> list[int]:
 
 
 def large_is_under_way(target: Path) -> bool:
-    return any(100_000 < path.stat().st_size < LARGE_BYTES for path in (target / OURS).glob("*large.*"))
+    return any(
+        100_000 < path.stat().st_size < LARGE_BYTES for path in target.glob(f"{OURS}/tree/.turku-restore-*/*large.*")
+    )
 
 
 def some_are_there(target: Path) -> bool:
-    return len(list(target.glob("a*"))) >= 3
+    return len(list(target.glob(f"{OURS}/tree/a*"))) >= 3
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = 60) -> None:
@@ -129,10 +131,11 @@ def test_whoever_is_killed_the_next_run_completes_it(
         assert "the same command again goes on" in said
     wait_for(lambda: not any(those(machine, who) for who in ("agent", "rsyncd", "ssh", "storage", "rsync")))
 
-    kept = [path for path in target.iterdir() if path.is_file()]
+    [ours] = target.glob(OURS)
+    assert victim != "agent" or list(target.iterdir()) == [ours], "a killed restore leaves its directory alone"
+    kept = [path for path in (*target.iterdir(), *(ours / "tree").iterdir()) if path.is_file()]
     assert kept
     assert [path.name for path in kept if path.read_bytes() != (tree / path.name).read_bytes()] == []
-    assert (target / OURS).is_dir(), "the next run would not know that there was one before"
 
     # Nobody is asked: what is there is what the first run brought.
     again = programs.run("turku-agent", *words)

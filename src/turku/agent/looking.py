@@ -9,12 +9,13 @@ from pathlib import Path
 from turku.agent import check_in, history_session
 from turku.agent.configuration import Agent
 from turku.core.log import one_line
-from turku.errors import CommandFailed, NotInHistory, PolicyError
+from turku.errors import CommandFailed, MalformedMessage, NotInHistory, PolicyError
 from turku.policy import names
 from turku.protocol.messages import SourceOrder
 from turku.protocol.restore_messages import Answer, HistoryRequest, LookEnd, LookRequest
 
 _TIMEOUT_SECONDS = 3600.0
+_SNAPSHOTS_LIMIT = 1_000_000
 
 
 def snapshots(agent: Agent, source: str | None) -> Iterator[tuple[str, Answer]]:
@@ -78,10 +79,15 @@ def path_in_source(agent: Agent, order: SourceOrder, source: str, text: str) -> 
 def _rows(agent: Agent, order: SourceOrder, request: LookRequest) -> Iterator[Answer]:
     address = history_session.trusted(agent, order.storage)
     is_whole = False
+    left = _SNAPSHOTS_LIMIT if request.what == "snapshots" else request.limit
     for answer in history_session.ask(
         agent, address, HistoryRequest("look", look=request), timeout_seconds=_TIMEOUT_SECONDS
     ):
         is_whole = isinstance(answer, LookEnd)
+        left -= 0 if is_whole else 1
+        if left < 0:
+            # A program that reads them must not get more than it asked for either (threats S4).
+            raise MalformedMessage(f"storage {address.name} answers with more rows than were asked for")
         yield answer
     if not is_whole:
         raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")

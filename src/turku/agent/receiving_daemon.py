@@ -1,7 +1,8 @@
-"""The rsync daemon of a restore: one writable module, offered when it is known where and what, and no more than that.
+"""The rsync daemon of a restore: one module that can be written, by one connection, and not read.
 
 rsync reads its configuration at each connection, so the module can be added when the storage has said what it would
-write. The daemon tells of every file it has received whole, with the checksum of what it wrote.
+write. The module is a private directory (``private_directory.py``): which options a client chooses does not matter, as
+nothing of the user's is in it. The daemon tells of every file it has received whole, with its checksum.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,14 +24,13 @@ from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Listener, Module, PortTaken
 from turku.core import command
 from turku.core.line_reading import lines_of
-from turku.errors import CommandFailed
-from turku.protocol.restore_messages import PARTIAL_DIRECTORY, TEMPORARY_DIRECTORY
+from turku.errors import CommandFailed, RestoreFailed
 
 _LOG_LINE_LIMIT_BYTES = 32 * 1024
 _END_TIMEOUT_SECONDS = 10.0
 # rsync's log has a line break in a name as ``\#012``, and the backslash of a name that has that itself as ``\#134``.
 _ESCAPE = re.compile(rb"\\#([0-3][0-7]{2})")
-_WILDCARDS = frozenset(b"*?[")
+_USED_VARIABLE = "TURKU_USED"
 _LOG = logging.getLogger(__name__)
 
 Received = Callable[[bytes, bytes, int], None]
@@ -48,23 +49,26 @@ class ReceivingDaemon:
         self._token = secrets.token_hex(16).encode()
         self._listener = Listener()
         self._reader: threading.Thread | None = None
-        self._configuration = runtime_directory.write_private(directory / "rsyncd.conf", self._text(None, None))
+        self._daemon: command.Child | None = None
+        self._configuration = runtime_directory.write_private(directory / "rsyncd.conf", self._text(None))
 
-    def offer(self, module: Module, *, paths: Sequence[bytes], closed: Sequence[bytes], may_delete: bool) -> None:
-        """Let the module be written: at and below ``paths`` (none: everywhere), and nothing beyond ``closed``, which
-        are symbolic links in it."""
+    def offer(self, module: Module, *, may_delete: bool, file_limit_bytes: int | None) -> None:
+        """Let the module be written, by the next connection that knows its password and by no other one.
+
+        ``file_limit_bytes`` bounds each file.
+        """
+        if file_limit_bytes is not None and self._daemon is not None:
+            # The process of a connection inherits it; a file that grows beyond it ends that process.
+            resource.prlimit(self._daemon.pid, resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
         runtime_directory.write_private(self._directory / "secrets", f"{module.username}:{module.password.reveal()}\n")
-        rules = self._directory / "rules"
-        descriptor = os.open(rules, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(rule_lines(paths, closed))
-        text = self._text(module, rules, may_delete=may_delete)
+        text = self._text(module, may_delete=may_delete)
         fresh = runtime_directory.write_private(self._directory / "rsyncd.conf.new", text)
         fresh.replace(self._configuration)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The daemon answers for the length of the block; after it everything that it said was told."""
+        """The daemon answers for the length of the block; after it everything that it said was told, and nothing writes
+        into the module any more. Raises RestoreFailed where that cannot be had."""
         address = self._agent.rsyncd_local_address
         rsyncd.require_free(address, self.port)
         argv = [*self._agent.rsyncd_command, "--daemon", "--no-detach", f"--config={self._configuration}"]
@@ -72,9 +76,10 @@ class ReceivingDaemon:
             argv,
             on_line=self._listener.line,
             stdout=True,
-            extra_environment={rsyncd.PERCENT_VARIABLE: "%"},
+            extra_environment={rsyncd.PERCENT_VARIABLE: "%", _USED_VARIABLE: str(self._directory / "used")},
             end_signal=signal.SIGUSR1,
         ) as daemon:
+            self._daemon = daemon
             self._reader = threading.Thread(target=self._read, args=(daemon.stdout,), daemon=True)
             self._reader.start()
             rsyncd.wait_until_it_answers(daemon, address, self.port)
@@ -82,7 +87,10 @@ class ReceivingDaemon:
                 yield
             finally:
                 self._listener.is_ending = True
+        # It ends when the last process has closed its output: that of a connection too.
         self._reader.join(_END_TIMEOUT_SECONDS)
+        if self._reader.is_alive():
+            raise RestoreFailed("rsyncd does not end, and could still write", hint="kill it, and restore again")
 
     def _read(self, stream: IO[bytes]) -> None:
         mark = b"] " + self._token + b" "
@@ -100,7 +108,7 @@ class ReceivingDaemon:
             # The stream was closed under us at the end, or a line is none of rsync's: those files are read instead.
             _LOG.debug("rsyncd's log is not read any further: %s", error)
 
-    def _text(self, module: Module | None, rules: Path | None, *, may_delete: bool = False) -> str:
+    def _text(self, module: Module | None, *, may_delete: bool = False) -> str:
         is_root = os.geteuid() == 0
         lines = [
             f"address = {self._agent.rsyncd_local_address}",
@@ -129,7 +137,8 @@ class ReceivingDaemon:
                 "write only = yes",
                 f"auth users = {module.username}",
                 f"secrets file = {self._directory / 'secrets'}",
-                f"exclude from = {rules}",
+                # The first connection makes the directory; for every other one that fails, which refuses it.
+                f'pre-xfer exec = mkdir "${_USED_VARIABLE}"',
                 *([] if may_delete else ["refuse options = delete* remove-*"]),
             ]
         return "\n".join(lines) + "\n"
@@ -152,30 +161,3 @@ def serve(agent: Agent, directory: Path, on_received: Received) -> Iterator[Rece
         except PortTaken as error:
             _LOG.info("%s; trying another port", error.message)
     raise CommandFailed(f"no free port on {agent.rsyncd_local_address} for rsyncd in {rsyncd.PORT_ATTEMPTS} attempts")
-
-
-def rule_lines(paths: Sequence[bytes], closed: Sequence[bytes]) -> bytes:
-    """rsync's rules, a line each, that let only ``paths`` and what is below them be written, and nothing that a link of
-    ``closed`` leads to."""
-    lines = [b"- /%b/**" % _pattern(path) for path in closed]
-    if paths:
-        above: dict[bytes, None] = {}
-        for path in paths:
-            parts = path.split(b"/")
-            above |= {b"/".join(parts[:length]): None for length in range(1, len(parts))}
-        lines += [b"+ /%b/" % _plain(path) for path in above]
-        for path in paths:
-            lines += [b"+ /%b" % _plain(path), b"+ /%b/***" % _pattern(path)]
-        lines += [b"+ /%b/***" % TEMPORARY_DIRECTORY.encode(), b"+ %b/***" % PARTIAL_DIRECTORY.encode(), b"- *"]
-    return b"".join(line + b"\n" for line in lines)
-
-
-def _plain(path: bytes) -> bytes:
-    """The path as a pattern that has no wildcard, where it can be; a backslash is itself in such a one."""
-    return _pattern(path) if _WILDCARDS & set(path) or b"\n" in path or b"\r" in path else path
-
-
-def _pattern(path: bytes) -> bytes:
-    """The path within a pattern that has wildcards. A line break cannot be written; any character stands for it."""
-    escaped = b"".join(b"\\" + bytes([byte]) if byte in b"*?[\\" else bytes([byte]) for byte in path)
-    return escaped.replace(b"\n", b"?").replace(b"\r", b"?")

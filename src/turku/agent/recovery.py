@@ -1,32 +1,36 @@
-"""Getting files back: a tunnel, one writable module below the target, and a storage that pushes into it.
+"""Getting files back: a tunnel, one private directory that can be written, and a storage that pushes into it.
 
 The storage says first what it would write; whoever asked approves; only then is there a module. What comes is compared
-with the manifest while it comes. What is half written has other names, so that a restore may be killed at any moment,
-and the next one goes on.
+with the manifest while it comes. When nobody writes any more it is moved to its place (``placement.py``). Until then
+the target is as it was, so that a restore may be killed at any moment, and the next one goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from turku.agent import history_session, receiving_daemon, rsyncd, target
+from turku.agent import content_comparison, history_session, private_directory, receiving_daemon, rsyncd, target
 from turku.agent.configuration import Agent
 from turku.agent.history_session import HistorySession
+from turku.agent.placement import Placement
+from turku.agent.private_directory import PrivateDirectory
 from turku.agent.progress import Outcome, Plan, Progress
 from turku.agent.receiving_daemon import ReceivingDaemon
 from turku.agent.rsyncd import Module
+from turku.agent.stand_ins import StandIns
 from turku.agent.tunnel import Address, RemotePortTaken
 from turku.agent.verification import Verification
-from turku.core import rsync_checksums
+from turku.core import beneath, rsync_checksums
 from turku.core.listing import size
 from turku.core.log import one_line
 from turku.errors import CommandFailed, MalformedMessage, PolicyError, RestoreFailed, TurkuError
@@ -34,6 +38,8 @@ from turku.policy import names
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import (
     MODULE,
+    PARTIAL_DIRECTORY,
+    TEMPORARY_DIRECTORY,
     Answer,
     Deleted,
     HistoryRequest,
@@ -45,10 +51,14 @@ from turku.protocol.restore_messages import (
     wire_path,
 )
 
-__all__ = ["Order", "Outcome", "Plan", "Progress", "recover"]
+__all__ = ["Order", "Outcome", "Plan", "Progress", "discard", "recover"]
 
 _PORT_ATTEMPTS = 5
 _LOOK_SECONDS = 0.25
+_END_TIMEOUT_SECONDS = 10.0
+_MORE_BYTES = 64 * 1024**2
+_MORE_FILES = 1000
+"""So much more than its plan said, beside a tenth of that, a storage may send: files may have changed since."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -82,11 +92,28 @@ class Order:
             delete=self.delete,
             hard_links=self.hard_links,
             list_only=list_only,
-            compare_contents=self.compare_contents,
             knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd_command),
             of_machine=self.of_machine,
             request=self.request,
+            temporary=self.temporary,
         )
+
+    @property
+    def temporary(self) -> str:
+        """The name that the storage's rsync gives to what is half written: the same for each run of one command."""
+        return f"{private_directory.PREFIX}{self.digest('')[:32]}"
+
+    def digest(self, snapshot: str) -> str:
+        """What tells whether an earlier run received files for the same restore."""
+        parts = (
+            self.storage.name,
+            self.source,
+            snapshot,
+            self.overwrite,
+            str((self.delete, self.hard_links, self.of_machine)),
+            *map(os.fsdecode, self.paths),
+        )
+        return hashlib.sha256(b"\0".join(map(os.fsencode, parts))).hexdigest()
 
 
 def recover(
@@ -105,19 +132,27 @@ def recover(
     """
     address = history_session.trusted(agent, order.storage)
     details = ""
+    order, differing = content_comparison.prepared(agent, order, address)
     with history_session.scratch(agent, "recover") as directory:
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             scratch = directory / f"attempt-{attempt}"
             scratch.mkdir(mode=0o700)
             try:
-                return _Run(agent, order, address, _Asker(on_progress, approve, is_cancelled)).run(scratch)
+                asker = _Asker(on_progress, approve, is_cancelled)
+                return _Run(agent, order, address, asker, differing=differing).run(scratch)
             except RemotePortTaken as error:
                 _LOG.info("%s; trying another", error.message)
                 details = error.details
     raise CommandFailed(f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports", details=details)
 
 
-def planned(order: Order, told: RecoverPlan, storage_name: str) -> Plan:
+def discard(agent: Agent, directory: Path) -> None:
+    """Remove what an interrupted restore into the directory left: nobody will go on with it."""
+    with suppress(TurkuError), target.held(directory) as descriptor:
+        private_directory.discard(agent, descriptor, directory)
+
+
+def planned(agent: Agent, order: Order, told: RecoverPlan, storage_name: str) -> Plan:
     """What the storage's words come to on this machine. Raises MalformedMessage, RestoreFailed."""
     try:
         snapshot = names.storage_name(told.snapshot)
@@ -134,8 +169,8 @@ def planned(order: Order, told: RecoverPlan, storage_name: str) -> Plan:
         told.files,
         told.size_bytes,
         directory,
-        target.is_free(directory),
-        target.is_interrupted(directory),
+        target.is_free(agent, directory),
+        private_directory.is_left(agent, directory),
     )
 
 
@@ -156,10 +191,11 @@ class _Run:
     order: Order
     address: Address
     asker: _Asker
+    differing: Collection[bytes] = ()
     verification: Verification | None = None
     end: RecoverEnd | None = None
-    deleted: int = 0
     problem: TurkuError | None = None
+    reader: threading.Thread | None = None
 
     def run(self, scratch: Path) -> Outcome:
         with ExitStack() as kept:
@@ -168,33 +204,48 @@ class _Run:
                 with self._opened(daemon, module, scratch) as session:
                     answers = session.answers()
                     told = self._told(session, answers)
-                    plan = planned(self.order, told, self.address.name)
+                    plan = planned(self.agent, self.order, told, self.address.name)
                     if not self.asker.approve(plan):
                         session.leave()
                         return Outcome("cancelled", plan.snapshot, plan.target)
                     self._require_room(plan)
-                    held = kept.enter_context(target.held(plan.target))
-                    begin = time.monotonic()
-                    held.prepare(self.order.paths, told.parents)
-                    verification = Verification(plan.target, by_received=told.is_by_xxh128, on_seen=held.saw)
+                    landing = _Landing.prepared(self.agent, self.order, plan, told, kept, differing=self.differing)
+                    verification = Verification(
+                        landing.private.tree,
+                        by_received=told.is_by_xxh128,
+                        opened=landing.opened,
+                        spool_directory=scratch,
+                    )
                     kept.callback(verification.close)
                     self.verification = verification
+                    begin = time.monotonic()
                     daemon.offer(
-                        replace(module, path=str(plan.target)),
-                        paths=self.order.paths,
-                        closed=held.links(self.order.paths),
+                        replace(module, path=landing.private.module_path),
                         may_delete=self.order.delete,
+                        file_limit_bytes=_with_more(plan.size_bytes, _MORE_BYTES),
                     )
                     session.go()
                     is_cancelled = self._watch(answers, plan, begin)
                     if not is_cancelled:
                         session.leave()
                 # The tunnel is closed first, then the daemon, which has then told of the last files.
-            verification.finish(repairs_links=not rsyncd.can_change_root())
-            outcome = self._outcome(plan, verification, begin, is_cancelled=is_cancelled)
-            held.finish(is_whole=outcome.state == "whole")
+            if self.reader is not None:
+                self.reader.join(_END_TIMEOUT_SECONDS)
+            problems: list[str] = []
+            deleted = 0
+            if not is_cancelled:
+                verification.finish(repairs_links=not rsyncd.can_change_root())
+                placement = landing.placed(self.order, told, verification, is_whole=self._is_whole)
+                deleted = placement.deleted
+                problems = placement.problems
+            outcome = self._outcome(plan, verification, begin, problems, deleted, is_cancelled=is_cancelled)
             self.asker.on_progress(self._progress(plan, begin))
             return outcome
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the storage's rsync came to a good end."""
+        return self.problem is None and self.end is not None and self.end.rsync_exit_code == 0
 
     def _opened(self, daemon: ReceivingDaemon, module: Module, scratch: Path) -> AbstractContextManager[HistorySession]:
         is_verbose = _LOG.isEnabledFor(logging.DEBUG)
@@ -240,18 +291,20 @@ class _Run:
                     for entry in answer.entries:
                         verification.expect(entry)
                 elif isinstance(answer, Deleted):
-                    self.deleted += len(answer.paths)
+                    # What is deleted here is counted here.
+                    continue
                 elif isinstance(answer, RecoverEnd):
                     self.end = answer
                     return
         except TurkuError as error:
-            self.problem = error
+            # What ended it comes first: an answer that is cut off comes of that.
+            self.problem = self.problem or error
         except (OSError, ValueError) as error:
             _LOG.debug("the storage's answers ended: %s", error)
 
     def _watch(self, answers: Iterator[Answer], plan: Plan, begin: float) -> bool:
         """Wait for the end of the answers; whether it was cancelled before."""
-        reader = threading.Thread(target=self._read, args=(answers,), daemon=True)
+        self.reader = reader = threading.Thread(target=self._read, args=(answers,), daemon=True)
         reader.start()
         pause_seconds = 0.01
         while reader.is_alive():
@@ -261,13 +314,31 @@ class _Run:
             self.asker.on_progress(self._progress(plan, begin))
             if self.asker.is_cancelled():
                 return True
+            self._require_as_planned(plan)
+            if self.problem is not None:
+                return False
             if time.monotonic() - begin > self.agent.session_timeout_seconds:
                 self.problem = RestoreFailed(
                     f"it did not end within {self.agent.session_timeout_seconds:g} s",
                     hint="session_timeout_seconds sets the limit",
                 )
                 return False
+        self._require_as_planned(plan)
         return False
+
+    def _require_as_planned(self, plan: Plan) -> None:
+        """Take note of it where the storage sends, or names, more than it said it would (threats S4)."""
+        found = self.verification
+        if found is None or plan.files is None or self.problem is not None:
+            return
+        files, size_bytes = _with_more(plan.files, _MORE_FILES), _with_more(plan.size_bytes, _MORE_BYTES)
+        if max(found.received_files, found.entries) > (files or 0) or (
+            size_bytes is not None and found.received_bytes > size_bytes
+        ):
+            self.problem = RestoreFailed(
+                f"storage {self.address.name} sends more than its plan said: {plan.files:,} files, "
+                f"{size(plan.size_bytes or 0)}"
+            )
 
     def _received(self, path: bytes, checksum: bytes, size_bytes: int) -> None:
         if self.verification is not None:
@@ -283,8 +354,17 @@ class _Run:
             seconds=time.monotonic() - begin,
         )
 
-    def _outcome(self, plan: Plan, found: Verification, begin: float, *, is_cancelled: bool) -> Outcome:
-        problems = list(found.problems)
+    def _outcome(
+        self,
+        plan: Plan,
+        found: Verification,
+        begin: float,
+        not_placed: list[str],
+        deleted: int,
+        *,
+        is_cancelled: bool,
+    ) -> Outcome:
+        problems = [*found.problems, *not_placed]
         if self.problem is not None:
             problems.insert(0, self.problem.message)
         elif self.end is None and not is_cancelled:
@@ -312,8 +392,98 @@ class _Run:
             mismatched=found.mismatched,
             unverifiable=found.unverifiable,
             left_alone=left,
-            deleted=self.deleted,
+            deleted=deleted,
             problems=tuple(problems),
             seconds=time.monotonic() - begin,
             owners_restored=os.geteuid() == 0,
         )
+
+
+@dataclass(frozen=True)
+class _Landing:
+    """Where what a storage sends lands, and from where it is moved to its place."""
+
+    agent: Agent
+    target: int
+    private: PrivateDirectory
+    stand_ins: StandIns
+    temporary: bytes
+    partial: bytes
+
+    @classmethod
+    def prepared(
+        cls,
+        agent: Agent,
+        order: Order,
+        plan: Plan,
+        told: RecoverPlan,
+        kept: ExitStack,
+        *,
+        differing: Collection[bytes],
+    ) -> _Landing:
+        """Hold the target until ``kept`` ends, and have a private directory in it. Raises RestoreFailed, LockHeld."""
+        descriptor = kept.enter_context(target.held(plan.target))
+        digest = order.digest(plan.snapshot)
+        private = kept.enter_context(PrivateDirectory.opened(agent, descriptor, plan.target, digest))
+        temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
+        if told.temporary == order.temporary:
+            temporary, partial = order.temporary, f"{order.temporary}-partial"
+        landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode())
+        kept.callback(landing.stand_ins.close)
+        # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
+        kept.callback(landing._keep_what_arrived)
+        try:
+            beneath.remove(private.tree, landing.temporary)
+            os.mkdir(landing.temporary, 0o700, dir_fd=private.tree)
+            landing.stand_ins.make(
+                descriptor,
+                private.tree,
+                order.paths,
+                own=private.name,
+                overwrite=order.overwrite,
+                delete=order.delete,
+                differing=differing,
+                on_first=lambda: private.holds_stand_ins(are_there=True),
+            )
+        except OSError as error:
+            raise RestoreFailed(
+                f"cannot prepare a restore into {plan.target}: {error.strerror or error}",
+                hint="free space and inodes are needed there; --to names another directory",
+            ) from error
+        return landing
+
+    def opened(self, path: bytes) -> int:
+        """Open the content that the path will have. Raises OSError."""
+        return self.stand_ins.open_content(self.target, self.private.tree, path)
+
+    def placed(self, order: Order, told: RecoverPlan, verification: Verification, *, is_whole: bool) -> Placement:
+        """Move what arrived to its place; what only that was needed for goes."""
+        placement = Placement(
+            self.target,
+            self.private,
+            self.stand_ins,
+            is_named=verification.is_named,
+            overwrite=order.overwrite,
+            delete=order.delete,
+            is_whole=is_whole,
+            temporary=self.temporary,
+            partial=self.partial,
+        )
+        placement.run(order.paths, told.parents)
+        if is_whole:
+            self.private.remove()
+        return placement
+
+    def _keep_what_arrived(self) -> None:
+        if not self.stand_ins.count or self.private.is_removed:
+            return
+        try:
+            self.stand_ins.remove(self.private.tree)
+            self.private.holds_stand_ins(are_there=False)
+        except (OSError, TurkuError) as error:
+            # The next restore into the target then begins anew.
+            _LOG.warning("what arrived cannot be used by a later run: %s", error)
+
+
+def _with_more(figure: int | None, least: int) -> int | None:
+    return None if figure is None else figure + figure // 10 + least

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from turku.agent import history_session
+from turku.agent import history_session, private_directory
 from turku.agent.configuration import Agent
 from turku.agent.recovery import Order, planned
+from turku.core import beneath
 from turku.core.log import one_line
+from turku.core.spool import NameFilter, Stack
 from turku.errors import CommandFailed, MalformedMessage, PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import (
-    PARTIAL_DIRECTORY,
-    TEMPORARY_DIRECTORY,
     HistoryRequest,
     Manifest,
     ManifestEntry,
@@ -27,7 +29,8 @@ from turku.protocol.restore_messages import (
 )
 
 _TIMEOUT_SECONDS = 3600.0
-_OURS = (TEMPORARY_DIRECTORY.encode(), PARTIAL_DIRECTORY.encode())
+_OURS = re.compile(re.escape(private_directory.PREFIX.encode()) + rb"[0-9a-f]{32}")
+_NOWHERE = -1
 
 Step = Literal["create", "replace", "keep", "same", "delete"]
 
@@ -37,30 +40,38 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
     address = history_session.trusted(agent, order.storage)
     request = HistoryRequest("recover", recover=order.message(agent, list_only=True))
     counts: Counter[Step] = Counter()
-    kept: set[bytes] = set()
+    # However much a storage lists, it takes no more memory.
+    kept = NameFilter()
     directory: Path | None = None
+    root = _NOWHERE
     snapshot, is_whole = "", False
-    for answer in history_session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
-        if isinstance(answer, RecoverPlan):
-            plan = planned(order, answer, address.name)
-            snapshot, directory = plan.snapshot, plan.target
-        elif isinstance(answer, Manifest) and directory is not None:
-            for entry in answer.entries:
-                path = _checked(entry)
-                step = _step(directory, path, entry, order.overwrite)
-                counts[step] += 1
-                if order.delete:
-                    kept.add(path)
-                if step in ("create", "replace"):
-                    yield f"{step}  {one_line(path)}"
-        elif isinstance(answer, RecoverEnd):
-            is_whole = True
-    if not is_whole or directory is None:
-        raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
-    if order.delete:
-        for path in _others(directory, order.paths, kept):
-            counts["delete"] += 1
-            yield f"delete  {one_line(path)}"
+    try:
+        for answer in history_session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
+            if isinstance(answer, RecoverPlan) and directory is None:
+                plan = planned(agent, order, answer, address.name)
+                snapshot, directory = plan.snapshot, plan.target
+                with suppress(OSError):
+                    root = os.open(directory, beneath.DIRECTORY_FLAGS)
+            elif isinstance(answer, Manifest) and directory is not None:
+                for entry in answer.entries:
+                    path = _checked(entry)
+                    step = _step(root, path, entry, order.overwrite)
+                    counts[step] += 1
+                    if order.delete:
+                        kept.add(path)
+                    if step in ("create", "replace"):
+                        yield f"{step}  {one_line(path)}"
+            elif isinstance(answer, RecoverEnd):
+                is_whole = True
+        if not is_whole or directory is None:
+            raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
+        if order.delete and root != _NOWHERE:
+            for path in _others(root, order.paths, kept):
+                counts["delete"] += 1
+                yield f"delete  {one_line(path)}"
+    finally:
+        if root != _NOWHERE:
+            os.close(root)
     told = ", ".join(f"{counts[step]:,} to {step}" for step in ("create", "replace", "delete") if counts[step])
     alike = f"{counts['same']:,} are there already" if counts["same"] else ""
     left = f"{counts['keep']:,} are left as they are" if counts["keep"] else ""
@@ -75,11 +86,9 @@ def _checked(entry: ManifestEntry) -> bytes:
         raise MalformedMessage(f"the storage's manifest: {error.message}") from error
 
 
-def _step(directory: Path, path: bytes, entry: ManifestEntry, overwrite: str) -> Step:
-    here = os.fsencode(directory) + b"/" + path
-    try:
-        status = os.lstat(here)
-    except OSError:
+def _step(root: int, path: bytes, entry: ManifestEntry, overwrite: str) -> Step:
+    status = None if root == _NOWHERE else beneath.status(root, path)
+    if status is None:
         return "create"
     if entry.kind == "file" and stat.S_ISREG(status.st_mode):
         if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns):
@@ -88,33 +97,45 @@ def _step(directory: Path, path: bytes, entry: ManifestEntry, overwrite: str) ->
             return "keep"
     elif overwrite == "never":
         return "keep"
-    elif entry.kind == "link" and _leads_to(here, entry):
+    elif entry.kind == "link" and _leads_to(root, path, entry):
         return "same"
     return "replace"
 
 
-def _leads_to(path: bytes, entry: ManifestEntry) -> bool:
+def _leads_to(root: int, path: bytes, entry: ManifestEntry) -> bool:
+    above, _slash, name = path.rpartition(b"/")
     try:
-        return entry.target is not None and os.fsencode(Path(os.fsdecode(path)).readlink()) == path_bytes(entry.target)
+        directory = beneath.open_directory(root, above)
     except OSError:
         return False
+    try:
+        return entry.target is not None and os.readlink(name, dir_fd=directory) == path_bytes(entry.target)
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
 
 
-def _others(directory: Path, paths: tuple[bytes, ...], kept: set[bytes]) -> Iterator[bytes]:
+def _others(root: int, paths: tuple[bytes, ...], kept: NameFilter) -> Iterator[bytes]:
     """What is below the restored paths, and is no directory, and is not in the snapshot."""
-    waiting = list(paths or (b"",))
-    while waiting:
-        inside = waiting.pop()
-        try:
-            entries = os.scandir(os.fsencode(directory) + b"/" + inside)
-        except OSError:
-            continue
-        with entries:
-            for entry in entries:
-                path = inside + b"/" + entry.name if inside else entry.name
-                if entry.name in _OURS:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                elif path not in kept:
-                    yield path
+    with Stack() as waiting:
+        for path in paths or (b"",):
+            waiting.push(path)
+        while (inside := waiting.pop()) is not None:
+            try:
+                directory = beneath.open_directory(root, inside)
+            except OSError:
+                continue
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        path = inside + b"/" + name if inside else name
+                        if not inside and _OURS.fullmatch(name):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.push(path)
+                        elif path not in kept:
+                            yield path
+            finally:
+                os.close(directory)

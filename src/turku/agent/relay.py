@@ -8,6 +8,8 @@ from collections import deque
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
+_LINE_CHARACTERS = 40
+"""What a line counts for beside its text: what is held back takes memory by the line, too."""
 _REMEMBERED_LINES = 200
 
 
@@ -39,7 +41,7 @@ class Relay:
             if self._left <= 0:
                 return
             text = text[:_LINE_LIMIT_CHARACTERS]
-            self._left -= len(text) + 1
+            self._left -= len(text) + _LINE_CHARACTERS
             if self._left <= 0:
                 text = f"storage {self._storage_name} says more than is shown here"
             if self._held is None:

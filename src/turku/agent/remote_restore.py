@@ -171,6 +171,10 @@ class _Run:
         else:
             _LOG.info("restore %s: %s", self._order.request, outcome.summary)
             is_ended_here = outcome.state == "cancelled" and not self._is_cancelled
+            if outcome.state == "cancelled" and self._is_cancelled:
+                from turku.agent import recovery
+
+                recovery.discard(self._agent, target)
             step: Step = "postponed" if is_ended_here else outcome.state
             self._tell_end(step, "\n".join((outcome.summary, *outcome.problems)), outcome=outcome)
 

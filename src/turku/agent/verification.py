@@ -1,7 +1,10 @@
-"""Is what was restored what was backed up? Each file's checksum against that of the manifest, while others still come.
+"""Comparing what was restored with what was backed up: each file's checksum with that of the manifest, while others
+still come.
 
 rsync checks every file that it receives and says by what; where that is xxh128, as the catalog's checksums are, nothing
 is read again. What was there already, or what rsync did not tell of, is read here.
+
+A storage chooses what it says and how much: what waits to be compared takes a bounded amount of memory.
 """
 
 from __future__ import annotations
@@ -14,46 +17,87 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import xxhash
 
-from turku.agent.target import open_directory
+from turku.core import beneath
 from turku.core.log import one_line
+from turku.core.spool import NameFilter, Spool
 from turku.errors import MalformedMessage, PolicyError
 from turku.policy import names
-from turku.protocol.restore_messages import ManifestEntry, path_bytes
+from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 
 PROBLEMS_LIMIT = 1000
 """Sentences that are kept; the rest is counted."""
 _WAITING_LIMIT = 50_000
+_WAITING_LIMIT_BYTES = 16 * 1024 * 1024
+_SPOOL_LIMIT_BYTES = 4 * 1024**3
+_TARGET_LIMIT_BYTES = 4096
+"""Linux has no longer symbolic links."""
+_SHOWN_BYTES = 300
 _CHUNK_BYTES = 1024 * 1024
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TYPES: dict[Kind, int] = {
+    "directory": stat.S_IFDIR,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "block": stat.S_IFBLK,
+    "character": stat.S_IFCHR,
+}
+
+
+class _Wanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a path has to be, as far as it is compared."""
+
+    kind: Kind
+    checksum: bytes | None = None
+    is_recorded: bool = False
+    is_sent: bool = False
+    target: bytes | None = None
 
 
 class Verification:
-    """Compares the manifest's entries with what is below ``root``. ``by_received``: rsync's checksums are xxh128.
+    """Compares the manifest's entries with what arrived below ``tree``, or with what stands there already.
 
-    Told of the manifest by one thread, and of received files by another; memory is bounded whatever comes.
+    ``by_received``: rsync's checksums are xxh128. ``opened`` opens a path that is to be read, ``spool_directory`` is
+    for what does not fit into memory. Told of the manifest by one thread, and of received files by another.
     """
 
-    def __init__(self, root: Path, *, by_received: bool, on_seen: Callable[[bytes], None] = lambda _path: None) -> None:
+    def __init__(
+        self,
+        tree: int,
+        *,
+        by_received: bool,
+        opened: Callable[[bytes], int] | None = None,
+        spool_directory: Path | None = None,
+    ) -> None:
         self.files = 0
         self.size_bytes = 0
+        self.received_files = 0
+        self.received_bytes = 0
+        self.entries = 0
         self.verified = 0
         self.mismatched = 0
         self.unverifiable = 0
         self.missing = 0
         self.problems: list[str] = []
         self._by_received = by_received
-        self._on_seen = on_seen
+        self._tree = tree
+        self._opened = opened or (lambda path: beneath.open_file(tree, path))
         self._lock = threading.RLock()
         # A dict finds its oldest key the slower the more of them are gone.
-        self._expected: OrderedDict[bytes, ManifestEntry] = OrderedDict()
+        self._expected: OrderedDict[bytes, _Wanted] = OrderedDict()
+        self._expected_bytes = 0
         self._received: OrderedDict[bytes, bytes] = OrderedDict()
-        self._links: list[tuple[bytes, bytes]] = []
-        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._received_bytes = 0
+        self._later = Spool(spool_directory)
+        self._named = NameFilter()
 
     def close(self) -> None:
-        os.close(self._root)
+        self._later.close()
+
+    def is_named(self, path: bytes) -> bool:
+        """Whether the manifest has named the path."""
+        return path in self._named
 
     def expect(self, entry: ManifestEntry) -> None:
         """Take note of what a path has to be. Raises MalformedMessage for a path that is none."""
@@ -61,65 +105,102 @@ class Verification:
             path = names.path_inside(path_bytes(entry.path))
         except PolicyError as error:
             raise MalformedMessage(f"the storage's manifest: {error.message}") from error
-        self._on_seen(path)
-        if entry.kind == "link":
-            self._link(path, entry)
-        elif entry.kind != "file":
+        target = None if entry.target is None else path_bytes(entry.target)
+        if target is not None and len(target) >= _TARGET_LIMIT_BYTES:
+            raise MalformedMessage("the storage's manifest: a symbolic link of more than 4,095 bytes")
+        self.entries += 1
+        self._named.add(path)
+        if entry.kind != "file":
             self._done(0)
-        elif not entry.is_sent:
+            # What a link has to be is compared last: rsync makes it after it was named.
+            self._look_later(path, _Wanted(entry.kind, target=target if entry.kind == "link" else None))
+            return
+        wanted = _Wanted("file", entry.checksum, entry.is_recorded, entry.is_sent)
+        if not entry.is_sent:
             self._done(entry.size_bytes)
-            self._read(path, entry)
-        else:
-            with self._lock:
-                checksum = self._received.pop(path, None)
-                if checksum is None:
-                    self._expected[path] = entry
-            if checksum is not None:
-                self._compare(path, entry, checksum)
-            self._bound()
+            self._read(path, wanted)
+            return
+        with self._lock:
+            checksum = self._received.pop(path, None)
+            if checksum is None:
+                self._expect(path, wanted)
+            else:
+                self._received_bytes -= len(path)
+        if checksum is not None:
+            self._compare(path, wanted, checksum)
 
     def received(self, path: bytes, checksum: bytes, size_bytes: int) -> None:
         """Take note of a file that rsync has put in its place."""
         self._done(size_bytes)
+        with self._lock:
+            self.received_files += 1
+            self.received_bytes += size_bytes
         if not self._by_received or len(checksum) != 16:
             return
         with self._lock:
-            entry = self._expected.pop(path, None)
-            if entry is None:
+            wanted = self._expected.pop(path, None)
+            if wanted is not None:
+                self._expected_bytes -= len(path)
+            else:
                 self._received[path] = checksum
-                if len(self._received) > _WAITING_LIMIT:
+                self._received_bytes += len(path)
+                while len(self._received) > _WAITING_LIMIT or self._received_bytes > _WAITING_LIMIT_BYTES:
                     # Whoever asks for it later reads the file.
-                    self._received.popitem(last=False)
-        if entry is not None:
-            self._compare(path, entry, checksum)
+                    self._received_bytes -= len(self._received.popitem(last=False)[0])
+        if wanted is not None:
+            self._compare(path, wanted, checksum)
 
     def finish(self, *, repairs_links: bool) -> None:
-        """Compare what is left, after everything was received. ``repairs_links``: rsync, not locked into the target,
+        """Compare what is left, after everything was received. ``repairs_links``: rsync, not locked into the tree,
         changes links that lead out of it; they are made here as they were backed up."""
-        while self._expected:
-            path, entry = self._expected.popitem()
-            self._read(path, entry)
-        for path, wanted in self._links:
+        for path, wanted in self._expected.items():
+            self._at_last(path, wanted, repairs_links=repairs_links)
+        self._expected.clear()
+        for item in self._later:
+            path, wanted = msgspec.msgpack.decode(item, type=tuple[bytes, _Wanted])
+            self._at_last(path, wanted, repairs_links=repairs_links)
+
+    def _at_last(self, path: bytes, wanted: _Wanted, *, repairs_links: bool) -> None:
+        if wanted.kind == "file":
+            checksum = self._received.pop(path, None)
+            if checksum is None:
+                self._read(path, wanted)
+            else:
+                self._compare(path, wanted, checksum)
+        elif wanted.kind == "link":
+            if wanted.target is None or self._link_target(path) == wanted.target:
+                return
             if repairs_links:
                 with suppress(OSError):
-                    self._remake_link(path, wanted)
-            if self._link_target(path) != wanted:
+                    self._remake_link(path, wanted.target)
+            if self._link_target(path) != wanted.target:
                 self.mismatched += 1
                 self._problem(path, "is not the link that was backed up")
+        else:
+            found = beneath.status(self._tree, path)
+            if found is not None and stat.S_IFMT(found.st_mode) != _TYPES[wanted.kind]:
+                self.mismatched += 1
+                self._problem(path, f"is not the {wanted.kind} that was backed up")
 
-    def _bound(self) -> None:
-        while len(self._expected) > _WAITING_LIMIT:
-            with self._lock:
-                path, entry = self._expected.popitem(last=False)
-            # rsync is far beyond it: it could not write it, or its name has a line break.
-            self._read(path, entry)
+    def _expect(self, path: bytes, wanted: _Wanted) -> None:
+        self._expected[path] = wanted
+        self._expected_bytes += len(path)
+        while len(self._expected) > _WAITING_LIMIT or self._expected_bytes > _WAITING_LIMIT_BYTES:
+            oldest, its = self._expected.popitem(last=False)
+            self._expected_bytes -= len(oldest)
+            self._look_later(oldest, its)
+
+    def _look_later(self, path: bytes, wanted: _Wanted) -> None:
+        if self._later.size_bytes > _SPOOL_LIMIT_BYTES:
+            raise MalformedMessage("the storage's manifest is larger than that of any restore")
+        self._later.add(msgspec.msgpack.encode((path, wanted)))
 
     def _done(self, size_bytes: int) -> None:
         with self._lock:
             self.files += 1
             self.size_bytes += size_bytes
 
-    def _read(self, path: bytes, entry: ManifestEntry) -> None:
+    def _read(self, path: bytes, wanted: _Wanted) -> None:
         try:
             checksum = self._checksum(path)
         except FileNotFoundError:
@@ -132,13 +213,11 @@ class Verification:
             self.mismatched += 1
             self._problem(path, f"cannot be compared: {error.strerror}")
         else:
-            self._compare(path, entry, checksum)
+            self._compare(path, wanted, checksum)
 
     def _checksum(self, path: bytes) -> bytes:
-        descriptor = os.open(path, _READ_FLAGS, dir_fd=self._root)
+        descriptor = self._opened(path)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(0, "it is no file")
             hasher = xxhash.xxh128()
             while chunk := os.read(descriptor, _CHUNK_BYTES):
                 hasher.update(chunk)
@@ -146,37 +225,39 @@ class Verification:
         finally:
             os.close(descriptor)
 
-    def _compare(self, path: bytes, entry: ManifestEntry, checksum: bytes) -> None:
+    def _compare(self, path: bytes, wanted: _Wanted, checksum: bytes) -> None:
         with self._lock:
-            if entry.checksum is not None and entry.checksum != checksum:
+            if wanted.checksum is not None and wanted.checksum != checksum:
                 self.mismatched += 1
                 self._problem(
                     path,
                     "is not what was backed up: the storage has other content than its catalog says"
-                    if entry.is_sent
+                    if wanted.is_sent
                     else "is not what was backed up, though size and time are the same (--compare-contents)",
                 )
-            elif entry.checksum is not None and entry.is_recorded:
+            elif wanted.checksum is not None and wanted.is_recorded:
                 self.verified += 1
             else:
                 self.unverifiable += 1
 
-    def _link(self, path: bytes, entry: ManifestEntry) -> None:
-        self._done(0)
-        if entry.target is not None and (wanted := path_bytes(entry.target)) != self._link_target(path):
-            self._links.append((path, wanted))
-
     def _link_target(self, path: bytes) -> bytes | None:
+        above, _slash, name = path.rpartition(b"/")
         try:
-            return os.readlink(path, dir_fd=self._root)
+            directory = beneath.open_directory(self._tree, above)
         except OSError:
             return None
+        try:
+            return os.readlink(name, dir_fd=directory)
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
 
     def _remake_link(self, path: bytes, target: bytes) -> None:
         if self._link_target(path) is None:
             return
         above, _slash, name = path.rpartition(b"/")
-        directory = open_directory(self._root, above)
+        directory = beneath.open_directory(self._tree, above)
         try:
             status, parent = os.stat(name, dir_fd=directory, follow_symlinks=False), os.fstat(directory)
             fresh = b".turku-link-" + os.urandom(8).hex().encode()
@@ -189,4 +270,4 @@ class Verification:
 
     def _problem(self, path: bytes, what: str) -> None:
         if len(self.problems) < PROBLEMS_LIMIT:
-            self.problems.append(f"{one_line(path)} {what}")
+            self.problems.append(f"{one_line(path[:_SHOWN_BYTES])} {what}")

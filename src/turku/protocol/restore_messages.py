@@ -21,6 +21,8 @@ TEMPORARY_DIRECTORY: Final = ".turku-restore"
 """In the target, made and removed by the agent: what the storage's rsync has half written."""
 PARTIAL_DIRECTORY: Final = ".turku-restore-partial"
 """Beside a file that was interrupted: what there is of it."""
+TemporaryName = Annotated[str, Meta(pattern=r"^\.turku-restore-[0-9a-f]{32}$")]
+"""Instead of the two names above: this, and this with ``-partial``. No source has such names in it."""
 ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
 PATH_LIMIT_BYTES: Final = 16 * 1024
 PATHS_LIMIT: Final = 1000
@@ -104,6 +106,8 @@ class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the agent's rsync checks what it receives by xxh128, so that what it says can be compared."""
     of_machine: Text | None = None
     request: Text | None = None
+    temporary: TemporaryName | None = None
+    """The name for what is half written; a storage that uses it says so in its plan."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,9 +128,9 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
     """A snapshot; ``moment`` is ISO with zone, None where its name does not tell."""
 
-    source: str
-    name: str
-    moment: str | None = None
+    source: Text
+    name: Text
+    moment: Text | None = None
     files: Count | None = None
     size_bytes: Count | None = None
     is_held: bool = False
@@ -145,8 +149,8 @@ class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
     mtime_ns: Nanoseconds = 0
     checksum: Checksum | None = None
     link_target: WirePath | None = None
-    first: str | None = None
-    last: str | None = None
+    first: Text | None = None
+    last: Text | None = None
 
 
 class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="difference"):
@@ -189,6 +193,8 @@ class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     parents: list[ParentDirectory] = []
     is_by_xxh128: bool = False
     """rsync checks what it transfers by xxh128, as the catalog has it."""
+    temporary: TemporaryName | None = None
+    """The name of the request, where it is used."""
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):

@@ -102,6 +102,7 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
         size_bytes=None if totals is None else totals[1],
         parents=parents,
         is_by_xxh128=recovery.by_xxh128,
+        temporary=recovery.request.temporary,
     )
 
 
@@ -137,6 +138,8 @@ def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> N
 def arguments(configuration: Storage, recovery: Recovery, *, port: int, username: str) -> list[str]:
     """The argument list; to be run in the tree. Raises PolicyError as ``transfer.require_user`` does."""
     request = recovery.request
+    temporary = request.temporary or TEMPORARY_DIRECTORY
+    partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
     overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
     return [
         *configuration.rsync_command,
@@ -158,9 +161,9 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         *overwrite,
         *(["--checksum"] if request.compare_contents else []),
         *(["--delete-delay"] if request.delete else []),
-        f"--temp-dir={TEMPORARY_DIRECTORY}",
-        f"--partial-dir={PARTIAL_DIRECTORY}",
-        f"--filter=- /{TEMPORARY_DIRECTORY}/",
+        f"--temp-dir={temporary}",
+        f"--partial-dir={partial}",
+        f"--filter=- /{temporary}/",
         *(["--relative", "--no-implied-dirs"] if recovery.paths else []),
         "--",
         *(os.fsdecode(b"./" + path) for path in recovery.paths or (b"",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +36,16 @@ def entry(
 
 
 @pytest.fixture
-def compared(tmp_path: Path) -> Iterator[Verification]:
-    found = Verification(tmp_path, by_received=True)
+def tree(tmp_path: Path) -> Iterator[int]:
+    """The directory of the test, open."""
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def compared(tree: int) -> Iterator[Verification]:
+    found = Verification(tree, by_received=True)
     yield found
     found.close()
 
@@ -91,9 +100,9 @@ def test_without_a_checksum_of_the_backup_nothing_is_verified(compared: Verifica
     assert counts(compared) == (0, 1, 2, 0)
 
 
-def test_an_rsync_without_xxh128_is_not_believed(tmp_path: Path) -> None:
+def test_an_rsync_without_xxh128_is_not_believed(tmp_path: Path, tree: int) -> None:
     (tmp_path / "file").write_bytes(b"1")
-    found = Verification(tmp_path, by_received=False)
+    found = Verification(tree, by_received=False)
     found.expect(entry("file", b"1"))
     found.received(b"file", b"\0" * 16, 1)
     found.finish(repairs_links=False)
@@ -149,3 +158,62 @@ def test_memory_is_bounded_when_files_never_come(
     compared.finish(repairs_links=False)
     assert compared.missing == 100
     assert len(compared.problems) == 5
+
+
+def test_memory_is_bounded_by_bytes_too(
+    compared: Verification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "_WAITING_LIMIT_BYTES", 10_000)
+    long = "/".join(["x" * 200] * 15)
+    for number in range(20):
+        compared.expect(entry(f"{long}/{number}", b"1"))
+        compared.received(f"{long}/other {number}".encode(), digest(b"1"), 1)
+    assert len(compared._expected) <= 3
+    assert len(compared._received) <= 3
+
+
+def test_files_that_come_long_after_they_were_named_are_compared_all_the_same(
+    compared: Verification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In one large directory rsync names all before it sends the first.
+    monkeypatch.setattr(verification, "_WAITING_LIMIT", 10)
+    for number in range(100):
+        compared.expect(entry(str(number), b"1"))
+    for number in range(100):
+        (tmp_path / str(number)).write_bytes(b"1")
+        compared.received(str(number).encode(), digest(b"1"), 1)
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (100, 0, 0, 0)
+    assert compared.problems == []
+
+
+def test_links_take_no_memory(compared: Verification, tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            compared.expect(entry(str(number), None, target="x" * 4000))
+        assert tracemalloc.get_traced_memory()[0] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_link_is_longer_than_a_link_can_be(compared: Verification) -> None:
+    with pytest.raises(MalformedMessage):
+        compared.expect(entry("link", None, target="x" * 4096))
+
+
+def test_what_was_there_is_read_by_way_of_no_link(compared: Verification, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"guess")
+    (tmp_path / "way").symlink_to(outside)
+    compared.expect(entry("way/secret", b"guess", is_sent=False))
+    compared.finish(repairs_links=False)
+    assert compared.verified == 0
+
+
+def test_a_special_file_of_another_kind_is_named(compared: Verification, tmp_path: Path) -> None:
+    (tmp_path / "pipe").write_bytes(b"")
+    compared.expect(ManifestEntry("pipe", "fifo", 0, 0, is_sent=False, is_recorded=False, checksum=None))
+    compared.finish(repairs_links=False)
+    assert compared.mismatched == 1

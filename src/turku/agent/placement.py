@@ -1,0 +1,465 @@
+"""Moving what arrived in the private directory to its place in the target, entry by entry, by our own hand.
+
+Only names that were asked for, and what is below them, are moved; of these only what the manifest names. No symbolic
+link of the target is followed: what is in the way is replaced, as rsync does. A directory that the target does not have
+is moved whole by one rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from turku.agent.private_directory import PrivateDirectory
+from turku.agent.stand_ins import Overwrite, StandIns
+from turku.core import beneath
+from turku.core.log import one_line
+from turku.core.spool import Stack
+from turku.errors import PolicyError
+from turku.policy import names
+from turku.protocol.restore_messages import ParentDirectory, path_bytes
+
+PROBLEMS_LIMIT = 1000
+"""Sentences that are kept; the rest is counted."""
+_SHOWN_BYTES = 300
+_ENTER, _LEAVE = b"e", b"l"
+_ATTRIBUTES = struct.Struct("=IIIqq")
+
+
+class Placement:
+    """One restore's moving. ``run`` it once, when nobody writes into the private directory any more."""
+
+    def __init__(
+        self,
+        target: int,
+        private: PrivateDirectory,
+        stand_ins: StandIns,
+        *,
+        is_named: Callable[[bytes], bool],
+        overwrite: Overwrite,
+        delete: bool,
+        is_whole: bool,
+        temporary: bytes,
+        partial: bytes,
+    ) -> None:
+        self.deleted = 0
+        self.problems: list[str] = []
+        self.problem_count = 0
+        self._target = target
+        self._private = private
+        self._tree = private.tree
+        self._stand_ins = stand_ins
+        self._is_named = is_named
+        self._overwrite = overwrite
+        self._delete = delete and is_whole
+        self._replaces_directories = delete
+        # What is half written lies beside what is whole, until rsync has come to its end.
+        self._moves_whole_directories = is_whole
+        self._temporary = temporary
+        self._partial = partial
+        self._is_root = os.geteuid() == 0
+        self._group = os.getegid()
+        self._made: list[tuple[bytes, ParentDirectory]] = []
+        self._waiting = Stack()
+
+    def run(self, paths: Sequence[bytes], parents: Iterable[ParentDirectory]) -> None:
+        """Move what arrived at and below the paths (none: everything). What cannot be moved is among the problems."""
+        with self._waiting:
+            if not paths:
+                self._waiting.push(_ENTER)
+                self._work()
+            told = _told(parents)
+            for path in _outermost(paths):
+                try:
+                    self._asked_for(path, told)
+                except OSError as error:
+                    self._problem(path, f"could not be put in its place: {_reason(error)}")
+                self._work()
+            self._finish_parents()
+
+    def _work(self) -> None:
+        while (item := self._waiting.pop()) is not None:
+            if item.startswith(_LEAVE):
+                path, attributes = item[1 + _ATTRIBUTES.size :], _ATTRIBUTES.unpack_from(item, 1)
+                step: Callable[[], None] = lambda path=path, attributes=attributes: self._leave(path, attributes)  # type: ignore[misc]  # noqa: E731
+            else:
+                path = item[1:]
+                step = lambda path=path: self._enter(path)  # type: ignore[misc]  # noqa: E731
+            try:
+                step()
+            except OSError as error:
+                self._problem(path, f"could not be put in its place: {_reason(error)}")
+
+    # --- a path that was asked for
+
+    def _asked_for(self, path: bytes, told: dict[bytes, ParentDirectory]) -> None:
+        above, _slash, name = path.rpartition(b"/")
+        inner = beneath.open_directory(self._tree, above)
+        try:
+            found = _status(inner, name)
+            if found is None and not (self._delete and self._stand_ins.had(path) is not None):
+                return
+            outer = self._parent(above, told)
+            try:
+                if found is None:
+                    self._remove(outer, name)
+                else:
+                    self._entry(inner, outer, path, found, self._stand_ins.had(path) or 0)
+            finally:
+                os.close(outer)
+        finally:
+            os.close(inner)
+
+    def _parent(self, path: bytes, told: dict[bytes, ParentDirectory]) -> int:
+        """Open a directory above a path in the target; those that are missing are made, as the storage told them."""
+        descriptor = beneath.open_directory(self._target, b"")
+        done = b""
+        for part in path.split(b"/") if path else ():
+            done = done + b"/" + part if done else part
+            try:
+                try:
+                    inner = beneath.open_directory(descriptor, part)
+                except FileNotFoundError:
+                    os.mkdir(part, 0o700, dir_fd=descriptor)
+                    inner = beneath.open_directory(descriptor, part)
+                    if (parent := told.get(done)) is not None:
+                        self._made.append((done, parent))
+            finally:
+                os.close(descriptor)
+            descriptor = inner
+        return descriptor
+
+    def _finish_parents(self) -> None:
+        for path, parent in reversed(self._made):
+            with suppress(OSError):
+                descriptor = beneath.open_directory(self._target, path)
+                try:
+                    if self._is_root:
+                        os.fchown(descriptor, parent.uid, parent.gid)
+                    os.fchmod(descriptor, stat.S_IMODE(parent.mode))
+                    os.utime(descriptor, ns=(parent.mtime_ns, parent.mtime_ns))
+                finally:
+                    os.close(descriptor)
+
+    # --- directories
+
+    def _enter(self, path: bytes) -> None:
+        inner = beneath.open_directory(self._tree, path)
+        try:
+            outer = beneath.open_directory(self._target, path)
+            try:
+                wanted = os.fstat(inner)
+                attributes = (wanted.st_mode, wanted.st_uid, wanted.st_gid, wanted.st_atime_ns, wanted.st_mtime_ns)
+                self._waiting.push(_LEAVE + _ATTRIBUTES.pack(*attributes) + path)
+                beneath.make_writable(inner)
+                beneath.make_writable(outer)
+                self._contents(path, inner, outer)
+            finally:
+                os.close(outer)
+        finally:
+            os.close(inner)
+
+    def _contents(self, path: bytes, inner: int, outer: int) -> None:
+        had = self._stand_ins.of_directory(path)
+        with os.scandir(inner) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                inside = path + b"/" + name if path else name
+                stands = had.pop(name, 0)
+                if self._is_reserved(inside):
+                    continue
+                try:
+                    self._entry(inner, outer, inside, entry.stat(follow_symlinks=False), stands)
+                except OSError as error:
+                    self._problem(inside, f"could not be put in its place: {_reason(error)}")
+        if self._delete:
+            for name in had:
+                if not (not path and name == self._private.name):
+                    try:
+                        self._remove(outer, name)
+                    except OSError as error:
+                        self._problem(path + b"/" + name, f"could not be deleted: {_reason(error)}")
+
+    def _leave(self, path: bytes, attributes: tuple[int, ...]) -> None:
+        mode, uid, gid, atime_ns, mtime_ns = attributes
+        directory = beneath.open_directory(self._target, path)
+        try:
+            found = os.fstat(directory)
+            if self._is_root and (found.st_uid, found.st_gid) != (uid, gid):
+                os.fchown(directory, uid, gid)
+            elif not self._is_root and gid not in (found.st_gid, self._group):
+                with suppress(OSError):
+                    os.fchown(directory, -1, gid)
+            if stat.S_IMODE(os.fstat(directory).st_mode) != stat.S_IMODE(mode):
+                os.fchmod(directory, stat.S_IMODE(mode))
+            if found.st_mtime_ns != mtime_ns:
+                os.utime(directory, ns=(atime_ns, mtime_ns))
+        finally:
+            os.close(directory)
+
+    def _is_reserved(self, path: bytes) -> bool:
+        """Whether it is a directory of rsync's own, for what is half written."""
+        return path == self._temporary or path.rpartition(b"/")[2] == self._partial
+
+    def _is_whole_and_named(self, path: bytes) -> bool:
+        """Whether a directory that the target does not have may be moved as it is."""
+        with Stack() as waiting:
+            waiting.push(path)
+            while (directory := waiting.pop()) is not None:
+                descriptor = beneath.open_directory(self._tree, directory)
+                try:
+                    with os.scandir(descriptor) as entries:
+                        for entry in entries:
+                            inside = directory + b"/" + os.fsencode(entry.name)
+                            if self._is_reserved(inside):
+                                return False
+                            if entry.is_dir(follow_symlinks=False):
+                                waiting.push(inside)
+                            elif not self._is_named(inside) or (
+                                self._stand_ins.count
+                                and self._stand_ins.origins(self._tree, inside, entry.stat(follow_symlinks=False))
+                            ):
+                                return False
+                finally:
+                    os.close(descriptor)
+        return True
+
+    # --- entries
+
+    def _entry(self, inner: int, outer: int, path: bytes, found: os.stat_result, stands: int) -> None:
+        name = path.rpartition(b"/")[2]
+        there = _status(outer, name)
+        if stat.S_ISDIR(found.st_mode):
+            self._directory(inner, outer, path, there)
+        elif self._stand_ins.stands(self._tree, path, found, stands):
+            if there is not None and stat.S_ISREG(there.st_mode) and stat.S_ISREG(found.st_mode):
+                self._adjust(outer, name, there, found)
+        elif origins := self._stand_ins.origins(self._tree, path, found):
+            self._link(outer, path, there, origins)
+        elif not self._is_named(path):
+            self._problem(path, "arrived, and the storage's manifest does not name it: it was not restored")
+        elif there is None or self._may_replace(there, found):
+            if there is not None and _is_alike(inner, outer, name, found, there):
+                return
+            self._clear(outer, name, there)
+            self._move(inner, outer, name, found)
+
+    def _directory(self, inner: int, outer: int, path: bytes, there: os.stat_result | None) -> None:
+        name = path.rpartition(b"/")[2]
+        if there is not None and not stat.S_ISDIR(there.st_mode):
+            if self._overwrite == "never":
+                return
+            os.unlink(name, dir_fd=outer)
+            there = None
+        if there is None:
+            if self._moves_whole_directories:
+                if self._is_whole_and_named(path):
+                    try:
+                        self._rename(inner, outer, name)
+                    except OSError as error:
+                        if error.errno != errno.EXDEV:
+                            raise
+                    else:
+                        return
+                else:
+                    # Looked at once: whoever made the tree must not have every level of it looked at again.
+                    self._moves_whole_directories = False
+            os.mkdir(name, 0o700, dir_fd=outer)
+        self._waiting.push(_ENTER + path)
+
+    def _rename(self, inner: int, outer: int, name: bytes) -> None:
+        """Move a directory, also where its owner, who is not root, may not write into it."""
+        try:
+            os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
+        except PermissionError:
+            directory = beneath.open_directory(inner, name)
+            try:
+                mode = stat.S_IMODE(os.fstat(directory).st_mode)
+                beneath.make_writable(directory)
+                os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
+                os.fchmod(directory, mode)
+            finally:
+                os.close(directory)
+
+    def _may_replace(self, there: os.stat_result, found: os.stat_result) -> bool:
+        if self._overwrite == "older" and stat.S_ISREG(there.st_mode) and stat.S_ISREG(found.st_mode):
+            return there.st_mtime_ns <= found.st_mtime_ns
+        return self._overwrite != "never"
+
+    def _clear(self, outer: int, name: bytes, there: os.stat_result | None) -> None:
+        """Make room for what is no directory. A directory that is not empty goes only where deleting was asked for."""
+        if there is None or not stat.S_ISDIR(there.st_mode):
+            return
+        if self._replaces_directories:
+            beneath.remove(outer, name)
+        else:
+            os.rmdir(name, dir_fd=outer)
+
+    def _remove(self, outer: int, name: bytes) -> None:
+        self.deleted += beneath.remove(outer, name)
+
+    # --- what is there already
+
+    def _link(self, outer: int, path: bytes, there: os.stat_result | None, origins: Sequence[bytes]) -> None:
+        """rsync found that the path is another name of a file that is there: make it one."""
+        name = path.rpartition(b"/")[2]
+        for other in origins:
+            origin = beneath.status(self._target, other)
+            if origin is None or not stat.S_ISREG(origin.st_mode):
+                continue
+            if there is not None and (there.st_dev, there.st_ino) == (origin.st_dev, origin.st_ino):
+                return
+            if there is not None and not self._may_replace(there, origin):
+                return
+            above, _slash, last = other.rpartition(b"/")
+            directory = beneath.open_directory(self._target, above)
+            try:
+                with self._private.spare() as (spare, spare_name):
+                    os.link(last, spare_name, src_dir_fd=directory, dst_dir_fd=spare, follow_symlinks=False)
+                    self._clear(outer, name, there)
+                    os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
+            finally:
+                os.close(directory)
+            return
+        self._problem(path, "could not be restored: the file that it is another name of is gone")
+
+    def _adjust(self, outer: int, name: bytes, there: os.stat_result, found: os.stat_result) -> None:
+        """Give a file that is there the mode, the owners and the time that rsync gave to what stands for it."""
+        is_owned = (there.st_uid, there.st_gid) == (found.st_uid, found.st_gid)
+        if not self._is_root:
+            # Who is not root could not give its stand-in every owner.
+            is_owned = found.st_gid in (there.st_gid, self._group)
+        is_same_mode = stat.S_IMODE(there.st_mode) == stat.S_IMODE(found.st_mode)
+        if is_owned and is_same_mode and there.st_mtime_ns - found.st_mtime_ns in (0, 1):
+            return
+        if there.st_nlink > len(self._stand_ins.of_inode(found.st_ino)):
+            # It has names elsewhere, which nobody asked to have changed.
+            self._replace_by_copy(outer, name, found)
+            return
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
+        try:
+            if os.fstat(handle).st_ino == there.st_ino:
+                _give(f"/proc/self/fd/{handle}", found, is_root=self._is_root)
+        finally:
+            os.close(handle)
+
+    def _replace_by_copy(self, outer: int, name: bytes, wanted: os.stat_result) -> None:
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=outer)
+        try:
+            with self._private.spare() as (spare, spare_name):
+                _copy(source, spare, spare_name, wanted, is_root=self._is_root)
+                os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
+        finally:
+            os.close(source)
+
+    # --- moving
+
+    def _move(self, inner: int, outer: int, name: bytes, found: os.stat_result) -> None:
+        try:
+            os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy_across(inner, outer, name, found)
+
+    def _copy_across(self, inner: int, outer: int, name: bytes, found: os.stat_result) -> None:
+        """Move what belongs onto another file system, which is mounted in the target."""
+        fresh = self._private.name + b"-" + os.urandom(4).hex().encode()
+        try:
+            if stat.S_ISREG(found.st_mode):
+                source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=inner)
+                try:
+                    _copy(source, outer, fresh, found, is_root=self._is_root)
+                finally:
+                    os.close(source)
+            else:
+                if stat.S_ISLNK(found.st_mode):
+                    os.symlink(os.readlink(name, dir_fd=inner), fresh, dir_fd=outer)
+                else:
+                    os.mknod(fresh, found.st_mode, found.st_rdev, dir_fd=outer)
+                if self._is_root:
+                    os.chown(fresh, found.st_uid, found.st_gid, dir_fd=outer, follow_symlinks=False)
+                if not stat.S_ISLNK(found.st_mode):
+                    os.chmod(fresh, stat.S_IMODE(found.st_mode), dir_fd=outer)
+                times = (found.st_atime_ns, found.st_mtime_ns)
+                os.utime(fresh, ns=times, dir_fd=outer, follow_symlinks=False)
+            os.rename(fresh, name, src_dir_fd=outer, dst_dir_fd=outer)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(fresh, dir_fd=outer)
+            raise
+
+    def _problem(self, path: bytes, what: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < PROBLEMS_LIMIT:
+            self.problems.append(f"{one_line(path[:_SHOWN_BYTES])} {what}")
+
+
+def _outermost(paths: Sequence[bytes]) -> list[bytes]:
+    """Return the paths without those below another one: what was moved would be missing when it is looked at again."""
+    asked = set(paths)
+    return [
+        path
+        for path in dict.fromkeys(paths)
+        if not any(path[:end] in asked for end, byte in enumerate(path) if byte == ord("/"))
+    ]
+
+
+def _told(parents: Iterable[ParentDirectory]) -> dict[bytes, ParentDirectory]:
+    known: dict[bytes, ParentDirectory] = {}
+    for parent in parents:
+        with suppress(PolicyError):
+            known[names.path_inside(path_bytes(parent.path))] = parent
+    return known
+
+
+def _status(directory: int, name: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _is_alike(inner: int, outer: int, name: bytes, found: os.stat_result, there: os.stat_result) -> bool:
+    """Whether a link or a special file is there already, so that it may stay."""
+    if stat.S_ISREG(found.st_mode) or (found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns) != (
+        there.st_mode,
+        there.st_uid,
+        there.st_gid,
+        there.st_mtime_ns,
+    ):
+        return False
+    if stat.S_ISLNK(found.st_mode):
+        return os.readlink(name, dir_fd=inner) == os.readlink(name, dir_fd=outer)
+    return found.st_rdev == there.st_rdev
+
+
+def _copy(source: int, directory: int, name: bytes, wanted: os.stat_result, *, is_root: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+    with os.fdopen(descriptor, "wb") as copy, os.fdopen(os.dup(source), "rb") as content:
+        shutil.copyfileobj(content, copy, 1024 * 1024)
+        copy.flush()
+        for attribute in os.listxattr(source):
+            with suppress(OSError):
+                os.setxattr(descriptor, attribute, os.getxattr(source, attribute))
+        _give(descriptor, wanted, is_root=is_root)
+
+
+def _give(file: int | str, wanted: os.stat_result, *, is_root: bool) -> None:
+    if is_root:
+        os.chown(file, wanted.st_uid, wanted.st_gid)
+    else:
+        with suppress(OSError):
+            os.chown(file, -1, wanted.st_gid)
+    os.chmod(file, stat.S_IMODE(wanted.st_mode))  # noqa: PTH101  (a descriptor, or the way to one)
+    os.utime(file, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

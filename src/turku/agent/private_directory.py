@@ -1,0 +1,217 @@
+"""The directory of its own that a restore offers to the storage: nothing of the user's is in it.
+
+It lies in the target, so that what arrived is moved to its place by renaming, and only its owner enters it. rsyncd is
+given the directory that is held open here, not a path that somebody else could lead elsewhere meanwhile. What a killed
+restore leaves is this directory. ``var_dir`` remembers its name, for the same command to go on with it, and for any
+other command that restores into the target to remove it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from turku.agent import state
+from turku.agent.configuration import Agent
+from turku.core import beneath, durable
+from turku.core.spool import Stack
+from turku.errors import RestoreFailed
+
+PREFIX = ".turku-restore-"
+_NAME = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{32}}", re.ASCII)
+_TREE = b"tree"
+_SPARE = b"spare"
+_STATE_LIMIT_BYTES = 4096
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    """What ``var_dir`` has of the private directory in a target."""
+
+    name: str
+    order: str
+    """A digest of what is restored: only the same restore can use what has arrived."""
+    has_stand_ins: bool
+    """Whether files may be in it that only stand for the user's: they are no part of what arrived."""
+
+
+def is_left(agent: Agent, target: Path) -> bool:
+    """Whether an earlier restore into the target did not come to its end."""
+    remembered = _remembered(agent, target)
+    return remembered is not None and (target / remembered.name).is_dir()
+
+
+class PrivateDirectory:
+    """A private directory; use ``opened`` to get one."""
+
+    def __init__(self, agent: Agent, target: int, place: Path, remembered: _Remembered, *, is_continued: bool) -> None:
+        self.is_continued = is_continued
+        """Whether it holds what an earlier run of the same restore received."""
+        self.is_removed = False
+        self._agent = agent
+        self._target = target
+        self._place = place
+        self._remembered = remembered
+        self._root = beneath.open_directory(target, os.fsencode(remembered.name))
+        self.tree = -1
+        try:
+            self.tree = beneath.open_directory(self._root, _TREE)
+        except OSError:
+            os.close(self._root)
+            raise
+
+    @classmethod
+    @contextmanager
+    def opened(cls, agent: Agent, target: int, place: Path, order: str) -> Iterator[Self]:
+        """Give the private directory in the open directory ``target``, whose path is ``place``, for ``order``.
+
+        It is that of an earlier run of the same order where there is one that can be used, else a fresh one; it stays
+        after the block unless ``remove`` was called. Raises RestoreFailed.
+        """
+        try:
+            private = cls._continued(agent, target, place, order) or cls._fresh(agent, target, place, order)
+        except OSError as error:
+            raise RestoreFailed(
+                f"cannot write into {place}: {error.strerror or error}",
+                hint="as root everything can be written; --to names another directory",
+            ) from error
+        try:
+            yield private
+        finally:
+            os.close(private.tree)
+            os.close(private._root)
+
+    @classmethod
+    def _continued(cls, agent: Agent, target: int, place: Path, order: str) -> Self | None:
+        remembered = _remembered(agent, place)
+        if remembered is None:
+            return None
+        name = os.fsencode(remembered.name)
+        found = beneath.status(target, name)
+        if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            return None
+        if remembered.order == order and not remembered.has_stand_ins:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                private = cls(agent, target, place, remembered, is_continued=True)
+                private._keep_files_alone()
+                return private
+        with _times_kept(target):
+            beneath.remove(target, name)
+        return None
+
+    @classmethod
+    def _fresh(cls, agent: Agent, target: int, place: Path, order: str) -> Self:
+        remembered = _Remembered(PREFIX + secrets.token_hex(16), order, has_stand_ins=False)
+        # First its name, then itself: what cannot be found again could never be removed.
+        _remember(agent, place, remembered)
+        with _times_kept(target):
+            os.mkdir(remembered.name, 0o700, dir_fd=target)
+        root = beneath.open_directory(target, os.fsencode(remembered.name))
+        try:
+            os.mkdir(_TREE, 0o700, dir_fd=root)
+        finally:
+            os.close(root)
+        return cls(agent, target, place, remembered, is_continued=False)
+
+    @property
+    def name(self) -> bytes:
+        """Its name in the target."""
+        return os.fsencode(self._remembered.name)
+
+    @property
+    def module_path(self) -> str:
+        """The path by which our rsyncd gets at the directory that is held open, wherever that lies meanwhile."""
+        return f"/proc/{os.getpid()}/fd/{self.tree}"
+
+    def holds_stand_ins(self, *, are_there: bool) -> None:
+        """Remember durably that stand-ins are being made, or that all of them are gone again."""
+        self._remembered = msgspec.structs.replace(self._remembered, has_stand_ins=are_there)
+        _remember(self._agent, self._place, self._remembered)
+
+    @contextmanager
+    def spare(self) -> Iterator[tuple[int, bytes]]:
+        """Give a directory on the target's file system, outside of rsync's reach, and a name that is free in it."""
+        with suppress(FileNotFoundError):
+            os.unlink(_SPARE, dir_fd=self._root)
+        yield self._root, _SPARE
+        with suppress(FileNotFoundError):
+            os.unlink(_SPARE, dir_fd=self._root)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it. Raises RestoreFailed."""
+        try:
+            with _times_kept(self._target):
+                beneath.remove(self._target, self.name)
+        except OSError as error:
+            raise RestoreFailed(
+                f"{self._place / self._remembered.name} could not be removed: {error.strerror or error}",
+                hint="nothing in it is needed any more; remove it",
+            ) from error
+        self.is_removed = True
+        _state_file(self._agent, self._place).unlink(missing_ok=True)
+
+    def _keep_files_alone(self) -> None:
+        """Remove links and special files, which cost nothing to be sent again: where rsyncd is not locked into the
+        directory, a storage could go by way of them."""
+        with Stack() as waiting:
+            waiting.push(b"")
+            while (path := waiting.pop()) is not None:
+                directory = beneath.open_directory(self.tree, path)
+                try:
+                    beneath.make_writable(directory)
+                    with os.scandir(directory) as entries:
+                        for entry in entries:
+                            name = os.fsencode(entry.name)
+                            if entry.is_dir(follow_symlinks=False):
+                                waiting.push(path + b"/" + name if path else name)
+                            elif not entry.is_file(follow_symlinks=False):
+                                os.unlink(name, dir_fd=directory)
+                finally:
+                    os.close(directory)
+
+
+def discard(agent: Agent, target: int, place: Path) -> None:
+    """Remove what an earlier restore left in the open directory ``target``; nobody will go on with it."""
+    remembered = _remembered(agent, place)
+    if remembered is None:
+        return
+    with suppress(OSError), _times_kept(target):
+        found = beneath.status(target, os.fsencode(remembered.name))
+        if found is not None and found.st_uid == os.geteuid():
+            beneath.remove(target, os.fsencode(remembered.name))
+        _state_file(agent, place).unlink(missing_ok=True)
+
+
+def _state_file(agent: Agent, target: Path) -> Path:
+    digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
+    return state.directory(agent, "restores") / f"{digest}.json"
+
+
+def _remember(agent: Agent, target: Path, remembered: _Remembered) -> None:
+    state.write_text(agent, _state_file(agent, target), msgspec.json.encode(remembered).decode())
+
+
+def _remembered(agent: Agent, target: Path) -> _Remembered | None:
+    try:
+        content = durable.read_regular_file(_state_file(agent, target), limit_bytes=_STATE_LIMIT_BYTES)
+        found = msgspec.json.decode(content, type=_Remembered)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return found if _NAME.fullmatch(found.name) else None
+
+
+@contextmanager
+def _times_kept(directory: int) -> Iterator[None]:
+    """What is made in, or removed from, an open directory in the block does not count as a change of it."""
+    found = os.fstat(directory)
+    yield
+    with suppress(OSError):
+        os.utime(directory, ns=(found.st_atime_ns, found.st_mtime_ns))

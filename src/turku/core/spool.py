@@ -1,0 +1,133 @@
+"""Collections of bytes that take a bounded amount of memory, whoever decides how much is put into them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import xxhash
+
+_MEMORY_BYTES = 4 * 1024 * 1024
+_ITEM_BYTES = 64
+"""What Python takes for each beside its content."""
+_LENGTH = struct.Struct("=I")
+
+
+class Stack:
+    """A stack; what does not fit into memory is in a file without a name. A context manager."""
+
+    def __init__(self, directory: Path | None = None, *, memory_bytes: int = _MEMORY_BYTES) -> None:
+        self._directory = directory
+        self._memory_bytes = memory_bytes
+        self._items: list[bytes] = []
+        self._size_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._chunks: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def push(self, item: bytes) -> None:
+        """Put an item on top."""
+        self._items.append(item)
+        self._size_bytes += len(item) + _ITEM_BYTES
+        if self._size_bytes > self._memory_bytes:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  (closed with this)
+            self._chunks.append(self._file.seek(0, os.SEEK_END))
+            self._file.write(b"".join(_LENGTH.pack(len(each)) + each for each in self._items))
+            self._items, self._size_bytes = [], 0
+
+    def pop(self) -> bytes | None:
+        """Take the item on top; None where there is none left."""
+        if not self._items and self._chunks and self._file is not None:
+            start = self._chunks.pop()
+            self._file.seek(start)
+            self._items = list(_items(self._file))
+            self._size_bytes = sum(len(item) + _ITEM_BYTES for item in self._items)
+            self._file.truncate(start)
+        if not self._items:
+            return None
+        item = self._items.pop()
+        self._size_bytes -= len(item) + _ITEM_BYTES
+        return item
+
+
+class Spool:
+    """Items that are read in the order in which they were added, from a file without a name. A context manager."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._file: IO[bytes] | None = None
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, item: bytes) -> None:
+        """Add an item; not after reading has begun."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  (closed with this)
+        self._file.write(_LENGTH.pack(len(item)) + item)
+        self.size_bytes += _LENGTH.size + len(item)
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._file is not None:
+            self._file.seek(0)
+            yield from _items(self._file)
+
+
+def _items(stream: IO[bytes]) -> Iterator[bytes]:
+    while header := stream.read(_LENGTH.size):
+        yield stream.read(_LENGTH.unpack(header)[0])
+
+
+class NameFilter:
+    """A set of names of a fixed size in memory, which may take a name for one that was added, and never the reverse.
+
+    That happens for about one name in a million after a million names were added. The hash has a seed of its own,
+    so that nobody who chooses names can choose which ones are mistaken.
+    """
+
+    _SHIFTS = (0, 27, 54, 81)
+    _BITS = 27
+
+    def __init__(self) -> None:
+        self._seed = int.from_bytes(os.urandom(8), "big")
+        self._field = bytearray(2**self._BITS // 8)
+
+    def add(self, name: bytes) -> None:
+        """Add a name."""
+        digest = xxhash.xxh3_128_intdigest(name, self._seed)
+        for shift in self._SHIFTS:
+            position = (digest >> shift) & (2**self._BITS - 1)
+            self._field[position >> 3] |= 1 << (position & 7)
+
+    def __contains__(self, name: bytes) -> bool:
+        digest = xxhash.xxh3_128_intdigest(name, self._seed)
+        for shift in self._SHIFTS:
+            position = (digest >> shift) & (2**self._BITS - 1)
+            if not self._field[position >> 3] & (1 << (position & 7)):
+                return False
+        return True

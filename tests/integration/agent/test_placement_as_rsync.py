@@ -1,0 +1,157 @@
+"""What is restored by way of a private directory is what rsync would have made in the target itself.
+
+It is not, on purpose, where rsync would have changed a file that has another name outside of what is restored, and where
+it would have gone by way of a symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.landed_restore import LandedRestore, rsync
+from tests.support.trees import differences
+
+from turku.agent import configuration
+from turku.agent.configuration import Agent
+from turku.agent.stand_ins import Overwrite
+from turku.core import command
+from turku.errors import CommandFailed
+
+NAMES = [b"a", b"b", b"c d", b"\xff\xfe", b"two\nlines", b"-x"]
+ROUNDS = 6
+MOMENTS = [1_600_000_000_000_000_000 + number * 10_000_000_001 for number in range(4)]
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Agent:
+    directory = tmp_path / "configuration"
+    (directory / "config.d").mkdir(parents=True)
+    (directory / "config.d" / "config.json").write_text(
+        f'{{"api_url": "https://turku.example.com/v1", "var_dir": "{tmp_path / "var"}"}}'
+    )
+    return configuration.load(directory)
+
+
+def entry(chance: random.Random, path: bytes, files: list[bytes], depth: int) -> None:
+    """Make something at the path."""
+    kind = chance.choices(["file", "directory", "link", "fifo", "hard link"], [8, 5, 2, 1, 2])[0]
+    if kind == "directory" and depth < 3:
+        os.mkdir(path)
+        for name in chance.sample(NAMES, chance.randrange(len(NAMES))):
+            entry(chance, path + b"/" + name, files, depth + 1)
+        if os.geteuid() == 0:
+            os.chown(path, chance.choice([0, 65534]), chance.choice([0, 65534]))
+        os.chmod(path, chance.choice([0o755, 0o700, 0o2775]))
+    elif kind == "link":
+        os.symlink(chance.choice([b"..", b"a", b"/etc", b"nowhere"]), path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "hard link" and files:
+        os.link(chance.choice(files), path)
+        return
+    else:
+        with open(path, "wb") as stream:
+            stream.write(chance.choice([b"", b"x", b"content", b"CONTENT", b"\0" * 5000, b"long" * 3000]))
+        if os.geteuid() == 0:
+            os.chown(path, chance.choice([0, 65534]), chance.choice([0, 65534]))
+        os.chmod(path, chance.choice([0o644, 0o600, 0o4755]))
+        files.append(path)
+    moment = chance.choice(MOMENTS)
+    os.utime(path, ns=(moment, moment), follow_symlinks=False)
+
+
+def tree(chance: random.Random, root: Path) -> None:
+    root.mkdir()
+    files: list[bytes] = []
+    for name in NAMES:
+        if chance.random() < 0.8:
+            entry(chance, os.fsencode(root) + b"/" + name, files, 0)
+
+
+def changed(chance: random.Random, snapshot: Path, target: Path) -> None:
+    """Make a target that has some of the snapshot, some of it changed, and some of its own."""
+    command.run(["cp", "-a", snapshot, target], timeout_seconds=60)
+    paths = [
+        os.path.join(directory, name)
+        for directory, directories, files in os.walk(os.fsencode(target))
+        for name in [*directories, *files]
+    ]
+    own: list[bytes] = []
+    for path in chance.sample(paths, len(paths) // 3):
+        if not os.path.lexists(path):
+            continue
+        what = chance.choice(["remove", "replace", "time", "mode", "nothing"])
+        if what in ("remove", "replace"):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+            own = [each for each in own if os.path.lexists(each)]
+            if what == "replace":
+                entry(chance, path, own, 1)
+        elif what == "time":
+            moment = chance.choice(MOMENTS)
+            os.utime(path, ns=(moment, moment), follow_symlinks=False)
+        elif what == "mode" and not os.path.islink(path):
+            os.chmod(path, 0o640 if not os.path.isdir(path) else 0o711)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
+@pytest.mark.parametrize("hard_links", [False, True], ids=["single", "hard links"])
+@pytest.mark.parametrize("delete", [False, True], ids=["keep", "delete"])
+@pytest.mark.parametrize("overwrite", ["always", "older", "never"])
+def test_the_target_is_as_rsync_would_have_left_it(
+    agent: Agent, tmp_path: Path, overwrite: Overwrite, delete: bool, hard_links: bool
+) -> None:
+    options = ["-H"] if hard_links else []
+    for number in range(ROUNDS):
+        chance = random.Random(f"{overwrite} {delete} {hard_links} {number}")
+        snapshot, target, oracle = (tmp_path / f"{name} {number}" for name in ("snapshot", "target", "oracle"))
+        tree(chance, snapshot)
+        changed(chance, snapshot, target)
+        command.run(["cp", "-a", target, oracle], timeout_seconds=60)
+        top = [os.fsencode(path.name) for path in snapshot.iterdir()]
+        inner = [
+            os.fsencode(path.relative_to(snapshot)) for path in snapshot.glob("*/*") if not path.parent.is_symlink()
+        ]
+        paths = tuple(sorted(chance.sample(top + inner, min(2, len(top))))) if number % 3 == 2 and top else ()
+        if overwrite == "never" and any(
+            path.is_dir() and not path.is_symlink() and not is_directory(target / path.relative_to(snapshot))
+            for path in snapshot.rglob("*")
+        ):
+            # What is there stays, and rsync cannot make what belongs below it.
+            continue
+        try:
+            for path in paths:
+                (oracle / os.fsdecode(path)).parent.mkdir(exist_ok=True)
+            (oracle / ".turku-restore").mkdir()
+            rsync(snapshot, oracle, *options, paths=paths, overwrite=overwrite, delete=delete)
+            status = oracle.stat()
+            (oracle / ".turku-restore").rmdir()
+            os.utime(oracle, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except (CommandFailed, FileExistsError, NotADirectoryError):
+            # rsync does not come to its end: a directory that is not empty is in the way, or a file is above a path.
+            continue
+        with LandedRestore(agent, target, paths=paths, overwrite=overwrite, delete=delete) as landed:
+            landed.rsync(snapshot, *options)
+            placement = landed.place()
+        assert placement.problems == [], number
+        if paths:
+            # What belongs to the paths is compared: times of directories above them are told by the storage.
+            for path in paths:
+                here = [each / os.fsdecode(path) for each in (oracle, target)]
+                assert here[0].is_dir() == here[1].is_dir()
+                if is_directory(here[0]):
+                    assert differences(*here, "--no-hard-links", "--omit-dir-times") == [], number
+        else:
+            assert differences(oracle, target, *([] if hard_links else ["--no-hard-links"])) == [], number
+        for each in (snapshot, target, oracle):
+            shutil.rmtree(each)
+
+
+def is_directory(path: Path) -> bool:
+    return (path.is_dir() and not path.is_symlink()) or not os.path.lexists(path)

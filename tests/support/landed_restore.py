@@ -1,0 +1,125 @@
+"""A restore without its network: what somebody brings into the private directory, and how it is moved to its place.
+
+landed = LandedRestore(agent, target, paths=(b"docs",))
+landed.bring(lambda tree: ...)      whatever a storage, or code of its choice in rsync, does there
+landed.place()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from turku.agent import target as targets
+from turku.agent.configuration import Agent
+from turku.agent.placement import Placement
+from turku.agent.private_directory import PrivateDirectory
+from turku.agent.stand_ins import Overwrite, StandIns
+from turku.core import command
+from turku.core.spool import NameFilter
+
+TEMPORARY = b".turku-restore"
+PARTIAL = b".turku-restore-partial"
+
+
+class LandedRestore:
+    """A restore that is open; a context manager."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        target: Path,
+        *,
+        paths: tuple[bytes, ...] = (),
+        overwrite: Overwrite = "always",
+        delete: bool = False,
+        differing: tuple[bytes, ...] = (),
+        order: str = "order",
+    ) -> None:
+        self.target = target
+        self.paths = paths
+        self._overwrite = overwrite
+        self._delete = delete
+        self._stack = ExitStack()
+        self._descriptor = self._stack.enter_context(targets.held(target))
+        self.private = self._stack.enter_context(PrivateDirectory.opened(agent, self._descriptor, target, order))
+        self.tree = target / os.fsdecode(self.private.name) / "tree"
+        self.stand_ins = StandIns()
+        self._stack.callback(self.stand_ins.close)
+        if not (self.tree / os.fsdecode(TEMPORARY)).exists():
+            os.mkdir(TEMPORARY, 0o700, dir_fd=self.private.tree)
+        self.stand_ins.make(
+            self._descriptor,
+            self.private.tree,
+            paths,
+            own=self.private.name,
+            overwrite=overwrite,
+            delete=delete,
+            differing=differing,
+            on_first=lambda: self.private.holds_stand_ins(are_there=True),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def rsync(self, snapshot: Path, *options: str) -> str:
+        """Let rsync bring what a storage would push of the snapshot; return what it says."""
+        return rsync(snapshot, self.tree, *options, paths=self.paths, overwrite=self._overwrite, delete=self._delete)
+
+    def place(
+        self, *, is_whole: bool = True, is_named: Callable[[bytes], bool] | None = None, **told: Any
+    ) -> Placement:
+        """Move what arrived; by itself everything that is there is named by the manifest."""
+        placement = Placement(
+            self._descriptor,
+            self.private,
+            self.stand_ins,
+            is_named=is_named or self._all_that_is_there(),
+            overwrite=self._overwrite,
+            delete=self._delete,
+            is_whole=is_whole,
+            temporary=TEMPORARY,
+            partial=PARTIAL,
+        )
+        placement.run(self.paths, told.get("parents", ()))
+        if is_whole:
+            self.private.remove()
+        return placement
+
+    def _all_that_is_there(self) -> Callable[[bytes], bool]:
+        named = NameFilter()
+        paths = command.run(
+            ["find", self.tree, "-printf", "%P\\0"], timeout_seconds=60, capture_limit_bytes=2**30
+        ).stdout
+        for path in paths.split(b"\0"):
+            named.add(path)
+        return named.__contains__
+
+
+def rsync(snapshot: Path, to: Path, *options: str, paths: tuple[bytes, ...], overwrite: Overwrite, delete: bool) -> str:
+    """Bring a snapshot as a storage's rsync does."""
+    return command.run(
+        [
+            *("rsync", "-a", "-ii", "--numeric-ids", "--modify-window=-1"),
+            *{"never": ["--ignore-existing"], "older": ["--update"], "always": []}[overwrite],
+            *(["--delete-delay"] if delete else []),
+            *("--temp-dir=.turku-restore", "--partial-dir=.turku-restore-partial", "--filter=- /.turku-restore/"),
+            *(["--relative", "--no-implied-dirs"] if paths else []),
+            *options,
+            "--",
+            *(os.fsdecode(b"./" + path) for path in paths or (b"",)),
+            f"{to}/",
+        ],
+        timeout_seconds=120,
+        working_directory=snapshot,
+        capture_limit_bytes=64 * 1024 * 1024,
+    ).stdout.decode("utf-8", "replace")
