@@ -202,6 +202,44 @@ def test_what_is_there_is_overwritten_as_it_was_said(
     assert differences(before, files) == []
 
 
+def test_a_source_with_our_own_names_in_it_comes_back_whole(
+    fleet: Fleet, make_machine: MakeMachine, files: Path, tmp_path: Path
+) -> None:
+    digits = "0123456789abcdef" * 2
+    for name in (
+        ".turku-restore",
+        ".turku-restore-partial",
+        f".turku-restore-{digits}",
+        f"sub/.turku-restore-{digits}",
+    ):
+        (files / name).mkdir()
+        (files / name / "file").write_text(name)
+    machine = make_machine({"files": {"path": str(files)}})
+    machine.ping()
+    agent(machine, "restore", "files", "--to", tmp_path / "restored")
+    assert differences(files, tmp_path / "restored") == []
+    original = copied(files)
+    for name in (".turku-restore", f"sub/.turku-restore-{digits}"):
+        shutil.rmtree(files / name)
+    agent(machine, "restore", "files", "--in-place", "--yes", "--delete")
+    assert differences(original, files) == []
+
+
+def test_what_is_there_is_not_sent_again_and_stays_the_same_file(
+    fleet: Fleet, make_machine: MakeMachine, home: Path
+) -> None:
+    machine = make_machine({"home": {"path": str(home), "preserve_hard_links": True}})
+    machine.ping()
+    original = copied(home)
+    (home / "file").chmod(0o600)
+    (home / "large").unlink()
+    os.utime(home / "directory", (1, 1))
+    before = {path: path.lstat().st_ino for path in home.rglob("*") if path.is_file() and path.stat().st_size}
+    agent(machine, "restore", "home", "--in-place", "--yes")
+    assert differences(original, home) == []
+    assert before.items() <= {path: path.lstat().st_ino for path in home.rglob("*")}.items()
+
+
 def test_what_is_damaged_at_the_storage_is_named_and_the_rest_comes_back(
     fleet: Fleet, make_machine: MakeMachine, files: Path, tmp_path: Path
 ) -> None:
