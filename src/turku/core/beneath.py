@@ -6,27 +6,19 @@ while a program works is refused, not followed.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 from pathlib import Path
 
+from turku.core import openat2
 from turku.core.spool import Stack
 
-DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY_FLAGS = openat2.DIRECTORY
 # Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_PASSING_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPENAT2 = 437
-"""The number of the system call on every architecture that Debian has."""
-_NO_MAGIC_LINKS, _NO_SYMBOLIC_LINKS, _BENEATH = 0x02, 0x04, 0x08
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_PASSING_FLAGS = openat2.HANDLE
 _ENTER, _LEAVE = b"e", b"l"
-
-
-class _How(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 def open_directory(root: int, path: bytes) -> int:
@@ -35,41 +27,12 @@ def open_directory(root: int, path: bytes) -> int:
         return os.open(".", DIRECTORY_FLAGS, dir_fd=root)
     if any(part in (b"", b".", b"..") for part in path.split(b"/")):
         raise OSError(errno.EINVAL, "is not a path below a directory", os.fsdecode(path))
-    found = _openat2(root, path)
-    return _walked(root, path) if found is None else found
-
-
-def _openat2(root: int, path: bytes) -> int | None:
-    """Let the kernel walk; None where it cannot."""
-    how = _How(DIRECTORY_FLAGS, 0, _NO_MAGIC_LINKS | _NO_SYMBOLIC_LINKS | _BENEATH)
-    descriptor: int = _LIBC.syscall(
-        ctypes.c_long(_OPENAT2), ctypes.c_int(root), path, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-    )
-    if descriptor >= 0:
-        return descriptor
-    number = ctypes.get_errno()
-    if number == errno.ELOOP:
-        number = errno.ENOTDIR
-    # An old kernel, a filter of system calls, a path longer than the kernel takes at once.
-    if number in (errno.ENOSYS, errno.EPERM, errno.EAGAIN, errno.E2BIG, errno.ENAMETOOLONG):
-        return None
-    raise OSError(number, os.strerror(number), os.fsdecode(path))
-
-
-def _walked(root: int, path: bytes) -> int:
-    parts = path.split(b"/")
-    descriptor = os.dup(root)
     try:
-        for number, part in enumerate(parts, 1):
-            # A directory that may be passed, but not listed, is passed.
-            flags = DIRECTORY_FLAGS if number == len(parts) else _PASSING_FLAGS
-            inner = os.open(part, flags, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+        return openat2.open_directory(root, path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path)) from error
 
 
 def open_made(directory: Path, *, mode: int) -> int:

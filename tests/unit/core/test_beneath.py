@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import beneath
+from turku.core import beneath, openat2
 
 
 @pytest.fixture(params=["openat2", "walk"])
 def root(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     if request.param == "walk":
-        monkeypatch.setattr(beneath, "_openat2", lambda _root, _path: None)
+        monkeypatch.setattr(openat2, "_is_there", [False])
     inner = tmp_path / "root" / "a" / "b"
     inner.mkdir(parents=True)
     (inner / "file").write_text("content")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from turku.core import openat2
 from turku.errors import BackupFailed, TurkuError
 from turku.storage.fs import tree as fs
 from turku.storage.fs.tree import Tree
@@ -22,11 +23,11 @@ LEVELS = 200
 
 @pytest.fixture(params=[True, False], ids=["openat2", "component by component"], autouse=True)
 def has_openat2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(fs, "_found_openat2", [])
-    is_there = fs._has_openat2()
+    monkeypatch.setattr(openat2, "_is_there", [])
+    is_there = openat2._has_call()
     if request.param and not is_there:
         pytest.skip("this kernel has none, or does not let us use it")
-    monkeypatch.setattr(fs, "_found_openat2", [request.param])
+    monkeypatch.setattr(openat2, "_is_there", [request.param])
     return bool(request.param)
 
 
@@ -260,8 +261,8 @@ def test_a_kernel_that_refuses_openat2_is_walked_component_by_component(
             ctypes.set_errno(number)
             return -1
 
-    monkeypatch.setattr(fs, "_LIBC", Refusing())
-    monkeypatch.setattr(fs, "_found_openat2", [])
+    monkeypatch.setattr(openat2, "_LIBC", Refusing())
+    monkeypatch.setattr(openat2, "_is_there", [])
     assert fs.read_file(volume / "machine" / "snapshots" / "file", limit_bytes=100) == b"inside"
     (volume / "link").symlink_to(volume.parent / "outside")
     assert fs.status(volume / "link" / "machine") is None
@@ -273,7 +274,7 @@ def test_another_failure_of_openat2_is_not_taken_for_its_absence(monkeypatch: py
             ctypes.set_errno(errno.EMFILE)
             return -1
 
-    monkeypatch.setattr(fs, "_LIBC", Failing())
-    monkeypatch.setattr(fs, "_found_openat2", [])
+    monkeypatch.setattr(openat2, "_LIBC", Failing())
+    monkeypatch.setattr(openat2, "_is_there", [])
     with pytest.raises(OSError, match="Too many open files"):
         fs.open_directory(Path("/"))

@@ -10,35 +10,24 @@ in the open directory. The paths of volumes themselves are resolved once, when t
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from turku.core import durable, lock
+from turku.core import durable, lock, openat2
 from turku.errors import BackupFailed, DurableWriteFailed
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE
 # Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LIMIT = 64
 """Directories of a tree held open at once: deeper trees are no reason to run out of descriptors."""
-
-# <linux/openat2.h>; the number is the same on every architecture.
-_OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
-_OPEN_HOW = struct.Struct("=QQQ")
-_NO_SUCH_CALL = (errno.ENOSYS, errno.EPERM, errno.EINVAL)
-_AT_FDCWD = -100
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 # --- opening
@@ -52,57 +41,7 @@ def open_directory(path: Path, flags: int = _DIRECTORY) -> int:
     text = os.fsencode(path)
     if not text.startswith(b"/") or b".." in text.split(b"/"):
         raise OSError(errno.EINVAL, "is not an absolute path without '..'", str(path))
-    return _open_beneath(_AT_FDCWD, text, flags, str(path))
-
-
-def _open_beneath(directory: int, path: bytes, flags: int, shown: str) -> int:
-    resolve = _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS | (0 if path.startswith(b"/") else _RESOLVE_BENEATH)
-    if _has_openat2():
-        return _openat2(directory, path, flags, resolve, shown)
-    return _walk(directory, path, flags)
-
-
-def _openat2(directory: int, path: bytes, flags: int, resolve: int, shown: str) -> int:
-    how = _OPEN_HOW.pack(flags, 0, resolve)
-    descriptor: int = _LIBC.syscall(_OPENAT2, directory, path, how, len(how))
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), shown)
-    return descriptor
-
-
-_found_openat2: list[bool] = []
-
-
-def _has_openat2() -> bool:
-    """True where the kernel has the call and lets us use it; asked once."""
-    if not _found_openat2:
-        try:
-            os.close(_openat2(_AT_FDCWD, b"/", _HANDLE, _RESOLVE_NO_SYMLINKS, "/"))
-            _found_openat2.append(True)
-        except OSError as error:
-            if error.errno not in _NO_SUCH_CALL:
-                raise
-            _found_openat2.append(False)
-    return _found_openat2[0]
-
-
-def _walk(directory: int, path: bytes, flags: int) -> int:
-    names = [name for name in path.split(b"/") if name]
-    descriptor = os.open("/", _HANDLE) if path.startswith(b"/") else os.dup(directory)
-    try:
-        for number, name in enumerate(names, 1):
-            inner = os.open(name, flags if number == len(names) else _HANDLE, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-        if not names:
-            inner = os.open(".", flags, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return openat2.open_directory(openat2.AT_FDCWD, text, flags)
 
 
 @contextmanager
