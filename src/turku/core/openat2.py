@@ -1,6 +1,6 @@
 """Opening a directory so that nothing on the way to it is a symbolic link.
 
-By ``openat2`` where the kernel has it and lets us use it, and component by component elsewhere, or where a path is longer
+By ``openat2`` where the kernel has it and lets us use it. Component by component elsewhere, and where a path is longer
 than the kernel takes at once.
 """
 
