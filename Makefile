@@ -7,10 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check lint types fmt imports bench clean
+.PHONY: help setup demo test test-old-rsync check lint types fmt imports bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; on Debian: apt install python3-venv" >&2; exit 1; }
@@ -28,6 +28,11 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
+
+test-old-rsync: ## run what moves data with rsync 3.2.7 (Debian 12's first one) on storages, on machines, on both
+	@packaging/require-debian-packages.sh test
+	@$(MAKE) --no-print-directory setup
+	@packaging/test-old-rsync.sh $(BIN)/python .cache $(TEST_ARGUMENTS)
 
 bench: ## measure all, peers beside us: about an hour and 50 GB of disk; BENCH_ARGUMENTS=--quick takes 10 minutes
 	@packaging/require-debian-packages.sh bench
@@ -51,4 +56,4 @@ fmt: setup ## format and mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
