@@ -76,7 +76,7 @@ def summary() -> list[str]:
         told = " ".join(command.run(["ssh", "-V"], timeout_seconds=10, check=False).last_lines)
     sides = _sides("storages", "machines")
     return [
-        *(f"rsync {_version(program)} on {side} ({_path(program)})" for side, program in sides),
+        *(f"rsync {_version(program)} on {side} ({path_of(program)})" for side, program in sides),
         f"ssh {told}",
     ]
 
@@ -107,7 +107,7 @@ def of_machine(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_running(process: int, program: str) -> bool:
     """Whether it is that program which the process runs, by the file itself."""
-    return os.path.samestat(os.stat(f"/proc/{process}/exe"), os.stat(_path(program)))
+    return os.path.samestat(os.stat(f"/proc/{process}/exe"), os.stat(path_of(program)))
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Running:
         """Fail unless both sides ran, each the program that was chosen for it and no other."""
         expected = {}
         for side, program in _sides("storage", "machine"):
-            status = os.stat(_path(program))
+            status = os.stat(path_of(program))
             expected[side] = {(status.st_dev, status.st_ino)}
         assert self.files == expected, summary()
 
@@ -158,7 +158,8 @@ def _sides(storage: str, machine: str) -> tuple[tuple[str, str], tuple[str, str]
     return ((storage, chosen.storage), (machine, chosen.machine))
 
 
-def _path(program: str) -> str:
+def path_of(program: str) -> str:
+    """Return where the program lies."""
     return shutil.which(program, path=command.environment()["PATH"]) or program
 
 

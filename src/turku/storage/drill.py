@@ -227,7 +227,11 @@ class _Run:
             with fs.opened(tree) as opened:
                 self._run(
                     argv,
-                    readable={sandbox.HERE: tree},
+                    # An rsync of one's own may lie outside the system directories that the sandbox shows.
+                    readable={
+                        sandbox.HERE: tree,
+                        **{str(path): path for path in sandbox.programs(configuration.rsync_command)},
+                    },
                     directory=sandbox.HERE,
                     opened=opened,
                     timeout_seconds=_RESTORE_SECONDS,

@@ -301,7 +301,7 @@ def _connected(
         filter_options, descriptors = _filter(stack)
         # Short, so that the longest paths of the machine can be reached below them.
         names = {path: f"{_BESIDE}{number}" for number, path in enumerate(readable)}
-        seen = {**{str(path): path for path in _programs(configuration.rsync_command)}}
+        seen = {**{str(path): path for path in programs(configuration.rsync_command)}}
         seen |= {name: path for path, name in names.items()}
         yield Receiver(
             wrap(
@@ -396,7 +396,7 @@ def _capabilities(configuration: Storage, *, fake_super: bool) -> Sequence[str] 
     return (*OWNER_CAPABILITIES, *([DEVICE_CAPABILITY] if configuration.keep_devices else []))
 
 
-def _programs(rsync_command: Sequence[str]) -> list[Path]:
+def programs(rsync_command: Sequence[str]) -> list[Path]:
     """What of ``rsync_command`` lies outside the system directories: a rsync in /opt, a wrapper."""
     found = [shutil.which(rsync_command[0], path=command.environment()["PATH"]), *rsync_command[1:]]
     paths = [Path(word) for word in found if word is not None and word.startswith("/")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.storage import drill_record, sandbox, verification
@@ -47,6 +49,15 @@ def test_all_of_a_small_source_is_restored_and_compared(machine: BackedUpMachine
     assert outcome.success
     assert outcome.valid_seconds == 45 * 86_400
     assert "32 files" in outcome.summary
+
+
+def test_an_rsync_outside_the_system_directories_restores_too(machine: BackedUpMachine, tmp_path: Path) -> None:
+    own = tmp_path / "opt" / "rsync"
+    own.parent.mkdir()
+    shutil.copy(rsync_programs.path_of(rsync_programs.chosen.storage), own)
+    made = make(machine, rsync_command=(str(own),))
+    assert made.problems == []
+    assert made.files == 32
 
 
 def test_what_is_drawn_by_lot_is_bounded_and_what_is_declared_is_always_there(machine: BackedUpMachine) -> None:

@@ -62,7 +62,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("registration.py", "_update"): _VAR,
     ("sandbox.py", "wrap"): _SYSTEM,
     ("sandbox.py", "_probe"): _SYSTEM,
-    ("sandbox.py", "_programs"): _SYSTEM,
+    ("sandbox.py", "programs"): _SYSTEM,
     ("sandbox.py", "_inside_system"): "volumes' and the storage's own directories, to be hidden in a system directory",
     ("secret_rotation.py", "resume"): _VAR,
     ("secret_rotation.py", "_require_ours"): _VAR,
