@@ -81,8 +81,9 @@ class Line(msgspec.Struct, frozen=True):
 def new_mark() -> bytes:
     """Return a mark for one run, drawn by lot.
 
-    A machine's messages come in the stream of rsync's lines, and need not end with a line break. None of them can look
-    like a line with this mark, nor begin one that hides it.
+    A machine's messages come in the stream of rsync's lines, and need not end with a line break. No text of theirs can
+    look like a line with this mark, nor begin one that hides it. That something was deleted a machine can have printed
+    all the same: rsync has a message for it, and makes the line itself.
     """
     return MARK + secrets.token_hex(8).encode() + MARK
 

@@ -163,6 +163,9 @@ class _Chain:
 
     def parent(self, path: bytes) -> tuple[int | None, bytes]:
         """Return the open directory that has the path, None where there is none, and the name in it."""
+        # rsync prints the lines of a plan, but a machine's messages can have it print one about any path.
+        if not fs.is_inside(path):
+            raise IncrementalFailed("the plan has a path that is none of a tree's")
         directory, name = split(path)
         return self._directory(directory), name
 
