@@ -131,6 +131,13 @@ def endless_depth(tree: Path) -> None:
     os.close(descriptor)
 
 
+def times_out_of_range(tree: Path) -> None:
+    # As far as file systems go: beyond what 64 bits of nanoseconds hold.
+    (tree / "docs" / "new").mkdir()
+    for path in (tree / "docs" / "new", tree / "docs" / "deep", tree / "docs" / "file", tree / "docs"):
+        os.utime(path, (15_000_000_000, 15_000_000_000))
+
+
 def special_files(tree: Path) -> None:
     os.mkfifo(tree / "docs" / "pipe")
     if os.geteuid() == 0:
@@ -149,6 +156,7 @@ ATTACKS: list[Callable[[Path], None]] = [
     names_not_asked_for,
     everything_removed,
     endless_depth,
+    times_out_of_range,
     special_files,
 ]
 

@@ -28,7 +28,9 @@ PROBLEMS_LIMIT = 1000
 """Sentences that are kept; the rest is counted."""
 _SHOWN_BYTES = 300
 _ENTER, _LEAVE = b"e", b"l"
-_ATTRIBUTES = struct.Struct("=IIIqq")
+_ATTRIBUTES = struct.Struct("=IIIqIqI")
+"""Mode, owner, group, two times in seconds and nanoseconds: file systems have times beyond 64 bits of nanoseconds."""
+_SECOND_NS = 10**9
 
 
 class Placement:
@@ -154,8 +156,12 @@ class Placement:
             outer = beneath.open_directory(self._target, path)
             try:
                 wanted = os.fstat(inner)
-                attributes = (wanted.st_mode, wanted.st_uid, wanted.st_gid, wanted.st_atime_ns, wanted.st_mtime_ns)
-                self._waiting.push(_LEAVE + _ATTRIBUTES.pack(*attributes) + path)
+                attributes = _ATTRIBUTES.pack(
+                    *(wanted.st_mode, wanted.st_uid, wanted.st_gid),
+                    *divmod(wanted.st_atime_ns, _SECOND_NS),
+                    *divmod(wanted.st_mtime_ns, _SECOND_NS),
+                )
+                self._waiting.push(_LEAVE + attributes + path)
                 beneath.make_writable(inner)
                 beneath.make_writable(outer)
                 self._contents(path, inner, outer)
@@ -186,7 +192,8 @@ class Placement:
                         self._problem(path + b"/" + name, f"could not be deleted: {_reason(error)}")
 
     def _leave(self, path: bytes, attributes: tuple[int, ...]) -> None:
-        mode, uid, gid, atime_ns, mtime_ns = attributes
+        mode, uid, gid, *times = attributes
+        atime_ns, mtime_ns = (seconds * _SECOND_NS + rest for seconds, rest in (times[:2], times[2:]))
         directory = beneath.open_directory(self._target, path)
         try:
             found = os.fstat(directory)
@@ -237,7 +244,8 @@ class Placement:
         if stat.S_ISDIR(found.st_mode):
             self._directory(inner, outer, path, there)
         elif self._stand_ins.stands(self._tree, path, found, stands):
-            if there is not None and stat.S_ISREG(there.st_mode) and stat.S_ISREG(found.st_mode):
+            # What only shows rsync that something is there has neither its size nor its attributes.
+            if there is not None and stat.S_ISREG(there.st_mode) and there.st_size == found.st_size:
                 self._adjust(outer, name, there, found)
         elif origins := self._stand_ins.origins(self._tree, path, found):
             self._link(outer, path, there, origins)

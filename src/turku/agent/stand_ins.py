@@ -87,13 +87,14 @@ class StandIns:
         self._database.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (directory,))
         [number] = self._database.execute("SELECT id FROM directories WHERE path = ?", (directory,)).fetchone()
         self._database.executemany(
-            "INSERT OR IGNORE INTO entries VALUES (?, ?, ?)", ((number, name, inode) for name, inode in entries)
+            "INSERT OR IGNORE INTO entries VALUES (?, ?, ?)",
+            ((number, name, _signed(inode)) for name, inode in entries),
         )
         self.count += sum(inode != _NONE for _name, inode in entries)
 
     def shared(self, status: os.stat_result, path: bytes) -> bytes | None:
         """Return the path of an earlier name of the same file; where this is the first it is written down: None."""
-        key = (status.st_dev, status.st_ino)
+        key = (_signed(status.st_dev), _signed(status.st_ino))
         row = self._database.execute("SELECT path FROM shared WHERE device = ? AND inode = ?", key).fetchone()
         if row is None:
             self._database.execute("INSERT INTO shared VALUES (?, ?, ?)", (*key, path))
@@ -103,18 +104,15 @@ class StandIns:
 
     def of_directory(self, directory: bytes) -> dict[bytes, int]:
         """Return the names that the user had in the directory, with the inode of what stands for each, or 0."""
-        return dict(
-            self._rows(
-                "SELECT name, inode FROM entries JOIN directories ON id = directory WHERE path = ?", (directory,)
-            )
-        )
+        statement = "SELECT name, inode FROM entries JOIN directories ON id = directory WHERE path = ?"
+        return {name: _unsigned(inode) for name, inode in self._rows(statement, (directory,))}
 
     def had(self, path: bytes) -> int | None:
         """Return the inode of what stands for the user's path, 0 where nothing does, None where there was nothing."""
         directory, _slash, name = path.rpartition(b"/")
         statement = "SELECT inode FROM entries JOIN directories ON id = directory WHERE path = ? AND name = ?"
         for (inode,) in self._rows(statement, (directory, name)):
-            return int(inode)
+            return _unsigned(inode)
         return None
 
     def of_inode(self, inode: int) -> list[bytes]:
@@ -122,7 +120,10 @@ class StandIns:
         if not self.count or inode == _NONE:
             return []
         statement = "SELECT path, name FROM entries JOIN directories ON id = directory WHERE inode = ?"
-        return [directory + b"/" + name if directory else name for directory, name in self._rows(statement, (inode,))]
+        return [
+            directory + b"/" + name if directory else name
+            for directory, name in self._rows(statement, (_signed(inode),))
+        ]
 
     def origins(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
         """Return the user's paths whose content a file of the private directory stands for; none where it arrived.
@@ -308,6 +309,15 @@ class _Making:
                 os.fchown(descriptor, -1, found.st_gid)
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
         os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns - (1 if is_older else 0)))
+
+
+def _signed(number: int) -> int:
+    """Return the number of an inode as SQLite's integers have it."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _unsigned(number: int) -> int:
+    return number + 2**64 if number < 0 else number
 
 
 @contextmanager
