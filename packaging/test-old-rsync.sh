@@ -29,4 +29,4 @@ run() {
 run "old on storages" --storage-rsync="$old" "${everywhere[@]}" "${receiving[@]}" "$@"
 run "old on machines" --machine-rsync="$old" "${everywhere[@]}" "$@"
 run "old on both" --storage-rsync="$old" --machine-rsync="$old" "${everywhere[@]}" "$@"
-[ -z "$failed" ] || { echo "failed with rsync $("$old" --version | sed -n '1s/.*version \([^ ]*\).*/\1/p'): ${failed#; }" >&2; exit 1; }
+[ -z "$failed" ] || { echo "failed with rsync $("$old" --version | sed -n '1s/^rsync  *version \([^ ]*\).*/\1/p'): ${failed#; }" >&2; exit 1; }
