@@ -6,7 +6,6 @@ The daemon is rsync's own; what stands between it and the storage adds messages 
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import struct
@@ -20,15 +19,14 @@ from typing import Literal
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.collected_answers import CollectedAnswers
 from tests.support.rsyncd import Rsyncd
 
 from turku.errors import BackupFailed
-from turku.protocol import codec
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
     TEMPORARY_DIRECTORY,
-    Answer,
     Deleted,
     Manifest,
     ManifestEntry,
@@ -36,7 +34,6 @@ from turku.protocol.restore_messages import (
     RecoverRequest,
 )
 from turku.storage import recovery, sandbox
-from turku.storage.answers import Answers
 from turku.storage.changes import LINE_LIMIT_BYTES
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
@@ -163,22 +160,18 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             (target / "wanted/kept").write_bytes(kept.read_bytes())
             os.utime(target / "wanted/kept", ns=(0, kept.stat().st_mtime_ns))
             (target / "wanted/superfluous").write_text("to be deleted")
-            stream = io.BytesIO()
+            collected = CollectedAnswers()
             request = RecoverRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
             with (
                 Meddler(daemon, messages) as meddler,
                 recovery.prepared(machine.storage, view, request) as prepared,
             ):
                 credentials = SourceCredentials(daemon.username, daemon.password)
-                answers = Answers(stream)
                 meanwhile()
                 storage = replace(machine.storage, sandbox=sandboxed)
-                recovery.push(storage, prepared, answers, port=meddler.port, credentials=credentials)
+                recovery.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
             assert meddler.messages_sent >= len(messages)
-            decoded: list[object] = [
-                codec.decode(raw, Answer, limit_bytes=2**20)  # type: ignore[arg-type]
-                for raw in stream.getvalue().splitlines()
-            ]
+            decoded = collected.read()
             assert isinstance(decoded[-1], RecoverEnd)
             assert decoded[-1].rsync_exit_code == exit_code, decoded[-1]
             return decoded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.collected_answers import CollectedAnswers
 
 from turku.errors import ApiRefused, CatalogUnusable, NotInHistory, TurkuError
 from turku.policy import names
-from turku.protocol import codec
 from turku.protocol.restore_messages import (
-    Answer,
     FileRow,
     LookEnd,
     LookRequest,
@@ -31,7 +29,6 @@ from turku.protocol.restore_messages import (
     SnapshotRow,
 )
 from turku.storage import catalog, history_view, look, permit, recovery
-from turku.storage.answers import Answers
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import CURRENT
 from turku.storage.permit import Permitted, Wanted
@@ -50,18 +47,18 @@ class Asker:
         self.view = HistoryView(machine.storage, permitted, clock=machine.clock)
 
     def look(self, **words: Any) -> list[Any]:
-        stream = io.BytesIO()
-        look.show(self.view, LookRequest(sources=["etc"], **words), Answers(stream))
-        return _answers(stream)
+        collected = CollectedAnswers()
+        look.show(self.view, LookRequest(sources=["etc"], **words), collected.answers)
+        return collected.read()
 
     def list_only(self, **words: Any) -> list[Any]:
-        stream = io.BytesIO()
-        answers = Answers(stream)
+        collected = CollectedAnswers()
+        answers = collected.answers
         request = RecoverRequest("etc", list_only=True, **words)
         with recovery.prepared(self.machine.storage, self.view, request) as prepared:
             answers.send(recovery.plan(self.machine.storage, prepared))
             recovery.list_only(self.machine.storage, prepared, answers)
-        return _answers(stream)
+        return collected.read()
 
     def said(self, ask: Any, **words: Any) -> str:
         """All that is told for an answer, a refusal included, but for the words of the question."""
@@ -73,11 +70,6 @@ class Asker:
             for rest in (" is not in", " was in no snapshot"):
                 text = text.replace(f"{asked}{rest}", rest)
         return text
-
-
-def _answers(stream: io.BytesIO) -> list[Any]:
-    lines = stream.getvalue().splitlines()
-    return [codec.decode(line, Answer, limit_bytes=2**20) for line in lines]  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ With the rsync that storages must have: a list's line that begins with '#' or ';
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +12,15 @@ from pathlib import Path
 import pytest
 from tests.support import odd_names
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.collected_answers import CollectedAnswers
 from tests.support.odd_names import FLAT, LONG, NAMES, content
 from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
-from turku.protocol import codec
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
     TEMPORARY_DIRECTORY,
-    Answer,
     Manifest,
     RecoverEnd,
     RecoverRequest,
@@ -30,7 +28,6 @@ from turku.protocol.restore_messages import (
     wire_path,
 )
 from turku.storage import catalog, recovery, source_comparison
-from turku.storage.answers import Answers
 from turku.storage.drill import drill
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
@@ -124,7 +121,7 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
 def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -> set[bytes]:
     """Restore these; the paths that the agent is told of."""
     view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
-    stream = io.BytesIO()
+    collected = CollectedAnswers()
     (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
     request = RecoverRequest("etc", paths=[wire_path(path) for path in paths], knows_xxh128=True)
     with (
@@ -135,11 +132,8 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
         for above in recovery.plan(machine.storage, prepared).parents:
             _make_directory(target, path_bytes(above.path))
         credentials = SourceCredentials(receiving.username, receiving.password)
-        recovery.push(machine.storage, prepared, Answers(stream), port=receiving.port, credentials=credentials)
-    answers: list[object] = [
-        codec.decode(raw, Answer, limit_bytes=2**20)  # type: ignore[arg-type]
-        for raw in stream.getvalue().splitlines()
-    ]
+        recovery.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
+    answers = collected.read()
     end = answers[-1]
     assert isinstance(end, RecoverEnd)
     assert end.rsync_exit_code == 0, end

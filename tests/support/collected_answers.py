@@ -1,0 +1,27 @@
+"""What a storage answers a machine, collected without a session.
+
+answers = CollectedAnswers(); look.show(view, request, answers.answers); answers.read()
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from turku.protocol import codec
+from turku.protocol.restore_messages import Answer
+from turku.storage.answers import Answers
+
+
+class CollectedAnswers:
+    """Answers that go into a file without a name: what takes them has to be a descriptor."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (gone with this object)
+        self.answers = Answers(self._file)
+
+    def read(self) -> list[Any]:
+        """Return the answers, in their order."""
+        self._file.seek(0)
+        lines = self._file.read().splitlines()
+        return [codec.decode(line, Answer, limit_bytes=2**20) for line in lines]  # type: ignore[arg-type]
