@@ -6,7 +6,7 @@ set -eu
 case "${1:-}" in
   demo) packages=(rsync openssh-server openssh-client python3-venv ca-certificates) ;;
   test) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql chromium
-                  bubblewrap btrfs-progs xfsprogs attr acl procps iproute2 sudo) ;;
+                  bubblewrap btrfs-progs xfsprogs attr acl procps iproute2 sudo strace) ;;
   # The peers that are measured beside us, and the load generator.
   bench) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql wrk
                    bubblewrap btrfs-progs xfsprogs e2fsprogs util-linux procps restic borgbackup rsnapshot) ;;

@@ -18,6 +18,7 @@ from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage import acting_user, limits, rsync_version, sandbox, system_call_filter
 from turku.storage.configuration import Storage, Volume
+from turku.storage.fs import tree as fs
 
 _TIMEOUT_SECONDS = 10.0
 _ANY_MACHINE = "00000000-0000-4000-8000-000000000000"
@@ -70,6 +71,7 @@ def facts(configuration: Storage) -> tuple[Fact, ...]:
         _filter(configuration),
         _rsync(configuration),
         *(fact for volume in configuration.volumes for fact in _volume(configuration, volume)),
+        *(fact for volume in configuration.volumes for fact in _writers(volume)),
         *_private_files(configuration),
         *_sudo(configuration),
         *_sshd(configuration),
@@ -360,3 +362,33 @@ def _rest(output: str, name: str) -> str:
 def _values(output: str, name: str) -> list[str]:
     """The words of every line of a keyword."""
     return [word for line in output.splitlines() for word in line.split()[1:] if line.split()[0] == name]
+
+
+def _writers(volume: Volume) -> Iterator[Fact]:
+    """Whether other users may make names on the volume, or take away what is there (threats N4)."""
+    status = fs.status(volume.path)
+    if status is None:
+        # That it is not there is told with the volumes.
+        return
+    subject, mode = f"volume {volume.name}", stat.S_IMODE(status.st_mode)
+    mend = f"chmod go-w {volume.path}"
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        yield Fact(
+            subject,
+            Verdict.FAIL,
+            f"every user may rename and replace what lies in {volume.path} (mode {mode:04o}), machines' directories "
+            f"among it; no catalog is kept there: {mend}",
+        )
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Fact(
+            subject,
+            Verdict.WARN,
+            f"users besides its owner may make names in {volume.path} (mode {mode:04o}), where the storage makes "
+            f"machines' directories: {mend}",
+        )
+    elif status.st_uid not in (0, os.geteuid()):
+        yield Fact(
+            subject,
+            Verdict.WARN,
+            f"{volume.path} belongs to user {status.st_uid}, who may rename and replace what lies in it: chown it",
+        )

@@ -206,6 +206,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 def make_directory(place: SourcePlace) -> None:
     """Let the directory of the machine's catalogs be there. Raises OSError, DurableWriteFailed."""
     directory = file_of(place).parent
+    refuse_planted(place, file_of(place))
     for each in (directory.parent, directory):
         if not fs.exists(each):
             fs.make_directory(each)
