@@ -10,7 +10,7 @@ from tests.support.markdown import REPOSITORY, Row
 
 PAGE = "docs/threat-model.md"
 IDS = [
-    *(f"M{number}" for number in range(1, 13)),
+    *(f"M{number}" for number in range(1, 14)),
     *(f"S{number}" for number in range(1, 6)),
     *(f"C{number}" for number in range(1, 6)),
     *(f"N{number}" for number in range(1, 7)),
