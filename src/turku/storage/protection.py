@@ -153,13 +153,6 @@ def _volume(configuration: Storage, volume: Volume) -> Iterator[Fact]:
         )
     else:
         yield Fact(subject, Verdict.OK, f"{volume.path} is mounted with nosuid,nodev")
-    if wrong := _let_others_write(volume.path):
-        yield Fact(
-            subject,
-            Verdict.FAIL,
-            f"{volume.path} {wrong}: they could put links, or lists of what is kept, where this storage works; "
-            "chown it to who runs this storage, chmod go-w",
-        )
     if free_percent < configuration.low_water_free_percent:
         yield Fact(
             subject,
@@ -176,16 +169,6 @@ def _volume(configuration: Storage, volume: Volume) -> Iterator[Fact]:
                 Verdict.WARN,
                 "has no user extended attributes: owners of files are not kept; use a file system that has them",
             )
-
-
-def _let_others_write(directory: Path) -> str:
-    """Why others than us could make entries in the directory, in words; empty where they cannot."""
-    status = directory.stat()
-    if status.st_uid not in (0, os.geteuid()):
-        return f"belongs to user {status.st_uid}"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"may be written to by others (mode {stat.S_IMODE(status.st_mode):04o})"
-    return ""
 
 
 def _has_user_attributes(path: Path) -> bool:

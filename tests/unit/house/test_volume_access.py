@@ -53,7 +53,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("power_loss.py", "writing"): "the kernel's boot_id",
     ("protection.py", "_has_user_attributes"): "a volume's own directory",
     ("protection.py", "mount_options"): "a volume's own directory",
-    ("protection.py", "_let_others_write"): "a volume's own directory, and those above it",
     ("protection.py", "_private_files"): "the configuration",
     ("protection.py", "_names_a_secret"): "the configuration",
     ("protection.py", "_sshd"): "a program of the system",

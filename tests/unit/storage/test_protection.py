@@ -183,21 +183,3 @@ def test_an_address_that_leads_machines_to_themselves_is_told(storage: Storage, 
     (fact,) = protection._address(replace(storage, ssh_ping_host=host))
     assert fact.verdict is Verdict.WARN
     assert list(protection._address(replace(storage, ssh_ping_host="storage.example.com"))) == []
-
-
-@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
-def test_a_volume_that_others_may_write_to_is_a_problem(storage: Storage, mode: int) -> None:
-    [volume] = storage.volumes
-    assert not [fact for fact in protection._volume(storage, volume) if "by others" in fact.text]
-    volume.path.chmod(mode)
-    [fact] = [fact for fact in protection._volume(storage, volume) if "by others" in fact.text]
-    assert fact.verdict is Verdict.FAIL
-    assert "chmod go-w" in fact.text
-
-
-def test_a_volume_of_another_user_is_a_problem(storage: Storage) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a directory away")
-    [volume] = storage.volumes
-    os.chown(volume.path, 65534, 65534)
-    assert [fact for fact in protection._volume(storage, volume) if "belongs to user 65534" in fact.text]
