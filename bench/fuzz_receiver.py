@@ -86,6 +86,7 @@ class Tally:
 
     sessions: list[Session] = field(default_factory=list)
     honest: collections.Counter[str] = field(default_factory=collections.Counter)
+    believed_lies: int = 0
     faults: list[str] = field(default_factory=list)
     own_mib: float = 0.0
     grown_mib: float = 0.0
@@ -94,6 +95,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         self.sessions += other.sessions
         self.honest += other.honest
+        self.believed_lies += other.believed_lies
         self.faults += other.faults
         self.own_mib = max(self.own_mib, other.own_mib)
         self.grown_mib = max(self.grown_mib, other.grown_mib)
@@ -108,7 +110,11 @@ class Tally:
         for kind in KINDS:
             counts = collections.Counter(each.outcome for each in self.sessions if each.kind == kind)
             print(f"{kind}: " + ", ".join(f"{name}: {count:,}" for name, count in counts.most_common()))
-        print("honest backups: " + ", ".join(f"{name}: {count:,}" for name, count in self.honest.most_common()))
+        counts = ", ".join(f"{name}: {count:,}" for name, count in self.honest.most_common())
+        print(
+            f"honest backups: {counts}; files of theirs with content that was sent under their size and time before: "
+            f"{self.believed_lies:,}"
+        )
         print(
             f"memory at most: {self.own_mib:.1f} MiB of the session's process, {self.grown_mib:.1f} more than before "
             f"the first session; {self.child_mib:.1f} MiB of any process that it started"
@@ -193,6 +199,8 @@ class Worker:
                     faults = self._session(fuzzed, number, session, daemon)
                     if session % HONEST_EVERY == HONEST_EVERY - 1 or session == sessions - 1:
                         faults += self._honest(fuzzed)
+                    self.tally.believed_lies += fuzzed.believed_lies
+                    fuzzed.believed_lies = 0
                     if faults:
                         again = f"--seed {self._seed} --mode {mode} --episode {number} --sessions {session + 1}"
                         self.tally.faults.append("\n  ".join([f"{mode}: repeat with {again}", *faults[:20]]))

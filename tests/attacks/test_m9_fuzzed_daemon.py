@@ -22,7 +22,7 @@ from tests.support.markdown import REPOSITORY
 from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.core import command
-from turku.storage import catalog, verification
+from turku.storage import catalog, changes, verification
 from turku.storage.backup import BackupOutcome
 from turku.storage.changes import Change, Kind
 from turku.storage.snapshots import assembly
@@ -90,13 +90,13 @@ def test_the_fuzzer_notices_a_snapshot_of_a_run_that_failed(fuzzed: FuzzedVolume
 def test_the_fuzzer_notices_an_honest_backup_that_is_not_like_its_source(fuzzed: FuzzedVolume) -> None:
     assert fuzzed.honest_faults() == []
     tree = fuzzed.machine.place.tree(fuzzed.machine.snapshots()[-1])
-    # As a plan would have it that had taken this for unchanged.
-    path = tree / "directory" / "gamma"
-    status = path.stat()
-    path.write_bytes(bytes(status.st_size))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    fuzzed.faults(None)
-    assert any("directory/gamma" in fault for fault in fuzzed.honest_faults())
+    # One that nobody told the plan of.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(changes.Changes, "note", lambda _changes, _line: None)
+        fuzzed.change_source(7)
+        faults = fuzzed.honest_faults()
+    assert any("diary" in fault for fault in faults)
+    assert tree.is_dir()
 
 
 # --- what it found
@@ -150,3 +150,14 @@ def test_m9_a_time_that_the_catalog_cannot_hold_fails_no_backup(on_tmpfs: Backed
         made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
         assert made.damages == []
         catalog.rebuild(machine.place, zone=machine.storage.zone)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_m9_a_run_that_is_ended_while_it_says_much_leaves_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chatters = 'while :; do printf "%s\\n" a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a; done'
+    with backed_up_machine(tmp_path, max_run_seconds=1, allow_old_rsync=True) as machine:
+        outcome = machine.with_rsync("sh", "-c", chatters).back_up()
+    assert "max_run_seconds" in outcome.summary
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []

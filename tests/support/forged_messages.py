@@ -68,6 +68,7 @@ _OF_THE_STORAGE = (
     b".turku-nothing",
     b".~tmp~",
 )
+_FLOOD_MESSAGE_BYTES = 1000
 _EXTREME = (b"\0", b"\x7f", b"\x80", b"\xff", b"\xfe")
 
 
@@ -157,7 +158,8 @@ def message(draw: random.Random) -> bytes:
         payload = _deleted(draw)
     else:
         payload = draw.choice((number(draw), number(draw), draw.randbytes(draw.choice((0, 1, 3, 8, 60)))))
-    return framed(tag, payload) * (draw.choice((100, 2000)) if draw.random() < 0.03 else 1)
+    is_flood = draw.random() < 0.03 and len(payload) < _FLOOD_MESSAGE_BYTES
+    return framed(tag, payload) * (draw.choice((100, 2000)) if is_flood else 1)
 
 
 def _deleted(draw: random.Random) -> bytes:

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from tests.support import catalog_oracle, forged_messages
+from tests.support import forged_messages, random_history
 from tests.support.backed_up_machine import BackedUpMachine, StorageClock, order, storage_configuration
 from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
+from turku.storage import catalog
 from turku.storage.backup import BackupJob, BackupOutcome, back_up
 
 MODES = ("link-dest", "none", "btrfs", "reflink")
@@ -40,6 +41,9 @@ STRATEGIES = {
     "none": ("in-place",),
 }
 """What the honest backup after hostile ones may be: none of them makes everything be fetched again."""
+LIE = ">fc........ "
+"""How rsync itemizes a file that has the size and time of the other one, and other content. A machine that sent such a
+file once is believed by the quick check from then on; comparing with the source finds it (compare_with_source)."""
 TOO_DEEP = "directories lie too deep"
 """Why a run is a full one all the same: a hostile one left more than 64 levels."""
 _HIDDEN = (".staging", ".assembling", ".cloning", ".former", ".fetch-list", ".in-place", ".deleting-", "latest")
@@ -56,6 +60,8 @@ class FuzzedVolume:
     mode: str
     machine: BackedUpMachine
     other: BackedUpMachine
+    believed_lies: int = 0
+    """Files that honest backups took for unchanged, and were not: their size and time were those of the machine's."""
     _before: dict[str, Facts] = field(default_factory=dict)
     _digests: dict[tuple[int, int, int, int], str] = field(default_factory=dict)
 
@@ -119,12 +125,32 @@ class FuzzedVolume:
             found.append(f"the honest backup was {outcome.strategy}: {outcome.strategy_reason}")
         place = self.machine.place
         tree = place.working_tree if outcome.snapshot is None else place.tree(outcome.snapshot)
-        found += [f"the honest backup differs: {line}" for line in self.machine.differences(tree)]
+        differences = self.machine.differences(tree)
+        self.believed_lies += sum(line.startswith(LIE) for line in differences)
+        found += [f"the honest backup differs: {line}" for line in differences if not line.startswith(LIE)]
         try:
-            catalog_oracle.assert_agrees(self.machine, with_checksums=False)
+            return found + self._catalog_faults()
         except Exception as error:
-            found.append(f"the catalog disagrees with the trees: {error!r:.500}")
-        return found
+            return [*found, f"the catalog cannot be compared with the trees: {error!r:.500}"]
+
+    def _catalog_faults(self) -> list[str]:
+        """Compare each row of the catalog with the trees; a checksum that is not known says nothing."""
+        machine = self.machine
+        faults = []
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+            names = [each.name for each in opened.snapshots()]
+            if names != machine.snapshots():
+                faults.append(f"the catalog has other snapshots: {names}, {machine.snapshots()}")
+            for name in names:
+                expected = random_history.state(machine.place.tree(name))
+                rows = {entry.path: entry.content for entry in opened.files(name)}
+                for path in sorted(expected.keys() | rows.keys()):
+                    there, row = expected.get(path), rows.get(path)
+                    if there is not None and row is not None and row[6] is None:
+                        there = (*there[:6], None, there[7])
+                    if there != row:
+                        faults.append(f"the catalog disagrees: {name} has {path!r}: {there}, in the catalog {row}")
+        return faults
 
     def _state(self) -> dict[str, Facts]:
         """All that a session may not change, by its path."""

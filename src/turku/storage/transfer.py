@@ -341,6 +341,9 @@ def run(
                 exit_code = limits.wait(child, watch, cancellation)
         except BaseException:
             sandbox.end(child)
+            # Its stream is closed under it otherwise.
+            output.end()
+            reader.join(_LAST_LINES_TIMEOUT_SECONDS)
             raise
         finally:
             if not extent.is_dry_run:
@@ -369,10 +372,17 @@ class _Output:
         self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
+        self._is_over = False
+
+    def end(self) -> None:
+        """Let ``read`` come to its end, whatever is still to be read: nobody wants to know."""
+        self._is_over = True
 
     def read(self, stream: IO[bytes]) -> None:
         try:
             for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
+                if self._is_over:
+                    return
                 self._take(raw)
         except Exception:
             # rsync waits for ever once its output is not read any more.
