@@ -27,6 +27,8 @@ from turku.storage import cli, configuration, sandbox
 from turku.storage.kept_tree import KeptTree
 from turku.storage.snapshots.place import SourcePlace
 
+# One worker for all of them: they share a fleet.
+pytestmark = pytest.mark.xdist_group("old links")
 SECRET = "what lies elsewhere"
 OLD = "etc_20260101-000000_abcd"
 COMMANDS = """
