@@ -112,7 +112,6 @@ class Meddler:
                 self._add(storage)
                 (word,) = struct.unpack("<I", header)
                 storage.sendall(header + stream.read(word & 0xFFFFFF))
-            self._add(storage)
         with suppress(OSError):
             storage.shutdown(socket.SHUT_WR)
 
