@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-old-rsync check lint types fmt imports bench clean
+.PHONY: help setup demo test test-old-rsync fuzz check lint types fmt imports bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,16 @@ test-old-rsync: ## run what moves data with rsync 3.2.7 (Debian 12's first one) 
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	@packaging/test-old-rsync.sh $(BIN)/python .cache $(TEST_ARGUMENTS)
+
+# Another seed every day; a fault prints the arguments that repeat it.
+FUZZ_SEED ?= $(shell date +%Y%m%d)
+fuzz: ## malformed requests, damaged protocol data, hostile conversations: about 6 minutes
+	@packaging/require-debian-packages.sh test
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python -m bench.fuzz_receiver --sessions 800 --seconds 150 --seed $(FUZZ_SEED)
+	$(BIN)/python -m bench.fuzz_restore --sessions 100 --seed $(FUZZ_SEED)
+	$(BIN)/python -m bench.fuzz_session --requests 2000 --real 40 --seed $(FUZZ_SEED)
+	$(BIN)/python -m bench.fuzz_calls --requests 5000 --seed $(FUZZ_SEED)
 
 bench: ## measure all, peers beside us: about an hour and 50 GB of disk; BENCH_ARGUMENTS=--quick takes 10 minutes
 	@packaging/require-debian-packages.sh bench

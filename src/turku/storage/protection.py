@@ -99,7 +99,9 @@ def _user(configuration: Storage) -> Fact:
 def _sandbox(configuration: Storage) -> Fact:
     found = sandbox.availability(configuration)
     if found.is_used:
-        return Fact("sandbox", Verdict.OK, "each rsync sees its machine's directory only, and has no network")
+        return Fact(
+            "sandbox", Verdict.OK, "each rsync sees its staging directory and the base snapshot, and no network"
+        )
     verdict = Verdict.FAIL if configuration.sandbox == "required" else Verdict.WARN
     return Fact(
         "sandbox",
