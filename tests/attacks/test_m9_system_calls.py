@@ -18,7 +18,7 @@ from tests.support.loop_volume import loop_volume
 
 from turku.core import command
 from turku.storage import sandbox, system_call_filter
-from turku.storage.snapshots import subvolume
+from turku.storage.fs import subvolume
 from turku.storage.system_call_filter import Filter
 
 pytestmark = [
@@ -102,8 +102,8 @@ def said(attempts: Sequence[Attempt], machine_dir: Path, *, is_filtered: bool = 
         options, descriptors = sandbox._filter(stack) if is_filtered else ((), ())
         argv = sandbox.wrap(
             [PYTHON, "-c", TRYING, json.dumps(attempts)],
-            writable=[machine_dir],
-            directory=machine_dir,
+            writable={str(machine_dir): machine_dir},
+            directory=str(machine_dir),
             capabilities=sandbox.OWNER_CAPABILITIES if os.geteuid() == 0 else None,
             options=options,
         )

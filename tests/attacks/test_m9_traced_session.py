@@ -29,7 +29,21 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="watches what sshd starts"),
     pytest.mark.timeout(400),
 ]
-OTHERS = {"bwrap", "rsync", "sh", "dash", "bash", "cat", "true", "env", "sshd", "python3", "python3.11", "python"}
+OTHERS = {
+    "bwrap",
+    "rsync",
+    "sh",
+    "dash",
+    "bash",
+    "cat",
+    "true",
+    "env",
+    "stat",
+    "sshd",
+    "python3",
+    "python3.11",
+    "python",
+}
 
 
 @pytest.mark.root

@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from turku.core import cancellation
+
 _KEPT_BYTES = 200_000
 
 
@@ -66,6 +68,8 @@ def _run(entry: Callable[[], NoReturn], argv: Sequence[str], standard_input: int
         os.dup2(standard_output, 1)
         os.dup2(standard_output, 2)
         os.closerange(3, 256)
+        # The parent may have made its descriptor; a program that begins anew has none.
+        cancellation.NEVER._descriptor = None
         # Made anew: those of the parent may be a test runner's.
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
         sys.argv = list(argv)

@@ -35,6 +35,7 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
 def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
     """The exit code: 1 where a drill failed."""
     from turku.core import lock
+    from turku.errors import TurkuError
     from turku.protocol.proof_messages import SourceProof
     from turku.storage import drill, drill_record, proof_report
     from turku.storage.background import be_gentle
@@ -49,7 +50,10 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
             if options.due and not drill_record.is_due(place, drill_days=configuration.drill_days, now=clock.now()):
                 continue
             made = drill.drill(configuration, place, clock=clock)
-            drill_record.write(made)
+            try:
+                drill_record.write(made)
+            except TurkuError as error:
+                made.problems.append(f"it cannot be written down: {error.message}")
             proof = {place.source: SourceProof(drill=made.outcome(configuration))}
             told = proof_report.send(configuration, place.machine_dir.name, proof)
             found.append(

@@ -43,9 +43,12 @@ def read(place: SourcePlace) -> DrillRecord | None:
 
 
 def write(made: Drill) -> None:
-    """Let this be the last one."""
+    """Let this be the last one. Raises CatalogUnusable, DurableWriteFailed where it cannot be written down."""
     path = database.file_of(made.place).with_suffix(".drill.json")
-    database.make_directory(made.place)
+    try:
+        database.make_directory(made.place)
+    except OSError as error:
+        raise database.unusable(made.place, error) from error
     owner = fs.status(path.parent)
     record = DrillRecord(made.end.timestamp(), made.is_good, made.snapshot, made.summary)
     is_given = owner is not None and os.geteuid() == 0

@@ -215,7 +215,7 @@ def arguments(
         *rsync_command,
         "--archive",
         "--numeric-ids",
-        *_extent_options(extent, seen),
+        *_extent_options(extent, workspace, seen),
         "--stats",
         f"--out-format={changes.out_format(mark)}",
         "--no-human-readable",
@@ -248,11 +248,13 @@ def arguments(
     ]
 
 
-def _extent_options(extent: Extent, seen: Callable[[Path], str]) -> list[str]:
+def _extent_options(extent: Extent, workspace: Workspace, seen: Callable[[Path], str]) -> list[str]:
     if extent.listed is None:
         return ["--delete", "--delete-excluded", *(["--dry-run"] if extent.is_dry_run else [])]
-    # What a failed run left may have a directory where a file is to be.
-    return [f"--files-from={seen(extent.listed)}", "--from0", "--delete-missing-args", "--force"]
+    # What a failed run left may have what went meanwhile, or a directory where a file is to be. rsync 3.2.7 breaks off
+    # when it is told of what is missing, so that this is not asked for without need.
+    missing = "--delete-missing-args" if workspace.is_resumed else "--ignore-missing-args"
+    return [f"--files-from={seen(extent.listed)}", "--from0", missing, "--force"]
 
 
 def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
