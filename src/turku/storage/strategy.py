@@ -198,13 +198,18 @@ class Sync:
         elif self.damaged:
             workspace = replace(workspace, basis=())
         transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
+        built = workspace.directory
         if not is_in_place and self.base is not None:
             if self.selected.hard_links and not reason:
                 reason = "hard links are preserved"
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
+            # From here on it shares files with the base: what a killed run leaves of it must never be written into.
+            self.mode.discard_assembled()
+            fs.move_directory(built, self.place.assembling)
+            built = self.place.assembling
             assembly.share(
                 self.place.tree(self.base),
-                workspace.directory,
+                built,
                 compares_contents=self.selected.compare_contents or bool(self.damaged),
             )
         # Where the staging directory was empty, rsync is not told what it need not delete.
@@ -214,7 +219,7 @@ class Sync:
         changes.tells_content = transferred.is_understood and not has_former
         return SyncResult(
             transferred,
-            workspace.directory,
+            built,
             Strategy.IN_PLACE if is_in_place else Strategy.FULL,
             reason,
             has_former=has_former or transferred.is_continued,

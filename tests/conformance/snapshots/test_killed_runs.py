@@ -8,10 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
 from tests.support.killed import killed_at_step
 
-from turku.storage.snapshots import SnapshotMode
+from turku.storage.snapshots import SnapshotMode, assembly
 
 FULL_RUN_EACH_STEPS = 3
 """A run that succeeds takes what the killed ones left, so that too many of them would hide how those go on."""
@@ -85,6 +86,45 @@ def test_a_run_killed_at_any_step_leaves_whole_snapshots_and_the_next_run_goes_o
             whole_snapshots(machine, known)
             assert_tidy(machine, mode)
     assert step > (20 if mode.keeps_history else 3)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of the domain catches it."""
+
+
+def test_a_full_run_killed_while_it_shares_files_leaves_nothing_that_the_next_one_writes_into(
+    machine: BackedUpMachine, mode: type[SnapshotMode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode.name != "link-dest":
+        pytest.skip("its full runs share no file with the base")
+    make_small_tree(machine.source_dir)
+    assert machine.back_up(preserve_hard_links=True).success
+    known: dict[str, Any] = {}
+    whole_snapshots(machine, known)
+    (machine.source_dir / "late").write_text("late")
+    share = assembly.share
+
+    def share_and_end(base: Path, tree: Path, *, compares_contents: bool) -> None:
+        share(base, tree, compares_contents=compares_contents)
+        raise Killed
+
+    monkeypatch.setattr(assembly, "share", share_and_end)
+    with pytest.raises(Killed):
+        machine.back_up(preserve_hard_links=True)
+    monkeypatch.undo()
+    [first] = machine.snapshots()
+    kept = {path.lstat().st_ino for path in machine.place.tree(first).rglob("*") if path.is_file()}
+    left = machine.place.staging
+    assert not left.exists() or not any(path.lstat().st_ino in kept for path in left.rglob("*") if path.is_file())
+    # rsync changes a mode in place, in whatever it finds.
+    for path in machine.source_dir.rglob("*"):
+        if path.is_file():
+            path.chmod(0o604)
+    outcome = machine.back_up(preserve_hard_links=True)
+    assert (outcome.success, outcome.strategy) == (True, "full"), outcome.summary
+    whole_snapshots(machine, known)
+    assert machine.differences(machine.newest_tree()) == []
+    assert_tidy(machine, mode)
 
 
 def test_a_run_killed_while_rsync_is_at_work_leaves_whole_snapshots_and_the_next_run_succeeds(
