@@ -142,27 +142,29 @@ def _link(each: Walked, directory: int) -> None:
 
 
 def _copy_file(source: int, target: int, name: bytes) -> None:
-    inner_source = tree.open_file_in(source, name)
-    try:
-        inner_target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=target)
-        try:
-            while os.copy_file_range(inner_source, inner_target, 1 << 30):
-                pass
-            attributes.copy(os.fstat(inner_source), inner_source, inner_target)
-        finally:
-            os.close(inner_target)
-    finally:
-        os.close(inner_source)
+    def copy_content(inner_source: int, inner_target: int, _size_bytes: int) -> None:
+        while os.copy_file_range(inner_source, inner_target, 1 << 30):
+            pass
+
+    _make_file(source, target, name, name, copy_content)
 
 
 def _clone_file(source: int, target: int, name: bytes, clone: bytes) -> None:
+    def clone_content(inner_source: int, inner_target: int, size_bytes: int) -> None:
+        if size_bytes:
+            fcntl.ioctl(inner_target, _FICLONE, inner_source)
+
+    _make_file(source, target, name, clone, clone_content)
+
+
+def _make_file(source: int, target: int, name: bytes, new_name: bytes, fill: Callable[[int, int, int], None]) -> None:
+    """Make a file in the directory ``target``: its content is ``fill``'s, all else that of ``name``."""
     inner_source = tree.open_file_in(source, name)
     try:
         status = os.fstat(inner_source)
-        inner_target = os.open(clone, CREATE_FLAGS, 0o600, dir_fd=target)
+        inner_target = os.open(new_name, CREATE_FLAGS, 0o600, dir_fd=target)
         try:
-            if status.st_size:
-                fcntl.ioctl(inner_target, _FICLONE, inner_source)
+            fill(inner_source, inner_target, status.st_size)
             attributes.copy(status, inner_source, inner_target)
         finally:
             os.close(inner_target)
