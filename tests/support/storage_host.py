@@ -131,7 +131,9 @@ class AgentSide:
 
     @property
     def output(self) -> str:
-        """What came back, last lines."""
+        """What came back, last lines; all of them once the session has ended."""
+        if self.child.poll() is not None:
+            self.child.wait(0)
         return "\n".join(self.child.last_lines)
 
     def send(self, content: bytes) -> None:
@@ -150,5 +152,6 @@ class AgentSide:
         deadline = time.monotonic() + timeout_seconds
         while text not in self.output:
             assert time.monotonic() < deadline, f"{text!r} did not come:\n{self.output}"
-            assert self.child.poll() is None or text in self.output, f"ended without {text!r}:\n{self.output}"
+            if self.child.poll() is not None:
+                assert text in self.output, f"ended without {text!r}:\n{self.output}"
             time.sleep(0.02)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import secrets
 import shlex
 import shutil
 import socket
@@ -18,6 +20,7 @@ from turku.storage import rsync_version
 DIRECTORY = Path(sys.executable).parent
 """Where pip puts the commands of an installed distribution."""
 TIMEOUT_SECONDS = 600.0
+_LOWEST_PORT, _EPHEMERAL_PORT = 10_000, 32_768
 
 _DEBIAN_PACKAGES = {"rsync": "rsync", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "sshd": "openssh-server"}
 # Debian keeps sshd out of ordinary users' PATH.
@@ -61,11 +64,21 @@ def versions() -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on.
+
+    It is below those that the kernel hands out (32,768 and up), which anybody's next connection could take before it is
+    used, and it is drawn by lot, so that several programs that ask at the same moment get different ones.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_EPHEMERAL_PORT - _LOWEST_PORT)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
 
 
 def command_line(name: str, *arguments: str) -> str:

@@ -99,7 +99,9 @@ class _Numbers:
     fixed: frozenset[int]
     draws: tuple[_Draw, ...]
     is_any: bool
-    """It is ``*`` or ``?``."""
+    """It is ``*`` or ``?``, maybe beside others."""
+    has_star: bool
+    """There is a ``*`` in it, such as in ``*/3``."""
 
     def of(self, identity: str) -> frozenset[int]:
         """The numbers for one source."""
@@ -125,7 +127,7 @@ def _parse_field(which: _Field, text: str) -> _Numbers:
             fixed.add(_LAST_DAY)
         else:
             fixed.update(_parse_item(which, item))
-    return _Numbers(frozenset(fixed), tuple(draws), is_any="*" in text.split(","))
+    return _Numbers(frozenset(fixed), tuple(draws), is_any="*" in text.split(","), has_star="*" in text)
 
 
 def _parse_item(which: _Field, item: str) -> Iterator[int]:
@@ -226,6 +228,15 @@ class Cron:
             dues += [due for due in self._moments(due_wall, zone) if due > moment]
         return min(dues)
 
+    def _is_any(self, which: _Field, numbers: frozenset[int], other: _Field) -> bool:
+        """Return True where the field does not restrict days.
+
+        Beside one with a star, a field that names every number is none that does (``1/1`` beside ``*/3``): croniter's
+        rule, by which the existing system finds its moments.
+        """
+        names_all = numbers == frozenset(range(which.lowest, which.highest + 1))
+        return self._fields[which.index].is_any or (names_all and self._fields[other.index].has_star)
+
     def _moments(self, wall: datetime, zone: tzinfo) -> Iterator[datetime]:
         if self._fields[_HOUR.index].is_any:
             yield from moments_of(wall, zone)
@@ -235,7 +246,12 @@ class Cron:
     def _walls_after(self, wall: datetime, identity: str) -> Iterator[datetime]:
         """The matching times on a clock, from the first after ``wall`` on. Raises PolicyError."""
         minutes, hours, days, months, weekdays = (numbers.of(identity) for numbers in self._fields)
-        matches = _Days(days, weekdays, self._fields[_DAY.index].is_any, self._fields[_WEEKDAY.index].is_any)
+        matches = _Days(
+            days,
+            weekdays,
+            is_any_day=self._is_any(_DAY, days, _WEEKDAY),
+            is_any_weekday=self._is_any(_WEEKDAY, weekdays, _DAY),
+        )
         # There are 28 kinds of months, by their first weekday and their length.
         days_of = cache(matches.of)
         ordered_hours, ordered_minutes = sorted(hours), sorted(minutes)

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from croniter import CroniterBadDateError, croniter
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from turku.errors import PolicyError
@@ -67,6 +67,12 @@ def oracle(expression: str, start: datetime, identity: str) -> list[datetime]:
     return [found.get_next() for _ in range(3)]
 
 
+@example("* * 1/1 * */3", datetime(2000, 2, 1, tzinfo=UTC), "")
+@example("* * 1-31 * */3", datetime(2000, 2, 1, tzinfo=UTC), "")
+@example("* * 1-31 * 3", datetime(2000, 2, 1, tzinfo=UTC), "")
+@example("* * */2 * 0-6", datetime(2000, 2, 1, tzinfo=UTC), "")
+@example("* * 3 * 0-6", datetime(2000, 2, 1, tzinfo=UTC), "")
+@example("* * H(1-31)/1 * */3", datetime(2000, 2, 1, tzinfo=UTC), "")
 @given(
     expressions(),
     st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),

@@ -100,10 +100,12 @@ class SnapshotMode(ABC):
         self.tidy()
 
     def _doom(self, *paths: Path) -> None:
-        """Hide directories, those that are there, for ``sweep``."""
+        """Hide directories, those that are there, for ``sweep``; what has the name of one and is none is removed."""
         for path in paths:
             if fs.is_directory(path):
                 fs.move_directory(path, self._doomed(f"{path.name.lstrip('.')}-{secrets.token_hex(4)}"))
+            else:
+                fs.unlink(path)
 
     def _doomed(self, name: str) -> Path:
         return self.place.snapshots_dir / f"{DELETING_PREFIX}{name}"
