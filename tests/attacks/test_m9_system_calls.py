@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -62,17 +61,6 @@ IOCTLS = {
 Attempt = tuple[str, int, Sequence[int | str]]
 
 
-def by_binding() -> bytes:
-    packages = "/usr/lib/python3/dist-packages"
-    sys.path.append(packages)
-    try:
-        return system_call_filter._by_binding()
-    except ImportError:
-        pytest.skip("python3-seccomp is not installed")
-    finally:
-        sys.path.remove(packages)
-
-
 def by_table() -> bytes:
     return system_call_filter.program(platform.machine()) or b""
 
@@ -80,7 +68,6 @@ def by_table() -> bytes:
 WAYS: dict[str, Callable[[], bytes]] = {
     "table": by_table,
     "library": system_call_filter._by_library,
-    "binding": by_binding,
 }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from turku.core import beneath
+from turku.core import directory_tree
 from turku.errors import CommandFailed, MalformedMessage, PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import (
@@ -45,7 +45,7 @@ def prepared(agent: Agent, order: Order, address: Address) -> tuple[Order, Colle
     if not order.compare_contents or order.target is None or order.overwrite == "never":
         return order, ()
     try:
-        root = os.open(order.target, beneath.DIRECTORY_FLAGS)
+        root = os.open(order.target, directory_tree.DIRECTORY_FLAGS)
     except OSError:
         return order, ()
     try:
@@ -88,12 +88,12 @@ def _is_the_same(root: int, path: bytes, entry: ManifestEntry) -> bool:
     if entry.kind != "file":
         return True
     with suppress(OSError):
-        found = beneath.status(root, path)
+        found = directory_tree.status(root, path)
         if found is None or not stat.S_ISREG(found.st_mode):
             return True
         if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, entry.mtime_ns):
             return True
-        descriptor = beneath.open_file(root, path)
+        descriptor = directory_tree.open_file(root, path)
         try:
             hasher = xxhash.xxh128()
             while chunk := os.read(descriptor, _CHUNK_BYTES):

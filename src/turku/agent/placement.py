@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from turku.agent.private_directory import PrivateDirectory
 from turku.agent.stand_ins import Overwrite, StandIns
-from turku.core import beneath
+from turku.core import directory_tree
 from turku.core.log import one_line
 from turku.core.spool import Stack
 from turku.errors import PolicyError
@@ -101,7 +101,7 @@ class Placement:
 
     def _asked_for(self, path: bytes, told: dict[bytes, ParentDirectory]) -> None:
         above, _slash, name = path.rpartition(b"/")
-        inner = beneath.open_directory(self._tree, above)
+        inner = directory_tree.open_directory(self._tree, above)
         try:
             found = _status(inner, name)
             if found is None and not (self._delete and self._stand_ins.had(path) is not None):
@@ -119,16 +119,16 @@ class Placement:
 
     def _parent(self, path: bytes, told: dict[bytes, ParentDirectory]) -> int:
         """Open a directory above a path in the target; those that are missing are made, as the storage told them."""
-        descriptor = beneath.open_directory(self._target, b"")
+        descriptor = directory_tree.open_directory(self._target, b"")
         done = b""
         for part in path.split(b"/") if path else ():
             done = done + b"/" + part if done else part
             try:
                 try:
-                    inner = beneath.open_directory(descriptor, part)
+                    inner = directory_tree.open_directory(descriptor, part)
                 except FileNotFoundError:
                     os.mkdir(part, 0o700, dir_fd=descriptor)
-                    inner = beneath.open_directory(descriptor, part)
+                    inner = directory_tree.open_directory(descriptor, part)
                     if (parent := told.get(done)) is not None:
                         self._made.append((done, parent))
             finally:
@@ -139,7 +139,7 @@ class Placement:
     def _finish_parents(self) -> None:
         for path, parent in reversed(self._made):
             with suppress(OSError):
-                descriptor = beneath.open_directory(self._target, path)
+                descriptor = directory_tree.open_directory(self._target, path)
                 try:
                     if self._is_root:
                         os.fchown(descriptor, parent.uid, parent.gid)
@@ -151,9 +151,9 @@ class Placement:
     # --- directories
 
     def _enter(self, path: bytes) -> None:
-        inner = beneath.open_directory(self._tree, path)
+        inner = directory_tree.open_directory(self._tree, path)
         try:
-            outer = beneath.open_directory(self._target, path)
+            outer = directory_tree.open_directory(self._target, path)
             try:
                 wanted = os.fstat(inner)
                 attributes = _ATTRIBUTES.pack(
@@ -162,8 +162,8 @@ class Placement:
                     *divmod(wanted.st_mtime_ns, _SECOND_NS),
                 )
                 self._waiting.push(_LEAVE + attributes + path)
-                beneath.make_writable(inner)
-                beneath.make_writable(outer)
+                directory_tree.make_writable(inner)
+                directory_tree.make_writable(outer)
                 self._contents(path, inner, outer)
             finally:
                 os.close(outer)
@@ -194,7 +194,7 @@ class Placement:
     def _leave(self, path: bytes, attributes: tuple[int, ...]) -> None:
         mode, uid, gid, *times = attributes
         atime_ns, mtime_ns = (seconds * _SECOND_NS + rest for seconds, rest in (times[:2], times[2:]))
-        directory = beneath.open_directory(self._target, path)
+        directory = directory_tree.open_directory(self._target, path)
         try:
             found = os.fstat(directory)
             if self._is_root and (found.st_uid, found.st_gid) != (uid, gid):
@@ -218,7 +218,7 @@ class Placement:
         with Stack() as waiting:
             waiting.push(path)
             while (directory := waiting.pop()) is not None:
-                descriptor = beneath.open_directory(self._tree, directory)
+                descriptor = directory_tree.open_directory(self._tree, directory)
                 try:
                     with os.scandir(descriptor) as entries:
                         for entry in entries:
@@ -285,10 +285,10 @@ class Placement:
         try:
             os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
         except PermissionError:
-            directory = beneath.open_directory(inner, name)
+            directory = directory_tree.open_directory(inner, name)
             try:
                 mode = stat.S_IMODE(os.fstat(directory).st_mode)
-                beneath.make_writable(directory)
+                directory_tree.make_writable(directory)
                 os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
                 os.fchmod(directory, mode)
             finally:
@@ -304,12 +304,12 @@ class Placement:
         if there is None or not stat.S_ISDIR(there.st_mode):
             return
         if self._replaces_directories:
-            beneath.remove(outer, name)
+            directory_tree.remove(outer, name)
         else:
             os.rmdir(name, dir_fd=outer)
 
     def _remove(self, outer: int, name: bytes) -> None:
-        self.deleted += beneath.remove(outer, name)
+        self.deleted += directory_tree.remove(outer, name)
 
     # --- what is there already
 
@@ -317,7 +317,7 @@ class Placement:
         """rsync found that the path is another name of a file that is there: make it one."""
         name = path.rpartition(b"/")[2]
         for other in origins:
-            origin = beneath.status(self._target, other)
+            origin = directory_tree.status(self._target, other)
             if origin is None or not stat.S_ISREG(origin.st_mode):
                 continue
             if there is not None and (there.st_dev, there.st_ino) == (origin.st_dev, origin.st_ino):
@@ -325,7 +325,7 @@ class Placement:
             if there is not None and not self._may_replace(there, origin):
                 return
             above, _slash, last = other.rpartition(b"/")
-            directory = beneath.open_directory(self._target, above)
+            directory = directory_tree.open_directory(self._target, above)
             try:
                 with self._private.spare() as (spare, spare_name):
                     os.link(last, spare_name, src_dir_fd=directory, dst_dir_fd=spare, follow_symlinks=False)

@@ -22,7 +22,7 @@ import msgspec
 
 from turku.agent import state
 from turku.agent.configuration import Agent
-from turku.core import beneath, durable
+from turku.core import directory_tree, durable
 from turku.core.spool import Stack
 from turku.errors import RestoreFailed
 
@@ -60,10 +60,10 @@ class PrivateDirectory:
         self._target = target
         self._place = place
         self._remembered = remembered
-        self._root = beneath.open_directory(target, os.fsencode(remembered.name))
+        self._root = directory_tree.open_directory(target, os.fsencode(remembered.name))
         self.tree = -1
         try:
-            self.tree = beneath.open_directory(self._root, _TREE)
+            self.tree = directory_tree.open_directory(self._root, _TREE)
         except OSError:
             os.close(self._root)
             raise
@@ -95,7 +95,7 @@ class PrivateDirectory:
         if remembered is None:
             return None
         name = os.fsencode(remembered.name)
-        found = beneath.status(target, name)
+        found = directory_tree.status(target, name)
         if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             return None
         if remembered.order == order and not remembered.has_stand_ins:
@@ -104,7 +104,7 @@ class PrivateDirectory:
                 private._keep_files_alone()
                 return private
         with _times_kept(target):
-            beneath.remove(target, name)
+            directory_tree.remove(target, name)
         return None
 
     @classmethod
@@ -114,7 +114,7 @@ class PrivateDirectory:
         _remember(agent, place, remembered)
         with _times_kept(target):
             os.mkdir(remembered.name, 0o700, dir_fd=target)
-        root = beneath.open_directory(target, os.fsencode(remembered.name))
+        root = directory_tree.open_directory(target, os.fsencode(remembered.name))
         try:
             os.mkdir(_TREE, 0o700, dir_fd=root)
         finally:
@@ -149,7 +149,7 @@ class PrivateDirectory:
         """Remove it with all that is in it. Raises RestoreFailed."""
         try:
             with _times_kept(self._target):
-                beneath.remove(self._target, self.name)
+                directory_tree.remove(self._target, self.name)
         except OSError as error:
             raise RestoreFailed(
                 f"{self._place / self._remembered.name} could not be removed: {error.strerror or error}",
@@ -164,9 +164,9 @@ class PrivateDirectory:
         with Stack() as waiting:
             waiting.push(b"")
             while (path := waiting.pop()) is not None:
-                directory = beneath.open_directory(self.tree, path)
+                directory = directory_tree.open_directory(self.tree, path)
                 try:
-                    beneath.make_writable(directory)
+                    directory_tree.make_writable(directory)
                     with os.scandir(directory) as entries:
                         for entry in entries:
                             name = os.fsencode(entry.name)
@@ -184,9 +184,9 @@ def discard(agent: Agent, target: int, place: Path) -> None:
     if remembered is None:
         return
     with suppress(OSError), _times_kept(target):
-        found = beneath.status(target, os.fsencode(remembered.name))
+        found = directory_tree.status(target, os.fsencode(remembered.name))
         if found is not None and found.st_uid == os.geteuid():
-            beneath.remove(target, os.fsencode(remembered.name))
+            directory_tree.remove(target, os.fsencode(remembered.name))
         _state_file(agent, place).unlink(missing_ok=True)
 
 

@@ -30,7 +30,7 @@ from turku.agent.rsyncd import Module
 from turku.agent.stand_ins import StandIns
 from turku.agent.tunnel import Address, RemotePortTaken
 from turku.agent.verification import Verification
-from turku.core import beneath, rsync_checksums
+from turku.core import directory_tree, rsync_checksums
 from turku.core.listing import size
 from turku.core.log import one_line
 from turku.errors import CommandFailed, MalformedMessage, PolicyError, RestoreFailed, TurkuError
@@ -433,7 +433,7 @@ class _Landing:
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
         kept.callback(landing._keep_what_arrived)
         try:
-            beneath.remove(private.tree, landing.temporary)
+            directory_tree.remove(private.tree, landing.temporary)
             os.mkdir(landing.temporary, 0o700, dir_fd=private.tree)
             landing.stand_ins.make(
                 descriptor,

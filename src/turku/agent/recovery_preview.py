@@ -14,7 +14,7 @@ from typing import Literal
 from turku.agent import history_session, private_directory
 from turku.agent.configuration import Agent
 from turku.agent.recovery import Order, planned
-from turku.core import beneath
+from turku.core import directory_tree
 from turku.core.log import one_line
 from turku.core.spool import NameFilter, Stack
 from turku.errors import CommandFailed, MalformedMessage, PolicyError
@@ -51,7 +51,7 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
                 plan = planned(agent, order, answer, address.name)
                 snapshot, directory = plan.snapshot, plan.target
                 with suppress(OSError):
-                    root = os.open(directory, beneath.DIRECTORY_FLAGS)
+                    root = os.open(directory, directory_tree.DIRECTORY_FLAGS)
             elif isinstance(answer, Manifest) and directory is not None:
                 for entry in answer.entries:
                     path = _checked(entry)
@@ -87,7 +87,7 @@ def _checked(entry: ManifestEntry) -> bytes:
 
 
 def _step(root: int, path: bytes, entry: ManifestEntry, overwrite: str) -> Step:
-    status = None if root == _NOWHERE else beneath.status(root, path)
+    status = None if root == _NOWHERE else directory_tree.status(root, path)
     if status is None:
         return "create"
     if entry.kind == "file" and stat.S_ISREG(status.st_mode):
@@ -105,7 +105,7 @@ def _step(root: int, path: bytes, entry: ManifestEntry, overwrite: str) -> Step:
 def _leads_to(root: int, path: bytes, entry: ManifestEntry) -> bool:
     above, _slash, name = path.rpartition(b"/")
     try:
-        directory = beneath.open_directory(root, above)
+        directory = directory_tree.open_directory(root, above)
     except OSError:
         return False
     try:
@@ -123,7 +123,7 @@ def _others(root: int, paths: tuple[bytes, ...], kept: NameFilter) -> Iterator[b
             waiting.push(path)
         while (inside := waiting.pop()) is not None:
             try:
-                directory = beneath.open_directory(root, inside)
+                directory = directory_tree.open_directory(root, inside)
             except OSError:
                 continue
             try:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from turku.core import beneath
+from turku.core import directory_tree
 from turku.core.spool import Stack
 
 Overwrite = Literal["never", "older", "always"]
@@ -144,13 +144,13 @@ class StandIns:
 
         Raises OSError.
         """
-        found = beneath.status(tree, path)
+        found = directory_tree.status(tree, path)
         if found is not None and self.count:
             if self.stands(tree, path, found, self.had(path)):
-                return beneath.open_file(target, path)
+                return directory_tree.open_file(target, path)
             if origins := self.origins(tree, path, found):
-                return beneath.open_file(target, origins[0])
-        return beneath.open_file(tree, path)
+                return directory_tree.open_file(target, origins[0])
+        return directory_tree.open_file(tree, path)
 
     def _rows(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         with self._lock:
@@ -167,7 +167,7 @@ class StandIns:
             while (path := waiting.pop()) is not None:
                 known = self.of_directory(path)
                 with _opened(tree, path) as directory, os.scandir(directory) as entries:
-                    beneath.make_writable(directory)
+                    directory_tree.make_writable(directory)
                     for entry in entries:
                         name = os.fsencode(entry.name)
                         if entry.is_dir(follow_symlinks=False):
@@ -235,7 +235,7 @@ class _Making:
 
     def _contents(self, path: bytes, waiting: Stack) -> None:
         try:
-            outer = beneath.open_directory(self._target, path)
+            outer = directory_tree.open_directory(self._target, path)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return
         try:
@@ -322,7 +322,7 @@ def _unsigned(number: int) -> int:
 
 @contextmanager
 def _opened(root: int, path: bytes) -> Iterator[int]:
-    descriptor = beneath.open_directory(root, path)
+    descriptor = directory_tree.open_directory(root, path)
     try:
         yield descriptor
     finally:
@@ -331,7 +331,7 @@ def _opened(root: int, path: bytes) -> Iterator[int]:
 
 def _is_hole(root: int, path: bytes) -> bool:
     """Whether the file has a size and no content at all."""
-    descriptor = beneath.open_file(root, path)
+    descriptor = directory_tree.open_file(root, path)
     try:
         if os.fstat(descriptor).st_size == 0:
             return False

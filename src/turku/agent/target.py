@@ -9,7 +9,7 @@ from pathlib import Path
 
 from turku.agent import private_directory
 from turku.agent.configuration import Agent
-from turku.core import beneath, lock
+from turku.core import directory_tree, lock
 from turku.errors import LockHeld, RestoreFailed
 
 
@@ -34,7 +34,7 @@ def held(directory: Path) -> Iterator[int]:
     try:
         if not directory.is_absolute():
             raise NotADirectoryError
-        descriptor = beneath.open_made(directory, mode=0o700)
+        descriptor = directory_tree.open_made(directory, mode=0o700)
     except NotADirectoryError as error:
         raise RestoreFailed(
             f"{error.filename or directory} is a symbolic link, or not a directory",

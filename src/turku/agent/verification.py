@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from turku.core import beneath
+from turku.core import directory_tree
 from turku.core.log import one_line
 from turku.core.spool import NameFilter, Spool
 from turku.errors import MalformedMessage, PolicyError
@@ -82,7 +82,7 @@ class Verification:
         self.problems: list[str] = []
         self._by_received = by_received
         self._tree = tree
-        self._opened = opened or (lambda path: beneath.open_file(tree, path))
+        self._opened = opened or (lambda path: directory_tree.open_file(tree, path))
         self._lock = threading.RLock()
         # A dict finds its oldest key the slower the more of them are gone.
         self._expected: OrderedDict[bytes, _Wanted] = OrderedDict()
@@ -177,7 +177,7 @@ class Verification:
                 self.mismatched += 1
                 self._problem(path, "is not the link that was backed up")
         else:
-            found = beneath.status(self._tree, path)
+            found = directory_tree.status(self._tree, path)
             if found is not None and stat.S_IFMT(found.st_mode) != _TYPES[wanted.kind]:
                 self.mismatched += 1
                 self._problem(path, f"is not the {wanted.kind} that was backed up")
@@ -243,7 +243,7 @@ class Verification:
     def _link_target(self, path: bytes) -> bytes | None:
         above, _slash, name = path.rpartition(b"/")
         try:
-            directory = beneath.open_directory(self._tree, above)
+            directory = directory_tree.open_directory(self._tree, above)
         except OSError:
             return None
         try:
@@ -257,7 +257,7 @@ class Verification:
         if self._link_target(path) is None:
             return
         above, _slash, name = path.rpartition(b"/")
-        directory = beneath.open_directory(self._tree, above)
+        directory = directory_tree.open_directory(self._tree, above)
         try:
             status, parent = os.stat(name, dir_fd=directory, follow_symlinks=False), os.fstat(directory)
             fresh = b".turku-link-" + os.urandom(8).hex().encode()

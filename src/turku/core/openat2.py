@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import struct
+from pathlib import Path
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,6 +41,14 @@ def open_directory(directory: int, path: bytes, flags: int = DIRECTORY) -> int:
             if error.errno not in _WALK_INSTEAD:
                 raise
     return _walk(directory, path, flags)
+
+
+def open_absolute(path: Path, flags: int = DIRECTORY) -> int:
+    """Return a descriptor of the directory at the absolute path. Raises OSError as ``open_directory`` does."""
+    text = os.fsencode(path)
+    if not text.startswith(b"/") or b".." in text.split(b"/"):
+        raise OSError(errno.EINVAL, "is not an absolute path without '..'", str(path))
+    return open_directory(AT_FDCWD, text, flags)
 
 
 def _call(directory: int, path: bytes, flags: int, resolve: int) -> int:

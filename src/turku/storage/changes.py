@@ -21,6 +21,7 @@ from typing import IO, Self
 
 import msgspec
 
+from turku.core.directory_tree import is_inside
 from turku.storage.fs import tree as fs
 
 MARK = b":"
@@ -102,7 +103,7 @@ def parse(text: bytes, mark: bytes = MARK) -> Line | None:
         return None
     # rsync marks a directory with a slash.
     path = unescaped(match["name"]).removesuffix(b"/")
-    if not is_inside(path):
+    if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
         return None
     if match["deleted"]:
         return Line(path, is_deleted=True)
@@ -120,16 +121,6 @@ def unescaped(name: bytes) -> bytes:
     if b"\\#" not in name:
         return name
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
-
-
-def is_inside(path: bytes) -> bool:
-    """Whether the path is relative and stays in its tree; ``b"."`` is the tree itself."""
-    if path == b".":
-        return True
-    if not 0 < len(path) <= _PATH_LIMIT_BYTES or b"\0" in path:
-        return False
-    framed = b"/" + path + b"/"
-    return not (b"//" in framed or b"/./" in framed or b"/../" in framed)
 
 
 class Changes:

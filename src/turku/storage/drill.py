@@ -22,6 +22,7 @@ from pathlib import Path
 
 from turku.core import command, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.directory_tree import Tree, split
 from turku.core.log import one_line
 from turku.errors import CommandFailed, TurkuError
 from turku.protocol.proof_messages import DrillOutcome
@@ -30,7 +31,6 @@ from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.fs.tree import Tree, split
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.stored_content import Pace, checksum
 

@@ -16,10 +16,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from turku.core.directory_tree import Tree
 from turku.core.log import one_line
 from turku.policy import suspicion
 from turku.policy.suspicion import Figures
-from turku.storage.fs.tree import Tree, is_file
+from turku.storage.fs.tree import is_file
 
 SAMPLED_FILES = 64
 SAMPLED_BYTES = 32 * 1024

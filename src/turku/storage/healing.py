@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from turku.core.directory_tree import CREATE_FLAGS, Tree, split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
 from turku.storage.fs import attributes, subvolume
 from turku.storage.fs import tree as fs
-from turku.storage.fs.tree import CREATE_FLAGS, Tree, split
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.stored_content import CHUNK_BYTES, Pace, checksum
 

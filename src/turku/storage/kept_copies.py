@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from turku.core.directory_tree import Tree
 from turku.storage.catalog import Catalog, Entry
 from turku.storage.fs import copy, disk_usage
 from turku.storage.fs import tree as fs
-from turku.storage.fs.tree import Tree
 from turku.storage.healing import StoredName
 
 NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

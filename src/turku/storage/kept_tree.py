@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from turku.core.directory_tree import Tree, joined
 from turku.core.log import one_line
 from turku.errors import NotInHistory
 from turku.policy import names
 from turku.storage.catalog import Scope
-from turku.storage.fs.tree import Tree, joined
 from turku.storage.snapshots.place import SourcePlace
 
 CURRENT = "current"

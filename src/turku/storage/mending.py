@@ -15,13 +15,13 @@ from datetime import tzinfo
 from pathlib import Path
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.directory_tree import Tree
 from turku.errors import LockHeld
 from turku.protocol.proof_messages import DamageKind, DamageState
 from turku.storage import healing, history, trash
 from turku.storage.catalog import Catalog, Entry
 from turku.storage.damage import SNAPSHOTS_KEPT, Damage
 from turku.storage.fs import tree as fs
-from turku.storage.fs.tree import Tree
 from turku.storage.healing import NotHealed, StoredName
 from turku.storage.kept_sources import locked
 from turku.storage.snapshots.place import SourcePlace

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import IO
 
 from turku.core import rsync_checksums
 from turku.core.cancellation import NEVER, Cancellation
+from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
@@ -43,7 +43,6 @@ from turku.storage.answers import Answers
 from turku.storage.catalog import Entry, Scope
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
-from turku.storage.fs.tree import Tree
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
 from turku.storage.recorded_entries import RecordedEntries
@@ -204,12 +203,8 @@ def push(
             on_line=lambda line: _LOG.warning("%s: %s", recovery.kept.place.source, line) if line else None,
         ) as child,
     ):
-        reader = threading.Thread(
-            target=_tell, args=(configuration, recovery, answers, child.stdout, others), daemon=True
-        )
-        reader.start()
-        exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
-        reader.join()
+        with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others)):
+            exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(recovery.kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
     answers.send(RecoverEnd(exit_code, rsync_exit.outcome(exit_code).meaning, last_lines))

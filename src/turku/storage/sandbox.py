@@ -19,12 +19,13 @@ import select
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from turku.core import command
 from turku.core.secret import Secret
@@ -341,6 +342,26 @@ def end(child: command.Child) -> None:
             os.kill(process, signal.SIGTERM)
     with suppress(CommandFailed):
         child.wait(_END_TIMEOUT_SECONDS)
+
+
+@contextmanager
+def followed(
+    child: command.Child, read: Callable[[IO[bytes]], None], *, timeout_seconds: float | None = None
+) -> Iterator[threading.Thread]:
+    """Have a thread read what ``child`` prints, to its end; the block waits for the child.
+
+    Where it raises, the child is ended first, so that its stream is not closed under the thread. After the block the
+    thread is waited for, ``timeout_seconds`` at most.
+    """
+    reader = threading.Thread(target=read, args=(child.stdout,), daemon=True)
+    reader.start()
+    try:
+        yield reader
+    except BaseException:
+        end(child)
+        reader.join(_END_TIMEOUT_SECONDS)
+        raise
+    reader.join(timeout_seconds)
 
 
 def connect(port: int) -> socket.socket:

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import random
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import IO
 
 from turku.core import durable
 from turku.core.cancellation import NEVER, Cancellation
+from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
@@ -27,7 +27,6 @@ from turku.storage import catalog, changes, limits, proof_report, sandbox, trans
 from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
-from turku.storage.fs.tree import Tree
 from turku.storage.snapshots import notes
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.stored_content import Pace, checksum
@@ -39,6 +38,7 @@ FILES_LIMIT = 10_000
 BYTES_LIMIT = 4 * 1024**3
 """Both: of one comparison. The machine has to read as much."""
 TIMEOUT_SECONDS = 3600.0
+_READ_TIMEOUT_SECONDS = 5.0
 _SUFFIX = ".compare"
 _SHOWN = 5
 _LOG = logging.getLogger(__name__)
@@ -197,15 +197,9 @@ def _differing(
             ) as receiver,
             receiver.start(password=daemon.password) as child,
         ):
-            reader = threading.Thread(target=_read, args=(child.stdout, found), daemon=True)
-            reader.start()
             watch = limits.Watch(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
-            try:
+            with sandbox.followed(child, lambda stream: _read(stream, found), timeout_seconds=_READ_TIMEOUT_SECONDS):
                 code = limits.wait(child, watch, cancellation)
-            except BaseException:
-                sandbox.end(child)
-                raise
-            reader.join(5)
             lines = child.last_lines
         # 23 and 24: files that went or could not be read there, which says nothing of the others.
         if code not in (0, 23, 24):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import importlib
 import logging
 import os
 import platform
@@ -48,7 +47,7 @@ _REFUSED_TERMINAL_IOCTLS: Final = (0x5412, 0x541C, 0x541D, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, and changing what a terminal is."""
 REASON: Final = (
     f"neither libseccomp nor the table knows the system calls of this processor ({platform.machine()}); install "
-    "libseccomp2 (or python3-seccomp)"
+    "libseccomp2"
 )
 """Why there is none, and what to do, where ``made`` makes none."""
 _LOG = logging.getLogger(__name__)
@@ -192,14 +191,13 @@ def _bits(mask: int) -> Iterator[int]:
 def made() -> Filter | None:
     """The filter for this processor; None where nothing here knows its system calls."""
     ways: dict[str, Callable[[], bytes | None]] = {
-        "libseccomp's Python binding": _by_binding,
         "libseccomp": _by_library,
         "a table": lambda: program(platform.machine()),
     }
     for maker, make in ways.items():
         try:
             content = make()
-        except (ImportError, OSError, AttributeError, ValueError) as error:
+        except (OSError, AttributeError, ValueError) as error:
             _LOG.debug("no system-call filter by %s: %s", maker, error)
             continue
         if content:
@@ -225,28 +223,6 @@ _FAIL: Final = 0x00050000
 _BAD_ARCHITECTURE_ATTRIBUTE: Final = 2
 _MASKED_EQUAL: Final = 7
 _UNKNOWN_CALL: Final = -1
-
-
-def _by_binding() -> bytes:
-    # Of the distribution (python3-seccomp), and without types.
-    seccomp: Any = importlib.import_module("seccomp")
-    found = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
-    # Another calling convention has other numbers: refused whole.
-    found.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.ERRNO(errno.EPERM))
-    native = seccomp.Arch()
-    for rule in rules(platform.machine()):
-        number = _number(rule.call, lambda name: seccomp.resolve_syscall(native, name))
-        condition = rule.condition
-        arguments = (
-            []
-            if condition is None
-            else [seccomp.Arg(condition.argument, seccomp.MASKED_EQ, condition.mask, condition.value)]
-        )
-        found.add_rule(seccomp.ERRNO(rule.error), number, *arguments)
-    with tempfile.TemporaryFile() as file:
-        found.export_bpf(file)
-        file.seek(0)
-        return file.read()
 
 
 class _Comparison(ctypes.Structure):

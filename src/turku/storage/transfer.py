@@ -329,8 +329,6 @@ def run(
         receiver.start(password=daemon.password, on_line=log) as child,
     ):
         begun = time.monotonic()
-        reader = threading.Thread(target=output.read, args=(child.stdout,), daemon=True)
-        reader.start()
         watch = limits.Watch(
             bounds,
             process=child.pid,
@@ -339,18 +337,15 @@ def run(
             machine_dir=machine_dir,
         )
         try:
-            with limits.counting(machine_dir, watch), _written_back(workspace.directory, extent):
+            with (
+                sandbox.followed(child, output.read, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS) as reader,
+                limits.counting(machine_dir, watch),
+                _written_back(workspace.directory, extent),
+            ):
                 exit_code = limits.wait(child, watch, cancellation)
-        except BaseException:
-            sandbox.end(child)
-            # Its stream is closed under it otherwise.
-            output.end()
-            reader.join(_LAST_LINES_TIMEOUT_SECONDS)
-            raise
         finally:
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
-        reader.join(_LAST_LINES_TIMEOUT_SECONDS)
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return Transferred(
         rsync_exit.outcome(exit_code),
@@ -374,17 +369,10 @@ class _Output:
         self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
-        self._is_over = False
-
-    def end(self) -> None:
-        """Let ``read`` come to its end, whatever is still to be read: nobody wants to know."""
-        self._is_over = True
 
     def read(self, stream: IO[bytes]) -> None:
         try:
             for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
-                if self._is_over:
-                    return
                 self._take(raw)
         except Exception:
             # rsync waits for ever once its output is not read any more.

@@ -160,6 +160,25 @@ def test_a_tree_whose_directories_lie_deeper_than_a_path_may_be_long_in_one_call
     shutil.rmtree(machine.source_dir)
 
 
+def test_a_change_many_levels_down_is_no_reason_for_a_full_run(machine: BackedUpMachine) -> None:
+    # More levels than directories are held open at once.
+    deep = machine.source_dir.joinpath(*["d"] * 300)
+    (deep / "goes").mkdir(parents=True)
+    (deep / "goes" / "file").write_text("before")
+    (deep / "file").write_text("before")
+    assert machine.back_up().success
+    (deep / "file").write_text("after it")
+    (deep / "new").mkdir(mode=0o500)
+    (deep / "goes" / "file").unlink()
+    (deep / "goes").rmdir()
+    (deep / "goes").write_text("a file now")
+    outcome = machine.back_up()
+    assert outcome.success, outcome.summary
+    assert outcome.strategy in ("incremental", "in-place")
+    assert outcome.strategy_reason == ""
+    assert machine.differences(machine.newest_tree()) == []
+
+
 def test_what_a_power_loss_left_without_its_content_is_not_taken_for_whole(machine: BackedUpMachine) -> None:
     for name in ("file", "late"):
         (machine.source_dir / name).write_bytes(b"content" * 1000)

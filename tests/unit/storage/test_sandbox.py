@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import platform
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,17 +135,6 @@ def verdict(content: bytes | None, architecture: int, number: int, *arguments: i
     raise AssertionError("the filter does not end")
 
 
-def by_binding() -> bytes:
-    packages = "/usr/lib/python3/dist-packages"
-    sys.path.append(packages)
-    try:
-        return system_call_filter._by_binding()
-    except ImportError:
-        pytest.skip("python3-seccomp is not installed")
-    finally:
-        sys.path.remove(packages)
-
-
 def by_library() -> bytes:
     try:
         return system_call_filter._by_library()
@@ -154,12 +142,12 @@ def by_library() -> bytes:
         pytest.skip("libseccomp2 is not installed")
 
 
-@pytest.fixture(params=["table", "library", "binding"])
+@pytest.fixture(params=["table", "library"])
 def x86_64(request: pytest.FixtureRequest) -> bytes:
     """The filter for that processor, as each of the ways makes it."""
     if request.param != "table" and platform.machine() != "x86_64":
         pytest.skip("libseccomp makes one for the processor it runs on")
-    made = {"table": lambda: system_call_filter.program("x86_64"), "library": by_library, "binding": by_binding}
+    made = {"table": lambda: system_call_filter.program("x86_64"), "library": by_library}
     content = made[request.param]()
     assert content is not None
     return content
@@ -271,7 +259,6 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def unknown() -> bytes:
         raise OSError("libseccomp.so.2: cannot open shared object file")
 
-    monkeypatch.setattr(system_call_filter, "_by_binding", unknown)
     monkeypatch.setattr(system_call_filter, "_by_library", unknown)
     monkeypatch.setattr(system_call_filter, "program", lambda _machine: None)
     caches = (system_call_filter.made, sandbox._warn_of_no_filter)

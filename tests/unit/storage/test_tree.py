@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from turku.core import openat2
+from turku.core.directory_tree import Tree
 from turku.errors import BackupFailed, TurkuError
 from turku.storage.fs import tree as fs
-from turku.storage.fs.tree import Tree
 
 LEVELS = 200
 """More than are held open at once, and than a path may be long with long names."""
@@ -45,7 +45,7 @@ def volume(tmp_path: Path) -> Path:
 
 Call = Callable[[Path], object]
 READS: dict[str, Call] = {
-    "open_directory": lambda path: os.close(fs.open_directory(path.parent)),
+    "open_absolute": lambda path: os.close(openat2.open_absolute(path.parent)),
     "status": fs.status,
     "names": lambda path: fs.names(path.parent),
     "read_file": lambda path: fs.read_file(path, limit_bytes=100),
@@ -132,15 +132,15 @@ def test_a_link_in_a_directory_s_place_is_no_directory(volume: Path) -> None:
     assert not fs.is_directory(path)
     assert fs.names(path) == []
     with pytest.raises(OSError) as raised:
-        fs.open_directory(path)
+        openat2.open_absolute(path)
     assert raised.value.errno in (errno.ELOOP, errno.ENOTDIR)
     with pytest.raises(BackupFailed, match="is not a directory"):
         fs.make_directory(path)
-    with pytest.raises(OSError, match=""):
+    with pytest.raises(OSError):
         Tree(path)
 
 
-@pytest.mark.parametrize("name", ["open_directory", "status", "read_file", "names", "write_bytes", "unlink", "rename"])
+@pytest.mark.parametrize("name", ["open_absolute", "status", "read_file", "names", "write_bytes", "unlink", "rename"])
 def test_two_dots_lead_nowhere(volume: Path, name: str) -> None:
     before = state(volume)
     for path in (
@@ -164,7 +164,7 @@ def test_the_kernel_s_own_links_are_none_either(volume: Path, link: str) -> None
         assert path.is_dir()
         for each in (path, path / "machine"):
             with pytest.raises(OSError) as raised:
-                fs.open_directory(each)
+                openat2.open_absolute(each)
             assert raised.value.errno in (errno.ELOOP, errno.ENOTDIR)
     finally:
         os.close(descriptor)
@@ -179,13 +179,13 @@ def test_a_tree_follows_nothing_and_leaves_nothing(volume: Path) -> None:
     os.mkfifo(snapshots / "pipe")
     with Tree(snapshots) as tree:
         for path in (b"out/machine", b"../machine", b"..", b"inner/../..", b"./inner", b"inner//x", b"/etc"):
-            with pytest.raises(OSError, match=""):
+            with pytest.raises(OSError):
                 tree.directory(path)
             assert tree.find_directory(path) is None
         for path in (b"out/machine/snapshots/file", b"../snapshots/file", b"out", b"pipe", b"inner", b"inner/.."):
-            with pytest.raises(OSError, match=""):
+            with pytest.raises(OSError):
                 os.close(tree.open_file(path))
-        with pytest.raises(OSError, match=""):
+        with pytest.raises(OSError):
             tree.status(b"out/machine")
         assert sorted(each.full_path for each in tree.walk()) == [b"file", b"inner", b"out", b"pipe"]
 
@@ -277,4 +277,4 @@ def test_another_failure_of_openat2_is_not_taken_for_its_absence(monkeypatch: py
     monkeypatch.setattr(openat2, "_LIBC", Failing())
     monkeypatch.setattr(openat2, "_is_there", [])
     with pytest.raises(OSError, match="Too many open files"):
-        fs.open_directory(Path("/"))
+        openat2.open_absolute(Path("/"))

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from turku.core.directory_tree import split
 from turku.errors import TurkuError
 from turku.storage.catalog import database
 from turku.storage.catalog.gathering import ROWS_AT_ONCE, Gathering, Told
 from turku.storage.catalog.tree import Tree
-from turku.storage.fs.tree import split
 
 if TYPE_CHECKING:
     from turku.storage.changes import Changes

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from turku.core.directory_tree import is_inside, joined, split
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE
 from turku.storage.catalog.tree import Found, Tree
-from turku.storage.fs.tree import is_inside, joined, split
 
 if TYPE_CHECKING:
     from turku.storage.changes import Changes

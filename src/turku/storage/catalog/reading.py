@@ -12,6 +12,7 @@ from datetime import datetime, tzinfo
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from turku.core.directory_tree import split
 from turku.core.log import one_line
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage import history
@@ -19,7 +20,6 @@ from turku.storage.catalog import database, queries, recording
 from turku.storage.catalog.entry import DIRECTORY, KINDS, Difference, Entry
 from turku.storage.catalog.patterns import Matcher, matcher
 from turku.storage.catalog.scope import WHOLE, Scope
-from turku.storage.fs.tree import split
 from turku.storage.history import StoredSnapshot
 from turku.storage.snapshots.place import SourcePlace
 

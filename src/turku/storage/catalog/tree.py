@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from turku.core import directory_tree
 from turku.storage import stored_content
 from turku.storage.catalog.entry import DIRECTORY, FILE, LINK, kind_number
 from turku.storage.fs import attributes
-from turku.storage.fs import tree as fs
 
 _LONGEST_TIME = 2**63 - 1
 
@@ -44,11 +44,11 @@ class Found(NamedTuple):
     links: int
 
 
-class Tree(fs.Tree):
+class Tree(directory_tree.Tree):
     """A snapshot's directory, read for the catalog."""
 
     def __init__(self, root: Path | int, *, has_attributes: bool = True) -> None:
-        """``root`` is as with ``fs.Tree``. Without ``has_attributes`` nothing was kept in any.
+        """``root`` is as with ``directory_tree.Tree``. Without ``has_attributes`` nothing was kept in any.
 
         Raises OSError where no directory is.
         """
@@ -93,7 +93,7 @@ class Tree(fs.Tree):
     def checksum(self, directory: int, name: bytes, size_bytes: int) -> bytes | None:
         """Return the checksum of the file's content, computed now; None where it cannot be read."""
         try:
-            descriptor = fs.open_file_in(directory, name)
+            descriptor = directory_tree.open_file_in(directory, name)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from turku.core.directory_tree import CREATE_FLAGS, Tree, Walked, open_file_in
 from turku.storage.fs import attributes, tree
-from turku.storage.fs.tree import CREATE_FLAGS, Tree, Walked
 
 _FICLONE = 0x40049409
 # <linux/fs.h>: attributes of XFS, which what is made in a directory inherits.
@@ -159,7 +159,7 @@ def _clone_file(source: int, target: int, name: bytes, clone: bytes) -> None:
 
 def _make_file(source: int, target: int, name: bytes, new_name: bytes, fill: Callable[[int, int, int], None]) -> None:
     """Make a file in the directory ``target``: its content is ``fill``'s, all else that of ``name``."""
-    inner_source = tree.open_file_in(source, name)
+    inner_source = open_file_in(source, name)
     try:
         status = os.fstat(inner_source)
         inner_target = os.open(new_name, CREATE_FLAGS, 0o600, dir_fd=target)

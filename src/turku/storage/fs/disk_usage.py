@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from turku.core.directory_tree import Tree, Walked, open_file_in
 from turku.storage.fs import copy
-from turku.storage.fs.tree import Tree, Walked, open_file_in
 
 _FIEMAP = 0xC020660B
 _HEADER = struct.Struct("=QQIIII")

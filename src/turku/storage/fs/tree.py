@@ -16,38 +16,25 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from turku.core import durable, lock, openat2
+from turku.core.directory_tree import CREATE_FLAGS, set_mode_of_handle
 from turku.errors import BackupFailed, DurableWriteFailed
 
 _DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE
-# Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_LIMIT = 64
-"""Directories of a tree held open at once: deeper trees are no reason to run out of descriptors."""
 
 
 # --- opening
 
 
-def open_directory(path: Path, flags: int = _DIRECTORY) -> int:
-    """Return a descriptor of the directory; nothing on the way to it may be a symbolic link.
+@contextmanager
+def opened(path: Path, flags: int = _DIRECTORY) -> Iterator[int]:
+    """A descriptor of the directory for the length of the block; nothing on the way to it may be a symbolic link.
 
     Raises OSError: ELOOP or ENOTDIR for a link, FileNotFoundError for what is not there.
     """
-    text = os.fsencode(path)
-    if not text.startswith(b"/") or b".." in text.split(b"/"):
-        raise OSError(errno.EINVAL, "is not an absolute path without '..'", str(path))
-    return openat2.open_directory(openat2.AT_FDCWD, text, flags)
-
-
-@contextmanager
-def opened(path: Path, flags: int = _DIRECTORY) -> Iterator[int]:
-    """A descriptor of the directory for the length of the block, as ``open_directory`` returns it."""
-    descriptor = open_directory(path, flags)
+    descriptor = openat2.open_absolute(path, flags)
     try:
         yield descriptor
     finally:
@@ -275,11 +262,6 @@ def _set_mode(parent: int, name: str, mode: int) -> None:
         os.close(handle)
 
 
-def set_mode_of_handle(handle: int, mode: int) -> None:
-    """Give what an O_PATH descriptor stands for a mode: no permission on it is needed, and no name is looked up."""
-    os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101  (a descriptor)
-
-
 @contextmanager
 def locked(directory: Path, name: str) -> Iterator[None]:
     """Hold the lock ``name`` in the directory for the length of the block. Raises as ``lock.exclusive`` does."""
@@ -292,156 +274,3 @@ def locked_directory(directory: Path) -> Iterator[None]:
     """Hold a lock on the directory itself for the length of the block. Raises LockHeld, OSError."""
     with opened(directory) as descriptor, lock.exclusive_descriptor(descriptor, shown=directory):
         yield
-
-
-# --- a tree
-
-
-class Walked(NamedTuple):
-    """An entry that a walk came by."""
-
-    path: bytes
-    """Of the directory that has it, relative to the tree; empty for the tree's own."""
-    directory: int
-    """That directory, open until the walk goes on."""
-    name: bytes
-    status: os.stat_result
-
-    @property
-    def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.status.st_mode)
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.status.st_mode)
-
-    @property
-    def full_path(self) -> bytes:
-        return joined(self.path, self.name)
-
-
-class Tree:
-    """A directory and what is below it, for paths of any length and depth. A context manager.
-
-    Paths are bytes, relative to the tree. The directories on the way to the last one are kept open, as files come in
-    directories. Everything raises OSError, FileNotFoundError or NotADirectoryError for what is not there.
-    """
-
-    def __init__(self, root: Path | int) -> None:
-        """``root`` is a path, or a descriptor that the tree takes over."""
-        self._chain: list[tuple[bytes, int]] = [(b"", open_directory(root) if isinstance(root, Path) else root)]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of it; again, too."""
-        for _path, descriptor in self._chain:
-            os.close(descriptor)
-        self._chain.clear()
-
-    @property
-    def root(self) -> int:
-        """The tree's own directory, open."""
-        return self._chain[0][1]
-
-    def directory(self, path: bytes) -> int:
-        """Return a descriptor of the directory at the path, which stays the tree's and is good until the next call."""
-        while not _is_below(path, self._chain[-1][0]):
-            os.close(self._chain.pop()[1])
-        reached, descriptor = self._chain[-1]
-        rest = path[len(reached) :].lstrip(b"/")
-        for name in rest.split(b"/") if rest else ():
-            if name in (b"", b".", b".."):
-                raise OSError(errno.EINVAL, "is not a path within a tree", os.fsdecode(path))
-            reached = joined(reached, name)
-            descriptor = os.open(name, _DIRECTORY, dir_fd=descriptor)
-            if len(self._chain) >= _OPEN_LIMIT:
-                os.close(self._chain.pop()[1])
-            self._chain.append((reached, descriptor))
-        return descriptor
-
-    def find_directory(self, path: bytes) -> int | None:
-        """Return what ``directory`` does; None where there is none, or it cannot be read."""
-        try:
-            return self.directory(path)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
-                raise
-            return None
-
-    def status(self, path: bytes) -> os.stat_result:
-        """Return what lies at the path, without following a link; empty is the tree itself."""
-        if not path:
-            return os.fstat(self.root)
-        directory, name = split(path)
-        return os.stat(name, dir_fd=self.directory(directory), follow_symlinks=False)
-
-    def open_file(self, path: bytes, flags: int = READ_FLAGS) -> int:
-        """Return a descriptor of the regular file at the path, for the caller to close."""
-        directory, name = split(path)
-        return open_file_in(self.directory(directory), name, flags)
-
-    def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[Walked]:
-        """Yield everything below the directory, each directory before what is in it.
-
-        What vanishes or cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError.
-        """
-        waiting = [path]
-        while waiting:
-            path = waiting.pop()
-            try:
-                directory = self.find_directory(path) if leaves_out else self.directory(path)
-                if directory is None:
-                    continue
-                listing = os.scandir(directory)
-            except (PermissionError, FileNotFoundError):
-                if leaves_out:
-                    continue
-                raise
-            inner = []
-            with listing:
-                for entry in listing:
-                    try:
-                        found = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    name = os.fsencode(entry.name)
-                    if stat.S_ISDIR(found.st_mode):
-                        inner.append(joined(path, name))
-                    yield Walked(path, directory, name, found)
-            waiting += sorted(inner, reverse=True)
-
-
-def open_file_in(directory: int, name: bytes, flags: int = READ_FLAGS) -> int:
-    """Return a descriptor of the regular file ``name`` in an open directory. Raises OSError for anything else."""
-    descriptor = os.open(name, flags, dir_fd=directory)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is not a regular file", os.fsdecode(name))
-    return descriptor
-
-
-def split(path: bytes) -> tuple[bytes, bytes]:
-    """Return the directory, empty for the tree's own, and the name in it."""
-    directory, _slash, name = path.rpartition(b"/")
-    return directory, name
-
-
-def joined(directory: bytes, name: bytes) -> bytes:
-    """Return the path of a name in a directory."""
-    return directory + b"/" + name if directory else name
-
-
-def is_inside(path: bytes) -> bool:
-    """Return True when a path that somebody told us can be one of a tree's entries."""
-    return bool(path) and b"\0" not in path and not {b"", b".", b".."} & set(path.split(b"/"))
-
-
-def _is_below(path: bytes, directory: bytes) -> bool:
-    return not directory or path == directory or path.startswith(directory + b"/")

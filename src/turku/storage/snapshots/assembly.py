@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Self
 
 from turku.core.cancellation import NEVER, Cancellation
+from turku.core.directory_tree import Tree, is_inside, joined, open_file_in, split
+from turku.core.spool import Stack
 from turku.errors import TurkuError
 from turku.storage.changes import Change, Kind
 from turku.storage.fs import attributes, copy
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable
-from turku.storage.fs.tree import Tree, joined, split
 
 _LOOK_SECONDS = 0.2
-_DEPTH_LIMIT = 64
-"""Levels held open at once."""
 
 Tell = Callable[[bytes], None]
 """Is told the path of what is in the new tree no more."""
@@ -105,19 +104,20 @@ def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Te
     """
     directories: list[bytes] = []
     try:
-        with _Chain(staging) as staged, _Chain(tree) as target:
+        with _ChangeableTree(staging) as staged, _ChangeableTree(tree) as target:
             for change in planned:
-                status = None if change.kind is Kind.DELETED else staged.status(change.path)
+                path = _inside(change.path)
+                status = None if change.kind is Kind.DELETED else staged.find(path)
                 if status is None:
-                    target.remove(change.path, tell_deleted, also_directory=change.kind is Kind.DELETED)
+                    target.remove(path, tell_deleted, also_directory=change.kind is Kind.DELETED)
                 elif stat.S_ISDIR(status.st_mode):
-                    target.make_directory(change.path, tell_deleted)
-                    directories.append(change.path)
+                    target.make_directory(path, tell_deleted)
+                    directories.append(path)
                 else:
-                    _move(staged, target, change.path, tell_deleted)
+                    _move(staged, target, path, tell_deleted)
         # Those within others first: opening one may change the mode of those above for a moment.
-        with _Chain(staging) as staged, _Chain(tree) as target:
-            for path in sorted(directories, key=lambda each: 0 if each == b"." else each.count(b"/") + 1, reverse=True):
+        with _ChangeableTree(staging) as staged, _ChangeableTree(tree) as target:
+            for path in sorted(directories, key=lambda each: each.count(b"/") + bool(each), reverse=True):
                 target.take_attributes(staged, path)
     except OSError as error:
         raise IncrementalFailed(f"{error.strerror or error}: {error.filename!r}") from error
@@ -125,104 +125,40 @@ def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Te
 
 def remove(tree: Path, paths: Iterable[bytes]) -> None:
     """Remove these files from a tree that rsync is to bring up to date."""
-    with _Chain(tree) as target:
+    with _ChangeableTree(tree) as target:
         for path in paths:
-            target.remove(path, lambda _path: None, also_directory=False)
+            target.remove(_inside(path), lambda _path: None, also_directory=False)
 
 
-class _Chain:
-    """The directories of a tree by their paths, those on the way to the last one held open.
+def _inside(path: bytes) -> bytes:
+    """Return the path of a plan as trees have it: empty for the tree itself."""
+    # rsync prints the lines of a plan, but a machine's messages can have it print one about any path.
+    if path != b"." and not is_inside(path):
+        raise IncrementalFailed("the plan has a path that is none of a tree's")
+    return b"" if path == b"." else path
 
-    A directory that its owner may not change is opened all the same; when the chain leaves it, it has its mode and
-    times again.
+
+class _ChangeableTree(Tree):
+    """A tree whose directories can be changed also where their owner may not.
+
+    A directory that is left has the mode and times again that it had when it was entered.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._links: list[tuple[bytes, int, os.stat_result]] = []
+        self._left_with: dict[int, os.stat_result] = {}
+        with fs.opened(root.parent) as parent:
+            super().__init__(self._enter(parent, os.fsencode(root.name)))
 
-    def __enter__(self) -> Self:
-        with fs.opened(self._root.parent) as parent:
-            name = os.fsencode(self._root.name)
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            self._links.append((b"", open_changeable(name, parent=parent), status))
-        return self
+    def _enter(self, parent: int, name: bytes) -> int:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(name))
+        descriptor = open_changeable(name, parent=parent)
+        self._left_with[descriptor] = status
+        return descriptor
 
-    def __exit__(self, *_error: object) -> None:
-        while self._links:
-            self._leave()
-
-    def status(self, path: bytes) -> os.stat_result | None:
-        """Return what lies at the path; None for nothing."""
-        if path == b".":
-            return self._links[0][2]
-        parent, name = self.parent(path)
-        with suppress(FileNotFoundError):
-            return None if parent is None else os.stat(name, dir_fd=parent, follow_symlinks=False)
-        return None
-
-    def parent(self, path: bytes) -> tuple[int | None, bytes]:
-        """Return the open directory that has the path, None where there is none, and the name in it."""
-        # rsync prints the lines of a plan, but a machine's messages can have it print one about any path.
-        if not fs.is_inside(path):
-            raise IncrementalFailed("the plan has a path that is none of a tree's")
-        directory, name = split(path)
-        return self._directory(directory), name
-
-    def _directory(self, path: bytes) -> int | None:
-        wanted = path.split(b"/") if path else []
-        if len(wanted) >= _DEPTH_LIMIT:
-            raise IncrementalFailed("directories lie too deep")
-        shared = 0
-        while shared < min(len(wanted), len(self._links) - 1) and self._links[shared + 1][0] == wanted[shared]:
-            shared += 1
-        while len(self._links) > shared + 1:
-            self._leave()
-        for part in wanted[shared:]:
-            parent = self._links[-1][1]
-            try:
-                status = os.stat(part, dir_fd=parent, follow_symlinks=False)
-                if not stat.S_ISDIR(status.st_mode):
-                    return None
-                self._links.append((part, open_changeable(part, parent=parent), status))
-            except FileNotFoundError:
-                return None
-        return self._links[-1][1]
-
-    def remove(self, path: bytes, tell: Tell, *, also_directory: bool) -> None:
-        """Remove what lies at the path, where anything does."""
-        status = self.status(path)
-        parent, name = self.parent(path)
-        if status is None or parent is None or path == b".":
-            return
-        if also_directory or not stat.S_ISDIR(status.st_mode):
-            _remove(parent, name, status, path, tell, depth=len(self._links))
-
-    def make_directory(self, path: bytes, tell: Tell) -> None:
-        """Let a directory be at the path, in place of anything else."""
-        status = self.status(path)
-        if path == b"." or (status is not None and stat.S_ISDIR(status.st_mode)):
-            return
-        self.remove(path, _all_but(path, tell), also_directory=False)
-        parent, name = self.parent(path)
-        if parent is None:
-            raise FileNotFoundError(errno.ENOENT, "its directory is not in the new tree", os.fsdecode(path))
-        os.mkdir(name, 0o700, dir_fd=parent)
-
-    def take_attributes(self, other: _Chain, path: bytes) -> None:
-        """Give the directory at the path what the one of the other tree has, in place of what it had."""
-        inner = b"" if path == b"." else path
-        source, target = other._directory(inner), self._directory(inner)
-        if source is None or target is None:
-            return
-        name, _descriptor, _former = self._links[-1]
-        status = other._links[-1][2]
-        attributes.copy(status, source, target)
-        # Times and mode are those to leave it with.
-        self._links[-1] = (name, target, status)
-
-    def _leave(self) -> None:
-        _name, descriptor, status = self._links.pop()
+    def _leave(self, descriptor: int) -> None:
+        status = self._left_with.pop(descriptor)
         try:
             if stat.S_IMODE(os.fstat(descriptor).st_mode) != stat.S_IMODE(status.st_mode):
                 os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
@@ -230,32 +166,61 @@ class _Chain:
         finally:
             os.close(descriptor)
 
+    def find(self, path: bytes) -> os.stat_result | None:
+        """Return the status of what lies at the path; None for nothing."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return self.status(path)
+        return None
 
-def _move(staged: _Chain, target: _Chain, path: bytes, tell: Tell) -> None:
+    def remove(self, path: bytes, tell: Tell, *, also_directory: bool) -> None:
+        """Remove what lies at the path, where anything does, with all that is in it; the tree itself is not removed."""
+        status = self.find(path)
+        if not path or status is None:
+            return
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory and not also_directory:
+            return
+        with Stack() as found:
+            found.push(path)
+            for each in self.walk(path, leaves_out=False) if is_directory else ():
+                found.push(each.full_path)
+            while (inner := found.pop()) is not None:
+                self._remove(inner)
+                tell(inner)
+
+    def _remove(self, path: bytes) -> None:
+        directory, name = split(path)
+        parent = self.directory(directory)
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.rmdir(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+
+    def make_directory(self, path: bytes, tell: Tell) -> None:
+        """Let a directory be at the path, in place of anything else. Raises FileNotFoundError where none can be."""
+        status = self.find(path)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            return
+        self.remove(path, _all_but(path, tell), also_directory=False)
+        directory, name = split(path)
+        os.mkdir(name, 0o700, dir_fd=self.directory(directory))
+
+    def take_attributes(self, other: _ChangeableTree, path: bytes) -> None:
+        """Give the directory at the path what the one of the other tree has, in place of what it had."""
+        try:
+            source, target = other.directory(path), self.directory(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        # Times and mode are those to leave it with.
+        self._left_with[target] = other._left_with[source]
+        attributes.copy(self._left_with[target], source, target)
+
+
+def _move(staged: _ChangeableTree, target: _ChangeableTree, path: bytes, tell: Tell) -> None:
     target.remove(path, _all_but(path, tell), also_directory=True)
-    source, name = staged.parent(path)
-    directory, _name = target.parent(path)
-    if source is None or directory is None:
-        raise FileNotFoundError(errno.ENOENT, "its directory is not in the new tree", os.fsdecode(path))
-    os.rename(name, name, src_dir_fd=source, dst_dir_fd=directory)
-
-
-def _remove(parent: int, name: bytes, status: os.stat_result, path: bytes, tell: Tell, *, depth: int) -> None:
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(name, dir_fd=parent)
-        tell(path)
-        return
-    if depth > _DEPTH_LIMIT:
-        raise IncrementalFailed("directories lie too deep")
-    directory = open_changeable(name, parent=parent)
-    try:
-        for inner in fs.names_in(directory):
-            inner_status = os.stat(inner, dir_fd=directory, follow_symlinks=False)
-            _remove(directory, inner, inner_status, joined(path, inner), tell, depth=depth + 1)
-    finally:
-        os.close(directory)
-    os.rmdir(name, dir_fd=parent)
-    tell(path)
+    directory, name = split(path)
+    source, destination = staged.directory(directory), target.directory(directory)
+    os.rename(name, name, src_dir_fd=source, dst_dir_fd=destination)
 
 
 def _all_but(path: bytes, tell: Tell) -> Tell:
@@ -309,9 +274,9 @@ class _Sharing:
             other = os.stat(name, dir_fd=former, follow_symlinks=False)
             if _facts(other) != _facts(status) or other.st_ino in self._taken:
                 return False
-            old, new = fs.open_file_in(former, name), -1
+            old, new = open_file_in(former, name), -1
             try:
-                new = fs.open_file_in(directory, name)
+                new = open_file_in(directory, name)
                 same = attributes.extended(old) == attributes.extended(new)
                 same = same and (not self._compares_contents or _has_same_content(old, new))
             finally:

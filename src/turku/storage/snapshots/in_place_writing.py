@@ -12,8 +12,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from turku.core.directory_tree import Tree
 from turku.storage.fs import copy
-from turku.storage.fs.tree import Tree
 
 SMALLEST_BLOCK_BYTES = 4096
 LARGEST_BLOCK_BYTES = 131072

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import beneath, openat2
+from turku.core import directory_tree, openat2
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -30,7 +30,7 @@ def root(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 def test_a_directory_is_opened(root: int) -> None:
     for path, names in ((b"", {"a", "link", "away"}), (b"a/b", {"file", "last"})):
-        descriptor = beneath.open_directory(root, path)
+        descriptor = directory_tree.open_directory(root, path)
         assert set(os.listdir(descriptor)) == names
         os.close(descriptor)
 
@@ -41,17 +41,17 @@ def test_a_directory_is_opened(root: int) -> None:
 )
 def test_nothing_is_opened_by_way_of_a_link_or_upwards(root: int, path: bytes) -> None:
     with pytest.raises(OSError):
-        beneath.open_directory(root, path)
+        directory_tree.open_directory(root, path)
 
 
 def test_a_file_is_opened_and_nothing_else(root: int) -> None:
-    descriptor = beneath.open_file(root, b"a/b/file")
+    descriptor = directory_tree.open_file(root, b"a/b/file")
     assert os.read(descriptor, 100) == b"content"
     os.close(descriptor)
     for path in (b"a/b/last", b"link/b/file", b"away/b/file", b"a/b"):
         with pytest.raises(OSError):
-            beneath.open_file(root, path)
-        assert path == b"a/b/last" or path == b"a/b" or beneath.status(root, path) is None
+            directory_tree.open_file(root, path)
+        assert path == b"a/b/last" or path == b"a/b" or directory_tree.status(root, path) is None
 
 
 def test_a_tree_is_removed_whatever_its_depth_and_what_its_links_lead_to_stays(root: int, tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_tree_is_removed_whatever_its_depth_and_what_its_links_lead_to_stays(r
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    assert beneath.remove(root, b"a") == 1200 + 5
-    assert beneath.remove(root, b"away") == 1
-    assert beneath.remove(root, b"never") == 0
+    assert directory_tree.remove(root, b"a") == 1200 + 5
+    assert directory_tree.remove(root, b"away") == 1
+    assert directory_tree.remove(root, b"never") == 0
     assert os.listdir(root) == ["link"]
     assert (tmp_path / "outside" / "b" / "file").read_text() == "outside"
 
@@ -73,9 +73,9 @@ def test_a_tree_is_removed_whatever_its_depth_and_what_its_links_lead_to_stays(r
 def test_directories_are_made_and_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    os.close(beneath.open_made(tmp_path / "new" / "inner", mode=0o700))
+    os.close(directory_tree.open_made(tmp_path / "new" / "inner", mode=0o700))
     assert (tmp_path / "new" / "inner").stat().st_mode & 0o777 == 0o700
     for path in (tmp_path / "link", tmp_path / "link" / "inner"):
         with pytest.raises(NotADirectoryError):
-            beneath.open_made(path, mode=0o700)
+            directory_tree.open_made(path, mode=0o700)
     assert list((tmp_path / "real").iterdir()) == []
