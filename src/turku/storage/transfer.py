@@ -342,7 +342,11 @@ def run(
                 limits.counting(machine_dir, watch),
                 _written_back(workspace.directory, extent),
             ):
-                exit_code = limits.wait(child, watch, cancellation)
+                try:
+                    exit_code = limits.wait(child, watch, cancellation)
+                except BaseException:
+                    output.end()
+                    raise
         finally:
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
@@ -369,10 +373,17 @@ class _Output:
         self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
+        self._is_over = False
+
+    def end(self) -> None:
+        """Let ``read`` come to its end, whatever is still to be read: nobody wants to know."""
+        self._is_over = True
 
     def read(self, stream: IO[bytes]) -> None:
         try:
             for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
+                if self._is_over:
+                    return
                 self._take(raw)
         except Exception:
             # rsync waits for ever once its output is not read any more.
