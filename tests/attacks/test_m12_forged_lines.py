@@ -142,7 +142,8 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
     view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
     with view.catalog() as known:
         (entry,) = known.history(b"wanted/without-checksum")
-        known.set_checksum(entry.version, None)
+        with known.writing() as connection:
+            connection.execute("UPDATE versions SET checksum = NULL WHERE id = ?", (entry.version,))
 
     with Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon:
 

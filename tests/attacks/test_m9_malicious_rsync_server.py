@@ -27,6 +27,7 @@ from turku.core.secret import Secret
 from turku.storage import history, rsync_version
 from turku.storage.backup import BackupJob, BackupOutcome, back_up
 from turku.storage.configuration import Storage
+from turku.storage.snapshots import record
 from turku.storage.snapshots.place import SourcePlace
 
 ATTACKER = "11111111-1111-4111-8111-111111111111"
@@ -337,7 +338,7 @@ def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fil
     assert outcome.success, outcome.summary
     place = SourcePlace(volume.attacker, "etc")
     for stored in history.stored_snapshots(place, volume.storage.zone):
-        history.record_of(place, stored)
+        record.read(place, stored.name)
 
 
 def taken_over(volume: Volume, script: str, *arguments: str) -> Storage:

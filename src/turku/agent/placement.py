@@ -16,17 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from turku.agent.private_directory import PrivateDirectory
+from turku.agent.problems import Problems
 from turku.agent.stand_ins import Overwrite, StandIns
 from turku.core import directory_tree
-from turku.core.log import one_line
 from turku.core.spool import Stack
 from turku.errors import PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import ParentDirectory, path_bytes
 
-PROBLEMS_LIMIT = 1000
-"""Sentences that are kept; the rest is counted."""
-_SHOWN_BYTES = 300
 _ENTER, _LEAVE = b"e", b"l"
 _ATTRIBUTES = struct.Struct("=IIIqIqI")
 """Mode, owner, group, two times in seconds and nanoseconds: file systems have times beyond 64 bits of nanoseconds."""
@@ -50,8 +47,7 @@ class Placement:
         partial: bytes,
     ) -> None:
         self.deleted = 0
-        self.problems: list[str] = []
-        self.problem_count = 0
+        self.problems = Problems()
         self._target = target
         self._private = private
         self._tree = private.tree
@@ -80,7 +76,7 @@ class Placement:
                 try:
                     self._asked_for(path, told)
                 except OSError as error:
-                    self._problem(path, f"could not be put in its place: {_reason(error)}")
+                    self.problems.add(path, f"could not be put in its place: {_reason(error)}")
                 self._work()
             self._finish_parents()
 
@@ -95,7 +91,7 @@ class Placement:
             try:
                 step()
             except OSError as error:
-                self._problem(path, f"could not be put in its place: {_reason(error)}")
+                self.problems.add(path, f"could not be put in its place: {_reason(error)}")
 
     # --- a path that was asked for
 
@@ -182,14 +178,15 @@ class Placement:
                 try:
                     self._entry(inner, outer, inside, entry.stat(follow_symlinks=False), stands)
                 except OSError as error:
-                    self._problem(inside, f"could not be put in its place: {_reason(error)}")
+                    self.problems.add(inside, f"could not be put in its place: {_reason(error)}")
         if self._delete:
             for name in had:
                 if not (not path and name == self._private.name):
                     try:
                         self._remove(outer, name)
                     except OSError as error:
-                        self._problem(path + b"/" + name, f"could not be deleted: {_reason(error)}")
+                        inside = directory_tree.joined(path, name)
+                        self.problems.add(inside, f"could not be deleted: {_reason(error)}")
 
     def _leave(self, path: bytes, attributes: tuple[int, ...]) -> None:
         mode, uid, gid, *times = attributes
@@ -250,7 +247,7 @@ class Placement:
         elif origins := self._stand_ins.origins(self._tree, path, found):
             self._link(outer, path, there, origins)
         elif not self._is_named(path):
-            self._problem(path, "arrived, and the storage's manifest does not name it: it was not restored")
+            self.problems.add(path, "arrived, and the storage's manifest does not name it: it was not restored")
         elif there is None or self._may_replace(there, found):
             if there is not None and _is_alike(inner, outer, name, found, there):
                 return
@@ -334,7 +331,7 @@ class Placement:
             finally:
                 os.close(directory)
             return
-        self._problem(path, "could not be restored: the file that it is another name of is gone")
+        self.problems.add(path, "could not be restored: the file that it is another name of is gone")
 
     def _adjust(self, outer: int, name: bytes, there: os.stat_result, found: os.stat_result) -> None:
         """Give a file that is there the mode, the owners and the time that rsync gave to what stands for it."""
@@ -401,11 +398,6 @@ class Placement:
             with suppress(OSError):
                 os.unlink(fresh, dir_fd=outer)
             raise
-
-    def _problem(self, path: bytes, what: str) -> None:
-        self.problem_count += 1
-        if len(self.problems) < PROBLEMS_LIMIT:
-            self.problems.append(f"{one_line(path[:_SHOWN_BYTES])} {what}")
 
 
 def _outermost(paths: Sequence[bytes]) -> list[bytes]:

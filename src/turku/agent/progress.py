@@ -57,6 +57,8 @@ class Outcome:
     """Files that were there, and that ``overwrite`` did not let be replaced."""
     deleted: int = 0
     problems: tuple[str, ...] = ()
+    unnamed_problems: int = 0
+    """Those beyond the ones that are named."""
     seconds: float = 0.0
     owners_restored: bool = False
 
@@ -85,12 +87,12 @@ class Outcome:
         if not self.owners_restored:
             yield "owners were not restored (that takes root)"
         if self.state == "partial":
-            yield f"NOT whole: {counted(len(self.problems), 'problem')}"
+            yield f"NOT whole: {counted(len(self.problems) + self.unnamed_problems, 'problem')}"
 
     def lines(self) -> list[str]:
         """The summary and the first problems, for people."""
         shown = [f"  {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]]
-        more = len(self.problems) - len(shown)
+        more = len(self.problems) + self.unnamed_problems - len(shown)
         return [self.summary, *shown, *([f"  and {more:,} more"] if more > 0 else [])]
 
 

@@ -24,6 +24,7 @@ from turku.agent.configuration import Agent
 from turku.agent.history_session import HistorySession
 from turku.agent.placement import Placement
 from turku.agent.private_directory import PrivateDirectory
+from turku.agent.problems import Problems
 from turku.agent.progress import Outcome, Plan, Progress
 from turku.agent.receiving_daemon import ReceivingDaemon
 from turku.agent.rsyncd import Module
@@ -231,14 +232,14 @@ class _Run:
                 # The tunnel is closed first, then the daemon, which has then told of the last files.
             if self.reader is not None:
                 self.reader.join(_END_TIMEOUT_SECONDS)
-            problems: list[str] = []
+            not_placed = Problems()
             deleted = 0
             if not is_cancelled:
                 verification.finish(repairs_links=not rsyncd.can_change_root())
                 placement = landing.placed(self.order, told, verification, is_whole=self._is_whole)
                 deleted = placement.deleted
-                problems = placement.problems
-            outcome = self._outcome(plan, verification, begin, problems, deleted, is_cancelled=is_cancelled)
+                not_placed = placement.problems
+            outcome = self._outcome(plan, verification, begin, not_placed, deleted, is_cancelled=is_cancelled)
             self.asker.on_progress(self._progress(plan, begin))
             return outcome
 
@@ -359,12 +360,13 @@ class _Run:
         plan: Plan,
         found: Verification,
         begin: float,
-        not_placed: list[str],
+        not_placed: Problems,
         deleted: int,
         *,
         is_cancelled: bool,
     ) -> Outcome:
-        problems = [*found.problems, *not_placed]
+        problems = [*found.problems.named, *not_placed.named]
+        unnamed = found.problems.count + not_placed.count - len(problems)
         if self.problem is not None:
             problems.insert(0, self.problem.message)
         elif self.end is None and not is_cancelled:
@@ -394,6 +396,7 @@ class _Run:
             left_alone=left,
             deleted=deleted,
             problems=tuple(problems),
+            unnamed_problems=unnamed,
             seconds=time.monotonic() - begin,
             owners_restored=os.geteuid() == 0,
         )

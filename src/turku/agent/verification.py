@@ -20,21 +20,19 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from turku.agent.problems import Problems
 from turku.core import directory_tree
-from turku.core.log import one_line
 from turku.core.spool import NameFilter, Spool
 from turku.errors import MalformedMessage, PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 
-PROBLEMS_LIMIT = 1000
 """Sentences that are kept; the rest is counted."""
 _WAITING_LIMIT = 50_000
 _WAITING_LIMIT_BYTES = 16 * 1024 * 1024
 _SPOOL_LIMIT_BYTES = 4 * 1024**3
 _TARGET_LIMIT_BYTES = 4096
 """Linux has no longer symbolic links."""
-_SHOWN_BYTES = 300
 _CHUNK_BYTES = 1024 * 1024
 _TYPES: dict[Kind, int] = {
     "directory": stat.S_IFDIR,
@@ -79,7 +77,7 @@ class Verification:
         self.mismatched = 0
         self.unverifiable = 0
         self.missing = 0
-        self.problems: list[str] = []
+        self.problems = Problems()
         self._by_received = by_received
         self._tree = tree
         self._opened = opened or (lambda path: directory_tree.open_file(tree, path))
@@ -175,12 +173,12 @@ class Verification:
                     self._remake_link(path, wanted.target)
             if self._link_target(path) != wanted.target:
                 self.mismatched += 1
-                self._problem(path, "is not the link that was backed up")
+                self.problems.add(path, "is not the link that was backed up")
         else:
             found = directory_tree.status(self._tree, path)
             if found is not None and stat.S_IFMT(found.st_mode) != _TYPES[wanted.kind]:
                 self.mismatched += 1
-                self._problem(path, f"is not the {wanted.kind} that was backed up")
+                self.problems.add(path, f"is not the {wanted.kind} that was backed up")
 
     def _expect(self, path: bytes, wanted: _Wanted) -> None:
         self._expected[path] = wanted
@@ -205,13 +203,13 @@ class Verification:
             checksum = self._checksum(path)
         except FileNotFoundError:
             self.missing += 1
-            self._problem(path, "is not there")
+            self.problems.add(path, "is not there")
         except PermissionError:
             self.unverifiable += 1
-            self._problem(path, "cannot be read, and was not compared")
+            self.problems.add(path, "cannot be read, and was not compared")
         except OSError as error:
             self.mismatched += 1
-            self._problem(path, f"cannot be compared: {error.strerror}")
+            self.problems.add(path, f"cannot be compared: {error.strerror}")
         else:
             self._compare(path, wanted, checksum)
 
@@ -229,7 +227,7 @@ class Verification:
         with self._lock:
             if wanted.checksum is not None and wanted.checksum != checksum:
                 self.mismatched += 1
-                self._problem(
+                self.problems.add(
                     path,
                     "is not what was backed up: the storage has other content than its catalog says"
                     if wanted.is_sent
@@ -267,7 +265,3 @@ class Verification:
             os.utime(directory, ns=(parent.st_atime_ns, parent.st_mtime_ns))
         finally:
             os.close(directory)
-
-    def _problem(self, path: bytes, what: str) -> None:
-        if len(self.problems) < PROBLEMS_LIMIT:
-            self.problems.append(f"{one_line(path[:_SHOWN_BYTES])} {what}")

@@ -45,15 +45,8 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
 
 
-def sync_file_system(path: Path) -> None:
-    """Make all that was written to the file system of ``path`` durable: one call for a tree of any number of files."""
-    # Without permission on the path itself: a backed-up directory may deny its owner reading.
-    with _explained(path), _opened(path.parent) as descriptor:
-        sync_file_system_of(descriptor)
-
-
 def sync_file_system_of(descriptor: int) -> None:
-    """As ``sync_file_system``, for an open file or directory. Raises OSError."""
+    """Make all that was written to the file system of an open file durable: one call for any number. Raises OSError."""
     # Loaded by those that write much: what takes a lock alone is to be small.
     import ctypes
 

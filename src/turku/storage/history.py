@@ -9,10 +9,9 @@ from pathlib import Path
 from turku.policy import names, suspicion
 from turku.policy.suspicion import Figures
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import notes, record
+from turku.storage.snapshots import notes
 from turku.storage.snapshots.notes import Judgement
 from turku.storage.snapshots.place import SourcePlace
-from turku.storage.snapshots.record import SnapshotRecord
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,3 @@ def usual(place: SourcePlace, zone: tzinfo) -> tuple[Figures, ...]:
         if len(found) == suspicion.FIGURES_REMEMBERED:
             break
     return tuple(found)
-
-
-def record_of(place: SourcePlace, snapshot: StoredSnapshot) -> SnapshotRecord | None:
-    """What was written beside it; None where a crash left nothing."""
-    return record.read(place, snapshot.name)

@@ -139,7 +139,7 @@ def test_the_target_is_as_rsync_would_have_left_it(
         with LandedRestore(agent, target, paths=paths, overwrite=overwrite, delete=delete) as landed:
             landed.rsync(snapshot, *options)
             placement = landed.place()
-        assert placement.problems == [], number
+        assert placement.problems.named == [], number
         if paths:
             # What belongs to the paths is compared: times of directories above them are told by the storage.
             for path in paths:

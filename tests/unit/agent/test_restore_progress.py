@@ -44,6 +44,9 @@ def test_problems_are_shown_first_and_counted() -> None:
     assert "NOT whole: 30 problems" in first
     assert rest[0] == "  a"
     assert rest[-1] == "  and 10 more"
+    many = Outcome("partial", "etc_1", Path("/x"), files=1, problems=tuple("abc" * 10), unnamed_problems=70)
+    assert "NOT whole: 100 problems" in many.summary
+    assert many.lines()[-1] == "  and 80 more"
 
 
 def test_one_is_not_many() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from turku.agent import verification
+from turku.agent import problems, verification
 from turku.agent.verification import Verification
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Base64Path, ManifestEntry, WirePath
@@ -66,7 +66,7 @@ def test_what_rsync_tells_counts_whichever_comes_first(compared: Verification, i
     compared.finish(repairs_links=False)
     assert counts(compared) == (1, 1, 0, 0)
     assert (compared.files, compared.size_bytes) == (2, 2)
-    [problem] = compared.problems
+    [problem] = compared.problems.named
     assert problem.startswith("bad is not what was backed up")
 
 
@@ -77,7 +77,7 @@ def test_what_was_there_is_read(compared: Verification, tmp_path: Path) -> None:
         compared.expect(entry(path, content, is_sent=False))
     compared.finish(repairs_links=False)
     assert counts(compared) == (1, 1, 0, 0)
-    assert "--compare-contents" in compared.problems[0]
+    assert "--compare-contents" in compared.problems.named[0]
 
 
 def test_what_rsync_did_not_tell_of_is_read_at_the_end(compared: Verification, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_rsync_did_not_tell_of_is_read_at_the_end(compared: Verification, t
     compared.expect(entry("nowhere", b"content"))
     compared.finish(repairs_links=False)
     assert counts(compared) == (1, 0, 0, 1)
-    assert compared.problems == ["nowhere is not there"]
+    assert compared.problems.named == ["nowhere is not there"]
 
 
 def test_without_a_checksum_of_the_backup_nothing_is_verified(compared: Verification) -> None:
@@ -149,7 +149,7 @@ def test_memory_is_bounded_when_files_never_come(
     compared: Verification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "_WAITING_LIMIT", 10)
-    monkeypatch.setattr(verification, "PROBLEMS_LIMIT", 5)
+    monkeypatch.setattr(problems, "NAMED_LIMIT", 5)
     for number in range(100):
         compared.expect(entry(str(number), b"1"))
         compared.received(f"other {number}".encode(), digest(b"1"), 1)
@@ -157,7 +157,8 @@ def test_memory_is_bounded_when_files_never_come(
         assert len(compared._received) <= 11
     compared.finish(repairs_links=False)
     assert compared.missing == 100
-    assert len(compared.problems) == 5
+    assert len(compared.problems.named) == 5
+    assert compared.problems.count == 100
 
 
 def test_memory_is_bounded_by_bytes_too(
@@ -184,7 +185,7 @@ def test_files_that_come_long_after_they_were_named_are_compared_all_the_same(
         compared.received(str(number).encode(), digest(b"1"), 1)
     compared.finish(repairs_links=False)
     assert counts(compared) == (100, 0, 0, 0)
-    assert compared.problems == []
+    assert compared.problems.named == []
 
 
 def test_links_take_no_memory(compared: Verification, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from turku.storage import history
+from turku.storage.snapshots import record
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
 
@@ -58,14 +59,14 @@ def test_a_name_with_save_in_it_is_held(place: SourcePlace) -> None:
 
 def test_a_record_is_read_back_as_it_was_written(place: SourcePlace) -> None:
     place.snapshot("etc_20260131-120000_0a1b").mkdir()
-    record = SnapshotRecord(
+    written = SnapshotRecord(
         "etc_20260131-120000_0a1b",
         "1424400000",
         datetime(2026, 1, 31, 12, tzinfo=PARIS),
         datetime(2026, 1, 31, 12, 5, 1, 500, tzinfo=PARIS),
     )
-    record.write(place)
-    assert history.record_of(place, history.stored_snapshots(place, PARIS)[0]) == record
+    written.write(place)
+    assert record.read(place, history.stored_snapshots(place, PARIS)[0].name) == written
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"name": 1}', b'{"sync_begin": "x", "sync_finish": 3}'])
@@ -76,4 +77,4 @@ def test_a_record_that_is_missing_or_broken_leaves_the_snapshot_in_history(
     if content is not None:
         place.information("1424400000").write_bytes(content)
     (stored,) = history.stored_snapshots(place, UTC)
-    assert history.record_of(place, stored) is None
+    assert record.read(place, stored.name) is None

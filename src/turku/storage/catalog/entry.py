@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     last: str
     """The newest of those."""
     version: int
-    """Names this version to ``Catalog.set_checksum`` and ``Catalog.set_checked``; not for keeping."""
+    """Names this version to ``Catalog.set_checksums`` and ``Catalog.set_checked``; not for keeping."""
     checked: int = 0
     """When its content was last compared with the checksum, in Unix seconds; 0 for never."""
 

@@ -141,11 +141,6 @@ class Catalog:
         rows = self._ask(queries.WITH_CHECKSUM, {"checksum": checksum})
         return [entry for *row, directory in rows if (entry := self._entry(directory, tuple(row)))]
 
-    def set_checksum(self, version: int, checksum: bytes | None) -> None:
-        """Say which content a version has."""
-        with self.writing() as connection:
-            connection.execute("UPDATE versions SET checksum = ? WHERE id = ?", (checksum, version))
-
     def set_checksums(self, found: Sequence[tuple[int, bytes]]) -> None:
         """Say which contents these versions have, all at once."""
         with self.writing() as connection:
