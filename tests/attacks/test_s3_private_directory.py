@@ -7,6 +7,7 @@ any option or stream can make rsync do.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -247,6 +248,94 @@ def test_s3_attributes_go_to_no_other_name_of_the_user_s_file(agent: Agent, home
     assert (home / "other" / "file").stat().st_uid == 0
     assert (home / "docs" / "shared").read_text() == "mine"
     assert (home / "docs" / "shared").stat().st_uid == 65534
+
+
+@ROOT
+def test_s3_nor_where_the_file_has_several_names_inside(agent: Agent, home: Path) -> None:
+    os.link(home / "docs" / "shared", home / "docs" / "deep" / "shared too")
+    before = (home / "other" / "file").stat()
+    with LandedRestore(agent, home, paths=(b"docs",)) as landed:
+        os.chown(landed.tree / "docs" / "shared", 65534, 65534)
+        (landed.tree / "docs" / "shared").chmod(0o4755)
+        landed.place()
+    after = (home / "other" / "file").stat()
+    assert (after.st_mode, after.st_uid, after.st_ino) == (before.st_mode, before.st_uid, before.st_ino)
+    names = [(home / "docs" / "shared").stat(), (home / "docs" / "deep" / "shared too").stat()]
+    assert [status.st_uid for status in names] == [65534, 65534]
+    # They are one file still, of their own.
+    assert names[0].st_ino == names[1].st_ino != before.st_ino
+    assert names[0].st_nlink == 2
+
+
+@ROOT
+@pytest.mark.parametrize("overwrite", ["never", "older", "always"])
+def test_s3_what_is_not_to_be_overwritten_keeps_its_attributes_too(agent: Agent, home: Path, overwrite: str) -> None:
+    (home / "docs" / "file").chmod(0o600)
+    (home / "docs" / "deep").chmod(0o700)
+    with LandedRestore(agent, home, paths=(b"docs",), overwrite=overwrite) as landed:
+        (landed.tree / "docs" / "new").mkdir()
+        for name, mode in (("file", 0o4777), ("deep", 0o2777), ("new", 0o2750)):
+            os.chown(landed.tree / "docs" / name, 65534, 65534)
+            (landed.tree / "docs" / name).chmod(mode)
+            os.utime(landed.tree / "docs" / name, (1, 1))
+        landed.place()
+    found = {}
+    for name in ("file", "deep", "new"):
+        status = (home / "docs" / name).stat()
+        found[name] = (status.st_mode & 0o7777, status.st_uid, status.st_mtime == 1)
+    is_kept = overwrite == "never"
+    assert found == {
+        "file": (0o600, 0, False) if is_kept else (0o4777, 65534, True),
+        "deep": (0o700, 0, False) if is_kept else (0o2777, 65534, True),
+        # What was not there gets its own.
+        "new": (0o2750, 65534, True),
+    }
+
+
+@ROOT
+@pytest.mark.parametrize("kind", ["pipe", "link", "file"])
+def test_n4_who_owns_a_directory_on_another_file_system_swaps_nothing(
+    agent: Agent, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # The file system's boundary, and the user who is quick, are played.
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    rename, utime, chmod = os.rename, os.utime, os.chmod
+    swapped = []
+
+    def across(source: Any, target: Any, **where: Any) -> None:
+        if where.get("src_dir_fd") is not None and source == target == b"new" and not swapped:
+            swapped.append("boundary")
+            raise OSError(errno.EXDEV, "across")
+        rename(source, target, **where)
+
+    def swap(*_arguments: Any, **_options: Any) -> None:
+        # What is made in docs under a name of ours is replaced by who owns docs; not what is in a directory of root's.
+        for path in (home / "docs").iterdir():
+            if "turku" in path.name and not path.is_dir():
+                path.unlink()
+                path.symlink_to(secret)
+                swapped.append(path.name)
+
+    monkeypatch.setattr(os, "rename", across)
+    monkeypatch.setattr(os, "chmod", lambda *a, **o: (swap(), chmod(*a, **o))[1])
+    monkeypatch.setattr(os, "utime", lambda *a, **o: (swap(), utime(*a, **o))[1])
+    with LandedRestore(agent, home, paths=(b"docs",)) as landed:
+        new = landed.tree / "docs" / "new"
+        {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("file"), "file": lambda path: path.write_text("x")}[
+            kind
+        ](new)
+        if kind != "link":
+            chmod(new, 0o666)
+        os.chown(new, 65534, 65534, follow_symlinks=False)
+        landed.place()
+    assert swapped[:1] == ["boundary"]
+    status = secret.stat()
+    assert (status.st_mode & 0o7777, status.st_uid) == (0o600, 0)
+    placed = (home / "docs" / "new").lstat()
+    assert placed.st_uid == 65534
+    assert [path.name for path in (home / "docs").iterdir() if "turku" in path.name] == []
 
 
 def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: Agent, home: Path) -> None:

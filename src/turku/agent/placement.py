@@ -12,8 +12,8 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from turku.agent.private_directory import PrivateDirectory
 from turku.agent.problems import Problems
@@ -24,7 +24,7 @@ from turku.errors import PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import ParentDirectory, path_bytes
 
-_ENTER, _LEAVE = b"e", b"l"
+_ENTER, _ENTER_NEW, _LEAVE = b"e", b"n", b"l"
 _ATTRIBUTES = struct.Struct("=IIIqIqI")
 """Mode, owner, group, two times in seconds and nanoseconds: file systems have times beyond 64 bits of nanoseconds."""
 _SECOND_NS = 10**9
@@ -86,8 +86,8 @@ class Placement:
                 path, attributes = item[1 + _ATTRIBUTES.size :], _ATTRIBUTES.unpack_from(item, 1)
                 step: Callable[[], None] = lambda path=path, attributes=attributes: self._leave(path, attributes)  # type: ignore[misc]  # noqa: E731
             else:
-                path = item[1:]
-                step = lambda path=path: self._enter(path)  # type: ignore[misc]  # noqa: E731
+                path, is_new = item[1:], item.startswith(_ENTER_NEW)
+                step = lambda path=path, is_new=is_new: self._enter(path, is_new=is_new)  # type: ignore[misc]  # noqa: E731
             try:
                 step()
             except OSError as error:
@@ -146,12 +146,13 @@ class Placement:
 
     # --- directories
 
-    def _enter(self, path: bytes) -> None:
+    def _enter(self, path: bytes, *, is_new: bool) -> None:
         inner = directory_tree.open_directory(self._tree, path)
         try:
             outer = directory_tree.open_directory(self._target, path)
             try:
-                wanted = os.fstat(inner)
+                # What is there stays as it is, directories too, where nothing is to be overwritten.
+                wanted = os.fstat(inner if is_new or self._overwrite != "never" else outer)
                 attributes = _ATTRIBUTES.pack(
                     *(wanted.st_mode, wanted.st_uid, wanted.st_gid),
                     *divmod(wanted.st_atime_ns, _SECOND_NS),
@@ -242,8 +243,9 @@ class Placement:
             self._directory(inner, outer, path, there)
         elif self._stand_ins.stands(self._tree, path, found, stands):
             # What only shows rsync that something is there has neither its size nor its attributes.
-            if there is not None and stat.S_ISREG(there.st_mode) and there.st_size == found.st_size:
-                self._adjust(outer, name, there, found)
+            is_same = there is not None and stat.S_ISREG(there.st_mode) and there.st_size == found.st_size
+            if there is not None and is_same and self._overwrite != "never":
+                self._adjust(outer, path, there, found)
         elif origins := self._stand_ins.origins(self._tree, path, found):
             self._link(outer, path, there, origins)
         elif not self._is_named(path):
@@ -275,6 +277,8 @@ class Placement:
                     # Looked at once: whoever made the tree must not have every level of it looked at again.
                     self._moves_whole_directories = False
             os.mkdir(name, 0o700, dir_fd=outer)
+            self._waiting.push(_ENTER_NEW + path)
+            return
         self._waiting.push(_ENTER + path)
 
     def _rename(self, inner: int, outer: int, name: bytes) -> None:
@@ -333,8 +337,9 @@ class Placement:
             return
         self.problems.add(path, "could not be restored: the file that it is another name of is gone")
 
-    def _adjust(self, outer: int, name: bytes, there: os.stat_result, found: os.stat_result) -> None:
+    def _adjust(self, outer: int, path: bytes, there: os.stat_result, found: os.stat_result) -> None:
         """Give a file that is there the mode, the owners and the time that rsync gave to what stands for it."""
+        name = path.rpartition(b"/")[2]
         is_owned = (there.st_uid, there.st_gid) == (found.st_uid, found.st_gid)
         if not self._is_root:
             # Who is not root could not give its stand-in every owner.
@@ -342,9 +347,10 @@ class Placement:
         is_same_mode = stat.S_IMODE(there.st_mode) == stat.S_IMODE(found.st_mode)
         if is_owned and is_same_mode and there.st_mtime_ns - found.st_mtime_ns in (0, 1):
             return
-        if there.st_nlink > len(self._stand_ins.of_inode(found.st_ino)):
+        names = self._stand_ins.of_inode(found.st_ino)
+        if self._stand_ins.link_count(there) > len(names):
             # It has names elsewhere, which nobody asked to have changed.
-            self._replace_by_copy(outer, name, found)
+            self._replace_by_copy(outer, path, names, there, found)
             return
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
         try:
@@ -353,14 +359,31 @@ class Placement:
         finally:
             os.close(handle)
 
-    def _replace_by_copy(self, outer: int, name: bytes, wanted: os.stat_result) -> None:
+    def _replace_by_copy(
+        self, outer: int, path: bytes, names: Sequence[bytes], there: os.stat_result, wanted: os.stat_result
+    ) -> None:
+        """Let all names of the file that lie within what is restored be names of a copy; ``path`` is one of them."""
+        name = path.rpartition(b"/")[2]
         source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=outer)
         try:
+            if not os.path.samestat(os.fstat(source), there):
+                return
             with self._private.spare() as (spare, spare_name):
                 _copy(source, spare, spare_name, wanted, is_root=self._is_root)
                 os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
         finally:
             os.close(source)
+        for other in names:
+            above, last = directory_tree.split(other)
+            directory = directory_tree.open_directory(self._target, above)
+            try:
+                found = _status(directory, last)
+                if found is not None and os.path.samestat(found, there):
+                    with self._private.spare() as (spare, spare_name):
+                        os.link(name, spare_name, src_dir_fd=outer, dst_dir_fd=spare, follow_symlinks=False)
+                        os.rename(spare_name, last, src_dir_fd=spare, dst_dir_fd=directory)
+            finally:
+                os.close(directory)
 
     # --- moving
 
@@ -374,30 +397,47 @@ class Placement:
 
     def _copy_across(self, inner: int, outer: int, name: bytes, found: os.stat_result) -> None:
         """Move what belongs onto another file system, which is mounted in the target."""
-        fresh = self._private.name + b"-" + os.urandom(4).hex().encode()
-        try:
+        with _spare_beside(outer, self._private.name) as spare:
             if stat.S_ISREG(found.st_mode):
                 source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=inner)
                 try:
-                    _copy(source, outer, fresh, found, is_root=self._is_root)
+                    _copy(source, spare, name, found, is_root=self._is_root)
                 finally:
                     os.close(source)
             else:
                 if stat.S_ISLNK(found.st_mode):
-                    os.symlink(os.readlink(name, dir_fd=inner), fresh, dir_fd=outer)
+                    os.symlink(os.readlink(name, dir_fd=inner), name, dir_fd=spare)
                 else:
-                    os.mknod(fresh, found.st_mode, found.st_rdev, dir_fd=outer)
+                    os.mknod(name, found.st_mode, found.st_rdev, dir_fd=spare)
                 if self._is_root:
-                    os.chown(fresh, found.st_uid, found.st_gid, dir_fd=outer, follow_symlinks=False)
+                    os.chown(name, found.st_uid, found.st_gid, dir_fd=spare, follow_symlinks=False)
                 if not stat.S_ISLNK(found.st_mode):
-                    os.chmod(fresh, stat.S_IMODE(found.st_mode), dir_fd=outer)
+                    os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=spare)
                 times = (found.st_atime_ns, found.st_mtime_ns)
-                os.utime(fresh, ns=times, dir_fd=outer, follow_symlinks=False)
-            os.rename(fresh, name, src_dir_fd=outer, dst_dir_fd=outer)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(fresh, dir_fd=outer)
-            raise
+                os.utime(name, ns=times, dir_fd=spare, follow_symlinks=False)
+            os.rename(name, name, src_dir_fd=spare, dst_dir_fd=outer)
+
+
+@contextmanager
+def _spare_beside(directory: int, prefix: bytes) -> Iterator[int]:
+    """A new directory within the open one, for the length of the block; nobody else can change what is in it.
+
+    Who may write to the open directory could otherwise put a link in the place of what is made there. Raises OSError.
+    """
+    name = prefix + b"-" + os.urandom(4).hex().encode()
+    os.mkdir(name, 0o700, dir_fd=directory)
+    try:
+        spare = os.open(name, directory_tree.DIRECTORY_FLAGS, dir_fd=directory)
+        try:
+            found = os.fstat(spare)
+            if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+                raise OSError(errno.EPERM, "somebody else changes the directory meanwhile", os.fsdecode(name))
+            yield spare
+        finally:
+            os.close(spare)
+    finally:
+        with suppress(OSError):
+            directory_tree.remove(directory, name)
 
 
 def _outermost(paths: Sequence[bytes]) -> list[bytes]:

@@ -31,7 +31,9 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE directories (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
 CREATE TABLE entries (directory INTEGER, name BLOB, inode INTEGER, PRIMARY KEY (directory, name)) WITHOUT ROWID;
-CREATE TABLE shared (device INTEGER, inode INTEGER, path BLOB, PRIMARY KEY (device, inode)) WITHOUT ROWID;
+CREATE TABLE shared (
+    device INTEGER, inode INTEGER, path BLOB, links INTEGER, PRIMARY KEY (device, inode)
+) WITHOUT ROWID;
 """
 _NONE = 0
 """Instead of an inode: a name that the user has, for which nothing stands."""
@@ -97,10 +99,20 @@ class StandIns:
         key = (_signed(status.st_dev), _signed(status.st_ino))
         row = self._database.execute("SELECT path FROM shared WHERE device = ? AND inode = ?", key).fetchone()
         if row is None:
-            self._database.execute("INSERT INTO shared VALUES (?, ?, ?)", (*key, path))
+            self._database.execute("INSERT INTO shared VALUES (?, ?, ?, ?)", (*key, path, status.st_nlink))
         return None if row is None else row[0]
 
     # --- asking about them
+
+    def link_count(self, status: os.stat_result) -> int:
+        """Return how many names the user's file had when it got its stand-in, or has now, whatever is more.
+
+        As names are replaced one after the other, those that it has left say less.
+        """
+        key = (_signed(status.st_dev), _signed(status.st_ino))
+        statement = "SELECT links FROM shared WHERE device = ? AND inode = ?"
+        written_down: list[int] = [links for (links,) in self._rows(statement, key)]
+        return max([status.st_nlink, *written_down])
 
     def of_directory(self, directory: bytes) -> dict[bytes, int]:
         """Return the names that the user had in the directory, with the inode of what stands for each, or 0."""

