@@ -66,11 +66,17 @@ class Neighbours:
         return limits.room(self.volume).free_percent
 
     def attack(
-        self, entries: Iterable[Entry], *, endless: bool = False, content: bytes = b"owned\n", **keys: Any
+        self,
+        entries: Iterable[Entry],
+        *,
+        endless: bool = False,
+        content: bytes = b"owned\n",
+        deletions: int = 0,
+        **keys: Any,
     ) -> BackupOutcome:
         """One run for the attacker; ``keys`` change the storage's configuration."""
         storage = replace(self.honest.storage, **keys)
-        with MaliciousRsyncServer(entries, endless=endless, content=content) as server:
+        with MaliciousRsyncServer(entries, endless=endless, content=content, deletions=deletions) as server:
             job = replace(self.honest.job(), machine_dir=self.attacker_dir, rsync_port=server.port)
             return back_up(job, storage, clock=self.honest.clock)
 
@@ -137,3 +143,56 @@ def test_a_machine_gets_no_more_than_its_quota_run_after_run(neighbours: Neighbo
     assert disk_usage.measured_bytes(neighbours.attacker_dir) < quota + 3 * MIB
     neighbours.assert_history_is_whole()
     assert neighbours.honest.back_up().success
+
+
+def test_a_flood_of_deletions_takes_no_more_than_a_run_may(neighbours: Neighbours) -> None:
+    # Each is a line of rsync's own, mark and all, which the storage keeps on the volume until it has read them.
+    entries = [Entry(b"file", size=6)]
+    assert neighbours.attack(entries).success
+    outcome = neighbours.attack(entries, deletions=200_000, max_run_bytes=4 * MIB)
+    assert not outcome.success
+    assert "max_run_bytes" in outcome.summary
+    assert neighbours.free_percent > 80
+    neighbours.assert_history_is_whole()
+
+
+def with_directories(neighbours: Neighbours, count: int, **keys: Any) -> list[BackupOutcome]:
+    """Two runs for a source of so many directories, of which the second is incremental."""
+    honest = neighbours.honest
+    storage = replace(honest.storage, **keys)
+    for number in range(count):
+        (honest.source_dir / f"{number}").mkdir()
+    outcomes = []
+    for number in range(2):
+        (honest.source_dir / "file").write_text(f"{number}")
+        honest.clock.moment += timedelta(hours=1)
+        outcomes.append(back_up(honest.job(), storage, clock=honest.clock))
+    return outcomes
+
+
+def test_the_directories_of_a_new_snapshot_are_files_that_a_run_makes(neighbours: Neighbours) -> None:
+    first, second = with_directories(neighbours, 500, max_run_files=550)
+    assert (first.success, first.strategy) == (True, "incremental"), first.summary
+    assert (second.success, second.strategy) == (True, "incremental"), second.summary
+    third, _again = with_directories(neighbours, 0, max_run_files=450)
+    assert not third.success
+    assert "max_run_files" in third.summary
+
+
+def test_the_directories_of_a_new_snapshot_leave_the_reserve(neighbours: Neighbours) -> None:
+    outcomes = with_directories(neighbours, 1000)
+    while outcomes[-1].success:
+        outcomes += with_directories(neighbours, 0)
+    assert len(outcomes) == 4
+    first_failure = next(outcome for outcome in outcomes if not outcome.success)
+    assert "low_water_free_pct" in first_failure.summary
+    # The room is given back.
+    assert neighbours.free_percent > 20
+
+
+def test_the_directories_of_a_new_snapshot_count_against_the_quota(neighbours: Neighbours) -> None:
+    with_directories(neighbours, 400, machine_quota_bytes=100 * MIB)
+    machine_dir = neighbours.honest.machine_dir
+    usage = limits._read_usage(limits._usage_path(neighbours.honest.storage, machine_dir))
+    assert usage is not None
+    assert usage.used_bytes >= 2 * 400 * limits.DIRECTORY_BYTES

@@ -108,7 +108,7 @@ def test_m11_one_key_holds_two_restores_and_no_more(storage: OrderedStorage) -> 
         assert len(programs(storage)) == session_slots.RESTORE_SESSIONS
         for side in sides:
             if side not in alive:
-                assert side.wait() == LockHeld.exit_code
+                assert side.wait() == LockHeld.exit_code, side.output
                 assert "of this machine are open here" in side.output
                 assert "hint: " in side.output
     gone(storage)

@@ -26,6 +26,7 @@ PROTOCOL = 30
 _TOP_DIRECTORY, _EXTENDED, _SAME_UID, _SAME_GID, _LONG_NAME = 1 << 0, 1 << 2, 1 << 3, 1 << 4, 1 << 6
 _HARD_LINKED = 1 << 9
 _BASIS_FOLLOWS, _NAME_FOLLOWS, _TRANSFER = 1 << 11, 1 << 12, 1 << 15
+_MSG_DELETED = 101
 _PHASES = 2
 _CHUNK = b"\xa5" * 32768
 
@@ -65,7 +66,9 @@ class MaliciousRsyncServer:
         silent: bool = False,
         greeting: bytes = b"@RSYNCD: 30.0\n",
         basis_name: bytes | None = None,
+        deletions: int = 0,
     ) -> None:
+        """``deletions``: how often a dry run is told that something was deleted."""
         self.arguments: list[bytes] = []
         self.asked_for: list[bytes] = []
         """The paths of a receiver that wanted only these."""
@@ -77,6 +80,7 @@ class MaliciousRsyncServer:
         self._silent = silent
         self._greeting = greeting
         self._basis_name = basis_name
+        self._deletions = deletions
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[socket.socket] = []
@@ -213,6 +217,10 @@ class _Conversation:
         while batch := b"".join(map(self._line, itertools.islice(entries, 2000))):
             self._write(batch)
         self._write(b"\0")
+        if b"n" in self._short_options:
+            for number in range(self._server._deletions):
+                path = b"/".join([b"d" * 250] * 4) + b"%07d" % number
+                self._connection.sendall(struct.pack("<I", ((7 + _MSG_DELETED) << 24) | len(path)) + path)
 
     def _line(self, entry: Entry) -> bytes:
         flags = _EXTENDED | _SAME_UID | _SAME_GID

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from turku.core import openat2
+from turku.core.spool import Stack
 
 DIRECTORY_FLAGS = openat2.DIRECTORY
 # Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
@@ -204,32 +205,34 @@ class Tree:
     def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[Walked]:
         """Yield everything below the directory, each directory before what is in it.
 
-        What vanishes or cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError.
+        What cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError. An entry that
+        vanishes while its directory is listed is left out in any case.
         """
-        waiting = [path]
-        while waiting:
-            path = waiting.pop()
-            try:
-                directory = self.find_directory(path) if leaves_out else self.directory(path)
-                if directory is None:
-                    continue
-                listing = os.scandir(directory)
-            except (PermissionError, FileNotFoundError):
-                if leaves_out:
-                    continue
-                raise
-            inner = []
-            with listing:
-                for entry in listing:
-                    try:
-                        found = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
+        # Whoever made the tree chose how many directories it has, and how long their paths are.
+        with Stack() as waiting:
+            waiting.push(path)
+            while (reached := waiting.pop()) is not None:
+                try:
+                    directory = self.find_directory(reached) if leaves_out else self.directory(reached)
+                    if directory is None:
                         continue
-                    name = os.fsencode(entry.name)
-                    if stat.S_ISDIR(found.st_mode):
-                        inner.append(joined(path, name))
-                    yield Walked(path, directory, name, found)
-            waiting += sorted(inner, reverse=True)
+                    listing = os.scandir(directory)
+                except (PermissionError, FileNotFoundError):
+                    if leaves_out:
+                        continue
+                    raise
+                inner = []
+                with listing:
+                    for entry in listing:
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        name = os.fsencode(entry.name)
+                        if stat.S_ISDIR(found.st_mode):
+                            inner.append(name)
+                        yield Walked(reached, directory, name, found)
+                waiting.push_all(joined(reached, name) for name in sorted(inner, reverse=True))
 
 
 # --- removing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -48,6 +48,11 @@ class Stack:
             self._chunks.append(self._file.seek(0, os.SEEK_END))
             self._file.write(b"".join(_LENGTH.pack(len(each)) + each for each in self._items))
             self._items, self._size_bytes = [], 0
+
+    def push_all(self, items: Iterable[bytes]) -> None:
+        """Put the items on top, the last of them uppermost."""
+        for item in items:
+            self.push(item)
 
     def pop(self) -> bytes | None:
         """Take the item on top; None where there is none left."""

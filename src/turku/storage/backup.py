@@ -193,27 +193,29 @@ class _Run:
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         selected = replace(selected, compress=self._is_compressed(base))
         daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
-        sync = Sync(
-            self._place,
-            self._configuration,
-            daemon,
-            mode,
-            selected,
-            bounds,
-            base,
-            damaged=damage.to_fetch(self._place),
-            clock=self._clock,
-            cancellation=self._cancellation,
-        )
         spool = self._place.machine_dir
-        with Changes(spool) as planned, Changes(spool) as changes, sync.hardlink_copy() as copy:
-            self._cancellation.check()
-            plan = sync.plan(planned, copy)
-            self._cancellation.check()
-            if plan.compared is not None and not planned:
-                made = self._unchanged(sync, plan.compared, changes)
-            else:
-                made = self._built(sync, plan, planned, changes, copy)
+        with Changes(spool) as planned, Changes(spool) as changes:
+            sync = Sync(
+                self._place,
+                self._configuration,
+                daemon,
+                mode,
+                selected,
+                bounds,
+                base,
+                damaged=damage.to_fetch(self._place),
+                spools=(planned, changes),
+                clock=self._clock,
+                cancellation=self._cancellation,
+            )
+            with sync.hardlink_copy() as copy:
+                self._cancellation.check()
+                plan = sync.plan(planned, copy)
+                self._cancellation.check()
+                if plan.compared is not None and not planned:
+                    made = self._unchanged(sync, plan.compared, changes)
+                else:
+                    made = self._built(sync, plan, planned, changes, copy)
         snapshot, transferred, noted = made.snapshot, made.transferred, made.noted
         end = self._clock.now()
         _LOG.info(

@@ -136,6 +136,8 @@ class Changes:
         self.tells_content = False
         """Whether they tell every file that this run wrote; what a run before it had brought over may be missing."""
         self._count = 0
+        self.size_bytes = 0
+        """What they take on the disk."""
         descriptor = fs.create_unnamed_file(directory or Path(tempfile.gettempdir()).resolve())
         self._file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
@@ -163,7 +165,7 @@ class Changes:
         """Forget all."""
         self._file.seek(0)
         self._file.truncate()
-        self._count = 0
+        self._count = self.size_bytes = 0
         self.is_complete = False
         self.tells_content = False
 
@@ -172,6 +174,7 @@ class Changes:
         kind = b"d" if change.kind is Kind.DELETED else b"f" if change.is_file else b"c"
         self._file.write(_HEADER.pack(kind, len(change.path)) + change.path)
         self._count += 1
+        self.size_bytes += _HEADER.size + len(change.path)
 
     def __iter__(self) -> Iterator[Change]:
         self._file.flush()

@@ -16,7 +16,7 @@ import os
 import select
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ END_SHARE_OF_LOW_WATER: Final = 0.5
 """New runs wait below the low-water mark; a running one is ended below this share of it."""
 _NEAR_QUOTA: Final = 0.9
 _MEASURE_AGAIN_SECONDS: Final = 6 * 3600.0
+DIRECTORY_BYTES = 4096
+"""What a directory takes, on the file systems that we know."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -247,7 +249,10 @@ class Watch:
         is_new_tree: bool = True,
         machine_dir: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        spooled_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``spooled_bytes`` is what this process keeps on the volume of what rsync says, while the run goes on."""
+        self._spooled_bytes = spooled_bytes
         self._bounds = bounds
         self._machine_dir = machine_dir
         self._is_new_tree = is_new_tree
@@ -288,7 +293,7 @@ class Watch:
         now = room(self._tree)
         reserve = self._bounds.reserve_percent
         if now.free_percent < reserve:
-            return f"its volume has only {now.free_percent:.1f} % free (low_water_free_pct: ended below {reserve:g} %)"
+            return _reserve_fault(now.free_percent, reserve)
         return self._bytes_fault() or self._count_fault(now)
 
     def _bytes_fault(self) -> str | None:
@@ -296,7 +301,7 @@ class Watch:
         written = self.written_bytes
         if self._bounds.shares_bytes and self._machine_dir is not None:
             written = _RUNS.written_bytes(self._machine_dir) - self._bounds.counted_bytes
-        if limit is not None and written > limit:
+        if limit is not None and written + self._spooled_bytes() > limit:
             return f"it wrote more than {limit} bytes ({self._bounds.bytes_reason})"
         return None
 
@@ -345,6 +350,27 @@ def wait(child: Child, watch: Watch, cancellation: Cancellation = NEVER) -> int:
     finally:
         os.close(descriptor)
     return child.wait(_LOOK_SECONDS)
+
+
+def check_directories(bounds: Bounds, tree: Path, count: int) -> None:
+    """Let our own code make ``count`` directories below ``tree``: a copy by hard links has nothing else of its own.
+
+    Raises TookTooMuch where they are more than a run may make, or leave too little of the volume.
+    """
+    free = room(tree).free_percent
+    if bounds.files is not None and count > bounds.files:
+        fault = f"its copy of the newest snapshot has more than {bounds.files} directories (max_run_files)"
+    elif bounds.bytes is not None and count * DIRECTORY_BYTES > bounds.bytes:
+        fault = f"its copy of the newest snapshot takes more than {bounds.bytes} bytes ({bounds.bytes_reason})"
+    elif free < bounds.reserve_percent:
+        fault = _reserve_fault(free, bounds.reserve_percent)
+    else:
+        return
+    raise TookTooMuch(f"the run was ended: {fault}", hint="raise the limit if this was meant to be")
+
+
+def _reserve_fault(free_percent: float, reserve_percent: float) -> str:
+    return f"its volume has only {free_percent:.1f} % free (low_water_free_pct: ended below {reserve_percent:g} %)"
 
 
 def _process_figures(process: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from turku.core.spool import Stack
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
@@ -129,18 +130,18 @@ class RecordedEntries:
         return opened if any(each.name == self._kept.name for each in opened.snapshots()) else None
 
     def _below(self, path: bytes) -> Iterator[Entry]:
-        waiting = [path]
-        while waiting:
-            directory = waiting.pop()
-            inner = []
-            for name, found in self._tree.entries(directory):
-                inside = directory + b"/" + name if directory else name
-                recorded = _of_tree(inside, found)
-                if recorded.kind is Kind.DIRECTORY:
-                    inner.append(inside)
-                else:
-                    yield recorded
-            waiting += sorted(inner, reverse=True)
+        with Stack() as waiting:
+            waiting.push(path)
+            while (directory := waiting.pop()) is not None:
+                inner = []
+                for name, found in self._tree.entries(directory):
+                    inside = directory + b"/" + name if directory else name
+                    recorded = _of_tree(inside, found)
+                    if recorded.kind is Kind.DIRECTORY:
+                        inner.append(inside)
+                    else:
+                        yield recorded
+                waiting.push_all(sorted(inner, reverse=True))
 
 
 def _of_tree(path: bytes, found: Found) -> Entry:

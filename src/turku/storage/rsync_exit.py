@@ -18,12 +18,20 @@ class Outcome:
 
     severity: Severity
     meaning: str
+    is_of_request: bool = False
+    """True where rsync did not understand what it was asked for, or broke over it: it may do better when asked for
+    everything. A file that cannot be read, a full disk and a machine that is gone stay what they are."""
+
+    is_partial: bool = False
+    """True where all else came: what did not cannot be read, or became something else meanwhile."""
 
     @property
     def success(self) -> bool:
         return self.severity is not Severity.FAILURE
 
 
+_PARTIAL = 23
+_OF_REQUEST = (1, 2, 4, 12, 14)
 _MEANINGS = {
     1: "rsync did not accept its options",
     2: "the two rsyncs speak no common protocol",
@@ -61,4 +69,9 @@ def outcome(exit_code: int) -> Outcome:
     meaning = _MEANINGS.get(exit_code)
     if meaning is None:
         meaning = f"rsync was killed by signal {exit_code - 128}" if exit_code > 128 else "an unknown failure"
-    return Outcome(Severity.FAILURE, f"{meaning} (rsync exit code {exit_code})")
+    return Outcome(
+        Severity.FAILURE,
+        f"{meaning} (rsync exit code {exit_code})",
+        is_of_request=exit_code in _OF_REQUEST,
+        is_partial=exit_code == _PARTIAL,
+    )

@@ -53,8 +53,12 @@ class Strategy(StrEnum):
     """rsync changed a tree of its own in place."""
 
 
-class Incomplete(BackupFailed):
-    """rsync ended, and says that not all is there."""
+class NotUnderstood(BackupFailed):
+    """rsync could not do what it was asked for; asked for everything it may."""
+
+
+class Partial(BackupFailed):
+    """rsync brought all but some files."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Sync:
     """The snapshot that the next one is built upon."""
     damaged: Collection[bytes] = ()
     """Paths of the base whose stored file is known to be damaged: they are fetched whatever size and time say."""
+    spools: tuple[Changes, ...] = ()
+    """What is told of the run is in them, on the volume."""
     clock: Clock = SYSTEM_CLOCK
     cancellation: Cancellation = NEVER
 
@@ -110,11 +116,14 @@ class Sync:
             return
         self.mode.discard_assembled()
         try:
-            with HardlinkCopy(self.place.tree(self.base), self.place.assembling) as copy:
+            with HardlinkCopy(self.place.tree(self.base), self.place.assembling, self._check_directories) as copy:
                 yield copy
         finally:
             # Where it was committed, it has another name by now.
             self.mode.discard_assembled()
+
+    def _check_directories(self, count: int) -> None:
+        limits.check_directories(self.bounds, self.place.machine_dir, count)
 
     def plan(self, planned: Changes, copy: HardlinkCopy | None) -> Plan:
         """Compare the source with the base by a dry run; ``planned`` is filled. Raises as ``bring`` does."""
@@ -132,6 +141,8 @@ class Sync:
         # The base is on the disk: it is what a run left that may be there without its content.
         believing = replace(self, selected=replace(self.selected, compare_contents=False))
         compared = believing._run(Workspace(self.place.tree(self.base)), transfer.Extent(is_dry_run=True), note)
+        if not compared.outcome.success and not compared.outcome.is_of_request:
+            raise self._failed(compared)
         if compared.outcome.meaning != "complete":
             refusal = f"the dry run ended so: {compared.outcome.meaning}"
         elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
@@ -158,8 +169,16 @@ class Sync:
         reason = plan.refusal
         if plan.compared is not None and copy is not None:
             try:
-                return self._incremental(self.mode.prepare(self.base), plan.compared, planned, changes, copy)
-            except (IncrementalFailed, Incomplete) as error:
+                try:
+                    return self._incremental(self.mode.prepare(self.base), plan.compared, planned, changes, copy)
+                except Partial:
+                    # A directory that became a file since the plan, or a file that cannot be read: the next plan tells.
+                    planned.clear()
+                    compared = self.plan(planned, copy).compared
+                    if compared is None:
+                        raise
+                    return self._incremental(self.mode.prepare(self.base), compared, planned, changes, copy)
+            except (IncrementalFailed, NotUnderstood) as error:
                 reason = str(error)
                 changes.clear()
         if copy is not None:
@@ -176,8 +195,18 @@ class Sync:
             # Without a basis: what the storage has of them is not to be read, let alone copied.
             with self._listed(Change(path, Kind.CHANGED) for path in sorted(self.damaged)) as listed:
                 self._transfer(replace(workspace, basis=()), transfer.Extent(listed=listed), lambda _line: None)
-        copy.finish(self.cancellation)
-        assembly.apply(workspace.directory, copy.tree, planned, lambda path: changes.add(Change(path, Kind.DELETED)))
+
+        def tell_deleted(path: bytes) -> None:
+            changes.add(Change(path, Kind.DELETED))
+
+        try:
+            copy.finish(self.cancellation)
+            made = copy.directories + assembly.apply(workspace.directory, copy.tree, planned, tell_deleted)
+            self._check_directories(made)
+        except limits.TookTooMuch:
+            self.mode.abandon()
+            raise
+        limits.record(self.configuration, self.place.machine_dir, made * limits.DIRECTORY_BYTES)
         for change in planned:
             changes.add(change)
         # Directories alone are left there, and no more of them than changed.
@@ -197,12 +226,18 @@ class Sync:
             assembly.remove(workspace.directory, self.damaged)
         elif self.damaged:
             workspace = replace(workspace, basis=())
-        transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
-        built = workspace.directory
         if not is_in_place and self.base is not None:
             if self.selected.hard_links and not reason:
                 reason = "hard links are preserved"
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
+        try:
+            transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
+        except BackupFailed as error:
+            if reason:
+                error.details = "\n".join(part for part in (f"it was a full run: {reason}", error.details) if part)
+            raise
+        built = workspace.directory
+        if not is_in_place and self.base is not None:
             # From here on it shares files with the base: what a killed run leaves of it must never be written into.
             self.mode.discard_assembled()
             fs.move_directory(built, self.place.assembling)
@@ -227,19 +262,17 @@ class Sync:
 
     @contextmanager
     def _listed(self, planned: Iterable[Change]) -> Iterator[Path]:
-        """A file with what is to be transferred, NUL after each: what changed, and where something was deleted.
+        """A file with what is to be transferred, NUL after each: what changed.
 
-        rsync transfers the directories above each, with their times. The source's own is among them.
+        rsync transfers the directories above each, with their times. The source's own is among them. Of a directory in
+        which something was deleted the plan says that its time differs; one that is gone must not be named.
         """
         path = self.place.fetch_list
         with os.fdopen(fs.create_file(path), "wb") as file:
-            last = b""
             for change in planned:
-                wanted = change.path.rpartition(b"/")[0] if change.kind is Kind.DELETED else change.path
                 # The name of the directory itself would mean everything in it.
-                if wanted not in (b"", b".", last):
-                    file.write(_HERE + wanted + b"\0")
-                    last = wanted
+                if change.kind is not Kind.DELETED and change.path != b".":
+                    file.write(_HERE + change.path + b"\0")
             file.write(_HERE + _NOTHING + b"\0")
         try:
             yield path
@@ -247,12 +280,12 @@ class Sync:
             fs.unlink(path)
 
     def _transfer(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
-        """Return what came of a complete transfer. Raises BackupFailed for others, Incomplete where rsync says so."""
+        """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood."""
         is_complete = took_too_much = False
         try:
             transferred = self._paced(workspace, extent, on_entry)
             if not transferred.outcome.success:
-                raise Incomplete(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
+                raise self._failed(transferred)
             is_complete = True
             return transferred
         except limits.TookTooMuch:
@@ -262,6 +295,14 @@ class Sync:
             if not is_complete and (took_too_much or limits.is_low(self.configuration, self.place.machine_dir)):
                 # The next run would start from it; others need the room more (threats M11).
                 self.mode.abandon()
+
+    def _failed(self, transferred: Transferred) -> BackupFailed:
+        kind = BackupFailed
+        if transferred.outcome.is_of_request:
+            kind = NotUnderstood
+        elif transferred.outcome.is_partial:
+            kind = Partial
+        return kind(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
 
     def _paced(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
         """Return what came of it, under the bandwidth limits of the times of day that it goes on for."""
@@ -289,6 +330,7 @@ class Sync:
             base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
             extent=extent,
             on_entry=on_entry,
+            spooled_bytes=lambda: sum(spool.size_bytes for spool in self.spools),
             cancellation=self.cancellation,
         )
 

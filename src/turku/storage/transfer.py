@@ -283,12 +283,13 @@ def run(
     base: Path | None = None,
     extent: Extent = WHOLE,
     on_entry: Callable[[Line], None] = lambda _line: None,
+    spooled_bytes: Callable[[], int] = lambda: 0,
     cancellation: Cancellation = NEVER,
 ) -> Transferred:
     """Return what came of it: rsync contained, and ended when it passes its bounds (threats M9).
 
     ``base`` is the tree of the snapshot that it is built upon. ``on_entry`` is told of each entry that rsync makes,
-    changes or deletes, from another thread.
+    changes or deletes, from another thread. ``spooled_bytes`` is what is kept of that on the volume.
 
     Raises CommandFailed when rsync cannot be started, PolicyError as ``arguments`` does, BackupFailed when no daemon
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had.
@@ -335,6 +336,7 @@ def run(
             tree=workspace.directory,
             is_new_tree=not workspace.writes_in_place,
             machine_dir=machine_dir,
+            spooled_bytes=spooled_bytes,
         )
         try:
             with (

@@ -224,6 +224,34 @@ def test_an_rsync_that_does_not_take_a_list_brings_over_all(big: BackedUpMachine
     assert big.differences(big.newest_tree(), "--no-H") == []
 
 
+def test_a_file_that_cannot_be_read_is_no_reason_to_fetch_all(big: BackedUpMachine) -> None:
+    assert big.back_up().success
+    (big.source_dir / "file").write_text("changed")
+    asked = big.source_dir.parent / "asked"
+    script = f'echo "$*" >> {asked}; case "$*" in *--files-from*) "$0" "$@"; exit 23;; esac; exec "$0" "$@"'
+    outcome = big.with_rsync("sh", "-c", script, "rsync").back_up()
+    assert not outcome.success
+    assert "exit code 23" in outcome.summary
+    # Once more, as the machine may have changed meanwhile; and that is all.
+    runs = [
+        "--dry-run" in line for line in asked.read_text().splitlines() if "--delete" in line or "files-from" in line
+    ]
+    assert runs == [True, False, True, False]
+    assert big.back_up().success
+    assert big.differences(big.newest_tree(), "--no-H") == []
+
+
+def test_a_directory_that_became_a_file_is_no_reason_to_fetch_all(big: BackedUpMachine) -> None:
+    assert big.back_up().success
+    shutil.rmtree(big.source_dir / "directory")
+    (big.source_dir / "directory").write_text("a file now")
+    shutil.rmtree(big.source_dir / "7")
+    outcome = big.back_up()
+    assert outcome.success
+    assert (outcome.strategy, outcome.strategy_reason) == ("incremental", "")
+    assert big.differences(big.newest_tree(), "--no-H") == []
+
+
 def test_figures_are_those_of_the_whole_source(big: BackedUpMachine) -> None:
     from turku.storage.snapshots import notes
 

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from turku.core import openat2
 from turku.core.directory_tree import Tree
 from turku.errors import BackupFailed, TurkuError
+from turku.storage.fs import copy
 from turku.storage.fs import tree as fs
 
 LEVELS = 200
@@ -243,6 +245,31 @@ def test_trees_may_be_deeper_than_descriptors_and_paths_reach(volume: Path) -> N
         assert tree.status(path.removesuffix(b"/" + name)).st_nlink
         os.close(tree.open_file(path + b"/last"))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_memory_does_not_grow_with_directories_and_their_paths(volume: Path) -> None:
+    top = volume / "machine" / "many"
+    top.mkdir()
+    descriptor = os.open(top, os.O_RDONLY)
+    for _ in range(15):
+        os.mkdir(b"n" * 250, dir_fd=descriptor)
+        inner = os.open(b"n" * 250, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    count = 6000
+    for number in range(count):
+        os.mkdir(f"{number}", dir_fd=descriptor)
+    os.close(descriptor)
+    tracemalloc.start()
+    try:
+        copy.link_tree(top, volume / "machine" / "copied")
+        _now, highest_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The paths alone are 22 MB.
+    assert highest_bytes < 15_000_000
+    with Tree(volume / "machine" / "copied") as tree:
+        assert sum(1 for _ in tree.walk()) == count + 15
 
 
 def test_a_name_of_the_longest_kind_is_reached(volume: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from turku.core.directory_tree import is_inside, joined, split
+from turku.core.spool import Stack
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE
 from turku.storage.catalog.tree import Found, Tree
@@ -170,20 +171,20 @@ class Gathering:
         with ExitStack() as stack:
             tree = stack.enter_context(Tree(self._tree))
             others = self._opened(stack)
-            waiting = [b""]
-            while waiting:
-                path = waiting.pop()
+            waiting = stack.enter_context(Stack())
+            waiting.push(b"")
+            while (path := waiting.pop()) is not None:
                 number = self._new_place(path)
                 directories = [None if other is None else other.find_directory(path) for other in others]
                 inner: list[bytes] = []
                 for name, found in tree.entries(path):
                     if found.kind == DIRECTORY:
-                        inner.append(joined(path, name))
+                        inner.append(name)
                     rows.append(_row(number, name, found, others, directories))
                     if len(rows) >= ROWS_AT_ONCE:
                         self._connection.executemany(_FOUND, rows)
                         rows.clear()
-                waiting += sorted(inner, reverse=True)
+                waiting.push_all(joined(path, name) for name in sorted(inner, reverse=True))
             self._connection.executemany(_FOUND, rows)
 
     def _gather_changed(self, changes: Changes) -> None:

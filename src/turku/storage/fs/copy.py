@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from turku.core.directory_tree import CREATE_FLAGS, Tree, Walked, open_file_in
+from turku.core.spool import Stack
 from turku.storage.fs import attributes, tree
 
 _FICLONE = 0x40049409
@@ -31,8 +32,8 @@ _ENTRIES_BETWEEN_QUESTIONS = 100
 _UNCLONABLE = (errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EACCES, errno.EPERM)
 _LOG = logging.getLogger(__name__)
 
-GoOn = Callable[[], bool]
-"""Asked every now and then whether to go on."""
+GoOn = Callable[[int], bool]
+"""Asked every now and then whether to go on; is told how many directories were made."""
 
 
 class Stopped(Exception):
@@ -54,7 +55,7 @@ def can_clone(directory: Path) -> bool:
     return True
 
 
-def link_tree(source: Path, target: Path, go_on: GoOn = lambda: True) -> None:
+def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: True) -> None:
     """Make the new directory ``target`` with a hard link to everything that is in ``source``, directories made anew.
 
     A file that can have no more names is copied. Raises OSError, Stopped where ``go_on`` said no.
@@ -112,24 +113,29 @@ def keep_changes_small(directory: Path) -> None:
 
 def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None], go_on: GoOn | None) -> None:
     """Copy everything below ``base``; all of it, or OSError is raised, where there is a ``go_on``."""
-    directories = [b""]
-    for number, each in enumerate(base.walk(leaves_out=go_on is None)):
-        if go_on is not None and number % _ENTRIES_BETWEEN_QUESTIONS == 0 and not go_on():
-            raise Stopped
-        directory = copy.directory(each.path)
-        if each.is_directory:
-            os.mkdir(each.name, 0o700, dir_fd=directory)
-            directories.append(each.full_path)
-        else:
-            copy_entry(each, directory)
-    # Those within others first: their coming changed the times of these.
-    for path in reversed(directories):
-        source = base.find_directory(path)
-        if source is not None:
-            status = os.fstat(source)
-            # Where root is not, whoever owns a clone must be able to write below it.
-            mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXU if go_on is None and os.geteuid() != 0 else None
-            attributes.copy(status, source, copy.directory(path), mode=mode)
+    count = 1
+    with Stack() as directories:
+        directories.push(b"")
+        for number, each in enumerate(base.walk(leaves_out=go_on is None)):
+            if go_on is not None and number % _ENTRIES_BETWEEN_QUESTIONS == 0 and not go_on(count):
+                raise Stopped
+            directory = copy.directory(each.path)
+            if each.is_directory:
+                os.mkdir(each.name, 0o700, dir_fd=directory)
+                directories.push(each.full_path)
+                count += 1
+            else:
+                copy_entry(each, directory)
+        # Those within others first: their coming changed the times of these.
+        while (path := directories.pop()) is not None:
+            source = base.find_directory(path)
+            if source is not None:
+                status = os.fstat(source)
+                # Where root is not, whoever owns a clone must be able to write below it.
+                mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXU if go_on is None and os.geteuid() != 0 else None
+                attributes.copy(status, source, copy.directory(path), mode=mode)
+    if go_on is not None and not go_on(count):
+        raise Stopped
 
 
 def _link(each: Walked, directory: int) -> None:

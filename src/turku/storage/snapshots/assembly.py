@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -42,9 +42,14 @@ class HardlinkCopy:
     A context manager; leaving it ends what is under way.
     """
 
-    def __init__(self, base: Path, tree: Path) -> None:
+    def __init__(self, base: Path, tree: Path, check: Callable[[int], None] = lambda _directories: None) -> None:
+        """``check`` is told now and then how many directories were made, and raises where that is too much."""
         self.tree = tree
+        self.directories = 0
+        """How many it has made: all else takes no room of its own."""
         self._base = base
+        self._check = check
+        self._refusal: TurkuError | None = None
         self._begun = threading.Event()
         self._is_over = threading.Event()
         self._failure: str | None = "it was ended"
@@ -70,12 +75,14 @@ class HardlinkCopy:
     def finish(self, cancellation: Cancellation = NEVER) -> None:
         """Return when the copy is complete.
 
-        Raises IncrementalFailed, as for a file system without hard links, and what ``cancellation`` raises.
+        Raises IncrementalFailed, as for a file system without hard links, what ``cancellation`` raises, and ``check``.
         """
         self.begin()
         while self._thread.is_alive():
             self._thread.join(_LOOK_SECONDS)
             cancellation.check()
+        if self._refusal is not None:
+            raise self._refusal
         if self._failure is not None:
             raise IncrementalFailed(f"the base cannot be copied by hard links: {self._failure}")
 
@@ -84,7 +91,7 @@ class HardlinkCopy:
         if self._is_over.is_set():
             return
         try:
-            copy.link_tree(self._base, self.tree, lambda: not self._is_over.is_set())
+            copy.link_tree(self._base, self.tree, self._goes_on)
         except copy.Stopped:
             return
         except OSError as error:
@@ -94,33 +101,43 @@ class HardlinkCopy:
         else:
             self._failure = None
 
+    def _goes_on(self, directories: int) -> bool:
+        self.directories = directories
+        try:
+            self._check(directories)
+        except TurkuError as error:
+            self._refusal = error
+            return False
+        return not self._is_over.is_set()
 
-def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Tell) -> None:
+
+def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Tell) -> int:
     """Let ``tree`` be without what was deleted, and with what changed as it is in ``staging``, from which it is moved.
 
     A planned entry that is not in the staging directory is gone from the machine meanwhile. A directory gets owner,
     mode, attributes and times of the one in ``staging``. What the coming and going of entries did to the times of other
-    directories is undone. Raises IncrementalFailed.
+    directories is undone. Returns how many directories it made. Raises IncrementalFailed.
     """
-    directories: list[bytes] = []
+    made = 0
     try:
-        with _ChangeableTree(staging) as staged, _ChangeableTree(tree) as target:
+        with _ChangeableTree(staging) as staged, _ChangeableTree(tree) as target, Stack() as directories:
             for change in planned:
                 path = _inside(change.path)
                 status = None if change.kind is Kind.DELETED else staged.find(path)
                 if status is None:
                     target.remove(path, tell_deleted, also_directory=change.kind is Kind.DELETED)
                 elif stat.S_ISDIR(status.st_mode):
-                    target.make_directory(path, tell_deleted)
-                    directories.append(path)
+                    made += target.make_directory(path, tell_deleted)
+                    directories.push(path)
                 else:
                     _move(staged, target, path, tell_deleted)
-        # Those within others first: opening one may change the mode of those above for a moment.
-        with _ChangeableTree(staging) as staged, _ChangeableTree(tree) as target:
-            for path in sorted(directories, key=lambda each: each.count(b"/") + bool(each), reverse=True):
-                target.take_attributes(staged, path)
+            # rsync tells of a directory before what is in it: those within others come first here, as opening one may
+            # change the mode of those above for a moment.
+            while (inner := directories.pop()) is not None:
+                target.take_attributes(staged, inner)
     except OSError as error:
         raise IncrementalFailed(f"{error.strerror or error}: {error.filename!r}") from error
+    return made
 
 
 def remove(tree: Path, paths: Iterable[bytes]) -> None:
@@ -196,14 +213,18 @@ class _ChangeableTree(Tree):
         else:
             os.unlink(name, dir_fd=parent)
 
-    def make_directory(self, path: bytes, tell: Tell) -> None:
-        """Let a directory be at the path, in place of anything else. Raises FileNotFoundError where none can be."""
+    def make_directory(self, path: bytes, tell: Tell) -> bool:
+        """Let a directory be at the path, in place of anything else; return True where it was made.
+
+        Raises FileNotFoundError where none can be.
+        """
         status = self.find(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
-            return
+            return False
         self.remove(path, _all_but(path, tell), also_directory=False)
         directory, name = split(path)
         os.mkdir(name, 0o700, dir_fd=self.directory(directory))
+        return True
 
     def take_attributes(self, other: _ChangeableTree, path: bytes) -> None:
         """Give the directory at the path what the one of the other tree has, in place of what it had."""
@@ -236,9 +257,14 @@ def share(base: Path, tree: Path, *, compares_contents: bool) -> None:
     Names that share a file in ``tree`` go on sharing one, and no others do. Size, times, owner, mode and attributes
     tell that a file is the same, and its content where ``compares_contents`` says so. Raises OSError.
     """
-    with Tree(base) as old, Tree(tree) as new, Tree(os.dup(new.root)) as others:
+    with ExitStack() as stack:
+        old, new = stack.enter_context(Tree(base)), stack.enter_context(Tree(tree))
+        others = stack.enter_context(Tree(os.dup(new.root)))
         sharing = _Sharing(others, compares_contents=compares_contents)
-        for path in [b"", *(each.full_path for each in new.walk() if each.is_directory)]:
+        directories = stack.enter_context(Stack())
+        directories.push(b"")
+        directories.push_all(each.full_path for each in new.walk() if each.is_directory)
+        while (path := directories.pop()) is not None:
             directory, former = new.directory(path), old.find_directory(path)
             if former is not None:
                 before = os.fstat(directory)
