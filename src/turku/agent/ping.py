@@ -196,7 +196,7 @@ class _SessionThread(threading.Thread):
         session.run(
             self._agent,
             self._address,
-            [Module(source.name, source.path) for source in offered],
+            [Module(source.name, source.path, hidden=self._hidden(source)) for source in offered],
             action="checkin",
             directory=self._directory,
             relay=self._relay,
@@ -207,6 +207,20 @@ class _SessionThread(threading.Thread):
         )
         names = ", ".join(source.name for source in offered)
         _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
+
+    def _hidden(self, source: Source) -> tuple[Path, ...]:
+        """Return the private directories of restores below the source: what is in them is in the history already."""
+        from turku.agent import private_directory
+
+        found = tuple(each for each in private_directory.all_of(self._agent) if each.is_relative_to(source.path))
+        for each in found:
+            _LOG.warning(
+                "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the same restore "
+                "again goes on with it, any other into that directory removes it",
+                source.name,
+                each,
+            )
+        return found
 
 
 def _log_error(error: TurkuError, relay: Relay | None = None) -> None:

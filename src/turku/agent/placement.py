@@ -47,6 +47,8 @@ class Placement:
         partial: bytes,
     ) -> None:
         self.deleted = 0
+        self.kept_back = 0
+        """Files that arrived in a session that broke before it told what they are."""
         self.problems = Problems()
         self._target = target
         self._private = private
@@ -57,7 +59,7 @@ class Placement:
         self._delete = delete and is_whole
         self._replaces_directories = delete
         # What is half written lies beside what is whole, until rsync has come to its end.
-        self._moves_whole_directories = is_whole
+        self._moves_whole_directories = self._is_whole = is_whole
         self._temporary = temporary
         self._partial = partial
         self._is_root = os.geteuid() == 0
@@ -249,7 +251,10 @@ class Placement:
         elif origins := self._stand_ins.origins(self._tree, path, found):
             self._link(outer, path, there, origins)
         elif not self._is_named(path):
-            self.problems.add(path, "arrived, and the storage's manifest does not name it: it was not restored")
+            if self._is_whole:
+                self.problems.add(path, "arrived, and the storage's manifest does not name it: it was not restored")
+            else:
+                self.kept_back += 1
         elif there is None or self._may_replace(there, found):
             if there is not None and _is_alike(inner, outer, name, found, there):
                 return

@@ -30,7 +30,7 @@ PREFIX = ".turku-restore-"
 _NAME = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{32}}", re.ASCII)
 _TREE = b"tree"
 _SPARE = b"spare"
-_STATE_LIMIT_BYTES = 4096
+_STATE_LIMIT_BYTES = 16_384
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -41,6 +41,23 @@ class _Remembered(msgspec.Struct, frozen=True):
     """A digest of what is restored: only the same restore can use what has arrived."""
     has_stand_ins: bool
     """Whether files may be in it that only stand for the user's: they are no part of what arrived."""
+    target: str = ""
+    """The path that it lies in; its bytes as hexadecimal digits."""
+
+
+def all_of(agent: Agent) -> Iterator[Path]:
+    """Yield the private directories that are there: of restores that go on, and that did not come to their end."""
+    try:
+        files = sorted(state.directory(agent, "restores").glob("*.json"))
+    except OSError:
+        return
+    for file in files:
+        remembered = _read(file)
+        if remembered is not None and remembered.target:
+            with suppress(ValueError, OSError):
+                path = Path(os.fsdecode(bytes.fromhex(remembered.target))) / remembered.name
+                if path.is_dir():
+                    yield path
 
 
 def is_left(agent: Agent, target: Path) -> bool:
@@ -109,7 +126,8 @@ class PrivateDirectory:
 
     @classmethod
     def _fresh(cls, agent: Agent, target: int, place: Path, order: str) -> Self:
-        remembered = _Remembered(PREFIX + secrets.token_hex(16), order, has_stand_ins=False)
+        name = PREFIX + secrets.token_hex(16)
+        remembered = _Remembered(name, order, has_stand_ins=False, target=os.fsencode(place).hex())
         # First its name, then itself: what cannot be found again could never be removed.
         _remember(agent, place, remembered)
         with _times_kept(target):
@@ -200,8 +218,12 @@ def _remember(agent: Agent, target: Path, remembered: _Remembered) -> None:
 
 
 def _remembered(agent: Agent, target: Path) -> _Remembered | None:
+    return _read(_state_file(agent, target))
+
+
+def _read(file: Path) -> _Remembered | None:
     try:
-        content = durable.read_regular_file(_state_file(agent, target), limit_bytes=_STATE_LIMIT_BYTES)
+        content = durable.read_regular_file(file, limit_bytes=_STATE_LIMIT_BYTES)
         found = msgspec.json.decode(content, type=_Remembered)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return None

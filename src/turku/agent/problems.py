@@ -19,6 +19,10 @@ class Problems:
 
     def add(self, path: bytes, what: str) -> None:
         """Take note of what became of a path."""
+        self.say(f"{one_line(path[:_SHOWN_BYTES])} {what}")
+
+    def say(self, sentence: str) -> None:
+        """Take note of a problem that is of no single path."""
         self.count += 1
         if len(self.named) < NAMED_LIMIT:
-            self.named.append(f"{one_line(path[:_SHOWN_BYTES])} {what}")
+            self.named.append(sentence)

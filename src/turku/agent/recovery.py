@@ -25,13 +25,13 @@ from turku.agent.history_session import HistorySession
 from turku.agent.placement import Placement
 from turku.agent.private_directory import PrivateDirectory
 from turku.agent.problems import Problems
-from turku.agent.progress import Outcome, Plan, Progress
+from turku.agent.progress import Outcome, Plan, Progress, counted
 from turku.agent.receiving_daemon import ReceivingDaemon
 from turku.agent.rsyncd import Module
 from turku.agent.stand_ins import StandIns
 from turku.agent.tunnel import Address, RemotePortTaken
 from turku.agent.verification import Verification
-from turku.core import directory_tree, rsync_checksums
+from turku.core import directory_tree, durable, rsync_checksums
 from turku.core.listing import size
 from turku.core.log import one_line
 from turku.errors import CommandFailed, MalformedMessage, PolicyError, RestoreFailed, TurkuError
@@ -239,9 +239,22 @@ class _Run:
                 placement = landing.placed(self.order, told, verification, is_whole=self._is_whole)
                 deleted = placement.deleted
                 not_placed = placement.problems
+                if placement.kept_back:
+                    came = counted(placement.kept_back, "file")
+                    not_placed.say(
+                        f"{came} arrived, and the storage did not come to say what they are: not restored yet"
+                    )
+                if self._lacks_files(plan, verification):
+                    missing = counted((plan.files or 0) - verification.files, "file")
+                    not_placed.say(f"{missing} of the {plan.files:,} that the storage announced did not come")
             outcome = self._outcome(plan, verification, begin, not_placed, deleted, is_cancelled=is_cancelled)
             self.asker.on_progress(self._progress(plan, begin))
             return outcome
+
+    def _lacks_files(self, plan: Plan, verification: Verification) -> bool:
+        # Where not everything is overwritten, what stays as it was is not told of.
+        is_told = self._is_whole and self.order.overwrite == "always" and plan.files is not None
+        return is_told and verification.files < (plan.files or 0)
 
     @property
     def _is_whole(self) -> bool:
@@ -482,6 +495,8 @@ class _Landing:
             return
         try:
             self.stand_ins.remove(self.private.tree)
+            # Before it is remembered that none is left: after a power failure one could be taken for what arrived.
+            durable.sync_file_system_of(self.private.tree)
             self.private.holds_stand_ins(are_there=False)
         except (OSError, TurkuError) as error:
             # The next restore into the target then begins anew.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from turku.agent import runtime_directory
 from turku.agent.configuration import Agent
@@ -45,6 +46,8 @@ class Module:
     name: str
     path: str
     writable: bool = False
+    hidden: tuple[Path, ...] = ()
+    """Directories below the path that the daemon does not show."""
     username: str = field(default_factory=lambda: str(uuid.uuid4()))
     password: Secret = field(default_factory=generate_secret)
 
@@ -183,14 +186,18 @@ def can_change_root(status: Path = Path("/proc/self/status")) -> bool:
 
 def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port: int) -> Path:
     directory.mkdir(mode=0o700)
-    secrets_files = {}
+    secrets_files, exclude_files = {}, {}
     for number, module in enumerate(modules):
         path = directory / f"secrets-{number}"
         runtime_directory.write_private(path, f"{module.username}:{module.password.reveal()}\n")
         secrets_files[module.name] = path
+        if module.hidden:
+            patterns = "".join(f"{_pattern(hidden.relative_to(module.path))}\n" for hidden in module.hidden)
+            exclude_files[module.name] = runtime_directory.write_private(directory / f"exclude-{number}", patterns)
     text = configuration_text(
         modules,
         secrets_files,
+        exclude_files,
         address=agent.rsyncd_local_address,
         port=port,
         lock_file=directory / "connections.lock",
@@ -203,6 +210,7 @@ def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port:
 def configuration_text(
     modules: Sequence[Module],
     secrets_files: Mapping[str, Path],
+    exclude_files: Mapping[str, Path] = MappingProxyType({}),
     *,
     address: str,
     port: int,
@@ -244,8 +252,14 @@ def configuration_text(
             f"read only = {'no' if module.writable else 'yes'}",
             f"auth users = {module.username}",
             f"secrets file = {secrets_files[module.name]}",
+            *([f"exclude from = {exclude_files[module.name]}"] if module.name in exclude_files else []),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _pattern(path: Path) -> str:
+    """Return a pattern of rsync's for the path, which has a name drawn by lot at its end: no other is like it."""
+    return "/" + re.sub(rb"[^A-Za-z0-9._/-]", b"?", os.fsencode(path)).decode("ascii")
 
 
 def quoted_path(path: str) -> str:

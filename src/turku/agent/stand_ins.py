@@ -240,9 +240,9 @@ class _Making:
         ):
             found = os.stat(name, dir_fd=outer, follow_symlinks=False)
             is_directory = stat.S_ISDIR(found.st_mode)
-            inode = self._directory(inner, name) if is_directory else self._file(inner, path, found)
+            inode = _NONE if is_directory else self._file(inner, path, found)
             self._stand_ins.write_down(above, [(name, inode)])
-            if is_directory:
+            if is_directory and self._directory(inner, name):
                 waiting.push(path)
 
     def _contents(self, path: bytes, waiting: Stack) -> None:
@@ -264,8 +264,9 @@ class _Making:
                         except FileNotFoundError:
                             continue
                         if stat.S_ISDIR(found.st_mode):
-                            rows.append((name, self._directory(inner, name)))
-                            waiting.push(inside)
+                            rows.append((name, _NONE))
+                            if self._directory(inner, name):
+                                waiting.push(inside)
                         else:
                             rows.append((name, self._file(inner, inside, found)))
                 self._stand_ins.write_down(path, rows)
@@ -274,10 +275,13 @@ class _Making:
         finally:
             os.close(outer)
 
-    def _directory(self, inner: int, name: bytes) -> int:
-        with suppress(FileExistsError):
+    def _directory(self, inner: int, name: bytes) -> bool:
+        """Let a directory be there; return False where an earlier run received something else of this name."""
+        try:
             os.mkdir(name, 0o700, dir_fd=inner)
-        return _NONE
+        except FileExistsError:
+            return stat.S_ISDIR(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
+        return True
 
     def _file(self, inner: int, path: bytes, found: os.stat_result) -> int:
         """Make what stands for a file; links and special files cost nothing to be sent, so that nothing has to.

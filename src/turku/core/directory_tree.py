@@ -171,7 +171,8 @@ class Tree:
             reached = joined(reached, name)
             descriptor = self._enter(descriptor, name)
             if len(self._chain) >= _OPEN_LIMIT:
-                self._leave(self._chain.pop()[1])
+                # The outermost, so that the way back up from a great depth is as short as the way down.
+                self._leave(self._chain.pop(1)[1])
             self._chain.append((reached, descriptor))
         return descriptor
 

@@ -12,7 +12,7 @@ import pytest
 import xxhash
 from tests.support.random_history import link_copy, state
 
-from turku.core import lock
+from turku.core import directory_tree, lock
 from turku.storage import catalog
 from turku.storage.catalog import Entry, database
 from turku.storage.changes import Change, Changes, Kind
@@ -238,6 +238,35 @@ def test_trees_deeper_than_descriptors_and_paths_reach(source: Source) -> None:
         deepest = b"/".join([b"d" * 50] * 300 + [b"file"])
         assert opened.entry(name, deepest) is not None
         assert len(list(opened.files(name, b"d" * 50))) == 301
+
+
+def test_what_a_deep_tree_costs_grows_with_its_depth(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine chose it, and the storage's own work is not ended by the time that a run may take.
+    levels = 600
+    source.tree.joinpath(*["d"] * levels).mkdir(parents=True)
+    source.snapshot(None)
+    source.tree.joinpath(*["d"] * levels, "file").write_text("new")
+    paths = [b"/".join([b"d"] * (level + 1)) for level in range(levels)]
+    changes = [Change(path, Kind.CHANGED) for path in (*paths, paths[-1] + b"/file")]
+    entered = 0
+    enter = directory_tree.Tree._enter
+
+    def counted(self: directory_tree.Tree, parent: int, name: bytes) -> int:
+        nonlocal entered
+        entered += 1
+        return enter(self, parent, name)
+
+    monkeypatch.setattr(directory_tree.Tree, "_enter", counted)
+    name = source.snapshot(changes)
+    # Each of them in the new tree and in the old one, a few times.
+    assert entered < 10 * levels
+    entered = 0
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert opened.entry(name, paths[-1] + b"/file") is not None
+    with directory_tree.Tree(source.place.tree(name)) as tree:
+        for path in reversed(paths):
+            tree.directory(path)
+    assert entered < 12 * levels
 
 
 def test_a_catalog_of_another_program_is_set_aside(source: Source) -> None:

@@ -206,19 +206,23 @@ class Gathering:
                 self._connection.execute(_FOUND, row)
 
     def _with_parents(self, changes: Changes) -> Iterator[bytes]:
-        """The paths that changed, and the directories above them: their times may have, too."""
+        """Yield the paths that changed, and the directories above them: their times may have, too.
+
+        What is above the path before, too, was told with that. Each directory comes after the one that it is in, which
+        is open then: whoever made the tree chose how deep it is.
+        """
         parent = b""
         for change in changes:
-            path = change.path
-            if not is_inside(path):
+            if not is_inside(change.path):
                 continue
-            yield path
-            above = path.rpartition(b"/")[0]
-            if above != parent:
-                parent = above
-                while above:
-                    yield above
-                    above = above.rpartition(b"/")[0]
+            above = each = split(change.path)[0]
+            untold: list[bytes] = []
+            while each and each != parent and not parent.startswith(each + b"/"):
+                untold.append(each)
+                each = split(each)[0]
+            yield from reversed(untold)
+            yield change.path
+            parent = above
 
     def _mark_told(self, changes: Changes) -> None:
         connection = self._connection
