@@ -338,6 +338,33 @@ def test_n4_who_owns_a_directory_on_another_file_system_swaps_nothing(
     assert [path.name for path in (home / "docs").iterdir() if "turku" in path.name] == []
 
 
+@pytest.mark.parametrize("delete", [False, True])
+def test_s3_a_directory_of_the_user_s_that_is_not_empty_stays(agent: Agent, home: Path, *, delete: bool) -> None:
+    with LandedRestore(agent, home, paths=(b"docs",), delete=delete) as landed:
+        # Made while the files come: nothing stands for it.
+        (home / "docs" / "new").mkdir()
+        (home / "docs" / "new" / "kept").write_text("mine")
+        (landed.tree / "docs" / "new").write_text("arrived")
+        placement = landed.place()
+    # Unless deleting was asked for.
+    assert (home / "docs" / "new").is_file() == delete
+    assert delete or (home / "docs" / "new" / "kept").read_text() == "mine"
+    assert placement.problems.count == (0 if delete else 1)
+
+
+def test_s3_a_directory_where_a_file_arrived_bars_no_later_run(agent: Agent, home: Path) -> None:
+    with LandedRestore(agent, home, paths=(b"docs",)) as landed:
+        landed.stand_ins.remove(landed.private.tree)
+        landed.private.holds_stand_ins(are_there=False)
+        (landed.tree / "docs" / "new").write_text("arrived")
+    (home / "docs" / "new" / "inner").mkdir(parents=True)
+    with LandedRestore(agent, home, paths=(b"docs",)) as landed:
+        assert landed.private.is_continued
+        assert (landed.tree / "docs" / "new").read_text() == "arrived"
+        assert landed.place(is_whole=False).problems.count == 1
+    assert (home / "docs" / "new" / "inner").is_dir()
+
+
 def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: Agent, home: Path) -> None:
     empty = home / "empty"
     with LandedRestore(agent, empty) as landed:

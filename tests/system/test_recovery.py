@@ -15,6 +15,9 @@ from tests.support.fleet import Fleet
 from tests.support.trees import differences
 from tests.system.conftest import MakeMachine
 
+from turku.agent import configuration
+from turku.agent import target as targets
+from turku.agent.private_directory import PrivateDirectory
 from turku.core import command
 from turku.core.command import Completed
 from turku.demo import programs
@@ -66,6 +69,33 @@ def test_all_of_it_comes_back_in_place_byte_for_byte(
     assert differences(original, home) == []
     assert "verified by the checksums of the backup" in output(told)
     assert "NOT" not in output(told)
+
+
+def test_the_private_directory_of_a_restore_is_not_backed_up(
+    fleet: Fleet, make_machine: MakeMachine, tmp_path: Path
+) -> None:
+    # As a killed restore leaves it: what is in it is in the history, or stands for what is there and has no content.
+    home = tmp_path / "home [*] \u00e9?\\"
+    (home / "inner dir").mkdir(parents=True)
+    (home / "file").write_text("mine")
+    machine = make_machine({"home": {"path": str(home)}})
+    machine.ping()
+    for target in (home, home / "inner dir"):
+        with (
+            targets.held(target) as descriptor,
+            PrivateDirectory.opened(configuration.load(machine.config_dir), descriptor, target, "order") as private,
+        ):
+            (target / os.fsdecode(private.name) / "tree" / "file").write_text("arrived")
+    (home / ".turku-restore-notes").write_text("the user's own")
+    (home / "file").write_text("changed")
+    fleet.make_due(machine)
+    made = machine.ping()
+    said = "\n".join(made.last_lines)
+    assert said.count("is not backed up: a restore goes on there, or did not come to its end") == 2
+    newest = fleet.snapshots(machine, "home")[-1]
+    assert (newest / "file").read_text() == "changed"
+    names = sorted(path.name for path in newest.rglob("*"))
+    assert names == [".turku-restore-notes", "file", "inner dir"]
 
 
 def test_history_is_looked_at_and_parts_of_it_come_back(
