@@ -40,7 +40,7 @@ fuzz: ## malformed requests, damaged protocol data, hostile conversations: about
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.fuzz_receiver --sessions 800 --seconds 150 --seed $(FUZZ_SEED)
-	$(BIN)/python -m bench.fuzz_restore --sessions 100 --seed $(FUZZ_SEED)
+	$(BIN)/python -m bench.fuzz_restore --sessions 400 --seed $(FUZZ_SEED)
 	$(BIN)/python -m bench.fuzz_session --requests 2000 --real 40 --seed $(FUZZ_SEED)
 	$(BIN)/python -m bench.fuzz_calls --requests 5000 --seed $(FUZZ_SEED)
 
