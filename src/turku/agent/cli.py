@@ -320,7 +320,7 @@ def _obeyed(agent: Agent) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
-    from turku.agent import source_remarks
+    from turku.agent import private_directory, source_remarks
 
     agent = configuration.load(arguments.config_dir)
     lines = [
@@ -339,5 +339,9 @@ def _check(arguments: argparse.Namespace) -> int:
         for remark in source_remarks.remarks(source):
             problems += remark.is_problem
             lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text)}")
+    lines += [
+        f"note: {log.one_line(str(left))}: a restore goes on there, or did not come to its end; the same command goes on"
+        for left in private_directory.all_of(agent)
+    ]
     print("\n".join(lines))  # noqa: T201
     return _EXIT_PROBLEMS if problems else 0

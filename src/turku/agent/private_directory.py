@@ -48,7 +48,7 @@ class _Remembered(msgspec.Struct, frozen=True):
 def all_of(agent: Agent) -> Iterator[Path]:
     """Yield the private directories that are there: of restores that go on, and that did not come to their end."""
     try:
-        files = sorted(state.directory(agent, "restores").glob("*.json"))
+        files = sorted((agent.var_dir / "restores").glob("*.json"))
     except OSError:
         return
     for file in files:
@@ -98,7 +98,9 @@ class PrivateDirectory:
         except OSError as error:
             raise RestoreFailed(
                 f"cannot write into {place}: {error.strerror or error}",
-                hint="as root everything can be written; --to names another directory",
+                hint="is it full, read-only or immutable (lsattr)? --to names another directory"
+                if os.geteuid() == 0
+                else "root may write into others' directories; --to names another one",
             ) from error
         try:
             yield private

@@ -195,6 +195,9 @@ class Sync:
             # Without a basis: what the storage has of them is not to be read, let alone copied.
             with self._listed(Change(path, Kind.CHANGED) for path in sorted(self.damaged)) as listed:
                 self._transfer(replace(workspace, basis=()), transfer.Extent(listed=listed), lambda _line: None)
+            _LOG.info(
+                "%s: %d files were fetched anew, as the kept ones are damaged", self.place.source, len(self.damaged)
+            )
 
         def tell_deleted(path: bytes) -> None:
             changes.add(Change(path, Kind.DELETED))
