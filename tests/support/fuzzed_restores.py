@@ -442,7 +442,7 @@ def _plan(request: dict[str, Any], tree: Path) -> list[dict[str, Any]]:
         {
             "row": "plan",
             "snapshot": "home_20261124-084122_8491",
-            "files": sum(1 for _ in tree.rglob("*")),
+            "files": sum(path.is_symlink() or not path.is_dir() for path in tree.rglob("*")),
             "size_bytes": 1_000_000,
             "is_by_xxh128": True,
             "parents": [["other", 0o777, 65534, 65534, 0]],

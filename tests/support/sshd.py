@@ -36,7 +36,10 @@ class Sshd(PrivateSshd):
     @property
     def known_hosts(self) -> Path:
         path = self.directory / "known_hosts"
-        path.write_text("".join(f"[127.0.0.1]:{self.port} {key}\n" for key in self.host_keys))
+        content = "".join(f"[127.0.0.1]:{self.port} {key}\n" for key in self.host_keys)
+        # Another ssh may be reading it.
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
         return path
 
     def new_key(self, name: str) -> Path:
