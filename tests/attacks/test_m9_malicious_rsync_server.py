@@ -33,6 +33,8 @@ from turku.storage.snapshots.place import SourcePlace
 ATTACKER = "11111111-1111-4111-8111-111111111111"
 VICTIM = "22222222-2222-4222-8222-222222222222"
 SNAPSHOT = "etc_20260101-000000_abcd"
+SOON_SECONDS = 150
+"""It takes three where nothing else writes; a disk that is busy with other tests removes what was made in its own time."""
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
@@ -206,7 +208,7 @@ def test_a_flood_of_small_files_is_ended_by_the_limit_on_files(volume: Volume) -
     outcome = volume.attack(Entry(b"%08d" % number, size=1) for number in range(300_000))
     assert not outcome.success
     assert "max_run_files" in outcome.summary
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < SOON_SECONDS
 
 
 def test_a_list_of_files_without_an_end_is_ended_by_the_limit_on_memory(volume: Volume) -> None:
@@ -215,7 +217,7 @@ def test_a_list_of_files_without_an_end_is_ended_by_the_limit_on_memory(volume: 
     outcome = volume.attack(Entry(b"%012d" % number * 15) for number in itertools.count())
     assert not outcome.success
     assert "max_run_memory_bytes" in outcome.summary
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < SOON_SECONDS
 
 
 def test_a_daemon_that_falls_silent_is_ended_by_the_limit_on_time(volume: Volume) -> None:
