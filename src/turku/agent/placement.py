@@ -352,10 +352,10 @@ class Placement:
         is_same_mode = stat.S_IMODE(there.st_mode) == stat.S_IMODE(found.st_mode)
         if is_owned and is_same_mode and there.st_mtime_ns - found.st_mtime_ns in (0, 1):
             return
-        names = self._stand_ins.of_inode(found.st_ino)
-        if self._stand_ins.link_count(there) > len(names):
+        restored = self._stand_ins.of_inode(found.st_ino)
+        if self._stand_ins.link_count(there) > len(restored):
             # It has names elsewhere, which nobody asked to have changed.
-            self._replace_by_copy(outer, path, names, there, found)
+            self._replace_by_copy(outer, path, restored, there, found)
             return
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
         try:
@@ -365,9 +365,9 @@ class Placement:
             os.close(handle)
 
     def _replace_by_copy(
-        self, outer: int, path: bytes, names: Sequence[bytes], there: os.stat_result, wanted: os.stat_result
+        self, outer: int, path: bytes, restored: Sequence[bytes], there: os.stat_result, wanted: os.stat_result
     ) -> None:
-        """Let all names of the file that lie within what is restored be names of a copy; ``path`` is one of them."""
+        """Let all names of the file that are restored be names of a copy; ``path`` is one of them."""
         name = path.rpartition(b"/")[2]
         source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=outer)
         try:
@@ -378,7 +378,7 @@ class Placement:
                 os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
         finally:
             os.close(source)
-        for other in names:
+        for other in restored:
             above, last = directory_tree.split(other)
             directory = directory_tree.open_directory(self._target, above)
             try:

@@ -30,6 +30,7 @@ PREFIX = ".turku-restore-"
 _NAME = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{32}}", re.ASCII)
 _TREE = b"tree"
 _SPARE = b"spare"
+_STATE_DIRECTORY = "restores"
 _STATE_LIMIT_BYTES = 16_384
 
 
@@ -48,7 +49,7 @@ class _Remembered(msgspec.Struct, frozen=True):
 def all_of(agent: Agent) -> Iterator[Path]:
     """Yield the private directories that are there: of restores that go on, and that did not come to their end."""
     try:
-        files = sorted((agent.var_dir / "restores").glob("*.json"))
+        files = sorted((agent.var_dir / _STATE_DIRECTORY).glob("*.json"))
     except OSError:
         return
     for file in files:
@@ -212,7 +213,7 @@ def discard(agent: Agent, target: int, place: Path) -> None:
 
 def _state_file(agent: Agent, target: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
-    return state.directory(agent, "restores") / f"{digest}.json"
+    return state.directory(agent, _STATE_DIRECTORY) / f"{digest}.json"
 
 
 def _remember(agent: Agent, target: Path, remembered: _Remembered) -> None:

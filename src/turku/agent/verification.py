@@ -27,7 +27,6 @@ from turku.errors import MalformedMessage, PolicyError
 from turku.policy import names
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 
-"""Sentences that are kept; the rest is counted."""
 _WAITING_LIMIT = 50_000
 _WAITING_LIMIT_BYTES = 16 * 1024 * 1024
 _SPOOL_LIMIT_BYTES = 4 * 1024**3

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from turku.core.directory_tree import joined
 from turku.core.spool import Stack
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
@@ -135,13 +136,12 @@ class RecordedEntries:
             while (directory := waiting.pop()) is not None:
                 inner = []
                 for name, found in self._tree.entries(directory):
-                    inside = directory + b"/" + name if directory else name
-                    recorded = _of_tree(inside, found)
+                    recorded = _of_tree(joined(directory, name), found)
                     if recorded.kind is Kind.DIRECTORY:
-                        inner.append(inside)
+                        inner.append(name)
                     else:
                         yield recorded
-                waiting.push_all(sorted(inner, reverse=True))
+                waiting.push_all(joined(directory, name) for name in sorted(inner, reverse=True))
 
 
 def _of_tree(path: bytes, found: Found) -> Entry:

@@ -346,18 +346,23 @@ def end(child: command.Child) -> None:
 
 @contextmanager
 def followed(
-    child: command.Child, read: Callable[[IO[bytes]], None], *, timeout_seconds: float | None = None
+    child: command.Child,
+    read: Callable[[IO[bytes]], None],
+    *,
+    abandon: Callable[[], None] = lambda: None,
+    timeout_seconds: float | None = None,
 ) -> Iterator[threading.Thread]:
     """Have a thread read what ``child`` prints, to its end; the block waits for the child.
 
-    Where it raises, the child is ended first, so that its stream is not closed under the thread. After the block the
-    thread is waited for, ``timeout_seconds`` at most.
+    Where it raises, ``abandon`` lets ``read`` come to its end, and the child is ended, so that its stream is not closed
+    under the thread. After the block the thread is waited for, ``timeout_seconds`` at most.
     """
     reader = threading.Thread(target=read, args=(child.stdout,), daemon=True)
     reader.start()
     try:
         yield reader
     except BaseException:
+        abandon()
         end(child)
         reader.join(_END_TIMEOUT_SECONDS)
         raise

@@ -169,21 +169,26 @@ class Sync:
         reason = plan.refusal
         if plan.compared is not None and copy is not None:
             try:
-                try:
-                    return self._incremental(self.mode.prepare(self.base), plan.compared, planned, changes, copy)
-                except Partial:
-                    # A directory that became a file since the plan, or a file that cannot be read: the next plan tells.
-                    planned.clear()
-                    compared = self.plan(planned, copy).compared
-                    if compared is None:
-                        raise
-                    return self._incremental(self.mode.prepare(self.base), compared, planned, changes, copy)
+                return self._incremental_or_replanned(plan.compared, planned, changes, copy)
             except (IncrementalFailed, NotUnderstood) as error:
                 reason = str(error)
                 changes.clear()
         if copy is not None:
             copy.end()
         return self._whole(self.mode.prepare(self.base), reason, changes, indexer)
+
+    def _incremental_or_replanned(
+        self, compared: Transferred, planned: Changes, changes: Changes, copy: HardlinkCopy
+    ) -> SyncResult:
+        try:
+            return self._incremental(self.mode.prepare(self.base), compared, planned, changes, copy)
+        except Partial:
+            # A directory that became a file since the plan, or a file that cannot be read: the next plan tells.
+            planned.clear()
+            replanned = self.plan(planned, copy).compared
+            if replanned is None:
+                raise
+            return self._incremental(self.mode.prepare(self.base), replanned, planned, changes, copy)
 
     def _incremental(
         self, workspace: Workspace, compared: Transferred, planned: Changes, changes: Changes, copy: HardlinkCopy
@@ -229,7 +234,8 @@ class Sync:
             assembly.remove(workspace.directory, self.damaged)
         elif self.damaged:
             workspace = replace(workspace, basis=())
-        if not is_in_place and self.base is not None:
+        assembled_base = None if is_in_place else self.base
+        if assembled_base is not None:
             if self.selected.hard_links and not reason:
                 reason = "hard links are preserved"
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
@@ -240,13 +246,13 @@ class Sync:
                 error.details = "\n".join(part for part in (f"it was a full run: {reason}", error.details) if part)
             raise
         built = workspace.directory
-        if not is_in_place and self.base is not None:
+        if assembled_base is not None:
             # From here on it shares files with the base: what a killed run leaves of it must never be written into.
             self.mode.discard_assembled()
             fs.move_directory(built, self.place.assembling)
             built = self.place.assembling
             assembly.share(
-                self.place.tree(self.base),
+                self.place.tree(assembled_base),
                 built,
                 compares_contents=self.selected.compare_contents or bool(self.damaged),
             )

@@ -340,15 +340,13 @@ def run(
         )
         try:
             with (
-                sandbox.followed(child, output.read, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS) as reader,
+                sandbox.followed(
+                    child, output.read, abandon=output.end, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS
+                ) as reader,
                 limits.counting(machine_dir, watch),
                 _written_back(workspace.directory, extent),
             ):
-                try:
-                    exit_code = limits.wait(child, watch, cancellation)
-                except BaseException:
-                    output.end()
-                    raise
+                exit_code = limits.wait(child, watch, cancellation)
         finally:
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
