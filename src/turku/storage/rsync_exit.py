@@ -22,6 +22,9 @@ class Outcome:
     """True where rsync did not understand what it was asked for, or broke over it: it may do better when asked for
     everything. A file that cannot be read, a full disk and a machine that is gone stay what they are."""
 
+    is_of_connection: bool = False
+    """True where the other side, or what leads there, was lost: the session may be ending for the same reason."""
+
     is_partial: bool = False
     """True where all else came: what did not cannot be read, or became something else meanwhile."""
 
@@ -32,6 +35,7 @@ class Outcome:
 
 _PARTIAL = 23
 _OF_REQUEST = (1, 2, 4, 12, 14)
+_OF_CONNECTION = (10, 12, 30, 35)
 _MEANINGS = {
     1: "rsync did not accept its options",
     2: "the two rsyncs speak no common protocol",
@@ -73,5 +77,6 @@ def outcome(exit_code: int) -> Outcome:
         Severity.FAILURE,
         f"{meaning} (rsync exit code {exit_code})",
         is_of_request=exit_code in _OF_REQUEST,
+        is_of_connection=exit_code in _OF_CONNECTION,
         is_partial=exit_code == _PARTIAL,
     )

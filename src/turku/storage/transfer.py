@@ -43,6 +43,7 @@ SUMMARY_LIMIT = 60_000
 _LINE_LIMIT = 1000
 _LOGGED_LINES = 100
 _LAST_LINES_TIMEOUT_SECONDS = 5.0
+_END_OF_SESSION_SECONDS = 2.0
 _RECEIVED = re.compile(r"Total bytes received: (\d+)")
 _WRITE_BACK_SECONDS = 3.0
 _TELLING_BYTES = 16 * 1024 * 1024
@@ -292,7 +293,8 @@ def run(
     changes or deletes, from another thread. ``spooled_bytes`` is what is kept of that on the volume.
 
     Raises CommandFailed when rsync cannot be started, PolicyError as ``arguments`` does, BackupFailed when no daemon
-    answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had.
+    answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had, and what
+    ``cancellation`` raises.
     """
     numbers = itertools.count(1)
 
@@ -347,12 +349,16 @@ def run(
                 _written_back(workspace.directory, extent),
             ):
                 exit_code = limits.wait(child, watch, cancellation)
+            outcome = rsync_exit.outcome(exit_code)
+            if outcome.is_of_connection:
+                # An agent that is gone takes the data stream with it: either may be noticed first.
+                cancellation.wait(_END_OF_SESSION_SECONDS)
         finally:
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return Transferred(
-        rsync_exit.outcome(exit_code),
+        outcome,
         tuple(output.statistics),
         tuple(last_lines),
         output.suffixes,

@@ -178,6 +178,21 @@ def test_an_agent_that_is_killed_ends_its_session_at_once(storage: OrderedStorag
         assert (storage.machine_dir / f"{name}.snapshots" / "latest" / "file0").read_text() == "another content"
 
 
+def test_an_agent_that_is_gone_is_told_from_a_broken_stream_that_is_noticed_first(storage: OrderedStorage) -> None:
+    before = snapshots(storage)
+    mark = storage.host.directory / "broken"
+    rsync = f'case " $* " in *" --dry-run "*) ;; *" rsync://"*) touch {mark}; exit 12;; esac; exec rsync "$@"'
+    storage.host.write_configuration(rsync_command=["sh", "-c", rsync, "rsync"], sandbox="off")
+    with observed(storage, str(PROGRAMS / "turku-storage-ping")), check_in(storage) as side:
+        until(mark.exists, side)
+        seconds_to_the_end(storage, side)
+    assert set(storage.reports) == set(before)
+    for report in storage.reports.values():
+        assert not report["success"]
+        assert "the agent ended the session" in report["summary"]
+    assert snapshots(storage) == before
+
+
 def test_an_agent_that_is_killed_just_before_the_commit_leaves_no_snapshot(storage: OrderedStorage) -> None:
     before = snapshots(storage)
     marks = storage.host.directory / "marks"
