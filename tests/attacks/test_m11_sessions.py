@@ -92,7 +92,7 @@ def settled(sides: list[AgentSide], count: int, seconds: float = 30) -> list[Age
         time.sleep(0.1)
 
 
-def gone(storage: OrderedStorage, seconds: float = 15) -> None:
+def gone(storage: OrderedStorage, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while programs(storage):
         assert time.monotonic() < deadline

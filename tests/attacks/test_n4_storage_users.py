@@ -84,7 +84,7 @@ def slow_backup(storage: OrderedStorage) -> Iterator[tuple[AgentSide, int]]:
     storage.host.write_configuration(rsync_command=["rsync", "--bwlimit=500"])
     with check_in(storage) as (side, port):
         side.wait_for("backup begins")
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not any(storage.daemon.username.encode() in words for words in command_lines().values()):
             assert time.monotonic() < deadline
             time.sleep(0.05)

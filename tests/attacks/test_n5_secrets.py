@@ -76,7 +76,7 @@ def test_n5_secrets_of_programs_stay_where_they_belong(quiet: Coordinator) -> No
         assert listener.post(call, message)[0] in (400, 403), call
     for body in (b'{"secret": "' + marked(18).encode(), b'{"secret": "' + marked(19).encode() + b'\xff"}'):
         assert listener.send("agent_ping_checkin", body).status_code == 400
-    requests.get(f"{quiet.url}/health", timeout=10)
+    requests.get(f"{quiet.url}/health", timeout=60)
     listener.heard += quiet.last_lines
     assert "refused" in "\n".join(listener.heard), "the log was heard"
     assert MARK not in "\n".join(listener.heard)
@@ -94,11 +94,11 @@ def test_n5_options_with_a_secrets_name_are_hidden_on_the_audit_log(quiet: Coord
 def test_n5_passwords_of_people_are_nowhere(quiet: Coordinator) -> None:
     quiet.create_administrator("root", Secret(marked(21)))
     browser = requests.Session()
-    heard = [browser.get(f"{quiet.admin_url}login/", timeout=10).text]
+    heard = [browser.get(f"{quiet.admin_url}login/", timeout=60).text]
     for name, password in (("root", marked(22)), (marked(23), ""), (marked(24), "x"), ("root", marked(21))):
         form = {"username": name, "password": password, "next": "/admin/"}
         form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
-        heard += [browser.post(f"{quiet.admin_url}login/", form, timeout=10).text.replace(f'value="{name}"', "")]
+        heard += [browser.post(f"{quiet.admin_url}login/", form, timeout=60).text.replace(f'value="{name}"', "")]
         heard += quiet.last_lines
     assert any("Log out" in page for page in heard)
     cast = HttpCast.introduce(quiet)
@@ -126,7 +126,7 @@ def test_n5_error_pages_show_nothing_of_ours(quiet: Coordinator) -> None:
         "/static/../secret_key",
         "/static/%2e%2e/hash_key",
     ):
-        text = requests.get(f"{base}{path}", timeout=10).text
+        text = requests.get(f"{base}{path}", timeout=60).text
         for word in ("Traceback", "site-packages", str(quiet.state_dir), "SECRET_KEY"):
             assert word not in text
 

@@ -37,7 +37,7 @@ class Ended:
 
 
 def forked(
-    entry: Callable[[], NoReturn], argv: Sequence[str], *, input_bytes: bytes, timeout_seconds: float = 10
+    entry: Callable[[], NoReturn], argv: Sequence[str], *, input_bytes: bytes, timeout_seconds: float = 60
 ) -> Ended:
     """How the run of ``entry`` ended that got ``input_bytes`` and then the end of its input."""
     reading_input, writing_input = os.pipe()

@@ -147,7 +147,7 @@ class AgentSide:
         """The exit code of the session."""
         return self.child.wait(timeout_seconds)
 
-    def wait_for(self, text: str, timeout_seconds: float = 15) -> None:
+    def wait_for(self, text: str, timeout_seconds: float = 60) -> None:
         """Return when ``text`` came back."""
         deadline = time.monotonic() + timeout_seconds
         while text not in self.output:

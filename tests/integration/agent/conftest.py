@@ -99,7 +99,7 @@ class Machine:
         return found
 
 
-def wait_for(condition: Callable[[], Any], *, seconds: float = 20) -> Any:
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
     """What the condition returned when it was true at last; fails the test where it never is."""
     deadline = time.monotonic() + seconds
     while True:

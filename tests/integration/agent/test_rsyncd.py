@@ -161,4 +161,4 @@ def test_rsyncd_answers_within_a_moment(agent: Agent, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     begin = os.times().elapsed
     with rsyncd.serve(agent, [Module("etc", str(tmp_path))], tmp_path / "run"):
-        assert os.times().elapsed - begin < 1.5
+        assert os.times().elapsed - begin < 10

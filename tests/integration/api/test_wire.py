@@ -62,7 +62,7 @@ def test_refusals_are_json_with_the_contracts_status(coordinator: Coordinator, m
         V1Machine(machine.post, uuid=machine.uuid).due()
     assert caught.value.status == 403
     assert coordinator.call("no_such_call", {}).status_code == 404
-    assert requests.get(f"{coordinator.url}/health", timeout=10).status_code == 405
+    assert requests.get(f"{coordinator.url}/health", timeout=60).status_code == 405
     assert coordinator.call("health/", {}).status_code == 200
 
 
@@ -86,16 +86,16 @@ def test_a_large_body_is_refused_before_it_is_read(coordinator: Coordinator) -> 
     assert response.status_code == 400
     assert "larger than" in response.json()["error"]
     announced = b"POST /v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", coordinator.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", coordinator.port), timeout=60) as connection:
         connection.sendall(announced)
         assert connection.recv(4096).startswith(b"HTTP/1.1 400")
 
 
 def test_a_broken_length_or_chunked_body_is_no_server_error(coordinator: Coordinator) -> None:
-    chunked = requests.post(f"{coordinator.url}/health", data=iter([b"{", b"}"]), timeout=10)
+    chunked = requests.post(f"{coordinator.url}/health", data=iter([b"{", b"}"]), timeout=60)
     assert chunked.status_code in (200, 400)
     for head in (b"Content-Length: -1", b"Content-Length: x", b"Content-Length: 2\r\nContent-Length: 3"):
-        with socket.create_connection(("127.0.0.1", coordinator.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", coordinator.port), timeout=60) as connection:
             connection.sendall(b"POST /v1/health HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n{}")
             assert connection.recv(4096)[9:10] == b"4"
 
@@ -109,11 +109,11 @@ def test_bad_credentials_reach_no_log(coordinator: Coordinator, machine: V1Machi
 
 def test_the_admin_site_and_its_styles_are_served(coordinator: Coordinator) -> None:
     base = coordinator.url.removesuffix("/v1")
-    page = requests.get(f"{base}/", timeout=10)
+    page = requests.get(f"{base}/", timeout=60)
     assert page.status_code == 200
     assert "Turku" in page.text
     for path in ("admin/css/base.css", "turku/marks.css"):
-        assert requests.get(f"{base}/static/{path}", timeout=10).status_code == 200
+        assert requests.get(f"{base}/static/{path}", timeout=60).status_code == 200
 
 
 def test_the_health_check_reads_the_same_database(coordinator: Coordinator, machine: V1Machine) -> None:

