@@ -242,14 +242,18 @@ class _Run:
             strategy_reason=made.reason,
         )
 
+    @property
+    def _compression(self) -> compression.Compression:
+        with _naming("compress"):
+            return compression.parse(self._job.order.compress or compression.Compression.AUTO)
+
     def _is_compressed(self, base: str | None) -> bool:
         earlier = notes.read(self._place, base) if base else NO_NOTES
-        with _naming("compress"):
-            return compression.is_worth_it(
-                compression.parse(self._job.order.compress or compression.Compression.AUTO),
-                ssh_connection=os.environ.get("SSH_CONNECTION", ""),
-                bytes_per_second=earlier.bytes_per_second,
-            )
+        return compression.is_worth_it(
+            self._compression,
+            ssh_connection=os.environ.get("SSH_CONNECTION", ""),
+            bytes_per_second=earlier.bytes_per_second,
+        )
 
     def _unchanged(self, sync: Sync, compared: transfer.Transferred, changes: Changes) -> _Made:
         base = sync.existing_base
@@ -323,6 +327,7 @@ class _Run:
             figures=found,
             suspicious=signs,
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
+            compress=self._compression,
             strategy=synced.strategy,
             strategy_reason=synced.reason,
         )

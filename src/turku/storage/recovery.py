@@ -23,6 +23,7 @@ from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
+from turku.policy import compression
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
@@ -46,6 +47,7 @@ from turku.storage.configuration import Storage
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
 from turku.storage.recorded_entries import RecordedEntries
+from turku.storage.snapshots import notes
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -154,6 +156,7 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
         f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
         "--modify-window=-1",
+        *(["--compress"] if _is_compressed(recovery.kept) else []),
         *([rsync_checksums.XXH128] if recovery.by_xxh128 else []),
         *(["--hard-links"] if request.hard_links or configuration.preserve_hard_links else []),
         *(["--fake-super"] if is_fake_super(configuration) else []),
@@ -168,6 +171,15 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         *(os.fsdecode(b"./" + path) for path in recovery.paths or (b"",)),
         f"rsync://{transfer.checked_user(username)}@127.0.0.1:{port}/{MODULE}/",
     ]
+
+
+def _is_compressed(kept: KeptTree) -> bool:
+    noted = notes.read(kept.place, kept.name)
+    return compression.is_worth_it(
+        noted.compress,
+        ssh_connection=os.environ.get("SSH_CONNECTION", ""),
+        bytes_per_second=noted.bytes_per_second,
+    )
 
 
 def is_fake_super(configuration: Storage) -> bool:

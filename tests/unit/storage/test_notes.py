@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from turku.policy.compression import Compression
 from turku.policy.suspicion import Figures
 from turku.storage import history
 from turku.storage.snapshots import notes, record
@@ -22,6 +23,8 @@ NOTES = Notes(
     figures=Figures(files_before=3, files=4, created=1, size_bytes=10),
     suspicious=("60% of the files were deleted",),
     judgement=Judgement.BAD,
+    bytes_per_second=1e6,
+    compress=Compression.ON,
     held_until=MOMENT,
 )
 
@@ -57,7 +60,13 @@ def test_a_change_leaves_all_else_in_the_file(place: SourcePlace) -> None:
 
 
 def test_a_broken_value_costs_only_itself(place: SourcePlace) -> None:
-    broken = {"slot_seconds": "x", "figures": {"files": "many"}, "held_until": "2026-01-01T00:00", "judgement": "?"}
+    broken = {
+        "compress": "?",
+        "slot_seconds": "x",
+        "figures": {"files": "many"},
+        "held_until": "2026-01-01T00:00",
+        "judgement": "?",
+    }
     place.information(NAME).write_text(json.dumps({**broken, "suspicious": ["s"]}))
     assert notes.read(place, NAME) == Notes(suspicious=("s",))
     place.information(NAME).write_text("[1, 2")

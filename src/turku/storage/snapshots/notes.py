@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from turku.policy.compression import Compression
 from turku.policy.suspicion import Figures
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
@@ -41,6 +42,8 @@ class Notes:
     judgement: Judgement | None = None
     bytes_per_second: float | None = None
     """What came over the way from the machine when last enough came to tell."""
+    compress: Compression = Compression.AUTO
+    """What the source said when it was made; a restore goes the same way back."""
     strategy: str = ""
     """How the backup was made (``strategy.Strategy``)."""
     strategy_reason: str = ""
@@ -65,6 +68,7 @@ class Notes:
             "suspicious": list(self.suspicious),
             "judgement": self.judgement,
             "bytes_per_second": self.bytes_per_second,
+            "compress": None if self.compress is Compression.AUTO else self.compress,
             "strategy": str(self.strategy),
             "strategy_reason": self.strategy_reason,
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
@@ -79,6 +83,7 @@ _KEYS = (
     "suspicious",
     "judgement",
     "bytes_per_second",
+    "compress",
     "strategy",
     "strategy_reason",
     "held_until",
@@ -101,6 +106,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
         judgement=value("judgement", Judgement, None),
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
+        compress=value("compress", Compression, Compression.AUTO),
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
         held_until=value("held_until", _moment, None),
