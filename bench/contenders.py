@@ -1,17 +1,20 @@
 """Turku and what people would pick instead, each able to do the same: back up a tree, and give it back.
 
-The peers write to a local repository, with nothing in between; Turku goes all its way: check-in at a coordinator, ssh
-to a real sshd, rsync through the tunnel, snapshot, retention, report. The peers run as their manuals begin: restic and
-borg encrypt, compress and find repeated content; rsnapshot is rsync with hard links.
+The peers write to a local repository, with nothing in between, or through ssh (``Server``); Turku goes all its way:
+check-in at a coordinator, ssh to a real sshd, rsync through the tunnel, snapshot, retention, report. The peers run as
+their manuals begin: restic and borg encrypt, compress and find repeated content; rsnapshot is rsync with hard links.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.fleet import Fleet
 
@@ -22,6 +25,21 @@ _TIMEOUT_SECONDS = 1800.0
 _PASSWORD = "of a benchmark"
 STRATEGIES = {"first": "full", "unchanged": "unchanged", "changed": "incremental"}
 """How Turku makes the snapshot of each step: what took another way is no figure of it."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where peers keep their repositories behind ssh: over sftp, or with a borg of its own there."""
+
+    port: int
+    user: str
+    ssh: tuple[str, ...]
+    """The argument list of an ssh with its options, without a destination."""
+
+    @property
+    def sftp(self) -> str:
+        """The command that leads to its sftp."""
+        return shlex.join((*self.ssh, "-p", str(self.port), "-l", self.user, "127.0.0.1", "-s", "sftp"))
 
 
 class Contender(ABC):
@@ -68,17 +86,18 @@ class Contender(ABC):
 
 
 class Turku(Contender):
-    """The installed commands; ``storage`` and coordinator of the fleet are there before."""
+    """The installed commands. The fleet's storage is there before; ``configuration`` is the agent's."""
 
     name = "turku"
 
-    def __init__(self, directory: Path, tree: Path, fleet: Fleet) -> None:
+    def __init__(self, directory: Path, tree: Path, fleet: Fleet, **configuration: Any) -> None:
         super().__init__(directory, tree)
         self._fleet = fleet
+        self._configuration = configuration
         self._unit = directory.name
 
     def prepare(self) -> None:
-        self.machine = self._fleet.machine(self._unit, {"tree": {"path": str(self.tree)}})
+        self.machine = self._fleet.machine(self._unit, {"tree": {"path": str(self.tree)}}, **self._configuration)
         self.storage = self._fleet.storage_of(self.machine)
 
     def make_due(self) -> None:
@@ -124,32 +143,45 @@ class Turku(Contender):
         return {path.name for path in self._snapshots_dir.glob("tree_*.json")}
 
 
-class Restic(Contender):
+class Peer(Contender):
+    """Somebody else's program; its repository is in ``directory``, reached by ``server`` where there is one."""
+
+    def __init__(self, directory: Path, tree: Path, server: Server | None = None) -> None:
+        super().__init__(directory, tree)
+        self._server = server
+
+
+class Restic(Peer):
     """Its defaults: encrypted, compressed automatically; the cache is its own and kept between backups."""
 
     name = "restic"
 
     @property
     def _environment(self) -> dict[str, str]:
+        repository = self.directory / "repository"
         return {
-            "RESTIC_REPOSITORY": str(self.directory / "repository"),
+            "RESTIC_REPOSITORY": f"sftp:server:{repository}" if self._server else str(repository),
             "RESTIC_PASSWORD": _PASSWORD,
             "RESTIC_CACHE_DIR": str(self.directory / "cache"),
         }
 
+    def _restic(self, *argv: str | Path) -> None:
+        options = ("-o", f"sftp.command={self._server.sftp}") if self._server else ()
+        self._run("restic", *options, *argv, environment=self._environment, at=self.tree)
+
     def prepare(self) -> None:
-        self._run("restic", "init", "--quiet", environment=self._environment)
+        self._restic("init", "--quiet")
 
     def back_up(self) -> None:
-        self._run("restic", "backup", "--quiet", ".", environment=self._environment, at=self.tree)
+        self._restic("backup", "--quiet", ".")
 
     def restore(self, target: Path, path: str = "") -> Path:
         include = ("--include", f"/{path}") if path else ()
-        self._run("restic", "restore", "latest", "--target", target, *include, environment=self._environment)
+        self._restic("restore", "latest", "--target", target, *include)
         return target / path
 
 
-class Borg(Contender):
+class Borg(Peer):
     """Its quick start: the key in the repository, lz4."""
 
     name = "borg"
@@ -157,8 +189,10 @@ class Borg(Contender):
 
     @property
     def _environment(self) -> dict[str, str]:
+        repository, server = self.directory / "repository", self._server
         return {
-            "BORG_REPO": str(self.directory / "repository"),
+            "BORG_REPO": f"ssh://{server.user}@127.0.0.1:{server.port}{repository}" if server else str(repository),
+            "BORG_RSH": shlex.join(server.ssh) if server else "ssh",
             "BORG_PASSPHRASE": _PASSWORD,
             "BORG_BASE_DIR": str(self.directory / "base"),
         }
@@ -177,7 +211,7 @@ class Borg(Contender):
         return target / path
 
 
-class Rsnapshot(Contender):
+class Rsnapshot(Peer):
     """``link_dest``, as its manual recommends on Linux; restored by rsync, as it has no command for it."""
 
     name = "rsnapshot"
@@ -216,7 +250,7 @@ class Rsnapshot(Contender):
         return target / path
 
 
-PEERS: tuple[type[Contender], ...] = (Restic, Borg, Rsnapshot)
+PEERS: tuple[type[Peer], ...] = (Restic, Borg, Rsnapshot)
 
 
 def running_parts(fleet: Fleet) -> dict[str, int]:

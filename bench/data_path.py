@@ -48,6 +48,8 @@ FIRST, UNCHANGED, CHANGED, WHOLE, ONE = "first", "unchanged", "changed", "restor
 class Run:
     """The measurements of all rounds."""
 
+    first_times = FIRST_TIMES
+
     def __init__(self, directory: Path, fleet: Fleet, tree: source_tree.SourceTree, names: Sequence[str]) -> None:
         self.directory = directory
         self.fleet = fleet
@@ -66,7 +68,7 @@ class Run:
     def round(self, number: int) -> None:
         """A whole life with each program."""
         self._turn += 1
-        for again in range(FIRST_TIMES):
+        for again in range(self.first_times):
             made = self._contenders(f"{number}-{again + 1}")
             ordered = self._rotated(made)
             # Who came last comes first then: memory and disk that nobody used for a while are dearer than others.
@@ -91,15 +93,18 @@ class Run:
             self._restores(ONE, made, source_tree.relative_path((self.tree.count * (2 + again)) // 7))
 
     def _contenders(self, life: str) -> list[Contender]:
-        made: list[Contender] = [
-            Turku(self.fleet.directory / f"turku-{life}", self.tree.path, self.fleet),
-            *(peer(self.directory / f"{peer.name}-{life}", self.tree.path) for peer in PEERS),
-        ]
-        made = [each for each in made if each.name in self.names]
+        made = [each for each in self.all_contenders(life) if each.name in self.names]
         for each in made:
             each.directory.mkdir()
             each.prepare()
         return made
+
+    def all_contenders(self, life: str) -> list[Contender]:
+        """Return new ones, not prepared yet."""
+        return [
+            Turku(self.fleet.directory / f"turku-{life}", self.tree.path, self.fleet),
+            *(peer(self.directory / f"{peer.name}-{life}", self.tree.path) for peer in PEERS),
+        ]
 
     def _step(self, step: str, all_of_them: Sequence[Contender], action: Callable[[Contender], object]) -> None:
         self._turn += 1

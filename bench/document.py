@@ -7,6 +7,7 @@ A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the re
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping
@@ -158,6 +159,35 @@ def background_removal_table(found: Found) -> str:
     return "\n".join(lines)
 
 
+def network_table(found: Found) -> str:
+    """The tables of the data path over lines with delay and rate."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "rsnapshot")
+    parts = [
+        f"{found['begun'][:16].replace('T', ' ')} UTC, `{found['command']}` ({found['minutes']:g} minutes): "
+        f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB; {found['machine']}; {versions}."
+    ]
+    for line in found["lines"]:
+        parts += [
+            "",
+            f"| seconds, with {line['milliseconds']:g} ms there and back and {line['megabits']:g} Mbit/s "
+            "| Turku | restic | borg | Turku : restic | Turku : borg | goal | |",
+            "|---|---:|---:|---:|---:|---:|---|---|",
+        ]
+        for step, title in STEPS.items():
+            turku, restic, borg = (seconds(line, step, name) for name in ("turku", "restic", "borg"))
+            words, most = {
+                "first": ("as long as borg", borg),
+                "unchanged": ("as long as borg", borg),
+                "changed": ("1.1 times borg", 1.1 * borg),
+                "restore": ("0.9 times the quicker", 0.9 * min(restic, borg)),
+            }.get(step, ("", math.inf))
+            parts.append(
+                f"| {title} | **{turku:.2f}** | {restic:.2f} | {borg:.2f} | {turku / restic:.2f} | {turku / borg:.2f} "
+                + (f"| {words}: {most:.2f} | {_verdict(turku <= most)} |" if words else "| | |")
+            )
+    return "\n".join(parts)
+
+
 def _program(name: str) -> str:
     # The kernel keeps fifteen letters of a program's name; what is not a named part is the machine's.
     part, _colon, program = name.partition(": ")
@@ -231,6 +261,7 @@ def admin_lists_table(found: Found) -> str:
 
 TABLES: dict[str, Callable[[Found], str]] = {
     "data_path": data_path_table,
+    "network": network_table,
     "background_removal": background_removal_table,
     "memory": memory_table,
     "admin_lists": admin_lists_table,

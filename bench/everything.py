@@ -31,6 +31,7 @@ class Benchmark:
 
 ALL = (
     Benchmark("data_path"),
+    Benchmark("network", needs_root=True),
     Benchmark("memory"),
     Benchmark(
         "modifying_files",
