@@ -13,16 +13,17 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; on Debian: apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	touch $@
+	@$(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo 'installing into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
 
 setup: $(STAMP) ## make .venv in the checkout, with all the programs in .venv/bin
 
 demo: ## back up and restore a real directory on this machine, nothing outside a private directory touched
 	@packaging/require-debian-packages.sh demo
 	@$(MAKE) --no-print-directory setup
-	$(BIN)/turku demo $(DEMO_ARGUMENTS)
+	@$(BIN)/turku demo $(DEMO_ARGUMENTS)
 
 test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@packaging/require-debian-packages.sh test

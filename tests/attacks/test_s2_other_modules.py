@@ -94,6 +94,8 @@ def test_s2_no_path_leads_out_of_a_source(hostile: HostileStorage, tmp_path: Pat
         hostile.rsync("-a", *options, f"rsync://{{}}/due/{path}", f"{tmp_path / 'stolen'}/")
         for stolen in (tmp_path / "stolen").rglob("*"):
             assert stolen.is_symlink() or stolen.name not in ("secret", "passwd"), (path, options)
+    # All along the daemon gave what may be read.
+    assert hostile.rsync("-a", "rsync://{}/due/file", f"{tmp_path / 'stolen'}/").returncode == 0
 
 
 @pytest.mark.root

@@ -235,10 +235,13 @@ def require_success(address: Address, exit_code: int, last_lines: Sequence[str])
         if any(_PORT_REFUSED in line for line in last_lines):
             raise RemotePortTaken(f"storage {address.name} could not listen on the port that was drawn")
         raise CommandFailed(
-            f"storage {address.name}: no SSH session with {address.user}@{address.host} port {address.port}",
+            # ssh exits alike where it never came that far and where the storage went down in mid-session.
+            f"storage {address.name}: no SSH session with {address.user}@{address.host} port {address.port}, "
+            "or it broke before its end",
             details=details,
-            hint="is it reachable, does it have this machine's key yet (turku-storage-update-config runs there every "
-            "few minutes), and does it show the host keys that the coordinator knows?",
+            hint="if it began: did the storage go down, or the network? If not: is the storage reachable, does it have "
+            "this machine's key yet (turku-storage-update-config runs there every few minutes), and does it show the "
+            "host keys that the coordinator knows?",
         )
     if exit_code == TunnelRefused.exit_code:
         # sshd listens for IPv4 and IPv6 and is content with one of them: that the port was taken is seen only then.

@@ -152,14 +152,16 @@ class Story:
             )
 
     def _restore(self, stage: Stage, first: Path, name: Path, kept: Path) -> None:
-        with self._narrator.step("Restore the changed file as it was (turku-agent-ping --restore)") as say:
-            with stage.machine.restore_mode() as mode:
-                say(f"the machine opened {stage.machine.restore_path} and nothing else")
-                mode.send(first, path=str(name))
-            restored = stage.machine.restore_path / name
+        with self._narrator.step("Restore the changed file as it was (turku-agent restore)") as say:
+            machine = stage.machine
+            programs.run(
+                *("turku-agent", "restore", "--config-dir", machine.config_dir, "--snapshot", first.name),
+                *("--to", machine.restore_path, "--yes", SOURCE, f"./{name}"),
+            )
+            restored = machine.restore_path / name
             if not filecmp.cmp(restored, kept, shallow=False):
                 raise CommandFailed(f"{restored} is not what was backed up", hint=f"compare it with {kept}")
-            say(f"rsync on the storage sent {name} of the first snapshot")
+            say(f"{name} of the first snapshot, to {machine.restore_path}")
             say(f"compared byte by byte with the file before its change: identical, {size(kept.stat().st_size)}")
 
     def _where_things_lie(self, stage: Stage, tree: trees.Copy, *, kept: bool) -> None:
@@ -187,7 +189,8 @@ class Story:
             every_seconds=_KEPT_PING_SECONDS,
             commands={
                 "what this machine backs up": programs.command_line("turku-agent", "check", *machine),
-                "restore something": programs.command_line("turku-agent-ping", *machine, "--restore"),
+                "what snapshots there are": programs.command_line("turku-agent", "snapshots", *machine, SOURCE),
+                "restore all of the newest": programs.command_line("turku-agent", "restore", *machine, SOURCE),
             },
         )
         try:
