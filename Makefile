@@ -19,6 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(STAMP) ## make .venv in the checkout, with all the programs in .venv/bin
+	@:
 
 demo: ## back up and restore a real directory on this machine, nothing outside a private directory touched
 	@packaging/require-debian-packages.sh demo
