@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.attacks.test_n2_guessing import from_address, throttled
@@ -31,10 +32,14 @@ class Network:
         self.bob = V1Storage(self.post, name=cast.bob.name, secret=cast.bob.secret)
 
     def all_prove_themselves(self) -> None:
-        """Each often enough to be known to every worker: the kernel chooses who answers."""
-        for _ in range(25):
+        """Each often enough to be known to every worker: the kernel chooses who answers, of those who are not busy."""
+
+        def once(_number: int) -> None:
             self.alice.due()
             self.bob.due(self.alice.uuid)
+
+        with ThreadPoolExecutor(3 * WORKERS) as pool:
+            list(pool.map(once, range(75)))
 
     def strangers_fail(self, count: int = 8 * LIMIT) -> None:
         for number in range(count):
