@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import socket
 from contextlib import suppress
@@ -75,8 +76,11 @@ def _serve(
         ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(end.fileno(), ended.set)
         there, back = _Direction(line), _Direction(line)
+        # Tasks that nobody else holds may be collected in the middle of their work.
+        connections: set[asyncio.Task[None] | None] = set()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.add(asyncio.current_task())
             await asyncio.sleep(line.milliseconds / 1000)
             with suppress(OSError):
                 far_reader, far_writer = await asyncio.open_connection(
@@ -88,10 +92,13 @@ def _serve(
                 await asyncio.gather(there.carry(reader, far_writer), back.carry(far_reader, writer))
                 far_writer.close()
             writer.close()
+            connections.discard(asyncio.current_task())
 
         server = await asyncio.start_server(connected, sock=listener, limit=_CHUNK_BYTES)
         async with server:
             await ended.wait()
+            # What is still under way is nobody's any more.
+            os._exit(0)
 
     asyncio.run(run())
 

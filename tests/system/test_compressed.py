@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_a_backup_and_a_restore(fleet: Fleet, tmp_path: Path, options: dict[str,
     (source / "text").write_text("much of the same\n" * 100_000)
     machine = fleet.machine(f"{name}-machine", {"files": {"path": str(source), **options}}, storage=storage)
     machine.ping()
+    # As if a way had been seen to be slow.
+    [record] = storage.machine_directory(machine.uuid).glob("files.snapshots/files_*.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "bytes_per_second": 1e6}))
     restored = tmp_path / "restored"
     programs.run("turku-agent", "restore", "--config-dir", machine.config_dir, "files", "--to", restored, "--yes")
     assert filecmp.cmp(source / "text", restored / "text", shallow=False)
@@ -34,3 +38,5 @@ def test_a_backup_and_a_restore(fleet: Fleet, tmp_path: Path, options: dict[str,
     [restore] = [words for words in runs if words[-1] != "./"]
     assert ("--compress" in backup) == is_compressed
     assert ("--compress" in restore) == is_compressed
+    assert ("--compress-level=9" in restore) == is_compressed
+    assert "--no-inc-recursive" in restore

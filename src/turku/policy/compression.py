@@ -10,6 +10,10 @@ from turku.errors import PolicyError
 
 FAST_BYTES_PER_SECOND = 40_000_000
 """A way that brought this much needs no compression: it would take longer than sending."""
+SLOW_BYTES_PER_SECOND = 12_500_000
+"""Over a way that brought less, a storage has time to compress what it sends more thoroughly."""
+THOROUGH_LEVEL = 9
+"""Of rsync's methods but lz4, which has one level only."""
 SUFFIXES = (
     *("3gp", "7z", "aac", "apk", "avi", "avif", "br", "bz2", "cab", "deb", "docx", "flac", "flv", "gif", "gpg", "gz"),
     *(

@@ -21,6 +21,7 @@ from turku.storage.fs import tree as fs
 from turku.storage.history import StoredSnapshot
 from turku.storage.kept_tree import CURRENT, KeptTree
 from turku.storage.permit import Permitted
+from turku.storage.snapshots import notes
 from turku.storage.snapshots.place import LATEST, SourcePlace
 
 _GONE = "the snapshot that the coordinator's permission is for is not kept here"
@@ -102,7 +103,7 @@ class HistoryView:
         chosen = by_name[
             catalog.choose(snapshots, name=name, at=choice.at, now=self._clock.now(), zone=self._configuration.zone)
         ]
-        return KeptTree(place, chosen.name, chosen.path, chosen.moment)
+        return KeptTree(place, chosen.name, chosen.path, chosen.moment, notes.read(place, chosen.name))
 
 
 def _place(configuration: Storage, permitted: Permitted) -> SourcePlace:

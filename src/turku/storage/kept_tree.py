@@ -15,6 +15,7 @@ from turku.core.log import one_line
 from turku.errors import NotInHistory
 from turku.policy import names
 from turku.storage.catalog import Scope
+from turku.storage.snapshots.notes import NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace
 
 CURRENT = "current"
@@ -31,6 +32,7 @@ class KeptTree:
     name: str
     path: Path
     moment: datetime | None
+    notes: Notes = NO_NOTES
 
     @property
     def is_snapshot(self) -> bool:

@@ -47,7 +47,6 @@ from turku.storage.configuration import Storage
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
 from turku.storage.recorded_entries import RecordedEntries
-from turku.storage.snapshots import notes
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -68,6 +67,8 @@ class Recovery:
     """What the session may be told of."""
     request: RecoverRequest
     by_xxh128: bool
+    files: int | None = None
+    """How many go back, where that is known."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
     """What rsync's own lines begin with; no machine is told."""
 
@@ -156,7 +157,8 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
         f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
         "--modify-window=-1",
-        *(["--compress"] if _is_compressed(recovery.kept) else []),
+        *_compression(recovery.kept),
+        *(["--no-inc-recursive"] if transfer.is_listed_at_once(recovery.files) else []),
         *([rsync_checksums.XXH128] if recovery.by_xxh128 else []),
         *(["--hard-links"] if request.hard_links or configuration.preserve_hard_links else []),
         *(["--fake-super"] if is_fake_super(configuration) else []),
@@ -173,13 +175,14 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
     ]
 
 
-def _is_compressed(kept: KeptTree) -> bool:
-    noted = notes.read(kept.place, kept.name)
-    return compression.is_worth_it(
-        noted.compress,
-        ssh_connection=os.environ.get("SSH_CONNECTION", ""),
-        bytes_per_second=noted.bytes_per_second,
-    )
+def _compression(kept: KeptTree) -> list[str]:
+    rate = kept.notes.bytes_per_second
+    if not compression.is_worth_it(
+        kept.notes.compress, ssh_connection=os.environ.get("SSH_CONNECTION", ""), bytes_per_second=rate
+    ):
+        return []
+    is_slow = rate is not None and rate < compression.SLOW_BYTES_PER_SECOND
+    return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
 
 
 def is_fake_super(configuration: Storage) -> bool:

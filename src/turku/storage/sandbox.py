@@ -369,15 +369,19 @@ def followed(
     reader.join(timeout_seconds)
 
 
+class NobodyAnswers(BackupFailed):
+    """No rsync daemon is behind the tunnel."""
+
+
 def connect(port: int) -> socket.socket:
     """A connection to the rsync daemon behind the tunnel's ``port``, its greeting still unread; nothing was sent.
 
-    Raises BackupFailed when nobody listens there, or another service does.
+    Raises NobodyAnswers when nobody listens there, or another service does.
     """
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_SECONDS)
     except OSError as error:
-        raise BackupFailed(
+        raise NobodyAnswers(
             f"nobody listens at port {port} of the tunnel: {error.strerror or error}",
             hint="the agent's rsync daemon or its ssh ended, or sshd did not let it forward the port",
         ) from error
@@ -388,7 +392,7 @@ def connect(port: int) -> socket.socket:
         with suppress(OSError):
             greeting = connection.recv(len(_GREETING), socket.MSG_PEEK | socket.MSG_WAITALL)
         if greeting != _GREETING:
-            raise BackupFailed(f"no rsync daemon answers at port {port} of the tunnel")
+            raise NobodyAnswers(f"no rsync daemon answers at port {port} of the tunnel")
         # A timeout makes the socket non-blocking, and the relay shares it.
         connection.setblocking(True)
     except BaseException:

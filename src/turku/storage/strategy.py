@@ -22,12 +22,12 @@ from pathlib import Path
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed
-from turku.storage import catalog, figures, limits, pacing, transfer
+from turku.storage import catalog, figures, limits, pacing, sandbox, transfer
 from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.snapshots import SnapshotMode, Workspace, assembly
+from turku.storage.snapshots import SnapshotMode, Workspace, assembly, notes
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.transfer import Transferred
@@ -36,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 _HERE = b"./"
 """With it rsync sends what the source's own directory is like, and takes no name for an option or a comment."""
 _CLEANING_SECONDS = 0.5
+_END_OF_SESSION_SECONDS = 2.0
 _NOTHING = b".turku-nothing"
 """A name that need not be there: some must be said for the source's own directory to come."""
 
@@ -140,7 +141,11 @@ class Sync:
 
         # The base is on the disk: it is what a run left that may be there without its content.
         believing = replace(self, selected=replace(self.selected, compare_contents=False))
-        compared = believing._run(Workspace(self.place.tree(self.base)), transfer.Extent(is_dry_run=True), note)
+        known = notes.read(self.place, self.base).figures
+        extent = transfer.Extent(
+            is_dry_run=True, is_listed_at_once=transfer.is_listed_at_once(None if known is None else known.files)
+        )
+        compared = believing._run(Workspace(self.place.tree(self.base)), extent, note)
         if not compared.outcome.success and not compared.outcome.is_of_request:
             raise self._failed(compared)
         if compared.outcome.meaning != "complete":
@@ -328,6 +333,17 @@ class Sync:
         return pacing.run(selected, self.bounds, part, configuration=self.configuration, clock=self.clock)
 
     def _run(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+        try:
+            transferred = self._started(workspace, extent, on_entry)
+        except sandbox.NobodyAnswers:
+            self.cancellation.wait(_END_OF_SESSION_SECONDS)
+            raise
+        if transferred.outcome.is_of_connection:
+            # An agent that is gone takes the tunnel and the data stream with it: either may be noticed before its end.
+            self.cancellation.wait(_END_OF_SESSION_SECONDS)
+        return transferred
+
+    def _started(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
         return transfer.run(
             self.configuration,
             self.daemon,

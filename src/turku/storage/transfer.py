@@ -36,6 +36,8 @@ from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots import Workspace
 
+LISTED_AT_ONCE_FILES = 200_000
+"""Up to so many files are listed at once: each takes about 100 bytes of memory on both sides."""
 SILENCE_TIMEOUT_SECONDS = 1800
 CONNECT_TIMEOUT_SECONDS = 60
 SUMMARY_LIMIT = 60_000
@@ -43,7 +45,6 @@ SUMMARY_LIMIT = 60_000
 _LINE_LIMIT = 1000
 _LOGGED_LINES = 100
 _LAST_LINES_TIMEOUT_SECONDS = 5.0
-_END_OF_SESSION_SECONDS = 2.0
 _RECEIVED = re.compile(r"Total bytes received: (\d+)")
 _WRITE_BACK_SECONDS = 3.0
 _TELLING_BYTES = 16 * 1024 * 1024
@@ -137,6 +138,9 @@ class Extent:
     listed: Path | None = None
     """A file with the paths of the only entries that are transferred, NUL after each, directories without what is in
     them; what is not on the machine any more is removed."""
+    is_listed_at_once: bool = False
+    """The machine's rsync lists everything before the first entry is compared. Otherwise it waits for an answer every
+    some thousand files, which over a line with delay takes most of the time; both sides then keep less in memory."""
 
 
 WHOLE = Extent()
@@ -185,6 +189,11 @@ def _probe(directory: Path) -> tuple[bool, bool]:
         finally:
             os.close(descriptor)
     return has_attributes, has_nanoseconds
+
+
+def is_listed_at_once(files: int | None) -> bool:
+    """Return whether a run over so many files is to list all of them first (``Extent``); None is not known."""
+    return files is not None and files <= LISTED_AT_ONCE_FILES
 
 
 def checked_user(username: str) -> str:
@@ -251,7 +260,11 @@ def arguments(
 
 def _extent_options(extent: Extent, workspace: Workspace, seen: Callable[[Path], str]) -> list[str]:
     if extent.listed is None:
-        return ["--delete", "--delete-excluded", *(["--dry-run"] if extent.is_dry_run else [])]
+        return [
+            *("--delete", "--delete-excluded"),
+            *(["--dry-run"] if extent.is_dry_run else []),
+            *(["--no-inc-recursive"] if extent.is_listed_at_once else []),
+        ]
     # What a failed run left may have what went meanwhile, or a directory where a file is to be. rsync 3.2.7 breaks off
     # when it is told of what is missing, so that this is not asked for without need.
     missing = "--delete-missing-args" if workspace.is_resumed else "--ignore-missing-args"
@@ -349,16 +362,12 @@ def run(
                 _written_back(workspace.directory, extent),
             ):
                 exit_code = limits.wait(child, watch, cancellation)
-            outcome = rsync_exit.outcome(exit_code)
-            if outcome.is_of_connection:
-                # An agent that is gone takes the data stream with it: either may be noticed first.
-                cancellation.wait(_END_OF_SESSION_SECONDS)
         finally:
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return Transferred(
-        outcome,
+        rsync_exit.outcome(exit_code),
         tuple(output.statistics),
         tuple(last_lines),
         output.suffixes,

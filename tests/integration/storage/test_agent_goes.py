@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.backed_up_machine import backed_up_machine
 from tests.support.ordered_storage import UUID, OrderedStorage, order, ordered_storage
 from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide
 
+from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.entry import EXIT_INTERNAL
+from turku.storage.backup import back_up
 
 LONGEST_SECONDS = 10.0
 SLEEP = "3599"
@@ -178,11 +183,22 @@ def test_an_agent_that_is_killed_ends_its_session_at_once(storage: OrderedStorag
         assert (storage.machine_dir / f"{name}.snapshots" / "latest" / "file0").read_text() == "another content"
 
 
-def test_an_agent_that_is_gone_is_told_from_a_broken_stream_that_is_noticed_first(storage: OrderedStorage) -> None:
+BROKEN = {
+    # A stream that ends while the agent is still believed to be there.
+    "stream": 'case " $* " in *" --dry-run "*) ;; *" rsync://"*) touch {mark}; exit 12;; esac; exec rsync "$@"',
+    "dry run's stream": 'case " $* " in *" rsync://"*) touch {mark}; exit 30;; esac; exec rsync "$@"',
+}
+
+
+@pytest.mark.parametrize("where", BROKEN)
+def test_an_agent_that_is_gone_is_named_where_a_broken_stream_is_noticed_first(
+    storage: OrderedStorage, where: str
+) -> None:
     before = snapshots(storage)
     mark = storage.host.directory / "broken"
-    rsync = f'case " $* " in *" --dry-run "*) ;; *" rsync://"*) touch {mark}; exit 12;; esac; exec rsync "$@"'
-    storage.host.write_configuration(rsync_command=["sh", "-c", rsync, "rsync"], sandbox="off")
+    storage.host.write_configuration(
+        rsync_command=["sh", "-c", BROKEN[where].format(mark=mark), "rsync"], sandbox="off"
+    )
     with observed(storage, str(PROGRAMS / "turku-storage-ping")), check_in(storage) as side:
         until(mark.exists, side)
         seconds_to_the_end(storage, side)
@@ -191,6 +207,19 @@ def test_an_agent_that_is_gone_is_told_from_a_broken_stream_that_is_noticed_firs
         assert not report["success"]
         assert "the agent ended the session" in report["summary"]
     assert snapshots(storage) == before
+
+
+def test_an_agent_that_is_gone_is_named_where_nobody_listens_any_more(tmp_path: Path) -> None:
+    agent = Cancellation()
+    with backed_up_machine(tmp_path) as machine:
+        threading.Timer(0.3, agent.cancel).start()
+        with pytest.raises(Cancelled):
+            back_up(
+                replace(machine.job(), rsync_port=free_port()),
+                machine.storage,
+                clock=machine.clock,
+                cancellation=agent,
+            )
 
 
 def test_an_agent_that_is_killed_just_before_the_commit_leaves_no_snapshot(storage: OrderedStorage) -> None:

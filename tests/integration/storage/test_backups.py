@@ -17,6 +17,8 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.killed import as_user
 from tests.support.rich_tree import make_rich_tree
 
+from turku.storage import transfer
+
 NOBODY = 65534
 
 
@@ -155,3 +157,23 @@ def test_a_change_within_the_same_second_is_seen(machine: BackedUpMachine) -> No
     os.utime(path, ns=(10**18, 10**18 + 1))
     assert machine.back_up().success
     assert (machine.newest_tree() / "file").read_text() == "after!"
+
+
+def test_a_dry_run_lists_at_once_what_is_known_to_be_few(
+    machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    observed = machine.with_rsync("sh", "-c", f'printf "%s\\n" "$*" >> {log}; exec "$0" "$@"', "rsync")
+
+    def dry_run() -> list[str]:
+        log.unlink(missing_ok=True)
+        observed.back_up()
+        return next((line.split() for line in log.read_text().splitlines() if "--dry-run" in line), [])
+
+    (machine.source_dir / "one").write_text("1")
+    (machine.source_dir / "two").write_text("2")
+    assert dry_run() == []
+    assert "--no-inc-recursive" in dry_run()
+    monkeypatch.setattr(transfer, "LISTED_AT_ONCE_FILES", 1)
+    assert "--dry-run" in dry_run()
+    assert "--no-inc-recursive" not in dry_run()
