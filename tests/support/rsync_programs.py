@@ -122,9 +122,12 @@ class Running:
             # They come and go.
             with suppress(OSError, ValueError):
                 if entry.name.isdigit() and (entry / "comm").read_text() == "rsync\n" and _is_below_us(int(entry.name)):
-                    is_daemon = b"--daemon" in (entry / "cmdline").read_bytes().split(b"\0")
+                    argv = (entry / "cmdline").read_bytes().split(b"\0")
                     status = (entry / "exe").stat()
-                    self.files["machine" if is_daemon else "storage"].add((status.st_dev, status.st_ino))
+                    # Both sides ask theirs what it knows, which is over in a moment.
+                    if b"--version" not in argv:
+                        side = "machine" if b"--daemon" in argv else "storage"
+                        self.files[side].add((status.st_dev, status.st_ino))
 
     def assert_as_chosen(self) -> None:
         """Fail unless both sides ran, each the program that was chosen for it and no other."""
