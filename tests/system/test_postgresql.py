@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support.fleet import Fleet
 from tests.support.postgresql import PostgresqlServer
+from tests.support.restore_mode import restore_mode
 from tests.support.trees import snapshot_differences
 
 
@@ -25,6 +26,6 @@ def test_a_fleet_on_postgresql_backs_up_twice_and_restores(tmp_path: Path, files
         assert snapshot_differences(files, second, "--exclude=/b.txt") == []
         assert not (second / "b.txt").exists()
         assert [run["success"] for run in fleet.runs(machine, "files")] == [True, True]
-        with machine.restore_mode() as mode:
+        with restore_mode(machine) as mode:
             mode.send(first, path="a.txt")
         assert (machine.restore_path / "a.txt").read_text() == "a\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.restore_mode import restore_mode
 from tests.support.trees import differences
 from tests.system.conftest import MakeMachine
 
@@ -25,7 +26,7 @@ def test_step_6_restore_mode_says_what_the_operator_needs_and_takes_the_files(
     [snapshot] = fleet.snapshots(machine, "files")
     storage = fleet.storage_of(machine)
 
-    with machine.restore_mode() as mode:
+    with restore_mode(machine) as mode:
         port = int(mode.address.rsplit(":", maxsplit=1)[1].split("/")[0])
         sent = mode.send(snapshot)
         with pytest.raises(CommandFailed, match="exit code"):
@@ -69,7 +70,7 @@ def test_step_6_the_way_in_is_closed_when_the_machine_ends_the_mode(
     fleet: Fleet, make_machine: MakeMachine, files: Path
 ) -> None:
     machine = make_machine({"files": {"path": str(files)}})
-    with machine.restore_mode() as mode:
+    with restore_mode(machine) as mode:
         port = int(mode.address.rsplit(":", maxsplit=1)[1].split("/")[0])
         socket.create_connection(("127.0.0.1", port), 5).close()
     deadline = time.monotonic() + 60
@@ -84,7 +85,7 @@ def test_step_6_the_way_in_is_closed_when_the_machine_ends_the_mode(
 
 def test_step_6_the_storage_may_be_named(fleet: Fleet, make_machine: MakeMachine, files: Path) -> None:
     machine = make_machine({"files": {"path": str(files)}})
-    with machine.restore_mode("--restore-storage", "primary") as mode:
+    with restore_mode(machine, "--restore-storage", "primary") as mode:
         assert "Storage unit: primary" in mode.lines
     completed = programs.run(
         *("turku-agent-ping", "--config-dir", machine.config_dir, "--restore", "--restore-storage", "elsewhere"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.restore_mode import restore_mode
 from tests.support.trees import snapshot_differences
 from tests.system.conftest import MakeMachine
 
@@ -48,7 +49,7 @@ def test_a_machine_that_the_operator_moved_is_backed_up_at_the_new_place_and_res
     [snapshot] = secondary.snapshots(machine.uuid, "files")
     assert snapshot_differences(files, snapshot) == []
     assert len(storage.snapshots(machine.uuid, "files")) == 1
-    with machine.restore_mode() as mode:
+    with restore_mode(machine) as mode:
         assert "Storage unit: secondary" in mode.lines
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fleet import Fleet
+from tests.support.restore_mode import restore_mode
 from tests.support.trees import differences, snapshot_differences
 from tests.system.conftest import MakeMachine
 
@@ -35,7 +36,7 @@ def test_usr_share_is_identical_in_the_backup_and_after_its_restore(fleet: Fleet
     [snapshot] = fleet.snapshots(machine, "share")
     assert snapshot_differences(tree, snapshot, *excludes) == []
 
-    with machine.restore_mode() as mode:
+    with restore_mode(machine) as mode:
         mode.send(snapshot, "-H")
     assert differences(tree, machine.restore_path, *excludes) == []
     # pytest keeps the directories of its last runs; a gigabyte each is too much.

@@ -5,42 +5,16 @@ from __future__ import annotations
 import grp
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from turku.core import command, durable
-from turku.core.clock import SYSTEM_CLOCK
-from turku.core.secret import Secret
 from turku.demo import programs
 from turku.demo.private_sshd import user_name
-from turku.errors import CommandFailed
 
 LOCAL_ADDRESS = "127.0.0.2"
 """Where the machine's rsyncd listens; all of 127.0.0.0/8 is loopback."""
-_RESTORE_TIMEOUT_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class RestoreMode:
-    """What the agent says while its restore mode is on: how the storage's operator reaches this machine."""
-
-    lines: tuple[str, ...]
-    password: Secret
-    address: str
-
-    def send(self, tree: Path, *options: str, path: str = "") -> command.Completed:
-        """Do as the operator does on the storage: let rsync send ``path`` below ``tree``, or all of it."""
-        # A storage without root keeps owners, special files and links in attributes of files; rsync reads them there.
-        stored = () if os.geteuid() == 0 else ("--fake-super",)
-        return command.run(
-            ["rsync", "-a", "--numeric-ids", "--relative", *stored, *options, f"{tree}/./{path}", self.address],
-            timeout_seconds=programs.TIMEOUT_SECONDS,
-            extra_environment={"RSYNC_PASSWORD": self.password.reveal()},
-        )
 
 
 class PrivateMachine:
@@ -100,30 +74,3 @@ class PrivateMachine:
             *("turku-agent-ping", "--config-dir", str(self.config_dir), *arguments),
             expected_codes=(0,) if check else range(256),
         )
-
-    @contextmanager
-    def restore_mode(self, *arguments: str) -> Iterator[RestoreMode]:
-        """The agent's restore mode, on for the length of the block."""
-        lines: list[str] = []
-        program = programs.DIRECTORY / "turku-agent-ping"
-        with command.start(
-            [program, "--config-dir", self.config_dir, "--restore", *arguments], on_line=lines.append
-        ) as child:
-            deadline = SYSTEM_CLOCK.monotonic_seconds() + _RESTORE_TIMEOUT_SECONDS
-            while (told := _restore_mode(lines)) is None:
-                if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
-                    raise CommandFailed(
-                        "turku-agent-ping --restore did not get as far as restore mode", details="\n".join(lines)
-                    )
-                SYSTEM_CLOCK.sleep(0.02)
-            yield told
-
-
-def _restore_mode(lines: list[str]) -> RestoreMode | None:
-    """What there is to know, once the agent said all of it: what it prints and what it logs come in any order."""
-    text = "\n".join(lines)
-    password = re.search(r"RSYNC_PASSWORD=(\S+) rsync ", text)
-    address = re.search(r"^ +(rsync://\S+)$", text, re.MULTILINE)
-    if not (password and address and "Restore mode active" in text):
-        return None
-    return RestoreMode(tuple(lines), Secret(password[1]), address[1])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.support.fleet import Fleet
 from tests.support.killed import killed_at_step
+from tests.support.restore_mode import restore_mode
 from tests.support.v1_server import V1Api
 
 from turku.agent import check_in, cli, configuration, identity, rotation
@@ -221,7 +222,7 @@ def test_a_reinstalled_machine_has_its_history_again(
     fleet.make_due(machine)
     reinstalled.ping()
     assert len(fleet.snapshots(machine, "files")) == 2
-    with reinstalled.restore_mode() as mode:
+    with restore_mode(reinstalled) as mode:
         assert f"Machine UUID: {machine.uuid}" in mode.lines
 
 

@@ -1,0 +1,70 @@
+"""The agent's restore mode, as an operator uses it: the machine opens itself, and the storage's side sends.
+
+with restore_mode(machine) as mode:
+    mode.send(snapshot)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.core import command
+from turku.core.clock import SYSTEM_CLOCK
+from turku.core.secret import Secret
+from turku.demo import programs
+from turku.demo.private_machine import PrivateMachine
+from turku.errors import CommandFailed
+
+_RESTORE_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class RestoreMode:
+    """What the agent says while its restore mode is on: how the storage's operator reaches this machine."""
+
+    lines: tuple[str, ...]
+    password: Secret
+    address: str
+
+    def send(self, tree: Path, *options: str, path: str = "") -> command.Completed:
+        """Do as the operator does on the storage: let rsync send ``path`` below ``tree``, or all of it."""
+        # A storage without root keeps owners, special files and links in attributes of files; rsync reads them there.
+        stored = () if os.geteuid() == 0 else ("--fake-super",)
+        return command.run(
+            ["rsync", "-a", "--numeric-ids", "--relative", *stored, *options, f"{tree}/./{path}", self.address],
+            timeout_seconds=programs.TIMEOUT_SECONDS,
+            extra_environment={"RSYNC_PASSWORD": self.password.reveal()},
+        )
+
+
+@contextmanager
+def restore_mode(machine: PrivateMachine, *arguments: str) -> Iterator[RestoreMode]:
+    """The agent's restore mode, on for the length of the block."""
+    lines: list[str] = []
+    program = programs.DIRECTORY / "turku-agent-ping"
+    with command.start(
+        [program, "--config-dir", machine.config_dir, "--restore", *arguments], on_line=lines.append
+    ) as child:
+        deadline = SYSTEM_CLOCK.monotonic_seconds() + _RESTORE_TIMEOUT_SECONDS
+        while (told := _restore_mode(lines)) is None:
+            if child.poll() is not None or SYSTEM_CLOCK.monotonic_seconds() > deadline:
+                raise CommandFailed(
+                    "turku-agent-ping --restore did not get as far as restore mode", details="\n".join(lines)
+                )
+            SYSTEM_CLOCK.sleep(0.02)
+        yield told
+
+
+def _restore_mode(lines: list[str]) -> RestoreMode | None:
+    """What there is to know, once the agent said all of it: what it prints and what it logs come in any order."""
+    text = "\n".join(lines)
+    password = re.search(r"RSYNC_PASSWORD=(\S+) rsync ", text)
+    address = re.search(r"^ +(rsync://\S+)$", text, re.MULTILINE)
+    if not (password and address and "Restore mode active" in text):
+        return None
+    return RestoreMode(tuple(lines), Secret(password[1]), address[1])
