@@ -147,11 +147,7 @@ def main() -> None:
     ):
         found = measure(Site(fleet, directory, arguments.files), arguments)
     print(document.background_removal_table(found))
-    target = arguments.result or (None if arguments.quick else document.FIGURES / "background_removal.json")
-    if target:
-        target.write_text(json.dumps(found, indent=1) + "\n")
-    if target and target.parent == document.FIGURES:
-        document.rewrite()
+    document.write_result(found, "background_removal", result=arguments.result, is_figure=not arguments.quick)
 
 
 def measure(site: Site, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -29,7 +29,7 @@ STRATEGIES = {"first": "full", "unchanged": "unchanged", "changed": "incremental
 
 @dataclass(frozen=True)
 class Server:
-    """Where peers keep their repositories behind ssh: over sftp, or with a borg of its own there."""
+    """A host behind ssh on which peers keep repositories, over sftp or with a borg of its own."""
 
     port: int
     user: str
@@ -86,7 +86,7 @@ class Contender(ABC):
 
 
 class Turku(Contender):
-    """The installed commands. The fleet's storage is there before; ``configuration`` is the agent's."""
+    """The installed commands, with a storage that the fleet has already. ``configuration`` is the agent's."""
 
     name = "turku"
 
@@ -144,7 +144,7 @@ class Turku(Contender):
 
 
 class Peer(Contender):
-    """Somebody else's program; its repository is in ``directory``, reached by ``server`` where there is one."""
+    """Somebody else's program, with a repository in ``directory`` that is reached by ``server`` where there is one."""
 
     def __init__(self, directory: Path, tree: Path, server: Server | None = None) -> None:
         super().__init__(directory, tree)
@@ -211,7 +211,7 @@ class Borg(Peer):
         return target / path
 
 
-class Rsnapshot(Peer):
+class Rsnapshot(Contender):
     """``link_dest``, as its manual recommends on Linux; restored by rsync, as it has no command for it."""
 
     name = "rsnapshot"
@@ -250,7 +250,7 @@ class Rsnapshot(Peer):
         return target / path
 
 
-PEERS: tuple[type[Peer], ...] = (Restic, Borg, Rsnapshot)
+PEERS: tuple[type[Contender], ...] = (Restic, Borg, Rsnapshot)
 
 
 def running_parts(fleet: Fleet) -> dict[str, int]:

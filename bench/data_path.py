@@ -12,7 +12,6 @@ this runs at the end.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -31,7 +30,7 @@ from bench.measurement import Measurement, measure
 from bench.own_disk import own_disk
 from tests.support.fleet import Fleet
 
-from turku.core import command
+from turku.core import command, entry
 from turku.errors import TurkuError
 
 FILES = 187_000
@@ -225,16 +224,12 @@ def main() -> None:
     is_whole = arguments.only == names
     if is_whole:
         print(document.data_path_table(found))
-    target = arguments.result or (None if arguments.quick or not is_whole else document.FIGURES / "data_path.json")
-    if target:
-        target.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"written to {target}")
-    if target and target.parent == document.FIGURES:
-        document.rewrite()
+    document.write_result(found, "data_path", result=arguments.result, is_figure=is_whole and not arguments.quick)
 
 
 if __name__ == "__main__":
     try:
         main()
     except TurkuError as error:
-        sys.exit("\n".join(part for part in (error.message, error.details, error.hint) if part))
+        entry.print_error(error)
+        sys.exit(1)

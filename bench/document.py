@@ -270,6 +270,20 @@ TABLES: dict[str, Callable[[Found], str]] = {
 """What is made from ``bench/figures/NAME.json``."""
 
 
+def write_result(found: Found, name: str, *, result: Path | None, is_figure: bool) -> None:
+    """Write ``found`` to the file ``result``. Without one ``is_figure`` makes it the page's figures of ``name``.
+
+    The page follows its figures.
+    """
+    target = result or (FIGURES / f"{name}.json" if is_figure else None)
+    if target is None:
+        return
+    target.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"written to {target}")
+    if target.parent == FIGURES:
+        rewrite()
+
+
 def rewritten(text: str, figures: Path = FIGURES) -> str:
     """The page with its tables made from the figures; those without figures, and all else, as they are."""
     for name, table in TABLES.items():

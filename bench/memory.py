@@ -9,7 +9,6 @@ processes share are divided among them. The result is `bench/figures/memory.json
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from datetime import UTC, datetime
@@ -79,11 +78,7 @@ def main() -> None:
         },
     }
     print(document.memory_table(found))
-    target = arguments.result or (None if arguments.quick else document.FIGURES / "memory.json")
-    if target:
-        target.write_text(json.dumps(found, indent=1) + "\n")
-    if target and target.parent == document.FIGURES:
-        document.rewrite()
+    document.write_result(found, "memory", result=arguments.result, is_figure=not arguments.quick)
 
 
 def measure_steps(fleet: Fleet, turku: Turku) -> dict[str, Measurement]:

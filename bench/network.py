@@ -9,7 +9,6 @@ and so as root: the storage has to see its machine at another address than its o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from bench.relay import Line, Relay
 from tests.support.fleet import Fleet
 from tests.support.sshd import Sshd
 
-from turku.core import command
+from turku.core import command, entry
 from turku.errors import CommandFailed, TurkuError
 
 FILES = 40_000
@@ -85,7 +84,7 @@ def over(line: Line, directory: Path, tree: source_tree.SourceTree) -> dict[str,
 
 
 def _server(directory: Path, stack: ExitStack, relayed: Callable[[int], int]) -> Server:
-    """Where the peers' repositories are: an sshd, with a key that may do anything."""
+    """Return an sshd for the peers' repositories, with a key that may do anything."""
     keys = directory / "peers-authorized_keys"
     sshd = stack.enter_context(Sshd(directory / "peers", authorized_keys=keys))
     key = sshd.new_key("client")
@@ -144,16 +143,12 @@ def main() -> None:
             found["lines"].append(over(line, directory / f"line-{number}", tree))
     found["minutes"] = round((time.monotonic() - clock) / 60, 1)
     print(document.network_table(found))
-    target = arguments.result or (None if arguments.quick else document.FIGURES / "network.json")
-    if target:
-        target.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"written to {target}")
-    if target and target.parent == document.FIGURES:
-        document.rewrite()
+    document.write_result(found, "network", result=arguments.result, is_figure=not arguments.quick)
 
 
 if __name__ == "__main__":
     try:
         main()
     except TurkuError as error:
-        sys.exit("\n".join(part for part in (error.message, error.details, error.hint) if part))
+        entry.print_error(error)
+        sys.exit(1)

@@ -23,12 +23,12 @@ from typing import Final, Self
 
 _CHUNK_BYTES: Final = 16 * 1024
 _QUEUE_SECONDS: Final = 0.05
-"""For how long a router keeps what it cannot send yet."""
+"""A router keeps for so long what it cannot send yet."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What lies between: ``milliseconds`` there and back, ``megabits`` a second in each direction."""
+    """The way between both, with ``milliseconds`` there and back and ``megabits`` a second in each direction."""
 
     milliseconds: float
     megabits: float
@@ -38,7 +38,7 @@ class Line:
 
 
 class Relay:
-    """A running relay to ``port`` of this host; a context manager.
+    """A context manager for a running relay to ``port`` of this host.
 
     The server sees ``source_address`` as its client's.
     """

@@ -72,6 +72,11 @@ def is_worth_it(choice: Compression, *, ssh_connection: str, bytes_per_second: f
     return bytes_per_second is None or bytes_per_second < FAST_BYTES_PER_SECOND
 
 
+def is_slow(bytes_per_second: float | None) -> bool:
+    """Return whether that little came over the way; None is not known."""
+    return bytes_per_second is not None and bytes_per_second < SLOW_BYTES_PER_SECOND
+
+
 def _is_one_machine(ssh_connection: str) -> bool:
     words = ssh_connection.split()
     if len(words) != 4:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,7 +190,8 @@ class _Run:
         newest = history.base(self._place, self._configuration.zone)
         base = newest.name if newest else None
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
-        selected = replace(selected, compress=self._is_compressed(base))
+        earlier = notes.read(self._place, base) if base else NO_NOTES
+        selected = replace(selected, compress=transfer.is_compressed(self._compression, earlier))
         daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
         spool = self._place.machine_dir
         with Changes(spool) as planned, Changes(spool) as changes:
@@ -203,6 +203,7 @@ class _Run:
                 selected,
                 bounds,
                 base,
+                base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
                 spools=(planned, changes),
                 clock=self._clock,
@@ -246,14 +247,6 @@ class _Run:
     def _compression(self) -> compression.Compression:
         with _naming("compress"):
             return compression.parse(self._job.order.compress or compression.Compression.AUTO)
-
-    def _is_compressed(self, base: str | None) -> bool:
-        earlier = notes.read(self._place, base) if base else NO_NOTES
-        return compression.is_worth_it(
-            self._compression,
-            ssh_connection=os.environ.get("SSH_CONNECTION", ""),
-            bytes_per_second=earlier.bytes_per_second,
-        )
 
     def _unchanged(self, sync: Sync, compared: transfer.Transferred, changes: Changes) -> _Made:
         base = sync.existing_base

@@ -68,7 +68,7 @@ class Recovery:
     request: RecoverRequest
     by_xxh128: bool
     files: int | None = None
-    """How many go back, where that is known."""
+    """The number of those that go back. None is not known."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
     """What rsync's own lines begin with; no machine is told."""
 
@@ -176,12 +176,9 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
 
 
 def _compression(kept: KeptTree) -> list[str]:
-    rate = kept.notes.bytes_per_second
-    if not compression.is_worth_it(
-        kept.notes.compress, ssh_connection=os.environ.get("SSH_CONNECTION", ""), bytes_per_second=rate
-    ):
+    if not transfer.is_compressed(kept.notes.compress, kept.notes):
         return []
-    is_slow = rate is not None and rate < compression.SLOW_BYTES_PER_SECOND
+    is_slow = compression.is_slow(kept.notes.bytes_per_second)
     return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
 
 

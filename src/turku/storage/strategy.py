@@ -27,7 +27,7 @@ from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.snapshots import SnapshotMode, Workspace, assembly, notes
+from turku.storage.snapshots import SnapshotMode, Workspace, assembly
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.transfer import Transferred
@@ -37,6 +37,7 @@ _HERE = b"./"
 """With it rsync sends what the source's own directory is like, and takes no name for an option or a comment."""
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
+"""An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
 _NOTHING = b".turku-nothing"
 """A name that need not be there: some must be said for the source's own directory to come."""
 
@@ -95,6 +96,8 @@ class Sync:
     bounds: limits.Bounds
     base: str | None
     """The snapshot that the next one is built upon."""
+    base_files: int | None = None
+    """The number of its files. None is not known."""
     damaged: Collection[bytes] = ()
     """Paths of the base whose stored file is known to be damaged: they are fetched whatever size and time say."""
     spools: tuple[Changes, ...] = ()
@@ -141,10 +144,7 @@ class Sync:
 
         # The base is on the disk: it is what a run left that may be there without its content.
         believing = replace(self, selected=replace(self.selected, compare_contents=False))
-        known = notes.read(self.place, self.base).figures
-        extent = transfer.Extent(
-            is_dry_run=True, is_listed_at_once=transfer.is_listed_at_once(None if known is None else known.files)
-        )
+        extent = transfer.Extent(is_dry_run=True, is_listed_at_once=transfer.is_listed_at_once(self.base_files))
         compared = believing._run(Workspace(self.place.tree(self.base)), extent, note)
         if not compared.outcome.success and not compared.outcome.is_of_request:
             raise self._failed(compared)
@@ -339,7 +339,6 @@ class Sync:
             self.cancellation.wait(_END_OF_SESSION_SECONDS)
             raise
         if transferred.outcome.is_of_connection:
-            # An agent that is gone takes the tunnel and the data stream with it: either may be noticed before its end.
             self.cancellation.wait(_END_OF_SESSION_SECONDS)
         return transferred
 

@@ -29,12 +29,13 @@ from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import PolicyError, TurkuError
-from turku.policy import bandwidth
+from turku.policy import bandwidth, compression
 from turku.storage import changes, figures, limits, rsync_exit, sandbox
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots import Workspace
+from turku.storage.snapshots.notes import Notes
 
 LISTED_AT_ONCE_FILES = 200_000
 """Up to so many files are listed at once: each takes about 100 bytes of memory on both sides."""
@@ -194,6 +195,15 @@ def _probe(directory: Path) -> tuple[bool, bool]:
 def is_listed_at_once(files: int | None) -> bool:
     """Return whether a run over so many files is to list all of them first (``Extent``); None is not known."""
     return files is not None and files <= LISTED_AT_ONCE_FILES
+
+
+def is_compressed(choice: compression.Compression, earlier: Notes) -> bool:
+    """Return whether this session compresses what is sent. ``earlier`` is noted of the base, or of what goes back."""
+    return compression.is_worth_it(
+        choice,
+        ssh_connection=os.environ.get("SSH_CONNECTION", ""),
+        bytes_per_second=earlier.bytes_per_second,
+    )
 
 
 def checked_user(username: str) -> str:
