@@ -209,6 +209,8 @@ STRATEGIES = ("unchanged", "incremental", "full", "in-place")
 """How a snapshot was made: nothing was transferred, what differs alone, all of it, or all of it into the only copy."""
 STRATEGY_REASON_LIMIT = 1000
 """Characters."""
+WARNINGS_LIMIT = 50
+"""Sentences of one run that are told; the rest is counted."""
 
 
 class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -216,7 +218,10 @@ class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
 
     What follows ``time_end`` is ours, and left out where there is nothing. ``suspicious``: what looks as if the machine
     had been taken over. ``strategy``: how the snapshot was made, one of ``STRATEGIES``. ``strategy_reason``: why all of
-    the source was transferred although there was a snapshot to build upon.
+    the source was transferred although there was a snapshot to build upon. ``missing_files`` could not be read and are
+    in no snapshot before either. ``stale_files`` could not be read and are in the snapshot with their last good
+    content. ``warnings``: the first of these and of what else could not be kept, a sentence each; ``warning_count``
+    counts all of them.
     """
 
     success: bool = _sent(False)
@@ -227,6 +232,10 @@ class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
     suspicious: Annotated[list[Text], Meta(max_length=20)] = []
     strategy: Text = ""
     strategy_reason: Annotated[str, Meta(max_length=STRATEGY_REASON_LIMIT)] = ""
+    missing_files: Annotated[int, Meta(ge=0)] = 0
+    stale_files: Annotated[int, Meta(ge=0)] = 0
+    warning_count: Annotated[int, Meta(ge=0)] = 0
+    warnings: Annotated[list[Text], Meta(max_length=WARNINGS_LIMIT)] = []
 
 
 class ReportedMachine(msgspec.Struct, frozen=True):
