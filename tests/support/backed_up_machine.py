@@ -103,7 +103,7 @@ class BackedUpMachine:
 
     @property
     def fake_super(self) -> bool:
-        return transfer.file_system(self.machine_dir, fake_super=self.storage.fake_super).fake_super
+        return transfer.file_system(self.storage, self.machine_dir).fake_super
 
     def job(self, **options: Any) -> BackupJob:
         return BackupJob(

@@ -12,7 +12,7 @@ def differences(source: Path, copy: Path, *options: str) -> list[str]:
     """What rsync would have to do to make ``copy`` identical to ``source``, content, ownership, modes, times and
     hard links included; the empty list where they are."""
     completed = command.run(
-        ["rsync", "-aHn", "--checksum", "--delete", "--itemize-changes", *options, f"{source}/", f"{copy}/"],
+        ["rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", *options, f"{source}/", f"{copy}/"],
         timeout_seconds=600,
         capture_limit_bytes=64 * 1024 * 1024,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from turku.agent import expected_mounts
 from turku.agent.configuration import Source
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, retention, schedule
+from turku.policy import bandwidth, compression, filters, preserved, retention, schedule
 
 _FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "expects_mount")
 _MODES = ("link-dest", "none", "btrfs", "reflink", "auto")
@@ -86,6 +86,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "bwlimit": bandwidth.parse,
     "snapshot_mode": _mode,
     "compress": compression.parse,
+    "not_preserved": preserved.parse,
     "filter": _filter,
     "exclude": _exclude,
     **dict.fromkeys(_FLAGS, _flag),

@@ -15,7 +15,8 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
-from turku.policy import bandwidth, compression, filters, names, suspicion
+from turku.policy import bandwidth, compression, filters, names, preserved, suspicion
+from turku.policy.preserved import Property
 from turku.policy.suspicion import Figures
 from turku.protocol.messages import SourceOrder
 from turku.storage import catalog, damage, figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
@@ -124,9 +125,15 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
         rules += [filters.parse_exclude(text).filter_text for text in order.exclude]
     with _naming("bwlimit"):
         found = bandwidth.parse(order.bandwidth_windows or order.bwlimit)
+    with _naming("not_preserved"):
+        omitted = preserved.parse(order.not_preserved)
     return transfer.Selection(
         rules=tuple(rules),
-        hard_links=order.preserve_hard_links or configuration.preserve_hard_links,
+        hard_links=order.preserve_hard_links
+        or (configuration.preserve_hard_links and Property.HARD_LINKS not in omitted),
+        acls=Property.ACLS not in omitted,
+        attributes=Property.ATTRIBUTES not in omitted,
+        holes=Property.HOLES not in omitted,
         bandwidth_kib_per_second=found.constant,
         bandwidth_limits=found,
     )

@@ -27,6 +27,8 @@ from turku.storage.fs import tree as fs
 MARK = b":"
 """With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
 _FORMAT = "%i|%C|%n"
+_TARGET_FORMAT = "|%n%L"
+_LINKED_TO, _POINTS_TO = b" => ", b" -> "
 OUT_FORMAT = f"{MARK.decode()}{_FORMAT}"
 """With the checksum, for a reason of its own too: rsync then prints the line after the transfer of a file."""
 CHECKSUM_BYTES = 16
@@ -34,7 +36,7 @@ LINE_LIMIT_BYTES = 32 * 1024
 """Above the longest line: a path of 4096 bytes, each of them written as four."""
 # Update, kind of file, what differs (some releases know fewer letters); the checksum's width is its algorithm's.
 _LINE = re.compile(
-    rb"(?:(?P<deleted>\*deleting) *|[<>ch.*](?P<file_type>[fdLDS])(?P<differs>[^ |]{5,12}| {5,12}))"
+    rb"(?:(?P<deleted>\*deleting) *|(?P<kind>[<>ch.*])(?P<file_type>[fdLDS])(?P<differs>[^ |]{5,12}| {5,12}))"
     rb"\|(?P<checksum>[0-9a-f]*) *\|(?P<name>.+)",
     re.DOTALL,
 )
@@ -61,6 +63,8 @@ class Change(msgspec.Struct, frozen=True):
     kind: Kind
     is_file: bool = False
     """True where rsync said that it is a regular file."""
+    link_target: bytes = b""
+    """The name in the tree that this one is a further name of, where rsync would make it by linking."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -73,6 +77,8 @@ class Line(msgspec.Struct, frozen=True):
     """``f``, ``d``, ``L``, ``D`` or ``S``; empty for what was deleted."""
     checksum: bytes | None = None
     """Whatever algorithm it is of."""
+    link_target: bytes = b""
+    """The name of the same file to which rsync would link this one. A plan alone tells it."""
 
     @property
     def is_new_file(self) -> bool:
@@ -89,20 +95,31 @@ def new_mark() -> bytes:
     return MARK + secrets.token_hex(8).encode() + MARK
 
 
-def out_format(mark: bytes) -> str:
-    """Return ``OUT_FORMAT`` with another mark."""
-    return mark.decode() + _FORMAT
+def out_format(mark: bytes, *, has_targets: bool = False) -> str:
+    """Return ``OUT_FORMAT`` with another mark; with ``has_targets`` lines also say what a name is linked to."""
+    return mark.decode() + _FORMAT + (_TARGET_FORMAT if has_targets else "")
 
 
-def parse(text: bytes, mark: bytes = MARK) -> Line | None:
+def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Line | None:
     """What a line says; None where it is not understood, or names a path that leads out of the tree."""
     if not text.startswith(mark):
         return None
     match = _LINE.fullmatch(text[len(mark) :].removesuffix(b"\n"))
     if match is None:
         return None
+    name, target = match["name"], b""
+    if has_targets:
+        parts = _split_target(name)
+        if parts is None:
+            return None
+        name, target = parts
+        if match["kind"] != b"h":
+            target = b""
     # rsync marks a directory with a slash.
-    path = unescaped(match["name"]).removesuffix(b"/")
+    path = unescaped(name).removesuffix(b"/")
+    target = unescaped(target)
+    if target and (len(target) > _PATH_LIMIT_BYTES or not is_inside(target)):
+        return None
     if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
         return None
     if match["deleted"]:
@@ -113,7 +130,25 @@ def parse(text: bytes, mark: bytes = MARK) -> Line | None:
         is_new=match["differs"].startswith(_NEW),
         file_type=match["file_type"],
         checksum=bytes.fromhex(checksum.decode("ascii")) if len(checksum) == 2 * CHECKSUM_BYTES else None,
+        link_target=target,
     )
+
+
+def _split_target(text: bytes) -> tuple[bytes, bytes] | None:
+    """Return name and target of a line that has the name twice, then the target; None where it has not.
+
+    A name may hold whatever divides the parts. It is the only one that is followed by itself.
+    """
+    for divided in re.finditer(rb"\|", text):
+        name, rest = text[: divided.start()], text[divided.end() :]
+        if rest.startswith(name):
+            target = rest[len(name) :]
+            if not target:
+                return name, b""
+            for arrow in (_LINKED_TO, _POINTS_TO):
+                if target.startswith(arrow):
+                    return name, target.removeprefix(arrow)
+    return None
 
 
 def unescaped(name: bytes) -> bytes:
@@ -155,7 +190,7 @@ class Changes:
     def note(self, line: Line) -> None:
         """Take note of what a line says; but for the checksum, which a machine may have forged."""
         kind = Kind.DELETED if line.is_deleted else Kind.CHANGED
-        self.add(Change(line.path, kind, is_file=line.file_type == b"f"))
+        self.add(Change(line.path, kind, is_file=line.file_type == b"f", link_target=line.link_target))
 
     def flush(self) -> None:
         """Let whoever follows see all that was added."""
@@ -172,9 +207,13 @@ class Changes:
     def add(self, change: Change) -> None:
         """Take note of a change."""
         kind = b"d" if change.kind is Kind.DELETED else b"f" if change.is_file else b"c"
-        self._file.write(_HEADER.pack(kind, len(change.path)) + change.path)
+        written = change.path
+        if change.link_target:
+            # No name has a NUL in it.
+            kind, written = kind.upper(), b"%b\0%b" % (change.path, change.link_target)
+        self._file.write(_HEADER.pack(kind, len(written)) + written)
         self._count += 1
-        self.size_bytes += _HEADER.size + len(change.path)
+        self.size_bytes += _HEADER.size + len(written)
 
     def __iter__(self) -> Iterator[Change]:
         self._file.flush()
@@ -207,10 +246,12 @@ class Changes:
                     end = begin + _HEADER.size + path_length
                     if end > len(buffer):
                         break
+                    path, _nul, target = buffer[begin + _HEADER.size : end].partition(b"\0")
                     yield Change(
-                        buffer[begin + _HEADER.size : end],
+                        path,
                         Kind.DELETED if kind == b"d" else Kind.CHANGED,
-                        is_file=kind == b"f",
+                        is_file=kind in (b"f", b"F"),
+                        link_target=target,
                     )
                     begin = end
                 buffer = buffer[begin:]

@@ -90,12 +90,13 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     volumes: dict[str, VolumeSection] = {}
     accept_new_high_water_pct: Percent = 80.0
     snapshot_mode: str = snapshots.DEFAULT_MODE
-    preserve_hard_links: bool = False
+    preserve_hard_links: bool = True
     rsync_command: Words = msgspec.field(default_factory=lambda: ["rsync"])
     fake_super: Literal["auto"] | bool = "auto"
     sandbox: Literal["auto", "required", "off"] = "auto"
     allow_old_rsync: bool = False
     keep_devices: bool = False
+    keep_privileged_attributes: bool = True
     max_run_seconds: Annotated[float, Meta(gt=0)] | None = 7 * 24 * 3600.0
     max_run_bytes: Count | None = None
     max_run_files: Count | None = None
@@ -167,6 +168,7 @@ class Storage:
     sandbox: Literal["auto", "required", "off"]
     allow_old_rsync: bool
     keep_devices: bool
+    keep_privileged_attributes: bool
     """Whether root makes device nodes of those on machines; else they are left out."""
     max_run_seconds: float | None
     max_run_bytes: int | None
@@ -458,6 +460,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         sandbox=file.sandbox,
         allow_old_rsync=file.allow_old_rsync,
         keep_devices=file.keep_devices,
+        keep_privileged_attributes=file.keep_privileged_attributes,
         max_run_seconds=file.max_run_seconds,
         max_run_bytes=file.max_run_bytes,
         max_run_files=file.max_run_files,

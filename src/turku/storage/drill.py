@@ -207,14 +207,14 @@ class _Run:
         listing = self._directory / "files"
         # A name that begins with '#' or ';' would be a comment.
         listing.write_bytes(b"".join(b"./" + entry.path + b"\0" for entry in chosen))
-        system = transfer.file_system(
-            self._directory, fake_super=configuration.fake_super, keep_devices=configuration.keep_devices
-        )
+        system = transfer.file_system(configuration, self._directory)
         argv = [
             *configuration.rsync_command,
             "--archive",
             "--numeric-ids",
             "--hard-links",
+            "--sparse",
+            *transfer.attribute_options(transfer.Selection(), system),
             *(["--fake-super"] if system.fake_super else []),
             *([] if system.devices or system.fake_super else ["--no-devices"]),
             "--from0",

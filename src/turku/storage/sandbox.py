@@ -8,6 +8,9 @@ It has no network: this process connects to the machine's tunnel, makes sure tha
 connected socket in. So a receiver that was taken over reaches no other tunnel and no service of the storage, and no
 service but an rsync daemon gets a byte of ours. As root it keeps the few capabilities that restoring owners and modes
 takes; without root it lives in a user namespace and keeps none. A sender sees one snapshot's tree, read-only.
+
+``trusted.*`` and ``security.*`` attributes want CAP_SYS_ADMIN. It is given to those transfers alone that read or write
+attributes, and only together with the system-call filter, which refuses all else that it would allow.
 """
 
 from __future__ import annotations
@@ -41,6 +44,12 @@ FAKE_SUPER_CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_FOWNER")
 OWNER_CAPABILITIES = (*FAKE_SUPER_CAPABILITIES, "CAP_CHOWN", "CAP_FSETID")
 """FSETID: without it the kernel silently clears setgid bits of files that belong to groups other than root's."""
 DEVICE_CAPABILITY = "CAP_MKNOD"
+FILE_CAPABILITY = "CAP_SETFCAP"
+"""Sets ``security.capability``, which makes of a file what setuid does."""
+ATTRIBUTE_CAPABILITY = "CAP_SYS_ADMIN"
+"""Reads and sets ``trusted.*``, and sets ``security.*``."""
+_CAPABILITY_BITS = {FILE_CAPABILITY: 31, ATTRIBUTE_CAPABILITY: 21}
+_SELINUX = Path("/sys/fs/selinux/enforce")
 SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 """What was backed up is read whoever may read it on the machine."""
 _SYSTEM_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -234,6 +243,7 @@ def receiver(
     fake_super: bool,
     directory: Path,
     is_writable: bool = True,
+    keeps_privileged_attributes: bool = False,
     readable: Sequence[Path] = (),
 ) -> Iterator[Receiver]:
     """Yield how to start an rsync that receives into ``directory`` from the daemon at the tunnel's ``port``.
@@ -251,7 +261,9 @@ def receiver(
         directory=directory,
         is_writable=is_writable,
         readable=readable,
-        capabilities=_capabilities(configuration, fake_super=fake_super),
+        capabilities=_capabilities(
+            configuration, fake_super=fake_super, keeps_privileged_attributes=keeps_privileged_attributes
+        ),
     ) as found:
         yield found
 
@@ -272,7 +284,7 @@ def sender(
         directory=tree,
         root=root,
         is_writable=False,
-        capabilities=SENDER_CAPABILITIES if os.geteuid() == 0 else None,
+        capabilities=((*SENDER_CAPABILITIES, *_reading_capabilities(configuration)) if os.geteuid() == 0 else None),
     ) as found:
         yield found
 
@@ -418,12 +430,63 @@ def _outlived_by_none() -> Iterator[int]:
         os.close(read_end)
 
 
-def _capabilities(configuration: Storage, *, fake_super: bool) -> Sequence[str] | None:
+def _capabilities(
+    configuration: Storage, *, fake_super: bool, keeps_privileged_attributes: bool
+) -> Sequence[str] | None:
     if os.geteuid() != 0:
         return None
     if fake_super:
         return FAKE_SUPER_CAPABILITIES
-    return (*OWNER_CAPABILITIES, *([DEVICE_CAPABILITY] if configuration.keep_devices else []))
+    return (
+        *OWNER_CAPABILITIES,
+        *([DEVICE_CAPABILITY] if configuration.keep_devices else []),
+        *(_attribute_capabilities(configuration) if keeps_privileged_attributes else []),
+    )
+
+
+def _reading_capabilities(configuration: Storage) -> list[str]:
+    return [each for each in _attribute_capabilities(configuration) if each == ATTRIBUTE_CAPABILITY]
+
+
+def _attribute_capabilities(configuration: Storage) -> list[str]:
+    if not configuration.keep_privileged_attributes:
+        return []
+    wanted = [FILE_CAPABILITY]
+    if system_call_filter.made() is not None:
+        wanted.append(ATTRIBUTE_CAPABILITY)
+    return [each for each in wanted if _has_capability(each)]
+
+
+@functools.cache
+def _has_capability(name: str) -> bool:
+    """Return whether this process has the capability: in a container root may lack it."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAPABILITY_BITS[name] & 1)
+    return False
+
+
+def has_labels_of_its_own() -> bool:
+    """Return whether SELinux gives each file of this host a label."""
+    return _SELINUX.exists()
+
+
+def privileged_attributes(configuration: Storage) -> tuple[str, ...]:
+    """Return what rsync's filter has of the names that only root can set, and that rsync can keep here.
+
+    A host with SELinux gives each file a label of its own, which is not that of the machine.
+    """
+    if not configuration.keep_privileged_attributes:
+        return ()
+    if availability(configuration).is_used:
+        held = _attribute_capabilities(configuration)
+    else:
+        held = [each for each in _CAPABILITY_BITS if _has_capability(each)]
+    if ATTRIBUTE_CAPABILITY not in held:
+        return ("security.capability",) if FILE_CAPABILITY in held else ()
+    if has_labels_of_its_own():
+        return ("trusted.*", "security.capability", "security.ima")
+    return ("trusted.*", "security.*")
 
 
 def programs(rsync_command: Sequence[str]) -> list[Path]:

@@ -184,7 +184,7 @@ def _differing(
     try:
         bounds = limits.bounds(configuration, place.machine_dir)
         bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
-        system = transfer.file_system(place.machine_dir, fake_super=configuration.fake_super)
+        system = transfer.file_system(configuration, place.machine_dir)
         with (
             sandbox.receiver(
                 lambda seen: _arguments(configuration, daemon, seen(listing), system),

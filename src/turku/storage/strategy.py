@@ -115,7 +115,7 @@ class Sync:
     @contextmanager
     def hardlink_copy(self) -> Iterator[HardlinkCopy | None]:
         """What copies the base, from the first difference on; None where it is of no use."""
-        if self.base is None or self.mode.shares_blocks or not self.mode.keeps_history or self.selected.hard_links:
+        if self.base is None or self.mode.shares_blocks or not self.mode.keeps_history:
             yield None
             return
         self.mode.discard_assembled()
@@ -241,8 +241,6 @@ class Sync:
             workspace = replace(workspace, basis=())
         assembled_base = None if is_in_place else self.base
         if assembled_base is not None:
-            if self.selected.hard_links and not reason:
-                reason = "hard links are preserved"
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
         try:
             transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
@@ -285,7 +283,7 @@ class Sync:
         with os.fdopen(fs.create_file(path), "wb") as file:
             for change in planned:
                 # The name of the directory itself would mean everything in it.
-                if change.kind is not Kind.DELETED and change.path != b".":
+                if change.kind is not Kind.DELETED and change.path != b"." and not change.link_target:
                     file.write(_HERE + change.path + b"\0")
             file.write(_HERE + _NOTHING + b"\0")
         try:
@@ -359,15 +357,11 @@ class Sync:
         )
 
     def _file_system(self) -> transfer.FileSystem:
-        return transfer.file_system(
-            self.place.machine_dir,
-            fake_super=self.configuration.fake_super,
-            keep_devices=self.configuration.keep_devices,
-        )
+        return transfer.file_system(self.configuration, self.place.machine_dir)
 
     def indexer(self) -> AbstractContextManager[catalog.Ahead | None]:
         """Return what reads a first backup's tree for the catalog while it is fetched; None where it is of no use."""
-        # Of files with several names rsync does not say all; and in place there is no history.
-        if self.base is None and self.mode.keeps_history and not self.selected.hard_links:
+        # In place there is no history.
+        if self.base is None and self.mode.keeps_history:
             return catalog.ahead_of_end(self.place)
         return nullcontext()

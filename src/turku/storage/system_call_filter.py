@@ -2,8 +2,9 @@
 
 A file receiver has no business with mounts, namespaces, other processes, kernel keys or modules, nor with what a file
 system or device offers beside files: flags that make history read-only are cleared that way, and subvolumes destroyed.
-Most of these calls need a capability that the sandbox has dropped already; the filter also closes them for whoever
-makes a user namespace, where a process has every capability again.
+Most of these calls need a capability that the sandbox has dropped already. The filter also closes them for whoever
+makes a user namespace, where a process has every capability again, and for the transfers that keep CAP_SYS_ADMIN to set
+attributes: what that capability allows beside attributes is refused here, call by call.
 
 The rules are written once. libseccomp makes the program where it is installed: it knows every processor. Elsewhere it
 is made from a table here, which knows two.
@@ -45,6 +46,8 @@ flag of a subvolume or make, destroy and receive one (0x94..), and those that se
 _IOCTL_KIND: Final = 0xFFFFFF00
 _REFUSED_TERMINAL_IOCTLS: Final = (0x5412, 0x541C, 0x541D, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, and changing what a terminal is."""
+_POISON_ADVICE: Final = (100, 101)
+"""MADV_HWPOISON, MADV_SOFT_OFFLINE: they take memory away from the whole host."""
 REASON: Final = (
     f"neither libseccomp nor the table knows the system calls of this processor ({platform.machine()}); install "
     "libseccomp2"
@@ -92,6 +95,9 @@ _COMMON = {
     "pidfd_getfd": 438,
     "mount_setattr": 442,
     "quotactl_fd": 443,
+    # These two tell of mounts that the sandbox does not see.
+    "statmount": 457,
+    "listmount": 458,
     # As setting attributes of files by ioctl is.
     "open_tree_attr": 467,
     "file_setattr": 469,
@@ -124,6 +130,9 @@ _X86_64 = {
     "kexec_file_load": 320,
     "bpf": 321,
     "userfaultfd": 323,
+    # It would be told of, and handed, files that anybody opens on a volume.
+    "fanotify_init": 300,
+    "lookup_dcookie": 212,
 }
 _AARCH64 = {
     "umount2": 39,
@@ -152,14 +161,16 @@ _AARCH64 = {
     "finit_module": 273,
     "bpf": 280,
     "userfaultfd": 282,
+    "fanotify_init": 262,
+    "lookup_dcookie": 18,
     "kexec_file_load": 294,
 }
 _CALLS: Final = tuple(_X86_64)
 _COMMON_CLONE3: Final = 435
 # Machine name to: audit architecture, and what its calls' numbers are beside those that all have.
 _ARCHITECTURES = {
-    "x86_64": (0xC000003E, {**_X86_64, "clone": 56, "socket": 41, "ioctl": 16}),
-    "aarch64": (0xC00000B7, {**_AARCH64, "clone": 220, "socket": 198, "ioctl": 29}),
+    "x86_64": (0xC000003E, {**_X86_64, "clone": 56, "socket": 41, "ioctl": 16, "madvise": 28}),
+    "aarch64": (0xC00000B7, {**_AARCH64, "clone": 220, "socket": 198, "ioctl": 29, "madvise": 233}),
 }
 
 
@@ -176,6 +187,8 @@ def rules(machine: str) -> Iterator[Rule]:
         yield Rule("socket", errno.EAFNOSUPPORT, Condition(0, _WORD, family))
     for bit in _bits(_WORD - _SMALL_FAMILIES + 1):
         yield Rule("socket", errno.EAFNOSUPPORT, Condition(0, bit, bit))
+    for advice in _POISON_ADVICE:
+        yield Rule("madvise", errno.EPERM, Condition(2, _WORD, advice))
     for request in _REFUSED_TERMINAL_IOCTLS:
         yield Rule("ioctl", errno.EPERM, Condition(1, _WORD, request))
     for bit in _bits(_IOCTL_KIND):

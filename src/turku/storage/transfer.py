@@ -4,8 +4,9 @@ rsync makes no hard link into a snapshot, and writes into nothing that a snapsho
 look, and nothing more: a machine's messages come in the same stream, so that contents and checksums are found by
 looking at the tree itself.
 
-Left out on purpose: ``--sparse``, ACLs and extended attributes (an rsync built without them refuses, and a machine's
-would have effects here).
+ACLs, extended attributes, hard links and holes are kept, each where the source does not leave it out. Attributes that
+only the kernel's administrator may set (``trusted.*``, ``security.*``) need more of a capability than owners do
+(sandbox.py). A storage without root keeps all of them in attributes of rsync's own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import itertools
 import logging
 import os
 import re
+import struct
 import threading
 import time
 from collections import deque
@@ -59,6 +61,13 @@ _STATISTICS = (
     "sent ",
     "total size is ",
 )
+_LABEL = "security.selinux"
+_ACCESS_ACL = "system.posix_acl_access"
+# Version 2, then tag, permissions and number of each entry: owner, user 1, group, mask, others.
+_NOBODY = 0xFFFFFFFF
+_ACL_OF_A_USER = struct.pack(
+    "<I" + "HHI" * 5, 2, *(1, 6, _NOBODY), *(2, 4, 1), *(4, 4, _NOBODY), *(16, 4, _NOBODY), *(32, 0, _NOBODY)
+)
 _AMOUNTS = ("Literal data:", "Matched data:", "File list ", "Total bytes ", "sent ", "total size is ")
 """Of what was sent, where a dry run sends nothing."""
 _LOG = logging.getLogger(__name__)
@@ -79,7 +88,10 @@ class Selection:
     """What is transferred, and how fast; rules are rsync's own, already checked by policy."""
 
     rules: tuple[str, ...] = ()
-    hard_links: bool = False
+    hard_links: bool = True
+    acls: bool = True
+    attributes: bool = True
+    holes: bool = True
     bandwidth_kib_per_second: int | None = None
     bandwidth_limits: bandwidth.Limits = field(default_factory=bandwidth.Limits)
     """What limit holds when, where that depends on the time of day (pacing.py)."""
@@ -139,6 +151,9 @@ class Extent:
     listed: Path | None = None
     """A file with the paths of the only entries that are transferred, NUL after each, directories without what is in
     them; what is not on the machine any more is removed."""
+    compares_attributes: bool = True
+    """ACLs and extended attributes are read on both sides, which for files that did not change takes as long as all
+    else."""
     is_listed_at_once: bool = False
     """The machine's rsync lists everything before the first entry is compared. Otherwise it waits for an answer every
     some thousand files, which over a line with delay takes most of the time; both sides then keep less in memory."""
@@ -155,29 +170,43 @@ class FileSystem:
     """Ownership, devices and special modes go into extended attributes."""
     devices: bool = False
     """Device nodes are made: root, asked to."""
+    acls: bool = False
+    """POSIX ACLs can be kept, be it in attributes."""
+    attributes: bool = False
+    """Extended attributes can be kept: those of users at least."""
+    privileged_attributes: tuple[str, ...] = ()
+    """What rsync's filter has of the names that only root can set, which are kept here."""
     nanoseconds: bool = False
     """Times are kept to the nanosecond, so that two within one second can be told apart."""
     opens_read_only_files: bool = True
     """Whether a file that forbids its owner writing can be written to: root can, and ours never do with fake_super."""
 
 
-def file_system(machine_dir: Path, *, fake_super: bool | None, keep_devices: bool = False) -> FileSystem:
-    """Return what can be kept in the directory; ``fake_super`` is the configured choice, None where it is ours."""
-    has_attributes, has_nanoseconds = _probe(machine_dir)
+def file_system(configuration: Storage, machine_dir: Path) -> FileSystem:
+    """Return what can be kept in the directory, under this configuration."""
+    is_root = os.geteuid() == 0
+    has_attributes, has_acls, has_nanoseconds = _probe(machine_dir)
+    fake_super = configuration.fake_super
     if fake_super is None:
-        fake_super = os.geteuid() != 0 and has_attributes
+        fake_super = not is_root and has_attributes
+    privileged: tuple[str, ...] = ()
+    if is_root and not fake_super and has_attributes:
+        privileged = sandbox.privileged_attributes(configuration)
     return FileSystem(
         fake_super=fake_super,
-        devices=keep_devices,
+        devices=configuration.keep_devices,
+        acls=has_attributes if fake_super else has_acls,
+        attributes=has_attributes,
+        privileged_attributes=privileged,
         nanoseconds=has_nanoseconds,
-        opens_read_only_files=fake_super or os.geteuid() == 0,
+        opens_read_only_files=fake_super or is_root,
     )
 
 
-def _probe(directory: Path) -> tuple[bool, bool]:
-    """Return whether attributes of users, and nanoseconds, can be kept; tried with a file that has no name."""
+def _probe(directory: Path) -> tuple[bool, bool, bool]:
+    """Return whether attributes of users, ACLs and nanoseconds can be kept; tried with a file that has no name."""
     moment = 1_000_000_000_123_456_789
-    has_attributes = has_nanoseconds = False
+    has_attributes = has_acls = has_nanoseconds = False
     with suppress(OSError):
         descriptor = fs.create_unnamed_file(directory)
         try:
@@ -187,9 +216,12 @@ def _probe(directory: Path) -> tuple[bool, bool]:
             with suppress(OSError):
                 os.setxattr(descriptor, "user.turku.probe", b"1")
                 has_attributes = True
+            with suppress(OSError):
+                os.setxattr(descriptor, _ACCESS_ACL, _ACL_OF_A_USER)
+                has_acls = True
         finally:
             os.close(descriptor)
-    return has_attributes, has_nanoseconds
+    return has_attributes, has_acls, has_nanoseconds
 
 
 def is_listed_at_once(files: int | None) -> bool:
@@ -237,7 +269,7 @@ def arguments(
         "--numeric-ids",
         *_extent_options(extent, workspace, seen),
         "--stats",
-        f"--out-format={changes.out_format(mark)}",
+        f"--out-format={changes.out_format(mark, has_targets=extent.is_dry_run)}",
         "--no-human-readable",
         "--no-motd",
         # Names are bytes: rsync passes them on as they are, and our log makes them printable.
@@ -248,6 +280,8 @@ def arguments(
         *(["--compress"] if selection.compress else []),
         *(["--checksum"] if selection.compare_contents else []),
         *(["--hard-links"] if selection.hard_links else []),
+        *(["--sparse"] if selection.holes else []),
+        *(attribute_options(selection, system) if extent.compares_attributes else []),
         *(["--fake-super"] if system.fake_super else []),
         # A device node of a machine would lead to the storage's own device (threats M9).
         *([] if system.devices or system.fake_super else ["--no-devices"]),
@@ -279,6 +313,36 @@ def _extent_options(extent: Extent, workspace: Workspace, seen: Callable[[Path],
     # when it is told of what is missing, so that this is not asked for without need.
     missing = "--delete-missing-args" if workspace.is_resumed else "--ignore-missing-args"
     return [f"--files-from={seen(extent.listed)}", "--from0", missing, "--force"]
+
+
+def attribute_options(selection: Selection, system: FileSystem) -> list[str]:
+    """Return the options by which rsync keeps what the selection wants, and the file system can hold."""
+    options = ["--acls"] if selection.acls and system.acls else []
+    if selection.attributes and system.attributes:
+        options += ["--xattrs", *_attribute_filter(system)]
+    return options
+
+
+def _attribute_filter(system: FileSystem) -> list[str]:
+    """Return the rules about names of attributes. Each says of both sides: rsync's ``--delete-excluded`` would make it
+    the sender's alone, and the receiver would then remove ACLs as attributes that the sender does not have.
+    """
+    if system.fake_super:
+        # Without a rule of ours rsync removes what it has kept of a new directory's ACL a moment before.
+        raw = [_LABEL] if sandbox.has_labels_of_its_own() else []
+        return [f"--filter=-xsr {name}" for name in ("system.*", "user.rsync.%*", *raw)]
+    if os.geteuid() != 0:
+        return ["--filter=-xsr! user.*"]
+    kept = ("user.*", *system.privileged_attributes)
+    return [
+        # What a machine that keeps owners in attributes has there is content like any other.
+        "--xattrs",
+        # XFS shows an ACL to root as an attribute, too. A file system's own names, as ``btrfs.compression``, cannot be
+        # set on another one.
+        "--filter=-xsr trusted.SGI_ACL_*",
+        *(f"--filter=+xsr {name}" for name in kept),
+        "--filter=-xsr *",
+    ]
 
 
 def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
@@ -331,7 +395,7 @@ def run(
         elif number == _LOGGED_LINES + 1:
             _LOG.warning("%s: rsync says more, which is not shown", daemon.module)
 
-    output = _Output(daemon.module, figures.Suffixes(base), on_entry)
+    output = _Output(daemon.module, figures.Suffixes(base), on_entry, has_targets=extent.is_dry_run)
     beside = workspace.basis if extent.listed is None else (*workspace.basis, extent.listed)
     with (
         sandbox.receiver(
@@ -348,6 +412,7 @@ def run(
             configuration=configuration,
             port=daemon.port,
             fake_super=system.fake_super,
+            keeps_privileged_attributes=bool(system.privileged_attributes) and extent.compares_attributes,
             directory=workspace.directory,
             is_writable=not extent.is_dry_run,
             readable=beside,
@@ -390,7 +455,9 @@ def run(
 class _Output:
     """Reads what rsync prints: lines about entries, statistics, and all others."""
 
-    def __init__(self, module: str, suffixes: figures.Suffixes, on_entry: Callable[[Line], None]) -> None:
+    def __init__(
+        self, module: str, suffixes: figures.Suffixes, on_entry: Callable[[Line], None], *, has_targets: bool
+    ) -> None:
         self.suffixes = suffixes
         self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
@@ -398,6 +465,7 @@ class _Output:
         self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
+        self._has_targets = has_targets
         self._is_over = False
 
     def end(self) -> None:
@@ -422,7 +490,7 @@ class _Output:
             # rsync's next line may go on where a machine's message ends.
             self.is_understood = False
         if self.mark in raw:
-            line = changes.parse(raw, self.mark)
+            line = changes.parse(raw, self.mark, has_targets=self._has_targets)
             if line is None:
                 self.is_understood = False
                 return

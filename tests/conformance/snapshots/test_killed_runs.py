@@ -13,6 +13,7 @@ from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fing
 from tests.support.killed import killed_at_step
 
 from turku.storage.snapshots import SnapshotMode, assembly
+from turku.storage.strategy import Plan, Sync
 
 FULL_RUN_EACH_STEPS = 3
 """A run that succeeds takes what the killed ones left, so that too many of them would hide how those go on."""
@@ -97,8 +98,10 @@ def test_a_full_run_killed_while_it_shares_files_leaves_nothing_that_the_next_on
 ) -> None:
     if mode.name != "link-dest":
         pytest.skip("its full runs share no file with the base")
+    # A base that its plan cannot be built upon.
+    monkeypatch.setattr(Sync, "plan", lambda *_arguments: Plan(refusal="as this test will have it"))
     make_small_tree(machine.source_dir)
-    assert machine.back_up(preserve_hard_links=True).success
+    assert machine.back_up().success
     known: dict[str, Any] = {}
     whole_snapshots(machine, known)
     (machine.source_dir / "late").write_text("late")
@@ -110,8 +113,8 @@ def test_a_full_run_killed_while_it_shares_files_leaves_nothing_that_the_next_on
 
     monkeypatch.setattr(assembly, "share", share_and_end)
     with pytest.raises(Killed):
-        machine.back_up(preserve_hard_links=True)
-    monkeypatch.undo()
+        machine.back_up()
+    monkeypatch.setattr(assembly, "share", share)
     [first] = machine.snapshots()
     kept = {path.lstat().st_ino for path in machine.place.tree(first).rglob("*") if path.is_file()}
     left = machine.place.staging
@@ -120,7 +123,7 @@ def test_a_full_run_killed_while_it_shares_files_leaves_nothing_that_the_next_on
     for path in machine.source_dir.rglob("*"):
         if path.is_file():
             path.chmod(0o604)
-    outcome = machine.back_up(preserve_hard_links=True)
+    outcome = machine.back_up()
     assert (outcome.success, outcome.strategy) == (True, "full"), outcome.summary
     whole_snapshots(machine, known)
     assert machine.differences(machine.newest_tree()) == []

@@ -52,7 +52,7 @@ def faults(directory: Path, **keys: Any) -> str:
 def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     storage = load(tmp_path)
     assert storage.snapshot_mode == "link-dest"
-    assert not storage.preserve_hard_links
+    assert storage.preserve_hard_links
     assert storage.ssh_ping_port == 22
     assert storage.ssh_ping_host_keys_glob == "/etc/ssh/ssh_host_*_key.pub"
     assert storage.authorized_keys_command == "turku-storage-ping"

@@ -58,10 +58,17 @@ def test_filter_rules_come_before_excludes(storage: Storage) -> None:
     assert chosen.rules == ("+ /keep/***", "H *.o", "- *.tmp")
 
 
-def test_hard_links_are_kept_when_source_or_configuration_says_so(storage: Storage) -> None:
-    assert not selection(order(), storage).hard_links
-    assert selection(order(preserve_hard_links=True), storage).hard_links
-    assert selection(order(), replace(storage, preserve_hard_links=True)).hard_links
+def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(storage: Storage) -> None:
+    without = replace(storage, preserve_hard_links=False)
+    assert selection(order(), storage).hard_links
+    assert not selection(order(), without).hard_links
+    assert selection(order(preserve_hard_links=True), without).hard_links
+    assert not selection(order(not_preserved=["hard_links"]), storage).hard_links
+
+
+def test_what_a_source_leaves_out_is_left_out_alone(storage: Storage) -> None:
+    chosen = selection(order(not_preserved=["acls", "holes"]), storage)
+    assert (chosen.acls, chosen.attributes, chosen.hard_links, chosen.holes) == (False, True, True, False)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,7 @@ def test_hard_links_are_kept_when_source_or_configuration_says_so(storage: Stora
         ({"exclude": ["a\n+ b"]}, "exclude: "),
         ({"exclude": ["!"]}, "exclude: "),
         ({"bwlimit": "fast"}, "bwlimit: "),
+        ({"not_preserved": ["owners"]}, "not_preserved: 'owners' is not one of acls, "),
         ({"bwlimit": -1}, "bwlimit: "),
     ],
 )

@@ -241,15 +241,23 @@ def test_the_ways_to_make_a_filter_judge_alike() -> None:
         pytest.skip("libseccomp makes one for the processor it runs on")
     table, library = system_call_filter.program("x86_64"), by_library()
     for number in range(600):
-        for argument in (0, 1, 2, 3, 0x11, 0x10000011, 0x5401, 0x4008941A):
-            arguments = (argument, argument)
+        for argument in (0, 1, 2, 3, 0x11, 100, 101, 0x10000011, 0x5401, 0x4008941A):
+            arguments = (argument, argument, argument)
             assert verdict(table, X86_64, number, *arguments) == verdict(library, X86_64, number, *arguments), number
 
 
 def test_the_table_has_the_same_calls_for_each_processor() -> None:
     assert set(system_call_filter._X86_64) == set(system_call_filter._AARCH64)
     names = {rule.call for rule in system_call_filter.rules("x86_64")}
-    assert names == {*system_call_filter._X86_64, *system_call_filter._COMMON, "clone3", "clone", "socket", "ioctl"}
+    assert names == {
+        *system_call_filter._X86_64,
+        *system_call_filter._COMMON,
+        "clone3",
+        "clone",
+        "socket",
+        "ioctl",
+        "madvise",
+    }
 
 
 @pytest.fixture

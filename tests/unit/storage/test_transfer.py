@@ -22,8 +22,9 @@ def command_line(
     daemon: transfer.Daemon = DAEMON,
     selection: transfer.Selection = EVERYTHING,
     system: transfer.FileSystem = PLAIN,
+    extent: transfer.Extent = transfer.WHOLE,
 ) -> list[str]:
-    return transfer.arguments(["sudo", "rsync"], daemon, selection, WORKSPACE, system)
+    return transfer.arguments(["sudo", "rsync"], daemon, selection, WORKSPACE, system, extent=extent)
 
 
 def test_the_machine_s_module_is_pulled_into_the_workspace() -> None:
@@ -64,11 +65,24 @@ def test_options_appear_only_when_asked_for() -> None:
     plain = set(command_line())
     full = set(
         command_line(
-            selection=transfer.Selection(hard_links=True, bandwidth_kib_per_second=512, compare_contents=True),
+            selection=transfer.Selection(bandwidth_kib_per_second=512, compare_contents=True),
             system=transfer.FileSystem(fake_super=True, nanoseconds=True),
         )
     )
-    assert full - plain == {"--checksum", "--hard-links", "--bwlimit=512", "--fake-super", "--modify-window=-1"}
+    assert full - plain == {"--checksum", "--bwlimit=512", "--fake-super", "--modify-window=-1"}
+    none = set(command_line(selection=transfer.Selection(hard_links=False, holes=False)))
+    assert plain - none == {"--hard-links", "--sparse"}
+
+
+def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
+    system = transfer.FileSystem(acls=True, attributes=True, privileged_attributes=("trusted.*",))
+    every = command_line(system=system)
+    assert {"--acls", "--xattrs"} <= set(every)
+    for left_out, option in (("acls", "--acls"), ("attributes", "--xattrs")):
+        assert option not in command_line(selection=transfer.Selection(**{left_out: False}), system=system)
+    plan = command_line(system=system, extent=transfer.Extent(is_dry_run=True, compares_attributes=False))
+    assert not {"--acls", "--xattrs"} & set(plan)
+    assert not {"--acls", "--xattrs"} & set(command_line(system=transfer.FileSystem()))
 
 
 @pytest.mark.parametrize("username", ["x@evil.example", "a/b", "a:b", "", "-v", "é", "a\n", "x" * 129])

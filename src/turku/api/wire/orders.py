@@ -15,7 +15,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.protection import Protections
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, schedule
+from turku.policy import bandwidth, compression, preserved, schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 
@@ -47,6 +47,14 @@ def _compress(source: Source) -> str | None:
     return None if choice is compression.Compression.AUTO else choice.value
 
 
+def _not_preserved(source: Source) -> list[str]:
+    """Return the properties of files that the source leaves out; none where it names one that is not known."""
+    try:
+        return sorted(preserved.parse(source.other_options.get("not_preserved") or ()))
+    except PolicyError:
+        return []
+
+
 def _order(
     source: Source, storage: StorageAddress, rules: list[str], protections: Protections, *, now: datetime
 ) -> SourceOrder:
@@ -70,6 +78,7 @@ def _order(
         slot_seconds=_period_seconds(source.frequency),
         bandwidth_windows=windows,
         compress=_compress(source),
+        not_preserved=_not_preserved(source),
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 _FAKED_ATTRIBUTE = "user.rsync.%stat"
 _FAKED = re.compile(rb"([0-7]{1,7}) \d+,\d+ (\d{1,10}):(\d{1,10})")
+_COPIED = ("user.", "trusted.", "security.", "system.posix_acl_")
 _LINK_LIMIT_BYTES = 4096
 _CANNOT_BE_SET = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
 
@@ -22,23 +23,26 @@ def copy(status: os.stat_result, source: int, target: int, *, mode: int | None =
     """
     if os.geteuid() == 0:
         os.fchown(target, status.st_uid, status.st_gid)
-    os.fchmod(target, stat.S_IMODE(status.st_mode) if mode is None else mode)
+    # An ACL sets the mode, and the mode an ACL's mask: first without one, then with the one that is wanted.
     copy_extended(source, target)
+    os.fchmod(target, stat.S_IMODE(status.st_mode) if mode is None else mode)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def copy_extended(source: int, target: int) -> None:
-    """Give the open ``target`` the extended attributes of ``source``, and no others of the user's."""
+    """Give the open ``target`` the extended attributes of ``source``, ACLs among them, and no others."""
     try:
         wanted = os.listxattr(source)
         for name in set(os.listxattr(target)) - set(wanted):
-            if name.startswith("user."):
-                os.removexattr(target, name)
+            if is_kept(name):
+                _remove(target, name)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return
         raise
     for name in wanted:
+        if not is_kept(name):
+            continue
         try:
             os.setxattr(target, name, os.getxattr(source, name))
         except OSError as error:
@@ -46,10 +50,26 @@ def copy_extended(source: int, target: int) -> None:
                 raise
 
 
+def is_kept(name: str) -> bool:
+    """Return whether an attribute of this name is a file's own, which goes where the file goes.
+
+    A file system's own settings are not, nor what XFS shows of an ACL beside the ACL.
+    """
+    return name.startswith(_COPIED) and not name.startswith("trusted.SGI_ACL_")
+
+
+def _remove(target: int, name: str) -> None:
+    try:
+        os.removexattr(target, name)
+    except OSError as error:
+        if name.startswith("user.") or error.errno not in (*_CANNOT_BE_SET, errno.ENODATA):
+            raise
+
+
 def extended(descriptor: int) -> dict[str, bytes]:
     """Return the extended attributes of an open file; none where the file system keeps none."""
     try:
-        return {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor)}
+        return {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor) if is_kept(name)}
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return {}

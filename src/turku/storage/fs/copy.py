@@ -58,11 +58,12 @@ def can_clone(directory: Path) -> bool:
 def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: True) -> None:
     """Make the new directory ``target`` with a hard link to everything that is in ``source``, directories made anew.
 
-    A file that can have no more names is copied. Raises OSError, Stopped where ``go_on`` said no.
+    A file that can have no more names is copied, once for as many names as its copy can have. Raises OSError, Stopped
+    where ``go_on`` said no.
     """
     tree.make_directory(target)
-    with Tree(source) as base, Tree(target) as copy:
-        _copy(base, copy, _link, go_on)
+    with Tree(source) as base, Tree(target) as copy, Tree(os.dup(copy.root)) as copied:
+        _copy(base, copy, _Linking(copied), go_on)
 
 
 def clone_tree(source: Path, target: Path) -> None:
@@ -138,21 +139,46 @@ def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None], go_
         raise Stopped
 
 
-def _link(each: Walked, directory: int) -> None:
+class _Linking:
+    """Gives each entry a further name. ``copied`` is the new tree, in which copies of full files are found again."""
+
+    def __init__(self, copied: Tree) -> None:
+        self._copied = copied
+        self._copies: dict[int, tuple[bytes, bytes]] = {}
+
+    def __call__(self, each: Walked, directory: int) -> None:
+        former = self._copies.get(each.status.st_ino)
+        if former is None:
+            is_linked = link_or_copy(each.directory, each.name, directory, each.name)
+        else:
+            path, name = former
+            is_linked = link_or_copy(self._copied.directory(path), name, directory, each.name)
+        if not is_linked:
+            self._copies[each.status.st_ino] = (each.path, each.name)
+
+
+def link_or_copy(source: int, name: bytes, target: int, new_name: bytes) -> bool:
+    """Let ``new_name`` in the open directory ``target`` be the file ``name`` of ``source``; return False for a copy.
+
+    Raises OSError.
+    """
     try:
-        os.link(each.name, each.name, src_dir_fd=each.directory, dst_dir_fd=directory, follow_symlinks=False)
+        os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
     except OSError as error:
-        if error.errno != errno.EMLINK or not each.is_file:
+        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if error.errno != errno.EMLINK or not stat.S_ISREG(status.st_mode):
             raise
-        _copy_file(each.directory, directory, each.name)
+        _copy_file(source, target, name, new_name)
+        return False
+    return True
 
 
-def _copy_file(source: int, target: int, name: bytes) -> None:
+def _copy_file(source: int, target: int, name: bytes, new_name: bytes) -> None:
     def copy_content(inner_source: int, inner_target: int, _size_bytes: int) -> None:
         while os.copy_file_range(inner_source, inner_target, 1 << 30):
             pass
 
-    _make_file(source, target, name, name, copy_content)
+    _make_file(source, target, name, new_name, copy_content)
 
 
 def _clone_file(source: int, target: int, name: bytes, clone: bytes) -> None:

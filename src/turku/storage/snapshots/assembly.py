@@ -122,6 +122,9 @@ def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Te
     try:
         with _ChangeableTree(staging) as staged, _ChangeableTree(tree) as target, Stack() as directories:
             for change in planned:
+                if change.link_target:
+                    # What it is a name of may be moved here yet.
+                    continue
                 path = _inside(change.path)
                 status = None if change.kind is Kind.DELETED else staged.find(path)
                 if status is None:
@@ -131,6 +134,9 @@ def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Te
                     directories.push(path)
                 else:
                     _move(staged, target, path, tell_deleted)
+            for change in planned:
+                if change.link_target:
+                    target.link(_inside(change.link_target), _inside(change.path), tell_deleted)
             # rsync tells of a directory before what is in it: those within others come first here, as opening one may
             # change the mode of those above for a moment.
             while (inner := directories.pop()) is not None:
@@ -225,6 +231,20 @@ class _ChangeableTree(Tree):
         directory, name = split(path)
         os.mkdir(name, 0o700, dir_fd=self.directory(directory))
         return True
+
+    def link(self, existing: bytes, path: bytes, tell: Tell) -> None:
+        """Let ``path`` be a further name of what lies at ``existing``, in place of anything else.
+
+        It is a copy where that can have no further name. Raises FileNotFoundError where nothing lies there.
+        """
+        self.remove(path, _all_but(path, tell), also_directory=True)
+        (source, name), (target, new_name) = split(existing), split(path)
+        # The directory of the one may be closed where that of the other is opened.
+        opened = os.dup(self.directory(source))
+        try:
+            copy.link_or_copy(opened, name, self.directory(target), new_name)
+        finally:
+            os.close(opened)
 
     def take_attributes(self, other: _ChangeableTree, path: bytes) -> None:
         """Give the directory at the path what the one of the other tree has, in place of what it had."""
