@@ -126,7 +126,8 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
-    """A snapshot; ``moment`` is ISO with zone, None where its name does not tell."""
+    """A snapshot; ``moment`` is ISO with zone, None where nobody knows. ``is_date_in_doubt``: the storage's clock was
+    wrong, so that the snapshot is not taken for the latest."""
 
     source: Text
     name: Text
@@ -135,6 +136,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     size_bytes: Count | None = None
     is_held: bool = False
     is_suspicious: bool = False
+    is_date_in_doubt: bool = False
 
 
 class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="file"):

@@ -17,6 +17,7 @@ from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, Pol
 from turku.policy import names
 from turku.protocol.messages import (
     STRATEGY_REASON_LIMIT,
+    WARNINGS_LIMIT,
     Empty,
     MachineReference,
     ReportedMachine,
@@ -40,6 +41,7 @@ _REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
 """Before each further try of a report that did not get through: a coordinator restarts within them."""
 _SUMMARY_LIMIT: Final = 60_000
 _SIGNS_LIMIT: Final = 20
+_WARNING_LIMIT: Final = 4096
 _LOG = logging.getLogger(__name__)
 
 
@@ -223,6 +225,8 @@ class Checkin:
             suspicious=list(outcome.suspicious),
             strategy=outcome.strategy,
             strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
+            warning_count=len(outcome.warnings),
+            warnings=[one_line(warning)[:_WARNING_LIMIT] for warning in outcome.warnings[:WARNINGS_LIMIT]],
         )
 
         def message(credentials: StorageCredentials) -> StoragePingSourceUpdateRequest:

@@ -48,7 +48,11 @@ class HistoryView:
         """Yield a row for each snapshot, oldest first."""
         # Figures are of all paths.
         return history_rows.of_snapshots(
-            self._place, self._snapshots, self._configuration.zone, has_figures=not self.scope.paths
+            self._place,
+            self._snapshots,
+            self._configuration.zone,
+            now=self._clock.now(),
+            has_figures=not self.scope.paths,
         )
 
     def choose(self, choice: SnapshotChoice) -> KeptTree:
