@@ -93,6 +93,13 @@ def note_dates_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> tupl
     return tuple(each.name for each in ahead)
 
 
+def has_name_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> bool:
+    """Return True where a name beside the snapshots says a time in the future; no record is read."""
+    entries = fs.names(place.snapshots_dir)
+    found = (names.parse_snapshot_name(entry, source=place.source, zone=zone) for entry in entries)
+    return any(clock_agreement.is_ahead(each.moment, now=now) for each in found)
+
+
 def newest(place: SourcePlace, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
     """Return the snapshot that is most like the source now; None before the first one."""
     snapshots = latest_last(stored_snapshots(place, zone), now=now)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
+from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.policy import names
-from turku.storage import catalog, drill, history
+from turku.protocol.messages import SessionRequest
+from turku.storage import catalog, check, drill, history
+from turku.storage.agent_watch import AgentWatch
+from turku.storage.checkin import Checkin
 from turku.storage.snapshots import record
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
-    with backed_up_machine(tmp_path, timezone="Europe/Helsinki", sandbox="off") as machine:
+    with backed_up_machine(
+        tmp_path, volume=tmp_path / "storage" / "volume", timezone="Europe/Helsinki", sandbox="off"
+    ) as machine:
         yield machine
 
 
@@ -123,8 +136,91 @@ def test_two_backups_of_one_second_have_names_in_their_order(machine: BackedUpMa
     made = []
     for number in range(4):
         made.append(back_up(machine, NOW + timedelta(milliseconds=number), f"backup {number}"))
-    assert len({name.rpartition("_")[0] for name in made}) == 1
     assert made == sorted(made)
     assert [each.name for each in history.stored_snapshots(machine.place, machine.storage.zone)] == made
     parsed = names.parse_snapshot_name(made[0], source="etc", zone=machine.storage.zone)
     assert parsed.moment == NOW
+
+
+# --- the clock of the coordinator
+
+
+@contextmanager
+def coordinator(answer: bytes, *, ahead: timedelta = timedelta(0)) -> Iterator[str]:
+    """The address of a coordinator that answers every call so, and whose clock is ahead of this one's."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response_only(200)
+            self.send_header("Date", format_datetime(datetime.now(UTC) + ahead, usegmt=True))
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join(10)
+
+
+HEALTHY = b'{"healthy": true, "date": "2026-11-24", "counts": {}}'
+
+
+def checked(machine: BackedUpMachine, api_url: str, clock: Clock = SYSTEM_CLOCK) -> list[str]:
+    lines: list[str] = []
+    check.report(replace(machine.storage, api_url=api_url), lines.append, clock=clock)
+    return lines
+
+
+def test_check_compares_the_clock_with_the_coordinators(machine: BackedUpMachine) -> None:
+    with coordinator(HEALTHY) as api_url:
+        assert "  clock: as the coordinator's" in checked(machine, api_url)
+    with coordinator(HEALTHY, ahead=timedelta(minutes=20)) as api_url:
+        (problem,) = (line for line in checked(machine, api_url) if "clock of the coordinator" in line)
+    assert problem.startswith("PROBLEM: the clock of this storage is 20 minutes behind the clock of the coordinator")
+    (line,) = (line for line in checked(machine, "http://127.0.0.1:1/v1") if line.startswith("  clock:"))
+    assert "not compared" in line
+
+
+def test_check_names_sources_with_snapshots_of_the_future(machine: BackedUpMachine) -> None:
+    back_up(machine, NOW, "first")
+    ahead = back_up(machine, NOW + timedelta(days=3650), "of a wrong clock")
+    machine.clock.moment = NOW + timedelta(hours=1)
+    with coordinator(HEALTHY) as api_url:
+        found = [line for line in checked(machine, api_url, machine.clock) if ahead in line]
+        assert len(found) == 1
+        assert found[0].startswith("PROBLEM: source etc of ")
+        machine.clock.moment = NOW + timedelta(days=4000)
+        assert not [line for line in checked(machine, api_url, machine.clock) if ahead in line]
+
+
+def test_a_session_tells_its_log_and_the_coordinator_of_a_clock_that_is_wrong(
+    machine: BackedUpMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    uuid = machine.machine_dir.name
+    answer = json.dumps({"machine": {"uuid": uuid, "scheduled_sources": {}}}).encode()
+    with coordinator(answer, ahead=timedelta(hours=-3)) as api_url, agent_watch() as agent:
+        request = SessionRequest("checkin", 50000)
+        session = Checkin(replace(machine.storage, api_url=api_url), uuid, request, agent, SYSTEM_CLOCK)
+        session.run()
+    (warning,) = session.warnings
+    assert warning.startswith("the clock of this storage is 3 hours ahead of the clock of the coordinator")
+    assert warning in caplog.text
+
+
+@contextmanager
+def agent_watch() -> Iterator[AgentWatch]:
+    """An agent that stays."""
+    reading, writing = os.pipe()
+    try:
+        with AgentWatch(reading) as agent:
+            yield agent
+    finally:
+        os.close(writing)
+        os.close(reading)
