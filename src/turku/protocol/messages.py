@@ -92,7 +92,8 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     The last fields are ours, left out where there is none: the operator's floor by itself (a storage keeps it even
     where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
     sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
-    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; and the source's ``compress``.
+    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; the source's ``compress``; and
+    ``compare_contents``, for which every file is read on both sides.
     """
 
     path: str
@@ -112,6 +113,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     slot_seconds: Annotated[float, Meta(ge=0)] | None = None
     bandwidth_windows: str | None = None
     compress: str | None = None
+    compare_contents: bool = False
 
 
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):

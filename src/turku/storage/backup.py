@@ -131,6 +131,7 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
         hard_links=order.preserve_hard_links or configuration.preserve_hard_links,
         bandwidth_kib_per_second=found.constant,
         bandwidth_limits=found,
+        compare_contents=order.compare_contents,
     )
 
 
@@ -209,6 +210,7 @@ class _Run:
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
+                compares_base=job.order.compare_contents,
                 spools=(planned, changes),
                 clock=self._clock,
                 cancellation=self._cancellation,
@@ -235,6 +237,7 @@ class _Run:
         summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
         if noted.suspicious:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
+        self._forget_altered()
         self._retire(mode, snapshot, end)
         return BackupOutcome(
             success=True,
@@ -370,6 +373,13 @@ class _Run:
                 if is_in_order and not fs.exists(self._place.snapshot(name)):
                     return SnapshotRecord(name, base, begin, finish.astimezone(zone), noted)
             named += timedelta(seconds=1)
+
+    def _forget_altered(self) -> None:
+        try:
+            damage.forget_altered(self._place)
+        except OSError as error:
+            # They are fetched once more.
+            _LOG.warning("%s: %s", self._source, error)
 
     def _retire(self, mode: SnapshotMode, snapshot: str | None, now: datetime) -> None:
         # The backup is made: what goes wrong from here on is a warning.

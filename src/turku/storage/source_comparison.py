@@ -23,7 +23,7 @@ from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
 from turku.protocol.proof_messages import DamagedFile, SourceProof
-from turku.storage import catalog, changes, limits, proof_report, sandbox, transfer
+from turku.storage import catalog, changes, damage, limits, proof_report, sandbox, transfer
 from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
@@ -96,6 +96,10 @@ def after_backup(
     )
     if not compared.altered:
         return ()
+    try:
+        damage.note_altered(place, compared.altered)
+    except (TurkuError, OSError) as error:
+        _LOG.warning("%s: the next backup does not know which files to fetch anew: %s", place.source, error)
     shown = ", ".join(one_line(path) for path in compared.altered[:_SHOWN])
     sign = (
         f"{len(compared.altered)} of {compared.files} files differ from the machine's, though size and time are alike: "
