@@ -150,3 +150,10 @@ def test_a_full_run_that_compares_contents_shares_no_altered_file(machine: Backe
     outcome = machine.back_up(preserve_hard_links=True, compare_contents=True)
     assert outcome.strategy == "full"
     assert machine.differences(machine.place.tree(machine.snapshots()[-1])) == []
+
+
+def test_only_files_that_were_compared_are_counted(machine: BackedUpMachine) -> None:
+    (machine.source_dir / "file\n7").unlink()
+    (machine.source_dir / "file\n3").unlink()
+    compared = compare(machine)
+    assert (compared.files, compared.size_bytes) == (18, 18 * 5000)
