@@ -100,4 +100,4 @@ def test_snapshots_are_named_and_dated_by_the_storage_s_clock(machine: BackedUpM
     parsed = names.parse_snapshot_name(outcome.snapshot, source="etc", zone=machine.storage.zone)
     assert parsed.moment == machine.clock.moment
     assert notes.read(machine.place, outcome.snapshot).slot == timedelta(days=1)
-    assert history.newest(machine.place, machine.storage.zone) is not None
+    assert history.newest(machine.place, machine.storage.zone, now=machine.clock.now()) is not None

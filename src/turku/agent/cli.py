@@ -338,9 +338,11 @@ def _check(arguments: argparse.Namespace) -> int:
         ]
         for remark in source_remarks.remarks(source):
             problems += remark.is_problem
-            lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text)}")
+            where = f" ({source.place})" if remark.is_problem and source.place else ""
+            lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text + where)}")
     lines += [
-        f"note: {log.one_line(str(left))}: a restore goes on there, or did not end; the same command goes on"
+        f"note: {log.one_line(str(left))}: a restore goes on there, or did not end; the next one into that directory "
+        "uses or removes it"
         for left in private_directory.all_of(agent)
     ]
     print("\n".join(lines))  # noqa: T201

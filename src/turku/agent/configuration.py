@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,6 +74,8 @@ class Source:
     path: str
     options: Mapping[str, Any]
     """All options as they were written, ``path`` too: they are sent to the API verbatim."""
+    place: str = field(default="", compare=False)
+    """The file and line that it is in."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def load(
     tree = _read_files(config_dir)
     faults = list(tree.faults)
     values = configuration.convert(tree, AgentFile, faults)
-    for warning in configuration.unknown_key_warnings(tree, _known_keys()):
+    warnings = configuration.ignored_file_warnings(tree) + configuration.unknown_key_warnings(tree, _known_keys())
+    for warning in warnings:
         _LOG.warning("%s", warning)
     if api_auth_name is not None or api_auth_secret is not None:
         given = {"api_auth_name": api_auth_name, "api_auth_secret": api_auth_secret}
@@ -163,6 +166,7 @@ def _read_files(config_dir: Path) -> Tree:
         if key in tree.content and key not in told.content:
             told.content[key], told.origins[key] = tree.content[key], tree.origins[key]
     told.faults[:] = tree.faults
+    told.ignored[:] = tree.ignored
     return told
 
 
@@ -187,19 +191,22 @@ def _known_keys() -> list[str]:
 def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, Source]:
     tree = configuration.read_directories([directory])
     faults.extend(tree.faults)
+    for warning in configuration.ignored_file_warnings(tree):
+        _LOG.warning("%s", warning)
     sources: dict[str, Source] = {}
     for name, options in tree.content.items():
         place = f"{tree.origins[name]}: {name}"
+        lined = tree.place_with_line(name)
         if not isinstance(options, dict):
             faults.append(Fault(place, 'must be a dictionary of options, as {"path": "/etc"}'))
             continue
         if options.get("path") is None:
-            _LOG.warning("%s: is no source, because it has no path", place)
+            _LOG.warning("%s: is no source, because it has no path", lined)
             continue
         try:
             names.source_name(name)
             _require_sendable(options)
-            sources[name] = Source(name=name, path=_source_path(options["path"]), options=options)
+            sources[name] = Source(name=name, path=_source_path(options["path"]), options=options, place=lined)
         except PolicyError as error:
             faults.append(Fault(place, _sentence(error)))
     try:

@@ -13,6 +13,7 @@ from turku.core import listing
 from turku.core.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.listing import Say
+from turku.core.log import one_line
 from turku.errors import PolicyError, UsageError
 
 if TYPE_CHECKING:
@@ -168,19 +169,23 @@ class _Shown:
         return 0
 
     def rows(self, told: Iterator[Answer]) -> int:
-        from turku.protocol.restore_messages import LookEnd
+        from turku.protocol.restore_messages import REMARK_LIMIT, LookEnd
 
         is_cut = False
+        remarks: list[str] = []
 
         def kept() -> Iterator[Any]:
             nonlocal is_cut
             for answer in told:
                 if isinstance(answer, LookEnd):
                     is_cut = answer.is_cut
+                    remarks.extend(answer.remarks)
                 else:
                     yield answer
 
         self._show(kept())
+        for remark in remarks:
+            print(f"note: {one_line(remark)[:REMARK_LIMIT]}", file=sys.stderr)  # noqa: T201
         if is_cut:
             print(f"there is more; --limit shows more than {self._options.limit:,}", file=sys.stderr)  # noqa: T201
         return 0

@@ -215,8 +215,8 @@ class _SessionThread(threading.Thread):
         found = tuple(each for each in private_directory.all_of(self._agent) if each.is_relative_to(source.path))
         for each in found:
             _LOG.warning(
-                "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the same restore "
-                "again goes on with it, any other into that directory removes it",
+                "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the next one "
+                "into that directory uses or removes it",
                 source.name,
                 each,
             )

@@ -67,6 +67,14 @@ def is_left(agent: Agent, target: Path) -> bool:
     return remembered is not None and (target / remembered.name).is_dir()
 
 
+def can_go_on(agent: Agent, target: Path, order: str) -> bool:
+    """Return True where the same ``order`` into the target would use what arrived of an earlier run."""
+    remembered = _remembered(agent, target)
+    if remembered is None or remembered.order != order or remembered.has_stand_ins:
+        return False
+    return (target / remembered.name).is_dir()
+
+
 class PrivateDirectory:
     """A private directory; use ``opened`` to get one."""
 

@@ -26,6 +26,8 @@ class Plan:
     """Whether nothing is there that could be overwritten."""
     was_interrupted: bool
     """Whether an earlier restore into the target did not come to its end."""
+    remarks: tuple[str, ...] = ()
+    """What the storage says of the snapshot, such as that it is suspicious."""
 
 
 @dataclass(frozen=True)

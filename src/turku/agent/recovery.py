@@ -40,6 +40,7 @@ from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import (
     MODULE,
     PARTIAL_DIRECTORY,
+    REMARK_LIMIT,
     TEMPORARY_DIRECTORY,
     Answer,
     Deleted,
@@ -172,6 +173,7 @@ def planned(agent: Agent, order: Order, told: RecoverPlan, storage_name: str) ->
         directory,
         target.is_free(agent, directory),
         private_directory.is_left(agent, directory),
+        tuple(one_line(remark)[:REMARK_LIMIT] for remark in told.remarks),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from turku.agent.looking_command import add_choice, choice_of
 from turku.core.arguments import Parser
 from turku.core.log import one_line
-from turku.errors import RestoreIncomplete, UsageError
+from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 if TYPE_CHECKING:
     from turku.agent.configuration import Agent
@@ -59,18 +59,37 @@ def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
 
     if options.in_place and not options.yes:
         _require_person()
+    plans: list[Plan] = []
+
+    def approve(plan: Plan) -> bool:
+        plans[:] = [plan]
+        return _approve(plan, options)
+
     try:
         with Display() as display:
-            outcome = recovery.recover(
-                agent,
-                order,
-                on_progress=display.show,
-                approve=lambda plan: _approve(plan, options),
-            )
+            outcome = recovery.recover(agent, order, on_progress=display.show, approve=approve)
     except KeyboardInterrupt:
-        print("the same command again goes on where this one was", file=sys.stderr)  # noqa: T201
+        if hint := _next_step(agent, order, plans):
+            print(hint, file=sys.stderr)  # noqa: T201
         raise
-    return _told(outcome, say)
+    except TurkuError as error:
+        # Nothing was restored yet; what arrived may be of use all the same.
+        error.hint = error.hint or _next_step(agent, order, plans)
+        raise
+    return _told(outcome, say, _next_step(agent, order, plans))
+
+
+def _next_step(agent: Agent, order: Order, plans: list[Plan]) -> str:
+    """Return the sentence that says how to go on; empty where nothing is left to go on with."""
+    from turku.agent import private_directory
+
+    if not plans or not private_directory.can_go_on(agent, plans[0].target, order.digest(plans[0].snapshot)):
+        return ""
+    if order.snapshot.name is not None:
+        return "the same command again goes on where this one ended"
+    # By then another one may be the latest.
+    instead = " in place of --at" if order.snapshot.at is not None else ""
+    return f"the same command again with --snapshot {plans[0].snapshot}{instead} goes on where this one ended"
 
 
 def _order(options: argparse.Namespace, agent: Agent) -> Order:
@@ -113,8 +132,13 @@ def _approve(plan: Plan, options: argparse.Namespace) -> bool:
     if plan.files is not None and plan.size_bytes is not None:
         what += f": {counted(plan.files, 'file')}, {size(plan.size_bytes)}"
     print(f"{what}, into {one_line(str(plan.target))}", file=sys.stderr)  # noqa: T201
-    if options.yes or (plan.is_free and not options.in_place and not options.delete):
+    for remark in plan.remarks:
+        print(f"NOTE: {remark}.", file=sys.stderr)  # noqa: T201
+    if options.yes:
         return True
+    if plan.is_free and not options.in_place and not options.delete:
+        # Nothing is lost by it, so that a script, which nobody can answer for, goes on.
+        return not plan.remarks or not _has_person() or _says_yes("Restore from this snapshot all the same?")
     _require_person()
     does = {
         "never": "Files that are there stay as they are.",
@@ -122,19 +146,27 @@ def _approve(plan: Plan, options: argparse.Namespace) -> bool:
         "always": "Files that are there and differ are replaced.",
     }[options.overwrite]
     removes = " What the snapshot does not have is REMOVED." if options.delete else ""
-    print(f"{does}{removes} Go on? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    return _says_yes(f"{does}{removes} Go on?")
+
+
+def _says_yes(question: str) -> bool:
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def _has_person() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _require_person() -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not _has_person():
         raise UsageError(
             "files that are there could be replaced, and nobody can be asked",
             hint="--yes says that it is meant; --dry-run shows what would be done",
         )
 
 
-def _told(outcome: Outcome, say: Say) -> int:
+def _told(outcome: Outcome, say: Say, hint: str) -> int:
     if outcome.state == "whole":
         for line in outcome.lines():
             say(line)
@@ -146,5 +178,5 @@ def _told(outcome: Outcome, say: Say) -> int:
     raise RestoreIncomplete(
         summary,
         details="\n".join(problem.strip() for problem in problems),
-        hint="the same command again goes on where this one ended",
+        hint=hint,
     )

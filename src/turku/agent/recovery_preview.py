@@ -50,6 +50,7 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
             if isinstance(answer, RecoverPlan) and directory is None:
                 plan = planned(agent, order, answer, address.name)
                 snapshot, directory = plan.snapshot, plan.target
+                yield from (f"note: {remark}" for remark in plan.remarks)
                 with suppress(OSError):
                     root = os.open(directory, directory_tree.DIRECTORY_FLAGS)
             elif isinstance(answer, Manifest) and directory is not None:

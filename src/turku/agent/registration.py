@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from turku.agent import identity
+from turku.agent import identity, source_remarks
 from turku.agent.configuration import Agent
 from turku.errors import ApiRefused
 from turku.protocol.messages import Empty, MachineConfiguration, UpdateConfigRequest
@@ -18,6 +18,9 @@ def update_config(agent: Agent) -> None:
 
     Raises ApiRefused, ApiUnreachable, and what identity.py raises.
     """
+    for problem in source_remarks.problems(agent):
+        # A coordinator of the existing system may take it all the same.
+        _LOG.error("%s", problem)
     machine = identity.ensure(agent)
     message = UpdateConfigRequest(
         auth=agent.registration,

@@ -26,7 +26,7 @@ from turku.core.log import one_line
 from turku.errors import ApiRefused, ApiUnreachable, LockHeld, MalformedMessage, PolicyError, TurkuError
 
 if TYPE_CHECKING:
-    from turku.agent.recovery import Outcome, Progress
+    from turku.agent.recovery import Outcome, Plan, Progress
     from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, RestoreOrder, Step
 
 LOCK_NAME = "turku-agent-remote-restore"
@@ -131,6 +131,7 @@ class _Run:
         self._over = threading.Event()
         self._is_cancelled = False
         self._progress: Progress | None = None
+        self._remarks: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Pick the restore up and see it through. What went wrong is told to the coordinator and the log."""
@@ -176,7 +177,8 @@ class _Run:
 
                 recovery.discard(self._agent, target)
             step: Step = "postponed" if is_ended_here else outcome.state
-            self._tell_end(step, "\n".join((outcome.summary, *outcome.problems)), outcome=outcome)
+            told = "\n".join((outcome.summary, *(f"note: {each}" for each in self._remarks), *outcome.problems))
+            self._tell_end(step, told, outcome=outcome)
 
     def _recovered(self, target: Path) -> Outcome:
         """The outcome; what was restored in part, because a tunnel broke perhaps, is tried once more."""
@@ -215,8 +217,16 @@ class _Run:
                 request=order.request,
             ),
             on_progress=self._note,
+            approve=self._approve,
             is_cancelled=self._is_ended,
         )
+
+    def _approve(self, plan: Plan) -> bool:
+        """Go on: it was approved at the coordinator. What the storage says of the snapshot is told with the outcome."""
+        self._remarks = plan.remarks
+        for remark in plan.remarks:
+            _LOG.warning("restore %s: %s", self._order.request, remark)
+        return True
 
     def _note(self, progress: Progress) -> None:
         self._progress = progress

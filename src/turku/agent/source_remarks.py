@@ -1,20 +1,14 @@
-"""What the coordinator will not take, or not use, of a source: `turku-agent check` tells it beforehand."""
+"""What the coordinator will not take, or not use, of a source: `check` and `update-config` tell it beforehand."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from turku.agent import expected_mounts
-from turku.agent.configuration import Source
-from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, preserved, retention, schedule
-
-_FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "expects_mount")
-_MODES = ("link-dest", "none", "btrfs", "reflink", "auto")
+from turku.agent.configuration import Agent, Source
+from turku.policy import source_options
 
 
 @dataclass(frozen=True)
@@ -26,68 +20,31 @@ class Remark:
 
 
 def remarks(source: Source) -> list[Remark]:
-    """All remarks. Filter sets are the coordinator's to know, so that ``merge NAME`` passes for any name."""
+    """Return all remarks: on the directory, and on the options as the coordinator will read them."""
     found = []
-    path = Path(source.path)
-    if not path.is_dir():
-        found.append(Remark("is not a directory" if path.exists() else "no such directory now", is_problem=False))
+    found += [Remark(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
     if expected_mounts.is_missing(source):
         found.append(Remark("nothing is mounted there now, so that it would not be backed up", is_problem=False))
-    for key, value in source.options.items():
-        if key not in _RULES:
-            close = difflib.get_close_matches(key, _RULES, n=1)
-            suggestion = f"; did you mean {close[0]}?" if close else ""
-            found.append(Remark(f"{key}: unknown option, sent as it is{suggestion}", is_problem=False))
-        elif value is not None:
-            try:
-                _RULES[key](value)
-            except PolicyError as error:
-                hint = f" ({error.hint})" if error.hint else ""
-                found.append(Remark(f"{key}: {error.message}{hint}", is_problem=True))
+    for name, close in source_options.unknown_names(source.options):
+        suggestion = f"; did you mean {close}?" if close else ""
+        found.append(Remark(f"{name}: unknown option, sent as it is{suggestion}", is_problem=False))
+    found += [Remark(str(problem), is_problem=True) for problem in source_options.problems(source.options)]
     return found
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise PolicyError("must be text")
-    return value
+def _about_directory(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return ""
+        return "is not a directory" if path.exists() else "no such directory now"
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
 
 
-def _texts(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise PolicyError("must be a list of texts")
-    return value
-
-
-def _filter(value: Any) -> None:
-    filters.expand(_texts(value), lambda _name: ())
-
-
-def _exclude(value: Any) -> None:
-    for text in _texts(value):
-        filters.parse_exclude(text)
-
-
-def _flag(value: Any) -> None:
-    if not isinstance(value, bool):
-        raise PolicyError("must be true or false")
-
-
-def _mode(value: Any) -> None:
-    if value not in _MODES:
-        raise PolicyError(f"must be one of: {', '.join(_MODES)}")
-
-
-_RULES: dict[str, Callable[[Any], Any]] = {
-    "path": _text,
-    "comment": _text,
-    "frequency": lambda value: schedule.parse(_text(value)),
-    "retention": lambda value: retention.parse(_text(value)),
-    "bwlimit": bandwidth.parse,
-    "snapshot_mode": _mode,
-    "compress": compression.parse,
-    "not_preserved": preserved.parse,
-    "filter": _filter,
-    "exclude": _exclude,
-    **dict.fromkeys(_FLAGS, _flag),
-}
+def problems(agent: Agent) -> Iterator[str]:
+    """Yield what the coordinator would not take of the machine's sources, each with its place."""
+    for source in agent.sources.values():
+        for problem in source_options.problems(source.options):
+            yield f"{source.place or source.name}: {problem}"
+    for together in source_options.problems_together({each.name: each.options for each in agent.sources.values()}):
+        yield f"{agent.config_dir / 'sources.d'}: {together}"

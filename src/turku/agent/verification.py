@@ -50,6 +50,8 @@ class _Wanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_recorded: bool = False
     is_sent: bool = False
     target: bytes | None = None
+    is_named_again: bool = False
+    """It was counted already."""
 
 
 class Verification:
@@ -106,13 +108,14 @@ class Verification:
         if target is not None and len(target) >= _TARGET_LIMIT_BYTES:
             raise MalformedMessage("the storage's manifest: a symbolic link of more than 4,095 bytes")
         self.entries += 1
+        is_named_again = path in self._named
         self._named.add(path)
         if entry.kind != "file":
             self._done(0)
             # What a link has to be is compared last: rsync makes it after it was named.
             self._look_later(path, _Wanted(entry.kind, target=target if entry.kind == "link" else None))
             return
-        wanted = _Wanted("file", entry.checksum, entry.is_recorded, entry.is_sent)
+        wanted = _Wanted("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
         if not entry.is_sent:
             self._done(entry.size_bytes)
             self._read(path, wanted)
@@ -180,8 +183,13 @@ class Verification:
                 self.problems.add(path, f"is not the {wanted.kind} that was backed up")
 
     def _expect(self, path: bytes, wanted: _Wanted) -> None:
+        waiting = self._expected.get(path)
+        if waiting is None:
+            self._expected_bytes += len(path)
+        elif not waiting.is_named_again:
+            # The one before was not compared yet, and is not going to be.
+            wanted = msgspec.structs.replace(wanted, is_named_again=False)
         self._expected[path] = wanted
-        self._expected_bytes += len(path)
         while len(self._expected) > _WAITING_LIMIT or self._expected_bytes > _WAITING_LIMIT_BYTES:
             oldest, its = self._expected.popitem(last=False)
             self._expected_bytes -= len(oldest)
@@ -232,6 +240,9 @@ class Verification:
                     if wanted.is_sent
                     else "is not what was backed up, though size and time are the same (--compare-contents)",
                 )
+            elif wanted.is_named_again:
+                # rsync takes up a file again that changed or was damaged on its way: it is one file all the same.
+                return
             elif wanted.checksum is not None and wanted.is_recorded:
                 self.verified += 1
             else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from turku.core import durable
+from turku.core.configuration_text import KeyPath, Parsed, parse_json
 from turku.errors import ConfigurationError
 
 _YAML_SUFFIXES = (".yaml", ".yml")
+_SUFFIXES = (".json", *_YAML_SUFFIXES)
 FILE_LIMIT_BYTES = 4 * 1024 * 1024
 API_URL_REQUIRED = "is required: the address of the coordinator, as https://turku.example.com/v1"
 
@@ -33,6 +35,17 @@ class Tree:
     content: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, Path] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)
+    """The line of each top-level key in the file that it came from."""
+    ignored: list[Fault] = field(default_factory=list)
+    """Files of the directories that are not read, each with the reason."""
+
+    def place_with_line(self, key: str) -> str:
+        """Return file, line and top-level key: ``/etc/turku-agent/sources.d/a.json, line 3: etc``."""
+        if key not in self.origins:
+            return key
+        line = f", line {self.lines[key]}" if key in self.lines else ""
+        return f"{self.origins[key]}{line}: {key}"
 
     def place(self, key: str) -> str:
         """File and key, as people look for them: ``/etc/turku-agent/config.d/a.json: api_url``."""
@@ -60,19 +73,33 @@ def read_directories(directories: Iterable[Path]) -> Tree:
     tree = Tree()
     for directory in directories:
         try:
-            files = sorted(
-                entry
-                for entry in directory.iterdir()
-                if entry.suffix in (".json", *_YAML_SUFFIXES) and not entry.name.startswith(".")
-            )
+            entries = sorted(directory.iterdir())
         except FileNotFoundError:
             continue
         except OSError as error:
             tree.faults.append(Fault(str(directory), f"cannot be read: {error.strerror}"))
             continue
-        for path in files:
-            _read_file(path, tree)
+        for path in entries:
+            reason = _why_ignored(path)
+            if reason is None:
+                _read_file(path, tree)
+            elif reason:
+                tree.ignored.append(Fault(str(path), reason))
     return tree
+
+
+def _why_ignored(path: Path) -> str | None:
+    """Return why the file is not read; None for one that is, and nothing for one of which nobody would think so."""
+    has_suffix = path.suffix in _SUFFIXES
+    if not path.name.startswith("."):
+        return None if has_suffix else f"is not read: its name does not end with one of {', '.join(_SUFFIXES)}"
+    is_half_written = durable.is_temporary_name(path.name)
+    return "is not read: its name begins with a dot" if has_suffix and not is_half_written else ""
+
+
+def ignored_file_warnings(tree: Tree) -> list[str]:
+    """Return a sentence for each file that is not read."""
+    return [str(each) for each in tree.ignored]
 
 
 def read_with_state(config_dir: Path, *, default_var_dir: str) -> Tree:
@@ -101,28 +128,33 @@ def _read_file(path: Path, tree: Tree) -> None:
         tree.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
         return
     try:
-        content = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else json.loads(text) if text.strip() else {}
+        parsed = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text if text.strip() else "{}")
     except (ValueError, RecursionError) as error:
         tree.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
         return
-    if content is None:
-        content = {}
+    tree.faults += [Fault(_place(path, line, key), message) for line, key, message in parsed.faults]
+    content = {} if parsed.content is None else parsed.content
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         tree.faults.append(Fault(str(path), "must hold a dictionary with text keys at its top"))
         return
     tree.content = merge(tree.content, content)
     tree.origins.update(dict.fromkeys(content, path))
+    for key in content:
+        # What a file before it says of the key is at other lines.
+        tree.lines.pop(key, None)
+        if (line := parsed.lines.get((key,))) is not None:
+            tree.lines[key] = line
 
 
-def _parse_yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise ValueError("YAML needs the PyYAML package; install turku[yaml] or write JSON") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+def _parse_yaml(text: str) -> Parsed:
+    # Its reader takes memory that most programs need not spend.
+    from turku.core.configuration_text import parse_yaml
+
+    return parse_yaml(text)
+
+
+def _place(path: Path, line: int, key: KeyPath) -> str:
+    return f"{path}, line {line}" + (f": {'.'.join(key)}" if key else "")
 
 
 def unknown_key_warnings(tree: Tree, known: Iterable[str]) -> list[str]:

@@ -39,6 +39,11 @@ def _temporary_name(name: str) -> str:
     return f".{start}{_TEMPORARY_MARK}{os.urandom(6).hex()}"
 
 
+def is_temporary_name(name: str) -> bool:
+    """Return True for what a file is called that is being written."""
+    return _TEMPORARY_MARK in name
+
+
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     with _opened(path) as descriptor:

@@ -12,6 +12,8 @@ import os
 import ssl
 import time
 from base64 import b64encode
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -75,6 +77,8 @@ class ApiClient:
         self._url = checked_url(url, allow_plain_http=allow_plain_http)
         self._parts = urlsplit(self._url)
         self._tls: ssl.SSLContext | None = None
+        self.their_time: datetime | None = None
+        """What the clock of the coordinator, or of what answers for it, showed at the last answer; aware."""
 
     def beyond_contract(self) -> ApiClient:
         """The client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
@@ -126,6 +130,7 @@ class ApiClient:
             connection.sock.settimeout(_READ_TIMEOUT_SECONDS)
             connection.request("POST", target, body=body, headers=headers)
             response = connection.getresponse()
+            self.their_time = _date(response.getheader("Date"))
             return response.status, response.reason, _bounded_body(response)
         finally:
             connection.close()
@@ -172,6 +177,15 @@ class ApiClient:
                     hint="REQUESTS_CA_BUNDLE and SSL_CERT_FILE name files of certificates",
                 ) from error
         return self._tls
+
+
+def _date(header: str | None) -> datetime | None:
+    """Return the moment of an HTTP date; None for what is not understood."""
+    try:
+        moment = None if header is None else parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
 
 
 def _bounded_body(response: http.client.HTTPResponse) -> bytes | None:

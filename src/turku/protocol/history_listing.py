@@ -26,12 +26,13 @@ def snapshot_object(row: SnapshotRow) -> dict[str, Any]:
         "size_bytes": row.size_bytes,
         "is_held": row.is_held,
         "is_suspicious": row.is_suspicious,
+        "is_date_in_doubt": row.is_date_in_doubt,
     }
 
 
 def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     """The snapshot for people: source, name, moment, files, size, and what is to be known of it."""
-    marks = (("held", row.is_held), ("suspicious", row.is_suspicious))
+    marks = (("held", row.is_held), ("suspicious", row.is_suspicious), ("date in doubt", row.is_date_in_doubt))
     return (
         row.source,
         row.name,

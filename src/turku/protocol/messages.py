@@ -92,8 +92,8 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     The last fields are ours, left out where there is none: the operator's floor by itself (a storage keeps it even
     where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
     sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
-    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; and the source's ``compress`` and
-    ``not_preserved`` (``policy.preserved``).
+    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; the source's ``compress`` and
+    ``not_preserved`` (``policy.preserved``); and ``compare_contents``, for which every file is read on both sides.
     """
 
     path: str
@@ -114,6 +114,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     bandwidth_windows: str | None = None
     compress: str | None = None
     not_preserved: list[str] = []
+    compare_contents: bool = False
 
 
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):

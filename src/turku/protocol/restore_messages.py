@@ -27,6 +27,9 @@ ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
 PATH_LIMIT_BYTES: Final = 16 * 1024
 PATHS_LIMIT: Final = 1000
 SOURCES_LIMIT: Final = 1000
+REMARKS_LIMIT: Final = 20
+REMARK_LIMIT: Final = 2000
+"""Characters."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -126,7 +129,8 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
-    """A snapshot; ``moment`` is ISO with zone, None where its name does not tell."""
+    """A snapshot; ``moment`` is ISO with zone, None where nobody knows. ``is_date_in_doubt``: the storage's clock was
+    wrong, so that the snapshot is not taken for the latest."""
 
     source: Text
     name: Text
@@ -135,6 +139,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     size_bytes: Count | None = None
     is_held: bool = False
     is_suspicious: bool = False
+    is_date_in_doubt: bool = False
 
 
 class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="file"):
@@ -163,11 +168,13 @@ class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
 
 
 class LookEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="look-end"):
-    """All rows were sent, or as many as ``limit``; of which snapshot (``files``, ``diff``)."""
+    """All rows were sent, or as many as ``limit``; of which snapshot (``files``, ``diff``), and what is to be known of
+    it, as ``RecoverPlan.remarks``."""
 
     is_cut: bool = False
     snapshot: str | None = None
     other: str | None = None
+    remarks: Annotated[list[str], Meta(max_length=REMARKS_LIMIT)] = []
 
 
 class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
@@ -195,6 +202,8 @@ class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     """rsync checks what it transfers by xxh128, as the catalog has it."""
     temporary: TemporaryName | None = None
     """The name of the request, where it is used."""
+    remarks: Annotated[list[str], Meta(max_length=REMARKS_LIMIT)] = []
+    """Sentences on why the snapshot may not be what somebody hopes for: it is empty, suspicious, of a wrong clock."""
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):

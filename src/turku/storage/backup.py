@@ -65,6 +65,8 @@ class BackupOutcome:
     """How it was made (``strategy.Strategy``); empty where it failed."""
     strategy_reason: str = ""
     """Why everything was looked at although there was a snapshot to build upon."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what is not as it should be, although the backup was made."""
 
 
 def back_up(
@@ -136,6 +138,7 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
         holes=Property.HOLES not in omitted,
         bandwidth_kib_per_second=found.constant,
         bandwidth_limits=found,
+        compare_contents=order.compare_contents,
     )
 
 
@@ -194,7 +197,9 @@ class _Run:
             selected = replace(selected, compare_contents=True)
         if mode.keeps_history:
             mode.tidy()
-        newest = history.base(self._place, self._configuration.zone)
+        zone = self._configuration.zone
+        warnings = self._clock_warnings(history.note_dates_ahead(self._place, zone, now=self._begin))
+        newest = history.base(self._place, zone, now=self._begin)
         base = newest.name if newest else None
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         earlier = notes.read(self._place, base) if base else NO_NOTES
@@ -212,6 +217,7 @@ class _Run:
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
+                compares_base=job.order.compare_contents,
                 spools=(planned, changes),
                 clock=self._clock,
                 cancellation=self._cancellation,
@@ -235,9 +241,10 @@ class _Run:
         )
         if transferred.outcome.meaning != "complete":
             _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
-        summary = transferred.summary
+        summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
         if noted.suspicious:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
+        self._forget_altered()
         self._retire(mode, snapshot, end)
         return BackupOutcome(
             success=True,
@@ -248,7 +255,19 @@ class _Run:
             suspicious=noted.suspicious,
             strategy=made.strategy,
             strategy_reason=made.reason,
+            warnings=warnings,
         )
+
+    def _clock_warnings(self, ahead: tuple[str, ...]) -> tuple[str, ...]:
+        if not ahead:
+            return ()
+        count = "1 snapshot is" if len(ahead) == 1 else f"{len(ahead)} snapshots are"
+        warning = (
+            f"{count} dated in the future, the last of them {ahead[-1]}: the clock of this storage is wrong, or was "
+            "when they were made; they do not count as the latest"
+        )
+        _LOG.warning("%s: %s", self._source, warning)
+        return (warning,)
 
     @property
     def _compression(self) -> compression.Compression:
@@ -350,17 +369,24 @@ class _Run:
     def _record(self, base: str | None, finish: datetime, noted: Notes) -> SnapshotRecord:
         zone = self._configuration.zone
         begin = self._begin.astimezone(zone)
-        newest = history.newest(self._place, zone)
+        taken = [each.name for each in history.stored_snapshots(self._place, zone)]
         named = begin
         while True:
-            follows_at_once = newest is not None and newest.moment == named.replace(microsecond=0)
             for _ in range(_NAMES_DRAWN):
                 name = names.new_snapshot_name(self._source, named, secrets.token_hex(2))
-                # Of two within a second, the later one's name comes later too: that is how they are listed.
-                is_in_order = not follows_at_once or newest is None or name > newest.name
+                # Of two whose names have one time, the later one's name comes later too: others list them by that.
+                second = name.rpartition("_")[0]
+                is_in_order = all(each < name for each in taken if each.rpartition("_")[0] == second)
                 if is_in_order and not fs.exists(self._place.snapshot(name)):
                     return SnapshotRecord(name, base, begin, finish.astimezone(zone), noted)
             named += timedelta(seconds=1)
+
+    def _forget_altered(self) -> None:
+        try:
+            damage.forget_altered(self._place)
+        except OSError as error:
+            # They are fetched once more.
+            _LOG.warning("%s: %s", self._source, error)
 
     def _retire(self, mode: SnapshotMode, snapshot: str | None, now: datetime) -> None:
         # The backup is made: what goes wrong from here on is a warning.

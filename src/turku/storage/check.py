@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
-from turku.storage import protection, sandbox, volumes
+from turku.policy import clock_agreement
+from turku.protocol.messages import HealthAnswer
+from turku.storage import history, protection, sandbox, volumes
 from turku.storage.configuration import Storage
+from turku.storage.coordinator import clock_warning
+from turku.storage.kept_sources import kept_sources
 from turku.storage.protection import Verdict
+from turku.storage.snapshots.place import SourcePlace
 
 _GIB = 1024**3
 
 
-def report(configuration: Storage, say: Callable[[str], None]) -> int:
+def report(configuration: Storage, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
     """The number of problems; each line goes to ``say``, those of what protects the host among them."""
     problems: list[str] = []
     say(f"storage {configuration.name}, coordinator {configuration.api_url}")
@@ -23,6 +29,7 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
     say(f"  state: {configuration.var_dir}; locks: {configuration.lock_dir}; log: {configuration.log_file}")
     say(f"  snapshots: {configuration.snapshot_mode}; time zone: {configuration.zone.key}")
     say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
+    _compare_clocks(configuration, clock, problems, say)
     say(f"  rsync: {' '.join(configuration.rsync_command)}")
     found = sandbox.availability(configuration)
     say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
@@ -42,6 +49,12 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
             )
         )
     _attempt(problems, lambda: volumes.choose_volume(configuration))
+    for place, ahead in _dates_ahead(configuration, clock):
+        problems.append(
+            f"source {place.source} of {place.machine_dir.name}: {len(ahead)} of its snapshots are dated in the "
+            f"future, the last of them {ahead[-1]}: a clock is or was wrong; they do not count as the latest, and "
+            "'turku-storage snapshots' marks them"
+        )
     say("what protects this host:")
     for fact in protection.facts(configuration):
         if fact.verdict is Verdict.FAIL:
@@ -53,6 +66,33 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
     if not problems:
         say("no problem found")
     return len(problems)
+
+
+def _compare_clocks(configuration: Storage, clock: Clock, problems: list[str], say: Callable[[str], None]) -> None:
+    api = configuration.api()
+    reason = "it does not tell the time"
+    try:
+        api.call("health", {}, HealthAnswer)
+    except TurkuError as error:
+        reason = error.message
+    if api.their_time is None:
+        say(f"  clock: not compared with the coordinator's: {reason}")
+    elif warning := clock_warning(api, clock):
+        problems.append(warning)
+    else:
+        say("  clock: as the coordinator's")
+
+
+def _dates_ahead(configuration: Storage, clock: Clock) -> Iterator[tuple[SourcePlace, list[str]]]:
+    """Yield the sources that have snapshots dated in the future, with the names of these, oldest first."""
+    now = clock.now()
+    for place in kept_sources(configuration):
+        # Records are many: they are read only where a name is of the future.
+        if history.has_name_ahead(place, configuration.zone, now=now):
+            stored = history.stored_snapshots(place, configuration.zone)
+            ahead = [each.name for each in stored if clock_agreement.is_ahead(each.moment, now=now)]
+            if ahead:
+                yield place, ahead
 
 
 def _address(configuration: Storage) -> str:

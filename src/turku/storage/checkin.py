@@ -17,6 +17,7 @@ from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, Pol
 from turku.policy import names
 from turku.protocol.messages import (
     STRATEGY_REASON_LIMIT,
+    WARNINGS_LIMIT,
     Empty,
     MachineReference,
     ReportedMachine,
@@ -40,6 +41,7 @@ _REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
 """Before each further try of a report that did not get through: a coordinator restarts within them."""
 _SUMMARY_LIMIT: Final = 60_000
 _SIGNS_LIMIT: Final = 20
+_WARNING_LIMIT: Final = 4096
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,6 +58,8 @@ class Checkin:
     unreported: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
     """What found no slot of its volume."""
+    warnings: tuple[str, ...] = ()
+    """What is reported with every backup of the session."""
     heartbeat: Heartbeat = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +72,9 @@ class Checkin:
     def _run(self) -> None:
         api = Coordinator(self.configuration)
         machine = self._ask(api)
+        if warning := api.clock_warning(self.clock):
+            self.warnings = (warning,)
+            _LOG.warning("%s", warning)
         orders = self._orders(machine)
         self._report_withheld(api, machine)
         count = len(orders) + len(self.failed)
@@ -214,15 +221,18 @@ class Checkin:
         return BackupOutcome(success=False, snapshot=None, summary=summary, time_begin=begin, time_end=end)
 
     def _report(self, api: Coordinator, name: str, outcome: BackupOutcome) -> None:
+        warnings = (*self.warnings, *outcome.warnings)
         report = SourceReport(
             success=outcome.success,
             snapshot=outcome.snapshot,
-            summary=outcome.summary[:_SUMMARY_LIMIT],
+            summary="\n".join((*self.warnings, outcome.summary))[:_SUMMARY_LIMIT],
             time_begin=outcome.time_begin,
             time_end=outcome.time_end,
             suspicious=list(outcome.suspicious),
             strategy=outcome.strategy,
             strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
+            warning_count=len(warnings),
+            warnings=[one_line(warning)[:_WARNING_LIMIT] for warning in warnings[:WARNINGS_LIMIT]],
         )
 
         def message(credentials: StorageCredentials) -> StoragePingSourceUpdateRequest:

@@ -317,7 +317,8 @@ def load(
 
 
 def _unknown_key_warnings(tree: Tree) -> list[str]:
-    warnings = configuration.unknown_key_warnings(tree, _keys(StorageFile))
+    warnings = configuration.ignored_file_warnings(tree)
+    warnings += configuration.unknown_key_warnings(tree, _keys(StorageFile))
     section = tree.content.get("suspicion")
     if isinstance(section, dict):
         found = configuration.unknown_key_warnings(Tree(section), _keys(SuspicionSection))

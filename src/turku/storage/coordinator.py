@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from turku.core.clock import Clock
 from turku.core.secret import Secret
 from turku.errors import ApiRefused
+from turku.policy import clock_agreement
+from turku.protocol.client import ApiClient
 from turku.protocol.messages import StorageCredentials
 from turku.storage.configuration import Storage
 
 T = TypeVar("T")
+
+
+def clock_warning(api: ApiClient, clock: Clock) -> str:
+    """Return a sentence about how this storage's clock differs from what was last answered; empty where they agree."""
+    if api.their_time is None:
+        return ""
+    found = clock_agreement.disagreement(clock.now(), api.their_time, whose="the coordinator")
+    return f"the clock of this storage is {found}; snapshots are dated by it: set what is wrong" if found else ""
 
 
 class Coordinator:
@@ -47,6 +58,10 @@ class Coordinator:
                     self._secret = secret
                     return found
             raise
+
+    def clock_warning(self, clock: Clock) -> str:
+        """Return a sentence about the clocks, as of the last answer; empty where they agree or nobody tells."""
+        return clock_warning(self._api, clock)
 
     def _call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T], secret: Secret) -> T:
         credentials = StorageCredentials(name=self._configuration.name, secret=secret.reveal())

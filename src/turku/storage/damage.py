@@ -1,6 +1,7 @@
 """What is known to be damaged of a source, kept beside its catalog until it is healed or has left history.
 
-``<volume>/.catalogs/<uuid>/<source>.damage.json``: out of a machine's reach, as the catalog is.
+``<volume>/.catalogs/<uuid>/<source>.damage.json``: out of a machine's reach, as the catalog is. So is
+``<source>.altered.json``, with the files that a comparison found to differ from the machine's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -82,8 +84,10 @@ def read(place: SourcePlace) -> list[Damage]:
 
 def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
     """Keep these, and no others."""
-    kept = [msgspec.to_builtins(damage) for damage in damages][:LIMIT]
-    path = file_of(place)
+    _write(file_of(place), [msgspec.to_builtins(damage) for damage in damages][:LIMIT])
+
+
+def _write(path: Path, kept: list[Any]) -> None:
     if not kept:
         fs.unlink(path)
         return
@@ -93,8 +97,36 @@ def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
 
 
 def to_fetch(place: SourcePlace) -> frozenset[bytes]:
-    """Return the paths of damaged files that the next backup is to fetch, whatever their size and time say."""
-    return frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
+    """Return the paths of files that the next backup is to fetch, whatever their size and time say.
+
+    They are those whose kept file is damaged, and those that a comparison found to have another content.
+    """
+    return frozenset(each.raw_path for each in read(place) if each.state == "next_backup") | altered(place)
+
+
+def altered(place: SourcePlace) -> frozenset[bytes]:
+    """Return the paths that differ from the machine's, though size and time are alike, and were not fetched since."""
+    try:
+        database.refuse_planted(place, _altered_file(place))
+        content = json.loads(fs.read_file(_altered_file(place), limit_bytes=_LIMIT_BYTES))
+        return frozenset(os.fsencode(path) for path in msgspec.convert(content, list[str]))
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return frozenset()
+
+
+def note_altered(place: SourcePlace, paths: Iterable[bytes]) -> None:
+    """Have the next backup fetch these files as well. Raises OSError, DurableWriteFailed."""
+    kept = sorted(altered(place).union(paths))[:LIMIT]
+    _write(_altered_file(place), [os.fsdecode(path) for path in kept])
+
+
+def forget_altered(place: SourcePlace) -> None:
+    """Take note that a backup has fetched them. Raises OSError."""
+    fs.unlink(_altered_file(place))
+
+
+def _altered_file(place: SourcePlace) -> Path:
+    return database.file_of(place).with_suffix(".altered.json")
 
 
 def told(damages: Iterable[Damage]) -> list[Damage]:

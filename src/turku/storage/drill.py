@@ -104,7 +104,7 @@ def drill(configuration: Storage, place: SourcePlace, *, clock: Clock = SYSTEM_C
     made = Drill(place, begin, begin)
     try:
         with scratch(configuration, place) as directory:
-            _Run(configuration, made, directory).run()
+            _Run(configuration, made, directory, clock).run()
     except TurkuError as error:
         made.problems.append("; ".join(part for part in (error.message, error.details) if part))
     except OSError as error:
@@ -136,7 +136,8 @@ def sweep(configuration: Storage) -> None:
 
 
 class _Run:
-    def __init__(self, configuration: Storage, made: Drill, directory: Path) -> None:
+    def __init__(self, configuration: Storage, made: Drill, directory: Path, clock: Clock) -> None:
+        self._clock = clock
         self._configuration = configuration
         self._made = made
         self._directory = directory
@@ -144,7 +145,7 @@ class _Run:
 
     def run(self) -> None:
         made, place = self._made, self._made.place
-        newest = history.base(place, self._configuration.zone)
+        newest = history.base(place, self._configuration.zone, now=self._clock.now())
         if newest is None:
             made.problems.append("there is no snapshot yet")
             return

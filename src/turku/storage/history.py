@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from turku.policy import names, suspicion
+from turku.policy import clock_agreement, names, suspicion
 from turku.policy.suspicion import Figures
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import notes
+from turku.storage.snapshots import notes, record
 from turku.storage.snapshots.notes import Judgement
 from turku.storage.snapshots.place import SourcePlace
 
@@ -22,13 +24,23 @@ class StoredSnapshot:
     path: Path
     """The directory with its files; that of another snapshot, where the source had not changed (snapshots/links.py)."""
     moment: datetime | None
-    """When it was made, by its name; None when the name has none of the known forms."""
+    """When it was made, in UTC: by its record, else by its name. None when neither tells."""
     is_held: bool
     """Whether its name says that it is never to be pruned."""
+    was_found_ahead: bool = False
+    """True where a backup found its date in the future (``Notes.found_ahead``)."""
+
+    def is_date_in_doubt(self, now: datetime) -> bool:
+        """Return True where the date lies in the future, or did when a later backup was made: a clock was wrong."""
+        return self.was_found_ahead or clock_agreement.is_ahead(self.moment, now=now)
 
 
 def stored_snapshots(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
-    """The snapshots, oldest first; those whose names give no moment come before them. ``zone`` is the names'."""
+    """Return the snapshots, oldest first. ``zone`` is that of their names.
+
+    The record's time counts before the name's: in the hour that a clock shows twice, names of one hour mean two. Those
+    whose date is not known, or was found to be in the future, come before the others.
+    """
     found = []
     for entry in fs.names(place.snapshots_dir):
         if entry.startswith(".") or not (fs.is_directory(place.snapshot(entry)) or place.link_target(entry)):
@@ -37,23 +49,66 @@ def stored_snapshots(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, 
         if not fs.is_directory(tree):
             continue
         name = names.parse_snapshot_name(entry, source=place.source, zone=zone)
-        found.append(StoredSnapshot(name=entry, path=tree, moment=name.moment, is_held=name.is_held))
+        recorded = record.date(place, entry)
+        moment = recorded.sync_begin or name.moment
+        was_found_ahead = moment is not None and recorded.found_ahead is not None
+        found.append(StoredSnapshot(entry, tree, moment, name.is_held, was_found_ahead))
     return tuple(sorted(found, key=_age_order))
 
 
-def _age_order(snapshot: StoredSnapshot) -> tuple[float, str]:
-    return (float("-inf") if snapshot.moment is None else snapshot.moment.timestamp(), snapshot.name)
+def _age_order(snapshot: StoredSnapshot) -> tuple[bool, float, str]:
+    moment = float("-inf") if snapshot.moment is None else snapshot.moment.timestamp()
+    return (snapshot.moment is not None and not snapshot.was_found_ahead, moment, snapshot.name)
 
 
-def newest(place: SourcePlace, zone: tzinfo) -> StoredSnapshot | None:
-    """The snapshot that is most like the source now; None before the first one."""
-    snapshots = stored_snapshots(place, zone)
+class Dated(Protocol):
+    """A snapshot, as far as its date goes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def moment(self) -> datetime | None: ...
+
+    def is_date_in_doubt(self, now: datetime) -> bool: ...
+
+
+Snapshot = TypeVar("Snapshot", bound=Dated)
+
+
+def latest_last(snapshots: Iterable[Snapshot], *, now: datetime) -> list[Snapshot]:
+    """Return the snapshots, given oldest first, so that the latest is the last: dates in doubt count for nothing."""
+    return sorted(snapshots, key=lambda each: not each.is_date_in_doubt(now))
+
+
+def note_dates_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> tuple[str, ...]:
+    """Note with each snapshot that its date lies in the future; return their names. The source's lock is held.
+
+    Once their dates have come they would else look newer than what was made since.
+    """
+    ahead = [each for each in stored_snapshots(place, zone) if clock_agreement.is_ahead(each.moment, now=now)]
+    for each in ahead:
+        if not each.was_found_ahead:
+            notes.change(place, each.name, found_ahead=now)
+    return tuple(each.name for each in ahead)
+
+
+def has_name_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> bool:
+    """Return True where a name beside the snapshots says a time in the future; no record is read."""
+    entries = fs.names(place.snapshots_dir)
+    found = (names.parse_snapshot_name(entry, source=place.source, zone=zone) for entry in entries)
+    return any(clock_agreement.is_ahead(each.moment, now=now) for each in found)
+
+
+def newest(place: SourcePlace, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
+    """Return the snapshot that is most like the source now; None before the first one."""
+    snapshots = latest_last(stored_snapshots(place, zone), now=now)
     return snapshots[-1] if snapshots else None
 
 
-def base(place: SourcePlace, zone: tzinfo) -> StoredSnapshot | None:
-    """The snapshot to build the next one upon: the newest that nobody judged bad; the newest where all are."""
-    snapshots = stored_snapshots(place, zone)
+def base(place: SourcePlace, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
+    """Return the snapshot to build the next one upon: the newest that nobody judged bad; the newest where all are."""
+    snapshots = latest_last(stored_snapshots(place, zone), now=now)
     for snapshot in reversed(snapshots):
         if notes.read(place, snapshot.name).judgement is not Judgement.BAD:
             return snapshot

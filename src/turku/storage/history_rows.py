@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path
 from turku.storage.catalog import Catalog, Difference, Entry
@@ -13,7 +13,12 @@ from turku.storage.snapshots.place import SourcePlace
 
 
 def of_snapshots(
-    place: SourcePlace, snapshots: Sequence[StoredSnapshot], zone: tzinfo, *, has_figures: bool = True
+    place: SourcePlace,
+    snapshots: Sequence[StoredSnapshot],
+    zone: tzinfo,
+    *,
+    now: datetime,
+    has_figures: bool = True,
 ) -> Iterator[SnapshotRow]:
     """Yield a row for each of these snapshots, with their figures where ``has_figures``."""
     for snapshot in snapshots:
@@ -28,6 +33,7 @@ def of_snapshots(
             size_bytes=None if figures is None else figures.size_bytes,
             is_held=snapshot.is_held,
             is_suspicious=not noted.is_good,
+            is_date_in_doubt=snapshot.is_date_in_doubt(now),
         )
 
 

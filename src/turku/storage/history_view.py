@@ -7,6 +7,7 @@ its one snapshot and its paths. Every question of a machine, and every message t
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from turku.storage.history import StoredSnapshot
 from turku.storage.kept_tree import CURRENT, KeptTree
 from turku.storage.permit import Permitted
 from turku.storage.snapshots import notes
+from turku.storage.snapshots.notes import Judgement, Notes
 from turku.storage.snapshots.place import LATEST, SourcePlace
 
 _GONE = "the snapshot that the coordinator's permission is for is not kept here"
@@ -36,6 +38,7 @@ class HistoryView:
         self._configuration = configuration
         self._clock = clock
         self._approved = permitted.snapshot
+        self._is_whole = not permitted.paths and permitted.snapshot is None
         self._place = _place(configuration, permitted)
         snapshots = history.stored_snapshots(self._place, configuration.zone)
         name = self._settled(permitted, snapshots)
@@ -48,7 +51,11 @@ class HistoryView:
         """Yield a row for each snapshot, oldest first."""
         # Figures are of all paths.
         return history_rows.of_snapshots(
-            self._place, self._snapshots, self._configuration.zone, has_figures=not self.scope.paths
+            self._place,
+            self._snapshots,
+            self._configuration.zone,
+            now=self._clock.now(),
+            has_figures=not self.scope.paths,
         )
 
     def choose(self, choice: SnapshotChoice) -> KeptTree:
@@ -103,7 +110,35 @@ class HistoryView:
         chosen = by_name[
             catalog.choose(snapshots, name=name, at=choice.at, now=self._clock.now(), zone=self._configuration.zone)
         ]
-        return KeptTree(place, chosen.name, chosen.path, chosen.moment, notes.read(place, chosen.name))
+        noted = notes.read(place, chosen.name)
+        remarks = self._remarks(chosen, noted, snapshots, is_latest=choice.name in (None, LATEST) and choice.at is None)
+        return KeptTree(place, chosen.name, chosen.path, chosen.moment, noted, remarks)
+
+    def _remarks(
+        self, chosen: StoredSnapshot, noted: Notes, snapshots: Sequence[StoredSnapshot], *, is_latest: bool
+    ) -> tuple[str, ...]:
+        now = self._clock.now()
+        found = []
+        if not noted.is_good:
+            # The signs name files, and speak of other snapshots.
+            signs = f": {'; '.join(noted.suspicious)}" if self._is_whole else ""
+            judged = "was judged bad" if noted.judgement is Judgement.BAD else "is suspicious, and nobody has judged it"
+            found.append(f"{chosen.name} {judged}{signs}{self._last_good(chosen, snapshots)}")
+        if chosen.is_date_in_doubt(now):
+            found.append(f"the date of {chosen.name} is in doubt, as the clock of the storage was wrong")
+        elif is_latest and (doubtful := [each for each in snapshots if each.is_date_in_doubt(now)]):
+            count = "1 snapshot does" if len(doubtful) == 1 else f"{len(doubtful)} snapshots do"
+            found.append(
+                f"{count} not count as the latest, as dates were in the future: the last one is {doubtful[-1].name}"
+            )
+        return tuple(found)
+
+    def _last_good(self, chosen: StoredSnapshot, snapshots: Sequence[StoredSnapshot]) -> str:
+        earlier = itertools.takewhile(lambda each: each.name != chosen.name, snapshots)
+        for each in reversed(list(earlier)):
+            if notes.read(self._place, each.name).is_good:
+                return f"; the last good one before it is {each.name}"
+        return ""
 
 
 def _place(configuration: Storage, permitted: Permitted) -> SourcePlace:

@@ -33,6 +33,8 @@ class KeptTree:
     path: Path
     moment: datetime | None
     notes: Notes = NO_NOTES
+    remarks: tuple[str, ...] = ()
+    """Sentences on why it may not be what somebody hopes for: it is suspicious, or its date is in doubt."""
 
     @property
     def is_snapshot(self) -> bool:

@@ -6,9 +6,19 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
+from turku.core.log import one_line
 from turku.errors import NotInHistory, PolicyError
 from turku.policy import names
-from turku.protocol.restore_messages import FileRow, LookEnd, LookRequest, path_bytes
+from turku.protocol.restore_messages import (
+    REMARK_LIMIT,
+    REMARKS_LIMIT,
+    FileRow,
+    LookEnd,
+    LookRequest,
+    path_bytes,
+)
 from turku.storage import history_rows, kept_tree
 from turku.storage.answers import Answers
 from turku.storage.catalog import Catalog
@@ -30,13 +40,15 @@ def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
         elif request.what == "find":
             rows = _find(view, opened, request)
         else:
-            chosen = view.choose(request.snapshot).name
+            kept = view.choose(request.snapshot)
+            chosen = kept.name
+            remarks = [one_line(remark)[:REMARK_LIMIT] for remark in kept.remarks][:REMARKS_LIMIT]
             if request.what == "files":
-                end = LookEnd(snapshot=chosen)
+                end = LookEnd(snapshot=chosen, remarks=remarks)
                 rows = history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
             else:
                 other = view.choose(request.other).name
-                end = LookEnd(snapshot=chosen, other=other)
+                end = LookEnd(snapshot=chosen, other=other, remarks=remarks)
                 rows = map(history_rows.of_difference, opened.diff(chosen, other))
         _send(rows, end, request.limit, answers)
 
@@ -47,7 +59,7 @@ def _send(rows: Iterable[Any], end: LookEnd, limit: int, answers: Answers) -> No
     while batch := list(itertools.islice(limited, _ROWS_AT_ONCE)):
         answers.send_many(batch)
     is_cut = next(remaining, None) is not None
-    answers.send(LookEnd(is_cut=is_cut, snapshot=end.snapshot, other=end.other))
+    answers.send(msgspec.structs.replace(end, is_cut=is_cut))
 
 
 def _history(opened: Catalog, path: bytes) -> Iterator[FileRow]:

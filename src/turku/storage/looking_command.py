@@ -119,7 +119,9 @@ class _Shown:
         rows = (
             (place.machine_dir.name, row)
             for place in places
-            for row in history_rows.of_snapshots(place, history.stored_snapshots(place, self._zone), self._zone)
+            for row in history_rows.of_snapshots(
+                place, history.stored_snapshots(place, self._zone), self._zone, now=self._clock.now()
+            )
         )
         if self._options.json:
             listing.array(

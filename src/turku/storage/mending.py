@@ -60,7 +60,7 @@ def mend(
     """The damage, with what became of it. ``donors`` are copies that were just read and found good."""
     try:
         with _waiting_for_lock(place, clock):
-            state = _mend(place, broken, known, donors, zone)
+            state = _mend(place, broken, known, donors, history.base(place, zone, now=clock.now()))
     except LockHeld:
         _LOG.warning("%s: a backup is running; what is damaged is seen to by the next verification", place.source)
         state = "next_backup"
@@ -77,7 +77,11 @@ def mend(
 
 
 def _mend(
-    place: SourcePlace, broken: Broken, known: Catalog, donors: Sequence[StoredName], zone: tzinfo
+    place: SourcePlace,
+    broken: Broken,
+    known: Catalog,
+    donors: Sequence[StoredName],
+    base: history.StoredSnapshot | None,
 ) -> DamageState:
     left = list(broken.names)
     if broken.checksum is not None:
@@ -105,15 +109,14 @@ def _mend(
                     donor.tree.name,
                 )
                 return "healed"
-    return _let_backup_bring_it(place, left, zone)
+    return _let_backup_bring_it(left, base)
 
 
-def _let_backup_bring_it(place: SourcePlace, left: Sequence[StoredName], zone: tzinfo) -> DamageState:
+def _let_backup_bring_it(left: Sequence[StoredName], base: history.StoredSnapshot | None) -> DamageState:
     """Return what becomes of files without another copy: the next backup fetches those that it builds upon.
 
     Nothing is changed for it: the files may be shared with other snapshots (``damage.to_fetch``).
     """
-    base = history.base(place, zone)
     return "next_backup" if any(base is not None and name.tree == base.path for name in left) else "lost"
 
 

@@ -28,6 +28,8 @@ from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
     PARTIAL_DIRECTORY,
+    REMARK_LIMIT,
+    REMARKS_LIMIT,
     TEMPORARY_DIRECTORY,
     Deleted,
     Manifest,
@@ -105,7 +107,15 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
         parents=parents,
         is_by_xxh128=recovery.by_xxh128,
         temporary=recovery.request.temporary,
+        remarks=_remarks(recovery, None if totals is None else totals[0]),
     )
+
+
+def _remarks(recovery: Recovery, files: int | None) -> list[str]:
+    kept = recovery.kept
+    is_empty = files == 0 and not recovery.paths
+    found = [*kept.remarks, *([f"there is no file in {kept.name}"] if is_empty else [])]
+    return [one_line(remark)[:REMARK_LIMIT] for remark in found][:REMARKS_LIMIT]
 
 
 def _time_shown(recovery: Recovery, path: bytes, found: Entry) -> int:

@@ -130,8 +130,9 @@ def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
             auth=configuration.registration,
         )
 
+    coordinator = Coordinator(configuration)
     try:
-        answer = Coordinator(configuration).call("storage_update_config", request, StorageUpdateConfigAnswer)
+        answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
     except ApiRefused as error:
         if error.status != 403:
             raise
@@ -141,6 +142,8 @@ def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
             details=error.details,
             hint=_registration_hint(configuration),
         ) from error
+    if warning := coordinator.clock_warning(SYSTEM_CLOCK):
+        _LOG.warning("%s", warning)
     _LOG.info("storage %s: %.0f of %.0f MiB available", configuration.name, available_mib, total_mib)
     return answer.machines
 

@@ -23,7 +23,7 @@ from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
 from turku.protocol.proof_messages import DamagedFile, SourceProof
-from turku.storage import catalog, changes, limits, proof_report, sandbox, transfer
+from turku.storage import catalog, changes, damage, limits, proof_report, sandbox, transfer
 from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
@@ -96,6 +96,10 @@ def after_backup(
     )
     if not compared.altered:
         return ()
+    try:
+        damage.note_altered(place, compared.altered)
+    except (TurkuError, OSError) as error:
+        _LOG.warning("%s: the next backup does not know which files to fetch anew: %s", place.source, error)
     shown = ", ".join(one_line(path) for path in compared.altered[:_SHOWN])
     sign = (
         f"{len(compared.altered)} of {compared.files} files differ from the machine's, though size and time are alike: "
@@ -129,16 +133,15 @@ def compare(
         if not sample:
             return Compared(0, 0, ())
         tree = place.tree(snapshot)
-        differing = _differing(
-            configuration, place, daemon, tree, [entry.path for entry in sample], cancellation=cancellation
-        )
         by_path = {entry.path: entry for entry in sample}
+        looked_at, differing = _differing(configuration, place, daemon, tree, list(by_path), cancellation=cancellation)
+        compared = [entry for entry in sample if entry.path in looked_at]
         altered = []
         for path in differing:
             cancellation.check()
             if path in by_path and _is_as_written(tree, by_path[path]):
                 altered.append(path)
-    return Compared(len(sample), sum(entry.size for entry in sample), tuple(altered))
+    return Compared(len(compared), sum(entry.size for entry in compared), tuple(altered))
 
 
 def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
@@ -174,8 +177,10 @@ def _differing(
     paths: Sequence[bytes],
     *,
     cancellation: Cancellation,
-) -> list[bytes]:
-    """The paths whose content is another one there, while size and time are the same."""
+) -> tuple[set[bytes], list[bytes]]:
+    """Return the paths that were compared, and those whose content is another one there, while size and time are the
+    same. What is not there any more, or cannot be read there, is not compared."""
+    looked_at: set[bytes] = set()
     found: list[bytes] = []
     listing = place.fetch_list
     with os.fdopen(fs.create_file(listing), "wb") as file:
@@ -198,7 +203,9 @@ def _differing(
             receiver.start(password=daemon.password) as child,
         ):
             watch = limits.Watch(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
-            with sandbox.followed(child, lambda stream: _read(stream, found), timeout_seconds=_READ_TIMEOUT_SECONDS):
+            with sandbox.followed(
+                child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS
+            ):
                 code = limits.wait(child, watch, cancellation)
             lines = child.last_lines
         # 23 and 24: files that went or could not be read there, which says nothing of the others.
@@ -206,7 +213,7 @@ def _differing(
             raise BackupFailed(f"rsync ended with exit code {code}", details="\n".join(lines))
     finally:
         fs.unlink(listing)
-    return found
+    return looked_at, found
 
 
 def _arguments(configuration: Storage, daemon: Daemon, listing: str, system: transfer.FileSystem) -> list[str]:
@@ -218,6 +225,9 @@ def _arguments(configuration: Storage, daemon: Daemon, listing: str, system: tra
         "--times",
         "--from0",
         f"--files-from={listing}",
+        # Twice: what is alike is named too.
+        "--itemize-changes",
+        "--itemize-changes",
         f"--out-format={changes.OUT_FORMAT}",
         "--no-motd",
         "--8-bit-output",
@@ -230,13 +240,15 @@ def _arguments(configuration: Storage, daemon: Daemon, listing: str, system: tra
     ]
 
 
-def _read(stream: IO[bytes], found: list[bytes]) -> None:
+def _read(stream: IO[bytes], looked_at: set[bytes], found: list[bytes]) -> None:
     for raw in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
         line = changes.parse(raw.rstrip(b"\r\n"))
-        # ``>fc........``: the content, and neither size nor time.
-        if line is None or not raw.startswith(b":>fc..") or len(found) >= FILES_LIMIT:
+        if line is None or len(looked_at) >= 2 * FILES_LIMIT:
             continue
-        found.append(line.path)
+        looked_at.add(line.path)
+        # ``>fc........``: the content, and neither size nor time.
+        if raw.startswith(b":>fc..") and len(found) < FILES_LIMIT:
+            found.append(line.path)
 
 
 def _is_as_written(tree: Path, entry: Entry) -> bool:

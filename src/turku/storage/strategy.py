@@ -99,7 +99,10 @@ class Sync:
     base_files: int | None = None
     """The number of its files. None is not known."""
     damaged: Collection[bytes] = ()
-    """Paths of the base whose stored file is known to be damaged: they are fetched whatever size and time say."""
+    """Paths of the base whose stored file is damaged, or not what the machine has: they are fetched whatever size and
+    time say."""
+    compares_base: bool = False
+    """True where the content of files in the base is compared too, as the source asks for."""
     spools: tuple[Changes, ...] = ()
     """What is told of the run is in them, on the volume."""
     clock: Clock = SYSTEM_CLOCK
@@ -143,7 +146,7 @@ class Sync:
             planned.note(line)
 
         # The base is on the disk: it is what a run left that may be there without its content.
-        believing = replace(self, selected=replace(self.selected, compare_contents=False))
+        believing = replace(self, selected=replace(self.selected, compare_contents=self.compares_base))
         extent = transfer.Extent(is_dry_run=True, is_listed_at_once=transfer.is_listed_at_once(self.base_files))
         compared = believing._run(Workspace(self.place.tree(self.base)), extent, note)
         if not compared.outcome.success and not compared.outcome.is_of_request:
@@ -206,7 +209,9 @@ class Sync:
             with self._listed(Change(path, Kind.CHANGED) for path in sorted(self.damaged)) as listed:
                 self._transfer(replace(workspace, basis=()), transfer.Extent(listed=listed), lambda _line: None)
             _LOG.info(
-                "%s: %d files were fetched anew, as the kept ones are damaged", self.place.source, len(self.damaged)
+                "%s: %d files were fetched anew, as the kept ones are damaged or not what the machine has",
+                self.place.source,
+                len(self.damaged),
             )
 
         def tell_deleted(path: bytes) -> None:
@@ -235,10 +240,11 @@ class Sync:
         if indexer is not None and not has_former:
             indexer.begin(workspace.directory, changes, has_attributes=self._file_system().fake_super)
         is_in_place = self.mode.shares_blocks or not self.mode.keeps_history
-        if self.damaged and is_in_place:
-            assembly.remove(workspace.directory, self.damaged)
-        elif self.damaged:
+        if self.damaged:
+            # Neither what is there nor another tree is to stand for them.
             workspace = replace(workspace, basis=())
+            if is_in_place:
+                assembly.remove(workspace.directory, self.damaged)
         assembled_base = None if is_in_place else self.base
         if assembled_base is not None:
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)

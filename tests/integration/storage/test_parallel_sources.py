@@ -14,7 +14,7 @@ import pytest
 from tests.support.backed_up_machine import StorageClock, order, storage_configuration
 from tests.support.rsyncd import Rsyncd
 
-from turku.core.clock import SYSTEM_CLOCK
+from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.storage import checkin, limits
@@ -33,6 +33,9 @@ class Reports:
     def __init__(self, names: list[str]) -> None:
         self.names = names
         self.told: list[str] = []
+
+    def clock_warning(self, _clock: Clock) -> str:
+        return ""
 
     def call(self, name: str, message: Any, answer: Any) -> Any:
         from turku.protocol.messages import ScheduledMachine, StorageCredentials, StoragePingCheckinAnswer

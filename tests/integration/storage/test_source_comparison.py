@@ -11,7 +11,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core.secret import Secret
-from turku.storage import history, source_comparison, verification
+from turku.storage import catalog, history, source_comparison, verification
 from turku.storage.snapshots import notes
 from turku.storage.source_comparison import Compared
 from turku.storage.stored_content import Pace
@@ -81,3 +81,79 @@ def test_it_is_made_after_a_backup_when_asked_for_and_makes_it_suspicious(machin
     assert source_comparison.percent(machine.storage, machine.place) == 0, "asked for once, it is made once"
     always = replace(machine.storage, compare_with_source_percent=5.0)
     assert source_comparison.percent(always, machine.place) == 5.0
+
+
+def found_altered(machine: BackedUpMachine, path: str) -> None:
+    """The file is altered, and a comparison after the backup notices it."""
+    alter(machine.source_dir / path)
+    snapshot = machine.back_up().snapshot
+    assert snapshot is not None
+    source_comparison.ask_for(machine.storage, machine.place)
+    assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
+
+
+@pytest.mark.parametrize("mode", ["link-dest", "none"])
+def test_what_a_comparison_noticed_is_brought_by_the_next_backup(machine: BackedUpMachine, mode: str) -> None:
+    found_altered(machine, "file\n7")
+    wanted = (machine.source_dir / "file\n7").read_bytes()
+    before = machine.place.tree(machine.snapshots()[-1])
+    assert (before / "file\n7").read_bytes() != wanted
+    outcome = machine.back_up(snapshot_mode=mode)
+    assert outcome.success, outcome.summary
+    tree = machine.place.working_tree if mode == "none" else machine.place.tree(machine.snapshots()[-1])
+    assert (tree / "file\n7").read_bytes() == wanted
+    if mode != "none":
+        assert outcome.strategy == "incremental"
+        assert (before / "file\n7").read_bytes() != wanted, "an earlier snapshot stays what it is"
+        assert machine.back_up().strategy == "unchanged", "it is brought once"
+
+
+def test_a_backup_that_fails_leaves_it_to_the_next_one(machine: BackedUpMachine) -> None:
+    found_altered(machine, "file\n7")
+    assert not machine.with_rsync("sh", "-c", "exit 12", "rsync").back_up().success
+    machine.back_up()
+    assert (machine.place.tree(machine.snapshots()[-1]) / "file\n7").read_bytes() == (
+        machine.source_dir / "file\n7"
+    ).read_bytes()
+
+
+def test_what_was_brought_so_is_another_version_in_the_catalog(machine: BackedUpMachine) -> None:
+    found_altered(machine, "file\n7")
+    machine.back_up()
+    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+        versions = opened.history(b"file\n7")
+        assert len(versions) == 2
+        assert len({each.checksum for each in versions}) == 2
+
+
+@pytest.mark.parametrize("mode", ["link-dest", "none"])
+def test_a_source_whose_contents_are_compared_always_has_what_the_machine_has(
+    machine: BackedUpMachine, mode: str
+) -> None:
+    machine.back_up(snapshot_mode=mode)
+    alter(machine.source_dir / "file\n7")
+    machine.back_up(snapshot_mode=mode)
+    tree = machine.place.working_tree if mode == "none" else machine.place.tree(machine.snapshots()[-1])
+    wanted = (machine.source_dir / "file\n7").read_bytes()
+    assert (tree / "file\n7").read_bytes() != wanted
+    outcome = machine.back_up(snapshot_mode=mode, compare_contents=True)
+    assert outcome.success, outcome.summary
+    tree = machine.place.working_tree if mode == "none" else machine.place.tree(machine.snapshots()[-1])
+    assert (tree / "file\n7").read_bytes() == wanted
+    if mode != "none":
+        assert outcome.strategy == "incremental"
+        assert machine.back_up(snapshot_mode=mode, compare_contents=True).strategy == "unchanged"
+
+
+def test_a_full_run_that_compares_contents_shares_no_altered_file(machine: BackedUpMachine) -> None:
+    alter(machine.source_dir / "file\n7")
+    outcome = machine.back_up(preserve_hard_links=True, compare_contents=True)
+    assert outcome.strategy == "full"
+    assert machine.differences(machine.place.tree(machine.snapshots()[-1])) == []
+
+
+def test_only_files_that_were_compared_are_counted(machine: BackedUpMachine) -> None:
+    (machine.source_dir / "file\n7").unlink()
+    (machine.source_dir / "file\n3").unlink()
+    compared = compare(machine)
+    assert (compared.files, compared.size_bytes) == (18, 18 * 5000)

@@ -218,3 +218,16 @@ def test_a_special_file_of_another_kind_is_named(compared: Verification, tmp_pat
     compared.expect(ManifestEntry("pipe", "fifo", 0, 0, is_sent=False, is_recorded=False, checksum=None))
     compared.finish(repairs_links=False)
     assert compared.mismatched == 1
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_a_file_that_is_named_again_is_verified_once(compared: Verification, tmp_path: Path, is_sent: bool) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    for _ in range(3):
+        compared.expect(entry("file", b"1", is_sent=is_sent))
+    if is_sent:
+        compared.received(b"file", digest(b"1"), 1)
+        compared.expect(entry("file", b"1"))
+        compared.received(b"file", digest(b"1"), 1)
+    compared.finish(repairs_links=False)
+    assert counts(compared) == (1, 0, 0, 0)

@@ -116,3 +116,12 @@ def test_old_runs_are_deleted_and_sources_stay(cast: Cast) -> None:
     assert history.delete_runs(older_than_days=30, now=now) == 1
     assert BackupRun.objects.get().source.name == "home"
     assert Source.objects.count() == 2
+
+
+def test_a_run_that_ended_in_the_future_says_that_the_storage_s_clock_is_wrong(cast: Cast) -> None:
+    end = (SYSTEM_CLOCK.now() + timedelta(hours=4)).timestamp()
+    report = {"success": True, "summary": "done", "time_begin": end - 5, "time_end": end}
+    cast.bob.report(cast.alice.uuid, {"etc": report})
+    assert BackupRun.objects.get().summary == (
+        "the clock of the storage is 4 hours ahead of the clock of the coordinator\ndone"
+    )

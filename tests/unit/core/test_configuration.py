@@ -62,10 +62,84 @@ def test_yaml_and_json_are_read_side_by_side(tmp_path: Path) -> None:
     assert configuration.read_directories([tmp_path]).content == {"port": 2, "name": "web-2"}
 
 
-def test_other_files_and_hidden_ones_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_and_hidden_ones_are_left_alone_and_named(tmp_path: Path) -> None:
     write(tmp_path, a__json="{}", notes__txt="no JSON", b__json__bak="no JSON")
-    (tmp_path / ".half-written.json").write_text("{")
-    assert configuration.read_directories([tmp_path]) == Tree()
+    (tmp_path / ".hidden.json").write_text("{")
+    for name in (".gitkeep", ".a.json.turku-tmp-0123456789ab", ".a.json.swp"):
+        (tmp_path / name).write_text("{")
+    tree = configuration.read_directories([tmp_path])
+    assert (tree.content, tree.faults) == ({}, [])
+    assert configuration.ignored_file_warnings(tree) == [
+        f"{tmp_path}/.hidden.json: is not read: its name begins with a dot",
+        f"{tmp_path}/b.json.bak: is not read: its name does not end with one of .json, .yaml, .yml",
+        f"{tmp_path}/notes.txt: is not read: its name does not end with one of .json, .yaml, .yml",
+    ]
+
+
+def faults(directory: Path) -> list[str]:
+    return [str(fault) for fault in configuration.read_directories([directory]).faults]
+
+
+def test_a_key_that_is_there_twice_is_a_fault_with_file_and_line(tmp_path: Path) -> None:
+    text = '{\n  "etc": {"path": "/etc", "exclude": [{"a": 1, "a": 2}]},\n  "home": {"path": "/a",\n  "path": "/b"},\n  "etc": {}\n}'
+    write(tmp_path, a__json=text)
+    assert faults(tmp_path) == [
+        f"{tmp_path}/a.json, line 4: home.path: is there twice; the first one is in line 3",
+        f"{tmp_path}/a.json, line 5: etc: is there twice; the first one is in line 2",
+    ]
+
+
+def test_a_key_that_is_there_twice_on_one_line_is_a_fault(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{"a": "x", "b": {"c\\u0061": 1, "ca": 2}}')
+    assert faults(tmp_path) == [f"{tmp_path}/a.json, line 1: b.ca: is there twice; the first one is in line 1"]
+
+
+def test_a_key_that_is_there_twice_in_yaml_is_a_fault(tmp_path: Path) -> None:
+    text = "etc: &etc\n  path: /etc\nhome:\n  <<: *etc\n  path: /home\n  path: /other\netc:\n  path: /x\n"
+    write(tmp_path, a__yaml=text)
+    assert faults(tmp_path) == [
+        f"{tmp_path}/a.yaml, line 6: home.path: is there twice; the first one is in line 5",
+        f"{tmp_path}/a.yaml, line 7: etc: is there twice; the first one is in line 1",
+        f"{tmp_path}/a.yaml, line 8: etc.path: is there twice; the first one is in line 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0100", "0100 is read as 64, as a leading zero makes it octal; put it in quotes"),
+        ("-010", "-010 is read as -8, as a leading zero makes it octal; put it in quotes"),
+        ("22:30", "22:30 is read as 1350, as a colon makes it a number of base 60; put it in quotes"),
+    ],
+)
+def test_a_yaml_number_that_is_another_one_than_it_looks_is_a_fault(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path, a__yaml=f"etc:\n  path: /etc\n  bwlimit: {text}\n  list: [1, {text}]\n")
+    assert faults(tmp_path) == [
+        f"{tmp_path}/a.yaml, line 3: etc.bwlimit: {message}",
+        f"{tmp_path}/a.yaml, line 4: etc.list: {message}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["100", "0", "00", "007", "0x10", "1_000", "'0100'", '"22:30"', "0900", "1.5", "2026-01-02"]
+)
+def test_a_yaml_number_that_is_what_it_looks_is_none(tmp_path: Path, text: str) -> None:
+    write(tmp_path, a__yaml=f"etc:\n  bwlimit: {text}\n")
+    assert faults(tmp_path) == []
+
+
+def test_keys_keep_the_line_of_the_file_that_they_are_from(tmp_path: Path) -> None:
+    write(tmp_path, a__json='{\n"etc": {},\n"home": {}}', b__yaml="# later\n\n\netc:\n  path: /etc\n")
+    tree = configuration.read_directories([tmp_path])
+    assert tree.place_with_line("etc") == f"{tmp_path}/b.yaml, line 4: etc"
+    assert tree.place_with_line("home") == f"{tmp_path}/a.json, line 3: home"
+
+
+@pytest.mark.parametrize("text", ["a: \x01", "a: 2026-13-45", "{a: 1", "[1\n", "--- 1\n--- 2\n", "? [a]\n: 1"])
+def test_yaml_that_cannot_be_read_is_a_fault(tmp_path: Path, text: str) -> None:
+    write(tmp_path, a__yaml=text)
+    (fault,) = faults(tmp_path)
+    assert "a.yaml: " in fault
 
 
 def test_empty_files_and_missing_directories_hold_nothing(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from tests.support.markdown import REPOSITORY
 
 from turku.agent.configuration import AgentFile
 from turku.api import environment
-from turku.api.backups import declaration
-from turku.api.backups.models import DEFAULT_FREQUENCY, DEFAULT_RETENTION
+from turku.policy import source_options
 from turku.storage.configuration import StorageFile, SuspicionSection, VolumeSection
 
 PAGE = "docs/reference/configuration.md"
@@ -58,12 +57,12 @@ def test_the_default_of_each_key_is_the_programs(heading: str, kind: type[Any]) 
 
 def test_every_source_option_is_described_with_its_default() -> None:
     rows = {row.key: row.cells[1] for row in markdown.table(markdown.section(PAGE, "Sources"))}
-    assert set(rows) == {*declaration._RULES, "filter"}
-    assert json.loads(rows["frequency"].strip("`")) == DEFAULT_FREQUENCY
-    assert json.loads(rows["retention"].strip("`")) == DEFAULT_RETENTION
-    for option, (_rule, default) in declaration._RULES.items():
-        if isinstance(default, (bool, list)):
-            assert json.loads(rows[option].strip("`")) == default
+    assert set(rows) == set(source_options.OPTIONS)
+    for name, option in source_options.OPTIONS.items():
+        if option.default not in (None, ""):
+            assert json.loads(rows[name].strip("`")) == option.default
+        else:
+            assert rows[name] in ("required", "none", "the storage's")
 
 
 def test_every_variable_of_the_coordinator_is_described() -> None:
@@ -126,7 +125,7 @@ def test_every_source_option_is_in_an_example() -> None:
     for path in (REPOSITORY / "examples" / "agent").rglob("sources.d/*.json"):
         for source in json.loads(path.read_text()).values():
             options.update(source)
-    assert options == {*declaration._RULES, "filter"}
+    assert options == set(source_options.OPTIONS)
 
 
 def test_every_variable_of_the_coordinator_that_is_no_secret_is_in_an_example() -> None:

@@ -16,6 +16,7 @@ from turku.api import environment
 from turku.api.backups import declaration
 from turku.api.fleet.faults import Faults
 from turku.errors import ConfigurationError
+from turku.policy import source_options
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -66,7 +67,8 @@ def test_the_sources_of_an_agent_example_are_taken_by_the_coordinator(example: P
     faults.refuse()
     assert set(declared) == set(agent.sources)
     # Limits by time of day are kept there, as they were sent.
-    assert {option for columns in declared.values() for option in columns["other_options"]} <= {"bwlimit"}
+    kept = {"bwlimit", *(name for name, option in source_options.OPTIONS.items() if not option.has_column)}
+    assert {option for columns in declared.values() for option in columns["other_options"]} <= kept
 
 
 @pytest.mark.parametrize("example", directories(EXAMPLES / "storage"), ids=lambda path: path.name)

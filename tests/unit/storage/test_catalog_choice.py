@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from turku.errors import NotInHistory, PolicyError, UsageError
+from turku.policy import clock_agreement
 from turku.storage.catalog import choose
 from turku.storage.catalog.patterns import matcher
 
@@ -18,6 +19,9 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 class Snapshot:
     name: str
     moment: datetime | None
+
+    def is_date_in_doubt(self, now: datetime) -> bool:
+        return clock_agreement.is_ahead(self.moment, now=now)
 
 
 SNAPSHOTS = [
@@ -99,3 +103,15 @@ def test_case_is_ignored_when_that_is_asked_for() -> None:
 def test_a_pattern_without_sense_is_refused(pattern: bytes) -> None:
     with pytest.raises(UsageError):
         matcher(pattern)
+
+
+def test_one_dated_in_the_future_is_not_the_latest() -> None:
+    of_a_wrong_clock = Snapshot("of a wrong clock", datetime(2036, 1, 1, tzinfo=UTC))
+    assert choose([*SNAPSHOTS, of_a_wrong_clock], now=NOW, zone=UTC) == "third"
+    assert choose([*SNAPSHOTS, of_a_wrong_clock], name="latest", now=NOW, zone=UTC) == "third"
+    assert choose([*SNAPSHOTS, of_a_wrong_clock], name="of a wrong clock", now=NOW, zone=UTC) == "of a wrong clock"
+    assert choose([of_a_wrong_clock], now=NOW, zone=UTC) == "of a wrong clock"
+
+
+def test_by_time_it_is_the_last_one_made_until_then_whatever_their_order() -> None:
+    assert choose([SNAPSHOTS[3], *SNAPSHOTS[:3]], at="now", now=NOW, zone=UTC) == "third"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,8 @@ from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
 
 PARIS = ZoneInfo("Europe/Paris")
+HELSINKI = ZoneInfo("Europe/Helsinki")
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def place(tmp_path: Path) -> SourcePlace:
 def test_a_source_without_snapshots_has_no_history(tmp_path: Path) -> None:
     place = SourcePlace(tmp_path, "etc")
     assert history.stored_snapshots(place, UTC) == ()
-    assert history.newest(place, UTC) is None
+    assert history.newest(place, UTC, now=NOW) is None
 
 
 def test_names_of_all_ages_are_read_and_sorted_by_their_moments(place: SourcePlace) -> None:
@@ -78,3 +80,61 @@ def test_a_record_that_is_missing_or_broken_leaves_the_snapshot_in_history(
         place.information("1424400000").write_bytes(content)
     (stored,) = history.stored_snapshots(place, UTC)
     assert record.read(place, stored.name) is None
+
+
+def add(place: SourcePlace, name: str, begin: datetime | None = None) -> None:
+    """A snapshot, with a record where ``begin`` is given."""
+    place.snapshot(name).mkdir()
+    if begin is not None:
+        SnapshotRecord(name, None, begin, begin).write(place)
+
+
+def test_in_the_hour_that_comes_twice_the_record_s_time_tells_the_order(place: SourcePlace) -> None:
+    # On 25 October 2026 clocks in Helsinki go from 04:00 back to 03:00, at 01:00 UTC.
+    first, second = datetime(2026, 10, 25, 0, 50, tzinfo=UTC), datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
+    assert (f"{first.astimezone(HELSINKI):%H%M}", f"{second.astimezone(HELSINKI):%H%M}") == ("0350", "0310")
+    add(place, "etc_20261025-035000_aaaa", first.astimezone(HELSINKI))
+    add(place, "etc_20261025-031000_bbbb", second.astimezone(HELSINKI))
+    found = history.stored_snapshots(place, HELSINKI)
+    assert [(each.name, each.moment) for each in found] == [
+        ("etc_20261025-035000_aaaa", first),
+        ("etc_20261025-031000_bbbb", second),
+    ]
+    newest = history.newest(place, HELSINKI, now=NOW)
+    assert newest is not None
+    assert newest.moment == second
+
+
+def test_a_snapshot_dated_in_the_future_is_neither_newest_nor_base(place: SourcePlace) -> None:
+    add(place, "etc_20261123-120000_aaaa", NOW - timedelta(days=1))
+    add(place, "etc_20360101-120000_bbbb")
+    for found in (history.newest(place, UTC, now=NOW), history.base(place, UTC, now=NOW)):
+        assert found is not None
+        assert found.name == "etc_20261123-120000_aaaa"
+
+
+def test_a_clock_set_back_by_some_seconds_makes_no_snapshot_doubtful(place: SourcePlace) -> None:
+    add(place, "etc_20261124-115900_aaaa")
+    add(place, "etc_20261124-120100_bbbb")
+    newest = history.newest(place, UTC, now=NOW)
+    assert newest is not None
+    assert newest.name == "etc_20261124-120100_bbbb"
+
+
+def test_where_all_dates_are_in_the_future_the_last_one_counts(place: SourcePlace) -> None:
+    add(place, "etc_20360101-120000_aaaa")
+    add(place, "etc_20360102-120000_bbbb")
+    newest = history.newest(place, UTC, now=NOW)
+    assert newest is not None
+    assert newest.name == "etc_20360102-120000_bbbb"
+
+
+def test_one_found_in_the_future_stays_doubtful_when_its_date_has_come(place: SourcePlace) -> None:
+    add(place, "etc_20261125-120000_aaaa")
+    assert history.note_dates_ahead(place, UTC, now=NOW) == ("etc_20261125-120000_aaaa",)
+    add(place, "etc_20261124-120000_bbbb", NOW)
+    later = NOW + timedelta(days=2)
+    assert history.note_dates_ahead(place, UTC, now=later) == ()
+    newest = history.newest(place, UTC, now=later)
+    assert newest is not None
+    assert newest.name == "etc_20261124-120000_bbbb"

@@ -90,10 +90,10 @@ def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourcePlace) 
     later = "etc_20260201-120000_0a1b"
     place.snapshot(later).mkdir()
     notes.change(place, later, suspicious=("s",))
-    base = history.base(place, UTC)
+    base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == later
     notes.change(place, later, judgement=Judgement.BAD)
-    base = history.base(place, UTC)
+    base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == NAME

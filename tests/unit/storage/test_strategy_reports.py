@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.support.backed_up_machine import order, storage_configuration
 
-from turku.core.clock import SYSTEM_CLOCK
+from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.protocol.messages import (
     STRATEGY_REASON_LIMIT,
     ScheduledMachine,
@@ -32,6 +32,9 @@ class Recorded:
 
     def __init__(self) -> None:
         self.report: dict[str, Any] = {}
+
+    def clock_warning(self, _clock: Clock) -> str:
+        return ""
 
     def call(self, name: str, message: Any, _answer: Any) -> Any:
         if name == "storage_ping_checkin":

@@ -8,125 +8,44 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from turku.api import many_rows
 from turku.api.audit import log
 from turku.api.backups import source_changes
-from turku.api.backups.filter_sets import TOGETHER_LIMIT, FilterSets, texts
-from turku.api.backups.models import (
-    DEFAULT_FREQUENCY,
-    DEFAULT_RETENTION,
-    RULE_LENGTH,
-    SOURCES_LIMIT,
-    SnapshotMode,
-    Source,
-)
+from turku.api.backups.filter_sets import FilterSets
+from turku.api.backups.models import SOURCES_LIMIT, Source
 from turku.api.backups.schedule_slot import next_backup
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine
-from turku.api.fleet.registration import label
 from turku.api.fleet.work_limit import UNITS_OF_A_SOURCE
-from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, names, preserved, retention, schedule
+from turku.policy import bandwidth, names, source_options
+from turku.policy.source_options import Option
 
 _log = logging.getLogger(__name__)
 
-PATH_LIMIT = 4000
-OTHER_OPTIONS_LIMIT_BYTES = 64 * 1024
-_OTHER_OPTIONS_DEPTH = 20
-_FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise PolicyError("must be text")
-    return value
-
-
-def _rule_text(value: Any, parse: Callable[[str], Any]) -> str:
-    text = _text(value)
-    if len(text) > RULE_LENGTH:
-        raise PolicyError(f"is longer than {RULE_LENGTH} characters")
-    parse(text)
-    return text
-
-
-def _path(value: Any) -> str:
-    text = _text(value)
-    if not text.startswith("/"):
-        raise PolicyError(f"{text[:100]!r} is not an absolute path")
-    if len(text) > PATH_LIMIT:
-        raise PolicyError(f"is longer than {PATH_LIMIT} characters")
-    if any(character < " " or character == "\x7f" for character in text):
-        # It becomes a line of the agent's rsyncd.conf, which cannot express them.
-        raise PolicyError("has control characters")
-    return text
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise PolicyError("must be true or false")
-    return value
-
-
-def _snapshot_mode(value: Any) -> str:
-    if value not in SnapshotMode.values:
-        raise PolicyError(f"must be one of: {', '.join(SnapshotMode.values)}")
-    return str(value)
-
-
-def _exclude(value: Any) -> list[str]:
-    return [filters.parse_exclude(text).text for text in texts(value)]
-
-
-def _fits(value: Any) -> bool:
-    """Whether it is nested no deeper than is allowed, and JSON's readers take its integers."""
-    level = [value]
-    # Level by level: a call for each of the hundreds of thousands that fit into a message is dear.
-    for _ in range(_OTHER_OPTIONS_DEPTH + 1):
-        if any(isinstance(item, int) and not -(2**63) <= item < 2**64 for item in level):
-            return False
-        containers = [item for item in level if isinstance(item, (dict, list))]
-        if not containers:
-            return True
-        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
-    return False
-
 
 def _other_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    other = {name: value for name, value in options.items() if name not in _RULES and name != "filter"}
+    other = source_options.unknown(options)
     if bandwidth.changes(options.get("bwlimit")):
         # Kept as it was sent: the column has but a number.
         other["bwlimit"] = options["bwlimit"]
-    if other.get("compress") is not None:
-        try:
-            compression.parse(other["compress"])
-        except PolicyError as error:
-            raise PolicyError(f"compress: {error.message}") from error
-    if other.get("not_preserved") is not None:
-        try:
-            preserved.parse(other["not_preserved"])
-        except PolicyError as error:
-            raise PolicyError(f"not_preserved: {error.message}") from error
-    if not _fits(other):
-        raise PolicyError(f"nested deeper than {_OTHER_OPTIONS_DEPTH} levels, or with an integer over 64 bits")
-    if len(msgspec.json.encode(other)) > OTHER_OPTIONS_LIMIT_BYTES:
-        raise PolicyError(f"together larger than {OTHER_OPTIONS_LIMIT_BYTES} bytes")
+    source_options.check_unknown(other)
     return other
 
 
+def _column(name: str, option: Option) -> tuple[Callable[[Any], Any], Any]:
+    if name == "bwlimit":
+        return lambda value: bandwidth.parse(value).constant, option.default
+    return option.check, option.default
+
+
 _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
-    "path": (_path, None),
-    "comment": (lambda value: label("comment")(_text(value)), ""),
-    "frequency": (lambda value: _rule_text(value, schedule.parse), DEFAULT_FREQUENCY),
-    "retention": (lambda value: _rule_text(value, retention.parse), DEFAULT_RETENTION),
-    "bwlimit": (lambda value: bandwidth.parse(value).constant, None),
-    "snapshot_mode": (_snapshot_mode, ""),
-    "exclude": (_exclude, []),
-    **dict.fromkeys(_FLAGS, (_flag, False)),
+    name: _column(name, option)
+    for name, option in source_options.OPTIONS.items()
+    # Rules may name filter sets, which have to be looked up.
+    if option.has_column and name != "filter"
 }
 """Option to its rule and its value where it is absent or null."""
+_KEPT_BESIDE = [name for name, option in source_options.OPTIONS.items() if not option.has_column]
 _KEPT_AS_SENT = ("path", "frequency", "retention", "exclude")
 _STATE = (*_RULES, "filter", "other_options", "published", "success", "date_next_backup")
 """What decides what a declaration changes."""
@@ -138,12 +57,7 @@ def _state(source: Source) -> tuple[Any, ...]:
 
 def units_of(declared: Mapping[str, Mapping[str, Any]]) -> int:
     """How much work it is to check and to apply what is declared: to be known before any of it is done."""
-    return UNITS_OF_A_SOURCE * len(declared) + _entries(declared)
-
-
-def _entries(declared: Mapping[str, Mapping[str, Any]]) -> int:
-    lists = [options.get(name) for options in declared.values() for name in ("filter", "exclude")]
-    return sum(len(value) for value in lists if isinstance(value, list))
+    return UNITS_OF_A_SOURCE * len(declared) + source_options.entries(declared)
 
 
 def known_sources(machine: Machine) -> dict[str, Source]:
@@ -158,11 +72,8 @@ def check(
 
     What is as the machine's ``known`` sources have it was checked when it came.
     """
-    if len(declared) > SOURCES_LIMIT:
-        faults.add("machine.sources", f"has more than {SOURCES_LIMIT} sources")
-        return {}
-    if _entries(declared) > TOGETHER_LIMIT:
-        faults.add("machine.sources", f"has more than {TOGETHER_LIMIT} filter rules and exclude entries together")
+    for problem in source_options.problems_together(declared):
+        faults.add("machine.sources", problem)
         return {}
     filter_sets = FilterSets()
     sources: dict[str, dict[str, Any]] = {}
@@ -183,6 +94,9 @@ def check(
         if options.get("path") is None:
             faults.add(f"{place}.path", "is required")
         columns["filter"] = faults.check(f"{place}.filter", filter_sets.check, _or_empty(options.get("filter")))
+        for option in _KEPT_BESIDE:
+            if options.get(option) is not None:
+                faults.check(f"{place}.{option}", source_options.OPTIONS[option].check, options[option])
         columns["other_options"] = faults.check(f"{place}: unknown options", _other_options, options)
         sources[name] = columns
     faults.check("machine.sources", names.source_names, lawful)

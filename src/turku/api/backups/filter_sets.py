@@ -9,21 +9,10 @@ from typing import Any
 from turku.api.fleet.models import FilterSet
 from turku.errors import PolicyError
 from turku.policy import filters
+from turku.policy.source_options import TOGETHER_LIMIT, texts
 
-RULES_LIMIT = 2000
-TOGETHER_LIMIT = 100_000
-"""Filter rules and exclude entries of all sources of a machine; and filter rules again, those of a set counted for each
-source that names it."""
+# Those of a set are counted for each source that names it.
 _TOO_MANY = f"the sources have more than {TOGETHER_LIMIT} filter rules together, filter sets included"
-
-
-def texts(value: Any) -> list[str]:
-    """The value, when it is a list of texts that is not too long. Raises PolicyError."""
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise PolicyError("must be a list of texts")
-    if len(value) > RULES_LIMIT:
-        raise PolicyError(f"has more than {RULES_LIMIT} entries")
-    return value
 
 
 class FilterSets:

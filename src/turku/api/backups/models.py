@@ -8,17 +8,17 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage, lower_words
+from turku.policy import source_options
 from turku.protocol.messages import STRATEGY_REASON_LIMIT
 
-RULE_LENGTH = 1000
-SOURCES_LIMIT = 1000
+RULE_LENGTH = source_options.RULE_LENGTH
+SOURCES_LIMIT = source_options.SOURCES_LIMIT
 """Sources of one machine, those included that it no longer names: a machine must not fill the database."""
 FALLING_BACK_RUNS = 3
 """From so many full runs in a row on, each although there was a snapshot to build upon, a source keeps falling back."""
 FALLING_BACK = Q(fallback_count__gte=FALLING_BACK_RUNS)
-DEFAULT_FREQUENCY = "daily"
-DEFAULT_RETENTION = "last 5 days, earliest of month"
-"""Both: contract, section 2 and the existing system's own description."""
+DEFAULT_FREQUENCY = source_options.DEFAULT_FREQUENCY
+DEFAULT_RETENTION = source_options.DEFAULT_RETENTION
 
 
 class SnapshotMode(models.TextChoices):

@@ -16,7 +16,7 @@ from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine, Storage
 from turku.core.log import one_line
 from turku.errors import ApiRefused, MalformedMessage, PolicyError
-from turku.policy import names
+from turku.policy import clock_agreement, names
 from turku.protocol.messages import STRATEGY_REASON_LIMIT, SourceReport
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,18 @@ def _snapshot(name: str | None) -> str:
     return names.label(name, kind="snapshot name") if name else ""
 
 
+def _clock_warning(report: SourceReport, now: datetime) -> str:
+    """Return a line on a backup that ends in the future; empty for others. A report may well come late."""
+    end = report.time_end
+    if end is None or end <= now.timestamp():
+        return ""
+    try:
+        found = clock_agreement.disagreement(datetime.fromtimestamp(end, UTC), now, whose="the coordinator")
+    except (ValueError, OverflowError, OSError):
+        return ""
+    return f"the clock of the storage is {found}" if found else ""
+
+
 def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults, *, now: datetime) -> BackupRun:
     place = f"machine.sources.{source.name}"
     return BackupRun(
@@ -49,7 +61,7 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
         # A newer storage may have further ones.
         strategy=report.strategy if report.strategy in Strategy.values else "",
         strategy_reason=one_line(report.strategy_reason)[:STRATEGY_REASON_LIMIT],
-        summary=report.summary or "",
+        summary="\n".join(part for part in (_clock_warning(report, now), report.summary) if part),
         date_begin=faults.check(f"{place}.time_begin", _moment, report.time_begin),
         date_end=faults.check(f"{place}.time_end", _moment, report.time_end),
     )

@@ -79,6 +79,7 @@ def _order(
         bandwidth_windows=windows,
         compress=_compress(source),
         not_preserved=_not_preserved(source),
+        compare_contents=source.other_options.get("compare_contents") is True,
     )
 
 

@@ -35,9 +35,13 @@ class CatalogedSnapshot:
 
     name: str
     moment: datetime | None
-    """When it was made, by its name."""
+    """When it was made."""
     stored: StoredSnapshot
     position: int
+
+    def is_date_in_doubt(self, now: datetime) -> bool:
+        """Return what the snapshot itself says."""
+        return self.stored.is_date_in_doubt(now)
 
 
 class Catalog:

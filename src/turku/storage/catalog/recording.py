@@ -7,6 +7,7 @@ tree.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
 import os
@@ -258,19 +259,28 @@ def _are_adjacent(known: dict[bytes, int], neighbours: Neighbours) -> bool:
 
 
 def _misplaced(stored: tuple[StoredSnapshot, ...], known: dict[bytes, int]) -> list[bytes]:
-    """Snapshots that lie in the catalog where by their age they do not belong: renamed ones, or of a clock set back."""
-    found = []
-    latest: int | None = None
-    for each in stored:
-        name = os.fsencode(each.name)
-        position = known.get(name)
-        if position is None:
-            continue
-        if latest is not None and position < latest:
-            found.append(name)
-            continue
-        latest = position
-    return found
+    """Return the snapshots that lie in the catalog where by their age they do not belong.
+
+    Such are renamed ones, and those of a clock that was wrong. They are the fewest without which the rest is in order:
+    each is read again.
+    """
+    names = (os.fsencode(each.name) for each in stored)
+    placed = [(name, known[name]) for name in names if name in known]
+    # The longest row of positions that does not descend. By its length: the lowest end of one, and who is that end.
+    ends: list[int] = []
+    last: list[int] = []
+    before: list[int | None] = []
+    for number, (_name, position) in enumerate(placed):
+        length = bisect.bisect_right(ends, position)
+        ends[length : length + 1] = [position]
+        last[length : length + 1] = [number]
+        before.append(last[length - 1] if length else None)
+    in_order: set[int] = set()
+    at = last[-1] if last else None
+    while at is not None:
+        in_order.add(at)
+        at = before[at]
+    return [name for number, (name, _position) in enumerate(placed) if number not in in_order]
 
 
 def _drop_gone(connection: sqlite3.Connection, stored: tuple[StoredSnapshot, ...]) -> None:

@@ -50,6 +50,8 @@ class Notes:
     """Why everything was looked at although there was a snapshot to build upon."""
     held_until: datetime | None = None
     """Until when it is not pruned, as it was brought back from the trash; aware."""
+    found_ahead: datetime | None = None
+    """When a backup found that its date lies in the future: the storage's clock was wrong, then or when it was made."""
 
     @property
     def is_good(self) -> bool:
@@ -72,6 +74,7 @@ class Notes:
             "strategy": str(self.strategy),
             "strategy_reason": self.strategy_reason,
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
+            "found_ahead": None if self.found_ahead is None else self.found_ahead.isoformat(),
         }
         return {key: value for key, value in content.items() if value}
 
@@ -87,6 +90,7 @@ _KEYS = (
     "strategy",
     "strategy_reason",
     "held_until",
+    "found_ahead",
 )
 
 
@@ -110,6 +114,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
         held_until=value("held_until", _moment, None),
+        found_ahead=value("found_ahead", _moment, None),
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from turku.errors import PolicyError
+from turku.policy import local_time
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots import notes
 from turku.storage.snapshots.notes import LIMIT_BYTES, NO_NOTES, Notes
@@ -49,6 +51,32 @@ def read(place: SourcePlace, name: str) -> SnapshotRecord | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+@dataclass(frozen=True)
+class RecordedDate:
+    """The part of a record that says when a snapshot was made."""
+
+    sync_begin: datetime | None = None
+    """Aware; None where nothing of use is recorded."""
+    found_ahead: datetime | None = None
+    """See ``Notes.found_ahead``."""
+
+
+def date(place: SourcePlace, name: str) -> RecordedDate:
+    """Return when the snapshot was made, as far as its record tells."""
+    try:
+        content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
+    except (OSError, ValueError):
+        return RecordedDate()
+
+    def moment(key: str) -> datetime | None:
+        try:
+            return local_time.in_utc(_moment(content[key]))
+        except (ValueError, KeyError, TypeError, PolicyError):
+            return None
+
+    return RecordedDate(moment("sync_begin"), moment("found_ahead"))
 
 
 def _moment(text: str) -> datetime:

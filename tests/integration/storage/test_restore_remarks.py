@@ -1,0 +1,95 @@
+"""What a storage says of a snapshot before it is restored: suspicious, empty, or of a wrong clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.collected_answers import CollectedAnswers
+
+from turku.protocol.restore_messages import LookEnd, LookRequest, RecoverPlan, RecoverRequest, SnapshotChoice
+from turku.storage import look, recovery
+from turku.storage.history_view import HistoryView
+from turku.storage.permit import Permitted, Wanted
+from turku.storage.snapshots import notes
+from turku.storage.snapshots.notes import Judgement
+
+OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+LATEST = SnapshotChoice()
+SIGN = "98 % of the files were rewritten"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path, volume=tmp_path / "storage" / "volume", sandbox="off") as machine:
+        machine.days(2)
+        yield machine
+
+
+def view(machine: BackedUpMachine, *paths: bytes) -> HistoryView:
+    permitted = Permitted(OWN, "etc", Wanted(OWN, "recover", "etc", None, None), frozenset(paths), None, None)
+    return HistoryView(machine.storage, permitted, clock=machine.clock)
+
+
+def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RecoverPlan:
+    request = RecoverRequest("etc", choice, list(paths))
+    with recovery.prepared(machine.storage, view(machine), request) as prepared:
+        return recovery.plan(machine.storage, prepared)
+
+
+def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> None:
+    assert plan(machine).remarks == []
+
+
+def test_a_suspicious_snapshot_is_never_the_latest_without_a_word(machine: BackedUpMachine) -> None:
+    first, second = machine.snapshots()
+    notes.change(machine.place, second, suspicious=(SIGN,))
+    [remark] = plan(machine).remarks
+    assert remark == (
+        f"{second} is suspicious, and nobody has judged it: {SIGN}; the last good one before it is {first}"
+    )
+    assert plan(machine, SnapshotChoice(first)).remarks == []
+    notes.change(machine.place, second, judgement=Judgement.BAD)
+    assert "was judged bad" in plan(machine).remarks[0]
+    notes.change(machine.place, second, judgement=Judgement.CLEAN)
+    assert plan(machine).remarks == []
+
+
+def test_an_empty_snapshot_says_so(machine: BackedUpMachine) -> None:
+    (machine.source_dir / "diary").unlink()
+    assert machine.back_up().success
+    remarks = plan(machine).remarks
+    assert f"there is no file in {machine.snapshots()[-1]}" in remarks
+
+
+def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> None:
+    now = machine.clock.moment
+    machine.clock.moment = now + timedelta(days=3650)
+    (machine.source_dir / "diary").write_text("of a wrong clock")
+    ahead = machine.back_up().snapshot
+    machine.clock.moment = now + timedelta(hours=1)
+    told = plan(machine)
+    assert told.snapshot != ahead
+    [remark] = told.remarks
+    assert str(ahead) in remark
+    assert "the date of" in plan(machine, SnapshotChoice(ahead)).remarks[0]
+
+
+def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
+    notes.change(machine.place, machine.snapshots()[-1], suspicious=(SIGN,))
+    collected = CollectedAnswers()
+    look.show(view(machine), LookRequest(what="files", sources=["etc"]), collected.answers)
+    end = collected.read()[-1]
+    assert isinstance(end, LookEnd)
+    assert SIGN in end.remarks[0]
+
+
+def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine) -> None:
+    notes.change(machine.place, machine.snapshots()[-1], suspicious=("differs: secret/name",))
+    kept = view(machine, b"diary").choose(SnapshotChoice())
+    [remark] = kept.remarks
+    assert "suspicious" in remark
+    assert "secret" not in remark

@@ -1,0 +1,113 @@
+"""What a restore asks before it begins, and what it says about going on."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from turku.agent import configuration, private_directory, recovery_command
+from turku.agent.configuration import Agent
+from turku.agent.private_directory import PrivateDirectory
+from turku.agent.progress import Plan
+from turku.agent.recovery import Order
+from turku.protocol.messages import StorageAddress
+from turku.protocol.restore_messages import SnapshotChoice
+
+REMARK = "etc_1 is suspicious, and nobody has judged it: 98 % of the files were rewritten"
+STORAGE = StorageAddress("primary", "127.0.0.1", [], 22, "turku")
+
+
+class Terminal(io.StringIO):
+    """A person who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def plan(target: Path, *remarks: str, is_free: bool = True) -> Plan:
+    return Plan("etc", "etc_1", None, 3, 30, target, is_free, False, remarks)
+
+
+def options(**words: bool) -> argparse.Namespace:
+    return argparse.Namespace(
+        **{"yes": False, "in_place": False, "delete": False, "overwrite": "always", "dry_run": False, **words}
+    )
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("\n", False), ("no\n", False)])
+def test_a_person_is_asked_about_a_suspicious_snapshot(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    goes_on: bool,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert recovery_command._approve(plan(tmp_path, REMARK), options()) is goes_on
+    said = capsys.readouterr().err
+    assert f"NOTE: {REMARK}." in said
+    assert "all the same?" in said
+
+
+def test_a_script_is_told_and_goes_on_where_nothing_can_be_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert recovery_command._approve(plan(tmp_path, REMARK), options())
+    assert REMARK in capsys.readouterr().err
+
+
+def test_of_an_ordinary_snapshot_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    assert recovery_command._approve(plan(tmp_path), options())
+
+
+@pytest.fixture
+def agent(write: Callable[..., Path]) -> Agent:
+    return configuration.load(write())
+
+
+def left(agent: Agent, target: Path, order: Order, *, has_stand_ins: bool) -> None:
+    """What an interrupted restore leaves."""
+    target.mkdir(exist_ok=True)
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    with PrivateDirectory.opened(agent, descriptor, target, order.digest("etc_1")) as private:
+        private.holds_stand_ins(are_there=has_stand_ins)
+
+
+@pytest.mark.parametrize(
+    ("choice", "hint"),
+    [
+        (SnapshotChoice(), "the same command again with --snapshot etc_1 goes on where this one ended"),
+        (SnapshotChoice("etc_1"), "the same command again goes on where this one ended"),
+        (
+            SnapshotChoice(at="yesterday"),
+            "the same command again with --snapshot etc_1 in place of --at goes on where this one ended",
+        ),
+    ],
+)
+def test_where_something_is_left_it_is_said_how_to_go_on(
+    agent: Agent, tmp_path: Path, choice: SnapshotChoice, hint: str
+) -> None:
+    order = Order("etc", STORAGE, tmp_path / "target", snapshot=choice)
+    left(agent, tmp_path / "target", order, has_stand_ins=False)
+    assert recovery_command._next_step(agent, order, [plan(tmp_path / "target")]) == hint
+
+
+def test_where_nothing_of_use_is_left_nothing_is_promised(agent: Agent, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    order = Order("etc", STORAGE, target)
+    assert recovery_command._next_step(agent, order, []) == ""
+    assert recovery_command._next_step(agent, order, [plan(target)]) == ""
+    left(agent, target, order, has_stand_ins=True)
+    assert recovery_command._next_step(agent, order, [plan(target)]) == "", "stand-ins: the next run begins anew"
+    left(agent, target, order, has_stand_ins=False)
+    other = Order("etc", STORAGE, target, paths=(b"ssh",))
+    assert recovery_command._next_step(agent, other, [plan(target)]) == "", "another restore removes it"
+    assert private_directory.is_left(agent, target)

@@ -1,0 +1,74 @@
+"""What is said of a machine's sources before the coordinator sees them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from turku.agent import cli, configuration, identity, registration, source_remarks
+from turku.errors import ApiUnreachable
+
+TEXT = """{
+  "etc": {"path": "/etc"},
+  "vault": {
+    "path": "/srv/a\\tb",
+    "exclude": %s
+  },
+  "%s": {"comment": "no path"}
+}"""
+
+
+@pytest.fixture
+def directory(write: Callable[..., Path]) -> Path:
+    directory = write(api_url="http://127.0.0.1:1/v1")
+    entries = "[" + ", ".join(['"x"'] * 3000) + "]"
+    (directory / "sources.d/sources.json").unlink()
+    (directory / "sources.d/a.json").write_text(TEXT % (entries, "pathless"))
+    return directory
+
+
+def test_problems_have_file_line_and_key(directory: Path) -> None:
+    place = f"{directory}/sources.d/a.json, line 3: vault"
+    assert list(source_remarks.problems(configuration.load(directory))) == [
+        f"{place}: path: has control characters (back up the directory above it)",
+        f"{place}: exclude: has more than 2000 entries (one pattern with * or a filter set stands for many)",
+    ]
+
+
+def test_update_config_says_them_before_the_coordinator_does(
+    directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_agent: object) -> None:
+        raise ApiUnreachable("nobody answers")
+
+    monkeypatch.setattr(identity, "ensure", unreachable)
+    with pytest.raises(ApiUnreachable):
+        registration.update_config(configuration.load(directory))
+    said = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert [line.split(": ")[2] for line in said] == ["path", "exclude"]
+
+
+def test_a_source_without_a_path_is_told_of_with_its_line(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    configuration.load(directory)
+    assert f"{directory}/sources.d/a.json, line 7: pathless: is no source, because it has no path" in caplog.text
+
+
+def test_a_file_that_is_not_read_is_told_of(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (directory / "sources.d/home.jsn").write_text("{}")
+    (directory / "config.d/machine.conf").write_text("{}")
+    configuration.load(directory)
+    assert f"{directory}/sources.d/home.jsn: is not read" in caplog.text
+    assert f"{directory}/config.d/machine.conf: is not read" in caplog.text
+
+
+def test_check_counts_them_and_a_path_that_no_system_takes_ends_it_with_no_traceback(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write(sources={"long": {"path": "/srv/" + "x" * 300}})
+    assert cli.main(["check", "--config-dir", str(directory)]) == 1
+    said = capsys.readouterr().out
+    assert "PROBLEM: path: has a part of more than 255 bytes" in said
+    assert "line 1: long" in said
