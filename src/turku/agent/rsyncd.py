@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec import UNSET, UnsetType
+
 from turku.agent import runtime_directory
 from turku.agent.configuration import Agent
 from turku.core import command
@@ -48,12 +50,18 @@ class Module:
     writable: bool = False
     hidden: tuple[Path, ...] = ()
     """Directories below the path that the daemon does not show."""
+    emptied: tuple[Path, ...] = ()
+    """Directories below the path that the daemon shows without what is in them."""
+    one_file_system: bool | UnsetType = UNSET
+    """The source's option, where ``emptied`` is how it is obeyed."""
     username: str = field(default_factory=lambda: str(uuid.uuid4()))
     password: Secret = field(default_factory=generate_secret)
 
     @property
     def credentials(self) -> SourceCredentials:
-        return SourceCredentials(username=self.username, password=self.password.reveal())
+        return SourceCredentials(
+            username=self.username, password=self.password.reveal(), one_file_system=self.one_file_system
+        )
 
 
 class PortTaken(CommandFailed):
@@ -191,8 +199,10 @@ def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port:
         path = directory / f"secrets-{number}"
         runtime_directory.write_private(path, f"{module.username}:{module.password.reveal()}\n")
         secrets_files[module.name] = path
-        if module.hidden:
-            patterns = "".join(f"{_pattern(hidden.relative_to(module.path))}\n" for hidden in module.hidden)
+        if module.hidden or module.emptied:
+            found = [_pattern(hidden.relative_to(module.path)) for hidden in module.hidden]
+            found += [_pattern_within(emptied.relative_to(module.path)) for emptied in module.emptied]
+            patterns = "".join(f"{pattern}\n" for pattern in found)
             exclude_files[module.name] = runtime_directory.write_private(directory / f"exclude-{number}", patterns)
     text = configuration_text(
         modules,
@@ -260,6 +270,16 @@ def configuration_text(
 def _pattern(path: Path) -> str:
     """Return a pattern of rsync's for the path, which has a name drawn by lot at its end: no other is like it."""
     return "/" + re.sub(rb"[^A-Za-z0-9._/-]", b"?", os.fsencode(path)).decode("ascii")
+
+
+def _pattern_within(path: Path) -> str:
+    """Return a pattern of rsync's for all that is in the directory, and nothing else.
+
+    A backslash takes a character's meaning away wherever the pattern has a wildcard, and this one ends with one. There
+    is no way to write a line break, for which any character stands.
+    """
+    escaped = re.sub(r"([\\*?\[])", r"\\\1", os.fsdecode(path))
+    return "/" + re.sub(r"[\n\r]", "?", escaped) + "/*"
 
 
 def quoted_path(path: str) -> str:

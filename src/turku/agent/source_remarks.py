@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turku.agent import expected_mounts
+from turku.agent import expected_mounts, left_out, mount_points
 from turku.agent.configuration import Source
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, retention, schedule
+from turku.policy import bandwidth, compression, filters, one_file_system, retention, schedule
 
-_FLAGS = ("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "expects_mount")
+_FLAGS = (
+    *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "expects_mount"),
+    one_file_system.OPTION,
+)
 _MODES = ("link-dest", "none", "btrfs", "reflink", "auto")
 
 
@@ -33,6 +36,14 @@ def remarks(source: Source) -> list[Remark]:
         found.append(Remark("is not a directory" if path.exists() else "no such directory now", is_problem=False))
     if expected_mounts.is_missing(source):
         found.append(Remark("nothing is mounted there now, so that it would not be backed up", is_problem=False))
+    mounts = mount_points.all_mounts()
+    others = left_out.other_file_systems(source, mounts)
+    if any(not mount.is_of_the_kernel for mount in others):
+        found.append(Remark(left_out.sentence(others), is_problem=False))
+    found += [
+        Remark(f"{volume} is not backed up: it is a volume of the storage on this machine", is_problem=False)
+        for volume in left_out.volumes_within(source, mounts)
+    ]
     for key, value in source.options.items():
         if key not in _RULES:
             close = difflib.get_close_matches(key, _RULES, n=1)

@@ -92,7 +92,8 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     The last fields are ours, left out where there is none: the operator's floor by itself (a storage keeps it even
     where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
     sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
-    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; and the source's ``compress``.
+    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; and the source's ``compress`` and
+    ``one_file_system``, which is on by itself where ``path`` is ``/``.
     """
 
     path: str
@@ -112,6 +113,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     slot_seconds: Annotated[float, Meta(ge=0)] | None = None
     bandwidth_windows: str | None = None
     compress: str | None = None
+    one_file_system: bool = False
 
 
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -294,10 +296,14 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 
 
 class SourceCredentials(msgspec.Struct, frozen=True):
-    """One-time user name and password of one rsyncd module."""
+    """One-time user name and password of one rsyncd module.
+
+    ``one_file_system`` is ours: the machine obeys the source's option by itself, so that the storage need not.
+    """
 
     username: Annotated[str, Meta(min_length=1, max_length=128)]
     password: Annotated[str, Meta(min_length=1, max_length=128)]
+    one_file_system: bool | UnsetType = UNSET
 
 
 class SessionRequest(msgspec.Struct, frozen=True):

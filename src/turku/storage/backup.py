@@ -127,6 +127,7 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
     return transfer.Selection(
         rules=tuple(rules),
         hard_links=order.preserve_hard_links or configuration.preserve_hard_links,
+        one_file_system=order.one_file_system,
         bandwidth_kib_per_second=found.constant,
         bandwidth_limits=found,
     )

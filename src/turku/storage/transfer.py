@@ -88,6 +88,8 @@ class Selection:
     keeps_partial_files: bool = False
     """What there is of a file takes its place where rsync ends within it: of use to the next run."""
     compress: bool = False
+    one_file_system: bool = False
+    """The machine's rsync looks into no directory that another file system is mounted on."""
     compare_contents: bool = False
     """Every file is read on both sides, for when size and time are not to be believed."""
 
@@ -248,6 +250,7 @@ def arguments(
         *(["--compress"] if selection.compress else []),
         *(["--checksum"] if selection.compare_contents else []),
         *(["--hard-links"] if selection.hard_links else []),
+        *(["--one-file-system"] if selection.one_file_system else []),
         *(["--fake-super"] if system.fake_super else []),
         # A device node of a machine would lead to the storage's own device (threats M9).
         *([] if system.devices or system.fake_super else ["--no-devices"]),

@@ -64,11 +64,16 @@ def test_options_appear_only_when_asked_for() -> None:
     plain = set(command_line())
     full = set(
         command_line(
-            selection=transfer.Selection(hard_links=True, bandwidth_kib_per_second=512, compare_contents=True),
+            selection=transfer.Selection(
+                hard_links=True, one_file_system=True, bandwidth_kib_per_second=512, compare_contents=True
+            ),
             system=transfer.FileSystem(fake_super=True, nanoseconds=True),
         )
     )
-    assert full - plain == {"--checksum", "--hard-links", "--bwlimit=512", "--fake-super", "--modify-window=-1"}
+    assert full - plain == {
+        *("--checksum", "--hard-links", "--bwlimit=512", "--fake-super", "--modify-window=-1"),
+        "--one-file-system",
+    }
 
 
 @pytest.mark.parametrize("username", ["x@evil.example", "a/b", "a:b", "", "-v", "é", "a\n", "x" * 129])

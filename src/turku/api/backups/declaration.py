@@ -28,7 +28,7 @@ from turku.api.fleet.models import Machine
 from turku.api.fleet.registration import label
 from turku.api.fleet.work_limit import UNITS_OF_A_SOURCE
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, names, retention, schedule
+from turku.policy import bandwidth, compression, filters, names, one_file_system, retention, schedule
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +104,11 @@ def _other_options(options: Mapping[str, Any]) -> dict[str, Any]:
             compression.parse(other["compress"])
         except PolicyError as error:
             raise PolicyError(f"compress: {error.message}") from error
+    if other.get(one_file_system.OPTION) is not None:
+        try:
+            _flag(other[one_file_system.OPTION])
+        except PolicyError as error:
+            raise PolicyError(f"{one_file_system.OPTION}: {error.message}") from error
     if not _fits(other):
         raise PolicyError(f"nested deeper than {_OTHER_OPTIONS_DEPTH} levels, or with an integer over 64 bits")
     if len(msgspec.json.encode(other)) > OTHER_OPTIONS_LIMIT_BYTES:

@@ -70,6 +70,7 @@ def _order(
         slot_seconds=_period_seconds(source.frequency),
         bandwidth_windows=windows,
         compress=_compress(source),
+        one_file_system=source.one_file_system,
     )
 
 
