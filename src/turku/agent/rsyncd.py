@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from msgspec import UNSET, UnsetType
 from turku.agent import runtime_directory
 from turku.agent.configuration import Agent
 from turku.core import command
+from turku.core.bounded_log import Counted, kind_of
 from turku.core.secret import Secret, generate_secret
 from turku.errors import CommandFailed
 from turku.policy import compression
@@ -104,7 +105,7 @@ def _serve_on(agent: Agent, modules: Sequence[Module], configuration: Path, port
         try:
             yield
         finally:
-            listener.is_ending = True
+            listener.end()
 
 
 def require_free(address: str, port: int) -> None:
@@ -293,12 +294,27 @@ def quoted_path(path: str) -> str:
 
 
 class Listener:
-    """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves."""
+    """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves.
+
+    Of trouble with thousands of files the first messages are logged and the others counted.
+    """
 
     def __init__(self) -> None:
-        self.is_ending = False
+        self._is_ending = False
+        self._counted = Counted()
 
     def line(self, line: str) -> None:
         text = _STAMP.sub("", line)
-        trouble: Callable[..., None] = _LOG.warning if _TROUBLE.search(text) and not self.is_ending else _LOG.debug
-        trouble("rsyncd: %s", text)
+        is_shown = False
+        if _TROUBLE.search(text) and not self._is_ending:
+            is_shown, is_first_hidden = self._counted.take(kind_of(text))
+            if is_first_hidden:
+                _LOG.warning("rsyncd: more messages follow; they are counted and not shown")
+        _LOG.log(logging.WARNING if is_shown else logging.DEBUG, "rsyncd: %s", text)
+
+    def end(self) -> None:
+        """Say how much was not logged, and take no further message for trouble: the daemon is ended now."""
+        self._is_ending = True
+        summary = self._counted.summary()
+        if summary:
+            _LOG.warning("rsyncd: %s", summary)

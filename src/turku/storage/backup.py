@@ -229,6 +229,8 @@ class _Run:
         )
         if transferred.outcome.meaning != "complete":
             _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
+        if transferred.left_out:
+            _LOG.warning("%s: %s", self._source, transferred.left_out)
         summary = transferred.summary
         if noted.suspicious:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
