@@ -185,9 +185,19 @@ class _SessionThread(threading.Thread):
             _LOG.exception("internal error in the session with %s", self.storage_name)
 
     def _session(self) -> None:
-        from turku.agent import expected_mounts, session
+        from turku.agent import expected_mounts, left_out, session
         from turku.agent.relay import Relay
         from turku.agent.rsyncd import Module
+
+        def module(source: Source) -> Module:
+            found = left_out.of(self._agent, source)
+            return Module(
+                source.name,
+                source.path,
+                hidden=found.hidden,
+                emptied=found.emptied,
+                one_file_system=left_out.stays_on_one_file_system(source),
+            )
 
         withheld = expected_mounts.missing(self._sources)
         offered = [source for source in self._sources if source.name not in withheld]
@@ -196,7 +206,7 @@ class _SessionThread(threading.Thread):
         session.run(
             self._agent,
             self._address,
-            [Module(source.name, source.path, hidden=self._hidden(source)) for source in offered],
+            [module(source) for source in offered],
             action="checkin",
             directory=self._directory,
             relay=self._relay,
@@ -207,20 +217,6 @@ class _SessionThread(threading.Thread):
         )
         names = ", ".join(source.name for source in offered)
         _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
-
-    def _hidden(self, source: Source) -> tuple[Path, ...]:
-        """Return the private directories of restores below the source: what is in them is in the history already."""
-        from turku.agent import private_directory
-
-        found = tuple(each for each in private_directory.all_of(self._agent) if each.is_relative_to(source.path))
-        for each in found:
-            _LOG.warning(
-                "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the next one "
-                "into that directory uses or removes it",
-                source.name,
-                each,
-            )
-        return found
 
 
 def _log_error(error: TurkuError, relay: Relay | None = None) -> None:

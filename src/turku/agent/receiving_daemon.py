@@ -86,7 +86,7 @@ class ReceivingDaemon:
             try:
                 yield
             finally:
-                self._listener.is_ending = True
+                self._listener.end()
         # It ends when the last process has closed its output: that of a connection too.
         self._reader.join(_END_TIMEOUT_SECONDS)
         if self._reader.is_alive():

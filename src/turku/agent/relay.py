@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from turku.core.bounded_log import Counted, kind_of
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
 _LINE_CHARACTERS = 40
 """What a line counts for beside its text: what is held back takes memory by the line, too."""
 _REMEMBERED_LINES = 200
+_UNFORMATTED_LINES = 100
+_LEVEL = re.compile(r"\A\[[^\]]*\] (?P<level>[A-Z]{4,8}): (?P<text>.*)")
+"""A line of a storage's log, with its time and name."""
 
 
 class Relay:
@@ -27,6 +35,10 @@ class Relay:
         self._storage_name = storage_name
         self._awaited = awaited
         self._left = limit_characters
+        self._beyond = 0
+        self._warnings = Counted()
+        # What ssh says, a storage's login shell, or rsync by way of a storage that passes all of it on.
+        self._unformatted = Counted(shown=_UNFORMATTED_LINES)
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
@@ -39,15 +51,50 @@ class Relay:
             if self._awaited is not None and self._awaited in text:
                 self.heard.set()
             if self._left <= 0:
+                self._beyond += 1
                 return
             text = text[:_LINE_LIMIT_CHARACTERS]
-            self._left -= len(text) + _LINE_CHARACTERS
-            if self._left <= 0:
-                text = f"storage {self._storage_name} says more than is shown here"
-            if self._held is None:
-                self._show(text)
-            else:
-                self._held.append(text)
+            is_shown, is_first_hidden = self._counted(text)
+            if is_first_hidden:
+                self._take(f"storage {self._storage_name}: more messages follow; they are counted and not shown")
+            if is_shown:
+                self._take(text)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Say at the end of the block how many lines were not shown."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                hidden = [self._warnings.summary(), self._unformatted.summary()]
+                if self._beyond:
+                    hidden.append(f"{self._beyond} more lines are not shown")
+                    self._beyond = 0
+                for text in filter(None, hidden):
+                    self._put(f"storage {self._storage_name}: {text[:_LINE_LIMIT_CHARACTERS]}")
+
+    def _counted(self, text: str) -> tuple[bool, bool]:
+        """Return True where the line is shown, and True where it is the first of its sort that is not."""
+        match = _LEVEL.match(text)
+        if match is None:
+            return self._unformatted.take(kind_of(text))
+        if match["level"] == "WARNING":
+            return self._warnings.take(kind_of(match["text"]))
+        return True, False
+
+    def _take(self, text: str) -> None:
+        self._left -= len(text) + _LINE_CHARACTERS
+        if self._left <= 0:
+            self._beyond += 1
+            text = f"storage {self._storage_name} says more than is shown here"
+        self._put(text)
+
+    def _put(self, text: str) -> None:
+        if self._held is None:
+            self._show(text)
+        else:
+            self._held.append(text)
 
     def show_held(self) -> None:
         """Show what was held back, and hold back what comes."""

@@ -12,15 +12,18 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec import UNSET, UnsetType
+
 from turku.agent import runtime_directory
 from turku.agent.configuration import Agent
 from turku.core import command
+from turku.core.bounded_log import Counted, kind_of
 from turku.core.secret import Secret, generate_secret
 from turku.errors import CommandFailed
 from turku.policy import compression
@@ -48,12 +51,18 @@ class Module:
     writable: bool = False
     hidden: tuple[Path, ...] = ()
     """Directories below the path that the daemon does not show."""
+    emptied: tuple[Path, ...] = ()
+    """Directories below the path that the daemon shows without what is in them."""
+    one_file_system: bool | UnsetType = UNSET
+    """The source's option, where ``emptied`` is how it is obeyed."""
     username: str = field(default_factory=lambda: str(uuid.uuid4()))
     password: Secret = field(default_factory=generate_secret)
 
     @property
     def credentials(self) -> SourceCredentials:
-        return SourceCredentials(username=self.username, password=self.password.reveal())
+        return SourceCredentials(
+            username=self.username, password=self.password.reveal(), one_file_system=self.one_file_system
+        )
 
 
 class PortTaken(CommandFailed):
@@ -96,7 +105,7 @@ def _serve_on(agent: Agent, modules: Sequence[Module], configuration: Path, port
         try:
             yield
         finally:
-            listener.is_ending = True
+            listener.end()
 
 
 def require_free(address: str, port: int) -> None:
@@ -191,8 +200,10 @@ def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port:
         path = directory / f"secrets-{number}"
         runtime_directory.write_private(path, f"{module.username}:{module.password.reveal()}\n")
         secrets_files[module.name] = path
-        if module.hidden:
-            patterns = "".join(f"{_pattern(hidden.relative_to(module.path))}\n" for hidden in module.hidden)
+        if module.hidden or module.emptied:
+            found = [_pattern(hidden.relative_to(module.path)) for hidden in module.hidden]
+            found += [_pattern_within(emptied.relative_to(module.path)) for emptied in module.emptied]
+            patterns = "".join(f"{pattern}\n" for pattern in found)
             exclude_files[module.name] = runtime_directory.write_private(directory / f"exclude-{number}", patterns)
     text = configuration_text(
         modules,
@@ -262,6 +273,16 @@ def _pattern(path: Path) -> str:
     return "/" + re.sub(rb"[^A-Za-z0-9._/-]", b"?", os.fsencode(path)).decode("ascii")
 
 
+def _pattern_within(path: Path) -> str:
+    """Return a pattern of rsync's for all that is in the directory, and nothing else.
+
+    A backslash takes a character's meaning away wherever the pattern has a wildcard, and this one ends with one. There
+    is no way to write a line break, for which any character stands.
+    """
+    escaped = re.sub(r"([\\*?\[])", r"\\\1", os.fsdecode(path))
+    return "/" + re.sub(r"[\n\r]", "?", escaped) + "/*"
+
+
 def quoted_path(path: str) -> str:
     """The path as rsyncd.conf must have it: there is no quoting, but what would be changed can be avoided.
 
@@ -273,12 +294,27 @@ def quoted_path(path: str) -> str:
 
 
 class Listener:
-    """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves."""
+    """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves.
+
+    Of trouble with thousands of files the first messages are logged and the others counted.
+    """
 
     def __init__(self) -> None:
-        self.is_ending = False
+        self._is_ending = False
+        self._counted = Counted()
 
     def line(self, line: str) -> None:
         text = _STAMP.sub("", line)
-        trouble: Callable[..., None] = _LOG.warning if _TROUBLE.search(text) and not self.is_ending else _LOG.debug
-        trouble("rsyncd: %s", text)
+        is_shown = False
+        if _TROUBLE.search(text) and not self._is_ending:
+            is_shown, is_first_hidden = self._counted.take(kind_of(text))
+            if is_first_hidden:
+                _LOG.warning("rsyncd: more messages follow; they are counted and not shown")
+        _LOG.log(logging.WARNING if is_shown else logging.DEBUG, "rsyncd: %s", text)
+
+    def end(self) -> None:
+        """Say how much was not logged, and take no further message for trouble: the daemon is ended now."""
+        self._is_ending = True
+        summary = self._counted.summary()
+        if summary:
+            _LOG.warning("rsyncd: %s", summary)

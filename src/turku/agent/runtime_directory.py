@@ -36,8 +36,11 @@ def fresh(agent: Agent, purpose: str) -> Iterator[Path]:
 
 
 def write_private(path: Path, content: str) -> Path:
-    """The path, where a new file (0600) now holds ``content``; it need not survive a crash."""
+    """The path, where a new file (0600) now holds ``content``; it need not survive a crash.
+
+    Bytes of file names that are not UTF-8 are written as they are.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(content)
     return path

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent import expected_mounts
+from turku.agent import expected_mounts, left_out, mount_points
 from turku.agent.configuration import Agent, Source
 from turku.policy import source_options
 
@@ -25,6 +25,14 @@ def remarks(source: Source) -> list[Remark]:
     found += [Remark(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
     if expected_mounts.is_missing(source):
         found.append(Remark("nothing is mounted there now, so that it would not be backed up", is_problem=False))
+    mounts = mount_points.all_mounts()
+    others = left_out.other_file_systems(source, mounts)
+    if any(not mount.is_of_the_kernel for mount in others):
+        found.append(Remark(left_out.sentence(others), is_problem=False))
+    found += [
+        Remark(f"{volume} is not backed up: it is a volume of the storage on this machine", is_problem=False)
+        for volume in left_out.volumes_within(source, mounts)
+    ]
     for name, close in source_options.unknown_names(source.options):
         suggestion = f"; did you mean {close}?" if close else ""
         found.append(Remark(f"{name}: unknown option, sent as it is{suggestion}", is_problem=False))

@@ -213,7 +213,7 @@ def open_tunnel(
         known_hosts=known_hosts,
         port=port,
     )
-    with command.start(argv, stdin=True, stdout=stdout, on_line=relay.line) as ssh:
+    with relay.counting(), command.start(argv, stdin=True, stdout=stdout, on_line=relay.line) as ssh:
         # Room for the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):
             fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)

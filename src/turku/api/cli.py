@@ -55,7 +55,7 @@ def _prepare() -> None:
     os.environ.setdefault("DJANGO_COLORS", "nocolor")
     # The database and the keys are for this user alone.
     os.umask(0o077)
-    log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")))
+    log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")), is_bounded=False)
     _quieten_django()
     from turku.api import environment
 

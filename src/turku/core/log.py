@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import socket
 import sys
+import threading
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from turku.errors import ConfigurationError
 
 _FORMAT = "[%(asctime)s %(name)s] %(levelname)s: %(message)s"
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
+SHOWN_WARNINGS = 200
+"""Of each sort (a statement that logs); further ones of a run are counted."""
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 
@@ -70,6 +75,53 @@ class _JournalHandler(logging.Handler):
             self.handleError(record)
 
 
+class _Bounds(logging.Filter):
+    """Lets a bounded number of warnings and errors of each sort pass, for all handlers alike.
+
+    A damaged disk or a hostile peer gives rise to one for each of a million files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        # The first handler decides.
+        is_shown: bool | None = getattr(record, "turku_is_shown", None)
+        if is_shown is None:
+            sort = (record.name, str(record.msg))
+            with self._lock:
+                if sort in self._counts or len(self._counts) < _SORTS:
+                    self._counts[sort] += 1
+                is_shown = self._counts[sort] <= SHOWN_WARNINGS
+            record.__dict__["turku_is_shown"] = is_shown
+        return is_shown
+
+    def tell(self) -> None:
+        """Log how many were not shown."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        for (name, text), count in counts.items():
+            if count > SHOWN_WARNINGS:
+                # The text has the places of values in it, as it was written in our code.
+                arguments = (count - SHOWN_WARNINGS, text[:_SORT_LIMIT])
+                logging.getLogger(name).warning("%d more messages are not shown, of the sort %r", *arguments)
+
+
+_SORT_LIMIT = 200
+_SORTS = 1000
+_bounds = _Bounds()
+
+
+@atexit.register
+def tell_hidden() -> None:
+    """Log how many warnings of this run were not shown, by their sort."""
+    _bounds.tell()
+
+
 def _in_format(text: str) -> str:
     return one_line(text).replace("%", "%%")
 
@@ -111,13 +163,16 @@ def set_up(
     terminal: bool = True,
     terminal_name: str | None = None,
     prefix: str = "",
+    is_bounded: bool = True,
 ) -> None:
     """Send the records of all loggers to ``destination`` (``systemd``, ``syslog``, a path; None: nowhere else)
     and, with ``terminal``, to standard error.
 
     ``terminal_name`` stands on standard error where the logger's name would; ``prefix`` goes before each message in
-    the destination, so that runs side by side can be told apart there.
+    the destination, so that runs side by side can be told apart there. A program that runs for ever is not
+    ``is_bounded``: all its warnings are shown, as they are with ``debug``.
     """
+    tell_hidden()
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -134,3 +189,6 @@ def set_up(
         root.addHandler(stream)
     if destination is not None:
         root.addHandler(_destination_handler(destination, program, prefix))
+    if is_bounded and not debug:
+        for handler in root.handlers:
+            handler.addFilter(_bounds)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, names, preserved, retention, schedule
+from turku.policy import bandwidth, compression, filters, names, one_file_system, preserved, retention, schedule
 from turku.policy.characters import shown, size_bytes
 
 SOURCES_LIMIT = 1000
@@ -235,6 +235,7 @@ OPTIONS: dict[str, Option] = {
     "compress": Option("Compresses what is sent.", compression.parse, "auto", has_column=False),
     "not_preserved": Option("Properties of files that are left out.", preserved.parse, [], has_column=False),
     "compare_contents": Option("Reads every file on both sides, each time.", _flag, False, has_column=False),
+    one_file_system.OPTION: Option("Leaves out what is mounted below the source.", _flag, has_column=False),
     "expects_mount": Option("Is backed up only while its path is a mount point.", _flag, False, has_column=False),
 }
 """Name to option, in the order in which people are shown them."""

@@ -34,6 +34,7 @@ class Weakening(StrEnum):
     EXCLUDE = "more excluded"
     FILTER = "more filtered out"
     RETENTION = "shorter retention"
+    ONE_FILE_SYSTEM = "file systems below it left out"
     SNAPSHOT_MODE = "no snapshots"
     LESS_OFTEN = "backed up less often"
     MORE_OFTEN = "backed up more often, with a number of snapshots kept"
@@ -41,7 +42,10 @@ class Weakening(StrEnum):
     @property
     def ages_history(self) -> bool:
         """Whether new snapshots of less worth would push older ones out, though the keep rules are no weaker."""
-        return self in (Weakening.PATH, Weakening.EXCLUDE, Weakening.FILTER, Weakening.MORE_OFTEN)
+        return self in (
+            *(Weakening.PATH, Weakening.EXCLUDE, Weakening.FILTER, Weakening.ONE_FILE_SYSTEM),
+            Weakening.MORE_OFTEN,
+        )
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Declared:
     """The mode that results, ``large_*`` options included; empty for the storage's own choice."""
     filter: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    one_file_system: bool = False
 
 
 def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
@@ -70,6 +75,7 @@ def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
         Weakening.FILTER: list(old.filter) != list(new.filter)
         and not _selects_as_much(_filter_rules(old.filter), _filter_rules(new.filter)),
         Weakening.RETENTION: not keeps_as_much(old_rules, new_rules),
+        Weakening.ONE_FILE_SYSTEM: new.one_file_system and not old.one_file_system,
         Weakening.SNAPSHOT_MODE: new.snapshot_mode == NO_HISTORY != old.snapshot_mode,
         Weakening.LESS_OFTEN: old_period < new_period,
         Weakening.MORE_OFTEN: old_period > new_period

@@ -93,7 +93,8 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
     sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
     the limits by time of day, in whose place ``bwlimit`` has the one of the moment; the source's ``compress`` and
-    ``not_preserved`` (``policy.preserved``); and ``compare_contents``, for which every file is read on both sides.
+    ``not_preserved`` (``policy.preserved``); ``compare_contents``, for which every file is read on both sides; and
+    ``one_file_system``, which is on by itself where ``path`` is ``/``.
     """
 
     path: str
@@ -115,6 +116,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     compress: str | None = None
     not_preserved: list[str] = []
     compare_contents: bool = False
+    one_file_system: bool = False
 
 
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -297,10 +299,14 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 
 
 class SourceCredentials(msgspec.Struct, frozen=True):
-    """One-time user name and password of one rsyncd module."""
+    """One-time user name and password of one rsyncd module.
+
+    ``one_file_system`` is ours: the machine obeys the source's option by itself, so that the storage need not.
+    """
 
     username: Annotated[str, Meta(min_length=1, max_length=128)]
     password: Annotated[str, Meta(min_length=1, max_length=128)]
+    one_file_system: bool | UnsetType = UNSET
 
 
 class SessionRequest(msgspec.Struct, frozen=True):

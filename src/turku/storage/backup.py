@@ -136,6 +136,7 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
         acls=Property.ACLS not in omitted,
         attributes=Property.ATTRIBUTES not in omitted,
         holes=Property.HOLES not in omitted,
+        one_file_system=order.one_file_system,
         bandwidth_kib_per_second=found.constant,
         bandwidth_limits=found,
         compare_contents=order.compare_contents,
@@ -241,6 +242,8 @@ class _Run:
         )
         if transferred.outcome.meaning != "complete":
             _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
+        if transferred.left_out:
+            _LOG.warning("%s: %s", self._source, transferred.left_out)
         summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
         if noted.suspicious:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from turku.core.clock import Clock
 from turku.core.log import one_line
@@ -112,6 +112,9 @@ class Checkin:
             _LOG.warning("the agent ended the session; source %s stays due", name)
             return
         credentials = self.request.sources[name]
+        if credentials.one_file_system is not UNSET:
+            # The machine shows no more than that; rsync's own option would keep what the base has at a mount point.
+            order = structs.replace(order, one_file_system=False)
         job = BackupJob(
             machine_dir=directory,
             source_name=name,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from turku.core import rsync_checksums
+from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
@@ -41,7 +42,7 @@ from turku.protocol.restore_messages import (
     path_bytes,
     wire_path,
 )
-from turku.storage import changes, kept_tree, rsync_exit, sandbox, transfer
+from turku.storage import changes, kept_tree, rsync_exit, rsync_messages, sandbox, transfer
 from turku.storage.answers import Answers
 from turku.storage.catalog import Entry, Scope
 from turku.storage.changes import Line
@@ -213,6 +214,7 @@ def push(
     """
     others: deque[str] = deque(maxlen=_LAST_LINES)
     with (
+        bounded_log(_LOG, recovery.kept.place.source, kind=rsync_messages.kind_of) as log,
         sandbox.sender(
             lambda _seen: arguments(configuration, recovery, port=port, username=credentials.username),
             configuration=configuration,
@@ -222,7 +224,7 @@ def push(
         ) as sender,
         sender.start(
             password=Secret(credentials.password),
-            on_line=lambda line: _LOG.warning("%s: %s", recovery.kept.place.source, line) if line else None,
+            on_line=lambda line: log(line) if line else None,
         ) as child,
     ):
         with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others)):

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from turku.core import bounded_log
 from turku.core.directory_tree import is_inside
 from turku.core.log import one_line
 from turku.storage.changes import unescaped
@@ -165,6 +166,7 @@ _RULES = (
     _plain(Kind.DELETION_SKIPPED, _G, rb"(?P<reason>IO error encountered -- skipping file deletion)"),
     _plain(Kind.CONTENTS_SKIPPED, _G, rb"(?P<reason>\*\*\* Skipping any contents from this failed directory \*\*\*)"),
 )
+_NOT_REGULAR = ("skipping non-regular file ", "skipping socket (creation unsupported here): ")
 _DISGUISED = re.compile(rb"<[89a-f][0-9a-f]>|\\[xuUtrn]")
 """As ``one_line`` writes what is not printable: it may stand in the name itself as well."""
 
@@ -185,6 +187,17 @@ def parse(line: str | bytes, *, directory: bytes | None = None) -> Message | Non
         if match is not None:
             return _message(kind, usual_side, match, is_exact=isinstance(line, bytes), directory=directory)
     return None
+
+
+def is_not_regular(line: str) -> bool:
+    """Return True for rsync's word about an entry that is left out as it is no file, directory or link."""
+    return line.startswith(_NOT_REGULAR)
+
+
+def kind_of(line: str) -> str:
+    """Return the kind by which a line of rsync's is counted among others."""
+    found = parse(line)
+    return bounded_log.kind_of(line) if found is None else f"{found.kind} ({found.reason})"
 
 
 def _message(

@@ -11,7 +11,6 @@ only the kernel's administrator may set (``trusted.*``, ``security.*``) need mor
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -26,13 +25,14 @@ from pathlib import Path
 from typing import IO
 
 from turku.core import command
+from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import PolicyError, TurkuError
 from turku.policy import bandwidth, compression
-from turku.storage import changes, figures, limits, rsync_exit, sandbox
+from turku.storage import changes, figures, limits, rsync_exit, rsync_messages, sandbox
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
@@ -46,7 +46,6 @@ CONNECT_TIMEOUT_SECONDS = 60
 SUMMARY_LIMIT = 60_000
 """Characters; the protocol takes 65,536 (turku.protocol.messages.SourceReport)."""
 _LINE_LIMIT = 1000
-_LOGGED_LINES = 100
 _LAST_LINES_TIMEOUT_SECONDS = 5.0
 _RECEIVED = re.compile(r"Total bytes received: (\d+)")
 _WRITE_BACK_SECONDS = 3.0
@@ -100,6 +99,8 @@ class Selection:
     keeps_partial_files: bool = False
     """What there is of a file takes its place where rsync ends within it: of use to the next run."""
     compress: bool = False
+    one_file_system: bool = False
+    """The machine's rsync looks into no directory that another file system is mounted on."""
     compare_contents: bool = False
     """Every file is read on both sides, for when size and time are not to be believed."""
 
@@ -119,12 +120,19 @@ class Transferred:
     is_continued: bool = False
     """Whether another rsync went on where one had stopped at the end of a bandwidth window."""
     taken_bytes: int = 0
+    devices_left_out: int = 0
 
     def with_traffic_of(self, later: Transferred) -> Transferred:
         """What a dry run said of the whole source, with the outcome and the amounts of data of the run after it."""
         amounts = [line for line in later.statistics if line.startswith(_AMOUNTS)]
         kept = [line for line in self.statistics if not line.startswith(_AMOUNTS)]
-        return replace(later, statistics=(*kept, *amounts), suffixes=self.suffixes)
+        return replace(
+            later,
+            statistics=(*kept, *amounts),
+            suffixes=self.suffixes,
+            # A run that is told what to transfer is not told of them.
+            devices_left_out=self.devices_left_out,
+        )
 
     @property
     def bytes_per_second(self) -> float | None:
@@ -134,11 +142,21 @@ class Transferred:
         return received / self.seconds if received >= _TELLING_BYTES and self.seconds > 0 else None
 
     @property
+    def left_out(self) -> str:
+        """Return a sentence about what is not kept by choice; empty where there is nothing of that kind."""
+        if not self.devices_left_out:
+            return ""
+        what = "1 device file is" if self.devices_left_out == 1 else f"{self.devices_left_out} device files are"
+        return f"{what} left out: this storage keeps none (keep_devices)"
+
+    @property
     def summary(self) -> str:
         """What is reported: meaning and last lines of a failure, statistics otherwise; a bounded number of lines."""
         lines = list(self.statistics)
         if self.outcome.severity is not rsync_exit.Severity.SUCCESS:
             lines = [self.outcome.meaning, *self.last_lines, *lines]
+        if self.left_out:
+            lines.append(self.left_out)
         return "\n".join(line[:_LINE_LIMIT] for line in lines)[:SUMMARY_LIMIT]
 
 
@@ -282,6 +300,7 @@ def arguments(
         *(["--hard-links"] if selection.hard_links else []),
         *(["--sparse"] if selection.holes else []),
         *(attribute_options(selection, system) if extent.compares_attributes else []),
+        *(["--one-file-system"] if selection.one_file_system else []),
         *(["--fake-super"] if system.fake_super else []),
         # A device node of a machine would lead to the storage's own device (threats M9).
         *([] if system.devices or system.fake_super else ["--no-devices"]),
@@ -383,21 +402,12 @@ def run(
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had, and what
     ``cancellation`` raises.
     """
-    numbers = itertools.count(1)
-
-    def log(line: str) -> None:
-        if not line:
-            return
-        number = next(numbers)
-        if number <= _LOGGED_LINES:
-            # One that is to stop at a moment says so as an error: what it means is the caller's to tell.
-            _LOG.log(logging.INFO if selection.stop_after_minutes else logging.WARNING, "%s: %s", daemon.module, line)
-        elif number == _LOGGED_LINES + 1:
-            _LOG.warning("%s: rsync says more, which is not shown", daemon.module)
-
     output = _Output(daemon.module, figures.Suffixes(base), on_entry, has_targets=extent.is_dry_run)
     beside = workspace.basis if extent.listed is None else (*workspace.basis, extent.listed)
+    # One that is to stop at a moment says so as an error: what it means is the caller's to tell.
+    level = logging.INFO if selection.stop_after_minutes else logging.WARNING
     with (
+        bounded_log(_LOG, daemon.module, level=level, kind=rsync_messages.kind_of) as log,
         sandbox.receiver(
             lambda seen: arguments(
                 configuration.rsync_command,
@@ -417,7 +427,7 @@ def run(
             is_writable=not extent.is_dry_run,
             readable=beside,
         ) as receiver,
-        receiver.start(password=daemon.password, on_line=log) as child,
+        receiver.start(password=daemon.password, on_line=lambda line: log(line) if line else None) as child,
     ):
         begun = time.monotonic()
         watch = limits.Watch(
@@ -449,6 +459,7 @@ def run(
         seconds=time.monotonic() - begun,
         is_understood=output.is_understood and not reader.is_alive(),
         taken_bytes=watch.taken_bytes(),
+        devices_left_out=output.devices_left_out,
     )
 
 
@@ -462,6 +473,7 @@ class _Output:
         self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.is_understood = True
+        self.devices_left_out = 0
         self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
@@ -501,6 +513,9 @@ class _Output:
         text = one_line(raw.rstrip(b"\r\n"))
         if text.startswith(_STATISTICS):
             self.statistics.append(text)
+        elif rsync_messages.is_not_regular(text):
+            # FIFOs and sockets are kept, so that it is a device.
+            self.devices_left_out += 1
         elif text:
             self.others.append(text)
             _LOG.debug("%s: %s", self._module, text)

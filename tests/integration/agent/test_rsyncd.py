@@ -162,3 +162,48 @@ def test_rsyncd_answers_within_a_moment(agent: Agent, tmp_path: Path) -> None:
     begin = os.times().elapsed
     with rsyncd.serve(agent, [Module("etc", str(tmp_path))], tmp_path / "run"):
         assert os.times().elapsed - begin < 10
+
+
+EMPTIED = [
+    *("plain", "with blank ", "a*b", "a?c", "[x]y", "back\\slash", "end\\", "line\nbreak", "- x", "# y", "; z", "!"),
+    *("ünïcödé", os.fsdecode(b"latin \xe9"), "deep/er/one", "***", "[!a]", "%HOME%"),
+]
+LOOKALIKES = ["aXb", "aXc", "xy", "a*bc", "plain2", "deep/er", "backslash", "X", "b"]
+
+
+def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(agent: Agent, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in (*EMPTIED, *LOOKALIKES):
+        (tree / name / "sub").mkdir(parents=True, exist_ok=True)
+        (tree / name / "sub" / "file").touch()
+        (tree / name / ".file").touch()
+    module = Module("tree", str(tree), emptied=tuple(tree / name for name in EMPTIED))
+    (tmp_path / "run").mkdir(mode=0o700)
+    with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+        fetch(port, module, tmp_path / "fetched")
+    fetched = tmp_path / "fetched"
+    assert {name: os.listdir(fetched / name) for name in EMPTIED} == {name: [] for name in EMPTIED}
+    for name in LOOKALIKES:
+        assert (fetched / name / "sub" / "file").exists(), name
+        assert (fetched / name / ".file").exists(), name
+
+
+def test_the_whole_system_is_served(agent: Agent, tmp_path: Path) -> None:
+    module = Module("system", "/", emptied=(Path("/proc"), Path("/sys")))
+    (tmp_path / "run").mkdir(mode=0o700)
+
+    def listed(port: int, path: str) -> list[str]:
+        completed = subprocess.run(
+            ["rsync", "--list-only", "--dirs", f"rsync://{module.username}@127.0.0.1:{port}/system{path}/"],
+            env={**os.environ, "RSYNC_PASSWORD": module.password.reveal()},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        return [line.split(maxsplit=4)[-1] for line in completed.stdout.splitlines()]
+
+    with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+        assert {"etc", "proc", "sys", "usr"} <= set(listed(port, ""))
+        assert listed(port, "/proc") == ["."]
+        assert "passwd" in listed(port, "/etc")

@@ -58,3 +58,37 @@ def test_what_was_held_back_can_be_shown_and_more_held_back(capsys: pytest.Captu
     relay.show_held()
     relay.line("later")
     assert capsys.readouterr().err == "Restore mode active on port 2.\nlater\n"
+
+
+def test_warnings_by_the_thousand_take_few_lines_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary")
+    with relay.counting():
+        for number in range(5800):
+            relay.line(f'[2026-11-29 06:40:59,439 primary] WARNING: proc: opendir "/{number}" failed: x (13)')
+            if number % 100 == 0:
+                relay.line(f"[2026-11-29 06:40:59,439 primary] INFO: source {number} begins")
+    shown = capsys.readouterr().err.splitlines()
+    assert sum("WARNING" in line for line in shown) == 20
+    assert sum("INFO" in line for line in shown) == 58
+    assert shown[-1] == ('storage primary: 5780 more messages are not shown: 5780 x proc: opendir "..." failed: x (13)')
+    assert len(shown) == 20 + 58 + 2
+
+
+def test_lines_that_no_log_wrote_are_bounded_too(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary")
+    with relay.counting():
+        for number in range(1000):
+            relay.line(f'file has vanished: "/{number}"')
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == 102
+    assert shown[-1] == 'storage primary: 900 more messages are not shown: 900 x file has vanished: "..."'
+
+
+def test_what_is_cut_off_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary", limit_characters=1000)
+    with relay.counting():
+        for number in range(500):
+            relay.line(f"[2026-11-29 06:40:59,439 primary] INFO: {number}")
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-2] == "storage primary says more than is shown here"
+    assert shown[-1] == f"storage primary: {500 - len(shown) + 2} more lines are not shown"

@@ -89,3 +89,44 @@ def test_a_record_that_cannot_be_written_prints_no_traceback(capsys: pytest.Capt
     log.set_up("turku-test", destination="/dev/full", terminal=False)
     logging.getLogger("session").info("lost")
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_warnings_of_one_sort_are_bounded_and_their_number_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "turku.log"
+    log.set_up("turku-test", destination=str(path))
+    logger = logging.getLogger("session")
+    for number in range(5000):
+        logger.warning("%s: cannot be read", number)
+        logger.error("%s: is damaged", number)
+        logger.info("%s: goes on", number)
+    log.tell_hidden()
+    for text in (path.read_text(), capsys.readouterr().err):
+        lines = text.splitlines()
+        assert sum("cannot be read" in line for line in lines) == log.SHOWN_WARNINGS + 1
+        assert sum("is damaged" in line for line in lines) == log.SHOWN_WARNINGS + 1
+        assert sum("goes on" in line for line in lines) == 5000
+        assert "WARNING: 4800 more messages are not shown, of the sort '%s: cannot be read'" in lines[-2]
+    said = path.read_text()
+    log.tell_hidden()
+    assert path.read_text() == said
+
+
+@pytest.mark.parametrize("options", [{"debug": True}, {"is_bounded": False}])
+def test_who_debugs_and_what_runs_for_ever_has_all_of_them(tmp_path: Path, options: dict[str, bool]) -> None:
+    path = tmp_path / "turku.log"
+    log.set_up("turku-test", destination=str(path), terminal=False, **options)
+    for number in range(1000):
+        logging.getLogger("session").warning("%s: cannot be read", number)
+    assert len(path.read_text().splitlines()) == 1000
+
+
+def test_the_number_is_said_at_the_end_of_a_program(tmp_path: Path) -> None:
+    path = tmp_path / "turku.log"
+    log.set_up("turku-test", destination=str(path), terminal=False)
+    for number in range(log.SHOWN_WARNINGS + 1):
+        logging.getLogger("session").warning("%s", number)
+    # As a program with another destination takes its place in the same process.
+    log.set_up("turku-test", destination=str(tmp_path / "other.log"), terminal=False)
+    assert "1 more messages are not shown, of the sort '%s'" in path.read_text()

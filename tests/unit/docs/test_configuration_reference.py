@@ -62,7 +62,7 @@ def test_every_source_option_is_described_with_its_default() -> None:
         if option.default not in (None, ""):
             assert json.loads(rows[name].strip("`")) == option.default
         else:
-            assert rows[name] in ("required", "none", "the storage's")
+            assert rows[name] in ("required", "none", "the storage's", "by path")
 
 
 def test_every_variable_of_the_coordinator_is_described() -> None:

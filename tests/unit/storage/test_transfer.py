@@ -65,11 +65,14 @@ def test_options_appear_only_when_asked_for() -> None:
     plain = set(command_line())
     full = set(
         command_line(
-            selection=transfer.Selection(bandwidth_kib_per_second=512, compare_contents=True),
+            selection=transfer.Selection(one_file_system=True, bandwidth_kib_per_second=512, compare_contents=True),
             system=transfer.FileSystem(fake_super=True, nanoseconds=True),
         )
     )
-    assert full - plain == {"--checksum", "--bwlimit=512", "--fake-super", "--modify-window=-1"}
+    assert full - plain == {
+        *("--checksum", "--bwlimit=512", "--fake-super", "--modify-window=-1"),
+        "--one-file-system",
+    }
     none = set(command_line(selection=transfer.Selection(hard_links=False, holes=False)))
     assert plain - none == {"--hard-links", "--sparse"}
 

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage, lower_words
-from turku.policy import source_options
+from turku.policy import one_file_system, source_options
 from turku.protocol.messages import STRATEGY_REASON_LIMIT
 
 RULE_LENGTH = source_options.RULE_LENGTH
@@ -110,6 +110,11 @@ class Source(models.Model):
         if self.has_large_files and self.snapshot_mode in ("", SnapshotMode.AUTO):
             return SnapshotMode.NONE.value
         return self.snapshot_mode
+
+    @property
+    def one_file_system(self) -> bool:
+        """The option of that name, which is among the others; its default depends on the path."""
+        return one_file_system.is_on(self.path, self.other_options.get(one_file_system.OPTION))
 
     @property
     def has_large_files(self) -> bool:

@@ -36,6 +36,7 @@ def declared(source: Source) -> Declared:
         snapshot_mode=source.resulting_mode,
         filter=list(source.filter),
         exclude=list(source.exclude),
+        one_file_system=source.one_file_system,
     )
 
 
@@ -63,6 +64,7 @@ def _values(declared: Declared) -> dict[str, Any]:
         "snapshot_mode": declared.snapshot_mode,
         "filter": list(declared.filter),
         "exclude": list(declared.exclude),
+        "one_file_system": declared.one_file_system,
     }
 
 

@@ -80,6 +80,7 @@ def _order(
         compress=_compress(source),
         not_preserved=_not_preserved(source),
         compare_contents=source.other_options.get("compare_contents") is True,
+        one_file_system=source.one_file_system,
     )
 
 

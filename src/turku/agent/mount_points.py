@@ -1,0 +1,98 @@
+"""The file systems that are mounted below a directory, by the kernel's table."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+TABLE = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
+_OF_THE_KERNEL = frozenset(
+    {
+        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs"),
+        *("fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "ramfs", "rpc_pipefs", "securityfs", "selinuxfs"),
+        *("sysfs", "tmpfs", "tracefs"),
+    }
+)
+_REMOTE = frozenset({"9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3", "virtiofs"})
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A line of the table."""
+
+    number: int
+    parent: int
+    path: Path
+    file_system: str
+    """Its type, as ``ext4``."""
+
+    @property
+    def is_of_the_kernel(self) -> bool:
+        """True where what is in it is made by the kernel or gone with the next start: nobody misses it in a backup."""
+        return self.file_system in _OF_THE_KERNEL
+
+    @property
+    def may_hang(self) -> bool:
+        """True where looking into it may take for ever, as a server elsewhere or a program answers."""
+        return self.file_system in _REMOTE or self.file_system.startswith("fuse")
+
+
+def all_mounts(table: Path = TABLE) -> list[Mount]:
+    """Return all mounts, in the kernel's order; none where the table cannot be read."""
+    try:
+        lines = table.read_bytes().splitlines()
+    except OSError:
+        return []
+    return [mount for mount in map(_parse, lines) if mount is not None]
+
+
+def boundary(directory: Path, mounts: list[Mount]) -> list[Mount]:
+    """Return the mounts below the directory at which its own file system ends, ordered by path.
+
+    ``directory`` is an absolute path without symbolic links. What is mounted within another mount, or was covered by
+    one, is not among them.
+    """
+    own = _mount_of(directory, mounts)
+    found: dict[Path, Mount] = {}
+    for mount in sorted(mounts, key=lambda each: each.path.parts):
+        if own is not None and mount.parent != own.number:
+            continue
+        is_within = any(above in found for above in mount.path.parents)
+        if mount.path != directory and mount.path.is_relative_to(directory) and not is_within:
+            found[mount.path] = mount
+    return list(found.values())
+
+
+def _mount_of(directory: Path, mounts: list[Mount]) -> Mount | None:
+    """Return the mount that the directory is in; None where the table does not tell, as in a change of root."""
+    numbers = {mount.number for mount in mounts if mount.parent != mount.number}
+    root = Path("/")
+    current = next((mount for mount in mounts if mount.path == root and mount.parent not in numbers), None)
+    left = list(mounts)
+    while current is not None:
+        left.remove(current)
+        number = current.number
+        inner = [mount for mount in left if mount.parent == number and directory.is_relative_to(mount.path)]
+        # A mount covers those that were made before it further down, on the same one.
+        covering = min(inner, key=lambda mount: len(mount.path.parts), default=None)
+        if covering is None:
+            return current
+        current = covering
+    return None
+
+
+def _parse(line: bytes) -> Mount | None:
+    """Return the mount of a line (proc(5)): number, parent, device, root, path, options, tags, ``-``, type, ..."""
+    fields = line.split(b" ")
+    try:
+        file_system = fields[fields.index(b"-", 6) + 1]
+        return Mount(int(fields[0]), int(fields[1]), Path(_unescaped(fields[4])), os.fsdecode(file_system))
+    except (ValueError, IndexError):
+        return None
+
+
+def _unescaped(text: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), text))

@@ -1,0 +1,142 @@
+"""What of a source is not offered, and that it is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from tests.unit.agent.conftest import Write
+
+from turku.agent import configuration, left_out, mount_points, source_remarks, storage_volumes
+from turku.agent.configuration import Agent, Source
+from turku.agent.mount_points import Mount
+
+
+def source(path: Path | str, **options: object) -> Source:
+    return Source("data", str(path), {"path": str(path), **options})
+
+
+def mounted(monkeypatch: pytest.MonkeyPatch, *paths: tuple[Path | str, str]) -> list[Mount]:
+    root = Mount(1, 0, Path("/"), "ext4")
+    found = [root, *(Mount(10 + number, 1, Path(path), kind) for number, (path, kind) in enumerate(paths))]
+    monkeypatch.setattr(mount_points, "all_mounts", lambda: found)
+    return found
+
+
+@pytest.fixture
+def agent(write: Write) -> Agent:
+    return configuration.load(write())
+
+
+@pytest.fixture(autouse=True)
+def storage_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "etc-storage"
+    (directory / "config.d").mkdir(parents=True)
+    real = storage_volumes.paths
+    monkeypatch.setattr(storage_volumes, "paths", lambda mounts: real(mounts, directory))
+    return directory
+
+
+def test_the_option_is_on_by_itself_for_the_whole_system_alone(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    assert left_out.stays_on_one_file_system(source("/"))
+    assert left_out.stays_on_one_file_system(source(tmp_path / "link"))
+    assert not left_out.stays_on_one_file_system(source("/home"))
+    assert not left_out.stays_on_one_file_system(source("/", one_file_system=False))
+    assert left_out.stays_on_one_file_system(source("/home", one_file_system=True))
+    assert left_out.stays_on_one_file_system(source("/", one_file_system="no"))
+
+
+def test_what_is_mounted_below_is_offered_empty_and_named(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    data = tmp_path / "data"
+    mounted(monkeypatch, (data / "disk", "xfs"), (data / "proc", "proc"), (tmp_path / "other", "ext4"))
+    assert left_out.of(agent, source(data)).emptied == ()
+    assert caplog.messages == []
+    found = left_out.of(agent, source(data, one_file_system=True))
+    assert found.emptied == (data / "disk", data / "proc")
+    assert caplog.messages == [
+        "source data: other file systems are not backed up with it (one_file_system): "
+        f"{data / 'disk'} (xfs), 1 that the kernel makes, as /proc"
+    ]
+
+
+def test_many_mounts_take_one_line(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    data = tmp_path / "data"
+    mounted(monkeypatch, *((data / f"{number:05}", "overlay") for number in range(5000)))
+    assert len(left_out.of(agent, source(data, one_file_system=True)).emptied) == 5000
+    [message] = caplog.messages
+    assert len(message) < 5000
+    assert message.endswith(", 4980 more")
+
+
+def test_what_is_mounted_by_way_of_a_link_is_found(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    mounted(monkeypatch, (tmp_path / "real" / "disk", "xfs"))
+    found = left_out.of(agent, source(tmp_path / "link", one_file_system=True))
+    assert found.emptied == (tmp_path / "link" / "disk",)
+
+
+def test_one_time_passwords_are_in_no_backup(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(monkeypatch)
+    assert left_out.of(agent, source("/")).emptied == (agent.var_dir / "run",)
+    assert left_out.of(agent, source(agent.var_dir)).emptied == (agent.var_dir / "run",)
+    assert left_out.of(agent, source(tmp_path / "etc")).emptied == ()
+
+
+def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
+    agent: Agent,
+    tmp_path: Path,
+    storage_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    srv = tmp_path / "srv"
+    for name in ("configured", "marked", "plain", "user"):
+        (srv / name).mkdir(parents=True)
+    (srv / "marked" / ".turku-volume").write_text("{}")
+    (srv / "user" / ".turku-volume").write_text("{}")
+    volumes = {"a": {"path": str(srv / "configured")}, "b": {"path": 7}, "c": {"path": str(srv / "gone")}, "d": None}
+    (storage_directory / "config.d" / "config.json").write_text(json.dumps({"volumes": volumes}))
+    mounted(monkeypatch, (srv / "marked", "xfs"), (srv / "plain", "xfs"), (srv / "user", "fuse.sshfs"))
+    found = left_out.of(agent, source(srv))
+    assert found.emptied == (srv / "configured", srv / "marked")
+    assert caplog.messages == [
+        f"source data: {srv / name} is not backed up: it is a volume of the storage on this machine"
+        for name in ("configured", "marked")
+    ]
+    # Whoever names the volume itself wants it.
+    assert left_out.of(agent, source(srv / "configured")).emptied == ()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"volumes": []}', '{"volumes": {"a": {"path": "x\\u0000"}}}'])
+def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
+    agent: Agent, tmp_path: Path, storage_directory: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    (storage_directory / "config.d" / "config.json").write_text(content)
+    mounted(monkeypatch)
+    assert left_out.of(agent, source(tmp_path / "etc")).emptied == ()
+
+
+def test_the_check_remarks_on_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / ".turku-volume").touch()
+    mounted(monkeypatch, (tmp_path / "disk", "ext4"), (tmp_path / "volume", "btrfs"))
+    texts = [remark.text for remark in source_remarks.remarks(source(tmp_path, one_file_system=True))]
+    assert texts == [
+        "other file systems are not backed up with it (one_file_system): "
+        f"{tmp_path / 'disk'} (ext4), {tmp_path / 'volume'} (btrfs)",
+        f"{tmp_path / 'volume'} is not backed up: it is a volume of the storage on this machine",
+    ]
+    [remark] = source_remarks.remarks(source("/etc", one_file_system="yes"))
+    assert (remark.is_problem, remark.text) == (True, "one_file_system: must be true or false")

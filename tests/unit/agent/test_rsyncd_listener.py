@@ -1,0 +1,30 @@
+"""What rsyncd says of thousands of files takes few lines of the agent's log, and its number is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from turku.agent.rsyncd import Listener
+
+STAMP = "2026/11/29 06:40:59 [4711] "
+
+
+def test_trouble_with_thousands_of_files_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    for number in range(5800):
+        listener.line(f'{STAMP}rsync: [sender] opendir "/{number}" (in proc) failed: Permission denied (13)')
+    listener.line(f"{STAMP}sent 3 bytes")
+    listener.end()
+    assert len(caplog.messages) == 22
+    assert caplog.messages[0] == ('rsyncd: rsync: [sender] opendir "/0" (in proc) failed: Permission denied (13)')
+    assert caplog.messages[-1] == (
+        "rsyncd: 5780 more messages are not shown: 5780 x "
+        'rsync: [sender] opendir "..." (in proc) failed: Permission denied (13)'
+    )
+
+
+def test_what_comes_of_ending_it_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    listener.end()
+    listener.line(f"{STAMP}rsync error: received SIGUSR1 (code 19)")
+    assert caplog.messages == []

@@ -1,0 +1,70 @@
+"""A storage has rsync stay on one file system where the source does and its agent does not see to it by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import UNSET, UnsetType
+from tests.support.backed_up_machine import order, storage_configuration
+
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol import codec
+from turku.protocol.messages import (
+    ScheduledMachine,
+    SessionRequest,
+    SourceCredentials,
+    StoragePingCheckinAnswer,
+)
+from turku.storage import backup, checkin
+from turku.storage.agent_watch import AgentWatch
+from turku.storage.backup import BackupJob, BackupOutcome
+
+UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+
+
+class Due:
+    """Stands for the coordinator, which has the option on."""
+
+    def call(self, name: str, _message: Any, _answer: Any) -> Any:
+        if name == "storage_ping_checkin":
+            due = {"etc": order(one_file_system=True)}
+            return StoragePingCheckinAnswer(ScheduledMachine(uuid=UUID, scheduled_sources=due))
+        return None
+
+    def clock_warning(self, _clock: Any) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(("told", "is_asked_of_rsync"), [(UNSET, True), (True, False), (False, False)])
+def test_rsync_is_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: bool | UnsetType,
+    is_asked_of_rsync: bool,
+) -> None:
+    storage = storage_configuration(tmp_path / "storage")
+    asked: list[bool] = []
+
+    def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupOutcome:
+        asked.append(backup.selection(job.order, storage).one_file_system)
+        return BackupOutcome(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
+
+    monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: Due())
+    monkeypatch.setattr(checkin, "back_up", back_up)
+    (tmp_path / "storage" / "volume").mkdir()
+    credentials = SourceCredentials("user", "password", one_file_system=told)
+    request = SessionRequest(action="checkin", port=1024, sources={"etc": credentials})
+    assert codec.decode(msgspec.json.encode(request), SessionRequest) == request
+    read_end, write_end = os.pipe()
+    with AgentWatch(read_end) as agent:
+        checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
+        os.close(write_end)
+    assert asked == [is_asked_of_rsync]
+
+
+def test_an_agent_that_says_nothing_leaves_the_field_out() -> None:
+    assert msgspec.to_builtins(SourceCredentials("user", "password")).keys() == {"username", "password"}
