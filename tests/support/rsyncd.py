@@ -13,7 +13,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,9 @@ _START_TIMEOUT_SECONDS = 20.0
 
 class Rsyncd:
     """A running daemon; a context manager."""
+
+    wrapper: Sequence[str] = ()
+    """Words before the daemon's own command line."""
 
     def __init__(self, directory: Path, modules: Mapping[str, Path], *, read_only: bool = True) -> None:
         self.port = free_port()
@@ -48,7 +51,13 @@ class Rsyncd:
         with ExitStack() as stack:
             child = stack.enter_context(
                 command.start(
-                    [rsync_programs.chosen.machine, "--daemon", "--no-detach", f"--config={configuration}"],
+                    [
+                        *self.wrapper,
+                        rsync_programs.chosen.machine,
+                        "--daemon",
+                        "--no-detach",
+                        f"--config={configuration}",
+                    ],
                     # It has nothing to tidy up, and would sleep 0.4 s first.
                     end_signal=signal.SIGKILL,
                 )

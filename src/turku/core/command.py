@@ -158,20 +158,34 @@ class Child:
             self._process.send_signal(signal_number)
         return True
 
-    def _follow(self, stream: IO[bytes], on_line: Callable[[str], None] | None) -> None:
-        for line in _bounded_lines(stream):
+    def _follow(
+        self,
+        stream: IO[bytes],
+        on_line: Callable[[str], None] | None,
+        on_bytes: Callable[[bytes], None] | None,
+    ) -> None:
+        for raw in _bounded_lines(stream):
+            line = one_line(raw)
             self._last_lines.append(line)
-            if on_line is not None:
+            if on_line is not None or on_bytes is not None:
                 try:
-                    on_line(line)
+                    if on_bytes is not None:
+                        on_bytes(raw)
+                    if on_line is not None:
+                        on_line(line)
                 except Exception:
                     # The pipe must be read on, or the child waits for ever to write its next line.
                     _log.exception("the listener to %s failed; its lines are read without it from here", self.argv[0])
-                    on_line = None
+                    on_line = on_bytes = None
 
-    def follow(self, stream: IO[bytes], on_line: Callable[[str], None] | None) -> None:
-        """Read ``stream`` to its end in a thread; keep the last lines, hand each to ``on_line``."""
-        reader = threading.Thread(target=self._follow, args=(stream, on_line), daemon=True)
+    def follow(
+        self,
+        stream: IO[bytes],
+        on_line: Callable[[str], None] | None,
+        on_bytes: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Read ``stream`` to its end in a thread; keep the last lines, hand each to the listeners (``start``)."""
+        reader = threading.Thread(target=self._follow, args=(stream, on_line, on_bytes), daemon=True)
         reader.start()
         self._readers[stream] = reader
 
@@ -196,9 +210,9 @@ def _shell_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _bounded_lines(stream: IO[bytes]) -> Iterator[str]:
+def _bounded_lines(stream: IO[bytes]) -> Iterator[bytes]:
     while line := stream.readline(LINE_LIMIT_BYTES):
-        yield one_line(line.rstrip(b"\r\n"))
+        yield line.rstrip(b"\r\n")
 
 
 @contextmanager
@@ -206,6 +220,7 @@ def start(
     argv: Sequence[str | bytes | Path],
     *,
     on_line: Callable[[str], None] | None = None,
+    on_bytes: Callable[[bytes], None] | None = None,
     extra_environment: Mapping[str, str] | None = None,
     stdin: bool | int = False,
     stdout: bool | int = False,
@@ -216,7 +231,8 @@ def start(
     """A running child, ended with the block whatever happens in it.
 
     ``stdin``/``stdout``: False for none (stdout then goes with stderr to the kept lines and ``on_line``), True for a
-    pipe, or a file descriptor. ``on_line`` is called from a reader thread with each line, made printable.
+    pipe, or a file descriptor. ``on_line`` is called from a reader thread with each line, made printable, ``on_bytes``
+    with the line as it came, without its line break.
     Raises CommandFailed when the program cannot be started.
     """
     arguments = [os.fsdecode(argument) for argument in argv]
@@ -246,7 +262,7 @@ def start(
     try:
         output = process.stdout if stdout is False else process.stderr
         if output is not None:
-            child.follow(output, on_line)
+            child.follow(output, on_line, on_bytes)
         yield child
     finally:
         child.end()

@@ -14,7 +14,17 @@ from typing import Any
 import msgspec
 
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, filters, names, one_file_system, preserved, retention, schedule
+from turku.policy import (
+    bandwidth,
+    compression,
+    filters,
+    incomplete_runs,
+    names,
+    one_file_system,
+    preserved,
+    retention,
+    schedule,
+)
 from turku.policy.characters import shown, size_bytes
 
 SOURCES_LIMIT = 1000
@@ -234,6 +244,12 @@ OPTIONS: dict[str, Option] = {
     "large_modifying_files": Option("Files are large and change in place.", _flag, False),
     "compress": Option("Compresses what is sent.", compression.parse, "auto", has_column=False),
     "not_preserved": Option("Properties of files that are left out.", preserved.parse, [], has_column=False),
+    incomplete_runs.OPTION: Option(
+        "Keeps a snapshot without the files that could not be read, or fails.",
+        incomplete_runs.parse,
+        incomplete_runs.KEEP,
+        has_column=False,
+    ),
     "compare_contents": Option("Reads every file on both sides, each time.", _flag, False, has_column=False),
     one_file_system.OPTION: Option("Leaves out what is mounted below the source.", _flag, has_column=False),
     "expects_mount": Option("Is backed up only while its path is a mount point.", _flag, False, has_column=False),

@@ -107,6 +107,8 @@ class Thresholds:
     """The loss of size; it never counts alone: one large file may go."""
     replaced_share: float = 0.8
     """The size that is new content; it never counts alone, nor at half of it: it goes along with rewritten files."""
+    unreadable_share: float = 0.1
+    """The files that could be read before, and cannot now; it counts alone."""
     random_share: float = 0.5
     """The files that became such as encrypted ones are; it never counts alone: archives and pictures are so too."""
 

@@ -27,12 +27,18 @@ def snapshot_object(row: SnapshotRow) -> dict[str, Any]:
         "is_held": row.is_held,
         "is_suspicious": row.is_suspicious,
         "is_date_in_doubt": row.is_date_in_doubt,
+        "unread_files": row.unread_files,
     }
 
 
 def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     """The snapshot for people: source, name, moment, files, size, and what is to be known of it."""
-    marks = (("held", row.is_held), ("suspicious", row.is_suspicious), ("date in doubt", row.is_date_in_doubt))
+    marks = (
+        ("held", row.is_held),
+        ("suspicious", row.is_suspicious),
+        ("date in doubt", row.is_date_in_doubt),
+        ("incomplete", row.unread_files > 0),
+    )
     return (
         row.source,
         row.name,

@@ -130,7 +130,7 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
     """A snapshot; ``moment`` is ISO with zone, None where nobody knows. ``is_date_in_doubt``: the storage's clock was
-    wrong, so that the snapshot is not taken for the latest."""
+    wrong, so that the snapshot is not taken for the latest. ``unread_files`` could not be read when it was made."""
 
     source: Text
     name: Text
@@ -140,6 +140,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     is_held: bool = False
     is_suspicious: bool = False
     is_date_in_doubt: bool = False
+    unread_files: Count = 0
 
 
 class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="file"):

@@ -16,16 +16,32 @@ from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
 from turku.policy import bandwidth, compression, filters, names, preserved, suspicion
+from turku.policy.incomplete_runs import FAIL
 from turku.policy.preserved import Property
 from turku.policy.suspicion import Figures
 from turku.protocol.messages import SourceOrder
-from turku.storage import catalog, damage, figures, history, limits, power_loss, pruning, rsync_version, transfer, trash
+from turku.storage import (
+    catalog,
+    damage,
+    figures,
+    history,
+    incomplete,
+    limits,
+    power_loss,
+    pruning,
+    rsync_version,
+    transfer,
+    trash,
+)
 from turku.storage.changes import Changes, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
+from turku.storage.mishaps import Mishaps
 from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, notes
+from turku.storage.snapshots import record as snapshot_record
 from turku.storage.snapshots.assembly import HardlinkCopy
 from turku.storage.snapshots.in_place import InPlace
+from turku.storage.snapshots.incompleteness import Incompleteness
 from turku.storage.snapshots.notes import NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
@@ -65,6 +81,11 @@ class BackupOutcome:
     """How it was made (``strategy.Strategy``); empty where it failed."""
     strategy_reason: str = ""
     """Why everything was looked at although there was a snapshot to build upon."""
+    missing_files: int = 0
+    stale_files: int = 0
+    """Both: ``Incompleteness``."""
+    warning_count: int = 0
+    """Of ``warnings``, and those that are not in it."""
     warnings: tuple[str, ...] = ()
     """Sentences about what is not as it should be, although the backup was made."""
 
@@ -218,6 +239,7 @@ class _Run:
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
+                keeps_incomplete=job.order.incomplete != FAIL,
                 compares_base=job.order.compare_contents,
                 spools=(planned, changes),
                 clock=self._clock,
@@ -228,7 +250,7 @@ class _Run:
                 plan = sync.plan(planned, copy)
                 self._cancellation.check()
                 if plan.compared is not None and not planned:
-                    made = self._unchanged(sync, plan.compared, changes)
+                    made = self._unchanged(sync, plan.compared, plan.mishaps, changes)
                 else:
                     made = self._built(sync, plan, planned, changes, copy)
         snapshot, transferred, noted = made.snapshot, made.transferred, made.noted
@@ -242,8 +264,10 @@ class _Run:
         )
         if transferred.outcome.meaning != "complete":
             _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
-        if transferred.left_out:
-            _LOG.warning("%s: %s", self._source, transferred.left_out)
+        lost = noted.incomplete
+        warnings = (*warnings, *incomplete.sentences(lost))
+        for warning in warnings[:_LOGGED_WARNINGS]:
+            _LOG.warning("%s: %s", self._source, warning)
         summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
         if noted.suspicious:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
@@ -258,6 +282,9 @@ class _Run:
             suspicious=noted.suspicious,
             strategy=made.strategy,
             strategy_reason=made.reason,
+            missing_files=lost.missing_files,
+            stale_files=lost.stale_files,
+            warning_count=len(warnings) - len(lost.warnings) + lost.warning_count,
             warnings=warnings,
         )
 
@@ -269,7 +296,6 @@ class _Run:
             f"{count} dated in the future, the last of them {ahead[-1]}: the clock of this storage is wrong, or was "
             "when they were made; they do not count as the latest"
         )
-        _LOG.warning("%s: %s", self._source, warning)
         return (warning,)
 
     @property
@@ -277,11 +303,15 @@ class _Run:
         with _naming("compress"):
             return compression.parse(self._job.order.compress or compression.Compression.AUTO)
 
-    def _unchanged(self, sync: Sync, compared: transfer.Transferred, changes: Changes) -> _Made:
+    def _unchanged(self, sync: Sync, compared: transfer.Transferred, mishaps: Mishaps, changes: Changes) -> _Made:
         base = sync.existing_base
         tree = self._place.tree(base)
         changes.is_complete = True
-        synced = SyncResult(compared, tree, Strategy.UNCHANGED)
+        synced = SyncResult(compared, tree, Strategy.UNCHANGED, mishaps=mishaps)
+        return self._linked(sync, synced, base, changes)
+
+    def _linked(self, sync: Sync, synced: SyncResult, base: str, changes: Changes) -> _Made:
+        compared, tree = synced.transferred, synced.tree
         noted = self._notes(sync.mode, synced, base, changes=changes)
         record = self._record(base, self._clock.now(), noted)
         self._catalog(sync.mode, record, tree, changes)
@@ -293,6 +323,8 @@ class _Run:
         with power_loss.writing(self._place), sync.indexer() as ahead:
             synced = sync.bring(plan, planned, changes, copy, ahead)
             self._cancellation.check()
+            if synced.strategy is Strategy.UNCHANGED and base is not None:
+                return self._linked(sync, synced, base, changes)
             noted = self._notes(mode, synced, base, changes=changes)
             record = self._record(base, self._clock.now(), noted)
             self._catalog(mode, record, synced.tree, changes, ahead)
@@ -330,11 +362,12 @@ class _Run:
         tells_what_is_new = synced.strategy is not Strategy.FULL and earlier.figures is not None
         if not mode.keeps_history:
             found = figures.of_run(transferred.statistics, transferred.suffixes, None)
-        elif base is None or (tells_what_is_new and not synced.has_former):
+        elif base is None or (tells_what_is_new and not synced.has_former and not synced.mishaps.entries):
             found = figures.of_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
         else:
             found = figures.of_trees(self._place.tree(base), tree)
         signs: tuple[str, ...] = ()
+        lost = self._incompleteness(mode, synced, base, earlier)
         if found is not None:
             if base is not None and mode.keeps_history:
                 changed = (each.path for each in changes if each.kind is Kind.CHANGED)
@@ -342,6 +375,8 @@ class _Run:
             usual = history.usual(self._place, self._configuration.zone)
             thresholds = self._configuration.suspicion_of(self._place.machine_dir.name, self._source)
             signs = suspicion.signs(found, usual, thresholds=thresholds)
+            before = earlier.figures.files if earlier.figures else found.files_before
+            signs += incomplete.signs(lost, earlier.incomplete, before, thresholds)
         if mode.keeps_history and earlier.is_unjudged:
             signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
         return Notes(
@@ -350,8 +385,23 @@ class _Run:
             suspicious=signs,
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
             compress=self._compression,
+            incomplete=lost,
             strategy=synced.strategy,
             strategy_reason=synced.reason,
+        )
+
+    def _incompleteness(
+        self, mode: SnapshotMode, synced: SyncResult, base: str | None, earlier: Notes
+    ) -> Incompleteness:
+        made = snapshot_record.read(self._place, base) if base else None
+        before = self._place.tree(base) if base else None
+        return incomplete.found(
+            synced.mishaps,
+            # Without history the only tree still has what did not come.
+            before if mode.keeps_history else synced.tree,
+            earlier.incomplete,
+            made.sync_begin.isoformat(timespec="seconds") if made else "an earlier backup",
+            (synced.transferred.left_out,) if synced.transferred.left_out else (),
         )
 
     def _warning(self, mode: SnapshotMode, noted: Notes) -> str:
@@ -421,6 +471,7 @@ def _with_quota(configuration: Storage, quota_bytes: int | None) -> Storage:
     return replace(configuration, machine_quota_bytes=min(quotas, default=None))
 
 
+_LOGGED_WARNINGS = 25
 _NAMES_DRAWN = 100
 """Within a second; then the next one is taken."""
 _NOTHING = Figures(files_before=0, files=0)

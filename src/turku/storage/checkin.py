@@ -234,7 +234,9 @@ class Checkin:
             suspicious=list(outcome.suspicious),
             strategy=outcome.strategy,
             strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
-            warning_count=len(warnings),
+            missing_files=outcome.missing_files,
+            stale_files=outcome.stale_files,
+            warning_count=len(self.warnings) + max(outcome.warning_count, len(outcome.warnings)),
             warnings=[one_line(warning)[:_WARNING_LIMIT] for warning in warnings[:WARNINGS_LIMIT]],
         )
 

@@ -60,6 +60,7 @@ class SourceSuspicionSection(msgspec.Struct, frozen=True):
     renamed_share: Share | None = None
     shrunk_share: Share | None = None
     replaced_share: Share | None = None
+    unreadable_share: Share | None = None
     random_share: Share | None = None
 
 
@@ -73,6 +74,7 @@ class SuspicionSection(msgspec.Struct, frozen=True):
     renamed_share: Share = 0.25
     shrunk_share: Share = 0.8
     replaced_share: Share = 0.8
+    unreadable_share: Share = 0.1
     random_share: Share = 0.5
     sources: dict[str, SourceSuspicionSection] = {}
 

@@ -34,6 +34,7 @@ def of_snapshots(
             is_held=snapshot.is_held,
             is_suspicious=not noted.is_good,
             is_date_in_doubt=snapshot.is_date_in_doubt(now),
+            unread_files=noted.incomplete.files if has_figures else 0,
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from turku.core.clock import Clock
+from turku.core.log import one_line
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.protocol.restore_messages import SnapshotChoice, SnapshotRow
 from turku.storage import catalog, history, history_rows, permit, volumes
@@ -23,9 +24,12 @@ from turku.storage.history import StoredSnapshot
 from turku.storage.kept_tree import CURRENT, KeptTree
 from turku.storage.permit import Permitted
 from turku.storage.snapshots import notes
+from turku.storage.snapshots.incompleteness import Incompleteness
 from turku.storage.snapshots.notes import Judgement, Notes
 from turku.storage.snapshots.place import LATEST, SourcePlace
 
+_NAMED = 5
+"""Entries that a remark names."""
 _GONE = "the snapshot that the coordinator's permission is for is not kept here"
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class HistoryView:
         self._is_whole = not permitted.paths and permitted.snapshot is None
         self._place = _place(configuration, permitted)
         snapshots = history.stored_snapshots(self._place, configuration.zone)
+        # Until it is known which snapshot is meant.
+        self.scope = Scope(None, permitted.paths)
         name = self._settled(permitted, snapshots)
         self.scope = Scope(name, permitted.paths)
         self._snapshots = tuple(each for each in snapshots if self.scope.has_snapshot(each.name))
@@ -131,7 +137,21 @@ class HistoryView:
             found.append(
                 f"{count} not count as the latest, as dates were in the future: the last one is {doubtful[-1].name}"
             )
-        return tuple(found)
+        return (*found, *self._lost(chosen, noted.incomplete))
+
+    def _lost(self, chosen: StoredSnapshot, lost: Incompleteness) -> Iterator[str]:
+        """Yield what the view may tell of the files that could not be read."""
+        inside = [each for each in lost.entries if self.scope.has_path(each.raw_path)]
+        missing, stale = lost.missing_files, lost.stale_files
+        if self.scope.paths:
+            missing = sum(not each.is_stale for each in inside)
+            stale = sum(each.files for each in inside if each.is_stale)
+        if missing or stale:
+            named = ", ".join(one_line(each.raw_path) for each in inside[:_NAMED])
+            yield (
+                f"{chosen.name} is incomplete: {missing} files could not be read and are not in it, {stale} are as "
+                f"they were before{': ' if named else ''}{named}"
+            )
 
     def _last_good(self, chosen: StoredSnapshot, snapshots: Sequence[StoredSnapshot]) -> str:
         earlier = itertools.takewhile(lambda each: each.name != chosen.name, snapshots)

@@ -98,12 +98,17 @@ class Receiver:
     """Where it is started; None where the sandbox sees to that."""
 
     def start(
-        self, *, password: Secret, on_line: Callable[[str], None] | None = None
+        self,
+        *,
+        password: Secret,
+        on_line: Callable[[str], None] | None = None,
+        on_bytes: Callable[[bytes], None] | None = None,
     ) -> AbstractContextManager[command.Child]:
         """Start rsync, its output to be read; the rest is as with ``command.start``."""
         return command.start(
             self.argv,
             on_line=on_line,
+            on_bytes=on_bytes,
             stdin=self.stdin,
             stdout=True,
             working_directory=None if self.directory is None else Path(f"/proc/self/fd/{self.directory}"),

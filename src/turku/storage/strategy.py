@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
+from turku.storage.mishaps import PROTECTED_LIMIT, Mishaps
 from turku.storage.snapshots import SnapshotMode, Workspace, assembly
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 from turku.storage.snapshots.place import SourcePlace
@@ -72,6 +73,8 @@ class SyncResult:
     strategy: Strategy
     reason: str = ""
     """Why it was a full run although there is a base."""
+    mishaps: Mishaps = field(default_factory=Mishaps)
+    """What rsync said of single entries, in all runs together."""
     has_former: bool = False
     """True where some of it had been brought by runs before, so that rsync's statistics do not tell all."""
 
@@ -82,6 +85,7 @@ class Plan:
 
     compared: Transferred | None = None
     refusal: str = ""
+    mishaps: Mishaps = field(default_factory=Mishaps)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class Sync:
     time say."""
     compares_base: bool = False
     """True where the content of files in the base is compared too, as the source asks for."""
+    keeps_incomplete: bool = True
+    """False where a run that could not read everything is to fail, as the source asks for."""
     spools: tuple[Changes, ...] = ()
     """What is told of the run is in them, on the volume."""
     clock: Clock = SYSTEM_CLOCK
@@ -147,18 +153,29 @@ class Sync:
 
         # The base is on the disk: it is what a run left that may be there without its content.
         believing = replace(self, selected=replace(self.selected, compare_contents=self.compares_base))
+        workspace = Workspace(self.place.tree(self.base))
         extent = transfer.Extent(is_dry_run=True, is_listed_at_once=transfer.is_listed_at_once(self.base_files))
-        compared = believing._run(Workspace(self.place.tree(self.base)), extent, note)
-        if not compared.outcome.success and not compared.outcome.is_of_request:
+        compared = believing._run(workspace, extent, note)
+        mishaps = compared.mishaps
+        if self._may_be_incomplete(compared):
+            # rsync took nothing for deleted. Asked again, it does, but for what is where it could see nothing.
+            unreadable = mishaps.hidden_paths
+            if unreadable and len(unreadable) <= PROTECTED_LIMIT and not mishaps.unnamed:
+                planned.clear()
+                believing = replace(believing, selected=replace(believing.selected, unreadable=unreadable))
+                compared = believing._run(workspace, extent, note)
+                mishaps.add(compared.mishaps)
+        is_partial = self._may_be_incomplete(compared)
+        if not compared.outcome.success and not compared.outcome.is_of_request and not is_partial:
             raise self._failed(compared)
-        if compared.outcome.meaning != "complete":
+        if compared.outcome.meaning != "complete" and not is_partial:
             refusal = f"the dry run ended so: {compared.outcome.meaning}"
         elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
         else:
             for path in sorted(damaged):
                 planned.add(Change(path, Kind.CHANGED))
-            return Plan(compared)
+            return Plan(compared, mishaps=mishaps)
         planned.clear()
         return Plan(refusal=refusal)
 
@@ -177,7 +194,7 @@ class Sync:
         reason = plan.refusal
         if plan.compared is not None and copy is not None:
             try:
-                return self._incremental_or_replanned(plan.compared, planned, changes, copy)
+                return self._incremental_or_replanned(plan, planned, changes, copy)
             except (IncrementalFailed, NotUnderstood) as error:
                 reason = str(error)
                 changes.clear()
@@ -185,41 +202,69 @@ class Sync:
             copy.end()
         return self._whole(self.mode.prepare(self.base), reason, changes, indexer)
 
+    def _may_be_incomplete(self, transferred: Transferred) -> bool:
+        """Return True where single entries did not come, each of which rsync named, and all else did."""
+        return transferred.outcome.is_partial and self.keeps_incomplete and transferred.mishaps.is_told
+
     def _incremental_or_replanned(
-        self, compared: Transferred, planned: Changes, changes: Changes, copy: HardlinkCopy
+        self, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy
     ) -> SyncResult:
         try:
-            return self._incremental(self.mode.prepare(self.base), compared, planned, changes, copy)
+            return self._incremental(self.mode.prepare(self.base), plan, planned, changes, copy)
         except Partial:
-            # A directory that became a file since the plan, or a file that cannot be read: the next plan tells.
+            # A directory that became a file since the plan: the next plan tells.
             planned.clear()
-            replanned = self.plan(planned, copy).compared
-            if replanned is None:
+            replanned = self.plan(planned, copy)
+            if replanned.compared is None:
                 raise
             return self._incremental(self.mode.prepare(self.base), replanned, planned, changes, copy)
 
     def _incremental(
-        self, workspace: Workspace, compared: Transferred, planned: Changes, changes: Changes, copy: HardlinkCopy
+        self, workspace: Workspace, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy
     ) -> SyncResult:
+        compared = plan.compared
+        if compared is None:
+            raise ValueError("there is no plan")
+        mishaps = plan.mishaps
         copy.begin()
         with self._listed(each for each in planned if each.path not in self.damaged) as listed:
             transferred = self._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
+        mishaps.add(transferred.mishaps)
         if self.damaged:
             # Without a basis: what the storage has of them is not to be read, let alone copied.
             with self._listed(Change(path, Kind.CHANGED) for path in sorted(self.damaged)) as listed:
-                self._transfer(replace(workspace, basis=()), transfer.Extent(listed=listed), lambda _line: None)
+                bare = replace(workspace, basis=())
+                fetched = self._transfer(bare, transfer.Extent(listed=listed), lambda _line: None)
+            mishaps.add(fetched.mishaps)
+            if fetched.outcome.is_partial:
+                transferred = replace(transferred, outcome=fetched.outcome)
             _LOG.info(
                 "%s: %d files were fetched anew, as the kept ones are damaged or not what the machine has",
                 self.place.source,
                 len(self.damaged),
             )
 
+        if mishaps.entries and all(change.path in mishaps.entries for change in planned):
+            # Nothing came that the base does not have.
+            changes.is_complete = True
+            remove_tree(workspace.directory, lambda: True)
+            tree = self.place.tree(self.existing_base)
+            return SyncResult(compared.with_traffic_of(transferred), tree, Strategy.UNCHANGED, mishaps=mishaps)
+
         def tell_deleted(path: bytes) -> None:
             changes.add(Change(path, Kind.DELETED))
 
+        # Where something could not be read, an entry that did not come is not gone, unless rsync says so.
+        is_partial = transferred.outcome.is_partial
         try:
             copy.finish(self.cancellation)
-            made = copy.directories + assembly.apply(workspace.directory, copy.tree, planned, tell_deleted)
+            made = copy.directories + assembly.apply(
+                workspace.directory,
+                copy.tree,
+                planned,
+                tell_deleted,
+                stays=lambda path: is_partial and path not in mishaps.vanished,
+            )
             self._check_directories(made)
         except limits.TookTooMuch:
             self.mode.abandon()
@@ -232,7 +277,11 @@ class Sync:
         remove_tree(workspace.directory, lambda: self.clock.monotonic_seconds() < end)
         changes.is_complete = changes.tells_content = True
         return SyncResult(
-            compared.with_traffic_of(transferred), copy.tree, Strategy.INCREMENTAL, has_former=workspace.is_resumed
+            compared.with_traffic_of(transferred),
+            copy.tree,
+            Strategy.INCREMENTAL,
+            mishaps=mishaps,
+            has_former=workspace.is_resumed,
         )
 
     def _whole(self, workspace: Workspace, reason: str, changes: Changes, indexer: catalog.Ahead | None) -> SyncResult:
@@ -250,6 +299,11 @@ class Sync:
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
         try:
             transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
+            mishaps = transferred.mishaps
+            if transferred.outcome.is_partial and (is_in_place or has_former):
+                # What is gone is still there.
+                again = replace(workspace, is_new=False)
+                transferred, mishaps = self._deleted_too(again, transferred, changes)
         except BackupFailed as error:
             if reason:
                 error.details = "\n".join(part for part in (f"it was a full run: {reason}", error.details) if part)
@@ -265,6 +319,12 @@ class Sync:
                 built,
                 compares_contents=self.selected.compare_contents or bool(self.damaged),
             )
+            if mishaps.unnamed:
+                raise BackupFailed(
+                    f"{transferred.outcome.meaning}, and rsync did not say which",
+                    details="\n".join(transferred.last_lines),
+                )
+            assembly.take_from_base(self.place.tree(assembled_base), built, mishaps.entries)
         # Where the staging directory was empty, rsync is not told what it need not delete.
         tells_deletions = self.base is None or self.mode.shares_blocks
         changes.is_complete = transferred.is_understood and tells_deletions and not has_former
@@ -275,8 +335,26 @@ class Sync:
             built,
             Strategy.IN_PLACE if is_in_place else Strategy.FULL,
             reason,
+            mishaps=mishaps,
             has_former=has_former or transferred.is_continued,
         )
+
+    def _deleted_too(
+        self, workspace: Workspace, transferred: Transferred, changes: Changes
+    ) -> tuple[Transferred, Mishaps]:
+        """Have what is gone removed, which rsync does not where it could not read everything.
+
+        What lies where it could see nothing stays. Return the run with the statistics of the first one.
+        """
+        mishaps = transferred.mishaps
+        unreadable = mishaps.hidden_paths or (_NOTHING,)
+        if len(unreadable) > PROTECTED_LIMIT or mishaps.unnamed:
+            mishaps.sentences.insert(0, "nothing was taken for deleted, as too much could not be read")
+            return transferred, mishaps
+        again = replace(self, selected=replace(self.selected, unreadable=unreadable))
+        later = again._transfer(workspace, transfer.WHOLE, changes.note)
+        mishaps.add(later.mishaps)
+        return transferred, mishaps
 
     @contextmanager
     def _listed(self, planned: Iterable[Change]) -> Iterator[Path]:
@@ -302,7 +380,7 @@ class Sync:
         is_complete = took_too_much = False
         try:
             transferred = self._paced(workspace, extent, on_entry)
-            if not transferred.outcome.success:
+            if not transferred.outcome.success and not self._may_be_incomplete(transferred):
                 raise self._failed(transferred)
             is_complete = True
             return transferred

@@ -36,6 +36,7 @@ from turku.storage import changes, figures, limits, rsync_exit, rsync_messages, 
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
+from turku.storage.mishaps import Mishaps
 from turku.storage.snapshots import Workspace
 from turku.storage.snapshots.notes import Notes
 
@@ -101,6 +102,8 @@ class Selection:
     compress: bool = False
     one_file_system: bool = False
     """The machine's rsync looks into no directory that another file system is mounted on."""
+    unreadable: tuple[bytes, ...] = ()
+    """Paths at which the machine's rsync can see nothing, so that nothing there is to be taken for deleted."""
     compare_contents: bool = False
     """Every file is read on both sides, for when size and time are not to be believed."""
 
@@ -120,6 +123,8 @@ class Transferred:
     is_continued: bool = False
     """Whether another rsync went on where one had stopped at the end of a bandwidth window."""
     taken_bytes: int = 0
+    mishaps: Mishaps = field(default_factory=Mishaps)
+    """What rsync said of single entries."""
     devices_left_out: int = 0
 
     def with_traffic_of(self, later: Transferred) -> Transferred:
@@ -310,6 +315,7 @@ def arguments(
         *([f"--stop-after={selection.stop_after_minutes}"] if selection.stop_after_minutes else []),
         *(["--partial"] if selection.keeps_partial_files else []),
         *_in_place(workspace, system),
+        *_protection(selection.unreadable),
         *(f"--filter={rule}" for rule in selection.rules),
         # Absolute: an rsync with the fix for CVE-2024-12086 refuses to open a basis file through '..', and a file that
         # changed in part then fails its verification (RsyncProject/rsync issue 928; seen with Debian's 3.2.7).
@@ -364,6 +370,22 @@ def _attribute_filter(system: FileSystem) -> list[str]:
     ]
 
 
+def _protection(unreadable: Sequence[bytes]) -> list[str]:
+    """Return what has rsync delete what is gone although it could not read everything, but for what is at these paths.
+
+    By itself rsync deletes nothing once there was a single error.
+    """
+    if not unreadable:
+        return []
+    rules = []
+    for path in unreadable:
+        # A backslash stands for itself in a pattern without any of the other three.
+        escaped = re.sub(rb"([\\*?\[])", rb"\\\1", path)
+        exact = escaped if re.search(rb"[*?\[]", path) else path
+        rules += [f"--filter=P /{os.fsdecode(exact)}", f"--filter=P /{os.fsdecode(escaped)}/***"]
+    return ["--ignore-errors", *rules]
+
+
 def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
     if workspace.is_new:
         # There is nothing to replace: a name for the time of writing, and its renaming, are saved.
@@ -402,7 +424,10 @@ def run(
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had, and what
     ``cancellation`` raises.
     """
-    output = _Output(daemon.module, figures.Suffixes(base), on_entry, has_targets=extent.is_dry_run)
+    directory = os.fsencode(sandbox.HERE if sandbox.availability(configuration).is_used else workspace.directory)
+    output = _Output(
+        daemon.module, figures.Suffixes(base), on_entry, has_targets=extent.is_dry_run, directory=directory
+    )
     beside = workspace.basis if extent.listed is None else (*workspace.basis, extent.listed)
     # One that is to stop at a moment says so as an error: what it means is the caller's to tell.
     level = logging.INFO if selection.stop_after_minutes else logging.WARNING
@@ -427,7 +452,11 @@ def run(
             is_writable=not extent.is_dry_run,
             readable=beside,
         ) as receiver,
-        receiver.start(password=daemon.password, on_line=lambda line: log(line) if line else None) as child,
+        receiver.start(
+            password=daemon.password,
+            on_line=lambda line: log(line) if line else None,
+            on_bytes=output.take_message,
+        ) as child,
     ):
         begun = time.monotonic()
         watch = limits.Watch(
@@ -460,6 +489,7 @@ def run(
         is_understood=output.is_understood and not reader.is_alive(),
         taken_bytes=watch.taken_bytes(),
         devices_left_out=output.devices_left_out,
+        mishaps=output.mishaps,
     )
 
 
@@ -467,13 +497,21 @@ class _Output:
     """Reads what rsync prints: lines about entries, statistics, and all others."""
 
     def __init__(
-        self, module: str, suffixes: figures.Suffixes, on_entry: Callable[[Line], None], *, has_targets: bool
+        self,
+        module: str,
+        suffixes: figures.Suffixes,
+        on_entry: Callable[[Line], None],
+        *,
+        has_targets: bool,
+        directory: bytes,
     ) -> None:
         self.suffixes = suffixes
         self.statistics: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.is_understood = True
         self.devices_left_out = 0
+        self.mishaps = Mishaps()
+        self._directory = directory
         self.mark = changes.new_mark()
         self._module = module
         self._on_entry = on_entry
@@ -483,6 +521,10 @@ class _Output:
     def end(self) -> None:
         """Let ``read`` come to its end, whatever is still to be read: nobody wants to know."""
         self._is_over = True
+
+    def take_message(self, raw: bytes) -> None:
+        """Take note of a line that may be about a single entry; for the reader of either stream."""
+        self.mishaps.take(raw, directory=self._directory)
 
     def read(self, stream: IO[bytes]) -> None:
         try:
@@ -517,6 +559,7 @@ class _Output:
             # FIFOs and sockets are kept, so that it is a device.
             self.devices_left_out += 1
         elif text:
+            self.take_message(raw)
             self.others.append(text)
             _LOG.debug("%s: %s", self._module, text)
 

@@ -10,11 +10,13 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 
+from turku.protocol import history_listing
 from turku.protocol.restore_messages import LookEnd, LookRequest, RecoverPlan, RecoverRequest, SnapshotChoice
 from turku.storage import look, recovery
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
 from turku.storage.snapshots import notes
+from turku.storage.snapshots.incompleteness import Incompleteness, LostEntry
 from turku.storage.snapshots.notes import Judgement
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -93,3 +95,29 @@ def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine
     [remark] = kept.remarks
     assert "suspicious" in remark
     assert "secret" not in remark
+
+
+def test_a_snapshot_that_lacks_files_says_so(machine: BackedUpMachine) -> None:
+    notes.change(
+        machine.place,
+        machine.snapshots()[-1],
+        incomplete=Incompleteness(
+            missing_files=2,
+            stale_files=1,
+            entries=(LostEntry("secret", "no"), LostEntry("diary", "no", 1, "2026-01-01")),
+        ),
+    )
+    *_, newest = view(machine).snapshots()
+    assert newest.unread_files == 3
+    assert history_listing.snapshot_cells(newest)[-1] == "incomplete"
+    assert view(machine).choose(LATEST).remarks == (
+        f"{newest.name} is incomplete: 2 files could not be read and are not in it, 1 are as they were before: secret, "
+        "diary",
+    )
+
+
+def test_whoever_may_see_some_paths_is_told_of_no_other(machine: BackedUpMachine) -> None:
+    lost = Incompleteness(missing_files=1, entries=(LostEntry("secret", "no"),))
+    notes.change(machine.place, machine.snapshots()[-1], incomplete=lost)
+    assert view(machine, b"diary").choose(LATEST).remarks == ()
+    assert [row.unread_files for row in view(machine, b"diary").snapshots()] == [0, 0]

@@ -15,7 +15,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.protection import Protections
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, preserved, schedule
+from turku.policy import bandwidth, compression, incomplete_runs, preserved, schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 
@@ -55,6 +55,12 @@ def _not_preserved(source: Source) -> list[str]:
         return []
 
 
+def _incomplete(source: Source) -> str | None:
+    """Return what the source says, where that is not what a storage does by itself."""
+    value = source.other_options.get(incomplete_runs.OPTION)
+    return incomplete_runs.FAIL if value == incomplete_runs.FAIL else None
+
+
 def _order(
     source: Source, storage: StorageAddress, rules: list[str], protections: Protections, *, now: datetime
 ) -> SourceOrder:
@@ -79,6 +85,7 @@ def _order(
         bandwidth_windows=windows,
         compress=_compress(source),
         not_preserved=_not_preserved(source),
+        incomplete=_incomplete(source),
         compare_contents=source.other_options.get("compare_contents") is True,
         one_file_system=source.one_file_system,
     )

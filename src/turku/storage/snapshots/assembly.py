@@ -111,10 +111,18 @@ class HardlinkCopy:
         return not self._is_over.is_set()
 
 
-def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Tell) -> int:
+def apply(
+    staging: Path,
+    tree: Path,
+    planned: Iterable[Change],
+    tell_deleted: Tell,
+    *,
+    stays: Callable[[bytes], bool] = lambda _path: False,
+) -> int:
     """Let ``tree`` be without what was deleted, and with what changed as it is in ``staging``, from which it is moved.
 
-    A planned entry that is not in the staging directory is gone from the machine meanwhile. A directory gets owner,
+    A planned entry that is not in the staging directory is gone from the machine meanwhile, unless ``stays`` says that
+    it could not be read: then it stays as it was. A directory gets owner,
     mode, attributes and times of the one in ``staging``. What the coming and going of entries did to the times of other
     directories is undone. Returns how many directories it made. Raises IncrementalFailed.
     """
@@ -127,6 +135,8 @@ def apply(staging: Path, tree: Path, planned: Iterable[Change], tell_deleted: Te
                     continue
                 path = _inside(change.path)
                 status = None if change.kind is Kind.DELETED else staged.find(path)
+                if status is None and change.kind is not Kind.DELETED and stays(path):
+                    continue
                 if status is None:
                     target.remove(path, tell_deleted, also_directory=change.kind is Kind.DELETED)
                 elif stat.S_ISDIR(status.st_mode):
@@ -188,6 +198,10 @@ class _ChangeableTree(Tree):
             os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
         finally:
             os.close(descriptor)
+
+    def leave_as(self, descriptor: int, status: os.stat_result) -> None:
+        """Let the open directory have this mode and these times once it is left."""
+        self._left_with[descriptor] = status
 
     def find(self, path: bytes) -> os.stat_result | None:
         """Return the status of what lies at the path; None for nothing."""
@@ -269,6 +283,46 @@ def _all_but(path: bytes, tell: Tell) -> Tell:
 
 
 # --- where all of the source was fetched
+
+
+def take_from_base(base: Path, tree: Path, paths: Iterable[bytes]) -> None:
+    """Let ``tree`` have what ``base`` has at these paths and it has not, with all that is below; files are shared.
+
+    Raises IncrementalFailed.
+    """
+    try:
+        with _ChangeableTree(tree) as target, Tree(base) as old, Stack() as directories:
+            for path in paths:
+                _take(old, target, _inside(path), directories)
+            while (inner := directories.pop()) is not None:
+                source, made = old.directory(inner), target.directory(inner)
+                target.leave_as(made, os.fstat(source))
+                attributes.copy(os.fstat(source), source, made)
+    except OSError as error:
+        raise IncrementalFailed(f"{error.strerror or error}: {error.filename!r}") from error
+
+
+def _take(old: Tree, target: _ChangeableTree, path: bytes, directories: Stack) -> None:
+    try:
+        status = old.status(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    waiting = [path]
+    if stat.S_ISDIR(status.st_mode):
+        waiting += [each.full_path for each in old.walk(path, leaves_out=False)]
+    for each in waiting:
+        if target.find(each) is not None:
+            continue
+        directory, name = split(each)
+        found = target.find(directory)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            # What is above it is another thing by now.
+            continue
+        if stat.S_ISDIR(old.status(each).st_mode):
+            os.mkdir(name, 0o700, dir_fd=target.directory(directory))
+            directories.push(each)
+        else:
+            copy.link_or_copy(old.directory(directory), name, target.directory(directory), name)
 
 
 def share(base: Path, tree: Path, *, compares_contents: bool) -> None:

@@ -17,9 +17,10 @@ import msgspec
 from turku.policy.compression import Compression
 from turku.policy.suspicion import Figures
 from turku.storage.fs import tree as fs
+from turku.storage.snapshots.incompleteness import COMPLETE, Incompleteness
 from turku.storage.snapshots.place import SourcePlace
 
-LIMIT_BYTES = 64 * 1024
+LIMIT_BYTES = 512 * 1024
 _Value = TypeVar("_Value")
 
 
@@ -50,6 +51,8 @@ class Notes:
     """Why everything was looked at although there was a snapshot to build upon."""
     held_until: datetime | None = None
     """Until when it is not pruned, as it was brought back from the trash; aware."""
+    incomplete: Incompleteness = COMPLETE
+    """What of the source could not be read."""
     found_ahead: datetime | None = None
     """When a backup found that its date lies in the future: the storage's clock was wrong, then or when it was made."""
 
@@ -71,6 +74,7 @@ class Notes:
             "judgement": self.judgement,
             "bytes_per_second": self.bytes_per_second,
             "compress": None if self.compress is Compression.AUTO else self.compress,
+            "incomplete": msgspec.to_builtins(self.incomplete),
             "strategy": str(self.strategy),
             "strategy_reason": self.strategy_reason,
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
@@ -87,6 +91,7 @@ _KEYS = (
     "judgement",
     "bytes_per_second",
     "compress",
+    "incomplete",
     "strategy",
     "strategy_reason",
     "held_until",
@@ -111,6 +116,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         judgement=value("judgement", Judgement, None),
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
         compress=value("compress", Compression, Compression.AUTO),
+        incomplete=value("incomplete", lambda found: msgspec.convert(found, Incompleteness), COMPLETE),
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
         held_until=value("held_until", _moment, None),

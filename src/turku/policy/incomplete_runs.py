@@ -1,0 +1,16 @@
+"""The source option ``incomplete``: what becomes of a run in which single files could not be read."""
+
+from __future__ import annotations
+
+from turku.errors import PolicyError
+
+OPTION = "incomplete"
+KEEP, FAIL = "keep", "fail"
+"""A snapshot with warnings, or no snapshot."""
+
+
+def parse(choice: object) -> str:
+    """Return the choice. Raises PolicyError for any other value than ``keep`` and ``fail``."""
+    if choice not in (KEEP, FAIL):
+        raise PolicyError(f"must be {KEEP} or {FAIL}")
+    return str(choice)
