@@ -47,7 +47,7 @@ def assert_agrees(machine: BackedUpMachine, *, with_checksums: bool = True) -> N
             assert found.keys() == expected.keys()
             for path, entry in found.items():
                 if entry.checksum is None and not with_checksums:
-                    assert (*entry.content[:6], expected[path][6], entry.content[7]) == expected[path]
+                    assert (*entry.content[:6], expected[path][6], *entry.content[7:]) == expected[path]
                 elif path == b"-option" and entry.checksum is None:
                     # Its mode changed and nothing was sent: where it is another file then, its content is not known.
                     assert entry.content[:6] == expected[path][:6]

@@ -22,7 +22,7 @@ from turku.errors import LockHeld
 from turku.protocol.proof_messages import DamageKind
 from turku.storage import damage, healing, mending
 from turku.storage.catalog import Catalog, Entry, Kind, database, open_catalog
-from turku.storage.catalog.tree import recorded_time
+from turku.storage.catalog.entry import is_time
 from turku.storage.damage import Damage
 from turku.storage.fs import tree as fs
 from turku.storage.kept_copies import NOT_OF_THE_FILE, Copy, KeptCopies
@@ -208,8 +208,10 @@ class _Run:
     def _see_first(self, entry: Entry, copies: Sequence[Copy]) -> None:
         found: set[bytes] = set()
         for copy in copies:
-            if copy.status is None or (
-                (copy.status.st_size, recorded_time(copy.status.st_mtime_ns)) != (entry.size, entry.mtime_ns)
+            if (
+                copy.status is None
+                or copy.status.st_size != entry.size
+                or not is_time(entry.mtime_ns, copy.status.st_mtime_ns)
             ):
                 broken = [(copy, "missing" if copy.status is None else "content")]
                 self._mend(entry, broken, [each for each in copies if each is not copy])  # type: ignore[arg-type]
