@@ -167,6 +167,13 @@ class Catalog:
                 "UPDATE versions SET checksum = ? WHERE id = ?", [(checksum, version) for version, checksum in found]
             )
 
+    def set_attributes(self, found: Sequence[tuple[int, bytes]]) -> None:
+        """Say which attributes these versions have, all at once."""
+        with self.writing() as connection:
+            connection.executemany(
+                "UPDATE versions SET attributes = ? WHERE id = ?", [(digest, version) for version, digest in found]
+            )
+
     def set_checked(self, versions: Sequence[int], moment: datetime) -> None:
         """Say that the content of these versions was compared at the moment."""
         stamp = int(moment.timestamp())

@@ -54,7 +54,6 @@ class Tree(directory_tree.Tree):
         """
         super().__init__(root)
         self._has_attributes = has_attributes
-        self._is_root = os.geteuid() == 0
 
     def found(self, directory: int, name: bytes) -> Found | None:
         """Return what lies at ``name`` in an open directory; None for nothing."""
@@ -110,23 +109,12 @@ class Tree(directory_tree.Tree):
             return None, known
         try:
             if known is None:
-                known = self.attributes(descriptor)
+                known = attributes_of(descriptor)
             return stored_content.checksum_in_memory(descriptor, size_bytes), known
         except OSError:
             return None, known
         finally:
             os.close(descriptor)
-
-    def attributes(self, descriptor: int) -> bytes | None:
-        """Return the attributes of an open file or directory; None where they cannot be read."""
-        try:
-            listed = extended_attributes.names(descriptor)
-            if not listed:
-                return NO_ATTRIBUTES
-            mode = os.fstat(descriptor).st_mode
-            return self._digest(descriptor, listed, mode, attributes.faked_in(descriptor, listed))
-        except OSError:
-            return None
 
     def _found(self, directory: int, name: bytes, status: os.stat_result) -> Found:
         mode, uid, gid = status.st_mode, status.st_uid, status.st_gid
@@ -161,13 +149,25 @@ class Tree(directory_tree.Tree):
                 return None, NO_ATTRIBUTES
             is_able = self._has_attributes and stat.S_IFMT(status.st_mode) in _KEPT_IN_ATTRIBUTES
             faked = attributes.faked_in(path, listed) if is_able else None
-            return faked, self._digest(path, listed, status.st_mode, faked)
+            return faked, _digest(path, listed, status.st_mode, faked)
         except OSError:
             return None, None
 
-    def _digest(self, target: int | bytes, listed: list[str], mode: int, faked: tuple[int, int, int] | None) -> bytes:
-        # Without root nothing but rsync's own attributes can be the machine's.
-        is_faked = not self._is_root or extended_attributes.is_faked(listed)
-        faked_mode = (mode if faked is None else faked[0]) if is_faked else None
-        pairs = extended_attributes.pairs(target, listed, faked_mode=faked_mode)
-        return extended_attributes.digest(pairs) or NO_ATTRIBUTES
+
+def attributes_of(descriptor: int) -> bytes | None:
+    """Return the attributes of an open file or directory as the catalog has them; None where they cannot be read."""
+    try:
+        listed = extended_attributes.names(descriptor)
+        if not listed:
+            return NO_ATTRIBUTES
+        mode = os.fstat(descriptor).st_mode
+        return _digest(descriptor, listed, mode, attributes.faked_in(descriptor, listed))
+    except OSError:
+        return None
+
+
+def _digest(target: int | bytes, listed: list[str], mode: int, faked: tuple[int, int, int] | None) -> bytes:
+    # Without root nothing but rsync's own attributes can be the machine's.
+    is_faked = os.geteuid() != 0 or extended_attributes.is_faked(listed)
+    faked_mode = (mode if faked is None else faked[0]) if is_faked else None
+    return extended_attributes.digest(extended_attributes.pairs(target, listed, faked_mode=faked_mode)) or NO_ATTRIBUTES
