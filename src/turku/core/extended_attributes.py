@@ -1,7 +1,7 @@
 """Extended attributes and POSIX ACLs of files, directories and links, and a digest that is the same for the same ones.
 
-Counted are ``user.*``, ``trusted.*``, ``security.*`` and the two ACLs. Attributes that a file system makes up by itself
-(``btrfs.*``, ``system.nfs4_acl``) are not.
+Counted are ``user.*``, ``trusted.*``, ``security.*`` and the two ACLs. What a file system has of its own is not
+(``btrfs.*``, ``system.nfs4_acl``, and ``trusted.SGI_ACL_*``, by which XFS shows an ACL a second time).
 
 A storage without root keeps what it may not set the way rsync's ``--fake-super`` does: ``user.rsync.security.x`` for
 ``security.x``, and ACLs in ``user.rsync.%aacl`` and ``user.rsync.%dacl``. All of it is read as the machine had it, so
@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import xxhash
 
@@ -21,6 +21,8 @@ ACCESS_ACL = "system.posix_acl_access"
 DEFAULT_ACL = "system.posix_acl_default"
 DIGEST_BYTES = 16
 _KEPT = ("user.", "trusted.", "security.")
+_MADE_UP = "trusted.SGI_ACL_"
+LABEL = "security.selinux"
 _PREFIX = "user.rsync."
 _RESERVED = f"{_PREFIX}%"
 """rsync's own notes of owner, mode and ACLs. It never sends them as attributes."""
@@ -64,9 +66,12 @@ def is_faked(listed: Iterable[str]) -> bool:
     return any(name.startswith(_RESERVED) for name in listed)
 
 
-def digest_of(target: Target) -> bytes | None:
-    """Return the digest of what an open file, or a path, has on this machine; None for nothing. Raises OSError."""
-    listed = names(target)
+def digest_of(target: Target, *, without: Collection[str] = ()) -> bytes | None:
+    """Return the digest of what an open file, or a path, has on this machine; None for nothing. Raises OSError.
+
+    Attributes ``without`` which it is to be computed do not count.
+    """
+    listed = [name for name in names(target) if name not in without]
     return digest(pairs(target, listed)) if listed else None
 
 
@@ -116,8 +121,12 @@ def _shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]
                 yield name, name
             elif is_faked and name in _FAKED_ACLS:
                 yield _FAKED_ACLS[name], name
-        elif name.startswith("user.") or (not is_faked and (name.startswith(_KEPT) or name in _FAKED_ACLS.values())):
+        elif name.startswith("user.") or (not is_faked and _is_kept(name)):
             yield name, name
+
+
+def _is_kept(name: str) -> bool:
+    return name in (ACCESS_ACL, DEFAULT_ACL) or (name.startswith(_KEPT) and not name.startswith(_MADE_UP))
 
 
 def acl_of_rsync(value: bytes, mode: int, *, is_access: bool) -> bytes:

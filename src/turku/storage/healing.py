@@ -192,6 +192,8 @@ def _take_attributes(name: StoredName, donor: StoredName) -> None:
             if os.fstat(target).st_nlink > 1:
                 raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
             attributes.copy_extended(source, target)
+            # An ACL that comes or goes changes the mode.
+            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
             os.fsync(target)
         finally:
             os.close(target)

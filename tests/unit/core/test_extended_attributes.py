@@ -57,7 +57,11 @@ def test_names_and_values_count_and_their_order_does_not(kept: Kept) -> None:
 
 def test_what_a_file_system_makes_up_does_not_count(kept: Kept) -> None:
     kept.attributes = {"btrfs.compression": b"zstd", "system.nfs4_acl": b"x", "user.rsync.%stat": b"100644 0,0 5:5"}
+    kept.attributes["trusted.SGI_ACL_FILE"] = b"an ACL once more"
     assert kept.digest() is None
+    kept.attributes["security.selinux"] = b"a label"
+    assert digest_of(0, without=["security.selinux"]) is None
+    assert digest_of(0) is not None
 
 
 def test_an_acl_that_says_no_more_than_the_mode_is_none(kept: Kept) -> None:

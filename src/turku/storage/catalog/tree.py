@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from turku.core import directory_tree, extended_attributes
-from turku.storage import stored_content
+from turku.storage import sandbox, stored_content
 from turku.storage.catalog.entry import DIRECTORY, FILE, LINK, NO_ATTRIBUTES, kind_number, stored_time
 from turku.storage.fs import attributes
 
@@ -170,4 +170,7 @@ def _digest(target: int | bytes, listed: list[str], mode: int, faked: tuple[int,
     # Without root nothing but rsync's own attributes can be the machine's.
     is_faked = os.geteuid() != 0 or extended_attributes.is_faked(listed)
     faked_mode = (mode if faked is None else faked[0]) if is_faked else None
+    if sandbox.has_labels_of_its_own():
+        # This host's, of which no machine knows.
+        listed = [name for name in listed if name != extended_attributes.LABEL]
     return extended_attributes.digest(extended_attributes.pairs(target, listed, faked_mode=faked_mode)) or NO_ATTRIBUTES
