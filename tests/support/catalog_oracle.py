@@ -19,6 +19,9 @@ def make_tree(source: Path) -> None:
             path = os.path.join(path, name)
         with open(path, "wb") as stream:
             stream.write(name * number)
+        if number % 4 == 0:
+            os.setxattr(path, "user.number", b"%d" % number)
+            os.setxattr(os.path.dirname(path), "user.number", b"%d" % number)
     (source / "link").symlink_to("nowhere")
     os.mkfifo(source / "fifo")
 
@@ -28,6 +31,7 @@ def change(source: Path, number: int) -> None:
     (source / f"new {number}").write_text(f"{number}")
     (source / f"new {number - 2}").unlink(missing_ok=True)
     (source / "-option").chmod(0o600 + number)
+    os.setxattr(source / "a b", "user.number", b"changed %d" % number)
     directory = source / "below" / str(number)
     directory.mkdir(parents=True)
     (directory / "file").write_text("text")
