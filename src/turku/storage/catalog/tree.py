@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,10 +154,13 @@ class Tree(directory_tree.Tree):
             return None, None
 
 
-def attributes_of(descriptor: int) -> bytes | None:
-    """Return the attributes of an open file or directory as the catalog has them; None where they cannot be read."""
+def attributes_of(descriptor: int, *, counts: Callable[[str], bool] = lambda _name: True) -> bytes | None:
+    """Return the attributes of an open file or directory as the catalog has them; None where they cannot be read.
+
+    ``counts`` is asked which of them do, by the names that they have here.
+    """
     try:
-        listed = extended_attributes.names(descriptor)
+        listed = [name for name in extended_attributes.names(descriptor) if counts(name)]
         if not listed:
             return NO_ATTRIBUTES
         mode = os.fstat(descriptor).st_mode
