@@ -19,6 +19,9 @@ def make_tree(source: Path) -> None:
             path = os.path.join(path, name)
         with open(path, "wb") as stream:
             stream.write(name * number)
+        if number % 4 == 0:
+            os.setxattr(path, "user.number", b"%d" % number)
+            os.setxattr(os.path.dirname(path), "user.number", b"%d" % number)
     (source / "link").symlink_to("nowhere")
     os.mkfifo(source / "fifo")
 
@@ -28,6 +31,7 @@ def change(source: Path, number: int) -> None:
     (source / f"new {number}").write_text(f"{number}")
     (source / f"new {number - 2}").unlink(missing_ok=True)
     (source / "-option").chmod(0o600 + number)
+    os.setxattr(source / "a b", "user.number", b"changed %d" % number)
     directory = source / "below" / str(number)
     directory.mkdir(parents=True)
     (directory / "file").write_text("text")
@@ -47,7 +51,7 @@ def assert_agrees(machine: BackedUpMachine, *, with_checksums: bool = True) -> N
             assert found.keys() == expected.keys()
             for path, entry in found.items():
                 if entry.checksum is None and not with_checksums:
-                    assert (*entry.content[:6], expected[path][6], entry.content[7]) == expected[path]
+                    assert (*entry.content[:6], expected[path][6], *entry.content[7:]) == expected[path]
                 elif path == b"-option" and entry.checksum is None:
                     # Its mode changed and nothing was sent: where it is another file then, its content is not known.
                     assert entry.content[:6] == expected[path][:6]

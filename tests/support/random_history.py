@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +40,13 @@ KINDS = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
-Content = tuple[str, int, int, int, int, int, bytes | None, bytes | None]
+Content = tuple[str, int, int, int, int, int, bytes | None, bytes | None, bytes]
 State = dict[bytes, Content]
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def state(tree: Path) -> State:
-    """What a tree has: kind, size, mode, uid, gid, mtime, checksum and link target of each path."""
+    """What a tree has: kind, size, mode, uid, gid, mtime, checksum, link target and attributes of each path."""
     found: State = {}
     root = os.fsencode(tree)
     for directory, directories, files in os.walk(root):
@@ -65,12 +66,22 @@ def state(tree: Path) -> State:
                 stat.S_IMODE(status.st_mode),
                 status.st_uid,
                 status.st_gid,
-                # What no 64 bits of nanoseconds hold has the nearest time that they do.
-                max(-(2**63), min(status.st_mtime_ns, 2**63 - 1)),
+                status.st_mtime_ns,
                 checksum,
                 target,
+                attributes(path),
             )
     return found
+
+
+def attributes(path: bytes) -> bytes:
+    """The digest of a path's extended attributes, where no ACL is among them; nothing for none."""
+    hasher = xxhash.xxh128()
+    listed = sorted(os.listxattr(path, follow_symlinks=False))
+    for name in listed:
+        value = os.getxattr(path, name, follow_symlinks=False)
+        hasher.update(struct.pack("<II", len(name), len(value)) + name.encode() + value)
+    return hasher.digest() if listed else b""
 
 
 @dataclass
@@ -182,15 +193,19 @@ class RandomHistory:
 
     def _tick(self) -> int:
         self._ticks += 1
-        return 1_700_000_000_000_000_000 + self._ticks * 1_000_000_007
+        # Also in the years 1902 and 2286, which 64 bits of nanoseconds, or 32 of seconds, do not hold.
+        second = self.random.choice([1_700_000_000, 1_700_000_000, -2_140_000_000, 10_000_000_000])
+        return second * 1_000_000_000 + self._ticks * 1_000_000_007
 
     def _change(self, tree: bytes) -> None:
         paths = sorted(state(Path(os.fsdecode(tree))))
         directories = [b""] + [path for path in paths if os.path.isdir(os.path.join(tree, path))]
         directories = [path for path in directories if not os.path.islink(os.path.join(tree, path))]
-        action = self.random.choice(["file", "file", "file", "directory", "link", "fifo", "remove", "mode", "rewrite"])
+        action = self.random.choice(
+            ["file", "file", "file", "directory", "link", "fifo", "remove", "mode", "rewrite", "attribute"]
+        )
         chosen = os.path.join(tree, self.random.choice(directories), self.random.choice(NAMES))
-        if action in ("remove", "mode", "rewrite"):
+        if action in ("remove", "mode", "rewrite", "attribute"):
             if not paths:
                 return
             chosen = os.path.join(tree, self.random.choice(paths))
@@ -234,6 +249,19 @@ class RandomHistory:
             self._write(path, content, mode, status.st_mtime_ns if self.comes_back else self._tick())
         elif stat.S_ISDIR(status.st_mode):
             os.chmod(path, 0o700 + self.random.randrange(64))
+
+    def _attribute(self, path: bytes) -> None:
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode):
+            # The file of the snapshot before stays as it is.
+            with open(path, "rb") as stream:
+                content = stream.read()
+            os.unlink(path)
+            moment = status.st_mtime_ns if self.comes_back else self._tick()
+            self._write(path, content, stat.S_IMODE(status.st_mode), moment)
+        elif not stat.S_ISDIR(status.st_mode):
+            return
+        os.setxattr(path, "user.test", self.random.randbytes(self.random.randrange(3)))
 
     def _directory(self, path: bytes) -> None:
         self._remove(path)

@@ -91,7 +91,7 @@ def _is_the_same(root: int, path: bytes, entry: ManifestEntry) -> bool:
         found = directory_tree.status(root, path)
         if found is None or not stat.S_ISREG(found.st_mode):
             return True
-        if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, entry.mtime_ns):
+        if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, entry.modified_ns):
             return True
         descriptor = directory_tree.open_file(root, path)
         try:

@@ -142,7 +142,7 @@ class Placement:
                     if self._is_root:
                         os.fchown(descriptor, parent.uid, parent.gid)
                     os.fchmod(descriptor, stat.S_IMODE(parent.mode))
-                    os.utime(descriptor, ns=(parent.mtime_ns, parent.mtime_ns))
+                    os.utime(descriptor, ns=(parent.modified_ns, parent.modified_ns))
                 finally:
                     os.close(descriptor)
 

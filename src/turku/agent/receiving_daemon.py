@@ -23,7 +23,7 @@ from turku.agent import rsyncd, runtime_directory
 from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Listener, Module, PortTaken
 from turku.core import command
-from turku.core.line_reading import lines_of
+from turku.core.line_reading import emptied, lines_of
 from turku.errors import CommandFailed, RestoreFailed
 
 _LOG_LINE_LIMIT_BYTES = 32 * 1024
@@ -93,6 +93,11 @@ class ReceivingDaemon:
             raise RestoreFailed("rsyncd does not end, and could still write", hint="kill it, and restore again")
 
     def _read(self, stream: IO[bytes]) -> None:
+        # A daemon whose log nobody reads waits for ever to write its next line, and the restore with it.
+        with emptied(stream):
+            self._read_lines(stream)
+
+    def _read_lines(self, stream: IO[bytes]) -> None:
         mark = b"] " + self._token + b" "
         try:
             for line in lines_of(stream, limit_bytes=_LOG_LINE_LIMIT_BYTES):
@@ -107,6 +112,8 @@ class ReceivingDaemon:
         except ValueError as error:
             # The stream was closed under us at the end, or a line is none of rsync's: those files are read instead.
             _LOG.debug("rsyncd's log is not read any further: %s", error)
+        except Exception:
+            _LOG.exception("rsyncd's log is not understood any further: the files are read instead")
 
     def _text(self, module: Module | None, *, may_delete: bool = False) -> str:
         is_root = os.geteuid() == 0

@@ -92,9 +92,9 @@ def _step(root: int, path: bytes, entry: ManifestEntry, overwrite: str) -> Step:
     if status is None:
         return "create"
     if entry.kind == "file" and stat.S_ISREG(status.st_mode):
-        if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns):
+        if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.modified_ns):
             return "same"
-        if overwrite == "never" or (overwrite == "older" and status.st_mtime_ns > entry.mtime_ns):
+        if overwrite == "never" or (overwrite == "older" and status.st_mtime_ns > entry.modified_ns):
             return "keep"
     elif overwrite == "never":
         return "keep"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -13,6 +14,17 @@ _CHUNK_BYTES = 64 * 1024
 """What a pipe holds, by default."""
 _LONGEST_PAUSE_SECONDS = 0.01
 _SHARE_OF_TIME = 0.02
+
+
+@contextmanager
+def emptied(stream: IO[bytes]) -> Iterator[None]:
+    """Read what the block left of a pipe, however the block ends: its writer waits for ever once nobody reads it."""
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            while stream.read(_CHUNK_BYTES):
+                pass
 
 
 def lines_of(stream: IO[bytes], *, limit_bytes: int) -> Iterator[bytes]:

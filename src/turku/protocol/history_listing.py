@@ -61,7 +61,7 @@ def show_files(rows: Iterable[FileRow], say: Say, *, zone: tzinfo, is_json: bool
                 listing.mode(row.kind, row.mode),
                 f"{row.uid}:{row.gid}",
                 _size(row),
-                listing.moment(row.mtime_ns, zone),
+                listing.moment(row.modified_ns, zone),
                 _shown(row.path, row.link_target),
             )
             for row in rows
@@ -85,13 +85,14 @@ def show_versions(
         listing.array(map(_file_object, rows), say)
         return
     listing.show(
-        ("mode", "size", "changed", "checksum", "first snapshot", "last snapshot", "path"),
+        ("mode", "size", "changed", "checksum", "attributes", "first snapshot", "last snapshot", "path"),
         (
             (
                 listing.mode(row.kind, row.mode),
                 _size(row),
-                listing.moment(row.mtime_ns, zone),
+                listing.moment(row.modified_ns, zone),
                 "" if row.checksum is None else row.checksum.hex()[:checksum_digits],
+                (row.attributes or b"").hex()[:checksum_digits],
                 snapshot_name(row.first or ""),
                 snapshot_name(row.last or ""),
                 _shown(row.path, row.link_target),
@@ -109,17 +110,40 @@ def show_differences(rows: Iterable[DifferenceRow], say: Say, *, is_json: bool) 
         listing.array(map(_difference_object, rows), say)
         return
     listing.show(
-        ("", "size before", "size", "path"),
-        ((_SIGNS[row.change], _size(row.before), _size(row.after), _shown(row.path)) for row in rows),
+        ("", "size before", "size", "what changed", "path"),
+        ((_SIGNS[row.change], _size(row.before), _size(row.after), _changed(row), _shown(row.path)) for row in rows),
         say,
         right=("size before", "size"),
     )
+
+
+def _what_changed(row: DifferenceRow) -> list[str]:
+    """Return the parts in which the two sides differ, as far as both are known."""
+    before, after = row.before, row.after
+    if before is None or after is None:
+        return []
+    is_known = before.checksum is not None and after.checksum is not None
+    found = {
+        "kind": before.kind != after.kind,
+        "content": before.size_bytes != after.size_bytes or (is_known and before.checksum != after.checksum),
+        "target": before.link_target != after.link_target,
+        "mode": before.mode != after.mode,
+        "owner": (before.uid, before.gid) != (after.uid, after.gid),
+        "time": before.modified_ns != after.modified_ns,
+        "attributes": None not in (before.attributes, after.attributes) and before.attributes != after.attributes,
+    }
+    return [part for part, differs in found.items() if differs]
+
+
+def _changed(row: DifferenceRow) -> str:
+    return ", ".join(_what_changed(row))
 
 
 def _difference_object(row: DifferenceRow) -> dict[str, Any]:
     return {
         "path": _wire(row.path),
         "change": row.change,
+        "what_changed": _what_changed(row),
         "before": None if row.before is None else _file_object(row.before),
         "after": None if row.after is None else _file_object(row.after),
     }
@@ -133,9 +157,10 @@ def _file_object(row: FileRow) -> dict[str, Any]:
         "mode": row.mode,
         "uid": row.uid,
         "gid": row.gid,
-        "mtime_ns": row.mtime_ns,
+        "mtime_ns": row.modified_ns,
         "checksum": None if row.checksum is None else row.checksum.hex(),
         "link_target": None if row.link_target is None else _wire(row.link_target),
+        "attributes": None if row.attributes is None else row.attributes.hex(),
         "first": row.first,
         "last": row.last,
     }

@@ -33,6 +33,10 @@ REMARK_LIMIT: Final = 2000
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+ExactTime = tuple[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)], Annotated[int, Meta(ge=0, lt=10**9)]]
+"""Seconds and nanoseconds of a time that ``Nanoseconds`` do not hold. Beside it ``mtime_ns`` is the nearest they do."""
+Attributes = Annotated[bytes, Meta(max_length=16)]
+"""The digest of extended attributes and ACLs (``turku.core.extended_attributes``); empty for none of them."""
 Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """xxh128 of a file's content, as rsync prints it."""
 Kind = Literal["file", "directory", "link", "fifo", "socket", "block", "character"]
@@ -59,6 +63,17 @@ def wire_path(path: bytes) -> WirePath:
 def path_bytes(path: WirePath) -> bytes:
     """The path that was sent. Names from the network: ``turku.policy.names.path_inside`` before it is used."""
     return path.encode("utf-8", "surrogatepass") if isinstance(path, str) else path.b64
+
+
+def wire_time(time_ns: int) -> tuple[int, ExactTime | None]:
+    """Return ``mtime_ns`` and ``exact_mtime`` of a message."""
+    nearest = max(-(2**63), min(time_ns, 2**63 - 1))
+    return nearest, None if nearest == time_ns else divmod(time_ns, 10**9)
+
+
+def time_ns(mtime_ns: int, exact_mtime: ExactTime | None) -> int:
+    """Return the time that was sent, in nanoseconds."""
+    return mtime_ns if exact_mtime is None else exact_mtime[0] * 10**9 + exact_mtime[1]
 
 
 # --- agent to storage: what is asked for
@@ -157,6 +172,14 @@ class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
     link_target: WirePath | None = None
     first: Text | None = None
     last: Text | None = None
+    exact_mtime: ExactTime | None = None
+    attributes: Attributes | None = None
+    """None where they are not known."""
+
+    @property
+    def modified_ns(self) -> int:
+        """Return the exact time of the last change."""
+        return time_ns(self.mtime_ns, self.exact_mtime)
 
 
 class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="difference"):
@@ -186,6 +209,12 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
     uid: Count
     gid: Count
     mtime_ns: Nanoseconds
+    exact_mtime: ExactTime | None = None
+
+    @property
+    def modified_ns(self) -> int:
+        """Return the exact time of the last change."""
+        return time_ns(self.mtime_ns, self.exact_mtime)
 
 
 class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
@@ -223,6 +252,14 @@ class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
     is_recorded: bool
     checksum: Checksum | None
     target: WirePath | None = None
+    exact_mtime: ExactTime | None = None
+    attributes: Attributes | None = None
+    """None where the storage does not know them."""
+
+    @property
+    def modified_ns(self) -> int:
+        """Return the exact time of the last change."""
+        return time_ns(self.mtime_ns, self.exact_mtime)
 
 
 class Manifest(msgspec.Struct, frozen=True, tag_field="row", tag="manifest"):

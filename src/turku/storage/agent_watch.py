@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -12,6 +13,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
 
 _CHUNK_BYTES = 4096
+_LOG = logging.getLogger(__name__)
 
 
 class AgentGone(Cancelled):
@@ -52,6 +54,17 @@ class AgentWatch(Cancellation):
         os.close(self._over)
 
     def _watch(self) -> None:
+        try:
+            if self._is_over_first():
+                return
+        except Exception as error:
+            # A session that nobody watches would go on without its agent.
+            _LOG.exception("the agent cannot be watched any more; the session ends")
+            self.reason = f"the agent could not be watched any more: {error}"
+        self.cancel()
+
+    def _is_over_first(self) -> bool:
+        """Wait; return True where the block ended before the agent's input and the time that the session has."""
         received_bytes = 0
         poll = select.poll()
         if self._input is not None:
@@ -65,7 +78,7 @@ class AgentWatch(Cancellation):
                 break
             ready = [descriptor for descriptor, _event in poll.poll(None if left is None else left * 1000)]
             if self._over in ready:
-                return
+                return True
             if self._input is not None and self._input in ready:
                 try:
                     chunk = os.read(self._input, _CHUNK_BYTES)
@@ -74,4 +87,4 @@ class AgentWatch(Cancellation):
                 if not chunk:
                     break
                 received_bytes += len(chunk)
-        self.cancel()
+        return False

@@ -167,7 +167,8 @@ class Changes:
     def __init__(self, directory: Path | None = None) -> None:
         """``directory`` is where the spool lies, without a name; by default where temporary files do."""
         self.is_complete = False
-        """Whether they tell everything that differs from the snapshot before, deletions included."""
+        """Whether they tell everything that differs from the snapshot before: deletions too, and of a file with several
+        names each name."""
         self.tells_content = False
         """Whether they tell every file that this run wrote; what a run before it had brought over may be missing."""
         self._count = 0

@@ -16,18 +16,21 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from turku.core import command, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.directory_tree import Tree, split
+from turku.core.extended_attributes import ACCESS_ACL, DEFAULT_ACL
 from turku.core.log import one_line
 from turku.errors import CommandFailed, TurkuError
 from turku.protocol.proof_messages import DrillOutcome
 from turku.storage import catalog, history, sandbox, transfer
 from turku.storage.catalog import Entry, Kind
+from turku.storage.catalog.tree import attributes_of
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
@@ -43,6 +46,7 @@ _RESTORE_SECONDS = 4 * 3600.0
 _SUMMARY_LIMIT = 16_000
 _PROBLEMS_SHOWN = 20
 _DAY_SECONDS = 86_400.0
+_FILE_CAPABILITIES = "security.capability"
 _LOG = logging.getLogger(__name__)
 
 
@@ -58,6 +62,8 @@ class Drill:
     size_bytes: int = 0
     unchecked: int = 0
     """Files of which no checksum is known yet: that they are there, with their size, is all that was seen."""
+    unheld: int = 0
+    """Files and directories with attributes that cannot be set where it restores to, and were compared without."""
     problems: list[str] = field(default_factory=list)
     check: str = ""
     """What the check program said last."""
@@ -73,6 +79,8 @@ class Drill:
         lines = [f"{self.files} files, {self.size_bytes} bytes of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
         if self.unchecked:
             lines.append(f"{self.unchecked} of them have no checksum yet")
+        if self.unheld:
+            lines.append(f"{self.unheld} have attributes or ACLs that cannot be set there, and were compared without")
         lines += [one_line(problem) for problem in self.problems[:_PROBLEMS_SHOWN]]
         if len(self.problems) > _PROBLEMS_SHOWN:
             lines.append(f"and {len(self.problems) - _PROBLEMS_SHOWN} more")
@@ -135,6 +143,19 @@ def sweep(configuration: Storage) -> None:
             remove_tree(entry)
 
 
+@contextmanager
+def _opened(tree: Tree, entry: Entry) -> Iterator[int]:
+    """A descriptor of the file or directory for the length of the block. Raises OSError."""
+    if entry.kind is Kind.DIRECTORY:
+        yield tree.directory(entry.path)
+        return
+    descriptor = tree.open_file(entry.path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 class _Run:
     def __init__(self, configuration: Storage, made: Drill, directory: Path, clock: Clock) -> None:
         self._clock = clock
@@ -155,10 +176,13 @@ class _Run:
         if self._lacks_room(chosen):
             return
         self._restored.mkdir(mode=0o700)
-        self._restore(newest.path, chosen)
-        with Tree(self._restored) as tree:
+        system = self._file_system()
+        self._restore(newest.path, chosen, system)
+        with Tree(self._restored) as tree, Tree(newest.path) as stored:
             for entry in chosen:
                 self._compare(tree, entry)
+                if entry.kind in (Kind.FILE, Kind.DIRECTORY) and entry.attributes is not None:
+                    self._compare_attributes(tree, stored, entry, system)
         if self._configuration.drill_check_program is not None:
             self._check(self._configuration.drill_check_program)
 
@@ -203,12 +227,19 @@ class _Run:
             )
         return usage.free < needed
 
-    def _restore(self, tree: Path, chosen: Sequence[Entry]) -> None:
+    def _file_system(self) -> transfer.FileSystem:
+        """Return what can be kept in the scratch directory by an rsync that is contained."""
+        system = transfer.file_system(self._configuration, self._directory)
+        if not (system.privileged_attributes and sandbox.is_contained(self._configuration)):
+            return system
+        # What all others need is not given to it: a drill shows that files can be restored.
+        return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
+
+    def _restore(self, tree: Path, chosen: Sequence[Entry], system: transfer.FileSystem) -> None:
         configuration = self._configuration
         listing = self._directory / "files"
         # A name that begins with '#' or ';' would be a comment.
         listing.write_bytes(b"".join(b"./" + entry.path + b"\0" for entry in chosen))
-        system = transfer.file_system(configuration, self._directory)
         argv = [
             *configuration.rsync_command,
             "--archive",
@@ -236,6 +267,7 @@ class _Run:
                     directory=sandbox.HERE,
                     opened=opened,
                     timeout_seconds=_RESTORE_SECONDS,
+                    capabilities=[sandbox.FILE_CAPABILITY] if system.privileged_attributes else [],
                 )
         except CommandFailed as error:
             self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
@@ -266,6 +298,31 @@ class _Run:
                 made.problems.append(f"{shown}: its content is not what was backed up")
         finally:
             os.close(descriptor)
+
+    def _compare_attributes(self, tree: Tree, stored: Tree, entry: Entry, system: transfer.FileSystem) -> None:
+        def counts(name: str) -> bool:
+            return (
+                (system.attributes and name.startswith("user."))
+                or (system.acls and name in (ACCESS_ACL, DEFAULT_ACL))
+                or any(fnmatchcase(name, pattern) for pattern in system.privileged_attributes)
+            )
+
+        try:
+            with _opened(tree, entry) as restored, _opened(stored, entry) as kept:
+                found = attributes_of(restored)
+                if found in (entry.attributes, None):
+                    return
+                is_all_that_can_be = found == attributes_of(kept, counts=counts)
+                is_as_recorded = attributes_of(kept) == entry.attributes
+        except OSError:
+            # That it is not there was said.
+            return
+        if is_all_that_can_be and is_as_recorded:
+            self._made.unheld += 1
+        else:
+            self._made.problems.append(
+                f"{one_line(entry.path)}: its extended attributes or ACLs are not what was backed up"
+            )
 
     def _compare_other(self, tree: Tree, entry: Entry, shown: str) -> None:
         status = tree.status(entry.path)
@@ -307,20 +364,22 @@ class _Run:
         opened: int | None = None,
         timeout_seconds: float,
         extra_environment: dict[str, str] | None = None,
+        capabilities: Sequence[str] = (),
     ) -> tuple[str, ...]:
         """Return the last lines that the program printed: run where it sees the scratch directory, what is readable by
-        the names that it has there, and no network. It starts in ``directory``, which is the ``opened`` one."""
+        the names that it has there, and no network. It starts in ``directory``, which is the ``opened`` one. With root
+        it has ``capabilities`` beside those by which it reads and writes all of that."""
         configuration = self._configuration
         working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
         if sandbox.is_contained(configuration):
             # It sees nothing but what is restored and where to: leave to read and write all of that harms nobody.
-            capabilities = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH") if os.geteuid() == 0 else None
+            held = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
             argv = sandbox.wrap(
                 argv if opened is None else sandbox.confirmed(opened, argv),
                 readable=readable,
                 writable={str(self._directory): self._directory},
                 directory=directory,
-                capabilities=capabilities,
+                capabilities=held if os.geteuid() == 0 else None,
                 options=sandbox.availability(configuration).options,
             )
         with command.start(argv, working_directory=working_directory, extra_environment=extra_environment) as child:

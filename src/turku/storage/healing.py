@@ -55,23 +55,28 @@ def heal(
     expected: bytes,
     mtime_ns: int,
     is_missing: bool = False,
+    takes_attributes: bool = False,
 ) -> tuple[StoredName, ...]:
     """The names that have the donor's content now: those whose file could be replaced.
 
     ``damaged`` are names of one file (hard links), or of several alike; ``expected`` is the checksum that the donor's
-    content must have, ``mtime_ns`` the time of the file. Owner, mode and attributes are the damaged file's own; of one
-    that ``is_missing``, the donor's. The source's lock must be held. Raises NotHealed when the donor is damaged too, or
-    there is no room.
+    content must have, ``mtime_ns`` the time of the file. Owner, mode and attributes are the damaged file's own. Of one
+    that ``is_missing``, or that ``takes_attributes``, they are the donor's. The source's lock must be held.
+
+    Raises NotHealed when the donor is damaged too, or there is no room.
     """
     healed: list[StoredName] = []
     apart = [name for name in damaged if subvolume.is_subvolume(name.tree)]
     linked = [name for name in damaged if name not in apart]
     try:
         if linked:
-            pattern = donor if is_missing else linked[0]
+            pattern = donor if is_missing or takes_attributes else linked[0]
             with _good_file(place, pattern, donor, expected, mtime_ns) as new:
                 healed += [name for name in linked if _attempt(_take_place, new, name)]
-        healed += [name for name in apart if _attempt(_write_over, name, donor, expected, mtime_ns)]
+        if takes_attributes:
+            healed += [name for name in apart if _attempt(_take_attributes, name, donor)]
+        else:
+            healed += [name for name in apart if _attempt(_write_over, name, donor, expected, mtime_ns)]
     except (OSError, DurableWriteFailed, BackupFailed) as error:
         raise NotHealed(f"{os.fsdecode(donor.path)}: {error}") from error
     return tuple(healed)
@@ -121,7 +126,7 @@ def _good_file(
         new = _NewFile(directory, secrets.token_hex(8))
         target = os.open(new.name, CREATE_FLAGS, 0o600, dir_fd=directory)
         try:
-            with _opened(donor) as source, _opened(pattern) as like:
+            with opened(donor) as source, opened(pattern) as like:
                 _copy(source, target)
                 attributes.copy(os.fstat(like), like, target)
                 os.utime(target, ns=(mtime_ns, mtime_ns))
@@ -164,10 +169,10 @@ def _take_place(new: _NewFile, name: StoredName) -> None:
 
 
 def _write_over(name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
-    with _opened(donor) as source:
+    with opened(donor) as source:
         if checksum(source, Pace()) != expected:
             raise NotHealed(f"{os.fsdecode(donor.path)}: the other copy is damaged too")
-    with _writable(name.tree), Tree(name.tree) as tree, _opened(donor) as source:
+    with _writable(name.tree), Tree(name.tree) as tree, opened(donor) as source:
         target = tree.open_file(name.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if os.fstat(target).st_nlink > 1:
@@ -180,8 +185,23 @@ def _write_over(name: StoredName, donor: StoredName, expected: bytes, mtime_ns: 
             os.close(target)
 
 
+def _take_attributes(name: StoredName, donor: StoredName) -> None:
+    with _writable(name.tree), Tree(name.tree) as tree, opened(donor) as source:
+        target = tree.open_file(name.path)
+        try:
+            if os.fstat(target).st_nlink > 1:
+                raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
+            attributes.copy_extended(source, target)
+            # An ACL that comes or goes changes the mode.
+            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+            os.fsync(target)
+        finally:
+            os.close(target)
+
+
 @contextmanager
-def _opened(name: StoredName) -> Iterator[int]:
+def opened(name: StoredName) -> Iterator[int]:
+    """A descriptor of the stored file for the length of the block. Raises OSError."""
     with Tree(name.tree) as tree:
         descriptor = tree.open_file(name.path)
         try:

@@ -83,6 +83,9 @@ class Heartbeat:
             _LOG.debug("heartbeat: %s", error.message)
         except TurkuError as error:
             _LOG.debug("heartbeat: %s", error.message)
+        except Exception:
+            # The next one may be heard: without any, the session's slot is somebody else's in some minutes.
+            _LOG.exception("heartbeat: the coordinator was not told that this session goes on")
         else:
             if not ended and not answer.leased and self._is_leased:
                 _LOG.warning(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 
-from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path
+from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path, wire_time
 from turku.storage.catalog import Catalog, Difference, Entry
 from turku.storage.history import StoredSnapshot
 from turku.storage.snapshots import notes
@@ -52,6 +52,7 @@ def of_directory(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: b
 
 def of_entry(entry: Entry) -> FileRow:
     """One version of a path, with the snapshots that have it."""
+    mtime_ns, exact_mtime = wire_time(entry.mtime_ns)
     return FileRow(
         wire_path(entry.path),
         entry.kind.value,
@@ -59,11 +60,13 @@ def of_entry(entry: Entry) -> FileRow:
         mode=entry.mode,
         uid=entry.uid,
         gid=entry.gid,
-        mtime_ns=entry.mtime_ns,
+        mtime_ns=mtime_ns,
         checksum=entry.checksum,
         link_target=None if entry.link_target is None else wire_path(entry.link_target),
         first=entry.first,
         last=entry.last,
+        exact_mtime=exact_mtime,
+        attributes=entry.attributes,
     )
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -95,6 +95,15 @@ class KeptCopies:
             Copy(tuple(names), tuple(sorted(snapshots, key=self.number.__getitem__)), status, failure)
             for names, snapshots, status, failure in found.values()
         ]
+
+    def apart(self, copy: Copy) -> list[Copy]:
+        """Return the copy as one for each file: those whose blocks are the same have attributes of their own."""
+        if not self._shares_blocks or copy.status is None or copy.status.st_nlink > 1:
+            return [copy]
+        of_tree: dict[Path, list[str]] = {}
+        for snapshot in copy.snapshots:
+            of_tree.setdefault(self._trees[self.number[snapshot]], []).append(snapshot)
+        return [replace(copy, names=(name,), snapshots=tuple(of_tree[name.tree])) for name in copy.names]
 
     def open_file(self, name: StoredName) -> int:
         """A descriptor of the file, to be read and closed. Raises OSError."""

@@ -20,6 +20,7 @@ from turku.errors import LockHeld
 from turku.protocol.proof_messages import DamageKind, DamageState
 from turku.storage import healing, history, trash
 from turku.storage.catalog import Catalog, Entry
+from turku.storage.catalog.tree import attributes_of
 from turku.storage.damage import SNAPSHOTS_KEPT, Damage
 from turku.storage.fs import tree as fs
 from turku.storage.healing import NotHealed, StoredName
@@ -46,6 +47,13 @@ class Broken:
     checksum: bytes | None
     size: int
     mtime_ns: int
+    attributes: bytes | None = None
+    """As the catalog has them."""
+
+    @property
+    def is_only_of_path(self) -> bool:
+        """Return True when owner, mode and attributes are those of the same path elsewhere."""
+        return self.kind in ("missing", "attributes")
 
 
 def mend(
@@ -95,6 +103,7 @@ def _mend(
                     expected=broken.checksum,
                     mtime_ns=broken.mtime_ns,
                     is_missing=broken.kind == "missing",
+                    takes_attributes=broken.kind == "attributes",
                 )
             except NotHealed as error:
                 _LOG.info("%s: not healed from %s: %s", os.fsdecode(broken.path), donor.tree.name, error.message)
@@ -125,10 +134,11 @@ def _donors(place: SourcePlace, broken: Broken, known: Catalog, donors: Sequence
     tried = set(broken.names)
     found = (*donors, *_of_catalog(place, broken, known), *_of_trash(place, [broken.path]))
     for donor in found[:_DONORS_LIMIT]:
-        if donor in tried or (broken.kind == "missing" and donor.path != broken.path):
-            # Owner and mode of a file that is gone are those of the same path elsewhere.
+        if donor in tried or (broken.is_only_of_path and donor.path != broken.path):
             continue
         tried.add(donor)
+        if broken.kind == "attributes" and _attributes(donor) != broken.attributes:
+            continue
         if (status := _status(donor)) is not None and status.st_size == broken.size:
             yield donor
 
@@ -182,6 +192,12 @@ def _other_links(place: SourcePlace, broken: Broken, known: Catalog) -> list[Sto
         if other is not None and (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino):
             found.append(name)
     return found
+
+
+def _attributes(name: StoredName) -> bytes | None:
+    with suppress(OSError), healing.opened(name) as descriptor:
+        return attributes_of(descriptor)
+    return None
 
 
 def _status(name: StoredName) -> os.stat_result | None:

@@ -158,6 +158,7 @@ def _of_tree(path: bytes, found: Found) -> Entry:
         first="",
         last="",
         version=0,
+        attributes=found.attributes,
     )
 
 

@@ -41,6 +41,7 @@ from turku.protocol.restore_messages import (
     RecoverRequest,
     path_bytes,
     wire_path,
+    wire_time,
 )
 from turku.storage import changes, kept_tree, rsync_exit, rsync_messages, sandbox, transfer
 from turku.storage.answers import Answers
@@ -96,7 +97,9 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
         parents = [
-            ParentDirectory(wire_path(path), found.mode, found.uid, found.gid, _time_shown(recovery, path, found))
+            ParentDirectory(
+                wire_path(path), found.mode, found.uid, found.gid, *wire_time(_time_shown(recovery, path, found))
+            )
             for path in _parents(recovery.paths)
             if (found := recorded.now(path)) is not None
         ]
@@ -289,13 +292,16 @@ def _batches(
 
 
 def _entry(found: Entry, *, is_sent: bool) -> ManifestEntry:
+    mtime_ns, exact_mtime = wire_time(found.mtime_ns)
     return ManifestEntry(
         wire_path(found.path),
         found.kind.value,
         found.size,
-        found.mtime_ns,
+        mtime_ns,
         is_sent,
         found.checksum is not None,
         found.checksum,
         None if found.link_target is None else wire_path(found.link_target),
+        exact_mtime,
+        found.attributes,
     )

@@ -31,6 +31,8 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
 from turku.core import command
+from turku.core.cancellation import Cancelled
+from turku.core.line_reading import emptied
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, CommandFailed, ConfigurationError
 from turku.storage import limits, system_call_filter
@@ -371,10 +373,22 @@ def followed(
 ) -> Iterator[threading.Thread]:
     """Have a thread read what ``child`` prints, to its end; the block waits for the child.
 
-    Where it raises, ``abandon`` lets ``read`` come to its end, and the child is ended, so that its stream is not closed
-    under the thread. After the block the thread is waited for, ``timeout_seconds`` at most.
+    What ``read`` leaves, be it because it raised, is read without it. Where the block raises, ``abandon`` lets ``read``
+    come to its end, and the child is ended, so that its stream is not closed under the thread. After the block the
+    thread is waited for, ``timeout_seconds`` at most.
     """
-    reader = threading.Thread(target=read, args=(child.stdout,), daemon=True)
+
+    def read_all() -> None:
+        with emptied(child.stdout):
+            try:
+                read(child.stdout)
+            except Cancelled:
+                # Whoever waits for the child notices it too.
+                return
+            except Exception:
+                _LOG.exception("the reader of what %s prints failed; the rest of it is not told", child.argv[0])
+
+    reader = threading.Thread(target=read_all, daemon=True)
     reader.start()
     try:
         yield reader

@@ -8,6 +8,7 @@ reason, is gone on with by the next one.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import math
 import os
@@ -22,7 +23,8 @@ from turku.errors import LockHeld
 from turku.protocol.proof_messages import DamageKind
 from turku.storage import damage, healing, mending
 from turku.storage.catalog import Catalog, Entry, Kind, database, open_catalog
-from turku.storage.catalog.tree import recorded_time
+from turku.storage.catalog.entry import is_time
+from turku.storage.catalog.tree import attributes_of
 from turku.storage.damage import Damage
 from turku.storage.fs import tree as fs
 from turku.storage.kept_copies import NOT_OF_THE_FILE, Copy, KeptCopies
@@ -121,6 +123,8 @@ class _Run:
         self._found: dict[tuple[str, str], Damage] = {}
         self._first_seen: list[tuple[int, bytes]] = []
         """Versions with the checksums that they get."""
+        self._first_attributes: list[tuple[int, bytes]] = []
+        """Versions with the attributes that they get."""
 
     def run(self) -> Verified:
         made, begin = self._made, self._clock.monotonic_seconds()
@@ -184,6 +188,9 @@ class _Run:
         if self._first_seen:
             self._catalog.set_checksums(self._first_seen)
             self._first_seen.clear()
+        if self._first_attributes:
+            self._catalog.set_attributes(self._first_attributes)
+            self._first_attributes.clear()
         self._catalog.set_checked(checked, datetime.fromtimestamp(mark, UTC))
 
     def _number_of(self, function: str) -> int:
@@ -204,12 +211,44 @@ class _Run:
         if broken:
             good = [copy for copy in copies if all(copy is not each for each, _kind in broken)]
             self._mend(entry, broken, good)
+        else:
+            self._verify_attributes(entry, copies)
+
+    def _verify_attributes(self, entry: Entry, copies: Sequence[Copy]) -> None:
+        """Compare the attributes of copies whose content is right."""
+        files = itertools.chain.from_iterable(map(self._copies.apart, copies))
+        found = [(file, digest) for file in files if (digest := self._attributes(file)) is not None]
+        if entry.attributes is None:
+            digests = {digest for _file, digest in found}
+            if len(digests) == 1:
+                self._first_attributes.append((entry.version, digests.pop()))
+            return
+        broken: list[tuple[Copy, DamageKind]] = [
+            (file, "attributes") for file, digest in found if digest != entry.attributes
+        ]
+        if broken:
+            self._mend(entry, broken, [file for file, digest in found if digest == entry.attributes])
+
+    def _attributes(self, copy: Copy) -> bytes | None:
+        """Return the attributes of a copy; None where they cannot be told."""
+        try:
+            descriptor = self._copies.open_file(copy.names[0])
+        except OSError as error:
+            if error.errno in NOT_OF_THE_FILE:
+                raise
+            return None
+        try:
+            return attributes_of(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _see_first(self, entry: Entry, copies: Sequence[Copy]) -> None:
         found: set[bytes] = set()
         for copy in copies:
-            if copy.status is None or (
-                (copy.status.st_size, recorded_time(copy.status.st_mtime_ns)) != (entry.size, entry.mtime_ns)
+            if (
+                copy.status is None
+                or copy.status.st_size != entry.size
+                or not is_time(entry.mtime_ns, copy.status.st_mtime_ns)
             ):
                 broken = [(copy, "missing" if copy.status is None else "content")]
                 self._mend(entry, broken, [each for each in copies if each is not copy])  # type: ignore[arg-type]
@@ -273,6 +312,7 @@ class _Run:
                 checksum=entry.checksum,
                 size=entry.size,
                 mtime_ns=entry.mtime_ns,
+                attributes=entry.attributes,
             )
             _LOG.error(
                 "%s of %s: %s is damaged (%s) in %d snapshots, the newest %s",

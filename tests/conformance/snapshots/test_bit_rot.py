@@ -84,6 +84,27 @@ def test_damage_is_named_and_healed(backed_up: BackedUpMachine, mode: type[Snaps
     assert verify(backed_up).damages == []
 
 
+def test_other_attributes_are_named_and_healed(backed_up: BackedUpMachine) -> None:
+    assert verify(backed_up).damages == []
+    *_former, name = backed_up.snapshots()
+    tree = backed_up.place.tree(name)
+    before = {each: fingerprint(path) for each, path in trees(backed_up).items()}
+    statuses = [(path / "d" / "shared").stat() for path in trees(backed_up).values()]
+    is_alone = len({(status.st_dev, status.st_ino) for status in statuses}) > 1
+    file = tree / "d" / "shared"
+    with opened(tree):
+        os.setxattr(file, "user.comment", b"nobody's")
+    [found] = verify(backed_up).damages
+    assert (found.path, found.kind) == ("d/shared", "attributes")
+    if is_alone:
+        assert (found.state, found.snapshots) == ("healed", (name,))
+        assert {each: fingerprint(path) for each, path in trees(backed_up).items()} == before
+        assert verify(backed_up).damages == []
+    else:
+        # One file in all snapshots.
+        assert (found.state, len(found.snapshots)) == ("next_backup", 3)
+
+
 def test_the_next_backup_brings_what_no_copy_has(backed_up: BackedUpMachine, mode: type[SnapshotMode]) -> None:
     for tree in trees(backed_up).values() if mode.shares_blocks else list(trees(backed_up).values())[:1]:
         flip(tree, "d/shared")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine
 from tests.support.catalog_oracle import assert_agrees, change, make_tree
@@ -125,3 +129,34 @@ def test_a_catalog_made_anew_has_no_more_versions_than_the_one_that_was_lost(
     database.remove(machine.place)
     assert count() <= before
     assert_agrees(machine, with_checksums=False)
+
+
+def test_one_changed_file_with_several_names_does_not_have_the_whole_tree_read(
+    machine: BackedUpMachine, mode: type[SnapshotMode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_history(mode)
+    make_tree(machine.source_dir)
+    for name in ("one", "directory/two", "directory/three"):
+        path = machine.source_dir / name
+        path.parent.mkdir(exist_ok=True)
+        if name == "one":
+            path.write_text("one file")
+        else:
+            os.link(machine.source_dir / "one", path)
+    assert machine.back_up().success
+    read: list[str] = []
+    monkeypatch.setattr(Gathering, "_gather_all", lambda *_arguments: read.append("the tree was read"))
+    changes: list[Callable[[Path], object]] = [
+        lambda path: path.write_text("another content"),
+        lambda path: path.chmod(0o600),
+        lambda path: os.setxattr(path, "user.comment", b"a note"),
+        lambda path: os.link(path, path.with_name("a further name")),
+        lambda path: path.unlink(),
+    ]
+    for act in changes:
+        act(machine.source_dir / "one")
+        outcome = machine.back_up()
+        assert outcome.success, outcome.summary
+        assert read == []
+        assert_agrees(machine, with_checksums=False)
+    monkeypatch.undo()

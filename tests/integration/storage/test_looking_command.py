@@ -108,8 +108,31 @@ def test_diff(machine: BackedUpMachine, run: Run) -> None:
     [row] = rows(run("diff", "etc", first, second, "--json"))
     assert (row["change"], row["before"]["size_bytes"], row["after"]["size_bytes"]) == ("changed", 1, 2)
     assert [row["change"] for row in rows(run("diff", "etc", third, second, "--json"))] == ["added"]
-    assert run("diff", "etc", "2026-01-31", "latest") == "-\t1 B\t\tlost\n"
+    assert run("diff", "etc", "2026-01-31", "latest") == "-\t1 B\t\t\tlost\n"
+    assert run("diff", "etc", first, second) == "~\t1 B\t2 B\tcontent, time\tlost\n"
     assert run("diff", "etc", third, "--json") == "[]\n"
+
+
+def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
+    # What a run keeps of attributes is not asked here: a tree gets some, and the catalog reads it.
+    *_former, third = machine.snapshots()
+    file = machine.source_dir / "directory" / "kept"
+    file.chmod(0o600)
+    os.chown(file, 5, 5)
+    os.utime(file, ns=(0, 15_000_000_000_123_456_789))
+    assert machine.back_up().success
+    newest = machine.snapshots()[-1]
+    os.setxattr(machine.place.tree(newest) / "directory" / "kept", "user.comment", b"a note")
+    database.remove(machine.place)
+    assert run("diff", "etc", third, newest) == "~\t4 B\t4 B\tmode, owner, time, attributes\tdirectory/kept\n"
+    [row] = rows(run("diff", "etc", third, newest, "--json"))
+    assert row["what_changed"] == ["mode", "owner", "time", "attributes"]
+    assert row["before"]["attributes"] == ""
+    assert row["after"]["mtime_ns"] == 15_000_000_000_123_456_789
+    versions = run("history", "etc", "directory/kept").splitlines()
+    assert "2445-05-01 02:40:00" in versions[-1]
+    assert row["after"]["attributes"] in versions[-1]
+    assert len(row["after"]["attributes"]) == 32
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,53 @@ def test_a_missing_file_comes_back_from_another_snapshot(machine: BackedUpMachin
     assert kept(machine, 1, "d/shared").read_bytes() == (machine.source_dir / "d" / "shared").read_bytes()
 
 
+def with_attribute(path: Path, value: bytes) -> None:
+    times = path.stat()
+    os.setxattr(path, "user.comment", value)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_file_whose_attributes_alone_are_others_is_named_and_healed_from_another_snapshot(
+    machine: BackedUpMachine,
+) -> None:
+    # A tree of an earlier run, whose files another program made anew.
+    twin = kept(machine, 1, "twin")
+    content, status = twin.read_bytes(), twin.stat()
+    twin.unlink()
+    twin.write_bytes(content)
+    os.utime(twin, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert verify(machine).damages == []
+    with_attribute(twin, b"nobody's")
+    [found] = verify(machine).damages
+    assert (found.path, found.kind, found.state) == ("twin", "attributes", "healed")
+    assert found.snapshots == (machine.snapshots()[1],)
+    assert os.listxattr(twin) == []
+    assert twin.read_bytes() == content
+    assert twin.stat().st_mtime_ns == status.st_mtime_ns
+    assert verify(machine).damages == []
+
+
+def test_attributes_that_no_copy_has_are_brought_by_the_next_backup(machine: BackedUpMachine) -> None:
+    verify(machine)
+    with_attribute(kept(machine, 0, "twin"), b"nobody's")
+    [found] = verify(machine).damages
+    assert (found.path, found.kind, found.state) == ("twin", "attributes", "next_backup")
+    assert machine.back_up().success
+    assert os.listxattr(kept(machine, 3, "twin")) == []
+    assert {each.state for each in verify(machine).damages} == {"healed"}
+    assert os.listxattr(kept(machine, 0, "twin")) == []
+    assert verify(machine).damages == []
+
+
+def test_attributes_that_nobody_has_looked_at_are_taken_as_they_are(machine: BackedUpMachine) -> None:
+    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known, known.writing() as connection:
+        connection.execute("UPDATE versions SET attributes = NULL")
+    with_attribute(kept(machine, 0, "twin"), b"of old")
+    assert verify(machine).damages == []
+    with_attribute(kept(machine, 0, "twin"), b"of now")
+    assert [(each.path, each.kind) for each in verify(machine).damages] == [("twin", "attributes")]
+
+
 def test_damage_of_a_snapshot_that_leaves_history_is_gone(machine: BackedUpMachine) -> None:
     verify(machine)
     flip(kept(machine, 0, "diary"), at=3)

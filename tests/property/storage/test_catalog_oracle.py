@@ -154,7 +154,7 @@ def content(history: RandomHistory, entry: Entry) -> Content:
     """As the trees have it: a checksum that nobody has computed is right."""
     expected = history.states[entry.first][entry.path][6]
     if entry.checksum is None and not history.comes_back:
-        return (*entry.content[:6], expected, entry.link_target)  # type: ignore[return-value]
+        return (*entry.content[:6], expected, *entry.content[7:])  # type: ignore[return-value]
     return entry.content  # type: ignore[return-value]
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from turku.core.line_reading import lines_of
+from turku.core.line_reading import emptied, lines_of
 
 LIMIT = 20
 
@@ -59,3 +59,21 @@ def test_an_endless_line_is_handed_out_while_it_comes() -> None:
 def test_many_lines_are_read_at_once() -> None:
     text = b"".join(b"line %d\n" % number for number in range(50_000))
     assert list(lines_of(io.BytesIO(text), limit_bytes=LIMIT)) == text.splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError, KeyboardInterrupt])
+def test_what_is_left_of_a_pipe_is_read(fault: type[BaseException] | None) -> None:
+    stream = io.BytesIO(b"x" * 1_000_000)
+    if fault is None:
+        with emptied(stream):
+            stream.read(1)
+    else:
+        with pytest.raises(fault), emptied(stream):
+            raise fault
+    assert stream.read() == b""
+
+
+def test_a_stream_that_is_closed_meanwhile_has_nothing_left() -> None:
+    stream = io.BytesIO(b"x")
+    with emptied(stream):
+        stream.close()

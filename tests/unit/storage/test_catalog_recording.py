@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from tests.support.random_history import link_copy, state
 from turku.core import directory_tree, lock
 from turku.storage import catalog
 from turku.storage.catalog import Entry, database
+from turku.storage.catalog.entry import NO_ATTRIBUTES
 from turku.storage.changes import Change, Changes, Kind
 from turku.storage.snapshots.place import SourcePlace
 
@@ -119,15 +123,105 @@ def test_an_incomplete_account_is(source: Source) -> None:
     assert b"secretly there" in source.entries(source.snapshot([], is_complete=False))
 
 
-def test_other_names_of_a_file_whose_mode_changed_are_not_forgotten(source: Source) -> None:
+def test_a_changed_file_with_several_names_does_not_have_everything_read(source: Source) -> None:
     os.link(source.tree / "file", source.tree / "other name")
-    source.snapshot(None)
+    before = source.snapshot(None)
     for name in ("file", "other name"):
         (source.tree / name).unlink()
-    (source.tree / "file").write_text("text")
+    (source.tree / "file").write_text("changed")
     os.link(source.tree / "file", source.tree / "other name")
-    # rsync names one of them.
-    assert source.entries(source.snapshot([Change(b"file", Kind.CHANGED)]))[b"other name"].size == 4
+    (source.tree / "secretly there").touch()
+    after = source.snapshot([Change(b"file", Kind.CHANGED), Change(b"other name", Kind.CHANGED)])
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert {each.path for each in opened.diff(before, after)} == {b"file", b"other name"}
+        assert {entry.checksum for entry in opened.find(b"name", snapshot=after)} == {digest(b"changed")}
+
+
+def with_attribute(path: Path, value: bytes) -> None:
+    """Give the file another attribute and nothing else; the file of the snapshot before stays as it is."""
+    status, content = path.stat(), path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    os.setxattr(path, "user.comment", value)
+
+
+def test_a_changed_attribute_alone_is_a_new_version(source: Source) -> None:
+    before = source.names[0]
+    with_attribute(source.tree / "file", b"first")
+    first = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    with_attribute(source.tree / "file", b"second")
+    second = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    os.setxattr(source.tree / "directory", "user.comment", b"of a directory")
+    third = source.snapshot([Change(b"directory", Kind.CHANGED)])
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        versions = opened.history(b"file")
+        assert [entry.first for entry in versions] == [before, first, second]
+        assert versions[0].attributes == NO_ATTRIBUTES
+        assert len({entry.attributes for entry in versions}) == 3
+        assert [each.path for each in opened.diff(first, second)] == [b"file"]
+        assert [each.path for each in opened.diff(second, third)] == [b"directory"]
+        [back] = opened.diff(third, second)
+        assert back.after is not None
+        assert back.after.attributes == NO_ATTRIBUTES
+
+
+def as_of_an_earlier_release(place: SourcePlace) -> None:
+    """Let the catalog be one that knows no attributes, with its times as such a catalog has them."""
+    with closing(sqlite3.connect(database.file_of(place))) as connection:
+        connection.execute("ALTER TABLE versions DROP COLUMN attributes")
+        connection.execute("UPDATE versions SET mtime_ns = ? WHERE typeof(mtime_ns) = 'blob'", (2**63 - 1,))
+        connection.execute("PRAGMA user_version = 2")
+        connection.commit()
+
+
+def test_a_catalog_of_an_earlier_release_goes_on_with_its_checksums_and_no_file_has_changed(source: Source) -> None:
+    rewritten(source.tree / "file", "first")
+    os.setxattr(source.tree / "file", "user.comment", b"a note")
+    last = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    as_of_an_earlier_release(source.place)
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert {entry.attributes for entry in opened.files(last)} == {None}
+        [entry] = [entry for entry in opened.files(last) if entry.path == b"file"]
+        assert entry.checksum == digest(b"first")
+    rewritten(source.tree / "other", "new")
+    # All of the tree is read, and all of its attributes with it.
+    new = source.snapshot(None)
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert [(each.path, each.kind) for each in opened.diff(last, new)] == [(b"other", "added")]
+        assert next(iter(opened.find(b"file", snapshot=new))).checksum == digest(b"first")
+    assert not list(source.place.machine_dir.parent.rglob("*.broken"))
+
+
+def test_attributes_that_come_after_an_earlier_release_are_a_change(source: Source) -> None:
+    last = source.names[-1]
+    as_of_an_earlier_release(source.place)
+    with_attribute(source.tree / "file", b"now kept")
+    new = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    with catalog.open_catalog(source.place, zone=UTC) as opened:
+        assert [entry.first for entry in opened.history(b"file")] == [last, new]
+
+
+@pytest.mark.parametrize("second", [-(2**40), -(2**31) - 1, -1, 0, 15_000_000_000, 2**33, 2**40, 2**61])
+def test_dates_are_exact_whatever_64_bits_of_nanoseconds_hold(tmp_path: Path, second: int) -> None:
+    memory = Path("/dev/shm")
+    directory = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else tmp_path))
+    try:
+        source = Source(directory)
+        source.tree.mkdir(parents=True, exist_ok=True)
+        (source.tree / "file").write_text("text")
+        os.utime(source.tree / "file", ns=(0, second * 10**9 + 123_456_789))
+        found = (source.tree / "file").stat().st_mtime_ns
+        before = source.snapshot(None)
+        assert source.entries(before)[b"file"].mtime_ns == found
+        with_attribute(source.tree / "file", b"a note")
+        os.utime(source.tree / "file", ns=(0, found + 1))
+        after = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+        assert source.entries(after)[b"file"].mtime_ns == (source.place.tree(after) / "file").stat().st_mtime_ns
+        with catalog.open_catalog(source.place, zone=UTC) as opened:
+            assert [each.path for each in opened.diff(before, after)] == [b"file"]
+    finally:
+        shutil.rmtree(directory)
 
 
 def test_a_checksum_is_carried_over_with_the_very_file(source: Source) -> None:

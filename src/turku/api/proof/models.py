@@ -16,6 +16,7 @@ class DamageKind(models.TextChoices):
     MISSING = "missing", "is gone"
     UNREADABLE = "unreadable", "cannot be read"
     SOURCE = "source", "differs from the machine's, size and time alike"
+    ATTRIBUTES = "attributes", "has other extended attributes or ACLs"
 
 
 class DamageState(models.TextChoices):

@@ -44,8 +44,7 @@ class Ahead:
     def begin(self, tree: Path, told: Changes, *, has_attributes: bool) -> None:
         """Follow what is told about ``tree``, in which nothing is yet. ``has_attributes``: rsync keeps owners there."""
         self._told = told
-        self._gathering = Gathering(self.connection, tree, base=None, before=None, after=None)
-        self._thread = threading.Thread(target=self._follow, args=(tree, told, self._gathering, has_attributes))
+        self._thread = threading.Thread(target=self._follow, args=(tree, told, has_attributes), daemon=True)
         self._thread.start()
 
     def finished(self) -> Gathering | None:
@@ -65,14 +64,19 @@ class Ahead:
             self._thread.join()
         self.connection.close()
 
-    def _follow(self, path: Path, told: Changes, gathering: Gathering, has_attributes: bool) -> None:  # noqa: FBT001
+    def _follow(self, path: Path, told: Changes, has_attributes: bool) -> None:  # noqa: FBT001
+        """Read along; what is gathered counts only where that came to its end."""
+        gathering = Gathering(self.connection, path, base=None, before=None, after=None)
         try:
             with Tree(path, has_attributes=has_attributes) as tree:
                 gathering.prepare()
                 self._gather(tree, told, gathering)
-        except (OSError, ValueError, OverflowError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error) as error:
             _LOG.info("%s: the tree is read for the catalog after the transfer: %s", self._place.source, error)
-            self._gathering = None
+        except Exception:
+            _LOG.exception("%s: the tree is read for the catalog after the transfer", self._place.source)
+        else:
+            self._gathering = gathering
 
     def _gather(self, tree: Tree, told: Changes, gathering: Gathering) -> None:
         files: list[Told] = []

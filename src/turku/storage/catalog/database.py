@@ -21,8 +21,13 @@ from turku.storage.snapshots.place import SourcePlace
 
 DIRECTORY = ".catalogs"
 SUFFIX = ".sqlite"
-FORMAT = 2
-"""Catalogs of the first format held checksums that a machine could have forged: they are made anew."""
+FORMAT = 3
+"""Catalogs of the first format held checksums that a machine could have forged: they are made anew.
+
+Those of the second knew no attributes, and of times that 64 bits of nanoseconds do not hold the nearest that they do.
+They go on as they are, and what they do not know is NULL.
+"""
+_BEFORE_ATTRIBUTES = 2
 _APPLICATION = 0x7475726B
 _BUSY_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
@@ -66,7 +71,8 @@ CREATE TABLE versions (
     mtime_ns INTEGER NOT NULL,
     checksum BLOB,
     link_target BLOB,
-    checked INTEGER NOT NULL DEFAULT 0
+    checked INTEGER NOT NULL DEFAULT 0,
+    attributes BLOB
 );
 CREATE UNIQUE INDEX versions_path ON versions (directory, name, first);
 CREATE INDEX versions_first ON versions (first);
@@ -173,6 +179,8 @@ def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
         if _pragma(connection, "user_version") == 0:
             _create(connection)
             _give(place, path, 0o600)
+        elif _pragma(connection, "user_version") == _BEFORE_ATTRIBUTES:
+            _add_attributes(connection)
         if (_pragma(connection, "application_id"), _pragma(connection, "user_version")) != (_APPLICATION, FORMAT):
             raise _NotOurs("it is of another program, or of a newer Turku")
     except BaseException:
@@ -196,6 +204,16 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _add_attributes(connection: sqlite3.Connection) -> None:
+    with writing(connection):
+        if _pragma(connection, "user_version") != _BEFORE_ATTRIBUTES:
+            # Another process was faster.
+            return
+        if _pragma(connection, "application_id") == _APPLICATION:
+            connection.execute("ALTER TABLE versions ADD COLUMN attributes BLOB")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

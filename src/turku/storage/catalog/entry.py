@@ -20,6 +20,8 @@ class Kind(StrEnum):
     CHARACTER = "character"
 
 
+NO_ATTRIBUTES = b""
+"""Stands for the digest of what has neither extended attributes nor ACLs."""
 KINDS = tuple(Kind)
 """The catalog's files hold a kind by its place in here: never change their order."""
 FILE, DIRECTORY, LINK = (KINDS.index(kind) for kind in (Kind.FILE, Kind.DIRECTORY, Kind.LINK))
@@ -37,6 +39,33 @@ _BY_FORMAT = {
 def kind_number(mode: int) -> int:
     """The number of the kind that a file's mode tells; that of a file for one which is not known."""
     return _BY_FORMAT.get(stat.S_IFMT(mode), FILE)
+
+
+_LONGEST_TIME = 2**63 - 1
+_EXACT_TIME_BYTES = 16
+
+
+def stored_time(mtime_ns: int) -> int | bytes:
+    """Return a time as the catalog's files hold it: a number of 64 bits, or 16 bytes where it does not fit.
+
+    btrfs, tmpfs and xfs keep seconds of 64 bits, and ext4 goes to the year 2446.
+    """
+    if -_LONGEST_TIME <= mtime_ns < _LONGEST_TIME:
+        return mtime_ns
+    return mtime_ns.to_bytes(_EXACT_TIME_BYTES, "big", signed=True)
+
+
+def time_of(stored: int | bytes) -> int:
+    """Return the nanoseconds of a time from a catalog's file."""
+    return int.from_bytes(stored, "big", signed=True) if isinstance(stored, bytes) else stored
+
+
+def is_time(recorded_ns: int, found_ns: int) -> bool:
+    """Return True when a file with this time has the recorded one.
+
+    Catalogs of earlier releases have the nearest time that 64 bits of nanoseconds hold.
+    """
+    return recorded_ns in (found_ns, max(-_LONGEST_TIME - 1, min(found_ns, _LONGEST_TIME)))
 
 
 class Entry(NamedTuple):
@@ -63,6 +92,10 @@ class Entry(NamedTuple):
     """Names this version to ``Catalog.set_checksums`` and ``Catalog.set_checked``; not for keeping."""
     checked: int = 0
     """When its content was last compared with the checksum, in Unix seconds; 0 for never."""
+    attributes: bytes | None = None
+    """Digest of the extended attributes and ACLs (``core.extended_attributes``), ``NO_ATTRIBUTES`` for none.
+
+    None where nobody has looked at them yet."""
 
     @property
     def name(self) -> bytes:
@@ -81,11 +114,14 @@ class Entry(NamedTuple):
             self.mtime_ns,
             self.checksum,
             self.link_target,
+            self.attributes,
         )
 
     def may_be(self, other: Entry) -> bool:
         """Whether nothing that is known tells the two apart."""
         if self.checksum is not None and other.checksum is not None and self.checksum != other.checksum:
+            return False
+        if self.attributes is not None and other.attributes is not None and self.attributes != other.attributes:
             return False
         return (self.kind, self.size, self.mode, self.uid, self.gid, self.mtime_ns, self.link_target) == (
             other.kind,

@@ -41,6 +41,7 @@ CREATE TABLE temp.found (
     gid INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     link_target BLOB,
+    attributes BLOB,
     same_base INTEGER NOT NULL,
     same_before INTEGER NOT NULL,
     same_after INTEGER NOT NULL,
@@ -53,12 +54,12 @@ CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY
 CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
 _FOUND = """
-INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
-    same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target, attributes,
+    same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _FOUND_AHEAD = """
-INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target,
-    same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target, attributes,
+    same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
 """
 _TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
 _WITHOUT_CHECKSUM = """
@@ -66,10 +67,6 @@ SELECT found.place, found.name, places.path, found.size FROM temp.found JOIN tem
 WHERE (found.place, found.name) > (?, ?) AND kind = 0 AND NOT same_base AND (told OR NOT ?)
 ORDER BY found.place, found.name LIMIT ?
 """
-
-
-class _NotToBeTold(Exception):
-    """The run's own words do not tell everything."""
 
 
 class Gathering:
@@ -96,19 +93,16 @@ class Gathering:
     def gather(self, changes: Changes | None, *, may_trust: bool) -> None:
         """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
 
-        Files get no checksums by it. Raises OSError where the tree cannot be read.
+        Complete changes name every name of a file that changed. Files get no checksums by it. Raises OSError where the
+        tree cannot be read.
         """
         self.prepare()
         if changes is not None and changes.is_complete and may_trust:
-            try:
-                with database.gathering(self._connection):
-                    self._gather_changed(changes)
-                    self._mark_told(changes)
-            except _NotToBeTold:
-                self.prepare()
-            else:
-                self.is_whole = False
-                return
+            with database.gathering(self._connection):
+                self._gather_changed(changes)
+                self._mark_told(changes)
+            self.is_whole = False
+            return
         with database.gathering(self._connection):
             self._gather_all()
             if changes is not None:
@@ -145,8 +139,11 @@ class Gathering:
             descriptor = tree.find_directory(directory)
             found = None if descriptor is None else tree.found(descriptor, name)
             if found is not None and descriptor is not None:
-                checksum = tree.checksum(descriptor, name, found.size) if found.kind == FILE else None
-                rows.append((self._place(directory), name, *found[:7], checksum))
+                *columns, digest = found.columns()
+                checksum = None
+                if found.kind == FILE:
+                    checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
+                rows.append((self._place(directory), name, *columns, digest, checksum))
         with database.gathering(self._connection):
             self._connection.executemany(_FOUND_AHEAD, rows)
 
@@ -198,9 +195,6 @@ class Gathering:
                 if found is None:
                     self._connection.execute("INSERT OR IGNORE INTO temp.gone VALUES (?, ?)", (directory, name))
                     continue
-                if found.kind == FILE and found.links > 1:
-                    # rsync does not name the other names of a file whose mode it changed.
-                    raise _NotToBeTold
                 directories = [None if other is None else other.find_directory(directory) for other in others]
                 row = _row(self._place(directory), name, found, others, directories)
                 self._connection.execute(_FOUND, row)
@@ -276,4 +270,4 @@ def _row(
         if id(other) not in identities:
             identities[id(other)] = other.identity(directory, name) == (found.device, found.inode)
         same.append(identities[id(other)])
-    return (number, name, *found[:7], *same)
+    return (number, name, *found.columns(), *same)

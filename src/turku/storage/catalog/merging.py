@@ -24,6 +24,8 @@ UPDATE temp.found SET version = (
         AND versions.kind = found.kind AND versions.size = found.size AND versions.mode = found.mode
         AND versions.uid = found.uid AND versions.gid = found.gid AND versions.mtime_ns = found.mtime_ns
         AND versions.link_target IS found.link_target
+        AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR (versions.attributes IS NULL
+            AND (found.same_before OR NOT found.told OR found.attributes = X'')))
         AND (found.kind <> 0 OR found.same_before OR versions.checksum = found.checksum
             OR (:not_told_is_same AND NOT found.told)
             OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
@@ -72,16 +74,17 @@ UPDATE versions SET last = :before WHERE last IS NULL AND directory IN (
 )
 """
 _INSERT = """
-INSERT INTO versions (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target)
-SELECT places.id, found.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target
+INSERT INTO versions
+    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes)
+SELECT places.id, found.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes
 FROM temp.found JOIN temp.places ON places.number = found.place WHERE version IS NULL
 ORDER BY places.id, found.name
 """
 # The snapshot lies between two others: what both of them have and it has not is split in two.
 _SPLIT = """
 INSERT INTO versions
-    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked)
-SELECT directory, name, :after, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked
+    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes)
+SELECT directory, name, :after, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes
 FROM versions WHERE first <= :before AND (last IS NULL OR last >= :after)
     AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
 """
@@ -101,6 +104,7 @@ UPDATE temp.found SET version = (
         AND versions.kind = found.kind AND versions.size = found.size AND versions.mode = found.mode
         AND versions.uid = found.uid AND versions.gid = found.gid AND versions.mtime_ns = found.mtime_ns
         AND versions.link_target IS found.link_target
+        AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR versions.attributes IS NULL)
         AND (found.kind <> 0 OR found.same_after OR versions.checksum = found.checksum
             OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
 )
@@ -213,7 +217,7 @@ FROM versions AS former JOIN versions AS latter
 WHERE former.last >= :before AND former.last < :after AND former.first <= :before
     AND former.kind = latter.kind AND former.size = latter.size AND former.mode = latter.mode
     AND former.uid = latter.uid AND former.gid = latter.gid AND former.mtime_ns = latter.mtime_ns
-    AND former.link_target IS latter.link_target
+    AND former.link_target IS latter.link_target AND former.attributes IS latter.attributes
     AND (former.checksum IS NULL OR latter.checksum IS NULL OR former.checksum = latter.checksum)
 """
 _UNSURE = """

@@ -17,7 +17,7 @@ from turku.core.log import one_line
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage import history
 from turku.storage.catalog import database, queries, recording
-from turku.storage.catalog.entry import DIRECTORY, KINDS, Difference, Entry
+from turku.storage.catalog.entry import DIRECTORY, KINDS, Difference, Entry, time_of
 from turku.storage.catalog.patterns import Matcher, matcher
 from turku.storage.catalog.scope import WHOLE, Scope
 from turku.storage.history import StoredSnapshot
@@ -25,7 +25,22 @@ from turku.storage.snapshots.place import SourcePlace
 
 _PAGE = 2000
 """Rows read at once. Between two pages nothing is locked, however long somebody takes to read on."""
-_Row: TypeAlias = tuple[int, bytes, int, int | None, int, int, int, int, int, int, bytes | None, bytes | None, int]
+_Row: TypeAlias = tuple[
+    int,
+    bytes,
+    int,
+    int | None,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int | bytes,
+    bytes | None,
+    bytes | None,
+    int,
+    bytes | None,
+]
 _Rows: TypeAlias = list[Any]
 
 
@@ -150,6 +165,13 @@ class Catalog:
         with self.writing() as connection:
             connection.executemany(
                 "UPDATE versions SET checksum = ? WHERE id = ?", [(checksum, version) for version, checksum in found]
+            )
+
+    def set_attributes(self, found: Sequence[tuple[int, bytes]]) -> None:
+        """Say which attributes these versions have, all at once."""
+        with self.writing() as connection:
+            connection.executemany(
+                "UPDATE versions SET attributes = ? WHERE id = ?", [(digest, version) for version, digest in found]
             )
 
     def set_checked(self, versions: Sequence[int], moment: datetime) -> None:
@@ -305,7 +327,7 @@ class Catalog:
 
     def _entry(self, directory: bytes, row: _Row) -> Entry | None:
         """None for a version that only snapshots have which are not there any more, or that is out of scope."""
-        version, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked = row
+        version, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, digest = row
         path = directory + b"/" + name if directory else name
         if not self._scope.has_path(path):
             return None
@@ -324,11 +346,12 @@ class Catalog:
             mode,
             uid,
             gid,
-            mtime_ns,
+            time_of(mtime_ns),
             checksum,
             link_target,
             span[0],
             span[1],
             version,
             checked,
+            digest,
         )

@@ -64,7 +64,10 @@ def record(
         if isinstance(error, sqlite3.Error) and database.is_damage(error):
             database.move_aside(place, str(error))
         _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
-        return False
+    except Exception:
+        # A fault of ours, which is no reason to lose the backup.
+        _LOG.exception("%s: the catalog was not written; it is made up for later", place.source)
+    return False
 
 
 def forget(place: SourcePlace, *, zone: tzinfo) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 
 _FAKED_ATTRIBUTE = "user.rsync.%stat"
@@ -85,19 +86,16 @@ def copy_link(source: int, target: int, name: bytes) -> None:
     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def faked(directory: int, name: bytes) -> tuple[int, int, int] | None:
-    """Return mode with kind, uid and gid that are kept in attributes of ``name``; None where none are.
+def faked_in(target: int | bytes, listed: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return mode with kind, uid and gid that are kept in attributes of an open file or a path; None where none are.
 
-    Raises OSError with ENOTSUP where the file system keeps none at all.
+    ``listed`` are the names of its attributes.
     """
-    path = b"/proc/self/fd/%d/%b" % (directory, name)
+    if _FAKED_ATTRIBUTE not in listed:
+        return None
     try:
-        if _FAKED_ATTRIBUTE not in os.listxattr(path, follow_symlinks=False):
-            return None
-        match = _FAKED.fullmatch(os.getxattr(path, _FAKED_ATTRIBUTE, follow_symlinks=False))
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            raise
+        match = _FAKED.fullmatch(os.getxattr(target, _FAKED_ATTRIBUTE, follow_symlinks=isinstance(target, int)))
+    except OSError:
         return None
     return None if match is None else (int(match[1], 8), int(match[2]), int(match[3]))
 

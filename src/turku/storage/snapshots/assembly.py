@@ -8,6 +8,7 @@ theirs may change. The plan says which paths are taken: whatever else lies in th
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import stat
@@ -27,6 +28,7 @@ from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable
 
 _LOOK_SECONDS = 0.2
+_LOG = logging.getLogger(__name__)
 
 Tell = Callable[[bytes], None]
 """Is told the path of what is in the new tree no more."""
@@ -98,6 +100,9 @@ class HardlinkCopy:
             self._failure = f"{error.strerror or error}: {error.filename!r}"
         except TurkuError as error:
             self._failure = error.message
+        except Exception as error:
+            _LOG.exception("the base cannot be copied by hard links")
+            self._failure = f"internal error: {type(error).__name__}: {error}"
         else:
             self._failure = None
 

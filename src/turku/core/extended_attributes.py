@@ -1,0 +1,180 @@
+"""Extended attributes and POSIX ACLs of files, directories and links, and a digest that is the same for the same ones.
+
+Counted are ``user.*``, ``trusted.*``, ``security.*`` and the two ACLs. What a file system has of its own is not
+(``btrfs.*``, ``system.nfs4_acl``, and ``trusted.SGI_ACL_*``, by which XFS shows an ACL a second time).
+
+A storage without root keeps what it may not set the way rsync's ``--fake-super`` does: ``user.rsync.security.x`` for
+``security.x``, and ACLs in ``user.rsync.%aacl`` and ``user.rsync.%dacl``. All of it is read as the machine had it, so
+that every storage and the machine itself compute the same digest.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import xxhash
+
+ACCESS_ACL = "system.posix_acl_access"
+DEFAULT_ACL = "system.posix_acl_default"
+DIGEST_BYTES = 16
+_KEPT = ("user.", "trusted.", "security.")
+_MADE_UP = "trusted.SGI_ACL_"
+LABEL = "security.selinux"
+_PREFIX = "user.rsync."
+_RESERVED = f"{_PREFIX}%"
+"""rsync's own notes of owner, mode and ACLs. It never sends them as attributes."""
+_MOVED = (f"{_PREFIX}trusted.", f"{_PREFIX}security.")
+_FAKED_ACLS = {f"{_RESERVED}aacl": ACCESS_ACL, f"{_RESERVED}dacl": DEFAULT_ACL}
+
+# The kernel's form (linux/posix_acl_xattr.h): a version, then tag, permissions and id of each entry.
+_ACL_VERSION = struct.Struct("<I")
+_ACL_ENTRY = struct.Struct("<HHI")
+_VERSION = 2
+_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_NO_ID = 0xFFFFFFFF
+# rsync's form (acls.c): what user, group, mask and others may, then id and permissions of each named entry.
+_FAKED_HEAD = struct.Struct("<IIII")
+_FAKED_ENTRY = struct.Struct("<II")
+_NO_ENTRY = 0x80
+_IS_USER = 0x80000000
+
+Target = int | bytes
+"""An open file or directory, or a path whose last name is not followed (``path_of``)."""
+Pair = tuple[str, bytes]
+
+
+def path_of(directory: int, name: bytes) -> bytes:
+    """Return a path for the name in an open directory; attributes have no call that takes the two."""
+    return b"/proc/self/fd/%d/%b" % (directory, name)
+
+
+def names(target: Target) -> list[str]:
+    """Return the names of all attributes; none where the file system keeps none. Raises OSError."""
+    try:
+        return os.listxattr(target, follow_symlinks=isinstance(target, int))
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+
+
+def is_faked(listed: Iterable[str]) -> bool:
+    """Return True where the names show that rsync keeps owner, mode or ACLs of the file in attributes."""
+    return any(name.startswith(_RESERVED) for name in listed)
+
+
+def digest_of(target: Target, *, without: Collection[str] = ()) -> bytes | None:
+    """Return the digest of what an open file, or a path, has on this machine; None for nothing. Raises OSError.
+
+    Attributes ``without`` which it is to be computed do not count.
+    """
+    listed = [name for name in names(target) if name not in without]
+    return digest(pairs(target, listed)) if listed else None
+
+
+def digest(attributes: Iterable[Pair]) -> bytes | None:
+    """Return the xxh128 of pairs that are sorted by name; None for none. Raises what reading the pairs does."""
+    hasher = None
+    for name, value in attributes:
+        if hasher is None:
+            hasher = xxhash.xxh128()
+        encoded = os.fsencode(name)
+        hasher.update(struct.pack("<II", len(encoded), len(value)) + encoded)
+        hasher.update(value)
+    return None if hasher is None else hasher.digest()
+
+
+def pairs(target: Target, listed: Sequence[str], *, faked_mode: int | None = None) -> Iterator[Pair]:
+    """Yield names and values as the machine has them, sorted by name. ``listed`` are the names from ``names``.
+
+    ``faked_mode`` is the file's mode on the machine where rsync's attributes alone are the machine's: what else such a
+    file has is the storage's. Values are read one by one, as a file can have a lot of them. Raises OSError.
+    """
+    for shown, name in sorted(_shown(listed, is_faked=faked_mode is not None)):
+        try:
+            value = os.getxattr(target, name, follow_symlinks=isinstance(target, int))
+        except OSError as error:
+            if error.errno == errno.ENODATA:
+                # It went meanwhile.
+                continue
+            raise
+        if name in _FAKED_ACLS:
+            value = acl_of_rsync(value, 0 if faked_mode is None else faked_mode, is_access=shown == ACCESS_ACL)
+        if shown == ACCESS_ACL:
+            value = _without_mode_bits(value)
+            if not value:
+                continue
+        elif shown == DEFAULT_ACL:
+            value = _sorted_acl(value)
+        yield shown, value
+
+
+def _shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]]:
+    for name in listed:
+        if name.startswith(_PREFIX):
+            if name.startswith(_MOVED):
+                yield name.removeprefix(_PREFIX), name
+            elif not name.startswith(_RESERVED):
+                yield name, name
+            elif is_faked and name in _FAKED_ACLS:
+                yield _FAKED_ACLS[name], name
+        elif name.startswith("user.") or (not is_faked and _is_kept(name)):
+            yield name, name
+
+
+def _is_kept(name: str) -> bool:
+    return name in (ACCESS_ACL, DEFAULT_ACL) or (name.startswith(_KEPT) and not name.startswith(_MADE_UP))
+
+
+def acl_of_rsync(value: bytes, mode: int, *, is_access: bool) -> bytes:
+    """Return an ACL that rsync keeps in an attribute in the kernel's form; the value itself where it is none.
+
+    rsync leaves out of an access ACL what the ``mode`` of the file says already.
+    """
+    if len(value) < _FAKED_HEAD.size or (len(value) - _FAKED_HEAD.size) % _FAKED_ENTRY.size:
+        return value
+    user, group, mask, other = _FAKED_HEAD.unpack_from(value)
+    named = list(_FAKED_ENTRY.iter_unpack(value[_FAKED_HEAD.size :]))
+    if is_access:
+        user = mode >> 6 if user == _NO_ENTRY else user
+        group = mode >> 3 if group == _NO_ENTRY else group
+        mask = mode >> 3 if mask == _NO_ENTRY and named else mask
+        other = mode if other == _NO_ENTRY else other
+    entries = [(_USER if access & _IS_USER else _GROUP, access & 7, each) for each, access in named]
+    for tag, permissions in ((_USER_OBJ, user), (_GROUP_OBJ, group), (_MASK, mask), (_OTHER, other)):
+        if permissions != _NO_ENTRY:
+            entries.append((tag, permissions & 7, _NO_ID))
+    return _packed(entries)
+
+
+def _entries(value: bytes) -> list[tuple[int, int, int]] | None:
+    """Return tag, permissions and id of each entry; None for what is not the kernel's form."""
+    head = _ACL_VERSION.size
+    if len(value) < head or (len(value) - head) % _ACL_ENTRY.size or _ACL_VERSION.unpack_from(value)[0] != _VERSION:
+        return None
+    return list(_ACL_ENTRY.iter_unpack(value[head:]))
+
+
+def _packed(entries: Iterable[tuple[int, int, int]]) -> bytes:
+    ordered = sorted(entries, key=lambda entry: (entry[0], entry[2]))
+    return _ACL_VERSION.pack(_VERSION) + b"".join(_ACL_ENTRY.pack(*entry) for entry in ordered)
+
+
+def _sorted_acl(value: bytes) -> bytes:
+    entries = _entries(value)
+    return value if entries is None else _packed(entries)
+
+
+def _without_mode_bits(value: bytes) -> bytes:
+    """Return an access ACL in one order of its entries; nothing for one that says no more than the mode."""
+    entries = _entries(value)
+    if entries is None:
+        return value
+    permissions = {tag: allowed for tag, allowed, _id in entries if tag not in (_USER, _GROUP)}
+    is_named = any(tag in (_USER, _GROUP) for tag, _allowed, _id in entries)
+    if not is_named and permissions.get(_MASK, permissions.get(_GROUP_OBJ)) == permissions.get(_GROUP_OBJ):
+        return b""
+    return _packed(entries)

@@ -1,0 +1,90 @@
+"""Files of any date that a file system holds are backed up, catalogued, listed and told exactly, and nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.loop_volume import loop_volume
+from tests.support.random_history import state
+
+from turku.core import listing
+from turku.protocol import codec
+from turku.protocol.restore_messages import FileRow
+from turku.storage import catalog, history_rows
+
+SECONDS = {
+    # From 1901 to 2446, where an inode has 256 bytes.
+    "ext4": (-(2**31), -1, 2**31, 9_300_000_000, 15_032_385_535),
+    "tmpfs": (-(2**55), -(2**33), -9_300_000_000, 9_300_000_000, 2**33, 2**40, 2**55),
+}
+
+
+@pytest.fixture(params=sorted(SECONDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def volume(kind: str) -> Iterator[Path]:
+    with ExitStack() as stack:
+        if kind == "ext4":
+            yield stack.enter_context(loop_volume("ext4"))
+            return
+        memory = Path("/dev/shm")
+        if not memory.is_dir():
+            pytest.skip("no tmpfs here")
+        directory = Path(tempfile.mkdtemp(dir=memory))
+        stack.callback(shutil.rmtree, directory)
+        yield directory
+
+
+@pytest.fixture
+def machine(volume: Path, kind: str) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(volume / "all") as machine:
+        for number, second in enumerate(SECONDS[kind]):
+            for path in (machine.source_dir / f"file {number}", machine.source_dir / f"directory {number}"):
+                if path.name.startswith("file"):
+                    path.write_text(str(number))
+                else:
+                    path.mkdir()
+                os.utime(path, ns=(second * 10**9, second * 10**9 + 987_654_321))
+            link = machine.source_dir / f"link {number}"
+            link.symlink_to("nowhere")
+            os.utime(link, ns=(0, second * 10**9 + 5), follow_symlinks=False)
+        yield machine
+
+
+def assert_exact(machine: BackedUpMachine, snapshot: str) -> None:
+    tree = machine.place.tree(snapshot)
+    expected = {path: content[5] for path, content in state(tree).items()}
+    assert expected == {path: content[5] for path, content in state(machine.source_dir).items()}
+    with catalog.open_catalog(machine.place, zone=UTC) as opened:
+        found = {entry.path: entry for entry in opened.files(snapshot)}
+        assert {path: entry.mtime_ns for path, entry in found.items()} == expected
+        for path, entry in found.items():
+            row = codec.decode(codec.encode(history_rows.of_entry(entry)), FileRow)
+            assert row.modified_ns == expected[path]
+            assert listing.moment(row.modified_ns, UTC)
+
+
+def test_every_date_is_kept_exactly(machine: BackedUpMachine) -> None:
+    assert machine.back_up().success
+    assert_exact(machine, machine.snapshots()[-1])
+    unchanged = machine.back_up()
+    assert unchanged.success
+    assert_exact(machine, machine.snapshots()[-1])
+    (machine.source_dir / "file 0").write_text("another")
+    os.utime(machine.source_dir / "file 1", ns=(0, 10_000_000_000_000_000_001))
+    assert machine.back_up().success
+    assert_exact(machine, machine.snapshots()[-1])
+    with catalog.open_catalog(machine.place, zone=UTC) as opened:
+        first, _unchanged, last = machine.snapshots()
+        assert [each.path for each in opened.diff(first, last)] == [b"file 0", b"file 1"]

@@ -1,0 +1,166 @@
+"""A fault in any thread of a session ends that thread's work alone: nobody waits for it, and what is read goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, storage_configuration
+from tests.support.catalog_oracle import assert_agrees, make_tree
+
+from turku.core import command
+from turku.storage import agent_watch, catalog, changes, coordinator, sandbox
+from turku.storage.agent_watch import AgentGone, AgentWatch
+from turku.storage.catalog.gathering import Gathering
+from turku.storage.catalog.tree import Tree
+from turku.storage.changes import Changes
+from turku.storage.fs import copy
+from turku.storage.heartbeat import Heartbeat
+from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
+
+SAYS_MUCH = ["sh", "-c", "yes | head -c 1000000; exit 7"]
+"""More than a pipe holds."""
+
+
+class Fault(Exception):
+    """Nothing that any code foresees."""
+
+
+def fail(*_arguments: Any, **_options: Any) -> Any:
+    raise Fault("a fault of our own")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
+    with backed_up_machine(tmp_path) as machine:
+        make_tree(machine.source_dir)
+        for number in range(3000):
+            (machine.source_dir / f"one of many, with a long name, so that a pipe is filled {number}").touch()
+        yield machine
+
+
+@pytest.mark.parametrize("place", ["found", "content", "add_awaited"])
+def test_a_first_backup_whose_indexing_fails_is_made_and_indexed_in_the_end(
+    machine: BackedUpMachine, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    main = threading.current_thread()
+    owner = Gathering if place == "add_awaited" else Tree
+    real = getattr(owner, place)
+
+    def fail_in_the_other_thread(*arguments: Any, **options: Any) -> Any:
+        return (real if threading.current_thread() is main else fail)(*arguments, **options)
+
+    monkeypatch.setattr(owner, place, fail_in_the_other_thread)
+    outcome = machine.back_up()
+    assert outcome.success, outcome.summary
+    assert "the tree is read for the catalog after the transfer" in caplog.text
+    monkeypatch.undo()
+    assert_agrees(machine)
+
+
+def test_a_backup_whose_catalog_fails_is_made(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(catalog.recording, "_record", fail)
+    outcome = machine.back_up()
+    assert outcome.success, outcome.summary
+    assert "the catalog was not written" in caplog.text
+    monkeypatch.undo()
+    assert_agrees(machine, with_checksums=False)
+
+
+@pytest.mark.parametrize("place", ["note", "parse"])
+def test_a_backup_whose_lines_are_not_understood_any_further_is_made(
+    machine: BackedUpMachine, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _round in range(2):
+        if place == "note":
+            monkeypatch.setattr(Changes, "note", fail)
+        else:
+            monkeypatch.setattr(changes, "parse", fail)
+        outcome = machine.back_up()
+        assert outcome.success, outcome.summary
+        monkeypatch.undo()
+        (machine.source_dir / "file").write_text("new")
+    assert_agrees(machine, with_checksums=False)
+
+
+def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    def read(stream: IO[bytes]) -> None:
+        stream.read(10)
+        fail()
+
+    with command.start(SAYS_MUCH, stdout=True) as child:
+        with sandbox.followed(child, read) as reader:
+            assert child.wait(60) == 7
+        assert not reader.is_alive()
+    assert "the rest of it is not told" in caplog.text
+
+
+def test_what_a_reader_does_not_want_is_read_all_the_same() -> None:
+    with command.start(SAYS_MUCH, stdout=True) as child, sandbox.followed(child, lambda _stream: None):
+        assert child.wait(60) == 7
+
+
+def test_a_session_that_cannot_watch_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    monkeypatch.setattr(agent_watch.os, "read", fail)
+    try:
+        with AgentWatch(read_end) as agent:
+            os.write(write_end, b"x")
+            with pytest.raises(AgentGone, match="could not be watched"):
+                agent.wait(60)
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_a_heartbeat_that_fails_is_followed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+
+    def call(*_arguments: Any) -> Any:
+        calls.append(None)
+        fail()
+
+    monkeypatch.setattr(coordinator.Coordinator, "call", call)
+    with Heartbeat(
+        storage_configuration(tmp_path), "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", pause_seconds=0.01
+    ) as beats:
+        beats.begin(["etc"])
+        until(lambda: len(calls) > 2)
+
+
+def test_a_copy_of_the_base_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").mkdir()
+    monkeypatch.setattr(copy, "link_tree", fail)
+    with HardlinkCopy(tmp_path / "base", tmp_path / "tree") as made, pytest.raises(IncrementalFailed, match="Fault"):
+        made.finish()
+
+
+def test_a_backup_whose_copy_of_the_base_fails_is_made_in_full(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine.back_up().success
+    (machine.source_dir / "file").write_text("new")
+    monkeypatch.setattr(copy, "link_tree", fail)
+    outcome = machine.back_up()
+    assert (outcome.success, outcome.strategy) == (True, "full")
+    assert "a fault of our own" in outcome.strategy_reason
+
+
+@pytest.fixture(autouse=True)
+def told_faults(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
