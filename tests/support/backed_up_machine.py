@@ -28,6 +28,7 @@ from turku.core.secret import Secret
 from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage import configuration, history, transfer
 from turku.storage.backup import BackupJob, BackupOutcome, back_up, mode_name
+from turku.storage.changed_entries import ChangedEntries
 from turku.storage.configuration import Storage
 from turku.storage.snapshots import MODES
 from turku.storage.snapshots.place import SourcePlace
@@ -96,6 +97,9 @@ class BackedUpMachine:
     storage: Storage
     source: str = "etc"
     clock: StorageClock = field(default_factory=StorageClock)
+    changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
+    """What its agent names as changed lately; by default it tells no moments, and names nothing."""
+    moment_ns: int | None = None
 
     @property
     def place(self) -> SourcePlace:
@@ -113,6 +117,8 @@ class BackedUpMachine:
             rsync_port=self.daemon.port,
             username=self.daemon.username,
             password=Secret(self.daemon.password),
+            moment_ns=self.moment_ns,
+            changed_entries=self.changed_entries,
         )
 
     def back_up(self, **options: Any) -> BackupOutcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -33,10 +33,10 @@ from turku.storage import (
     transfer,
     trash,
 )
+from turku.storage.changed_entries import ChangedEntries
 from turku.storage.changes import Changes, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
-from turku.storage.mishaps import Mishaps
 from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, notes
 from turku.storage.snapshots import record as snapshot_record
 from turku.storage.snapshots.assembly import HardlinkCopy
@@ -45,7 +45,7 @@ from turku.storage.snapshots.incompleteness import Incompleteness
 from turku.storage.snapshots.notes import NO_NOTES, Notes
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.snapshots.record import SnapshotRecord
-from turku.storage.strategy import Plan, Strategy, Sync, SyncResult
+from turku.storage.strategy import AttributeLook, Plan, Strategy, Sync, SyncResult
 
 SWEEP_SECONDS = 0.5
 """For how long a session removes what left history: the machine waits for it, ``turku-storage prune`` has the time."""
@@ -64,6 +64,10 @@ class BackupJob:
     rsync_port: int
     username: str
     password: Secret
+    moment_ns: int | None = None
+    """The machine's clock when the session began, in Unix nanoseconds; None where its agent does not tell."""
+    changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
+    """``strategy.AttributeLook``."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ class _Run:
         self._begin = begin
         self._source = names.source_name(job.source_name)
         self._place = SourcePlace(job.machine_dir, self._source)
+        self._selected = transfer.Selection()
 
     def outcome(self) -> BackupOutcome:
         try:
@@ -226,6 +231,7 @@ class _Run:
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         earlier = notes.read(self._place, base) if base else NO_NOTES
         selected = replace(selected, compress=transfer.is_compressed(self._compression, earlier))
+        self._selected = selected
         daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
         spool = self._place.machine_dir
         with Changes(spool) as planned, Changes(spool) as changes:
@@ -239,6 +245,7 @@ class _Run:
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
+                attributes=self._attribute_look(selected, earlier),
                 keeps_incomplete=job.order.incomplete != FAIL,
                 compares_base=job.order.compare_contents,
                 spools=(planned, changes),
@@ -250,7 +257,7 @@ class _Run:
                 plan = sync.plan(planned, copy)
                 self._cancellation.check()
                 if plan.compared is not None and not planned:
-                    made = self._unchanged(sync, plan.compared, plan.mishaps, changes)
+                    made = self._unchanged(sync, plan, plan.compared, changes)
                 else:
                     made = self._built(sync, plan, planned, changes, copy)
         snapshot, transferred, noted = made.snapshot, made.transferred, made.noted
@@ -303,11 +310,17 @@ class _Run:
         with _naming("compress"):
             return compression.parse(self._job.order.compress or compression.Compression.AUTO)
 
-    def _unchanged(self, sync: Sync, compared: transfer.Transferred, mishaps: Mishaps, changes: Changes) -> _Made:
+    def _unchanged(self, sync: Sync, plan: Plan, compared: transfer.Transferred, changes: Changes) -> _Made:
         base = sync.existing_base
         tree = self._place.tree(base)
         changes.is_complete = True
-        synced = SyncResult(compared, tree, Strategy.UNCHANGED, mishaps=mishaps)
+        synced = SyncResult(
+            compared,
+            tree,
+            Strategy.UNCHANGED,
+            mishaps=plan.mishaps,
+            has_compared_attributes=plan.has_compared_attributes,
+        )
         return self._linked(sync, synced, base, changes)
 
     def _linked(self, sync: Sync, synced: SyncResult, base: str, changes: Changes) -> _Made:
@@ -386,9 +399,26 @@ class _Run:
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
             compress=self._compression,
             incomplete=lost,
+            machine_moment_ns=self._job.moment_ns,
+            attributes_compared=self._attributes_compared(synced, earlier),
             strategy=synced.strategy,
             strategy_reason=synced.reason,
         )
+
+    def _attribute_look(self, selected: transfer.Selection, earlier: Notes) -> AttributeLook:
+        """Return how changed attributes are found: at intervals, and where nothing is known, by comparing all."""
+        keeps = selected.acls or selected.attributes
+        compared, period = earlier.attributes_compared, self._configuration.compare_attributes_days
+        is_recent = compared is not None and timedelta(0) <= self._begin - compared < timedelta(days=period)
+        if not (keeps and is_recent):
+            return AttributeLook()
+        return AttributeLook(earlier.machine_moment_ns, self._job.changed_entries)
+
+    def _attributes_compared(self, synced: SyncResult, earlier: Notes) -> datetime | None:
+        if not (self._selected.acls and self._selected.attributes):
+            # Those that are left out now are looked at once they are not.
+            return None
+        return self._begin if synced.has_compared_attributes else earlier.attributes_compared
 
     def _incompleteness(
         self, mode: SnapshotMode, synced: SyncResult, base: str | None, earlier: Notes

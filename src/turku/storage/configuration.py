@@ -99,6 +99,7 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     allow_old_rsync: bool = False
     keep_devices: bool = False
     keep_privileged_attributes: bool = True
+    compare_attributes_days: Annotated[float, Meta(ge=0)] = 7.0
     max_run_seconds: Annotated[float, Meta(gt=0)] | None = 7 * 24 * 3600.0
     max_run_bytes: Count | None = None
     max_run_files: Count | None = None
@@ -171,6 +172,7 @@ class Storage:
     allow_old_rsync: bool
     keep_devices: bool
     keep_privileged_attributes: bool
+    compare_attributes_days: float
     """Whether root makes device nodes of those on machines; else they are left out."""
     max_run_seconds: float | None
     max_run_bytes: int | None
@@ -464,6 +466,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         allow_old_rsync=file.allow_old_rsync,
         keep_devices=file.keep_devices,
         keep_privileged_attributes=file.keep_privileged_attributes,
+        compare_attributes_days=file.compare_attributes_days,
         max_run_seconds=file.max_run_seconds,
         max_run_bytes=file.max_run_bytes,
         max_run_files=file.max_run_files,

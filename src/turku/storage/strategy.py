@@ -23,6 +23,7 @@ from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed
 from turku.storage import catalog, figures, limits, pacing, sandbox, transfer
+from turku.storage.changed_entries import ChangedEntries
 from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
@@ -36,6 +37,7 @@ from turku.storage.transfer import Transferred
 _LOG = logging.getLogger(__name__)
 _HERE = b"./"
 """With it rsync sends what the source's own directory is like, and takes no name for an option or a comment."""
+_CHANGED_ENTRIES_SECONDS = 15.0
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
 """An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
@@ -75,6 +77,8 @@ class SyncResult:
     """Why it was a full run although there is a base."""
     mishaps: Mishaps = field(default_factory=Mishaps)
     """What rsync said of single entries, in all runs together."""
+    has_compared_attributes: bool = True
+    """False where only those of entries were compared that the agent named."""
     has_former: bool = False
     """True where some of it had been brought by runs before, so that rsync's statistics do not tell all."""
 
@@ -86,6 +90,22 @@ class Plan:
     compared: Transferred | None = None
     refusal: str = ""
     mishaps: Mishaps = field(default_factory=Mishaps)
+    has_compared_attributes: bool = True
+    """False where only those of entries were compared that the agent named."""
+
+
+@dataclass(frozen=True)
+class AttributeLook:
+    """How a plan finds out about changed ACLs and extended attributes.
+
+    Comparing those of every entry takes as long as all else. A change of one always moves the entry's change time,
+    which the agent can look at. A machine that names too few harms its own backups only.
+    """
+
+    since_ns: int | None = None
+    """The machine's clock at the session that made the base, in Unix nanoseconds. None: all are compared."""
+    changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
+    """Waits so many seconds for the entries that changed lately; None where the agent cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,7 @@ class Sync:
     time say."""
     compares_base: bool = False
     """True where the content of files in the base is compared too, as the source asks for."""
+    attributes: AttributeLook = field(default_factory=AttributeLook)
     keeps_incomplete: bool = True
     """False where a run that could not read everything is to fail, as the source asks for."""
     spools: tuple[Changes, ...] = ()
@@ -154,9 +175,27 @@ class Sync:
         # The base is on the disk: it is what a run left that may be there without its content.
         believing = replace(self, selected=replace(self.selected, compare_contents=self.compares_base))
         workspace = Workspace(self.place.tree(self.base))
-        extent = transfer.Extent(is_dry_run=True, is_listed_at_once=transfer.is_listed_at_once(self.base_files))
+        extent = transfer.Extent(
+            is_dry_run=True,
+            is_listed_at_once=transfer.is_listed_at_once(self.base_files),
+            compares_attributes=self.attributes.since_ns is None,
+        )
         compared = believing._run(workspace, extent, note)
         mishaps = compared.mishaps
+        if not extent.compares_attributes and compared.outcome.success:
+            paths = self._changed_attributes(planned, compared.seconds)
+            if paths is None:
+                # Nobody can tell which entries to look at.
+                planned.clear()
+                extent = replace(extent, compares_attributes=True)
+                compared = believing._run(workspace, extent, note)
+                mishaps.add(compared.mishaps)
+            elif paths:
+                with self._listed(Change(path, Kind.CHANGED) for path in paths) as listed:
+                    looked = believing._run(workspace, transfer.Extent(is_dry_run=True, listed=listed), note)
+                mishaps.add(looked.mishaps)
+                if not looked.outcome.success:
+                    compared = replace(compared, outcome=looked.outcome)
         if self._may_be_incomplete(compared):
             # rsync took nothing for deleted. Asked again, it does, but for what is where it could see nothing.
             unreadable = mishaps.hidden_paths
@@ -175,9 +214,24 @@ class Sync:
         else:
             for path in sorted(damaged):
                 planned.add(Change(path, Kind.CHANGED))
-            return Plan(compared, mishaps=mishaps)
+            return Plan(compared, mishaps=mishaps, has_compared_attributes=extent.compares_attributes)
         planned.clear()
         return Plan(refusal=refusal)
+
+    def _changed_attributes(self, planned: Changes, plan_seconds: float) -> list[bytes] | None:
+        """Return the entries, beside those planned, whose attributes may have changed since the base was made.
+
+        None where the agent cannot tell.
+        """
+        since_ns = self.attributes.since_ns
+        timeout_seconds = max(_CHANGED_ENTRIES_SECONDS, 2 * plan_seconds)
+        told = self.attributes.changed_entries(timeout_seconds)
+        if since_ns is None or told is None or told.since_ns > since_ns:
+            return None
+        paths = dict.fromkeys(told.paths)
+        for change in planned:
+            paths.pop(change.path, None)
+        return list(paths)
 
     def bring(
         self,
@@ -249,7 +303,13 @@ class Sync:
             changes.is_complete = True
             remove_tree(workspace.directory, lambda: True)
             tree = self.place.tree(self.existing_base)
-            return SyncResult(compared.with_traffic_of(transferred), tree, Strategy.UNCHANGED, mishaps=mishaps)
+            return SyncResult(
+                compared.with_traffic_of(transferred),
+                tree,
+                Strategy.UNCHANGED,
+                mishaps=mishaps,
+                has_compared_attributes=plan.has_compared_attributes,
+            )
 
         def tell_deleted(path: bytes) -> None:
             changes.add(Change(path, Kind.DELETED))
@@ -281,6 +341,7 @@ class Sync:
             copy.tree,
             Strategy.INCREMENTAL,
             mishaps=mishaps,
+            has_compared_attributes=plan.has_compared_attributes,
             has_former=workspace.is_resumed,
         )
 

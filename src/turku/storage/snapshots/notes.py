@@ -53,6 +53,10 @@ class Notes:
     """Until when it is not pruned, as it was brought back from the trash; aware."""
     incomplete: Incompleteness = COMPLETE
     """What of the source could not be read."""
+    machine_moment_ns: int | None = None
+    """The machine's clock when the session began that made it, in Unix nanoseconds."""
+    attributes_compared: datetime | None = None
+    """When ACLs and extended attributes of all entries were last compared, for it or for one before it; aware."""
     found_ahead: datetime | None = None
     """When a backup found that its date lies in the future: the storage's clock was wrong, then or when it was made."""
 
@@ -75,6 +79,8 @@ class Notes:
             "bytes_per_second": self.bytes_per_second,
             "compress": None if self.compress is Compression.AUTO else self.compress,
             "incomplete": msgspec.to_builtins(self.incomplete),
+            "machine_moment_ns": self.machine_moment_ns,
+            "attributes_compared": None if self.attributes_compared is None else self.attributes_compared.isoformat(),
             "strategy": str(self.strategy),
             "strategy_reason": self.strategy_reason,
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
@@ -92,6 +98,8 @@ _KEYS = (
     "bytes_per_second",
     "compress",
     "incomplete",
+    "machine_moment_ns",
+    "attributes_compared",
     "strategy",
     "strategy_reason",
     "held_until",
@@ -117,6 +125,8 @@ def read(place: SourcePlace, name: str) -> Notes:
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
         compress=value("compress", Compression, Compression.AUTO),
         incomplete=value("incomplete", lambda found: msgspec.convert(found, Incompleteness), COMPLETE),
+        machine_moment_ns=value("machine_moment_ns", lambda moment: msgspec.convert(moment, int), None),
+        attributes_compared=value("attributes_compared", _moment, None),
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
         held_until=value("held_until", _moment, None),

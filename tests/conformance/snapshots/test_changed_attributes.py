@@ -1,0 +1,132 @@
+"""Attributes are compared where the agent says that something changed, of everything at intervals, and never by default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support import rsync_programs
+from tests.support.backed_up_machine import BackedUpMachine
+
+from turku.storage.changed_entries import ChangedEntries
+from turku.storage.snapshots import MODES, SnapshotMode
+
+
+@pytest.fixture
+def mode() -> type[SnapshotMode]:
+    return MODES["link-dest"]
+
+
+@pytest.fixture
+def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
+    """A file that holds a line with the arguments of each rsync that the storage ran."""
+    log = tmp_path / "spied"
+    script = f'echo "$@" >> {log}; exec "$0" "$@"'
+    machine.storage = replace(
+        machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
+    )
+    return log
+
+
+@pytest.fixture
+def told(machine: BackedUpMachine, spied: Path) -> BackedUpMachine:
+    """A machine whose agent tells moments, with a first snapshot."""
+    for name in ("one", "directory/two", "\udcff odd\nname"):
+        (machine.source_dir / name).parent.mkdir(exist_ok=True)
+        (machine.source_dir / name).write_text(name, errors="surrogateescape")
+    machine.moment_ns = 1_000
+    assert machine.back_up().success
+    spied.write_text("")
+    return machine
+
+
+def names(machine: BackedUpMachine, *paths: bytes, since_ns: int = 500) -> None:
+    machine.changed_entries = lambda _timeout_seconds: ChangedEntries(since_ns, paths)
+
+
+def give_attribute(machine: BackedUpMachine, name: str = "one") -> None:
+    os.setxattr(machine.source_dir / name, "user.new", b"value")
+
+
+def has_attribute(machine: BackedUpMachine, name: str = "one") -> bool:
+    return "user.new" in os.listxattr(machine.newest_tree() / name)
+
+
+def attribute_runs(spied: Path) -> list[bool]:
+    """Return, of each rsync that ran, whether it compared attributes."""
+    return ["--xattrs" in line for line in spied.read_text().splitlines() if "--stats" in line]
+
+
+def test_nothing_is_compared_where_nothing_changed(told: BackedUpMachine, spied: Path) -> None:
+    names(told)
+    outcome = told.back_up()
+    assert outcome.strategy == "unchanged", outcome.summary
+    assert attribute_runs(spied) == [False]
+
+
+def test_what_the_agent_names_is_compared_and_brought(told: BackedUpMachine, spied: Path) -> None:
+    odd = os.fsencode("\udcff odd\nname")
+    names(told, b"one", odd, b"directory", b".", b"not there")
+    outcome = told.back_up()
+    assert outcome.strategy == "unchanged", outcome.summary
+    assert attribute_runs(spied) == [False, True]
+    give_attribute(told)
+    give_attribute(told, "\udcff odd\nname")
+    give_attribute(told, "directory")
+    outcome = told.back_up()
+    assert outcome.strategy == "incremental", outcome.strategy_reason
+    assert has_attribute(told)
+    assert has_attribute(told, "directory")
+    assert has_attribute(told, "\udcff odd\nname")
+    assert told.differences(told.newest_tree()) == []
+
+
+def test_the_machine_alone_is_harmed_by_what_it_does_not_name(told: BackedUpMachine) -> None:
+    names(told)
+    give_attribute(told)
+    assert told.back_up().strategy == "unchanged"
+    # The next full look finds it.
+    told.clock.moment += timedelta(days=8)
+    outcome = told.back_up()
+    assert outcome.strategy == "incremental", outcome.strategy_reason
+    assert has_attribute(told)
+
+
+@pytest.mark.parametrize("why", ["it cannot tell", "it tells of too short a time", "its moment is not known"])
+def test_all_are_compared_where_it_is_not_certain(told: BackedUpMachine, spied: Path, why: str) -> None:
+    if why == "it tells of too short a time":
+        names(told, since_ns=1_001)
+    elif why == "its moment is not known":
+        names(told)
+        told.moment_ns = None
+        assert told.back_up().success
+        spied.write_text("")
+    give_attribute(told)
+    outcome = told.back_up()
+    assert outcome.strategy == "incremental", outcome.strategy_reason
+    assert True in attribute_runs(spied)[:2]
+    assert has_attribute(told)
+
+
+def test_all_are_compared_after_a_run_that_left_some_out(told: BackedUpMachine) -> None:
+    names(told)
+    give_attribute(told)
+    assert told.back_up(not_preserved=["attributes"]).strategy == "unchanged"
+    outcome = told.back_up()
+    assert outcome.strategy == "incremental", outcome.strategy_reason
+    assert has_attribute(told)
+
+
+def test_a_changed_file_comes_with_its_attributes(told: BackedUpMachine) -> None:
+    names(told, b"one")
+    (told.source_dir / "one").write_text("another")
+    give_attribute(told)
+    (told.source_dir / "new").write_text("new")
+    os.setxattr(told.source_dir / "new", "user.new", b"value")
+    outcome = told.back_up()
+    assert outcome.strategy == "incremental", outcome.strategy_reason
+    assert has_attribute(told)
+    assert has_attribute(told, "new")
