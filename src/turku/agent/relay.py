@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
@@ -30,12 +31,21 @@ class Relay:
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._calls: dict[str, Callable[[], None]] = {}
         self.heard = threading.Event()
         """Set when a line had ``awaited`` in it."""
+
+    def call_instead(self, text: str, call: Callable[[], None]) -> None:
+        """Call this, once, instead of showing the next line that is exactly ``text``; a later such call replaces it."""
+        with self._lock:
+            self._calls[text] = call
 
     def line(self, text: str) -> None:
         """Show a line, unless the storage has said too much already; ``text`` is printable."""
         with self._lock:
+            if call := self._calls.pop(text, None):
+                call()
+                return
             if self._awaited is not None and self._awaited in text:
                 self.heard.set()
             if self._left <= 0:

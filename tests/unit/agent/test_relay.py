@@ -58,3 +58,15 @@ def test_what_was_held_back_can_be_shown_and_more_held_back(capsys: pytest.Captu
     relay.show_held()
     relay.line("later")
     assert capsys.readouterr().err == "Restore mode active on port 2.\nlater\n"
+
+
+def test_a_line_can_be_a_call_instead_of_being_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary")
+    calls: list[str] = []
+    relay.call_instead("please", lambda: calls.append("forgotten"))
+    relay.call_instead("please", lambda: calls.append("called"))
+    for text in ("please?", "please", "please"):
+        relay.line(text)
+    # Once: a storage that goes on saying so is a storage that talks.
+    assert calls == ["called"]
+    assert capsys.readouterr().err == "please?\nplease\n"
