@@ -145,9 +145,9 @@ def test_step_3_ssh_uses_the_machines_own_key_and_one_reverse_tunnel(backup: Bac
 
 
 def test_step_4_the_request_is_json_ended_by_a_dot_and_stdin_stays_open(backup: Backup) -> None:
-    lines = backup.ssh["stdin"].splitlines()
-    assert lines[-1] == "."
-    assert set(backup.request) == {"verbose", "action", "port", "sources"}
+    # What follows the end of the request is what a storage of ours asks for, and no other is sent.
+    assert backup.ssh["stdin"].splitlines()[1] == "."
+    assert set(backup.request) == {"verbose", "action", "port", "sources", "moment_ns"}
     assert backup.request["verbose"] is True
     assert backup.request["action"] == "checkin"
     assert not backup.ssh["stdin_ended"]

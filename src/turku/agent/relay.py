@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from turku.core.bounded_log import Counted, kind_of
@@ -42,12 +42,21 @@ class Relay:
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._calls: dict[str, Callable[[], None]] = {}
         self.heard = threading.Event()
         """Set when a line had ``awaited`` in it."""
+
+    def call_instead(self, text: str, call: Callable[[], None]) -> None:
+        """Call this, once, instead of showing the next line that is exactly ``text``; a later such call replaces it."""
+        with self._lock:
+            self._calls[text] = call
 
     def line(self, text: str) -> None:
         """Show a line, unless the storage has said too much already; ``text`` is printable."""
         with self._lock:
+            if call := self._calls.pop(text, None):
+                call()
+                return
             if self._awaited is not None and self._awaited in text:
                 self.heard.set()
             if self._left <= 0:

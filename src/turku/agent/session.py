@@ -8,11 +8,13 @@ import select
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from turku.agent import rsyncd, tunnel
+from turku.agent.change_report import ChangeReport
 from turku.agent.configuration import Agent
 from turku.agent.relay import Relay
 from turku.agent.rsyncd import Module
@@ -52,6 +54,7 @@ def run(
     """
     sources = {module.name: module.credentials for module in modules} if action == "checkin" else {}
     details = ""
+    report = ChangeReport(agent, address.name, modules) if action == "checkin" else None
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         scratch = directory / f"attempt-{attempt}"
         scratch.mkdir(mode=0o700)
@@ -62,10 +65,15 @@ def run(
                 sources=sources,
                 withheld=withheld,
                 parallel_sources=agent.parallel_sources if action == "checkin" else None,
+                moment_ns=None if report is None else report.moment.unix_ns,
             )
+            if report is not None:
+                # Before the storage can ask.
+                report.prepare(relay)
             _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
             with tunnel.open_tunnel(agent, address, port=port, request=request, relay=relay, directory=scratch) as ssh:
-                exit_code = watch(ssh, port)
+                with nullcontext() if report is None else report.sent_to(ssh.stdin):
+                    exit_code = watch(ssh, port)
                 last_lines = ssh.last_lines
         try:
             tunnel.require_success(address, exit_code, last_lines)
@@ -73,6 +81,8 @@ def run(
             _LOG.info("%s (%d); trying another", error.message, port)
             details = error.details
         else:
+            if report is not None:
+                report.keep()
             return
     raise CommandFailed(
         f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports",

@@ -167,6 +167,7 @@ def request_bytes(
     sources: Mapping[str, SourceCredentials],
     withheld: Mapping[str, str] = MappingProxyType({}),
     parallel_sources: int | None = None,
+    moment_ns: int | None = None,
 ) -> bytes:
     """What goes to the storage's forced command on standard input."""
     request = SessionRequest(
@@ -176,6 +177,7 @@ def request_bytes(
         sources=dict(sources),
         withheld=dict(withheld) or UNSET,
         parallel_sources=UNSET if parallel_sources is None else parallel_sources,
+        moment_ns=UNSET if moment_ns is None else moment_ns,
     )
     content = ended_request(request)
     if len(content) > SESSION_REQUEST_LIMIT_BYTES:

@@ -34,3 +34,8 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+def boot_nanoseconds() -> int:
+    """Return the nanoseconds since this system was started, sleep included. Nobody sets this clock."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

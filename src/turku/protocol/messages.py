@@ -315,7 +315,9 @@ class SessionRequest(msgspec.Struct, frozen=True):
     """What the agent asks of the storage's forced command; ended on the wire by a line with a single ``.``.
 
     What follows is ours, left out where there is none. ``withheld``: due sources that the machine does not offer now,
-    and why. ``parallel_sources``: of how many the machine lets itself be read at once.
+    and why. ``parallel_sources``: of how many the machine lets itself be read at once. ``moment_ns``: the machine's
+    clock at the beginning of the session, in Unix nanoseconds, sent where the machine can name entries that changed
+    lately (``changed_entries_messages``).
     """
 
     action: Literal["checkin", "restore"]
@@ -324,6 +326,7 @@ class SessionRequest(msgspec.Struct, frozen=True):
     sources: dict[str, SourceCredentials] = {}
     withheld: dict[str, Annotated[str, Meta(max_length=1000)]] | UnsetType = UNSET
     parallel_sources: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
+    moment_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)] | UnsetType = UNSET
 
 
 SESSION_REQUEST_END = session_framing.SESSION_REQUEST_END

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,8 @@ class Checkin:
             rsync_port=self.request.port,
             username=credentials.username,
             password=Secret(credentials.password),
+            moment_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
+            changed_entries=functools.partial(self.agent.hint, name),
         )
         outcome = self._back_up(job)
         if outcome is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from turku.core import configuration as configuration_files
 from turku.core import log
@@ -16,6 +16,9 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
 from turku.storage import session_request
 from turku.storage.session_slots import DEFAULT_LOG_FILE, DEFAULT_VAR_DIR, Kind, SessionSlots
+
+if TYPE_CHECKING:
+    from turku.protocol.messages import SessionRequest
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +55,25 @@ def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False
                 raise
         _serve(config_dir, uuid, content, kind, descriptor=descriptor, debug=debug, clock=clock)
     return 0
+
+
+def _asked(request: SessionRequest) -> tuple[str, ...]:
+    """Ask an agent that can tell for the entries that changed lately; return the sources that it was asked for."""
+    import sys
+
+    from msgspec import UNSET
+
+    from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED
+
+    if request.moment_ns is UNSET or not request.sources:
+        return ()
+    try:
+        sys.stderr.write(CHANGED_ENTRIES_WANTED + "\n")
+        sys.stderr.flush()
+    except OSError:
+        # Nobody reads any more: the end of standard input will say so.
+        return ()
+    return tuple(request.sources)
 
 
 def _refused(refusal: LockHeld) -> int:
@@ -95,7 +117,7 @@ def _serve(
     if not is_restore:
         from turku.storage.checkin import Checkin
 
-        with AgentWatch(descriptor) as agent:
+        with AgentWatch(descriptor, asked_sources=_asked(request)) as agent:
             Checkin(configuration, uuid, request, agent, clock).run()
         return
     from turku.protocol.messages import restore_active_line

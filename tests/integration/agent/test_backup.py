@@ -45,6 +45,21 @@ def test_two_sources_of_a_storage_are_backed_up_through_one_tunnel(
     assert re.search(r"^\[[-0-9]{10} [0-9:,]{12} primary\] INFO: Source etc: starting$", ping.stderr, re.MULTILINE)
 
 
+def test_a_storage_of_the_existing_system_finds_nothing_on_its_input_after_the_request(
+    machine: Machine, api: V1Api, tmp_path: Path
+) -> None:
+    # It takes any further input for the end of the session, and fails.
+    tree = make_tree(tmp_path / "src/etc", "one")
+    machine.source("etc", tree)
+    machine.register()
+    for text in ("one", "two", "three"):
+        (tree / "file").write_text(text)
+        ping = machine.ping()
+        assert ping.returncode == 0, ping.stderr
+        assert (machine.backed_up("etc") / "file").read_text() == text
+    assert not (machine.var_dir / "changed_entries").exists()
+
+
 def test_nothing_is_left_behind_after_a_backup(machine: Machine, tmp_path: Path) -> None:
     machine.source("etc", make_tree(tmp_path / "src/etc", "one"))
     machine.register()

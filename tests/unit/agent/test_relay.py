@@ -92,3 +92,15 @@ def test_what_is_cut_off_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err.splitlines()
     assert shown[-2] == "storage primary says more than is shown here"
     assert shown[-1] == f"storage primary: {500 - len(shown) + 2} more lines are not shown"
+
+
+def test_a_line_can_be_a_call_instead_of_being_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = Relay("primary")
+    calls: list[str] = []
+    relay.call_instead("please", lambda: calls.append("forgotten"))
+    relay.call_instead("please", lambda: calls.append("called"))
+    for text in ("please?", "please", "please"):
+        relay.line(text)
+    # Once: a storage that goes on saying so is a storage that talks.
+    assert calls == ["called"]
+    assert capsys.readouterr().err == "please?\nplease\n"
