@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
-from turku.protocol.changed_entries_messages import LINES_LIMIT_BYTES, PATHS_LIMIT
+from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
+from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
+from turku.storage import session
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.changed_entries import ChangedEntries, ChangedEntriesReader
 
@@ -244,3 +247,19 @@ def test_an_agent_that_goes_on_sending_is_as_good_as_gone(asked: tuple[str, ...]
         with pytest.raises(AgentGone):
             agent.wait(NEVER_SECONDS)
         os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("moment_ns", "sources", "asked"), [(None, ["etc"], False), (7, ["etc"], True), (0, ["etc"], True), (7, [], False)]
+)
+def test_only_an_agent_that_can_tell_is_asked(
+    moment_ns: int | None, sources: list[str], asked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = SessionRequest(
+        action="checkin",
+        port=50000,
+        sources=dict.fromkeys(sources, SourceCredentials("user", "password")),
+        moment_ns=UNSET if moment_ns is None else moment_ns,
+    )
+    assert session._asked(request) == (tuple(sources) if asked else ())
+    assert capsys.readouterr().err == (CHANGED_ENTRIES_WANTED + "\n") * asked

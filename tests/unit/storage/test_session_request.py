@@ -115,6 +115,10 @@ def test_more_than_the_limit_is_refused_while_it_comes() -> None:
         ({"sources": {"etc": {"username": "u"}}}, "password"),
         ({"sources": {"etc": {"username": "", "password": "p"}}}, "username"),
         ({"sources": {"etc": {"username": "u", "password": "p" * 200}}}, "password"),
+        ({"moment_ns": -1}, "moment_ns"),
+        ({"moment_ns": 2**63}, "moment_ns"),
+        ({"moment_ns": "now"}, "moment_ns"),
+        ({"moment_ns": None}, "moment_ns"),
     ],
 )
 def test_a_malformed_field_is_named(change: dict[str, object], field: str) -> None:
