@@ -17,9 +17,10 @@ from turku.api.backups import health
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.of_source import OfSource
+from turku.api.backups.schedule_slot import bounded
 from turku.api.backups.search import matching_runs, matching_sources
 from turku.api.backups.source_change_admin import SourceChangeAdmin
-from turku.api.fleet.health import Mark
+from turku.api.fleet.marks import Mark
 from turku.api.site import presentation
 from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, TurkuModelAdmin
 
@@ -97,7 +98,7 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:
-        return presentation.due(row.date_next_backup, now=self.now)
+        return presentation.due(bounded(row, now=self.now), now=self.now)
 
     @admin.display(description="full each time")
     def falls_back(self, row: Source) -> str:

@@ -22,7 +22,7 @@ from turku.api.backups.models import (
     SnapshotMode,
     Source,
 )
-from turku.api.backups.schedule_slot import next_backup
+from turku.api.backups.schedule_slot import expected_after_change, longest_pause_days, next_backup
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine
 from turku.api.fleet.registration import label
@@ -123,7 +123,10 @@ _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
 }
 """Option to its rule and its value where it is absent or null."""
 _KEPT_AS_SENT = ("path", "frequency", "retention", "exclude")
-_STATE = (*_RULES, "filter", "other_options", "published", "success", "date_next_backup")
+_STATE = (
+    *(*_RULES, "filter", "other_options", "published", "success"),
+    *("date_last_backed_up", "date_next_backup", "date_expected"),
+)
 """What decides what a declaration changes."""
 
 
@@ -228,7 +231,16 @@ def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
     new = [name for name in declared if name not in existing]
     _refuse_new(new, existing)
     added = Source.objects.bulk_create(
-        Source(machine=machine, name=name, date_added=now, date_next_backup=now, **declared[name]) for name in new
+        Source(
+            machine=machine,
+            name=name,
+            date_added=now,
+            date_next_backup=now,
+            date_expected=now,
+            longest_pause_days=longest_pause_days(declared[name]["frequency"]),
+            **declared[name],
+        )
+        for name in new
     )
     changes = [plan.change_of(source) for source in existing.values()]
     changed = [change for change in changes if change.columns]
@@ -283,11 +295,17 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
     changed = {name: (getattr(source, name), value) for name, value in wanted.items() if getattr(source, name) != value}
     for name, (_old, new) in changed.items():
         setattr(source, name, new)
-    # A source that waits for its first or next try keeps its turn.
-    if "frequency" in changed and source.success:
-        slot = next_backup(source, now=now)
-        changed["date_next_backup"] = (source.date_next_backup, slot)
-        source.date_next_backup = slot
+    if "frequency" in changed:
+        times: dict[str, Any] = {
+            "date_expected": expected_after_change(source, now=now),
+            "longest_pause_days": longest_pause_days(source.frequency),
+        }
+        # A source that waits for its first or next try keeps its turn.
+        if source.success:
+            times["date_next_backup"] = next_backup(source, now=now)
+        for name, value in times.items():
+            changed[name] = (getattr(source, name), value)
+            setattr(source, name, value)
     weakened = None
     if changed:
         after = None if columns is None else source_changes.declared(source)

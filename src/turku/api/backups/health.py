@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import Count, Model, Q, QuerySet
 
 from turku.api.admission import health as admission_health
+from turku.api.backups import source_marks
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
-from turku.api.fleet.health import Conditions, Mark, mark_of, off
+from turku.api.fleet.marks import Conditions, Mark, mark_of, off
+from turku.api.fleet.thresholds import USUAL, Thresholds
 from turku.api.proof import health as proof_health
 
-OVERDUE_AFTER = timedelta(hours=10)
 SENTENCES_LIMIT = 100
 
 
-def source_conditions(*, now: datetime) -> Conditions:
+def source_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of sources; a new one is due at once and has 10 hours until it counts as overdue."""
-    return {
-        Mark.OFF: off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
-        Mark.SUSPICIOUS: Q(suspicious=True),
-        Mark.DAMAGED: proof_health.damaged(),
-        Mark.FAILED: Q(success=False),
-        Mark.OVERDUE: Q(date_next_backup__lt=now - OVERDUE_AFTER),
-        Mark.FALLING_BACK: FALLING_BACK,
-    }
+    return source_marks.conditions(now=now, thresholds=thresholds)
 
 
-def sources(*, now: datetime) -> QuerySet[Source]:
+def sources(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Source]:
     """All sources, each with its ``mark``."""
-    return Source.objects.annotate(mark=mark_of(source_conditions(now=now)))
+    return Source.objects.annotate(mark=mark_of(source_conditions(now=now, thresholds=thresholds)))
 
 
 @dataclass(frozen=True)
@@ -111,13 +105,15 @@ def _falling_back() -> tuple[str, ...]:
     return (f"{count} source{'' if count == 1 else 's'} backed up in full each time", *sentences, *more)
 
 
-def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
+def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUAL) -> FleetHealth:
     """The state of everything; sentences about each problem only with ``verbose``."""
+    storages = fleet_health.storages(now=now, thresholds=thresholds)
+    machines = fleet_health.machines(now=now, thresholds=thresholds)
     return FleetHealth(
         (
-            _group("storage", fleet_health.storages(now=now), (), verbose=verbose),
-            _group("machine", fleet_health.machines(now=now), (), verbose=verbose),
-            _group("source", sources(now=now), ("machine",), verbose=verbose),
+            _group("storage", storages, (), verbose=verbose),
+            _group("machine", machines, (), verbose=verbose),
+            _group("source", sources(now=now, thresholds=thresholds), ("machine",), verbose=verbose),
         ),
         (*_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
         admission_health.problems(now=now),

@@ -64,6 +64,16 @@ class Source(models.Model):
     date_added = models.DateTimeField(editable=False, db_index=True)
     date_last_backed_up = models.DateTimeField("last good backup", null=True, blank=True, editable=False, db_index=True)
     date_next_backup = models.DateTimeField("next backup", db_index=True)
+    date_expected = models.DateTimeField(
+        "next backup by the schedule",
+        null=True,
+        blank=True,
+        editable=False,
+        db_index=True,
+        help_text="Reckoned from the last good backup; no order to back up now and no failure changes it.",
+    )
+    longest_pause_days = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    """How far ahead its schedule can have the next backup (schedule_slot.py); 0 for no bound."""
     success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
     suspicious = models.BooleanField(
         "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."

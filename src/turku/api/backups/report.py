@@ -22,7 +22,10 @@ from turku.protocol.messages import STRATEGY_REASON_LIMIT, SourceReport
 _log = logging.getLogger(__name__)
 
 _LATEST_UNIX_SECONDS = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-_STATE = ("success", "suspicious", "failure_count", "date_last_backed_up", "date_next_backup")
+_STATE = (
+    *("success", "suspicious", "failure_count"),
+    *("date_last_backed_up", "date_next_backup", "date_expected"),
+)
 _FALLBACKS = ("fallback_count", "fallback_reason")
 
 
@@ -64,7 +67,7 @@ def _move_on(source: Source, run: BackupRun, report: SourceReport, upcoming: Upc
         source.fallback_count = source.fallback_count + 1 if is_fallback else 0
         source.fallback_reason = run.strategy_reason if is_fallback else ""
         source.date_last_backed_up = now
-        source.date_next_backup = upcoming.of(source)
+        source.date_next_backup = source.date_expected = upcoming.of(source)
     else:
         source.failure_count += 1
         source.date_next_backup = now + retry_pause(source.failure_count)

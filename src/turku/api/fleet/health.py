@@ -2,93 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from django.db import models
-from django.db.models import Case, Q, QuerySet, Value, When
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 
+from turku.api.admission.models import Slot
+from turku.api.backups import source_marks
+from turku.api.backups.models import Source
+from turku.api.fleet import away
+from turku.api.fleet.marks import Conditions, Mark, has_mark, mark_of, off, worst_first
 from turku.api.fleet.models import Machine, Storage
+from turku.api.fleet.thresholds import STORAGE_SILENCE, USUAL, Thresholds
 
-STORAGE_SILENCE = timedelta(minutes=30)
-MACHINE_SILENCE = timedelta(hours=10)
-
-
-class Mark(models.TextChoices):
-    """How something is; ``is_problem`` says whether somebody must act."""
-
-    OK = "ok", "ok"
-    OFF = "off", "switched off"
-    SILENT = "silent", "silent"
-    UNASSIGNED = "unassigned", "no storage"
-    FAILED = "failed", "failed"
-    OVERDUE = "overdue", "overdue"
-    SUSPICIOUS = "suspicious", "suspicious"
-    DAMAGED = "damaged", "damaged"
-    FALLING_BACK = "falling-back", "full each time"
-
-    @property
-    def is_problem(self) -> bool:
-        # What is backed up in full each time is slow, and backed up.
-        return self not in (Mark.OK, Mark.OFF, Mark.FALLING_BACK)
+__all__ = [
+    "STORAGE_SILENCE",
+    "Conditions",
+    "Mark",
+    "has_mark",
+    "machine_conditions",
+    "machines",
+    "mark_of",
+    "off",
+    "storage_conditions",
+    "storages",
+]
 
 
-def off(path: str) -> Q:
-    """Whether what is at the path (``""``, ``"machine__"``) is switched off by operator or owner."""
-    return Q(**{f"{path}active": False}) | Q(**{f"{path}published": False})
-
-
-Conditions = Mapping[Mark, Q]
-"""Marks in the order of their precedence, each with what makes it so; none of them: ``ok``."""
-
-
-def mark_of(conditions: Conditions) -> Case:
-    """The expression of the first mark whose condition holds, else ``ok``."""
-    whens = [When(condition, then=Value(mark.value)) for mark, condition in conditions.items()]
-    return Case(*whens, default=Value(Mark.OK.value), output_field=models.CharField())
-
-
-def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
-    """That the first mark whose condition holds is one of those wanted.
-
-    The same as asking for the value of ``mark_of``, in a form of which the database can use its indexes.
-    """
-    found, none_before = Q(pk__in=()), Q()
-    for mark, condition in conditions.items():
-        if mark in wanted:
-            found |= none_before & condition
-        else:
-            none_before &= ~condition
-    return found | none_before if Mark.OK in wanted else found
-
-
-def storage_conditions(*, now: datetime) -> Conditions:
+def storage_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
-    return {Mark.OFF: off(""), Mark.SILENT: Q(last_seen__lt=now - STORAGE_SILENCE)}
+    return {Mark.OFF: off(""), Mark.SILENT: Q(last_seen__lt=now - thresholds.storage_silence)}
 
 
-def storages(*, now: datetime) -> QuerySet[Storage]:
+def storages(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Storage]:
     """All storages, each with its ``mark``."""
-    seen = Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
-    return seen.annotate(mark=mark_of(storage_conditions(now=now)))
+    return _seen_storages().annotate(mark=mark_of(storage_conditions(now=now, thresholds=thresholds)))
 
 
-def machine_conditions(*, now: datetime) -> Conditions:
-    """The marks of machines, for rows of ``machines``.
+def _seen_storages() -> QuerySet[Storage]:
+    return Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
 
-    One whose storage is switched off is marked too: nobody backs it up. A new one may wait for a storage as long as a
-    storage may be silent.
+
+def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
+    """The marks of machines, for rows of ``machines``: the worst of a machine's own and of its sources'.
+
+    One whose storage is switched off or silent is marked too: nobody backs it up. A new one may wait for a storage as
+    long as a storage may be silent. One whose backup is under way does not ask meanwhile.
     """
     without_storage = Q(storage=None) | off("storage__")
-    return {
+    at_work = Slot.objects.filter(machine__isnull=False, date_begun__isnull=False, date_expires__gt=now)
+    silent = has_mark(storage_conditions(now=now, thresholds=thresholds), [Mark.SILENT])
+    own = {
         Mark.OFF: off(""),
-        Mark.SILENT: Q(last_seen__lt=now - MACHINE_SILENCE),
-        Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - STORAGE_SILENCE),
+        Mark.SILENT: _silent(now=now, thresholds=thresholds) & ~Q(pk__in=at_work.order_by().values("machine")),
+        Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - thresholds.storage_silence),
+        Mark.STORAGE_SILENT: Q(storage__in=_seen_storages().filter(silent).order_by().values("pk")),
+    }
+    return worst_first({**own, **_of_sources(source_marks.conditions(now=now, thresholds=thresholds))})
+
+
+def _silent(*, now: datetime, thresholds: Thresholds) -> Q:
+    if thresholds.machine_silence is not None:
+        return Q(last_seen__lt=now - thresholds.machine_silence)
+    return away.matching(lambda span: Q(last_seen__lt=now - span))
+
+
+def _of_sources(conditions: Conditions) -> Conditions:
+    """Return the marks of sources as marks of their machines; the database looks the few rows of each up once."""
+    counted = Source.objects.exclude(conditions[Mark.OFF]).order_by()
+    return {
+        mark: Q(pk__in=counted.filter(condition).values("machine"))
+        for mark, condition in conditions.items()
+        if mark is not Mark.OFF
     }
 
 
-def machines(*, now: datetime) -> QuerySet[Machine]:
+def machines(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Machine]:
     """All machines, each with its ``mark``."""
     seen = Machine.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
-    return seen.annotate(mark=mark_of(machine_conditions(now=now)))
+    return seen.annotate(mark=mark_of(machine_conditions(now=now, thresholds=thresholds)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.validators import MaxValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q, Value
 from django.db.models.functions import Coalesce, Concat, Lower
@@ -191,6 +191,14 @@ class Policy(ScopedPolicy):
     )
     weakening_allowed = models.BooleanField(
         null=True, blank=True, help_text="No: such a change waits until an operator lets it take effect."
+    )
+    away_hours = models.PositiveIntegerField(
+        "may be away",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(24 * 366)],
+        help_text="Hours that a machine may be away before it counts as silent: 1 suits servers, and counts where no "
+        "policy says otherwise; 336, which is 14 days, suits laptops.",
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
 

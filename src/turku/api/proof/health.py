@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from turku.api.backups.models import SnapshotMode, Source
-from turku.api.fleet.health import off
+from turku.api.fleet.marks import off
 from turku.api.proof.models import OPEN, Damage
 
 SENTENCES_LIMIT = 100

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from turku.api.fleet.health import Mark
+from turku.api.fleet.marks import Mark
 
 NOTHING = "-"
 _COLUMN_LETTERS = 80

@@ -15,6 +15,8 @@ def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswe
     now = SYSTEM_CLOCK.now()
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    # While its session goes on, the machine does not ask by itself.
+    credentials.write_check_in(machine, now=now)
     if request.ended:
         leases.end(machine, storage, now=now)
         return StorageHeartbeatAnswer(leased=False)
