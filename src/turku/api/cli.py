@@ -28,7 +28,7 @@ The coordinator of Turku: knows every machine and storage, and says which backup
   back-up-now MACHINE [SOURCE ...]     make sources due now; the machine's next ping starts them
   health [--verbose]                   one line on the state of the fleet; exit code 0 or 2, as Nagios wants it
   clean-logs --days N                  delete records of backup runs older than N days
-  machine re-enrol UUID|NAME           a one-time code with which a reinstalled machine gets its history back
+  machine re-enrol|mute|unmute NAME    a one-time code for a reinstalled machine; no alarm for a while
   restore request|approve|cancel|list  restores that machines pick up; reject ends one that waits for approval
   hash-key list|rotate|retire          the keys that protect stored credentials
   check [--database default]           look for mistakes in the settings

@@ -91,8 +91,8 @@ def test_the_nagios_check_says_all_in_one_line(cast: Cast) -> None:
     assert code == 2
     assert text.splitlines()[1:] == [
         "  storage primary: silent",
-        "  machine web-0: failed",
-        "  source web-0 / etc: failed",
+        "  machine web-0: failed: etc: rsync exit code 12",
+        "  source web-0 / etc: failed: rsync exit code 12",
     ]
 
 

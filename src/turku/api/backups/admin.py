@@ -13,8 +13,8 @@ from django.utils.safestring import SafeString
 
 from turku.api.audit import log
 from turku.api.audit.models import AuditEntry
-from turku.api.backups import health
-from turku.api.backups.backup_now import back_up_now
+from turku.api.backups import health, reasons, report
+from turku.api.backups.back_up_now_action import tell_back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.of_source import OfSource
 from turku.api.backups.schedule_slot import bounded
@@ -38,7 +38,8 @@ _DECLARED = (
     *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "other_options"),
 )
 _STATE = (
-    *("last_backup", "next_backup", "failure_count", "falls_back"),
+    *("last_backup", "next_backup", "date_expected", "failure_count", "last_failure"),
+    *("suspicion", "incompleteness", "falls_back"),
     *("runs_link", "weakenings_link", "audit_link", "date_added"),
 )
 
@@ -60,14 +61,14 @@ class SourceAdmin(RegisteredAdmin):
     list_filter = (SourceMarkFilter, "active", "published", "snapshot_mode", "machine__storage")
     search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
     sortable_by = ("last_backup", "next_backup")
-    list_select_related = ("machine",)
+    list_select_related = ("machine__storage",)
     actions = ("back_up_now", "enable", "disable")
     fieldsets = (
-        (None, {"fields": ("name", "machine_link", "health", "active", "published")}),
+        (None, {"fields": ("name", "machine_link", "health", "why", "what_to_do", "active", "published")}),
         ("Declared by the machine", {"fields": _DECLARED}),
         ("State", {"fields": _STATE}),
     )
-    readonly_fields = ("name", "machine_link", "health", "published", *_DECLARED, *_STATE)
+    readonly_fields = ("name", "machine_link", "health", "why", "what_to_do", "published", *_DECLARED, *_STATE)
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
         return health.sources(now=self.now)
@@ -77,16 +78,32 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
-        keys = list(queryset.values_list("pk", flat=True))
-        count = back_up_now(Source.objects.filter(pk__in=keys), actor=log.person(request.user), now=self.now)
-        self.message_user(request, f"{count} sources are due now; their machines' next pings start them.")
+        chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        tell_back_up_now(self, request, chosen, now=self.now)
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
-        mark = presentation.mark(row.mark)
-        if row.mark != Mark.FALLING_BACK:
-            return mark
-        return format_html("{} {}", mark, presentation.shortened(row.fallback_reason))
+        return presentation.mark_with_reason(row.mark, reasons.reason(row, Mark(row.mark), now=self.now))
+
+    @admin.display(description="why")
+    def why(self, row: Any) -> str:
+        return reasons.reason(row, Mark(row.mark), now=self.now) or presentation.NOTHING
+
+    @admin.display(description="what to do next")
+    def what_to_do(self, row: Any) -> str:
+        return reasons.next_step(row, Mark(row.mark)) or presentation.NOTHING
+
+    @admin.display(description="last failure")
+    def last_failure(self, row: Source) -> str:
+        return row.failure_reason or presentation.NOTHING
+
+    @admin.display(description="reasons of suspicion")
+    def suspicion(self, row: Source) -> str:
+        return "\n".join(row.suspicious_signs) or presentation.NOTHING
+
+    @admin.display(description="incomplete")
+    def incompleteness(self, row: Source) -> str:
+        return reasons.incompleteness(row) or presentation.NOTHING
 
     @admin.display(description="machine", ordering="machine__unit_name")
     def machine_link(self, row: Source) -> str:
@@ -123,7 +140,17 @@ class SourceAdmin(RegisteredAdmin):
 class BackupRunAdmin(OfSource, TurkuModelAdmin):
     """The record of backup runs, to be read only."""
 
-    list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "made", "snapshot")
+    list_display = (
+        "reported",
+        "result",
+        "source_link",
+        "machine_link",
+        "storage_link",
+        "duration",
+        "made",
+        "snapshot",
+        "unread",
+    )
     list_filter = ("success", "strategy", "storage")
     search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
     sortable_by = ("reported",)
@@ -131,7 +158,8 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
     list_select_related = ("source__machine", "storage")
     fields = (
         *("date", "result", "source_link", "machine_link", "storage_link"),
-        *("snapshot", "strategy", "strategy_reason", "date_begin", "date_end", "duration", "summary"),
+        *("snapshot", "strategy", "strategy_reason", "date_begin", "date_end", "duration"),
+        *("missing_files", "stale_files", "warning_count", "first_warnings", "summary"),
     )
     readonly_fields = fields
 
@@ -150,7 +178,10 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
 
     @admin.display(description="result", ordering="success")
     def result(self, row: BackupRun) -> SafeString:
-        return presentation.mark(Mark.OK if row.success else Mark.FAILED)
+        if not row.success:
+            return presentation.mark_with_reason(Mark.FAILED, report.first_line(row.summary))
+        is_incomplete = bool(row.missing_files or row.stale_files)
+        return presentation.mark(Mark.INCOMPLETE if is_incomplete else Mark.OK)
 
     @admin.display(description="strategy", ordering="strategy")
     def made(self, row: BackupRun) -> SafeString | str:
@@ -158,6 +189,16 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
         if not row.strategy_reason:
             return words
         return format_html("{}: {}", words, presentation.shortened(row.strategy_reason))
+
+    @admin.display(description="not read")
+    def unread(self, row: BackupRun) -> str:
+        kinds = ((row.missing_files, "missing"), (row.stale_files, "stale"))
+        return ", ".join(f"{count:,} {word}" for count, word in kinds if count) or presentation.NOTHING
+
+    @admin.display(description="first warnings")
+    def first_warnings(self, row: BackupRun) -> str:
+        more = row.warning_count - len(row.warnings)
+        return "\n".join([*row.warnings, *([f"and {more:,} more"] if more > 0 else [])]) or presentation.NOTHING
 
     @admin.display(description="duration")
     def duration(self, row: BackupRun) -> str:

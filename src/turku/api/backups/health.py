@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Model, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
+from django.utils import timezone
 
 from turku.api.admission import health as admission_health
-from turku.api.backups import source_marks
+from turku.api.backups import reasons, source_marks
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
-from turku.api.fleet.marks import Conditions, Mark, mark_of, off
+from turku.api.fleet import machine_reasons
+from turku.api.fleet.marks import Conditions, Mark, mark_of, muted, off
+from turku.api.fleet.models import Machine
 from turku.api.fleet.thresholds import USUAL, Thresholds
 from turku.api.proof import health as proof_health
+from turku.core.log import one_line
 
 SENTENCES_LIMIT = 100
 
@@ -69,20 +74,54 @@ class FleetHealth:
         return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(parts)}"
 
 
-def _group(noun: str, rows: QuerySet[Model], relations: Sequence[str], *, verbose: bool) -> Group:
+Reason = Callable[[Sequence[Any]], Sequence[str]]
+"""Gives for rows with a mark why each has it; empty where the mark says it all."""
+
+
+def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason, *, verbose: bool) -> Group:
     counts = {
         Mark(mark): count
         for mark, count in rows.order_by().values_list("mark").annotate(Count("pk")).values_list("mark", "pk__count")
     }
     problems = tuple((mark, counts[mark]) for mark in Mark if mark.is_problem and counts.get(mark))
-    sentences: tuple[str, ...] = ()
+    sentences: list[str] = []
     if verbose and problems:
         bad = rows.filter(mark__in=[mark.value for mark, _count in problems]).select_related(*relations)
-        sentences = tuple(
-            f"{noun} {' / '.join([*(str(getattr(row, name)) for name in relations), str(row)])}: {Mark(row.mark).label}"  # type: ignore[attr-defined]  # annotated
-            for row in bad
-        )
-    return Group(noun, sum(count for mark, count in counts.items() if mark is not Mark.OFF), problems, sentences)
+        first = list(bad[:SENTENCES_LIMIT])
+        for row, reason in zip(first, why(first), strict=True):
+            name = " / ".join([*(str(row.machine) for _ in relations if noun == "source"), str(row)])
+            sentences.append(f"{noun} {name}: {Mark(row.mark).label}{f': {reason}' if reason else ''}")
+        more = sum(count for _mark, count in problems) - len(first)
+        sentences += [f"and {more} more {noun}s that have a problem"] if more > 0 else []
+    counted = sum(count for mark, count in counts.items() if mark is not Mark.OFF)
+    return Group(noun, counted, problems, tuple(map(one_line, sentences)))
+
+
+def _why_machines(now: datetime) -> Reason:
+    def why(rows: Sequence[Any]) -> Sequence[str]:
+        worst = reasons.worst_sources([row.pk for row in rows], now=now)
+        return [machine_reasons.reason(row, worst.get(row.pk), now=now) for row in rows]
+
+    return why
+
+
+def _why_sources(now: datetime) -> Reason:
+    return lambda rows: [reasons.reason(row, Mark(row.mark), now=now) for row in rows]
+
+
+def _muted(*, now: datetime) -> tuple[str, ...]:
+    """Return a sentence about each of the first machines that are muted, and how many there are; none where none is."""
+    rows = Machine.objects.exclude(off("")).filter(muted("", now=now))
+    count = rows.count()
+    if not count:
+        return ()
+    until = "%Y-%m-%d %H:%M"
+    sentences = [
+        one_line(f"machine {row}: muted until {timezone.localtime(row.date_muted_until):{until}}: {row.mute_reason}")
+        for row in rows[:SENTENCES_LIMIT]
+    ]
+    more = [f"and {count - SENTENCES_LIMIT} more that are"] if count > SENTENCES_LIMIT else []
+    return (f"{count} machine{'' if count == 1 else 's'} muted", *sentences, *more)
 
 
 def _falling_back() -> tuple[str, ...]:
@@ -111,10 +150,18 @@ def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUA
     machines = fleet_health.machines(now=now, thresholds=thresholds)
     return FleetHealth(
         (
-            _group("storage", storages, (), verbose=verbose),
-            _group("machine", machines, (), verbose=verbose),
-            _group("source", sources(now=now, thresholds=thresholds), ("machine",), verbose=verbose),
+            _group("storage", storages, (), lambda rows: [""] * len(rows), verbose=verbose),
+            _group("machine", machines, ("storage",), _why_machines(now), verbose=verbose),
+            _group(
+                "source",
+                sources(now=now, thresholds=thresholds),
+                ("machine",),
+                _why_sources(now),
+                verbose=verbose,
+            ),
         ),
-        (*_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
+        (*_muted(now=now), *_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now))
+        if verbose
+        else (),
         admission_health.problems(now=now),
     )

@@ -15,6 +15,9 @@ SOURCES_LIMIT = 1000
 """Sources of one machine, those included that it no longer names: a machine must not fill the database."""
 FALLING_BACK_RUNS = 3
 """From so many full runs in a row on, each although there was a snapshot to build upon, a source keeps falling back."""
+INCOMPLETE = Q(date_incomplete_since__isnull=False)
+REASON_LENGTH = 300
+"""Characters of each reason that is kept with a source or a run."""
 FALLING_BACK = Q(fallback_count__gte=FALLING_BACK_RUNS)
 DEFAULT_FREQUENCY = "daily"
 DEFAULT_RETENTION = "last 5 days, earliest of month"
@@ -78,7 +81,28 @@ class Source(models.Model):
     suspicious = models.BooleanField(
         "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."
     )
+    suspicious_signs = models.JSONField("reasons of suspicion", default=list, blank=True, editable=False)
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+    failure_reason = models.CharField(
+        "reason of the last failure",
+        max_length=REASON_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+    )
+    date_incomplete_since = models.DateTimeField("incomplete since", null=True, blank=True, editable=False)
+    missing_files = models.PositiveBigIntegerField(
+        "files missing", default=0, db_default=0, editable=False, help_text="They could not be read, and never were."
+    )
+    stale_files = models.PositiveBigIntegerField(
+        "files stale",
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="They could not be read, and are kept as they were at their last good backup.",
+    )
+    incomplete_reasons = models.JSONField("reasons of incompleteness", default=list, blank=True, editable=False)
     fallback_count = models.PositiveIntegerField(
         "full runs in a row",
         default=0,
@@ -105,6 +129,7 @@ class Source(models.Model):
             models.Index(fields=("machine",), condition=Q(success=False), name="source_failed"),
             models.Index(fields=("machine",), condition=Q(suspicious=True), name="source_suspicious"),
             models.Index(fields=("machine",), condition=FALLING_BACK, name="source_falling_back"),
+            models.Index(fields=("machine",), condition=INCOMPLETE, name="source_incomplete"),
         ]
         constraints = [models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique")]
 
@@ -164,6 +189,10 @@ class BackupRun(models.Model):
         help_text="Why all of it was transferred although there was a snapshot to build upon.",
     )
     summary = models.TextField(blank=True)
+    missing_files = models.PositiveBigIntegerField("files missing", default=0, db_default=0)
+    stale_files = models.PositiveBigIntegerField("files stale", default=0, db_default=0)
+    warning_count = models.PositiveBigIntegerField("warnings", default=0, db_default=0)
+    warnings = models.JSONField("first warnings", default=list, blank=True)
     date_begin = models.DateTimeField("begun", null=True, blank=True)
     date_end = models.DateTimeField("ended", null=True, blank=True)
 

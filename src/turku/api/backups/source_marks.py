@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from turku.api.backups.models import FALLING_BACK
+from turku.api.backups.models import FALLING_BACK, INCOMPLETE
 from turku.api.backups.schedule_slot import beyond_schedule
 from turku.api.fleet import away
-from turku.api.fleet.marks import Conditions, Mark, off, worst_first
+from turku.api.fleet.marks import Conditions, Mark, muted, off, worst_first
 from turku.api.fleet.thresholds import USUAL, Thresholds
 from turku.api.proof import health as proof_health
 
@@ -21,8 +21,10 @@ def conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
             Mark.OFF: off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
             Mark.SUSPICIOUS: Q(suspicious=True),
             Mark.DAMAGED: proof_health.damaged(),
+            Mark.MUTED: muted("machine__", now=now),
             Mark.FAILED: Q(success=False),
             Mark.OVERDUE: _overdue(now=now, thresholds=thresholds),
+            Mark.INCOMPLETE: INCOMPLETE,
             Mark.FALLING_BACK: FALLING_BACK,
         }
     )

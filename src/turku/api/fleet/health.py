@@ -11,7 +11,7 @@ from turku.api.admission.models import Slot
 from turku.api.backups import source_marks
 from turku.api.backups.models import Source
 from turku.api.fleet import away
-from turku.api.fleet.marks import Conditions, Mark, has_mark, mark_of, off, worst_first
+from turku.api.fleet.marks import Conditions, Mark, has_mark, mark_of, muted, off, worst_first
 from turku.api.fleet.models import Machine, Storage
 from turku.api.fleet.thresholds import STORAGE_SILENCE, USUAL, Thresholds
 
@@ -24,6 +24,7 @@ __all__ = [
     "machines",
     "mark_of",
     "off",
+    "silent_machines",
     "storage_conditions",
     "storages",
 ]
@@ -50,21 +51,28 @@ def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Cond
     long as a storage may be silent. One whose backup is under way does not ask meanwhile.
     """
     without_storage = Q(storage=None) | off("storage__")
-    at_work = Slot.objects.filter(machine__isnull=False, date_begun__isnull=False, date_expires__gt=now)
-    silent = has_mark(storage_conditions(now=now, thresholds=thresholds), [Mark.SILENT])
     own = {
         Mark.OFF: off(""),
-        Mark.SILENT: _silent(now=now, thresholds=thresholds) & ~Q(pk__in=at_work.order_by().values("machine")),
+        Mark.MUTED: muted("", now=now),
+        Mark.SILENT: _silent(now=now, thresholds=thresholds),
         Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - thresholds.storage_silence),
-        Mark.STORAGE_SILENT: Q(storage__in=_seen_storages().filter(silent).order_by().values("pk")),
+        Mark.STORAGE_SILENT: _of_silent_storages(now=now, thresholds=thresholds),
     }
     return worst_first({**own, **_of_sources(source_marks.conditions(now=now, thresholds=thresholds))})
 
 
 def _silent(*, now: datetime, thresholds: Thresholds) -> Q:
     if thresholds.machine_silence is not None:
-        return Q(last_seen__lt=now - thresholds.machine_silence)
-    return away.matching(lambda span: Q(last_seen__lt=now - span))
+        late = Q(last_seen__lt=now - thresholds.machine_silence)
+    else:
+        late = away.matching(lambda span: Q(last_seen__lt=now - span))
+    at_work = Slot.objects.filter(machine__isnull=False, date_begun__isnull=False, date_expires__gt=now)
+    return late & ~Q(pk__in=at_work.order_by().values("machine"))
+
+
+def _of_silent_storages(*, now: datetime, thresholds: Thresholds) -> Q:
+    silent = has_mark(storage_conditions(now=now, thresholds=thresholds), [Mark.SILENT])
+    return Q(storage__in=_seen_storages().filter(silent).order_by().values("pk"))
 
 
 def _of_sources(conditions: Conditions) -> Conditions:
@@ -73,11 +81,20 @@ def _of_sources(conditions: Conditions) -> Conditions:
     return {
         mark: Q(pk__in=counted.filter(condition).values("machine"))
         for mark, condition in conditions.items()
-        if mark is not Mark.OFF
+        if mark not in (Mark.OFF, Mark.MUTED)
     }
 
 
 def machines(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Machine]:
     """All machines, each with its ``mark``."""
-    seen = Machine.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
-    return seen.annotate(mark=mark_of(machine_conditions(now=now, thresholds=thresholds)))
+    return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, thresholds=thresholds)))
+
+
+def _seen_machines() -> QuerySet[Machine]:
+    return Machine.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
+
+
+def silent_machines(*, now: datetime) -> QuerySet[Machine]:
+    """Return the machines that are silent or have a silent storage, whatever other mark they have."""
+    is_silent = _silent(now=now, thresholds=USUAL) | _of_silent_storages(now=now, thresholds=USUAL)
+    return _seen_machines().filter(is_silent)

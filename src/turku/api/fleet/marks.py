@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from datetime import datetime
 
 from django.db import models
 from django.db.models import Case, Q, Value, When
 
 
 class Mark(models.TextChoices):
-    """How something is, the worst first after ``off``; ``is_problem`` says whether somebody must act."""
+    """How something is, the worst first after ``off``; ``is_problem`` says whether somebody must act.
+
+    What stands after ``muted`` does not count for a machine that an operator muted.
+    """
 
     OK = "ok", "ok"
     OFF = "off", "switched off"
     SUSPICIOUS = "suspicious", "suspicious"
     DAMAGED = "damaged", "damaged"
+    MUTED = "muted", "muted"
     FAILED = "failed", "failed"
     SILENT = "silent", "silent"
     UNASSIGNED = "unassigned", "no storage"
     STORAGE_SILENT = "storage-silent", "storage silent"
     OVERDUE = "overdue", "overdue"
+    INCOMPLETE = "incomplete", "incomplete"
     FALLING_BACK = "falling-back", "full each time"
 
     @property
     def is_problem(self) -> bool:
-        # What is backed up in full each time is slow, and backed up.
-        return self not in (Mark.OK, Mark.OFF, Mark.FALLING_BACK)
+        # What is backed up in full each time is slow, and backed up. Of what is muted an operator knows.
+        return self not in (Mark.OK, Mark.OFF, Mark.MUTED, Mark.FALLING_BACK)
 
 
 def off(path: str) -> Q:
     """Whether what is at the path (``""``, ``"machine__"``) is switched off by operator or owner."""
     return Q(**{f"{path}active": False}) | Q(**{f"{path}published": False})
+
+
+def muted(path: str, *, now: datetime) -> Q:
+    """Return that the machine at the path (``""``, ``"machine__"``) is muted by an operator."""
+    return Q(**{f"{path}date_muted_until__gt": now})
 
 
 Conditions = Mapping[Mark, Q]

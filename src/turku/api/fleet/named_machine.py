@@ -8,6 +8,8 @@ from turku.api.fleet.models import Machine
 from turku.errors import PolicyError, UsageError
 from turku.policy import names
 
+MACHINE_HELP = "the machine's UUID or unit name"
+
 
 def named_machine(text: str) -> Machine:
     """The one machine with this UUID or unit name. Raises UsageError for none and for several."""

@@ -27,6 +27,13 @@ def mark(value: str) -> SafeString:
     return format_html('<span class="mark mark-{}">{}</span>', known.value, known.label)
 
 
+def mark_with_reason(value: str, reason: str) -> SafeString:
+    """Return the mark and, for a column of a list, how its reason begins; all of it is the title."""
+    if not reason:
+        return mark(value)
+    return format_html("{} {}", mark(value), shortened(reason))
+
+
 def size(mebibytes: float) -> str:
     """A human size: ``1.5 TiB``."""
     for unit in _UNITS[:-1]:

@@ -7,11 +7,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from turku.api.audit import log
-from turku.api.backups.backup_now import back_up_now
+from turku.api.backups.backup_now import back_up_now, silent_sentence
 from turku.api.backups.models import Source
 from turku.api.command import TurkuCommand
 from turku.api.fleet.named_machine import named_machine
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.log import one_line
 from turku.errors import UsageError
 
 
@@ -32,5 +33,9 @@ class Command(TurkuCommand):
             sources = sources.filter(name__in=wanted)
             if missing := set(wanted) - set(sources.values_list("name", flat=True)):
                 raise UsageError(f"machine {machine} has no source {', '.join(sorted(missing))}")
-        count = back_up_now(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
+        now = SYSTEM_CLOCK.now()
+        count = back_up_now(sources, actor=log.COMMAND_LINE, now=now)
         self.stdout.write(f"{count} of {sources.count()} sources of machine {machine} are due now")
+        silent = silent_sentence(sources, now=now)
+        if silent:
+            self.stdout.write(one_line(silent))
