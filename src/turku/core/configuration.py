@@ -100,8 +100,12 @@ def _read_file(path: Path, tree: Tree) -> None:
     except OSError as error:
         tree.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
         return
+    if not text.strip():
+        # A write that was cut short leaves such a file: what it said must not silently be unsaid.
+        tree.faults.append(Fault(str(path), "is empty; write what it is to say ({} for nothing), or remove it"))
+        return
     try:
-        content = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else json.loads(text) if text.strip() else {}
+        content = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else json.loads(text)
     except (ValueError, RecursionError) as error:
         tree.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
         return

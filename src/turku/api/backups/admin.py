@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from turku.api.audit import log
 from turku.api.audit.models import AuditEntry
-from turku.api.backups import health, reasons, report
+from turku.api.backups import health, reasons, report, withdrawal
 from turku.api.backups.back_up_now_action import tell_back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.of_source import OfSource
@@ -62,7 +62,7 @@ class SourceAdmin(RegisteredAdmin):
     search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
     sortable_by = ("last_backup", "next_backup")
     list_select_related = ("machine__storage",)
-    actions = ("back_up_now", "enable", "disable")
+    actions = ("back_up_now", "confirm_withdrawal", "enable", "disable")
     fieldsets = (
         (None, {"fields": ("name", "machine_link", "health", "why", "what_to_do", "active", "published")}),
         ("Declared by the machine", {"fields": _DECLARED}),
@@ -80,6 +80,12 @@ class SourceAdmin(RegisteredAdmin):
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
         chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         tell_back_up_now(self, request, chosen, now=self.now)
+
+    @admin.action(description="Confirm withdrawal: meant to be backed up no more", permissions=["change"])
+    def confirm_withdrawal(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
+        chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        count = withdrawal.confirm(chosen, actor=log.person(request.user), now=self.now)
+        self.message_user(request, f"{count} confirmed.", messages.SUCCESS)
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:

@@ -125,7 +125,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
 _KEPT_AS_SENT = ("path", "frequency", "retention", "exclude")
 _STATE = (
     *(*_RULES, "filter", "other_options", "published", "success"),
-    *("date_last_backed_up", "date_next_backup", "date_expected"),
+    *("date_last_backed_up", "date_next_backup", "date_expected", "date_withdrawn"),
 )
 """What decides what a declaration changes."""
 
@@ -220,10 +220,11 @@ class Plan:
         return replace(change, source=source)
 
 
-def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
+def apply(machine: Machine, plan: Plan, *, now: datetime) -> list[str]:
     """Make the machine's sources those declared; the others are unpublished, never deleted (contract, section 3).
 
-    To be called in a transaction that holds the machine's row. Raises MalformedMessage.
+    Return the names of those that were backed up, are declared no more, and of which nobody confirmed that this is
+    meant. To be called in a transaction that holds the machine's row. Raises MalformedMessage.
     """
     declared = plan.declared
     # Locked: a report of the same moment must not be overwritten by what was read before it.
@@ -251,6 +252,7 @@ def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
     entries += [change.entry() for change in changed]
     # Whether the machine still may change something was asked before all this.
     log.record(log.actor_of(machine), entries, now=now)
+    return sorted(name for name, source in existing.items() if source.date_withdrawn and source.active)
 
 
 def _refuse_new(new: Sequence[str], existing: Mapping[str, Source]) -> None:
@@ -306,6 +308,18 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
         for name, value in times.items():
             changed[name] = (getattr(source, name), value)
             setattr(source, name, value)
+    was_backed_up = source.date_last_backed_up is not None
+    withdrawn = None if source.published else source.date_withdrawn
+    if "published" in changed and not source.published and was_backed_up:
+        withdrawn = now
+        _log.warning(
+            "machine %s declares source %s no more, which was backed up: it is withdrawn until somebody confirms it",
+            source.machine,
+            source.name,
+        )
+    if withdrawn != source.date_withdrawn:
+        changed["date_withdrawn"] = (source.date_withdrawn, withdrawn)
+        source.date_withdrawn = withdrawn
     weakened = None
     if changed:
         after = None if columns is None else source_changes.declared(source)

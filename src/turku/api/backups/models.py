@@ -18,6 +18,7 @@ FALLING_BACK_RUNS = 3
 INCOMPLETE = Q(date_incomplete_since__isnull=False)
 REASON_LENGTH = 300
 """Characters of each reason that is kept with a source or a run."""
+WITHDRAWN = Q(date_withdrawn__isnull=False)
 FALLING_BACK = Q(fallback_count__gte=FALLING_BACK_RUNS)
 DEFAULT_FREQUENCY = "daily"
 DEFAULT_RETENTION = "last 5 days, earliest of month"
@@ -64,6 +65,13 @@ class Source(models.Model):
     other_options = models.JSONField(default=dict, blank=True, help_text="Options that are kept as they were sent.")
     active = models.BooleanField(default=True, help_text="The operator's switch.")
     published = models.BooleanField(default=True, help_text="Does the machine's configuration name it?")
+    date_withdrawn = models.DateTimeField(
+        "withdrawn",
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When the machine stopped declaring it although it was backed up; empty once somebody confirmed it.",
+    )
     date_added = models.DateTimeField(editable=False, db_index=True)
     date_last_backed_up = models.DateTimeField("last good backup", null=True, blank=True, editable=False, db_index=True)
     date_next_backup = models.DateTimeField("next backup", db_index=True)
@@ -130,6 +138,7 @@ class Source(models.Model):
             models.Index(fields=("machine",), condition=Q(suspicious=True), name="source_suspicious"),
             models.Index(fields=("machine",), condition=FALLING_BACK, name="source_falling_back"),
             models.Index(fields=("machine",), condition=INCOMPLETE, name="source_incomplete"),
+            models.Index(fields=("machine",), condition=WITHDRAWN, name="source_withdrawn"),
         ]
         constraints = [models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique")]
 

@@ -22,6 +22,8 @@ def reason(source: Source, mark: Mark, *, now: datetime) -> str:
     """Return why the source has the mark, on one line; nothing where the mark says it all."""
     if mark is Mark.SUSPICIOUS:
         return "; ".join(source.suspicious_signs)
+    if mark is Mark.WITHDRAWN:
+        return f"its machine declares it no more since {_day(source.date_withdrawn)}: nothing new of it is backed up"
     if mark is Mark.FAILED:
         times = f" ({source.failure_count} failures in a row)" if source.failure_count > 1 else ""
         return f"{source.failure_reason}{times}" if source.failure_reason else ""
@@ -76,6 +78,13 @@ def next_step(source: Source, mark: Mark) -> str:
         )
     if mark is Mark.DAMAGED:
         return "Look at the damaged files of the source; those that nobody can heal are to be judged there."
+    if mark is Mark.WITHDRAWN:
+        named = f"{source.machine.uuid} {shlex.quote(source.name)}"
+        return (
+            "Where this is not meant, look on the machine for a file that is lost or emptied in "
+            "/etc/turku-agent/sources.d, put it back, and run turku-update-config. Where it is, confirm it with the "
+            f"action of that name in the list of sources, or with turku-api machine confirm-withdrawal {named}."
+        )
     if mark is Mark.FAILED:
         return (
             "Read the whole summary in its backup runs. It is tried again by itself; "

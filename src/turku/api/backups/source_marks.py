@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from turku.api.backups.models import FALLING_BACK, INCOMPLETE
+from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN
 from turku.api.backups.schedule_slot import beyond_schedule
 from turku.api.fleet import away
 from turku.api.fleet.marks import Conditions, Mark, muted, off, worst_first
@@ -16,11 +16,16 @@ from turku.api.proof import health as proof_health
 
 def conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of sources, the worst first."""
+    # What the machine stopped declaring is off once somebody confirms it, or switches it off.
+    still_withdrawn = WITHDRAWN & Q(active=True)
     return worst_first(
         {
-            Mark.OFF: off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
+            Mark.OFF: (
+                (off("") & ~still_withdrawn) | off("machine__") | Q(machine__storage=None) | off("machine__storage__")
+            ),
             Mark.SUSPICIOUS: Q(suspicious=True),
             Mark.DAMAGED: proof_health.damaged(),
+            Mark.WITHDRAWN: still_withdrawn,
             Mark.MUTED: muted("machine__", now=now),
             Mark.FAILED: Q(success=False),
             Mark.OVERDUE: _overdue(now=now, thresholds=thresholds),

@@ -19,6 +19,7 @@ class Mark(models.TextChoices):
     OFF = "off", "switched off"
     SUSPICIOUS = "suspicious", "suspicious"
     DAMAGED = "damaged", "damaged"
+    WITHDRAWN = "withdrawn", "withdrawn"
     MUTED = "muted", "muted"
     FAILED = "failed", "failed"
     SILENT = "silent", "silent"

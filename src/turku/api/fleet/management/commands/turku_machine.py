@@ -9,6 +9,8 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from turku.api.audit import log
+from turku.api.backups import withdrawal
+from turku.api.backups.models import WITHDRAWN, Source
 from turku.api.command import TurkuCommand
 from turku.api.fleet import mute, re_enrolment
 from turku.api.fleet.models import Machine
@@ -37,9 +39,33 @@ class Command(TurkuCommand):
         unmuting = actions.add_parser("unmute", help="end a mute now")
         unmuting.add_argument("machine", help=MACHINE_HELP)
 
+        confirming = actions.add_parser("confirm-withdrawal", help="sources that it declares no more are meant to go")
+        confirming.add_argument("machine", help=MACHINE_HELP)
+        confirming.add_argument(
+            "sources", nargs="*", metavar="source", help="names of sources (default: all that it declares no more)"
+        )
+
     def handle(self, *_arguments: Any, **options: Any) -> None:
         machine = named_machine(options["machine"])
-        {"re-enrol": self._re_enrol, "mute": self._mute, "unmute": self._unmute}[options["action"]](machine, options)
+        act = {
+            "re-enrol": self._re_enrol,
+            "mute": self._mute,
+            "unmute": self._unmute,
+            "confirm-withdrawal": self._confirm_withdrawal,
+        }
+        act[options["action"]](machine, options)
+
+    def _confirm_withdrawal(self, machine: Machine, options: dict[str, Any]) -> None:
+        sources = Source.objects.filter(WITHDRAWN, machine=machine)
+        if options["sources"]:
+            sources = sources.filter(name__in=options["sources"])
+            if missing := set(options["sources"]) - set(sources.values_list("name", flat=True)):
+                raise UsageError(
+                    f"machine {machine} has no withdrawn source {', '.join(sorted(missing))}",
+                    hint="turku-api health --verbose names those that are withdrawn",
+                )
+        count = withdrawal.confirm(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
+        self.stdout.write(f"{count} withdrawn source{'' if count == 1 else 's'} of machine {machine} confirmed.")
 
     def _mute(self, machine: Machine, options: dict[str, Any]) -> None:
         now = SYSTEM_CLOCK.now()
