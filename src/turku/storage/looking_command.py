@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from turku.errors import UsageError
+from turku.policy.machine_choice import MACHINE_HELP
 
 if TYPE_CHECKING:
     from turku.core.arguments import Parser
@@ -56,7 +57,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=description)
     add_directory(parser)
-    parser.add_argument("--machine", metavar="MACHINE", help="of this machine: its UUID or name")
+    parser.add_argument("--machine", metavar="MACHINE", help=f"of this machine: {MACHINE_HELP}")
     parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
     return parser
 

@@ -10,7 +10,7 @@ from turku.api.audit import log
 from turku.api.backups.backup_now import back_up_now, silent_sentence
 from turku.api.backups.models import Source
 from turku.api.command import TurkuCommand
-from turku.api.fleet.named_machine import named_machine
+from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import UsageError
@@ -22,7 +22,7 @@ class Command(TurkuCommand):
     help = "Make a machine's sources due now: the machine's next ping starts them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("machine", help="the machine's UUID or unit name")
+        parser.add_argument("machine", help=MACHINE_HELP)
         parser.add_argument("sources", nargs="*", metavar="source", help="names of sources (default: all)")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:

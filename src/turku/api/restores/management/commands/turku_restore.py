@@ -11,7 +11,7 @@ from django.utils import timezone
 from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.command import TurkuCommand
-from turku.api.fleet.named_machine import named_machine
+from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.restores import asking, listing, transitions
 from turku.api.restores.models import OPEN, Overwrite, RestoreRequest, State
 from turku.api.restores.named_request import named_request
@@ -31,7 +31,7 @@ class Command(TurkuCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
         request = actions.add_parser("request", help="ask for a restore of a machine's source")
-        request.add_argument("machine", help="UUID or unit name of the machine whose files they are")
+        request.add_argument("machine", help=f"whose files they are: {MACHINE_HELP}")
         request.add_argument("source", help="the source's name")
         request.add_argument("--directory", required=True, metavar="DIR", help="where they go on the machine")
         request.add_argument("--reason", required=True, metavar="TEXT", help="why; the audit log keeps it")
