@@ -128,10 +128,11 @@ class _Shown:
             )
             return
         listing.show(
-            ("machine", "source", "snapshot", "made", "files", "size", ""),
+            ("machine", *history_listing.SNAPSHOT_HEADINGS),
             ((machine, *history_listing.snapshot_cells(row)) for machine, row in rows),
             self._say,
-            right=("files", "size"),
+            right=history_listing.SNAPSHOT_RIGHT,
+            drop=history_listing.SNAPSHOT_DROP,
         )
 
     def files(self, opened: Catalog, snapshot: str | None) -> None:

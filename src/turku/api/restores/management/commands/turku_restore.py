@@ -15,8 +15,8 @@ from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.restores import asking, listing, transitions
 from turku.api.restores.models import OPEN, Overwrite, RestoreRequest, State
 from turku.api.restores.named_request import named_request
+from turku.core import listing as table
 from turku.core.clock import SYSTEM_CLOCK
-from turku.core.log import one_line
 from turku.core.output import json_text
 from turku.errors import UsageError
 
@@ -104,13 +104,26 @@ class Command(TurkuCommand):
         if is_json:
             self.stdout.write(json_text(shown, indent=4))
             return
-        for row in rows[:_LISTED]:
-            requested = f"{timezone.localtime(row.date_requested):%Y-%m-%d %H:%M}"
-            who = f"of {row.source.machine}, onto {row.target}:{row.directory}  by {row.requested_by}"
-            line = f"{str(row.pk)[:8]}  {requested}  {State(row.state).label:22}  {listing.what(row)} {who}"
-            self.stdout.write(one_line(line))
         if not shown:
             self.stdout.write("No restore request is open." if not is_all else "There is no restore request.")
+            return
+        table.show(
+            ("request", "requested", "state", "of", "by", "onto", "what"),
+            (
+                (
+                    str(row.pk)[:8],
+                    f"{timezone.localtime(row.date_requested):%Y-%m-%d %H:%M}",
+                    State(row.state).label,
+                    str(row.source.machine),
+                    row.requested_by,
+                    f"{row.target}:{row.directory}",
+                    listing.what(row),
+                )
+                for row in rows[:_LISTED]
+            ),
+            self.stdout.write,
+            drop=("by", "requested", "onto"),
+        )
 
 
 def _sentence(request: RestoreRequest) -> str:
