@@ -24,11 +24,10 @@ def tell_missing(agent: Agent, *, told: Sequence[str]) -> None:
     ``told`` are those that the coordinator names, at each run until an operator confirms them. A coordinator of the
     existing system names none: there it is said once, at the run that no longer declared them.
     """
-    before = _recorded(agent)
-    missing = sorted({*before, *told} - set(agent.sources))
-    if missing:
-        named = ", ".join(one_line(name) for name in missing[:_NAMED])
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    gone = sorted({*missing(agent), *told} - set(agent.sources))
+    if gone:
+        named = ", ".join(one_line(name) for name in gone[:_NAMED])
+        more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
         _LOG.error(
             "no longer declared in %s, so that nothing new of it is backed up: %s%s. Where this is not meant, put the "
             "file back and run turku-update-config. Where it is, an operator confirms it at the coordinator.",
@@ -36,8 +35,13 @@ def tell_missing(agent: Agent, *, told: Sequence[str]) -> None:
             named,
             more,
         )
-    if before != sorted(agent.sources):
+    if _recorded(agent) != sorted(agent.sources):
         _record(agent)
+
+
+def missing(agent: Agent) -> list[str]:
+    """Return the names that were declared last and are declared no more."""
+    return sorted(set(_recorded(agent)) - set(agent.sources))
 
 
 def _recorded(agent: Agent) -> list[str]:

@@ -189,6 +189,9 @@ def test_a_lost_file_of_sources_is_told_loudly(machine: Machine, api: V1Api) -> 
     for file in (machine.config_dir / "sources.d").iterdir():
         if "etc" in file.read_text():
             file.unlink()
+    check = machine.run("turku-agent", "check")
+    assert check.returncode == 1
+    assert "PROBLEM: source etc was declared at the last turku-update-config" in check.stdout
     update = machine.run("turku-update-config")
     assert update.returncode == 0
     [line] = [line for line in update.stderr.splitlines() if "no longer declared" in line]
@@ -196,6 +199,7 @@ def test_a_lost_file_of_sources_is_told_loudly(machine: Machine, api: V1Api) -> 
     assert "sources.d, so that nothing new of it is backed up: etc." in line
     # A coordinator of the existing system does not name it again.
     assert "no longer declared" not in machine.run("turku-update-config").stderr
+    assert machine.run("turku-agent", "check").returncode == 0
 
 
 @pytest.mark.parametrize("record", ["", "[", "{}", "[1]", "\x00", "[" * 100_000])

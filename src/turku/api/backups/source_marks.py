@@ -13,19 +13,19 @@ from turku.api.fleet.marks import Conditions, Mark, muted, off, worst_first
 from turku.api.fleet.thresholds import USUAL, Thresholds
 from turku.api.proof import health as proof_health
 
+_STILL_WITHDRAWN = WITHDRAWN & Q(active=True)
+OFF_BY_ITSELF = off("") & ~_STILL_WITHDRAWN
+"""What its machine stopped declaring is off once somebody confirms it, or switches it off."""
+
 
 def conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of sources, the worst first."""
-    # What the machine stopped declaring is off once somebody confirms it, or switches it off.
-    still_withdrawn = WITHDRAWN & Q(active=True)
     return worst_first(
         {
-            Mark.OFF: (
-                (off("") & ~still_withdrawn) | off("machine__") | Q(machine__storage=None) | off("machine__storage__")
-            ),
+            Mark.OFF: OFF_BY_ITSELF | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
             Mark.SUSPICIOUS: Q(suspicious=True),
             Mark.DAMAGED: proof_health.damaged(),
-            Mark.WITHDRAWN: still_withdrawn,
+            Mark.WITHDRAWN: _STILL_WITHDRAWN,
             Mark.MUTED: muted("machine__", now=now),
             Mark.FAILED: Q(success=False),
             Mark.OVERDUE: _overdue(now=now, thresholds=thresholds),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from turku.api.admission.models import Slot
@@ -44,8 +44,11 @@ def _seen_storages() -> QuerySet[Storage]:
     return Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
 
 
-def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
+def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL, is_for_all: bool = True) -> Conditions:
     """The marks of machines, for rows of ``machines``: the worst of a machine's own and of its sources'.
+
+    ``is_for_all``: in the form that finds the machines with a mark among all; else in the one that finds the marks of
+    given machines.
 
     One whose storage is switched off or silent is marked too: nobody backs it up. A new one may wait for a storage as
     long as a storage may be silent. One whose backup is under way does not ask meanwhile.
@@ -58,7 +61,8 @@ def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Cond
         Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - thresholds.storage_silence),
         Mark.STORAGE_SILENT: _of_silent_storages(now=now, thresholds=thresholds),
     }
-    return worst_first({**own, **_of_sources(source_marks.conditions(now=now, thresholds=thresholds))})
+    of_sources = source_marks.conditions(now=now, thresholds=thresholds)
+    return worst_first({**own, **_of_sources(of_sources, is_for_all=is_for_all)})
 
 
 def _silent(*, now: datetime, thresholds: Thresholds) -> Q:
@@ -75,11 +79,17 @@ def _of_silent_storages(*, now: datetime, thresholds: Thresholds) -> Q:
     return Q(storage__in=_seen_storages().filter(silent).order_by().values("pk"))
 
 
-def _of_sources(conditions: Conditions) -> Conditions:
-    """Return the marks of sources as marks of their machines; the database looks the few rows of each up once."""
-    counted = Source.objects.exclude(conditions[Mark.OFF]).order_by()
+def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
+    """Return the marks of sources as marks of their machines.
+
+    The database looks the few rows of each mark up once, or for each machine its few sources.
+    """
+    is_kept = Q(storage__active=True, storage__published=True)
+    counted = Source.objects.exclude(source_marks.OFF_BY_ITSELF).order_by()
     return {
-        mark: Q(pk__in=counted.filter(condition).values("machine"))
+        mark: is_kept & Q(pk__in=counted.filter(condition).values("machine"))
+        if is_for_all
+        else is_kept & Q(Exists(counted.filter(condition, machine=OuterRef("pk"))))
         for mark, condition in conditions.items()
         if mark not in (Mark.OFF, Mark.MUTED)
     }
@@ -87,7 +97,7 @@ def _of_sources(conditions: Conditions) -> Conditions:
 
 def machines(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Machine]:
     """All machines, each with its ``mark``."""
-    return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, thresholds=thresholds)))
+    return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, thresholds=thresholds, is_for_all=False)))
 
 
 def _seen_machines() -> QuerySet[Machine]:

@@ -15,9 +15,11 @@ def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswe
     now = SYSTEM_CLOCK.now()
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = credentials.require_assigned_machine(storage, request.machine.uuid)
-    # While its session goes on, the machine does not ask by itself.
-    credentials.write_check_in(machine, now=now)
     if request.ended:
         leases.end(machine, storage, now=now)
         return StorageHeartbeatAnswer(leased=False)
-    return StorageHeartbeatAnswer(leased=leases.heartbeat(machine, storage, now=now))
+    leased = leases.heartbeat(machine, storage, now=now)
+    if leased:
+        # While its session goes on, the machine does not ask by itself.
+        credentials.write_check_in(machine, now=now)
+    return StorageHeartbeatAnswer(leased=leased)
