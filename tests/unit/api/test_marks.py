@@ -34,7 +34,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def machine_mark(**moved: Any) -> str:
-    [machine] = fleet_health.machines(now=SYSTEM_CLOCK.now() + timedelta(**moved))
+    """The mark so much later, when the storage was heard of."""
+    now = SYSTEM_CLOCK.now() + timedelta(**moved)
+    if moved:
+        Storage.objects.update(date_checked_in=now)
+    [machine] = fleet_health.machines(now=now)
     return str(machine.mark)
 
 
@@ -129,9 +133,8 @@ def test_a_rarer_schedule_is_reckoned_from_the_last_good_backup(cast: Cast, cloc
 
 
 def test_how_long_a_machine_may_be_away_is_a_matter_of_policy(cast: Cast) -> None:
-    assert [machine_mark(minutes=minutes) for minutes in (29, 61)] == ["ok", "silent"]
+    assert [machine_mark(minutes=minutes) for minutes in (59, 61)] == ["ok", "silent"]
     everyone = Policy.objects.create(away_hours=2)
-    Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() + 30 * DAY)
     assert [machine_mark(hours=hours) for hours in (1.9, 2.1)] == ["ok", "silent"]
     laptops = Policy.objects.create(auth=Auth.objects.get(name="machines"), away_hours=336)
     assert [machine_mark(days=days) for days in (13.9, 14.1)] == ["ok", "silent"]
@@ -153,7 +156,6 @@ def test_sources_of_a_machine_that_may_be_away_are_overdue_as_late(cast: Cast) -
 def test_a_machine_whose_backup_is_under_way_is_not_silent(cast: Cast) -> None:
     cast.alice.due()
     cast.bob.due(cast.alice.uuid)
-    Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() + DAY)
     assert machine_mark(hours=2) == "ok"
     Machine.objects.update(date_checked_in=SYSTEM_CLOCK.now() - DAY)
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
@@ -191,3 +193,38 @@ def test_a_schedule_without_bound_keeps_its_moment(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc")
     assert cast.alice.due() == {}
     assert source_mark() == "ok"
+
+
+def test_who_was_seen_in_the_future_is_silent_now(cast: Cast, clock: Clock) -> None:
+    clock.ahead = 3650 * DAY
+    cast.alice.due()
+    cast.bob.update_config()
+    clock.ahead = timedelta(0)
+    assert [str(row.mark) for row in fleet_health.storages(now=SYSTEM_CLOCK.now())] == ["silent"]
+    assert machine_mark() == "silent"
+    cast.bob.update_config()
+    cast.alice.due()
+    assert [str(row.mark) for row in fleet_health.storages(now=SYSTEM_CLOCK.now())] == ["ok"]
+    Source.objects.update(date_next_backup=SYSTEM_CLOCK.now(), date_expected=SYSTEM_CLOCK.now())
+    assert machine_mark() == "ok"
+
+
+def test_a_mute_lasts_no_longer_than_a_mute_can(cast: Cast) -> None:
+    Machine.objects.update(date_muted_until=SYSTEM_CLOCK.now() + 3650 * DAY, mute_reason="x")
+    assert machine_mark() == "ok"
+
+
+def test_a_lease_from_the_future_holds_no_slot(cast: Cast, clock: Clock) -> None:
+    cast.bob.update_config(slots=1)
+    other = cast.machine(unit_name="web-1")
+    other.update_config({"etc": {"path": "/etc"}})
+    clock.ahead = 3650 * DAY
+    assert cast.alice.due()
+    assert cast.bob.due(cast.alice.uuid)
+    assert other.due() == {}
+    clock.ahead = timedelta(0)
+    Machine.objects.filter(uuid=cast.alice.uuid).update(date_checked_in=SYSTEM_CLOCK.now() - DAY)
+    assert set(other.due()) == {"etc"}
+    assert set(cast.bob.due(other.uuid)) == {"etc"}
+    [mark] = fleet_health.machines(now=SYSTEM_CLOCK.now()).filter(uuid=cast.alice.uuid).values_list("mark", flat=True)
+    assert mark == "silent"

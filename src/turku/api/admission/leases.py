@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db.models import F, Q, QuerySet
 
 from turku.api.admission import capacity, line
-from turku.api.admission.models import Slot
+from turku.api.admission.models import LONGEST_LEASE, Slot, held
 from turku.api.backups.due import may_be_due
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
@@ -30,7 +30,7 @@ RESERVED_FOR: Final = timedelta(minutes=3)
 """How long a slot waits for the machine that was told to come."""
 HEARTBEAT_LEASE: Final = timedelta(minutes=4)
 """How long a lease outlives the last heartbeat of its session; storages send one a minute."""
-LONG_LEASE: Final = timedelta(hours=12)
+LONG_LEASE: Final = LONGEST_LEASE
 """The lease of a session without heartbeats: a storage of the existing system."""
 _REMEMBERED: Final = timedelta(days=1)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -223,8 +223,9 @@ def _may_go(
 
 def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:
     """Whether the slot is the machine's from now on: of all who try in the same moment, one gets it."""
-    is_free = Q(machine=None) | Q(date_expires__lte=now)
-    taken = Slot.objects.filter(is_free, pk=row.pk, retired=False).update(
-        machine=machine, date_taken=now, date_begun=None, date_heartbeat=None, date_expires=now + RESERVED_FOR
+    taken = (
+        Slot.objects.exclude(held(now=now))
+        .filter(pk=row.pk, retired=False)
+        .update(machine=machine, date_taken=now, date_begun=None, date_heartbeat=None, date_expires=now + RESERVED_FOR)
     )
     return bool(taken)

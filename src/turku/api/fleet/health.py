@@ -7,13 +7,13 @@ from datetime import datetime
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 
-from turku.api.admission.models import Slot
+from turku.api.admission.models import Slot, held
 from turku.api.backups import source_marks
 from turku.api.backups.models import Source
 from turku.api.fleet import away
 from turku.api.fleet.marks import Conditions, Mark, has_mark, mark_of, muted, off, worst_first
 from turku.api.fleet.models import Machine, Storage
-from turku.api.fleet.thresholds import STORAGE_SILENCE, USUAL, Thresholds
+from turku.api.fleet.thresholds import CLOCK_DIFFERENCE, STORAGE_SILENCE, USUAL, Thresholds
 
 __all__ = [
     "STORAGE_SILENCE",
@@ -32,7 +32,13 @@ __all__ = [
 
 def storage_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
-    return {Mark.OFF: off(""), Mark.SILENT: Q(last_seen__lt=now - thresholds.storage_silence)}
+    silent = Q(last_seen__lt=now - thresholds.storage_silence) | _seen_in_future(now=now)
+    return {Mark.OFF: off(""), Mark.SILENT: silent}
+
+
+def _seen_in_future(*, now: datetime) -> Q:
+    """Return that a clock which was ahead wrote when a row was seen: it says nothing of now."""
+    return Q(last_seen__gt=now + CLOCK_DIFFERENCE)
 
 
 def storages(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Storage]:
@@ -70,7 +76,8 @@ def _silent(*, now: datetime, thresholds: Thresholds) -> Q:
         late = Q(last_seen__lt=now - thresholds.machine_silence)
     else:
         late = away.matching(lambda span: Q(last_seen__lt=now - span))
-    at_work = Slot.objects.filter(machine__isnull=False, date_begun__isnull=False, date_expires__gt=now)
+    late |= _seen_in_future(now=now)
+    at_work = Slot.objects.filter(held(now=now), date_begun__isnull=False)
     return late & ~Q(pk__in=at_work.order_by().values("machine"))
 
 

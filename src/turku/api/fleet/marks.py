@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import models
 from django.db.models import Case, Q, Value, When
+
+LONGEST_MUTE = timedelta(days=366)
 
 
 class Mark(models.TextChoices):
@@ -41,8 +43,11 @@ def off(path: str) -> Q:
 
 
 def muted(path: str, *, now: datetime) -> Q:
-    """Return that the machine at the path (``""``, ``"machine__"``) is muted by an operator."""
-    return Q(**{f"{path}date_muted_until__gt": now})
+    """Return that the machine at the path (``""``, ``"machine__"``) is muted by an operator.
+
+    None is muted for longer than a mute can last, whatever a clock that was ahead wrote.
+    """
+    return Q(**{f"{path}date_muted_until__gt": now, f"{path}date_muted_until__lte": now + LONGEST_MUTE})
 
 
 Conditions = Mapping[Mark, Q]

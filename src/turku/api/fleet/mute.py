@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import transaction
 
 from turku.api.audit import log
+from turku.api.fleet.marks import LONGEST_MUTE
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.errors import PolicyError
-
-LONGEST = timedelta(days=366)
 
 
 def check(until: datetime | None, reason: str, *, now: datetime) -> None:
@@ -23,8 +22,10 @@ def check(until: datetime | None, reason: str, *, now: datetime) -> None:
         raise PolicyError("a mute needs a reason", hint="say why the machine is away, for whoever looks next")
     if len(reason) > NAME_LENGTH:
         raise PolicyError(f"the reason of a mute is longer than {NAME_LENGTH} characters")
-    if not now < until <= now + LONGEST:
-        raise PolicyError(f"a mute ends in the future, after at most {LONGEST.days} days", hint="mute it again later")
+    if not now < until <= now + LONGEST_MUTE:
+        raise PolicyError(
+            f"a mute ends in the future, after at most {LONGEST_MUTE.days} days", hint="mute it again later"
+        )
 
 
 @transaction.atomic

@@ -13,6 +13,7 @@ from turku.api.backups import withdrawal
 from turku.api.backups.models import WITHDRAWN, Source
 from turku.api.command import TurkuCommand
 from turku.api.fleet import mute, re_enrolment
+from turku.api.fleet.marks import LONGEST_MUTE
 from turku.api.fleet.models import Machine
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.core.clock import SYSTEM_CLOCK
@@ -70,8 +71,8 @@ class Command(TurkuCommand):
     def _mute(self, machine: Machine, options: dict[str, Any]) -> None:
         now = SYSTEM_CLOCK.now()
         days: float = options["days"]
-        if not 0 < days <= mute.LONGEST.days:
-            raise UsageError(f"--days must be more than 0 and at most {mute.LONGEST.days}, not {days:g}")
+        if not 0 < days <= LONGEST_MUTE.days:
+            raise UsageError(f"--days must be more than 0 and at most {LONGEST_MUTE.days}, not {days:g}")
         until = now + timedelta(days=days)
         try:
             mute.mute(machine, until, options["reason"], actor=log.COMMAND_LINE, now=now)
