@@ -100,7 +100,7 @@ class _Table:
         widths = [self._widths[column] for column in shown]
         if not self._right[shown[-1]]:
             # A long path in the last column goes to a line of its own, rather than driving out the others.
-            widths[-1] = min(widths[-1], self._room // 2)
+            widths[-1] = min(widths[-1], self._room // 3)
         return sum(widths) + len(_BETWEEN) * (len(widths) - 1)
 
     def lines(self, row: Sequence[str]) -> Iterator[str]:

@@ -89,7 +89,9 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
-        return presentation.mark_with_reason(row.mark, reasons.reason(row, Mark(row.mark), now=self.now))
+        mark = Mark(row.mark)
+        why = reasons.reason(row, mark, now=self.now)
+        return presentation.mark_with_reason(mark.value, why, reasons.next_step(row, mark))
 
     @admin.display(description="why")
     def why(self, row: Any) -> str:

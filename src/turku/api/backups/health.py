@@ -74,6 +74,8 @@ class FleetHealth:
         return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(parts)}"
 
 
+_TO_BE_DECIDED = (Mark.SUSPICIOUS, Mark.WITHDRAWN)
+"""Marks that end when somebody decides: what there is to decide is said, too."""
 Reason = Callable[[Sequence[Any]], Sequence[str]]
 """Gives for rows with a mark why each has it; empty where the mark says it all."""
 
@@ -91,6 +93,8 @@ def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason
         for row, reason in zip(first, why(first), strict=True):
             name = " / ".join([*(str(row.machine) for _ in relations if noun == "source"), str(row)])
             sentences.append(f"{noun} {name}: {Mark(row.mark).label}{f': {reason}' if reason else ''}")
+            if noun == "source" and Mark(row.mark) in _TO_BE_DECIDED:
+                sentences.append(f"    {reasons.next_step(row, Mark(row.mark))}")
         more = sum(count for _mark, count in problems) - len(first)
         sentences += [f"and {more} more {noun}s that have a problem"] if more > 0 else []
     counted = sum(count for mark, count in counts.items() if mark is not Mark.OFF)
@@ -155,7 +159,7 @@ def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUA
             _group(
                 "source",
                 sources(now=now, thresholds=thresholds),
-                ("machine",),
+                ("machine__storage",),
                 _why_sources(now),
                 verbose=verbose,
             ),

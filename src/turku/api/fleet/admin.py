@@ -243,7 +243,9 @@ class MachineAdmin(RegisteredAdmin):
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
-        return presentation.mark_with_reason(row.mark, machine_reasons.reason(row, self._worst(row), now=self.now))
+        worst = self._worst(row)
+        why = machine_reasons.reason(row, worst, now=self.now)
+        return presentation.mark_with_reason(row.mark, why, machine_reasons.next_step(row, worst))
 
     @admin.display(description="why")
     def why(self, row: Any) -> str:

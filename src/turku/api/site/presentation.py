@@ -27,11 +27,13 @@ def mark(value: str) -> SafeString:
     return format_html('<span class="mark mark-{}">{}</span>', known.value, known.label)
 
 
-def mark_with_reason(value: str, reason: str) -> SafeString:
-    """Return the mark and, for a column of a list, how its reason begins; all of it is the title."""
-    if not reason:
+def mark_with_reason(value: str, reason: str, next_step: str = "") -> SafeString:
+    """Return the mark and, for a column of a list, how its reason begins; all of it, and what to do, are the title."""
+    if not reason and not next_step:
         return mark(value)
-    return format_html("{} {}", mark(value), shortened(reason))
+    beginning = reason if len(reason) <= _COLUMN_LETTERS else f"{reason[:_COLUMN_LETTERS].rstrip()}..."
+    title = "\n".join(filter(None, (reason, next_step)))
+    return format_html('<span title="{}">{} {}</span>', title, mark(value), beginning)
 
 
 def size(mebibytes: float) -> str:
