@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = ("snapshots", "files", "history", "find", "diff")
 _LATEST = "latest"
+_NAMED = 10
 
 _AddDirectory = Callable[[argparse.ArgumentParser], None]
 
@@ -94,8 +95,15 @@ def _place(configuration: Storage, options: argparse.Namespace) -> tuple[SourceP
             hint=f"there is {', '.join(known[:20])}" if known else "nothing was backed up yet",
         )
     if len(found) > 1:
+        from turku.storage import machine_links
+
+        names = machine_links.known_names(configuration)
+        first = [place.machine_dir.name for place in found[:_NAMED]]
+        named = ", ".join(" or ".join([*sorted(names.get(uuid, ())), uuid]) for uuid in first)
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UsageError(
-            f"{len(found)} machines have a source {wanted}", hint="say which one is meant: --machine UUID or NAME"
+            f"{len(found)} machines have a source {wanted}: {named}{more}",
+            hint="say which one is meant: --machine UUID or NAME",
         )
     return found[0], snapshot
 

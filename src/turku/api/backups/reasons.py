@@ -74,7 +74,7 @@ def next_step(source: Source, mark: Mark) -> str:
         return (
             f"Look at the signs {where}: turku-storage suspicious list {chosen}. Judge the snapshot with "
             "'suspicious clean' where the change was meant, else with 'suspicious bad'. "
-            "Nothing of the source is pruned until then."
+            "Nothing of the source is pruned until then. The next backup that is not suspicious ends the mark."
         )
     if mark is Mark.DAMAGED:
         return "Look at the damaged files of the source; those that nobody can heal are to be judged there."
