@@ -191,6 +191,7 @@ def _sources(filler: Filler, machines: int) -> None:
             "exclude": ["*.tmp", "/cache"] if number % 3 == 0 else [],
             "published": number % 50 != 49,
             "date_next_backup": _next_backup(machine, index, number, now),
+            "date_expected": _next_backup(machine, index, number, now),
             "date_last_backed_up": now - timedelta(seconds=number * 7919 % 86_400),
             "success": number % 200 != 3,
             "failure_count": number % 7 + 1 if number % 200 == 3 else 0,

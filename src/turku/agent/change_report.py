@@ -13,6 +13,7 @@ import select
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import IO
 
 from turku.agent import change_records
@@ -140,20 +141,13 @@ class _Attempt:
             line = _unknown(module.name)
             try:
                 if earlier is None:
-                    self._passed(module, Pass(module.path, hidden=module.hidden, go_on=self._end.check))
+                    self._passed(module, self._pass(module))
                     continue
                 record, known = earlier
                 since_ns = record.moment.unix_ns - _MARGIN_NS
                 self._passed(
                     module,
-                    Pass(
-                        module.path,
-                        known=known,
-                        since_ns=since_ns,
-                        hidden=module.hidden,
-                        name=names.add,
-                        go_on=self._end.check,
-                    ),
+                    replace(self._pass(module), known=known, since_ns=since_ns, name=names.add),
                 )
                 if names.are_all:
                     line = ChangedEntriesLine(module.name, since_ns, names.paths, is_complete=True)
@@ -163,6 +157,15 @@ class _Attempt:
                     continue
             self._left_paths -= len(line.paths)
             self._write(descriptor, _encoded(line))
+
+    def _pass(self, module: Module) -> Pass:
+        """Return a pass over what the daemon shows of the module."""
+        return Pass(
+            module.path,
+            hidden=(*module.hidden, *module.emptied),
+            one_file_system=module.one_file_system is True,
+            go_on=self._end.check,
+        )
 
     def _passed(self, module: Module, one: Pass) -> None:
         self.passed[module.name] = one.run()

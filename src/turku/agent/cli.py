@@ -320,7 +320,7 @@ def _obeyed(agent: Agent) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
-    from turku.agent import private_directory, source_remarks
+    from turku.agent import declared_sources, private_directory, source_remarks
 
     agent = configuration.load(arguments.config_dir)
     lines = [
@@ -340,6 +340,12 @@ def _check(arguments: argparse.Namespace) -> int:
             problems += remark.is_problem
             where = f" ({source.place})" if remark.is_problem and source.place else ""
             lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text + where)}")
+    for name in declared_sources.missing(agent):
+        problems += 1
+        lines.append(
+            f"PROBLEM: source {log.one_line(name)} was declared at the last turku-update-config and is not in "
+            f"{agent.config_dir / 'sources.d'} now: the next one ends its backups"
+        )
     lines += [
         f"note: {log.one_line(str(left))}: a restore goes on there, or did not end; the next one into that directory "
         "uses or removes it"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _DEFAULT_LIMIT = 10_000
 _LIMIT = 10_000_000
 _LATEST = "latest"
-_SHOWN_DIGITS = 12
 
 
 def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -160,11 +159,13 @@ class _Shown:
             )
             return 0
         cells = ((storage, history_listing.snapshot_cells(row)) for storage, row in rows)
+        *headings, marks = history_listing.SNAPSHOT_HEADINGS
         listing.show(
-            ("source", "snapshot", "made", "files", "size", "storage", ""),
+            (*headings, "storage", marks),
             ((*row[:-1], storage, row[-1]) for storage, row in cells),
             self._say,
-            right=("files", "size"),
+            right=history_listing.SNAPSHOT_RIGHT,
+            drop=("storage", *history_listing.SNAPSHOT_DROP),
         )
         return 0
 
@@ -199,14 +200,12 @@ class _Shown:
         elif self._options.look == "files":
             history_listing.show_files(rows, self._say, zone=zone, is_json=is_json)
         else:
-            is_narrow = sys.stdout.isatty()
             history_listing.show_versions(
                 rows,
                 self._say,
                 zone=zone,
                 is_json=is_json,
-                checksum_digits=_SHOWN_DIGITS if is_narrow else None,
-                snapshot_name=self._short if is_narrow else str,
+                snapshot_name=self._short if sys.stdout.isatty() else str,
             )
 
     def _short(self, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -89,19 +90,45 @@ def _new_bar(progress: Progress) -> tuple[Bar, TaskID]:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
-    bar = Progress(
-        BarColumn(),
-        TextColumn("{task.fields[files]}"),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=unguarded(sys.stderr)),
-    )
+    console = Console(file=unguarded(sys.stderr))
+    # A narrow terminal gets fewer figures, and each of them whole.
+    whole = {name: Column(no_wrap=True, min_width=width) for name, width in _WIDTHS.items()}
+    makers: dict[str, Callable[[], ProgressColumn]] = {
+        "bar": lambda: BarColumn(bar_width=min(_LONGEST_BAR, console.width - sum(map(_taken, shown)) - 1)),
+        "files": lambda: TextColumn("{task.fields[files]}", table_column=whole["files"]),
+        "size": lambda: DownloadColumn(table_column=whole["size"]),
+        "speed": lambda: TransferSpeedColumn(table_column=whole["speed"]),
+        "left": lambda: TimeRemainingColumn(table_column=whole["left"]),
+    }
+    shown = parts_for(console.width)
+    has_bar = console.width - sum(map(_taken, shown)) > _SHORTEST_BAR
+    columns = [make() for name, make in makers.items() if name in shown or (name == "bar" and has_bar)]
+    bar = Progress(*columns, console=console)
     task = bar.add_task("restore", total=progress.size_total_bytes, files="")
     bar.start()
     return bar, task
+
+
+_WIDTHS = {"files": 31, "size": 15, "left": 7, "speed": 10}
+"""What each part needs at most, the most important first: ``123,456,789/123,456,789 files``, ``123.4/567.8 GB``."""
+_SHORTEST_BAR, _LONGEST_BAR = 8, 40
+
+
+def _taken(part: str) -> int:
+    return _WIDTHS[part] + 1
+
+
+def parts_for(room: int) -> list[str]:
+    """Return the parts that a terminal of so many columns has room for, in the order of their rank."""
+    shown: list[str] = []
+    for part in _WIDTHS:
+        if sum(map(_taken, [*shown, part])) <= room:
+            shown.append(part)
+    return shown

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from turku.agent import identity, source_remarks
+from turku.agent import declared_sources, identity, source_remarks
 from turku.agent.configuration import Agent
 from turku.errors import ApiRefused
-from turku.protocol.messages import Empty, MachineConfiguration, UpdateConfigRequest
+from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
 _FORBIDDEN = 403
 _LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def update_config(agent: Agent) -> None:
         ),
     )
     try:
-        agent.api().call("update_config", message, Empty)
+        answer = agent.api().call("update_config", message, UpdateConfigAnswer)
     except ApiRefused as error:
         if error.status != _FORBIDDEN:
             raise
@@ -45,6 +45,7 @@ def update_config(agent: Agent) -> None:
     _LOG.info(
         "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
     )
+    declared_sources.tell_missing(agent, told=answer.withdrawn)
     if not agent.sources:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
 

@@ -19,22 +19,32 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: turku-api COMMAND [OPTIONS]
 
-The coordinator of Turku: knows every machine and storage, and says which backups are due.
+The coordinator of Turku: knows every machine and storage, and says which
+backups are due.
 
-  migrate                              set the database up, or bring it up to this version
-  serve --bind HOST:PORT --workers N   serve the calls of agents and storages, and the admin site
-  createsuperuser                      make an account for the admin site
-  auth-create machine_reg|storage_reg  make credentials with which machines or storages register
-  back-up-now MACHINE [SOURCE ...]     make sources due now; the machine's next ping starts them
-  health [--verbose]                   one line on the state of the fleet; exit code 0 or 2, as Nagios wants it
-  clean-logs --days N                  delete records of backup runs older than N days
-  machine re-enrol UUID|NAME           a one-time code with which a reinstalled machine gets its history back
-  restore request|approve|cancel|list  restores that machines pick up; reject ends one that waits for approval
-  hash-key list|rotate|retire          the keys that protect stored credentials
-  check [--database default]           look for mistakes in the settings
+  migrate           set the database up, or bring it up to this version
+  serve             serve the calls of agents and storages, and the admin site
+  createsuperuser   make an account for the admin site
+  auth-create KIND  make credentials with which machines (machine_reg) or
+                    storages (storage_reg) register
+  back-up-now MACHINE [SOURCE ...]
+                    make sources due now; the machine's next ping starts them
+  health            one line on the state of the fleet; exit code 0 or 2, as
+                    Nagios wants it; --verbose says more
+  clean-logs        delete records of backup runs older than --days N
+  machine re-enrol|mute|unmute|confirm-withdrawal MACHINE
+                    let a reinstalled machine have its history back; call it no
+                    problem for a while that one is away; confirm that sources
+                    are meant to be backed up no more
+  restore request|approve|reject|cancel|list
+                    restores that machines pick up
+  hash-key list|rotate|retire
+                    the keys that protect stored credentials
+  check             look for mistakes in the settings; --database default too
 
-`turku-api COMMAND --help` tells more; `turku-api help` lists every other command of Django.
-Settings come from the environment: TURKU_STATE_DIR, TURKU_DATABASE_URL, TURKU_ALLOWED_HOSTS, TURKU_TIME_ZONE, ...
+`turku-api COMMAND --help` tells more; `turku-api help` lists every other
+command of Django. Settings come from the environment: TURKU_STATE_DIR,
+TURKU_DATABASE_URL, TURKU_ALLOWED_HOSTS, TURKU_TIME_ZONE, ...
 """
 
 _COMMANDS = {

@@ -127,8 +127,12 @@ def _read_file(path: Path, tree: Tree) -> None:
     except OSError as error:
         tree.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
         return
+    if not text.strip():
+        # A write that was cut short leaves such a file: what it said must not silently be unsaid.
+        tree.faults.append(Fault(str(path), "is empty; write what it is to say ({} for nothing), or remove it"))
+        return
     try:
-        parsed = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text if text.strip() else "{}")
+        parsed = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text)
     except (ValueError, RecursionError) as error:
         tree.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -14,7 +15,8 @@ from turku.core.log import one_line
 from turku.core.output import json_text, unguarded
 
 _DRAWN_ROWS = 500
-"""Above it columns are as wide as they come: drawing tables takes a millisecond for a few rows."""
+"""So many rows decide how wide columns are; what comes later is never waited for."""
+_BETWEEN = "  "
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FORMATS = {
     "file": stat.S_IFREG,
@@ -29,24 +31,90 @@ _FORMATS = {
 Say = Callable[[str], None]
 
 
-def show(headings: Sequence[str], rows: Iterable[Sequence[str]], say: Say, *, right: Sequence[str] = ()) -> None:
-    """Print the rows; ``right`` are the headings of columns of figures. Control characters are escaped."""
+def show(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    say: Say,
+    *,
+    right: Sequence[str] = (),
+    drop: Sequence[str] = (),
+) -> None:
+    """Print the rows; ``right`` are the headings of columns of figures. Control characters are escaped.
+
+    No cell is ever cut. A terminal that is too narrow gets the table without some of the columns that ``drop`` names,
+    the first of them first, and a line that names those left out. Where that is not enough, a row takes several lines.
+    """
     clean = ([one_line(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
         for row in clean:
             say("\t".join(row))
         return
     first = list(itertools.islice(clean, _DRAWN_ROWS + 1))
+    table = _Table(headings, first, right, drop, room=shutil.get_terminal_size().columns)
     if len(first) <= _DRAWN_ROWS:
-        _draw(headings, first, right)
-        return
-    widths = [max(map(len, column)) for column in zip(headings, *first, strict=True)]
-    for row in itertools.chain([list(headings)], first, clean):
-        cells = (
-            cell.rjust(width) if heading in right else cell.ljust(width)
-            for heading, cell, width in zip(headings, row, widths, strict=True)
-        )
-        say("  ".join(cells).rstrip())
+        say = _write_line
+        for line in table.lines(headings):
+            unguarded(sys.stdout).write(f"\x1b[1m{line}\x1b[0m\n")
+    else:
+        for line in table.lines(headings):
+            say(line)
+    for row in itertools.chain(first, clean):
+        for line in table.lines(row):
+            say(line)
+    if table.left_out:
+        say(f"(no room for: {', '.join(table.left_out)}; --json has all)")
+
+
+def _write_line(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+class _Table:
+    """Which columns a terminal has room for, and how wide each of them is."""
+
+    def __init__(
+        self,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[str],
+        drop: Sequence[str],
+        *,
+        room: int,
+    ) -> None:
+        from rich.cells import cell_len
+
+        self._width_of = cell_len
+        self._room = room
+        self._right = [heading in right for heading in headings]
+        self._widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+        shown = list(range(len(headings)))
+        self.left_out: list[str] = []
+        for heading in drop:
+            if self._needed(shown) <= room:
+                break
+            shown.remove(headings.index(heading))
+            self.left_out.append(heading)
+        self._shown = shown
+
+    def _needed(self, shown: Sequence[int]) -> int:
+        widths = [self._widths[column] for column in shown]
+        if not self._right[shown[-1]]:
+            # A long path in the last column goes to a line of its own, rather than driving out the others.
+            widths[-1] = min(widths[-1], self._room // 3)
+        return sum(widths) + len(_BETWEEN) * (len(widths) - 1)
+
+    def lines(self, row: Sequence[str]) -> Iterator[str]:
+        """Yield the row, its cells whole: on one line, or on several where it is too long for one."""
+        line = ""
+        for position, column in enumerate(self._shown):
+            blanks = " " * (self._widths[column] - self._width_of(row[column]))
+            cell = blanks + row[column] if self._right[column] else row[column] + blanks
+            longer = f"{line}{_BETWEEN}{cell}" if position else cell
+            if line.strip() and self._width_of(longer.rstrip()) > self._room:
+                yield line.rstrip()
+                longer = f"{_BETWEEN}{row[column] if self._right[column] else cell}"
+            line = longer
+        yield line.rstrip()
 
 
 def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
@@ -56,20 +124,6 @@ def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
         say(separator + json_text(row))
         separator = ","
     say("[]" if separator == "[" else "]")
-
-
-def _draw(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    # Every cell is escaped already.
-    Console(file=unguarded(sys.stdout)).print(table)
 
 
 def size(size_bytes: int) -> str:

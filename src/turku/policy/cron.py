@@ -215,6 +215,24 @@ class Cron:
                 break
         return min(after - before for before, after in pairwise(moments))
 
+    @property
+    def longest_pause(self) -> timedelta:
+        """Return a pause that none of any source is longer than; see ``schedule.LONGEST_PAUSES``."""
+        _minutes, _hours, days, months, weekdays = (field.of(_ANY_IDENTITY) for field in self._fields)
+        is_every_day = self._fields[_DAY.index].is_any and self._fields[_WEEKDAY.index].is_any
+        if len(months) < _MONTH.size:
+            # A certain day of certain months may come once in 40 years.
+            return timedelta(days=366 if is_every_day else 15_000)
+        if is_every_day:
+            return timedelta(days=1)
+        if self._fields[_DAY.index].is_any and all(weekday < _WEEKDAY.size for weekday in weekdays):
+            return timedelta(days=7)
+        # Every month has a drawn day; the 31st, or a fifth Friday, is missing in some.
+        return timedelta(days=31 if days and max(days) <= _DAY.highest_drawn and self._is_by_day() else 150)
+
+    def _is_by_day(self) -> bool:
+        return self._fields[_WEEKDAY.index].is_any and not self._fields[_DAY.index].is_any
+
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
         moment = in_utc(moment)
         wall = wall_time(moment, zone)

@@ -41,6 +41,10 @@ _SEARCH_DAYS = 70
 """More than from one monthly day to the next, the days back included."""
 
 
+LONGEST_PAUSES = tuple(timedelta(days=days) for days in (1, 7, 31, 150, 366, 15_000))
+"""What ``Schedule.longest_pause`` can be; the last one is longer than any pause."""
+
+
 class Schedule(Protocol):
     """When a source is due."""
 
@@ -51,6 +55,13 @@ class Schedule(Protocol):
     @property
     def period(self) -> timedelta:
         """The nominal time from one due moment to the next."""
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """The first of ``LONGEST_PAUSES`` that no two due moments of a source lie further apart than.
+
+        Clocks that change may add an hour.
+        """
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
         """The first due moment strictly after ``moment``, in UTC; ``zone``'s clocks count. Raises PolicyError."""
@@ -92,6 +103,11 @@ class Hourly:
     def period(self) -> timedelta:
         return timedelta(hours=1)
 
+    @property
+    def longest_pause(self) -> timedelta:
+        # In the hours of a range only, it pauses until the next day.
+        return timedelta(days=1)
+
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
         moment = in_utc(moment)
         now, change = wall_time(moment, zone), clock_change_nearby(moment, zone)
@@ -128,6 +144,10 @@ class Calendar:
     @property
     def period(self) -> timedelta:
         return timedelta(days={"daily": 1, "monthly": 30}.get(self.kind, 7))
+
+    @property
+    def longest_pause(self) -> timedelta:
+        return timedelta(days={"daily": 1, "monthly": 31}.get(self.kind, 7))
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
         moment = in_utc(moment)

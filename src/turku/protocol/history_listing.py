@@ -16,6 +16,13 @@ from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow,
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
+SNAPSHOT_HEADINGS = ("source", "snapshot", "made", "files", "size", "marks")
+SNAPSHOT_RIGHT = ("files", "size")
+SNAPSHOT_DROP = ("made", "files", "size")
+"""What ``snapshot_cells`` has, which columns are figures, and which are left out where there is no room for them: a
+snapshot's name says when it was made."""
+
+
 def snapshot_object(row: SnapshotRow) -> dict[str, Any]:
     """The snapshot for programs."""
     return {
@@ -68,6 +75,7 @@ def show_files(rows: Iterable[FileRow], say: Say, *, zone: tzinfo, is_json: bool
         ),
         say,
         right=("size",),
+        drop=("owner", "mode", "changed", "size"),
     )
 
 
@@ -77,10 +85,9 @@ def show_versions(
     *,
     zone: tzinfo,
     is_json: bool,
-    checksum_digits: int | None = None,
     snapshot_name: Callable[[str], str] = str,
 ) -> None:
-    """Print versions of paths, with the snapshots that have them; of checksums so many digits (None: all)."""
+    """Print versions of paths, with the snapshots that have them."""
     if is_json:
         listing.array(map(_file_object, rows), say)
         return
@@ -91,8 +98,8 @@ def show_versions(
                 listing.mode(row.kind, row.mode),
                 _size(row),
                 listing.moment(row.modified_ns, zone),
-                "" if row.checksum is None else row.checksum.hex()[:checksum_digits],
-                (row.attributes or b"").hex()[:checksum_digits],
+                "" if row.checksum is None else row.checksum.hex(),
+                (row.attributes or b"").hex(),
                 snapshot_name(row.first or ""),
                 snapshot_name(row.last or ""),
                 _shown(row.path, row.link_target),
@@ -101,6 +108,7 @@ def show_versions(
         ),
         say,
         right=("size",),
+        drop=("mode", "attributes", "checksum", "first snapshot", "size", "changed"),
     )
 
 
@@ -114,6 +122,7 @@ def show_differences(rows: Iterable[DifferenceRow], say: Say, *, is_json: bool) 
         ((_SIGNS[row.change], _size(row.before), _size(row.after), _changed(row), _shown(row.path)) for row in rows),
         say,
         right=("size before", "size"),
+        drop=("size before", "size"),
     )
 
 

@@ -63,6 +63,13 @@ class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     auth: RegistrationAuth | None = None
 
 
+class UpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``withdrawn`` is ours: sources that were backed up, that the machine declares no more, and of which no operator
+    confirmed that this is meant."""
+
+    withdrawn: Annotated[list[Text], Meta(max_length=1000)] = []
+
+
 # --- agent: agent_ping_checkin, agent_ping_restore
 
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.errors import LockHeld, PolicyError, UsageError
-from turku.policy import names
-from turku.storage import volumes
+from turku.policy import machine_choice, names
+from turku.storage import machine_links, volumes
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 
+_NAMED = 10
 _SNAPSHOTS_SUFFIX = ".snapshots"
 
 
@@ -21,7 +22,8 @@ def kept_sources(
 ) -> tuple[SourcePlace, ...]:
     """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
 
-    ``machine`` is a UUID, or a name that ``var_dir/machines`` has a link of. Raises UsageError when there is none.
+    ``machine`` is a UUID or how that begins, a name or how that ends. Raises UsageError when there is none, and when
+    several machines fit.
     """
     found = tuple(
         place
@@ -51,6 +53,10 @@ def _machine_directories(configuration: Storage, machine: str | None) -> Iterato
         if found is not None:
             yield found
         return
+    yield from _all_directories(configuration)
+
+
+def _all_directories(configuration: Storage) -> Iterator[Path]:
     for volume in configuration.volumes:
         for entry in fs.names(volume.path):
             if _is_uuid(entry) and fs.is_directory(volume.path / entry):
@@ -58,16 +64,26 @@ def _machine_directories(configuration: Storage, machine: str | None) -> Iterato
 
 
 def _uuid(configuration: Storage, machine: str) -> str:
+    """Return the UUID of the machine that is meant. Raises UsageError for none, and for several, which are named."""
     try:
         return names.machine_uuid(machine)
     except PolicyError:
         pass
-    link = configuration.machines_dir / machine
-    if "/" not in machine and link.is_symlink() and _is_uuid(link.readlink().name):
-        return link.readlink().name
-    raise UsageError(
-        f"{machine} is no machine of this storage", hint=f"a UUID, or a name out of {configuration.machines_dir}"
-    )
+    known = machine_links.known_names(configuration)
+    kept = {directory.name: known.get(directory.name, set()) for directory in _all_directories(configuration)}
+    found = machine_choice.chosen(machine, kept)
+    if not found:
+        raise UsageError(
+            f"{machine} is no machine of this storage", hint=f"a UUID, or a name out of {configuration.machines_dir}"
+        )
+    if len(found) > 1:
+        named = ", ".join(f"{' or '.join(sorted(kept[uuid])) or 'without a name'} ({uuid})" for uuid in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(
+            f"{len(found)} machines fit {machine}: {named}{more}",
+            hint="name one by a longer part of its name, or by how its UUID begins",
+        )
+    return found[0]
 
 
 def _is_uuid(text: str) -> bool:

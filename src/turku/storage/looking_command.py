@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from turku.errors import UsageError
+from turku.policy.machine_choice import MACHINE_HELP
 
 if TYPE_CHECKING:
     from turku.core.arguments import Parser
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = ("snapshots", "files", "history", "find", "diff")
 _LATEST = "latest"
+_NAMED = 10
 
 _AddDirectory = Callable[[argparse.ArgumentParser], None]
 
@@ -56,7 +58,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=description)
     add_directory(parser)
-    parser.add_argument("--machine", metavar="MACHINE", help="of this machine: its UUID or name")
+    parser.add_argument("--machine", metavar="MACHINE", help=f"of this machine: {MACHINE_HELP}")
     parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
     return parser
 
@@ -93,8 +95,15 @@ def _place(configuration: Storage, options: argparse.Namespace) -> tuple[SourceP
             hint=f"there is {', '.join(known[:20])}" if known else "nothing was backed up yet",
         )
     if len(found) > 1:
+        from turku.storage import machine_links
+
+        names = machine_links.known_names(configuration)
+        first = [place.machine_dir.name for place in found[:_NAMED]]
+        named = ", ".join(" or ".join([*sorted(names.get(uuid, ())), uuid]) for uuid in first)
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UsageError(
-            f"{len(found)} machines have a source {wanted}", hint="say which one is meant: --machine UUID or NAME"
+            f"{len(found)} machines have a source {wanted}: {named}{more}",
+            hint="say which one is meant: --machine UUID or NAME",
         )
     return found[0], snapshot
 
@@ -129,10 +138,11 @@ class _Shown:
             )
             return
         listing.show(
-            ("machine", "source", "snapshot", "made", "files", "size", ""),
+            ("machine", *history_listing.SNAPSHOT_HEADINGS),
             ((machine, *history_listing.snapshot_cells(row)) for machine, row in rows),
             self._say,
-            right=("files", "size"),
+            right=history_listing.SNAPSHOT_RIGHT,
+            drop=history_listing.SNAPSHOT_DROP,
         )
 
     def files(self, opened: Catalog, snapshot: str | None) -> None:

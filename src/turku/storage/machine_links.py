@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from turku.storage import volumes
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 
+_NAMES_FILE = "machine_names.json"
+_NAMES_LIMIT_BYTES = 64 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,9 +63,42 @@ def update_links(configuration: Storage, machines: Mapping[str, AssignedMachine]
         if is_dangling or is_former or is_inherited:
             _LOG.info("removing the link %s to %s", link.name, link.uuid)
             (configuration.machines_dir / link.name).unlink(missing_ok=True)
+    _record_names(configuration, {uuid: name for uuid, name in wanted.items() if name is not None})
     for uuid, name in wanted.items():
         if name is not None and os.path.lexists(configuration.machines_dir / uuid):
             _point(configuration.machines_dir / name, uuid)
+
+
+def known_names(configuration: Storage) -> dict[str, set[str]]:
+    """Return the names of machines by their UUIDs: those of the links, and those that the coordinator told last.
+
+    Of two machines with the same name only one has the link.
+    """
+    known: dict[str, set[str]] = {}
+    for link in _read_name_links(configuration.machines_dir):
+        known.setdefault(link.uuid, set()).add(link.name)
+    for uuid, name in _recorded_names(configuration).items():
+        known.setdefault(uuid, set()).add(name)
+    return known
+
+
+def _recorded_names(configuration: Storage) -> dict[str, str]:
+    path = configuration.var_dir / _NAMES_FILE
+    try:
+        content = json.loads(durable.read_regular_file(path, limit_bytes=_NAMES_LIMIT_BYTES))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        _LOG.warning("%s cannot be read, so machines are known by their links alone: %s", path, error)
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {uuid: name for uuid, name in content.items() if _is_uuid(uuid) and isinstance(name, str)}
+
+
+def _record_names(configuration: Storage, told: Mapping[str, str]) -> None:
+    if told != _recorded_names(configuration):
+        durable.write_json(configuration.var_dir / _NAMES_FILE, dict(sorted(told.items())))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from turku.core.output import json_text
 from turku.errors import UsageError
+from turku.policy.machine_choice import MACHINE_HELP
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
@@ -36,7 +37,7 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
 
 def add_source(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Give the parser ``--machine`` and ``--source``."""
-    parser.add_argument("--machine", required=required, metavar="MACHINE", help="of this machine: its UUID or name")
+    parser.add_argument("--machine", required=required, metavar="MACHINE", help=f"of this machine: {MACHINE_HELP}")
     parser.add_argument("--source", required=required, metavar="SOURCE", help="of this source")
 
 

@@ -169,3 +169,44 @@ def test_all_faults_are_reported_at_once_with_an_exit_code_of_their_own(machine:
     assert "bad.yaml: ../x: " in ping.stderr
     assert "bad.yaml: relative: path: 'etc' is not an absolute path" in ping.stderr
     assert "config.json: api_ulr: unknown key, ignored; did you mean 'api_url'?" in ping.stderr
+
+
+def test_an_emptied_file_of_sources_ends_no_backups(machine: Machine, api: V1Api) -> None:
+    machine.source("etc", "/etc")
+    assert machine.run("turku-update-config").returncode == 0
+    [file] = (machine.config_dir / "sources.d").iterdir()
+    file.write_text("")
+    update = machine.run("turku-update-config")
+    assert update.returncode == 78
+    assert f"{file}: is empty" in update.stderr
+    assert len(api.of_call("update_config")) == 1
+
+
+def test_a_lost_file_of_sources_is_told_loudly(machine: Machine, api: V1Api) -> None:
+    machine.source("etc", "/etc")
+    machine.source("home", "/home")
+    assert "no longer declared" not in machine.run("turku-update-config").stderr
+    for file in (machine.config_dir / "sources.d").iterdir():
+        if "etc" in file.read_text():
+            file.unlink()
+    check = machine.run("turku-agent", "check")
+    assert check.returncode == 1
+    assert "PROBLEM: source etc was declared at the last turku-update-config" in check.stdout
+    update = machine.run("turku-update-config")
+    assert update.returncode == 0
+    [line] = [line for line in update.stderr.splitlines() if "no longer declared" in line]
+    assert "ERROR" in line
+    assert "sources.d, so that nothing new of it is backed up: etc." in line
+    # A coordinator of the existing system does not name it again.
+    assert "no longer declared" not in machine.run("turku-update-config").stderr
+    assert machine.run("turku-agent", "check").returncode == 0
+
+
+@pytest.mark.parametrize("record", ["", "[", "{}", "[1]", "\x00", "[" * 100_000])
+def test_a_damaged_record_of_sources_is_none(machine: Machine, api: V1Api, record: str) -> None:
+    machine.source("etc", "/etc")
+    machine.run("turku-update-config")
+    (machine.var_dir / "declared_sources.json").write_text(record)
+    update = machine.run("turku-update-config")
+    assert (update.returncode, "no longer declared" in update.stderr) == (0, False)
+    assert json.loads((machine.var_dir / "declared_sources.json").read_text()) == ["etc"]

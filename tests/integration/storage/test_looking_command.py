@@ -157,8 +157,10 @@ def test_what_is_not_there_is_said(run: Run, arguments: list[str], error: type[T
 def test_two_machines_with_one_source_name_are_told_apart(machine: BackedUpMachine, run: Run) -> None:
     other = machine.machine_dir.with_name("11111111-1111-4111-8111-111111111111")
     shutil.copytree(machine.machine_dir, other, symlinks=True)
-    with pytest.raises(UsageError, match="2 machines have a source etc"):
+    with pytest.raises(UsageError, match="2 machines have a source etc") as caught:
         run("files", "etc")
+    assert other.name in caught.value.message
+    assert machine.machine_dir.name in caught.value.message
     assert run("files", "etc", "--machine", other.name) == run("files", "etc", "--machine", machine.machine_dir.name)
 
 

@@ -74,10 +74,30 @@ def test_the_next_moment_is_later_and_the_same_from_anywhere_before_it(
 
 
 @given(calendar_texts, moments, identities, zones)
-def test_the_wait_is_bounded(text: str, moment: datetime, identity: str, zone: ZoneInfo) -> None:
+def test_the_wait_of_days_is_bounded(text: str, moment: datetime, identity: str, zone: ZoneInfo) -> None:
     longest = {"daily": 1, "monthly": 31}.get(text.partition(",")[0], 7)
+    assert schedule.parse(text).longest_pause == timedelta(days=longest)
     due = schedule.parse(text).next_after(moment, identity=identity, zone=zone)
     assert due - moment <= timedelta(days=longest + 1), "a day more, where clocks change or a day is skipped"
+
+
+@given(any_text, moments, identities, zones)
+def test_no_pause_is_longer_than_the_schedule_says(text: str, moment: datetime, identity: str, zone: ZoneInfo) -> None:
+    parsed = schedule.parse(text)
+    assert parsed.longest_pause in schedule.LONGEST_PAUSES
+    due = parsed.next_after(moment, identity=identity, zone=zone)
+    assert due - moment <= parsed.longest_pause + timedelta(days=1), "a day more, where one is skipped"
+
+
+@given(
+    st.sampled_from(["cron 0 0 * * fri#5", "cron 0 0 31 * *", "cron 0 0 30 * *", "cron 0 0 H * *", "cron 0 0 * * mon"]),
+    moments,
+    identities,
+)
+def test_a_rare_day_of_every_month_is_bounded(text: str, moment: datetime, identity: str) -> None:
+    parsed = schedule.parse(text)
+    assert parsed.longest_pause <= timedelta(days=150)
+    assert parsed.next_after(moment, identity=identity, zone=ZONES[0]) - moment <= parsed.longest_pause
 
 
 @given(st.builds("{}, {}".format, kinds, ranges), moments, identities, zones)

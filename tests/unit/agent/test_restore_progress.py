@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from turku.agent import progress_display
 from turku.agent.progress import Outcome, Progress, counted
@@ -51,3 +53,23 @@ def test_problems_are_shown_first_and_counted() -> None:
 
 def test_one_is_not_many() -> None:
     assert (counted(1, "file"), counted(1234, "file")) == ("1 file", "1,234 files")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 200])
+def test_a_narrow_terminal_gets_fewer_figures_and_each_of_them_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    bar, task = progress_display._new_bar(Progress(1, 1, 12_345_678, 567_800_000_000, 1.0))
+    try:
+        bar.update(task, completed=123_400_000_000, files="12,345,678/12,345,678 files")
+        output = io.StringIO()
+        Console(file=output, width=columns).print(bar.make_tasks_table(bar.tasks))
+    finally:
+        bar.stop()
+    [line] = output.getvalue().splitlines() or [""]
+    assert "\u2026" not in line
+    for part, figure in (("files", "12,345,678/12,345,678 files"), ("size", "123.4/567.8 GB"), ("left", "-:--:--")):
+        assert (figure in line) is (part in progress_display.parts_for(columns))
+    assert progress_display.parts_for(60) == ["files", "size", "left"]

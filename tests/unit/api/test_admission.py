@@ -17,6 +17,7 @@ from turku.api.admission.models import Slot, StorageSlots, WaitingMachine
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
+from turku.core.clock import SYSTEM_CLOCK
 from turku.policy.admission import DEFAULT_SLOTS, Lane
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -403,6 +404,20 @@ def test_the_call_prolongs_and_ends_a_lease(cast: Cast) -> None:
     assert heartbeat(cast.bob, uuid) == (200, {"leased": True})
     assert heartbeat(cast.bob, uuid, ended=True) == (200, {"leased": False})
     assert not Slot.objects.exclude(machine=None).exists()
+
+
+def test_a_session_that_goes_on_lets_its_machine_be_seen_and_nothing_else_does(cast: Cast) -> None:
+    uuid = cast.alice.uuid
+    cast.alice.due()
+    long_ago = SYSTEM_CLOCK.now() - timedelta(days=1)
+    Machine.objects.update(date_checked_in=long_ago)
+    heartbeat(cast.bob, uuid)
+    assert Machine.objects.get().date_checked_in == long_ago
+    cast.bob.due(uuid)
+    heartbeat(cast.bob, uuid)
+    seen = Machine.objects.get().date_checked_in
+    assert seen is not None
+    assert seen > long_ago
 
 
 @pytest.mark.parametrize("changes", [{"machine": {}}, {"machine": {"uuid": "x"}}, {"storage": 5}, {"ended": "yes"}])

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
 from tests.support import api_cast
 
+from turku.api.backups.models import Source
+from turku.api.fleet.models import Machine, Storage
+from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
 pytestmark = pytest.mark.django_db
@@ -43,3 +50,29 @@ def test_what_does_not_exist_or_is_not_clear_is_refused() -> None:
     cast.machine().update_config({"etc": {"path": "/etc"}})
     with pytest.raises(UsageError, match="more than one machine is called 'web-0'"):
         _run("web-0")
+
+
+def test_the_answer_names_machines_that_will_not_come() -> None:
+    cast = api_cast.introduce()
+    assert "silent" not in _run("web-0")
+    Machine.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=2))
+    lines = _run("web-0").splitlines()
+    assert lines[0] == "2 of 2 sources of machine web-0 are due now"
+    assert lines[1] == "Silent: web-0. Nothing is backed up there until the machine or its storage is heard of again."
+    cast.bob.failed(cast.alice.uuid, "etc")
+    Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=2))
+    assert "Silent: web-0." in _run("web-0")
+
+
+def test_the_action_of_the_site_names_machines_that_will_not_come() -> None:
+    cast = api_cast.introduce()
+    cast.machine(unit_name="db-0").update_config({"etc": {"path": "/etc"}})
+    Machine.objects.filter(unit_name="db-0").update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=2))
+    client = Client()
+    client.force_login(User.objects.create_superuser("root", password="correct horse battery"))
+    for model in (Machine, Source):
+        address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        keys = [str(key) for key in model.objects.values_list("pk", flat=True)]
+        page = client.post(address, {"action": "back_up_now", "_selected_action": keys}, follow=True).content.decode()
+        assert "3 sources are due now" in page
+        assert "Silent: db-0. Nothing" in page

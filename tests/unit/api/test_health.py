@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from tests.support.api_cast import Cast, post
 
 from turku.api.backups import health
@@ -35,8 +35,11 @@ def test_silence_is_marked_after_its_time(cast: Cast) -> None:
     now = SYSTEM_CLOCK.now()
     assert marks(now + 29 * MINUTE)[0] == {"ok"}
     assert marks(now + 31 * MINUTE)[0] == {"silent"}
-    assert marks(now + 599 * MINUTE)[1:] == ({"ok"}, {"ok"})
-    assert marks(now + 601 * MINUTE)[1:] == ({"silent"}, {"overdue"})
+    for minutes, mark in ((59, "ok"), (61, "silent")):
+        Storage.objects.update(date_checked_in=now + minutes * MINUTE)
+        assert marks(now + minutes * MINUTE)[1:] == ({mark}, {"ok"})
+    assert marks(now + 599 * MINUTE)[2] == {"ok"}
+    assert marks(now + 601 * MINUTE)[2] == {"overdue"}
 
 
 def test_the_registered_and_never_seen_have_the_same_grace(cast: Cast) -> None:
@@ -83,10 +86,14 @@ def test_the_nagios_check_says_all_in_one_line(cast: Cast) -> None:
     assert check() == (0, "OK: 1 storage ok; 1 machine ok; 2 sources ok\n")
     cast.bob.failed(cast.alice.uuid, "etc")
     Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=1))
-    assert check() == (2, "CRITICAL: 1 silent of 1 storage; 1 machine ok; 1 failed of 2 sources\n")
+    assert check() == (2, "CRITICAL: 1 silent of 1 storage; 1 failed of 1 machine; 1 failed of 2 sources\n")
     code, text = check("--verbose")
     assert code == 2
-    assert text.splitlines()[1:] == ["  storage primary: silent", "  source web-0 / etc: failed"]
+    assert text.splitlines()[1:] == [
+        "  storage primary: silent",
+        "  machine web-0: failed: etc: rsync exit code 12",
+        "  source web-0 / etc: failed: rsync exit code 12",
+    ]
 
 
 def test_the_call_counts_what_there_is(cast: Cast) -> None:
@@ -102,3 +109,23 @@ def test_the_call_counts_what_there_is(cast: Cast) -> None:
         "backup_log": 1,
     }
     assert Source.objects.count() == 2
+
+
+def test_how_long_each_may_last_is_an_option_of_the_check(cast: Cast) -> None:
+    now = SYSTEM_CLOCK.now()
+    Storage.objects.update(date_checked_in=now - 20 * MINUTE)
+    Machine.objects.update(date_checked_in=now - 50 * MINUTE)
+    Source.objects.update(date_expected=now - 9 * 60 * MINUTE)
+    assert check()[0] == 0
+    assert "1 silent of 1 storage;" in check("--storage-silent", "15")[1]
+    assert "1 silent of 1 machine;" in check("--machine-silent", "0.5")[1]
+    assert "2 overdue of 2 sources" in check("--overdue", "8")[1]
+    Machine.objects.update(date_checked_in=now - timedelta(days=2))
+    Source.objects.update(date_expected=now - timedelta(days=2))
+    assert check("--machine-silent", "72")[0] == 0
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "many", "1e9"])
+def test_a_senseless_time_is_refused(cast: Cast, value: str) -> None:
+    with pytest.raises(CommandError, match=r"--overdue"):
+        call_command("turku_health", "--overdue", value)

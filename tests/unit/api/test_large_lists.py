@@ -168,7 +168,7 @@ def test_filters_by_mark_find_the_rows_that_show_it(cast: Cast, machines: list[V
         problems = [mark for mark in Mark if mark.is_problem]
         expected = set().union(*(shown[mark] for mark in problems))
         assert {row.pk for row in rows.filter(has_mark(conditions, problems))} == expected
-    assert {row.mark for row in health.machines(now=now)} == {"ok", "off", "silent", "unassigned"}
+    assert {row.mark for row in health.machines(now=now)} == {"off", "failed", "suspicious", "unassigned"}
     assert {row.mark for row in source_health.sources(now=now)} == {"ok", "off", "failed", "overdue", "suspicious"}
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from tests.support.api_cast import Cast
 from tests.support.restore_requests import ANN, BEN, EVE, Pickup, Refused, ask_for, permit, row_of
 from tests.support.v1_client import V1Machine, V1Storage
@@ -346,3 +347,22 @@ class TestOntoAnotherMachine:
         agent = Pickup(bella)
         agent.tell(request, "picked_up")
         assert permit(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk))["allowed"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_the_list_of_a_terminal_cuts_nothing(
+    cast: Cast, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Machine.objects.update(environment_name="production", service_name="\u6771\u4eac")
+    request = ask_for(cast.alice, paths=[b"letters/to the bank.odt"])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    call_command("turku_restore", "list")
+    lines = capsys.readouterr().out.splitlines()
+    text = "\n".join(lines)
+    for name in (str(request.pk)[:8], "production-\u6771\u4eac-web-0", "etc: letters/to the bank.odt"):
+        assert any(name in line for line in lines)
+    assert "\u2026" not in text
+    left_out = next((line for line in lines if line.startswith("(no room for: ")), "")
+    for column, cell in (("by", ANN.name), ("onto", f"{request.target}:{request.directory}")):
+        assert any(cell in line for line in lines) is not (column in left_out.split(";")[0].split(": ")[-1].split(", "))

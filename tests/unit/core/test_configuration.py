@@ -142,9 +142,18 @@ def test_yaml_that_cannot_be_read_is_a_fault(tmp_path: Path, text: str) -> None:
     assert "a.yaml: " in fault
 
 
-def test_empty_files_and_missing_directories_hold_nothing(tmp_path: Path) -> None:
-    write(tmp_path, a__json="", b__yaml="", c__yaml="# nothing yet\n")
+def test_files_that_say_nothing_and_missing_directories_hold_nothing(tmp_path: Path) -> None:
+    write(tmp_path, a__json="{}", c__yaml="# nothing yet\n")
     assert configuration.read_directories([tmp_path, tmp_path / "missing"]) == Tree()
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n\t"])
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.yml"])
+def test_an_empty_file_is_a_fault_that_names_it(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    [fault] = configuration.read_directories([tmp_path]).faults
+    assert fault.place == str(tmp_path / name)
+    assert fault.message.startswith("is empty")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.cells import cell_len
 
 from turku.core import listing
 
@@ -60,3 +61,82 @@ def test_in_a_terminal_short_listings_are_tables(
     assert told([("[bold]a[/bold]", "1")]) == []
     plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert plain.split() == ["name", "size", "[bold]a[/bold]", "1"]
+
+
+SNAPSHOT = "home-of-everybody_20261129-181530_0a1b"
+MOMENT = "2026-11-29T18:15:30+02:00"
+ROWS = [
+    ("web-0", SNAPSHOT, MOMENT, "1,234,567", "123 GiB", "held, suspicious"),
+    ("\u6771\u4eac-0", f"{SNAPSHOT}\u5099\u4efd", MOMENT, "3", "1.5 KiB", ""),
+]
+HEADINGS = ("machine", "snapshot", "made", "files", "size", "marks")
+
+
+def drawn(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    columns: int,
+    headings: Sequence[str] = HEADINGS,
+    drop: Sequence[str] = ("made", "files", "size"),
+) -> list[str]:
+    """The lines of the table in a terminal of that width."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    lines: list[str] = []
+    listing.show(headings, rows, lines.append, right=("files", "size"), drop=drop)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    return plain.splitlines() + lines
+
+
+@pytest.mark.parametrize("count", [2, 600])
+@pytest.mark.parametrize("columns", [20, 60, 80, 100, 200])
+def test_nothing_is_cut_and_what_there_is_no_room_for_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, count: int
+) -> None:
+    lines = drawn(monkeypatch, capsys, ROWS * (count // 2), columns=columns)
+    text = "\n".join(lines)
+    left_out = lines[-1] if lines[-1].startswith("(no room for: ") else ""
+    for number, heading in enumerate(HEADINGS):
+        is_left_out = heading in left_out.removeprefix("(no room for: ").split(";")[0].split(", ")
+        for row in ROWS:
+            assert (row[number] in text) is (not is_left_out) or row[number] in ("", "3")
+    assert text.count(SNAPSHOT) == count
+    assert "\u2026" not in text
+    widest = cell_len(f"{SNAPSHOT}\u5099\u4efd") + 2
+    assert all(cell_len(line) <= max(columns, widest, len(left_out)) for line in lines)
+    expected = {200: "", 100: "made", 80: "made, files", 60: "made, files, size", 20: "made, files, size"}
+    assert left_out == (f"(no room for: {expected[columns]}; --json has all)" if expected[columns] else "")
+
+
+def test_columns_stand_below_each_other_with_wide_characters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heading, first, second = drawn(monkeypatch, capsys, ROWS, columns=200)
+    at = heading.index("made")
+    assert cell_len(first[: first.index(MOMENT)]) == at
+    assert cell_len(second[: second.index(MOMENT)]) == at
+    ends = [cell_len(line[: line.index(unit) + 3]) for line, unit in ((first, "GiB"), (second, "KiB"))]
+    assert ends[0] == ends[1] == heading.index("size") + len("size")
+
+
+def test_a_long_path_goes_to_a_line_of_its_own_and_drives_no_column_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "d/" * 100 + "file"
+    rows = [("-rw-r--r--", "12 KiB", "short"), ("-rw-r--r--", "1 B", long)]
+    lines = drawn(monkeypatch, capsys, rows, columns=60, headings=("mode", "size", "path"), drop=("mode", "size"))
+    assert lines == [
+        "mode          size  path",
+        "-rw-r--r--  12 KiB  short",
+        "-rw-r--r--     1 B",
+        f"  {long}",
+    ]
+
+
+def test_a_pipe_gets_every_column_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    lines: list[str] = []
+    listing.show(HEADINGS, ROWS, lines.append, right=("files", "size"), drop=("made", "files", "size"))
+    assert lines == ["\t".join(row) for row in ROWS]

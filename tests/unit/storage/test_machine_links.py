@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
+from turku.errors import UsageError
 from turku.protocol.messages import AssignedMachine
 from turku.storage import machine_links, volumes
 from turku.storage.configuration import Storage
+from turku.storage.kept_sources import kept_sources
 
 FIRST = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SECOND = "2bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -116,3 +118,57 @@ def test_what_is_no_link_of_ours_is_left_alone(storage: Storage, kind: str, tmp_
     before = path.lstat().st_ino
     machine_links.update_links(storage, {FIRST: named("web")})
     assert path.lstat().st_ino == before
+
+
+def kept(storage: Storage, machine: str) -> list[str]:
+    """The machines whose sources are chosen."""
+    return [place.machine_dir.name for place in kept_sources(storage, machine=machine)]
+
+
+@pytest.fixture
+def with_history(storage: Storage) -> Storage:
+    for uuid in (FIRST, SECOND):
+        (storage.volumes[0].path / uuid / "etc.snapshots").mkdir()
+    return storage
+
+
+@pytest.mark.parametrize("text", ["production-shop-web/2", "production-shop-web_2", "on-shop-web/2", "1bef", FIRST])
+def test_a_machine_is_named_as_the_site_shows_it(with_history: Storage, text: str) -> None:
+    names = {"environment_name": "production", "service_name": "shop"}
+    machine_links.update_links(
+        with_history, {FIRST: named("web/2", **names), SECOND: named("web/2", service_name="shop")}
+    )
+    assert kept(with_history, text) == [FIRST]
+
+
+def test_a_name_that_two_machines_have_is_refused_with_both(with_history: Storage) -> None:
+    machine_links.update_links(with_history, {FIRST: named("web"), SECOND: named("web")})
+    assert links(with_history) == {"web": FIRST}
+    with pytest.raises(UsageError) as caught:
+        kept(with_history, "web")
+    assert FIRST in caught.value.message
+    assert SECOND in caught.value.message
+    assert kept(with_history, "2bef") == [SECOND]
+
+
+def test_an_end_that_two_machines_have_is_refused_with_both(with_history: Storage) -> None:
+    machine_links.update_links(
+        with_history, {FIRST: named("web/2", environment_name="prod"), SECOND: named("web/2", environment_name="test")}
+    )
+    with pytest.raises(UsageError, match=r"2 machines fit web/2: prod-web_2 \("):
+        kept(with_history, "web/2")
+    assert kept(with_history, "prod-web/2") == [FIRST]
+
+
+@pytest.mark.parametrize("record", ["", "[", "[1]", '{"x": 1}', "\\x00"])
+def test_a_damaged_record_of_names_leaves_the_links(with_history: Storage, record: str) -> None:
+    machine_links.update_links(with_history, {FIRST: named("web")})
+    (with_history.var_dir / "machine_names.json").write_text(record)
+    assert kept(with_history, "web") == [FIRST]
+    machine_links.update_links(with_history, {FIRST: named("web")})
+    assert FIRST in (with_history.var_dir / "machine_names.json").read_text()
+
+
+def test_what_names_no_machine_is_refused(with_history: Storage) -> None:
+    with pytest.raises(UsageError, match="is no machine of this storage"):
+        kept(with_history, "../" + FIRST)

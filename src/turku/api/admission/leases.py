@@ -17,7 +17,8 @@ from uuid import UUID
 from django.db.models import F, Q, QuerySet
 
 from turku.api.admission import capacity, line
-from turku.api.admission.models import Slot
+from turku.api.admission.models import LONGEST_LEASE, Slot, held
+from turku.api.backups.due import may_be_due
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.policy import admission
@@ -29,7 +30,7 @@ RESERVED_FOR: Final = timedelta(minutes=3)
 """How long a slot waits for the machine that was told to come."""
 HEARTBEAT_LEASE: Final = timedelta(minutes=4)
 """How long a lease outlives the last heartbeat of its session; storages send one a minute."""
-LONG_LEASE: Final = timedelta(hours=12)
+LONG_LEASE: Final = LONGEST_LEASE
 """The lease of a session without heartbeats: a storage of the existing system."""
 _REMEMBERED: Final = timedelta(days=1)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -129,7 +130,7 @@ def after_report(machine: Machine, storage: Storage, *, now: datetime) -> None:
         return
     begun = max(slot.date_begun for slot in held if slot.date_begun is not None)
     # What became due later is for another session.
-    left = machine.sources.filter(active=True, published=True, date_next_backup__lte=begun).order_by()
+    left = machine.sources.filter(may_be_due(now=begun), active=True, published=True).order_by()
     lanes = {
         admission.lane_of(was_backed_up=last is not None) for last in left.values_list("date_last_backed_up", flat=True)
     }
@@ -191,7 +192,7 @@ def _claim(
     free.sort(key=lambda row: row.machine_id != machine.pk)
     own = free[0] if free and free[0].machine_id == machine.pk else None
     missed = own.date_expires if own is not None and own.date_begun is None else None
-    claim = line.claim_of(machine, lane, sources, missed=missed)
+    claim = line.claim_of(machine, lane, sources, missed=missed, now=now)
     if free and _may_go(free, storage, machine, lane, claim, now=now):
         for row in free:
             if _take(row, machine, now=now):
@@ -222,8 +223,9 @@ def _may_go(
 
 def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:
     """Whether the slot is the machine's from now on: of all who try in the same moment, one gets it."""
-    is_free = Q(machine=None) | Q(date_expires__lte=now)
-    taken = Slot.objects.filter(is_free, pk=row.pk, retired=False).update(
-        machine=machine, date_taken=now, date_begun=None, date_heartbeat=None, date_expires=now + RESERVED_FOR
+    taken = (
+        Slot.objects.exclude(held(now=now))
+        .filter(pk=row.pk, retired=False)
+        .update(machine=machine, date_taken=now, date_begun=None, date_heartbeat=None, date_expires=now + RESERVED_FOR)
     )
     return bool(taken)

@@ -34,15 +34,18 @@ class Claim:
     row: WaitingMachine | None
 
 
-def claim_of(machine: Machine, lane: Lane, sources: Sequence[Source], *, missed: datetime | None = None) -> Claim:
+def claim_of(
+    machine: Machine, lane: Lane, sources: Sequence[Source], *, now: datetime, missed: datetime | None = None
+) -> Claim:
     """The claim of a machine with these sources due; ``missed`` is when it let a slot lapse that was reserved for it,
     where that is not on its row."""
     row = WaitingMachine.objects.filter(machine=machine, lane=lane).first()
     if missed is None and row is not None:
         missed = row.date_missed
-    due = min(source.date_next_backup for source in sources)
-    deadline = min(admission.deadline(source.date_next_backup, _period(source), missed=missed) for source in sources)
-    return Claim(due, deadline, row)
+    # All of them are due, also one that a clock which was ahead planned for later.
+    dues = [(min(source.date_next_backup, now), source) for source in sources]
+    deadline = min(admission.deadline(due, _period(source), missed=missed) for due, source in dues)
+    return Claim(min(due for due, _source in dues), deadline, row)
 
 
 def _period(source: Source) -> timedelta:

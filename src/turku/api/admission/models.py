@@ -9,9 +9,22 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.fleet.models import Machine, Storage
+from turku.api.fleet.thresholds import CLOCK_DIFFERENCE
 from turku.policy.admission import DEFAULT_SLOTS, SLOTS_LIMIT, Lane
 
 LANES = [(Lane.REGULAR.value, "regular"), (Lane.FIRST.value, "first backups")]
+
+
+LONGEST_LEASE = timedelta(hours=12)
+"""That of a session without heartbeats, such as one of a storage of the existing system."""
+
+
+def held(*, now: datetime) -> Q:
+    """Return that a machine has the slot, as ``Slot.is_held`` says it.
+
+    A lease that a clock which was ahead wrote would outlast every other one: it counts for nothing.
+    """
+    return Q(machine__isnull=False, date_expires__gt=now, date_expires__lte=now + LONGEST_LEASE + CLOCK_DIFFERENCE)
 
 
 class StorageSlots(models.Model):
@@ -76,7 +89,9 @@ class Slot(models.Model):
 
     def is_held(self, now: datetime) -> bool:
         """Whether somebody has it."""
-        return self.machine_id is not None and self.date_expires is not None and self.date_expires > now
+        if self.machine_id is None or self.date_expires is None:
+            return False
+        return now < self.date_expires <= now + LONGEST_LEASE + CLOCK_DIFFERENCE
 
     def free_since(self) -> datetime | None:
         """Since when nobody has it, of one that nobody has; None for since ever."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -13,13 +13,14 @@ from django.utils.safestring import SafeString
 
 from turku.api.audit import log
 from turku.api.audit.models import AuditEntry
-from turku.api.backups import health
-from turku.api.backups.backup_now import back_up_now
+from turku.api.backups import health, reasons, report, withdrawal
+from turku.api.backups.back_up_now_action import tell_back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.of_source import OfSource
+from turku.api.backups.schedule_slot import bounded
 from turku.api.backups.search import matching_runs, matching_sources
 from turku.api.backups.source_change_admin import SourceChangeAdmin
-from turku.api.fleet.health import Mark
+from turku.api.fleet.marks import Mark
 from turku.api.site import presentation
 from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, TurkuModelAdmin
 
@@ -37,7 +38,8 @@ _DECLARED = (
     *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "other_options"),
 )
 _STATE = (
-    *("last_backup", "next_backup", "failure_count", "falls_back"),
+    *("last_backup", "next_backup", "date_expected", "failure_count", "last_failure"),
+    *("suspicion", "incompleteness", "falls_back"),
     *("runs_link", "weakenings_link", "audit_link", "date_added"),
 )
 
@@ -59,14 +61,14 @@ class SourceAdmin(RegisteredAdmin):
     list_filter = (SourceMarkFilter, "active", "published", "snapshot_mode", "machine__storage")
     search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
     sortable_by = ("last_backup", "next_backup")
-    list_select_related = ("machine",)
-    actions = ("back_up_now", "enable", "disable")
+    list_select_related = ("machine__storage",)
+    actions = ("back_up_now", "confirm_withdrawal", "enable", "disable")
     fieldsets = (
-        (None, {"fields": ("name", "machine_link", "health", "active", "published")}),
+        (None, {"fields": ("name", "machine_link", "health", "why", "what_to_do", "active", "published")}),
         ("Declared by the machine", {"fields": _DECLARED}),
         ("State", {"fields": _STATE}),
     )
-    readonly_fields = ("name", "machine_link", "health", "published", *_DECLARED, *_STATE)
+    readonly_fields = ("name", "machine_link", "health", "why", "what_to_do", "published", *_DECLARED, *_STATE)
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
         return health.sources(now=self.now)
@@ -76,16 +78,40 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
-        keys = list(queryset.values_list("pk", flat=True))
-        count = back_up_now(Source.objects.filter(pk__in=keys), actor=log.person(request.user), now=self.now)
-        self.message_user(request, f"{count} sources are due now; their machines' next pings start them.")
+        chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        tell_back_up_now(self, request, chosen, now=self.now)
+
+    @admin.action(description="Confirm withdrawal: meant to be backed up no more", permissions=["change"])
+    def confirm_withdrawal(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
+        chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        count = withdrawal.confirm(chosen, actor=log.person(request.user), now=self.now)
+        self.message_user(request, f"{count} confirmed.", messages.SUCCESS)
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
-        mark = presentation.mark(row.mark)
-        if row.mark != Mark.FALLING_BACK:
-            return mark
-        return format_html("{} {}", mark, presentation.shortened(row.fallback_reason))
+        mark = Mark(row.mark)
+        why = reasons.reason(row, mark, now=self.now)
+        return presentation.mark_with_reason(mark.value, why, reasons.next_step(row, mark))
+
+    @admin.display(description="why")
+    def why(self, row: Any) -> str:
+        return reasons.reason(row, Mark(row.mark), now=self.now) or presentation.NOTHING
+
+    @admin.display(description="what to do next")
+    def what_to_do(self, row: Any) -> str:
+        return reasons.next_step(row, Mark(row.mark)) or presentation.NOTHING
+
+    @admin.display(description="last failure")
+    def last_failure(self, row: Source) -> str:
+        return row.failure_reason or presentation.NOTHING
+
+    @admin.display(description="reasons of suspicion")
+    def suspicion(self, row: Source) -> str:
+        return "\n".join(row.suspicious_signs) or presentation.NOTHING
+
+    @admin.display(description="incomplete")
+    def incompleteness(self, row: Source) -> str:
+        return reasons.incompleteness(row) or presentation.NOTHING
 
     @admin.display(description="machine", ordering="machine__unit_name")
     def machine_link(self, row: Source) -> str:
@@ -97,7 +123,7 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:
-        return presentation.due(row.date_next_backup, now=self.now)
+        return presentation.due(bounded(row, now=self.now), now=self.now)
 
     @admin.display(description="full each time")
     def falls_back(self, row: Source) -> str:
@@ -122,7 +148,17 @@ class SourceAdmin(RegisteredAdmin):
 class BackupRunAdmin(OfSource, TurkuModelAdmin):
     """The record of backup runs, to be read only."""
 
-    list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "duration", "made", "snapshot")
+    list_display = (
+        "reported",
+        "result",
+        "source_link",
+        "machine_link",
+        "storage_link",
+        "duration",
+        "made",
+        "snapshot",
+        "unread",
+    )
     list_filter = ("success", "strategy", "storage")
     search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
     sortable_by = ("reported",)
@@ -130,7 +166,8 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
     list_select_related = ("source__machine", "storage")
     fields = (
         *("date", "result", "source_link", "machine_link", "storage_link"),
-        *("snapshot", "strategy", "strategy_reason", "date_begin", "date_end", "duration", "summary"),
+        *("snapshot", "strategy", "strategy_reason", "date_begin", "date_end", "duration"),
+        *("missing_files", "stale_files", "warning_count", "first_warnings", "summary"),
     )
     readonly_fields = fields
 
@@ -149,7 +186,10 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
 
     @admin.display(description="result", ordering="success")
     def result(self, row: BackupRun) -> SafeString:
-        return presentation.mark(Mark.OK if row.success else Mark.FAILED)
+        if not row.success:
+            return presentation.mark_with_reason(Mark.FAILED, report.first_line(row.summary))
+        is_incomplete = bool(row.missing_files or row.stale_files)
+        return presentation.mark(Mark.INCOMPLETE if is_incomplete else Mark.OK)
 
     @admin.display(description="strategy", ordering="strategy")
     def made(self, row: BackupRun) -> SafeString | str:
@@ -157,6 +197,16 @@ class BackupRunAdmin(OfSource, TurkuModelAdmin):
         if not row.strategy_reason:
             return words
         return format_html("{}: {}", words, presentation.shortened(row.strategy_reason))
+
+    @admin.display(description="not read")
+    def unread(self, row: BackupRun) -> str:
+        kinds = ((row.missing_files, "missing"), (row.stale_files, "stale"))
+        return ", ".join(f"{count:,} {word}" for count, word in kinds if count) or presentation.NOTHING
+
+    @admin.display(description="first warnings")
+    def first_warnings(self, row: BackupRun) -> str:
+        more = row.warning_count - len(row.warnings)
+        return "\n".join([*row.warnings, *([f"and {more:,} more"] if more > 0 else [])]) or presentation.NOTHING
 
     @admin.display(description="duration")
     def duration(self, row: BackupRun) -> str:

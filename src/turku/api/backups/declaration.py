@@ -13,7 +13,7 @@ from turku.api.audit import log
 from turku.api.backups import source_changes
 from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import SOURCES_LIMIT, Source
-from turku.api.backups.schedule_slot import next_backup
+from turku.api.backups.schedule_slot import expected_after_change, longest_pause_days, next_backup
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine
 from turku.api.fleet.work_limit import UNITS_OF_A_SOURCE
@@ -47,7 +47,10 @@ _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
 """Option to its rule and its value where it is absent or null."""
 _KEPT_BESIDE = [name for name, option in source_options.OPTIONS.items() if not option.has_column]
 _KEPT_AS_SENT = ("path", "frequency", "retention", "exclude")
-_STATE = (*_RULES, "filter", "other_options", "published", "success", "date_next_backup")
+_STATE = (
+    *(*_RULES, "filter", "other_options", "published", "success"),
+    *("date_last_backed_up", "date_next_backup", "date_expected", "date_withdrawn"),
+)
 """What decides what a declaration changes."""
 
 
@@ -136,10 +139,11 @@ class Plan:
         return replace(change, source=source)
 
 
-def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
+def apply(machine: Machine, plan: Plan, *, now: datetime) -> list[str]:
     """Make the machine's sources those declared; the others are unpublished, never deleted (contract, section 3).
 
-    To be called in a transaction that holds the machine's row. Raises MalformedMessage.
+    Return the names of those that were backed up, are declared no more, and of which nobody confirmed that this is
+    meant. To be called in a transaction that holds the machine's row. Raises MalformedMessage.
     """
     declared = plan.declared
     # Locked: a report of the same moment must not be overwritten by what was read before it.
@@ -147,7 +151,16 @@ def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
     new = [name for name in declared if name not in existing]
     _refuse_new(new, existing)
     added = Source.objects.bulk_create(
-        Source(machine=machine, name=name, date_added=now, date_next_backup=now, **declared[name]) for name in new
+        Source(
+            machine=machine,
+            name=name,
+            date_added=now,
+            date_next_backup=now,
+            date_expected=now,
+            longest_pause_days=longest_pause_days(declared[name]["frequency"]),
+            **declared[name],
+        )
+        for name in new
     )
     changes = [plan.change_of(source) for source in existing.values()]
     changed = [change for change in changes if change.columns]
@@ -158,6 +171,7 @@ def apply(machine: Machine, plan: Plan, *, now: datetime) -> None:
     entries += [change.entry() for change in changed]
     # Whether the machine still may change something was asked before all this.
     log.record(log.actor_of(machine), entries, now=now)
+    return sorted(name for name, source in existing.items() if source.date_withdrawn and source.active)
 
 
 def _refuse_new(new: Sequence[str], existing: Mapping[str, Source]) -> None:
@@ -202,11 +216,29 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
     changed = {name: (getattr(source, name), value) for name, value in wanted.items() if getattr(source, name) != value}
     for name, (_old, new) in changed.items():
         setattr(source, name, new)
-    # A source that waits for its first or next try keeps its turn.
-    if "frequency" in changed and source.success:
-        slot = next_backup(source, now=now)
-        changed["date_next_backup"] = (source.date_next_backup, slot)
-        source.date_next_backup = slot
+    if "frequency" in changed:
+        times: dict[str, Any] = {
+            "date_expected": expected_after_change(source, now=now),
+            "longest_pause_days": longest_pause_days(source.frequency),
+        }
+        # A source that waits for its first or next try keeps its turn.
+        if source.success:
+            times["date_next_backup"] = next_backup(source, now=now)
+        for name, value in times.items():
+            changed[name] = (getattr(source, name), value)
+            setattr(source, name, value)
+    was_backed_up = source.date_last_backed_up is not None
+    withdrawn = None if source.published else source.date_withdrawn
+    if "published" in changed and not source.published and was_backed_up:
+        withdrawn = now
+        _log.warning(
+            "machine %s declares source %s no more, which was backed up: it is withdrawn until somebody confirms it",
+            source.machine,
+            source.name,
+        )
+    if withdrawn != source.date_withdrawn:
+        changed["date_withdrawn"] = (source.date_withdrawn, withdrawn)
+        source.date_withdrawn = withdrawn
     weakened = None
     if changed:
         after = None if columns is None else source_changes.declared(source)

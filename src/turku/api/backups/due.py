@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db.models import Q
+
 from turku.api.backups.models import Source
+from turku.api.backups.schedule_slot import beyond_schedule, bounded
 from turku.api.fleet.models import Machine
+
+
+def may_be_due(*, now: datetime) -> Q:
+    """Return that a source's turn has come, or that it is planned for later than its schedule allows."""
+    return Q(date_next_backup__lte=now) | beyond_schedule(now=now)
 
 
 def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
@@ -16,8 +24,8 @@ def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
         for path in ("", "machine__", "machine__storage__")
         for switch in ("active", "published")
     }
-    due = Source.objects.filter(machine=machine_key, date_next_backup__lte=now, **switches)
-    return list(due.select_related("machine__storage").order_by("name"))
+    rows = Source.objects.filter(may_be_due(now=now), machine=machine_key, **switches)
+    return [row for row in rows.select_related("machine__storage").order_by("name") if bounded(row, now=now) <= now]
 
 
 def restorable_sources(machine: Machine) -> list[Source]:

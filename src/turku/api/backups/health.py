@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Model, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
+from django.utils import timezone
 
 from turku.api.admission import health as admission_health
+from turku.api.backups import reasons, source_marks
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
-from turku.api.fleet.health import Conditions, Mark, mark_of, off
+from turku.api.fleet import machine_reasons
+from turku.api.fleet.marks import Conditions, Mark, mark_of, muted, off
+from turku.api.fleet.models import Machine
+from turku.api.fleet.thresholds import USUAL, Thresholds
 from turku.api.proof import health as proof_health
+from turku.core.log import one_line
 
-OVERDUE_AFTER = timedelta(hours=10)
 SENTENCES_LIMIT = 100
 
 
-def source_conditions(*, now: datetime) -> Conditions:
+def source_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of sources; a new one is due at once and has 10 hours until it counts as overdue."""
-    return {
-        Mark.OFF: off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
-        Mark.SUSPICIOUS: Q(suspicious=True),
-        Mark.DAMAGED: proof_health.damaged(),
-        Mark.FAILED: Q(success=False),
-        Mark.OVERDUE: Q(date_next_backup__lt=now - OVERDUE_AFTER),
-        Mark.FALLING_BACK: FALLING_BACK,
-    }
+    return source_marks.conditions(now=now, thresholds=thresholds)
 
 
-def sources(*, now: datetime) -> QuerySet[Source]:
+def sources(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Source]:
     """All sources, each with its ``mark``."""
-    return Source.objects.annotate(mark=mark_of(source_conditions(now=now)))
+    return Source.objects.annotate(mark=mark_of(source_conditions(now=now, thresholds=thresholds)))
 
 
 @dataclass(frozen=True)
@@ -75,20 +74,58 @@ class FleetHealth:
         return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(parts)}"
 
 
-def _group(noun: str, rows: QuerySet[Model], relations: Sequence[str], *, verbose: bool) -> Group:
+_TO_BE_DECIDED = (Mark.SUSPICIOUS, Mark.WITHDRAWN)
+"""Marks that end when somebody decides: what there is to decide is said, too."""
+Reason = Callable[[Sequence[Any]], Sequence[str]]
+"""Gives for rows with a mark why each has it; empty where the mark says it all."""
+
+
+def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason, *, verbose: bool) -> Group:
     counts = {
         Mark(mark): count
         for mark, count in rows.order_by().values_list("mark").annotate(Count("pk")).values_list("mark", "pk__count")
     }
     problems = tuple((mark, counts[mark]) for mark in Mark if mark.is_problem and counts.get(mark))
-    sentences: tuple[str, ...] = ()
+    sentences: list[str] = []
     if verbose and problems:
         bad = rows.filter(mark__in=[mark.value for mark, _count in problems]).select_related(*relations)
-        sentences = tuple(
-            f"{noun} {' / '.join([*(str(getattr(row, name)) for name in relations), str(row)])}: {Mark(row.mark).label}"  # type: ignore[attr-defined]  # annotated
-            for row in bad
-        )
-    return Group(noun, sum(count for mark, count in counts.items() if mark is not Mark.OFF), problems, sentences)
+        first = list(bad[:SENTENCES_LIMIT])
+        for row, reason in zip(first, why(first), strict=True):
+            name = " / ".join([*(str(row.machine) for _ in relations if noun == "source"), str(row)])
+            sentences.append(f"{noun} {name}: {Mark(row.mark).label}{f': {reason}' if reason else ''}")
+            if noun == "source" and Mark(row.mark) in _TO_BE_DECIDED:
+                sentences.append(f"    {reasons.next_step(row, Mark(row.mark))}")
+        more = sum(count for _mark, count in problems) - len(first)
+        sentences += [f"and {more} more {noun}s that have a problem"] if more > 0 else []
+    counted = sum(count for mark, count in counts.items() if mark is not Mark.OFF)
+    return Group(noun, counted, problems, tuple(map(one_line, sentences)))
+
+
+def _why_machines(now: datetime) -> Reason:
+    def why(rows: Sequence[Any]) -> Sequence[str]:
+        worst = reasons.worst_sources([row.pk for row in rows], now=now)
+        return [machine_reasons.reason(row, worst.get(row.pk), now=now) for row in rows]
+
+    return why
+
+
+def _why_sources(now: datetime) -> Reason:
+    return lambda rows: [reasons.reason(row, Mark(row.mark), now=now) for row in rows]
+
+
+def _muted(*, now: datetime) -> tuple[str, ...]:
+    """Return a sentence about each of the first machines that are muted, and how many there are; none where none is."""
+    rows = Machine.objects.exclude(off("")).filter(muted("", now=now))
+    count = rows.count()
+    if not count:
+        return ()
+    until = "%Y-%m-%d %H:%M"
+    sentences = [
+        one_line(f"machine {row}: muted until {timezone.localtime(row.date_muted_until):{until}}: {row.mute_reason}")
+        for row in rows[:SENTENCES_LIMIT]
+    ]
+    more = [f"and {count - SENTENCES_LIMIT} more that are"] if count > SENTENCES_LIMIT else []
+    return (f"{count} machine{'' if count == 1 else 's'} muted", *sentences, *more)
 
 
 def _falling_back() -> tuple[str, ...]:
@@ -111,14 +148,24 @@ def _falling_back() -> tuple[str, ...]:
     return (f"{count} source{'' if count == 1 else 's'} backed up in full each time", *sentences, *more)
 
 
-def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
+def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUAL) -> FleetHealth:
     """The state of everything; sentences about each problem only with ``verbose``."""
+    storages = fleet_health.storages(now=now, thresholds=thresholds)
+    machines = fleet_health.machines(now=now, thresholds=thresholds)
     return FleetHealth(
         (
-            _group("storage", fleet_health.storages(now=now), (), verbose=verbose),
-            _group("machine", fleet_health.machines(now=now), (), verbose=verbose),
-            _group("source", sources(now=now), ("machine",), verbose=verbose),
+            _group("storage", storages, (), lambda rows: [""] * len(rows), verbose=verbose),
+            _group("machine", machines, ("storage",), _why_machines(now), verbose=verbose),
+            _group(
+                "source",
+                sources(now=now, thresholds=thresholds),
+                ("machine__storage",),
+                _why_sources(now),
+                verbose=verbose,
+            ),
         ),
-        (*_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
+        (*_muted(now=now), *_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now))
+        if verbose
+        else (),
         admission_health.problems(now=now),
     )

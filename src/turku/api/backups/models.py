@@ -16,6 +16,10 @@ SOURCES_LIMIT = source_options.SOURCES_LIMIT
 """Sources of one machine, those included that it no longer names: a machine must not fill the database."""
 FALLING_BACK_RUNS = 3
 """From so many full runs in a row on, each although there was a snapshot to build upon, a source keeps falling back."""
+INCOMPLETE = Q(date_incomplete_since__isnull=False)
+REASON_LENGTH = 300
+"""Characters of each reason that is kept with a source or a run."""
+WITHDRAWN = Q(date_withdrawn__isnull=False)
 FALLING_BACK = Q(fallback_count__gte=FALLING_BACK_RUNS)
 DEFAULT_FREQUENCY = source_options.DEFAULT_FREQUENCY
 DEFAULT_RETENTION = source_options.DEFAULT_RETENTION
@@ -61,14 +65,52 @@ class Source(models.Model):
     other_options = models.JSONField(default=dict, blank=True, help_text="Options that are kept as they were sent.")
     active = models.BooleanField(default=True, help_text="The operator's switch.")
     published = models.BooleanField(default=True, help_text="Does the machine's configuration name it?")
+    date_withdrawn = models.DateTimeField(
+        "withdrawn",
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When the machine stopped declaring it although it was backed up; empty once somebody confirmed it.",
+    )
     date_added = models.DateTimeField(editable=False, db_index=True)
     date_last_backed_up = models.DateTimeField("last good backup", null=True, blank=True, editable=False, db_index=True)
     date_next_backup = models.DateTimeField("next backup", db_index=True)
+    date_expected = models.DateTimeField(
+        "next backup by the schedule",
+        null=True,
+        blank=True,
+        editable=False,
+        db_index=True,
+        help_text="Reckoned from the last good backup; no order to back up now and no failure changes it.",
+    )
+    longest_pause_days = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    """How far ahead its schedule can have the next backup (schedule_slot.py); 0 for no bound."""
     success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
     suspicious = models.BooleanField(
         "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."
     )
+    suspicious_signs = models.JSONField("reasons of suspicion", default=list, blank=True, editable=False)
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+    failure_reason = models.CharField(
+        "reason of the last failure",
+        max_length=REASON_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+    )
+    date_incomplete_since = models.DateTimeField("incomplete since", null=True, blank=True, editable=False)
+    missing_files = models.PositiveBigIntegerField(
+        "files missing", default=0, db_default=0, editable=False, help_text="They could not be read, and never were."
+    )
+    stale_files = models.PositiveBigIntegerField(
+        "files stale",
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="They could not be read, and are kept as they were at their last good backup.",
+    )
+    incomplete_reasons = models.JSONField("reasons of incompleteness", default=list, blank=True, editable=False)
     fallback_count = models.PositiveIntegerField(
         "full runs in a row",
         default=0,
@@ -95,6 +137,8 @@ class Source(models.Model):
             models.Index(fields=("machine",), condition=Q(success=False), name="source_failed"),
             models.Index(fields=("machine",), condition=Q(suspicious=True), name="source_suspicious"),
             models.Index(fields=("machine",), condition=FALLING_BACK, name="source_falling_back"),
+            models.Index(fields=("machine",), condition=INCOMPLETE, name="source_incomplete"),
+            models.Index(fields=("machine",), condition=WITHDRAWN, name="source_withdrawn"),
         ]
         constraints = [models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique")]
 
@@ -159,6 +203,10 @@ class BackupRun(models.Model):
         help_text="Why all of it was transferred although there was a snapshot to build upon.",
     )
     summary = models.TextField(blank=True)
+    missing_files = models.PositiveBigIntegerField("files missing", default=0, db_default=0)
+    stale_files = models.PositiveBigIntegerField("files stale", default=0, db_default=0)
+    warning_count = models.PositiveBigIntegerField("warnings", default=0, db_default=0)
+    warnings = models.JSONField("first warnings", default=list, blank=True)
     date_begin = models.DateTimeField("begun", null=True, blank=True)
     date_end = models.DateTimeField("ended", null=True, blank=True)
 

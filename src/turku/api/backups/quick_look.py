@@ -11,16 +11,22 @@ from uuid import UUID
 
 from django.db import connection
 
+from turku.api.backups import schedule_slot
 from turku.api.backups.models import Source
 from turku.api.fleet import credentials
 from turku.api.fleet.models import Machine
 from turku.api.restores import open_offers
 from turku.api.restores.models import RestoreRequest
 
+_BEYOND_SCHEDULE = [
+    f" OR (source.longest_pause_days = {days} AND source.date_next_backup > %s)" for days in schedule_slot.BOUNDED_DAYS
+]
+"""The same as ``schedule_slot.beyond_schedule``."""
 _COLUMNS = f"""
 SELECT id, secret_hash, active, date_checked_in > %s AND date_checked_in < %s, EXISTS (
     SELECT 1 FROM {Source._meta.db_table} AS source
-    WHERE source.machine_id = machine.id AND source.date_next_backup <= %s AND source.active AND source.published
+    WHERE source.machine_id = machine.id AND source.active AND source.published
+    AND (source.date_next_backup <= %s{"".join(_BEYOND_SCHEDULE)})
 )"""  # noqa: S608  (the names of our own tables)
 _RESTORES = f""", EXISTS (
     SELECT 1 FROM {RestoreRequest._meta.db_table} AS restore
@@ -53,7 +59,9 @@ def machine_with_something_due(uuid: UUID, secret: str, *, now: datetime) -> Wai
     Whether machine and storage are switched on is not looked at. Raises ApiRefused (403).
     """
     look, last = (_LOOK_FOR_RESTORES_TOO, (now,)) if open_offers.may_exist() else (_LOOK, ())
-    moments = [_moment.get_db_prep_value(value, connection) for value in (*credentials.noted_since(now), now, *last)]
+    latest = [moment for _days, moment in schedule_slot.latest_moments(now=now)]
+    values = (*credentials.noted_since(now), now, *latest, *last)
+    moments = [_moment.get_db_prep_value(value, connection) for value in values]
     with connection.cursor() as cursor:
         cursor.execute(look, [*moments, _uuid.get_db_prep_value(uuid, connection)])
         row = cursor.fetchone()

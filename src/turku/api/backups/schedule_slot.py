@@ -9,6 +9,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.db.models import Q
 
 from turku.api.backups.models import Source
 from turku.errors import PolicyError
@@ -19,6 +20,10 @@ _log = logging.getLogger(__name__)
 FIRST_PAUSE = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(hours=6)
 _UNREADABLE_PAUSE = timedelta(days=1)
+_CLOCK_CHANGES = timedelta(hours=3)
+"""By how much clocks that change can lengthen a pause."""
+BOUNDED_DAYS = tuple(pause.days for pause in schedule.LONGEST_PAUSES[:-1])
+"""What ``longest_pause_days`` can be where the next backup of a source has a bound."""
 
 
 def retry_pause(failure_count: int) -> timedelta:
@@ -52,3 +57,52 @@ def next_backup(source: Source, *, now: datetime) -> datetime:
     except PolicyError as error:
         _log.error("source %s of machine %s: %s", source.name, source.machine_id, error.message)
         return now + _UNREADABLE_PAUSE
+
+
+def longest_pause_days(frequency: str) -> int:
+    """Return the days that lie at most between two moments of the schedule: one of ``schedule.LONGEST_PAUSES``."""
+    try:
+        return schedule.parse(frequency).longest_pause.days
+    except PolicyError:
+        return _UNREADABLE_PAUSE.days
+
+
+def latest_moments(*, now: datetime) -> list[tuple[int, datetime]]:
+    """Return for each longest pause the moment after which no backup can be due next."""
+    return [(days, now + timedelta(days=days) + _CLOCK_CHANGES) for days in BOUNDED_DAYS]
+
+
+def beyond_schedule(*, now: datetime) -> Q:
+    """Return that a source is to be backed up later than its schedule has it, counted from now.
+
+    The clock was ahead when that was written; ``bounded`` says when such a source is due instead.
+    """
+    found = Q(pk__in=())
+    for days, latest in latest_moments(now=now):
+        found |= Q(longest_pause_days=days, date_next_backup__gt=latest)
+    return found
+
+
+def bounded(source: Source, *, now: datetime) -> datetime:
+    """Return when the source is due next, as far as its schedule allows.
+
+    A moment that a clock which was ahead wrote down is replaced by the schedule's own one after the last good backup,
+    or after the source was added where that backup lies ahead too.
+    """
+    latest = dict(latest_moments(now=now)).get(source.longest_pause_days)
+    if latest is None or source.date_next_backup <= latest:
+        return source.date_next_backup
+    past = [moment for moment in (source.date_last_backed_up, source.date_added) if moment and moment <= now]
+    return next_backup(source, now=past[0]) if past else now
+
+
+def expected_after_change(source: Source, *, now: datetime) -> datetime:
+    """Return when a good backup is expected by a schedule that has just changed.
+
+    Reckoned from the last good one. What is expected already stays so: changing the schedule again and again must not
+    put a backup off.
+    """
+    by_schedule = next_backup(source, now=source.date_last_backed_up or source.date_added)
+    if by_schedule > now:
+        return by_schedule
+    return min(source.date_expected or now, now)

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
-from turku.api.audit import log
-from turku.api.backups.backup_now import back_up_now
+from turku.api.backups import reasons
+from turku.api.backups.back_up_now_action import tell_back_up_now
 from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import BackupRun, Source, SourceChange
-from turku.api.fleet import auths, health
+from turku.api.fleet import auths, health, machine_reasons, mute
 from turku.api.fleet.models import Auth, AuthKind, FilterSet, Machine, Storage
 from turku.api.fleet.policy_admin import PolicyAdmin
 from turku.api.fleet.search import matching_machines
 from turku.api.site import presentation
 from turku.api.site.model_admin import MarkFilter, RegisteredAdmin, SwitchableAdmin
+from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import PolicyError
 
 __all__ = ["AuthAdmin", "FilterSetAdmin", "MachineAdmin", "PolicyAdmin", "StorageAdmin"]
@@ -148,6 +149,31 @@ class MachineMarkFilter(MarkFilter):
     conditions = staticmethod(lambda now: health.machine_conditions(now=now))
 
 
+if TYPE_CHECKING:
+    # Generic in Django's type stubs only.
+    _MachineModelForm = forms.ModelForm[Machine]
+else:
+    _MachineModelForm = forms.ModelForm
+
+
+class MachineForm(_MachineModelForm):
+    """A mute has an end and a reason."""
+
+    class Meta:
+        model = Machine
+        fields = ("active", "storage", "date_muted_until", "mute_reason")
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if {"date_muted_until", "mute_reason"} & set(self.changed_data):
+            until, reason = cleaned.get("date_muted_until"), cleaned.get("mute_reason") or ""
+            try:
+                mute.check(until, reason, now=SYSTEM_CLOCK.now())
+            except PolicyError as error:
+                raise ValidationError({"date_muted_until": f"{error.message}. {error.hint}".strip()}) from None
+        return cleaned
+
+
 @admin.register(Machine)
 class MachineAdmin(RegisteredAdmin):
     """Machines; the operator switches them and chooses their storage, all else is the machine's own word."""
@@ -156,6 +182,7 @@ class MachineAdmin(RegisteredAdmin):
         *("title", "health", "seen", "storage_link", "sources_link"),
         *("environment_name", "service_name", "active", "published", "uuid"),
     )
+    form = MachineForm
     related_counts = {Source: "machine"}
     list_filter = (MachineMarkFilter, "active", "published", "storage")
     search_fields = ("uuid", "unit_name", "service_name", "environment_name", "comment")
@@ -163,14 +190,26 @@ class MachineAdmin(RegisteredAdmin):
     list_select_related = ("storage",)
     actions = ("back_up_now", "enable", "disable")
     fieldsets = (
-        (None, {"fields": ("title", "health", "active", "published", "storage")}),
+        (None, {"fields": ("title", "health", "why", "what_to_do", "active", "published", "storage")}),
+        ("Mute", {"fields": ("date_muted_until", "mute_reason")}),
         ("Related", {"fields": ("sources_link", "runs_link", "weakenings_link", "audit_link")}),
         ("Names", {"fields": ("uuid", "environment_name", "service_name", "unit_name", "comment")}),
         ("SSH", {"fields": ("ssh_public_key",)}),
         ("History", {"fields": ("auth_link", "date_registered", "date_checked_in")}),
     )
     readonly_fields = (
-        *("title", "health", "published", "sources_link", "runs_link", "weakenings_link", "audit_link", "uuid"),
+        *(
+            "title",
+            "health",
+            "why",
+            "what_to_do",
+            "published",
+            "sources_link",
+            "runs_link",
+            "weakenings_link",
+            "audit_link",
+            "uuid",
+        ),
         *("environment_name", "service_name", "unit_name", "comment", "ssh_public_key", "auth_link"),
         *("date_registered", "date_checked_in"),
     )
@@ -184,16 +223,37 @@ class MachineAdmin(RegisteredAdmin):
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Machine]) -> None:
         keys = list(queryset.values_list("pk", flat=True))
-        count = back_up_now(Source.objects.filter(machine__in=keys), actor=log.person(request.user), now=self.now)
-        self.message_user(request, f"{count} sources are due now; their machines' next pings start them.")
+        tell_back_up_now(self, request, Source.objects.filter(machine__in=keys), now=self.now)
 
     @admin.display(description="machine", ordering="unit_name")
     def title(self, row: Machine) -> str:
         return str(row)
 
+    def count_related(self, rows: Sequence[Model]) -> None:
+        """Count for all these rows, and find the worst source of each."""
+        super().count_related(rows)
+        worst = reasons.worst_sources([row.pk for row in rows], now=self.now)
+        for row in rows:
+            row.turku_worst = worst.get(row.pk)  # type: ignore[attr-defined]
+
+    def _worst(self, row: Any) -> Any:
+        if not hasattr(row, "turku_worst"):
+            self.count_related([row])
+        return row.turku_worst
+
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
-        return presentation.mark(row.mark)
+        worst = self._worst(row)
+        why = machine_reasons.reason(row, worst, now=self.now)
+        return presentation.mark_with_reason(row.mark, why, machine_reasons.next_step(row, worst))
+
+    @admin.display(description="why")
+    def why(self, row: Any) -> str:
+        return machine_reasons.reason(row, self._worst(row), now=self.now) or presentation.NOTHING
+
+    @admin.display(description="what to do next")
+    def what_to_do(self, row: Any) -> str:
+        return machine_reasons.next_step(row, self._worst(row)) or presentation.NOTHING
 
     @admin.display(description="last seen", ordering="date_checked_in")
     def seen(self, row: Machine) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.validators import MaxValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q, Value
 from django.db.models.functions import Coalesce, Concat, Lower
@@ -87,6 +87,14 @@ class Machine(models.Model):
     date_registered = models.DateTimeField(editable=False, db_index=True)
     # Without an index: it is written by nearly every call, and PostgreSQL then rewrites no index of the table.
     date_checked_in = models.DateTimeField(null=True, blank=True, editable=False)
+    date_muted_until = models.DateTimeField(
+        "muted until",
+        null=True,
+        blank=True,
+        db_index=True,
+        help_text="Until then it is no problem that the machine is silent, or that its backups fail or are missing.",
+    )
+    mute_reason = models.CharField("why it is muted", max_length=NAME_LENGTH, blank=True, default="", db_default="")
     re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
     date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_is_used = models.BooleanField(default=False, editable=False)
@@ -191,6 +199,14 @@ class Policy(ScopedPolicy):
     )
     weakening_allowed = models.BooleanField(
         null=True, blank=True, help_text="No: such a change waits until an operator lets it take effect."
+    )
+    away_hours = models.PositiveIntegerField(
+        "may be away",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(24 * 366)],
+        help_text="Hours that a machine may be away before it counts as silent: 1 suits servers, and counts where no "
+        "policy says otherwise; 336, which is 14 days, suits laptops.",
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
 

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Concat
 
 from turku.api.fleet.models import Machine
-from turku.errors import PolicyError, UsageError
-from turku.policy import names
+from turku.api.fleet.search import uuid_begins, uuid_of
+from turku.core.log import one_line
+from turku.errors import UsageError
+from turku.policy.machine_choice import MACHINE_HELP, chosen
+
+__all__ = ["MACHINE_HELP", "named_machine"]
+
+_CANDIDATES = 2000
+_NAMED = 10
+_HINT = (
+    "a machine is named as the admin site shows it, by an end of that name that no other has, or by how its UUID begins"
+)
 
 
 def named_machine(text: str) -> Machine:
-    """The one machine with this UUID or unit name. Raises UsageError for none and for several."""
-    named = Q(unit_name=text)
-    try:
-        named |= Q(uuid=names.machine_uuid(text))
-    except PolicyError:
-        pass
-    found = list(Machine.objects.filter(named)[:2])
-    if len(found) != 1:
-        problem = f"more than one machine is called {text!r}" if found else f"there is no machine {text!r}"
-        raise UsageError(problem, hint="name it by its unit name or its UUID, as its page in the admin site shows them")
-    return found[0]
+    """Return the one machine with this UUID or name, or whose UUID begins or whose name ends like this.
+
+    Raises UsageError for none and for several, which are named.
+    """
+    shown = one_line(text)
+    rows = {str(row.uuid): row for row in _candidates(text)}
+    found = chosen(text, {uuid: (str(row),) for uuid, row in rows.items()})
+    if not found:
+        raise UsageError(f"there is no machine {shown!r}", hint=_HINT)
+    if len(found) > 1:
+        named = ", ".join(f"{rows[uuid]} ({uuid})" for uuid in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(f"more than one machine is called {shown!r}: {one_line(named)}{more}", hint=_HINT)
+    return rows[found[0]]
+
+
+def _candidates(text: str) -> list[Machine]:
+    """Return the machines that the text may fit, those first that it fits as a whole."""
+    if "\0" in text:
+        return []
+    part = {
+        name: Case(When(Q(**{name: ""}), then=Value("")), default=Concat(F(name), Value("-")))
+        for name in ("environment_name", "service_name")
+    }
+    rows = Machine.objects.annotate(shown=Concat(*part.values(), F("unit_name"))).order_by("pk")
+    # One without a unit ends with the dash that comes before it.
+    exactly = Q(shown=text) | Q(shown=f"{text}-", unit_name="") | Q(uuid=uuid_of(text))
+    ending = Q(shown__endswith=text) | Q(shown__endswith=f"{text}-", unit_name="") | uuid_begins("uuid", text)
+    return list(rows.filter(exactly)[:_CANDIDATES]) or list(rows.filter(ending)[:_CANDIDATES])

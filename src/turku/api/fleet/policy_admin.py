@@ -47,7 +47,7 @@ class PolicyForm(_PolicyModelForm):
 
     class Meta:
         model = Policy
-        fields = ("auth", "machine", "retention_floor", "delay_hours", "weakening_allowed", "comment")
+        fields = ("auth", "machine", "retention_floor", "delay_hours", "weakening_allowed", "away_hours", "comment")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -76,13 +76,17 @@ class PolicyAdmin(ScopedPolicyAdmin):
     """The operator's floor."""
 
     form = PolicyForm
-    list_display = ("scope", "retention_floor", "modes", "quota", "delay_hours", "weakening_allowed", "comment")
+    list_display = (
+        *("scope", "retention_floor", "modes", "quota", "delay_hours", "weakening_allowed", "away_hours"),
+        "comment",
+    )
     list_filter = ("weakening_allowed",)
     search_fields = ("retention_floor", *SEARCHED)
     fieldsets = (
         FOR,
         ("Floor", {"fields": ("retention_floor", "modes", "quota_gib")}),
         ("Changes that weaken protection", {"fields": ("delay_hours", "weakening_allowed")}),
+        ("Silence", {"fields": ("away_hours",)}),
         (None, {"fields": ("comment",)}),
     )
 

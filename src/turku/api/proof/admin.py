@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from turku.api.backups.of_source import OfSource
 from turku.api.backups.search import matching_sources
-from turku.api.fleet.health import Mark
+from turku.api.fleet.marks import Mark
 from turku.api.proof.models import OPEN, OVER, Damage, Drill, Proof
 from turku.api.site import presentation
 from turku.api.site.model_admin import DecidedInListAdmin

@@ -7,7 +7,8 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from turku.api.backups.models import SnapshotMode, Source
-from turku.api.fleet.health import off
+from turku.api.fleet.marks import off
+from turku.api.fleet.thresholds import CLOCK_DIFFERENCE
 from turku.api.proof.models import OPEN, Damage
 
 SENTENCES_LIMIT = 100
@@ -27,7 +28,7 @@ def unproven(*, now: datetime) -> QuerySet[Source]:
         Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
         .filter(date_last_backed_up__isnull=False)
         .exclude(snapshot_mode=SnapshotMode.NONE)
-        .exclude(proof__date_proven_until__gte=now)
+        .exclude(proof__date_proven_until__gte=now, proof__date_drilled__lte=now + CLOCK_DIFFERENCE)
     )
 
 

@@ -12,7 +12,7 @@ from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
-from turku.api.fleet.health import Conditions, Mark, has_mark
+from turku.api.fleet.marks import Conditions, Mark, has_mark
 from turku.api.site import bounded_list
 from turku.api.site.audited import Audited
 from turku.api.site.bounded_list import BoundedChangeList, BoundedPaginator

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from turku.api.fleet.health import Mark
+from turku.api.fleet.marks import Mark
 
 NOTHING = "-"
 _COLUMN_LETTERS = 80
@@ -25,6 +25,15 @@ def mark(value: str) -> SafeString:
     """The mark as a word in a coloured frame: the word says all that the colour does."""
     known = Mark(value)
     return format_html('<span class="mark mark-{}">{}</span>', known.value, known.label)
+
+
+def mark_with_reason(value: str, reason: str, next_step: str = "") -> SafeString:
+    """Return the mark and, for a column of a list, how its reason begins; all of it, and what to do, are the title."""
+    if not reason and not next_step:
+        return mark(value)
+    beginning = reason if len(reason) <= _COLUMN_LETTERS else f"{reason[:_COLUMN_LETTERS].rstrip()}..."
+    title = "\n".join(filter(None, (reason, next_step)))
+    return format_html('<span title="{}">{} {}</span>', title, mark(value), beginning)
 
 
 def size(mebibytes: float) -> str:

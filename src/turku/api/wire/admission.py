@@ -18,4 +18,8 @@ def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswe
     if request.ended:
         leases.end(machine, storage, now=now)
         return StorageHeartbeatAnswer(leased=False)
-    return StorageHeartbeatAnswer(leased=leases.heartbeat(machine, storage, now=now))
+    leased = leases.heartbeat(machine, storage, now=now)
+    if leased:
+        # While its session goes on, the machine does not ask by itself.
+        credentials.write_check_in(machine, now=now)
+    return StorageHeartbeatAnswer(leased=leased)

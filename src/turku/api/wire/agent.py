@@ -15,6 +15,7 @@ from turku.api.audit import log
 from turku.api.backups import declaration, restores
 from turku.api.backups.due import due_sources, restorable_sources
 from turku.api.backups.quick_look import machine_with_something_due
+from turku.api.backups.withdrawal import TOLD_LIMIT
 from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation, work_limit
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Auth, AuthKind, Machine
@@ -35,12 +36,13 @@ from turku.protocol.messages import (
     MachineReference,
     MachineRotateRequest,
     RestorableMachine,
+    UpdateConfigAnswer,
     UpdateConfigRequest,
 )
 
 
 @endpoint(UpdateConfigRequest)
-def update_config(request: UpdateConfigRequest) -> Empty:
+def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     """Register the machine, or take over what its configuration says now: all of it, or nothing."""
     now = SYSTEM_CLOCK.now()
     uuid = credentials.machine_uuid(request.machine.uuid)
@@ -50,16 +52,17 @@ def update_config(request: UpdateConfigRequest) -> Empty:
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
     if auth is None:
         with work_limit.CONFIGURATIONS.piece(str(uuid), units):
-            _take_over(request, uuid, known, None, now=now)
+            withdrawn = _take_over(request, uuid, known, None, now=now)
     else:
         with work_limit.REGISTRATIONS.piece(f"{auth.pk} {network_of(origin.current_address())}", units):
-            _take_over(request, uuid, None, auth, now=now)
-    return Empty()
+            withdrawn = _take_over(request, uuid, None, auth, now=now)
+    return UpdateConfigAnswer(withdrawn[:TOLD_LIMIT])
 
 
 def _take_over(
     request: UpdateConfigRequest, uuid: UUID, known: Machine | None, auth: Auth | None, *, now: datetime
-) -> None:
+) -> list[str]:
+    """Write it down; return the names of the machine's sources that are withdrawn."""
     told = request.machine
     faults = Faults()
     if auth is not None:
@@ -82,8 +85,7 @@ def _take_over(
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
-        if plan is not None:
-            declaration.apply(machine, plan, now=now)
+        return [] if plan is None else declaration.apply(machine, plan, now=now)
 
 
 @endpoint(AgentPingRequest)

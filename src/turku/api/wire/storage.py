@@ -108,6 +108,7 @@ def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty
     machine = credentials.require_assigned_machine(storage, request.machine.uuid)
     report.record(machine, storage, request.machine.sources, now=now)
     leases.after_report(machine, storage, now=now)
+    credentials.write_check_in(machine, now=now)
     return Empty()
 
 

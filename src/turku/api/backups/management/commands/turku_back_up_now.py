@@ -7,11 +7,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from turku.api.audit import log
-from turku.api.backups.backup_now import back_up_now
+from turku.api.backups.backup_now import back_up_now, silent_sentence
 from turku.api.backups.models import Source
 from turku.api.command import TurkuCommand
-from turku.api.fleet.named_machine import named_machine
+from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.log import one_line
 from turku.errors import UsageError
 
 
@@ -21,7 +22,7 @@ class Command(TurkuCommand):
     help = "Make a machine's sources due now: the machine's next ping starts them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("machine", help="the machine's UUID or unit name")
+        parser.add_argument("machine", help=MACHINE_HELP)
         parser.add_argument("sources", nargs="*", metavar="source", help="names of sources (default: all)")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
@@ -32,5 +33,9 @@ class Command(TurkuCommand):
             sources = sources.filter(name__in=wanted)
             if missing := set(wanted) - set(sources.values_list("name", flat=True)):
                 raise UsageError(f"machine {machine} has no source {', '.join(sorted(missing))}")
-        count = back_up_now(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
+        now = SYSTEM_CLOCK.now()
+        count = back_up_now(sources, actor=log.COMMAND_LINE, now=now)
         self.stdout.write(f"{count} of {sources.count()} sources of machine {machine} are due now")
+        silent = silent_sentence(sources, now=now)
+        if silent:
+            self.stdout.write(one_line(silent))

@@ -11,12 +11,12 @@ from django.utils import timezone
 from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.command import TurkuCommand
-from turku.api.fleet.named_machine import named_machine
+from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.restores import asking, listing, transitions
 from turku.api.restores.models import OPEN, Overwrite, RestoreRequest, State
 from turku.api.restores.named_request import named_request
+from turku.core import listing as table
 from turku.core.clock import SYSTEM_CLOCK
-from turku.core.log import one_line
 from turku.core.output import json_text
 from turku.errors import UsageError
 
@@ -31,7 +31,7 @@ class Command(TurkuCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
         request = actions.add_parser("request", help="ask for a restore of a machine's source")
-        request.add_argument("machine", help="UUID or unit name of the machine whose files they are")
+        request.add_argument("machine", help=f"whose files they are: {MACHINE_HELP}")
         request.add_argument("source", help="the source's name")
         request.add_argument("--directory", required=True, metavar="DIR", help="where they go on the machine")
         request.add_argument("--reason", required=True, metavar="TEXT", help="why; the audit log keeps it")
@@ -104,13 +104,26 @@ class Command(TurkuCommand):
         if is_json:
             self.stdout.write(json_text(shown, indent=4))
             return
-        for row in rows[:_LISTED]:
-            requested = f"{timezone.localtime(row.date_requested):%Y-%m-%d %H:%M}"
-            who = f"of {row.source.machine}, onto {row.target}:{row.directory}  by {row.requested_by}"
-            line = f"{str(row.pk)[:8]}  {requested}  {State(row.state).label:22}  {listing.what(row)} {who}"
-            self.stdout.write(one_line(line))
         if not shown:
             self.stdout.write("No restore request is open." if not is_all else "There is no restore request.")
+            return
+        table.show(
+            ("request", "requested", "state", "of", "by", "onto", "what"),
+            (
+                (
+                    str(row.pk)[:8],
+                    f"{timezone.localtime(row.date_requested):%Y-%m-%d %H:%M}",
+                    State(row.state).label,
+                    str(row.source.machine),
+                    row.requested_by,
+                    f"{row.target}:{row.directory}",
+                    listing.what(row),
+                )
+                for row in rows[:_LISTED]
+            ),
+            self.stdout.write,
+            drop=("by", "requested", "onto"),
+        )
 
 
 def _sentence(request: RestoreRequest) -> str:

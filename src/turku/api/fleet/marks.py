@@ -1,0 +1,79 @@
+"""The health marks, and how conditions of the database become one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.db.models import Case, Q, Value, When
+
+LONGEST_MUTE = timedelta(days=366)
+
+
+class Mark(models.TextChoices):
+    """How something is, the worst first after ``off``; ``is_problem`` says whether somebody must act.
+
+    What stands after ``muted`` does not count for a machine that an operator muted.
+    """
+
+    OK = "ok", "ok"
+    OFF = "off", "switched off"
+    SUSPICIOUS = "suspicious", "suspicious"
+    DAMAGED = "damaged", "damaged"
+    WITHDRAWN = "withdrawn", "withdrawn"
+    MUTED = "muted", "muted"
+    FAILED = "failed", "failed"
+    SILENT = "silent", "silent"
+    UNASSIGNED = "unassigned", "no storage"
+    STORAGE_SILENT = "storage-silent", "storage silent"
+    OVERDUE = "overdue", "overdue"
+    INCOMPLETE = "incomplete", "incomplete"
+    FALLING_BACK = "falling-back", "full each time"
+
+    @property
+    def is_problem(self) -> bool:
+        # What is backed up in full each time is slow, and backed up. Of what is muted an operator knows.
+        return self not in (Mark.OK, Mark.OFF, Mark.MUTED, Mark.FALLING_BACK)
+
+
+def off(path: str) -> Q:
+    """Whether what is at the path (``""``, ``"machine__"``) is switched off by operator or owner."""
+    return Q(**{f"{path}active": False}) | Q(**{f"{path}published": False})
+
+
+def muted(path: str, *, now: datetime) -> Q:
+    """Return that the machine at the path (``""``, ``"machine__"``) is muted by an operator.
+
+    None is muted for longer than a mute can last, whatever a clock that was ahead wrote.
+    """
+    return Q(**{f"{path}date_muted_until__gt": now, f"{path}date_muted_until__lte": now + LONGEST_MUTE})
+
+
+Conditions = Mapping[Mark, Q]
+"""Marks in the order of their precedence, each with what makes it so; none of them: ``ok``."""
+
+
+def worst_first(conditions: Conditions) -> Conditions:
+    """Return the conditions in the order in which ``Mark`` names the marks."""
+    return {mark: conditions[mark] for mark in Mark if mark in conditions}
+
+
+def mark_of(conditions: Conditions) -> Case:
+    """The expression of the first mark whose condition holds, else ``ok``."""
+    whens = [When(condition, then=Value(mark.value)) for mark, condition in conditions.items()]
+    return Case(*whens, default=Value(Mark.OK.value), output_field=models.CharField())
+
+
+def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
+    """That the first mark whose condition holds is one of those wanted.
+
+    The same as asking for the value of ``mark_of``, in a form of which the database can use its indexes.
+    """
+    found, none_before = Q(pk__in=()), Q()
+    for mark, condition in conditions.items():
+        if mark in wanted:
+            found |= none_before & condition
+        else:
+            none_before &= ~condition
+    return found | none_before if Mark.OK in wanted else found

@@ -1,0 +1,42 @@
+"""Muting a machine: for a while, and for a reason, nobody is to be told that it is away or that its backups fail."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+
+from turku.api.audit import log
+from turku.api.fleet.marks import LONGEST_MUTE
+from turku.api.fleet.models import NAME_LENGTH, Machine
+from turku.errors import PolicyError
+
+
+def check(until: datetime | None, reason: str, *, now: datetime) -> None:
+    """Raise PolicyError unless the mute has an end that lies ahead, and a reason; neither of them ends it."""
+    if until is None and not reason.strip():
+        return
+    if until is None:
+        raise PolicyError("a mute needs an end", hint="name the moment at which the machine counts again")
+    if not reason.strip():
+        raise PolicyError("a mute needs a reason", hint="say why the machine is away, for whoever looks next")
+    if len(reason) > NAME_LENGTH:
+        raise PolicyError(f"the reason of a mute is longer than {NAME_LENGTH} characters")
+    if not now < until <= now + LONGEST_MUTE:
+        raise PolicyError(
+            f"a mute ends in the future, after at most {LONGEST_MUTE.days} days", hint="mute it again later"
+        )
+
+
+@transaction.atomic
+def mute(machine: Machine, until: datetime | None, reason: str, *, actor: log.Actor, now: datetime) -> None:
+    """Mute the machine until that moment; None, with an empty reason, ends a mute. Raises PolicyError."""
+    check(until, reason, now=now)
+    locked = Machine.objects.select_for_update(no_key=True).get(pk=machine.pk)
+    old = {"date_muted_until": locked.date_muted_until, "mute_reason": locked.mute_reason}
+    new = {"date_muted_until": until, "mute_reason": reason}
+    for row in (locked, machine):
+        row.date_muted_until, row.mute_reason = until, reason
+    locked.save(update_fields=list(new))
+    action = "machine.muted" if until else "machine.unmuted"
+    log.record(actor, [log.Entry(action, machine, old=old, new=new, weakens=until is not None)], now=now)

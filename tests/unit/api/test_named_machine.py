@@ -1,0 +1,71 @@
+"""Commands take the name that the site shows, a unique end of it, or how the UUID begins."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from django.core.management import call_command
+from tests.support.api_cast import Cast
+
+from turku.api.fleet.models import Machine
+from turku.api.fleet.named_machine import named_machine
+from turku.errors import UsageError
+
+FIRST = "abcdef00-0000-4000-8000-000000000001"
+SECOND = "abcdef11-0000-4000-8000-000000000002"
+THIRD = "12345678-0000-4000-8000-000000000003"
+
+
+@pytest.fixture(autouse=True)
+def machines(cast: Cast) -> None:
+    for uuid, environment, service, unit in (
+        (FIRST, "production", "shop", "web/2"),
+        (SECOND, "staging", "shop", "web/2"),
+        (THIRD, "production", "mail", ""),
+    ):
+        machine = cast.machine(uuid=uuid, unit_name=unit)
+        machine.update_config({"etc": {"path": "/etc"}}, environment_name=environment, service_name=service)
+
+
+@pytest.mark.parametrize(
+    ("text", "uuid"),
+    [
+        ("production-shop-web/2", FIRST),
+        ("staging-shop-web/2", SECOND),
+        ("ion-shop-web/2", FIRST),
+        ("production-mail", THIRD),
+        ("mail", THIRD),
+        ("abcdef00", FIRST),
+        ("ABCDEF11-0000", SECOND),
+        (THIRD.upper(), THIRD),
+    ],
+)
+def test_one_machine_is_meant(text: str, uuid: str) -> None:
+    assert str(named_machine(text).uuid) == uuid
+    output = io.StringIO()
+    call_command("turku_back_up_now", text, stdout=output)
+    call_command("turku_machine", "mute", text, "--days", "1", "--reason", "x", stdout=output)
+    restore = ("turku_restore", "request", text, "etc", "--directory", "/srv/x", "--reason", "x")
+    call_command(*restore, "--onto", text, stdout=output)
+    assert output.getvalue().count(str(Machine.objects.get(uuid=uuid))) >= 3
+
+
+@pytest.mark.parametrize("text", ["web/2", "shop-web/2", "2", "abcdef"])
+def test_what_fits_two_is_refused_with_both(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        named_machine(text)
+    for part in ("production-shop-web/2", "staging-shop-web/2", FIRST, SECOND):
+        assert part in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "abc", "shop", "web%", "_", "\0", "Production-shop-web/2", "x" * 5000])
+def test_what_fits_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="there is no machine"):
+        named_machine(text)
+
+
+def test_names_steer_no_terminal(cast: Cast) -> None:
+    with pytest.raises(UsageError) as caught:
+        named_machine("\x1b[2J")
+    assert "\x1b" not in caught.value.message
