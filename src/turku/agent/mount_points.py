@@ -16,6 +16,7 @@ _OF_THE_KERNEL = frozenset(
         *("sysfs", "tmpfs", "tracefs"),
     }
 )
+_IN_MEMORY = frozenset({"ramfs", "tmpfs"})
 _REMOTE = frozenset({"9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3", "virtiofs"})
 
 
@@ -33,6 +34,11 @@ class Mount:
     def is_of_the_kernel(self) -> bool:
         """True where what is in it is made by the kernel or gone with the next start: nobody misses it in a backup."""
         return self.file_system in _OF_THE_KERNEL
+
+    @property
+    def shows_the_kernel(self) -> bool:
+        """True where the kernel itself makes what is in it, as in /proc: nobody can restore that."""
+        return self.is_of_the_kernel and self.file_system not in _IN_MEMORY
 
     @property
     def may_hang(self) -> bool:
