@@ -67,6 +67,21 @@ def test_mounts_are_empty_directories_and_come_back_as_such(
     assert "one_file_system: True" in output(agent(machine, "check"))
 
 
+def test_a_directory_that_is_mounted_onto_itself_stays_in_the_backup(
+    fleet: Fleet, make_machine: MakeMachine, tree: Path
+) -> None:
+    # As a systemd unit with ProtectHome=read-only has /home.
+    (tree / "home").mkdir()
+    (tree / "home" / "file").write_text("own\n")
+    command.run(["mount", "--bind", tree / "home", tree / "home"], timeout_seconds=60)
+    try:
+        machine = make_machine({"tree": {"path": str(tree), "one_file_system": True}})
+        machine.ping()
+    finally:
+        command.run(["umount", tree / "home"], timeout_seconds=60)
+    assert listing(fleet.snapshots(machine, "tree")[-1]) == {"file", "disk [1]", "home", "home/file"}
+
+
 def test_a_volume_of_the_storage_on_this_machine_is_left_out(
     fleet: Fleet, make_machine: MakeMachine, tree: Path
 ) -> None:
