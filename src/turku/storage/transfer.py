@@ -135,7 +135,7 @@ class Transferred:
         if not self.devices_left_out:
             return ""
         what = "1 device file is" if self.devices_left_out == 1 else f"{self.devices_left_out} device files are"
-        return f"{what} left out: this storage keeps none (keep_devices)"
+        return f"{what} left out: this storage makes none (keep_devices, which takes root)"
 
     @property
     def summary(self) -> str:
@@ -186,7 +186,8 @@ def file_system(machine_dir: Path, *, fake_super: bool | None, keep_devices: boo
         fake_super = os.geteuid() != 0 and has_attributes
     return FileSystem(
         fake_super=fake_super,
-        devices=keep_devices,
+        # Whoever is not root cannot make them, and each would end the run as one that lacks files.
+        devices=keep_devices and os.geteuid() == 0,
         nanoseconds=has_nanoseconds,
         opens_read_only_files=fake_super or os.geteuid() == 0,
     )
