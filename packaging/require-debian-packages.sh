@@ -6,7 +6,8 @@ set -eu
 case "${1:-}" in
   demo) packages=(rsync openssh-server openssh-client python3-venv ca-certificates) ;;
   test) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql chromium
-                  bubblewrap btrfs-progs xfsprogs attr acl procps iproute2 sudo strace) ;;
+                  bubblewrap btrfs-progs xfsprogs attr acl procps iproute2 sudo strace
+                  debootstrap systemd-container) ;;
   # The peers that are measured beside us, and the load generator.
   bench) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql wrk
                    bubblewrap btrfs-progs xfsprogs e2fsprogs util-linux procps restic borgbackup rsnapshot) ;;

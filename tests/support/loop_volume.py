@@ -48,7 +48,7 @@ def loop_volume(kind: str, *, size_bytes: int = _SIZE_BYTES, directory: Path | N
         return
     if os.geteuid() != 0:
         pytest.skip(f"only root can mount a {kind} of its own")
-    _enter_own_mount_namespace()
+    enter_own_mount_namespace()
     with tempfile.TemporaryDirectory(prefix="turku-loop-") as name:
         mount_point = Path(name)
         with tempfile.NamedTemporaryFile(dir=directory or _image_directory(size_bytes)) as image:
@@ -68,7 +68,8 @@ def handed_down(volumes: dict[str, Path]) -> dict[str, str]:
 
 
 @functools.cache
-def _enter_own_mount_namespace() -> None:
+def enter_own_mount_namespace() -> None:
+    """Let nobody else see what this process mounts from now on; the test is skipped where that cannot be had."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:
         pytest.skip(f"no mounts of our own here: {os.strerror(ctypes.get_errno())}")

@@ -67,6 +67,21 @@ def test_mounts_are_empty_directories_and_come_back_as_such(
     assert "one_file_system: True" in output(agent(machine, "check"))
 
 
+def test_a_directory_that_is_mounted_onto_itself_stays_in_the_backup(
+    fleet: Fleet, make_machine: MakeMachine, tree: Path
+) -> None:
+    # As a systemd unit with ProtectHome=read-only has /home.
+    (tree / "home").mkdir()
+    (tree / "home" / "file").write_text("own\n")
+    command.run(["mount", "--bind", tree / "home", tree / "home"], timeout_seconds=60)
+    try:
+        machine = make_machine({"tree": {"path": str(tree), "one_file_system": True}})
+        machine.ping()
+    finally:
+        command.run(["umount", tree / "home"], timeout_seconds=60)
+    assert listing(fleet.snapshots(machine, "tree")[-1]) == {"file", "disk [1]", "home", "home/file"}
+
+
 def test_a_volume_of_the_storage_on_this_machine_is_left_out(
     fleet: Fleet, make_machine: MakeMachine, tree: Path
 ) -> None:
@@ -75,3 +90,52 @@ def test_a_volume_of_the_storage_on_this_machine_is_left_out(
     said = "\n".join(machine.ping().last_lines)
     assert listing(fleet.snapshots(machine, "tree")[-1]) == {"file", "disk [1]"}
     assert f"{tree / 'disk [1]'} is not backed up: it is a volume of the storage on this machine" in said
+
+
+def test_a_restore_in_place_touches_nothing_that_is_mounted(
+    fleet: Fleet, make_machine: MakeMachine, tree: Path
+) -> None:
+    machine = make_machine({"tree": {"path": str(tree), "one_file_system": True}})
+    (tree / "old").write_text("of the backup\n")
+    machine.ping()
+    (tree / "old").unlink()
+    (tree / "new").write_text("to be deleted\n")
+    (tree / "new directory" / "disk").mkdir(parents=True)
+    (tree / "new directory" / "file").write_text("beside a mounted disk\n")
+    command.run(["mount", "-t", "tmpfs", "none", tree / "new directory/disk"], timeout_seconds=60)
+    try:
+        (tree / "new directory/disk/mounted").write_text("another file system\n")
+        asked = ("restore", "tree", "--in-place", "--delete", "--yes")
+        previewed = output(agent(machine, *asked, "--dry-run"))
+        assert "delete  new\n" in previewed
+        assert "mounted" not in previewed
+
+        said = output(agent(machine, *asked, codes=range(256)))
+
+        assert "could not be deleted: another file system, or a storage's volume, is in it" in said
+        assert (tree / "new directory/disk/mounted").exists()
+    finally:
+        command.run(["umount", tree / "new directory/disk"], timeout_seconds=60)
+    assert (tree / "disk [1]/mounted").exists()
+    assert (tree / "disk [1]/inner/mounted").exists()
+    assert (tree / "old").read_text() == "of the backup\n"
+    assert not (tree / "new").exists()
+
+
+def test_a_restore_in_place_deletes_nothing_in_a_volume(fleet: Fleet, make_machine: MakeMachine, tree: Path) -> None:
+    (tree / "disk [1]" / ".turku-volume").write_text("{}")
+    machine = make_machine({"tree": {"path": str(tree)}})
+    machine.ping()
+    agent(machine, "restore", "tree", "--in-place", "--delete", "--yes")
+    assert (tree / "disk [1]/mounted").exists()
+
+
+def test_what_an_earlier_snapshot_has_of_a_mounted_directory_comes_back(
+    fleet: Fleet, make_machine: MakeMachine, tree: Path
+) -> None:
+    machine = make_machine({"tree": {"path": str(tree), "one_file_system": False}})
+    machine.ping()
+    machine.declare({"tree": {"path": str(tree), "one_file_system": True}})
+    (tree / "disk [1]/mounted").unlink()
+    agent(machine, "restore", "tree", "--in-place", "--yes")
+    assert (tree / "disk [1]/mounted").read_text() == "another file system\n"

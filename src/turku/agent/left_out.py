@@ -78,6 +78,23 @@ def of(agent: Agent, source: Source) -> LeftOut:
     return LeftOut(tuple(hidden), tuple(sorted(emptied)))
 
 
+def untouched(agent: Agent, source: Source | None, target: Path) -> frozenset[bytes]:
+    """Return directories of a restore's target, relative to it: what is in them is no part of what is restored.
+
+    A backup shows them empty. So nothing in them has to be compared, and, above all, nothing in them may be deleted
+    because the backup lacks it. ``source`` is None where another machine's is restored.
+    """
+    base = Path(os.path.realpath(target))
+    mounts = mount_points.all_mounts()
+    is_one = source is not None and stays_on_one_file_system(source)
+    found = {
+        *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
+        *(each for each in storage_volumes.paths(mounts) if each != base),
+        Path(os.path.realpath(agent.var_dir)) / _RUNTIME_DIRECTORY,
+    }
+    return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
+
+
 def sentence(others: list[Mount]) -> str:
     """Return what is said of file systems that are not backed up with the source above them; those that hold nothing
     to keep are counted."""

@@ -16,6 +16,7 @@ _OF_THE_KERNEL = frozenset(
         *("sysfs", "tmpfs", "tracefs"),
     }
 )
+_IN_MEMORY = frozenset({"ramfs", "tmpfs"})
 _REMOTE = frozenset({"9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3", "virtiofs"})
 
 
@@ -28,11 +29,19 @@ class Mount:
     path: Path
     file_system: str
     """Its type, as ``ext4``."""
+    device: str = ""
+    root: str = "/"
+    """The directory of the file system that is mounted."""
 
     @property
     def is_of_the_kernel(self) -> bool:
         """True where what is in it is made by the kernel or gone with the next start: nobody misses it in a backup."""
         return self.file_system in _OF_THE_KERNEL
+
+    @property
+    def shows_the_kernel(self) -> bool:
+        """True where the kernel itself makes what is in it, as in /proc: nobody can restore that."""
+        return self.is_of_the_kernel and self.file_system not in _IN_MEMORY
 
     @property
     def may_hang(self) -> bool:
@@ -53,17 +62,32 @@ def boundary(directory: Path, mounts: list[Mount]) -> list[Mount]:
     """Return the mounts below the directory at which its own file system ends, ordered by path.
 
     ``directory`` is an absolute path without symbolic links. What is mounted within another mount, or was covered by
-    one, is not among them.
+    one, is not among them. Nor is a directory that is mounted onto itself: systemd does that to /home and others where
+    a unit may not write there (``ProtectHome=read-only``), and it is the same directory still.
     """
     own = _mount_of(directory, mounts)
+    # Without the mount that it is in, nobody can say what is mounted onto itself.
+    same = {} if own is None else {own.number: own}
     found: dict[Path, Mount] = {}
-    for mount in sorted(mounts, key=lambda each: each.path.parts):
-        if own is not None and mount.parent != own.number:
+    # A mount comes after the one that it is mounted in.
+    for mount in sorted(mounts, key=lambda each: len(each.path.parts)):
+        if mount.path == directory or not mount.path.is_relative_to(directory):
             continue
-        is_within = any(above in found for above in mount.path.parents)
-        if mount.path != directory and mount.path.is_relative_to(directory) and not is_within:
+        outer = same.get(mount.parent)
+        if own is not None and outer is None:
+            continue
+        if any(above in found for above in mount.path.parents):
+            continue
+        if outer is not None and _is_onto_itself(mount, outer):
+            same[mount.number] = mount
+        else:
             found[mount.path] = mount
-    return list(found.values())
+    return sorted(found.values(), key=lambda each: each.path.parts)
+
+
+def _is_onto_itself(mount: Mount, outer: Mount) -> bool:
+    root = Path(outer.root) / mount.path.relative_to(outer.path)
+    return bool(mount.device) and mount.device == outer.device and Path(mount.root) == root
 
 
 def _mount_of(directory: Path, mounts: list[Mount]) -> Mount | None:
@@ -89,7 +113,14 @@ def _parse(line: bytes) -> Mount | None:
     fields = line.split(b" ")
     try:
         file_system = fields[fields.index(b"-", 6) + 1]
-        return Mount(int(fields[0]), int(fields[1]), Path(_unescaped(fields[4])), os.fsdecode(file_system))
+        return Mount(
+            int(fields[0]),
+            int(fields[1]),
+            Path(_unescaped(fields[4])),
+            os.fsdecode(file_system),
+            device=os.fsdecode(fields[2]),
+            root=_unescaped(fields[3]),
+        )
     except (ValueError, IndexError):
         return None
 

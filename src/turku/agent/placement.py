@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from turku.agent.private_directory import PrivateDirectory
@@ -45,7 +45,9 @@ class Placement:
         is_whole: bool,
         temporary: bytes,
         partial: bytes,
+        untouched: Collection[bytes] = (),
     ) -> None:
+        """``untouched`` are directories of the target that stay as they are, unless something for them arrived."""
         self.deleted = 0
         self.kept_back = 0
         """Files that arrived in a session that broke before it told what they are."""
@@ -62,6 +64,8 @@ class Placement:
         self._moves_whole_directories = self._is_whole = is_whole
         self._temporary = temporary
         self._partial = partial
+        self._untouched = frozenset(untouched)
+        self._holding = {above for path in untouched for above in _and_above(path)}
         self._is_root = os.geteuid() == 0
         self._group = os.getegid()
         self._made: list[tuple[bytes, ParentDirectory]] = []
@@ -107,6 +111,7 @@ class Placement:
             outer = self._parent(above, told)
             try:
                 if found is None:
+                    self._refuse_untouched(path)
                     self._remove(outer, name)
                 else:
                     self._entry(inner, outer, path, found, self._stand_ins.had(path) or 0)
@@ -176,7 +181,7 @@ class Placement:
                 name = os.fsencode(entry.name)
                 inside = path + b"/" + name if path else name
                 stands = had.pop(name, 0)
-                if self._is_reserved(inside):
+                if self._is_reserved(inside) or (inside in self._untouched and _is_empty(inner, name)):
                     continue
                 try:
                     self._entry(inner, outer, inside, entry.stat(follow_symlinks=False), stands)
@@ -184,12 +189,18 @@ class Placement:
                     self.problems.add(inside, f"could not be put in its place: {_reason(error)}")
         if self._delete:
             for name in had:
-                if not (not path and name == self._private.name):
+                inside = directory_tree.joined(path, name)
+                if not (not path and name == self._private.name) and inside not in self._untouched:
                     try:
+                        self._refuse_untouched(inside)
                         self._remove(outer, name)
                     except OSError as error:
-                        inside = directory_tree.joined(path, name)
                         self.problems.add(inside, f"could not be deleted: {_reason(error)}")
+
+    def _refuse_untouched(self, path: bytes) -> None:
+        """Raise OSError for a directory that must not go, with all that is in it, as an untouched one is in it too."""
+        if path in self._holding:
+            raise OSError(errno.EBUSY, "another file system, or a storage's volume, is in it")
 
     def _leave(self, path: bytes, attributes: tuple[int, ...]) -> None:
         mode, uid, gid, *times = attributes
@@ -258,6 +269,7 @@ class Placement:
         elif there is None or self._may_replace(there, found):
             if there is not None and _is_alike(inner, outer, name, found, there):
                 return
+            self._refuse_untouched(path)
             self._clear(outer, name, there)
             self._move(inner, outer, name, found)
 
@@ -461,6 +473,25 @@ def _told(parents: Iterable[ParentDirectory]) -> dict[bytes, ParentDirectory]:
         with suppress(PolicyError):
             known[names.path_inside(path_bytes(parent.path))] = parent
     return known
+
+
+def _and_above(path: bytes) -> Iterator[bytes]:
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
+
+
+def _is_empty(directory: int, name: bytes) -> bool:
+    """Return True for a directory that nothing is in."""
+    try:
+        descriptor = directory_tree.open_directory(directory, name)
+    except NotADirectoryError:
+        return False
+    try:
+        with os.scandir(descriptor) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(descriptor)
 
 
 def _status(directory: int, name: bytes) -> os.stat_result | None:

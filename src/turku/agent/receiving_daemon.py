@@ -133,7 +133,8 @@ class ReceivingDaemon:
             "numeric ids = yes",
             "strict modes = yes",
             # Who ran the restore, root among them; another user could not give files their owners back.
-            *(["uid = root", "gid = root"] if is_root else []),
+            # By number: what is to come back may be the tables of names.
+            *(["uid = 0", "gid = 0"] if is_root else []),
             f"use chroot = {'yes' if rsyncd.can_change_root() else 'no'}",
         ]
         if module is not None:

@@ -19,8 +19,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from turku.agent import content_comparison, history_session, private_directory, receiving_daemon, rsyncd, target
-from turku.agent.configuration import Agent
+from turku.agent import (
+    content_comparison,
+    history_session,
+    left_out,
+    private_directory,
+    receiving_daemon,
+    rsyncd,
+    target,
+)
+from turku.agent.configuration import Agent, Source
 from turku.agent.history_session import HistorySession
 from turku.agent.placement import Placement
 from turku.agent.private_directory import PrivateDirectory
@@ -99,6 +107,10 @@ class Order:
             request=self.request,
             temporary=self.temporary,
         )
+
+    def source_here(self, agent: Agent) -> Source | None:
+        """Return this machine's own source that is restored; None for another machine's."""
+        return agent.sources.get(self.source) if self.of_machine is None else None
 
     @property
     def temporary(self) -> str:
@@ -427,6 +439,8 @@ class _Landing:
     stand_ins: StandIns
     temporary: bytes
     partial: bytes
+    untouched: frozenset[bytes] = frozenset()
+    """Directories of the target that stay as they are."""
 
     @classmethod
     def prepared(
@@ -446,7 +460,8 @@ class _Landing:
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
         if told.temporary == order.temporary:
             temporary, partial = order.temporary, f"{order.temporary}-partial"
-        landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode())
+        untouched = left_out.untouched(agent, order.source_here(agent), plan.target)
+        landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode(), untouched)
         kept.callback(landing.stand_ins.close)
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
         kept.callback(landing._keep_what_arrived)
@@ -461,6 +476,7 @@ class _Landing:
                 overwrite=order.overwrite,
                 delete=order.delete,
                 differing=differing,
+                untouched=landing.untouched,
                 on_first=lambda: private.holds_stand_ins(are_there=True),
             )
         except OSError as error:
@@ -486,6 +502,7 @@ class _Landing:
             is_whole=is_whole,
             temporary=self.temporary,
             partial=self.partial,
+            untouched=self.untouched,
         )
         placement.run(order.paths, told.parents)
         if is_whole:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from turku.agent import history_session, private_directory
+from turku.agent import history_session, left_out, private_directory
 from turku.agent.configuration import Agent
 from turku.agent.recovery import Order, planned
 from turku.core import directory_tree
@@ -67,7 +67,8 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
         if not is_whole or directory is None:
             raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
         if order.delete and root != _NOWHERE:
-            for path in _others(root, order.paths, kept):
+            untouched = left_out.untouched(agent, order.source_here(agent), directory)
+            for path in _others(root, order.paths, kept, untouched):
                 counts["delete"] += 1
                 yield f"delete  {one_line(path)}"
     finally:
@@ -117,8 +118,8 @@ def _leads_to(root: int, path: bytes, entry: ManifestEntry) -> bool:
         os.close(directory)
 
 
-def _others(root: int, paths: tuple[bytes, ...], kept: NameFilter) -> Iterator[bytes]:
-    """What is below the restored paths, and is no directory, and is not in the snapshot."""
+def _others(root: int, paths: tuple[bytes, ...], kept: NameFilter, untouched: frozenset[bytes]) -> Iterator[bytes]:
+    """What is below the restored paths, and is no directory, and is not in the snapshot nor in an untouched one."""
     with Stack() as waiting:
         for path in paths or (b"",):
             waiting.push(path)
@@ -133,6 +134,8 @@ def _others(root: int, paths: tuple[bytes, ...], kept: NameFilter) -> Iterator[b
                         name = os.fsencode(entry.name)
                         path = inside + b"/" + name if inside else name
                         if not inside and _OURS.fullmatch(name):
+                            continue
+                        if path in untouched:
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             waiting.push(path)

@@ -65,16 +65,26 @@ class StandIns:
         overwrite: Overwrite,
         delete: bool,
         differing: Collection[bytes] = (),
+        untouched: Collection[bytes] = (),
         on_first: Callable[[], None] = lambda: None,
     ) -> None:
         """Let the directories of ``target`` be in ``tree``, at and below the paths, and stand-ins for its files.
 
         What ``tree`` has already stays. ``own`` is the private directory's own name in the target. ``on_first`` is
         called before the first stand-in is made. ``differing`` are files that rsync would take for the same, and that
-        are not. Raises OSError.
+        are not. ``untouched`` are directories that are not looked into. Raises OSError.
         """
         shows_all = overwrite == "never" or delete
-        making = _Making(self, target, tree, own=own, differing=differing, on_first=on_first, shows_all=shows_all)
+        making = _Making(
+            self,
+            target,
+            tree,
+            own=own,
+            differing=differing,
+            untouched=untouched,
+            on_first=on_first,
+            shows_all=shows_all,
+        )
         self._database.execute("BEGIN")
         try:
             for path in paths:
@@ -199,6 +209,7 @@ class _Making:
         *,
         own: bytes,
         differing: Collection[bytes],
+        untouched: Collection[bytes],
         on_first: Callable[[], None],
         shows_all: bool,
     ) -> None:
@@ -208,6 +219,7 @@ class _Making:
         self._own = own
         self._shows_all = shows_all
         self._differing = differing
+        self._untouched = untouched
         self._on_first = on_first
         self._is_root = os.geteuid() == 0
         self._user, self._group = os.geteuid(), os.getegid()
@@ -242,7 +254,7 @@ class _Making:
             is_directory = stat.S_ISDIR(found.st_mode)
             inode = _NONE if is_directory else self._file(inner, path, found)
             self._stand_ins.write_down(above, [(name, inode)])
-            if is_directory and self._directory(inner, name):
+            if is_directory and self._directory(inner, name) and path not in self._untouched:
                 waiting.push(path)
 
     def _contents(self, path: bytes, waiting: Stack) -> None:
@@ -265,7 +277,7 @@ class _Making:
                             continue
                         if stat.S_ISDIR(found.st_mode):
                             rows.append((name, _NONE))
-                            if self._directory(inner, name):
+                            if self._directory(inner, name) and inside not in self._untouched:
                                 waiting.push(inside)
                         else:
                             rows.append((name, self._file(inner, inside, found)))

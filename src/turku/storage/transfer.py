@@ -152,7 +152,7 @@ class Transferred:
         if not self.devices_left_out:
             return ""
         what = "1 device file is" if self.devices_left_out == 1 else f"{self.devices_left_out} device files are"
-        return f"{what} left out: this storage keeps none (keep_devices)"
+        return f"{what} left out: this storage makes none (keep_devices, which takes root)"
 
     @property
     def summary(self) -> str:
@@ -217,7 +217,8 @@ def file_system(configuration: Storage, machine_dir: Path) -> FileSystem:
         privileged = sandbox.privileged_attributes(configuration)
     return FileSystem(
         fake_super=fake_super,
-        devices=configuration.keep_devices,
+        # Whoever is not root cannot make them, and each would end the run as one that lacks files.
+        devices=configuration.keep_devices and is_root,
         acls=has_attributes if fake_super else has_acls,
         attributes=has_attributes,
         privileged_attributes=privileged,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
+from tests.support.killed import as_user
 
-LEFT_OUT = "2 device files are left out: this storage keeps none (keep_devices)"
+NOBODY = 65534
+LEFT_OUT = "2 device files are left out: this storage makes none (keep_devices, which takes root)"
 
 
 def fill(directory: Path) -> None:
@@ -70,3 +74,30 @@ def test_attributes_keep_devices_without_making_any(tmp_path: Path) -> None:
         assert "left out" not in machine.back_up().summary
         assert set(kinds(machine).values()) == {stat.S_IFREG}
         assert set(kinds(machine)) == {"fifo", "socket", "null", "loop"}
+
+
+@pytest.mark.root
+def test_a_storage_without_root_and_attributes_counts_them_too() -> None:
+    # Not in pytest's own directory: it is closed to other users each time that any pytest starts.
+    with (
+        tempfile.TemporaryDirectory(prefix="turku-") as directory,
+        backed_up_machine(Path(directory), keep_devices=True, fake_super=False) as machine,
+    ):
+        Path(directory).chmod(0o755)
+        fill(machine.source_dir)
+        for entry in machine.source_dir.iterdir():
+            os.chown(entry, NOBODY, NOBODY, follow_symlinks=False)
+        os.chown(machine.source_dir, NOBODY, NOBODY)
+        os.chown(machine.machine_dir, NOBODY, NOBODY)
+        # Python loads some of its own modules at their first use, and the other user may not be able to read them.
+        datetime.strptime("2026", "%Y")
+
+        def run() -> None:
+            outcome = machine.back_up()
+            assert outcome.success, outcome.summary
+            assert outcome.summary.splitlines()[-1] == LEFT_OUT
+
+        as_user(NOBODY, NOBODY, run)
+        [name] = machine.snapshots()
+        tree = machine.place.tree(name)
+        assert {entry.name for entry in tree.iterdir()} == {"file", "fifo", "socket"}

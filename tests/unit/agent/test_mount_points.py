@@ -82,3 +82,31 @@ def test_mounts_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_table_that_is_not_there_has_no_mounts(tmp_path: Path) -> None:
     assert mount_points.all_mounts(tmp_path / "nothing") == []
+
+
+HARDENED = r"""
+27 1 253:1 / / ro,relatime - ext4 /dev/vda1 rw
+28 27 253:1 /home /home ro - ext4 /dev/vda1 rw
+29 28 253:2 / /home/alice ro - xfs /dev/vdb rw
+30 27 253:1 /var/lib/turku-agent /var/lib/turku-agent rw - ext4 /dev/vda1 rw
+31 28 253:1 /home/bob /home/bob rw - ext4 /dev/vda1 rw
+32 27 253:1 /home/bob /srv/bob rw - ext4 /dev/vda1 rw
+33 27 253:3 /srv/own /srv/own rw - ext4 /dev/vdc rw
+34 27 0:21 / /proc rw - proc proc rw
+35 34 0:21 /sys /proc/sys ro - proc proc rw
+"""
+
+
+def test_what_a_hardened_unit_mounts_onto_itself_is_the_same_file_system(tmp_path: Path) -> None:
+    assert boundary(tmp_path, "/", HARDENED) == ["/home/alice", "/proc", "/srv/bob", "/srv/own"]
+    assert boundary(tmp_path, "/home", HARDENED) == ["/home/alice"]
+    assert boundary(tmp_path, "/home/bob", HARDENED) == []
+
+
+def test_a_subvolume_that_is_mounted_is_another_file_system(tmp_path: Path) -> None:
+    text = """
+27 1 0:25 /@ / rw - btrfs /dev/vda1 rw,subvol=/@
+28 27 0:25 /@home /home rw - btrfs /dev/vda1 rw,subvol=/@home
+29 27 0:25 /@/etc /etc ro - btrfs /dev/vda1 rw,subvol=/@
+"""
+    assert boundary(tmp_path, "/", text) == ["/home"]

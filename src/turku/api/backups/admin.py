@@ -35,7 +35,8 @@ class SourceMarkFilter(MarkFilter):
 
 _DECLARED = (
     *("path", "comment", "frequency", "retention", "bwlimit", "snapshot_mode", "filter", "exclude"),
-    *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files", "other_options"),
+    *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files"),
+    *("stays_on_one_file_system", "other_options"),
 )
 _STATE = (
     *("last_backup", "next_backup", "date_expected", "failure_count", "last_failure"),
@@ -75,6 +76,10 @@ class SourceAdmin(RegisteredAdmin):
 
     def matches(self, words: Sequence[str]) -> Q:
         return matching_sources(words)
+
+    @admin.display(description="one file system", boolean=True)
+    def stays_on_one_file_system(self, source: Source) -> bool:
+        return source.one_file_system
 
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
