@@ -29,6 +29,11 @@ from turku.protocol.messages import (
 )
 
 EXIT_SSH_ITSELF = 255
+SHELL_HINT = (
+    "that comes from the login shell of the user that machines log in as there (its .bashrc, .zshenv, .cshrc or "
+    ".ssh/rc), which must print nothing where nobody logs in; turku-storage check there names it"
+)
+"""On what a storage prints that is none of its answers."""
 _CONNECT_TIMEOUT_SECONDS = 30
 _ALIVE_INTERVAL_SECONDS = 60
 _HOST_ALIAS = "turku-storage"
