@@ -312,7 +312,7 @@ class Sync:
             took_too_much = True
             raise
         finally:
-            if not is_complete and (took_too_much or limits.is_low(self.configuration, self.place.machine_dir)):
+            if not is_complete and (took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir)):
                 # The next run would start from it; others need the room more (threats M11).
                 self.mode.abandon()
 
