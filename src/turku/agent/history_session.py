@@ -130,14 +130,19 @@ class HistorySession:
 
     def require_answer(self) -> None:
         """Raise CommandFailed: the session ended, well or not, without the answer that it was for."""
+        try:
+            self.require_end()
+        except tunnel.RemotePortTaken:
+            raise
+        except CommandFailed as error:
+            error.details = "\n".join(part for part in (self._printed_details, error.details) if part)
+            raise
         if self._printed:
-            self._ssh.wait(_END_TIMEOUT_SECONDS)
             raise CommandFailed(
                 f"storage {self._address.name} did not answer, and printed something else",
                 details="\n".join((self._printed_details, *self._ssh.last_lines)),
-                hint=tunnel.SHELL_HINT,
+                hint=f"either {tunnel.SHELL_HINT}; or {_OLD_STORAGE_HINT}",
             )
-        self.require_end()
         raise CommandFailed(
             f"storage {self._address.name} did not answer",
             details="\n".join(self._ssh.last_lines),

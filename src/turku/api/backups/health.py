@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Model, Q, QuerySet
 
 from turku.api.admission import health as admission_health
+from turku.api.backups import clocks
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
 from turku.api.fleet.health import Conditions, Mark, mark_of, off
@@ -119,6 +120,8 @@ def fleet(*, now: datetime, verbose: bool = False) -> FleetHealth:
             _group("machine", fleet_health.machines(now=now), (), verbose=verbose),
             _group("source", sources(now=now), ("machine",), verbose=verbose),
         ),
-        (*_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now)) if verbose else (),
+        (*_falling_back(), *clocks.remarks(), *proof_health.remarks(now=now), *admission_health.remarks(now=now))
+        if verbose
+        else (),
         admission_health.problems(now=now),
     )
