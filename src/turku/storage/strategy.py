@@ -21,6 +21,7 @@ from pathlib import Path
 
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.spool import Stack
 from turku.errors import BackupFailed
 from turku.storage import catalog, figures, limits, pacing, sandbox, transfer
 from turku.storage.changes import Change, Changes, Kind, Line
@@ -301,6 +302,27 @@ class Sync:
 
     def _transfer(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
         """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood."""
+        if self.mode.keeps_history:
+            return self._transfer_once(workspace, extent, on_entry)
+        with Stack() as created:
+
+            def note(line: Line) -> None:
+                on_entry(line)
+                if line.is_new:
+                    created.push(line.path)
+
+            try:
+                return self._transfer_once(workspace, extent, note)
+            except BackupFailed as error:
+                # It is the only tree, and was smaller before: what is new in it goes again.
+                took_too_much = isinstance(error, limits.TookTooMuch)
+                if took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir):
+                    assembly.take_back(workspace.directory, created)
+                raise
+
+    def _transfer_once(
+        self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]
+    ) -> Transferred:
         is_complete = took_too_much = False
         try:
             transferred = self._paced(workspace, extent, on_entry)

@@ -40,7 +40,7 @@ def machine(tmp_path: Path, volume: Path, request: pytest.FixtureRequest) -> Ite
 
 def flood(machine: BackedUpMachine) -> list[Path]:
     """More new files than the volume has inodes."""
-    files = [machine.source_dir / f"new {number}" for number in range(INODES)]
+    files = [machine.source_dir / f"new {number}" for number in range(2 * INODES)]
     for path in files:
         path.write_text("new")
     return files
@@ -95,3 +95,22 @@ def test_runs_go_on_to_fail_while_the_source_is_too_large_and_leave_room_for_oth
     for path in files:
         path.unlink()
     recovers(machine, before)
+
+
+def test_without_history_too_the_next_run_is_a_good_one(tmp_path: Path, volume: Path) -> None:
+    keys = {"volumes": {"data": {"path": str(volume)}}, "low_water_free_pct": 3, "snapshot_mode": "none"}
+    with backed_up_machine(tmp_path, volume=volume, **keys) as machine:
+        (machine.source_dir / "sub").mkdir()
+        (machine.source_dir / "sub/file").write_text("first")
+        assert machine.back_up().success
+        files = [*flood(machine), machine.source_dir / "sub/more"]
+        files[-1].write_text("new")
+        assert not machine.back_up().success
+        assert (machine.place.working_tree / "sub/file").read_text() == "first"
+        assert free_inodes(machine) > INODES // 3
+        for path in files:
+            path.unlink()
+        (machine.source_dir / "sub/file").write_text("second")
+        outcome = machine.back_up()
+        assert outcome.success, outcome.summary
+        assert machine.differences(machine.place.working_tree) == []
