@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections import deque
@@ -11,6 +12,7 @@ _LIMIT_CHARACTERS = 4 * 1024 * 1024
 _LINE_CHARACTERS = 40
 """What a line counts for beside its text: what is held back takes memory by the line, too."""
 _REMEMBERED_LINES = 200
+_LOG = logging.getLogger(__name__)
 
 
 class Relay:
@@ -29,6 +31,7 @@ class Relay:
         self._left = limit_characters
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
+        self._has_hinted = False
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self.heard = threading.Event()
         """Set when a line had ``awaited`` in it."""
@@ -48,6 +51,13 @@ class Relay:
                 self._show(text)
             else:
                 self._held.append(text)
+
+    def printed(self, text: str, hint: str) -> None:
+        """Show a line of standard output: a storage says what it says on standard error. ``hint`` says once why."""
+        self.line(text)
+        if text.strip() and self._awaited is None and not self._has_hinted:
+            self._has_hinted = True
+            _LOG.warning("storage %s printed %r: %s", self._storage_name, text[:200], hint)
 
     def show_held(self) -> None:
         """Show what was held back, and hold back what comes."""

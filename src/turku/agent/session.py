@@ -64,18 +64,7 @@ def run(
                 parallel_sources=agent.parallel_sources if action == "checkin" else None,
             )
             _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
-            with tunnel.open_tunnel(
-                agent,
-                address,
-                port=port,
-                request=request,
-                relay=relay,
-                directory=scratch,
-                stdout=action == "checkin",
-            ) as ssh:
-                if action == "checkin":
-                    # A storage says what it says on standard error.
-                    ssh.follow(ssh.stdout, _Printed(address, relay).line)
+            with tunnel.open_tunnel(agent, address, port=port, request=request, relay=relay, directory=scratch) as ssh:
                 exit_code = watch(ssh, port)
                 last_lines = ssh.last_lines
         try:
@@ -91,21 +80,6 @@ def run(
         hint="does its sshd allow it? AllowTcpForwarding and PermitListen of the user that machines log in as; "
         "turku-storage check there looks at them",
     )
-
-
-class _Printed:
-    """Shows what comes on the standard output of a storage, and says once where it comes from."""
-
-    def __init__(self, address: Address, relay: Relay) -> None:
-        self._address = address
-        self._relay = relay
-        self._has_told = False
-
-    def line(self, text: str) -> None:
-        self._relay.line(text)
-        if text.strip() and not self._has_told:
-            self._has_told = True
-            _LOG.warning("storage %s printed %r: %s", self._address.name, text[:200], tunnel.SHELL_HINT)
 
 
 def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:

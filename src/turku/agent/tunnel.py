@@ -218,7 +218,9 @@ def open_tunnel(
         known_hosts=known_hosts,
         port=port,
     )
-    with command.start(argv, stdin=True, stdout=stdout, on_line=relay.line) as ssh:
+    with command.start(argv, stdin=True, stdout=True, on_line=relay.line) as ssh:
+        if not stdout:
+            ssh.follow(ssh.stdout, lambda text: relay.printed(text, SHELL_HINT))
         # Room for the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):
             fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)

@@ -30,6 +30,7 @@ from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.snapshots import SnapshotMode, Workspace, assembly
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
+from turku.storage.snapshots.other_names import TooManyFiles, find_other_names
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.transfer import Transferred
 
@@ -133,6 +134,14 @@ class Sync:
     def _check_directories(self, count: int) -> None:
         limits.check_directories(self.bounds, self.place.machine_dir, count)
 
+    def _other_names(self, planned: Changes) -> set[bytes]:
+        """Return further names of files that changed while their size and time stayed, which rsync does not tell of:
+        what it compares is the first name of a file. Raises TooManyFiles."""
+        if self.base is None or not (self.compares_base and self.selected.hard_links):
+            return set()
+        changed = find_other_names(self.place.tree(self.base), (each.path for each in planned if each.is_file))
+        return changed - {each.path for each in planned} if changed else changed
+
     def plan(self, planned: Changes, copy: HardlinkCopy | None) -> Plan:
         """Compare the source with the base by a dry run; ``planned`` is filled. Raises as ``bring`` does."""
         if self.base is None or not self.mode.links_unchanged:
@@ -157,6 +166,11 @@ class Sync:
         elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
         else:
+            try:
+                damaged |= self._other_names(planned)
+            except TooManyFiles:
+                planned.clear()
+                return Plan(refusal="more files changed than those whose other names can be looked for")
             for path in sorted(damaged):
                 planned.add(Change(path, Kind.CHANGED))
             return Plan(compared)
