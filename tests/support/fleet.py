@@ -13,7 +13,7 @@ the database, as the admin site would.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -54,14 +54,21 @@ class Fleet:
         self._stack.close()
 
     def storage(
-        self, name: str, *, reached_through: Callable[[int], int] | None = None, **configuration: Any
+        self,
+        name: str,
+        *,
+        reached_through: Callable[[int], int] | None = None,
+        sshd_lines: Sequence[str] = (),
+        **configuration: Any,
     ) -> PrivateStorage:
         """A registered storage with an sshd of its own.
 
         ``reached_through`` returns the port that machines are to be told, for that of the sshd.
         """
         directory = self.directory / name
-        sshd = self._stack.enter_context(Sshd(directory / "sshd", authorized_keys=directory / "authorized_keys"))
+        sshd = self._stack.enter_context(
+            Sshd(directory / "sshd", authorized_keys=directory / "authorized_keys", extra_lines=sshd_lines)
+        )
         if reached_through is not None:
             configuration["ssh_ping_port"] = reached_through(sshd.port)
         storage = PrivateStorage(

@@ -38,10 +38,13 @@ def can_have_one(kind: str) -> bool:
 
 
 @contextmanager
-def loop_volume(kind: str, *, size_bytes: int = _SIZE_BYTES, directory: Path | None = None) -> Iterator[Path]:
+def loop_volume(
+    kind: str, *, size_bytes: int = _SIZE_BYTES, directory: Path | None = None, inodes: int | None = None
+) -> Iterator[Path]:
     """Where an empty file system of that kind is mounted, unmounted after the block; the test is skipped without root.
 
-    The file takes what is written to it: in memory, where there is room for it, or else in ``directory``.
+    The file takes what is written to it: in memory, where there is room for it, or else in ``directory``. ``inodes``
+    is how many an ext4 is to have, about.
     """
     if inherited := os.environ.get(_VARIABLE + kind):
         yield Path(inherited)
@@ -53,7 +56,8 @@ def loop_volume(kind: str, *, size_bytes: int = _SIZE_BYTES, directory: Path | N
         mount_point = Path(name)
         with tempfile.NamedTemporaryFile(dir=directory or _image_directory(size_bytes)) as image:
             image.truncate(size_bytes)
-            command.run([*_MAKE[kind], image.name], timeout_seconds=_TIMEOUT_SECONDS)
+            options = [] if inodes is None else ["-N", str(inodes)]
+            command.run([*_MAKE[kind], *options, image.name], timeout_seconds=_TIMEOUT_SECONDS)
             command.run(["mount", "-o", "loop", image.name, mount_point], timeout_seconds=_TIMEOUT_SECONDS)
         try:
             yield mount_point

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from turku.agent.relay import Relay
 from turku.agent.tunnel import Address
 from turku.core import command, lock
 from turku.core.log import one_line
-from turku.errors import CommandFailed, LockHeld, RestoreFailed, StorageNotTrusted, TurkuError
+from turku.errors import (
+    CommandFailed,
+    LockHeld,
+    MalformedMessage,
+    RestoreFailed,
+    StorageNotTrusted,
+    TurkuError,
+)
 from turku.protocol import codec
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import ANSWER_LINE_LIMIT_BYTES, GO, Answer, HistoryRequest, Refusal
@@ -33,20 +41,63 @@ _OLD_STORAGE_HINT = (
 )
 
 
+_PRINTED_LIMIT = 100
+_PRINTED_LINE_BYTES = 500
+_FIRST_WORD = b'{"row":'
+"""What every answer begins with."""
+_LOG = logging.getLogger(__name__)
+
+
+def _parted(line: bytes) -> tuple[bytes, bytes]:
+    """Return what of a line was printed before the storage's answer, and the answer; either may be empty."""
+    before, found, rest = line.partition(_FIRST_WORD)
+    return before, found + rest
+
+
 class HistorySession:
     """A running session; its answers are read by one thread."""
 
     def __init__(self, address: Address, ssh: command.Child) -> None:
         self._address = address
         self._ssh = ssh
+        self._printed: list[str] | None = []
+        """What came before the first answer; None from then on."""
 
     def answers(self) -> Iterator[Answer]:
         """What the storage answers, to its end. Raises MalformedMessage, and what the storage refused it with."""
         while line := self._ssh.stdout.readline(ANSWER_LINE_LIMIT_BYTES + 1):
+            if self._printed is not None:
+                printed, line = _parted(line)
+                if printed:
+                    self._take_note(printed)
+                if not line:
+                    continue
+                self._tell_printed(self._printed)
+                self._printed = None
             answer: Answer = codec.decode(line, Answer, limit_bytes=ANSWER_LINE_LIMIT_BYTES)  # type: ignore[arg-type]
             if isinstance(answer, Refusal):
                 raise refusal(self._address, answer)
             yield answer
+
+    def _take_note(self, printed: bytes) -> None:
+        if self._printed is None or len(self._printed) >= _PRINTED_LIMIT:
+            raise MalformedMessage(
+                f"storage {self._address.name} prints, and does not answer", details=self._printed_details
+            )
+        if printed.strip():
+            self._printed.append(one_line(printed.rstrip(b"\r\n")[:_PRINTED_LINE_BYTES]))
+
+    def _tell_printed(self, printed: Sequence[str]) -> None:
+        if printed:
+            _LOG.warning(
+                "storage %s printed before its answer: %s; %s", self._address.name, printed[0], tunnel.SHELL_HINT
+            )
+            for line in printed[1:]:
+                _LOG.warning("  | %s", line)
+
+    @property
+    def _printed_details(self) -> str:
+        return "\n".join(self._printed or ())
 
     def go(self) -> None:
         """Let the storage write."""
@@ -79,7 +130,19 @@ class HistorySession:
 
     def require_answer(self) -> None:
         """Raise CommandFailed: the session ended, well or not, without the answer that it was for."""
-        self.require_end()
+        try:
+            self.require_end()
+        except tunnel.RemotePortTaken:
+            raise
+        except CommandFailed as error:
+            error.details = "\n".join(part for part in (self._printed_details, error.details) if part)
+            raise
+        if self._printed:
+            raise CommandFailed(
+                f"storage {self._address.name} did not answer, and printed something else",
+                details="\n".join((self._printed_details, *self._ssh.last_lines)),
+                hint=f"either {tunnel.SHELL_HINT}; or {_OLD_STORAGE_HINT}",
+            )
         raise CommandFailed(
             f"storage {self._address.name} did not answer",
             details="\n".join(self._ssh.last_lines),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
@@ -19,6 +20,7 @@ _REMEMBERED_LINES = 200
 _UNFORMATTED_LINES = 100
 _LEVEL = re.compile(r"\A\[[^\]]*\] (?P<level>[A-Z]{4,8}): (?P<text>.*)")
 """A line of a storage's log, with its time and name."""
+_LOG = logging.getLogger(__name__)
 
 
 class Relay:
@@ -41,6 +43,7 @@ class Relay:
         self._unformatted = Counted(shown=_UNFORMATTED_LINES)
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
+        self._has_hinted = False
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self._calls: dict[str, Callable[[], None]] = {}
         self.heard = threading.Event()
@@ -104,6 +107,13 @@ class Relay:
             self._show(text)
         else:
             self._held.append(text)
+
+    def printed(self, text: str, hint: str) -> None:
+        """Show a line of standard output: a storage says what it says on standard error. ``hint`` says once why."""
+        self.line(text)
+        if text.strip() and self._awaited is None and not self._has_hinted:
+            self._has_hinted = True
+            _LOG.warning("storage %s printed %r: %s", self._storage_name, text[:200], hint)
 
     def show_held(self) -> None:
         """Show what was held back, and hold back what comes."""

@@ -29,6 +29,11 @@ from turku.protocol.messages import (
 )
 
 EXIT_SSH_ITSELF = 255
+SHELL_HINT = (
+    "that comes from the login shell of the user that machines log in as there (its .bashrc, .zshenv, .cshrc or "
+    ".ssh/rc), which must print nothing where nobody logs in; turku-storage check there names it"
+)
+"""On what a storage prints that is none of its answers."""
 _CONNECT_TIMEOUT_SECONDS = 30
 _ALIVE_INTERVAL_SECONDS = 60
 _HOST_ALIAS = "turku-storage"
@@ -215,7 +220,9 @@ def open_tunnel(
         known_hosts=known_hosts,
         port=port,
     )
-    with relay.counting(), command.start(argv, stdin=True, stdout=stdout, on_line=relay.line) as ssh:
+    with relay.counting(), command.start(argv, stdin=True, stdout=True, on_line=relay.line) as ssh:
+        if not stdout:
+            ssh.follow(ssh.stdout, lambda text: relay.printed(text, SHELL_HINT))
         # Room for the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):
             fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)

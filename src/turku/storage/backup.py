@@ -212,6 +212,9 @@ class _Run:
         job = self._job
         rsync_version.refuse_old(self._configuration)
         mode = MODES[mode_name(job.order, self._configuration, job.machine_dir)](self._place)
+        if limits.is_used_up(self._configuration, job.machine_dir):
+            # What a run left that was killed may be what the room is missing for.
+            mode.abandon()
         try:
             bounds = limits.bounds(self._configuration, job.machine_dir, clock=self._clock)
         except BackupFailed:

@@ -86,6 +86,8 @@ def note_dates_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> tupl
 
     Once their dates have come they would else look newer than what was made since.
     """
+    if not has_name_ahead(place, zone, now=now):
+        return ()
     ahead = [each for each in stored_snapshots(place, zone) if clock_agreement.is_ahead(each.moment, now=now)]
     for each in ahead:
         if not each.was_found_ahead:

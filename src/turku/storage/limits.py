@@ -104,6 +104,11 @@ def room(path: Path) -> Room:
 # --- before a run
 
 
+_LEAST_BYTES = 1024**2
+_LEAST_INODES = 50
+"""Both: what a run needs for its own notes, and somewhat more."""
+
+
 class _Usage(msgspec.Struct):
     used_bytes: int
     measured_at: float
@@ -147,9 +152,20 @@ def bounds(configuration: Storage, machine_dir: Path, *, clock: Clock = SYSTEM_C
     )
 
 
+def is_exhausted(machine_dir: Path) -> bool:
+    """Return True where next to nothing fits on the machine's volume any more, whatever its low-water mark is."""
+    left = room(machine_dir)
+    return left.free_bytes < _LEAST_BYTES or (left.total_inodes > 0 and left.free_inodes < _LEAST_INODES)
+
+
 def is_low(configuration: Storage, machine_dir: Path) -> bool:
     """Whether the machine's volume is below the low-water mark."""
     return room(machine_dir).free_percent < configuration.low_water_free_percent
+
+
+def is_used_up(configuration: Storage, machine_dir: Path) -> bool:
+    """Return True where a run must not keep what it has brought so far: the volume has no room for it."""
+    return is_exhausted(machine_dir) or is_low(configuration, machine_dir)
 
 
 def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> None:

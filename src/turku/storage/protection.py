@@ -16,7 +16,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
-from turku.storage import acting_user, limits, rsync_version, sandbox, system_call_filter
+from turku.storage import acting_user, limits, login_shell, rsync_version, sandbox, system_call_filter
 from turku.storage.configuration import Storage, Volume
 from turku.storage.fs import tree as fs
 
@@ -75,6 +75,23 @@ def facts(configuration: Storage) -> tuple[Fact, ...]:
         *_private_files(configuration),
         *_sudo(configuration),
         *_sshd(configuration),
+        _login_shell(configuration),
+    )
+
+
+def _login_shell(configuration: Storage) -> Fact:
+    subject, user = "login shell", configuration.ssh_ping_user
+    try:
+        found = login_shell.look(user)
+    except CommandFailed as error:
+        return Fact(subject, Verdict.WARN, f"not looked at: {error.message}")
+    if not found:
+        return Fact(subject, Verdict.OK, f"that of {user} runs the forced command, and prints nothing of its own")
+    return Fact(
+        subject,
+        Verdict.FAIL,
+        f"{found}; machines get that instead of answers: let {user} have a shell such as /bin/sh, whose start-up files "
+        "(.bashrc, .zshenv, .cshrc, .ssh/rc) print nothing where nobody logs in",
     )
 
 

@@ -28,6 +28,7 @@ from turku.storage.catalog import Entry, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots import notes
+from turku.storage.snapshots.other_names import find_other_names
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.stored_content import Pace, checksum
 from turku.storage.transfer import Daemon
@@ -97,7 +98,9 @@ def after_backup(
     if not compared.altered:
         return ()
     try:
-        damage.note_altered(place, compared.altered)
+        # Where one name of a file is not believed, none is.
+        others = find_other_names(place.tree(snapshot), compared.altered)
+        damage.note_altered(place, [*compared.altered, *others])
     except (TurkuError, OSError) as error:
         _LOG.warning("%s: the next backup does not know which files to fetch anew: %s", place.source, error)
     shown = ", ".join(one_line(path) for path in compared.altered[:_SHOWN])

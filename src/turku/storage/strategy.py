@@ -21,6 +21,7 @@ from pathlib import Path
 
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.spool import Stack
 from turku.errors import BackupFailed
 from turku.storage import catalog, figures, limits, pacing, sandbox, transfer
 from turku.storage.changed_entries import ChangedEntries
@@ -31,6 +32,7 @@ from turku.storage.fs.remove import remove_tree
 from turku.storage.mishaps import PROTECTED_LIMIT, Mishaps
 from turku.storage.snapshots import SnapshotMode, Workspace, assembly
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
+from turku.storage.snapshots.other_names import TooManyFiles, find_other_names
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.transfer import Transferred
 
@@ -159,6 +161,14 @@ class Sync:
     def _check_directories(self, count: int) -> None:
         limits.check_directories(self.bounds, self.place.machine_dir, count)
 
+    def _other_names(self, planned: Changes) -> set[bytes]:
+        """Return further names of files that changed while their size and time stayed, which rsync does not tell of:
+        what it compares is the first name of a file. Raises TooManyFiles."""
+        if self.base is None or not (self.compares_base and self.selected.hard_links):
+            return set()
+        changed = find_other_names(self.place.tree(self.base), (each.path for each in planned if each.is_file))
+        return changed - {each.path for each in planned} if changed else changed
+
     def plan(self, planned: Changes, copy: HardlinkCopy | None) -> Plan:
         """Compare the source with the base by a dry run; ``planned`` is filled. Raises as ``bring`` does."""
         if self.base is None or not self.mode.links_unchanged:
@@ -212,6 +222,11 @@ class Sync:
         elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
         else:
+            try:
+                damaged |= self._other_names(planned)
+            except TooManyFiles:
+                planned.clear()
+                return Plan(refusal="more files changed than those whose other names can be looked for")
             for path in sorted(damaged):
                 planned.add(Change(path, Kind.CHANGED))
             return Plan(compared, mishaps=mishaps, has_compared_attributes=extent.compares_attributes)
@@ -438,6 +453,27 @@ class Sync:
 
     def _transfer(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
         """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood."""
+        if self.mode.keeps_history:
+            return self._transfer_once(workspace, extent, on_entry)
+        with Stack() as created:
+
+            def note(line: Line) -> None:
+                on_entry(line)
+                if line.is_new:
+                    created.push(line.path)
+
+            try:
+                return self._transfer_once(workspace, extent, note)
+            except BackupFailed as error:
+                # It is the only tree, and was smaller before: what is new in it goes again.
+                took_too_much = isinstance(error, limits.TookTooMuch)
+                if took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir):
+                    assembly.take_back(workspace.directory, created)
+                raise
+
+    def _transfer_once(
+        self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]
+    ) -> Transferred:
         is_complete = took_too_much = False
         try:
             transferred = self._paced(workspace, extent, on_entry)
@@ -449,7 +485,7 @@ class Sync:
             took_too_much = True
             raise
         finally:
-            if not is_complete and (took_too_much or limits.is_low(self.configuration, self.place.machine_dir)):
+            if not is_complete and (took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir)):
                 # The next run would start from it; others need the room more (threats M11).
                 self.mode.abandon()
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core.secret import Secret
-from turku.storage import catalog, history, source_comparison, verification
+from turku.storage import catalog, damage, history, source_comparison, verification
 from turku.storage.snapshots import notes
 from turku.storage.source_comparison import Compared
 from turku.storage.stored_content import Pace
@@ -145,10 +145,39 @@ def test_a_source_whose_contents_are_compared_always_has_what_the_machine_has(
         assert machine.back_up(snapshot_mode=mode, compare_contents=True).strategy == "unchanged"
 
 
-def test_a_full_run_that_compares_contents_shares_no_altered_file(machine: BackedUpMachine) -> None:
-    alter(machine.source_dir / "file\n7")
+def with_two_names(machine: BackedUpMachine) -> Path:
+    """A file of two names, backed up as such and then altered."""
+    path = machine.source_dir / "file\n7"
+    os.link(path, machine.source_dir / "another name")
+    machine.back_up(preserve_hard_links=True)
+    alter(path)
+    return path
+
+
+def test_with_hard_links_too_contents_are_compared(machine: BackedUpMachine) -> None:
+    with_two_names(machine)
     outcome = machine.back_up(preserve_hard_links=True, compare_contents=True)
-    assert outcome.strategy == "full"
+    assert outcome.success, outcome.summary
+    assert machine.differences(machine.place.tree(machine.snapshots()[-1])) == []
+
+
+def test_what_was_noticed_of_one_name_is_brought_by_all(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_two_names(machine)
+    snapshot = machine.back_up(preserve_hard_links=True).snapshot
+    assert snapshot is not None
+    drawn = source_comparison._sample
+    monkeypatch.setattr(
+        source_comparison,
+        "_sample",
+        lambda *told: [each for each in drawn(*told) if each.path == os.fsencode(path.name)],
+    )
+    source_comparison.ask_for(machine.storage, machine.place)
+    assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
+    assert damage.altered(machine.place) == {b"file\n7", b"another name"}
+    outcome = machine.back_up(preserve_hard_links=True)
+    assert outcome.success, outcome.summary
     assert machine.differences(machine.place.tree(machine.snapshots()[-1])) == []
 
 

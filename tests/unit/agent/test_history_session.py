@@ -9,7 +9,8 @@ import pytest
 
 from turku.agent.history_session import HistorySession
 from turku.agent.tunnel import Address
-from turku.errors import RestoreFailed
+from turku.errors import MalformedMessage, RestoreFailed
+from turku.protocol.restore_messages import LookEnd
 
 
 class _Gone(io.BytesIO):
@@ -35,3 +36,23 @@ REFUSAL = b'{"row":"refusal","code":"restore-failed","message":"nobody let the r
 def test_what_the_storage_said_at_its_end_is_told(said: bytes, sentence: str) -> None:
     with pytest.raises(RestoreFailed, match=sentence):
         HistorySession(ADDRESS, _Ssh(said)).go()  # type: ignore[arg-type]
+
+
+def test_what_is_printed_before_an_answer_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    said = b'Welcome\n\n{"hello": 1}\nno line break {"row":"look-end"}\n{"row":"look-end","is_cut":true}\n'
+    answers = list(HistorySession(ADDRESS, _Ssh(said)).answers())  # type: ignore[arg-type]
+    assert answers == [LookEnd(), LookEnd(is_cut=True)]
+    assert "storage primary printed before its answer: Welcome; that comes from the login shell" in caplog.text
+    assert "no line break" in caplog.text
+
+
+def test_what_is_printed_after_the_first_answer_is_malformed() -> None:
+    session = HistorySession(ADDRESS, _Ssh(b'{"row":"look-end"}\nWelcome\n'))  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessage):
+        list(session.answers())
+
+
+def test_a_storage_that_only_prints_is_not_listened_to_for_long() -> None:
+    session = HistorySession(ADDRESS, _Ssh(b"Welcome\n" * 1000))  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessage, match="storage primary prints, and does not answer"):
+        list(session.answers())

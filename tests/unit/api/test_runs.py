@@ -10,7 +10,7 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.api.audit.log import COMMAND_LINE
-from turku.api.backups import history
+from turku.api.backups import health, history
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import BackupRun, Source
 from turku.api.backups.schedule_slot import retry_pause
@@ -125,3 +125,17 @@ def test_a_run_that_ended_in_the_future_says_that_the_storage_s_clock_is_wrong(c
     assert BackupRun.objects.get().summary == (
         "the clock of the storage is 4 hours ahead of the clock of the coordinator\ndone"
     )
+
+
+def test_health_names_a_storage_whose_clock_was_ahead_at_its_last_report(cast: Cast) -> None:
+    def told(hours: float) -> list[str]:
+        end = (SYSTEM_CLOCK.now() + timedelta(hours=hours)).timestamp()
+        cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "time_begin": end - 5, "time_end": end}})
+        found = health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks
+        return [remark for remark in found if "clock" in remark]
+
+    assert told(4) == [
+        "storage primary: its clock was 4 hours ahead of the clock of the coordinator at its last report"
+    ]
+    assert told(0) == []
+    assert told(-4) == [], "it may have come late"

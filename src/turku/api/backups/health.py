@@ -11,7 +11,7 @@ from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from turku.api.admission import health as admission_health
-from turku.api.backups import reasons, source_marks
+from turku.api.backups import clocks, reasons, source_marks
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
 from turku.api.fleet import machine_reasons
@@ -164,7 +164,13 @@ def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUA
                 verbose=verbose,
             ),
         ),
-        (*_muted(now=now), *_falling_back(), *proof_health.remarks(now=now), *admission_health.remarks(now=now))
+        (
+            *_muted(now=now),
+            *_falling_back(),
+            *clocks.remarks(),
+            *proof_health.remarks(now=now),
+            *admission_health.remarks(now=now),
+        )
         if verbose
         else (),
         admission_health.problems(now=now),

@@ -168,6 +168,15 @@ def remove(tree: Path, paths: Iterable[bytes]) -> None:
             target.remove(_inside(path), lambda _path: None, also_directory=False)
 
 
+def take_back(tree: Path, created: Stack) -> None:
+    """Remove what a run created in a tree: the last one first, so that directories are empty when their turn comes."""
+    with _ChangeableTree(tree) as target:
+        while (path := created.pop()) is not None:
+            # What else is in a directory, or cannot be removed, stays.
+            with suppress(OSError):
+                target.remove_one(_inside(path))
+
+
 def _inside(path: bytes) -> bytes:
     """Return the path of a plan as trees have it: empty for the tree itself."""
     # rsync prints the lines of a plan, but a machine's messages can have it print one about any path.
@@ -229,6 +238,11 @@ class _ChangeableTree(Tree):
             while (inner := found.pop()) is not None:
                 self._remove(inner)
                 tell(inner)
+
+    def remove_one(self, path: bytes) -> None:
+        """Remove what lies at the path, be it an empty directory. Raises OSError; the tree itself is not removed."""
+        if path:
+            self._remove(path)
 
     def _remove(self, path: bytes) -> None:
         directory, name = split(path)

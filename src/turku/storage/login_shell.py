@@ -1,0 +1,68 @@
+"""The shell of the user that machines log in as: sshd has it run the forced command, and it may print before.
+
+``~/.bashrc``, ``~/.zshenv`` and ``~/.cshrc`` are read though nobody sits there. What they print reaches the machine in
+front of the storage's own answers.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+
+from turku.core import command
+from turku.core.log import one_line
+from turku.errors import CommandFailed
+
+_TIMEOUT_SECONDS = 10.0
+_LIMIT_BYTES = 64 * 1024
+_SHOWN = 3
+
+
+def look(user: str) -> str:
+    """Return what the user's shell does besides what it is told to; empty for a shell that is as it should be.
+
+    The shell is run as sshd runs it, as that user. Raises CommandFailed where this process cannot.
+    """
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        raise CommandFailed(f"there is no user {user} on this host") from None
+    # For an empty field sshd takes this one.
+    shell = account.pw_shell or "/bin/sh"
+    mark = f"turku-{secrets.token_hex(8)}"
+    argv = [shell, "-c", f"echo {mark}"]
+    if account.pw_uid != os.geteuid():
+        if os.geteuid() != 0:
+            raise CommandFailed(f"only root can run the shell of {user}")
+        argv = ["runuser", "-u", user, "--", *argv]
+    session = {
+        "HOME": account.pw_dir,
+        "USER": user,
+        "LOGNAME": user,
+        "SHELL": shell,
+        # By these a shell knows that sshd started it.
+        "SSH_CLIENT": "127.0.0.1 50000 22",
+        "SSH_CONNECTION": "127.0.0.1 50000 127.0.0.1 22",
+        "SSH_ORIGINAL_COMMAND": "turku-ping-remote",
+    }
+    ended = command.run(
+        argv,
+        timeout_seconds=_TIMEOUT_SECONDS,
+        capture_limit_bytes=_LIMIT_BYTES,
+        extra_environment=session,
+        check=False,
+    )
+    return _judged(shell, ended, mark.encode())
+
+
+def _judged(shell: str, ended: command.Completed, mark: bytes) -> str:
+    before, found, after = ended.stdout.partition(mark)
+    lines = [one_line(line) for line in (before + after).splitlines() if line.strip()]
+    shown = "; ".join(repr(line[:200]) for line in lines[:_SHOWN])
+    if not found:
+        said = shown or "; ".join(repr(line) for line in ended.last_lines[-_SHOWN:]) or "nothing"
+        return f"{shell} does not run what it is told to (exit code {ended.exit_code}; it prints {said})"
+    if lines:
+        return f"{shell} prints {shown} before it runs the forced command"
+    return ""
