@@ -11,7 +11,7 @@ import os
 import platform
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,9 @@ class Contender(ABC):
     def make_due(self) -> None:  # noqa: B027  (most need nothing)
         """Whatever somebody else does before the next backup."""
 
+    keeps: Collection[str] = ("acls", "attributes", "hard_links")
+    """What comes back as it was, besides content, owner, mode and times."""
+
     @abstractmethod
     def back_up(self) -> None:
         """Make a snapshot."""
@@ -89,6 +92,7 @@ class Turku(Contender):
     """The installed commands, with a storage that the fleet has already. ``configuration`` is the agent's."""
 
     name = "turku"
+    keeps = ("acls", "attributes", "hard_links", "holes")
 
     def __init__(self, directory: Path, tree: Path, fleet: Fleet, **configuration: Any) -> None:
         super().__init__(directory, tree)
@@ -215,6 +219,7 @@ class Rsnapshot(Contender):
     """``link_dest``, as its manual recommends on Linux; restored by rsync, as it has no command for it."""
 
     name = "rsnapshot"
+    keeps = ()
 
     def prepare(self) -> None:
         repository = self.directory / "repository"

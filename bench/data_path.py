@@ -148,7 +148,7 @@ class Run:
                 _warm(*each.kept_in)
             self._step(step, [each], restore)
             if not path:
-                source_tree.require_same(original, restored)
+                source_tree.require_same(original, restored, properties=each.keeps)
 
 
 def _warm(*directories: Path) -> None:

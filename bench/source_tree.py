@@ -2,7 +2,8 @@
 
 Sizes are spread as on a system's disk: most files small, a few large, about 17 KB on average. Half of the content is
 text that compresses about three to one, half of it does not compress. No two files share a block, so that nothing is
-saved by finding what is there already.
+saved by finding what is there already. A few have an ACL, an extended attribute, a second name, or a hole, as they do
+on a system's disk.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import math
 import os
 import random
-from collections.abc import Iterator
+import struct
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,14 @@ _LARGEST_BYTES = 24 * 1024 * 1024
 _PIECE_BYTES = 512
 _PIECES = 32768
 _MOMENT_NS = 1_700_000_000_123_456_789
+ACL_EVERY, ATTRIBUTE_EVERY, SECOND_NAME_EVERY, HOLE_EVERY = 101, 89, 97, 2003
+"""One file in so many has it."""
+_HOLE_BYTES = 1024 * 1024
+_ACL, _ATTRIBUTE = "system.posix_acl_access", "user.comment"
+# Version 2, then tag, permissions and number of each entry: owner, a user, group, mask, others.
+_NOBODY = 0xFFFFFFFF
+_ACL_ENTRIES = ((1, 6, _NOBODY), (2, 4, 1), (4, 4, _NOBODY), (16, 4, _NOBODY), (32, 0, _NOBODY))
+_ACL_CONTENT = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in _ACL_ENTRIES)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,9 @@ def make(path: Path, count: int) -> SourceTree:
         if number % FILES_IN_DIRECTORY == 0:
             directory = target.parent
             directory.mkdir(parents=True)
+        if number % SECOND_NAME_EVERY == 1:
+            os.link(path / relative_path(number - 1), target)
+            continue
         size = min(int(_MEDIAN_BYTES * math.exp(chance.gauss(0, _SIGMA))) + 1, _LARGEST_BYTES)
         if number % 2:
             content = chance.randbytes(size)
@@ -82,6 +95,13 @@ def make(path: Path, count: int) -> SourceTree:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640 if number % 5 else 0o755)
         try:
             os.write(descriptor, content)
+            if number % HOLE_EVERY == 0:
+                size += _HOLE_BYTES
+                os.ftruncate(descriptor, size)
+            if number % ACL_EVERY == 0:
+                os.setxattr(descriptor, _ACL, _ACL_CONTENT)
+            if number % ATTRIBUTE_EVERY == 0:
+                os.setxattr(descriptor, _ATTRIBUTE, str(number).encode())
             os.utime(descriptor, ns=(_MOMENT_NS, _MOMENT_NS + number))
         finally:
             os.close(descriptor)
@@ -100,9 +120,12 @@ def _text_pieces() -> list[bytes]:
     return pieces
 
 
-def require_same(original: Path, restored: Path) -> None:
-    """Return when both trees have the same entries, sizes, modes and times, and content in one file of twenty."""
-    pairs = zip(_entries(original), _entries(restored), strict=True)
+def require_same(original: Path, restored: Path, *, properties: Collection[str]) -> None:
+    """Return when both trees have the same entries, sizes, modes and times, and content in one file of twenty.
+
+    ``properties`` are those that are compared too, of ``acls``, ``attributes``, ``hard_links`` and ``holes``.
+    """
+    pairs = zip(_entries(original, properties), _entries(restored, properties), strict=True)
     for number, (one, other) in enumerate(pairs):
         if one != other:
             raise AssertionError(f"{original / one[0]} is {one}, but what came back is {other}")
@@ -117,14 +140,27 @@ def require_same_content(original: Path, restored: Path) -> None:
             raise AssertionError(f"{restored} does not hold what {original} does")
 
 
-def _entries(tree: Path) -> Iterator[tuple[str, int, int, int]]:
+def _entries(tree: Path, properties: Collection[str]) -> Iterator[tuple[object, ...]]:
     for directory, names, files in os.walk(tree):
         names.sort()
         for name in sorted(files):
             path = Path(directory, name)
             status = path.lstat()
             # borg keeps times to the nanosecond, as restic and rsync do.
-            yield str(path.relative_to(tree)), status.st_size, status.st_mode, status.st_mtime_ns
+            entry = (str(path.relative_to(tree)), status.st_size, status.st_mode, status.st_mtime_ns)
+            yield (*entry, *_properties(path, status, properties))
+
+
+def _properties(path: Path, status: os.stat_result, wanted: Collection[str]) -> Iterator[object]:
+    names = os.listxattr(path)
+    if "acls" in wanted:
+        yield os.getxattr(path, _ACL) if _ACL in names else None
+    if "attributes" in wanted:
+        yield os.getxattr(path, _ATTRIBUTE) if _ATTRIBUTE in names else None
+    if "hard_links" in wanted:
+        yield status.st_nlink
+    if "holes" in wanted:
+        yield status.st_size > _HOLE_BYTES and status.st_blocks * 512 < status.st_size - _HOLE_BYTES // 2
 
 
 def used(*directories: Path) -> tuple[int, int]:
