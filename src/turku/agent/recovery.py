@@ -49,6 +49,7 @@ from turku.protocol.restore_messages import (
     RecoverPlan,
     RecoverRequest,
     SnapshotChoice,
+    path_bytes,
     wire_path,
 )
 
@@ -236,16 +237,23 @@ class _Run:
             deleted = 0
             if not is_cancelled:
                 verification.finish(repairs_links=not rsyncd.can_change_root())
-                placement = landing.placed(self.order, told, verification, is_whole=self._is_whole)
+                self._tell_lost(not_placed)
+                placement = landing.placed(
+                    # What the storage has lost may be there still, and nowhere else.
+                    replace(self.order, delete=self.order.delete and not self._lost_count),
+                    told,
+                    verification,
+                    is_whole=self._is_whole,
+                )
                 deleted = placement.deleted
-                not_placed = placement.problems
+                not_placed.extend(placement.problems)
                 if placement.kept_back:
                     came = counted(placement.kept_back, "file")
                     not_placed.say(
                         f"{came} arrived, and the storage did not come to say what they are: not restored yet"
                     )
                 if self._lacks_files(plan, verification):
-                    missing = counted((plan.files or 0) - verification.files, "file")
+                    missing = counted((plan.files or 0) - verification.files - self._lost_count, "file")
                     not_placed.say(f"{missing} of the {plan.files:,} that the storage announced did not come")
             outcome = self._outcome(plan, verification, begin, not_placed, deleted, is_cancelled=is_cancelled)
             self.asker.on_progress(self._progress(plan, begin))
@@ -254,7 +262,21 @@ class _Run:
     def _lacks_files(self, plan: Plan, verification: Verification) -> bool:
         # Where not everything is overwritten, what stays as it was is not told of.
         is_told = self._is_whole and self.order.overwrite == "always" and plan.files is not None
-        return is_told and verification.files < (plan.files or 0)
+        return is_told and verification.files + self._lost_count < (plan.files or 0)
+
+    @property
+    def _lost_count(self) -> int:
+        return 0 if self.end is None else max(self.end.lost_count, len(self.end.lost))
+
+    def _tell_lost(self, problems: Problems) -> None:
+        """Add what the storage's catalog lists and its snapshot lacks to the problems."""
+        if self.end is None or not self._lost_count:
+            return
+        for path in self.end.lost:
+            problems.add(path_bytes(path), "is lost: the storage's catalog lists it, and the snapshot lacks it")
+        problems.count_more(self._lost_count - len(self.end.lost))
+        if self.order.delete:
+            problems.say("nothing was deleted, as the snapshot lacks files that may still be here")
 
     @property
     def _is_whole(self) -> bool:
@@ -390,7 +412,7 @@ class _Run:
         state: Literal["whole", "partial", "cancelled"] = "partial" if problems or found.mismatched else "whole"
         if is_cancelled:
             state = "cancelled"
-        elif state == "partial" and not found.files:
+        elif state == "partial" and not found.files and not (self._is_whole and self._lost_count):
             raise RestoreFailed(
                 f"nothing was restored from {plan.snapshot}: {problems[0]}", details="\n".join(problems[1:])
             )

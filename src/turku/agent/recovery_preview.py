@@ -32,7 +32,7 @@ _TIMEOUT_SECONDS = 3600.0
 _OURS = re.compile(re.escape(private_directory.PREFIX.encode()) + rb"[0-9a-f]{32}")
 _NOWHERE = -1
 
-Step = Literal["create", "replace", "keep", "same", "delete"]
+Step = Literal["create", "replace", "keep", "same", "delete", "lose"]
 
 
 def lines(agent: Agent, order: Order) -> Iterator[str]:
@@ -63,9 +63,12 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
                         yield f"{step}  {one_line(path)}"
             elif isinstance(answer, RecoverEnd):
                 is_whole = True
+                counts["lose"] = max(answer.lost_count, len(answer.lost))
+                for lost in answer.lost:
+                    yield f"lost  {one_line(path_bytes(lost))}"
         if not is_whole or directory is None:
             raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
-        if order.delete and root != _NOWHERE:
+        if order.delete and root != _NOWHERE and not counts["lose"]:
             for path in _others(root, order.paths, kept):
                 counts["delete"] += 1
                 yield f"delete  {one_line(path)}"
@@ -75,7 +78,8 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
     told = ", ".join(f"{counts[step]:,} to {step}" for step in ("create", "replace", "delete") if counts[step])
     alike = f"{counts['same']:,} are there already" if counts["same"] else ""
     left = f"{counts['keep']:,} are left as they are" if counts["keep"] else ""
-    said = "; ".join(part for part in (told or "nothing to do", alike, left) if part)
+    lost = f"{counts['lose']:,} are LOST: the storage's catalog lists them, and the snapshot lacks them"
+    said = "; ".join(part for part in (told or "nothing to do", alike, left, lost if counts["lose"] else "") if part)
     yield f"{snapshot} into {directory}: {said}. Nothing was changed."
 
 

@@ -27,6 +27,10 @@ ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
 PATH_LIMIT_BYTES: Final = 16 * 1024
 PATHS_LIMIT: Final = 1000
 SOURCES_LIMIT: Final = 1000
+LOST_LIMIT: Final = 1000
+"""Lost paths that are named in one answer; the others are counted."""
+LOST_LIMIT_BYTES: Final = 128 * 1024
+"""Of their names, so that the answer stays one line."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -228,11 +232,17 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
 
 
 class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="recover-end"):
-    """How rsync ended: its exit code (None for a list), what that means, and its last lines."""
+    """How rsync ended: its exit code (None for a list), what that means, and its last lines.
+
+    ``lost`` are paths that the storage's catalog lists in the snapshot and that its files lack, as far as they are
+    named. ``lost_count`` is the number of all of them.
+    """
 
     rsync_exit_code: int | None = None
     meaning: str = ""
     last_lines: list[str] = []
+    lost: Annotated[list[WirePath], Meta(max_length=LOST_LIMIT)] = []
+    lost_count: Count = 0
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="refusal"):

@@ -26,6 +26,8 @@ from turku.core.secret import Secret
 from turku.policy import compression
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
+    LOST_LIMIT,
+    LOST_LIMIT_BYTES,
     MODULE,
     PARTIAL_DIRECTORY,
     TEMPORARY_DIRECTORY,
@@ -36,6 +38,7 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverPlan,
     RecoverRequest,
+    WirePath,
     path_bytes,
     wire_path,
 )
@@ -67,6 +70,8 @@ class Recovery:
     """What the session may be told of."""
     request: RecoverRequest
     by_xxh128: bool
+    lost_paths: tuple[bytes, ...] = ()
+    """Paths asked for that only the catalog has."""
     files: int | None = None
     """The number of those that go back. None is not known."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
@@ -74,7 +79,7 @@ class Recovery:
 
     def recorded(self, configuration: Storage) -> RecordedEntries:
         """Return what goes back, entry by entry."""
-        return RecordedEntries(configuration, self.kept, self.root, self.paths)
+        return RecordedEntries(configuration, self.kept, self.root, (*self.paths, *self.lost_paths))
 
 
 @contextmanager
@@ -83,8 +88,14 @@ def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest)
     kept = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
     with Tree(kept.path) as tree:
-        paths = kept_tree.checked_paths(kept, tree, [path_bytes(path) for path in request.paths], view.scope)
-        yield Recovery(kept, tree.root, paths, view.scope, request, by_xxh128)
+        asked = [path_bytes(path) for path in request.paths]
+
+        def is_recorded(path: bytes) -> bool:
+            with RecordedEntries(configuration, kept, tree.root, [path]) as recorded:
+                return recorded.is_recorded(path)
+
+        paths = kept_tree.checked_paths(kept, tree, asked, view.scope, is_recorded=is_recorded)
+        yield Recovery(kept, tree.root, paths.there, view.scope, request, by_xxh128, paths.lost)
 
 
 def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
@@ -128,13 +139,32 @@ def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> N
     """Send the manifest of all that would be considered."""
     with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
+        lost = _Lost()
         for found in recorded.all():
+            if found.version and recorded.is_lost(found):
+                lost.add(found.path)
+                continue
             batch.append(_entry(found, is_sent=False))
             if len(batch) == _BATCH:
                 answers.send(Manifest(batch))
                 batch = []
         answers.send(Manifest(batch))
-    answers.send(RecoverEnd())
+    answers.send(RecoverEnd(lost=lost.named, lost_count=lost.count))
+
+
+class _Lost:
+    """Paths that the catalog lists and the tree lacks: all counted, and named as far as one answer holds them."""
+
+    def __init__(self) -> None:
+        self.named: list[WirePath] = []
+        self.count = 0
+        self._bytes = 0
+
+    def add(self, path: bytes) -> None:
+        self.count += 1
+        self._bytes += len(path)
+        if len(self.named) < LOST_LIMIT and self._bytes <= LOST_LIMIT_BYTES:
+            self.named.append(wire_path(path))
 
 
 def arguments(configuration: Storage, recovery: Recovery, *, port: int, username: str) -> list[str]:
@@ -215,16 +245,28 @@ def push(
             on_line=lambda line: _LOG.warning("%s: %s", recovery.kept.place.source, line) if line else None,
         ) as child,
     ):
-        with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others)):
+        lost = _Lost()
+        with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others, lost=lost)):
             exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(recovery.kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
-    answers.send(RecoverEnd(exit_code, rsync_exit.outcome(exit_code).meaning, last_lines))
+    meaning = rsync_exit.outcome(exit_code).meaning
+    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count))
+    if lost.count:
+        _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", recovery.kept.name, lost.count)
     _LOG.info("%s: rsync ended with exit code %d", recovery.kept.name, exit_code)
 
 
-def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: IO[bytes], others: deque[str]) -> None:
-    """Read what rsync says to its end, and pass on what the agent has to know."""
+def _tell(
+    configuration: Storage,
+    recovery: Recovery,
+    answers: Answers,
+    stream: IO[bytes],
+    others: deque[str],
+    *,
+    lost: _Lost,
+) -> None:
+    """Read what rsync says to its end, and pass on what the agent has to know; take note of what is ``lost``."""
     try:
         with recovery.recorded(configuration) as recorded:
             for batch, deleted in _batches(stream, recovery.mark, others):
@@ -239,6 +281,8 @@ def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: 
                         *([Deleted([wire_path(path) for path in deleted])] if deleted else []),
                     ]
                 )
+            for path in recorded.lost(names_files=not recorded.has_named_all()):
+                lost.add(path)
     except Exception:
         # rsync must be read on, or it waits for ever; the agent misses what was not told, and says so.
         _LOG.exception("%s: the manifest is not told any further", recovery.kept.name)
