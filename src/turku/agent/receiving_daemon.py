@@ -86,7 +86,9 @@ class ReceivingDaemon:
             end_signal=signal.SIGUSR1,
         ) as daemon:
             self._daemon = daemon
-            self._reader = threading.Thread(target=self._read, args=(daemon.stdout,), daemon=True)
+            # With its own descriptor, as the child's is closed when that ends, and the last lines may be unread.
+            output = os.fdopen(os.dup(daemon.stdout.fileno()), "rb")
+            self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
             self._reader.start()
             rsyncd.wait_until_it_answers(daemon, address, self.port)
             try:
@@ -100,17 +102,18 @@ class ReceivingDaemon:
 
     def _read(self, stream: IO[bytes]) -> None:
         mark = b"] " + self._token + b" "
-        try:
+        with stream:
             for line in lines_of(stream, limit_bytes=_LOG_LINE_LIMIT_BYTES):
                 # A line that rsync cut off, as its path is long, has the next one behind it.
                 _stamp, *records = line.split(mark)
                 if not records:
                     self._listener.line(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
                 for record in records:
-                    self._tell(record.rstrip(b"\n"))
-        except ValueError as error:
-            # The stream was closed under us at the end, or a line is none of rsync's: those files are read instead.
-            _LOG.debug("rsyncd's log is not read any further: %s", error)
+                    try:
+                        self._tell(record.rstrip(b"\n"))
+                    except ValueError as error:
+                        # The file is read instead.
+                        _LOG.debug("a line of rsyncd's log is not understood: %s", error)
 
     def _tell(self, record: bytes) -> None:
         """Tell of a file that was received, by what the log has of it. Raises ValueError where that is no record."""
