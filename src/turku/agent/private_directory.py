@@ -22,7 +22,7 @@ import msgspec
 
 from turku.agent import state
 from turku.agent.configuration import Agent
-from turku.core import directory_tree, durable
+from turku.core import directory_tree, durable, posix_acl
 from turku.core.spool import Stack
 from turku.errors import RestoreFailed
 
@@ -137,6 +137,8 @@ class PrivateDirectory:
             os.mkdir(remembered.name, 0o700, dir_fd=target)
         root = directory_tree.open_directory(target, os.fsencode(remembered.name))
         try:
+            # What is made in it would get the default ACL of the target, and be open to those whom that names.
+            posix_acl.clear(root)
             os.mkdir(_TREE, 0o700, dir_fd=root)
         finally:
             os.close(root)

@@ -19,7 +19,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from turku.agent import content_comparison, history_session, private_directory, receiving_daemon, rsyncd, target
+from turku.agent import (
+    content_comparison,
+    file_attributes,
+    history_session,
+    private_directory,
+    receiving_daemon,
+    rsyncd,
+    target,
+)
 from turku.agent.configuration import Agent
 from turku.agent.history_session import HistorySession
 from turku.agent.placement import Placement
@@ -30,6 +38,7 @@ from turku.agent.receiving_daemon import ReceivingDaemon
 from turku.agent.rsyncd import Module
 from turku.agent.stand_ins import StandIns
 from turku.agent.tunnel import Address, RemotePortTaken
+from turku.agent.unset_attributes import UnsetAttributes
 from turku.agent.verification import Verification
 from turku.core import directory_tree, durable, rsync_checksums
 from turku.core.listing import size
@@ -48,7 +57,9 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverPlan,
     RecoverRequest,
+    Settable,
     SnapshotChoice,
+    Unset,
     path_bytes,
     wire_path,
 )
@@ -84,7 +95,7 @@ class Order:
     below: Path = field(default_factory=Path.cwd)
     """Where a new directory is made."""
 
-    def message(self, agent: Agent, *, list_only: bool = False) -> RecoverRequest:
+    def message(self, agent: Agent, *, list_only: bool = False, sets: list[Settable] | None = None) -> RecoverRequest:
         """What the storage is asked for."""
         return RecoverRequest(
             self.source,
@@ -98,6 +109,7 @@ class Order:
             of_machine=self.of_machine,
             request=self.request,
             temporary=self.temporary,
+            sets=sets,
         )
 
     @property
@@ -198,9 +210,13 @@ class _Run:
     end: RecoverEnd | None = None
     problem: TurkuError | None = None
     reader: threading.Thread | None = None
+    settable: tuple[Settable, ...] = ()
+    unset: UnsetAttributes = field(default_factory=UnsetAttributes)
 
     def run(self, scratch: Path) -> Outcome:
+        self.settable = file_attributes.settable(self.order.target or self.order.below, self.agent.rsyncd_command)
         with ExitStack() as kept:
+            self.unset = kept.enter_context(UnsetAttributes(scratch))
             with receiving_daemon.serve(self.agent, scratch, self._received) as daemon:
                 module = Module(MODULE, "/", writable=True)
                 with self._opened(daemon, module, scratch) as session:
@@ -211,7 +227,9 @@ class _Run:
                         session.leave()
                         return Outcome("cancelled", plan.snapshot, plan.target)
                     self._require_room(plan)
-                    landing = _Landing.prepared(self.agent, self.order, plan, told, kept, differing=self.differing)
+                    landing = _Landing.prepared(
+                        self.agent, self.order, plan, told, kept, differing=self.differing, kinds=self.settable
+                    )
                     verification = Verification(
                         landing.private.tree,
                         by_received=told.is_by_xxh128,
@@ -238,6 +256,7 @@ class _Run:
             if not is_cancelled:
                 verification.finish(repairs_links=not rsyncd.can_change_root())
                 self._tell_lost(not_placed)
+                self.unset.narrow(landing.private.tree, not_placed)
                 placement = landing.placed(
                     # What the storage has lost may be there still, and nowhere else.
                     replace(self.order, delete=self.order.delete and not self._lost_count),
@@ -287,7 +306,7 @@ class _Run:
         is_verbose = _LOG.isEnabledFor(logging.DEBUG)
         request = HistoryRequest(
             "recover",
-            recover=self.order.message(self.agent),
+            recover=self.order.message(self.agent, sets=list(self.settable)),
             port=daemon.port,
             module=module.credentials,
             verbose=is_verbose,
@@ -311,10 +330,11 @@ class _Run:
         while not place.exists() and place != place.parent:
             place = place.parent
         with suppress(OSError):
-            free = shutil.disk_usage(place).free
-            if free < plan.size_bytes:
+            usage = shutil.disk_usage(place)
+            # A file system without a size of its own, as one in memory may be, says 0 of both.
+            if usage.total and usage.free < plan.size_bytes:
                 raise RestoreFailed(
-                    f"{size(plan.size_bytes)} are to be restored, and {place} has {size(free)} free",
+                    f"{size(plan.size_bytes)} are to be restored, and {place} has {size(usage.free)} free",
                     hint="--to names another directory; paths restore a part",
                 )
 
@@ -326,6 +346,9 @@ class _Run:
                 if isinstance(answer, Manifest) and verification is not None:
                     for entry in answer.entries:
                         verification.expect(entry)
+                elif isinstance(answer, Unset):
+                    for unset in answer.entries:
+                        self.unset.add(unset)
                 elif isinstance(answer, Deleted):
                     # What is deleted here is counted here.
                     continue
@@ -430,6 +453,7 @@ class _Run:
             unverifiable=found.unverifiable,
             left_alone=left,
             deleted=deleted,
+            warnings=tuple(self.unset.warnings()),
             problems=tuple(problems),
             unnamed_problems=unnamed,
             seconds=time.monotonic() - begin,
@@ -447,6 +471,8 @@ class _Landing:
     stand_ins: StandIns
     temporary: bytes
     partial: bytes
+    kinds: frozenset[Settable]
+    """The attributes that can be set in the target."""
 
     @classmethod
     def prepared(
@@ -458,6 +484,7 @@ class _Landing:
         kept: ExitStack,
         *,
         differing: Collection[bytes],
+        kinds: Collection[Settable],
     ) -> _Landing:
         """Hold the target until ``kept`` ends, and have a private directory in it. Raises RestoreFailed, LockHeld."""
         descriptor = kept.enter_context(target.held(plan.target))
@@ -466,7 +493,7 @@ class _Landing:
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
         if told.temporary == order.temporary:
             temporary, partial = order.temporary, f"{order.temporary}-partial"
-        landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode())
+        landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode(), frozenset(kinds))
         kept.callback(landing.stand_ins.close)
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
         kept.callback(landing._keep_what_arrived)
@@ -481,6 +508,7 @@ class _Landing:
                 overwrite=order.overwrite,
                 delete=order.delete,
                 differing=differing,
+                kinds=kinds,
                 on_first=lambda: private.holds_stand_ins(are_there=True),
             )
         except OSError as error:
@@ -506,6 +534,8 @@ class _Landing:
             is_whole=is_whole,
             temporary=self.temporary,
             partial=self.partial,
+            kinds=self.kinds,
+            kept=told.kept,
         )
         placement.run(order.paths, told.parents)
         if is_whole:

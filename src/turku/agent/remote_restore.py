@@ -176,7 +176,7 @@ class _Run:
 
                 recovery.discard(self._agent, target)
             step: Step = "postponed" if is_ended_here else outcome.state
-            self._tell_end(step, "\n".join((outcome.summary, *outcome.problems)), outcome=outcome)
+            self._tell_end(step, "\n".join((outcome.summary, *outcome.warnings, *outcome.problems)), outcome=outcome)
 
     def _recovered(self, target: Path) -> Outcome:
         """The outcome; what was restored in part, because a tunnel broke perhaps, is tried once more."""

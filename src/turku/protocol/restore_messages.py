@@ -29,6 +29,8 @@ PATHS_LIMIT: Final = 1000
 SOURCES_LIMIT: Final = 1000
 LOST_LIMIT: Final = 1000
 """Lost paths that are named in one answer; the others are counted."""
+UNSET_NAMES_LIMIT: Final = 20
+"""Names of attributes that are told of one path."""
 LOST_LIMIT_BYTES: Final = 128 * 1024
 """Of their names, so that the answer stays one line."""
 
@@ -36,6 +38,8 @@ Count = Annotated[int, Meta(ge=0, le=2**62)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """xxh128 of a file's content, as rsync prints it."""
+Settable = Literal["acls", "attributes", "privileged"]
+"""What a file has beside owner, mode and times: ACLs, attributes ``user.*``, and those that only root may set."""
 Kind = Literal["file", "directory", "link", "fifo", "socket", "block", "character"]
 
 
@@ -112,6 +116,9 @@ class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     request: Text | None = None
     temporary: TemporaryName | None = None
     """The name for what is half written; a storage that uses it says so in its plan."""
+    sets: list[Settable] | None = None
+    """What the machine can set where it restores to: this is sent, and what else files have is told (``Unset``). None
+    is an agent that does not know of it: nothing of it is sent."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -182,6 +189,8 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
     uid: Count
     gid: Count
     mtime_ns: Nanoseconds
+    has_acl: bool = False
+    """Whether it has an ACL, which is not sent; ``mode`` then is one that allows no more than that."""
 
 
 class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
@@ -199,6 +208,8 @@ class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     """rsync checks what it transfers by xxh128, as the catalog has it."""
     temporary: TemporaryName | None = None
     """The name of the request, where it is used."""
+    kept: list[Settable] = []
+    """What the snapshot was made with: a file of it that has none of this had none, and is to have none."""
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -223,6 +234,23 @@ class Manifest(msgspec.Struct, frozen=True, tag_field="row", tag="manifest"):
     """A part of what is written, in the order in which rsync takes it up."""
 
     entries: list[ManifestEntry]
+
+
+class UnsetEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What of one path cannot be set on the machine: the names of attributes.
+
+    ``group`` is what the group may do, 0 to 7, where the path has an ACL, and its mode says more than that.
+    """
+
+    path: WirePath
+    names: Annotated[list[Annotated[str, Meta(max_length=255)]], Meta(max_length=UNSET_NAMES_LIMIT)]
+    group: Annotated[int, Meta(ge=0, le=7)] | None = None
+
+
+class Unset(msgspec.Struct, frozen=True, tag_field="row", tag="unset"):
+    """Paths that lose something of what they have, as the machine cannot set it (``RecoverRequest.sets``)."""
+
+    entries: list[UnsetEntry]
 
 
 class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
@@ -254,7 +282,9 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
     hint: str = ""
 
 
-Answer = SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifest | Deleted | RecoverEnd | Refusal
+Answer = (
+    SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifest | Unset | Deleted | RecoverEnd | Refusal
+)
 
 
 # --- storage to coordinator: storage_restore_permit

@@ -17,6 +17,7 @@ from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
 from turku.storage.catalog.tree import Found, Tree
 from turku.storage.configuration import Storage
+from turku.storage.fs import attributes
 from turku.storage.kept_tree import KeptTree
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +45,11 @@ WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
 """
 
 
+def is_fake_super(configuration: Storage) -> bool:
+    """Return True where trees here keep owners, and what else only root may set, in attributes of rsync's own."""
+    return os.geteuid() != 0 if configuration.fake_super is None else configuration.fake_super
+
+
 class RecordedEntries:
     """The entries of one snapshot at and below some paths; a context manager, for one thread."""
 
@@ -55,6 +61,7 @@ class RecordedEntries:
         self._scope = Scope(kept.name, frozenset(paths))
         self._tree = self._stack.enter_context(Tree(os.dup(root)))
         self._position = 0
+        self._is_faked = is_fake_super(configuration)
         self._catalog = self._opened(configuration)
         self._listing = _Listing(b"", iter(()))
         # A bit for each row of the catalog: a path may be named more than once.
@@ -75,6 +82,14 @@ class RecordedEntries:
         directory = self._tree.find_directory(parent)
         found = None if directory is None else self._tree.found(directory, name)
         return None if found is None else _of_tree(path, found)
+
+    def beyond_mode(self, path: bytes) -> tuple[list[str], int | None]:
+        """Return the names of the ACLs and attributes that the tree has at a path, and what an ACL allows the group."""
+        parent, _slash, name = path.rpartition(b"/")
+        directory = self._tree.find_directory(parent)
+        if directory is None or not path:
+            return [], None
+        return attributes.beyond_mode(directory, name, is_faked=self._is_faked)
 
     def found(self, path: bytes) -> Entry | None:
         """Return what the path has to be; None for nothing, and for a path that was not asked for.

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, get_args
 
-from turku.core import rsync_checksums
+from turku.core import posix_acl, rsync_checksums
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
@@ -31,6 +31,7 @@ from turku.protocol.restore_messages import (
     MODULE,
     PARTIAL_DIRECTORY,
     TEMPORARY_DIRECTORY,
+    UNSET_NAMES_LIMIT,
     Deleted,
     Manifest,
     ManifestEntry,
@@ -38,6 +39,9 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverPlan,
     RecoverRequest,
+    Settable,
+    Unset,
+    UnsetEntry,
     WirePath,
     path_bytes,
     wire_path,
@@ -49,12 +53,19 @@ from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
-from turku.storage.recorded_entries import RecordedEntries
+from turku.storage.recorded_entries import RecordedEntries, is_fake_super
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
 _LAST_LINES = 25
 _LINE_SHOWN_BYTES = 4096
+_NAME_SHOWN = 200
+_WITH_ATTRIBUTES = (b"f", b"d", b"S", b"D")
+_NAMES: dict[Settable, tuple[str, ...]] = {
+    "acls": (posix_acl.ACCESS, posix_acl.DEFAULT),
+    "attributes": ("user.",),
+    "privileged": ("trusted.", "security."),
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -104,7 +115,7 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
         parents = [
-            ParentDirectory(wire_path(path), found.mode, found.uid, found.gid, _time_shown(recovery, path, found))
+            _parent(recovery, recorded, path, found)
             for path in _parents(recovery.paths)
             if (found := recorded.now(path)) is not None
         ]
@@ -116,6 +127,19 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
         parents=parents,
         is_by_xxh128=recovery.by_xxh128,
         temporary=recovery.request.temporary,
+        kept=[kind for kind in get_args(Settable) if kind in kept.notes.preserved],
+    )
+
+
+def _parent(recovery: Recovery, recorded: RecordedEntries, path: bytes, found: Entry) -> ParentDirectory:
+    names, group = recorded.beyond_mode(path)
+    return ParentDirectory(
+        wire_path(path),
+        found.mode if group is None else posix_acl.narrowed(found.mode, group),
+        found.uid,
+        found.gid,
+        _time_shown(recovery, path, found),
+        has_acl=posix_acl.ACCESS in names or posix_acl.DEFAULT in names,
     )
 
 
@@ -190,7 +214,9 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         *_compression(recovery.kept),
         *(["--no-inc-recursive"] if transfer.is_listed_at_once(recovery.files) else []),
         *([rsync_checksums.XXH128] if recovery.by_xxh128 else []),
-        *(["--hard-links"] if request.hard_links or configuration.preserve_hard_links else []),
+        "--hard-links",
+        "--sparse",
+        *_attribute_options(configuration, request),
         *(["--fake-super"] if is_fake_super(configuration) else []),
         *overwrite,
         *(["--checksum"] if request.compare_contents else []),
@@ -205,16 +231,26 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
     ]
 
 
+def _attribute_options(configuration: Storage, request: RecoverRequest) -> list[str]:
+    """Return the options by which rsync sends what the machine can set, and nothing else."""
+    sets = request.sets or []
+    options = ["--acls"] if "acls" in sets else []
+    if "attributes" in sets:
+        # What a file system calls its own, as ``btrfs.compression``, cannot be set on another one.
+        names = ["+x user.*"]
+        if "privileged" not in sets:
+            names.insert(0, "-x user.rsync.*")
+        elif not is_fake_super(configuration):
+            names += ["+x trusted.*", "+x security.*"]
+        options += ["--xattrs", *(f"--filter={name}" for name in (*names, "-x *"))]
+    return options
+
+
 def _compression(kept: KeptTree) -> list[str]:
     if not transfer.is_compressed(kept.notes.compress, kept.notes):
         return []
     is_slow = compression.is_slow(kept.notes.bytes_per_second)
     return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
-
-
-def is_fake_super(configuration: Storage) -> bool:
-    """Whether trees here keep owners in extended attributes."""
-    return os.geteuid() != 0 if configuration.fake_super is None else configuration.fake_super
 
 
 def push(
@@ -269,7 +305,15 @@ def _tell(
     """Read what rsync says to its end, and pass on what the agent has to know; take note of what is ``lost``."""
     try:
         with recovery.recorded(configuration) as recorded:
+            lacking = _lacking(recovery.request)
             for batch, deleted in _batches(stream, recovery.mark, others):
+                unset = [
+                    entry
+                    for line, _is_sent in batch
+                    if lacking
+                    and line.file_type in _WITH_ATTRIBUTES
+                    and (entry := _unset(recorded, line.path, lacking))
+                ]
                 manifest = [
                     _entry(found, is_sent=is_sent)
                     for line, is_sent in batch
@@ -278,6 +322,7 @@ def _tell(
                 answers.send_many(
                     [
                         *([Manifest(manifest)] if manifest else []),
+                        *([Unset(unset)] if unset else []),
                         *([Deleted([wire_path(path) for path in deleted])] if deleted else []),
                     ]
                 )
@@ -288,6 +333,22 @@ def _tell(
         _LOG.exception("%s: the manifest is not told any further", recovery.kept.name)
         while stream.read(65536):
             pass
+
+
+def _lacking(request: RecoverRequest) -> tuple[str, ...]:
+    """Return the beginnings of the names of attributes that the machine cannot set, and knows that it cannot."""
+    if request.sets is None:
+        return ()
+    return tuple(name for kind, names in _NAMES.items() if kind not in request.sets for name in names)
+
+
+def _unset(recorded: RecordedEntries, path: bytes, lacking: tuple[str, ...]) -> UnsetEntry | None:
+    names, group = recorded.beyond_mode(path)
+    lost = [name for name in names if name.startswith(lacking)]
+    if not lost:
+        return None
+    shown = [name.encode("utf-8", "backslashreplace").decode()[:_NAME_SHOWN] for name in lost]
+    return UnsetEntry(wire_path(path), shown[:UNSET_NAMES_LIMIT], group if posix_acl.ACCESS in lost else None)
 
 
 def _batches(

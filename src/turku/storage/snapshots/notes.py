@@ -48,6 +48,8 @@ class Notes:
     """How the backup was made (``strategy.Strategy``)."""
     strategy_reason: str = ""
     """Why everything was looked at although there was a snapshot to build upon."""
+    preserved: tuple[str, ...] = ()
+    """The kinds of attributes that all its files were backed up with (``restore_messages.Settable``)."""
     held_until: datetime | None = None
     """Until when it is not pruned, as it was brought back from the trash; aware."""
 
@@ -71,6 +73,7 @@ class Notes:
             "compress": None if self.compress is Compression.AUTO else self.compress,
             "strategy": str(self.strategy),
             "strategy_reason": self.strategy_reason,
+            "preserved": list(self.preserved),
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
         }
         return {key: value for key, value in content.items() if value}
@@ -86,6 +89,7 @@ _KEYS = (
     "compress",
     "strategy",
     "strategy_reason",
+    "preserved",
     "held_until",
 )
 
@@ -109,6 +113,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         compress=value("compress", Compression, Compression.AUTO),
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
+        preserved=value("preserved", lambda kinds: tuple(msgspec.convert(kinds, list[str])), ()),
         held_until=value("held_until", _moment, None),
     )
 
