@@ -70,10 +70,14 @@ def path_bytes(path: WirePath) -> bytes:
 
 
 class SnapshotChoice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A snapshot by its name, or the last one made until a moment (``at``: as people say it); neither: the latest."""
+    """A snapshot by its name, or the last one made until a moment (``at``: as people say it); neither: the latest.
+
+    ``is_unfinished``: what there is of a source of which no backup was finished.
+    """
 
     name: Text | None = None
     at: Text | None = None
+    is_unfinished: bool = False
 
 
 class LookRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,6 +20,8 @@ from turku.storage.snapshots.place import SourcePlace
 
 CURRENT = "current"
 """What stands for a snapshot of a source without history: its working tree, as the last run left it."""
+UNFINISHED = "unfinished"
+"""What stands for a snapshot of a source of which no backup was finished: what its runs have brought so far."""
 _NEAR_NAMES = 3
 _SIBLINGS_LIMIT = 20_000
 
@@ -36,7 +38,7 @@ class KeptTree:
 
     @property
     def is_snapshot(self) -> bool:
-        return self.name != CURRENT
+        return self.name not in (CURRENT, UNFINISHED)
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,26 @@ class RecordedEntries:
                 waiting.push_all(joined(directory, name) for name in sorted(inner, reverse=True))
 
 
+def in_tree(tree: Tree, path: bytes, *, is_recursive: bool) -> Iterator[Entry]:
+    """Yield what a directory of a tree without a catalog has in it, by name; with everything below where recursive.
+
+    Raises NotInHistory for what is no directory there.
+    """
+    if tree.find_directory(path) is None:
+        raise NotInHistory(f"{one_line(path)} is no directory there")
+    with Stack() as waiting:
+        waiting.push(path)
+        while (directory := waiting.pop()) is not None:
+            inner = []
+            for name, found in sorted(tree.entries(directory)):
+                entry = _of_tree(joined(directory, name), found)
+                yield entry
+                if entry.kind is Kind.DIRECTORY:
+                    inner.append(entry.path)
+            if is_recursive:
+                waiting.push_all(reversed(inner))
+
+
 def _of_tree(path: bytes, found: Found) -> Entry:
     return Entry(
         path,
