@@ -52,8 +52,8 @@ def test_a_lost_file_is_named_though_another_one_came(fleet: Fleet, make_machine
     assert (tmp_path / "all" / "file 8").read_text() == "content 8"
 
     preview = agent(machine, "restore", "home", "--to", tmp_path / "other", "--dry-run")
-    assert "lost  file 7\n" in output(preview)
-    assert "create  file 7\n" not in output(preview)
+    assert "lost  'file 7'\n" in output(preview)
+    assert "create  'file 7'\n" not in output(preview)
     assert "1 are LOST" in output(preview)
 
     # Asked for by its name, with another one and alone.

@@ -14,8 +14,7 @@ from typing import Literal
 from turku.agent import history_session, private_directory
 from turku.agent.configuration import Agent
 from turku.agent.recovery import Order, planned
-from turku.core import directory_tree
-from turku.core.log import one_line
+from turku.core import directory_tree, shell_words
 from turku.core.spool import NameFilter, Stack
 from turku.errors import CommandFailed, MalformedMessage, PolicyError
 from turku.policy import names
@@ -60,18 +59,18 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
                     if order.delete:
                         kept.add(path)
                     if step in ("create", "replace"):
-                        yield f"{step}  {one_line(path)}"
+                        yield f"{step}  {shell_words.path_word(path)}"
             elif isinstance(answer, RecoverEnd):
                 is_whole = True
                 counts["lose"] = max(answer.lost_count, len(answer.lost))
                 for lost in answer.lost:
-                    yield f"lost  {one_line(path_bytes(lost))}"
+                    yield f"lost  {shell_words.path_word(path_bytes(lost))}"
         if not is_whole or directory is None:
             raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
         if order.delete and root != _NOWHERE and not counts["lose"]:
             for path in _others(root, order.paths, kept):
                 counts["delete"] += 1
-                yield f"delete  {one_line(path)}"
+                yield f"delete  {shell_words.path_word(path)}"
     finally:
         if root != _NOWHERE:
             os.close(root)
