@@ -108,14 +108,16 @@ class Order:
             knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd_command),
             of_machine=self.of_machine,
             request=self.request,
-            temporary=self.temporary,
+            temporary=self.temporary(agent),
             sets=sets,
         )
 
-    @property
-    def temporary(self) -> str:
-        """The name that the storage's rsync gives to what is half written: the same for each run of one command."""
-        return f"{private_directory.PREFIX}{self.digest('')[:32]}"
+    def temporary(self, agent: Agent) -> str:
+        """The name that the storage's rsync gives to what is half written: the same for each run of one command.
+
+        Nobody who names files knows it beforehand, as what has it in the source would be taken for half written too.
+        """
+        return private_directory.drawn_name(agent, self.digest(""))
 
     def digest(self, snapshot: str) -> str:
         """What tells whether an earlier run received files for the same restore."""
@@ -289,6 +291,9 @@ class _Run:
 
     def _tell_lost(self, problems: Problems) -> None:
         """Add what the storage's catalog lists and its snapshot lacks to the problems."""
+        if self.end is not None:
+            for path in self.end.too_long:
+                problems.add(path_bytes(path), "is too long to be restored by its name: restore a directory above it")
         if self.end is None or not self._lost_count:
             return
         for path in self.end.lost:
@@ -491,8 +496,9 @@ class _Landing:
         digest = order.digest(plan.snapshot)
         private = kept.enter_context(PrivateDirectory.opened(agent, descriptor, plan.target, digest))
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
-        if told.temporary == order.temporary:
-            temporary, partial = order.temporary, f"{order.temporary}-partial"
+        ours = order.temporary(agent)
+        if told.temporary == ours:
+            temporary, partial = ours, f"{ours}-partial"
         landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode(), frozenset(kinds))
         kept.callback(landing.stand_ins.close)
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.

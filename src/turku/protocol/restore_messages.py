@@ -275,6 +275,8 @@ class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row
     last_lines: list[str] = []
     lost: Annotated[list[WirePath], Meta(max_length=LOST_LIMIT)] = []
     lost_count: Count = 0
+    too_long: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
+    """Paths that were asked for by names longer than the storage's rsync takes."""
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="refusal"):

@@ -23,6 +23,7 @@ from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
+from turku.errors import NotInHistory
 from turku.policy import compression
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
@@ -60,6 +61,10 @@ _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
 _LAST_LINES = 25
 _LINE_SHOWN_BYTES = 4096
 _NAME_SHOWN = 200
+_PATH_SHOWN = 100
+_ARGUMENT_LIMIT_BYTES = 4095
+_SHORT_BYTES = 1024
+"""No directory of snapshots is so deep that a path of this length would be too long."""
 _WITH_ATTRIBUTES = (b"f", b"d", b"S", b"D")
 _NAMES: dict[Settable, tuple[str, ...]] = {
     "acls": (posix_acl.ACCESS, posix_acl.DEFAULT),
@@ -83,6 +88,8 @@ class Recovery:
     by_xxh128: bool
     lost_paths: tuple[bytes, ...] = ()
     """Paths asked for that only the catalog has."""
+    long_paths: tuple[bytes, ...] = ()
+    """Paths asked for that rsync would not take as arguments."""
     files: int | None = None
     """The number of those that go back. None is not known."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
@@ -106,7 +113,24 @@ def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest)
                 return recorded.is_recorded(path)
 
         paths = kept_tree.checked_paths(kept, tree, asked, view.scope, is_recorded=is_recorded)
-        yield Recovery(kept, tree.root, paths.there, view.scope, request, by_xxh128, paths.lost)
+        long = _too_long(configuration, kept, paths.there)
+        if long and len(long) == len(paths.there):
+            raise NotInHistory(
+                f"{kept_tree.shown(long[0][:_PATH_SHOWN])}... is too long to be restored by its name",
+                hint="restore a directory above it",
+            )
+        there = tuple(path for path in paths.there if path not in long)
+        yield Recovery(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
+
+
+def _too_long(configuration: Storage, kept: KeptTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the paths that rsync refuses as arguments: it puts the directory that it works in before each."""
+    long = [path for path in paths if len(path) > _SHORT_BYTES]
+    if not long:
+        return ()
+    directory = sandbox.HERE if sandbox.is_contained(configuration) else kept.path
+    limit = _ARGUMENT_LIMIT_BYTES - len(os.fsencode(directory)) - 1
+    return tuple(path for path in long if len(path) > limit)
 
 
 def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
@@ -287,7 +311,8 @@ def push(
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(recovery.kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
     meaning = rsync_exit.outcome(exit_code).meaning
-    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count))
+    too_long = [wire_path(path) for path in recovery.long_paths]
+    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
     if lost.count:
         _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", recovery.kept.name, lost.count)
     _LOG.info("%s: rsync ended with exit code %d", recovery.kept.name, exit_code)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -38,8 +39,8 @@ _HERE = b"./"
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
 """An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
-_NOTHING = b".turku-nothing"
-"""A name that need not be there: some must be said for the source's own directory to come."""
+_NOTHING_PREFIX = b".turku-nothing-"
+"""A name drawn by lot begins with it. It is not there: some must be said for the source's own directory to come."""
 
 
 class Strategy(StrEnum):
@@ -287,7 +288,7 @@ class Sync:
                 # The name of the directory itself would mean everything in it.
                 if change.kind is not Kind.DELETED and change.path != b".":
                     file.write(_HERE + change.path + b"\0")
-            file.write(_HERE + _NOTHING + b"\0")
+            file.write(_HERE + _NOTHING_PREFIX + secrets.token_hex(16).encode() + b"\0")
         try:
             yield path
         finally:
