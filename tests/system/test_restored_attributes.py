@@ -184,6 +184,13 @@ def test_what_is_there_gets_its_attributes_back(machine: PrivateMachine, source:
     restore(machine, "--in-place", "--yes")
     now = facts(source)
     assert {name: now[name] for name in ("mine", "ours")} == {name: mine[name] for name in ("mine", "ours")}
+    # A label of this machine is nothing to be removed.
+    os.setxattr(source / "friend", "security.selinux", b"label")
+    (source / "friend").chmod(0o600)
+    restore(machine, "--in-place", "--yes")
+    assert os.getxattr(source / "friend", "security.selinux") == b"label"
+    os.removexattr(source / "friend", "security.selinux")
+    assert facts(source)["friend"] == was["friend"]
 
 
 def test_attributes_that_a_snapshot_was_not_made_with_stay(

@@ -33,6 +33,9 @@ _ESCAPE = re.compile(rb"\\#[0-9]{3}")
 
 So a name with this in it may be one or the other.
 """
+_LEFT_ALONE = "-x_system.* -x_security.selinux"
+"""Attributes that rsync does not remove where a snapshot has none: ACLs have their own option, and SELinux lets nobody
+remove a label."""
 _USED_VARIABLE = "TURKU_USED"
 _LOG = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ class ReceivingDaemon:
             "numeric ids = yes",
             "strict modes = yes",
             # Who ran the restore, root among them; another user could not give files their owners back.
-            *(["uid = root", "gid = root"] if is_root else []),
+            *(["uid = root", "gid = root", f"filter = {_LEFT_ALONE}"] if is_root else []),
             f"use chroot = {'yes' if rsyncd.can_change_root() else 'no'}",
         ]
         if module is not None:
