@@ -222,3 +222,25 @@ def test_zeros_that_arrive_are_not_taken_for_what_stood_where_their_inode_was(ag
     assert placement.problems.named == []
     assert (target / "old").read_bytes() == b"arrived"
     assert {(target / name).read_bytes() for name in names} == {b"\0" * 4096}
+
+
+def test_a_default_acl_of_the_target_opens_nothing_where_no_acls_are_sent(agent: Agent, tmp_path: Path) -> None:
+    # As by a storage that does not know of them.
+    snapshot, target = tmp_path / "snapshot", tmp_path / "target"
+    (snapshot / "directory").mkdir(parents=True)
+    for path in (snapshot / "file", snapshot / "directory" / "file"):
+        path.write_text("secret")
+        path.chmod(0o640)
+    target.mkdir()
+    os.setxattr(target, posix_acl.DEFAULT, posix_acl.SAMPLE)
+    for name in ("whole", "entry by entry"):
+        with LandedRestore(agent, target) as landed:
+            landed.rsync(snapshot)
+            if name != "whole":
+                (landed.tree / "directory" / "unnamed").write_text("keeps the directory from being moved whole")
+            named = {b"file", b"directory/file"}
+            landed.place(is_named=named.__contains__)
+        for path in (target / "file", target / "directory", target / "directory" / "file"):
+            assert not any(each.startswith("system.") for each in os.listxattr(path)), (name, path)
+        shutil.rmtree(target / "directory")
+        (target / "file").unlink()
