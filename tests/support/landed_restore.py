@@ -8,7 +8,7 @@ landed.place()
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from turku.agent.private_directory import PrivateDirectory
 from turku.agent.stand_ins import Overwrite, StandIns
 from turku.core import command
 from turku.core.spool import NameFilter
+from turku.protocol.restore_messages import Settable
 
 TEMPORARY = b".turku-restore"
 PARTIAL = b".turku-restore-partial"
@@ -39,11 +40,13 @@ class LandedRestore:
         delete: bool = False,
         differing: tuple[bytes, ...] = (),
         order: str = "order",
+        kinds: Collection[Settable] = (),
     ) -> None:
         self.target = target
         self.paths = paths
         self._overwrite = overwrite
         self._delete = delete
+        self._kinds = kinds
         self._stack = ExitStack()
         self._descriptor = self._stack.enter_context(targets.held(target))
         self.private = self._stack.enter_context(PrivateDirectory.opened(agent, self._descriptor, target, order))
@@ -60,6 +63,7 @@ class LandedRestore:
             overwrite=overwrite,
             delete=delete,
             differing=differing,
+            kinds=kinds,
             on_first=lambda: self.private.holds_stand_ins(are_there=True),
         )
 
@@ -89,6 +93,8 @@ class LandedRestore:
             is_whole=is_whole,
             temporary=TEMPORARY,
             partial=PARTIAL,
+            kinds=self._kinds,
+            kept=self._kinds,
         )
         placement.run(self.paths, told.get("parents", ()))
         if is_whole:

@@ -13,7 +13,7 @@ FLAT: tuple[bytes, ...] = (
     *(b"-rf", b"--delete", b"--files-from=x", b"-", b"--"),
     *(b"- exclude", b"+ include", b". merge", b": dir-merge", b"!", b"H *", b"P *", b"R *", b"clear"),
     *(b" leading", b"trailing ", b"  ", b"\t", b"a b"),
-    *(b"line\nbreak", b"\n", b"\nbegins", b"ends\n", b"carriage\rreturn", b"\r"),
+    *(b"line\nbreak", b"line", b"line\\#012break", b"\n", b"\nbegins", b"ends\n", b"carriage\rreturn", b"\r"),
     *(b"*", b"**", b"?", b"[x]", b"[", b"]", b"[!a]", b"***", b"{a,b}"),
     *(b"\\", b"back\\slash", b"\\n", b"\\#012", b"\\#0", b"\\*", b"ends\\"),
     *(b"\xff\xfe", b"caf\xe9", "café".encode(), "cafe\u0301".encode(), b"\xc3", b"\x01\x1b[31m\x7f", "\u202e".encode()),

@@ -64,7 +64,8 @@ def _compared(agent: Agent, order: Order, address: Address, root: int) -> tuple[
     for answer in history_session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
         if isinstance(answer, RecoverPlan):
             snapshot = recovery.planned(agent, order, answer, address.name).snapshot
-            order = replace(order, snapshot=SnapshotChoice(name=snapshot))
+            if not order.snapshot.is_unfinished:
+                order = replace(order, snapshot=SnapshotChoice(name=snapshot))
         elif isinstance(answer, Manifest):
             differing.update(
                 path for entry in answer.entries if (path := _path(entry)) and not _is_the_same(root, path, entry)

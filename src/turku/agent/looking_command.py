@@ -36,6 +36,9 @@ def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[a
         "path", nargs="?", default="", metavar="PATH", help="in the source; the source itself if left out"
     )
     files.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
+    files.add_argument(
+        "--unfinished", action="store_true", help="what there is of a source of which no backup was finished yet"
+    )
     add_choice(files, with_snapshot=False)
     history = _add(subcommands, "history", "show every version of a path that is kept", add_common)
     history.add_argument("source", metavar="SOURCE")
@@ -70,10 +73,14 @@ def add_choice(parser: argparse.ArgumentParser, *, with_snapshot: bool = True) -
     parser.add_argument("--at", metavar="TIME", help="as it was then: '2026-11-01 12:00', '3 days ago', 'yesterday'")
 
 
-def choice_of(name: str | None, at: str | None) -> SnapshotChoice:
+def choice_of(name: str | None, at: str | None, *, is_unfinished: bool = False) -> SnapshotChoice:
     """The snapshot that is asked for. Raises UsageError."""
     from turku.protocol.restore_messages import SnapshotChoice
 
+    if is_unfinished:
+        if name is not None or at is not None:
+            raise UsageError("--unfinished is for a source without any snapshot, of which none can be named")
+        return SnapshotChoice(is_unfinished=True)
     if name is not None and at is not None:
         raise UsageError("a snapshot is chosen by its name or by a time, not by both")
     return SnapshotChoice(None if name == _LATEST else name, at)
@@ -92,7 +99,9 @@ def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
         source, snapshot = looking.named_source(options.source, list(active))
     order: SourceOrder = looking.order_of(active, source)
     path = looking.path_in_source(agent, order, source, getattr(options, "path", ""))
-    first, second = choice_of(snapshot, getattr(options, "at", None)), choice_of(None, None)
+    is_unfinished = getattr(options, "unfinished", False)
+    first = choice_of(snapshot, getattr(options, "at", None), is_unfinished=is_unfinished)
+    second = choice_of(None, None)
     if options.look == "diff":
         first, second = _either(options.before), _either(options.after)
     request = LookRequest(

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from turku.agent import file_attributes
+from turku.agent.file_attributes import EVERY_KIND
 from turku.agent.private_directory import PrivateDirectory
 from turku.agent.problems import Problems
 from turku.agent.stand_ins import Overwrite, StandIns
-from turku.core import directory_tree
+from turku.core import directory_tree, posix_acl
 from turku.core.spool import Stack
 from turku.errors import PolicyError
 from turku.policy import names
-from turku.protocol.restore_messages import ParentDirectory, path_bytes
+from turku.protocol.restore_messages import ParentDirectory, Settable, path_bytes
 
-_ENTER, _ENTER_NEW, _LEAVE = b"e", b"n", b"l"
+_ENTER, _ENTER_NEW, _LEAVE, _LEAVE_NEW, _LEAVE_AS_IT_IS = b"e", b"n", b"l", b"m", b"k"
+_LEAVING = (_LEAVE, _LEAVE_NEW, _LEAVE_AS_IT_IS)
 _ATTRIBUTES = struct.Struct("=IIIqIqI")
 """Mode, owner, group, two times in seconds and nanoseconds: file systems have times beyond 64 bits of nanoseconds."""
 _SECOND_NS = 10**9
+_CHUNK_BYTES = 1024 * 1024
 
 
 class Placement:
@@ -46,8 +49,14 @@ class Placement:
         temporary: bytes,
         partial: bytes,
         untouched: Collection[bytes] = (),
+        kinds: Collection[Settable] = (),
+        kept: Collection[Settable] = (),
     ) -> None:
-        """``untouched`` are directories of the target that stay as they are, unless something for them arrived."""
+        """``untouched`` are directories of the target that stay as they are, unless something for them arrived.
+
+        ``kinds`` are the attributes that can be set here; ``kept`` those that the snapshot has of all its files, so
+        that a file which has none there is to have none here.
+        """
         self.deleted = 0
         self.kept_back = 0
         """Files that arrived in a session that broke before it told what they are."""
@@ -66,6 +75,8 @@ class Placement:
         self._partial = partial
         self._untouched = frozenset(untouched)
         self._holding = {above for path in untouched for above in _and_above(path)}
+        self._kinds = frozenset(kinds)
+        self._removed = self._kinds & frozenset(kept)
         self._is_root = os.geteuid() == 0
         self._group = os.getegid()
         self._made: list[tuple[bytes, ParentDirectory]] = []
@@ -88,9 +99,12 @@ class Placement:
 
     def _work(self) -> None:
         while (item := self._waiting.pop()) is not None:
-            if item.startswith(_LEAVE):
+            how = item[:1]
+            if how in _LEAVING:
                 path, attributes = item[1 + _ATTRIBUTES.size :], _ATTRIBUTES.unpack_from(item, 1)
-                step: Callable[[], None] = lambda path=path, attributes=attributes: self._leave(path, attributes)  # type: ignore[misc]  # noqa: E731
+                step: Callable[[], None] = lambda path=path, attributes=attributes, how=how: self._leave(  # type: ignore[misc]  # noqa: E731
+                    path, attributes, how
+                )
             else:
                 path, is_new = item[1:], item.startswith(_ENTER_NEW)
                 step = lambda path=path, is_new=is_new: self._enter(path, is_new=is_new)  # type: ignore[misc]  # noqa: E731
@@ -132,6 +146,7 @@ class Placement:
                 except FileNotFoundError:
                     os.mkdir(part, 0o700, dir_fd=descriptor)
                     inner = directory_tree.open_directory(descriptor, part)
+                    posix_acl.clear(inner)
                     if (parent := told.get(done)) is not None:
                         self._made.append((done, parent))
             finally:
@@ -150,6 +165,8 @@ class Placement:
                     os.utime(descriptor, ns=(parent.modified_ns, parent.modified_ns))
                 finally:
                     os.close(descriptor)
+                if parent.has_acl:
+                    self.problems.add(path, "was made without its ACL, as it lies above what was asked for")
 
     # --- directories
 
@@ -159,13 +176,15 @@ class Placement:
             outer = directory_tree.open_directory(self._target, path)
             try:
                 # What is there stays as it is, directories too, where nothing is to be overwritten.
-                wanted = os.fstat(inner if is_new or self._overwrite != "never" else outer)
+                is_changed = is_new or self._overwrite != "never"
+                wanted = os.fstat(inner if is_changed else outer)
                 attributes = _ATTRIBUTES.pack(
                     *(wanted.st_mode, wanted.st_uid, wanted.st_gid),
                     *divmod(wanted.st_atime_ns, _SECOND_NS),
                     *divmod(wanted.st_mtime_ns, _SECOND_NS),
                 )
-                self._waiting.push(_LEAVE + attributes + path)
+                how = _LEAVE_NEW if is_new else _LEAVE if is_changed else _LEAVE_AS_IT_IS
+                self._waiting.push(how + attributes + path)
                 directory_tree.make_writable(inner)
                 directory_tree.make_writable(outer)
                 self._contents(path, inner, outer)
@@ -202,7 +221,7 @@ class Placement:
         if path in self._holding:
             raise OSError(errno.EBUSY, "another file system, or a storage's volume, is in it")
 
-    def _leave(self, path: bytes, attributes: tuple[int, ...]) -> None:
+    def _leave(self, path: bytes, attributes: tuple[int, ...], how: bytes) -> None:
         mode, uid, gid, *times = attributes
         atime_ns, mtime_ns = (seconds * _SECOND_NS + rest for seconds, rest in (times[:2], times[2:]))
         directory = directory_tree.open_directory(self._target, path)
@@ -213,12 +232,42 @@ class Placement:
             elif not self._is_root and gid not in (found.st_gid, self._group):
                 with suppress(OSError):
                     os.fchown(directory, -1, gid)
+            if how != _LEAVE_AS_IT_IS:
+                mode = self._leave_attributes(path, directory, mode, is_new=how == _LEAVE_NEW)
             if stat.S_IMODE(os.fstat(directory).st_mode) != stat.S_IMODE(mode):
                 os.fchmod(directory, stat.S_IMODE(mode))
             if found.st_mtime_ns != mtime_ns:
                 os.utime(directory, ns=(atime_ns, mtime_ns))
         finally:
             os.close(directory)
+
+    def _leave_attributes(self, path: bytes, directory: int, mode: int, *, is_new: bool) -> int:
+        """Give a directory the attributes that arrived; return the mode that it may have."""
+        inner = directory_tree.open_directory(self._tree, path)
+        try:
+            wanted = file_attributes.read(inner, self._kinds)
+        finally:
+            os.close(inner)
+        removed = EVERY_KIND if is_new else self._removed
+        has = file_attributes.read(directory, EVERY_KIND if is_new else self._kinds)
+        changes = file_attributes.differing(has, wanted, removed)
+        if not changes:
+            return mode
+        if posix_acl.ACCESS in changes:
+            # Where the list goes or comes, the group's permissions change their meaning.
+            os.fchmod(directory, stat.S_IMODE(mode) & stat.S_IRWXU | stat.S_IRWXU)
+        failed = file_attributes.change(directory, changes)
+        self._tell_failed(path, failed)
+        return file_attributes.mode_without(mode, changes, failed)
+
+    def _attributes(self, inner: int, outer: int, name: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """Return the attributes that a name has in the target, and those that arrived for it."""
+        has, wanted = (file_attributes.read(file_attributes.way_to(each, name), self._kinds) for each in (outer, inner))
+        return has, wanted
+
+    def _tell_failed(self, path: bytes, failed: Sequence[str]) -> None:
+        if failed:
+            self.problems.add(path, f"is restored without {', '.join(sorted(failed))}, which cannot be set there")
 
     def _is_reserved(self, path: bytes) -> bool:
         """Whether it is a directory of rsync's own, for what is half written."""
@@ -255,10 +304,7 @@ class Placement:
         if stat.S_ISDIR(found.st_mode):
             self._directory(inner, outer, path, there)
         elif self._stand_ins.stands(self._tree, path, found, stands):
-            # What only shows rsync that something is there has neither its size nor its attributes.
-            is_same = there is not None and stat.S_ISREG(there.st_mode) and there.st_size == found.st_size
-            if there is not None and is_same and self._overwrite != "never":
-                self._adjust(outer, path, there, found)
+            self._stays(inner, outer, path, found)
         elif origins := self._stand_ins.origins(self._tree, path, found):
             self._link(outer, path, there, origins)
         elif not self._is_named(path):
@@ -268,10 +314,20 @@ class Placement:
                 self.kept_back += 1
         elif there is None or self._may_replace(there, found):
             if there is not None and _is_alike(inner, outer, name, found, there):
-                return
+                has, wanted = self._attributes(inner, outer, name)
+                if not file_attributes.differing(has, wanted, self._removed):
+                    return
             self._refuse_untouched(path)
             self._clear(outer, name, there)
-            self._move(inner, outer, name, found)
+            self._move(inner, outer, path, found)
+
+    def _stays(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> None:
+        """Let a file that is there, and for which ``found`` stands, have all but the content that arrived."""
+        there = _status(outer, path.rpartition(b"/")[2])
+        # What only shows rsync that something is there has neither its size nor its attributes.
+        is_same = there is not None and stat.S_ISREG(there.st_mode) and there.st_size == found.st_size
+        if there is not None and is_same and self._overwrite != "never":
+            self._adjust(inner, outer, path, there, found)
 
     def _directory(self, inner: int, outer: int, path: bytes, there: os.stat_result | None) -> None:
         name = path.rpartition(b"/")[2]
@@ -294,6 +350,11 @@ class Placement:
                     # Looked at once: whoever made the tree must not have every level of it looked at again.
                     self._moves_whole_directories = False
             os.mkdir(name, 0o700, dir_fd=outer)
+            made = directory_tree.open_directory(outer, name)
+            try:
+                posix_acl.clear(made)
+            finally:
+                os.close(made)
             self._waiting.push(_ENTER_NEW + path)
             return
         self._waiting.push(_ENTER + path)
@@ -335,6 +396,8 @@ class Placement:
         """rsync found that the path is another name of a file that is there: make it one."""
         name = path.rpartition(b"/")[2]
         for other in origins:
+            # Before it has one name more: names that it has elsewhere are told by their number.
+            self._origin_stays(other)
             origin = directory_tree.status(self._target, other)
             if origin is None or not stat.S_ISREG(origin.st_mode):
                 continue
@@ -354,43 +417,70 @@ class Placement:
             return
         self.problems.add(path, "could not be restored: the file that it is another name of is gone")
 
-    def _adjust(self, outer: int, path: bytes, there: os.stat_result, found: os.stat_result) -> None:
-        """Give a file that is there the mode, the owners and the time that rsync gave to what stands for it."""
+    def _origin_stays(self, path: bytes) -> None:
+        above, name = directory_tree.split(path)
+        with _opened(self._tree, above) as inner, suppress(FileNotFoundError, NotADirectoryError):
+            found = _status(inner, name)
+            with _opened(self._target, above) as outer:
+                if found is not None:
+                    self._stays(inner, outer, path, found)
+
+    def _adjust(self, inner: int, outer: int, path: bytes, there: os.stat_result, found: os.stat_result) -> None:
+        """Give a file that is there what rsync gave to what stands for it: mode, owners, time and attributes."""
         name = path.rpartition(b"/")[2]
         is_owned = (there.st_uid, there.st_gid) == (found.st_uid, found.st_gid)
         if not self._is_root:
             # Who is not root could not give its stand-in every owner.
             is_owned = found.st_gid in (there.st_gid, self._group)
         is_same_mode = stat.S_IMODE(there.st_mode) == stat.S_IMODE(found.st_mode)
-        if is_owned and is_same_mode and there.st_mtime_ns - found.st_mtime_ns in (0, 1):
+        has, wanted = self._attributes(inner, outer, name)
+        is_same = is_same_mode and not file_attributes.differing(has, wanted, self._removed)
+        if is_owned and is_same and there.st_mtime_ns - found.st_mtime_ns in (0, 1):
             return
-        restored = self._stand_ins.of_inode(found.st_ino)
-        if self._stand_ins.link_count(there) > len(restored):
+        if self._stand_ins.link_count(there) > len(self._stand_ins.of_inode(found.st_ino)):
             # It has names elsewhere, which nobody asked to have changed.
-            self._replace_by_copy(outer, path, restored, there, found)
+            changes = file_attributes.differing(has, wanted, self._removed)
+            attributes = {key: has[key] for key in has if changes.get(key, b"") is not None} | wanted
+            self._replace_by_copy(outer, path, (there, found), attributes)
             return
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
         try:
             if os.fstat(handle).st_ino == there.st_ino:
-                _give(f"/proc/self/fd/{handle}", found, is_root=self._is_root)
+                failed = file_attributes.give(
+                    f"/proc/self/fd/{handle}",
+                    found,
+                    wanted,
+                    has=has,
+                    removed=self._removed,
+                    gives_owner=not is_owned,
+                )
+                self._tell_failed(path, failed)
         finally:
             os.close(handle)
 
     def _replace_by_copy(
-        self, outer: int, path: bytes, restored: Sequence[bytes], there: os.stat_result, wanted: os.stat_result
+        self,
+        outer: int,
+        path: bytes,
+        statuses: tuple[os.stat_result, os.stat_result],
+        attributes: dict[str, bytes],
     ) -> None:
-        """Let all names of the file that are restored be names of a copy; ``path`` is one of them."""
+        """Let all names of the file that are restored be names of a copy; ``path`` is one of them.
+
+        ``statuses`` are those of the file that is there, and of what stands for it.
+        """
+        there, wanted = statuses
         name = path.rpartition(b"/")[2]
         source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=outer)
         try:
             if not os.path.samestat(os.fstat(source), there):
                 return
             with self._private.spare() as (spare, spare_name):
-                _copy(source, spare, spare_name, wanted, is_root=self._is_root)
+                self._tell_failed(path, _copy(source, spare, spare_name, wanted, attributes))
                 os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
         finally:
             os.close(source)
-        for other in restored:
+        for other in self._stand_ins.of_inode(wanted.st_ino):
             above, last = directory_tree.split(other)
             directory = directory_tree.open_directory(self._target, above)
             try:
@@ -404,21 +494,24 @@ class Placement:
 
     # --- moving
 
-    def _move(self, inner: int, outer: int, name: bytes, found: os.stat_result) -> None:
+    def _move(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> None:
+        name = path.rpartition(b"/")[2]
         try:
             os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._copy_across(inner, outer, name, found)
+            self._copy_across(inner, outer, path, found)
 
-    def _copy_across(self, inner: int, outer: int, name: bytes, found: os.stat_result) -> None:
+    def _copy_across(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> None:
         """Move what belongs onto another file system, which is mounted in the target."""
+        name = path.rpartition(b"/")[2]
+        attributes = file_attributes.read(file_attributes.way_to(inner, name), EVERY_KIND)
         with _spare_beside(outer, self._private.name) as spare:
             if stat.S_ISREG(found.st_mode):
                 source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=inner)
                 try:
-                    _copy(source, spare, name, found, is_root=self._is_root)
+                    self._tell_failed(path, _copy(source, spare, name, found, attributes))
                 finally:
                     os.close(source)
             else:
@@ -429,10 +522,21 @@ class Placement:
                 if self._is_root:
                     os.chown(name, found.st_uid, found.st_gid, dir_fd=spare, follow_symlinks=False)
                 if not stat.S_ISLNK(found.st_mode):
-                    os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=spare)
+                    way = os.fsdecode(file_attributes.way_to(spare, name))
+                    failed = file_attributes.give(way, found, attributes, has={}, removed=(), gives_owner=False)
+                    self._tell_failed(path, failed)
                 times = (found.st_atime_ns, found.st_mtime_ns)
                 os.utime(name, ns=times, dir_fd=spare, follow_symlinks=False)
             os.rename(name, name, src_dir_fd=spare, dst_dir_fd=outer)
+
+
+@contextmanager
+def _opened(root: int, path: bytes) -> Iterator[int]:
+    descriptor = directory_tree.open_directory(root, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -449,6 +553,7 @@ def _spare_beside(directory: int, prefix: bytes) -> Iterator[int]:
             found = os.fstat(spare)
             if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
                 raise OSError(errno.EPERM, "somebody else changes the directory meanwhile", os.fsdecode(name))
+            posix_acl.clear(spare)
             yield spare
         finally:
             os.close(spare)
@@ -515,26 +620,34 @@ def _is_alike(inner: int, outer: int, name: bytes, found: os.stat_result, there:
     return found.st_rdev == there.st_rdev
 
 
-def _copy(source: int, directory: int, name: bytes, wanted: os.stat_result, *, is_root: bool) -> None:
+def _copy(source: int, directory: int, name: bytes, wanted: os.stat_result, attributes: dict[str, bytes]) -> list[str]:
+    """Copy an open file, with its holes; return the attributes that could not be set."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-    with os.fdopen(descriptor, "wb") as copy, os.fdopen(os.dup(source), "rb") as content:
-        shutil.copyfileobj(content, copy, 1024 * 1024)
-        copy.flush()
-        for attribute in os.listxattr(source):
-            with suppress(OSError):
-                os.setxattr(descriptor, attribute, os.getxattr(source, attribute))
-        _give(descriptor, wanted, is_root=is_root)
+    try:
+        _copy_content(source, descriptor)
+        return file_attributes.give(descriptor, wanted, attributes, has={}, removed=())
+    finally:
+        os.close(descriptor)
 
 
-def _give(file: int | str, wanted: os.stat_result, *, is_root: bool) -> None:
-    if is_root:
-        os.chown(file, wanted.st_uid, wanted.st_gid)
-    else:
-        with suppress(OSError):
-            os.chown(file, -1, wanted.st_gid)
-    os.chmod(file, stat.S_IMODE(wanted.st_mode))  # noqa: PTH101  (a descriptor, or the way to one)
-    os.utime(file, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+def _copy_content(source: int, target: int) -> None:
+    end = os.fstat(source).st_size
+    os.ftruncate(target, end)
+    position = 0
+    while position < end:
+        try:
+            position = os.lseek(source, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        hole = os.lseek(source, position, os.SEEK_HOLE)
+        while position < hole and (chunk := os.pread(source, min(_CHUNK_BYTES, hole - position), position)):
+            view = memoryview(chunk)
+            while view:
+                written = os.pwrite(target, view, position)
+                view, position = view[written:], position + written
 
 
 def _reason(error: OSError) -> str:

@@ -22,7 +22,7 @@ import msgspec
 
 from turku.agent import state
 from turku.agent.configuration import Agent
-from turku.core import directory_tree, durable
+from turku.core import directory_tree, durable, posix_acl
 from turku.core.spool import Stack
 from turku.errors import RestoreFailed
 
@@ -32,6 +32,9 @@ _TREE = b"tree"
 _SPARE = b"spare"
 _STATE_DIRECTORY = "restores"
 _STATE_LIMIT_BYTES = 16_384
+_LOT_FILE = "lot"
+"""What makes names unforeseeable; it stays the same, so that a restore finds what it had begun."""
+_LOT_DIGITS = 64
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -59,6 +62,19 @@ def all_of(agent: Agent) -> Iterator[Path]:
                 path = Path(os.fsdecode(bytes.fromhex(remembered.target))) / remembered.name
                 if path.is_dir():
                     yield path
+
+
+def drawn_name(agent: Agent, purpose: str) -> str:
+    """Return a name that is the same whenever it is for the same purpose, and that nobody else can foretell."""
+    file = state.directory(agent, _STATE_DIRECTORY) / _LOT_FILE
+    try:
+        lot = durable.read_regular_file(file, limit_bytes=_STATE_LIMIT_BYTES)
+    except OSError:
+        lot = b""
+    if len(lot) < _LOT_DIGITS:
+        lot = secrets.token_hex(_LOT_DIGITS // 2).encode()
+        state.write_text(agent, file, lot.decode())
+    return PREFIX + hashlib.sha256(lot + b"\0" + purpose.encode()).hexdigest()[:32]
 
 
 def is_left(agent: Agent, target: Path) -> bool:
@@ -145,6 +161,8 @@ class PrivateDirectory:
             os.mkdir(remembered.name, 0o700, dir_fd=target)
         root = directory_tree.open_directory(target, os.fsencode(remembered.name))
         try:
+            # What is made in it would get the default ACL of the target, and be open to those whom that names.
+            posix_acl.clear(root)
             os.mkdir(_TREE, 0o700, dir_fd=root)
         finally:
             os.close(root)

@@ -21,6 +21,16 @@ class Problems:
         """Take note of what became of a path."""
         self.say(f"{one_line(path[:_SHOWN_BYTES])} {what}")
 
+    def extend(self, others: Problems) -> None:
+        """Take note of all of them too."""
+        for sentence in others.named:
+            self.say(sentence)
+        self.count_more(others.count - len(others.named))
+
+    def count_more(self, count: int) -> None:
+        """Take note of problems that nobody names."""
+        self.count += count
+
     def say(self, sentence: str) -> None:
         """Take note of a problem that is of no single path."""
         self.count += 1

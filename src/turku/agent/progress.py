@@ -58,6 +58,8 @@ class Outcome:
     left_alone: int = 0
     """Files that were there, and that ``overwrite`` did not let be replaced."""
     deleted: int = 0
+    warnings: tuple[str, ...] = ()
+    """What is not as it was, and makes nothing less safe."""
     problems: tuple[str, ...] = ()
     unnamed_problems: int = 0
     """Those beyond the ones that are named."""
@@ -95,7 +97,8 @@ class Outcome:
         """The summary and the first problems, for people."""
         shown = [f"  {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]]
         more = len(self.problems) + self.unnamed_problems - len(shown)
-        return [self.summary, *shown, *([f"  and {more:,} more"] if more > 0 else [])]
+        warnings = [f"  {warning}" for warning in self.warnings]
+        return [self.summary, *warnings, *shown, *([f"  and {more:,} more"] if more > 0 else [])]
 
 
 def counted(count: int, noun: str) -> str:

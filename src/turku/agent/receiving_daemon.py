@@ -28,13 +28,22 @@ from turku.errors import CommandFailed, RestoreFailed
 
 _LOG_LINE_LIMIT_BYTES = 32 * 1024
 _END_TIMEOUT_SECONDS = 10.0
-# rsync's log has a line break in a name as ``\#012``, and the backslash of a name that has that itself as ``\#134``.
-_ESCAPE = re.compile(rb"\\#([0-3][0-7]{2})")
+_ESCAPE = re.compile(rb"\\#[0-9]{3}")
+"""rsync 3.5 has a line break in a name as ``\\#012`` in the log, and older releases have it as it is.
+
+So a name with this in it may be one or the other.
+"""
+_LEFT_ALONE = "-x_system.* -x_security.selinux"
+"""Attributes that rsync does not remove where a snapshot has none: ACLs have their own option, and SELinux lets nobody
+remove a label."""
 _USED_VARIABLE = "TURKU_USED"
 _LOG = logging.getLogger(__name__)
 
 Received = Callable[[bytes, bytes, int], None]
-"""Told of a file: its path in the module, the checksum (of whatever algorithm rsync used), its size."""
+"""Told of a file: its path in the module, the checksum (of whatever algorithm rsync used), its size.
+
+The checksum is empty where the log does not tell for certain which file it is about.
+"""
 
 
 class ReceivingDaemon:
@@ -80,7 +89,9 @@ class ReceivingDaemon:
             end_signal=signal.SIGUSR1,
         ) as daemon:
             self._daemon = daemon
-            self._reader = threading.Thread(target=self._read, args=(daemon.stdout,), daemon=True)
+            # With its own descriptor, as the child's is closed when that ends, and the last lines may be unread.
+            output = os.fdopen(os.dup(daemon.stdout.fileno()), "rb")
+            self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
             self._reader.start()
             rsyncd.wait_until_it_answers(daemon, address, self.port)
             try:
@@ -99,21 +110,26 @@ class ReceivingDaemon:
 
     def _read_lines(self, stream: IO[bytes]) -> None:
         mark = b"] " + self._token + b" "
-        try:
+        with stream:
             for line in lines_of(stream, limit_bytes=_LOG_LINE_LIMIT_BYTES):
-                _stamp, found, rest = line.partition(mark)
-                if not found:
+                # A line that rsync cut off, as its path is long, has the next one behind it.
+                _stamp, *records = line.split(mark)
+                if not records:
                     self._listener.line(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
-                    continue
-                checksum, size, path = rest.rstrip(b"\n").split(b" ", 2)
-                if len(checksum) % 2 == 0 and size.isdigit():
-                    name = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), path)
-                    self._on_received(name, bytes.fromhex(checksum.decode("ascii")), int(size))
-        except ValueError as error:
-            # The stream was closed under us at the end, or a line is none of rsync's: those files are read instead.
-            _LOG.debug("rsyncd's log is not read any further: %s", error)
-        except Exception:
-            _LOG.exception("rsyncd's log is not understood any further: the files are read instead")
+                for record in records:
+                    try:
+                        self._tell(record.rstrip(b"\n"))
+                    except ValueError as error:
+                        # The file is read instead.
+                        _LOG.debug("a line of rsyncd's log is not understood: %s", error)
+
+    def _tell(self, record: bytes) -> None:
+        """Tell of a file that was received, by what the log has of it. Raises ValueError where that is no record."""
+        checksum, size, rest = record.split(b" ", 2)
+        # Without its end it may be the path of another file, which this one's begins with.
+        path, end, behind = rest.partition(b" " + self._token)
+        is_certain = end and not behind and not _ESCAPE.search(path)
+        self._on_received(path, bytes.fromhex(checksum.decode("ascii")) if is_certain else b"", int(size))
 
     def _text(self, module: Module | None, *, may_delete: bool = False) -> str:
         is_root = os.geteuid() == 0
@@ -122,7 +138,7 @@ class ReceivingDaemon:
             f"port = {self.port}",
             "log file = /dev/stdout",
             "transfer logging = yes",
-            f"log format = {self._token.decode()} %C %l %n",
+            f"log format = {self._token.decode()} %C %l %n {self._token.decode()}",
             "reverse lookup = no",
             "forward lookup = no",
             f"hosts allow = 127.0.0.0/8 ::1 {self._agent.rsyncd_local_address}",
@@ -134,7 +150,7 @@ class ReceivingDaemon:
             "strict modes = yes",
             # Who ran the restore, root among them; another user could not give files their owners back.
             # By number: what is to come back may be the tables of names.
-            *(["uid = 0", "gid = 0"] if is_root else []),
+            *(["uid = 0", "gid = 0", f"filter = {_LEFT_ALONE}"] if is_root else []),
             f"use chroot = {'yes' if rsyncd.can_change_root() else 'no'}",
         ]
         if module is not None:

@@ -21,6 +21,7 @@ from typing import Literal
 
 from turku.agent import (
     content_comparison,
+    file_attributes,
     history_session,
     left_out,
     private_directory,
@@ -38,6 +39,7 @@ from turku.agent.receiving_daemon import ReceivingDaemon
 from turku.agent.rsyncd import Module
 from turku.agent.stand_ins import StandIns
 from turku.agent.tunnel import Address, RemotePortTaken
+from turku.agent.unset_attributes import UnsetAttributes
 from turku.agent.verification import Verification
 from turku.core import directory_tree, durable, rsync_checksums
 from turku.core.listing import size
@@ -57,7 +59,10 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverPlan,
     RecoverRequest,
+    Settable,
     SnapshotChoice,
+    Unset,
+    path_bytes,
     wire_path,
 )
 
@@ -92,7 +97,7 @@ class Order:
     below: Path = field(default_factory=Path.cwd)
     """Where a new directory is made."""
 
-    def message(self, agent: Agent, *, list_only: bool = False) -> RecoverRequest:
+    def message(self, agent: Agent, *, list_only: bool = False, sets: list[Settable] | None = None) -> RecoverRequest:
         """What the storage is asked for."""
         return RecoverRequest(
             self.source,
@@ -105,17 +110,20 @@ class Order:
             knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd_command),
             of_machine=self.of_machine,
             request=self.request,
-            temporary=self.temporary,
+            temporary=self.temporary(agent),
+            sets=sets,
         )
 
     def source_here(self, agent: Agent) -> Source | None:
         """Return this machine's own source that is restored; None for another machine's."""
         return agent.sources.get(self.source) if self.of_machine is None else None
 
-    @property
-    def temporary(self) -> str:
-        """The name that the storage's rsync gives to what is half written: the same for each run of one command."""
-        return f"{private_directory.PREFIX}{self.digest('')[:32]}"
+    def temporary(self, agent: Agent) -> str:
+        """The name that the storage's rsync gives to what is half written: the same for each run of one command.
+
+        Nobody who names files knows it beforehand, as what has it in the source would be taken for half written too.
+        """
+        return private_directory.drawn_name(agent, self.digest(""))
 
     def digest(self, snapshot: str) -> str:
         """What tells whether an earlier run received files for the same restore."""
@@ -211,9 +219,13 @@ class _Run:
     end: RecoverEnd | None = None
     problem: TurkuError | None = None
     reader: threading.Thread | None = None
+    settable: tuple[Settable, ...] = ()
+    unset: UnsetAttributes = field(default_factory=UnsetAttributes)
 
     def run(self, scratch: Path) -> Outcome:
+        self.settable = file_attributes.settable(self.order.target or self.order.below, self.agent.rsyncd_command)
         with ExitStack() as kept:
+            self.unset = kept.enter_context(UnsetAttributes(scratch))
             with receiving_daemon.serve(self.agent, scratch, self._received) as daemon:
                 module = Module(MODULE, "/", writable=True)
                 with self._opened(daemon, module, scratch) as session:
@@ -224,7 +236,9 @@ class _Run:
                         session.leave()
                         return Outcome("cancelled", plan.snapshot, plan.target)
                     self._require_room(plan)
-                    landing = _Landing.prepared(self.agent, self.order, plan, told, kept, differing=self.differing)
+                    landing = _Landing.prepared(
+                        self.agent, self.order, plan, told, kept, differing=self.differing, kinds=self.settable
+                    )
                     verification = Verification(
                         landing.private.tree,
                         by_received=told.is_by_xxh128,
@@ -250,16 +264,24 @@ class _Run:
             deleted = 0
             if not is_cancelled:
                 verification.finish(repairs_links=not rsyncd.can_change_root())
-                placement = landing.placed(self.order, told, verification, is_whole=self._is_whole)
+                self._tell_lost(not_placed)
+                self.unset.narrow(landing.private.tree, not_placed)
+                placement = landing.placed(
+                    # What the storage has lost may be there still, and nowhere else.
+                    replace(self.order, delete=self.order.delete and not self._lost_count),
+                    told,
+                    verification,
+                    is_whole=self._is_whole,
+                )
                 deleted = placement.deleted
-                not_placed = placement.problems
+                not_placed.extend(placement.problems)
                 if placement.kept_back:
                     came = counted(placement.kept_back, "file")
                     not_placed.say(
                         f"{came} arrived, and the storage did not come to say what they are: not restored yet"
                     )
                 if self._lacks_files(plan, verification):
-                    missing = counted((plan.files or 0) - verification.files, "file")
+                    missing = counted((plan.files or 0) - verification.files - self._lost_count, "file")
                     not_placed.say(f"{missing} of the {plan.files:,} that the storage announced did not come")
             outcome = self._outcome(plan, verification, begin, not_placed, deleted, is_cancelled=is_cancelled)
             self.asker.on_progress(self._progress(plan, begin))
@@ -268,7 +290,24 @@ class _Run:
     def _lacks_files(self, plan: Plan, verification: Verification) -> bool:
         # Where not everything is overwritten, what stays as it was is not told of.
         is_told = self._is_whole and self.order.overwrite == "always" and plan.files is not None
-        return is_told and verification.files < (plan.files or 0)
+        return is_told and verification.files + self._lost_count < (plan.files or 0)
+
+    @property
+    def _lost_count(self) -> int:
+        return 0 if self.end is None else max(self.end.lost_count, len(self.end.lost))
+
+    def _tell_lost(self, problems: Problems) -> None:
+        """Add what the storage's catalog lists and its snapshot lacks to the problems."""
+        if self.end is not None:
+            for path in self.end.too_long:
+                problems.add(path_bytes(path), "is too long to be restored by its name: restore a directory above it")
+        if self.end is None or not self._lost_count:
+            return
+        for path in self.end.lost:
+            problems.add(path_bytes(path), "is lost: the storage's catalog lists it, and the snapshot lacks it")
+        problems.count_more(self._lost_count - len(self.end.lost))
+        if self.order.delete:
+            problems.say("nothing was deleted, as the snapshot lacks files that may still be here")
 
     @property
     def _is_whole(self) -> bool:
@@ -279,7 +318,7 @@ class _Run:
         is_verbose = _LOG.isEnabledFor(logging.DEBUG)
         request = HistoryRequest(
             "recover",
-            recover=self.order.message(self.agent),
+            recover=self.order.message(self.agent, sets=list(self.settable)),
             port=daemon.port,
             module=module.credentials,
             verbose=is_verbose,
@@ -303,10 +342,11 @@ class _Run:
         while not place.exists() and place != place.parent:
             place = place.parent
         with suppress(OSError):
-            free = shutil.disk_usage(place).free
-            if free < plan.size_bytes:
+            usage = shutil.disk_usage(place)
+            # A file system without a size of its own, as one in memory may be, says 0 of both.
+            if usage.total and usage.free < plan.size_bytes:
                 raise RestoreFailed(
-                    f"{size(plan.size_bytes)} are to be restored, and {place} has {size(free)} free",
+                    f"{size(plan.size_bytes)} are to be restored, and {place} has {size(usage.free)} free",
                     hint="--to names another directory; paths restore a part",
                 )
 
@@ -318,6 +358,9 @@ class _Run:
                 if isinstance(answer, Manifest) and verification is not None:
                     for entry in answer.entries:
                         verification.expect(entry)
+                elif isinstance(answer, Unset):
+                    for unset in answer.entries:
+                        self.unset.add(unset)
                 elif isinstance(answer, Deleted):
                     # What is deleted here is counted here.
                     continue
@@ -404,7 +447,7 @@ class _Run:
         state: Literal["whole", "partial", "cancelled"] = "partial" if problems or found.mismatched else "whole"
         if is_cancelled:
             state = "cancelled"
-        elif state == "partial" and not found.files:
+        elif state == "partial" and not found.files and not (self._is_whole and self._lost_count):
             raise RestoreFailed(
                 f"nothing was restored from {plan.snapshot}: {problems[0]}", details="\n".join(problems[1:])
             )
@@ -422,6 +465,7 @@ class _Run:
             unverifiable=found.unverifiable,
             left_alone=left,
             deleted=deleted,
+            warnings=tuple(self.unset.warnings()),
             problems=tuple(problems),
             unnamed_problems=unnamed,
             seconds=time.monotonic() - begin,
@@ -439,6 +483,8 @@ class _Landing:
     stand_ins: StandIns
     temporary: bytes
     partial: bytes
+    kinds: frozenset[Settable]
+    """The attributes that can be set in the target."""
     untouched: frozenset[bytes] = frozenset()
     """Directories of the target that stay as they are."""
 
@@ -452,16 +498,26 @@ class _Landing:
         kept: ExitStack,
         *,
         differing: Collection[bytes],
+        kinds: Collection[Settable],
     ) -> _Landing:
         """Hold the target until ``kept`` ends, and have a private directory in it. Raises RestoreFailed, LockHeld."""
         descriptor = kept.enter_context(target.held(plan.target))
         digest = order.digest(plan.snapshot)
         private = kept.enter_context(PrivateDirectory.opened(agent, descriptor, plan.target, digest))
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
-        if told.temporary == order.temporary:
-            temporary, partial = order.temporary, f"{order.temporary}-partial"
-        untouched = left_out.untouched(agent, order.source_here(agent), plan.target)
-        landing = cls(agent, descriptor, private, StandIns(), temporary.encode(), partial.encode(), untouched)
+        ours = order.temporary(agent)
+        if told.temporary == ours:
+            temporary, partial = ours, f"{ours}-partial"
+        landing = cls(
+            agent,
+            descriptor,
+            private,
+            StandIns(),
+            temporary.encode(),
+            partial.encode(),
+            untouched=left_out.untouched(agent, order.source_here(agent), plan.target),
+            kinds=frozenset(kinds),
+        )
         kept.callback(landing.stand_ins.close)
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
         kept.callback(landing._keep_what_arrived)
@@ -477,6 +533,7 @@ class _Landing:
                 delete=order.delete,
                 differing=differing,
                 untouched=landing.untouched,
+                kinds=kinds,
                 on_first=lambda: private.holds_stand_ins(are_there=True),
             )
         except OSError as error:
@@ -503,6 +560,8 @@ class _Landing:
             temporary=self.temporary,
             partial=self.partial,
             untouched=self.untouched,
+            kinds=self.kinds,
+            kept=told.kept,
         )
         placement.run(order.paths, told.parents)
         if is_whole:

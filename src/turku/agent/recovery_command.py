@@ -39,6 +39,9 @@ def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[a
         default="always",
         help="replace files that are there and differ: never, those older than the backup's, always (the default)",
     )
+    parser.add_argument(
+        "--unfinished", action="store_true", help="what there is of a source of which no backup was finished yet"
+    )
     parser.add_argument("--delete", action="store_true", help="remove what the snapshot does not have, below the PATHs")
     parser.add_argument("--compare-contents", action="store_true", help="do not trust size and time of what is there")
     parser.add_argument("--dry-run", "-n", action="store_true", help="say what would be done, and do nothing")
@@ -96,7 +99,7 @@ def _order(options: argparse.Namespace, agent: Agent) -> Order:
     from turku.agent import check_in, looking
     from turku.agent.recovery import Order
 
-    choice = choice_of(options.snapshot, options.at)
+    choice = choice_of(options.snapshot, options.at, is_unfinished=options.unfinished)
     active = check_in.active(agent)
     known = looking.order_of(active, options.source)
     paths = tuple(looking.path_in_source(agent, known, options.source, text) for text in options.paths)
@@ -129,6 +132,8 @@ def _approve(plan: Plan, options: argparse.Namespace) -> bool:
     from turku.core.listing import size
 
     what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"
+    if options.unfinished:
+        what = f"source {plan.source}, of which NO backup was finished: what there is of it"
     if plan.files is not None and plan.size_bytes is not None:
         what += f": {counted(plan.files, 'file')}, {size(plan.size_bytes)}"
     print(f"{what}, into {one_line(str(plan.target))}", file=sys.stderr)  # noqa: T201

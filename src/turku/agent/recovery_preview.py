@@ -14,8 +14,7 @@ from typing import Literal
 from turku.agent import history_session, left_out, private_directory
 from turku.agent.configuration import Agent
 from turku.agent.recovery import Order, planned
-from turku.core import directory_tree
-from turku.core.log import one_line
+from turku.core import directory_tree, shell_words
 from turku.core.spool import NameFilter, Stack
 from turku.errors import CommandFailed, MalformedMessage, PolicyError
 from turku.policy import names
@@ -32,7 +31,7 @@ _TIMEOUT_SECONDS = 3600.0
 _OURS = re.compile(re.escape(private_directory.PREFIX.encode()) + rb"[0-9a-f]{32}")
 _NOWHERE = -1
 
-Step = Literal["create", "replace", "keep", "same", "delete"]
+Step = Literal["create", "replace", "keep", "same", "delete", "lose"]
 
 
 def lines(agent: Agent, order: Order) -> Iterator[str]:
@@ -61,23 +60,27 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
                     if order.delete:
                         kept.add(path)
                     if step in ("create", "replace"):
-                        yield f"{step}  {one_line(path)}"
+                        yield f"{step}  {shell_words.path_word(path)}"
             elif isinstance(answer, RecoverEnd):
                 is_whole = True
+                counts["lose"] = max(answer.lost_count, len(answer.lost))
+                for lost in answer.lost:
+                    yield f"lost  {shell_words.path_word(path_bytes(lost))}"
         if not is_whole or directory is None:
             raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
-        if order.delete and root != _NOWHERE:
+        if order.delete and root != _NOWHERE and not counts["lose"]:
             untouched = left_out.untouched(agent, order.source_here(agent), directory)
             for path in _others(root, order.paths, kept, untouched):
                 counts["delete"] += 1
-                yield f"delete  {one_line(path)}"
+                yield f"delete  {shell_words.path_word(path)}"
     finally:
         if root != _NOWHERE:
             os.close(root)
     told = ", ".join(f"{counts[step]:,} to {step}" for step in ("create", "replace", "delete") if counts[step])
     alike = f"{counts['same']:,} are there already" if counts["same"] else ""
     left = f"{counts['keep']:,} are left as they are" if counts["keep"] else ""
-    said = "; ".join(part for part in (told or "nothing to do", alike, left) if part)
+    lost = f"{counts['lose']:,} are LOST: the storage's catalog lists them, and the snapshot lacks them"
+    said = "; ".join(part for part in (told or "nothing to do", alike, left, lost if counts["lose"] else "") if part)
     yield f"{snapshot} into {directory}: {said}. Nothing was changed."
 
 

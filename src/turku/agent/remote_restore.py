@@ -177,7 +177,8 @@ class _Run:
 
                 recovery.discard(self._agent, target)
             step: Step = "postponed" if is_ended_here else outcome.state
-            told = "\n".join((outcome.summary, *(f"note: {each}" for each in self._remarks), *outcome.problems))
+            notes = (f"note: {each}" for each in self._remarks)
+            told = "\n".join((outcome.summary, *notes, *outcome.warnings, *outcome.problems))
             self._tell_end(step, told, outcome=outcome)
 
     def _recovered(self, target: Path) -> Outcome:

@@ -21,8 +21,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
+from turku.agent import file_attributes
 from turku.core import directory_tree
 from turku.core.spool import Stack
+from turku.protocol.restore_messages import Settable
 
 Overwrite = Literal["never", "older", "always"]
 
@@ -66,13 +68,15 @@ class StandIns:
         delete: bool,
         differing: Collection[bytes] = (),
         untouched: Collection[bytes] = (),
+        kinds: Collection[Settable] = (),
         on_first: Callable[[], None] = lambda: None,
     ) -> None:
         """Let the directories of ``target`` be in ``tree``, at and below the paths, and stand-ins for its files.
 
         What ``tree`` has already stays. ``own`` is the private directory's own name in the target. ``on_first`` is
         called before the first stand-in is made. ``differing`` are files that rsync would take for the same, and that
-        are not. ``untouched`` are directories that are not looked into. Raises OSError.
+        are not. ``untouched`` are directories that are not looked into, ``kinds`` the attributes that stand-ins get as
+        well. Raises OSError.
         """
         shows_all = overwrite == "never" or delete
         making = _Making(
@@ -82,6 +86,7 @@ class StandIns:
             own=own,
             differing=differing,
             untouched=untouched,
+            kinds=kinds,
             on_first=on_first,
             shows_all=shows_all,
         )
@@ -150,11 +155,12 @@ class StandIns:
     def origins(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
         """Return the user's paths whose content a file of the private directory stands for; none where it arrived.
 
-        A stand-in can have further names, where rsync found that they are names of one file.
+        A stand-in can have further names, where rsync found that they are names of one file. The name that it was made
+        for is then one of them; where that has another inode by now, the number came again with another file.
         """
         if not stat.S_ISREG(found.st_mode) or not (found.st_nlink > 1 or found.st_blocks == 0):
             return []
-        stood_for = self.of_inode(found.st_ino)
+        stood_for = [each for each in self.of_inode(found.st_ino) if _has_inode(tree, each, found)]
         return stood_for if stood_for and _is_hole(tree, path) else []
 
     def stands(self, tree: int, path: bytes, found: os.stat_result, inode: int | None) -> bool:
@@ -210,6 +216,7 @@ class _Making:
         own: bytes,
         differing: Collection[bytes],
         untouched: Collection[bytes],
+        kinds: Collection[Settable],
         on_first: Callable[[], None],
         shows_all: bool,
     ) -> None:
@@ -220,6 +227,7 @@ class _Making:
         self._shows_all = shows_all
         self._differing = differing
         self._untouched = untouched
+        self._kinds = kinds
         self._on_first = on_first
         self._is_root = os.geteuid() == 0
         self._user, self._group = os.geteuid(), os.getegid()
@@ -252,7 +260,7 @@ class _Making:
         ):
             found = os.stat(name, dir_fd=outer, follow_symlinks=False)
             is_directory = stat.S_ISDIR(found.st_mode)
-            inode = _NONE if is_directory else self._file(inner, path, found)
+            inode = _NONE if is_directory else self._file(inner, outer, path, found)
             self._stand_ins.write_down(above, [(name, inode)])
             if is_directory and self._directory(inner, name) and path not in self._untouched:
                 waiting.push(path)
@@ -280,10 +288,10 @@ class _Making:
                             if self._directory(inner, name) and inside not in self._untouched:
                                 waiting.push(inside)
                         else:
-                            rows.append((name, self._file(inner, inside, found)))
+                            rows.append((name, self._file(inner, outer, inside, found)))
                 self._stand_ins.write_down(path, rows)
                 # Last, as its names were made before; what is in them changes it no more.
-                self._alike(inner, os.fstat(outer))
+                self._alike(inner, os.fstat(outer), outer)
         finally:
             os.close(outer)
 
@@ -295,7 +303,7 @@ class _Making:
             return stat.S_ISDIR(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
         return True
 
-    def _file(self, inner: int, path: bytes, found: os.stat_result) -> int:
+    def _file(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> int:
         """Make what stands for a file; links and special files cost nothing to be sent, so that nothing has to.
 
         Something stands for them where rsync has to see that something is there: it is not to be overwritten, or to be
@@ -320,7 +328,8 @@ class _Making:
             return _NONE
         try:
             os.ftruncate(descriptor, found.st_size if is_regular else 1)
-            self._alike(descriptor, found, is_older=path in self._differing)
+            way = file_attributes.way_to(outer, name) if is_regular else None
+            self._alike(descriptor, found, way, is_older=path in self._differing)
             if not is_regular:
                 # Nobody's newer file: where rsync has something for this name, it is to be sent.
                 os.utime(descriptor, ns=(0, 0))
@@ -328,15 +337,24 @@ class _Making:
         finally:
             os.close(descriptor)
 
-    def _alike(self, descriptor: int, found: os.stat_result, *, is_older: bool = False) -> None:
+    def _alike(
+        self, descriptor: int, found: os.stat_result, source: int | bytes | None, *, is_older: bool = False
+    ) -> None:
         if self._is_root:
             if (found.st_uid, found.st_gid) != (self._user, self._group):
                 os.fchown(descriptor, found.st_uid, found.st_gid)
         else:
             with suppress(OSError):
                 os.fchown(descriptor, -1, found.st_gid)
+        if source is not None and self._kinds:
+            file_attributes.change(descriptor, file_attributes.read(source, self._kinds))
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
         os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns - (1 if is_older else 0)))
+
+
+def _has_inode(tree: int, path: bytes, found: os.stat_result) -> bool:
+    there = directory_tree.status(tree, path)
+    return there is not None and there.st_ino == found.st_ino
 
 
 def _signed(number: int) -> int:

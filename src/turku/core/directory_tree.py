@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from turku.core import openat2
+from turku.core import openat2, posix_acl
 from turku.core.spool import Stack
 
 DIRECTORY_FLAGS = openat2.DIRECTORY
@@ -60,6 +60,7 @@ def open_made(directory: Path, *, mode: int) -> int:
             except FileNotFoundError:
                 os.mkdir(part, mode, dir_fd=descriptor)
                 inner = os.open(part, flags, dir_fd=descriptor)
+                posix_acl.clear(inner)
             os.close(descriptor)
             descriptor = inner
         return descriptor if parts else os.open("/", DIRECTORY_FLAGS)

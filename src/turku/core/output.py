@@ -6,6 +6,7 @@ all that anybody prints.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any, TextIO, cast
 
@@ -45,10 +46,11 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 
         # A name that is no UTF-8 has halves of surrogate pairs in it, which msgspec does not write.
         text = json.dumps(msgspec.to_builtins(value), indent=indent)
-    return escaped_json(text, is_ascii=_encoding(sys.stdout) != "utf-8")
+    return escaped_json(text, is_ascii=encoding_of(sys.stdout) != "utf-8")
 
 
-def _encoding(stream: TextIO | None) -> str:
+def encoding_of(stream: TextIO | None) -> str:
+    """Return the encoding of a stream, ``utf-8`` for each of its spellings."""
     return (getattr(stream, "encoding", None) or "utf-8").lower().replace("utf8", "utf-8")
 
 
@@ -79,7 +81,7 @@ class GuardedStream:
         self.unguarded = stream
 
     def write(self, text: str) -> int:
-        encoding = _encoding(self.unguarded)
+        encoding = encoding_of(self.unguarded)
         self.unguarded.write(printable(text).encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
@@ -99,6 +101,9 @@ def guard_streams() -> None:
 def _guarded(stream: TextIO) -> TextIO:
     # A program may be started without one.
     is_plain = stream is not None and not isinstance(stream, GuardedStream)
+    if isinstance(stream, io.TextIOWrapper):
+        # What draws past the guard meets characters that the terminal does not have as well.
+        stream.reconfigure(errors="backslashreplace")
     return cast(TextIO, GuardedStream(stream)) if is_plain else stream
 
 

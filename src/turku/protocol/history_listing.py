@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
-from turku.core import listing
+from turku.core import listing, shell_words
 from turku.core.listing import Say
-from turku.core.log import one_line
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, WirePath, path_bytes
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -180,8 +179,8 @@ def _wire(path: WirePath) -> Any:
 
 
 def _shown(path: WirePath, link_target: WirePath | None = None) -> str:
-    shown = one_line(path_bytes(path))
-    return shown if link_target is None else f"{shown} -> {one_line(path_bytes(link_target))}"
+    shown = shell_words.path_word(path_bytes(path))
+    return shown if link_target is None else f"{shown} -> {shell_words.word(path_bytes(link_target))}"
 
 
 def _size(row: FileRow | None) -> str:

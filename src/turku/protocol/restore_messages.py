@@ -30,6 +30,12 @@ SOURCES_LIMIT: Final = 1000
 REMARKS_LIMIT: Final = 20
 REMARK_LIMIT: Final = 2000
 """Characters."""
+LOST_LIMIT: Final = 1000
+"""Lost paths that are named in one answer; the others are counted."""
+UNSET_NAMES_LIMIT: Final = 20
+"""Names of attributes that are told of one path."""
+LOST_LIMIT_BYTES: Final = 128 * 1024
+"""Of their names, so that the answer stays one line."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -39,6 +45,8 @@ Attributes = Annotated[bytes, Meta(max_length=16)]
 """The digest of extended attributes and ACLs (``turku.core.extended_attributes``); empty for none of them."""
 Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """xxh128 of a file's content, as rsync prints it."""
+Settable = Literal["acls", "attributes", "privileged"]
+"""What a file has beside owner, mode and times: ACLs, attributes ``user.*``, and those that only root may set."""
 Kind = Literal["file", "directory", "link", "fifo", "socket", "block", "character"]
 
 
@@ -80,10 +88,14 @@ def time_ns(mtime_ns: int, exact_mtime: ExactTime | None) -> int:
 
 
 class SnapshotChoice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A snapshot by its name, or the last one made until a moment (``at``: as people say it); neither: the latest."""
+    """A snapshot by its name, or the last one made until a moment (``at``: as people say it); neither: the latest.
+
+    ``is_unfinished``: what there is of a source of which no backup was finished.
+    """
 
     name: Text | None = None
     at: Text | None = None
+    is_unfinished: bool = False
 
 
 class LookRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -126,6 +138,9 @@ class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     request: Text | None = None
     temporary: TemporaryName | None = None
     """The name for what is half written; a storage that uses it says so in its plan."""
+    sets: list[Settable] | None = None
+    """What the machine can set where it restores to: this is sent, and what else files have is told (``Unset``). None
+    is an agent that does not know of it: nothing of it is sent."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -211,6 +226,9 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
     mtime_ns: Nanoseconds
     exact_mtime: ExactTime | None = None
 
+    has_acl: bool = False
+    """Whether it has an ACL, which is not sent; ``mode`` then is one that allows no more than that."""
+
     @property
     def modified_ns(self) -> int:
         """Return the exact time of the last change."""
@@ -234,6 +252,8 @@ class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     """The name of the request, where it is used."""
     remarks: Annotated[list[str], Meta(max_length=REMARKS_LIMIT)] = []
     """Sentences on why the snapshot may not be what somebody hopes for: it is empty, suspicious, of a wrong clock."""
+    kept: list[Settable] = []
+    """What the snapshot was made with: a file of it that has none of this had none, and is to have none."""
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -268,6 +288,23 @@ class Manifest(msgspec.Struct, frozen=True, tag_field="row", tag="manifest"):
     entries: list[ManifestEntry]
 
 
+class UnsetEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What of one path cannot be set on the machine: the names of attributes.
+
+    ``group`` is what the group may do, 0 to 7, where the path has an ACL, and its mode says more than that.
+    """
+
+    path: WirePath
+    names: Annotated[list[Annotated[str, Meta(max_length=255)]], Meta(max_length=UNSET_NAMES_LIMIT)]
+    group: Annotated[int, Meta(ge=0, le=7)] | None = None
+
+
+class Unset(msgspec.Struct, frozen=True, tag_field="row", tag="unset"):
+    """Paths that lose something of what they have, as the machine cannot set it (``RecoverRequest.sets``)."""
+
+    entries: list[UnsetEntry]
+
+
 class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
     """Paths that were removed from the target."""
 
@@ -275,11 +312,19 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
 
 
 class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="recover-end"):
-    """How rsync ended: its exit code (None for a list), what that means, and its last lines."""
+    """How rsync ended: its exit code (None for a list), what that means, and its last lines.
+
+    ``lost`` are paths that the storage's catalog lists in the snapshot and that its files lack, as far as they are
+    named. ``lost_count`` is the number of all of them.
+    """
 
     rsync_exit_code: int | None = None
     meaning: str = ""
     last_lines: list[str] = []
+    lost: Annotated[list[WirePath], Meta(max_length=LOST_LIMIT)] = []
+    lost_count: Count = 0
+    too_long: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
+    """Paths that were asked for by names longer than the storage's rsync takes."""
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="refusal"):
@@ -291,7 +336,9 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
     hint: str = ""
 
 
-Answer = SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifest | Deleted | RecoverEnd | Refusal
+Answer = (
+    SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifest | Unset | Deleted | RecoverEnd | Refusal
+)
 
 
 # --- storage to coordinator: storage_restore_permit

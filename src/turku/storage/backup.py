@@ -404,6 +404,7 @@ class _Run:
             incomplete=lost,
             machine_moment_ns=self._job.moment_ns,
             attributes_compared=self._attributes_compared(synced, earlier),
+            preserved=self._preserved(synced, earlier),
             strategy=synced.strategy,
             strategy_reason=synced.reason,
         )
@@ -422,6 +423,11 @@ class _Run:
             # Those that are left out now are looked at once they are not.
             return None
         return self._begin if synced.has_compared_attributes else earlier.attributes_compared
+
+    def _preserved(self, synced: SyncResult, earlier: Notes) -> tuple[str, ...]:
+        now = transfer.preserved(self._selected, transfer.file_system(self._configuration, self._place.machine_dir))
+        # Files that did not change have what they had.
+        return now if synced.has_compared_attributes else tuple(each for each in now if each in earlier.preserved)
 
     def _incompleteness(
         self, mode: SnapshotMode, synced: SyncResult, base: str | None, earlier: Notes

@@ -21,7 +21,7 @@ from turku.storage.catalog import Catalog, Scope
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.history import StoredSnapshot
-from turku.storage.kept_tree import CURRENT, KeptTree
+from turku.storage.kept_tree import CURRENT, UNFINISHED, KeptTree
 from turku.storage.permit import Permitted
 from turku.storage.snapshots import notes
 from turku.storage.snapshots.incompleteness import Incompleteness
@@ -101,12 +101,32 @@ class HistoryView:
         # A whole name means the same for ever.
         return name if name == permitted.snapshot.name else permit.settle(self._configuration, permitted, name)
 
+    def _unfinished(self, snapshots: Sequence[StoredSnapshot]) -> KeptTree:
+        """Return what the runs of a source without a backup have brought. Raises NotInHistory."""
+        place = self._place
+        if snapshots or place.has_finished_tree():
+            raise NotInHistory(
+                f"source {place.source} has finished backups",
+                hint="what a later run has begun is no part of them; leave --unfinished out",
+            )
+        tree = place.unfinished_tree()
+        if tree is None:
+            raise NotInHistory(f"of source {place.source} nothing was backed up, not even in part")
+        return KeptTree(place, UNFINISHED, tree, None)
+
     def _chosen(self, choice: SnapshotChoice, snapshots: Sequence[StoredSnapshot]) -> KeptTree:
         place = self._place
+        if choice.is_unfinished:
+            return self._unfinished(snapshots)
         if choice.name in (None, LATEST, CURRENT) and choice.at is None and not snapshots:
-            if fs.is_directory(place.working_tree):
+            if place.has_finished_tree():
                 return KeptTree(place, CURRENT, place.working_tree, None)
-            raise NotInHistory(f"source {place.source} has no snapshot yet")
+            raise NotInHistory(
+                f"source {place.source} has no snapshot yet",
+                hint="no backup of it was finished; --unfinished restores what there is of one"
+                if place.unfinished_tree()
+                else "",
+            )
         by_name = {each.name: each for each in snapshots}
         name = choice.name
         if name and name not in by_name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from turku.storage.snapshots.place import SourcePlace
 
 CURRENT = "current"
 """What stands for a snapshot of a source without history: its working tree, as the last run left it."""
+UNFINISHED = "unfinished"
+"""What stands for a snapshot of a source of which no backup was finished: what its runs have brought so far."""
 _NEAR_NAMES = 3
 _SIBLINGS_LIMIT = 20_000
 
@@ -38,14 +40,25 @@ class KeptTree:
 
     @property
     def is_snapshot(self) -> bool:
-        return self.name != CURRENT
+        return self.name not in (CURRENT, UNFINISHED)
 
 
-def checked_paths(kept: KeptTree, tree: Tree, paths: Sequence[bytes], scope: Scope) -> tuple[bytes, ...]:
-    """Return the paths, each lawful, in scope and there, none within another one.
+@dataclass(frozen=True)
+class CheckedPaths:
+    """Paths that somebody asked for, none within another one. Neither of both is for all of the tree."""
 
-    Empty is for all of the tree: where it was asked for, and all of it is in scope.
-    Raises PolicyError, NotInHistory.
+    there: tuple[bytes, ...] = ()
+    lost: tuple[bytes, ...] = ()
+    """Those that the catalog lists and that the tree does not have."""
+
+
+def checked_paths(
+    kept: KeptTree, tree: Tree, paths: Sequence[bytes], scope: Scope, *, is_recorded: Callable[[bytes], bool]
+) -> CheckedPaths:
+    """Return the paths, each lawful, in scope, and there or at least recorded in the catalog.
+
+    None is for all of the tree: where it was asked for, and all of it is in scope.
+    Raises PolicyError, NotInHistory: also where no path is there.
     """
     lawful = sorted({names.path_inside(path) for path in paths} or {b""})
     if not scope.has_path(lawful[0]) and lawful[0] == b"":
@@ -53,27 +66,38 @@ def checked_paths(kept: KeptTree, tree: Tree, paths: Sequence[bytes], scope: Sco
             f"of {kept.name} there are some paths here, and not all of it", hint="name the paths that were approved"
         )
     if b"" in lawful:
-        return ()
+        return CheckedPaths()
     found: list[bytes] = []
+    lost: list[bytes] = []
     for path in lawful:
-        _require(kept, tree, path, scope)
-        if not any(path.startswith(other + b"/") for other in found):
-            found.append(path)
-    return tuple(found)
+        is_there = _is_there(kept, tree, path, scope, is_recorded)
+        if not any(path.startswith(other + b"/") for other in (*found, *lost)):
+            (found if is_there else lost).append(path)
+    if not found:
+        raise NotInHistory(
+            f"{shown(lost[0])} is lost: the catalog lists it in {kept.name}, and the storage does not have it any more",
+            hint="turku-agent history shows other snapshots that have it",
+        )
+    return CheckedPaths(tuple(found), tuple(lost))
 
 
-def _require(kept: KeptTree, tree: Tree, path: bytes, scope: Scope) -> None:
-    """Raise NotInHistory, with names like it, where the path is not there or not in scope."""
+def _is_there(kept: KeptTree, tree: Tree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]) -> bool:
+    """Return False where the catalog alone has the path.
+
+    Raises NotInHistory, with names like it, where the path is in neither of both, or not in scope.
+    """
     hint = "turku-agent files shows what is"
     if scope.has_path(path):
         try:
             tree.status(path)
         except (FileNotFoundError, NotADirectoryError):
+            if is_recorded(path):
+                return False
             hint = _near_paths(tree, path, scope) or hint
         except OSError as error:
             raise NotInHistory(f"{shown(path)} cannot be read in {kept.name}: {error.strerror}") from error
         else:
-            return
+            return True
     raise NotInHistory(f"{shown(path)} is not in {kept.name}", hint=hint)
 
 

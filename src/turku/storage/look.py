@@ -19,9 +19,10 @@ from turku.protocol.restore_messages import (
     LookRequest,
     path_bytes,
 )
-from turku.storage import history_rows, kept_tree
+from turku.storage import history_rows, kept_tree, recorded_entries
 from turku.storage.answers import Answers
 from turku.storage.catalog import Catalog
+from turku.storage.catalog.tree import Tree
 from turku.storage.history_view import HistoryView
 
 _ROWS_AT_ONCE = 500
@@ -33,6 +34,16 @@ def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
         _send(view.snapshots(), LookEnd(), request.limit, answers)
         return
     path = names.path_inside(path_bytes(request.path))
+    if request.what == "files" and not (kept := view.choose(request.snapshot)).is_snapshot:
+        # No catalog has it.
+        with Tree(kept.path) as tree:
+            rows_of_tree = (
+                history_rows.of_entry(entry)
+                for entry in recorded_entries.in_tree(tree, path, is_recursive=request.is_recursive)
+                if view.scope.has_path(entry.path)
+            )
+            _send(rows_of_tree, LookEnd(snapshot=kept.name), request.limit, answers)
+        return
     with view.catalog() as opened:
         end = LookEnd()
         if request.what == "history":

@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from turku.core.directory_tree import joined
+from turku.core.log import one_line
 from turku.core.spool import Stack
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
 from turku.storage.catalog.tree import Found, Tree
 from turku.storage.configuration import Storage
+from turku.storage.fs import attributes
 from turku.storage.kept_tree import KeptTree
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +33,21 @@ WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
     AND ((directories.path = :directory AND versions.name = :name)
         OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
 """
+_DIRECTORIES = """
+SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
+"""
+_DIRECTORIES_BELOW = """
+SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
+    AND ((directories.path = :directory AND versions.name = :name)
+        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
+"""
+
+
+def is_fake_super(configuration: Storage) -> bool:
+    """Return True where trees here keep owners, and what else only root may set, in attributes of rsync's own."""
+    return os.geteuid() != 0 if configuration.fake_super is None else configuration.fake_super
 
 
 class RecordedEntries:
@@ -43,8 +60,13 @@ class RecordedEntries:
         self._paths = tuple(paths) or (b"",)
         self._scope = Scope(kept.name, frozenset(paths))
         self._tree = self._stack.enter_context(Tree(os.dup(root)))
+        self._position = 0
+        self._is_faked = is_fake_super(configuration)
         self._catalog = self._opened(configuration)
         self._listing = _Listing(b"", iter(()))
+        # A bit for each row of the catalog: a path may be named more than once.
+        self._named = bytearray()
+        self._named_count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +82,14 @@ class RecordedEntries:
         directory = self._tree.find_directory(parent)
         found = None if directory is None else self._tree.found(directory, name)
         return None if found is None else _of_tree(path, found)
+
+    def beyond_mode(self, path: bytes) -> tuple[list[str], int | None]:
+        """Return the names of the ACLs and attributes that the tree has at a path, and what an ACL allows the group."""
+        parent, _slash, name = path.rpartition(b"/")
+        directory = self._tree.find_directory(parent)
+        if directory is None or not path:
+            return [], None
+        return attributes.beyond_mode(directory, name, is_faked=self._is_faked)
 
     def found(self, path: bytes) -> Entry | None:
         """Return what the path has to be; None for nothing, and for a path that was not asked for.
@@ -79,7 +109,56 @@ class RecordedEntries:
                 entries = iter(())
             self._listing = _Listing(directory, entries)
         entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
-        return self.now(path) if entry is None else entry
+        if entry is None:
+            return self.now(path)
+        if entry.kind is not Kind.DIRECTORY:
+            self._note(entry.version)
+        return entry
+
+    def _note(self, row: int) -> None:
+        place, bit = row >> 3, 1 << (row & 7)
+        if place >= len(self._named):
+            self._named.extend(bytes(place + 1 - len(self._named)))
+        if not self._named[place] & bit:
+            self._named[place] |= bit
+            self._named_count += 1
+
+    def has_named_all(self) -> bool:
+        """Return True where ``found`` was asked for everything that the catalog lists and that is no directory."""
+        totals = self.totals()
+        return totals is None or self._named_count >= totals[0]
+
+    def lost(self, *, names_files: bool) -> Iterator[bytes]:
+        """Yield the paths that the catalog lists, and that the tree does not have, or has as another kind.
+
+        Nothing without a catalog. Directories alone, which are fewer, without ``names_files``.
+        """
+        if self._catalog is None:
+            return
+        for path in self._paths:
+            if names_files:
+                entries = self._catalog.files(self._kept.name, path)
+                yield from (entry.path for entry in entries if entry.path and self.is_lost(entry))
+                continue
+            for directory, name in self._catalog.connection.execute(
+                _DIRECTORIES_BELOW if path else _DIRECTORIES, self._values(path)
+            ):
+                inside = joined(directory, name)
+                if inside and self._tree.find_directory(inside) is None:
+                    yield inside
+
+    def is_lost(self, entry: Entry) -> bool:
+        """Return True where the tree does not have the catalog's entry."""
+        try:
+            now = self.now(entry.path)
+        except OSError as error:
+            _LOG.warning("%s: %s cannot be looked at: %s", self._kept.name, one_line(entry.path), error.strerror)
+            return True
+        return now is None or now.kind is not entry.kind
+
+    def is_recorded(self, path: bytes) -> bool:
+        """Return True where the catalog lists the path, whatever the tree has."""
+        return self._catalog is not None and self._catalog.entry(self._kept.name, path) is not None
 
     def all(self) -> Iterator[Entry]:
         """Yield everything that is no directory."""
@@ -101,21 +180,24 @@ class RecordedEntries:
         if self._catalog is None:
             return None
         files = size_bytes = 0
-        position = next(each.position for each in self._catalog.snapshots() if each.name == self._kept.name)
         for path in self._paths:
-            directory, _slash, name = path.rpartition(b"/")
-            values = {
-                "position": position,
-                "directory": directory,
-                "name": name,
-                "path": path,
-                "after": path + b"/",
-                "end": path + b"0",
-            }
-            row = self._catalog.connection.execute(_TOTAL_BELOW if path else _TOTAL, values).fetchone()
+            query = _TOTAL_BELOW if path else _TOTAL
+            row = self._catalog.connection.execute(query, self._values(path)).fetchone()
             files += row[0]
             size_bytes += row[1] or 0
         return files, size_bytes
+
+    def _values(self, path: bytes) -> dict[str, bytes | int]:
+        """Return what the queries of what is at and below a path are asked with."""
+        directory, _slash, name = path.rpartition(b"/")
+        return {
+            "position": self._position,
+            "directory": directory,
+            "name": name,
+            "path": path,
+            "after": path + b"/",
+            "end": path + b"0",
+        }
 
     def _opened(self, configuration: Storage) -> Catalog | None:
         """The catalog; None where there is none yet: making one reads every tree, and would know no checksums."""
@@ -128,7 +210,11 @@ class RecordedEntries:
         except CatalogUnusable as error:
             _LOG.warning("%s: restored without the catalog: %s", self._kept.name, error.message)
             return None
-        return opened if any(each.name == self._kept.name for each in opened.snapshots()) else None
+        for each in opened.snapshots():
+            if each.name == self._kept.name:
+                self._position = each.position
+                return opened
+        return None
 
     def _below(self, path: bytes) -> Iterator[Entry]:
         with Stack() as waiting:
@@ -142,6 +228,26 @@ class RecordedEntries:
                     else:
                         yield recorded
                 waiting.push_all(joined(directory, name) for name in sorted(inner, reverse=True))
+
+
+def in_tree(tree: Tree, path: bytes, *, is_recursive: bool) -> Iterator[Entry]:
+    """Yield what a directory of a tree without a catalog has in it, by name; with everything below where recursive.
+
+    Raises NotInHistory for what is no directory there.
+    """
+    if tree.find_directory(path) is None:
+        raise NotInHistory(f"{one_line(path)} is no directory there")
+    with Stack() as waiting:
+        waiting.push(path)
+        while (directory := waiting.pop()) is not None:
+            inner = []
+            for name, found in sorted(tree.entries(directory)):
+                entry = _of_tree(joined(directory, name), found)
+                yield entry
+                if entry.kind is Kind.DIRECTORY:
+                    inner.append(entry.path)
+            if is_recursive:
+                waiting.push_all(reversed(inner))
 
 
 def _of_tree(path: bytes, found: Found) -> Entry:

@@ -15,23 +15,27 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, get_args
 
-from turku.core import rsync_checksums
+from turku.core import posix_acl, rsync_checksums
 from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.directory_tree import Tree
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
+from turku.errors import NotInHistory
 from turku.policy import compression
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
+    LOST_LIMIT,
+    LOST_LIMIT_BYTES,
     MODULE,
     PARTIAL_DIRECTORY,
     REMARK_LIMIT,
     REMARKS_LIMIT,
     TEMPORARY_DIRECTORY,
+    UNSET_NAMES_LIMIT,
     Deleted,
     Manifest,
     ManifestEntry,
@@ -39,6 +43,10 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverPlan,
     RecoverRequest,
+    Settable,
+    Unset,
+    UnsetEntry,
+    WirePath,
     path_bytes,
     wire_path,
     wire_time,
@@ -50,12 +58,23 @@ from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
-from turku.storage.recorded_entries import RecordedEntries
+from turku.storage.recorded_entries import RecordedEntries, is_fake_super
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
 _LAST_LINES = 25
 _LINE_SHOWN_BYTES = 4096
+_NAME_SHOWN = 200
+_PATH_SHOWN = 100
+_ARGUMENT_LIMIT_BYTES = 4095
+_SHORT_BYTES = 1024
+"""No directory of snapshots is so deep that a path of this length would be too long."""
+_WITH_ATTRIBUTES = (b"f", b"d", b"S", b"D")
+_NAMES: dict[Settable, tuple[str, ...]] = {
+    "acls": (posix_acl.ACCESS, posix_acl.DEFAULT),
+    "attributes": ("user.",),
+    "privileged": ("trusted.", "security."),
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,6 +90,10 @@ class Recovery:
     """What the session may be told of."""
     request: RecoverRequest
     by_xxh128: bool
+    lost_paths: tuple[bytes, ...] = ()
+    """Paths asked for that only the catalog has."""
+    long_paths: tuple[bytes, ...] = ()
+    """Paths asked for that rsync would not take as arguments."""
     files: int | None = None
     """The number of those that go back. None is not known."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
@@ -78,7 +101,7 @@ class Recovery:
 
     def recorded(self, configuration: Storage) -> RecordedEntries:
         """Return what goes back, entry by entry."""
-        return RecordedEntries(configuration, self.kept, self.root, self.paths)
+        return RecordedEntries(configuration, self.kept, self.root, (*self.paths, *self.lost_paths))
 
 
 @contextmanager
@@ -87,8 +110,31 @@ def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest)
     kept = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
     with Tree(kept.path) as tree:
-        paths = kept_tree.checked_paths(kept, tree, [path_bytes(path) for path in request.paths], view.scope)
-        yield Recovery(kept, tree.root, paths, view.scope, request, by_xxh128)
+        asked = [path_bytes(path) for path in request.paths]
+
+        def is_recorded(path: bytes) -> bool:
+            with RecordedEntries(configuration, kept, tree.root, [path]) as recorded:
+                return recorded.is_recorded(path)
+
+        paths = kept_tree.checked_paths(kept, tree, asked, view.scope, is_recorded=is_recorded)
+        long = _too_long(configuration, kept, paths.there)
+        if long and len(long) == len(paths.there):
+            raise NotInHistory(
+                f"{kept_tree.shown(long[0][:_PATH_SHOWN])}... is too long to be restored by its name",
+                hint="restore a directory above it",
+            )
+        there = tuple(path for path in paths.there if path not in long)
+        yield Recovery(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
+
+
+def _too_long(configuration: Storage, kept: KeptTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the paths that rsync refuses as arguments: it puts the directory that it works in before each."""
+    long = [path for path in paths if len(path) > _SHORT_BYTES]
+    if not long:
+        return ()
+    directory = sandbox.HERE if sandbox.is_contained(configuration) else kept.path
+    limit = _ARGUMENT_LIMIT_BYTES - len(os.fsencode(directory)) - 1
+    return tuple(path for path in long if len(path) > limit)
 
 
 def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
@@ -97,9 +143,7 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
         parents = [
-            ParentDirectory(
-                wire_path(path), found.mode, found.uid, found.gid, *wire_time(_time_shown(recovery, path, found))
-            )
+            _parent(recovery, recorded, path, found)
             for path in _parents(recovery.paths)
             if (found := recorded.now(path)) is not None
         ]
@@ -112,6 +156,19 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
         is_by_xxh128=recovery.by_xxh128,
         temporary=recovery.request.temporary,
         remarks=_remarks(recovery, None if totals is None else totals[0]),
+        kept=[kind for kind in get_args(Settable) if kind in kept.notes.preserved],
+    )
+
+
+def _parent(recovery: Recovery, recorded: RecordedEntries, path: bytes, found: Entry) -> ParentDirectory:
+    names, group = recorded.beyond_mode(path)
+    return ParentDirectory(
+        wire_path(path),
+        found.mode if group is None else posix_acl.narrowed(found.mode, group),
+        found.uid,
+        found.gid,
+        *wire_time(_time_shown(recovery, path, found)),
+        has_acl=posix_acl.ACCESS in names or posix_acl.DEFAULT in names,
     )
 
 
@@ -142,13 +199,32 @@ def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> N
     """Send the manifest of all that would be considered."""
     with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
+        lost = _Lost()
         for found in recorded.all():
+            if found.version and recorded.is_lost(found):
+                lost.add(found.path)
+                continue
             batch.append(_entry(found, is_sent=False))
             if len(batch) == _BATCH:
                 answers.send(Manifest(batch))
                 batch = []
         answers.send(Manifest(batch))
-    answers.send(RecoverEnd())
+    answers.send(RecoverEnd(lost=lost.named, lost_count=lost.count))
+
+
+class _Lost:
+    """Paths that the catalog lists and the tree lacks: all counted, and named as far as one answer holds them."""
+
+    def __init__(self) -> None:
+        self.named: list[WirePath] = []
+        self.count = 0
+        self._bytes = 0
+
+    def add(self, path: bytes) -> None:
+        self.count += 1
+        self._bytes += len(path)
+        if len(self.named) < LOST_LIMIT and self._bytes <= LOST_LIMIT_BYTES:
+            self.named.append(wire_path(path))
 
 
 def arguments(configuration: Storage, recovery: Recovery, *, port: int, username: str) -> list[str]:
@@ -174,7 +250,9 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
         *_compression(recovery.kept),
         *(["--no-inc-recursive"] if transfer.is_listed_at_once(recovery.files) else []),
         *([rsync_checksums.XXH128] if recovery.by_xxh128 else []),
-        *(["--hard-links"] if request.hard_links or configuration.preserve_hard_links else []),
+        "--hard-links",
+        "--sparse",
+        *_attribute_options(configuration, request),
         *(["--fake-super"] if is_fake_super(configuration) else []),
         *overwrite,
         *(["--checksum"] if request.compare_contents else []),
@@ -189,16 +267,26 @@ def arguments(configuration: Storage, recovery: Recovery, *, port: int, username
     ]
 
 
+def _attribute_options(configuration: Storage, request: RecoverRequest) -> list[str]:
+    """Return the options by which rsync sends what the machine can set, and nothing else."""
+    sets = request.sets or []
+    options = ["--acls"] if "acls" in sets else []
+    if "attributes" in sets:
+        # What a file system calls its own, as ``btrfs.compression``, cannot be set on another one.
+        names = ["+x user.*"]
+        if "privileged" not in sets:
+            names.insert(0, "-x user.rsync.*")
+        elif not is_fake_super(configuration):
+            names += ["+x trusted.*", "+x security.*"]
+        options += ["--xattrs", *(f"--filter={name}" for name in (*names, "-x *"))]
+    return options
+
+
 def _compression(kept: KeptTree) -> list[str]:
     if not transfer.is_compressed(kept.notes.compress, kept.notes):
         return []
     is_slow = compression.is_slow(kept.notes.bytes_per_second)
     return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
-
-
-def is_fake_super(configuration: Storage) -> bool:
-    """Whether trees here keep owners in extended attributes."""
-    return os.geteuid() != 0 if configuration.fake_super is None else configuration.fake_super
 
 
 def push(
@@ -230,19 +318,40 @@ def push(
             on_line=lambda line: log(line) if line else None,
         ) as child,
     ):
-        with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others)):
+        lost = _Lost()
+        with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others, lost=lost)):
             exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(recovery.kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
-    answers.send(RecoverEnd(exit_code, rsync_exit.outcome(exit_code).meaning, last_lines))
+    meaning = rsync_exit.outcome(exit_code).meaning
+    too_long = [wire_path(path) for path in recovery.long_paths]
+    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
+    if lost.count:
+        _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", recovery.kept.name, lost.count)
     _LOG.info("%s: rsync ended with exit code %d", recovery.kept.name, exit_code)
 
 
-def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: IO[bytes], others: deque[str]) -> None:
-    """Read what rsync says to its end, and pass on what the agent has to know."""
+def _tell(
+    configuration: Storage,
+    recovery: Recovery,
+    answers: Answers,
+    stream: IO[bytes],
+    others: deque[str],
+    *,
+    lost: _Lost,
+) -> None:
+    """Read what rsync says to its end, and pass on what the agent has to know; take note of what is ``lost``."""
     try:
         with recovery.recorded(configuration) as recorded:
+            lacking = _lacking(recovery.request)
             for batch, deleted in _batches(stream, recovery.mark, others):
+                unset = [
+                    entry
+                    for line, _is_sent in batch
+                    if lacking
+                    and line.file_type in _WITH_ATTRIBUTES
+                    and (entry := _unset(recorded, line.path, lacking))
+                ]
                 manifest = [
                     _entry(found, is_sent=is_sent)
                     for line, is_sent in batch
@@ -251,14 +360,33 @@ def _tell(configuration: Storage, recovery: Recovery, answers: Answers, stream: 
                 answers.send_many(
                     [
                         *([Manifest(manifest)] if manifest else []),
+                        *([Unset(unset)] if unset else []),
                         *([Deleted([wire_path(path) for path in deleted])] if deleted else []),
                     ]
                 )
+            for path in recorded.lost(names_files=not recorded.has_named_all()):
+                lost.add(path)
     except Exception:
         # rsync must be read on, or it waits for ever; the agent misses what was not told, and says so.
         _LOG.exception("%s: the manifest is not told any further", recovery.kept.name)
         while stream.read(65536):
             pass
+
+
+def _lacking(request: RecoverRequest) -> tuple[str, ...]:
+    """Return the beginnings of the names of attributes that the machine cannot set, and knows that it cannot."""
+    if request.sets is None:
+        return ()
+    return tuple(name for kind, names in _NAMES.items() if kind not in request.sets for name in names)
+
+
+def _unset(recorded: RecordedEntries, path: bytes, lacking: tuple[str, ...]) -> UnsetEntry | None:
+    names, group = recorded.beyond_mode(path)
+    lost = [name for name in names if name.startswith(lacking)]
+    if not lost:
+        return None
+    shown = [name.encode("utf-8", "backslashreplace").decode()[:_NAME_SHOWN] for name in lost]
+    return UnsetEntry(wire_path(path), shown[:UNSET_NAMES_LIMIT], group if posix_acl.ACCESS in lost else None)
 
 
 def _batches(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -43,8 +44,8 @@ _CHANGED_ENTRIES_SECONDS = 15.0
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
 """An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
-_NOTHING = b".turku-nothing"
-"""A name that need not be there: some must be said for the source's own directory to come."""
+_NOTHING_PREFIX = b".turku-nothing-"
+"""A name drawn by lot begins with it. It is not there: some must be said for the source's own directory to come."""
 
 
 class Strategy(StrEnum):
@@ -423,7 +424,7 @@ class Sync:
         What lies where it could see nothing stays. Return the run with the statistics of the first one.
         """
         mishaps = transferred.mishaps
-        unreadable = mishaps.hidden_paths or (_NOTHING,)
+        unreadable = mishaps.hidden_paths or (_NOTHING_PREFIX + secrets.token_hex(16).encode(),)
         if len(unreadable) > PROTECTED_LIMIT or mishaps.unnamed:
             mishaps.sentences.insert(0, "nothing was taken for deleted, as too much could not be read")
             return transferred, mishaps
@@ -445,7 +446,7 @@ class Sync:
                 # The name of the directory itself would mean everything in it.
                 if change.kind is not Kind.DELETED and change.path != b"." and not change.link_target:
                     file.write(_HERE + change.path + b"\0")
-            file.write(_HERE + _NOTHING + b"\0")
+            file.write(_HERE + _NOTHING_PREFIX + secrets.token_hex(16).encode() + b"\0")
         try:
             yield path
         finally:

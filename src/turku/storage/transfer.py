@@ -32,6 +32,7 @@ from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import PolicyError, TurkuError
 from turku.policy import bandwidth, compression
+from turku.protocol.restore_messages import Settable
 from turku.storage import changes, figures, limits, rsync_exit, rsync_messages, sandbox
 from turku.storage.changes import Line
 from turku.storage.configuration import Storage
@@ -347,6 +348,16 @@ def attribute_options(selection: Selection, system: FileSystem) -> list[str]:
     if selection.attributes and system.attributes:
         options += ["--xattrs", *_attribute_filter(system)]
     return options
+
+
+def preserved(selection: Selection, system: FileSystem) -> tuple[Settable, ...]:
+    """Return what of files is kept beside owner, mode and times, as a restore is told of it."""
+    found: list[Settable] = ["acls"] if selection.acls and system.acls else []
+    if selection.attributes and system.attributes:
+        found.append("attributes")
+        if system.fake_super or {"trusted.*", "security.*"} <= set(system.privileged_attributes):
+            found.append("privileged")
+    return tuple(found)
 
 
 def _attribute_filter(system: FileSystem) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import struct
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,15 @@ from tests.support.trees import differences
 
 from turku.agent import configuration
 from turku.agent.configuration import Agent
+from turku.agent.file_attributes import EVERY_KIND
 from turku.agent.stand_ins import Overwrite
-from turku.core import command
+from turku.core import command, posix_acl
 from turku.errors import CommandFailed
+from turku.protocol.restore_messages import Settable
 
 NAMES = [b"a", b"b", b"c d", b"\xff\xfe", b"two\nlines", b"-x"]
 ROUNDS = 6
+NO_ID = 0xFFFFFFFF
 MOMENTS = [1_600_000_000_000_000_000 + number * 10_000_000_001 for number in range(4)]
 
 
@@ -100,6 +105,35 @@ def changed(chance: random.Random, snapshot: Path, target: Path) -> None:
             os.chmod(path, 0o640 if not os.path.isdir(path) else 0o711)
 
 
+def decorate(chance: random.Random, root: Path) -> None:
+    """Give some of what is there ACLs and attributes; times stay."""
+    for path in [root, *sorted(root.rglob("*"))]:
+        if path.is_symlink():
+            continue
+        for name, value in (
+            (posix_acl.ACCESS, acl(chance)),
+            ("user.color", b"red" * chance.randrange(1, 3)),
+            ("trusted.color", b"green" * chance.randrange(1, 3)),
+            *([(posix_acl.DEFAULT, acl(chance))] if path.is_dir() else []),
+        ):
+            # A pipe has no attributes of users.
+            if chance.random() < 0.3 and (path.is_dir() or path.is_file() or not name.startswith("user.")):
+                os.setxattr(path, name, value)
+
+
+def acl(chance: random.Random) -> bytes:
+    """An ACL for one user more, in which the mask may be wider than what the group is allowed."""
+    group, user, mask = (chance.randrange(8) for _ in range(3))
+    entries = (
+        (1, 7, NO_ID),
+        (2, user, chance.choice([1234, 5678])),
+        (4, group, NO_ID),
+        (16, mask, NO_ID),
+        (32, 4, NO_ID),
+    )
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
 def without_kept_directories(found: list[str], overwrite: str) -> list[str]:
     """Leave out what differs on purpose: rsync changes a directory that is there also where nothing is to be."""
     return [line for line in found if overwrite != "never" or not line.startswith(".d")]
@@ -107,17 +141,22 @@ def without_kept_directories(found: list[str], overwrite: str) -> list[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
 @pytest.mark.parametrize("hard_links", [False, True], ids=["single", "hard links"])
+@pytest.mark.parametrize("kinds", [(), EVERY_KIND], ids=["plain", "attributes"])
 @pytest.mark.parametrize("delete", [False, True], ids=["keep", "delete"])
 @pytest.mark.parametrize("overwrite", ["always", "older", "never"])
 def test_the_target_is_as_rsync_would_have_left_it(
-    agent: Agent, tmp_path: Path, overwrite: Overwrite, delete: bool, hard_links: bool
+    agent: Agent, tmp_path: Path, overwrite: Overwrite, delete: bool, hard_links: bool, kinds: Collection[Settable]
 ) -> None:
-    options = ["-H"] if hard_links else []
+    compared = ["-AX"] if kinds else []
+    options = [*(["-H"] if hard_links else []), *compared, *(["--sparse"] if kinds else [])]
     for number in range(ROUNDS):
         chance = random.Random(f"{overwrite} {delete} {hard_links} {number}")
         snapshot, target, oracle = (tmp_path / f"{name} {number}" for name in ("snapshot", "target", "oracle"))
         tree(chance, snapshot)
         changed(chance, snapshot, target)
+        if kinds:
+            decorate(chance, snapshot)
+            decorate(chance, target)
         command.run(["cp", "-a", target, oracle], timeout_seconds=60)
         top = [os.fsencode(path.name) for path in snapshot.iterdir()]
         inner = [
@@ -141,7 +180,7 @@ def test_the_target_is_as_rsync_would_have_left_it(
         except (CommandFailed, FileExistsError, NotADirectoryError):
             # rsync does not come to its end: a directory that is not empty is in the way, or a file is above a path.
             continue
-        with LandedRestore(agent, target, paths=paths, overwrite=overwrite, delete=delete) as landed:
+        with LandedRestore(agent, target, paths=paths, overwrite=overwrite, delete=delete, kinds=kinds) as landed:
             landed.rsync(snapshot, *options)
             placement = landed.place()
         assert placement.problems.named == [], number
@@ -151,10 +190,10 @@ def test_the_target_is_as_rsync_would_have_left_it(
                 here = [each / os.fsdecode(path) for each in (oracle, target)]
                 assert here[0].is_dir() == here[1].is_dir()
                 if is_directory(here[0]):
-                    found = differences(*here, "--no-hard-links", "--omit-dir-times")
+                    found = differences(*here, "--no-hard-links", "--omit-dir-times", *compared)
                     assert without_kept_directories(found, overwrite) == [], number
         else:
-            found = differences(oracle, target, *([] if hard_links else ["--no-hard-links"]))
+            found = differences(oracle, target, *compared, *([] if hard_links else ["--no-hard-links"]))
             assert without_kept_directories(found, overwrite) == [], number
         for each in (snapshot, target, oracle):
             shutil.rmtree(each)
@@ -162,3 +201,46 @@ def test_the_target_is_as_rsync_would_have_left_it(
 
 def is_directory(path: Path) -> bool:
     return (path.is_dir() and not path.is_symlink()) or not os.path.lexists(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
+def test_zeros_that_arrive_are_not_taken_for_what_stood_where_their_inode_was(agent: Agent, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_bytes(b"mine")
+    with LandedRestore(agent, target) as landed:
+        stood = (landed.tree / "old").stat().st_ino
+        (landed.tree / "fresh").write_bytes(b"arrived")
+        (landed.tree / "fresh").rename(landed.tree / "old")
+        names = [f"zeros-{number}" for number in range(200)]
+        for name in names:
+            with (landed.tree / name).open("wb") as stream:
+                stream.truncate(4096)
+        if all((landed.tree / name).stat().st_ino != stood for name in names):
+            pytest.skip("this file system gives no inode's number twice")
+        placement = landed.place()
+    assert placement.problems.named == []
+    assert (target / "old").read_bytes() == b"arrived"
+    assert {(target / name).read_bytes() for name in names} == {b"\0" * 4096}
+
+
+def test_a_default_acl_of_the_target_opens_nothing_where_no_acls_are_sent(agent: Agent, tmp_path: Path) -> None:
+    # As by a storage that does not know of them.
+    snapshot, target = tmp_path / "snapshot", tmp_path / "target"
+    (snapshot / "directory").mkdir(parents=True)
+    for path in (snapshot / "file", snapshot / "directory" / "file"):
+        path.write_text("secret")
+        path.chmod(0o640)
+    target.mkdir()
+    os.setxattr(target, posix_acl.DEFAULT, posix_acl.SAMPLE)
+    for name in ("whole", "entry by entry"):
+        with LandedRestore(agent, target) as landed:
+            landed.rsync(snapshot)
+            if name != "whole":
+                (landed.tree / "directory" / "unnamed").write_text("keeps the directory from being moved whole")
+            named = {b"file", b"directory/file"}
+            landed.place(is_named=named.__contains__)
+        for path in (target / "file", target / "directory", target / "directory" / "file"):
+            assert not any(each.startswith("system.") for each in os.listxattr(path)), (name, path)
+        shutil.rmtree(target / "directory")
+        (target / "file").unlink()

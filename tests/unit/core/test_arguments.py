@@ -1,6 +1,8 @@
-"""Command lines that do not parse are told like every other error."""
+"""Command lines: options may stand anywhere before ``--``, and what does not parse is told like every other error."""
 
 from __future__ import annotations
+
+import argparse
 
 import pytest
 
@@ -33,3 +35,76 @@ def test_seconds_out_of_range_are_refused_in_words(text: str) -> None:
 
 def test_seconds_in_range_are_a_number() -> None:
     assert seconds(60)("2.5") == 2.5
+
+
+@pytest.fixture
+def parser() -> Parser:
+    parser = Parser(prog="turku")
+    restore = parser.add_subparsers(required=True).add_parser("restore")
+    restore.add_argument("source")
+    restore.add_argument("paths", nargs="*")
+    place = restore.add_mutually_exclusive_group()
+    place.add_argument("--to")
+    place.add_argument("--in-place", action="store_true")
+    restore.add_argument("--yes", "-y", action="store_true")
+    return parser
+
+
+def parsed(parser: Parser, line: str) -> tuple[str, list[str], str | None, bool, bool]:
+    found: argparse.Namespace = parser.parse_args(line.split(","))
+    return found.source, found.paths, found.to, found.in_place, found.yes
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ("restore,src,--to,D", []),
+        ("restore,src,--to,D,P", ["P"]),
+        ("restore,src,P,--to,D,Q", ["P", "Q"]),
+        ("restore,--to=D,src,P,Q", ["P", "Q"]),
+        ("restore,src,--to,D,--,-rf", ["-rf"]),
+        ("restore,src,P,--to,D,--,--yes,--,x", ["P", "--yes", "--", "x"]),
+        ("restore,--to,D,--,src,-rf", ["-rf"]),
+        ("restore,src,--to,D,-", ["-"]),
+        ("restore,src,--to,D,--,--", ["--"]),
+        ("restore,src,- exclude,--to,D", ["- exclude"]),
+    ],
+)
+def test_options_stand_where_people_put_them(parser: Parser, line: str, paths: list[str]) -> None:
+    assert parsed(parser, line) == ("src", paths, "D", False, False)
+
+
+def test_options_behind_paths_are_options(parser: Parser) -> None:
+    assert parsed(parser, "restore,src,P,--in-place,-y") == ("src", ["P"], None, True, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("restore,src,P,--bogus,Q", "--bogus"),
+        ("restore,--to,D", "source"),
+        ("restore", "source"),
+        ("restore,src,--to", "--to"),
+        ("restore,src,--to,D,--in-place", "not allowed"),
+        ("restore,src,-rf", "-rf"),
+    ],
+)
+def test_what_is_wrong_is_said(parser: Parser, line: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parser.parse_args(line.split(","))
+    assert said in f"{raised.value.message} {raised.value.hint}"
+
+
+def test_a_required_option_is_required_anywhere() -> None:
+    parser = Parser(prog="turku")
+    parser.add_argument("source")
+    parser.add_argument("--name", required=True)
+    assert parser.parse_args(["src", "--name", "x"]).name == "x"
+    with pytest.raises(UsageError, match="--name"):
+        parser.parse_args(["src"])
+
+
+def test_help_tells_of_all_arguments(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse_args(["restore", "src", "--help"])
+    assert "paths" in capsys.readouterr().out

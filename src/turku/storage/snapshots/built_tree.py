@@ -43,6 +43,7 @@ class BuiltTree(SnapshotMode):
         # Nothing that runs before this one left is wanted any more: the source is as it is in the snapshot.
         self._doom(place.staging, place.cloning, place.assembling, place.former_tree, place.working_tree)
         fs.unlink(place.in_place_mark)
+        fs.unlink(place.unfinished_mark)
 
     def _seal(self, tree: Path) -> None:
         """Protect the complete tree from being changed, where the mode can."""

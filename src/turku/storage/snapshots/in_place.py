@@ -22,6 +22,8 @@ class InPlace(SnapshotMode):
     def prepare(self, base: str | None) -> Workspace:
         place = self.place
         if not fs.is_directory(place.snapshots_dir):
+            if not fs.is_directory(place.working_tree):
+                self._mark_unfinished()
             fs.make_directory(place.working_tree)
             return Workspace(place.working_tree)
         self.tidy()
@@ -29,6 +31,7 @@ class InPlace(SnapshotMode):
             if fs.is_directory(place.working_tree):
                 self._doom(place.former_tree)
                 fs.move_directory(place.working_tree, place.former_tree)
+            self._mark_unfinished()
             fs.make_directory(place.working_tree)
             place.mark_in_place(place.working_tree)
         former = [place.tree(base)] if base is not None else []
@@ -38,4 +41,8 @@ class InPlace(SnapshotMode):
     def commit(self, record: SnapshotRecord, built: Path) -> None:  # noqa: ARG002  (nothing is recorded)
         place = self.place
         fs.sync(built)
+        fs.unlink(place.unfinished_mark)
         self._doom(place.staging, place.former_tree)
+
+    def _mark_unfinished(self) -> None:
+        fs.write_bytes(self.place.unfinished_mark, b"")

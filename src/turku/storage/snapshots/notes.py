@@ -49,6 +49,8 @@ class Notes:
     """How the backup was made (``strategy.Strategy``)."""
     strategy_reason: str = ""
     """Why everything was looked at although there was a snapshot to build upon."""
+    preserved: tuple[str, ...] = ()
+    """The kinds of attributes that all its files were backed up with (``restore_messages.Settable``)."""
     held_until: datetime | None = None
     """Until when it is not pruned, as it was brought back from the trash; aware."""
     incomplete: Incompleteness = COMPLETE
@@ -83,6 +85,7 @@ class Notes:
             "attributes_compared": None if self.attributes_compared is None else self.attributes_compared.isoformat(),
             "strategy": str(self.strategy),
             "strategy_reason": self.strategy_reason,
+            "preserved": list(self.preserved),
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
             "found_ahead": None if self.found_ahead is None else self.found_ahead.isoformat(),
         }
@@ -102,6 +105,7 @@ _KEYS = (
     "attributes_compared",
     "strategy",
     "strategy_reason",
+    "preserved",
     "held_until",
     "found_ahead",
 )
@@ -129,6 +133,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         attributes_compared=value("attributes_compared", _moment, None),
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
+        preserved=value("preserved", lambda kinds: tuple(msgspec.convert(kinds, list[str])), ()),
         held_until=value("held_until", _moment, None),
         found_ahead=value("found_ahead", _moment, None),
     )

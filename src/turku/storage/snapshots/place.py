@@ -76,6 +76,23 @@ class SourcePlace:
         """The file that says which tree shares no file with a snapshot, so that it may be changed in place."""
         return self.snapshots_dir / ".in-place"
 
+    @property
+    def unfinished_mark(self) -> Path:
+        """The file that says that no run has brought the whole working tree yet."""
+        return self.machine_dir / f".{self.source}.unfinished"
+
+    def has_finished_tree(self) -> bool:
+        """Return True where the working tree is a backup: a run of a mode without history has come to its end."""
+        if not fs.is_directory(self.working_tree) or fs.exists(self.unfinished_mark):
+            return False
+        # Beside a directory of snapshots, a tree without the mark is what a run of an existing storage has begun.
+        return not fs.is_directory(self.snapshots_dir) or self.is_marked_in_place(self.working_tree)
+
+    def unfinished_tree(self) -> Path | None:
+        """Return what runs have brought that did not come to their end; None for nothing."""
+        trees = [self.staging, *([] if self.has_finished_tree() else [self.working_tree])]
+        return next((tree for tree in trees if fs.is_directory(tree)), None)
+
     def is_marked_in_place(self, tree: Path) -> bool:
         """Whether the mark is about the directory ``tree``."""
         # By its inode: an existing storage that takes over for a while renames the tree away and makes another.

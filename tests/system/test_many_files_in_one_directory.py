@@ -1,0 +1,49 @@
+"""A directory of more files than a restore keeps in mind is verified to the last of them, whoever is ahead."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.fleet import Fleet
+from tests.system.conftest import MakeMachine
+
+from turku.agent import check_in, configuration, recovery, verification
+from turku.agent.recovery import Order
+from turku.agent.verification import Verification
+
+FILES = 5000
+
+
+@pytest.mark.parametrize("late", ["expect", "received"])
+def test_all_of_many_files_are_verified(
+    fleet: Fleet, make_machine: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    source = tmp_path / "home"
+    (source / "one").mkdir(parents=True)
+    for number in range(FILES):
+        (source / "one" / f"file-{number}").write_text(str(number))
+    machine = make_machine({"home": {"path": str(source)}})
+    machine.ping()
+    agent = configuration.load(machine.config_dir)
+    [(address, _sources)] = check_in.restorable(agent)
+
+    # What was named, or what came, is far ahead of the other, and is more than is kept.
+    monkeypatch.setattr(verification, "_WAITING_LIMIT", 100)
+    took_its_time = []
+    slow = getattr(Verification, late)
+
+    def slowly(self: Verification, *told: Any) -> None:
+        if not took_its_time:
+            took_its_time.append(True)
+            time.sleep(3)
+        slow(self, *told)
+
+    monkeypatch.setattr(Verification, late, slowly)
+    restored = recovery.recover(agent, Order("home", address, tmp_path / "all"))
+    assert restored.problems == ()
+    assert (restored.state, restored.files, restored.verified) == ("whole", FILES, FILES)
+    again = recovery.recover(agent, Order("home", address, tmp_path / "all"))
+    assert (again.state, again.files, again.verified) == ("whole", FILES, FILES)
