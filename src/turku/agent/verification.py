@@ -9,6 +9,7 @@ A storage chooses what it says and how much: what waits to be compared takes a b
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import threading
@@ -21,7 +22,7 @@ import msgspec
 import xxhash
 
 from turku.agent.problems import Problems
-from turku.core import directory_tree
+from turku.core import directory_tree, extended_attributes
 from turku.core.spool import NameFilter, Spool
 from turku.errors import MalformedMessage, PolicyError
 from turku.policy import names
@@ -33,6 +34,15 @@ _SPOOL_LIMIT_BYTES = 4 * 1024**3
 _TARGET_LIMIT_BYTES = 4096
 """Linux has no longer symbolic links."""
 _CHUNK_BYTES = 1024 * 1024
+_SAMPLES = {
+    "user.turku": b"1",
+    "trusted.turku": b"1",
+    # user::rw-, user:0:rw-, group::---, mask::rw-, other::---
+    extended_attributes.ACCESS_ACL: bytes.fromhex(
+        "0200000001000600ffffffff020006000000000004000000ffffffff10000600ffffffff20000000ffffffff"
+    ),
+}
+_LOG = logging.getLogger(__name__)
 _TYPES: dict[Kind, int] = {
     "directory": stat.S_IFDIR,
     "fifo": stat.S_IFIFO,
@@ -54,6 +64,22 @@ class _Wanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """It was counted already."""
 
 
+def _holds_attributes(directory: int) -> bool:
+    """Return whether extended attributes and ACLs of any kind can be set below an open directory. It is tried."""
+    try:
+        descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        for name, value in _SAMPLES.items():
+            os.setxattr(descriptor, name, value)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 class Verification:
     """Compares the manifest's entries with what arrived below ``tree``, or with what stands there already.
 
@@ -68,7 +94,9 @@ class Verification:
         by_received: bool,
         opened: Callable[[bytes], int] | None = None,
         spool_directory: Path | None = None,
+        holds_attributes: bool | None = None,
     ) -> None:
+        """``holds_attributes``: extended attributes and ACLs of any kind can be set below ``tree``; None finds out."""
         self.files = 0
         self.size_bytes = 0
         self.received_files = 0
@@ -78,6 +106,8 @@ class Verification:
         self.mismatched = 0
         self.unverifiable = 0
         self.missing = 0
+        self.unheld = 0
+        """Files that have not the attributes that they had, as these cannot be set here."""
         self.problems = Problems()
         self._by_received = by_received
         self._tree = tree
@@ -89,10 +119,13 @@ class Verification:
         self._received: OrderedDict[bytes, bytes] = OrderedDict()
         self._received_bytes = 0
         self._later = Spool(spool_directory)
+        self._with_attributes = Spool(spool_directory)
+        self._holds_attributes = holds_attributes
         self._named = NameFilter()
 
     def close(self) -> None:
         self._later.close()
+        self._with_attributes.close()
 
     def is_named(self, path: bytes) -> bool:
         """Whether the manifest has named the path."""
@@ -116,6 +149,8 @@ class Verification:
             self._look_later(path, _Wanted(entry.kind, target=target if entry.kind == "link" else None))
             return
         wanted = _Wanted("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
+        if entry.attributes and entry.is_sent and not is_named_again:
+            self._add(self._with_attributes, (path, entry.attributes))
         if not entry.is_sent:
             self._done(entry.size_bytes)
             self._read(path, wanted)
@@ -159,6 +194,35 @@ class Verification:
         for item in self._later:
             path, wanted = msgspec.msgpack.decode(item, type=tuple[bytes, _Wanted])
             self._at_last(path, wanted, repairs_links=repairs_links)
+        for item in self._with_attributes:
+            self._compare_attributes(*msgspec.msgpack.decode(item, type=tuple[bytes, bytes]))
+        if self.unheld:
+            _LOG.warning("extended attributes or ACLs of %d files cannot be set here", self.unheld)
+
+    def _compare_attributes(self, path: bytes, expected: bytes) -> None:
+        """Compare what a file has with the digest of what was backed up; a file that is not there was told already."""
+        try:
+            descriptor = self._opened(path)
+        except OSError:
+            return
+        try:
+            found = extended_attributes.digest_of(descriptor)
+            if found != expected:
+                # A machine with SELinux gives a file its own label where the storage could keep none.
+                found = extended_attributes.digest_of(descriptor, without=[extended_attributes.LABEL])
+        except OSError:
+            found = None
+        finally:
+            os.close(descriptor)
+        if found == expected:
+            return
+        if self._holds_attributes is None:
+            self._holds_attributes = _holds_attributes(self._tree)
+        if self._holds_attributes:
+            self.mismatched += 1
+            self.problems.add(path, "has other extended attributes or ACLs than what was backed up")
+        else:
+            self.unheld += 1
 
     def _at_last(self, path: bytes, wanted: _Wanted, *, repairs_links: bool) -> None:
         if wanted.kind == "file":
@@ -196,9 +260,12 @@ class Verification:
             self._look_later(oldest, its)
 
     def _look_later(self, path: bytes, wanted: _Wanted) -> None:
-        if self._later.size_bytes > _SPOOL_LIMIT_BYTES:
+        self._add(self._later, (path, wanted))
+
+    def _add(self, spool: Spool, item: tuple[bytes, object]) -> None:
+        if spool.size_bytes > _SPOOL_LIMIT_BYTES:
             raise MalformedMessage("the storage's manifest is larger than that of any restore")
-        self._later.add(msgspec.msgpack.encode((path, wanted)))
+        spool.add(msgspec.msgpack.encode(item))
 
     def _done(self, size_bytes: int) -> None:
         with self._lock:

@@ -7,11 +7,13 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import xxhash
 
 from turku.agent import problems, verification
 from turku.agent.verification import Verification
+from turku.core import extended_attributes
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Base64Path, ManifestEntry, WirePath
 
@@ -68,6 +70,52 @@ def test_what_rsync_tells_counts_whichever_comes_first(compared: Verification, i
     assert (compared.files, compared.size_bytes) == (2, 2)
     [problem] = compared.problems.named
     assert problem.startswith("bad is not what was backed up")
+
+
+def attributed(path: str, content: bytes, attributes: bytes | None) -> ManifestEntry:
+    return msgspec.structs.replace(entry(path, content), attributes=attributes)
+
+
+@pytest.mark.parametrize("holds_attributes", [True, False])
+def test_other_attributes_than_those_that_were_backed_up_are_named_or_counted(
+    tree: int, tmp_path: Path, holds_attributes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("same", "other", "lost", "unknown"):
+        (tmp_path / name).write_bytes(b"x")
+    os.setxattr(tmp_path / "same", "user.comment", b"a note")
+    expected = extended_attributes.digest_of(os.fsencode(tmp_path / "same"))
+    assert expected is not None
+    os.setxattr(tmp_path / "other", "user.comment", b"another note")
+    os.setxattr(tmp_path / "unknown", "user.comment", b"another note")
+    compared = Verification(tree, by_received=True, holds_attributes=holds_attributes)
+    for name, attributes in (("same", expected), ("other", expected), ("lost", expected), ("unknown", None)):
+        compared.expect(attributed(name, b"x", attributes))
+        compared.received(name.encode(), digest(b"x"), 1)
+    compared.finish(repairs_links=False)
+    compared.close()
+    if holds_attributes:
+        assert counts(compared) == (4, 2, 0, 0)
+        assert [line.split()[0] for line in compared.problems.named] == ["other", "lost"]
+        assert "has other extended attributes or ACLs" in compared.problems.named[0]
+    else:
+        assert counts(compared) == (4, 0, 0, 0)
+        assert compared.problems.named == []
+        assert "of 2 files cannot be set here" in caplog.text
+
+
+def test_a_machine_s_own_label_is_no_other_attribute(tree: int, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can set a label")
+    (tmp_path / "file").write_bytes(b"x")
+    os.setxattr(tmp_path / "file", "user.comment", b"a note")
+    expected = extended_attributes.digest_of(os.fsencode(tmp_path / "file"))
+    os.setxattr(tmp_path / "file", extended_attributes.LABEL, b"a label")
+    compared = Verification(tree, by_received=True, holds_attributes=True)
+    compared.expect(attributed("file", b"x", expected))
+    compared.received(b"file", digest(b"x"), 1)
+    compared.finish(repairs_links=False)
+    compared.close()
+    assert compared.problems.named == []
 
 
 def test_what_was_there_is_read(compared: Verification, tmp_path: Path) -> None:
