@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LOCK_NAME = "turku-agent-ping"
 _PURPOSE = "ping"
 _GONOGO_TIMEOUT_SECONDS = 3600.0
+_GONOGO_LINES = 200
 _LOG = logging.getLogger(__name__)
 
 
@@ -95,8 +96,12 @@ class _Restores:
 
 def _says_go(program: Sequence[str]) -> bool:
     from turku.core import command
+    from turku.core.bounded_log import bounded_log
 
-    with command.start(program, on_line=lambda line: _LOG.info("%s: %s", program[0], line)) as child:
+    with (
+        bounded_log(_LOG, program[0], level=logging.INFO, shown=_GONOGO_LINES) as log,
+        command.start(program, on_line=log) as child,
+    ):
         exit_code = child.wait(_GONOGO_TIMEOUT_SECONDS)
     if exit_code != 0:
         _LOG.info("no backup now: the go/no-go program %s ended with exit code %d", program[0], exit_code)

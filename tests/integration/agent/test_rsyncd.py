@@ -171,7 +171,15 @@ EMPTIED = [
 LOOKALIKES = ["aXb", "aXc", "xy", "a*bc", "plain2", "deep/er", "backslash", "X", "b"]
 
 
-def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(agent: Agent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change_root", [True, False])
+def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
+    agent: Agent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change_root: bool,
+) -> None:
+    if not change_root:
+        monkeypatch.setattr(rsyncd, "can_change_root", lambda: False)
     tree = tmp_path / "tree"
     for name in (*EMPTIED, *LOOKALIKES):
         (tree / name / "sub").mkdir(parents=True, exist_ok=True)
@@ -188,7 +196,15 @@ def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(agent: Ag
         assert (fetched / name / ".file").exists(), name
 
 
-def test_the_whole_system_is_served(agent: Agent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change_root", [True, False])
+def test_the_whole_system_is_served(
+    agent: Agent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change_root: bool,
+) -> None:
+    if not change_root:
+        monkeypatch.setattr(rsyncd, "can_change_root", lambda: False)
     module = Module("system", "/", emptied=(Path("/proc"), Path("/sys")))
     (tmp_path / "run").mkdir(mode=0o700)
 
