@@ -91,7 +91,7 @@ class ReceivingDaemon:
             self._daemon = daemon
             # With its own descriptor, as the child's is closed when that ends, and the last lines may be unread.
             output = os.fdopen(os.dup(daemon.stdout.fileno()), "rb")
-            self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
+            self._reader = threading.Thread(target=self._read_to_end, args=(output,), daemon=True)
             self._reader.start()
             rsyncd.wait_until_it_answers(daemon, address, self.port)
             try:
@@ -103,25 +103,31 @@ class ReceivingDaemon:
         if self._reader.is_alive():
             raise RestoreFailed("rsyncd does not end, and could still write", hint="kill it, and restore again")
 
+    def _read_to_end(self, stream: IO[bytes]) -> None:
+        with stream:
+            self._read(stream)
+
     def _read(self, stream: IO[bytes]) -> None:
         # A daemon whose log nobody reads waits for ever to write its next line, and the restore with it.
         with emptied(stream):
-            self._read_lines(stream)
+            try:
+                self._read_lines(stream)
+            except Exception:
+                _LOG.exception("rsyncd's log is not understood any further: the files are read instead")
 
     def _read_lines(self, stream: IO[bytes]) -> None:
         mark = b"] " + self._token + b" "
-        with stream:
-            for line in lines_of(stream, limit_bytes=_LOG_LINE_LIMIT_BYTES):
-                # A line that rsync cut off, as its path is long, has the next one behind it.
-                _stamp, *records = line.split(mark)
-                if not records:
-                    self._listener.line(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
-                for record in records:
-                    try:
-                        self._tell(record.rstrip(b"\n"))
-                    except ValueError as error:
-                        # The file is read instead.
-                        _LOG.debug("a line of rsyncd's log is not understood: %s", error)
+        for line in lines_of(stream, limit_bytes=_LOG_LINE_LIMIT_BYTES):
+            # A line that rsync cut off, as its path is long, has the next one behind it.
+            _stamp, *records = line.split(mark)
+            if not records:
+                self._listener.line(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
+            for record in records:
+                try:
+                    self._tell(record.rstrip(b"\n"))
+                except ValueError as error:
+                    # The file is read instead.
+                    _LOG.debug("a line of rsyncd's log is not understood: %s", error)
 
     def _tell(self, record: bytes) -> None:
         """Tell of a file that was received, by what the log has of it. Raises ValueError where that is no record."""

@@ -22,7 +22,7 @@ import msgspec
 import xxhash
 
 from turku.agent.problems import Problems
-from turku.core import directory_tree, extended_attributes
+from turku.core import directory_tree, extended_attributes, posix_acl
 from turku.core.spool import NameFilter, Spool
 from turku.errors import MalformedMessage, PolicyError
 from turku.policy import names
@@ -34,14 +34,7 @@ _SPOOL_LIMIT_BYTES = 4 * 1024**3
 _TARGET_LIMIT_BYTES = 4096
 """Linux has no longer symbolic links."""
 _CHUNK_BYTES = 1024 * 1024
-_SAMPLES = {
-    "user.turku": b"1",
-    "trusted.turku": b"1",
-    # user::rw-, user:0:rw-, group::---, mask::rw-, other::---
-    extended_attributes.ACCESS_ACL: bytes.fromhex(
-        "0200000001000600ffffffff020006000000000004000000ffffffff10000600ffffffff20000000ffffffff"
-    ),
-}
+_SAMPLES = {"user.turku": b"1", "trusted.turku": b"1", posix_acl.ACCESS: posix_acl.SAMPLE}
 _LOG = logging.getLogger(__name__)
 _TYPES: dict[Kind, int] = {
     "directory": stat.S_IFDIR,

@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import xxhash
 
-ACCESS_ACL = "system.posix_acl_access"
-DEFAULT_ACL = "system.posix_acl_default"
+from turku.core import posix_acl
+
+ACCESS_ACL, DEFAULT_ACL = posix_acl.ACCESS, posix_acl.DEFAULT
 DIGEST_BYTES = 16
 _KEPT = ("user.", "trusted.", "security.")
 _MADE_UP = "trusted.SGI_ACL_"
@@ -29,12 +30,6 @@ _RESERVED = f"{_PREFIX}%"
 _MOVED = (f"{_PREFIX}trusted.", f"{_PREFIX}security.")
 _FAKED_ACLS = {f"{_RESERVED}aacl": ACCESS_ACL, f"{_RESERVED}dacl": DEFAULT_ACL}
 
-# The kernel's form (linux/posix_acl_xattr.h): a version, then tag, permissions and id of each entry.
-_ACL_VERSION = struct.Struct("<I")
-_ACL_ENTRY = struct.Struct("<HHI")
-_VERSION = 2
-_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-_NO_ID = 0xFFFFFFFF
 # rsync's form (acls.c): what user, group, mask and others may, then id and permissions of each named entry.
 _FAKED_HEAD = struct.Struct("<IIII")
 _FAKED_ENTRY = struct.Struct("<II")
@@ -121,11 +116,12 @@ def _shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]
                 yield name, name
             elif is_faked and name in _FAKED_ACLS:
                 yield _FAKED_ACLS[name], name
-        elif name.startswith("user.") or (not is_faked and _is_kept(name)):
+        elif name.startswith("user.") or (not is_faked and is_kept(name)):
             yield name, name
 
 
-def _is_kept(name: str) -> bool:
+def is_kept(name: str) -> bool:
+    """Return whether an attribute of this name is a file's own, which goes where the file goes."""
     return name in (ACCESS_ACL, DEFAULT_ACL) or (name.startswith(_KEPT) and not name.startswith(_MADE_UP))
 
 
@@ -143,38 +139,27 @@ def acl_of_rsync(value: bytes, mode: int, *, is_access: bool) -> bytes:
         group = mode >> 3 if group == _NO_ENTRY else group
         mask = mode >> 3 if mask == _NO_ENTRY and named else mask
         other = mode if other == _NO_ENTRY else other
-    entries = [(_USER if access & _IS_USER else _GROUP, access & 7, each) for each, access in named]
-    for tag, permissions in ((_USER_OBJ, user), (_GROUP_OBJ, group), (_MASK, mask), (_OTHER, other)):
-        if permissions != _NO_ENTRY:
-            entries.append((tag, permissions & 7, _NO_ID))
-    return _packed(entries)
-
-
-def _entries(value: bytes) -> list[tuple[int, int, int]] | None:
-    """Return tag, permissions and id of each entry; None for what is not the kernel's form."""
-    head = _ACL_VERSION.size
-    if len(value) < head or (len(value) - head) % _ACL_ENTRY.size or _ACL_VERSION.unpack_from(value)[0] != _VERSION:
-        return None
-    return list(_ACL_ENTRY.iter_unpack(value[head:]))
-
-
-def _packed(entries: Iterable[tuple[int, int, int]]) -> bytes:
-    ordered = sorted(entries, key=lambda entry: (entry[0], entry[2]))
-    return _ACL_VERSION.pack(_VERSION) + b"".join(_ACL_ENTRY.pack(*entry) for entry in ordered)
+    entries = [
+        (posix_acl.USER if access & _IS_USER else posix_acl.NAMED_GROUP, access & 7, each) for each, access in named
+    ]
+    modes = {posix_acl.OWNER: user, posix_acl.GROUP: group, posix_acl.MASK: mask, posix_acl.OTHERS: other}
+    entries += [(tag, bits & 7, posix_acl.NOBODY) for tag, bits in modes.items() if bits != _NO_ENTRY]
+    return posix_acl.packed(entries)
 
 
 def _sorted_acl(value: bytes) -> bytes:
-    entries = _entries(value)
-    return value if entries is None else _packed(entries)
+    entries = posix_acl.entries_of(value)
+    return value if entries is None else posix_acl.packed(entries)
 
 
 def _without_mode_bits(value: bytes) -> bytes:
     """Return an access ACL in one order of its entries; nothing for one that says no more than the mode."""
-    entries = _entries(value)
+    entries = posix_acl.entries_of(value)
     if entries is None:
         return value
-    permissions = {tag: allowed for tag, allowed, _id in entries if tag not in (_USER, _GROUP)}
-    is_named = any(tag in (_USER, _GROUP) for tag, _allowed, _id in entries)
-    if not is_named and permissions.get(_MASK, permissions.get(_GROUP_OBJ)) == permissions.get(_GROUP_OBJ):
+    named = (posix_acl.USER, posix_acl.NAMED_GROUP)
+    permissions = {tag: allowed for tag, allowed, _number in entries if tag not in named}
+    group = permissions.get(posix_acl.GROUP)
+    if len(permissions) == len(entries) and permissions.get(posix_acl.MASK, group) == group:
         return b""
-    return _packed(entries)
+    return posix_acl.packed(entries)

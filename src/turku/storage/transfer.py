@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import struct
 import threading
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from turku.core import command
+from turku.core import command, extended_attributes, posix_acl
 from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.line_reading import lines_of
@@ -61,13 +60,6 @@ _STATISTICS = (
     "File list ",
     "sent ",
     "total size is ",
-)
-_LABEL = "security.selinux"
-_ACCESS_ACL = "system.posix_acl_access"
-# Version 2, then tag, permissions and number of each entry: owner, user 1, group, mask, others.
-_NOBODY = 0xFFFFFFFF
-_ACL_OF_A_USER = struct.pack(
-    "<I" + "HHI" * 5, 2, *(1, 6, _NOBODY), *(2, 4, 1), *(4, 4, _NOBODY), *(16, 4, _NOBODY), *(32, 0, _NOBODY)
 )
 _AMOUNTS = ("Literal data:", "Matched data:", "File list ", "Total bytes ", "sent ", "total size is ")
 """Of what was sent, where a dry run sends nothing."""
@@ -242,7 +234,7 @@ def _probe(directory: Path) -> tuple[bool, bool, bool]:
                 os.setxattr(descriptor, "user.turku.probe", b"1")
                 has_attributes = True
             with suppress(OSError):
-                os.setxattr(descriptor, _ACCESS_ACL, _ACL_OF_A_USER)
+                os.setxattr(descriptor, posix_acl.ACCESS, posix_acl.SAMPLE)
                 has_acls = True
         finally:
             os.close(descriptor)
@@ -366,7 +358,7 @@ def _attribute_filter(system: FileSystem) -> list[str]:
     """
     if system.fake_super:
         # Without a rule of ours rsync removes what it has kept of a new directory's ACL a moment before.
-        raw = [_LABEL] if sandbox.has_labels_of_its_own() else []
+        raw = [extended_attributes.LABEL] if sandbox.has_labels_of_its_own() else []
         return [f"--filter=-xsr {name}" for name in ("system.*", "user.rsync.%*", *raw)]
     if os.geteuid() != 0:
         return ["--filter=-xsr! user.*"]

@@ -36,7 +36,8 @@ def plan(target: Path, *remarks: str, is_free: bool = True) -> Plan:
 
 def options(**words: bool) -> argparse.Namespace:
     return argparse.Namespace(
-        **{"yes": False, "in_place": False, "delete": False, "overwrite": "always", "dry_run": False, **words}
+        unfinished=False,
+        **{"yes": False, "in_place": False, "delete": False, "overwrite": "always", "dry_run": False, **words},
     )
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from turku.core import posix_acl
+from turku.core.extended_attributes import is_kept
 
 _FAKED_ATTRIBUTE = "user.rsync.%stat"
 _FAKED = re.compile(rb"([0-7]{1,7}) \d+,\d+ (\d{1,10}):(\d{1,10})")
-_COPIED = ("user.", "trusted.", "security.", "system.posix_acl_")
 _FAKED_PREFIX = "user.rsync."
 _FAKED_ACL, _FAKED_DEFAULT_ACL = "user.rsync.%aacl", "user.rsync.%dacl"
 _FAKED_ACL_HEADER = struct.Struct("<IIII")
@@ -59,14 +59,6 @@ def copy_extended(source: int, target: int) -> None:
         except OSError as error:
             if name.startswith("user.") or error.errno not in _CANNOT_BE_SET:
                 raise
-
-
-def is_kept(name: str) -> bool:
-    """Return whether an attribute of this name is a file's own, which goes where the file goes.
-
-    A file system's own settings are not, nor what XFS shows of an ACL beside the ACL.
-    """
-    return name.startswith(_COPIED) and not name.startswith("trusted.SGI_ACL_")
 
 
 def _remove(target: int, name: str) -> None:
