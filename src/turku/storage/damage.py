@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ LIMIT = 10_000
 SNAPSHOTS_KEPT = 100
 _LIMIT_BYTES = 64 * 1024 * 1024
 _TEXT_LIMIT = 4000
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,19 @@ def file_of(place: SourcePlace) -> Path:
 
 
 def read(place: SourcePlace) -> list[Damage]:
-    """The damages, oldest first; none where there are none, or the file cannot be read."""
+    """The damages, oldest first; none where there are none, or the file is not one of ours.
+
+    Raises OSError where the disk does not give the file: what it says would be lost with the next write.
+    """
     try:
         database.refuse_planted(place, file_of(place))
         content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
         return msgspec.convert(content, list[Damage])
-    except (OSError, ValueError, msgspec.MsgspecError):
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
+            raise
+        return []
+    except (ValueError, msgspec.MsgspecError):
         return []
 
 
@@ -94,7 +104,12 @@ def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
 
 def to_fetch(place: SourcePlace) -> frozenset[bytes]:
     """Return the paths of damaged files that the next backup is to fetch, whatever their size and time say."""
-    return frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
+    try:
+        return frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
+    except OSError as error:
+        # A backup is made all the same, and the one after it fetches them.
+        _LOG.warning("%s: cannot be read: %s", file_of(place), error.strerror or error)
+        return frozenset()
 
 
 def told(damages: Iterable[Damage]) -> list[Damage]:

@@ -10,7 +10,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -95,6 +95,19 @@ class KeptCopies:
             Copy(tuple(names), tuple(sorted(snapshots, key=self.number.__getitem__)), status, failure)
             for names, snapshots, status, failure in found.values()
         ]
+
+    def looked_at_again(self, copy: Copy) -> Copy:
+        """Return the copy as it is found now, its tree opened anew. Raises OSError as ``of`` does."""
+        name = copy.names[0]
+        opened = self._open.pop(name.tree, None)
+        if opened is not None:
+            opened.close()
+        try:
+            return replace(copy, status=self._tree(name.tree).status(name.path), error=None)
+        except OSError as error:
+            if error.errno in NOT_OF_THE_FILE:
+                raise
+            return replace(copy, status=None, error=None if error.errno in _NOTHING_THERE else error)
 
     def open_file(self, name: StoredName) -> int:
         """A descriptor of the file, to be read and closed. Raises OSError."""

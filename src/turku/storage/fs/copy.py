@@ -98,6 +98,17 @@ def clone_within(directory: int, name: bytes, clone: bytes) -> None:
     _clone_file(directory, directory, name, clone)
 
 
+def take_content(source: int, target: int) -> None:
+    """Let the open file ``target`` have the content of the open file ``source`` by sharing its blocks.
+
+    Nothing is written but what says which blocks it has, so there is no half of it. Raises OSError.
+    """
+    size_bytes = os.fstat(source).st_size
+    if size_bytes:
+        fcntl.ioctl(target, _FICLONE, source)
+    os.ftruncate(target, size_bytes)
+
+
 def keep_changes_small(directory: Path) -> None:
     """Let a write into a clone, below the new directory, take the blocks that it writes; nothing where it does anyway.
 
