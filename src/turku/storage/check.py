@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from turku.errors import TurkuError
 from turku.storage import protection, sandbox, volumes
 from turku.storage.configuration import Storage
 from turku.storage.protection import Verdict
+from turku.storage.sandbox import SandboxNotTried
 
 _GIB = 1024**3
 
@@ -24,8 +26,10 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
     say(f"  snapshots: {configuration.snapshot_mode}; time zone: {configuration.zone.key}")
     say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
     say(f"  rsync: {' '.join(configuration.rsync_command)}")
-    found = sandbox.availability(configuration)
-    say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
+    with suppress(SandboxNotTried):
+        # Those who are told what protects the host are told of it.
+        found = sandbox.availability(configuration)
+        say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
     for volume in configuration.volumes:
         space = volumes.volume_space(volume)
         if space is None:

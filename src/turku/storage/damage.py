@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -83,7 +82,7 @@ def read(place: SourcePlace) -> list[Damage]:
         content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
         return msgspec.convert(content, list[Damage])
     except OSError as error:
-        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
+        if error.errno in fs.SAYS_NOTHING:
             raise
         return []
     except (ValueError, msgspec.MsgspecError):

@@ -55,7 +55,7 @@ class KeptCopies:
         # A snapshot of an unchanged source has the tree of the one before it.
         self._trees = [known.place.tree(name) for name in self._names]
         self._open: OrderedDict[Path, Tree] = OrderedDict()
-        self._shares_blocks = copy.can_clone(known.place.machine_dir)
+        self._shares_blocks = copy.may_share_blocks(known.place.machine_dir)
 
     def __enter__(self) -> Self:
         return self

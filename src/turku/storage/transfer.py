@@ -10,6 +10,7 @@ would have effects here).
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -162,7 +163,10 @@ class FileSystem:
 
 
 def file_system(machine_dir: Path, *, fake_super: bool | None, keep_devices: bool = False) -> FileSystem:
-    """Return what can be kept in the directory; ``fake_super`` is the configured choice, None where it is ours."""
+    """Return what can be kept in the directory; ``fake_super`` is the configured choice, None where it is ours.
+
+    Raises OSError where that cannot be tried.
+    """
     has_attributes, has_nanoseconds = _probe(machine_dir)
     if fake_super is None:
         fake_super = os.geteuid() != 0 and has_attributes
@@ -175,21 +179,35 @@ def file_system(machine_dir: Path, *, fake_super: bool | None, keep_devices: boo
 
 
 def _probe(directory: Path) -> tuple[bool, bool]:
-    """Return whether attributes of users, and nanoseconds, can be kept; tried with a file that has no name."""
+    """Return whether attributes of users, and nanoseconds, can be kept; tried with a file that has no name.
+
+    Raises OSError for what says nothing of that: a run that took a full disk for one without attributes would lose the
+    owners of all files.
+    """
     moment = 1_000_000_000_123_456_789
     has_attributes = has_nanoseconds = False
-    with suppress(OSError):
+    with _cannot():
         descriptor = fs.create_unnamed_file(directory)
         try:
-            with suppress(OSError):
+            with _cannot():
                 os.utime(descriptor, ns=(moment, moment))
                 has_nanoseconds = os.fstat(descriptor).st_mtime_ns == moment
-            with suppress(OSError):
+            with _cannot():
                 os.setxattr(descriptor, "user.turku.probe", b"1")
                 has_attributes = True
         finally:
             os.close(descriptor)
     return has_attributes, has_nanoseconds
+
+
+@contextmanager
+def _cannot() -> Iterator[None]:
+    """Let a refusal of the file system end the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*fs.SAYS_NOTHING, errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def is_listed_at_once(files: int | None) -> bool:

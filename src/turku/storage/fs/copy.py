@@ -41,7 +41,10 @@ class Stopped(Exception):
 
 
 def can_clone(directory: Path) -> bool:
-    """Return True when files in the directory can be cloned; two without a name are tried."""
+    """Return True when files in the directory can be cloned; two without a name are tried.
+
+    Raises OSError for what says nothing of that, as a full disk.
+    """
     with ExitStack() as stack:
         try:
             descriptors = []
@@ -50,9 +53,19 @@ def can_clone(directory: Path) -> bool:
                 stack.callback(os.close, descriptors[-1])
             os.write(descriptors[0], bytes(_BLOCK_BYTES))
             fcntl.ioctl(descriptors[1], _FICLONE, descriptors[0])
-        except OSError:
+        except OSError as error:
+            if error.errno in (*tree.SAYS_NOTHING, errno.ENOSPC, errno.EDQUOT):
+                raise
             return False
     return True
+
+
+def may_share_blocks(directory: Path) -> bool:
+    """Return False when no two files in the directory can share blocks; True when they can, or nobody can tell."""
+    try:
+        return can_clone(directory)
+    except OSError:
+        return True
 
 
 def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: True) -> None:

@@ -23,6 +23,8 @@ from turku.core.directory_tree import CREATE_FLAGS, set_mode_of_handle
 from turku.errors import BackupFailed, DurableWriteFailed
 
 _DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE
+SAYS_NOTHING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE)
+"""Errors of a moment, or of a disk: they say nothing of what a file is or of what a file system can do."""
 
 
 # --- opening
