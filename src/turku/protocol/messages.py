@@ -137,8 +137,16 @@ class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
 # --- storage: storage_update_config
 
 
+STORAGE_FAULTS_LIMIT = 20
+"""Sentences about what is wrong with a storage that are told."""
+
+
 class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a storage says of itself; space in MiB. ``slots`` is ours: how many machines it takes at once."""
+    """What a storage says of itself; space in MiB.
+
+    What follows ``comment`` is ours, and left out where there is nothing. ``slots``: how many machines it takes at
+    once. ``faults``: what is wrong with it, as a volume that is not mounted; a sentence each.
+    """
 
     name: Text
     secret: Text
@@ -151,6 +159,7 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     published: bool | None = None
     comment: Text | None = None
     slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    faults: Annotated[list[Text], Meta(max_length=STORAGE_FAULTS_LIMIT)] = []
 
 
 class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from turku.errors import TurkuError
-from turku.storage import protection, sandbox, volumes
+from turku.storage import protection, sandbox, volume_marks, volumes
 from turku.storage.configuration import Storage
 from turku.storage.protection import Verdict
 from turku.storage.sandbox import SandboxNotTried
@@ -31,6 +31,10 @@ def report(configuration: Storage, say: Callable[[str], None]) -> int:
         found = sandbox.availability(configuration)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
     for volume in configuration.volumes:
+        fault = volume_marks.fault(configuration, volume)
+        if fault is not None:
+            problems.append(f"volume {volume.name}: {fault}")
+            continue
         space = volumes.volume_space(volume)
         if space is None:
             problems.append(f"volume {volume.name}: {volume.path} is not there")

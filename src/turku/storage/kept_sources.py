@@ -21,7 +21,8 @@ def kept_sources(
 ) -> tuple[SourcePlace, ...]:
     """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
 
-    ``machine`` is a UUID, or a name that ``var_dir/machines`` has a link of. Raises UsageError when there is none.
+    ``machine`` is a UUID, or a name that ``var_dir/machines`` has a link of. Volumes that are not there are left out,
+    with an error on the log: see ``volume_marks.require_all``. Raises UsageError when there is none.
     """
     found = tuple(
         place
@@ -51,7 +52,7 @@ def _machine_directories(configuration: Storage, machine: str | None) -> Iterato
         if found is not None:
             yield found
         return
-    for volume in configuration.volumes:
+    for volume in volumes.usable(configuration):
         for entry in fs.names(volume.path):
             if _is_uuid(entry) and fs.is_directory(volume.path / entry):
                 yield volume.path / entry

@@ -21,8 +21,11 @@ def went_down_while_writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> 
     """Whether a run was under way when the system that this source lies on was started anew."""
     try:
         return fs.read_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        # What the disk does not give may say so: contents are compared once too often rather than not at all.
+        return error.errno in fs.SAYS_NOTHING
 
 
 @contextmanager

@@ -11,16 +11,18 @@ import msgspec
 
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.log import one_line
 from turku.errors import ApiRefused, LockHeld, PolicyError
 from turku.policy import names
 from turku.protocol.messages import (
+    STORAGE_FAULTS_LIMIT,
     AssignedMachine,
     StorageConfiguration,
     StorageCredentials,
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
-from turku.storage import admitted_keys, authorized_keys, machine_links, secret_rotation, volumes
+from turku.storage import admitted_keys, authorized_keys, machine_links, secret_rotation, volume_marks, volumes
 from turku.storage.configuration import Storage
 from turku.storage.coordinator import Coordinator
 
@@ -29,6 +31,7 @@ _REFRESH_PAUSE_SHARE: Final = 10
 """At most a tenth of the time is spent on refreshing, however many machines there are and however slow it is."""
 _RUN_UNDER_WAY_SECONDS: Final = 10.0
 _LOCK: Final = "update-config"
+_FAULT_LENGTH: Final = 500
 _ASKED_FILE: Final = "machines_asked.json"
 _LOG = logging.getLogger(__name__)
 
@@ -43,12 +46,14 @@ class _Asked(msgspec.Struct, frozen=True):
 def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Register this storage or report its space and address, then bring authorized_keys and the links up to date.
 
-    Raises LockHeld, NoVolume, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed; a single machine
-    whose data is no good is left out with a warning.
+    Raises LockHeld, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed, and, when all is done, NoVolume
+    where a volume is not there; a single machine whose data is no good is left out with a warning.
     """
     configuration = secret_rotation.resume(configuration)
     with lock.exclusive(configuration.lock_dir, _LOCK):
         _update(configuration, clock)
+    # The coordinator knows by now, and machines of other volumes are let in.
+    volume_marks.require_all(configuration)
 
 
 def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -110,6 +115,7 @@ def _update(configuration: Storage, clock: Clock) -> None:
 
 def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
+    faults = [one_line(fault)[:_FAULT_LENGTH] for fault in volume_marks.faults(configuration)]
     host_keys = configuration.host_keys()
 
     def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
@@ -126,6 +132,7 @@ def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
                 published=configuration.published,
                 comment=configuration.comment,
                 slots=configuration.slots,
+                faults=faults[:STORAGE_FAULTS_LIMIT],
             ),
             auth=configuration.registration,
         )

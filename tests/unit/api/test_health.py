@@ -102,3 +102,27 @@ def test_the_call_counts_what_there_is(cast: Cast) -> None:
         "backup_log": 1,
     }
     assert Source.objects.count() == 2
+
+
+def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Cast) -> None:
+    storage = Storage.objects.get()
+    configuration = {
+        "name": storage.name,
+        "secret": cast.bob.secret,
+        "ssh_ping_host": "storage.example.com",
+        "ssh_ping_host_keys": storage.ssh_ping_host_keys,
+        "ssh_ping_user": "root",
+        "space_total": 1000.0,
+        "space_available": 100.0,
+    }
+    fault = "volume data: /srv/turku lacks the mark .turku-volume of this volume\n"
+    post("storage_update_config", {"storage": {**configuration, "faults": [fault]}})
+    found = health.fleet(now=SYSTEM_CLOCK.now(), verbose=True)
+    assert not found.is_healthy
+    assert "1 faulty of 1 storage" in found.summary
+    [sentence] = found.groups[0].sentences
+    assert sentence.startswith(f"storage {storage.name}: faulty: volume data: /srv/turku lacks")
+    assert "\n" not in sentence
+    # An existing storage, and one that is well again, say nothing.
+    post("storage_update_config", {"storage": configuration})
+    assert health.fleet(now=SYSTEM_CLOCK.now()).is_healthy

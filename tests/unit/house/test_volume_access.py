@@ -77,6 +77,10 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("tunnel.py", "_sockets"): _PROC,
     ("tunnel.py", "_session_sshd"): _PROC,
     ("tunnel.py", "_socket_inodes"): _PROC,
+    ("volume_marks.py", "_remembered"): _VAR,
+    ("volume_marks.py", "_remember"): _VAR,
+    ("volume_marks.py", "_led_to"): _LINKS,
+    ("volume_marks.py", "_is_to_be_mounted"): "the system's table of file systems, and a volume's own directory",
     ("volumes.py", "existing_directory"): _LINKS,
     ("volumes.py", "link_directory"): _LINKS,
 }

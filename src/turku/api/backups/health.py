@@ -12,6 +12,7 @@ from turku.api.admission import health as admission_health
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet import health as fleet_health
 from turku.api.fleet.health import Conditions, Mark, mark_of, off
+from turku.api.fleet.models import Storage
 from turku.api.proof import health as proof_health
 
 OVERDUE_AFTER = timedelta(hours=10)
@@ -85,10 +86,16 @@ def _group(noun: str, rows: QuerySet[Model], relations: Sequence[str], *, verbos
     if verbose and problems:
         bad = rows.filter(mark__in=[mark.value for mark, _count in problems]).select_related(*relations)
         sentences = tuple(
-            f"{noun} {' / '.join([*(str(getattr(row, name)) for name in relations), str(row)])}: {Mark(row.mark).label}"  # type: ignore[attr-defined]  # annotated
+            f"{noun} {' / '.join([*(str(getattr(row, name)) for name in relations), str(row)])}: "
+            f"{': '.join([Mark(row.mark).label, *_faults(row)])}"  # type: ignore[attr-defined]  # annotated
             for row in bad
         )
     return Group(noun, sum(count for mark, count in counts.items() if mark is not Mark.OFF), problems, sentences)
+
+
+def _faults(row: Model) -> list[str]:
+    """Return what a storage that is marked for it says is wrong with it."""
+    return ["; ".join(row.faults)] if isinstance(row, Storage) and row.mark == Mark.FAULTY else []  # type: ignore[attr-defined]  # annotated
 
 
 def _falling_back() -> tuple[str, ...]:

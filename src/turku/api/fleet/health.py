@@ -24,6 +24,7 @@ class Mark(models.TextChoices):
     UNASSIGNED = "unassigned", "no storage"
     FAILED = "failed", "failed"
     OVERDUE = "overdue", "overdue"
+    FAULTY = "faulty", "faulty"
     SUSPICIOUS = "suspicious", "suspicious"
     DAMAGED = "damaged", "damaged"
     FALLING_BACK = "falling-back", "full each time"
@@ -65,7 +66,11 @@ def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
 
 def storage_conditions(*, now: datetime) -> Conditions:
     """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
-    return {Mark.OFF: off(""), Mark.SILENT: Q(last_seen__lt=now - STORAGE_SILENCE)}
+    return {
+        Mark.OFF: off(""),
+        Mark.SILENT: Q(last_seen__lt=now - STORAGE_SILENCE),
+        Mark.FAULTY: ~Q(faults=[]),
+    }
 
 
 def storages(*, now: datetime) -> QuerySet[Storage]:

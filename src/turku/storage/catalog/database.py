@@ -206,6 +206,9 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 def make_directory(place: SourcePlace) -> None:
     """Let the directory of the machine's catalogs be there. Raises OSError, DurableWriteFailed."""
     directory = file_of(place).parent
+    if not fs.is_directory(place.machine_dir):
+        # Where a volume was unmounted meanwhile, nothing is made in its mount point.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place.machine_dir))
     refuse_planted(place, file_of(place))
     for each in (directory.parent, directory):
         if not fs.exists(each):
