@@ -184,6 +184,11 @@ def _add_update_config(parser: argparse.ArgumentParser) -> None:
         help="secret of the registration. Other users see it in the list of processes: better put api_auth_name and "
         "api_auth_secret into a file below config.d, or TURKU_API_AUTH_SECRET into the environment",
     )
+    parser.add_argument(
+        "--confirm-removals",
+        action="store_true",
+        help="take the keys of machines that the coordinator lacks at once, even if they are most of them",
+    )
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -318,7 +323,7 @@ def _update_config(options: argparse.Namespace) -> int:
         import random
 
         SYSTEM_CLOCK.sleep(random.SystemRandom().uniform(0, options.wait))
-    _logged(lambda: registration.update_config(loaded))
+    _logged(lambda: registration.update_config(loaded, confirms_removals=options.confirm_removals))
     return 0
 
 
