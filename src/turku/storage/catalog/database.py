@@ -12,7 +12,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from turku.errors import CatalogUnusable
@@ -126,11 +126,30 @@ def move_aside(place: SourcePlace, reason: str) -> None:
     fs.unlink(_journal(path))
 
 
-def remove(place: SourcePlace) -> None:
-    """Let there be no catalog of the source."""
+@contextmanager
+def made_anew(place: SourcePlace) -> Iterator[sqlite3.Connection]:
+    """An empty catalog beside the source's own, whose place it takes with the end of the block.
+
+    Where the block raises, all is as it was: a full disk costs no catalog that is good. Raises CatalogUnusable.
+    """
     path = file_of(place)
-    for each in (path, _journal(path)):
-        fs.unlink(each)
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        for each in (beside, _journal(beside)):
+            fs.unlink(each)
+        with closing(_open(place, beside)) as connection:
+            yield connection
+        # What a killed writer left is undone in the file that it belongs to, and in no other.
+        with suppress(sqlite3.Error, OSError), closing(_open(place, path)):
+            pass
+        fs.unlink(_journal(path))
+        fs.rename(beside, path)
+    except (sqlite3.Error, OSError) as error:
+        raise unusable(place, error) from error
+    finally:
+        for each in (beside, _journal(beside)):
+            with suppress(OSError):
+                fs.unlink(each)
 
 
 def _journal(path: Path) -> Path:
