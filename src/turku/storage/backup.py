@@ -262,7 +262,10 @@ class _Run:
         record = self._record(base, self._clock.now(), noted)
         self._catalog(sync.mode, record, tree, changes)
         self._cancellation.check()
-        return _Made(sync.mode.commit_unchanged(record, base), compared, noted, Strategy.UNCHANGED)
+        snapshot = sync.mode.commit_unchanged(record, base)
+        with suppress(OSError):
+            power_loss.forget_if_nothing_is_left(self._place)
+        return _Made(snapshot, compared, noted, Strategy.UNCHANGED)
 
     def _built(self, sync: Sync, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy | None) -> _Made:
         mode, base = sync.mode, sync.base

@@ -52,5 +52,11 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
     fs.unlink(_mark(place))
 
 
+def forget_if_nothing_is_left(place: SourcePlace) -> None:
+    """Take the mark away where no tree is left that a run before had written to. Raises OSError."""
+    if not any(fs.exists(tree) for tree in (place.staging, place.cloning, place.former_tree)):
+        fs.unlink(_mark(place))
+
+
 def _mark(place: SourcePlace) -> Path:
     return place.machine_dir / f".{place.source}.writing"

@@ -132,11 +132,9 @@ def made_anew(place: SourcePlace) -> Iterator[sqlite3.Connection]:
 
     Where the block raises, all is as it was: a full disk costs no catalog that is good. Raises CatalogUnusable.
     """
-    path = file_of(place)
-    beside = path.with_name(f"{path.name}.new")
+    path, beside = file_of(place), _beside(place)
     try:
-        for each in (beside, _journal(beside)):
-            fs.unlink(each)
+        sweep(place)
         with closing(_open(place, beside)) as connection:
             yield connection
         # What a killed writer left is undone in the file that it belongs to, and in no other.
@@ -147,9 +145,20 @@ def made_anew(place: SourcePlace) -> Iterator[sqlite3.Connection]:
     except (sqlite3.Error, OSError) as error:
         raise unusable(place, error) from error
     finally:
-        for each in (beside, _journal(beside)):
-            with suppress(OSError):
-                fs.unlink(each)
+        with suppress(OSError):
+            sweep(place)
+
+
+def sweep(place: SourcePlace) -> None:
+    """Remove what was to become a catalog when it was killed; with the source's lock held. Raises OSError."""
+    beside = _beside(place)
+    for each in (beside, _journal(beside)):
+        fs.unlink(each)
+
+
+def _beside(place: SourcePlace) -> Path:
+    path = file_of(place)
+    return path.with_name(f"{path.name}.new")
 
 
 def _journal(path: Path) -> Path:

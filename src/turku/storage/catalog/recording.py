@@ -57,6 +57,7 @@ def record(
     """
     new = _NewSnapshot(name, base, tree, changes, moment, ahead)
     try:
+        database.sweep(place)
         with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
             return _record(connection, place, new, zone)
     except (TurkuError, OSError, sqlite3.Error) as error:
