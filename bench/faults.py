@@ -108,9 +108,12 @@ def main() -> int:
         jobs = []
         for name in names:
             kinds = [options.only] if options.only else kinds_of(name)
+            chance = random.Random(f"{options.seed}-{name}")
+            # So that a short run has not always the same kinds.
+            chance.shuffle(kinds)
             count = max(1, round(options.faults * SHARES[name] / whole))
             chosen = list(itertools.islice(itertools.cycle(kinds), count))
-            random.Random(f"{options.seed}-{name}").shuffle(chosen)
+            chance.shuffle(chosen)
             jobs.append(pool.submit(play, name, chosen, options.seed))
         for job in as_completed(jobs):
             done = job.result()

@@ -217,6 +217,10 @@ class Stage:
         if different:
             self.find(f"the next backup is not as the source: {different[:5]}")
         self.look(may_be_gone=before[: 1 - KEPT])
+        for directory in (self.volume.path, self.machine_dir, database.file_of(self.place).parent):
+            for path in directory.glob(".*.turku-tmp-*"):
+                # As if it were some hours later.
+                os.utime(path, (1, 1))
         self.act("prune")
         damages = self.verify().open_damages
         if damages:
@@ -297,6 +301,14 @@ class Begun:
                 return False
             time.sleep(0.005)
         return True
+
+    def is_held_by_the_kernel(self) -> bool:
+        """Return True where it waits for a disk, and no signal reaches it."""
+        states = [Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]]
+        for task in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):
+                states.append(task.read_text().rpartition(")")[2].split()[0])
+        return "D" in states
 
     def kill(self) -> None:
         """End it, and all below it, as a machine does that goes down."""
@@ -527,7 +539,7 @@ def damage_a_file(stage: Stage) -> None:
 
 
 def _await(stage: Stage, begun: Begun) -> None:
-    if not begun.ended_within(LONGEST_SECONDS):
+    if not begun.ended_within(LONGEST_SECONDS) and not begun.is_held_by_the_kernel():
         stage.find(f"it did not end within {LONGEST_SECONDS:g} s")
 
 

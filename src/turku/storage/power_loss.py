@@ -39,6 +39,7 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
     except OSError:
         yield
         return
+    fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
     # A mark that is there from before the last start stays until a run that compared contents went well.
     if not went_down_while_writing(place, boot_id=boot_id):
         fs.write_bytes(_mark(place), mark.encode())
@@ -54,6 +55,7 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
 
 def forget_if_nothing_is_left(place: SourcePlace) -> None:
     """Take the mark away where no tree is left that a run before had written to. Raises OSError."""
+    fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
     if not any(fs.exists(tree) for tree in (place.staging, place.cloning, place.former_tree)):
         fs.unlink(_mark(place))
 

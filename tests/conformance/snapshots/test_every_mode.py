@@ -201,7 +201,9 @@ def test_the_mark_of_a_power_loss_goes_where_nothing_was_left_and_nothing_change
     (machine.source_dir / "file").write_text("content")
     assert machine.back_up().success
     (machine.machine_dir / ".etc.writing").write_text("the start before")
+    (machine.machine_dir / "..etc.writing.turku-tmp-0123456789ab").write_text("the st")
     assert machine.back_up().success
+    assert not (machine.machine_dir / "..etc.writing.turku-tmp-0123456789ab").exists()
     # Else every run from then on would compare contents, until something changes.
     assert not (machine.machine_dir / ".etc.writing").exists()
     assert machine.differences(machine.newest_tree()) == []
