@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-old-rsync fuzz check lint types fmt imports bench clean
+.PHONY: help setup demo test test-old-rsync test-faults fuzz check lint types fmt imports bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,14 @@ test-old-rsync: ## run what moves data with rsync 3.2.7 (Debian 12's first one) 
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	@packaging/test-old-rsync.sh $(BIN)/python .cache $(TEST_ARGUMENTS)
+
+# Another seed every day; a finding prints the arguments that repeat it.
+FAULTS_SEED ?= $(shell date +%Y%m%d)
+FAULTS ?= 120
+test-faults: ## kills, power losses, full, lost and damaged disks, failing calls, wrong clocks: about 4 minutes, as root
+	@packaging/require-debian-packages.sh test
+	@$(MAKE) --no-print-directory setup
+	$(BIN)/python -m bench.faults --faults $(FAULTS) --seed $(FAULTS_SEED)
 
 # Another seed every day; a fault prints the arguments that repeat it.
 FUZZ_SEED ?= $(shell date +%Y%m%d)

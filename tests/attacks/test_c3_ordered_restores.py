@@ -46,6 +46,7 @@ class Orders:
             "storage": {"name": "primary", **self.api.storages["primary"]},
             "directory": str(directory),
             "overwrite": "always",
+            "paths": [],
             **self.extra,
         }
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tests.support.hostile_keys import HOSTILE_KEYS
@@ -134,3 +135,28 @@ def test_c5_an_answer_that_is_none_changes_nothing(storage: OrderedStorage, answ
     completed = storage.host.update_config(check=False)
     assert completed.exit_code not in (0, 70)
     assert storage.host.authorized_keys.read_bytes() == before
+
+
+def test_c5_an_answer_without_machines_empties_nothing(storage: OrderedStorage) -> None:
+    update(storage, {UUID: {"ssh_public_key": storage.public_key}})
+    before = storage.host.authorized_keys.read_bytes()
+    for answer in ({}, {"machines": None}, {"machines": {UUID: {}}}):
+        storage.api.answers["storage_update_config"] = answer
+        # An answer that is not ours.
+        assert storage.host.update_config(check=False).exit_code == 69
+        assert storage.host.authorized_keys.read_bytes() == before
+
+
+def test_c5_an_answer_that_lacks_most_machines_waits_for_a_second_one(storage: OrderedStorage) -> None:
+    fleet = {str(uuid4()): {"ssh_public_key": new_ssh_key()} for _ in range(3)}
+    update(storage, {UUID: {"ssh_public_key": storage.public_key}, **fleet})
+    update(storage, {})
+    assert len(storage.host.lines) == 4
+    assert "lacks 4 of the 4 machines" in storage.host.log
+    update(storage, {})
+    assert len(storage.host.lines) == 4
+    # What the coordinator is told of it.
+    [fault] = storage.api.of_call("storage_update_config")[-1]["storage"]["faults"]
+    assert "lacks 4 of the 4 machines" in fault
+    storage.host.update_config("--confirm-removals")
+    assert storage.host.lines == []

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from turku import __version__
-from turku.agent import configuration, looking_command, recovery_command
+from turku.agent import configuration, identity, looking_command, recovery_command
 from turku.agent.configuration import DEFAULT_DIRECTORY, Agent
-from turku.agent.identity import NEW_IDENTITY_FILE
 from turku.core import entry as core_entry
 from turku.core import log
 from turku.core.arguments import Parser, seconds
@@ -225,12 +224,14 @@ def _update_config(arguments: argparse.Namespace) -> int:
 
 
 def _settled(agent: Agent) -> Agent:
-    """The machine, after a change of its secret and key that a killed run left behind is finished."""
-    if not (agent.var_dir / NEW_IDENTITY_FILE).exists():
+    """The machine, after a change of its secret and key that a killed run left behind is finished, or swept away."""
+    if not identity.has_staged_files(agent):
         return agent
     from turku.agent import rotation
 
-    return rotation.resume(agent)
+    agent = rotation.resume(agent)
+    rotation.sweep(agent)
+    return agent
 
 
 def _rotate_keys(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from turku.core import configuration
+from turku.core import configuration, identity_copy
 from turku.core.configuration import Fault, Tree
 from turku.core.secret import Secret
 from turku.errors import ConfigurationError, PolicyError
@@ -26,7 +26,7 @@ from turku.protocol.messages import Registration, RegistrationAuth
 DEFAULT_DIRECTORY = Path("/etc/turku-agent")
 IDENTITY_FILE = "10-machine_uuid.json"
 """In ``var_dir/config.d``; read with the rest of the configuration, written by identity.py."""
-_IDENTITY_KEYS = ("machine_uuid", "machine_secret")
+IDENTITY_KEYS = ("machine_uuid", "machine_secret")
 _PROGRAM = "turku-agent"
 _LOG = logging.getLogger(__name__)
 
@@ -157,17 +157,41 @@ def foreign_owner(var_dir: Path) -> tuple[int, int] | None:
 def _read_files(config_dir: Path) -> Tree:
     tree = configuration.read_with_state(config_dir, default_var_dir=AgentFile().var_dir)
     var_dir = Path(str(tree.content.get("var_dir", AgentFile().var_dir)))
+    if not all(key in tree.content for key in IDENTITY_KEYS):
+        _use_copy_of_identity(tree, var_dir / "config.d" / IDENTITY_FILE)
     if foreign_owner(var_dir) is None:
         return tree
     # The agent runs as a user of its own, and this is root, at the restore of a file: what that user can write says
     # who the machine is, and nothing else. A program named there would be run by root.
     told = configuration.read_directories([config_dir / "config.d"])
-    for key in _IDENTITY_KEYS:
+    for key in IDENTITY_KEYS:
         if key in tree.content and key not in told.content:
             told.content[key], told.origins[key] = tree.content[key], tree.origins[key]
     told.faults[:] = tree.faults
     told.ignored[:] = tree.ignored
     return told
+
+
+def _use_copy_of_identity(tree: Tree, path: Path) -> None:
+    """Take the identity from its copy where the file that has it is damaged; a fault where there is no copy."""
+    if not identity_copy.is_damaged(path, IDENTITY_KEYS):
+        return
+    found = identity_copy.read(path, IDENTITY_KEYS)
+    tree.faults[:] = [fault for fault in tree.faults if fault.place != str(path)]
+    if found:
+        _LOG.warning("%s is damaged; this machine is known by %s", path, identity_copy.path_of(path))
+        missing = {key: text for key, text in found.items() if key not in tree.content}
+        tree.content |= missing
+        tree.origins |= dict.fromkeys(missing, identity_copy.path_of(path))
+        return
+    tree.faults.append(
+        Fault(
+            str(path),
+            "is damaged: it had this machine's UUID and secret. Bring it back from a backup; or remove it, and run "
+            "turku-agent re-enrol with a code of the coordinator's operator to have the machine's history again, or "
+            "turku-update-config to register as a new machine",
+        )
+    )
 
 
 def program_words(program: str | list[str]) -> tuple[str, ...]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import binascii
 import logging
 import tempfile
 import uuid
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.configuration import IDENTITY_FILE, Agent
-from turku.core import configuration, lock
+from turku.agent.configuration import IDENTITY_FILE, IDENTITY_KEYS, Agent
+from turku.core import configuration, durable, identity_copy, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ConfigurationError, PolicyError
+from turku.errors import ConfigurationError, DurableWriteFailed, LockHeld, PolicyError
 from turku.protocol.messages import MachineCredentials
 
 _LOG = logging.getLogger(__name__)
@@ -23,10 +24,15 @@ _KEYGEN_TIMEOUT_SECONDS = 120.0
 _COMMENT = "turku"
 NEW_IDENTITY_FILE = "new_identity.json"
 """In ``var_dir`` while a rotation or re-enrolment is under way; see rotation.py."""
+STAGED_KEY = "new_ssh_key"
+"""Beside it, the key that is to come; its public half has ``.pub`` added."""
+SCRATCH_PREFIX = "key-"
+"""Of the directories in ``var_dir/run`` in which a key is made."""
 PREVIOUS_KEY_SECONDS = 24 * 3600.0
 """How long a key that was replaced is still offered to storages: they learn of the new one within minutes."""
 _PREVIOUS_KEY = "ssh_key.previous-"
 _PREVIOUS_KEYS = 3
+_KEY_MAGIC = b"openssh-key-v1\0"
 _UNREGISTERED_HINT = "run turku-update-config once, as the user who runs the backups"
 
 
@@ -60,7 +66,9 @@ def ensure(agent: Agent) -> Identity:
     Raises LockHeld where another run does so now.
     """
     if agent.machine_uuid is not None and agent.machine_secret is not None:
-        return existing(agent)
+        found = existing(agent)
+        _keep_twice(agent, found)
+        return found
     directory = state.directory(agent, "config.d")
     with locked(agent):
         path = directory / IDENTITY_FILE
@@ -74,11 +82,54 @@ def ensure(agent: Agent) -> Identity:
 
 
 def private_key_path(agent: Agent) -> Path:
-    """The machine's SSH key. Raises ConfigurationError where there is none."""
+    """The machine's SSH key. Raises ConfigurationError where there is none, or a damaged one."""
     path = agent.var_dir / "ssh_key"
     if not path.exists():
         raise ConfigurationError(f"this machine has no SSH key: {path} does not exist", hint=_UNREGISTERED_HINT)
+    if is_damaged_key(path):
+        raise ConfigurationError(
+            f"{path} is damaged: it is not a private key",
+            hint="run turku-update-config, as the user who runs the backups: it makes a new one and says so to the "
+            "coordinator",
+        )
     return path
+
+
+def is_damaged_key(path: Path) -> bool:
+    """Return True where the file cannot be a private key: emptied, overwritten or cut off.
+
+    Raises OSError where it cannot be read.
+    """
+    lines = path.read_bytes().strip().splitlines()
+    is_framed = len(lines) > 2 and lines[0].startswith(b"-----BEGIN ") and lines[-1].startswith(b"-----END ")
+    if not is_framed or b"PRIVATE KEY-----" not in lines[0] or b"PRIVATE KEY-----" not in lines[-1]:
+        return True
+    if b"OPENSSH" not in lines[0]:
+        return False
+    try:
+        content = base64.b64decode(b"".join(lines[1:-1]), validate=True)
+        return not _is_whole(memoryview(content))
+    except (binascii.Error, ValueError):
+        return True
+
+
+def _is_whole(content: memoryview) -> bool:
+    """Return True where the fields of OpenSSH's format (PROTOCOL.key) fill the content, and its check numbers agree."""
+    if content[: len(_KEY_MAGIC)] != _KEY_MAGIC:
+        return False
+    rest, fields = content[len(_KEY_MAGIC) :], []
+    # Cipher, key derivation and its options; then how many keys there are, the public one, and the private part.
+    for number in range(5):
+        if number == 3:
+            rest = rest[4:]
+        size = int.from_bytes(rest[:4], "big")
+        fields.append(bytes(rest[4 : 4 + size]))
+        if len(fields[-1]) != size or len(rest) < 4:
+            return False
+        rest = rest[4 + size :]
+    private = fields[4]
+    # What a passphrase protects cannot be looked into, and ours have none.
+    return not rest and (fields[0] != b"none" or (len(private) > 8 and private[:4] == private[4:8]))
 
 
 def previous_keys(agent: Agent, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
@@ -98,6 +149,16 @@ def keep_as_previous(agent: Agent, private: bytes, *, clock: Clock = SYSTEM_CLOC
     state.write_text(agent, agent.var_dir / name, private.decode("ascii"))
 
 
+def has_staged_files(agent: Agent) -> bool:
+    """Return True where a change of secret and key is under way, or a killed one left something. Each ping asks."""
+    found = []
+    for directory in (agent.var_dir, agent.var_dir / "run"):
+        with suppress(FileNotFoundError):
+            found += [path.name for path in directory.iterdir()]
+    begun = (NEW_IDENTITY_FILE, STAGED_KEY, ".new_", ".ssh_key", f".{IDENTITY_FILE}", SCRATCH_PREFIX)
+    return any(name.startswith(begun) for name in found)
+
+
 def locked(agent: Agent) -> AbstractContextManager[None]:
     """Nobody else changes the identity during the block. Raises LockHeld."""
     return lock.exclusive(state.lock_directory(agent), "turku-agent-identity")
@@ -105,38 +166,74 @@ def locked(agent: Agent) -> AbstractContextManager[None]:
 
 def write(agent: Agent, machine_uuid: str, secret: Secret) -> None:
     """Let the machine be this one from now on; the identity's lock is held."""
-    content = json.dumps({"machine_uuid": machine_uuid, "machine_secret": secret.reveal()}, indent=4, sort_keys=True)
-    state.write_text(agent, state.directory(agent, "config.d") / IDENTITY_FILE, f"{content}\n")
+    path = state.directory(agent, "config.d") / IDENTITY_FILE
+    text = identity_copy.text(_content(machine_uuid, secret))
+    state.write_text(agent, path, text)
+    state.write_text(agent, identity_copy.path_of(path), text)
+
+
+def _content(machine_uuid: str, secret: Secret) -> dict[str, str]:
+    return {"machine_uuid": machine_uuid, "machine_secret": secret.reveal()}
+
+
+def _keep_twice(agent: Agent, found: Identity) -> None:
+    """Heal the identity's file from what the copy had, or make the copy that an older agent did not."""
+    path = agent.var_dir / "config.d" / IDENTITY_FILE
+    content = _content(found.uuid, found.secret)
+    is_damaged = identity_copy.is_damaged(path, IDENTITY_KEYS)
+    # An identity that is set by hand is kept by whoever does so.
+    if not is_damaged and (identity_copy.is_as(path, content) or not path.exists()):
+        return
+    try:
+        with locked(agent):
+            if is_damaged:
+                write(agent, found.uuid, found.secret)
+                _LOG.warning("%s is healed from its copy", path)
+            else:
+                state.write_text(agent, identity_copy.path_of(path), identity_copy.text(content))
+    except (LockHeld, DurableWriteFailed) as error:
+        _LOG.warning("%s is not kept twice: %s", path, error.message)
 
 
 def ensure_public_key(agent: Agent) -> str:
     """The machine's public key, ``TYPE BASE64 COMMENT``; the pair is generated once.
 
-    The private key is written last: it is there only when the pair is whole. A lost public half is derived anew.
-    Raises CommandFailed, ConfigurationError (a public key file that holds none), LockHeld.
+    The private key is written last: it is there only when the pair is whole. A lost or damaged public half is derived
+    anew. A damaged private one is set aside, and a new pair takes its place: the secret is what the coordinator knows
+    this machine by. Raises CommandFailed, ConfigurationError, LockHeld.
     """
     private, public = agent.var_dir / "ssh_key", agent.var_dir / "ssh_key.pub"
-    if not (private.exists() and public.exists()):
+    if not (private.exists() and not is_damaged_key(private) and _public_line(public)):
         state.directory(agent)
         with locked(agent):
             _make_key(agent, private, public)
-    line = public.read_text(encoding="utf-8", errors="replace").strip()
+    line = _public_line(public)
+    if line is None:
+        raise ConfigurationError(f"{public} is not a public key", hint=f"remove it, and it is derived from {private}")
+    return line
+
+
+def _public_line(public: Path) -> str | None:
+    """Return the public key that the file has; None where it has none."""
     from turku.policy import ssh_key
 
     try:
+        line = public.read_text(encoding="utf-8", errors="replace").strip()
         ssh_key.ssh_public_key(line)
-    except PolicyError as error:
-        raise ConfigurationError(
-            f"{public}: {error.message}", hint=f"remove it, and it is derived anew from {private}"
-        ) from error
+    except (FileNotFoundError, PolicyError):
+        return None
     return line
 
 
 def _make_key(agent: Agent, private: Path, public: Path) -> None:
     from turku.core import command
 
+    if private.exists() and is_damaged_key(private):
+        aside = private.with_name(f"{private.name}.damaged")
+        durable.rename(private, aside)
+        _LOG.error("%s is damaged and was set aside as %s; a new key takes its place", private, aside)
     if private.exists():
-        if not public.exists():
+        if _public_line(public) is None:
             derived = command.run(
                 ["ssh-keygen", "-y", "-P", "", "-f", private], timeout_seconds=_KEYGEN_TIMEOUT_SECONDS
             )
@@ -152,7 +249,7 @@ def generate_key(agent: Agent, private: Path, public: Path) -> None:
     from turku.agent import runtime_directory
     from turku.core import command
 
-    with tempfile.TemporaryDirectory(prefix="key-", dir=runtime_directory.base(agent)) as scratch:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=runtime_directory.base(agent)) as scratch:
         fresh = Path(scratch) / "ssh_key"
         command.run(
             ["ssh-keygen", "-q", "-t", agent.ssh_key_type, "-N", "", "-C", _COMMENT, "-f", fresh],

@@ -7,6 +7,8 @@ finds it there finishes first: the coordinator answers the same question again, 
 from __future__ import annotations
 
 import logging
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from turku.agent import identity, state
 from turku.agent.configuration import IDENTITY_FILE, Agent
 from turku.core import configuration, durable
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ApiRefused, ConfigurationError
+from turku.errors import ApiRefused, ConfigurationError, LockHeld
 from turku.policy import names
 from turku.protocol.messages import (
     Empty,
@@ -101,6 +103,17 @@ def resume(agent: Agent) -> Agent:
             return agent
 
 
+def sweep(agent: Agent) -> None:
+    """Remove what a killed run left before it had begun anything; what was begun is ``resume``'s to finish."""
+    with suppress(LockHeld), identity.locked(agent):
+        if (agent.var_dir / identity.NEW_IDENTITY_FILE).exists():
+            return
+        _drop(agent)
+        for left in (agent.var_dir / "run").glob(f"{identity.SCRATCH_PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        _LOG.warning("removed keys that a killed change of this machine's key had left")
+
+
 def _require_ours(agent: Agent, *keys: str) -> None:
     told = configuration.read_directories([agent.config_dir / "config.d"])
     for key in keys:
@@ -112,7 +125,7 @@ def _require_ours(agent: Agent, *keys: str) -> None:
 
 
 def _staged_key(agent: Agent) -> tuple[Path, Path]:
-    return agent.var_dir / "new_ssh_key", agent.var_dir / "new_ssh_key.pub"
+    return agent.var_dir / identity.STAGED_KEY, agent.var_dir / f"{identity.STAGED_KEY}.pub"
 
 
 def _begun(agent: Agent) -> _NewIdentity | None:
@@ -172,7 +185,7 @@ def _drop(agent: Agent) -> None:
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
     # Half-written keys and secrets of a run that was killed; others write other files there at the same time.
-    for name in ("new_", "ssh_key"):
+    for name in ("new_", "ssh_key", IDENTITY_FILE):
         durable.remove_temporary_files(agent.var_dir, of=name)
     if (agent.var_dir / "config.d").exists():
         durable.remove_temporary_files(agent.var_dir / "config.d", of=IDENTITY_FILE)

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from turku.core.secret import Secret
 
 DEFAULT_STATE_DIR = Path("/var/lib/turku-api")
+SECRET_KEY_LENGTH = 32
+"""Characters that a secret key has at least."""
 DEFAULT_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LARGEST_NUMBER = 1_000_000
 _TRUE = ("1", "true", "yes", "on")
@@ -260,6 +262,6 @@ def read(variables: Mapping[str, str]) -> Environment:
             "TURKU_DEBUG is on while TURKU_ALLOWED_HOSTS holds more than loopback names.",
             "Error pages of the debug mode show settings and data: use it on loopback only.",
         )
-    if environment.secret_key and len(environment.secret_key.reveal()) < 32:
+    if environment.secret_key and len(environment.secret_key.reveal()) < SECRET_KEY_LENGTH:
         reader.mistake(9, "TURKU_SECRET_KEY is shorter than 32 characters.", "Leave it out: a good one is generated.")
     return Environment(**{**environment.__dict__, "mistakes": tuple(reader.mistakes)})

@@ -13,6 +13,8 @@ from turku.errors import ConfigurationError
 KEY_LENGTH = 64
 """Characters of a generated key: 380 bits."""
 _FILE_LIMIT_BYTES = 64 * 1024
+_FEWEST_CHARACTERS = 8
+"""Different ones in a key that somebody drew: in 64 letters and digits there are about 40."""
 
 
 def read(path: Path) -> Secret:
@@ -35,6 +37,12 @@ def read(path: Path) -> Secret:
         )
     if not text:
         raise ConfigurationError(f"{path}: is empty", hint="remove it to have a new key generated")
+    if not all(line.isprintable() for line in text.splitlines()) or len(set(text)) < _FEWEST_CHARACTERS:
+        # What a disk or a power loss leaves of a key, as NUL bytes, everybody knows.
+        raise ConfigurationError(
+            f"{path}: is damaged: it has NUL or control characters, or hardly any different ones",
+            hint="bring it back from a backup, or remove it to have a new key generated",
+        )
     return Secret(text)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from turku.api import environment, key_file
 from turku.api.hidden import hidden
 from turku.core.secret import Secret, generate_secret
-from turku.errors import TurkuError
+from turku.errors import ConfigurationError, TurkuError
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 TURKU_ENVIRONMENT = environment.read(os.environ)
@@ -24,7 +24,13 @@ def _secret_key() -> Secret:
     if TURKU_ENVIRONMENT.secret_key:
         return TURKU_ENVIRONMENT.secret_key
     try:
-        return key_file.read_or_generate(TURKU_ENVIRONMENT.secret_key_file)
+        found = key_file.read_or_generate(TURKU_ENVIRONMENT.secret_key_file)
+        if len(found.reveal()) < environment.SECRET_KEY_LENGTH:
+            raise ConfigurationError(
+                f"{TURKU_ENVIRONMENT.secret_key_file}: is shorter than {environment.SECRET_KEY_LENGTH} characters",
+                hint="remove it to have a new key generated",
+            )
+        return found
     except TurkuError as error:
         TURKU_MISTAKES.append(environment.Mistake("turku.E010", f"No secret key: {error.message}.", error.hint))
         # Good for this process alone; `turku-api serve` refuses to start with the mistake.

@@ -198,12 +198,27 @@ def remove_temporary_files(directory: Path, *, of: str = "") -> list[Path]:
         return [directory / name for name in remove_temporary_files_in(descriptor, of=of)]
 
 
-def remove_temporary_files_in(directory: int, *, of: str = "") -> list[str]:
-    """As ``remove_temporary_files``, for an open directory, by their names. Raises OSError."""
-    left = [name for name in os.listdir(directory) if _TEMPORARY_MARK in name and name.startswith(f".{of}")]
+def remove_temporary_files_in(
+    directory: int, *, of: str = "", of_just: str = "", until: float | None = None
+) -> list[str]:
+    """As ``remove_temporary_files``, for an open directory, by their names; with ``of_just``, those of that one file.
+
+    With ``until``, in Unix seconds, those alone that were last written to by then: nobody is at work on them any more.
+    Raises OSError.
+    """
+    begins = f".{of_just}{_TEMPORARY_MARK}" if of_just else f".{of}"
+    left = [name for name in os.listdir(directory) if _TEMPORARY_MARK in name and name.startswith(begins)]
+    if until is not None:
+        left = [name for name in left if _is_written_by(directory, name, until)]
     for name in left:
         _unlink_in(directory, name)
     return left
+
+
+def _is_written_by(directory: int, name: str, until: float) -> bool:
+    with suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime <= until
+    return False
 
 
 def _unlink_in(directory: int, name: str) -> None:

@@ -132,7 +132,7 @@ class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
     """``restores`` is ours: a list of ``restore_request_messages.RestoreOrder``, left out where none waits. It is
     decoded by itself, so that nothing in it can keep a backup from being made."""
 
-    scheduled_sources: dict[str, SourceOrder] = _sent({})
+    scheduled_sources: dict[str, SourceOrder]
     restores: msgspec.Raw | UnsetType = UNSET
 
 
@@ -141,7 +141,7 @@ class AgentPingCheckinAnswer(msgspec.Struct, frozen=True):
 
 
 class RestorableMachine(msgspec.Struct, frozen=True):
-    sources: dict[str, SourceOrder] = {}
+    sources: dict[str, SourceOrder]
 
 
 class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
@@ -151,8 +151,16 @@ class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
 # --- storage: storage_update_config
 
 
+STORAGE_FAULTS_LIMIT = 20
+"""Sentences about what is wrong with a storage that are told."""
+
+
 class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a storage says of itself; space in MiB. ``slots`` is ours: how many machines it takes at once."""
+    """What a storage says of itself; space in MiB.
+
+    What follows ``comment`` is ours, and left out where there is nothing. ``slots``: how many machines it takes at
+    once. ``faults``: what is wrong with it, as a volume that is not mounted; a sentence each.
+    """
 
     name: Text
     secret: Text
@@ -165,6 +173,7 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     published: bool | None = None
     comment: Text | None = None
     slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    faults: Annotated[list[Text], Meta(max_length=STORAGE_FAULTS_LIMIT)] = []
 
 
 class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -173,7 +182,9 @@ class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True
 
 
 class AssignedMachine(msgspec.Struct, frozen=True):
-    ssh_public_key: str | None = None
+    """``ssh_public_key`` is required, and None for a machine that has no key yet: without one, nobody is let in."""
+
+    ssh_public_key: str | None
     environment_name: str | None = None
     service_name: str | None = None
     unit_name: str | None = None
@@ -181,7 +192,9 @@ class AssignedMachine(msgspec.Struct, frozen=True):
 
 
 class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True):
-    machines: dict[str, AssignedMachine] = {}
+    """``machines`` is required: machines that it lacks lose their keys."""
+
+    machines: dict[str, AssignedMachine]
 
 
 # --- storage: storage_ping_checkin, storage_ping_source_update
@@ -208,10 +221,10 @@ class ScheduledMachine(msgspec.Struct, frozen=True, omit_defaults=True):
     """``quota_bytes`` is ours: what all sources of the machine together may take; left out where there is none."""
 
     uuid: str
+    scheduled_sources: dict[str, SourceOrder]
     environment_name: str | None = _sent(None)
     service_name: str | None = _sent(None)
     unit_name: str | None = _sent(None)
-    scheduled_sources: dict[str, SourceOrder] = _sent({})
     quota_bytes: int | None = None
 
 

@@ -26,15 +26,18 @@ configuration forbids it; ``cancelled``: ended because the coordinator said so."
 
 
 class RestoreOrder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A restore that waits for this machine; ``of_machine`` is set where the source is another machine's."""
+    """A restore that waits for this machine; ``of_machine`` is set where the source is another machine's.
+
+    ``paths`` is required, as none are all of the source.
+    """
 
     request: Text
     source: Text
     storage: StorageAddress
     directory: Text
     overwrite: Overwrite
+    paths: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)]
     snapshot: SnapshotChoice = SnapshotChoice()
-    paths: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
     of_machine: Text | None = None
 
 

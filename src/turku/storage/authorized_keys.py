@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -30,12 +31,14 @@ from turku.policy import names, ssh_key
 from turku.protocol.messages import AssignedMachine
 from turku.storage.acting_user import acting_as
 from turku.storage.configuration import DEFAULT_DIRECTORY, Storage
+from turku.storage.key_removal import Removal
 
 _LOG = logging.getLogger(__name__)
 
 _RESTRICTIONS: Final = 'restrict,port-forwarding,permitlisten="localhost:*",permitopen="255.255.255.255:1"'
 _MARK: Final = b"# Turku keeps this file; lines to be kept belong into the file of the same name with .static added."
 _V1_COMMAND: Final = b"turku-storage-ping"
+_V1_LINE: Final = re.compile(r'turku-storage-ping ([0-9a-f-]{36})[^"]*".*? ((?:ssh|ecdsa|sk)-\S+ \S+)', re.ASCII)
 _FILE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _FILE_MODE: Final = 0o600
 
@@ -114,11 +117,12 @@ def admit(machines: Mapping[str, AssignedMachine], *, static: bytes = b"", curre
     return admitted
 
 
-def write(configuration: Storage, machines: Mapping[str, AssignedMachine]) -> Written:
+def write(configuration: Storage, machines: Mapping[str, AssignedMachine], removal: Removal | None = None) -> Written:
     """Replace the file, the ``.static`` lines first, then those of the machines; who is in it, and if it changed.
 
-    Raises ConfigurationError where lines that are not Turku's would be lost, or a file cannot be read safely;
-    DurableWriteFailed.
+    ``removal`` says which machines that are in it already keep their lines although they are not among ``machines``;
+    None is for none. Raises ConfigurationError where lines that are not Turku's would be lost, or a file cannot be read
+    safely; DurableWriteFailed.
     """
     path = configuration.authorized_keys_file
     static_path = path.with_name(f"{path.name}.static")
@@ -128,12 +132,37 @@ def write(configuration: Storage, machines: Mapping[str, AssignedMachine]) -> Wr
         current = _read(path)
         if static is None and current is not None:
             _refuse_loss(configuration, current)
-        admitted = admit(machines, static=static or b"", current=current or b"")
+    admitted = admit(machines, static=static or b"", current=current or b"")
+    if removal is not None:
+        # Its own files are in var_dir, which the other user may not even reach.
+        admitted += _held(removal, current or b"", admitted)
+    with acting_as(configuration.authorized_keys_user, for_path=path) as owner:
         content = _content(configuration, static or b"", admitted)
         changed = content != current or not _is_as_sshd_wants(path, owner)
         if changed:
             durable.write_bytes(path, content, mode=_FILE_MODE, owner=owner)
     return Written(tuple(admitted), changed)
+
+
+def _held(removal: Removal, current: bytes, admitted: Sequence[Admitted]) -> list[Admitted]:
+    """Return the machines that keep the lines they have; a key that is another machine's by now is not kept."""
+    before = {uuid: key for key, uuid in (_holders(current) or _foreign_holders(current)).items()}
+    taken = {machine.key for machine in admitted}
+    held = removal.held(before, [machine.uuid for machine in admitted])
+    return [Admitted(uuid, key) for uuid, key in held.items() if key not in taken]
+
+
+def _foreign_holders(current: bytes) -> dict[str, str]:
+    """Key to UUID, of the lines that an existing storage wrote before this one took over."""
+    holders: dict[str, str] = {}
+    for text in current.decode("utf-8", "replace").splitlines():
+        found = _V1_LINE.search(text)
+        if found is not None:
+            try:
+                holders[ssh_key.ssh_public_key(found[2]).line] = names.machine_uuid(found[1])
+            except PolicyError:
+                continue
+    return holders
 
 
 def _content(configuration: Storage, static: bytes, admitted: Sequence[Admitted]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,7 @@ from turku.storage.changed_entries import ChangedEntries
 from turku.storage.changes import Changes, Kind
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, notes
+from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, garbage, notes
 from turku.storage.snapshots import record as snapshot_record
 from turku.storage.snapshots.assembly import HardlinkCopy
 from turku.storage.snapshots.in_place import InPlace
@@ -48,6 +48,7 @@ from turku.storage.snapshots.record import SnapshotRecord
 from turku.storage.strategy import AttributeLook, Plan, Strategy, Sync, SyncResult
 
 SWEEP_SECONDS = 0.5
+SWEEP_AFTER_FAILURE_SECONDS = 5.0
 """For how long a session removes what left history: the machine waits for it, ``turku-storage prune`` has the time."""
 _LOG = logging.getLogger(__name__)
 
@@ -204,7 +205,11 @@ class _Run:
         try:
             # In the machine's directory, so that two storages' configurations on one volume exclude each other too.
             with fs.locked(self._job.machine_dir, f".{self._source}"):
-                return self._outcome()
+                try:
+                    return self._outcome()
+                except (TurkuError, OSError):
+                    self._clean_up_after_failure()
+                    raise
         except LockHeld as error:
             raise BackupFailed(f"another run is backing up {self._source}", hint=error.hint) from error
 
@@ -332,7 +337,10 @@ class _Run:
         record = self._record(base, self._clock.now(), noted)
         self._catalog(sync.mode, record, tree, changes)
         self._cancellation.check()
-        return _Made(sync.mode.commit_unchanged(record, base), compared, noted, Strategy.UNCHANGED)
+        snapshot = sync.mode.commit_unchanged(record, base)
+        with suppress(OSError):
+            power_loss.forget_if_nothing_is_left(self._place)
+        return _Made(snapshot, compared, noted, Strategy.UNCHANGED)
 
     def _built(self, sync: Sync, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy | None) -> _Made:
         mode, base = sync.mode, sync.base
@@ -452,6 +460,12 @@ class _Run:
         warning = f"SUSPICIOUS: {'; '.join(noted.suspicious)}; {consequence}"
         _LOG.warning("%s: %s", self._source, warning)
         return warning
+
+    def _clean_up_after_failure(self) -> None:
+        """Remove what this run and failed or killed ones before it discarded, for a while: a success may be far off."""
+        end = self._clock.monotonic_seconds() + SWEEP_AFTER_FAILURE_SECONDS
+        with suppress(TurkuError, OSError):
+            garbage.remove(self._place, lambda: self._clock.monotonic_seconds() < end)
 
     def _sweep(self, mode: SnapshotMode) -> None:
         # The machine is waiting, and others after it: what is left is removed in the background.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
 from turku.policy import clock_agreement
 from turku.protocol.messages import HealthAnswer
-from turku.storage import history, protection, sandbox, volumes
+from turku.storage import history, protection, sandbox, volume_marks, volumes
 from turku.storage.configuration import Storage
 from turku.storage.coordinator import clock_warning
 from turku.storage.kept_sources import kept_sources
 from turku.storage.protection import Verdict
+from turku.storage.sandbox import SandboxNotTried
 from turku.storage.snapshots.place import SourcePlace
 
 _GIB = 1024**3
@@ -31,9 +33,15 @@ def report(configuration: Storage, say: Callable[[str], None], *, clock: Clock =
     say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
     _compare_clocks(configuration, clock, problems, say)
     say(f"  rsync: {' '.join(configuration.rsync_command)}")
-    found = sandbox.availability(configuration)
-    say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
+    with suppress(SandboxNotTried):
+        # Those who are told what protects the host are told of it.
+        found = sandbox.availability(configuration)
+        say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
     for volume in configuration.volumes:
+        fault = volume_marks.fault(configuration, volume)
+        if fault is not None:
+            problems.append(f"volume {volume.name}: {fault}")
+            continue
         space = volumes.volume_space(volume)
         if space is None:
             problems.append(f"volume {volume.name}: {volume.path} is not there")

@@ -88,7 +88,7 @@ class Checkin:
             directory = volumes.machine_directory(self.configuration, self.uuid)
         except TurkuError as error:
             for name in orders:
-                self._report(api, name, self._failure(begin, error.message))
+                self._report(api, name, self._failure(begin, "\n".join(filter(None, (error.message, error.details)))))
             raise
         machine_links.update_name_link(self.configuration, self.uuid, machine)
         at_once = min(len(orders), self.configuration.parallel_sources)

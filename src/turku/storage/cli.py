@@ -67,6 +67,9 @@ def main(arguments: Sequence[str]) -> int:
         commands.add_parser("authorized-keys", help="what sshd runs to ask whether a key may log in"), _add_directory
     )
     _add_directory(commands.add_parser("rotate-secret", help="give this storage a new secret"))
+    _add_accept_volume(
+        commands.add_parser("accept-volume", help="take what is mounted at a volume's path for that volume")
+    )
     trash_command.add(commands.add_parser("trash", help="what retention removed: list, restore, empty"), _add_directory)
     suspicious_command.add(
         commands.add_parser("suspicious", help="backups that look like an attack: list them, judge them"),
@@ -92,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         "ping": _ping,
         "authorized-keys": _authorized_keys,
         "rotate-secret": _rotate_secret,
+        "accept-volume": _accept_volume,
         "trash": _trash,
         "suspicious": _suspicious,
         "prune": _prune,
@@ -152,6 +156,11 @@ def _add_ping(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uuid", metavar="UUID", help="the machine, as authorized_keys names it")
 
 
+def _add_accept_volume(parser: argparse.ArgumentParser) -> None:
+    _add_directory(parser)
+    parser.add_argument("volume", metavar="VOLUME", help="its name in the configuration")
+
+
 def _add_update_config(parser: argparse.ArgumentParser) -> None:
     _add_directory(parser)
     parser.add_argument(
@@ -174,6 +183,11 @@ def _add_update_config(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("TURKU_API_AUTH_SECRET"),
         help="secret of the registration. Other users see it in the list of processes: better put api_auth_name and "
         "api_auth_secret into a file below config.d, or TURKU_API_AUTH_SECRET into the environment",
+    )
+    parser.add_argument(
+        "--confirm-removals",
+        action="store_true",
+        help="take the keys of machines that the coordinator lacks at once, even if they are most of them",
     )
 
 
@@ -208,6 +222,14 @@ def _rotate_secret(options: argparse.Namespace) -> int:
     return 0
 
 
+def _accept_volume(options: argparse.Namespace) -> int:
+    from turku.storage import volume_marks
+
+    path = volume_marks.accept(_configuration(options), options.volume)
+    print(f"{path} is volume {options.volume} from now on")  # noqa: T201
+    return 0
+
+
 def _trash(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
     from turku.storage import trash_command
@@ -225,21 +247,24 @@ def _prune(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
     from turku.storage import prune_command
 
-    return prune_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+    loaded = _configuration(options)
+    return _on_all_volumes(options, loaded, prune_command.run(options, loaded, SYSTEM_CLOCK, print))
 
 
 def _verify(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
     from turku.storage import verify_command
 
-    return verify_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+    loaded = _configuration(options)
+    return _on_all_volumes(options, loaded, verify_command.run(options, loaded, SYSTEM_CLOCK, print))
 
 
 def _drill(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
     from turku.storage import drill_command
 
-    return drill_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+    loaded = _configuration(options)
+    return _on_all_volumes(options, loaded, drill_command.run(options, loaded, SYSTEM_CLOCK, print))
 
 
 def _look(options: argparse.Namespace) -> int:
@@ -252,7 +277,17 @@ def _look(options: argparse.Namespace) -> int:
 def _catalog(options: argparse.Namespace) -> int:
     from turku.storage import catalog_command
 
-    return catalog_command.run(options, _configuration(options), print)
+    loaded = _configuration(options)
+    return _on_all_volumes(options, loaded, catalog_command.run(options, loaded, print))
+
+
+def _on_all_volumes(options: argparse.Namespace, configuration: Storage, exit_code: int) -> int:
+    """Return the exit code of what was done on the volumes that are there. Raises NoVolume where one is not."""
+    from turku.storage import volume_marks
+
+    if getattr(options, "machine", None) is None:
+        volume_marks.require_all(configuration)
+    return exit_code
 
 
 def _configuration(options: argparse.Namespace) -> Storage:
@@ -288,7 +323,7 @@ def _update_config(options: argparse.Namespace) -> int:
         import random
 
         SYSTEM_CLOCK.sleep(random.SystemRandom().uniform(0, options.wait))
-    _logged(lambda: registration.update_config(loaded))
+    _logged(lambda: registration.update_config(loaded, confirms_removals=options.confirm_removals))
     return 0
 
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
-from turku.core import configuration, durable, lock
+from turku.core import configuration, durable, identity_copy, lock
 from turku.core.configuration import Fault, Tree
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, PolicyError
@@ -305,6 +305,8 @@ def load(
     Raises ConfigurationError with every fault, each with its file and key.
     """
     tree, values, faults = _read(config_dir)
+    if "secret" not in values and _heal_identity(tree, faults):
+        tree, values, faults = _read(config_dir)
     if not {"name", "secret"} <= values.keys() and not _faults(config_dir, tree, values, faults):
         _generate_identity(Path(values.get("var_dir", StorageFile().var_dir)), values)
         tree, values, faults = _read(config_dir)
@@ -365,7 +367,40 @@ def _generate_identity(var_dir: Path, values: dict[str, Any]) -> None:
         for key, value in (("name", socket.getfqdn()), ("secret", generate_secret().reveal())):
             if key not in values and key not in content:
                 content[key] = value
-        durable.write_json(path, content)
+        write_identity(path, content)
+
+
+def write_identity(path: Path, content: dict[str, Any]) -> None:
+    """Let the generated file have this content, and its copy with it. Raises DurableWriteFailed."""
+    text = identity_copy.text(content)
+    durable.write_text(path, text)
+    durable.write_text(identity_copy.path_of(path), text)
+
+
+def _heal_identity(tree: Tree, faults: list[Fault]) -> bool:
+    """Return True where the damaged file of a generated identity has its content again; a fault where it cannot.
+
+    Without its secret a storage would register as another one, and its machines would be nobody's.
+    """
+    var_dir = tree.content.get("var_dir", StorageFile().var_dir)
+    path = Path(str(var_dir)) / "config.d" / GENERATED_FILE
+    if not path.is_absolute() or not identity_copy.is_damaged(path, ("secret",)):
+        return False
+    found = identity_copy.read(path, ("name", "secret")) or identity_copy.read(path, ("secret",))
+    if not found:
+        faults[:] = [fault for fault in faults if fault.place != str(path)]
+        faults.append(
+            Fault(
+                str(path),
+                "is damaged: it had this storage's secret. Bring it back from a backup; or remove it to register as a "
+                "new storage, under another name",
+            )
+        )
+        return False
+    with lock.exclusive(path.parent, "identity"):
+        durable.write_text(path, identity_copy.text(found))
+    _LOG.warning("%s was damaged and is healed from its copy", path)
+    return True
 
 
 def _faults(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fault]) -> list[Fault]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ LIMIT = 10_000
 SNAPSHOTS_KEPT = 100
 _LIMIT_BYTES = 64 * 1024 * 1024
 _TEXT_LIMIT = 4000
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,19 @@ def file_of(place: SourcePlace) -> Path:
 
 
 def read(place: SourcePlace) -> list[Damage]:
-    """The damages, oldest first; none where there are none, or the file cannot be read."""
+    """The damages, oldest first; none where there are none, or the file is not one of ours.
+
+    Raises OSError where the disk does not give the file: what it says would be lost with the next write.
+    """
     try:
         database.refuse_planted(place, file_of(place))
         content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
         return msgspec.convert(content, list[Damage])
-    except (OSError, ValueError, msgspec.MsgspecError):
+    except OSError as error:
+        if error.errno in fs.SAYS_NOTHING:
+            raise
+        return []
+    except (ValueError, msgspec.MsgspecError):
         return []
 
 
@@ -101,7 +110,13 @@ def to_fetch(place: SourcePlace) -> frozenset[bytes]:
 
     They are those whose kept file is damaged, and those that a comparison found to have another content.
     """
-    return frozenset(each.raw_path for each in read(place) if each.state == "next_backup") | altered(place)
+    try:
+        found = frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
+    except OSError as error:
+        # A backup is made all the same, and the one after it fetches them.
+        _LOG.warning("%s: cannot be read: %s", file_of(place), error.strerror or error)
+        found = frozenset()
+    return found | altered(place)
 
 
 def altered(place: SourcePlace) -> frozenset[bytes]:

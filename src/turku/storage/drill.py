@@ -47,6 +47,8 @@ _SUMMARY_LIMIT = 16_000
 _PROBLEMS_SHOWN = 20
 _DAY_SECONDS = 86_400.0
 _FILE_CAPABILITIES = "security.capability"
+_READ_ERRORS = (11, 23)
+"""rsync's exit codes where a file could not be read."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -156,6 +158,14 @@ def _opened(tree: Tree, entry: Entry) -> Iterator[int]:
         os.close(descriptor)
 
 
+class _Ended(CommandFailed):
+    """A program ended with another exit code than 0."""
+
+    def __init__(self, program_code: int, last_lines: Sequence[str]) -> None:
+        super().__init__(f"ended with exit code {program_code}", details="\n".join(last_lines))
+        self.program_code = program_code
+
+
 class _Run:
     def __init__(self, configuration: Storage, made: Drill, directory: Path, clock: Clock) -> None:
         self._clock = clock
@@ -256,21 +266,35 @@ class _Run:
             f"{self._restored}/",
         ]
         try:
-            with fs.opened(tree) as opened:
-                self._run(
-                    argv,
-                    # An rsync of one's own may lie outside the system directories that the sandbox shows.
-                    readable={
-                        sandbox.HERE: tree,
-                        **{str(path): path for path in sandbox.programs(configuration.rsync_command)},
-                    },
-                    directory=sandbox.HERE,
-                    opened=opened,
-                    timeout_seconds=_RESTORE_SECONDS,
-                    capabilities=[sandbox.FILE_CAPABILITY] if system.privileged_attributes else [],
+            try:
+                self._receive(argv, tree)
+            except _Ended as error:
+                if error.program_code not in _READ_ERRORS:
+                    raise
+                # A read error that is over a moment later is no failed drill. rsync goes on with what is there.
+                _LOG.warning(
+                    "%s: restore drill: %s; it is tried again: %s",
+                    self._made.place.source,
+                    error.message,
+                    "; ".join(error.details.splitlines()),
                 )
+                self._receive(argv, tree)
         except CommandFailed as error:
             self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
+
+    def _receive(self, argv: Sequence[str], tree: Path) -> None:
+        with fs.opened(tree) as opened:
+            self._run(
+                argv,
+                # An rsync of one's own may lie outside the system directories that the sandbox shows.
+                readable={
+                    sandbox.HERE: tree,
+                    **{str(path): path for path in sandbox.programs(self._configuration.rsync_command)},
+                },
+                directory=sandbox.HERE,
+                opened=opened,
+                timeout_seconds=_RESTORE_SECONDS,
+            )
 
     def _compare(self, tree: Tree, entry: Entry) -> None:
         shown = one_line(entry.path)
@@ -386,5 +410,5 @@ class _Run:
             code = child.wait(timeout_seconds)
             lines = child.last_lines
         if code != 0:
-            raise CommandFailed(f"ended with exit code {code}", details="\n".join(lines))
+            raise _Ended(code, lines)
         return lines

@@ -3,8 +3,8 @@
 A new file is made beside the snapshots, read again from the disk, and renamed over each name: killed at any step, a
 name has the damaged file or the good one. The damaged file itself is never changed, as other snapshots may share it,
 and a name is only given another file where the catalog says that this very content belongs there. In a sealed subvolume
-nothing can be renamed in from outside; it is opened for writing for the moment, and the file is written over: no other
-snapshot has it, and killed half way, it is damaged as before.
+nothing can be renamed in from outside: it is opened for writing for the moment, and the file takes over the blocks of
+the new one, which lies outside of it, whole and checked. No other snapshot has that file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from turku.core.directory_tree import CREATE_FLAGS, Tree, split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
-from turku.storage.fs import attributes, subvolume
+from turku.storage.fs import attributes, copy, subvolume
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
 from turku.storage.stored_content import CHUNK_BYTES, Pace, checksum
@@ -76,7 +76,7 @@ def heal(
         if takes_attributes:
             healed += [name for name in apart if _attempt(_take_attributes, name, donor)]
         else:
-            healed += [name for name in apart if _attempt(_write_over, name, donor, expected, mtime_ns)]
+            healed += [name for name in apart if _attempt(_take_content, place, name, donor, expected, mtime_ns)]
     except (OSError, DurableWriteFailed, BackupFailed) as error:
         raise NotHealed(f"{os.fsdecode(donor.path)}: {error}") from error
     return tuple(healed)
@@ -110,10 +110,11 @@ def _attempt(step: Callable[..., None], *arguments: Any) -> bool:
 
 @dataclass(frozen=True)
 class _NewFile:
-    """A good file beside the snapshots: in which open directory, under which name."""
+    """A good file beside the snapshots: in which open directory, under which name; and open itself."""
 
     directory: int
     name: str
+    descriptor: int
 
 
 @contextmanager
@@ -123,8 +124,8 @@ def _good_file(
     """A new file beside the snapshots with the donor's content, checked, as ``pattern`` in all else; gone with the
     block."""
     with _new_directory(place) as directory:
-        new = _NewFile(directory, secrets.token_hex(8))
-        target = os.open(new.name, CREATE_FLAGS, 0o600, dir_fd=directory)
+        name = secrets.token_hex(8)
+        target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=directory)
         try:
             with opened(donor) as source, opened(pattern) as like:
                 _copy(source, target)
@@ -133,10 +134,10 @@ def _good_file(
             os.fsync(target)
             if checksum(target, Pace()) != expected:
                 raise NotHealed(f"{os.fsdecode(donor.path)}: the other copy is damaged too")
-            yield new
+            yield _NewFile(directory, name, target)
         finally:
             os.close(target)
-            os.unlink(new.name, dir_fd=directory)
+            os.unlink(name, dir_fd=directory)
 
 
 @contextmanager
@@ -168,17 +169,17 @@ def _take_place(new: _NewFile, name: StoredName) -> None:
         raise
 
 
-def _write_over(name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
-    with opened(donor) as source:
-        if checksum(source, Pace()) != expected:
-            raise NotHealed(f"{os.fsdecode(donor.path)}: the other copy is damaged too")
-    with _writable(name.tree), Tree(name.tree) as tree, opened(donor) as source:
+def _take_content(place: SourcePlace, name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
+    with (
+        _good_file(place, name, donor, expected, mtime_ns) as new,
+        _writable(name.tree),
+        Tree(name.tree) as tree,
+    ):
         target = tree.open_file(name.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if os.fstat(target).st_nlink > 1:
                 raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
-            _copy(source, target)
-            os.ftruncate(target, os.fstat(source).st_size)
+            copy.take_content(new.descriptor, target)
             os.utime(target, ns=(mtime_ns, mtime_ns))
             os.fsync(target)
         finally:

@@ -55,7 +55,7 @@ class KeptCopies:
         # A snapshot of an unchanged source has the tree of the one before it.
         self._trees = [known.place.tree(name) for name in self._names]
         self._open: OrderedDict[Path, Tree] = OrderedDict()
-        self._shares_blocks = copy.can_clone(known.place.machine_dir)
+        self._shares_blocks = copy.may_share_blocks(known.place.machine_dir)
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +104,19 @@ class KeptCopies:
         for snapshot in copy.snapshots:
             of_tree.setdefault(self._trees[self.number[snapshot]], []).append(snapshot)
         return [replace(copy, names=(name,), snapshots=tuple(of_tree[name.tree])) for name in copy.names]
+
+    def looked_at_again(self, copy: Copy) -> Copy:
+        """Return the copy as it is found now, its tree opened anew. Raises OSError as ``of`` does."""
+        name = copy.names[0]
+        opened = self._open.pop(name.tree, None)
+        if opened is not None:
+            opened.close()
+        try:
+            return replace(copy, status=self._tree(name.tree).status(name.path), error=None)
+        except OSError as error:
+            if error.errno in NOT_OF_THE_FILE:
+                raise
+            return replace(copy, status=None, error=None if error.errno in _NOTHING_THERE else error)
 
     def open_file(self, name: StoredName) -> int:
         """A descriptor of the file, to be read and closed. Raises OSError."""

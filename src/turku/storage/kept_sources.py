@@ -22,8 +22,9 @@ def kept_sources(
 ) -> tuple[SourcePlace, ...]:
     """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
 
-    ``machine`` is a UUID or how that begins, a name or how that ends. Raises UsageError when there is none, and when
-    several machines fit.
+    ``machine`` is a UUID or how that begins, a name or how that ends. Volumes that are not there are left out, with an
+    error on the log: see ``volume_marks.require_all``. Raises UsageError when there is none, and when several machines
+    fit.
     """
     found = tuple(
         place
@@ -57,7 +58,7 @@ def _machine_directories(configuration: Storage, machine: str | None) -> Iterato
 
 
 def _all_directories(configuration: Storage) -> Iterator[Path]:
-    for volume in configuration.volumes:
+    for volume in volumes.usable(configuration):
         for entry in fs.names(volume.path):
             if _is_uuid(entry) and fs.is_directory(volume.path / entry):
                 yield volume.path / entry

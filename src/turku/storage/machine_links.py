@@ -117,7 +117,7 @@ def _is_uuid(text: str) -> bool:
 
 def _present_uuids(configuration: Storage) -> set[str]:
     present: set[str] = set()
-    for volume in configuration.volumes:
+    for volume in volumes.usable(configuration):
         try:
             present.update(fs.names(volume.path))
         except OSError as error:

@@ -55,6 +55,19 @@ class Broken:
         """Return True when owner, mode and attributes are those of the same path elsewhere."""
         return self.kind in ("missing", "attributes")
 
+    def damage(self, state: DamageState) -> Damage:
+        """Return the damage that it is, with what became of it."""
+        return Damage(
+            path=os.fsdecode(self.path),
+            kind=self.kind,
+            state=state,
+            snapshots=self.snapshots[-SNAPSHOTS_KEPT:],
+            snapshot_count=len(self.snapshots),
+            checksum="" if self.checksum is None else self.checksum.hex(),
+            size=self.size,
+            mtime_ns=self.mtime_ns,
+        )
+
 
 def mend(
     place: SourcePlace,
@@ -72,16 +85,10 @@ def mend(
     except LockHeld:
         _LOG.warning("%s: a backup is running; what is damaged is seen to by the next verification", place.source)
         state = "next_backup"
-    return Damage(
-        path=os.fsdecode(broken.path),
-        kind=broken.kind,
-        state=state,
-        snapshots=broken.snapshots[-SNAPSHOTS_KEPT:],
-        snapshot_count=len(broken.snapshots),
-        checksum="" if broken.checksum is None else broken.checksum.hex(),
-        size=broken.size,
-        mtime_ns=broken.mtime_ns,
-    )
+    if state == "lost" and broken.kind == "unreadable":
+        # The disk may give it yet.
+        state = "alarm"
+    return broken.damage(state)
 
 
 def _mend(

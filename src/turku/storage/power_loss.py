@@ -21,8 +21,11 @@ def went_down_while_writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> 
     """Whether a run was under way when the system that this source lies on was started anew."""
     try:
         return fs.read_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        # What the disk does not give may say so: contents are compared once too often rather than not at all.
+        return error.errno in fs.SAYS_NOTHING
 
 
 @contextmanager
@@ -36,6 +39,7 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
     except OSError:
         yield
         return
+    fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
     # A mark that is there from before the last start stays until a run that compared contents went well.
     if not went_down_while_writing(place, boot_id=boot_id):
         fs.write_bytes(_mark(place), mark.encode())
@@ -47,6 +51,13 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
             fs.unlink(_mark(place))
         raise
     fs.unlink(_mark(place))
+
+
+def forget_if_nothing_is_left(place: SourcePlace) -> None:
+    """Take the mark away where no tree is left that a run before had written to. Raises OSError."""
+    fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
+    if not any(fs.exists(tree) for tree in (place.staging, place.cloning, place.former_tree)):
+        fs.unlink(_mark(place))
 
 
 def _mark(place: SourcePlace) -> Path:

@@ -19,6 +19,7 @@ from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage import acting_user, limits, login_shell, rsync_version, sandbox, system_call_filter
 from turku.storage.configuration import Storage, Volume
 from turku.storage.fs import tree as fs
+from turku.storage.sandbox import SandboxNotTried
 
 _TIMEOUT_SECONDS = 10.0
 _ANY_MACHINE = "00000000-0000-4000-8000-000000000000"
@@ -114,7 +115,10 @@ def _user(configuration: Storage) -> Fact:
 
 
 def _sandbox(configuration: Storage) -> Fact:
-    found = sandbox.availability(configuration)
+    try:
+        found = sandbox.availability(configuration)
+    except SandboxNotTried as error:
+        return Fact("sandbox", Verdict.FAIL, f"{error.message}; {error.hint}")
     if found.is_used:
         return Fact(
             "sandbox", Verdict.OK, "each rsync sees its staging directory and the base snapshot, and no network"
@@ -130,7 +134,11 @@ def _sandbox(configuration: Storage) -> Fact:
 
 def _filter(configuration: Storage) -> Fact:
     subject = "system-call filter"
-    if not sandbox.availability(configuration).is_used:
+    try:
+        is_used = sandbox.availability(configuration).is_used
+    except SandboxNotTried:
+        return Fact(subject, Verdict.WARN, "it is not known whether it is in force")
+    if not is_used:
         return Fact(subject, Verdict.WARN, "not in force, as rsync is not contained")
     made = system_call_filter.made()
     if made is None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BACKGROUND_SECONDS = 600.0
 """How long one run in the background goes on; a timer starts the next one."""
+_AT_WORK_SECONDS = 3600.0
 _WORK_SECONDS = 0.1
 _REST_SECONDS = 0.1
 _LOG = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def _remove_all(configuration: Storage, clock: Clock, say: Say, *, is_gentle: bo
             _empty_trash(place, configuration, clock)
             count += garbage.remove(place, go_on)
             _update_catalog(place, configuration, go_on)
+            _remove_temporary_files(place, clock)
         left += len(garbage.trees(place))
     if count or left or not is_gentle:
         say(f"{count} tree{'' if count == 1 else 's'} removed" + (f", {left} left" if left else ""))
@@ -83,6 +85,20 @@ def _empty_trash(place: SourcePlace, configuration: Storage, clock: Clock) -> No
                 trash.empty(MODES[DEFAULT_MODE](place), removed_until=removed_until)
     except LockHeld:
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)
+
+
+def _remove_temporary_files(place: SourcePlace, clock: Clock) -> None:
+    """Remove what was being written when a run was killed; nobody is at work any more on what is an hour old."""
+    from turku.storage.catalog import database
+    from turku.storage.fs import tree as fs
+
+    until = clock.now().timestamp() - _AT_WORK_SECONDS
+    machine = place.machine_dir
+    for directory in (machine.parent, machine, database.file_of(place).parent):
+        try:
+            fs.remove_temporary_files(directory, until=until)
+        except OSError as error:
+            _LOG.warning("%s: cannot clean up: %s", directory, error.strerror or error)
 
 
 def _update_catalog(place: SourcePlace, configuration: Storage, go_on: Callable[[], bool]) -> None:

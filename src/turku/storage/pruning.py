@@ -73,6 +73,6 @@ def _as_policy_sees_it(stored: history.StoredSnapshot, noted: Notes, now: dateti
         name=stored.name,
         moment=stored.moment,
         is_good=noted.is_good,
-        is_held=stored.is_held or (noted.held_until is not None and now < noted.held_until),
+        is_held=stored.is_held or not noted.is_readable or (noted.held_until is not None and now < noted.held_until),
         slot=noted.slot,
     )

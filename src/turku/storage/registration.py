@@ -11,24 +11,36 @@ import msgspec
 
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.log import one_line
 from turku.errors import ApiRefused, LockHeld, PolicyError
 from turku.policy import names
 from turku.protocol.messages import (
+    STORAGE_FAULTS_LIMIT,
     AssignedMachine,
     StorageConfiguration,
     StorageCredentials,
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
-from turku.storage import admitted_keys, authorized_keys, machine_links, secret_rotation, volumes
+from turku.storage import (
+    admitted_keys,
+    authorized_keys,
+    key_removal,
+    machine_links,
+    secret_rotation,
+    volume_marks,
+    volumes,
+)
 from turku.storage.configuration import Storage
 from turku.storage.coordinator import Coordinator
+from turku.storage.key_removal import Removal
 
 REFRESH_PAUSE_SECONDS: Final = 15.0
 _REFRESH_PAUSE_SHARE: Final = 10
 """At most a tenth of the time is spent on refreshing, however many machines there are and however slow it is."""
 _RUN_UNDER_WAY_SECONDS: Final = 10.0
 _LOCK: Final = "update-config"
+_FAULT_LENGTH: Final = 500
 _ASKED_FILE: Final = "machines_asked.json"
 _LOG = logging.getLogger(__name__)
 
@@ -40,15 +52,18 @@ class _Asked(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
+def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK, confirms_removals: bool = False) -> None:
     """Register this storage or report its space and address, then bring authorized_keys and the links up to date.
 
-    Raises LockHeld, NoVolume, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed; a single machine
-    whose data is no good is left out with a warning.
+    With ``confirms_removals`` machines that the answer lacks lose their keys at once, however many they are.
+    Raises LockHeld, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed, and, when all is done, NoVolume
+    where a volume is not there; a single machine whose data is no good is left out with a warning.
     """
     configuration = secret_rotation.resume(configuration)
     with lock.exclusive(configuration.lock_dir, _LOCK):
-        _update(configuration, clock)
+        _update(configuration, clock, Removal(configuration, clock=clock, is_confirmed=confirms_removals))
+    # The coordinator knows by now, and machines of other volumes are let in.
+    volume_marks.require_all(configuration)
 
 
 def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -62,7 +77,7 @@ def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
         try:
             with lock.exclusive(configuration.lock_dir, _LOCK):
                 if _is_due(configuration, clock):
-                    _update(configuration, clock)
+                    _update(configuration, clock, Removal(configuration, clock=clock))
                 return
         except LockHeld:
             if clock.monotonic_seconds() >= deadline:
@@ -91,18 +106,18 @@ def _noted(configuration: Storage, clock: Clock) -> Iterator[None]:
         durable.write_json(path, msgspec.to_builtins(_Asked(begin, clock.now().timestamp() - begin)))
 
 
-def _update(configuration: Storage, clock: Clock) -> None:
+def _update(configuration: Storage, clock: Clock, removal: Removal) -> None:
     durable.make_private_directory(configuration.machines_dir)
     with _noted(configuration, clock):
         machines = _lawful(_ask(configuration))
-        written = authorized_keys.write(configuration, machines)
+        written = authorized_keys.write(configuration, machines, removal)
         admitted_keys.write(configuration, written.admitted)
         machine_links.update_links(configuration, machines)
     _LOG.info(
         "%d machine%s admitted, %d left out; %s %s",
         len(written.admitted),
         "" if len(written.admitted) == 1 else "s",
-        len(machines) - len(written.admitted),
+        len(set(machines) - {each.uuid for each in written.admitted}),
         configuration.authorized_keys_file,
         "written" if written.changed else "unchanged",
     )
@@ -110,6 +125,8 @@ def _update(configuration: Storage, clock: Clock) -> None:
 
 def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
+    waiting = key_removal.fault(configuration)
+    faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
     host_keys = configuration.host_keys()
 
     def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
@@ -126,6 +143,7 @@ def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
                 published=configuration.published,
                 comment=configuration.comment,
                 slots=configuration.slots,
+                faults=[one_line(fault)[:_FAULT_LENGTH] for fault in faults[:STORAGE_FAULTS_LIMIT]],
             ),
             auth=configuration.registration,
         )

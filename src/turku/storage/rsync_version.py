@@ -62,9 +62,12 @@ def _ask(rsync_command: tuple[str, ...]) -> Version | None:
 def installed(rsync_command: Sequence[str]) -> Version | None:
     """The version of that program, asked once per process; None when it is not this rsync.
 
-    Raises CommandFailed when it cannot be started.
+    Raises CommandFailed when it cannot be started, or was killed or too slow both of two times.
     """
-    return _ask(tuple(rsync_command))
+    try:
+        return _ask(tuple(rsync_command))
+    except CommandFailed:
+        return _ask(tuple(rsync_command))
 
 
 def refuse_old(configuration: Storage) -> None:

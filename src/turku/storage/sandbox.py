@@ -15,6 +15,7 @@ attributes, and only together with the system-call filter, which refuses all els
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -57,7 +58,12 @@ SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 _SYSTEM_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # Names of users and groups, the linker's cache, the time zone: nothing secret.
 _SYSTEM_FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/localtime")
-_PROBE_TIMEOUT_SECONDS = 10.0
+_PROBE_TIMEOUTS_SECONDS = (10.0, 30.0)
+"""Of each attempt: a host that is busy gets more time before a session is given up."""
+_CANNOT_START = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC)
+_SIGNAL_CODES = 128
+_SCARCITY = ("Resource temporarily unavailable", "Cannot allocate memory", "Too many open files")
+"""bubblewrap's words for what is over a moment later."""
 _CONNECT_TIMEOUT_SECONDS = 30.0
 _LAST_PROCESS_TIMEOUT_SECONDS = 10.0
 _END_TIMEOUT_SECONDS = 3.0
@@ -181,32 +187,71 @@ def _identity(directory: int) -> str:
 
 
 def availability(configuration: Storage) -> Availability:
-    """Whether the configuration asks for the sandbox and this host can give it; probed once per process."""
+    """Return whether the configuration asks for the sandbox and this host can give it; tried once per process.
+
+    Raises SandboxNotTried.
+    """
     if configuration.sandbox == "off":
         return Availability(is_used=False, reason="sandbox is off in the configuration")
     return _probe(os.geteuid() == 0)
 
 
+class SandboxNotTried(BackupFailed):
+    """Nobody knows whether rsync can be contained: what tried it was killed, or did not end in time."""
+
+
 @functools.lru_cache(maxsize=2)
 def _probe(is_root: bool) -> Availability:  # noqa: FBT001
+    """Return what trying it gave; nothing is remembered where that raises SandboxNotTried."""
     if shutil.which(PROGRAM, path=command.environment()["PATH"]) is None:
         return Availability(is_used=False, reason="bubblewrap (bwrap) is not installed")
     reason = ""
     # Without root, the sandbox's own user namespace is the last one, where bubblewrap (0.8) can see to that.
     for options in ((),) if is_root else (("--disable-userns",), ()):
+        refusal = _refusal(options, is_root=is_root)
+        if refusal is None:
+            return Availability(is_used=True, reason="bubblewrap works", options=tuple(options))
+        reason = refusal
+    return Availability(is_used=False, reason=f"bubblewrap does not work here: {reason}")
+
+
+def _refusal(options: Sequence[str], *, is_root: bool) -> str | None:
+    """Return why bubblewrap cannot do it with these options; None where it can.
+
+    Raises SandboxNotTried: a signal or a time-out is no refusal, and nor is a lack of memory.
+    """
+    reason = ""
+    for timeout_seconds in _PROBE_TIMEOUTS_SECONDS:
         with ExitStack() as stack:
             filter_options, descriptors = _filter(stack)
             argv = wrap(
                 ["true"], writable={}, capabilities=() if is_root else None, options=(*options, *filter_options)
             )
             try:
-                with command.start(argv, pass_descriptors=descriptors) as child:
-                    if child.wait(_PROBE_TIMEOUT_SECONDS) == 0:
-                        return Availability(is_used=True, reason="bubblewrap works", options=tuple(options))
-                    reason = "; ".join(child.last_lines)
+                child = stack.enter_context(command.start(argv, pass_descriptors=descriptors))
+            except CommandFailed as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError) and cause.errno in _CANNOT_START:
+                    return error.message
+                reason = error.message
+                continue
+            try:
+                code = child.wait(timeout_seconds)
             except CommandFailed as error:
                 reason = error.message
-    return Availability(is_used=False, reason=f"bubblewrap does not work here: {reason}")
+                continue
+            if code == 0:
+                return None
+            reason = "; ".join(child.last_lines)
+            if code > _SIGNAL_CODES:
+                reason = f"it was ended by signal {code - _SIGNAL_CODES}"
+            elif not any(text in reason for text in _SCARCITY):
+                return reason
+    raise SandboxNotTried(
+        f"whether rsync can be contained could not be tried: bubblewrap: {reason}",
+        hint="nothing was transferred without a sandbox; is this host out of memory or overloaded? "
+        "'sandbox: off' does without one",
+    )
 
 
 def _filter(stack: ExitStack) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -227,7 +272,7 @@ def _warn_of_no_filter() -> None:
 def is_contained(configuration: Storage) -> bool:
     """True when receivers run contained; False, with a warning on the log, when ``auto`` finds that it cannot.
 
-    Raises ConfigurationError when it is ``required`` and cannot.
+    Raises ConfigurationError when it is ``required`` and cannot, SandboxNotTried when nobody knows.
     """
     found = availability(configuration)
     if found.is_used or configuration.sandbox == "off":

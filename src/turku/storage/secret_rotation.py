@@ -23,7 +23,7 @@ from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiRefused, ConfigurationError, LockHeld
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
 from turku.storage.acting_user import name_of
-from turku.storage.configuration import GENERATED_FILE, Storage, StorageFile
+from turku.storage.configuration import GENERATED_FILE, Storage, StorageFile, write_identity
 
 _LOG = logging.getLogger(__name__)
 _PENDING_FILE: Final = "new_secret.json"
@@ -149,7 +149,7 @@ def _finish(configuration: Storage, new: _NewSecret) -> None:
         storage=StorageCredentials(name=configuration.name, secret=content["secret"]), new_secret=new.secret
     )
     configuration.api().call("storage_rotate", request, Empty)
-    durable.write_json(path, {**content, "secret": new.secret})
+    write_identity(path, {**content, "secret": new.secret})
     _drop(configuration)
 
 

@@ -11,6 +11,7 @@ only the kernel's administrator may set (``trusted.*``, ``security.*``) need mor
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -199,7 +200,10 @@ class FileSystem:
 
 
 def file_system(configuration: Storage, machine_dir: Path) -> FileSystem:
-    """Return what can be kept in the directory, under this configuration."""
+    """Return what can be kept in the directory, under this configuration.
+
+    Raises OSError where that cannot be tried.
+    """
     is_root = os.geteuid() == 0
     has_attributes, has_acls, has_nanoseconds = _probe(machine_dir)
     fake_super = configuration.fake_super
@@ -221,24 +225,38 @@ def file_system(configuration: Storage, machine_dir: Path) -> FileSystem:
 
 
 def _probe(directory: Path) -> tuple[bool, bool, bool]:
-    """Return whether attributes of users, ACLs and nanoseconds can be kept; tried with a file that has no name."""
+    """Return whether attributes of users, ACLs and nanoseconds can be kept; tried with a file that has no name.
+
+    Raises OSError for what says nothing of that: a run that took a full disk for one without attributes would lose the
+    owners of all files.
+    """
     moment = 1_000_000_000_123_456_789
     has_attributes = has_acls = has_nanoseconds = False
-    with suppress(OSError):
+    with _cannot():
         descriptor = fs.create_unnamed_file(directory)
         try:
-            with suppress(OSError):
+            with _cannot():
                 os.utime(descriptor, ns=(moment, moment))
                 has_nanoseconds = os.fstat(descriptor).st_mtime_ns == moment
-            with suppress(OSError):
+            with _cannot():
                 os.setxattr(descriptor, "user.turku.probe", b"1")
                 has_attributes = True
-            with suppress(OSError):
+            with _cannot():
                 os.setxattr(descriptor, posix_acl.ACCESS, posix_acl.SAMPLE)
                 has_acls = True
         finally:
             os.close(descriptor)
     return has_attributes, has_acls, has_nanoseconds
+
+
+@contextmanager
+def _cannot() -> Iterator[None]:
+    """Let a refusal of the file system end the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*fs.SAYS_NOTHING, errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def is_listed_at_once(files: int | None) -> bool:

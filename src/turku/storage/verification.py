@@ -3,6 +3,9 @@
 A file that many snapshots share is read once. What a version without a checksum holds is trusted on first sight, if its
 size and time are those of the catalog. Progress is in the catalog, version by version: a run that ends, for whatever
 reason, is gone on with by the next one.
+
+A file is read again before anything is said of it. A read error says nothing of what the disk holds: a file that cannot
+be read is an alarm, and it is left as it is until a later run cannot read it either.
 """
 
 from __future__ import annotations
@@ -35,6 +38,12 @@ from turku.storage.stored_content import Pace, checksum
 
 BATCH_ROWS = 500
 """Versions asked for, and noted as checked, at once."""
+READINGS = 3
+"""Times that a file is read before it is taken for damaged or unreadable."""
+_PAUSES_SECONDS = (0.2, 1.0)
+"""Before a file is read again that gave an error: a bus or a controller may recover within them."""
+_PAUSED_AT_MOST_SECONDS = 60.0
+"""In one run: where a whole disk fails, waiting for each of its files helps nobody."""
 _READ_BEFORE_LIMIT = 100_000
 _STATES = ("gone", "healed", "alarm", "lost", "next_backup")
 """Of several files with one content, the last of their states is that of all: what a backup brings heals the others."""
@@ -99,6 +108,19 @@ def _run_mark(place: SourcePlace) -> Path:
     return database.file_of(place).with_suffix(".verified")
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What reading a copy gave: what is wrong with it, or its checksum; neither where nothing is to be said of it."""
+
+    copy: Copy
+    kind: DamageKind | None = None
+    checksum: bytes | None = None
+
+
+def _identity(copy: Copy) -> Identity:
+    return (0, 0) if copy.status is None else (copy.status.st_dev, copy.status.st_ino)
+
+
 class _Run:
     def __init__(
         self,
@@ -125,6 +147,7 @@ class _Run:
         """Versions with the checksums that they get."""
         self._first_attributes: list[tuple[int, bytes]] = []
         """Versions with the attributes that they get."""
+        self._paused_seconds = 0.0
 
     def run(self) -> Verified:
         made, begin = self._made, self._clock.monotonic_seconds()
@@ -202,17 +225,22 @@ class _Run:
         return until is not None and self._clock.monotonic_seconds() >= until
 
     def _verify(self, entry: Entry) -> None:
-        copies = self._copies.of(entry)
+        readings = [self._judged(entry, copy) for copy in self._copies.of(entry)]
         self._made.versions += 1
-        if entry.checksum is None:
-            self._see_first(entry, copies)
-            return
-        broken = [(copy, kind) for copy in copies if (kind := self._what_is_wrong(entry, copy, entry.checksum))]
+        broken = [(each.copy, each.kind) for each in readings if each.kind is not None]
+        good = [each.copy for each in readings if each.kind is None]
+        if not broken and entry.checksum is None:
+            found = {each.checksum for each in readings}
+            if len(found) > 1 and None not in found:
+                # Which of them is right nobody knows.
+                broken, good = [(copy, "content") for copy in good], []
+            elif (checksum_seen := next(iter(found), None)) is not None and len(found) == 1:
+                self._first_seen.append((entry.version, checksum_seen))
+                self._made.first_seen += 1
         if broken:
-            good = [copy for copy in copies if all(copy is not each for each, _kind in broken)]
             self._mend(entry, broken, good)
         else:
-            self._verify_attributes(entry, copies)
+            self._verify_attributes(entry, [each.copy for each in readings])
 
     def _verify_attributes(self, entry: Entry, copies: Sequence[Copy]) -> None:
         """Compare the attributes of copies whose content is right."""
@@ -242,52 +270,59 @@ class _Run:
         finally:
             os.close(descriptor)
 
-    def _see_first(self, entry: Entry, copies: Sequence[Copy]) -> None:
-        found: set[bytes] = set()
-        for copy in copies:
-            if (
-                copy.status is None
-                or copy.status.st_size != entry.size
-                or not is_time(entry.mtime_ns, copy.status.st_mtime_ns)
-            ):
-                broken = [(copy, "missing" if copy.status is None else "content")]
-                self._mend(entry, broken, [each for each in copies if each is not copy])  # type: ignore[arg-type]
-                return
-            try:
-                found.add(self._checksum(copy))
-            except OSError as error:
-                if error.errno in NOT_OF_THE_FILE:
-                    raise
-                if copy.is_gone or error.errno == errno.EACCES:
-                    return
-                _LOG.warning("%s: %s", os.fsdecode(entry.path), error.strerror)
-                self._mend(entry, [(copy, "unreadable")], [])
-                return
-        if len(found) == 1:
-            self._first_seen.append((entry.version, found.pop()))
-            self._made.first_seen += 1
-        elif found:
-            # Which of them is right nobody knows.
-            self._mend(entry, [(copy, "content") for copy in copies], [])
+    def _judged(self, entry: Entry, copy: Copy) -> _Reading:
+        """Return what is to be thought of a copy: that something is wrong with it only where each reading said so."""
+        reading = self._look(entry, copy)
+        for attempt in range(1, READINGS):
+            if reading.kind is None:
+                break
+            _LOG.info("%s: %s at reading %d; it is read again", os.fsdecode(entry.path), reading.kind, attempt)
+            if reading.kind != "content":
+                self._pause(_PAUSES_SECONDS[attempt - 1])
+            before, copy = reading, self._copies.looked_at_again(copy)
+            self._read_before.pop(_identity(copy), None)
+            reading = self._look(entry, copy)
+            if reading.kind is None and reading.checksum is not None:
+                _LOG.warning(
+                    "%s of %s: %s was %s at first and is good when read again: the disk or its way to this host fails "
+                    "now and then",
+                    self._place.source,
+                    self._place.machine_dir.name,
+                    os.fsdecode(entry.path),
+                    before.kind,
+                )
+        return reading
 
-    def _what_is_wrong(self, entry: Entry, copy: Copy, expected: bytes) -> DamageKind | None:
-        if copy.status is None:
-            return None if copy.is_gone else "missing" if copy.error is None else "unreadable"
-        if copy.status.st_size != entry.size:
-            return None if copy.is_gone else "content"
+    def _pause(self, seconds: float) -> None:
+        if self._paused_seconds < _PAUSED_AT_MOST_SECONDS and not self._is_over():
+            self._paused_seconds += seconds
+            self._clock.sleep(seconds)
+
+    def _look(self, entry: Entry, copy: Copy) -> _Reading:
+        """Return what reading the copy once gives. Raises OSError for what says nothing of the file."""
+        status = copy.status
+        if status is None:
+            return _Reading(copy, None if copy.is_gone else "missing" if copy.error is None else "unreadable")
+        is_other = status.st_size != entry.size or (
+            entry.checksum is None and not is_time(entry.mtime_ns, status.st_mtime_ns)
+        )
+        if is_other:
+            return _Reading(copy, None if copy.is_gone else "content")
         try:
-            return None if self._checksum(copy) == expected else None if copy.is_gone else "content"
+            found = self._checksum(copy)
         except OSError as error:
             if error.errno in NOT_OF_THE_FILE:
                 raise
-            if copy.is_gone or error.errno == errno.EACCES:
-                return None
+            if error.errno == errno.EACCES or copy.is_gone:
+                return _Reading(copy)
             _LOG.warning("%s: cannot be read: %s", os.fsdecode(entry.path), error.strerror or error)
-            return "missing" if error.errno == errno.ENOENT else "unreadable"
+            return _Reading(copy, "missing" if error.errno == errno.ENOENT else "unreadable")
+        if entry.checksum is None or found == entry.checksum:
+            return _Reading(copy, checksum=found)
+        return _Reading(copy, None if copy.is_gone else "content")
 
     def _checksum(self, copy: Copy) -> bytes:
-        status = copy.status
-        identity = (status.st_dev, status.st_ino) if status is not None else (0, 0)
+        status, identity = copy.status, _identity(copy)
         if identity in self._read_before:
             return self._read_before[identity]
         name = copy.names[0]
@@ -315,16 +350,25 @@ class _Run:
                 attributes=entry.attributes,
             )
             _LOG.error(
-                "%s of %s: %s is damaged (%s) in %d snapshots, the newest %s",
+                "%s of %s: %s %s in %d snapshots, the newest %s",
                 self._place.source,
                 self._place.machine_dir.name,
                 os.fsdecode(entry.path),
-                kind,
+                "cannot be read" if kind == "unreadable" else f"is damaged ({kind})",
                 len(copy.snapshots),
                 copy.snapshots[-1],
             )
+            if kind == "unreadable" and not self._was_unreadable(entry):
+                self._note(found.damage("alarm"))
+                continue
             donors = [each.names[0] for each in good if each.status is not None]
             self._note(mending.mend(self._place, found, self._catalog, donors=donors, zone=self._zone))
+
+    def _was_unreadable(self, entry: Entry) -> bool:
+        """Return True when an earlier run could not read the version either."""
+        checksum_text = "" if entry.checksum is None else entry.checksum.hex()
+        known = self._known.get((os.fsdecode(entry.path), checksum_text))
+        return known is not None and known.kind == "unreadable"
 
     def _note(self, made: Damage) -> None:
         """Take note of a damage. One content at one path is one damage, however many files and versions hold it."""

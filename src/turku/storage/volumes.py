@@ -11,6 +11,7 @@ from pathlib import Path
 from turku.core import durable
 from turku.errors import NoVolume
 from turku.policy import names
+from turku.storage import volume_marks
 from turku.storage.configuration import Storage, Volume
 from turku.storage.fs import tree as fs
 
@@ -63,20 +64,25 @@ def _percent(used: int, fillable: int, *, otherwise: float) -> float:
 
 
 def space(configuration: Storage) -> tuple[float, float]:
-    """Total and available space in MiB; volumes on one file system count once.
-
-    Raises NoVolume when no volume is there.
-    """
-    by_device = {found.device: found for volume in configuration.volumes if (found := volume_space(volume)) is not None}
-    if not by_device:
-        raise NoVolume(
-            "no volume is there: " + ", ".join(str(volume.path) for volume in configuration.volumes),
-            hint="are the file systems mounted? Turku does not make a volume's directory",
-        )
+    """Total and available space in MiB of the volumes that are there; those on one file system count once."""
+    by_device = {found.device: found for volume in usable(configuration) if (found := volume_space(volume)) is not None}
     return (
         sum(found.total_bytes for found in by_device.values()) / _MIB,
         sum(found.available_bytes for found in by_device.values()) / _MIB,
     )
+
+
+def usable(configuration: Storage) -> list[Volume]:
+    """Return the volumes that are there, marked where this is their first use; an error on the log names each other."""
+    found = []
+    for volume in configuration.volumes:
+        try:
+            volume_marks.require(configuration, volume)
+        except NoVolume as error:
+            _LOG.error("%s", error.message)
+        else:
+            found.append(volume)
+    return found
 
 
 def machine_directory(configuration: Storage, uuid: str) -> Path:
@@ -94,12 +100,15 @@ def machine_directory(configuration: Storage, uuid: str) -> Path:
 def existing_directory(configuration: Storage, uuid: str) -> Path | None:
     """Where the machine's directory is: by its link, else by looking on every volume; None when there is none.
 
-    Raises NoVolume when its link leads to what is not there.
+    Raises NoVolume when its link leads to what is not there, or to a volume that is not the one it was.
     """
     link = configuration.machines_dir / names.machine_uuid(uuid)
     if link.is_symlink():
         target = link.parent / link.readlink()
         target = target.parent.resolve() / target.name
+        for volume in configuration.volumes:
+            if volume.path == target.parent and fs.is_directory(volume.path):
+                volume_marks.require(configuration, volume)
         if target.name == uuid and fs.is_directory(target):
             return target
         found = _look_on_volumes(configuration, uuid)
@@ -120,7 +129,7 @@ def existing_directory(configuration: Storage, uuid: str) -> Path | None:
 
 def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
     found = []
-    for volume in configuration.volumes:
+    for volume in usable(configuration):
         directory = volume.path / uuid
         if fs.is_directory(directory):
             _refuse_planted(volume, directory)
@@ -163,9 +172,12 @@ def choose_volume(configuration: Storage) -> Volume:
     weights: list[tuple[Volume, int]] = []
     reasons: list[str] = []
     for volume in configuration.volumes:
-        found = volume_space(volume) if volume.accept_new else None
+        fault = volume_marks.fault(configuration, volume) if volume.accept_new else None
+        found = volume_space(volume) if volume.accept_new and fault is None else None
         if not volume.accept_new:
             reasons.append(f"{volume.name}: accept_new is false")
+        elif fault is not None:
+            reasons.append(f"{volume.name}: {fault}")
         elif found is None:
             reasons.append(f"{volume.name}: {volume.path} is not there")
         elif found.available_bytes <= 0 or found.fullness_percent >= volume.accept_new_high_water_percent:
@@ -186,7 +198,9 @@ def choose_volume(configuration: Storage) -> Volume:
 
 
 def _make_directory(configuration: Storage, uuid: str) -> Path:
-    directory = choose_volume(configuration).path / uuid
+    volume = choose_volume(configuration)
+    volume_marks.require(configuration, volume)
+    directory = volume.path / uuid
     fs.make_directory(directory)
     _LOG.info("made %s", directory)
     return directory

@@ -197,6 +197,18 @@ def test_what_a_power_loss_left_without_its_content_is_not_taken_for_whole(machi
     assert not (machine.machine_dir / ".etc.writing").exists()
 
 
+def test_the_mark_of_a_power_loss_goes_where_nothing_was_left_and_nothing_changed(machine: BackedUpMachine) -> None:
+    (machine.source_dir / "file").write_text("content")
+    assert machine.back_up().success
+    (machine.machine_dir / ".etc.writing").write_text("the start before")
+    (machine.machine_dir / "..etc.writing.turku-tmp-0123456789ab").write_text("the st")
+    assert machine.back_up().success
+    assert not (machine.machine_dir / "..etc.writing.turku-tmp-0123456789ab").exists()
+    # Else every run from then on would compare contents, until something changes.
+    assert not (machine.machine_dir / ".etc.writing").exists()
+    assert machine.differences(machine.newest_tree()) == []
+
+
 def test_a_second_run_of_the_same_source_is_refused_while_one_is_at_work(machine: BackedUpMachine) -> None:
     inner = f"import fcntl; fcntl.flock(open('{machine.machine_dir}/.etc.lock'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     outcome = machine.with_rsync("python3", "-c", inner).back_up()

@@ -53,6 +53,26 @@ def assert_tidy(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:
         assert names == []
 
 
+def test_nights_that_fail_leave_nothing_to_be_removed(machine: BackedUpMachine, mode: type[SnapshotMode]) -> None:
+    make_small_tree(machine.source_dir)
+    assert machine.back_up().success
+    machine.place.snapshots_dir.mkdir(exist_ok=True)
+    # What killed runs leave, and what a night leaves that fails when its tree is nearly whole.
+    left = machine.place.snapshots_dir / ".deleting-assembling-0a1b2c3d" / "inner"
+    for night in range(2):
+        change(machine.source_dir, night)
+        left.mkdir(parents=True)
+        (left / "file").touch()
+        assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
+        assert [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".deleting-")] == []
+        limited = replace(machine, storage=replace(machine.storage, max_run_files=1))
+        limited.back_up()
+        assert [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".deleting-")] == []
+    machine.clock.moment += timedelta(days=1)
+    assert machine.back_up().success
+    assert machine.differences(machine.newest_tree()) == []
+
+
 def test_a_run_killed_at_any_step_leaves_whole_snapshots_and_the_next_run_goes_on(
     machine: BackedUpMachine, mode: type[SnapshotMode]
 ) -> None:

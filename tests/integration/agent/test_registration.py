@@ -13,6 +13,8 @@ import pytest
 from tests.integration.agent.conftest import PROGRAMS, Machine
 from tests.support.v1_server import V1Api
 
+from turku.agent.identity import is_damaged_key
+
 
 def identity_file(machine: Machine) -> Path:
     return machine.var_dir / "config.d/10-machine_uuid.json"
@@ -210,3 +212,105 @@ def test_a_damaged_record_of_sources_is_none(machine: Machine, api: V1Api, recor
     update = machine.run("turku-update-config")
     assert (update.returncode, "no longer declared" in update.stderr) == (0, False)
     assert json.loads((machine.var_dir / "declared_sources.json").read_text()) == ["etc"]
+
+
+DAMAGES = {
+    "emptied": b"",
+    "NUL bytes": b"\0" * 130,
+    "cut off": b'{\n    "machine_secr',
+    "another's": b'{"unrelated": 1}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_identity_is_healed_from_its_copy(machine: Machine, api: V1Api, content: bytes) -> None:
+    assert machine.run("turku-update-config").returncode == 0
+    before = identity_file(machine).read_bytes()
+    identity_file(machine).write_bytes(content)
+    ping = machine.ping()
+    assert ping.returncode == 0
+    assert f"{identity_file(machine)} is damaged" in ping.stderr
+    update = machine.run("turku-update-config")
+    assert update.returncode == 0
+    assert "is healed from its copy" in update.stderr
+    assert identity_file(machine).read_bytes() == before
+    assert stat.S_IMODE(identity_file(machine).stat().st_mode) == 0o600
+    assert len(api.machines) == 1
+    assert "is damaged" not in machine.ping().stderr
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_identity_without_a_copy_is_named_and_no_new_machine(
+    machine: Machine, api: V1Api, content: bytes
+) -> None:
+    assert machine.run("turku-update-config").returncode == 0
+    [copy] = machine.var_dir.glob("*.copy")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    copy.write_bytes(content)
+    identity_file(machine).write_bytes(content)
+    for program in ("turku-update-config", "turku-agent-ping"):
+        ended = machine.run(program)
+        assert ended.returncode == 78
+        assert f"{identity_file(machine)}: is damaged" in ended.stderr
+        assert "re-enrol" in ended.stderr
+    assert len(api.machines) == 1
+    # Whoever removes it wants a new identity.
+    identity_file(machine).unlink()
+    assert machine.run("turku-update-config").returncode == 0
+    assert len(api.machines) == 2
+
+
+def test_the_identity_of_an_older_agent_is_kept_twice_from_then_on(machine: Machine) -> None:
+    assert machine.run("turku-update-config").returncode == 0
+    [copy] = machine.var_dir.glob("*.copy")
+    before = copy.read_bytes()
+    copy.unlink()
+    assert machine.run("turku-update-config").returncode == 0
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["emptied", "NUL bytes", "cut off", "a byte"])
+def test_a_damaged_ssh_key_is_named_and_replaced(machine: Machine, api: V1Api, damage: str) -> None:
+    machine.source("files", machine.config_dir)
+    machine.register()
+    key = machine.var_dir / "ssh_key"
+    content = key.read_bytes()
+    middle = len(content) // 2
+    key.write_bytes(
+        {
+            "emptied": b"",
+            "NUL bytes": b"\0" * len(content),
+            "cut off": content[:middle],
+            "a byte": content[:middle] + b"!" + content[middle + 1 :],
+        }[damage]
+    )
+    ping = machine.ping()
+    assert ping.returncode != 0
+    assert f"{key} is damaged" in ping.stderr
+    assert "run turku-update-config" in ping.stderr
+    assert machine.run("turku-update-config").returncode == 0
+    first, second = (message["machine"]["ssh_public_key"] for message in api.of_call("update_config"))
+    assert first != second
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True)
+    assert derived.stdout.split()[:2] == second.split()[:2]
+    assert (machine.var_dir / "ssh_key.damaged").exists()
+    machine.register()
+    assert machine.ping().returncode == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 90, b"ssh-ed25519 AAAA", b"\xff\xfe"])
+def test_a_damaged_public_key_is_derived_from_the_private_one(machine: Machine, api: V1Api, content: bytes) -> None:
+    machine.run("turku-update-config")
+    (machine.var_dir / "ssh_key.pub").write_bytes(content)
+    assert machine.run("turku-update-config").returncode == 0
+    first, second = (message["machine"]["ssh_public_key"] for message in api.of_call("update_config"))
+    assert first == second
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_a_whole_ssh_key_of_any_kind_is_taken_for_one(tmp_path: Path, kind: str) -> None:
+    for number, options in enumerate(([], ["-m", "PEM"] if kind != "ed25519" else [], ["-N", "a passphrase"])):
+        path = tmp_path / f"key{number}"
+        words = [*options] if "-N" in options else ["-N", "", *options]
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-f", path, *words], check=True)
+        assert not is_damaged_key(path)

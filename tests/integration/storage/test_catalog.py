@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import xxhash
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.catalog_oracle import assert_agrees, make_tree
 from tests.support.killed import as_user, killed_at_call
+from tests.support.loop_volume import loop_volume
 from tests.support.random_history import BEGINNING, link_copy, state
 
 from turku.core import command, lock
@@ -39,6 +41,50 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
     with backed_up_machine(tmp_path) as machine:
         make_tree(machine.source_dir)
         yield machine
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file system of its own")
+def test_a_rebuild_on_a_full_disk_costs_no_good_catalog(tmp_path: Path) -> None:
+    with (
+        loop_volume("ext4", size_bytes=32 * 1024 * 1024, directory=tmp_path) as volume,
+        backed_up_machine(tmp_path / "machine", volume=volume) as machine,
+    ):
+        make_tree(machine.source_dir)
+        for number in range(2000):
+            (
+                machine.source_dir / f"a file with quite a long name, so that the catalog takes some room {number}"
+            ).touch()
+        machine.days(2)
+        before = database.file_of(machine.place).read_bytes()
+        fill = volume / "fill"
+        with suppress(OSError), fill.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+        with pytest.raises(CatalogUnusable, match="cannot be used"):
+            catalog.rebuild(machine.place, zone=machine.storage.zone)
+        assert database.file_of(machine.place).read_bytes() == before
+        assert [path.name for path in database.file_of(machine.place).parent.iterdir()] == ["etc.sqlite"]
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+            assert len(known.snapshots()) == 2
+        fill.unlink()
+        assert catalog.rebuild(machine.place, zone=machine.storage.zone) == 2
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+            assert len(known.snapshots()) == 2
+
+
+def test_a_rebuild_that_is_killed_leaves_the_catalog_as_it_was_or_a_whole_new_one(machine: BackedUpMachine) -> None:
+    machine.days(2)
+    zone = machine.storage.zone
+    step = 1
+    while killed_at_call(step, STEPS, lambda: catalog.rebuild(machine.place, zone=zone)):
+        with closing(sqlite3.connect(database.file_of(machine.place))) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("SELECT count(*) FROM snapshots").fetchone() == (2,)
+        step += 5
+    assert step > 20
+    assert catalog.rebuild(machine.place, zone=zone) == 2
+    assert [path.name for path in database.file_of(machine.place).parent.iterdir()] == ["etc.sqlite"]
 
 
 def test_rsync_and_we_write_the_checksum_of_a_file_alike(tmp_path: Path) -> None:

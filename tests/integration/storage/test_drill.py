@@ -71,6 +71,15 @@ def test_what_is_drawn_by_lot_is_bounded_and_what_is_declared_is_always_there(ma
     assert made.problems == ["nothing: declared in drill_paths, and not there"]
 
 
+def test_a_read_error_that_is_over_a_moment_later_fails_no_drill(machine: BackedUpMachine, tmp_path: Path) -> None:
+    real = rsync_programs.path_of(rsync_programs.chosen.storage)
+    once = f'[ -e {tmp_path}/failed ] && exec "$0" "$@"; touch {tmp_path}/failed; "$0" --exclude=f3 "$@"; exit 23'
+    made = make(machine, sandbox="off", rsync_command=("sh", "-c", once, str(real)))
+    assert (tmp_path / "failed").exists()
+    assert made.problems == []
+    assert made.files == 32
+
+
 def test_a_damaged_file_fails_it(machine: BackedUpMachine) -> None:
     path = machine.place.tree(machine.snapshots()[-1]) / "d0" / "f3"
     path.write_bytes(os.urandom(2000))

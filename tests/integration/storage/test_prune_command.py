@@ -43,6 +43,27 @@ def leave_garbage(machine: BackedUpMachine, trees: int, *, files: int = 3) -> No
             (directory / str(name)).touch()
 
 
+def test_what_was_being_written_when_a_run_was_killed_goes_an_hour_later(machine: BackedUpMachine) -> None:
+    machine.days(1)
+    volume, catalogs = machine.machine_dir.parent, machine.machine_dir.parent / ".catalogs" / machine.machine_dir.name
+    left = [
+        directory / f".{name}.turku-tmp-0123456789ab"
+        for directory, name in (
+            (volume, ".turku-volume"),
+            (machine.machine_dir, ".etc.writing"),
+            (catalogs, "etc.json"),
+        )
+    ]
+    for path in left:
+        path.write_text("half")
+    prune(machine)
+    assert all(path.exists() for path in left)
+    for path in left:
+        os.utime(path, (1, 1))
+    prune(machine)
+    assert not any(path.exists() for path in left)
+
+
 def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachine) -> None:
     kept = machine.days(3)
     leave_garbage(machine, 2)

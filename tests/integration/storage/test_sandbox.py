@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import hostile_receiver
-from tests.support.backed_up_machine import storage_configuration
+from tests.support import hostile_receiver, rsync_programs
+from tests.support.backed_up_machine import backed_up_machine, storage_configuration
 from tests.support.malicious_rsync_server import MaliciousRsyncServer
 from tests.support.sshd import free_port
 
-from turku.core import command
+from turku.core import command, rsync_checksums
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
-from turku.storage import sandbox, system_call_filter
+from turku.storage import check, sandbox, system_call_filter, transfer
+from turku.storage.fs import copy
+from turku.storage.fs import tree as fs
 
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
 NOBODY = 65534
@@ -206,6 +209,97 @@ def test_required_refuses_where_bubblewrap_is_missing(tmp_path: Path, monkeypatc
         assert not sandbox.is_contained(storage_configuration(tmp_path / "other", sandbox="auto"))
     finally:
         sandbox._probe.cache_clear()
+
+
+class Probed:
+    """A ``bwrap`` that does first what ``script`` says, and is forgotten with its test."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.program = directory / "programs" / "bwrap"
+        self.program.parent.mkdir()
+        self.real = shutil.which("bwrap")
+        monkeypatch.setenv("PATH", f"{self.program.parent}:{os.environ['PATH']}")
+
+    def does(self, script: str) -> None:
+        sandbox._probe.cache_clear()
+        self.program.write_text(f'#!/bin/sh\n{script}\nexec {self.real} "$@"\n')
+        self.program.chmod(0o755)
+
+
+@pytest.fixture
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probed]:
+    yield Probed(tmp_path, monkeypatch)
+    sandbox._probe.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "kill -KILL $$",
+        "sleep 60",
+        "echo 'bwrap: Creating new namespace failed: Resource temporarily unavailable'; exit 1",
+        "echo 'bwrap: fork: Cannot allocate memory'; exit 1",
+    ],
+    ids=["killed", "slow", "no process to be had", "no memory"],
+)
+def test_a_session_whose_sandbox_could_not_be_tried_does_not_go_on_without(
+    probed: Probed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr(sandbox, "_PROBE_TIMEOUTS_SECONDS", (0.5, 0.5))
+    with backed_up_machine(tmp_path / "machine", sandbox="auto") as machine:
+        (machine.source_dir / "file").write_text("content")
+        probed.does(script)
+        outcome = machine.back_up()
+        assert not outcome.success
+        assert "could not be tried" in outcome.summary
+        assert machine.snapshots() == []
+        # Nothing is remembered of it: the next run is contained.
+        sandbox_is_remembered = sandbox._probe.cache_info().currsize
+        assert sandbox_is_remembered == 0
+        probed.does("")
+        assert machine.back_up().success
+        assert sandbox.availability(machine.storage).is_used
+
+
+def test_a_probe_that_was_killed_once_is_made_again(probed: Probed, tmp_path: Path) -> None:
+    probed.does(f"[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; kill -KILL $$; }}")
+    assert sandbox.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
+
+
+def test_auto_does_without_where_bubblewrap_says_that_it_cannot(probed: Probed, tmp_path: Path) -> None:
+    probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
+    assert not sandbox.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
+
+
+def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path: Path) -> None:
+    probed.does("kill -KILL $$")
+    said: list[str] = []
+    storage = storage_configuration(tmp_path / "storage", sandbox="auto")
+    (tmp_path / "storage" / "volume").mkdir()
+    assert check.report(storage, said.append) > 0
+    assert any(line.startswith("PROBLEM: sandbox") and "could not be tried" in line for line in said)
+
+
+def test_a_file_system_that_could_not_be_tried_is_not_taken_for_one_that_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_path: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fs, "create_unnamed_file", fails)
+    # Owners would be lost, a mode without history chosen, and rsync's checksums left out.
+    with pytest.raises(OSError, match="No space left"):
+        transfer.file_system(tmp_path, fake_super=None)
+    with pytest.raises(OSError, match="No space left"):
+        copy.can_clone(tmp_path)
+    assert copy.may_share_blocks(tmp_path)
+
+
+def test_rsync_is_asked_again_for_its_checksums_when_the_first_answer_was_cut_off(tmp_path: Path) -> None:
+    real = rsync_programs.path_of(rsync_programs.chosen.storage)
+    once = f'[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; kill -KILL $$; }}; exec {real} "$@"'
+    assert rsync_checksums.knows_xxh128(["sh", "-c", once, "rsync"])
 
 
 def test_a_sender_sees_its_tree_and_changes_nothing(tmp_path: Path) -> None:

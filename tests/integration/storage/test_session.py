@@ -417,3 +417,42 @@ def test_the_sources_of_one_machine_take_turns_where_the_volume_has_one_slot(
     )
     assert len(rows) == 3
     assert all(earlier["date_end"] <= later["date_begin"] for earlier, later in itertools.pairwise(rows))
+
+
+def test_nothing_is_written_around_a_volume_that_is_not_mounted(site: Site, source: Path, tmp_path: Path) -> None:
+    known, new = site.machine("mounted-0", {"etc": source}), site.machine("mounted-1", {"etc": source})
+    with Rsyncd(tmp_path / "rsyncd", known.sources) as daemon:
+        with known.session(daemon) as side:
+            assert side.wait() == 0, side.output
+        away = site.storage.volume.with_name("away")
+        site.storage.volume.rename(away)
+        site.storage.volume.mkdir(mode=0o700)
+        site.coordinator.sql("UPDATE backups_source SET date_next_backup = '2000-01-01T00:00:00+00:00'")
+        try:
+            for machine in (known, new):
+                with machine.session(daemon) as side:
+                    assert side.wait() == 74, side.output
+                assert "not mounted" in side.output
+                assert "not mounted" in site.runs(machine)[-1][2]
+            for arguments in (("prune",), ("verify",), ("drill",), ("catalog", "update")):
+                completed = site.storage.run("turku-storage", *arguments, check=False)
+                assert completed.exit_code == 74, arguments
+                assert "turku-storage accept-volume" in "\n".join(completed.last_lines)
+            checked = site.storage.run("turku-storage", "check", check=False)
+            assert checked.exit_code == 1
+            assert "PROBLEM: volume data:" in checked.stdout.decode()
+            # The coordinator is told, and who manages the fleet with it.
+            assert site.storage.update_config(check=False).exit_code == 74
+            [row] = site.coordinator.sql("SELECT faults, space_total FROM fleet_storage")
+            assert "not mounted" in row["faults"]
+            assert row["space_total"] == 0
+            assert list(site.storage.volume.iterdir()) == []
+        finally:
+            site.storage.volume.rmdir()
+            away.rename(site.storage.volume)
+        site.storage.update_config()
+        [row] = site.coordinator.sql("SELECT faults FROM fleet_storage")
+        assert row["faults"] == "[]"
+        site.coordinator.sql("UPDATE backups_source SET date_next_backup = '2000-01-01T00:00:00+00:00'")
+        with new.session(daemon) as side:
+            assert side.wait() == 0, side.output

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
 from tests.support.trees import flip_bit
 
 from turku.storage import catalog, damage, trash, verification
+from turku.storage.fs import tree as fs
 from turku.storage.stored_content import Pace
 from turku.storage.verification import Share, Verified
 
@@ -250,3 +253,112 @@ def test_a_damaged_file_waits_for_the_next_backup_and_is_not_touched_meanwhile(m
     machine.days(1)
     assert [each.state for each in verify(machine).damages] == ["lost"]
     assert os.stat(kept(machine, 0, "d/shared")).st_mtime_ns == before.st_mtime_ns
+
+
+class FailingDisk:
+    """Reads of one file, by its inode, that give what a disk gives now and then; the first ``times`` of them.
+
+    Stands in for ``os.pread``, by which alone stored content is read.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, path: Path, *, times: int, error: int | None = errno.EIO
+    ) -> None:
+        self.inode = path.stat().st_ino
+        self.left = times
+        self.error = error
+        self._pread = os.pread
+        monkeypatch.setattr(os, "pread", self._read)
+
+    def _read(self, descriptor: int, count: int, offset: int) -> bytes:
+        content = self._pread(descriptor, count, offset)
+        if self.left and offset == 0 and os.fstat(descriptor).st_ino == self.inode:
+            self.left -= 1
+            if self.error is not None:
+                raise OSError(self.error, os.strerror(self.error))
+            return bytes([content[0] ^ 1]) + content[1:]
+        return content
+
+
+def everything(machine: BackedUpMachine) -> dict[str, tuple[dict[bytes, Any], dict[str, int]]]:
+    """All of history, with the inode of each file."""
+    return {
+        name: (
+            fingerprint(machine.place.tree(name)),
+            {str(path): path.lstat().st_ino for path in machine.place.tree(name).rglob("*")},
+        )
+        for name in machine.snapshots()
+    }
+
+
+@pytest.mark.parametrize("error", [errno.EIO, None], ids=["input/output error", "wrong content"])
+def test_a_file_that_is_good_when_read_again_is_neither_named_nor_touched(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, error: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    verify(machine)
+    before = everything(machine)
+    FailingDisk(monkeypatch, kept(machine, 2, "twin"), times=2, error=error)
+    assert verify(machine).damages == []
+    assert everything(machine) == before
+    assert "the disk or its way to this host fails now and then" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_an_alarm_and_left_as_it_is(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify(machine)
+    before = everything(machine)
+    # There is a twin to heal it from: one run's errors are no reason to.
+    disk = FailingDisk(monkeypatch, kept(machine, 2, "twin"), times=100)
+    [found] = verify(machine).damages
+    assert (found.path, found.kind, found.state) == ("twin", "unreadable", "alarm")
+    assert damage.to_fetch(machine.place) == frozenset()
+    assert everything(machine) == before
+    disk.left = 0
+    [again] = verify(machine).damages
+    assert again.state == "healed"
+    assert everything(machine) == before
+    assert verify(machine).damages == []
+
+
+def test_a_file_that_two_runs_cannot_read_is_replaced_by_a_good_copy(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify(machine)
+    before = {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}
+    FailingDisk(monkeypatch, kept(machine, 2, "twin"), times=100)
+    assert [each.state for each in verify(machine).damages] == ["alarm"]
+    assert [each.state for each in verify(machine).damages] == ["healed"]
+    assert {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()} == before
+
+
+def test_a_read_error_while_a_copy_is_made_leaves_the_damaged_file_in_place(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify(machine)
+    flip(kept(machine, 0, "twin"))
+    before = everything(machine)
+    # It is read three times to be judged, and then by who copies it.
+    FailingDisk(monkeypatch, kept(machine, 0, "copy of twin"), times=100)
+    states = {each.path: each.state for each in verify(machine).damages}
+    assert states == {"twin": "next_backup", "copy of twin": "alarm"}
+    assert everything(machine) == before
+
+
+def test_notes_that_cannot_be_read_hold_their_snapshot(
+    machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oldest = machine.snapshots()[0]
+    read_file = fs.read_file
+
+    def failing(path: Path, *, limit_bytes: int) -> bytes:
+        if path == machine.place.information(oldest):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_file(path, limit_bytes=limit_bytes)
+
+    monkeypatch.setattr(fs, "read_file", failing)
+    machine.days(1, retention="last 1 snapshots")
+    assert oldest in machine.snapshots()
+    monkeypatch.undo()
+    machine.days(1, retention="last 1 snapshots")
+    assert oldest not in machine.snapshots()

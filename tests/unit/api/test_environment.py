@@ -108,3 +108,13 @@ def test_an_empty_or_binary_key_is_refused(tmp_path: Path) -> None:
 )
 def test_only_a_database_of_the_network_can_be_shared_with_other_coordinators(url: str, shared: bool) -> None:
     assert environment.parse_database_url(url).is_shared is shared
+
+
+@pytest.mark.parametrize("content", [b"\0" * 64, b"a" * 64, b"key\0" * 16, b"\x01\x02\x03\x04\x05\x06\x07\x08" * 8])
+def test_a_key_file_that_a_disk_damaged_is_no_key(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "secret_key"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(ConfigurationError, match="is damaged") as raised:
+        key_file.read(path)
+    assert "backup" in raised.value.hint

@@ -129,3 +129,27 @@ def test_how_long_each_may_last_is_an_option_of_the_check(cast: Cast) -> None:
 def test_a_senseless_time_is_refused(cast: Cast, value: str) -> None:
     with pytest.raises(CommandError, match=r"--overdue"):
         call_command("turku_health", "--overdue", value)
+
+
+def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Cast) -> None:
+    storage = Storage.objects.get()
+    configuration = {
+        "name": storage.name,
+        "secret": cast.bob.secret,
+        "ssh_ping_host": "storage.example.com",
+        "ssh_ping_host_keys": storage.ssh_ping_host_keys,
+        "ssh_ping_user": "root",
+        "space_total": 1000.0,
+        "space_available": 100.0,
+    }
+    fault = "volume data: /srv/turku lacks the mark .turku-volume of this volume\n"
+    post("storage_update_config", {"storage": {**configuration, "faults": [fault]}})
+    found = health.fleet(now=SYSTEM_CLOCK.now(), verbose=True)
+    assert not found.is_healthy
+    assert "1 faulty of 1 storage" in found.summary
+    [sentence] = found.groups[0].sentences
+    assert sentence.startswith(f"storage {storage.name}: faulty: volume data: /srv/turku lacks")
+    assert "\n" not in sentence
+    # An existing storage, and one that is well again, say nothing.
+    post("storage_update_config", {"storage": configuration})
+    assert health.fleet(now=SYSTEM_CLOCK.now()).is_healthy

@@ -38,7 +38,7 @@ def links(storage: Storage) -> dict[str, str]:
 
 
 def named(unit: str | None, **names: str) -> AssignedMachine:
-    return AssignedMachine(unit_name=unit, **names)
+    return AssignedMachine(ssh_public_key=None, unit_name=unit, **names)
 
 
 def test_a_machine_is_reached_by_environment_service_and_unit(storage: Storage) -> None:

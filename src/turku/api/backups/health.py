@@ -128,6 +128,11 @@ def _muted(*, now: datetime) -> tuple[str, ...]:
     return (f"{count} machine{'' if count == 1 else 's'} muted", *sentences, *more)
 
 
+def _why_storages(rows: Sequence[Any]) -> Sequence[str]:
+    """Return what each storage that is marked for it says is wrong with it."""
+    return ["; ".join(row.faults) if row.mark == Mark.FAULTY else "" for row in rows]
+
+
 def _falling_back() -> tuple[str, ...]:
     """Return how many sources keep falling back to full runs, then a sentence about each of the first of them.
 
@@ -154,7 +159,7 @@ def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUA
     machines = fleet_health.machines(now=now, thresholds=thresholds)
     return FleetHealth(
         (
-            _group("storage", storages, (), lambda rows: [""] * len(rows), verbose=verbose),
+            _group("storage", storages, (), _why_storages, verbose=verbose),
             _group("machine", machines, ("storage",), _why_machines(now), verbose=verbose),
             _group(
                 "source",

@@ -92,14 +92,14 @@ class StorageAdmin(RegisteredAdmin):
     search_fields = ("name", "comment", "ssh_ping_host")
     list_select_related = ("auth",)
     fieldsets = (
-        (None, {"fields": ("name", "health", "active", "published", "comment", "machines_link")}),
+        (None, {"fields": ("name", "health", "wrong", "active", "published", "comment", "machines_link")}),
         ("Space", {"fields": ("available", "total")}),
         ("SSH", {"fields": ("address", "ssh_ping_user", "host_keys")}),
         ("History", {"fields": ("auth_link", "date_registered", "date_checked_in", "audit_link")}),
     )
     readonly_fields = (
         "audit_link",
-        *("name", "health", "published", "comment", "machines_link", "available", "total", "address"),
+        *("name", "health", "wrong", "published", "comment", "machines_link", "available", "total", "address"),
         *("ssh_ping_user", "host_keys", "auth_link", "date_registered", "date_checked_in"),
     )
 
@@ -133,6 +133,10 @@ class StorageAdmin(RegisteredAdmin):
     @admin.display(description="audit log")
     def audit_link(self, row: Storage) -> SafeString:
         return presentation.audit_links(row)
+
+    @admin.display(description="what is wrong with it")
+    def wrong(self, row: Storage) -> str:
+        return "\n".join(row.faults) or presentation.NOTHING
 
     @admin.display(description="SSH host keys")
     def host_keys(self, row: Storage) -> str:

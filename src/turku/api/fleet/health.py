@@ -33,7 +33,7 @@ __all__ = [
 def storage_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
     """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
     silent = Q(last_seen__lt=now - thresholds.storage_silence) | _seen_in_future(now=now)
-    return {Mark.OFF: off(""), Mark.SILENT: silent}
+    return {Mark.OFF: off(""), Mark.SILENT: silent, Mark.FAULTY: ~Q(faults=[])}
 
 
 def _seen_in_future(*, now: datetime) -> Q:

@@ -26,6 +26,7 @@ class Mark(models.TextChoices):
     FAILED = "failed", "failed"
     SILENT = "silent", "silent"
     UNASSIGNED = "unassigned", "no storage"
+    FAULTY = "faulty", "faulty"
     STORAGE_SILENT = "storage-silent", "storage silent"
     OVERDUE = "overdue", "overdue"
     INCOMPLETE = "incomplete", "incomplete"

@@ -57,6 +57,7 @@ class Storage(models.Model):
     ssh_ping_user = models.CharField("SSH user", max_length=NAME_LENGTH)
     space_total = models.FloatField(default=0, help_text="MiB, as the storage reports it.")
     space_available = models.FloatField(default=0, db_index=True, help_text="MiB, as the storage reports it.")
+    faults = models.JSONField(default=list, editable=False, help_text="What the storage says is wrong with it.")
     active = models.BooleanField(default=True, help_text="The operator's switch.")
     published = models.BooleanField(default=True, help_text="The storage's own switch.")
     date_registered = models.DateTimeField(editable=False, db_index=True)

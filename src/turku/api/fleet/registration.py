@@ -14,6 +14,7 @@ from turku.api.fleet.credentials import wrong_credentials
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.keyring import MINIMUM_SECRET_LENGTH, Purpose
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
+from turku.core.log import one_line
 from turku.errors import PolicyError
 from turku.policy import names, ssh_key
 from turku.protocol.messages import MachineConfiguration, RegistrationAuth, StorageConfiguration
@@ -21,6 +22,7 @@ from turku.protocol.messages import MachineConfiguration, RegistrationAuth, Stor
 _log = logging.getLogger(__name__)
 
 HOST_KEYS_LIMIT = 16
+FAULT_LENGTH = 500
 
 
 def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool) -> Auth:
@@ -87,6 +89,7 @@ def storage_fields(told: StorageConfiguration, faults: Faults) -> dict[str, Any]
         "ssh_ping_user": faults.check("storage.ssh_ping_user", names.user_name, told.ssh_ping_user),
         "space_total": told.space_total,
         "space_available": told.space_available,
+        "faults": [one_line(fault)[:FAULT_LENGTH] for fault in told.faults],
     }
     if len(told.ssh_ping_host_keys) > HOST_KEYS_LIMIT:
         faults.add("storage.ssh_ping_host_keys", f"has more than {HOST_KEYS_LIMIT} keys")

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from turku.errors import CatalogUnusable
@@ -132,11 +132,39 @@ def move_aside(place: SourcePlace, reason: str) -> None:
     fs.unlink(_journal(path))
 
 
-def remove(place: SourcePlace) -> None:
-    """Let there be no catalog of the source."""
-    path = file_of(place)
-    for each in (path, _journal(path)):
+@contextmanager
+def made_anew(place: SourcePlace) -> Iterator[sqlite3.Connection]:
+    """An empty catalog beside the source's own, whose place it takes with the end of the block.
+
+    Where the block raises, all is as it was: a full disk costs no catalog that is good. Raises CatalogUnusable.
+    """
+    path, beside = file_of(place), _beside(place)
+    try:
+        sweep(place)
+        with closing(_open(place, beside)) as connection:
+            yield connection
+        # What a killed writer left is undone in the file that it belongs to, and in no other.
+        with suppress(sqlite3.Error, OSError), closing(_open(place, path)):
+            pass
+        fs.unlink(_journal(path))
+        fs.rename(beside, path)
+    except (sqlite3.Error, OSError) as error:
+        raise unusable(place, error) from error
+    finally:
+        with suppress(OSError):
+            sweep(place)
+
+
+def sweep(place: SourcePlace) -> None:
+    """Remove what was to become a catalog when it was killed; with the source's lock held. Raises OSError."""
+    beside = _beside(place)
+    for each in (beside, _journal(beside)):
         fs.unlink(each)
+
+
+def _beside(place: SourcePlace) -> Path:
+    path = file_of(place)
+    return path.with_name(f"{path.name}.new")
 
 
 def _journal(path: Path) -> Path:
@@ -224,6 +252,9 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 def make_directory(place: SourcePlace) -> None:
     """Let the directory of the machine's catalogs be there. Raises OSError, DurableWriteFailed."""
     directory = file_of(place).parent
+    if not fs.is_directory(place.machine_dir):
+        # Where a volume was unmounted meanwhile, nothing is made in its mount point.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place.machine_dir))
     refuse_planted(place, file_of(place))
     for each in (directory.parent, directory):
         if not fs.exists(each):

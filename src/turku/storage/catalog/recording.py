@@ -58,6 +58,7 @@ def record(
     """
     new = _NewSnapshot(name, base, tree, changes, moment, ahead)
     try:
+        database.sweep(place)
         with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
             return _record(connection, place, new, zone)
     except (TurkuError, OSError, sqlite3.Error) as error:
@@ -84,14 +85,10 @@ def forget(place: SourcePlace, *, zone: tzinfo) -> None:
 def rebuild(place: SourcePlace, *, zone: tzinfo) -> int:
     """How many snapshots were read into a new catalog; with the source's lock held. Their checksums are lost.
 
-    Raises CatalogUnusable, OSError.
+    The one that is there stays until the new one is whole. Raises CatalogUnusable, DurableWriteFailed.
     """
-    database.remove(place)
-    with closing(database.connect(place)) as connection:
-        try:
-            return _index(connection, place, history.stored_snapshots(place, zone))
-        except sqlite3.Error as error:
-            raise database.unusable(place, error) from error
+    with database.made_anew(place) as connection:
+        return _index(connection, place, history.stored_snapshots(place, zone))
 
 
 def reconcile(

@@ -41,7 +41,10 @@ class Stopped(Exception):
 
 
 def can_clone(directory: Path) -> bool:
-    """Return True when files in the directory can be cloned; two without a name are tried."""
+    """Return True when files in the directory can be cloned; two without a name are tried.
+
+    Raises OSError for what says nothing of that, as a full disk.
+    """
     with ExitStack() as stack:
         try:
             descriptors = []
@@ -50,9 +53,19 @@ def can_clone(directory: Path) -> bool:
                 stack.callback(os.close, descriptors[-1])
             os.write(descriptors[0], bytes(_BLOCK_BYTES))
             fcntl.ioctl(descriptors[1], _FICLONE, descriptors[0])
-        except OSError:
+        except OSError as error:
+            if error.errno in (*tree.SAYS_NOTHING, errno.ENOSPC, errno.EDQUOT):
+                raise
             return False
     return True
+
+
+def may_share_blocks(directory: Path) -> bool:
+    """Return False when no two files in the directory can share blocks; True when they can, or nobody can tell."""
+    try:
+        return can_clone(directory)
+    except OSError:
+        return True
 
 
 def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: True) -> None:
@@ -97,6 +110,17 @@ def clone_tree(source: Path, target: Path) -> None:
 def clone_within(directory: int, name: bytes, clone: bytes) -> None:
     """Let the new name ``clone`` in the open directory be a clone of the file ``name``, attributes included."""
     _clone_file(directory, directory, name, clone)
+
+
+def take_content(source: int, target: int) -> None:
+    """Let the open file ``target`` have the content of the open file ``source`` by sharing its blocks.
+
+    Nothing is written but what says which blocks it has, so there is no half of it. Raises OSError.
+    """
+    size_bytes = os.fstat(source).st_size
+    if size_bytes:
+        fcntl.ioctl(target, _FICLONE, source)
+    os.ftruncate(target, size_bytes)
 
 
 def keep_changes_small(directory: Path) -> None:

@@ -34,7 +34,7 @@ def measured_bytes(directory: Path) -> int:
 
     Hard links are taken to be all in it, and what cannot be read to share nothing.
     """
-    shares_blocks = copy.can_clone(directory)
+    shares_blocks = copy.may_share_blocks(directory)
     total = 0.0
     shared = _Union()
     with Tree(directory) as opened:

@@ -30,11 +30,13 @@ _REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EROFS)
 
 
 def is_btrfs(directory: Path) -> bool:
-    """Whether the directory lies on btrfs."""
+    """Return True when the directory lies on btrfs. Raises OSError for what says nothing of that."""
     try:
         with tree.opened(directory) as descriptor:
             _flags(descriptor)
     except OSError as error:
+        if error.errno in tree.SAYS_NOTHING:
+            raise
         # On btrfs the call says that it wants the root of a subvolume; elsewhere there is no such call.
         return error.errno == errno.EINVAL
     return True

@@ -23,6 +23,8 @@ from turku.core.directory_tree import CREATE_FLAGS, set_mode_of_handle
 from turku.errors import BackupFailed, DurableWriteFailed
 
 _DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE
+SAYS_NOTHING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE)
+"""Errors of a moment, or of a disk: they say nothing of what a file is or of what a file system can do."""
 
 
 # --- opening
@@ -236,10 +238,13 @@ def create_unnamed_file(directory: Path) -> int:
             return file
 
 
-def remove_temporary_files(directory: Path) -> None:
-    """Remove what durable writes that were killed left in the directory. Raises OSError."""
-    with opened(directory) as descriptor:
-        durable.remove_temporary_files_in(descriptor)
+def remove_temporary_files(directory: Path, *, of_just: str = "", until: float | None = None) -> None:
+    """Remove what durable writes that were killed left in the directory; nothing where there is none.
+
+    ``of_just`` and ``until`` are as with ``durable.remove_temporary_files_in``. Raises OSError.
+    """
+    with suppress(FileNotFoundError), opened(directory) as descriptor:
+        durable.remove_temporary_files_in(descriptor, of_just=of_just, until=until)
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,9 @@ An existing storage leaves them out of account. They are read one by one: what i
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +23,9 @@ from turku.storage.snapshots.incompleteness import COMPLETE, Incompleteness
 from turku.storage.snapshots.place import SourcePlace
 
 LIMIT_BYTES = 512 * 1024
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+"""Errors that say that there is no such file, or none that we wrote; all others say nothing of it."""
+_LOG = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
@@ -61,6 +66,8 @@ class Notes:
     """When ACLs and extended attributes of all entries were last compared, for it or for one before it; aware."""
     found_ahead: datetime | None = None
     """When a backup found that its date lies in the future: the storage's clock was wrong, then or when it was made."""
+    is_readable: bool = True
+    """False where the disk did not give the notes: what they hold back is not known, so it is not pruned."""
 
     @property
     def is_good(self) -> bool:
@@ -113,7 +120,11 @@ _KEYS = (
 
 def read(place: SourcePlace, name: str) -> Notes:
     """The notes about a snapshot."""
-    content = _content(place, name)
+    try:
+        content = _content(place, name)
+    except OSError as error:
+        _LOG.warning("%s: cannot be read: %s", place.information(name), error.strerror or error)
+        return Notes(is_readable=False)
 
     def value(key: str, read_one: Callable[[Any], _Value], default: _Value) -> _Value:
         try:
@@ -140,9 +151,13 @@ def read(place: SourcePlace, name: str) -> Notes:
 
 
 def change(place: SourcePlace, name: str, **changes: Any) -> Notes:
-    """The notes about a snapshot, changed and written; all else in the file stays."""
+    """The notes about a snapshot, changed and written; all else in the file stays.
+
+    Raises OSError where the file is there and cannot be read: what it says would be lost.
+    """
+    content = _content(place, name)
     notes = replace(read(place, name), **changes)
-    kept = {key: value for key, value in _content(place, name).items() if key not in _KEYS}
+    kept = {key: value for key, value in content.items() if key not in _KEYS}
     fs.write_json(place.information(name), {"name": name, **kept, **notes.as_json()})
     return notes
 
@@ -150,7 +165,11 @@ def change(place: SourcePlace, name: str, **changes: Any) -> Notes:
 def _content(place: SourcePlace, name: str) -> dict[str, Any]:
     try:
         content = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
-    except (OSError, ValueError):
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        return {}
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 
