@@ -83,7 +83,17 @@ def numbers() -> dict[str, int]:
     return {**known, **system_call_filter._COMMON, "clone3": system_call_filter._COMMON_CLONE3}
 
 
-def said(attempts: Sequence[Attempt], machine_dir: Path, *, is_filtered: bool = True) -> dict[str, int]:
+OF_ATTRIBUTES = (*sandbox.OWNER_CAPABILITIES, sandbox.FILE_CAPABILITY, sandbox.ATTRIBUTE_CAPABILITY)
+"""What a receiver keeps that sets ``trusted.*`` and ``security.*``."""
+
+
+def said(
+    attempts: Sequence[Attempt],
+    machine_dir: Path,
+    *,
+    is_filtered: bool = True,
+    capabilities: Sequence[str] = sandbox.OWNER_CAPABILITIES,
+) -> dict[str, int]:
     """What the kernel said to each attempt in the receiver's sandbox; 0 is that it was done."""
     with ExitStack() as stack:
         options, descriptors = sandbox._filter(stack) if is_filtered else ((), ())
@@ -91,7 +101,7 @@ def said(attempts: Sequence[Attempt], machine_dir: Path, *, is_filtered: bool = 
             [PYTHON, "-c", TRYING, json.dumps(attempts)],
             writable={str(machine_dir): machine_dir},
             directory=str(machine_dir),
-            capabilities=sandbox.OWNER_CAPABILITIES if os.geteuid() == 0 else None,
+            capabilities=capabilities if os.geteuid() == 0 else None,
             options=options,
         )
         child = stack.enter_context(command.start(argv, stdout=True, pass_descriptors=descriptors))
@@ -102,15 +112,60 @@ def said(attempts: Sequence[Attempt], machine_dir: Path, *, is_filtered: bool = 
 
 
 @pytest.mark.usefixtures("filtered")
-def test_m9_each_refused_call_is_refused_in_the_sandbox(tmp_path: Path) -> None:
+@pytest.mark.parametrize("capabilities", [sandbox.OWNER_CAPABILITIES, OF_ATTRIBUTES], ids=["owners", "attributes"])
+def test_m9_each_refused_call_is_refused_in_the_sandbox(tmp_path: Path, capabilities: Sequence[str]) -> None:
     known = numbers()
     calls = (*system_call_filter._X86_64, *system_call_filter._COMMON)
     attempts: list[Attempt] = [(name, known[name], [0, 0, 0, 0, 0]) for name in calls]
     attempts += [(f"clone {flag:#x}", known["clone"], [flag | 17, 0, 0, 0, 0]) for flag in (0x10000000, 0x20000)]
-    assert said(attempts, tmp_path) == {name: errno.EPERM for name, _number, _arguments in attempts}
-    assert said([("clone3", known["clone3"], [0, 0])], tmp_path) == {"clone3": errno.ENOSYS}
+    # MADV_HWPOISON and MADV_SOFT_OFFLINE take memory away from the whole host.
+    attempts += [(f"madvise {advice}", known["madvise"], [0, 4096, advice]) for advice in (100, 101)]
+
+    def tried(those: Sequence[Attempt]) -> dict[str, int]:
+        return said(those, tmp_path, capabilities=capabilities)
+
+    assert tried(attempts) == {name: errno.EPERM for name, _number, _arguments in attempts}
+    assert tried([("clone3", known["clone3"], [0, 0])]) == {"clone3": errno.ENOSYS}
     families: list[Attempt] = [(str(family), known["socket"], [family, 2, 0]) for family in (16, 17, 38, 40)]
-    assert set(said(families, tmp_path).values()) == {errno.EAFNOSUPPORT}
+    assert set(tried(families).values()) == {errno.EAFNOSUPPORT}
+
+
+WRITING_SETTINGS = """\
+import ctypes, json, os
+found = []
+for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/proc/self/oom_score_adj"):
+    try:
+        open(path, "w").close()
+        found.append(path)
+    except OSError:
+        pass
+libc = ctypes.CDLL(None, use_errno=True)
+for call in ("sethostname", "setdomainname"):
+    if getattr(libc, call)(b"taken", 5) == 0:
+        found.append(call)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.usefixtures("filtered")
+@pytest.mark.skipif(os.geteuid() != 0, reason="others keep no capability")
+def test_m9_a_receiver_of_attributes_changes_nothing_of_the_host(tmp_path: Path) -> None:
+    host = os.uname().nodename
+    with ExitStack() as stack:
+        options, descriptors = sandbox._filter(stack)
+        argv = sandbox.wrap(
+            [PYTHON, "-c", WRITING_SETTINGS],
+            writable={str(tmp_path): tmp_path},
+            directory=str(tmp_path),
+            capabilities=OF_ATTRIBUTES,
+            options=options,
+        )
+        child = stack.enter_context(command.start(argv, stdout=True, pass_descriptors=descriptors))
+        output = json.loads(child.stdout.read())
+        assert child.wait(20) == 0, child.last_lines
+    # The name is that of its own namespace.
+    assert set(output) <= {"sethostname", "setdomainname"}
+    assert os.uname().nodename == host
 
 
 def ioctls(path: Path) -> list[Attempt]:
