@@ -13,15 +13,21 @@ from typing import IO, Any
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, storage_configuration
 from tests.support.catalog_oracle import assert_agrees, make_tree
+from tests.support.collected_answers import CollectedAnswers
+from tests.support.rsyncd import Rsyncd
 
 from turku.core import command
-from turku.storage import agent_watch, catalog, changes, coordinator, sandbox
+from turku.protocol.messages import SourceCredentials
+from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, RecoverEnd, RecoverRequest
+from turku.storage import agent_watch, catalog, changes, coordinator, recovery, sandbox
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.catalog.gathering import Gathering
 from turku.storage.catalog.tree import Tree
 from turku.storage.changes import Changes
 from turku.storage.fs import copy
 from turku.storage.heartbeat import Heartbeat
+from turku.storage.history_view import HistoryView
+from turku.storage.permit import Permitted, Wanted
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 
 SAYS_MUCH = ["sh", "-c", "yes | head -c 1000000; exit 7"]
@@ -38,7 +44,7 @@ def fail(*_arguments: Any, **_options: Any) -> Any:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
-    with backed_up_machine(tmp_path) as machine:
+    with backed_up_machine(tmp_path, volume=tmp_path / "storage" / "volume") as machine:
         make_tree(machine.source_dir)
         for number in range(3000):
             (machine.source_dir / f"one of many, with a long name, so that a pipe is filled {number}").touch()
@@ -152,6 +158,34 @@ def test_a_backup_whose_copy_of_the_base_fails_is_made_in_full(
     outcome = machine.back_up()
     assert (outcome.success, outcome.strategy) == (True, "full")
     assert "a fault of our own" in outcome.strategy_reason
+
+
+@pytest.mark.parametrize("place", ["parse", "_entry"])
+def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
+    machine: BackedUpMachine,
+    tmp_path: Path,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert machine.back_up().success
+    uuid = machine.machine_dir.name
+    view = HistoryView(machine.storage, Permitted(uuid, "etc", Wanted(uuid, "recover", "etc")), clock=machine.clock)
+    target = tmp_path / "target"
+    (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
+    collected = CollectedAnswers()
+    monkeypatch.setattr(changes if place == "parse" else recovery, place, fail)
+    with (
+        Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon,
+        recovery.prepared(machine.storage, view, RecoverRequest("etc")) as prepared,
+    ):
+        credentials = SourceCredentials(daemon.username, daemon.password)
+        recovery.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
+    assert "the manifest is not told any further" in caplog.text
+    end = collected.read()[-1]
+    assert isinstance(end, RecoverEnd)
+    assert end.rsync_exit_code == 0
+    assert len(list(target.iterdir())) == len(list(machine.source_dir.iterdir())) + 1
 
 
 @pytest.fixture(autouse=True)
