@@ -139,11 +139,12 @@ class Gathering:
             descriptor = tree.find_directory(directory)
             found = None if descriptor is None else tree.found(descriptor, name)
             if found is not None and descriptor is not None:
-                *columns, digest = found.columns()
-                checksum = None
-                if found.kind == FILE:
-                    checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
-                rows.append((self._place(directory), name, *columns, digest, checksum))
+                place = self._place(directory)
+                if found.kind != FILE:
+                    rows.append((place, name, *found.columns(), None))
+                    continue
+                checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
+                rows.append((place, name, *found.columns()[:-1], digest, checksum))
         with database.gathering(self._connection):
             self._connection.executemany(_FOUND_AHEAD, rows)
 

@@ -40,8 +40,7 @@ class Found(NamedTuple):
 
     def columns(self) -> tuple[object, ...]:
         """Return what a row of the catalog's files has of it, from the kind to the attributes."""
-        kind, size, mode, uid, gid, mtime_ns, link_target, digest, *_identity = self
-        return (kind, size, mode, uid, gid, stored_time(mtime_ns), link_target, digest)
+        return (*self[:5], stored_time(self.mtime_ns), self.link_target, self.attributes)
 
 
 class Tree(directory_tree.Tree):
@@ -154,13 +153,15 @@ class Tree(directory_tree.Tree):
             return None, None
 
 
-def attributes_of(descriptor: int, *, counts: Callable[[str], bool] = lambda _name: True) -> bytes | None:
+def attributes_of(descriptor: int, *, counts: Callable[[str], bool] | None = None) -> bytes | None:
     """Return the attributes of an open file or directory as the catalog has them; None where they cannot be read.
 
     ``counts`` is asked which of them do, by the names that they have here.
     """
     try:
-        listed = [name for name in extended_attributes.names(descriptor) if counts(name)]
+        listed = extended_attributes.names(descriptor)
+        if listed and counts is not None:
+            listed = [name for name in listed if counts(name)]
         if not listed:
             return NO_ATTRIBUTES
         mode = os.fstat(descriptor).st_mode
