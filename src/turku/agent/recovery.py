@@ -244,6 +244,7 @@ class _Run:
                         by_received=told.is_by_xxh128,
                         opened=landing.opened,
                         spool_directory=scratch,
+                        holds_attributes=set(self.settable) == file_attributes.EVERY_KIND,
                     )
                     kept.callback(verification.close)
                     self.verification = verification

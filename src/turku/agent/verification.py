@@ -22,7 +22,7 @@ import msgspec
 import xxhash
 
 from turku.agent.problems import Problems
-from turku.core import directory_tree, extended_attributes, posix_acl
+from turku.core import directory_tree, extended_attributes
 from turku.core.spool import NameFilter, Spool
 from turku.errors import MalformedMessage, PolicyError
 from turku.policy import names
@@ -34,7 +34,6 @@ _SPOOL_LIMIT_BYTES = 4 * 1024**3
 _TARGET_LIMIT_BYTES = 4096
 """Linux has no longer symbolic links."""
 _CHUNK_BYTES = 1024 * 1024
-_SAMPLES = {"user.turku": b"1", "trusted.turku": b"1", posix_acl.ACCESS: posix_acl.SAMPLE}
 _LOG = logging.getLogger(__name__)
 _TYPES: dict[Kind, int] = {
     "directory": stat.S_IFDIR,
@@ -57,22 +56,6 @@ class _Wanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """It was counted already."""
 
 
-def _holds_attributes(directory: int) -> bool:
-    """Return whether extended attributes and ACLs of any kind can be set below an open directory. It is tried."""
-    try:
-        descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    except OSError:
-        return False
-    try:
-        for name, value in _SAMPLES.items():
-            os.setxattr(descriptor, name, value)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
 class Verification:
     """Compares the manifest's entries with what arrived below ``tree``, or with what stands there already.
 
@@ -87,9 +70,9 @@ class Verification:
         by_received: bool,
         opened: Callable[[bytes], int] | None = None,
         spool_directory: Path | None = None,
-        holds_attributes: bool | None = None,
+        holds_attributes: bool = True,
     ) -> None:
-        """``holds_attributes``: extended attributes and ACLs of any kind can be set below ``tree``; None finds out."""
+        """``holds_attributes``: extended attributes and ACLs of any kind can be set below ``tree``."""
         self.files = 0
         self.size_bytes = 0
         self.received_files = 0
@@ -209,8 +192,6 @@ class Verification:
             os.close(descriptor)
         if found == expected:
             return
-        if self._holds_attributes is None:
-            self._holds_attributes = _holds_attributes(self._tree)
         if self._holds_attributes:
             self.mismatched += 1
             self.problems.add(path, "has other extended attributes or ACLs than what was backed up")
