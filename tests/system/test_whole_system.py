@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -58,6 +60,10 @@ def whole(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wh
         (root / "etc/hostname").write_text("whole\n")
         (root / "var/lib/odd name [*]").mkdir()
         (root / "var/lib/odd name [*]" / "back\\slash").write_text("odd\n")
+        tool = root / "usr/local/bin/tool"
+        tool.touch(mode=0o755)
+        # As a system has ping: CAP_NET_RAW, permitted and effective.
+        os.setxattr(tool, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
         system.run("turku-update-config")
         storage = fleet.storages["primary"]
         fleet.assign(machine, storage)
@@ -114,8 +120,7 @@ def test_it_boots_from_a_fresh_file_system(whole: Whole, tmp_path: Path) -> None
         whole.system.run("turku-agent", "restore", "system", "--to", "/mnt", "--yes")
     finally:
         command.run(["umount", whole.root / "mnt"], timeout_seconds=60)
-    # Whether ACLs and attributes come back is tested where they are restored.
-    assert differences(whole.snapshot, fresh, "--no-acls", "--no-xattrs") == []
+    assert differences(whole.snapshot, fresh) == []
     with whole_system.booted(fresh) as (state, init):
         assert state in ("running", "degraded"), whole_system.failed_units(init)
         if state == "degraded":
