@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from turku.demo.private_machine import PrivateMachine
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900), pytest.mark.xdist_group("whole-system")]
 
-OUTSIDE = ("--one-file-system", "--exclude=/opt/turku/*/*", "--exclude=/var/lib/turku-agent/**", "--exclude=/mnt/*")
+OUTSIDE = ("--one-file-system", "--exclude=/opt/turku/*/*", "--exclude=/var/lib/turku-agent", "--exclude=/mnt/*")
 """Of the running system: what is mounted in it, and what the agent itself writes meanwhile."""
 
 
@@ -58,6 +60,10 @@ def whole(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wh
         (root / "etc/hostname").write_text("whole\n")
         (root / "var/lib/odd name [*]").mkdir()
         (root / "var/lib/odd name [*]" / "back\\slash").write_text("odd\n")
+        tool = root / "usr/local/bin/tool"
+        tool.touch(mode=0o755)
+        # As a system has ping: CAP_NET_RAW, permitted and effective.
+        os.setxattr(tool, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
         system.run("turku-update-config")
         storage = fleet.storages["primary"]
         fleet.assign(machine, storage)

@@ -162,8 +162,8 @@ class _Attempt:
         """Return a pass over what the daemon shows of the module."""
         return Pass(
             module.path,
-            hidden=(*module.hidden, *module.emptied),
-            one_file_system=module.one_file_system is True,
+            hidden=module.hidden,
+            emptied=module.emptied,
             go_on=self._end.check,
         )
 

@@ -86,12 +86,14 @@ class Pass:
     """Unix nanoseconds: a moment before that earlier pass."""
     hidden: Collection[Path] = ()
     """Directories below the path that are not backed up."""
-    one_file_system: bool = False
+    emptied: Collection[Path] = ()
+    """Directories below the path that are backed up without what is in them."""
     name: Callable[[bytes], None] = lambda _path: None
     """Called with each changed entry's path, relative to the source."""
     go_on: Callable[[], None] = lambda: None
     _found: array[int] = field(default_factory=lambda: array("Q"))
     _devices: set[int] = field(default_factory=set)
+    _emptied: frozenset[bytes] = frozenset()
 
     def run(self) -> Directories:
         """Return the directories of the source. Raises Uncertain."""
@@ -99,7 +101,8 @@ class Pass:
             # The source's own path may lead through links, as it may for rsync.
             root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with Tree(root) as tree, Stack() as waiting:
-                hidden = {os.fsencode(each.relative_to(self.path)) for each in self.hidden}
+                hidden = self._relative(self.hidden)
+                self._emptied = self._relative(self.emptied)
                 waiting.push(_KNOWN)
                 while (item := waiting.pop()) is not None:
                     self.go_on()
@@ -110,6 +113,9 @@ class Pass:
         except (OSError, ValueError) as error:
             raise Uncertain(str(error)) from error
         return Directories.gathered(self._found)
+
+    def _relative(self, paths: Collection[Path]) -> frozenset[bytes]:
+        return frozenset(os.fsencode(each.relative_to(self.path)) for each in paths)
 
     def _directory(self, directory: int, path: bytes, *, came: bool) -> tuple[bool, list[bytes]]:
         """Look at a directory; return True where it was not there before, and the names of the directories in it."""
@@ -128,11 +134,13 @@ class Pass:
             if number % _ENTRIES_BETWEEN_QUESTIONS == 0:
                 self.go_on()
             is_other_device = found.st_dev != before.st_dev
-            if stat.S_ISDIR(found.st_mode) and not (self.one_file_system and is_other_device):
+            is_emptied = bool(self._emptied) and directory_tree.joined(path, name) in self._emptied
+            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another device.
+            if stat.S_ISDIR(found.st_mode) and not is_emptied:
                 inner.append(name)
                 continue
             # A single file can be mounted over another one, which nothing else would show.
-            if is_told and (came or is_other_device or found.st_ctime_ns >= self.since_ns):
+            if is_told and (came or is_other_device or is_emptied or found.st_ctime_ns >= self.since_ns):
                 self.name(directory_tree.joined(path, name))
         if os.fstat(directory).st_ctime_ns != before.st_ctime_ns:
             raise Uncertain(f"{os.fsdecode(path) or '.'} changed while it was read")

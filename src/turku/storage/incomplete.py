@@ -69,8 +69,8 @@ def sentences(incomplete: Incompleteness) -> tuple[str, ...]:
     if incomplete.stale_files:
         first += f", {incomplete.stale_files} of them are in the snapshot as they were when they could last be read"
     named = [_shown(each) for each in incomplete.entries[:_SENTENCES]]
-    more = len(incomplete.entries) - len(named)
-    return (first, *named, *([f"and {more} more entries"] if more > 0 else []), *incomplete.warnings)
+    more = incomplete.files - sum(each.files for each in incomplete.entries[:_SENTENCES])
+    return (first, *named, *([f"and {more} more files"] if more > 0 else []), *incomplete.warnings)
 
 
 def _shown(entry: LostEntry) -> str:

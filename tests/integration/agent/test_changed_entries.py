@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.loop_volume import loop_volume
 
 from turku.agent import changed_entries
 from turku.agent.changed_entries import Directories, Pass, Uncertain
@@ -286,4 +287,17 @@ def test_another_file_system_is_passed_over_too_unless_the_source_has_one(tree: 
     (tree.path / "empty/sub/new").touch()
     assert tree.changed() == {"empty/sub", "empty/sub/new"}
     # The directory itself is in the backup; what cannot be known of it is compared.
-    assert tree.changed(one_file_system=True) == {"empty"}
+    assert tree.changed(emptied=[tree.path / "empty"]) == {"empty"}
+
+
+@pytest.mark.root
+@NEEDS_ROOT
+def test_a_subvolume_that_is_not_mounted_is_passed_over_with_its_source() -> None:
+    with loop_volume("btrfs") as volume:
+        subprocess.run(["btrfs", "--quiet", "subvolume", "create", volume / "source"], check=True)
+        tree = Tree(volume / "source")
+        subprocess.run(["btrfs", "--quiet", "subvolume", "create", tree.path / "empty/inner"], check=True)
+        (tree.path / "empty/inner/file").touch()
+        tree.remember()
+        (tree.path / "empty/inner/file").chmod(0o600)
+        assert tree.changed(emptied=[tree.path / "one"]) == {"empty/inner/file", "one"}
