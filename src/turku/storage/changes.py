@@ -26,9 +26,10 @@ from turku.storage.fs import tree as fs
 
 MARK = b":"
 """With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
-_FORMAT = "%i|%C|%n"
-_TARGET_FORMAT = "|%n%L"
+_FORMAT, _TARGET_FORMAT = "%i|%C|%n", "%i|%C|%L|%n"
 _LINKED_TO, _POINTS_TO = b" => ", b" -> "
+_UNKNOWN_TARGET = b"."
+"""As rsync 3.2.7 has it of some names."""
 OUT_FORMAT = f"{MARK.decode()}{_FORMAT}"
 """With the checksum, for a reason of its own too: rsync then prints the line after the transfer of a file."""
 CHECKSUM_BYTES = 16
@@ -79,6 +80,8 @@ class Line(msgspec.Struct, frozen=True):
     """Whatever algorithm it is of."""
     link_target: bytes = b""
     """The name of the same file to which rsync would link this one. A plan alone tells it."""
+    is_linked: bool = False
+    """True where rsync would link it to another name."""
 
     @property
     def is_new_file(self) -> bool:
@@ -97,7 +100,7 @@ def new_mark() -> bytes:
 
 def out_format(mark: bytes, *, has_targets: bool = False) -> str:
     """Return ``OUT_FORMAT`` with another mark; with ``has_targets`` lines also say what a name is linked to."""
-    return mark.decode() + _FORMAT + (_TARGET_FORMAT if has_targets else "")
+    return mark.decode() + (_TARGET_FORMAT if has_targets else _FORMAT)
 
 
 def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Line | None:
@@ -113,7 +116,7 @@ def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Line
         if parts is None:
             return None
         name, target = parts
-        if match["kind"] != b"h":
+        if match["kind"] != b"h" or target == _UNKNOWN_TARGET:
             target = b""
     # rsync marks a directory with a slash.
     path = unescaped(name).removesuffix(b"/")
@@ -131,23 +134,21 @@ def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Line
         file_type=match["file_type"],
         checksum=bytes.fromhex(checksum.decode("ascii")) if len(checksum) == 2 * CHECKSUM_BYTES else None,
         link_target=target,
+        is_linked=match["kind"] == b"h" and match["differs"].strip(b" +") == b"",
     )
 
 
 def _split_target(text: bytes) -> tuple[bytes, bytes] | None:
-    """Return name and target of a line that has the name twice, then the target; None where it has not.
+    """Return name and target of a line that has the target before the name; None where it has two readings.
 
-    A name may hold whatever divides the parts. It is the only one that is followed by itself.
+    Most lines have no target. Those of links have one, and either part may hold what divides the two.
     """
-    for divided in re.finditer(rb"\|", text):
-        name, rest = text[: divided.start()], text[divided.end() :]
-        if rest.startswith(name):
-            target = rest[len(name) :]
-            if not target:
-                return name, b""
-            for arrow in (_LINKED_TO, _POINTS_TO):
-                if target.startswith(arrow):
-                    return name, target.removeprefix(arrow)
+    if text.startswith(b"|"):
+        return text[1:], b""
+    for arrow in (_LINKED_TO, _POINTS_TO):
+        if text.startswith(arrow) and text.count(b"|") == 1:
+            target, _divided, name = text.removeprefix(arrow).partition(b"|")
+            return name, target
     return None
 
 

@@ -34,7 +34,7 @@ class Outcome:
 
 
 _PARTIAL = 23
-_OF_REQUEST = (1, 2, 4, 12, 14)
+_OF_REQUEST = (1, 2, 4, 12, 13, 14)
 _OF_CONNECTION = (10, 12, 30, 35)
 _MEANINGS = {
     1: "rsync did not accept its options",

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.log import one_line
 from turku.core.spool import Stack
 from turku.errors import BackupFailed
 from turku.storage import catalog, figures, limits, pacing, sandbox, transfer
@@ -176,11 +177,14 @@ class Sync:
             return Plan()
 
         damaged = set(self.damaged)
+        unresolved: list[bytes] = []
 
         def note(line: Line) -> None:
             if copy is not None:
                 copy.begin()
             damaged.discard(line.path)
+            if line.is_linked and not line.link_target:
+                unresolved[:] = [line.path]
             planned.note(line)
 
         # The base is on the disk: it is what a run left that may be there without its content.
@@ -222,6 +226,8 @@ class Sync:
             refusal = f"the dry run ended so: {compared.outcome.meaning}"
         elif not compared.is_understood or figures.of_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
+        elif unresolved:
+            refusal = f"rsync did not say which file {one_line(unresolved[0])} is a further name of"
         else:
             try:
                 damaged |= self._other_names(planned)

@@ -135,8 +135,8 @@ def join_names(root: Path) -> None:
 def names_with_arrows(root: Path) -> None:
     (root / "a => b").write_text("arrow")
     os.link(root / "a => b", root / "a => b => c")
-    os.link(root / "one", root / "directory" / "x|y => one")
-    (root / "d|e").symlink_to(" => f -> g|")
+    os.link(root / "one", root / "directory" / "y => one")
+    (root / "d e").symlink_to(" => f -> g")
 
 
 def remove_one_name(root: Path) -> None:
@@ -165,6 +165,21 @@ def test_a_change_of_it_alone_is_a_new_snapshot(
         first = attributed.place.tree(attributed.snapshots()[0])
         # Nothing of the snapshot before was changed by it.
         assert different_facts(before, facts(first)) == []
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_names_that_can_be_read_in_two_ways_are_kept_by_a_full_run(
+    attributed: BackedUpMachine, mode: type[SnapshotMode], *, is_link: bool
+) -> None:
+    assert attributed.back_up().success
+    if is_link:
+        (attributed.source_dir / "d|e").symlink_to(" => f -> g|")
+    else:
+        os.link(attributed.source_dir / "one", attributed.source_dir / "directory" / "x|y => one")
+    outcome = attributed.back_up()
+    assert outcome.success, outcome.summary
+    assert outcome.strategy == ("full" if mode.name == "link-dest" else "in-place"), outcome.strategy_reason
+    assert_kept(attributed)
 
 
 @pytest.mark.parametrize("left_out", ["acls", "attributes", "hard_links", "holes"])
