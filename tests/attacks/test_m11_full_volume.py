@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
-from tests.support.malicious_rsync_server import Entry, MaliciousRsyncServer
+from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer
 
 from turku.core import command
 from turku.errors import CommandFailed
@@ -77,7 +77,7 @@ class Neighbours:
         """One run for the attacker; ``keys`` change the storage's configuration."""
         storage = replace(self.honest.storage, **keys)
         with MaliciousRsyncServer(entries, endless=endless, content=content, deletions=deletions) as server:
-            job = replace(self.honest.job(), machine_dir=self.attacker_dir, rsync_port=server.port)
+            job = replace(self.honest.job(**SPOKEN), machine_dir=self.attacker_dir, rsync_port=server.port)
             return back_up(job, storage, clock=self.honest.clock)
 
     def assert_history_is_whole(self) -> None:

@@ -17,6 +17,7 @@ import xxhash
 from tests.conformance.snapshots.conftest import loop_volumes, volume
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, order
 from tests.support.forging_rsync_server import TIME, Forged, ForgingRsyncServer
+from tests.support.malicious_rsync_server import SPOKEN
 
 from turku.core.secret import Secret
 from turku.demo import programs
@@ -64,7 +65,7 @@ class Victim:
             job = BackupJob(
                 machine_dir=self.machine.machine_dir,
                 source_name="etc",
-                order=order(**options),
+                order=order(**{**SPOKEN, **options}),
                 rsync_port=server.port,
                 username="one-time",
                 password=Secret("one-time-password"),

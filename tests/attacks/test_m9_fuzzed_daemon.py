@@ -17,7 +17,7 @@ from tests.support import catalog_oracle
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
 from tests.support.forged_messages import DELETED, framed
 from tests.support.fuzzed_volume import MODES, FuzzedVolume, fuzzed_volume
-from tests.support.malicious_rsync_server import Entry, MaliciousRsyncServer
+from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer
 from tests.support.markdown import REPOSITORY
 from tests.support.mutating_relay import MutatingRelay, Plan
 
@@ -142,7 +142,7 @@ def test_m9_a_time_that_the_catalog_cannot_hold_fails_no_backup(on_tmpfs: Backed
     for entries in ([Entry(b"old"), Entry(b"file", mtime=seconds)], [Entry(b"old"), Entry(b"other", mtime=seconds)]):
         with MaliciousRsyncServer(entries) as server:
             machine.daemon.port = server.port
-            outcome = machine.back_up()
+            outcome = machine.back_up(**SPOKEN)
         assert outcome.success, outcome.summary
     catalog_oracle.assert_agrees(machine)
     # With the checksums of the backups, and with those that verification takes down itself.

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from tests.support import rsync_programs
 from tests.support.backed_up_machine import StorageClock, fingerprint, order, storage_configuration
-from tests.support.malicious_rsync_server import Entry, MaliciousRsyncServer, directory, symbolic_link
+from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer, directory, symbolic_link
 
 from turku.core.secret import Secret
 from turku.storage import history, rsync_version
@@ -70,7 +70,7 @@ class Volume:
         job = BackupJob(
             machine_dir=self.attacker,
             source_name="etc",
-            order=order(**options),
+            order=order(**{**SPOKEN, **options}),
             rsync_port=port,
             username="one-time",
             password=Secret("one-time-password"),

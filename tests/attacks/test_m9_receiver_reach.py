@@ -142,7 +142,7 @@ def attack(scene: Scene, mode: type[SnapshotMode], due: list[str]) -> None:
     assert fingerprint(scene.volume, leaves_out=leaves_out) == before
     found = exploring_receiver.reports(scene.storage.log_file)
     assert {each["module"] for each in found} == set(due)
-    assert len([each for each in found if not each["dry"]]) == len(due)
+    assert len([each for each in found if not each["dry"]]) >= len(due)
     for each in found:
         assert [path for path in each["present"] if path not in ("/root", "/home", "/var")] == []
         assert_sees_nothing_of_others(scene, each)

@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 from tests.support import trees
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, backed_up_machine, fingerprint, order
 from tests.support.http_cast import HttpCast
-from tests.support.malicious_rsync_server import Entry, MaliciousRsyncServer, directory, symbolic_link
+from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer, directory, symbolic_link
 from tests.support.rich_tree import make_rich_tree
 from tests.support.v1_client import Refused
 
@@ -83,7 +84,8 @@ class Takeover:
         machine = self.machine.with_rsync(*FAILING_RSYNC) if failing else self.machine
         job = replace(machine.job(), order=ordered)
         if server is not None:
-            job = replace(job, rsync_port=server.port)
+            spoken = structs.replace(ordered, **SPOKEN)
+            job = replace(job, rsync_port=server.port, order=spoken)
         outcome: BackupOutcome = back_up(job, machine.storage, clock=machine.clock)
         self.successes += outcome.success
 

@@ -141,7 +141,8 @@ class FuzzedVolume:
                 faults.append(f"the catalog has other snapshots: {names}, {machine.snapshots()}")
             for name in names:
                 expected = random_history.state(machine.place.tree(name))
-                rows = {entry.path: entry.content for entry in opened.files(name)}
+                # Attributes are compared elsewhere.
+                rows = {entry.path: entry.content[:8] for entry in opened.files(name)}
                 for path in sorted(expected.keys() | rows.keys()):
                     there, row = expected.get(path), rows.get(path)
                     if there is not None and row is not None and row[6] is None:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 PROTOCOL = 30
 _TOP_DIRECTORY, _EXTENDED, _SAME_UID, _SAME_GID, _LONG_NAME = 1 << 0, 1 << 2, 1 << 3, 1 << 4, 1 << 6
@@ -303,3 +304,7 @@ def _variable_long(number: int, least_bytes: int) -> bytes:
     if count > least_bytes:
         return bytes([highest | (~(bit * 2 - 1) & 0xFF)]) + raw[: count - 1]
     return bytes([highest]) + raw[: count - 1]
+
+
+SPOKEN: dict[str, Any] = {"not_preserved": ["acls", "attributes", "hard_links"]}
+"""Options of a source whose backups this daemon speaks: its file lists have none of these."""

@@ -267,7 +267,7 @@ class _Run:
         ]
         try:
             try:
-                self._receive(argv, tree)
+                self._receive(argv, tree, system)
             except _Ended as error:
                 if error.program_code not in _READ_ERRORS:
                     raise
@@ -278,11 +278,11 @@ class _Run:
                     error.message,
                     "; ".join(error.details.splitlines()),
                 )
-                self._receive(argv, tree)
+                self._receive(argv, tree, system)
         except CommandFailed as error:
             self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
 
-    def _receive(self, argv: Sequence[str], tree: Path) -> None:
+    def _receive(self, argv: Sequence[str], tree: Path, system: transfer.FileSystem) -> None:
         with fs.opened(tree) as opened:
             self._run(
                 argv,
@@ -294,6 +294,7 @@ class _Run:
                 directory=sandbox.HERE,
                 opened=opened,
                 timeout_seconds=_RESTORE_SECONDS,
+                capabilities=[sandbox.FILE_CAPABILITY] if system.privileged_attributes else [],
             )
 
     def _compare(self, tree: Tree, entry: Entry) -> None:

@@ -17,7 +17,7 @@ SENTENCES_LIMIT = 50
 """Sentences about what is no entry that is missing."""
 PROTECTED_LIMIT = 500
 """Rules that a command line holds easily."""
-_OF_THE_STORAGE = frozenset({Kind.WRITE, Kind.DIRECTORY, Kind.SYMLINK})
+_OF_THE_STORAGE = frozenset({Kind.WRITE, Kind.DIRECTORY, Kind.SYMLINK, Kind.DELETION})
 """What fails on the storage for want of space, as for much else, is no fault of a single file."""
 _HIDES_WHAT_IS_BELOW = frozenset(
     {Kind.UNREADABLE_DIRECTORY, Kind.UNREADABLE_ENTRY, Kind.NAME_TOO_LONG, Kind.CONTENTS_SKIPPED}

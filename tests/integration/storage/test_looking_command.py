@@ -123,7 +123,7 @@ def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
     assert machine.back_up().success
     newest = machine.snapshots()[-1]
     os.setxattr(machine.place.tree(newest) / "directory" / "kept", "user.comment", b"a note")
-    database.remove(machine.place)
+    database.file_of(machine.place).unlink()
     assert run("diff", "etc", third, newest) == "~\t4 B\t4 B\tmode, owner, time, attributes\tdirectory/kept\n"
     [row] = rows(run("diff", "etc", third, newest, "--json"))
     assert row["what_changed"] == ["mode", "owner", "time", "attributes"]

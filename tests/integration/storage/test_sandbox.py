@@ -284,13 +284,15 @@ def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path:
 def test_a_file_system_that_could_not_be_tried_is_not_taken_for_one_that_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    storage = storage_configuration(tmp_path)
+
     def fails(_path: Path) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(fs, "create_unnamed_file", fails)
     # Owners would be lost, a mode without history chosen, and rsync's checksums left out.
     with pytest.raises(OSError, match="No space left"):
-        transfer.file_system(tmp_path, fake_super=None)
+        transfer.file_system(storage, tmp_path)
     with pytest.raises(OSError, match="No space left"):
         copy.can_clone(tmp_path)
     assert copy.may_share_blocks(tmp_path)

@@ -62,7 +62,9 @@ def oracle(expression: str, start: datetime, identity: str) -> list[datetime]:
             alone[index] = word
             hash_id = hashlib.sha256(f"{index}:{identity}".encode()).hexdigest().encode()
             expanded, _weekdays = croniter.expand(" ".join(alone), hash_id=hash_id)
-            fields[index] = ",".join(map(str, expanded[index]))
+            # Alone, all weekdays are no restriction; beside a day of the month they are one.
+            numbers = range(7) if index == 4 and expanded[index] == ["*"] else expanded[index]
+            fields[index] = ",".join(map(str, numbers))
     found = croniter(" ".join(fields), start, ret_type=datetime, max_years_between_matches=_LONGEST_GAP_YEARS)
     return [found.get_next() for _ in range(3)]
 
@@ -72,6 +74,7 @@ def oracle(expression: str, start: datetime, identity: str) -> list[datetime]:
 @example("* * 1-31 * 3", datetime(2000, 2, 1, tzinfo=UTC), "")
 @example("* * */2 * 0-6", datetime(2000, 2, 1, tzinfo=UTC), "")
 @example("* * 3 * 0-6", datetime(2000, 2, 1, tzinfo=UTC), "")
+@example("* * 2 * H(0-6)/1", datetime(2000, 1, 1, tzinfo=UTC), "")
 @example("* * H(1-31)/1 * */3", datetime(2000, 2, 1, tzinfo=UTC), "")
 @given(
     expressions(),
