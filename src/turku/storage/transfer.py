@@ -302,6 +302,8 @@ def arguments(
         *rsync_command,
         "--archive",
         "--numeric-ids",
+        # Of a snapshot's own tree nothing else is ever asked.
+        *(["--dry-run"] if extent.is_dry_run else []),
         *_extent_options(extent, workspace, seen),
         "--stats",
         f"--out-format={changes.out_format(mark, has_targets=extent.is_dry_run)}",
@@ -343,7 +345,6 @@ def _extent_options(extent: Extent, workspace: Workspace, seen: Callable[[Path],
     if extent.listed is None:
         return [
             *("--delete", "--delete-excluded"),
-            *(["--dry-run"] if extent.is_dry_run else []),
             *(["--no-inc-recursive"] if extent.is_listed_at_once else []),
         ]
     # What a failed run left may have what went meanwhile, or a directory where a file is to be. rsync 3.2.7 breaks off

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import rsync_programs
-from tests.support.backed_up_machine import BackedUpMachine
+from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 
 from turku.storage.changed_entries import ChangedEntries
 from turku.storage.snapshots import MODES, SnapshotMode
@@ -73,6 +73,7 @@ def test_what_the_agent_names_is_compared_and_brought(told: BackedUpMachine, spi
     outcome = told.back_up()
     assert outcome.strategy == "unchanged", outcome.summary
     assert attribute_runs(spied) == [False, True]
+    first = fingerprint(told.newest_tree().resolve())
     give_attribute(told)
     give_attribute(told, "\udcff odd\nname")
     give_attribute(told, "directory")
@@ -82,6 +83,9 @@ def test_what_the_agent_names_is_compared_and_brought(told: BackedUpMachine, spi
     assert has_attribute(told, "directory")
     assert has_attribute(told, "\udcff odd\nname")
     assert told.differences(told.newest_tree()) == []
+    # Looking at attributes changes nothing of the snapshot that is looked at.
+    assert fingerprint(told.place.tree(told.snapshots()[0])) == first
+    assert "user.new" not in os.listxattr(told.place.tree(told.snapshots()[0]) / "one")
 
 
 def test_the_machine_alone_is_harmed_by_what_it_does_not_name(told: BackedUpMachine) -> None:

@@ -77,6 +77,12 @@ def test_options_appear_only_when_asked_for() -> None:
     assert plain - none == {"--hard-links", "--sparse"}
 
 
+@pytest.mark.parametrize("listed", [None, Path("/listed")])
+def test_a_dry_run_is_one_whatever_it_is_about(listed: Path | None) -> None:
+    assert "--dry-run" in command_line(extent=transfer.Extent(is_dry_run=True, listed=listed))
+    assert "--dry-run" not in command_line(extent=transfer.Extent(listed=listed))
+
+
 def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
     system = transfer.FileSystem(acls=True, attributes=True, privileged_attributes=("trusted.*",))
     every = command_line(system=system)
