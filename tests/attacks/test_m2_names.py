@@ -111,7 +111,7 @@ def test_m2_the_storage_leaves_out_names_that_a_hostile_coordinator_sends(storag
     beside = entries(storage.host.volume.parent)
     storage.session({**orders, "good": order()})
     assert storage.host.log.count("is not backed up: ") == len(HOSTILE_NAMES)
-    assert entries(storage.host.volume) - {".turku", ".catalogs"} == {storage.uuid}
+    assert entries(storage.host.volume) - {".turku", ".turku-volume", ".catalogs"} == {storage.uuid}
     assert {name.strip(".").split(".")[0] for name in entries(storage.machine_dir)} == {"good"}
     assert entries(storage.host.volume.parent) == beside
     assert not Path("/tmp/turku-m2").exists()

@@ -86,9 +86,13 @@ def in_terminal(argv: list[str], *, kind: str = "xterm") -> str:
     return output.decode("utf-8", "surrogateescape")
 
 
-def in_pipe(argv: list[str]) -> str:
+def in_pipe(argv: list[str], *, with_errors: bool = True) -> str:
+    redirected = "2>&1" if with_errors else "2>/dev/null"
     completed = command.run(
-        ["sh", "-c", '"$0" "$@" 2>&1', *argv], timeout_seconds=60, check=False, extra_environment={"LC_ALL": "C.UTF-8"}
+        ["sh", "-c", f'"$0" "$@" {redirected}', *argv],
+        timeout_seconds=60,
+        check=False,
+        extra_environment={"LC_ALL": "C.UTF-8"},
     )
     return completed.stdout.decode("utf-8", "surrogateescape")
 
@@ -134,7 +138,7 @@ def test_n6_no_listing_steers_a_terminal(scene: Scene, program: str, words: list
 
 @pytest.mark.parametrize("program", ["turku-storage", "turku-agent"])
 def test_n6_escaped_json_loses_nothing(scene: Scene, program: str) -> None:
-    rows: list[dict[str, Any]] = json.loads(in_pipe(scene.argv(program, ["files", "etc", "--json"])))
+    rows: list[dict[str, Any]] = json.loads(in_pipe(scene.argv(program, ["files", "etc", "--json"]), with_errors=False))
     assert sorted(path_of(row["path"]) for row in rows) == sorted(NAMES)
 
 

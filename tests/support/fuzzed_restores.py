@@ -36,7 +36,7 @@ from tests.support.hostile_storage import children_of
 
 from turku.agent import configuration, recovery, rsyncd
 from turku.agent.recovery import Order
-from turku.core import rsync_checksums
+from turku.core import command, rsync_checksums
 from turku.errors import TurkuError
 from turku.protocol.messages import StorageAddress
 
@@ -127,10 +127,9 @@ class FuzzedRestores:
         (etc / "config.json").write_text(json.dumps(content))
         self._agent = configuration.load(directory / "etc")
         (directory / "var").mkdir(mode=0o700)
-        for name in ("ssh_key", "ssh_key.pub"):
-            # Never used: nothing here is ssh.
-            (directory / "var" / name).write_text("")
-            (directory / "var" / name).chmod(0o600)
+        # Never used: nothing here is ssh.
+        key = directory / "var" / "ssh_key"
+        command.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], timeout_seconds=60)
         # Asked once: each fork knows it.
         rsync_checksums.knows_xxh128(self._agent.rsyncd_command)
         rsyncd.can_change_root()

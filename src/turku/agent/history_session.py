@@ -41,7 +41,7 @@ _OLD_STORAGE_HINT = (
 )
 
 
-_PRINTED_LIMIT = 100
+_PRINTED_LIMIT = 20
 _PRINTED_LINE_BYTES = 500
 _FIRST_WORD = b'{"row":'
 """What every answer begins with."""
