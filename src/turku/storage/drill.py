@@ -32,6 +32,7 @@ from turku.storage import catalog, history, sandbox, transfer
 from turku.storage.catalog import Entry, Kind
 from turku.storage.catalog.tree import attributes_of
 from turku.storage.configuration import Storage
+from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.snapshots.place import SourcePlace
@@ -183,7 +184,7 @@ class _Run:
         made.snapshot = newest.name
         with catalog.open_catalog(place, zone=self._configuration.zone) as known:
             chosen = self._chosen(known.files(newest.name, b""))
-        if self._lacks_room(chosen):
+        if self._lacks_room(newest.path, chosen):
             return
         self._restored.mkdir(mode=0o700)
         system = self._file_system()
@@ -228,9 +229,11 @@ class _Run:
                 left -= entry.size
         return wanted
 
-    def _lacks_room(self, chosen: Sequence[Entry]) -> bool:
+    def _lacks_room(self, stored: Path, chosen: Sequence[Entry]) -> bool:
         usage = shutil.disk_usage(self._directory)
-        needed = sum(entry.size for entry in chosen) + int(usage.total * SPARE_SHARE)
+        with Tree(stored) as tree:
+            needed = disk_usage.copy_bytes(tree, ((entry.path, entry.size) for entry in chosen))
+        needed += int(usage.total * SPARE_SHARE)
         if usage.free < needed:
             self._made.problems.append(
                 f"{self._directory.parent} has {usage.free} bytes free, and the drill needs {needed}"
@@ -267,7 +270,7 @@ class _Run:
         ]
         try:
             try:
-                self._receive(argv, tree)
+                self._receive(argv, tree, system)
             except _Ended as error:
                 if error.program_code not in _READ_ERRORS:
                     raise
@@ -278,11 +281,11 @@ class _Run:
                     error.message,
                     "; ".join(error.details.splitlines()),
                 )
-                self._receive(argv, tree)
+                self._receive(argv, tree, system)
         except CommandFailed as error:
             self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
 
-    def _receive(self, argv: Sequence[str], tree: Path) -> None:
+    def _receive(self, argv: Sequence[str], tree: Path, system: transfer.FileSystem) -> None:
         with fs.opened(tree) as opened:
             self._run(
                 argv,
@@ -294,6 +297,7 @@ class _Run:
                 directory=sandbox.HERE,
                 opened=opened,
                 timeout_seconds=_RESTORE_SECONDS,
+                capabilities=[sandbox.FILE_CAPABILITY] if system.privileged_attributes else [],
             )
 
     def _compare(self, tree: Tree, entry: Entry) -> None:

@@ -142,6 +142,7 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     kept = recovery.kept
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
+        copy_bytes = recorded.copy_bytes()
         parents = [
             _parent(recovery, recorded, path, found)
             for path in _parents(recovery.paths)
@@ -152,6 +153,7 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
         moment=None if kept.moment is None else kept.moment.astimezone(configuration.zone).isoformat(),
         files=None if totals is None else totals[0],
         size_bytes=None if totals is None else totals[1],
+        copy_bytes=copy_bytes,
         parents=parents,
         is_by_xxh128=recovery.by_xxh128,
         temporary=recovery.request.temporary,
