@@ -42,7 +42,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("drill.py", "_Run._lacks_room"): _SCRATCH,
     ("drill.py", "_Run._restore"): _SCRATCH,
     ("drill.py", "_Run._check"): "the operator's check program",
-    ("kept_sources.py", "_uuid"): _LINKS,
     ("key_removal.py", "Removal.held"): _VAR,
     ("key_removal.py", "_read"): _VAR,
     ("limits.py", "_read_usage"): _VAR,
