@@ -305,3 +305,18 @@ def test_a_storage_that_keeps_them_in_attributes_of_rsyncs_own_gives_them_back(s
             assert "1 file restored without the attribute user.origin" in told
             for name, mode in (("friend", 0o600), ("plain", 0o640), ("directory", 0o705)):
                 assert oct(stat.S_IMODE((plain / "new" / name).stat().st_mode)) == oct(mode), name
+
+
+def test_labels_of_a_snapshot_come_back(make_machine: MakeMachine, source: Path, tmp_path: Path) -> None:
+    for path in (source, *source.rglob("*")):
+        os.setxattr(path, "security.selinux", b"system_u:object_r:etc_t:s0\0", follow_symlinks=False)
+    was = facts(source)
+    machine = make_machine({"home": {"path": str(source)}})
+    machine.ping()
+    told = restore(machine, "--to", tmp_path / "new")
+    assert "NOT" not in told
+    assert facts(tmp_path / "new") == was
+    for path in (source / "friend", source / "link"):
+        os.setxattr(path, "security.selinux", b"another", follow_symlinks=False)
+    restore(machine, "--in-place", "--yes")
+    assert facts(source) == was

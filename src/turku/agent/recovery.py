@@ -253,6 +253,7 @@ class _Run:
                     daemon.offer(
                         replace(module, path=landing.private.module_path),
                         may_delete=self.order.delete,
+                        has_labels=told.has_labels,
                         file_limit_bytes=_with_more(plan.size_bytes, _MORE_BYTES),
                     )
                     session.go()
