@@ -297,7 +297,10 @@ class _Run:
                 directory=sandbox.HERE,
                 opened=opened,
                 timeout_seconds=_RESTORE_SECONDS,
-                capabilities=[sandbox.FILE_CAPABILITY] if system.privileged_attributes else [],
+                capabilities=[
+                    *([sandbox.FILE_CAPABILITY] if system.privileged_attributes else []),
+                    *([sandbox.DEVICE_CAPABILITY] if system.devices and not system.fake_super else []),
+                ],
             )
 
     def _compare(self, tree: Tree, entry: Entry) -> None:
