@@ -86,7 +86,7 @@ class Placement:
         """Move what arrived at and below the paths (none: everything). What cannot be moved is among the problems."""
         with self._waiting:
             if not paths:
-                self._waiting.push(_ENTER)
+                self._waiting.push(_ENTER_NEW if self._private.is_target_new else _ENTER)
                 self._work()
             told = _told(parents)
             for path in _outermost(paths):

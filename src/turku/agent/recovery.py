@@ -505,9 +505,12 @@ class _Landing:
         kinds: Collection[Settable],
     ) -> _Landing:
         """Hold the target until ``kept`` ends, and have a private directory in it. Raises RestoreFailed, LockHeld."""
+        is_new = not os.path.lexists(plan.target)
         descriptor = kept.enter_context(target.held(plan.target))
         digest = order.digest(plan.snapshot)
-        private = kept.enter_context(PrivateDirectory.opened(agent, descriptor, plan.target, digest))
+        private = kept.enter_context(
+            PrivateDirectory.opened(agent, descriptor, plan.target, digest, is_target_new=is_new)
+        )
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
         ours = order.temporary(agent)
         if told.temporary == ours:
