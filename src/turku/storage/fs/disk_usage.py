@@ -6,7 +6,6 @@ system compressed counts as it was before: rather too much than too little.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import struct
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from turku.core import holes
 from turku.core.directory_tree import Tree, Walked, open_file_in
 from turku.storage.fs import copy
 
@@ -83,19 +83,13 @@ def _data_bytes(tree: Tree, path: bytes) -> int:
     """Return how many bytes of the file lie in no hole. Raises OSError for what is no regular file."""
     descriptor = tree.open_file(path)
     try:
-        end = os.fstat(descriptor).st_size
-        total = position = 0
-        for _ in range(_SPANS_LIMIT):
-            try:
-                begin = os.lseek(descriptor, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                # Nothing but a hole comes after.
-                return total
-            position = os.lseek(descriptor, begin, os.SEEK_HOLE)
-            total += position - begin
-        return total + end - position
+        total = 0
+        for number, (begin, end) in enumerate(holes.data_spans(descriptor)):
+            if number == _SPANS_LIMIT:
+                # Whoever made the file chose how many they are: the rest counts whole.
+                return total + os.fstat(descriptor).st_size - begin
+            total += end - begin
+        return total
     finally:
         os.close(descriptor)
 
