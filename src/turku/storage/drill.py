@@ -47,6 +47,7 @@ _RESTORE_SECONDS = 4 * 3600.0
 _SUMMARY_LIMIT = 16_000
 _PROBLEMS_SHOWN = 20
 _DAY_SECONDS = 86_400.0
+_DEVICES = (Kind.BLOCK, Kind.CHARACTER)
 _FILE_CAPABILITIES = "security.capability"
 _READ_ERRORS = (11, 23)
 """rsync's exit codes where a file could not be read."""
@@ -188,6 +189,9 @@ class _Run:
             return
         self._restored.mkdir(mode=0o700)
         system = self._file_system()
+        if not (system.devices or system.fake_super):
+            # They are left out, as a backup leaves them out.
+            chosen = [entry for entry in chosen if entry.kind not in _DEVICES]
         self._restore(newest.path, chosen, system)
         with Tree(self._restored) as tree, Tree(newest.path) as stored:
             for entry in chosen:

@@ -205,3 +205,6 @@ def test_device_nodes_that_are_kept_fail_no_drill(machine: BackedUpMachine, keys
     assert machine.back_up().success
     made = make(machine, drill_paths={"etc": ("/",)})
     assert made.problems == []
+    # Of a snapshot that has them nevertheless.
+    made = make(machine, drill_paths={"etc": ("/",)}, keep_devices=False)
+    assert made.problems == []
