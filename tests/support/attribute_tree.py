@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
@@ -14,6 +18,15 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 """``cap_net_raw=ep``, as Debian's ping has it."""
 HOLE_BYTES = 8 * 1024 * 1024
 ODD_TIME_NS = 1_234_567_890_123_456_789
+ODD_NAME = os.fsdecode(b"caf\xe9 \n'\\#001")
+LARGE_VALUE = bytes(range(250)) * 16
+"""4,000 bytes, about the most that ext4 holds beside nothing else."""
+YEARS = (1902, 2100, 2446)
+"""What every file system that we know can say; ext4 begins in December 1901, and ends in May 2446."""
+IMMUTABLE, NO_DUMP = 0x10, 0x40
+_FLAGS_SHOWN = IMMUTABLE | 0x20 | NO_DUMP | 0x80
+"""Immutable, append only, no dump, no access times: what users set, and no file system sets by itself."""
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 
 
 def acl(*entries: tuple[int, int, int]) -> bytes:
@@ -21,8 +34,8 @@ def acl(*entries: tuple[int, int, int]) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-def make_attribute_tree(root: Path) -> None:
-    """Fill the empty directory; what only root can make is made by root."""
+def make_attribute_tree(root: Path, *, years: Iterable[int] = YEARS) -> None:
+    """Fill the empty directory; what only root can make is made by root. There is a file of each of the years."""
     is_root = os.geteuid() == 0
     for name in (
         "plain",
@@ -34,8 +47,12 @@ def make_attribute_tree(root: Path) -> None:
         "label",
         "times",
         "large acl",
+        "empty attribute",
+        "large attribute",
+        "permissions",
+        ODD_NAME,
     ):
-        (root / name).write_text(name)
+        (root / name).write_bytes(os.fsencode(name))
     (root / "directory").mkdir()
     (root / "directory" / "inside").write_text("inside")
     named = acl((OWNER, 7, NOBODY), (USER, 4, 4711), (GROUP, 4, NOBODY), (MASK, 5, NOBODY), (OTHER, 0, NOBODY))
@@ -52,6 +69,10 @@ def make_attribute_tree(root: Path) -> None:
     os.setxattr(root / "directory", "user.comment", b"of a directory")
     (root / "closed directory").mkdir()
     os.setxattr(root / "closed directory", ACCESS_ACL, masked)
+    os.setxattr(root / "empty attribute", "user.empty", b"")
+    os.setxattr(root / "large attribute", "user.large", LARGE_VALUE)
+    (root / "default acl").mkdir()
+    os.setxattr(root / "default acl", DEFAULT_ACL, named)
     # Names that one file has, in two directories; and another file of the same content.
     (root / "one").write_text("the same")
     os.link(root / "one", root / "directory" / "two")
@@ -78,11 +99,46 @@ def make_attribute_tree(root: Path) -> None:
         os.chown(root / "setuid", 1234, 4321)
         os.chown(root / "link", 1234, 4321, follow_symlinks=False)
         os.mkfifo(root / "fifo", 0o620)
+        os.mknod(root / "character", stat.S_IFCHR | 0o640, os.makedev(1, 3))
+        os.mknod(root / "block", stat.S_IFBLK | 0o640, os.makedev(7, 200))
+        os.setxattr(root / "fifo", "trusted.of", b"a pipe")
+    os.mknod(root / "socket", stat.S_IFSOCK | 0o755)
+    (root / "permissions").chmod(0o604)
+    (root / "default acl").chmod(0o711)
     (root / "setuid").chmod(0o4751)
     (root / "setgid").chmod(0o2775)
     (root / "sticky").chmod(0o1777)
     os.utime(root / "times", ns=(ODD_TIME_NS, ODD_TIME_NS))
     os.utime(root / "directory", ns=(ODD_TIME_NS + 2, ODD_TIME_NS + 2))
+    for year in years:
+        path = root / f"year {year}"
+        path.write_text(path.name)
+        seconds = round((datetime(year, 2, 3, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+        os.utime(path, ns=(seconds * 10**9 + 123, seconds * 10**9 + 123))
+
+
+def set_flags(path: Path, flags: int) -> None:
+    """Give a file or directory these flags, as ``chattr`` does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("@l", _flags(descriptor) & ~_FLAGS_SHOWN | flags))
+    finally:
+        os.close(descriptor)
+
+
+def _flags(descriptor: int) -> int:
+    return int(struct.unpack("@l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8)))[0])
+
+
+def _flags_of(path: Path) -> int:
+    # Some file systems have none.
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return _flags(descriptor) & _FLAGS_SHOWN
+        finally:
+            os.close(descriptor)
+    return 0
 
 
 def masked_rest() -> list[tuple[int, int, int]]:
@@ -110,6 +166,10 @@ def _facts(path: Path, groups: dict[int, list[str]]) -> dict[str, object]:
     }
     if stat.S_ISLNK(status.st_mode):
         found["target"] = os.readlink(path)
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        found["device"] = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        found["flags"] = _flags_of(path)
     if stat.S_ISREG(status.st_mode):
         found["content"] = path.read_bytes()
         found["holes"] = status.st_blocks * 512 <= status.st_size // 2 if status.st_size > HOLE_BYTES // 2 else False

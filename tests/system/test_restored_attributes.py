@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -305,3 +306,39 @@ def test_a_storage_that_keeps_them_in_attributes_of_rsyncs_own_gives_them_back(s
             assert "1 file restored without the attribute user.origin" in told
             for name, mode in (("friend", 0o600), ("plain", 0o640), ("directory", 0o705)):
                 assert oct(stat.S_IMODE((plain / "new" / name).stat().st_mode)) == oct(mode), name
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_target_that_a_restore_makes_becomes_what_the_source_is_also_where_nothing_is_overwritten(
+    fleet: Fleet, machine: PrivateMachine, source: Path, tmp_path: Path, is_interrupted: bool
+) -> None:
+    target = tmp_path / "new"
+    words = ("--to", target, "--overwrite", "never", "--yes")
+    if is_interrupted:
+        storage = fleet.storage_of(machine)
+        broken = storage.config_dir / "config.d" / "zz-broken.json"
+        broken.write_text(json.dumps({"rsync_command": ["sh", "-c", "exit 12"], "sandbox": "off"}))
+        restore(machine, *words, code=4)
+        broken.unlink()
+        assert target.is_dir()
+    restore(machine, *words)
+    assert facts(target) == facts(source)
+    # One that is there keeps what it has.
+    (tmp_path / "there").mkdir(mode=0o711)
+    restore(machine, "--to", tmp_path / "there", "--overwrite", "never", "--yes")
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o711
+
+
+def test_labels_of_a_snapshot_come_back(make_machine: MakeMachine, source: Path, tmp_path: Path) -> None:
+    for path in (source, *source.rglob("*")):
+        os.setxattr(path, "security.selinux", b"system_u:object_r:etc_t:s0\0", follow_symlinks=False)
+    was = facts(source)
+    machine = make_machine({"home": {"path": str(source)}})
+    machine.ping()
+    told = restore(machine, "--to", tmp_path / "new")
+    assert "NOT" not in told
+    assert facts(tmp_path / "new") == was
+    for path in (source / "friend", source / "link"):
+        os.setxattr(path, "security.selinux", b"another", follow_symlinks=False)
+    restore(machine, "--in-place", "--yes")
+    assert facts(source) == was

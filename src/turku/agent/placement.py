@@ -19,7 +19,7 @@ from turku.agent.file_attributes import EVERY_KIND
 from turku.agent.private_directory import PrivateDirectory
 from turku.agent.problems import Problems
 from turku.agent.stand_ins import Overwrite, StandIns
-from turku.core import directory_tree, posix_acl
+from turku.core import directory_tree, holes, posix_acl
 from turku.core.spool import Stack
 from turku.errors import PolicyError
 from turku.policy import names
@@ -30,7 +30,6 @@ _LEAVING = (_LEAVE, _LEAVE_NEW, _LEAVE_AS_IT_IS)
 _ATTRIBUTES = struct.Struct("=IIIqIqI")
 """Mode, owner, group, two times in seconds and nanoseconds: file systems have times beyond 64 bits of nanoseconds."""
 _SECOND_NS = 10**9
-_CHUNK_BYTES = 1024 * 1024
 
 
 class Placement:
@@ -86,7 +85,7 @@ class Placement:
         """Move what arrived at and below the paths (none: everything). What cannot be moved is among the problems."""
         with self._waiting:
             if not paths:
-                self._waiting.push(_ENTER)
+                self._waiting.push(_ENTER_NEW if self._private.is_target_new else _ENTER)
                 self._work()
             told = _told(parents)
             for path in _outermost(paths):
@@ -625,29 +624,10 @@ def _copy(source: int, directory: int, name: bytes, wanted: os.stat_result, attr
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o600, dir_fd=directory)
     try:
-        _copy_content(source, descriptor)
+        holes.copy_content(source, descriptor)
         return file_attributes.give(descriptor, wanted, attributes, has={}, removed=())
     finally:
         os.close(descriptor)
-
-
-def _copy_content(source: int, target: int) -> None:
-    end = os.fstat(source).st_size
-    os.ftruncate(target, end)
-    position = 0
-    while position < end:
-        try:
-            position = os.lseek(source, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        hole = os.lseek(source, position, os.SEEK_HOLE)
-        while position < hole and (chunk := os.pread(source, min(_CHUNK_BYTES, hole - position), position)):
-            view = memoryview(chunk)
-            while view:
-                written = os.pwrite(target, view, position)
-                view, position = view[written:], position + written
 
 
 def _reason(error: OSError) -> str:

@@ -47,6 +47,8 @@ class _Remembered(msgspec.Struct, frozen=True):
     """Whether files may be in it that only stand for the user's: they are no part of what arrived."""
     target: str = ""
     """The path that it lies in; its bytes as hexadecimal digits."""
+    is_target_new: bool = False
+    """Whether the restore made the target: nobody gave that a mode, an owner or a time of its own."""
 
 
 def all_of(agent: Agent) -> Iterator[Path]:
@@ -112,14 +114,22 @@ class PrivateDirectory:
 
     @classmethod
     @contextmanager
-    def opened(cls, agent: Agent, target: int, place: Path, order: str) -> Iterator[Self]:
+    def opened(
+        cls, agent: Agent, target: int, place: Path, order: str, *, is_target_new: bool = False
+    ) -> Iterator[Self]:
         """Give the private directory in the open directory ``target``, whose path is ``place``, for ``order``.
 
         It is that of an earlier run of the same order where there is one that can be used, else a fresh one; it stays
-        after the block unless ``remove`` was called. Raises RestoreFailed.
+        after the block unless ``remove`` was called. ``is_target_new`` says that the target was made for this restore.
+        Raises RestoreFailed.
         """
         try:
-            private = cls._continued(agent, target, place, order) or cls._fresh(agent, target, place, order)
+            # One that was interrupted may have made it.
+            before = _remembered(agent, place) if is_left(agent, place) else None
+            is_target_new = is_target_new or (before is not None and before.is_target_new)
+            private = cls._continued(agent, target, place, order) or cls._fresh(
+                agent, target, place, order, is_target_new=is_target_new
+            )
         except OSError as error:
             raise RestoreFailed(
                 f"cannot write into {place}: {error.strerror or error}",
@@ -152,9 +162,11 @@ class PrivateDirectory:
         return None
 
     @classmethod
-    def _fresh(cls, agent: Agent, target: int, place: Path, order: str) -> Self:
+    def _fresh(cls, agent: Agent, target: int, place: Path, order: str, *, is_target_new: bool) -> Self:
         name = PREFIX + secrets.token_hex(16)
-        remembered = _Remembered(name, order, has_stand_ins=False, target=os.fsencode(place).hex())
+        remembered = _Remembered(
+            name, order, has_stand_ins=False, target=os.fsencode(place).hex(), is_target_new=is_target_new
+        )
         # First its name, then itself: what cannot be found again could never be removed.
         _remember(agent, place, remembered)
         with _times_kept(target):
@@ -172,6 +184,11 @@ class PrivateDirectory:
     def name(self) -> bytes:
         """Its name in the target."""
         return os.fsencode(self._remembered.name)
+
+    @property
+    def is_target_new(self) -> bool:
+        """Whether this restore, or one that it goes on with, made the target."""
+        return self._remembered.is_target_new
 
     @property
     def module_path(self) -> str:

@@ -28,6 +28,8 @@ class Plan:
     """Whether an earlier restore into the target did not come to its end."""
     remarks: tuple[str, ...] = ()
     """What the storage says of the snapshot, such as that it is suspicious."""
+    copy_bytes: int | None = None
+    """The disk space that it takes, which is less than its size where files have holes or several names."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import IO
 from turku.agent import rsyncd, runtime_directory
 from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Listener, Module, PortTaken
-from turku.core import command
+from turku.core import command, extended_attributes
 from turku.core.line_reading import emptied, lines_of
 from turku.errors import CommandFailed, RestoreFailed
 
@@ -33,9 +33,9 @@ _ESCAPE = re.compile(rb"\\#[0-9]{3}")
 
 So a name with this in it may be one or the other.
 """
-_LEFT_ALONE = "-x_system.* -x_security.selinux"
-"""Attributes that rsync does not remove where a snapshot has none: ACLs have their own option, and SELinux lets nobody
-remove a label."""
+_LEFT_ALONE = "-x_system.*"
+_LABELS_LEFT_ALONE = f"-x_{extended_attributes.LABEL}"
+"""What rsync neither sets nor removes: ACLs have their own option, and SELinux lets nobody remove a label."""
 _USED_VARIABLE = "TURKU_USED"
 _LOG = logging.getLogger(__name__)
 
@@ -61,16 +61,16 @@ class ReceivingDaemon:
         self._daemon: command.Child | None = None
         self._configuration = runtime_directory.write_private(directory / "rsyncd.conf", self._text(None))
 
-    def offer(self, module: Module, *, may_delete: bool, file_limit_bytes: int | None) -> None:
+    def offer(self, module: Module, *, may_delete: bool, has_labels: bool, file_limit_bytes: int | None) -> None:
         """Let the module be written, by the next connection that knows its password and by no other one.
 
-        ``file_limit_bytes`` bounds each file.
+        ``has_labels`` says that what comes has labels of SELinux. ``file_limit_bytes`` bounds each file.
         """
         if file_limit_bytes is not None and self._daemon is not None:
             # The process of a connection inherits it; a file that grows beyond it ends that process.
             resource.prlimit(self._daemon.pid, resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
         runtime_directory.write_private(self._directory / "secrets", f"{module.username}:{module.password.reveal()}\n")
-        text = self._text(module, may_delete=may_delete)
+        text = self._text(module, may_delete=may_delete, has_labels=has_labels)
         fresh = runtime_directory.write_private(self._directory / "rsyncd.conf.new", text)
         fresh.replace(self._configuration)
 
@@ -137,8 +137,11 @@ class ReceivingDaemon:
         is_certain = end and not behind and not _ESCAPE.search(path)
         self._on_received(path, bytes.fromhex(checksum.decode("ascii")) if is_certain else b"", int(size))
 
-    def _text(self, module: Module | None, *, may_delete: bool = False) -> str:
+    def _text(self, module: Module | None, *, may_delete: bool = False, has_labels: bool = False) -> str:
         is_root = os.geteuid() == 0
+        # What has none keeps the label that this host gave it. Where SELinux is not at work a label is like any other.
+        leaves_labels = extended_attributes.are_labelled_here() and not has_labels
+        left_alone = f"{_LEFT_ALONE} {_LABELS_LEFT_ALONE}" if leaves_labels else _LEFT_ALONE
         lines = [
             f"address = {self._agent.rsyncd_local_address}",
             f"port = {self.port}",
@@ -156,7 +159,7 @@ class ReceivingDaemon:
             "strict modes = yes",
             # Who ran the restore, root among them; another user could not give files their owners back.
             # By number: what is to come back may be the tables of names.
-            *(["uid = 0", "gid = 0", f"filter = {_LEFT_ALONE}"] if is_root else []),
+            *(["uid = 0", "gid = 0", f"filter = {left_alone}"] if is_root else []),
             f"use chroot = {'yes' if rsyncd.can_change_root() else 'no'}",
         ]
         if module is not None:

@@ -194,6 +194,7 @@ def planned(agent: Agent, order: Order, told: RecoverPlan, storage_name: str) ->
         target.is_free(agent, directory),
         private_directory.is_left(agent, directory),
         tuple(one_line(remark)[:REMARK_LIMIT] for remark in told.remarks),
+        told.copy_bytes if told.copy_bytes is not None else told.size_bytes,
     )
 
 
@@ -252,6 +253,7 @@ class _Run:
                     daemon.offer(
                         replace(module, path=landing.private.module_path),
                         may_delete=self.order.delete,
+                        has_labels=told.has_labels,
                         file_limit_bytes=_with_more(plan.size_bytes, _MORE_BYTES),
                     )
                     session.go()
@@ -337,7 +339,8 @@ class _Run:
 
     def _require_room(self, plan: Plan) -> None:
         """Raise RestoreFailed where all is new, and there is not room enough for it."""
-        if plan.size_bytes is None or not plan.is_free or plan.was_interrupted:
+        needed = plan.copy_bytes
+        if needed is None or not plan.is_free or plan.was_interrupted:
             return
         place = plan.target
         while not place.exists() and place != place.parent:
@@ -345,9 +348,9 @@ class _Run:
         with suppress(OSError):
             usage = shutil.disk_usage(place)
             # A file system without a size of its own, as one in memory may be, says 0 of both.
-            if usage.total and usage.free < plan.size_bytes:
+            if usage.total and usage.free < needed:
                 raise RestoreFailed(
-                    f"{size(plan.size_bytes)} are to be restored, and {place} has {size(usage.free)} free",
+                    f"{size(needed)} are to be restored, and {place} has {size(usage.free)} free",
                     hint="--to names another directory; paths restore a part",
                 )
 
@@ -502,9 +505,12 @@ class _Landing:
         kinds: Collection[Settable],
     ) -> _Landing:
         """Hold the target until ``kept`` ends, and have a private directory in it. Raises RestoreFailed, LockHeld."""
+        is_new = not os.path.lexists(plan.target)
         descriptor = kept.enter_context(target.held(plan.target))
         digest = order.digest(plan.snapshot)
-        private = kept.enter_context(PrivateDirectory.opened(agent, descriptor, plan.target, digest))
+        private = kept.enter_context(
+            PrivateDirectory.opened(agent, descriptor, plan.target, digest, is_target_new=is_new)
+        )
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
         ours = order.temporary(agent)
         if told.temporary == ours:

@@ -14,6 +14,7 @@ import errno
 import os
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import xxhash
 
@@ -24,6 +25,7 @@ DIGEST_BYTES = 16
 _KEPT = ("user.", "trusted.", "security.")
 _MADE_UP = "trusted.SGI_ACL_"
 LABEL = "security.selinux"
+_SELINUX = Path("/sys/fs/selinux/enforce")
 _PREFIX = "user.rsync."
 _RESERVED = f"{_PREFIX}%"
 """rsync's own notes of owner, mode and ACLs. It never sends them as attributes."""
@@ -54,6 +56,17 @@ def names(target: Target) -> list[str]:
         if error.errno == errno.ENOTSUP:
             return []
         raise
+
+
+def are_labelled_here() -> bool:
+    """Return True where SELinux gives each file of this host a label."""
+    return _SELINUX.exists()
+
+
+def has_kept_label(target: Target) -> bool:
+    """Return True where a stored file has a label of SELinux that was the machine's. Raises OSError."""
+    listed = names(target)
+    return f"{_PREFIX}{LABEL}" in listed or (LABEL in listed and not are_labelled_here())
 
 
 def is_faked(listed: Iterable[str]) -> bool:

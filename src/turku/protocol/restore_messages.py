@@ -252,6 +252,10 @@ class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     """The name of the request, where it is used."""
     remarks: Annotated[list[str], Meta(max_length=REMARKS_LIMIT)] = []
     """Sentences on why the snapshot may not be what somebody hopes for: it is empty, suspicious, of a wrong clock."""
+    has_labels: bool = False
+    """The snapshot was made of files with labels of SELinux, which are sent with the privileged attributes."""
+    copy_bytes: Count | None = None
+    """The disk space that the files take where holes take none, and a file with several names is there once."""
     kept: list[Settable] = []
     """What the snapshot was made with: a file of it that has none of this had none, and is to have none."""
 

@@ -29,6 +29,8 @@ from turku.storage import session_slots, snapshots
 
 DEFAULT_DIRECTORY = Path("/etc/turku-storage")
 GENERATED_FILE = "10-storage.json"
+_IDENTITY_LOCK = ".identity"
+"""Hidden, as it lies among files of configuration, and is none that somebody forgot to name ``.json``."""
 _PROGRAM = "turku-storage"
 _VOLUME_REQUIRED = 'at least one is required, as {"data": {"path": "/srv/turku"}}'
 _HOST_KEYS_GLOB = "/etc/ssh/ssh_host_*_key.pub"
@@ -360,7 +362,7 @@ def _read(config_dir: Path) -> tuple[Tree, dict[str, Any], list[Fault]]:
 
 def _generate_identity(var_dir: Path, values: dict[str, Any]) -> None:
     directory = durable.make_private_directory(var_dir / "config.d")
-    with lock.exclusive(directory, "identity"):
+    with lock.exclusive(directory, _IDENTITY_LOCK):
         path = directory / GENERATED_FILE
         content = configuration.read_directories([directory]).content
         content = {key: content[key] for key in ("name", "secret") if key in content}
@@ -397,7 +399,7 @@ def _heal_identity(tree: Tree, faults: list[Fault]) -> bool:
             )
         )
         return False
-    with lock.exclusive(path.parent, "identity"):
+    with lock.exclusive(path.parent, _IDENTITY_LOCK):
         durable.write_text(path, identity_copy.text(found))
     _LOG.warning("%s was damaged and is healed from its copy", path)
     return True

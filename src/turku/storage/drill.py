@@ -32,6 +32,7 @@ from turku.storage import catalog, history, sandbox, transfer
 from turku.storage.catalog import Entry, Kind
 from turku.storage.catalog.tree import attributes_of
 from turku.storage.configuration import Storage
+from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.snapshots.place import SourcePlace
@@ -46,6 +47,7 @@ _RESTORE_SECONDS = 4 * 3600.0
 _SUMMARY_LIMIT = 16_000
 _PROBLEMS_SHOWN = 20
 _DAY_SECONDS = 86_400.0
+_DEVICES = (Kind.BLOCK, Kind.CHARACTER)
 _FILE_CAPABILITIES = "security.capability"
 _READ_ERRORS = (11, 23)
 """rsync's exit codes where a file could not be read."""
@@ -183,10 +185,13 @@ class _Run:
         made.snapshot = newest.name
         with catalog.open_catalog(place, zone=self._configuration.zone) as known:
             chosen = self._chosen(known.files(newest.name, b""))
-        if self._lacks_room(chosen):
+        if self._lacks_room(newest.path, chosen):
             return
         self._restored.mkdir(mode=0o700)
         system = self._file_system()
+        if not (system.devices or system.fake_super):
+            # They are left out, as a backup leaves them out.
+            chosen = [entry for entry in chosen if entry.kind not in _DEVICES]
         self._restore(newest.path, chosen, system)
         with Tree(self._restored) as tree, Tree(newest.path) as stored:
             for entry in chosen:
@@ -228,9 +233,11 @@ class _Run:
                 left -= entry.size
         return wanted
 
-    def _lacks_room(self, chosen: Sequence[Entry]) -> bool:
+    def _lacks_room(self, stored: Path, chosen: Sequence[Entry]) -> bool:
         usage = shutil.disk_usage(self._directory)
-        needed = sum(entry.size for entry in chosen) + int(usage.total * SPARE_SHARE)
+        with Tree(stored) as tree:
+            needed = disk_usage.copy_bytes(tree, ((entry.path, entry.size) for entry in chosen))
+        needed += int(usage.total * SPARE_SHARE)
         if usage.free < needed:
             self._made.problems.append(
                 f"{self._directory.parent} has {usage.free} bytes free, and the drill needs {needed}"
@@ -294,7 +301,10 @@ class _Run:
                 directory=sandbox.HERE,
                 opened=opened,
                 timeout_seconds=_RESTORE_SECONDS,
-                capabilities=[sandbox.FILE_CAPABILITY] if system.privileged_attributes else [],
+                capabilities=[
+                    *([sandbox.FILE_CAPABILITY] if system.privileged_attributes else []),
+                    *([sandbox.DEVICE_CAPABILITY] if system.devices and not system.fake_super else []),
+                ],
             )
 
     def _compare(self, tree: Tree, entry: Entry) -> None:

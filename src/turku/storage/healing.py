@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from turku.core import holes
 from turku.core.directory_tree import CREATE_FLAGS, Tree, split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
 from turku.storage.fs import attributes, copy, subvolume
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.place import SourcePlace
-from turku.storage.stored_content import CHUNK_BYTES, Pace, checksum
+from turku.storage.stored_content import Pace, checksum
 
 _LOG = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _good_file(
         target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=directory)
         try:
             with opened(donor) as source, opened(pattern) as like:
-                _copy(source, target)
+                holes.copy_content(source, target)
                 attributes.copy(os.fstat(like), like, target)
                 os.utime(target, ns=(mtime_ns, mtime_ns))
             os.fsync(target)
@@ -245,12 +246,3 @@ def _writable(tree: Path) -> Iterator[None]:
 
 def _opened_mark(snapshots_dir: Path) -> Path:
     return snapshots_dir / ".healing-subvolume"
-
-
-def _copy(source: int, target: int) -> None:
-    offset = 0
-    while chunk := os.pread(source, CHUNK_BYTES, offset):
-        view = memoryview(chunk)
-        while view:
-            written = os.pwrite(target, view, offset)
-            view, offset = view[written:], offset + written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
 from turku.storage.catalog.tree import Found, Tree
 from turku.storage.configuration import Storage
-from turku.storage.fs import attributes
+from turku.storage.fs import attributes, disk_usage
 from turku.storage.kept_tree import KeptTree
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,20 @@ WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
     AND ((directories.path = :directory AND versions.name = :name)
         OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
 """
+_LARGEST = """
+SELECT directories.path, versions.name, size FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind = 0 AND first <= :position AND (last IS NULL OR last >= :position)
+ORDER BY size DESC LIMIT :limit
+"""
+_LARGEST_BELOW = """
+SELECT directories.path, versions.name, size FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind = 0 AND first <= :position AND (last IS NULL OR last >= :position)
+    AND ((directories.path = :directory AND versions.name = :name)
+        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
+ORDER BY size DESC LIMIT :limit
+"""
+_LARGEST_LOOKED_AT = 10_000
+"""Files whose holes and further names are looked for, so that a plan takes no time to speak of."""
 _DIRECTORIES = """
 SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
 WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
@@ -186,6 +201,26 @@ class RecordedEntries:
             files += row[0]
             size_bytes += row[1] or 0
         return files, size_bytes
+
+    def copy_bytes(self) -> int | None:
+        """Return how many bytes of disk the entries take where they are restored; None where counting would take long.
+
+        Holes and further names of a file take nothing.
+        """
+        totals = self.totals()
+        if totals is None or self._catalog is None:
+            return None
+        files = heapq.nlargest(_LARGEST_LOOKED_AT, self._largest(self._catalog), key=lambda file: file[1])
+        saved_bytes = sum(size_bytes for _path, size_bytes in files) - disk_usage.copy_bytes(self._tree, files)
+        return totals[1] - saved_bytes
+
+    def _largest(self, catalog: Catalog) -> Iterator[tuple[bytes, int]]:
+        """Yield the paths of the largest files, with their sizes."""
+        for path in self._paths:
+            query = _LARGEST_BELOW if path else _LARGEST
+            values = {**self._values(path), "limit": _LARGEST_LOOKED_AT}
+            for directory, name, size_bytes in catalog.connection.execute(query, values):
+                yield joined(directory, name), size_bytes
 
     def _values(self, path: bytes) -> dict[str, bytes | int]:
         """Return what the queries of what is at and below a path are asked with."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, get_args
 
-from turku.core import posix_acl, rsync_checksums
+from turku.core import extended_attributes, posix_acl, rsync_checksums
 from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.directory_tree import Tree
@@ -142,6 +142,7 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     kept = recovery.kept
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
+        copy_bytes = recorded.copy_bytes()
         parents = [
             _parent(recovery, recorded, path, found)
             for path in _parents(recovery.paths)
@@ -152,6 +153,9 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
         moment=None if kept.moment is None else kept.moment.astimezone(configuration.zone).isoformat(),
         files=None if totals is None else totals[0],
         size_bytes=None if totals is None else totals[1],
+        # Where SELinux is at work it gives a label to every file, the source's own directory among them.
+        has_labels=extended_attributes.has_kept_label(recovery.root),
+        copy_bytes=copy_bytes,
         parents=parents,
         is_by_xxh128=recovery.by_xxh128,
         temporary=recovery.request.temporary,

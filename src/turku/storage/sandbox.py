@@ -31,7 +31,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
-from turku.core import command
+from turku.core import command, extended_attributes
 from turku.core.cancellation import Cancelled
 from turku.core.line_reading import emptied
 from turku.core.secret import Secret
@@ -52,7 +52,6 @@ FILE_CAPABILITY = "CAP_SETFCAP"
 ATTRIBUTE_CAPABILITY = "CAP_SYS_ADMIN"
 """Reads and sets ``trusted.*``, and sets ``security.*``."""
 _CAPABILITY_BITS = {FILE_CAPABILITY: 31, ATTRIBUTE_CAPABILITY: 21}
-_SELINUX = Path("/sys/fs/selinux/enforce")
 SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 """What was backed up is read whoever may read it on the machine."""
 _SYSTEM_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -532,7 +531,7 @@ def _has_capability(name: str) -> bool:
 
 def has_labels_of_its_own() -> bool:
     """Return whether SELinux gives each file of this host a label."""
-    return _SELINUX.exists()
+    return extended_attributes.are_labelled_here()
 
 
 def privileged_attributes(configuration: Storage) -> tuple[str, ...]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from turku.agent import configuration, receiving_daemon
+from turku.agent.configuration import Agent
+from turku.agent.rsyncd import Module
+from turku.core import extended_attributes
 
 TALKER = r"""
 import os, re, signal, socket, sys
@@ -35,16 +41,21 @@ while True:
 """
 
 
-def test_the_last_lines_count_though_the_daemon_is_gone_when_they_are_read(tmp_path: Path) -> None:
-    (tmp_path / "talker.py").write_text(TALKER)
+def configured(tmp_path: Path, **keys: Any) -> Agent:
     (tmp_path / "etc" / "config.d").mkdir(parents=True)
     content: dict[str, Any] = {
         "api_url": "https://turku.example.com/v1",
         "var_dir": str(tmp_path / "var"),
-        "rsyncd_command": [sys.executable, str(tmp_path / "talker.py")],
         "rsyncd_local_address": "127.0.0.2",
+        **keys,
     }
     (tmp_path / "etc" / "config.d" / "config.json").write_text(json.dumps(content))
+    return configuration.load(tmp_path / "etc")
+
+
+def test_the_last_lines_count_though_the_daemon_is_gone_when_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "talker.py").write_text(TALKER)
+    agent = configured(tmp_path, rsyncd_command=[sys.executable, str(tmp_path / "talker.py")])
     received: list[bytes] = []
 
     def take(path: bytes, _checksum: bytes, _size_bytes: int) -> None:
@@ -54,6 +65,20 @@ def test_the_last_lines_count_though_the_daemon_is_gone_when_they_are_read(tmp_p
 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with receiving_daemon.serve(configuration.load(tmp_path / "etc"), scratch, take):
+    with receiving_daemon.serve(agent, scratch, take):
         pass
     assert received == [b"file-%d" % number for number in range(100)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sets labels")
+@pytest.mark.parametrize("is_labelled_host", [True, False])
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_labels_are_left_alone_where_selinux_gave_them_and_the_snapshot_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_labelled_host: bool, has_labels: bool
+) -> None:
+    monkeypatch.setattr(extended_attributes, "are_labelled_here", lambda: is_labelled_host)
+    daemon = receiving_daemon.ReceivingDaemon(configured(tmp_path), tmp_path, 50_000, lambda *_: None)
+    module = Module("turku-recover", str(tmp_path), writable=True)
+    daemon.offer(module, may_delete=False, has_labels=has_labels, file_limit_bytes=None)
+    text = (tmp_path / "rsyncd.conf").read_text()
+    assert ("-x_security.selinux" in text) == (is_labelled_host and not has_labels)

@@ -195,3 +195,16 @@ def test_the_tree_that_was_opened_is_the_one_that_is_restored(
         assert made.problems == []
     else:
         assert "the directory to work in was replaced meanwhile" in made.problems[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")
+@pytest.mark.parametrize("keys", [{"keep_devices": True}, {"fake_super": True}])
+def test_device_nodes_that_are_kept_fail_no_drill(machine: BackedUpMachine, keys: dict[str, bool]) -> None:
+    machine.storage = replace(machine.storage, **keys)
+    os.mknod(machine.source_dir / "d0" / "null", 0o20666, os.makedev(1, 3))
+    assert machine.back_up().success
+    made = make(machine, drill_paths={"etc": ("/",)})
+    assert made.problems == []
+    # Of a snapshot that has them nevertheless.
+    made = make(machine, drill_paths={"etc": ("/",)}, keep_devices=False)
+    assert made.problems == []

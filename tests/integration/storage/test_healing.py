@@ -71,6 +71,18 @@ def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourcePla
     assert not healing.healing_directory(place).exists()
 
 
+def test_a_healed_file_has_the_holes_of_the_donor(place: SourcePlace) -> None:
+    length = 64 * 1024 * 1024
+    for name in ("a", "b", "c"):
+        os.truncate(place.snapshot(name) / "d" / "f", length)
+    flip(place.snapshot("a") / "d" / "f")
+    expected = xxhash.xxh128((place.snapshot("c") / "d" / "f").read_bytes()).digest()
+    assert len(heal(place, expected=expected)) == 2
+    status = (place.snapshot("a") / "d" / "f").stat()
+    assert status.st_size == length
+    assert status.st_blocks * 512 < 1024 * 1024
+
+
 def test_a_donor_that_is_damaged_too_changes_nothing(place: SourcePlace) -> None:
     for name in ("a", "c"):
         flip(place.snapshot(name) / "d" / "f")

@@ -68,7 +68,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("sandbox.py", "_probe"): _SYSTEM,
     ("sandbox.py", "programs"): _SYSTEM,
     ("sandbox.py", "_has_capability"): _PROC,
-    ("sandbox.py", "has_labels_of_its_own"): "the kernel's own file about SELinux",
     ("sandbox.py", "_inside_system"): "volumes' and the storage's own directories, to be hidden in a system directory",
     ("secret_rotation.py", "resume"): _VAR,
     ("secret_rotation.py", "_require_ours"): _VAR,

@@ -211,3 +211,11 @@ def test_secrets_do_not_print_themselves(tmp_path: Path) -> None:
 def test_no_identity_is_made_for_a_configuration_that_is_refused(tmp_path: Path) -> None:
     faults(tmp_path, name=None, secret=None, volumes=None)
     assert not (tmp_path / "var").exists()
+
+
+def test_what_a_generated_identity_leaves_is_no_file_to_warn_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(tmp_path, name=None, secret=None)
+    assert load(tmp_path, name=None, secret=None).secret
+    assert [record.message for record in caplog.records if "is not read" in record.message] == []

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from turku.core import holes
 from turku.core.directory_tree import CREATE_FLAGS, Tree, Walked, open_file_in
 from turku.core.spool import Stack
 from turku.storage.fs import attributes, tree
@@ -198,9 +199,15 @@ def link_or_copy(source: int, name: bytes, target: int, new_name: bytes) -> bool
 
 
 def _copy_file(source: int, target: int, name: bytes, new_name: bytes) -> None:
-    def copy_content(inner_source: int, inner_target: int, _size_bytes: int) -> None:
-        while os.copy_file_range(inner_source, inner_target, 1 << 30):
-            pass
+    def copy_content(inner_source: int, inner_target: int, size_bytes: int) -> None:
+        os.ftruncate(inner_target, size_bytes)
+        for begin, end in holes.data_spans(inner_source):
+            position = begin
+            # The kernel shares blocks where the file system can.
+            while position < end and (
+                count := os.copy_file_range(inner_source, inner_target, end - position, position, position)
+            ):
+                position += count
 
     _make_file(source, target, name, new_name, copy_content)
 

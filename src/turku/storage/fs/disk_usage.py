@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from turku.core import holes
 from turku.core.directory_tree import Tree, Walked, open_file_in
 from turku.storage.fs import copy
 
@@ -24,6 +25,8 @@ _END = 2**64 - 1
 _LAST, _NOT_ON_DISK, _SHARED = 0x1, 0x2 | 0x200, 0x2000
 BLOCK_BYTES = 512
 _SPANS_LIMIT = 100_000
+_LOOKED_AT_BYTES = 1024 * 1024
+"""Smaller files count whole: their holes are no matter."""
 
 Extent = tuple[int, int, bool]
 """Where it begins on the disk, where it ends, and whether another file may have it too."""
@@ -52,6 +55,43 @@ def measured_bytes(directory: Path) -> int:
                 else:
                     total += (end - begin) / status.st_nlink
     return round(total) + shared.length
+
+
+def copy_bytes(tree: Tree, files: Iterable[tuple[bytes, int]]) -> int:
+    """Return how many bytes copies of the files take: holes take nothing, and a file with several names counts once.
+
+    ``files`` are paths in the tree, with the sizes that count for what is small or cannot be looked at.
+    """
+    total = 0
+    copied: set[tuple[int, int]] = set()
+    for path, recorded_bytes in files:
+        size_bytes = recorded_bytes
+        if size_bytes >= _LOOKED_AT_BYTES:
+            with suppress(OSError):
+                status = tree.status(path)
+                if (status.st_dev, status.st_ino) in copied:
+                    continue
+                if status.st_nlink > 1:
+                    copied.add((status.st_dev, status.st_ino))
+                if status.st_blocks * BLOCK_BYTES < status.st_size:
+                    size_bytes = min(size_bytes, _data_bytes(tree, path))
+        total += size_bytes
+    return total
+
+
+def _data_bytes(tree: Tree, path: bytes) -> int:
+    """Return how many bytes of the file lie in no hole. Raises OSError for what is no regular file."""
+    descriptor = tree.open_file(path)
+    try:
+        total = 0
+        for number, (begin, end) in enumerate(holes.data_spans(descriptor)):
+            if number == _SPANS_LIMIT:
+                # Whoever made the file chose how many they are: the rest counts whole.
+                return total + os.fstat(descriptor).st_size - begin
+            total += end - begin
+        return total
+    finally:
+        os.close(descriptor)
 
 
 def signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
