@@ -65,7 +65,7 @@ def sentences(incomplete: Incompleteness) -> tuple[str, ...]:
     """Return what is to be told of it, a sentence each, the one that counts first; none where nothing is missing."""
     if not incomplete.files:
         return incomplete.warnings
-    first = f"INCOMPLETE: {incomplete.files} files could not be read"
+    first = f"INCOMPLETE: {incomplete.files} file{'' if incomplete.files == 1 else 's'} could not be read"
     if incomplete.stale_files:
         first += f", {incomplete.stale_files} of them are in the snapshot as they were when they could last be read"
     named = [_shown(each) for each in incomplete.entries[:_SENTENCES]]

@@ -16,7 +16,7 @@ PATHS_LIMIT = 10_000
 SENTENCES_LIMIT = 50
 """Sentences about what is no entry that is missing."""
 PROTECTED_LIMIT = 500
-"""Rules that a command line holds easily."""
+"""Paths whose rules a command line holds easily."""
 _OF_THE_STORAGE = frozenset({Kind.WRITE, Kind.DIRECTORY, Kind.SYMLINK, Kind.DELETION})
 """What fails on the storage for want of space, as for much else, is no fault of a single file."""
 _HIDES_WHAT_IS_BELOW = frozenset(
@@ -86,6 +86,17 @@ class Mishaps:
     def hidden_paths(self) -> tuple[bytes, ...]:
         """The paths below which the machine's rsync could see nothing, so that nothing there is known to be deleted."""
         return tuple(path for path, message in self.entries.items() if message.kind in _HIDES_WHAT_IS_BELOW)
+
+    @property
+    def can_be_protected(self) -> bool:
+        """True where rules can keep rsync from deleting what lies where it could see nothing."""
+        return len(self.hidden_paths) <= PROTECTED_LIMIT and not self.unnamed
+
+    def note(self, told: str) -> None:
+        """Take note of a sentence of ours."""
+        if told not in self.sentences:
+            self.sentence_count += 1
+            self.sentences.insert(0, told)
 
     @property
     def is_told(self) -> bool:

@@ -31,7 +31,7 @@ from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.mishaps import PROTECTED_LIMIT, Mishaps
+from turku.storage.mishaps import Mishaps
 from turku.storage.snapshots import SnapshotMode, Workspace, assembly
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 from turku.storage.snapshots.other_names import TooManyFiles, find_other_names
@@ -45,6 +45,7 @@ _CHANGED_ENTRIES_SECONDS = 15.0
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
 """An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
+_NOTHING_DELETED = "nothing was taken for deleted, as too much could not be read"
 _NOTHING_PREFIX = b".turku-nothing-"
 """A name drawn by lot begins with it. It is not there: some must be said for the source's own directory to come."""
 
@@ -190,35 +191,18 @@ class Sync:
         # The base is on the disk: it is what a run left that may be there without its content.
         believing = replace(self, selected=replace(self.selected, compare_contents=self.compares_base))
         workspace = Workspace(self.place.tree(self.base))
-        extent = transfer.Extent(
-            is_dry_run=True,
-            is_listed_at_once=transfer.is_listed_at_once(self.base_files),
-            compares_attributes=self.attributes.since_ns is None,
-        )
-        compared = believing._run(workspace, extent, note)
+        compared, has_compared_attributes = believing._compared(workspace, planned, note)
         mishaps = compared.mishaps
-        if not extent.compares_attributes and compared.outcome.success:
-            paths = self._changed_attributes(planned, compared.seconds)
-            if paths is None:
-                # Nobody can tell which entries to look at.
-                planned.clear()
-                extent = replace(extent, compares_attributes=True)
-                compared = believing._run(workspace, extent, note)
-                mishaps.add(compared.mishaps)
-            elif paths:
-                with self._listed(Change(path, Kind.CHANGED) for path in paths) as listed:
-                    looked = believing._run(workspace, transfer.Extent(is_dry_run=True, listed=listed), note)
-                mishaps.add(looked.mishaps)
-                if not looked.outcome.success:
-                    compared = replace(compared, outcome=looked.outcome)
         if self._may_be_incomplete(compared):
             # rsync took nothing for deleted. Asked again, it does, but for what is where it could see nothing.
             unreadable = mishaps.hidden_paths
-            if unreadable and len(unreadable) <= PROTECTED_LIMIT and not mishaps.unnamed:
+            if unreadable and mishaps.can_be_protected:
                 planned.clear()
-                believing = replace(believing, selected=replace(believing.selected, unreadable=unreadable))
-                compared = believing._run(workspace, extent, note)
+                protecting = replace(believing, selected=replace(believing.selected, unreadable=unreadable))
+                compared, has_compared_attributes = protecting._compared(workspace, planned, note)
                 mishaps.add(compared.mishaps)
+            elif not mishaps.can_be_protected:
+                mishaps.note(_NOTHING_DELETED)
         is_partial = self._may_be_incomplete(compared)
         if not compared.outcome.success and not compared.outcome.is_of_request and not is_partial:
             raise self._failed(compared)
@@ -236,9 +220,40 @@ class Sync:
                 return Plan(refusal="more files changed than those whose other names can be looked for")
             for path in sorted(damaged):
                 planned.add(Change(path, Kind.CHANGED))
-            return Plan(compared, mishaps=mishaps, has_compared_attributes=extent.compares_attributes)
+            return Plan(compared, mishaps=mishaps, has_compared_attributes=has_compared_attributes)
         planned.clear()
         return Plan(refusal=refusal)
+
+    def _compared(
+        self, workspace: Workspace, planned: Changes, note: Callable[[Line], None]
+    ) -> tuple[Transferred, bool]:
+        """Return what a dry run said, and True where it compared the attributes of everything.
+
+        Elsewhere those of the entries are compared whose change time moved, as the agent says; where it cannot say, the
+        dry run is made again.
+        """
+        extent = transfer.Extent(
+            is_dry_run=True,
+            is_listed_at_once=transfer.is_listed_at_once(self.base_files),
+            compares_attributes=self.attributes.since_ns is None,
+        )
+        compared = self._run(workspace, extent, note)
+        is_usable = compared.outcome.success or self._may_be_incomplete(compared)
+        if extent.compares_attributes or not is_usable:
+            return compared, extent.compares_attributes
+        paths = self._changed_attributes(planned, compared.seconds)
+        if paths is None:
+            planned.clear()
+            again = self._run(workspace, replace(extent, compares_attributes=True), note)
+            again.mishaps.add(compared.mishaps)
+            return again, True
+        if paths:
+            with self._listed(Change(path, Kind.CHANGED) for path in paths) as listed:
+                looked = self._run(workspace, transfer.Extent(is_dry_run=True, listed=listed), note)
+            compared.mishaps.add(looked.mishaps)
+            if not looked.outcome.success:
+                compared = replace(compared, outcome=looked.outcome)
+        return compared, False
 
     def _changed_attributes(self, planned: Changes, plan_seconds: float) -> list[bytes] | None:
         """Return the entries, beside those planned, whose attributes may have changed since the base was made.
@@ -431,8 +446,8 @@ class Sync:
         """
         mishaps = transferred.mishaps
         unreadable = mishaps.hidden_paths or (_NOTHING_PREFIX + secrets.token_hex(16).encode(),)
-        if len(unreadable) > PROTECTED_LIMIT or mishaps.unnamed:
-            mishaps.sentences.insert(0, "nothing was taken for deleted, as too much could not be read")
+        if not mishaps.can_be_protected:
+            mishaps.note(_NOTHING_DELETED)
             return transferred, mishaps
         again = replace(self, selected=replace(self.selected, unreadable=unreadable))
         later = again._transfer(workspace, transfer.WHOLE, changes.note)

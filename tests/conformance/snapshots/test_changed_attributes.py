@@ -134,3 +134,21 @@ def test_a_changed_file_comes_with_its_attributes(told: BackedUpMachine) -> None
     assert outcome.strategy == "incremental", outcome.strategy_reason
     assert has_attribute(told)
     assert has_attribute(told, "new")
+
+
+def test_what_the_agent_names_is_compared_although_a_directory_cannot_be_read(told: BackedUpMachine) -> None:
+    if os.geteuid() == 0:
+        told.daemon.__exit__(None, None, None)
+        told.daemon.wrapper = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+        told.daemon.__enter__()
+    (told.source_dir / "closed").mkdir()
+    (told.source_dir / "closed").chmod(0)
+    give_attribute(told)
+    names(told, b"one")
+    try:
+        outcome = told.back_up()
+    finally:
+        (told.source_dir / "closed").chmod(0o700)
+    assert outcome.strategy == "incremental", outcome.strategy_reason
+    assert outcome.missing_files == 1, outcome.summary
+    assert has_attribute(told)

@@ -60,7 +60,7 @@ def test_a_new_file_that_cannot_be_read_is_missing_and_all_else_is_there(
     assert outcome.strategy == ("incremental" if mode.name == "link-dest" else "in-place"), outcome.strategy_reason
     assert (outcome.missing_files, outcome.stale_files) == (1, 0)
     assert "secret: unreadable file: Permission denied; it is not in the snapshot" in outcome.summary
-    assert outcome.summary.startswith("INCOMPLETE: 1 files could not be read")
+    assert outcome.summary.startswith("INCOMPLETE: 1 file could not be read")
     assert (newest(machine) / "directory" / "new").read_text() == "new"
     assert not os.path.lexists(newest(machine) / "secret")
     assert not os.path.lexists(newest(machine) / "gone")

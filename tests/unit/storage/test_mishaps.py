@@ -1,0 +1,113 @@
+"""What a run could not bring is named within bounds, counted without, and told apart from a storage's own want."""
+
+from __future__ import annotations
+
+from turku.policy.suspicion import Thresholds
+from turku.storage import incomplete
+from turku.storage.mishaps import PATHS_LIMIT, PROTECTED_LIMIT, SENTENCES_LIMIT, Mishaps
+from turku.storage.snapshots.incompleteness import (
+    COMPLETE,
+    ENTRIES_LIMIT,
+    ENTRIES_LIMIT_BYTES,
+    Incompleteness,
+    LostEntry,
+    bounded,
+)
+
+
+def unreadable(name: bytes) -> bytes:
+    return b'rsync: [sender] send_files failed to open "/%b" (in etc): Permission denied (13)' % name
+
+
+def closed(name: bytes) -> bytes:
+    return b'rsync: [sender] opendir "/%b" (in etc) failed: Permission denied (13)' % name
+
+
+FULL = b'rsync: [receiver] mkstemp "/tree/.file.Ab3dE9" failed: No space left on device (28)'
+NO_ACL = b"rsync: [receiver] set_acl: sys_acl_set_file(file, ACL_TYPE_ACCESS): Operation not supported (95)"
+
+
+def taken(*lines: bytes) -> Mishaps:
+    made = Mishaps()
+    for line in lines:
+        made.take(line, directory=b"/tree")
+    return made
+
+
+def test_what_rsync_names_is_told_once() -> None:
+    made = taken(unreadable(b"a"), unreadable(b"a"), closed(b"d"), b"something else")
+    assert list(made.entries) == [b"a", b"d"]
+    assert made.hidden_paths == (b"d",)
+    assert made.is_told
+    assert made.can_be_protected
+
+
+def test_nothing_is_told_where_rsync_says_nothing_or_the_storage_cannot_write() -> None:
+    assert not taken().is_told
+    assert not taken(b"rsync error: some files/attrs were not transferred (code 23)").is_told
+    assert not taken(unreadable(b"a"), FULL).is_told
+
+
+def test_properties_that_could_not_be_set_are_sentences() -> None:
+    made = taken(NO_ACL)
+    assert made.is_told
+    assert made.entries == {}
+    assert (made.sentence_count, len(made.sentences)) == (1, 1)
+
+
+def test_a_machine_that_says_much_takes_a_bounded_amount_of_memory() -> None:
+    made = taken(*(unreadable(b"%d" % number) for number in range(PATHS_LIMIT + 100)))
+    assert len(made.entries) == PATHS_LIMIT
+    assert made.unnamed == 100
+    assert not made.can_be_protected
+    many = taken(*(NO_ACL.replace(b"(file,", b"(file%d," % number) for number in range(SENTENCES_LIMIT + 10)))
+    assert len(many.sentences) == SENTENCES_LIMIT
+    assert many.sentence_count == SENTENCES_LIMIT + 10
+
+
+def test_more_paths_than_rules_can_protect_are_not_protected() -> None:
+    assert taken(*(closed(b"%d" % number) for number in range(PROTECTED_LIMIT))).can_be_protected
+    assert not taken(*(closed(b"%d" % number) for number in range(PROTECTED_LIMIT + 1))).can_be_protected
+
+
+def test_a_path_that_leads_out_of_the_tree_is_none() -> None:
+    made = taken(unreadable(b"../../other"))
+    assert made.entries == {}
+    assert made.unnamed == 1
+
+
+def test_two_runs_of_one_backup_are_told_together() -> None:
+    made = taken(closed(b"d"), NO_ACL)
+    made.add(taken(closed(b"d"), unreadable(b"a"), NO_ACL))
+    assert sorted(made.entries) == [b"a", b"d"]
+    assert made.sentence_count == 1
+
+
+def test_the_notes_of_a_snapshot_are_bounded() -> None:
+    assert len(bounded([LostEntry(str(number), "no") for number in range(ENTRIES_LIMIT + 1)])) == ENTRIES_LIMIT
+    long = [LostEntry("x" * 4000, "no") for _ in range(100)]
+    assert sum(len(each.path) for each in bounded(long)) <= ENTRIES_LIMIT_BYTES
+
+
+def test_only_what_could_be_read_before_is_a_sign() -> None:
+    thresholds = Thresholds()
+    new = Incompleteness(missing_files=500)
+    assert incomplete.signs(new, COMPLETE, 1000, thresholds) == ()
+    stale = Incompleteness(stale_files=101)
+    assert incomplete.signs(stale, COMPLETE, 1000, thresholds) == ("101 of 1000 files cannot be read any more",)
+    assert incomplete.signs(stale, stale, 1000, thresholds) == ()
+    assert incomplete.signs(stale, COMPLETE, 1000, Thresholds(enabled=False)) == ()
+    assert incomplete.signs(stale, COMPLETE, 0, thresholds) == ()
+    directory = Incompleteness(stale_files=3, entries=(LostEntry("d", "no", 3, "2026-01-01"),))
+    assert incomplete.signs(directory, COMPLETE, 1000, thresholds) == (
+        "nothing in d can be read any more, it had 3 files",
+    )
+    assert incomplete.signs(directory, directory, 1000, thresholds) == ()
+
+
+def test_a_summary_names_the_first_and_counts_the_rest() -> None:
+    entries = tuple(LostEntry(str(number), "no") for number in range(ENTRIES_LIMIT))
+    told = incomplete.sentences(Incompleteness(missing_files=5000, entries=entries))
+    assert told[0] == "INCOMPLETE: 5000 files could not be read"
+    assert len(told) < 30
+    assert told[-1] == "and 4980 more files"
