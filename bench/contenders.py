@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.fleet import Fleet
@@ -93,6 +94,8 @@ class Turku(Contender):
 
     name = "turku"
     keeps = ("acls", "attributes", "hard_links", "holes")
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Of the source, beside its path."""
 
     def __init__(self, directory: Path, tree: Path, fleet: Fleet, **configuration: Any) -> None:
         super().__init__(directory, tree)
@@ -101,7 +104,9 @@ class Turku(Contender):
         self._unit = directory.name
 
     def prepare(self) -> None:
-        self.machine = self._fleet.machine(self._unit, {"tree": {"path": str(self.tree)}}, **self._configuration)
+        self.machine = self._fleet.machine(
+            self._unit, {"tree": {"path": str(self.tree), **self.options}}, **self._configuration
+        )
         self.storage = self._fleet.storage_of(self.machine)
 
     def make_due(self) -> None:
@@ -145,6 +150,14 @@ class Turku(Contender):
     def _names(self) -> set[str]:
         # Each snapshot has its record beside it.
         return {path.name for path in self._snapshots_dir.glob("tree_*.json")}
+
+
+class TurkuWithoutProperties(Turku):
+    """The same, of a source that leaves out what costs more than content, owner, mode and times do."""
+
+    name = "without"
+    keeps = ()
+    options = MappingProxyType({"not_preserved": ["acls", "attributes", "hard_links", "holes"]})
 
 
 class Peer(Contender):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import contenders, document, source_tree
-from bench.contenders import PEERS, Contender, Turku, running_parts
+from bench.contenders import PEERS, Contender, Turku, TurkuWithoutProperties, running_parts
 from bench.measurement import Measurement, measure
 from bench.own_disk import own_disk
 from tests.support.fleet import Fleet
@@ -102,6 +102,7 @@ class Run:
         """Return new ones, not prepared yet."""
         return [
             Turku(self.fleet.directory / f"turku-{life}", self.tree.path, self.fleet),
+            TurkuWithoutProperties(self.fleet.directory / f"without-{life}", self.tree.path, self.fleet),
             *(peer(self.directory / f"{peer.name}-{life}", self.tree.path) for peer in PEERS),
         ]
 
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=11, help="rounds begin while they will end within (default: %(default)s)"
     )
-    names = [Turku.name, *(peer.name for peer in PEERS)]
+    names = [Turku.name, TurkuWithoutProperties.name, *(peer.name for peer in PEERS)]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="for a look at some; makes no table")
     parser.add_argument("--quick", action="store_true", help="a small tree and one round: does everything work?")
     parser.add_argument("--result", type=Path, help="the file (default: bench/figures/data_path.json, unless --quick)")

@@ -52,6 +52,10 @@ def goals(found: Found) -> dict[str, tuple[str, float]]:
     }
 
 
+_COST_OF_PROPERTIES = {"first": 1.1, "unchanged": 1.4, "changed": None, "restore": None}
+"""Steps, and the most that they may take longer."""
+
+
 def data_path_table(found: Found) -> str:
     """The tables of the data path."""
     wanted = goals(found)
@@ -70,6 +74,15 @@ def data_path_table(found: Found) -> str:
             f"| {times['rsnapshot']:.2f} | {turku / restic:.2f} | {turku / times['borg']:.2f} "
             f"| {words}: {most:.2f} | {_verdict(turku <= most)} |"
         )
+    lines += [
+        "",
+        "| what ACLs, attributes, hard links and holes cost | with them | left out | ratio | goal | |",
+        "|---|---:|---:|---:|---|---|",
+    ]
+    for step, most in _COST_OF_PROPERTIES.items():
+        kept, left_out = seconds(found, step, "turku"), seconds(found, step, "without")
+        goal = f"at most {most:g} | {_verdict(kept <= most * left_out)}" if most else "|"
+        lines.append(f"| {STEPS[step]} | {kept:.2f} | {left_out:.2f} | {kept / left_out:.2f} | {goal} |")
     lines += [
         "",
         "| processor time, seconds | Turku | restic | borg | rsnapshot | Turku : restic | others had, during Turku's |",
