@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from turku.core.cancellation import NEVER, Cancellation
@@ -31,6 +32,7 @@ from turku.storage.changes import Change, Changes, Kind, Line
 from turku.storage.configuration import Storage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
+from turku.storage.left_out_attributes import Basis
 from turku.storage.mishaps import Mishaps
 from turku.storage.snapshots import SnapshotMode, Workspace, assembly
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
@@ -318,17 +320,19 @@ class Sync:
             raise ValueError("there is no plan")
         mishaps = plan.mishaps
         copy.begin()
-        with self._listed(each for each in planned if each.path not in self.damaged) as listed:
-            transferred = self._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
-        mishaps.add(transferred.mishaps)
+        with self._basis(workspace) as basis:
+
+            def is_apart(change: Change) -> bool:
+                return change.path in self.damaged or (not change.is_file and basis.leaves_out(change.path))
+
+            with self._listed(each for each in planned if not is_apart(each)) as listed:
+                transferred = self._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
+            mishaps.add(transferred.mishaps)
+            others = (each for each in planned if each.path not in self.damaged and is_apart(each))
+            damaged = (Change(path, Kind.CHANGED) for path in sorted(self.damaged))
+            # What the storage has of damaged files is not to be read, let alone copied.
+            transferred = self._without_basis(workspace, chain(damaged, others), transferred, mishaps)
         if self.damaged:
-            # Without a basis: what the storage has of them is not to be read, let alone copied.
-            with self._listed(Change(path, Kind.CHANGED) for path in sorted(self.damaged)) as listed:
-                bare = replace(workspace, basis=())
-                fetched = self._transfer(bare, transfer.Extent(listed=listed), lambda _line: None)
-            mishaps.add(fetched.mishaps)
-            if fetched.outcome.is_partial:
-                transferred = replace(transferred, outcome=fetched.outcome)
             _LOG.info(
                 "%s: %d files were fetched anew, as the kept ones are damaged or not what the machine has",
                 self.place.source,
@@ -382,6 +386,25 @@ class Sync:
             has_former=workspace.is_resumed,
         )
 
+    def _basis(self, workspace: Workspace) -> Basis:
+        """Return what rsync compares with, as far as it leaves out attributes for it."""
+        trees = workspace.basis if self.selected.attributes else ()
+        return Basis(trees, fake_super=self._file_system().fake_super)
+
+    def _without_basis(
+        self, workspace: Workspace, wanted: Iterable[Change], transferred: Transferred, mishaps: Mishaps
+    ) -> Transferred:
+        """Fetch what is wanted without anything to compare with; return what came of it with the run before."""
+        changes = iter(wanted)
+        first = next(changes, None)
+        if first is None:
+            return transferred
+        with self._listed(chain([first], changes)) as listed:
+            bare = replace(workspace, basis=(), is_new=False)
+            fetched = self._transfer(bare, transfer.Extent(listed=listed), lambda _line: None)
+        mishaps.add(fetched.mishaps)
+        return replace(transferred, outcome=fetched.outcome) if fetched.outcome.is_partial else transferred
+
     def _whole(self, workspace: Workspace, reason: str, changes: Changes, indexer: catalog.Ahead | None) -> SyncResult:
         has_former = workspace.is_resumed or len(workspace.basis) > (self.base is not None)
         if indexer is not None and not has_former:
@@ -402,6 +425,9 @@ class Sync:
                 # What is gone is still there.
                 again = replace(workspace, is_new=False)
                 transferred, mishaps = self._deleted_too(again, transferred, changes)
+            with self._basis(workspace) as basis:
+                left_out = (Change(path, Kind.CHANGED) for path in basis.left_out_in(workspace.directory))
+                transferred = self._without_basis(workspace, left_out, transferred, mishaps)
         except BackupFailed as error:
             if reason:
                 error.details = "\n".join(part for part in (f"it was a full run: {reason}", error.details) if part)

@@ -143,9 +143,23 @@ def remove_one_name(root: Path) -> None:
     (root / "one").unlink()
 
 
+def change_the_time_of_what_is_no_file(root: Path) -> None:
+    for name in ("link", "fifo", "socket", "character"):
+        if os.path.lexists(root / name):
+            os.utime(root / name, ns=(1, 1), follow_symlinks=False)
+
+
+def remove_the_attributes_of_what_is_no_file(root: Path) -> None:
+    for name in ("link", "fifo"):
+        for attribute in os.listxattr(root / name, follow_symlinks=False) if os.path.lexists(root / name) else ():
+            os.removexattr(root / name, attribute, follow_symlinks=False)
+    os.utime(root / "link", ns=(1, 1), follow_symlinks=False)
+
+
 CHANGES: list[Callable[[Path], None]] = [
     set_attribute, change_attribute, remove_attribute, give_an_acl, remove_an_acl, change_a_directory, further_name,
     change_all_names, change_the_mode_of_all_names, part_names, join_names, names_with_arrows, remove_one_name,
+    change_the_time_of_what_is_no_file, remove_the_attributes_of_what_is_no_file,
 ]  # fmt: skip
 
 
@@ -172,6 +186,7 @@ def test_names_that_can_be_read_in_two_ways_are_kept_by_a_full_run(
     attributed: BackedUpMachine, mode: type[SnapshotMode], *, is_link: bool
 ) -> None:
     assert attributed.back_up().success
+    (remove_the_attributes_of_what_is_no_file if is_link else change_the_time_of_what_is_no_file)(attributed.source_dir)
     if is_link:
         (attributed.source_dir / "d|e").symlink_to(" => f -> g|")
     else:

@@ -88,12 +88,6 @@ def copy_link(source: int, target: int, name: bytes) -> None:
     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def is_faked_link(found: dict[str, bytes]) -> bool:
-    """Return True where the attributes are those of a file that stands for a symbolic link."""
-    match = _FAKED.fullmatch(found.get(_FAKED_ATTRIBUTE, b""))
-    return match is not None and stat.S_ISLNK(int(match[1], 8))
-
-
 def faked_in(target: int | bytes, listed: Sequence[str]) -> tuple[int, int, int] | None:
     """Return mode with kind, uid and gid that are kept in attributes of an open file or a path; None where none are.
 

@@ -18,7 +18,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-from turku.core import extended_attributes
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.directory_tree import Tree, is_inside, joined, open_file_in, split
 from turku.core.spool import Stack
@@ -377,8 +376,6 @@ class _Sharing:
     def share_directory(self, path: bytes, directory: int, former: int) -> None:
         for name in fs.names_in(directory):
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                _share_link(former, directory, name, status)
             if not stat.S_ISREG(status.st_mode):
                 continue
             if status.st_ino in self._chosen:
@@ -399,7 +396,7 @@ class _Sharing:
             old, new = open_file_in(former, name), -1
             try:
                 new = open_file_in(directory, name)
-                same = _has_same_attributes(attributes.extended(old), attributes.extended(new))
+                same = attributes.extended(old) == attributes.extended(new)
                 same = same and (not self._compares_contents or _has_same_content(old, new))
             finally:
                 os.close(old)
@@ -411,25 +408,6 @@ class _Sharing:
         if same:
             self._taken.add(other.st_ino)
         return same
-
-
-def _share_link(former: int, directory: int, name: bytes, status: os.stat_result) -> None:
-    """Let a symbolic link be the base's where rsync made it alike but for its attributes, which it leaves out then."""
-    with suppress(OSError):
-        other = os.stat(name, dir_fd=former, follow_symlinks=False)
-        if not stat.S_ISLNK(other.st_mode) or _facts(other) != _facts(status):
-            return
-        has, had = (extended_attributes.names(extended_attributes.path_of(each, name)) for each in (directory, former))
-        is_same_target = os.readlink(name, dir_fd=former) == os.readlink(name, dir_fd=directory)
-        if had and not has and is_same_target:
-            _link_over(former, name, directory, name)
-
-
-def _has_same_attributes(old: dict[str, bytes], new: dict[str, bytes]) -> bool:
-    if attributes.is_faked_link(new):
-        # As with a real one, rsync leaves out its attributes where the base has it.
-        return new.items() <= old.items()
-    return old == new
 
 
 def _facts(status: os.stat_result) -> tuple[int, ...]:
