@@ -1,7 +1,7 @@
 """Links, FIFOs, sockets and devices whose attributes rsync leaves out, as the tree that it compares with has them.
 
 With ``--copy-dest`` rsync makes such an entry anew, and the machine sends attributes only where they differ from those
-that the entry has in that tree; but nothing copies them from there (seen with 3.2.7 and 3.5.0). What has none there
+that the entry has in that tree; but nothing copies them from there (seen with 3.5.0). What has none there
 cannot lose any. All others are to be fetched without anything to compare with.
 """
 
