@@ -69,11 +69,11 @@ def test_back_up_now_makes_a_source_due(operator: Page) -> None:
     operator.locator("#result_list tbody tr").filter(has_text="/home").locator("input.action-select").check()
     operator.get_by_label("Action:").select_option(label="Back up now")
     operator.get_by_role("button", name="Go", exact=True).click()
-    expect(operator.locator(".messagelist")).to_contain_text("1 sources are due now")
+    expect(operator.locator(".messagelist")).to_contain_text("1 source is due now")
 
 
 def test_a_machine_is_disabled_and_enabled_by_the_actions(operator: Page) -> None:
-    for action, state in (("disable", "off"), ("enable", "ok")):
+    for action, state in (("disable", "off"), ("enable", "failed")):
         operator.goto("/admin/fleet/machine/?q=web-1")
         operator.locator("#result_list input.action-select").first.check()
         select = operator.get_by_label("Action:")
