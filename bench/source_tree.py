@@ -12,10 +12,11 @@ import hashlib
 import math
 import os
 import random
-import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from turku.core import posix_acl
 
 FILES_IN_DIRECTORY = 12
 CHANGED_SHARE = 0.01
@@ -28,11 +29,7 @@ _MOMENT_NS = 1_700_000_000_123_456_789
 ACL_EVERY, ATTRIBUTE_EVERY, SECOND_NAME_EVERY, HOLE_EVERY = 101, 89, 97, 2003
 """One file in so many has it."""
 _HOLE_BYTES = 1024 * 1024
-_ACL, _ATTRIBUTE = "system.posix_acl_access", "user.comment"
-# Version 2, then tag, permissions and number of each entry: owner, a user, group, mask, others.
-_NOBODY = 0xFFFFFFFF
-_ACL_ENTRIES = ((1, 6, _NOBODY), (2, 4, 1), (4, 4, _NOBODY), (16, 4, _NOBODY), (32, 0, _NOBODY))
-_ACL_CONTENT = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in _ACL_ENTRIES)
+_ATTRIBUTE = "user.comment"
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def make(path: Path, count: int) -> SourceTree:
                 size += _HOLE_BYTES
                 os.ftruncate(descriptor, size)
             if number % ACL_EVERY == 0:
-                os.setxattr(descriptor, _ACL, _ACL_CONTENT)
+                os.setxattr(descriptor, posix_acl.ACCESS, posix_acl.SAMPLE)
             if number % ATTRIBUTE_EVERY == 0:
                 os.setxattr(descriptor, _ATTRIBUTE, str(number).encode())
             os.utime(descriptor, ns=(_MOMENT_NS, _MOMENT_NS + number))
@@ -154,7 +151,7 @@ def _entries(tree: Path, properties: Collection[str]) -> Iterator[tuple[object, 
 def _properties(path: Path, status: os.stat_result, wanted: Collection[str]) -> Iterator[object]:
     names = os.listxattr(path)
     if "acls" in wanted:
-        yield os.getxattr(path, _ACL) if _ACL in names else None
+        yield os.getxattr(path, posix_acl.ACCESS) if posix_acl.ACCESS in names else None
     if "attributes" in wanted:
         yield os.getxattr(path, _ATTRIBUTE) if _ATTRIBUTE in names else None
     if "hard_links" in wanted:

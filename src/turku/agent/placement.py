@@ -418,9 +418,12 @@ class Placement:
 
     def _origin_stays(self, path: bytes) -> None:
         above, name = directory_tree.split(path)
-        with _opened(self._tree, above) as inner, suppress(FileNotFoundError, NotADirectoryError):
+        with (
+            directory_tree.opened_directory(self._tree, above) as inner,
+            suppress(FileNotFoundError, NotADirectoryError),
+        ):
             found = _status(inner, name)
-            with _opened(self._target, above) as outer:
+            with directory_tree.opened_directory(self._target, above) as outer:
                 if found is not None:
                     self._stays(inner, outer, path, found)
 
@@ -527,15 +530,6 @@ class Placement:
                 times = (found.st_atime_ns, found.st_mtime_ns)
                 os.utime(name, ns=times, dir_fd=spare, follow_symlinks=False)
             os.rename(name, name, src_dir_fd=spare, dst_dir_fd=outer)
-
-
-@contextmanager
-def _opened(root: int, path: bytes) -> Iterator[int]:
-    descriptor = directory_tree.open_directory(root, path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from turku.agent import file_attributes
@@ -194,7 +194,7 @@ class StandIns:
             waiting.push(b"")
             while (path := waiting.pop()) is not None:
                 known = self.of_directory(path)
-                with _opened(tree, path) as directory, os.scandir(directory) as entries:
+                with directory_tree.opened_directory(tree, path) as directory, os.scandir(directory) as entries:
                     directory_tree.make_writable(directory)
                     for entry in entries:
                         name = os.fsencode(entry.name)
@@ -237,7 +237,7 @@ class _Making:
         parts = path.split(b"/")[:-1]
         for length in range(1, len(parts) + 1):
             above, _slash, name = b"/".join(parts[:length]).rpartition(b"/")
-            with _opened(self._tree, above) as directory, suppress(FileExistsError):
+            with directory_tree.opened_directory(self._tree, above) as directory, suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=directory)
 
     def all(self, paths: Sequence[bytes]) -> None:
@@ -255,8 +255,8 @@ class _Making:
         # Where nothing is there, or what is there bars the way: that is named when it comes to moving.
         with (
             suppress(FileNotFoundError, NotADirectoryError),
-            _opened(self._target, above) as outer,
-            _opened(self._tree, above) as inner,
+            directory_tree.opened_directory(self._target, above) as outer,
+            directory_tree.opened_directory(self._tree, above) as inner,
         ):
             found = os.stat(name, dir_fd=outer, follow_symlinks=False)
             is_directory = stat.S_ISDIR(found.st_mode)
@@ -271,7 +271,7 @@ class _Making:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return
         try:
-            with _opened(self._tree, path) as inner:
+            with directory_tree.opened_directory(self._tree, path) as inner:
                 rows: list[tuple[bytes, int]] = []
                 with os.scandir(outer) as entries:
                     for entry in entries:
@@ -318,7 +318,7 @@ class _Making:
             self._on_first = lambda: None
         if is_regular and found.st_nlink > 1 and (first := self._stand_ins.shared(found, path)) is not None:
             above, _slash, last = first.rpartition(b"/")
-            with suppress(OSError), _opened(self._tree, above) as directory:
+            with suppress(OSError), directory_tree.opened_directory(self._tree, above) as directory:
                 os.link(last, name, src_dir_fd=directory, dst_dir_fd=inner, follow_symlinks=False)
                 return os.stat(name, dir_fd=inner, follow_symlinks=False).st_ino
         try:
@@ -364,15 +364,6 @@ def _signed(number: int) -> int:
 
 def _unsigned(number: int) -> int:
     return number + 2**64 if number < 0 else number
-
-
-@contextmanager
-def _opened(root: int, path: bytes) -> Iterator[int]:
-    descriptor = directory_tree.open_directory(root, path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _is_hole(root: int, path: bytes) -> bool:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -43,6 +44,16 @@ def open_directory(root: int, path: bytes) -> int:
         if error.errno != errno.ELOOP:
             raise
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path)) from error
+
+
+@contextmanager
+def opened_directory(root: int, path: bytes) -> Iterator[int]:
+    """A descriptor of the directory at the path for the length of the block. Raises as ``open_directory`` does."""
+    descriptor = open_directory(root, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def open_made(directory: Path, *, mode: int) -> int:

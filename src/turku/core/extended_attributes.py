@@ -101,7 +101,7 @@ def pairs(target: Target, listed: Sequence[str], *, faked_mode: int | None = Non
     ``faked_mode`` is the file's mode on the machine where rsync's attributes alone are the machine's: what else such a
     file has is the storage's. Values are read one by one, as a file can have a lot of them. Raises OSError.
     """
-    for shown, name in sorted(_shown(listed, is_faked=faked_mode is not None)):
+    for its_name, name in sorted(shown(listed, is_faked=faked_mode is not None)):
         try:
             value = os.getxattr(target, name, follow_symlinks=isinstance(target, int))
         except OSError as error:
@@ -110,17 +110,21 @@ def pairs(target: Target, listed: Sequence[str], *, faked_mode: int | None = Non
                 continue
             raise
         if name in _FAKED_ACLS:
-            value = acl_of_rsync(value, 0 if faked_mode is None else faked_mode, is_access=shown == ACCESS_ACL)
-        if shown == ACCESS_ACL:
+            value = acl_of_rsync(value, 0 if faked_mode is None else faked_mode, is_access=its_name == ACCESS_ACL)
+        if its_name == ACCESS_ACL:
             value = _without_mode_bits(value)
             if not value:
                 continue
-        elif shown == DEFAULT_ACL:
+        elif its_name == DEFAULT_ACL:
             value = _sorted_acl(value)
-        yield shown, value
+        yield its_name, value
 
 
-def _shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]]:
+def shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]]:
+    """Yield the names that attributes have on the machine, each with the one that it has here.
+
+    ``is_faked`` says that rsync's attributes alone are the machine's.
+    """
     for name in listed:
         if name.startswith(_PREFIX):
             if name.startswith(_MOVED):
@@ -158,6 +162,16 @@ def acl_of_rsync(value: bytes, mode: int, *, is_access: bool) -> bytes:
     modes = {posix_acl.OWNER: user, posix_acl.GROUP: group, posix_acl.MASK: mask, posix_acl.OTHERS: other}
     entries += [(tag, bits & 7, posix_acl.NOBODY) for tag, bits in modes.items() if bits != _NO_ENTRY]
     return posix_acl.packed(entries)
+
+
+def group_permissions(name: str, value: bytes) -> int | None:
+    """Return what an access ACL, kept under ``name``, allows its file's group (0 to 7), or None if the mode says it."""
+    if name not in _FAKED_ACLS:
+        return posix_acl.group_permissions(value)
+    if len(value) < _FAKED_HEAD.size:
+        return None
+    _user, group, _mask, _other = _FAKED_HEAD.unpack_from(value)
+    return None if group & _NO_ENTRY else group & 7
 
 
 def _sorted_acl(value: bytes) -> bytes:

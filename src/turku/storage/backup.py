@@ -48,8 +48,8 @@ from turku.storage.snapshots.record import SnapshotRecord
 from turku.storage.strategy import AttributeLook, Plan, Strategy, Sync, SyncResult
 
 SWEEP_SECONDS = 0.5
-SWEEP_AFTER_FAILURE_SECONDS = 5.0
 """For how long a session removes what left history: the machine waits for it, ``turku-storage prune`` has the time."""
+SWEEP_AFTER_FAILURE_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -199,7 +199,6 @@ class _Run:
         self._begin = begin
         self._source = names.source_name(job.source_name)
         self._place = SourcePlace(job.machine_dir, self._source)
-        self._selected = transfer.Selection()
 
     def outcome(self) -> BackupOutcome:
         try:
@@ -239,7 +238,6 @@ class _Run:
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         earlier = notes.read(self._place, base) if base else NO_NOTES
         selected = replace(selected, compress=transfer.is_compressed(self._compression, earlier))
-        self._selected = selected
         daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
         spool = self._place.machine_dir
         with Changes(spool) as planned, Changes(spool) as changes:
@@ -250,6 +248,7 @@ class _Run:
                 mode,
                 selected,
                 bounds,
+                transfer.file_system(self._configuration, self._place.machine_dir),
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
@@ -333,7 +332,7 @@ class _Run:
 
     def _linked(self, sync: Sync, synced: SyncResult, base: str, changes: Changes) -> _Made:
         compared, tree = synced.transferred, synced.tree
-        noted = self._notes(sync.mode, synced, base, changes=changes)
+        noted = self._notes(sync, synced, changes=changes)
         record = self._record(base, self._clock.now(), noted)
         self._catalog(sync.mode, record, tree, changes)
         self._cancellation.check()
@@ -349,7 +348,7 @@ class _Run:
             self._cancellation.check()
             if synced.strategy is Strategy.UNCHANGED and base is not None:
                 return self._linked(sync, synced, base, changes)
-            noted = self._notes(mode, synced, base, changes=changes)
+            noted = self._notes(sync, synced, changes=changes)
             record = self._record(base, self._clock.now(), noted)
             self._catalog(mode, record, synced.tree, changes, ahead)
             self._cancellation.check()
@@ -377,8 +376,9 @@ class _Run:
                 ahead=ahead,
             )
 
-    def _notes(self, mode: SnapshotMode, synced: SyncResult, base: str | None, *, changes: Changes) -> Notes:
+    def _notes(self, sync: Sync, synced: SyncResult, *, changes: Changes) -> Notes:
         """Return what is noted of the backup; that it is suspicious among it."""
+        mode, base = sync.mode, sync.base
         tree, transferred = synced.tree, synced.transferred
         earlier = notes.read(self._place, base) if base else NO_NOTES
         found: Figures | None
@@ -411,8 +411,8 @@ class _Run:
             compress=self._compression,
             incomplete=lost,
             machine_moment_ns=self._job.moment_ns,
-            attributes_compared=self._attributes_compared(synced, earlier),
-            preserved=self._preserved(synced, earlier),
+            attributes_compared=self._attributes_compared(sync, synced, earlier),
+            preserved=self._preserved(sync, synced, earlier),
             strategy=synced.strategy,
             strategy_reason=synced.reason,
         )
@@ -426,14 +426,14 @@ class _Run:
             return AttributeLook()
         return AttributeLook(earlier.machine_moment_ns, self._job.changed_entries)
 
-    def _attributes_compared(self, synced: SyncResult, earlier: Notes) -> datetime | None:
-        if not (self._selected.acls and self._selected.attributes):
+    def _attributes_compared(self, sync: Sync, synced: SyncResult, earlier: Notes) -> datetime | None:
+        if not (sync.selected.acls and sync.selected.attributes):
             # Those that are left out now are looked at once they are not.
             return None
         return self._begin if synced.has_compared_attributes else earlier.attributes_compared
 
-    def _preserved(self, synced: SyncResult, earlier: Notes) -> tuple[str, ...]:
-        now = transfer.preserved(self._selected, transfer.file_system(self._configuration, self._place.machine_dir))
+    def _preserved(self, sync: Sync, synced: SyncResult, earlier: Notes) -> tuple[str, ...]:
+        now = transfer.preserved(sync.selected, sync.file_system)
         # Files that did not change have what they had.
         return now if synced.has_compared_attributes else tuple(each for each in now if each in earlier.preserved)
 

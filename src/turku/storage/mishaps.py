@@ -6,7 +6,6 @@ counted.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from turku.storage import rsync_messages
@@ -33,7 +32,8 @@ class Mishaps:
     entries: dict[bytes, Message] = field(default_factory=dict)
     """By path, those that did not come, or not as they are now."""
     vanished: set[bytes] = field(default_factory=set)
-    counts: Counter[Kind] = field(default_factory=Counter)
+    is_said: bool = False
+    """True where rsync said anything of single entries."""
     sentences: list[str] = field(default_factory=list)
     """About properties that could not be set."""
     sentence_count: int = 0
@@ -51,7 +51,7 @@ class Mishaps:
         if message.path is not None and (message.path in self.entries or message.path in self.vanished):
             # Said again by another rsync of the same backup.
             return message
-        self.counts[message.kind] += 1
+        self.is_said = True
         if message.kind in _OF_THE_STORAGE and message.side is not Side.SENDER:
             self.is_of_storage = True
         elif message.kind is Kind.VANISHED:
@@ -75,7 +75,7 @@ class Mishaps:
         """Take over what another run of the same backup said."""
         self.entries.update(other.entries)
         self.vanished |= other.vanished
-        self.counts += other.counts
+        self.is_said = self.is_said or other.is_said
         told = [each for each in other.sentences if each not in self.sentences]
         self.sentence_count += max(other.sentence_count - (len(other.sentences) - len(told)), 0)
         self.sentences = (self.sentences + told)[:SENTENCES_LIMIT]
@@ -101,7 +101,7 @@ class Mishaps:
     @property
     def is_told(self) -> bool:
         """True where rsync said what it is about: single entries, and no want of the storage's."""
-        return bool(self.counts) and not self.is_of_storage
+        return self.is_said and not self.is_of_storage
 
 
 def sentence(message: Message) -> str:

@@ -125,6 +125,7 @@ class Sync:
     mode: SnapshotMode
     selected: transfer.Selection
     bounds: limits.Bounds
+    file_system: transfer.FileSystem
     base: str | None
     """The snapshot that the next one is built upon."""
     base_files: int | None = None
@@ -389,7 +390,7 @@ class Sync:
     def _basis(self, workspace: Workspace) -> Basis:
         """Return what rsync compares with, as far as it leaves out attributes for it."""
         trees = workspace.basis if self.selected.attributes else ()
-        return Basis(trees, fake_super=self._file_system().fake_super)
+        return Basis(trees, fake_super=self.file_system.fake_super)
 
     def _without_basis(
         self, workspace: Workspace, wanted: Iterable[Change], transferred: Transferred, mishaps: Mishaps
@@ -408,7 +409,7 @@ class Sync:
     def _whole(self, workspace: Workspace, reason: str, changes: Changes, indexer: catalog.Ahead | None) -> SyncResult:
         has_former = workspace.is_resumed or len(workspace.basis) > (self.base is not None)
         if indexer is not None and not has_former:
-            indexer.begin(workspace.directory, changes, has_attributes=self._file_system().fake_super)
+            indexer.begin(workspace.directory, changes, has_attributes=self.file_system.fake_super)
         is_in_place = self.mode.shares_blocks or not self.mode.keeps_history
         if self.damaged:
             # Neither what is there nor another tree is to stand for them.
@@ -575,7 +576,7 @@ class Sync:
             self.daemon,
             self.selected,
             workspace,
-            self._file_system(),
+            self.file_system,
             machine_dir=self.place.machine_dir,
             bounds=self.bounds,
             base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
@@ -584,9 +585,6 @@ class Sync:
             spooled_bytes=lambda: sum(spool.size_bytes for spool in self.spools),
             cancellation=self.cancellation,
         )
-
-    def _file_system(self) -> transfer.FileSystem:
-        return transfer.file_system(self.configuration, self.place.machine_dir)
 
     def indexer(self) -> AbstractContextManager[catalog.Ahead | None]:
         """Return what reads a first backup's tree for the catalog while it is fetched; None where it is of no use."""

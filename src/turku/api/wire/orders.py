@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from turku.api.backups.models import Source
 from turku.api.backups.protection import Protections
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import PolicyError
-from turku.policy import bandwidth, compression, incomplete_runs, preserved, schedule
+from turku.policy import bandwidth, compression, incomplete_runs, schedule, source_options
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 
@@ -37,28 +38,14 @@ def _bandwidth(source: Source, *, now: datetime) -> tuple[int | None, str | None
     return bandwidth.parse(text).at(now, ZoneInfo(settings.TIME_ZONE)), text
 
 
-def _compress(source: Source) -> str | None:
-    """What the source says, where that is lawful and not what a storage does by itself."""
-    value = source.other_options.get("compress")
+def _option(source: Source, name: str) -> Any:
+    """Return a checked option that has no column. Its default stands in for a missing or an unlawful value."""
+    option = source_options.OPTIONS[name]
+    value = source.other_options.get(name)
     try:
-        choice = compression.parse(compression.Compression.AUTO if value is None else value)
+        return option.default if value is None else option.check(value)
     except PolicyError:
-        return None
-    return None if choice is compression.Compression.AUTO else choice.value
-
-
-def _not_preserved(source: Source) -> list[str]:
-    """Return the properties of files that the source leaves out; none where it names one that is not known."""
-    try:
-        return sorted(preserved.parse(source.other_options.get("not_preserved") or ()))
-    except PolicyError:
-        return []
-
-
-def _incomplete(source: Source) -> str | None:
-    """Return what the source says, where that is not what a storage does by itself."""
-    value = source.other_options.get(incomplete_runs.OPTION)
-    return incomplete_runs.FAIL if value == incomplete_runs.FAIL else None
+        return option.default
 
 
 def _order(
@@ -66,6 +53,7 @@ def _order(
 ) -> SourceOrder:
     protection, floor = protections.of(source), protections.floor
     limit_now, windows = _bandwidth(source, now=now)
+    compress, incomplete = _option(source, "compress"), _option(source, incomplete_runs.OPTION)
     return SourceOrder(
         path=source.path,
         storage=storage,
@@ -83,10 +71,11 @@ def _order(
         quota_bytes=floor.quota_bytes,
         slot_seconds=_period_seconds(source.frequency),
         bandwidth_windows=windows,
-        compress=_compress(source),
-        not_preserved=_not_preserved(source),
-        incomplete=_incomplete(source),
-        compare_contents=source.other_options.get("compare_contents") is True,
+        # What a storage does by itself is left out.
+        compress=None if compress == compression.Compression.AUTO else compress,
+        not_preserved=sorted(_option(source, "not_preserved")),
+        incomplete=None if incomplete == incomplete_runs.KEEP else incomplete,
+        compare_contents=_option(source, "compare_contents"),
         one_file_system=source.one_file_system,
     )
 

@@ -7,22 +7,14 @@ import errno
 import os
 import re
 import stat
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-from turku.core import posix_acl
+from turku.core import extended_attributes, posix_acl
 from turku.core.extended_attributes import is_kept
 
 _FAKED_ATTRIBUTE = "user.rsync.%stat"
 _FAKED = re.compile(rb"([0-7]{1,7}) \d+,\d+ (\d{1,10}):(\d{1,10})")
-_FAKED_PREFIX = "user.rsync."
-_FAKED_ACL, _FAKED_DEFAULT_ACL = "user.rsync.%aacl", "user.rsync.%dacl"
-_FAKED_ACL_HEADER = struct.Struct("<IIII")
-"""What rsync keeps of an ACL begins with the owner, the group, the mask and the others."""
-_FAKED_ACL_NO_ENTRY = 0x80
-"""Instead of permissions: they are those of the mode."""
-_NAMED = ("user.", "trusted.", "security.")
 _LINK_LIMIT_BYTES = 4096
 _CANNOT_BE_SET = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
 
@@ -122,30 +114,14 @@ def beyond_mode(directory: int, name: bytes, *, is_faked: bool) -> tuple[list[st
     ``is_faked`` says that the tree keeps what only root may set in attributes of rsync's own. Then they have the names
     that they have on the machine.
     """
-    path = b"/proc/self/fd/%d/%b" % (directory, name)
+    path = extended_attributes.path_of(directory, name)
     found = []
     group = None
     try:
-        for each in os.listxattr(path, follow_symlinks=False):
-            if each == posix_acl.ACCESS:
-                group = posix_acl.group_permissions(os.getxattr(path, each, follow_symlinks=False))
-            elif is_faked and each == _FAKED_ACL:
-                each = posix_acl.ACCESS  # noqa: PLW2901
-                group = _faked_group(os.getxattr(path, _FAKED_ACL, follow_symlinks=False))
-            elif is_faked and each == _FAKED_DEFAULT_ACL:
-                each = posix_acl.DEFAULT  # noqa: PLW2901
-            elif is_faked and each.startswith(_FAKED_PREFIX):
-                each = each.removeprefix(_FAKED_PREFIX)  # noqa: PLW2901
-            if not each.startswith("%") and (each in (posix_acl.ACCESS, posix_acl.DEFAULT) or each.startswith(_NAMED)):
-                found.append(each)
+        for its_name, kept in extended_attributes.shown(extended_attributes.names(path), is_faked=is_faked):
+            found.append(its_name)
+            if its_name == posix_acl.ACCESS:
+                group = extended_attributes.group_permissions(kept, os.getxattr(path, kept, follow_symlinks=False))
     except OSError:
         return [], None
     return found, group
-
-
-def _faked_group(value: bytes) -> int | None:
-    """Return what an ACL that rsync keeps in an attribute allows the group; None where that is what the mode says."""
-    if len(value) < _FAKED_ACL_HEADER.size:
-        return None
-    _owner, group, _mask, _others = _FAKED_ACL_HEADER.unpack_from(value)
-    return None if group & _FAKED_ACL_NO_ENTRY else group & 7
