@@ -45,16 +45,16 @@ class SourceTree:
         return self.path / relative_path(number)
 
     def change(self, generation: int) -> int:
-        """How many files were written anew: one in a hundred, others each time, their sizes hardly changed."""
+        """How many files were written to: one in a hundred, others each time, their sizes hardly changed."""
         chance = random.Random(f"changes {generation}")
         numbers = chance.sample(range(self.count), max(1, int(self.count * CHANGED_SHARE)))
         for number in numbers:
             path = self.file(number)
-            content = bytearray(path.read_bytes())
             note = f"changed {generation} {number}\n".encode()
-            start = chance.randrange(len(content) + 1)
-            content[start : start + len(note)] = note
-            path.write_bytes(content)
+            with path.open("r+b") as file:
+                # Holes stay what they are.
+                file.seek(chance.randrange(path.stat().st_size + 1))
+                file.write(note)
         return len(numbers)
 
 

@@ -100,6 +100,8 @@ class BackedUpMachine:
     changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
     """What its agent names as changed lately; by default it tells no moments, and names nothing."""
     moment_ns: int | None = None
+    with_holes: frozenset[bytes] | None = None
+    """What its agent names as files with holes; None where it cannot tell."""
 
     @property
     def place(self) -> SourcePlace:
@@ -119,6 +121,7 @@ class BackedUpMachine:
             password=Secret(self.daemon.password),
             moment_ns=self.moment_ns,
             changed_entries=self.changed_entries,
+            files_with_holes=lambda _timeout_seconds: self.with_holes,
         )
 
     def back_up(self, **options: Any) -> BackupOutcome:

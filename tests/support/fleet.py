@@ -165,7 +165,7 @@ class Fleet:
 
     def runs(self, machine: PrivateMachine, source: str) -> list[dict[str, Any]]:
         """The recorded runs of a source, oldest first."""
-        columns = ("success", "snapshot", "summary", "date_begin", "date_end")
+        columns = ("success", "snapshot", "summary", "strategy", "date_begin", "date_end")
         rows = self.query(
             f"SELECT {', '.join(f'r.{column}' for column in columns)} FROM backups_backuprun r"
             " JOIN backups_source s ON s.id = r.source_id JOIN fleet_machine m ON m.id = s.machine_id"

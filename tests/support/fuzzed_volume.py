@@ -37,7 +37,7 @@ BYTES_OF_A_RUN = 30_000_000
 STRATEGIES = {
     "link-dest": ("incremental", "unchanged"),
     "reflink": ("in-place", "unchanged"),
-    "btrfs": ("in-place",),
+    "btrfs": ("in-place", "unchanged"),
     "none": ("in-place",),
 }
 """What the honest backup after hostile ones may be: none of them makes everything be fetched again."""

@@ -113,6 +113,29 @@ def test_a_storage_that_asks_is_told_what_changed_since_the_session_before(
         assert snapshot_differences(tree, fleet.snapshots(cast.machine, name)[-1]) == []
 
 
+def test_rsync_is_asked_for_holes_where_the_machine_has_some(
+    fleet: Fleet, tmp_path: Path, trees: dict[str, Path]
+) -> None:
+    hints = tmp_path / "hints"
+    cast = Cast(fleet, tmp_path, "holes", WAITING.format(hints=str(hints)), trees)
+    (trees["one"] / "zeros").write_bytes(bytes(2_000_000))
+    (trees["one"] / "hole").touch()
+    os.truncate(trees["one"] / "hole", 2_000_000)
+    for day in range(2):
+        cast.ping()
+        tree = fleet.snapshots(cast.machine, "one")[-1]
+        assert snapshot_differences(trees["one"], tree) == []
+        for name in ("zeros", f"zeros {day}"):
+            if (trees["one"] / name).exists():
+                # Asked for all files, rsync would have made a hole of it.
+                assert (tree / name).stat().st_blocks * 512 >= 2_000_000
+                assert (tree / name.replace("zeros", "hole")).stat().st_blocks * 512 < 100_000
+        (trees["one"] / "zeros 1").write_bytes(bytes(2_000_000))
+        (trees["one"] / "hole 1").touch()
+        os.truncate(trees["one"] / "hole 1", 2_000_000)
+    assert [run["strategy"] for run in fleet.runs(cast.machine, "one")] == ["full", "incremental"]
+
+
 def test_a_storage_of_an_earlier_release_is_sent_nothing_after_the_request(
     fleet: Fleet, tmp_path: Path, trees: dict[str, Path]
 ) -> None:

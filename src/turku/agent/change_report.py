@@ -1,6 +1,6 @@
-"""Naming entries that changed lately to a storage that asks for them, beside its session.
+"""Naming entries that changed lately, and files with holes, to a storage that asks for them, beside its session.
 
-A thread of low priority passes over the offered sources and writes a line for each to ssh's standard input
+A thread of low priority passes over the offered sources and writes lines about each to ssh's standard input
 (``changed_entries_messages``). It never waits for the storage longer than the session lasts.
 """
 
@@ -30,6 +30,7 @@ from turku.protocol.changed_entries_messages import (
     LINES_LIMIT_BYTES,
     PATHS_LIMIT,
     ChangedEntriesLine,
+    FilesWithHolesLine,
 )
 from turku.protocol.restore_messages import PATH_LIMIT_BYTES, WirePath, wire_path
 
@@ -137,26 +138,30 @@ class _Attempt:
         # The storage takes the sources in their order; those that it waits for come first.
         for module in sorted(self._modules, key=lambda each: each.name not in comparable):
             earlier = comparable.get(module.name)
-            names = _Names(self._left_bytes - _reserve(self._modules), self._left_paths)
-            line = _unknown(module.name)
-            try:
-                if earlier is None:
-                    self._passed(module, self._pass(module))
-                    continue
+            changed, with_holes = self._names(), self._names()
+            one = replace(self._pass(module), name_with_holes=with_holes.add)
+            line, holes_line = _unknown(module.name), _unknown_holes(module.name)
+            since_ns = 0
+            if earlier is not None:
                 record, known = earlier
                 since_ns = record.moment.unix_ns - _MARGIN_NS
-                self._passed(
-                    module,
-                    replace(self._pass(module), known=known, since_ns=since_ns, name=names.add),
-                )
-                if names.are_all:
-                    line = ChangedEntriesLine(module.name, since_ns, names.paths, is_complete=True)
+                one = replace(one, known=known, since_ns=since_ns, name=changed.add)
+            try:
+                self.passed[module.name] = one.run()
+                if changed.are_all:
+                    line = ChangedEntriesLine(module.name, since_ns, changed.paths, is_complete=True)
+                # Both have the same room, and the changed entries come first.
+                if with_holes.are_all and len(line.paths) + len(with_holes.paths) <= self._left_paths:
+                    holes_line = FilesWithHolesLine(module.name, with_holes.paths, is_complete=True)
             except Uncertain as reason:
-                _LOG.debug("source %s: changed entries cannot be named: %s", module.name, reason)
-                if earlier is None:
-                    continue
-            self._left_paths -= len(line.paths)
-            self._write(descriptor, _encoded(line))
+                _LOG.debug("source %s: neither changed entries nor holes can be named: %s", module.name, reason)
+            if earlier is not None:
+                self._left_paths -= len(line.paths)
+                self._write(descriptor, _encoded(line))
+            if len(_encoded(holes_line)) > self._left_bytes - _reserve(self._modules):
+                holes_line = _unknown_holes(module.name)
+            self._left_paths -= len(holes_line.paths)
+            self._write(descriptor, _encoded(holes_line))
 
     def _pass(self, module: Module) -> Pass:
         """Return a pass over what the daemon shows of the module."""
@@ -167,8 +172,8 @@ class _Attempt:
             go_on=self._end.check,
         )
 
-    def _passed(self, module: Module, one: Pass) -> None:
-        self.passed[module.name] = one.run()
+    def _names(self) -> _Names:
+        return _Names(self._left_bytes - _reserve(self._modules), self._left_paths)
 
     def _earlier(self, module: Module) -> tuple[SourceRecord, Directories] | None:
         """Return what an earlier session has to compare with, where it is about the same path and the clock went on."""
@@ -200,7 +205,7 @@ class _Attempt:
 
 
 class _Names:
-    """The changed entries of one source, as many of them as there is room for."""
+    """Entries of one source, as many of them as there is room for."""
 
     def __init__(self, left_bytes: int, left_paths: int) -> None:
         self.paths: list[WirePath] = []
@@ -225,10 +230,16 @@ def _unknown(source: str) -> ChangedEntriesLine:
     return ChangedEntriesLine(source, 0, [], is_complete=False)
 
 
-def _encoded(line: ChangedEntriesLine) -> bytes:
+def _unknown_holes(source: str) -> FilesWithHolesLine:
+    return FilesWithHolesLine(source, [], is_complete=False)
+
+
+def _encoded(line: ChangedEntriesLine | FilesWithHolesLine) -> bytes:
     return codec.encode(line) + b"\n"
 
 
 def _reserve(modules: Sequence[Module]) -> int:
     """Return the bytes that all sources' lines take without paths, and a date in full."""
-    return sum(len(_encoded(ChangedEntriesLine(each.name, 2**63 - 1, [], is_complete=False))) for each in modules)
+    dated = [ChangedEntriesLine(each.name, 2**63 - 1, [], is_complete=False) for each in modules]
+    undated = [_unknown_holes(each.name) for each in modules]
+    return sum(map(len, (*map(_encoded, dated), *map(_encoded, undated))))

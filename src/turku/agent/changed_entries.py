@@ -1,4 +1,6 @@
-"""The entries of a source that changed since a moment, by their change times: one pass that reads no content.
+"""The entries of a source that changed since a moment, by their change times, and its files with holes.
+
+One pass tells both, and reads no content.
 
 The kernel moves an entry's change time with each change of its content, attributes and links, by its own clock, and
 nobody can set it back. Two things bring entries with older change times to a path: a directory that is moved there, and
@@ -31,6 +33,9 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
 """Those that take the change time from this machine's own clock, and move it when an entry is renamed."""
 _DIRECTORIES_LIMIT: Final = 500_000
 _ENTRIES_BETWEEN_QUESTIONS: Final = 1000
+_BLOCK_BYTES: Final = 512
+_PAGE_BYTES: Final = 4096
+"""A smaller file has room for no hole, and may lie in its inode."""
 _IDENTITY: Final = struct.Struct("=QQ")
 _CAME, _KNOWN = b"+", b"="
 """Before a path that waits: the directory above it was not there before, or was."""
@@ -90,6 +95,8 @@ class Pass:
     """Directories below the path that are backed up without what is in them."""
     name: Callable[[bytes], None] = lambda _path: None
     """Called with each changed entry's path, relative to the source."""
+    name_with_holes: Callable[[bytes], None] = lambda _path: None
+    """Called with the path of each file that has holes, changed or not."""
     go_on: Callable[[], None] = lambda: None
     _found: array[int] = field(default_factory=lambda: array("Q"))
     _devices: set[int] = field(default_factory=set)
@@ -139,6 +146,8 @@ class Pass:
             if stat.S_ISDIR(found.st_mode) and not is_emptied:
                 inner.append(name)
                 continue
+            if _has_holes(found):
+                self.name_with_holes(directory_tree.joined(path, name))
             # A single file can be mounted over another one, which nothing else would show.
             if is_told and (came or is_other_device or is_emptied or found.st_ctime_ns >= self.since_ns):
                 self.name(directory_tree.joined(path, name))
@@ -152,6 +161,10 @@ class Pass:
             if kind not in _LOCAL_FILE_SYSTEMS:
                 raise Uncertain(f"change times of the file system {kind} may be those of another clock")
             self._devices.add(found.st_dev)
+
+
+def _has_holes(found: os.stat_result) -> bool:
+    return found.st_blocks * _BLOCK_BYTES < found.st_size >= _PAGE_BYTES and stat.S_ISREG(found.st_mode)
 
 
 def _entries(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:

@@ -78,6 +78,13 @@ class AgentWatch(Cancellation):
         """
         return self._changed.of_source(source, timeout_seconds)
 
+    def files_with_holes(self, source: str, timeout_seconds: float) -> frozenset[bytes] | None:
+        """Return the source's files that have holes, as the agent names them; wait for that so long.
+
+        None where the agent was not asked, cannot tell, is gone, or says nothing in time. Any thread may ask.
+        """
+        return self._changed.with_holes(source, timeout_seconds)
+
     def _watch(self) -> None:
         try:
             if self._is_over_first():

@@ -69,6 +69,8 @@ class BackupJob:
     """The machine's clock when the session began, in Unix nanoseconds; None where its agent does not tell."""
     changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
     """``strategy.AttributeLook``."""
+    files_with_holes: Callable[[float], frozenset[bytes] | None] = lambda _timeout_seconds: None
+    """``strategy.Sync``."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ class _Run:
                 base_files=earlier.figures.files if earlier.figures else None,
                 damaged=damage.to_fetch(self._place),
                 attributes=self._attribute_look(selected, earlier),
+                files_with_holes=job.files_with_holes,
                 keeps_incomplete=job.order.incomplete != FAIL,
                 compares_base=job.order.compare_contents,
                 spools=(planned, changes),

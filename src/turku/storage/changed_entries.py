@@ -1,4 +1,4 @@
-"""The entries of a source that changed lately, as the agent names them on standard input after its request.
+"""The entries of a source that changed lately, and its files with holes, as the agent names them after its request.
 
 A machine that lies about them harms its own backups only. What it sends is bounded, and whatever is not as it should be
 ends the reading of further lines, never the session.
@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from turku.core import directory_tree
 from turku.errors import MalformedMessage
@@ -19,10 +20,12 @@ from turku.protocol.changed_entries_messages import (
     OWN_DIRECTORY,
     PATHS_LIMIT,
     ChangedEntriesLine,
+    FilesWithHolesLine,
 )
 from turku.protocol.restore_messages import path_bytes
 
 _LOG = logging.getLogger(__name__)
+_LINE: Any = ChangedEntriesLine | FilesWithHolesLine
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class ChangedEntriesReader:
         """``sources`` are those that the agent was asked for; without any, nothing is read."""
         self._asked = frozenset(sources)
         self._told: dict[str, ChangedEntries | None] = {}
+        self._with_holes: dict[str, frozenset[bytes] | None] = {}
+        self._late: set[str] = set()
         self._news = threading.Condition()
         self._is_over = not sources
         self._line = bytearray()
@@ -59,6 +64,17 @@ class ChangedEntriesReader:
         with self._news:
             self._news.wait_for(lambda: name in self._told or self._is_over, timeout_seconds)
             return self._told.get(name)
+
+    def with_holes(self, name: str, timeout_seconds: float) -> frozenset[bytes] | None:
+        """Return the source's files that have holes; wait for the agent's word so long. None where it cannot tell."""
+        if name not in self._asked:
+            return None
+        with self._news:
+            # Asked again, nobody waits again.
+            seconds = 0.0 if name in self._late else timeout_seconds
+            if not self._news.wait_for(lambda: name in self._with_holes or self._is_over, seconds):
+                self._late.add(name)
+            return self._with_holes.get(name)
 
     def feed(self, chunk: bytes) -> None:
         """Take a further part of the agent's input."""
@@ -91,8 +107,9 @@ class ChangedEntriesReader:
             self._news.notify_all()
 
     def _take(self, content: bytes) -> None:
-        line = codec.decode(content, ChangedEntriesLine, limit_bytes=LINES_LIMIT_BYTES)
-        if line.source not in self._asked or line.source in self._told:
+        line: ChangedEntriesLine | FilesWithHolesLine = codec.decode(content, _LINE, limit_bytes=LINES_LIMIT_BYTES)
+        is_about_holes = isinstance(line, FilesWithHolesLine)
+        if line.source not in self._asked or line.source in (self._with_holes if is_about_holes else self._told):
             raise MalformedMessage("a line is about a source that was not asked for, or was told of before")
         self._left_paths -= len(line.paths)
         if self._left_paths < 0:
@@ -101,13 +118,17 @@ class ChangedEntriesReader:
         if not all(path == OWN_DIRECTORY or directory_tree.is_inside(path) for path in paths):
             raise MalformedMessage("a path does not lie inside its source")
         _LOG.debug(
-            "source %s: the machine names %d changed entries%s",
+            "source %s: the machine names %d %s%s",
             line.source,
             len(paths),
+            "files with holes" if is_about_holes else "changed entries",
             "" if line.is_complete else ", and says that these may not be all",
         )
         with self._news:
-            self._told[line.source] = ChangedEntries(line.since_ns, paths) if line.is_complete else None
+            if isinstance(line, FilesWithHolesLine):
+                self._with_holes[line.source] = frozenset(paths) if line.is_complete else None
+            else:
+                self._told[line.source] = ChangedEntries(line.since_ns, paths) if line.is_complete else None
             self._news.notify_all()
 
     def _give_up(self, reason: str) -> None:

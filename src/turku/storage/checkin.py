@@ -125,6 +125,7 @@ class Checkin:
             password=Secret(credentials.password),
             moment_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
             changed_entries=functools.partial(self.agent.hint, name),
+            files_with_holes=functools.partial(self.agent.files_with_holes, name),
         )
         outcome = self._back_up(job)
         if outcome is None:

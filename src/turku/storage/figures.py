@@ -11,7 +11,7 @@ import random
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,10 @@ _DRAWN_FILES = 512
 _SUFFIX_LIMIT_BYTES = 32
 _SUFFIXES_LIMIT = 1000
 _NUMBER = re.compile(r"\d+")
+_KIND = re.compile(r"(\w+): (\d+)")
+_CREATED, _FILES_TRANSFERRED = "Number of created files", "Number of regular files transferred"
+_SIZE_TRANSFERRED, _LITERAL = "Total transferred file size", "Literal data"
+_TRANSFERRED = (_FILES_TRANSFERRED, _SIZE_TRANSFERRED, _LITERAL, "Matched data")
 _REGULAR = re.compile(r"\breg: (\d+)")
 
 
@@ -53,6 +57,12 @@ class Suffixes:
             if is_file(self.base / os.fsdecode(stem)):
                 self._counts[suffix] += 1
 
+    def with_those_of(self, other: Suffixes) -> Suffixes:
+        """Return what both counted."""
+        together = Suffixes(self.base)
+        together._counts = self._counts + other._counts
+        return together
+
     @property
     def commonest(self) -> tuple[str, int]:
         """The suffix that was added most often, with its dot and fit to be printed, and how often it was."""
@@ -71,15 +81,15 @@ def of_run(statistics: Sequence[str], suffixes: Suffixes, before: Figures | None
     told = dict(line.split(":", 1) for line in statistics if ":" in line)
     try:
         files = _files(told["Number of files"])
-        created = _files(told["Number of created files"])
+        created = _files(told[_CREATED])
         deleted = _files(told["Number of deleted files"])
         transferred, size, transferred_size, literal = (
             _number(told[key])
             for key in (
-                "Number of regular files transferred",
+                _FILES_TRANSFERRED,
                 "Total file size",
-                "Total transferred file size",
-                "Literal data",
+                _SIZE_TRANSFERRED,
+                _LITERAL,
             )
         )
     except (KeyError, ValueError):
@@ -97,6 +107,25 @@ def of_run(statistics: Sequence[str], suffixes: Suffixes, before: Figures | None
         transferred_bytes=transferred_size,
         literal_bytes=literal,
     )
+
+
+def added(statistics: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...]:
+    """Return the statistics of a run, with what a run before it of the same backup made and transferred."""
+    told = dict(line.split(":", 1) for line in earlier if ":" in line)
+    return tuple(_with_earlier(line, told) for line in statistics)
+
+
+def _with_earlier(line: str, told: Mapping[str, str]) -> str:
+    key, _colon, value = line.partition(":")
+    before = told.get(key, "0")
+    if key in _TRANSFERRED and _NUMBER.search(value):
+        return f"{key}:{_NUMBER.sub(str(_number(value) + _number(before)), value, count=1)}"
+    if key != _CREATED:
+        return line
+    kinds = Counter({kind: int(number) for kind, number in _KIND.findall(value)})
+    kinds.update({kind: int(number) for kind, number in _KIND.findall(before)})
+    listed = ", ".join(f"{kind}: {number}" for kind, number in kinds.items())
+    return f"{key}: {kinds.total()} ({listed})" if kinds else line
 
 
 def of_trees(base: Path | None, tree: Path) -> Figures:

@@ -18,7 +18,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +67,20 @@ class Bounds:
     memory_bytes: int | None = None
     reserve_percent: float = 0.0
     """A run is ended when its volume has less free than this, in space or in inodes."""
+
+    def left(self, seconds: float, taken_bytes: int) -> Bounds:
+        """Return what is left after a part of a run. Raises TookTooMuch where nothing more may be written."""
+        if self.bytes is not None and taken_bytes >= self.bytes:
+            raise TookTooMuch(
+                f"the run was ended: it wrote more than {self.bytes} bytes ({self.bytes_reason})",
+                hint="raise the limit if this was meant to be",
+            )
+        return replace(
+            self,
+            # The rest of the run is ended at its first look where nothing is left of its time.
+            seconds=None if self.seconds is None else max(self.seconds - seconds, 0.0),
+            bytes=None if self.bytes is None else self.bytes - taken_bytes,
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Final
 
 from turku.core.clock import Clock
 from turku.errors import CommandFailed
-from turku.storage import limits, rsync_version
+from turku.storage import rsync_version
 from turku.storage.configuration import Storage
 from turku.storage.limits import Bounds
 from turku.storage.transfer import Selection, Transferred
@@ -45,7 +45,7 @@ def run(
         limit = windows.at(now, zone)
         until = windows.next_change(now, zone) if stops else None
         minutes = None if until is None else math.ceil((until - now).total_seconds() / 60)
-        left = _left(bounds, clock.monotonic_seconds() - begin, taken_bytes)
+        left = bounds.left(clock.monotonic_seconds() - begin, taken_bytes)
         _LOG.info("bandwidth: %s%s", _words(limit), "" if until is None else f" until {until.astimezone(zone):%H:%M}")
         done = part(replace(selected, bandwidth_kib_per_second=limit, stop_after_minutes=minutes), left)
         if until is None or clock.now() < until or _STOPPED not in done.last_lines:
@@ -62,20 +62,6 @@ def _can_stop(configuration: Storage) -> bool:
     except CommandFailed:
         return False
     return version is not None and version >= _STOPS
-
-
-def _left(bounds: Bounds, seconds: float, taken_bytes: int) -> Bounds:
-    if bounds.bytes is not None and taken_bytes >= bounds.bytes:
-        raise limits.TookTooMuch(
-            f"the run was ended: it wrote more than {bounds.bytes} bytes ({bounds.bytes_reason})",
-            hint="raise the limit if this was meant to be",
-        )
-    return replace(
-        bounds,
-        # The rest of the run is ended at its first look where nothing is left of its time.
-        seconds=None if bounds.seconds is None else max(bounds.seconds - seconds, 0.0),
-        bytes=None if bounds.bytes is None else bounds.bytes - taken_bytes,
-    )
 
 
 def _words(limit: int | None) -> str:

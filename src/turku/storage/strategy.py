@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
@@ -34,7 +34,7 @@ from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.left_out_attributes import Basis
 from turku.storage.mishaps import Mishaps
-from turku.storage.snapshots import SnapshotMode, Workspace, assembly
+from turku.storage.snapshots import SnapshotMode, Workspace, assembly, in_place_writing
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 from turku.storage.snapshots.other_names import TooManyFiles, find_other_names
 from turku.storage.snapshots.place import SourcePlace
@@ -44,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _HERE = b"./"
 """With it rsync sends what the source's own directory is like, and takes no name for an option or a comment."""
 _CHANGED_ENTRIES_SECONDS = 15.0
+_FILES_WITH_HOLES_SECONDS = 60.0
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
 """An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
@@ -136,6 +137,8 @@ class Sync:
     compares_base: bool = False
     """True where the content of files in the base is compared too, as the source asks for."""
     attributes: AttributeLook = field(default_factory=AttributeLook)
+    files_with_holes: Callable[[float], frozenset[bytes] | None] = lambda _timeout_seconds: None
+    """Waits so many seconds for the source's files that have holes; None where the agent cannot tell."""
     keeps_incomplete: bool = True
     """False where a run that could not read everything is to fail, as the source asks for."""
     spools: tuple[Changes, ...] = ()
@@ -177,7 +180,7 @@ class Sync:
 
     def plan(self, planned: Changes, copy: HardlinkCopy | None) -> Plan:
         """Compare the source with the base by a dry run; ``planned`` is filled. Raises as ``bring`` does."""
-        if self.base is None or not self.mode.links_unchanged:
+        if self.base is None or not self.mode.keeps_history:
             return Plan()
 
         damaged = set(self.damaged)
@@ -294,7 +297,7 @@ class Sync:
                 changes.clear()
         if copy is not None:
             copy.end()
-        return self._whole(self.mode.prepare(self.base), reason, changes, indexer)
+        return self._whole(self.mode.prepare(self.base), reason, planned, changes, indexer)
 
     def _may_be_incomplete(self, transferred: Transferred) -> bool:
         """Return True where single entries did not come, each of which rsync named, and all else did."""
@@ -326,9 +329,7 @@ class Sync:
             def is_apart(change: Change) -> bool:
                 return change.path in self.damaged or (not change.is_file and basis.leaves_out(change.path))
 
-            with self._listed(each for each in planned if not is_apart(each)) as listed:
-                transferred = self._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
-            mishaps.add(transferred.mishaps)
+            transferred = self._fetched(workspace, planned, is_apart, mishaps)
             others = (each for each in planned if each.path not in self.damaged and is_apart(each))
             damaged = (Change(path, Kind.CHANGED) for path in sorted(self.damaged))
             # What the storage has of damaged files is not to be read, let alone copied.
@@ -387,6 +388,30 @@ class Sync:
             has_former=workspace.is_resumed,
         )
 
+    def _fetched(
+        self, workspace: Workspace, planned: Changes, is_apart: Callable[[Change], bool], mishaps: Mishaps
+    ) -> Transferred:
+        """Fetch what is planned and not apart, files with holes by themselves (``_everything``)."""
+        with_holes = self._with_holes()
+        runs: list[tuple[Sync, Callable[[Change], bool]]] = [(self, lambda _change: True)]
+        if with_holes is not None:
+            named = with_holes
+            runs = [(self._without_holes, lambda change: change.path not in named)]
+            if any(change.path in named for change in planned):
+                runs.append((self, lambda change: change.path in named))
+        transferred: Transferred | None = None
+        for sync, is_wanted in runs:
+            with self._listed(each for each in planned if is_wanted(each) and not is_apart(each)) as listed:
+                fetched = sync._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
+            mishaps.add(fetched.mishaps)
+            if transferred is not None:
+                outcome = transferred.outcome if transferred.outcome.is_partial else fetched.outcome
+                fetched = replace(fetched.after(transferred), outcome=outcome)
+            transferred = fetched
+        if transferred is None:
+            raise ValueError("there is always one run")
+        return transferred
+
     def _basis(self, workspace: Workspace) -> Basis:
         """Return what rsync compares with, as far as it leaves out attributes for it."""
         trees = workspace.basis if self.selected.attributes else ()
@@ -406,7 +431,9 @@ class Sync:
         mishaps.add(fetched.mishaps)
         return replace(transferred, outcome=fetched.outcome) if fetched.outcome.is_partial else transferred
 
-    def _whole(self, workspace: Workspace, reason: str, changes: Changes, indexer: catalog.Ahead | None) -> SyncResult:
+    def _whole(
+        self, workspace: Workspace, reason: str, planned: Changes, changes: Changes, indexer: catalog.Ahead | None
+    ) -> SyncResult:
         has_former = workspace.is_resumed or len(workspace.basis) > (self.base is not None)
         if indexer is not None and not has_former:
             indexer.begin(workspace.directory, changes, has_attributes=self.file_system.fake_super)
@@ -420,12 +447,12 @@ class Sync:
         if assembled_base is not None:
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
         try:
-            transferred = self._transfer(workspace, transfer.WHOLE, changes.note)
+            fetching, transferred = self._everything(workspace, planned, changes.note)
             mishaps = transferred.mishaps
             if transferred.outcome.is_partial and (is_in_place or has_former):
                 # What is gone is still there.
                 again = replace(workspace, is_new=False)
-                transferred, mishaps = self._deleted_too(again, transferred, changes)
+                transferred, mishaps = fetching._deleted_too(again, transferred, changes)
             with self._basis(workspace) as basis:
                 left_out = (Change(path, Kind.CHANGED) for path in basis.left_out_in(workspace.directory))
                 transferred = self._without_basis(workspace, left_out, transferred, mishaps)
@@ -464,6 +491,49 @@ class Sync:
             has_former=has_former or transferred.is_continued,
         )
 
+    def _everything(
+        self, workspace: Workspace, planned: Changes, on_entry: Callable[[Line], None]
+    ) -> tuple[Sync, Transferred]:
+        """Go through all of the source; return what came of it, and what further runs over the same tree are made by.
+
+        Asked for holes, rsync writes each kilobyte by itself, which takes twice as long, and digs one for each few
+        zeros in a file that is there, so that an earlier snapshot shares those blocks no more. So files that have holes
+        are fetched first and by themselves, where the machine names them. Where it does not, large files that changed
+        in place are. Of those that are there, new holes are dug by our own code.
+        """
+        # Without history the only tree is to be incomplete for one run, and not for two.
+        with_holes = self._with_holes() if self.mode.keeps_history else None
+        writes_in_place = workspace.writes_in_place and self.file_system.opens_read_only_files
+        if not self.selected.holes or (with_holes is None and not writes_in_place):
+            return self, self._transfer(workspace, transfer.WHOLE, on_entry)
+        paths: Iterable[bytes] = with_holes or ()
+        if with_holes is None:
+            paths = (each.path for each in planned if each.is_file and not each.link_target)
+        in_place = in_place_writing.large_files(workspace.directory, paths) if writes_in_place else []
+        digging, plain = self, self._without_holes
+        if with_holes is None:
+            first, later, listed_first = plain, digging, in_place
+        else:
+            first, later, listed_first = digging, plain, sorted(with_holes.difference(in_place))
+        # A name that is one more of a file might be written through, were it another file's by the time of the rest.
+        first = replace(first, selected=replace(first.selected, hard_links=False))
+        with ExitStack() as stack:
+            before = []
+            if listed_first:
+                listed = stack.enter_context(self._listed(Change(path, Kind.CHANGED) for path in listed_first))
+                before.append((first, transfer.Extent(listed=listed, compares_attributes=False)))
+            transferred = later._transfer(workspace, transfer.WHOLE, on_entry, before=before)
+        in_place_writing.dig_holes(workspace.directory, in_place)
+        return later, transferred
+
+    def _with_holes(self) -> frozenset[bytes] | None:
+        """Return the source's files that have holes; None where the machine does not say, or nobody wants to know."""
+        return self.files_with_holes(_FILES_WITH_HOLES_SECONDS) if self.selected.holes else None
+
+    @property
+    def _without_holes(self) -> Sync:
+        return replace(self, selected=replace(self.selected, holes=False))
+
     def _deleted_too(
         self, workspace: Workspace, transferred: Transferred, changes: Changes
     ) -> tuple[Transferred, Mishaps]:
@@ -500,10 +570,20 @@ class Sync:
         finally:
             fs.unlink(path)
 
-    def _transfer(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
-        """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood."""
+    def _transfer(
+        self,
+        workspace: Workspace,
+        extent: transfer.Extent,
+        on_entry: Callable[[Line], None],
+        *,
+        before: Sequence[tuple[Sync, transfer.Extent]] = (),
+    ) -> Transferred:
+        """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood.
+
+        The runs ``before`` it bring a part of the same, within the same bounds; there are none without history.
+        """
         if self.mode.keeps_history:
-            return self._transfer_once(workspace, extent, on_entry)
+            return self._transfer_parts(workspace, (*before, (self, extent)), on_entry)
         with Stack() as created:
 
             def note(line: Line) -> None:
@@ -519,6 +599,18 @@ class Sync:
                 if took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir):
                     assembly.take_back(workspace.directory, created)
                 raise
+
+    def _transfer_parts(
+        self, workspace: Workspace, parts: Iterable[tuple[Sync, transfer.Extent]], on_entry: Callable[[Line], None]
+    ) -> Transferred:
+        bounds, transferred = self.bounds, None
+        for sync, extent in parts:
+            done = replace(sync, bounds=bounds)._transfer_once(workspace, extent, on_entry)
+            bounds = bounds.left(done.seconds, done.taken_bytes)
+            transferred = done if transferred is None else done.after(transferred)
+        if transferred is None:
+            raise ValueError("a transfer has at least one run")
+        return transferred
 
     def _transfer_once(
         self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]

@@ -121,6 +121,17 @@ class Transferred:
     """What rsync said of single entries."""
     devices_left_out: int = 0
 
+    def after(self, earlier: Transferred) -> Transferred:
+        """Return this run with what an earlier one of the same backup transferred added to its statistics."""
+        return replace(
+            self,
+            statistics=figures.added(self.statistics, earlier.statistics),
+            suffixes=self.suffixes.with_those_of(earlier.suffixes),
+            is_understood=self.is_understood and earlier.is_understood,
+            is_continued=self.is_continued or earlier.is_continued,
+            taken_bytes=self.taken_bytes + earlier.taken_bytes,
+        )
+
     def with_traffic_of(self, later: Transferred) -> Transferred:
         """What a dry run said of the whole source, with the outcome and the amounts of data of the run after it."""
         amounts = [line for line in later.statistics if line.startswith(_AMOUNTS)]

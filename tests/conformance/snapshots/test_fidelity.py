@@ -70,7 +70,7 @@ def test_everything_is_in_the_first_snapshot_and_the_next(
         outcome = attributed.back_up()
         assert outcome.success, outcome.summary
         assert_kept(attributed)
-    if mode.links_unchanged:
+    if mode.keeps_history:
         assert outcome.strategy == "unchanged", outcome.summary
 
 

@@ -21,7 +21,7 @@ from turku.storage.snapshots import MODES, SnapshotMode, links
 @pytest.fixture
 def mode(request: pytest.FixtureRequest) -> type[SnapshotMode]:
     found = MODES[request.param]
-    assert found.links_unchanged
+    assert found.keeps_history
     return found
 
 
@@ -36,7 +36,7 @@ def unchanged(machine: BackedUpMachine) -> BackedUpMachine:
 
 
 in_each_mode = pytest.mark.parametrize(
-    "mode", [name for name in sorted(MODES) if MODES[name].links_unchanged], indirect=True
+    "mode", [name for name in sorted(MODES) if MODES[name].keeps_history], indirect=True
 )
 with_links = pytest.mark.parametrize("mode", ["link-dest"], indirect=True)
 

@@ -51,6 +51,9 @@ class Machine:
     def report(self, storage: str = "primary") -> ChangeReport:
         return ChangeReport(self.agent, storage, [Module(name, str(path)) for name, path in self.paths.items()])
 
+    with_holes: dict[str, frozenset[bytes] | None]
+    """What the storage of the last session was told of."""
+
     def session(self, storage: str = "primary", *, ends_well: bool = True) -> dict[str, ChangedEntries | None]:
         """What the storage is told in a session, by its own reader."""
         report = self.report(storage)
@@ -58,6 +61,7 @@ class Machine:
         with os.fdopen(writing, "wb") as stream, AgentWatch(reading, asked_sources=tuple(self.paths)) as watch:
             with asked(report, stream):
                 told = {name: watch.hint(name, 20) for name in self.paths}
+                self.with_holes = {name: watch.files_with_holes(name, 20) for name in self.paths}
                 until(lambda: set(report._attempt.passed) == set(self.paths))
             assert not watch.is_cancelled
         os.close(reading)
@@ -137,6 +141,19 @@ def test_nothing_can_be_told_in_a_first_session_and_all_in_the_next(machine: Mac
     (machine.paths["b"] / b"\xff".decode("utf-8", "surrogateescape")).touch()
     told = machine.session()
     assert {name: paths(each) for name, each in told.items()} == {"a": {b"sub/file"}, "b": {b".", b"\xff"}}
+
+
+def test_files_with_holes_are_told_in_the_first_session_too(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.truncate(machine.paths["a"] / "sub/file", 100_000)
+    for _ in range(2):
+        machine.session()
+        assert machine.with_holes == {"a": {b"sub/file"}, "b": frozenset()}
+    monkeypatch.setattr(change_report, "PATHS_LIMIT", 2)
+    for name in ("one", "two"):
+        (machine.paths["a"] / name).touch()
+        os.truncate(machine.paths["a"] / name, 100_000)
+    machine.session()
+    assert machine.with_holes == {"a": None, "b": frozenset()}
 
 
 def test_what_changed_in_a_session_is_told_of_in_the_next(machine: Machine) -> None:
@@ -280,11 +297,13 @@ def test_all_lines_together_are_bounded(machine: Machine) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     with os.fdopen(writing, "wb") as stream, asked(report, stream):
-        until(lambda: received.count(b"\n") == 2, 60)
+        until(lambda: received.count(b"\n") == 4, 60)
     reader.join()
     os.close(reading)
     assert 700_000 < len(received) < LINES_LIMIT_BYTES
-    assert [json.loads(line)["is_complete"] for line in received.splitlines()] == [True, False]
+    told = [(line["type"], line["is_complete"]) for line in map(json.loads, received.splitlines())]
+    both = [("changed-entries", True), ("files-with-holes", True)]
+    assert told == [*both, ("changed-entries", False), ("files-with-holes", True)]
 
 
 # --- its end

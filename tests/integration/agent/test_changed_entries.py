@@ -301,3 +301,21 @@ def test_a_subvolume_that_is_not_mounted_is_passed_over_with_its_source() -> Non
         tree.remember()
         (tree.path / "empty/inner/file").chmod(0o600)
         assert tree.changed(emptied=[tree.path / "one"]) == {"empty/inner/file", "one"}
+
+
+def test_files_with_holes_are_named_whatever_changed(tree: Tree) -> None:
+    with (tree.path / "one/hole").open("wb") as file:
+        file.truncate(100_000)
+        file.write(b"x")
+    (tree.path / "dense").write_bytes(b"x" * 100_000)
+    (tree.path / "small").write_bytes(b"x")
+    os.truncate(tree.path / "small", 4000)
+    (tree.path / "link to a hole").symlink_to("one/hole")
+    named: list[bytes] = []
+    tree.known = Pass(str(tree.path), name_with_holes=named.append).run()
+    assert named == [b"one/hole"]
+    tree.since_ns = time.time_ns() + 10**12
+    Pass(
+        str(tree.path), known=tree.known, since_ns=tree.since_ns, name=named.append, name_with_holes=named.append
+    ).run()
+    assert named == [b"one/hole"] * 2

@@ -25,7 +25,12 @@ NEVER_SECONDS = 60.0
 
 
 def line(source: str = "etc", *, paths: Any = ("a",), since_ns: Any = 7, is_complete: Any = True) -> bytes:
-    content = {"source": source, "since_ns": since_ns, "paths": list(paths), "is_complete": is_complete}
+    content = {"since_ns": since_ns, "paths": list(paths), "is_complete": is_complete}
+    return json.dumps({"type": "changed-entries", "source": source, **content}).encode() + b"\n"
+
+
+def holes_line(source: str = "etc", *, paths: Any = ("disk",), is_complete: Any = True) -> bytes:
+    content = {"type": "files-with-holes", "source": source, "paths": list(paths), "is_complete": is_complete}
     return json.dumps(content).encode() + b"\n"
 
 
@@ -84,6 +89,26 @@ def test_entries_that_may_not_be_all_are_none() -> None:
     assert time.monotonic() - begun < 5
 
 
+def test_files_with_holes_are_told_beside_what_changed() -> None:
+    told = reader()
+    told.feed(holes_line(paths=["disk", "sub/disk"]) + line() + holes_line("home", paths=[]))
+    assert told.with_holes("etc", 0) == {b"disk", b"sub/disk"}
+    assert told.with_holes("home", 0) == frozenset()
+    assert told.of_source("etc", 0) == ChangedEntries(7, (b"a",))
+    told = reader()
+    told.feed(holes_line(is_complete=False, paths=[]) + line())
+    assert told.with_holes("etc", NEVER_SECONDS) is None
+    assert told.with_holes("another", NEVER_SECONDS) is None
+
+
+def test_files_with_holes_are_waited_for_once() -> None:
+    told = reader()
+    assert told.with_holes("etc", 0.05) is None
+    begun = time.monotonic()
+    assert told.with_holes("etc", NEVER_SECONDS) is None
+    assert time.monotonic() - begun < 5
+
+
 # --- what is not as it should be
 
 
@@ -116,6 +141,10 @@ def test_entries_that_may_not_be_all_are_none() -> None:
         line(is_complete=1),
         line("another source"),
         line("etc", paths=[], is_complete=False) * 2,
+        holes_line(paths=["../etc/shadow"]),
+        holes_line("another source"),
+        holes_line(is_complete=False) * 2,
+        line().replace(b"changed-entries", b"other"),
     ],
     ids=lambda content: repr(content[:40]),
 )
@@ -137,10 +166,13 @@ def test_what_was_told_before_a_malformed_line_counts() -> None:
 
 def test_paths_are_bounded_over_all_lines() -> None:
     told = reader()
-    told.feed(line("etc", paths=["a"] * (PATHS_LIMIT - 1)))
-    told.feed(line("home", paths=["a"] * 2))
-    assert len((told.of_source("etc", 0) or ChangedEntries(0, ())).paths) == PATHS_LIMIT - 1
-    assert told.of_source("home", 0) is None
+    for second in (line, holes_line):
+        told = reader()
+        told.feed(line("etc", paths=["a"] * (PATHS_LIMIT - 1)))
+        told.feed(second("home", paths=["a"] * 2))
+        assert len((told.of_source("etc", 0) or ChangedEntries(0, ())).paths) == PATHS_LIMIT - 1
+        assert told.of_source("home", 0) is None
+        assert told.with_holes("home", 0) is None
 
 
 def test_bytes_are_bounded_over_all_lines_and_a_line_without_end_takes_no_more_memory() -> None:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from turku.core import holes
 from turku.core.directory_tree import Tree, Walked, open_file_in
@@ -28,8 +29,17 @@ _SPANS_LIMIT = 100_000
 _LOOKED_AT_BYTES = 1024 * 1024
 """Smaller files count whole: their holes are no matter."""
 
-Extent = tuple[int, int, bool]
-"""Where it begins on the disk, where it ends, and whether another file may have it too."""
+
+class Extent(NamedTuple):
+    """A part of a file that lies in one piece."""
+
+    offset: int
+    """Where it begins in the file, in bytes."""
+    begin: int
+    """Where it begins on the disk."""
+    end: int
+    is_shared: bool
+    """True where another file may have it too."""
 
 
 def measured_bytes(directory: Path) -> int:
@@ -49,11 +59,11 @@ def measured_bytes(directory: Path) -> int:
             extents = list(_extents(each)) if shares_blocks else []
             if not extents:
                 total += status.st_blocks * BLOCK_BYTES / status.st_nlink
-            for begin, end, is_shared in extents:
-                if is_shared:
-                    shared.add(begin, end)
+            for extent in extents:
+                if extent.is_shared:
+                    shared.add(extent.begin, extent.end)
                 else:
-                    total += (end - begin) / status.st_nlink
+                    total += (extent.end - extent.begin) / status.st_nlink
     return round(total) + shared.length
 
 
@@ -103,9 +113,16 @@ def signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
         extents = list(_extents_of(descriptor))
     except OSError:
         return None
-    if not extents or not all(is_shared for _begin, _end, is_shared in extents):
+    if not extents or not all(extent.is_shared for extent in extents):
         return None
-    return tuple((begin, end) for begin, end, _is_shared in extents)
+    return tuple((extent.begin, extent.end) for extent in extents)
+
+
+def spans_of_its_own(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Yield where in the open file parts begin and end that no other file shares. Raises OSError where nobody tells."""
+    for extent in _extents_of(descriptor):
+        if not extent.is_shared:
+            yield extent.offset, extent.offset + extent.end - extent.begin
 
 
 class _Union:
@@ -159,6 +176,6 @@ def _extents_of(descriptor: int) -> Iterator[Extent]:
             start = logical + length
             # What is kept beside the inode, or not written yet, has no place that others could share.
             is_shared = bool(flags & _SHARED) and not flags & _NOT_ON_DISK
-            yield physical, physical + length, is_shared
+            yield Extent(logical, physical, physical + length, is_shared)
         if flags & _LAST:
             return

@@ -1,7 +1,8 @@
 """Making a working tree fit for ``rsync --inplace``, which writes into the files that are there.
 
 Where two names share a file, and the machine no longer has them so, rsync would write through the one into the other.
-And where a file is to change by blocks, the blocks that rsync compares should be as small as those of the disk.
+And where a file is to change by blocks, the blocks that rsync compares should be as small as those of the disk. It must
+not be asked for holes there: it digs one for each few zeros, into blocks that did not change as well.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from turku.core.directory_tree import Tree
-from turku.storage.fs import copy
+from turku.core import holes
+from turku.core.directory_tree import READ_FLAGS, Tree
+from turku.storage.fs import copy, disk_usage
 
 SMALLEST_BLOCK_BYTES = 4096
 LARGEST_BLOCK_BYTES = 131072
 """rsync takes no larger ones."""
+LARGE_FILE_BYTES = 256 * 1024
+"""Below it nobody minds that a changed file shares nothing."""
+_LARGE_FILES_LIMIT = 100_000
+"""Of so many the paths are kept in memory."""
 _BLOCKS_LIMIT = 1 << 20
 """rsync holds 40 bytes of memory per block of a file, on the machine."""
 
@@ -43,6 +50,37 @@ def prepare(directory: Path) -> int:
         for path, name in shared:
             _let_be_its_own(opened.directory(path), name)
     return largest
+
+
+def large_files(directory: Path, paths: Iterable[bytes]) -> list[bytes]:
+    """Return those paths, relative to the directory, at which a large file is."""
+    found: list[bytes] = []
+    with Tree(directory) as tree:
+        for path in paths:
+            try:
+                status = tree.status(path)
+            except OSError:
+                # New, or of another kind by now.
+                continue
+            if stat.S_ISREG(status.st_mode) and status.st_size >= LARGE_FILE_BYTES:
+                found.append(path)
+                if len(found) == _LARGE_FILES_LIMIT:
+                    break
+    return found
+
+
+def dig_holes(directory: Path, paths: Iterable[bytes]) -> None:
+    """Make holes of the zeros that were written into the files; times stay. What cannot be is left as it is."""
+    with Tree(directory) as tree:
+        for path in paths:
+            with suppress(OSError):
+                descriptor = tree.open_file(path, READ_FLAGS | os.O_RDWR)
+                try:
+                    status = os.fstat(descriptor)
+                    if holes.dig(descriptor, disk_usage.spans_of_its_own(descriptor)):
+                        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+                finally:
+                    os.close(descriptor)
 
 
 def _let_be_its_own(directory: int, name: bytes) -> None:

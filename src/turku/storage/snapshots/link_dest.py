@@ -16,7 +16,6 @@ class LinkDest(BuiltTree):
     """rsync writes into the staging directory; it reads the base, and what another mode left."""
 
     name = "link-dest"
-    links_unchanged = True
 
     def prepare(self, base: str | None) -> Workspace:
         place = self.place

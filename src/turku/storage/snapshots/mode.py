@@ -48,8 +48,6 @@ class SnapshotMode(ABC):
     keeps_history: ClassVar[bool]
     shares_blocks: ClassVar[bool] = False
     """True where a file that changed a little takes a little more space. Such a mode's run writes in place."""
-    links_unchanged: ClassVar[bool] = False
-    """True where the snapshot of a source that did not change is a link to the one before it (``commit_unchanged``)."""
 
     def __init__(self, place: SourcePlace) -> None:
         self.place = place
@@ -62,8 +60,8 @@ class SnapshotMode(ABC):
         """
 
     def commit_unchanged(self, record: SnapshotRecord, base: str) -> str:
-        """Make a snapshot that is what the snapshot ``base`` is, durably; nothing was prepared for it."""
-        raise NotImplementedError(f"{self.name} does not link snapshots")
+        """Make a snapshot that is a link to the snapshot ``base``, durably; nothing was prepared for it."""
+        raise NotImplementedError(f"{self.name} has no snapshots")
 
     @abstractmethod
     def commit(self, record: SnapshotRecord, built: Path) -> str | None:

@@ -21,7 +21,6 @@ class Reflink(BlockSharing):
     """
 
     name = "reflink"
-    links_unchanged = True
 
     def _refuse_if_impossible(self) -> None:
         if not copy.can_clone(self.place.machine_dir):
