@@ -78,7 +78,8 @@ _LABELS = ("security.selinux", "security.selinux of links")
 REASONS = (
     Reason(
         "ext4 and XFS begin on 13 December 1901: on a volume of theirs an earlier date becomes the first that there "
-        "is, without a word. btrfs has every date, so that modes differ by what they were tried on.",
+        "is, and the run says so, but for mode none. btrfs has every date, so that modes differ by what they were "
+        "tried on.",
         ("dates before 1902",),
         ("link-dest", "reflink", "none"),
     ),

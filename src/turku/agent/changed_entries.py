@@ -137,20 +137,21 @@ class Pass:
         if is_told and (came or before.st_ctime_ns >= self.since_ns):
             self.name(path or OWN_DIRECTORY)
         inner = []
-        for number, (name, found) in enumerate(_entries(directory), 1):
+        for number, entry in enumerate(_entries(directory), 1):
             if number % _ENTRIES_BETWEEN_QUESTIONS == 0:
                 self.go_on()
-            is_other_device = found.st_dev != before.st_dev
-            is_emptied = bool(self._emptied) and directory_tree.joined(path, name) in self._emptied
-            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another device.
+            found = entry.stat(follow_symlinks=False)
+            is_emptied = bool(self._emptied) and _path_of(entry, path) in self._emptied
+            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another
+            # device.
             if stat.S_ISDIR(found.st_mode) and not is_emptied:
-                inner.append(name)
+                inner.append(os.fsencode(entry.name))
                 continue
-            if _has_holes(found):
-                self.name_with_holes(directory_tree.joined(path, name))
+            if found.st_blocks * _BLOCK_BYTES < found.st_size and _may_have_holes(found):
+                self.name_with_holes(_path_of(entry, path))
             # A single file can be mounted over another one, which nothing else would show.
-            if is_told and (came or is_other_device or is_emptied or found.st_ctime_ns >= self.since_ns):
-                self.name(directory_tree.joined(path, name))
+            if is_told and (found.st_ctime_ns >= self.since_ns or came or found.st_dev != before.st_dev or is_emptied):
+                self.name(_path_of(entry, path))
         if os.fstat(directory).st_ctime_ns != before.st_ctime_ns:
             raise Uncertain(f"{os.fsdecode(path) or '.'} changed while it was read")
         return came, inner
@@ -163,14 +164,17 @@ class Pass:
             self._devices.add(found.st_dev)
 
 
-def _has_holes(found: os.stat_result) -> bool:
-    return found.st_blocks * _BLOCK_BYTES < found.st_size >= _PAGE_BYTES and stat.S_ISREG(found.st_mode)
-
-
-def _entries(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
+def _entries(directory: int) -> Iterator[os.DirEntry[str]]:
     with os.scandir(directory) as listing:
-        for entry in listing:
-            yield os.fsencode(entry.name), entry.stat(follow_symlinks=False)
+        yield from listing
+
+
+def _may_have_holes(found: os.stat_result) -> bool:
+    return found.st_size >= _PAGE_BYTES and stat.S_ISREG(found.st_mode)
+
+
+def _path_of(entry: os.DirEntry[str], directory: bytes) -> bytes:
+    return directory_tree.joined(directory, os.fsencode(entry.name))
 
 
 def file_system(descriptor: int, *, process: Path = Path("/proc/self")) -> str:

@@ -7,12 +7,15 @@ all that anybody prints.
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import Any, TextIO, cast
 
 from turku.core.log import one_line
 
 _LAYOUT = ("\n", "\t")
+_SPECIAL = re.compile(r"[^\n\t -~]")
+"""What is no layout, and nothing that ASCII prints."""
 
 
 def printable(text: str) -> str:
@@ -61,15 +64,12 @@ def escaped_json(text: str, *, is_ascii: bool = False) -> str:
     """
     if text.isprintable() and (text.isascii() or not is_ascii):
         return text
-    return "".join(
-        character
-        if character in _LAYOUT or (character.isprintable() and (not is_ascii or character.isascii()))
-        else _escape(character)
-        for character in text
-    )
+    return _SPECIAL.sub(lambda found: _escape(found[0], is_ascii=is_ascii), text)
 
 
-def _escape(character: str) -> str:
+def _escape(character: str, *, is_ascii: bool) -> str:
+    if character.isprintable() and not is_ascii:
+        return character
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 

@@ -36,6 +36,7 @@ from turku.storage import (
 from turku.storage.changed_entries import ChangedEntries
 from turku.storage.changes import Changes, Kind
 from turku.storage.configuration import Storage
+from turku.storage.fs import dates
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose, garbage, notes
 from turku.storage.snapshots import record as snapshot_record
@@ -188,6 +189,7 @@ class _Made:
     noted: Notes
     strategy: Strategy
     reason: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class _Run:
@@ -282,7 +284,7 @@ class _Run:
         if transferred.outcome.meaning != "complete":
             _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
         lost = noted.incomplete
-        warnings = (*warnings, *incomplete.sentences(lost))
+        warnings = (*warnings, *made.warnings, *incomplete.sentences(lost))
         for warning in warnings[:_LOGGED_WARNINGS]:
             _LOG.warning("%s: %s", self._source, warning)
         summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
@@ -353,10 +355,11 @@ class _Run:
                 return self._linked(sync, synced, base, changes)
             noted = self._notes(sync, synced, changes=changes)
             record = self._record(base, self._clock.now(), noted)
-            self._catalog(mode, record, synced.tree, changes, ahead)
+            at_limit = dates.DatesAtLimit(dates.kept_in(self._place.machine_dir))
+            self._catalog(mode, record, synced.tree, changes, ahead=ahead, at_limit=at_limit)
             self._cancellation.check()
             snapshot = mode.commit(record, synced.tree)
-            return _Made(snapshot, synced.transferred, noted, synced.strategy, synced.reason)
+            return _Made(snapshot, synced.transferred, noted, synced.strategy, synced.reason, at_limit.sentences)
 
     def _catalog(
         self,
@@ -364,7 +367,9 @@ class _Run:
         record: SnapshotRecord,
         tree: Path,
         changes: Changes,
+        *,
         ahead: catalog.Ahead | None = None,
+        at_limit: dates.DatesAtLimit | None = None,
     ) -> None:
         """Write down what the snapshot has in it, just before it gets its name."""
         if mode.keeps_history:
@@ -377,6 +382,7 @@ class _Run:
                 moment=record.sync_begin,
                 zone=self._configuration.zone,
                 ahead=ahead,
+                dates=at_limit,
             )
 
     def _notes(self, sync: Sync, synced: SyncResult, *, changes: Changes) -> Notes:

@@ -205,7 +205,7 @@ def test_an_unreadable_directory_is_uncertain() -> None:
 def test_a_directory_that_changes_while_it_is_read_is_uncertain(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     original = changed_entries._entries
 
-    def changing(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    def changing(directory: int) -> Iterator[os.DirEntry[str]]:
         yield from original(directory)
         time.sleep(0.02)
         (tree.path / f"empty/{time.monotonic_ns()}").touch()
@@ -218,7 +218,7 @@ def test_a_directory_that_changes_while_it_is_read_is_uncertain(tree: Tree, monk
 def test_a_directory_that_goes_before_it_is_read_is_uncertain(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     original = changed_entries._entries
 
-    def vanishing(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    def vanishing(directory: int) -> Iterator[os.DirEntry[str]]:
         yield from original(directory)
         shutil.rmtree(tree.path / "empty", ignore_errors=True)
 

@@ -88,3 +88,45 @@ def test_every_date_is_kept_exactly(machine: BackedUpMachine) -> None:
     with catalog.open_catalog(machine.place, zone=UTC) as opened:
         first, _unchanged, last = machine.snapshots()
         assert [each.path for each in opened.diff(first, last)] == [b"file 0", b"file 1"]
+
+
+@pytest.fixture
+def machine_on_tmpfs() -> Iterator[BackedUpMachine]:
+    """One that has dates which its storage's volume cannot keep."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        pytest.skip("no tmpfs here, which keeps every date")
+    with (
+        tempfile.TemporaryDirectory(dir=memory) as text,
+        loop_volume("ext4") as volume,
+        backed_up_machine(Path(text), volume=volume) as machine,
+    ):
+        yield machine
+
+
+def test_dates_that_the_volume_cannot_keep_are_told(machine_on_tmpfs: BackedUpMachine) -> None:
+    machine, source = machine_on_tmpfs, machine_on_tmpfs.source_dir
+    for name, second in (("plain", 0), ("last\n", 2**40), ("old", -(2**33)), ("older", -(2**40))):
+        (source / name).write_text(name)
+        os.utime(source / name, ns=(second * 10**9, second * 10**9))
+    (source / "sub").mkdir()
+    os.utime(source / "sub", ns=(0, -(2**33) * 10**9))
+    outcome = machine.back_up()
+    assert outcome.success
+    (warning,) = outcome.warnings
+    assert warning.startswith("last\\n, old, older and 1 more have the first or the last date that this volume's file ")
+    assert warning in outcome.summary
+    (source / "new").write_text("new")
+    # rsync takes them for changed each time.
+    assert machine.back_up().warnings == (warning,)
+    for name in ("last\n", "old", "older"):
+        (source / name).unlink()
+    os.utime(source / "sub", ns=(0, 0))
+    for _ in range(2):
+        assert machine.back_up().warnings == ()
+
+
+def test_nothing_is_told_where_every_date_is_kept(machine: BackedUpMachine, kind: str) -> None:
+    if kind == "ext4":
+        pytest.skip("its first and last dates are those of the source")
+    assert machine.back_up().warnings == ()

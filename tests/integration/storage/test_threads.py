@@ -24,7 +24,7 @@ from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.catalog.gathering import Gathering
 from turku.storage.catalog.tree import Tree
 from turku.storage.changes import Changes
-from turku.storage.fs import copy
+from turku.storage.fs import linked_tree
 from turku.storage.heartbeat import Heartbeat
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
@@ -144,7 +144,7 @@ def test_a_heartbeat_that_fails_is_followed_by_the_next_one(tmp_path: Path, monk
 
 def test_a_copy_of_the_base_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "base").mkdir()
-    monkeypatch.setattr(copy, "link_tree", fail)
+    monkeypatch.setattr(linked_tree, "link_tree", fail)
     with HardlinkCopy(tmp_path / "base", tmp_path / "tree") as made, pytest.raises(IncrementalFailed, match="Fault"):
         made.finish()
 
@@ -154,7 +154,7 @@ def test_a_backup_whose_copy_of_the_base_fails_is_made_in_full(
 ) -> None:
     assert machine.back_up().success
     (machine.source_dir / "file").write_text("new")
-    monkeypatch.setattr(copy, "link_tree", fail)
+    monkeypatch.setattr(linked_tree, "link_tree", fail)
     outcome = machine.back_up()
     assert (outcome.success, outcome.strategy) == (True, "full")
     assert "a fault of our own" in outcome.strategy_reason

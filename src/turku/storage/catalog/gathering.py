@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from turku.core.directory_tree import is_inside, joined, split
 from turku.core.spool import Stack
 from turku.storage.catalog import database
-from turku.storage.catalog.entry import DIRECTORY, FILE
+from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
 from turku.storage.catalog.tree import Found, Tree
 
 if TYPE_CHECKING:
     from turku.storage.changes import Changes
 
 ROWS_AT_ONCE = 2000
+_DATED_NAMED = 10
 Told = tuple[bytes, bytes]
 """An entry that rsync names: its directory, and its name in it."""
 # `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
@@ -60,6 +61,10 @@ INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtim
 _FOUND_AHEAD = """
 INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target, attributes,
     same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
+"""
+_DATED = """
+SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
+WHERE mtime_ns IN (?, ?) AND NOT same_base ORDER BY places.path, found.name
 """
 _TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
 _WITHOUT_CHECKSUM = """
@@ -158,6 +163,14 @@ class Gathering:
         waiting = self._connection.execute("SELECT directory, name FROM temp.told ORDER BY directory, name")
         while told := waiting.fetchmany(ROWS_AT_ONCE):
             self.add(tree, told)
+
+    def dated(self, moments_ns: tuple[int | None, int | None]) -> tuple[list[bytes], int]:
+        """Return the paths of some of the new entries that have either date, and the number of all of them."""
+        found = self._connection.execute(
+            _DATED, [None if moment_ns is None else stored_time(moment_ns) for moment_ns in moments_ns]
+        )
+        named = [joined(path, name) for path, name in found.fetchmany(_DATED_NAMED)]
+        return named, len(named) + sum(1 for _row in found)
 
     def forget(self) -> None:
         """Empty the tables."""

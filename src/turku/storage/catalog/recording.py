@@ -26,6 +26,7 @@ from turku.storage.catalog.ahead import Ahead
 from turku.storage.catalog.gathering import Gathering
 from turku.storage.catalog.merging import Neighbours
 from turku.storage.catalog.tree import Tree
+from turku.storage.fs.dates import DatesAtLimit
 from turku.storage.history import StoredSnapshot
 from turku.storage.kept_sources import locked
 from turku.storage.snapshots.place import SourcePlace
@@ -49,14 +50,15 @@ def record(
     moment: datetime,
     zone: tzinfo,
     ahead: Ahead | None = None,
+    dates: DatesAtLimit | None = None,
 ) -> bool:
     """Whether the snapshot that is about to get its name is in the catalog; with the source's lock held.
 
     ``changes`` are what the run told of what it changed against ``base``, ``ahead`` what was read meanwhile of a first
-    backup. Where it is not there it is written down by the next one who opens the catalog: nothing is raised, as no
-    backup fails for its catalog.
+    backup. ``dates`` are told of what has such a date. Where it is not there it is written down by the next one who
+    opens the catalog: nothing is raised, as no backup fails for its catalog.
     """
-    new = _NewSnapshot(name, base, tree, changes, moment, ahead)
+    new = _NewSnapshot(name, base, tree, changes, moment, ahead, dates)
     try:
         database.sweep(place)
         with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
@@ -130,6 +132,7 @@ class _NewSnapshot:
     changes: Changes | None
     moment: datetime
     ahead: Ahead | None
+    dates: DatesAtLimit | None
 
 
 def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapshot, zone: tzinfo) -> bool:
@@ -167,6 +170,8 @@ def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapsho
         )
         gathering.gather(new.changes, may_trust=is_told and base == newest)
         gathering.compute_checksums(not_told_is_same=tells_content and base == newest)
+    if new.dates is not None and any(new.dates.limits_ns):
+        new.dates.note(*gathering.dated(new.dates.limits_ns))
     with database.writing(connection):
         if positions(connection) != known:
             _LOG.info("%s: somebody else wrote the catalog meanwhile", place.source)

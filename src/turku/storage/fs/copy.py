@@ -1,8 +1,8 @@
-"""Copies of a tree that take no space of their own: by hard links, or by clones.
+"""Copies that take no space of their own: clones of a tree, and further names of a file.
 
-A hard link is the very same file. A clone is a file of its own that shares its blocks until one of both is written to;
-XFS (made with ``reflink=1``, which mkfs does by itself since 2018) and btrfs have them. Names that share a file in the
-one tree have a clone each in the other.
+A clone is a file of its own that shares its blocks until one of both is written to; XFS (made with ``reflink=1``, which
+mkfs does by itself since 2018) and btrfs have them. Names that share a file in the one tree have a clone each in the
+other.
 """
 
 from __future__ import annotations
@@ -29,16 +29,8 @@ _FSSETXATTR = 0x401C5820
 _FSXATTR = struct.Struct("=IIIII8x")
 _HAS_COW_EXTENT_SIZE = 0x00010000
 _BLOCK_BYTES = 4096
-_ENTRIES_BETWEEN_QUESTIONS = 100
 _UNCLONABLE = (errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EACCES, errno.EPERM)
 _LOG = logging.getLogger(__name__)
-
-GoOn = Callable[[int], bool]
-"""Asked every now and then whether to go on; is told how many directories were made."""
-
-
-class Stopped(Exception):
-    """The copy was told not to go on; what there is of it is of no use."""
 
 
 def can_clone(directory: Path) -> bool:
@@ -69,17 +61,6 @@ def may_share_blocks(directory: Path) -> bool:
         return True
 
 
-def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: True) -> None:
-    """Make the new directory ``target`` with a hard link to everything that is in ``source``, directories made anew.
-
-    A file that can have no more names is copied, once for as many names as its copy can have. Raises OSError, Stopped
-    where ``go_on`` said no.
-    """
-    tree.make_directory(target)
-    with Tree(source) as base, Tree(target) as copy, Tree(os.dup(copy.root)) as copied:
-        _copy(base, copy, _Linking(copied), go_on)
-
-
 def clone_tree(source: Path, target: Path) -> None:
     """Clone what is in the directory ``source`` into the empty directory ``target``, with owners, modes and times.
 
@@ -103,7 +84,7 @@ def clone_tree(source: Path, target: Path) -> None:
                     os.unlink(each.name, dir_fd=directory)
 
     with Tree(source) as base, Tree(target) as copy:
-        _copy(base, copy, clone, None)
+        _copy(base, copy, clone)
     if left_out:
         _LOG.info("%s: %d files could not be cloned, and are transferred instead", source, left_out)
 
@@ -137,19 +118,15 @@ def keep_changes_small(directory: Path) -> None:
         fcntl.ioctl(descriptor, _FSSETXATTR, _FSXATTR.pack(*hint))
 
 
-def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None], go_on: GoOn | None) -> None:
-    """Copy everything below ``base``; all of it, or OSError is raised, where there is a ``go_on``."""
-    count = 1
+def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None]) -> None:
+    """Copy everything below ``base`` that can be read."""
     with Stack() as directories:
         directories.push(b"")
-        for number, each in enumerate(base.walk(leaves_out=go_on is None)):
-            if go_on is not None and number % _ENTRIES_BETWEEN_QUESTIONS == 0 and not go_on(count):
-                raise Stopped
+        for each in base.walk():
             directory = copy.directory(each.path)
             if each.is_directory:
                 os.mkdir(each.name, 0o700, dir_fd=directory)
                 directories.push(each.full_path)
-                count += 1
             else:
                 copy_entry(each, directory)
         # Those within others first: their coming changed the times of these.
@@ -158,28 +135,8 @@ def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None], go_
             if source is not None:
                 status = os.fstat(source)
                 # Where root is not, whoever owns a clone must be able to write below it.
-                mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXU if go_on is None and os.geteuid() != 0 else None
+                mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXU if os.geteuid() != 0 else None
                 attributes.copy(status, source, copy.directory(path), mode=mode)
-    if go_on is not None and not go_on(count):
-        raise Stopped
-
-
-class _Linking:
-    """Gives each entry a further name. ``copied`` is the new tree, in which copies of full files are found again."""
-
-    def __init__(self, copied: Tree) -> None:
-        self._copied = copied
-        self._copies: dict[int, tuple[bytes, bytes]] = {}
-
-    def __call__(self, each: Walked, directory: int) -> None:
-        former = self._copies.get(each.status.st_ino)
-        if former is None:
-            is_linked = link_or_copy(each.directory, each.name, directory, each.name)
-        else:
-            path, name = former
-            is_linked = link_or_copy(self._copied.directory(path), name, directory, each.name)
-        if not is_linked:
-            self._copies[each.status.st_ino] = (each.path, each.name)
 
 
 def link_or_copy(source: int, name: bytes, target: int, new_name: bytes) -> bool:

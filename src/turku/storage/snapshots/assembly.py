@@ -23,7 +23,7 @@ from turku.core.directory_tree import Tree, is_inside, joined, open_file_in, spl
 from turku.core.spool import Stack
 from turku.errors import TurkuError
 from turku.storage.changes import Change, Kind
-from turku.storage.fs import attributes, copy
+from turku.storage.fs import attributes, copy, linked_tree
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable
 
@@ -93,8 +93,8 @@ class HardlinkCopy:
         if self._is_over.is_set():
             return
         try:
-            copy.link_tree(self._base, self.tree, self._goes_on)
-        except copy.Stopped:
+            linked_tree.link_tree(self._base, self.tree, self._goes_on)
+        except linked_tree.Stopped:
             return
         except OSError as error:
             self._failure = f"{error.strerror or error}: {error.filename!r}"
@@ -291,7 +291,10 @@ class _ChangeableTree(Tree):
 
 
 def _move(staged: _ChangeableTree, target: _ChangeableTree, path: bytes, tell: Tell) -> None:
-    target.remove(path, _all_but(path, tell), also_directory=True)
+    there = target.find(path)
+    # A rename takes the place of anything else by itself.
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        target.remove(path, _all_but(path, tell), also_directory=True)
     directory, name = split(path)
     source, destination = staged.directory(directory), target.directory(directory)
     os.rename(name, name, src_dir_fd=source, dst_dir_fd=destination)
