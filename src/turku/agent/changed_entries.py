@@ -142,8 +142,7 @@ class Pass:
                 self.go_on()
             found = entry.stat(follow_symlinks=False)
             is_emptied = bool(self._emptied) and _path_of(entry, path) in self._emptied
-            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another
-            # device.
+            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another device.
             if stat.S_ISDIR(found.st_mode) and not is_emptied:
                 inner.append(os.fsencode(entry.name))
                 continue

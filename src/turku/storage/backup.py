@@ -255,6 +255,8 @@ class _Run:
                 transfer.file_system(self._configuration, self._place.machine_dir),
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
+                # What changed between the last two backups will have changed again.
+                expects_changes=earlier.strategy == Strategy.INCREMENTAL,
                 damaged=damage.to_fetch(self._place),
                 attributes=self._attribute_look(selected, earlier),
                 files_with_holes=job.files_with_holes,
@@ -269,6 +271,8 @@ class _Run:
                 plan = sync.plan(planned, copy)
                 self._cancellation.check()
                 if plan.compared is not None and not planned:
+                    if copy is not None:
+                        copy.end()
                     made = self._unchanged(sync, plan, plan.compared, changes)
                 else:
                     made = self._built(sync, plan, planned, changes, copy)

@@ -45,6 +45,7 @@ _HERE = b"./"
 """With it rsync sends what the source's own directory is like, and takes no name for an option or a comment."""
 _CHANGED_ENTRIES_SECONDS = 15.0
 _FILES_WITH_HOLES_SECONDS = 60.0
+"""Before a full run, which takes much longer with a look for holes in all files."""
 _CLEANING_SECONDS = 0.5
 _END_OF_SESSION_SECONDS = 2.0
 """An agent that is gone takes tunnel and data stream along. Either may be noticed so long before the session's end."""
@@ -131,6 +132,8 @@ class Sync:
     """The snapshot that the next one is built upon."""
     base_files: int | None = None
     """The number of its files. None is not known."""
+    expects_changes: bool = False
+    """True where the base is copied from the beginning, and not from the first difference on."""
     damaged: Collection[bytes] = ()
     """Paths of the base whose stored file is damaged, or not what the machine has: they are fetched whatever size and
     time say."""
@@ -155,7 +158,7 @@ class Sync:
 
     @contextmanager
     def hardlink_copy(self) -> Iterator[HardlinkCopy | None]:
-        """What copies the base, from the first difference on; None where it is of no use."""
+        """What copies the base, once it is begun; None where it is of no use."""
         if self.base is None or self.mode.shares_blocks or not self.mode.keeps_history:
             yield None
             return
@@ -183,6 +186,8 @@ class Sync:
         if self.base is None or not self.mode.keeps_history:
             return Plan()
 
+        if copy is not None and self.expects_changes:
+            copy.begin()
         damaged = set(self.damaged)
         unresolved: list[bytes] = []
 
@@ -392,7 +397,7 @@ class Sync:
         self, workspace: Workspace, planned: Changes, is_apart: Callable[[Change], bool], mishaps: Mishaps
     ) -> Transferred:
         """Fetch what is planned and not apart, files with holes by themselves (``_everything``)."""
-        with_holes = self._with_holes()
+        with_holes = self._with_holes(_CHANGED_ENTRIES_SECONDS)
         runs: list[tuple[Sync, Callable[[Change], bool]]] = [(self, lambda _change: True)]
         if with_holes is not None:
             named = with_holes
@@ -502,7 +507,7 @@ class Sync:
         in place are. Of those that are there, new holes are dug by our own code.
         """
         # Without history the only tree is to be incomplete for one run, and not for two.
-        with_holes = self._with_holes() if self.mode.keeps_history else None
+        with_holes = self._with_holes(_FILES_WITH_HOLES_SECONDS) if self.mode.keeps_history else None
         writes_in_place = workspace.writes_in_place and self.file_system.opens_read_only_files
         if not self.selected.holes or (with_holes is None and not writes_in_place):
             return self, self._transfer(workspace, transfer.WHOLE, on_entry)
@@ -526,9 +531,9 @@ class Sync:
         in_place_writing.dig_holes(workspace.directory, in_place)
         return later, transferred
 
-    def _with_holes(self) -> frozenset[bytes] | None:
+    def _with_holes(self, timeout_seconds: float) -> frozenset[bytes] | None:
         """Return the source's files that have holes; None where the machine does not say, or nobody wants to know."""
-        return self.files_with_holes(_FILES_WITH_HOLES_SECONDS) if self.selected.holes else None
+        return self.files_with_holes(timeout_seconds) if self.selected.holes else None
 
     @property
     def _without_holes(self) -> Sync:
@@ -583,7 +588,13 @@ class Sync:
         The runs ``before`` it bring a part of the same, within the same bounds; there are none without history.
         """
         if self.mode.keeps_history:
-            return self._transfer_parts(workspace, (*before, (self, extent)), on_entry)
+            bounds, earlier = self.bounds, None
+            for sync, part in before:
+                done = replace(sync, bounds=bounds)._transfer_once(workspace, part, on_entry)
+                bounds = bounds.left(done.seconds, done.taken_bytes)
+                earlier = done if earlier is None else done.after(earlier)
+            transferred = replace(self, bounds=bounds)._transfer_once(workspace, extent, on_entry)
+            return transferred if earlier is None else transferred.after(earlier)
         with Stack() as created:
 
             def note(line: Line) -> None:
@@ -599,18 +610,6 @@ class Sync:
                 if took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir):
                     assembly.take_back(workspace.directory, created)
                 raise
-
-    def _transfer_parts(
-        self, workspace: Workspace, parts: Iterable[tuple[Sync, transfer.Extent]], on_entry: Callable[[Line], None]
-    ) -> Transferred:
-        bounds, transferred = self.bounds, None
-        for sync, extent in parts:
-            done = replace(sync, bounds=bounds)._transfer_once(workspace, extent, on_entry)
-            bounds = bounds.left(done.seconds, done.taken_bytes)
-            transferred = done if transferred is None else done.after(transferred)
-        if transferred is None:
-            raise ValueError("a transfer has at least one run")
-        return transferred
 
     def _transfer_once(
         self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]

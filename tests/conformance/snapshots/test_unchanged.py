@@ -16,6 +16,7 @@ from tests.support.rich_tree import make_rich_tree
 
 from turku.storage import trash
 from turku.storage.snapshots import MODES, SnapshotMode, links
+from turku.storage.snapshots.assembly import HardlinkCopy
 
 
 @pytest.fixture
@@ -246,3 +247,27 @@ def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpM
     assert len(unchanged.snapshots()) == 5
     assert [each.name for each in history.unjudged(place, unchanged.storage.zone)] == unchanged.snapshots()[-2:]
     assert place.snapshot(unchanged.snapshots()[-1]).is_symlink()
+
+
+@with_links
+def test_what_is_copied_before_the_first_difference_goes_where_there_is_none(
+    unchanged: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+    original = HardlinkCopy.begin
+    monkeypatch.setattr(HardlinkCopy, "begin", lambda copy: (begun.append(True), original(copy)))
+    machine = unchanged
+    assert machine.back_up().strategy == "unchanged"
+    assert not begun
+    (machine.source_dir / "changed").write_text("changed")
+    assert machine.back_up().strategy == "incremental"
+    begun.clear()
+    # The one before it changed something, so that this one is expected to.
+    assert machine.back_up().strategy == "unchanged"
+    assert begun
+    assert machine.differences(machine.newest_tree().resolve(), "--no-H") == []
+    hidden = [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".")]
+    assert [name for name in hidden if not name.startswith(trash.PREFIX)] == []
+    begun.clear()
+    assert machine.back_up().strategy == "unchanged"
+    assert not begun

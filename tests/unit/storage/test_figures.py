@@ -24,6 +24,34 @@ STATISTICS = (
 NO_SUFFIXES = Suffixes(None)
 
 
+def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() -> None:
+    earlier = (
+        "Number of files: 4 (reg: 3, link: 1)",
+        "Number of created files: 3 (reg: 2, link: 1)",
+        "Number of regular files transferred: 2",
+        "Total file size: 700 bytes",
+        "Total transferred file size: 600 bytes",
+        "Literal data: 500 bytes",
+        "Matched data: 100 bytes",
+        "a line of nobody's",
+    )
+    assert figures.added(STATISTICS, earlier) == (
+        "Number of files: 12 (reg: 10, dir: 2)",
+        "Number of created files: 6 (reg: 4, dir: 1, link: 1)",
+        "Number of deleted files: 4 (reg: 4)",
+        "Number of regular files transferred: 7",
+        "Total file size: 24001 bytes",
+        "Total transferred file size: 9601 bytes",
+        "Literal data: 6501 bytes",
+        "Matched data: 3100 bytes",
+    )
+    assert figures.added(STATISTICS, ()) == STATISTICS
+    assert figures.added(("Number of created files: 0", "Literal data: none"), STATISTICS) == (
+        "Number of created files: 3 (reg: 2, dir: 1)",
+        "Literal data: none",
+    )
+
+
 def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
     before = Figures(files_before=0, files=11, size_bytes=30_000)
     found = figures.of_run(STATISTICS, NO_SUFFIXES, before)
