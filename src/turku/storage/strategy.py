@@ -589,8 +589,10 @@ class Sync:
         """
         if self.mode.keeps_history:
             bounds, earlier = self.bounds, None
+            # What is gone is removed by the last one.
+            partly = replace(workspace, is_resumed=False)
             for sync, part in before:
-                done = replace(sync, bounds=bounds)._transfer_once(workspace, part, on_entry)
+                done = replace(sync, bounds=bounds)._transfer_once(partly, part, on_entry)
                 bounds = bounds.left(done.seconds, done.taken_bytes)
                 earlier = done if earlier is None else done.after(earlier)
             transferred = replace(self, bounds=bounds)._transfer_once(workspace, extent, on_entry)
@@ -655,11 +657,15 @@ class Sync:
         try:
             transferred = self._started(workspace, extent, on_entry)
         except sandbox.NobodyAnswers:
-            self.cancellation.wait(_END_OF_SESSION_SECONDS)
+            self._await_end_of_session()
             raise
         if transferred.outcome.is_of_connection:
-            self.cancellation.wait(_END_OF_SESSION_SECONDS)
+            self._await_end_of_session()
         return transferred
+
+    def _await_end_of_session(self) -> None:
+        if self.cancellation is not NEVER:
+            self.cancellation.wait(_END_OF_SESSION_SECONDS)
 
     def _started(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
         return transfer.run(
