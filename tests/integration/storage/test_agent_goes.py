@@ -35,8 +35,8 @@ import sys, time
 from pathlib import Path
 from turku.storage import backup, cli
 original = backup._Run._catalog
-def slow(*arguments):
-    original(*arguments)
+def slow(*arguments, **options):
+    original(*arguments, **options)
     Path({mark!r}, str(time.monotonic_ns())).touch()
     time.sleep(1.5)
 backup._Run._catalog = slow
