@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,11 @@ class Stage:
 
     def go_on(self) -> None:
         """The next backup succeeds, is as the source, prunes what is too much, and leaves nothing behind."""
-        before = self.snapshots()
+        # By their dates: while a clock is behind, all others are taken for ahead, and come first.
+        stored = history.stored_snapshots(self.place, self.storage.zone)
+        before = [
+            each.name for each in sorted(stored, key=lambda each: each.moment or datetime.min.replace(tzinfo=UTC))
+        ]
         outcome = self.back_up(retention=f"last {KEPT} snapshots")
         if not outcome.success:
             self.find(f"the next backup failed: {outcome.summary}")
