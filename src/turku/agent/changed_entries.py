@@ -22,7 +22,7 @@ from typing import Final, Self
 
 import xxhash
 
-from turku.core import directory_tree
+from turku.core import directory_tree, holes
 from turku.core.directory_tree import Tree
 from turku.core.spool import Stack
 from turku.protocol.changed_entries_messages import OWN_DIRECTORY
@@ -33,9 +33,6 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
 """Those that take the change time from this machine's own clock, and move it when an entry is renamed."""
 _DIRECTORIES_LIMIT: Final = 500_000
 _ENTRIES_BETWEEN_QUESTIONS: Final = 1000
-_BLOCK_BYTES: Final = 512
-_PAGE_BYTES: Final = 4096
-"""A smaller file has room for no hole, and may lie in its inode."""
 _IDENTITY: Final = struct.Struct("=QQ")
 _CAME, _KNOWN = b"+", b"="
 """Before a path that waits: the directory above it was not there before, or was."""
@@ -146,7 +143,7 @@ class Pass:
             if stat.S_ISDIR(found.st_mode) and not is_emptied:
                 inner.append(os.fsencode(entry.name))
                 continue
-            if found.st_blocks * _BLOCK_BYTES < found.st_size and _may_have_holes(found):
+            if holes.has_holes(found):
                 self.name_with_holes(_path_of(entry, path))
             # A single file can be mounted over another one, which nothing else would show.
             if is_told and (found.st_ctime_ns >= self.since_ns or came or found.st_dev != before.st_dev or is_emptied):
@@ -166,10 +163,6 @@ class Pass:
 def _entries(directory: int) -> Iterator[os.DirEntry[str]]:
     with os.scandir(directory) as listing:
         yield from listing
-
-
-def _may_have_holes(found: os.stat_result) -> bool:
-    return found.st_size >= _PAGE_BYTES and stat.S_ISREG(found.st_mode)
 
 
 def _path_of(entry: os.DirEntry[str], directory: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from turku.core import listing
 from turku.protocol import codec
 from turku.protocol.restore_messages import FileRow
 from turku.storage import catalog, history_rows
+from turku.storage.fs import dates
 
 SECONDS = {
     # From 1901 to 2446, where an inode has 256 bytes.
@@ -130,3 +132,13 @@ def test_nothing_is_told_where_every_date_is_kept(machine: BackedUpMachine, kind
     if kind == "ext4":
         pytest.skip("its first and last dates are those of the source")
     assert machine.back_up().warnings == ()
+
+
+def test_a_file_system_that_refuses_far_dates_has_no_limit_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert dates.kept_in(tmp_path) == dates.DateRange()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +25,17 @@ class DateRange:
 
 
 def kept_in(directory: Path) -> DateRange:
-    """Return the dates that are kept there, tried with a file that has no name. Raises OSError."""
-    descriptor = tree.create_unnamed_file(directory)
-    try:
-        return DateRange(_limit_ns(descriptor, -_FAR_SECONDS), _limit_ns(descriptor, _FAR_SECONDS))
-    finally:
-        os.close(descriptor)
+    """Return the dates that are kept there, tried with a file that has no name.
+
+    A file system that refuses to be tried has no limit that is known: no backup is to fail for that.
+    """
+    with suppress(OSError):
+        descriptor = tree.create_unnamed_file(directory)
+        try:
+            return DateRange(_limit_ns(descriptor, -_FAR_SECONDS), _limit_ns(descriptor, _FAR_SECONDS))
+        finally:
+            os.close(descriptor)
+    return DateRange()
 
 
 def _limit_ns(descriptor: int, far_seconds: int) -> int | None:

@@ -83,7 +83,7 @@ def copy_bytes(tree: Tree, files: Iterable[tuple[bytes, int]]) -> int:
                     continue
                 if status.st_nlink > 1:
                     copied.add((status.st_dev, status.st_ino))
-                if status.st_blocks * BLOCK_BYTES < status.st_size:
+                if holes.has_holes(status):
                     size_bytes = min(size_bytes, _data_bytes(tree, path))
         total += size_bytes
     return total
