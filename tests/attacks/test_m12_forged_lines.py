@@ -33,7 +33,7 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverRequest,
 )
-from turku.storage import recovery, sandbox
+from turku.storage import recovery, recovery_transfer, sandbox
 from turku.storage.changes import LINE_LIMIT_BYTES
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
@@ -169,7 +169,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
                 credentials = SourceCredentials(daemon.username, daemon.password)
                 meanwhile()
                 storage = replace(machine.storage, sandbox=sandboxed)
-                recovery.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
+                recovery_transfer.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
             assert meddler.messages_sent >= len(messages)
             decoded = collected.read()
             assert isinstance(decoded[-1], RecoverEnd)

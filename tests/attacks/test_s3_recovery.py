@@ -88,40 +88,88 @@ def started(
     return machine.start("turku-agent", "restore", "etc", *map(str, words), "--yes")
 
 
-def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:
+WAYS_OUT: list[tuple[tuple[str, ...], str]] = [
+    ((), "/../victim/"),
+    ((), "/absolute/"),
+    ((), "/relative/"),
+    ((), "/out/"),
+    ((), "/wanted/out/"),
+    ((), "/{victim}/"),
+    (("--keep-dirlinks",), "/absolute/"),
+    (("--keep-dirlinks",), "/out/"),
+    (("--keep-dirlinks", "--relative"), "/relative/../victim/"),
+    (("--inplace",), "/"),
+    (("--backup", "--backup-dir={victim}"), "/"),
+    (("--backup", "--backup-dir=../victim"), "/"),
+    (("--temp-dir={victim}",), "/"),
+    (("--remote-option=--partial-dir={victim}", "--partial", "--delay-updates"), "/"),
+    (("--remote-option=--log-file={victim}/log",), "/"),
+    (("--write-devices",), "/"),
+    (("--delete",), "/out/"),
+]
+
+
+def attack(restore: Opened, tmp_path: Path, victim: Path, *, second: tuple[tuple[str, ...], str] | None = None) -> None:
+    """Bring links, then try what leads through them or elsewhere; ``second`` is what the connection does that may."""
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "authorized_keys").write_text("planted")
     (plain / "key").write_text("planted")
     assert restore.push(tree=loot(tmp_path, victim)).returncode == 0
-    # There is one connection; what others try is refused whatever they try.
-    for options, to in (
-        ((), "/../victim/"),
-        ((), "/absolute/"),
-        ((), "/relative/"),
-        ((), "/out/"),
-        ((), "/wanted/out/"),
-        ((), f"/{victim}/"),
-        (("--keep-dirlinks",), "/absolute/"),
-        (("--keep-dirlinks",), "/out/"),
-        (("--keep-dirlinks", "--relative"), "/relative/../victim/"),
-        (("--inplace",), "/"),
-        (("--backup", f"--backup-dir={victim}"), "/"),
-        (("--backup", "--backup-dir=../victim"), "/"),
-        ((f"--temp-dir={victim}",), "/"),
-        ((f"--remote-option=--partial-dir={victim}", "--partial", "--delay-updates"), "/"),
-        ((f"--remote-option=--log-file={victim}/log",), "/"),
-        (("--write-devices",), "/"),
-        (("--delete",), "/out/"),
-    ):
-        assert restore.push(*options, tree=plain, to=to).returncode != 0
+    if second is not None:
+        options, to = second
+        restore.push(*(each.format(victim=victim) for each in options), tree=plain, to=to.format(victim=victim))
+    # What others try is refused whatever they try.
+    for options, to in WAYS_OUT:
+        arguments = [each.format(victim=victim) for each in options]
+        assert restore.push(*arguments, tree=plain, to=to.format(victim=victim)).returncode != 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="a second connection comes only where the first is locked into the module"
+)
+@pytest.mark.parametrize("second", [((), "/"), *WAYS_OUT], ids=lambda way: " ".join((*way[0], way[1])))
+def test_s3_a_second_connection_writes_below_its_target_only(
+    machine: Machine,
+    hostile: HostileStorage,
+    open_session: StartPing,
+    victim: Path,
+    target: Path,
+    tmp_path: Path,
+    second: tuple[tuple[str, ...], str],
+) -> None:
+    restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])
+    attack(restore, tmp_path, victim, second=second)
+    restore.end()
+    assert (target / "passwd").read_text() == "mine"
+    assert (target / "other" / "file").read_text() == "mine"
+    assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"
+    assert differences(tmp_path / "before", victim) == []
+
+
+def test_s3_two_connections_at_a_time_are_refused(
+    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
+) -> None:
+    restore = opened(machine, hostile, open_session, "--to", target)
+    tree = tmp_path / "slow"
+    tree.mkdir()
+    (tree / "file").write_bytes(bytes(range(256)) * 4096)
+    first = hostile.start_rsync("-a", "--bwlimit=100", f"{tree}/", f"rsync://{{}}/{MODULE}/")
+    wait_for(lambda: next(target.rglob(".file.*"), None) is not None)
+    assert restore.push(tree=tree).returncode != 0
+    assert first.poll() is None, "the first one was to be at work still"
+    first.kill()
+    first.wait()
+    restore.end()
+    assert differences(tmp_path / "before", victim) == []
 
 
 def test_s3_a_recovery_writes_below_its_target_only(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
 ) -> None:
     restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])
-    attack(restore, tmp_path, victim)
+    attack(restore, tmp_path, victim, second=((), "/") if os.geteuid() == 0 else None)
     restore.end()
     assert (target / "file").read_text() == "planted", "the attack itself failed"
     assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,13 @@ def roots_of_rsyncd(agent: int) -> set[str]:
     """The directories that the agent's rsyncd is locked into while it serves: of each connection that is."""
     daemons = [child for child in children_of(agent) if b"--daemon" in Path(f"/proc/{child}/cmdline").read_bytes()]
     found = set()
-    for connection in (child for daemon in daemons for child in children_of(daemon)):
-        try:
-            found.add(os.readlink(f"/proc/{connection}/root"))
-        except OSError:
-            continue
+    waiting = daemons
+    while waiting:
+        process = waiting.pop()
+        with suppress(OSError):
+            found.add(os.readlink(f"/proc/{process}/root"))
+            # A connection has a process that waits for its end, and one that serves it.
+            waiting += children_of(process)
     return found - {"/"}
 
 

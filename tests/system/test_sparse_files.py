@@ -52,9 +52,13 @@ def restore(machine: PrivateMachine, *words: str | Path, code: int = 0) -> str:
     return printed
 
 
-def test_a_sparse_file_longer_than_what_is_free_is_restored(machine: PrivateMachine, small: Path) -> None:
+def test_a_sparse_file_longer_than_what_is_free_is_restored(fleet: Fleet, machine: PrivateMachine, small: Path) -> None:
     said = restore(machine, "--to", small / "all")
     assert "3 verified" in said
+    # Over two connections, one after the other.
+    log = fleet.storage_of(machine).log_file.read_text().rpartition("recovery begins")[2]
+    assert "3 files with holes are sent first" in log
+    assert "what has no holes is sent" in log
     status = (small / "all" / "disk").stat()
     assert (status.st_size, status.st_nlink) == (LENGTH, 3)
     assert status.st_blocks * 512 < 3 * MEBIBYTE

@@ -112,6 +112,7 @@ class Order:
             request=self.request,
             temporary=self.temporary(agent),
             sets=sets,
+            takes_two_connections=receiving_daemon.takes_two_connections(),
         )
 
     def source_here(self, agent: Agent) -> Source | None:

@@ -9,7 +9,9 @@ import stat
 from collections.abc import Iterable, Iterator
 
 _CHUNK_BYTES = 1024 * 1024
-_BLOCK_BYTES, _PAGE_BYTES = 512, 4096
+_BLOCK_BYTES = 512
+LEAST_BYTES = 4096
+"""Of a file that can have a hole: what is smaller may lie in its inode."""
 _HOLE_BYTES = 64 * 1024
 """Shorter ones are not dug: a file in many pieces is read slowly."""
 # <linux/falloc.h>
@@ -17,8 +19,8 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 
 
 def has_holes(status: os.stat_result) -> bool:
-    """Return True for a regular file that takes less room than its size says. A small one may lie in its inode."""
-    takes_less = status.st_blocks * _BLOCK_BYTES < status.st_size >= _PAGE_BYTES
+    """Return True for a regular file that takes less room than its size says, and is not too small for a hole."""
+    takes_less = status.st_blocks * _BLOCK_BYTES < status.st_size >= LEAST_BYTES
     return takes_less and stat.S_ISREG(status.st_mode)
 
 

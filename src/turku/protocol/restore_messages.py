@@ -141,6 +141,8 @@ class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     sets: list[Settable] | None = None
     """What the machine can set where it restores to: this is sent, and what else files have is told (``Unset``). None
     is an agent that does not know of it: nothing of it is sent."""
+    takes_two_connections: bool = False
+    """Whether a second connection may come to the module when the first one has ended: files with holes come first."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,7 +12,7 @@ from typing import TypeVar
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
 from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal
-from turku.storage import permit, recovery, session_request, tunnel
+from turku.storage import permit, recovery, recovery_transfer, session_request, tunnel
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.answers import Answers
 from turku.storage.configuration import Storage
@@ -97,7 +97,7 @@ class _Served:
             count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
             _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
             with self.watching(self.descriptor) as (agent, watched):
-                recovery.push(
+                recovery_transfer.push(
                     self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
                 )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from turku.core import holes
 from turku.core.directory_tree import joined
 from turku.core.log import one_line
 from turku.core.spool import Stack
@@ -45,6 +46,18 @@ WHERE kind = 0 AND first <= :position AND (last IS NULL OR last >= :position)
     AND ((directories.path = :directory AND versions.name = :name)
         OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
 ORDER BY size DESC LIMIT :limit
+"""
+_WITH_HOLES = """
+SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind = 0 AND size >= :least AND has_holes IS NOT 0 AND first <= :position AND (last IS NULL OR last >= :position)
+ORDER BY directories.path, versions.name LIMIT :limit
+"""
+_WITH_HOLES_BELOW = """
+SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
+WHERE kind = 0 AND size >= :least AND has_holes IS NOT 0 AND first <= :position AND (last IS NULL OR last >= :position)
+    AND ((directories.path = :directory AND versions.name = :name)
+        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
+ORDER BY directories.path, versions.name LIMIT :limit
 """
 _LARGEST_LOOKED_AT = 10_000
 """Files whose holes and further names are looked for, so that a plan takes no time to speak of."""
@@ -138,8 +151,13 @@ class RecordedEntries:
             self._named[place] |= bit
             self._named_count += 1
 
-    def has_named_all(self) -> bool:
-        """Return True where ``found`` was asked for everything that the catalog lists and that is no directory."""
+    def has_named_all(self, besides: Iterable[bytes] = ()) -> bool:
+        """Return True where ``found`` was asked for everything that the catalog lists and that is no directory.
+
+        What is ``besides`` counts as asked for.
+        """
+        for path in besides:
+            self.found(path)
         totals = self.totals()
         return totals is None or self._named_count >= totals[0]
 
@@ -213,6 +231,27 @@ class RecordedEntries:
         files = heapq.nlargest(_LARGEST_LOOKED_AT, self._largest(self._catalog), key=lambda file: file[1])
         saved_bytes = sum(size_bytes for _path, size_bytes in files) - disk_usage.copy_bytes(self._tree, files)
         return totals[1] - saved_bytes
+
+    def with_holes(self, limit: int) -> list[bytes] | None:
+        """Return the files that have holes; None where that would have to be asked of more of them than ``limit``."""
+        if self._catalog is None:
+            return None
+        found: dict[bytes, None] = {}
+        for path in self._paths:
+            query = _WITH_HOLES_BELOW if path else _WITH_HOLES
+            values = {**self._values(path), "least": holes.LEAST_BYTES, "limit": limit + 1}
+            rows = self._catalog.connection.execute(query, values).fetchall()
+            found |= dict.fromkeys(joined(directory, name) for directory, name in rows)
+            if len(found) > limit:
+                return None
+        return [path for path in found if self._has_holes(path)]
+
+    def _has_holes(self, path: bytes) -> bool:
+        try:
+            return holes.has_holes(self._tree.status(path))
+        except OSError:
+            # It is lost, which is told elsewhere.
+            return False
 
     def _largest(self, catalog: Catalog) -> Iterator[tuple[bytes, int]]:
         """Yield the paths of the largest files, with their sizes."""

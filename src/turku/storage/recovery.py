@@ -11,32 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, get_args
+from typing import get_args
 
 from turku.core import extended_attributes, posix_acl, rsync_checksums
-from turku.core.bounded_log import bounded_log
-from turku.core.cancellation import NEVER, Cancellation
 from turku.core.directory_tree import Tree
-from turku.core.line_reading import lines_of
 from turku.core.log import one_line
-from turku.core.secret import Secret
 from turku.errors import NotInHistory
-from turku.policy import compression
-from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     LOST_LIMIT,
     LOST_LIMIT_BYTES,
-    MODULE,
-    PARTIAL_DIRECTORY,
     REMARK_LIMIT,
     REMARKS_LIMIT,
-    TEMPORARY_DIRECTORY,
-    UNSET_NAMES_LIMIT,
-    Deleted,
     Manifest,
     ManifestEntry,
     ParentDirectory,
@@ -44,21 +32,18 @@ from turku.protocol.restore_messages import (
     RecoverPlan,
     RecoverRequest,
     Settable,
-    Unset,
-    UnsetEntry,
     WirePath,
     path_bytes,
     wire_path,
     wire_time,
 )
-from turku.storage import changes, kept_tree, rsync_exit, rsync_messages, sandbox, transfer
+from turku.storage import kept_tree, sandbox
 from turku.storage.answers import Answers
 from turku.storage.catalog import Entry, Scope
-from turku.storage.changes import Line
 from turku.storage.configuration import Storage
 from turku.storage.history_view import HistoryView
 from turku.storage.kept_tree import KeptTree
-from turku.storage.recorded_entries import RecordedEntries, is_fake_super
+from turku.storage.recorded_entries import RecordedEntries
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -203,12 +188,12 @@ def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> N
     """Send the manifest of all that would be considered."""
     with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
-        lost = _Lost()
+        lost = LostPaths()
         for found in recorded.all():
             if found.version and recorded.is_lost(found):
                 lost.add(found.path)
                 continue
-            batch.append(_entry(found, is_sent=False))
+            batch.append(manifest_entry(found, is_sent=False))
             if len(batch) == _BATCH:
                 answers.send(Manifest(batch))
                 batch = []
@@ -216,7 +201,7 @@ def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> N
     answers.send(RecoverEnd(lost=lost.named, lost_count=lost.count))
 
 
-class _Lost:
+class LostPaths:
     """Paths that the catalog lists and the tree lacks: all counted, and named as far as one answer holds them."""
 
     def __init__(self) -> None:
@@ -231,199 +216,7 @@ class _Lost:
             self.named.append(wire_path(path))
 
 
-def arguments(configuration: Storage, recovery: Recovery, *, port: int, username: str) -> list[str]:
-    """The argument list; to be run in the tree. Raises PolicyError as ``transfer.require_user`` does."""
-    request = recovery.request
-    temporary = request.temporary or TEMPORARY_DIRECTORY
-    partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
-    overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
-    return [
-        *configuration.rsync_command,
-        "--archive",
-        "--numeric-ids",
-        # Twice: what is there already is named too, for the agent to check.
-        "--itemize-changes",
-        "--itemize-changes",
-        f"--out-format={recovery.mark.decode()}{changes.OUT_FORMAT}",
-        "--no-human-readable",
-        "--no-motd",
-        "--8-bit-output",
-        f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
-        f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
-        "--modify-window=-1",
-        *_compression(recovery.kept),
-        *(["--no-inc-recursive"] if transfer.is_listed_at_once(recovery.files) else []),
-        *([rsync_checksums.XXH128] if recovery.by_xxh128 else []),
-        "--hard-links",
-        "--sparse",
-        *_attribute_options(configuration, request),
-        *(["--fake-super"] if is_fake_super(configuration) else []),
-        *overwrite,
-        *(["--checksum"] if request.compare_contents else []),
-        *(["--delete-delay"] if request.delete else []),
-        f"--temp-dir={temporary}",
-        f"--partial-dir={partial}",
-        f"--filter=- /{temporary}/",
-        *(["--relative", "--no-implied-dirs"] if recovery.paths else []),
-        "--",
-        *(os.fsdecode(b"./" + path) for path in recovery.paths or (b"",)),
-        f"rsync://{transfer.checked_user(username)}@127.0.0.1:{port}/{MODULE}/",
-    ]
-
-
-def _attribute_options(configuration: Storage, request: RecoverRequest) -> list[str]:
-    """Return the options by which rsync sends what the machine can set, and nothing else."""
-    sets = request.sets or []
-    options = ["--acls"] if "acls" in sets else []
-    if "attributes" in sets:
-        # What a file system calls its own, as ``btrfs.compression``, cannot be set on another one.
-        names = ["+x user.*"]
-        if "privileged" not in sets:
-            names.insert(0, "-x user.rsync.*")
-        elif not is_fake_super(configuration):
-            names += ["+x trusted.*", "+x security.*"]
-        options += ["--xattrs", *(f"--filter={name}" for name in (*names, "-x *"))]
-    return options
-
-
-def _compression(kept: KeptTree) -> list[str]:
-    if not transfer.is_compressed(kept.notes.compress, kept.notes):
-        return []
-    is_slow = compression.is_slow(kept.notes.bytes_per_second)
-    return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
-
-
-def push(
-    configuration: Storage,
-    recovery: Recovery,
-    answers: Answers,
-    *,
-    port: int,
-    credentials: SourceCredentials,
-    cancellation: Cancellation = NEVER,
-) -> None:
-    """Push, and send the manifest beside it, deletions, and how it ended.
-
-    Raises CommandFailed when rsync cannot be started, PolicyError for a user name that is none, BackupFailed when no
-    daemon answers, ConfigurationError when the sandbox is required and cannot be had.
-    """
-    others: deque[str] = deque(maxlen=_LAST_LINES)
-    with (
-        bounded_log(_LOG, recovery.kept.place.source, kind=rsync_messages.kind_of) as log,
-        sandbox.sender(
-            lambda _seen: arguments(configuration, recovery, port=port, username=credentials.username),
-            configuration=configuration,
-            tree=recovery.kept.path,
-            root=recovery.root,
-            port=port,
-        ) as sender,
-        sender.start(
-            password=Secret(credentials.password),
-            on_line=lambda line: log(line) if line else None,
-        ) as child,
-    ):
-        lost = _Lost()
-        with sandbox.followed(child, lambda stream: _tell(configuration, recovery, answers, stream, others, lost=lost)):
-            exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
-        # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
-        last_lines = [line.replace(str(recovery.kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
-    meaning = rsync_exit.outcome(exit_code).meaning
-    too_long = [wire_path(path) for path in recovery.long_paths]
-    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
-    if lost.count:
-        _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", recovery.kept.name, lost.count)
-    _LOG.info("%s: rsync ended with exit code %d", recovery.kept.name, exit_code)
-
-
-def _tell(
-    configuration: Storage,
-    recovery: Recovery,
-    answers: Answers,
-    stream: IO[bytes],
-    others: deque[str],
-    *,
-    lost: _Lost,
-) -> None:
-    """Read what rsync says to its end, and pass on what the agent has to know; take note of what is ``lost``."""
-    try:
-        with recovery.recorded(configuration) as recorded:
-            lacking = _lacking(recovery.request)
-            for batch, deleted in _batches(stream, recovery.mark, others):
-                unset = [
-                    entry
-                    for line, _is_sent in batch
-                    if lacking
-                    and line.file_type in _WITH_ATTRIBUTES
-                    and (entry := _unset(recorded, line.path, lacking))
-                ]
-                manifest = [
-                    _entry(found, is_sent=is_sent)
-                    for line, is_sent in batch
-                    if line.file_type != b"d" and (found := recorded.found(line.path)) is not None
-                ]
-                answers.send_many(
-                    [
-                        *([Manifest(manifest)] if manifest else []),
-                        *([Unset(unset)] if unset else []),
-                        *([Deleted([wire_path(path) for path in deleted])] if deleted else []),
-                    ]
-                )
-            for path in recorded.lost(names_files=not recorded.has_named_all()):
-                lost.add(path)
-    except Exception:
-        # rsync must be read on, or it waits for ever; the agent misses what was not told, and says so.
-        _LOG.exception("%s: the manifest is not told any further", recovery.kept.name)
-        while stream.read(65536):
-            pass
-
-
-def _lacking(request: RecoverRequest) -> tuple[str, ...]:
-    """Return the beginnings of the names of attributes that the machine cannot set, and knows that it cannot."""
-    if request.sets is None:
-        return ()
-    return tuple(name for kind, names in _NAMES.items() if kind not in request.sets for name in names)
-
-
-def _unset(recorded: RecordedEntries, path: bytes, lacking: tuple[str, ...]) -> UnsetEntry | None:
-    names, group = recorded.beyond_mode(path)
-    lost = [name for name in names if name.startswith(lacking)]
-    if not lost:
-        return None
-    shown = [name.encode("utf-8", "backslashreplace").decode()[:_NAME_SHOWN] for name in lost]
-    return UnsetEntry(wire_path(path), shown[:UNSET_NAMES_LIMIT], group if posix_acl.ACCESS in lost else None)
-
-
-def _batches(
-    stream: IO[bytes], mark: bytes, others: deque[str]
-) -> Iterator[tuple[list[tuple[Line, bool]], list[bytes]]]:
-    batch: list[tuple[Line, bool]] = []
-    deleted: list[bytes] = []
-    rest = b""
-    for piece in lines_of(stream, limit_bytes=changes.LINE_LIMIT_BYTES):
-        # Messages of the machine's may lack their line breaks: a line of rsync's begins wherever its mark is.
-        before, found, own = (rest + piece).partition(mark)
-        rest = b""
-        if not piece.endswith(b"\n"):
-            rest = found + own if found else before[-_LINE_SHOWN_BYTES:]
-            continue
-        line = changes.parse(own)
-        if text := one_line(before.rstrip(b"\r\n")):
-            others.append(text)
-        if line is None:
-            continue
-        if line.is_deleted:
-            deleted.append(line.path)
-        else:
-            batch.append((line, own.startswith(changes.MARK + b"<")))
-        if len(batch) + len(deleted) == _BATCH:
-            yield batch, deleted
-            batch, deleted = [], []
-    if rest:
-        others.append(one_line(rest))
-    yield batch, deleted
-
-
-def _entry(found: Entry, *, is_sent: bool) -> ManifestEntry:
+def manifest_entry(found: Entry, *, is_sent: bool) -> ManifestEntry:
     mtime_ns, exact_mtime = wire_time(found.mtime_ns)
     return ManifestEntry(
         wire_path(found.path),

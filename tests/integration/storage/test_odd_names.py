@@ -27,7 +27,7 @@ from turku.protocol.restore_messages import (
     path_bytes,
     wire_path,
 )
-from turku.storage import catalog, recovery, source_comparison
+from turku.storage import catalog, recovery, recovery_transfer, source_comparison
 from turku.storage.drill import drill
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
@@ -132,7 +132,9 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
         for above in recovery.plan(machine.storage, prepared).parents:
             _make_directory(target, path_bytes(above.path))
         credentials = SourceCredentials(receiving.username, receiving.password)
-        recovery.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
+        recovery_transfer.push(
+            machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials
+        )
     answers = collected.read()
     end = answers[-1]
     assert isinstance(end, RecoverEnd)

@@ -19,7 +19,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core import command
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, RecoverEnd, RecoverRequest
-from turku.storage import agent_watch, catalog, changes, coordinator, recovery, sandbox
+from turku.storage import agent_watch, catalog, changes, coordinator, recovery, recovery_transfer, sandbox
 from turku.storage.agent_watch import AgentGone, AgentWatch
 from turku.storage.catalog.gathering import Gathering
 from turku.storage.catalog.tree import Tree
@@ -160,7 +160,7 @@ def test_a_backup_whose_copy_of_the_base_fails_is_made_in_full(
     assert "a fault of our own" in outcome.strategy_reason
 
 
-@pytest.mark.parametrize("place", ["parse", "_entry"])
+@pytest.mark.parametrize("place", ["parse", "manifest_entry"])
 def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
     machine: BackedUpMachine,
     tmp_path: Path,
@@ -180,7 +180,7 @@ def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
         recovery.prepared(machine.storage, view, RecoverRequest("etc")) as prepared,
     ):
         credentials = SourceCredentials(daemon.username, daemon.password)
-        recovery.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
+        recovery_transfer.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
     assert "the manifest is not told any further" in caplog.text
     end = collected.read()[-1]
     assert isinstance(end, RecoverEnd)

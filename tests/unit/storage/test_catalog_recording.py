@@ -170,6 +170,7 @@ def as_of_an_earlier_release(place: SourcePlace) -> None:
     """Let the catalog be one that knows no attributes, with its times as such a catalog has them."""
     with closing(sqlite3.connect(database.file_of(place))) as connection:
         connection.execute("ALTER TABLE versions DROP COLUMN attributes")
+        connection.execute("ALTER TABLE versions DROP COLUMN has_holes")
         connection.execute("UPDATE versions SET mtime_ns = ? WHERE typeof(mtime_ns) = 'blob'", (2**63 - 1,))
         connection.execute("PRAGMA user_version = 2")
         connection.commit()

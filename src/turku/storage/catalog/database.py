@@ -21,13 +21,14 @@ from turku.storage.snapshots.place import SourcePlace
 
 DIRECTORY = ".catalogs"
 SUFFIX = ".sqlite"
-FORMAT = 3
+FORMAT = 4
 """Catalogs of the first format held checksums that a machine could have forged: they are made anew.
 
 Those of the second knew no attributes, and of times that 64 bits of nanoseconds do not hold the nearest that they do.
-They go on as they are, and what they do not know is NULL.
+Those of the third did not know which files have holes. They go on as they are, and what they do not know is NULL.
 """
-_BEFORE_ATTRIBUTES = 2
+_ADDED = {2: ("attributes BLOB", "has_holes INTEGER"), 3: ("has_holes INTEGER",)}
+"""The columns that ``versions`` lacks in each format that goes on."""
 _APPLICATION = 0x7475726B
 _BUSY_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ CREATE TABLE versions (
     checksum BLOB,
     link_target BLOB,
     checked INTEGER NOT NULL DEFAULT 0,
-    attributes BLOB
+    attributes BLOB,
+    has_holes INTEGER
 );
 CREATE UNIQUE INDEX versions_path ON versions (directory, name, first);
 CREATE INDEX versions_first ON versions (first);
@@ -207,8 +209,8 @@ def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
         if _pragma(connection, "user_version") == 0:
             _create(connection)
             _give(place, path, 0o600)
-        elif _pragma(connection, "user_version") == _BEFORE_ATTRIBUTES:
-            _add_attributes(connection)
+        elif _pragma(connection, "user_version") in _ADDED:
+            _add_columns(connection)
         if (_pragma(connection, "application_id"), _pragma(connection, "user_version")) != (_APPLICATION, FORMAT):
             raise _NotOurs("it is of another program, or of a newer Turku")
     except BaseException:
@@ -234,13 +236,13 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
-def _add_attributes(connection: sqlite3.Connection) -> None:
+def _add_columns(connection: sqlite3.Connection) -> None:
     with writing(connection):
-        if _pragma(connection, "user_version") != _BEFORE_ATTRIBUTES:
-            # Another process was faster.
-            return
-        if _pragma(connection, "application_id") == _APPLICATION:
-            connection.execute("ALTER TABLE versions ADD COLUMN attributes BLOB")
+        # None where another process was faster.
+        columns = _ADDED.get(_pragma(connection, "user_version"))
+        if columns is not None and _pragma(connection, "application_id") == _APPLICATION:
+            for column in columns:
+                connection.execute(f"ALTER TABLE versions ADD COLUMN {column}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 

@@ -40,6 +40,7 @@ CREATE TABLE temp.found (
     mode INTEGER NOT NULL,
     uid INTEGER NOT NULL,
     gid INTEGER NOT NULL,
+    has_holes INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     link_target BLOB,
     attributes BLOB,
@@ -55,12 +56,13 @@ CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY
 CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
 _FOUND = """
-INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target, attributes,
-    same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
+    attributes, same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _FOUND_AHEAD = """
-INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, mtime_ns, link_target, attributes,
-    same_base, same_before, same_after, told, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
+    attributes, same_base, same_before, same_after, told, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
 """
 _DATED = """
 SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
@@ -140,17 +142,18 @@ class Gathering:
         Files get their checksums. Raises OSError where it cannot be read.
         """
         rows = []
-        for directory, name in told:
-            descriptor = tree.find_directory(directory)
-            found = None if descriptor is None else tree.found(descriptor, name)
-            if found is not None and descriptor is not None:
-                place = self._place(directory)
-                if found.kind != FILE:
-                    rows.append((place, name, *found.columns(), None))
-                    continue
-                checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
-                rows.append((place, name, *found.columns()[:-1], digest, checksum))
+        # In one transaction: each new directory's own would look through every page in the cache.
         with database.gathering(self._connection):
+            for directory, name in told:
+                descriptor = tree.find_directory(directory)
+                found = None if descriptor is None else tree.found(descriptor, name)
+                if found is not None and descriptor is not None:
+                    place = self._place(directory)
+                    if found.kind != FILE:
+                        rows.append((place, name, *found.columns(), None))
+                        continue
+                    checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
+                    rows.append((place, name, *found.columns()[:-1], digest, checksum))
             self._connection.executemany(_FOUND_AHEAD, rows)
 
     def remember(self, told: Iterable[Told]) -> None:

@@ -75,16 +75,19 @@ UPDATE versions SET last = :before WHERE last IS NULL AND directory IN (
 """
 _INSERT = """
 INSERT INTO versions
-    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes)
-SELECT places.id, found.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes
+    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes, has_holes)
+SELECT places.id, found.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes,
+    has_holes
 FROM temp.found JOIN temp.places ON places.number = found.place WHERE version IS NULL
 ORDER BY places.id, found.name
 """
 # The snapshot lies between two others: what both of them have and it has not is split in two.
 _SPLIT = """
 INSERT INTO versions
-    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes)
-SELECT directory, name, :after, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes
+    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes,
+    has_holes)
+SELECT directory, name, :after, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes,
+    has_holes
 FROM versions WHERE first <= :before AND (last IS NULL OR last >= :after)
     AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
 """

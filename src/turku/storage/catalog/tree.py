@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from turku.core import directory_tree, extended_attributes
+from turku.core import directory_tree, extended_attributes, holes
 from turku.storage import sandbox, stored_content
 from turku.storage.catalog.entry import DIRECTORY, FILE, LINK, NO_ATTRIBUTES, kind_number, stored_time
 from turku.storage.fs import attributes
@@ -30,6 +30,7 @@ class Found(NamedTuple):
     mode: int
     uid: int
     gid: int
+    has_holes: bool
     mtime_ns: int
     link_target: bytes | None
     attributes: bytes | None
@@ -40,7 +41,7 @@ class Found(NamedTuple):
 
     def columns(self) -> tuple[object, ...]:
         """Return what a row of the catalog's files has of it, from the kind to the attributes."""
-        return (*self[:5], stored_time(self.mtime_ns), self.link_target, self.attributes)
+        return (*self[:6], stored_time(self.mtime_ns), self.link_target, self.attributes)
 
 
 class Tree(directory_tree.Tree):
@@ -129,6 +130,7 @@ class Tree(directory_tree.Tree):
             mode=stat.S_IMODE(mode),
             uid=uid,
             gid=gid,
+            has_holes=holes.has_holes(status),
             mtime_ns=status.st_mtime_ns,
             link_target=attributes.link_target(directory, name, is_faked=faked is not None) if kind == LINK else None,
             attributes=digest,
