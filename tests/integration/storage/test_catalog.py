@@ -274,6 +274,35 @@ def _has_rows(machine: BackedUpMachine) -> bool:
         return bool(connection.execute("SELECT count(*) FROM versions").fetchone()[0])
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file system of its own")
+@pytest.mark.parametrize(("release", "lacks"), [(2, ["attributes", "has_holes"]), (3, ["has_holes"])])
+def test_a_catalog_of_an_earlier_release_is_read_where_its_volume_is_mounted_read_only(
+    tmp_path: Path, release: int, lacks: list[str]
+) -> None:
+    with (
+        loop_volume("ext4", size_bytes=32 * 1024 * 1024, directory=tmp_path) as volume,
+        backed_up_machine(tmp_path / "machine", volume=volume) as machine,
+    ):
+        make_tree(machine.source_dir)
+        [_first, last] = machine.days(2)
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+            before = [(entry.path, entry.checksum) for entry in known.files(last)]
+        with closing(sqlite3.connect(database.file_of(machine.place))) as connection:
+            for column in lacks:
+                connection.execute(f"ALTER TABLE versions DROP COLUMN {column}")
+            connection.execute(f"PRAGMA user_version = {release}")
+            connection.commit()
+        command.run(["mount", "-o", "remount,ro", volume], timeout_seconds=30)
+        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+            assert [(entry.path, entry.checksum) for entry in known.files(last)] == before
+            columns = ", ".join(lacks)
+            assert known.connection.execute(f"SELECT DISTINCT {columns} FROM versions").fetchall() == [
+                tuple(None for _column in lacks)
+            ]
+        command.run(["mount", "-o", "remount,rw", volume], timeout_seconds=30)
+
+
 def test_the_catalog_is_the_storage_s_own(machine: BackedUpMachine) -> None:
     assert machine.back_up().success
     path = database.file_of(machine.place)

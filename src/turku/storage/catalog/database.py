@@ -211,6 +211,8 @@ def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
             _give(place, path, 0o600)
         elif _pragma(connection, "user_version") in _ADDED:
             _add_columns(connection)
+            if _pragma(connection, "user_version") in _ADDED and _pragma(connection, "application_id") == _APPLICATION:
+                return connection
         if (_pragma(connection, "application_id"), _pragma(connection, "user_version")) != (_APPLICATION, FORMAT):
             raise _NotOurs("it is of another program, or of a newer Turku")
     except BaseException:
@@ -237,13 +239,21 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    with writing(connection):
-        # None where another process was faster.
-        columns = _ADDED.get(_pragma(connection, "user_version"))
-        if columns is not None and _pragma(connection, "application_id") == _APPLICATION:
-            for column in columns:
-                connection.execute(f"ALTER TABLE versions ADD COLUMN {column}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+    """Let the catalog have the columns of this format. On a volume that is mounted read-only it seems to have them."""
+    try:
+        with writing(connection):
+            # None where another process was faster.
+            columns = _ADDED.get(_pragma(connection, "user_version"))
+            if columns is not None and _pragma(connection, "application_id") == _APPLICATION:
+                for column in columns:
+                    connection.execute(f"ALTER TABLE versions ADD COLUMN {column}")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+        unknown = ", ".join(f"NULL AS {column.split()[0]}" for column in _ADDED[_pragma(connection, "user_version")])
+        # A name of a temporary view goes before a table's.
+        connection.execute(f"CREATE TEMP VIEW versions AS SELECT *, {unknown} FROM main.versions")  # noqa: S608  (ours)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
