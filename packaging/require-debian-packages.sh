@@ -7,7 +7,7 @@ case "${1:-}" in
   demo) packages=(rsync openssh-server openssh-client python3-venv ca-certificates) ;;
   # The driver of the browser brings a program that needs libatomic1.
   test) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql chromium libatomic1
-                  bubblewrap btrfs-progs xfsprogs attr acl procps iproute2 sudo strace
+                  bubblewrap btrfs-progs xfsprogs e2fsprogs mount attr acl procps iproute2 sudo strace
                   debootstrap systemd-container) ;;
   # The peers that are measured beside us, and the load generator.
   bench) packages=(rsync openssh-server openssh-client python3-venv ca-certificates postgresql wrk

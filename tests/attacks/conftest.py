@@ -3,10 +3,12 @@ machine our agent with a storage whose sshd is real and whose forced command is 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from tests.integration.agent.conftest import Machine, api, end, machine, sshd
 from tests.support.coordinator import Coordinator
 from tests.support.hostile_storage import HostileStorage
 from tests.support.http_cast import HttpCast
+
+from turku.core import command
 
 __all__ = ["api", "machine", "sshd"]
 
@@ -81,3 +85,29 @@ def open_session(machine: Machine, hostile: HostileStorage) -> Iterator[StartPin
         for stream in (process.stdout, process.stderr, process.stdin):
             if stream is not None:
                 stream.close()
+
+
+@dataclass(frozen=True)
+class Device:
+    """A disk, and the file that it is in."""
+
+    number: int
+    image: Path
+
+    def is_untouched(self) -> bool:
+        os.sync()
+        return self.image.read_bytes() == bytes(2**20)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    """A disk of the machine's."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has disks")
+    image = tmp_path / "disk"
+    image.write_bytes(bytes(2**20))
+    [name] = command.run(["losetup", "--find", "--show", image], timeout_seconds=30).stdout.decode().split()
+    try:
+        yield Device(Path(name).stat().st_rdev, image)
+    finally:
+        command.run(["losetup", "--detach", name], timeout_seconds=30)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine, wait_for
-from tests.support.hostile_storage import HostileStorage, roots_of_rsyncd
+from tests.support.hostile_storage import HostileStorage, identity, roots_of_rsyncd
 from tests.support.trees import differences
 from tests.support.v1_server import V1Api
 
@@ -120,7 +120,7 @@ def test_s2_the_daemon_sees_nothing_but_the_source(
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert wait_for(lambda: roots_of_rsyncd(session.pid)) == {str(tmp_path / "due")}
+        assert wait_for(lambda: roots_of_rsyncd(session.pid)) == {identity(tmp_path / "due")}
     finally:
         transfer.kill()
         transfer.wait()

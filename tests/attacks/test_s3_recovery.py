@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.attacks.conftest import StartPing
+from tests.attacks.conftest import Device, StartPing
 from tests.attacks.test_s3_restore_only_where_opened import UNPRIVILEGED, unprivileged
 from tests.integration.agent.conftest import Machine, wait_for
 from tests.support.hostile_storage import HostileStorage, loot
@@ -88,88 +88,40 @@ def started(
     return machine.start("turku-agent", "restore", "etc", *map(str, words), "--yes")
 
 
-WAYS_OUT: list[tuple[tuple[str, ...], str]] = [
-    ((), "/../victim/"),
-    ((), "/absolute/"),
-    ((), "/relative/"),
-    ((), "/out/"),
-    ((), "/wanted/out/"),
-    ((), "/{victim}/"),
-    (("--keep-dirlinks",), "/absolute/"),
-    (("--keep-dirlinks",), "/out/"),
-    (("--keep-dirlinks", "--relative"), "/relative/../victim/"),
-    (("--inplace",), "/"),
-    (("--backup", "--backup-dir={victim}"), "/"),
-    (("--backup", "--backup-dir=../victim"), "/"),
-    (("--temp-dir={victim}",), "/"),
-    (("--remote-option=--partial-dir={victim}", "--partial", "--delay-updates"), "/"),
-    (("--remote-option=--log-file={victim}/log",), "/"),
-    (("--write-devices",), "/"),
-    (("--delete",), "/out/"),
-]
-
-
-def attack(restore: Opened, tmp_path: Path, victim: Path, *, second: tuple[tuple[str, ...], str] | None = None) -> None:
-    """Bring links, then try what leads through them or elsewhere; ``second`` is what the connection does that may."""
+def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "authorized_keys").write_text("planted")
     (plain / "key").write_text("planted")
     assert restore.push(tree=loot(tmp_path, victim)).returncode == 0
-    if second is not None:
-        options, to = second
-        restore.push(*(each.format(victim=victim) for each in options), tree=plain, to=to.format(victim=victim))
-    # What others try is refused whatever they try.
-    for options, to in WAYS_OUT:
-        arguments = [each.format(victim=victim) for each in options]
-        assert restore.push(*arguments, tree=plain, to=to.format(victim=victim)).returncode != 0
-
-
-@pytest.mark.root
-@pytest.mark.skipif(
-    os.geteuid() != 0, reason="a second connection comes only where the first is locked into the module"
-)
-@pytest.mark.parametrize("second", [((), "/"), *WAYS_OUT], ids=lambda way: " ".join((*way[0], way[1])))
-def test_s3_a_second_connection_writes_below_its_target_only(
-    machine: Machine,
-    hostile: HostileStorage,
-    open_session: StartPing,
-    victim: Path,
-    target: Path,
-    tmp_path: Path,
-    second: tuple[tuple[str, ...], str],
-) -> None:
-    restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])
-    attack(restore, tmp_path, victim, second=second)
-    restore.end()
-    assert (target / "passwd").read_text() == "mine"
-    assert (target / "other" / "file").read_text() == "mine"
-    assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"
-    assert differences(tmp_path / "before", victim) == []
-
-
-def test_s3_two_connections_at_a_time_are_refused(
-    machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
-) -> None:
-    restore = opened(machine, hostile, open_session, "--to", target)
-    tree = tmp_path / "slow"
-    tree.mkdir()
-    (tree / "file").write_bytes(bytes(range(256)) * 4096)
-    first = hostile.start_rsync("-a", "--bwlimit=100", f"{tree}/", f"rsync://{{}}/{MODULE}/")
-    wait_for(lambda: next(target.rglob(".file.*"), None) is not None)
-    assert restore.push(tree=tree).returncode != 0
-    assert first.poll() is None, "the first one was to be at work still"
-    first.kill()
-    first.wait()
-    restore.end()
-    assert differences(tmp_path / "before", victim) == []
+    # There is one connection; what others try is refused whatever they try.
+    for options, to in (
+        ((), "/../victim/"),
+        ((), "/absolute/"),
+        ((), "/relative/"),
+        ((), "/out/"),
+        ((), "/wanted/out/"),
+        ((), f"/{victim}/"),
+        (("--keep-dirlinks",), "/absolute/"),
+        (("--keep-dirlinks",), "/out/"),
+        (("--keep-dirlinks", "--relative"), "/relative/../victim/"),
+        (("--inplace",), "/"),
+        (("--backup", f"--backup-dir={victim}"), "/"),
+        (("--backup", "--backup-dir=../victim"), "/"),
+        ((f"--temp-dir={victim}",), "/"),
+        ((f"--remote-option=--partial-dir={victim}", "--partial", "--delay-updates"), "/"),
+        ((f"--remote-option=--log-file={victim}/log",), "/"),
+        (("--write-devices",), "/"),
+        (("--delete",), "/out/"),
+    ):
+        assert restore.push(*options, tree=plain, to=to).returncode != 0
 
 
 def test_s3_a_recovery_writes_below_its_target_only(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
 ) -> None:
     restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])
-    attack(restore, tmp_path, victim, second=((), "/") if os.geteuid() == 0 else None)
+    attack(restore, tmp_path, victim)
     restore.end()
     assert (target / "file").read_text() == "planted", "the attack itself failed"
     assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"
@@ -191,6 +143,53 @@ def test_s3_nor_does_that_of_an_agent_that_is_not_root(
     assert (target / "file").read_text() == "planted", "the attack itself failed"
     assert not os.path.lexists(target / "key"), "what the manifest does not name is not restored"
     assert differences(tmp_path / "before", victim) == []
+
+
+def write_device(restore: Opened, device: Device, tmp_path: Path) -> None:
+    """Let rsync take what stands for a user's file for the begin of another one, and put a device in its place before it
+    goes on with it."""
+    tree = tmp_path / "tree"
+    (tree / "other").mkdir(parents=True)
+    (tree / "big").write_bytes(os.urandom(1_500_000))
+    (tree / "file").write_bytes(b"PLANTED\n" * 10_000)
+    os.mknod(tree / "other" / "file", 0o060644, device.number)
+    restore.push("-W", "--no-inc-recursive", "-M--partial-dir=other", "--bwlimit=1000", tree=tree)
+
+
+@pytest.mark.root
+def test_s3_no_device_is_written(
+    machine: Machine,
+    hostile: HostileStorage,
+    open_session: StartPing,
+    victim: Path,
+    target: Path,
+    tmp_path: Path,
+    device: Device,
+) -> None:
+    (target / "other" / "file").write_bytes(b"m" * 120_000)
+    restore = opened(machine, hostile, open_session, "--to", target)
+    write_device(restore, device, tmp_path)
+    restore.end()
+    assert device.is_untouched()
+
+
+@pytest.mark.root
+def test_s3_nor_where_no_mount_can_be_made(
+    machine: Machine,
+    hostile: HostileStorage,
+    open_session: StartPing,
+    victim: Path,
+    target: Path,
+    tmp_path: Path,
+    device: Device,
+) -> None:
+    (target / "other" / "file").write_bytes(b"m" * 120_000)
+    machine.prefix = ("setpriv", "--bounding-set=-sys_admin")
+    restore = opened(machine, hostile, open_session, "--to", target)
+    write_device(restore, device, tmp_path)
+    _code, said = restore.end()
+    assert "no device files are restored" in said
+    assert device.is_untouched()
 
 
 def test_s3_nothing_but_the_paths_that_were_asked_for_is_written(

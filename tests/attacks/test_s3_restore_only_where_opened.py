@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.attacks.conftest import StartPing
+from tests.attacks.conftest import Device, StartPing
 from tests.integration.agent.conftest import Machine, wait_for
 from tests.integration.agent.test_restore import SAMPLE
-from tests.support.hostile_storage import HostileStorage, loot, roots_of_rsyncd
+from tests.support.hostile_storage import HostileStorage, identity, loot, roots_of_rsyncd
 from tests.support.trees import differences
 
 UNPRIVILEGED = 65534
@@ -67,6 +67,34 @@ def test_s3_a_restore_writes_below_its_path_only(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("prefix", [[], ["setpriv", "--bounding-set=-sys_admin"]], ids=["mount", "no mount"])
+def test_s3_a_restore_writes_no_device(
+    machine: Machine,
+    hostile: HostileStorage,
+    open_session: StartPing,
+    victim: Path,
+    tmp_path: Path,
+    device: Device,
+    prefix: list[str],
+) -> None:
+    machine.prefix = prefix
+    login = credentials(open_session("--restore"), hostile)
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "m").mkdir(parents=True)
+    os.mknod(first / "m" / "z", 0o060644, device.number)
+    for name in ("a/l", "a/m", "m"):
+        (second / name).mkdir(parents=True)
+    (second / "a" / "l" / "big").write_bytes(os.urandom(1_500_000))
+    (second / "a" / "m" / "z").write_bytes(b"PLANTED\n" * 10_000)
+    (second / "m" / "z").write_text("in its place")
+    hostile.rsync("-a", f"{first}/", "rsync://{}/turku-restore/", login=login)
+    # rsync asks for a/m/z, then moves the device there before it receives the file.
+    options = ("-W", "--no-inc-recursive", "--inplace", "--backup", "--backup-dir=a", "--bwlimit=1000")
+    hostile.rsync("-a", *options, f"{second}/", "rsync://{}/turku-restore/", login=login)
+    assert device.is_untouched()
+
+
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="rsyncd can be locked in by root only")
 def test_s3_rsyncd_sees_nothing_but_that_path(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, tmp_path: Path
@@ -89,7 +117,7 @@ def test_s3_rsyncd_sees_nothing_but_that_path(
     )
     try:
         roots = wait_for(lambda: roots_of_rsyncd(process.pid) or transfer.poll() is not None)
-        assert roots == {str(tmp_path / "restored")}, transfer.communicate()[1]
+        assert roots == {identity(tmp_path / "restored")}, transfer.communicate()[1]
     finally:
         transfer.kill()
         transfer.wait()

@@ -127,18 +127,21 @@ def loot(tmp_path: Path, victim: Path) -> Path:
     return tree
 
 
-def roots_of_rsyncd(agent: int) -> set[str]:
-    """The directories that the agent's rsyncd is locked into while it serves: of each connection that is."""
+def roots_of_rsyncd(agent: int) -> set[tuple[int, int]]:
+    """The directories that the agent's rsyncd is locked into while it serves, by device and inode: of each connection
+    that is."""
     daemons = [child for child in children_of(agent) if b"--daemon" in Path(f"/proc/{child}/cmdline").read_bytes()]
     found = set()
-    waiting = daemons
-    while waiting:
-        process = waiting.pop()
+    for connection in (child for daemon in daemons for child in children_of(daemon)):
+        # One that is reached by a mount of its own has no path here.
         with suppress(OSError):
-            found.add(os.readlink(f"/proc/{process}/root"))
-            # A connection has a process that waits for its end, and one that serves it.
-            waiting += children_of(process)
-    return found - {"/"}
+            found.add(identity(Path(f"/proc/{connection}/root/")))
+    return found - {identity(Path("/"))}
+
+
+def identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def children_of(process: int) -> list[int]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import trees
 from tests.support.fleet import Fleet
 from tests.support.loop_volume import loop_volume
 from tests.system.conftest import MakeMachine
 
-from turku.core import command
+from turku.core import command, holes
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 
@@ -55,10 +56,8 @@ def restore(machine: PrivateMachine, *words: str | Path, code: int = 0) -> str:
 def test_a_sparse_file_longer_than_what_is_free_is_restored(fleet: Fleet, machine: PrivateMachine, small: Path) -> None:
     said = restore(machine, "--to", small / "all")
     assert "3 verified" in said
-    # Over two connections, one after the other.
-    log = fleet.storage_of(machine).log_file.read_text().rpartition("recovery begins")[2]
-    assert "3 files with holes are sent first" in log
-    assert "what has no holes is sent" in log
+    # There is no room for it as long as it has no holes.
+    assert "the agent makes the holes" not in fleet.storage_of(machine).log_file.read_text()
     status = (small / "all" / "disk").stat()
     assert (status.st_size, status.st_nlink) == (LENGTH, 3)
     assert status.st_blocks * 512 < 3 * MEBIBYTE
@@ -67,6 +66,34 @@ def test_a_sparse_file_longer_than_what_is_free_is_restored(fleet: Fleet, machin
 def test_one_path_that_is_sparse_is_restored(machine: PrivateMachine, small: Path) -> None:
     restore(machine, "--to", small / "one", "disk")
     assert (small / "one" / "disk").stat().st_blocks * 512 < 3 * MEBIBYTE
+
+
+def test_where_holes_are_few_the_agent_makes_them(fleet: Fleet, make_machine: MakeMachine, tmp_path: Path) -> None:
+    tree = tmp_path / "mixed"
+    tree.mkdir()
+    (tree / "dense").write_bytes(os.urandom(8 * MEBIBYTE))
+    (tree / "zeros").write_bytes(bytes(MEBIBYTE))
+    with (tree / "begin").open("wb") as file:
+        file.truncate(200_000)
+        file.seek(100_000)
+        file.write(b"data in the middle")
+    with (tree / "#small; all").open("wb") as file:
+        file.truncate(12_288)
+    os.link(tree / "begin", tree / "same")
+    for name in ("begin", "#small; all"):
+        os.utime(tree / name, ns=(1_500_000_000_123_456_789, 1_500_000_000_123_456_789))
+    machine = make_machine({"images": {"path": str(tree)}})
+    machine.ping()
+    target = tmp_path / "restored"
+    for _run in ("into a new directory", "over what is there"):
+        restore(machine, "--yes", "--to", target)
+        assert trees.differences(tree, target) == []
+        for name in ("begin", "#small; all"):
+            assert (target / name).stat().st_blocks == (tree / name).stat().st_blocks
+        assert not holes.has_holes((target / "zeros").stat())
+        (target / "#small; all").write_text("changed")
+    log = fleet.storage_of(machine).log_file.read_text()
+    assert log.count("the agent makes the holes of 3 files") == 2
 
 
 def test_what_does_not_fit_with_its_holes_is_refused_before_anything_is_sent(

@@ -20,7 +20,7 @@ from typing import Self
 
 import msgspec
 
-from turku.agent import state
+from turku.agent import offered_directory, state
 from turku.agent.configuration import Agent
 from turku.core import directory_tree, durable, posix_acl
 from turku.core.spool import Stack
@@ -105,11 +105,13 @@ class PrivateDirectory:
         self._place = place
         self._remembered = remembered
         self._root = directory_tree.open_directory(target, os.fsencode(remembered.name))
-        self.tree = -1
+        self.tree = self.offered = -1
         try:
             self.tree = directory_tree.open_directory(self._root, _TREE)
-        except OSError:
-            os.close(self._root)
+            # The same directory: no device that lies in it can be opened there, and nothing be moved out of it.
+            self.offered = offered_directory.offered(self.tree)
+        except (OSError, RestoreFailed):
+            self._close()
             raise
 
     @classmethod
@@ -140,8 +142,7 @@ class PrivateDirectory:
         try:
             yield private
         finally:
-            os.close(private.tree)
-            os.close(private._root)
+            private._close()
 
     @classmethod
     def _continued(cls, agent: Agent, target: int, place: Path, order: str) -> Self | None:
@@ -193,7 +194,12 @@ class PrivateDirectory:
     @property
     def module_path(self) -> str:
         """The path by which our rsyncd gets at the directory that is held open, wherever that lies meanwhile."""
-        return f"/proc/{os.getpid()}/fd/{self.tree}"
+        return offered_directory.path(self.offered)
+
+    def _close(self) -> None:
+        for descriptor in (self.offered, self.tree, self._root):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def holds_stand_ins(self, *, are_there: bool) -> None:
         """Remember durably that stand-ins are being made, or that all of them are gone again."""

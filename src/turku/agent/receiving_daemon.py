@@ -1,7 +1,4 @@
-"""The rsync daemon of a restore: one module that can be written, and not read.
-
-One connection writes it, and a second one after that where both are locked into the module. Where they are not, the
-second could write through a link that the first one brought.
+"""The rsync daemon of a restore: one module that can be written, by one connection, and not read.
 
 rsync reads its configuration at each connection, so the module can be added when the storage has said what it would
 write. The module is a private directory (``private_directory.py``): which options a client chooses does not matter, as
@@ -22,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from turku.agent import rsyncd, runtime_directory
+from turku.agent import offered_directory, rsyncd, runtime_directory
 from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Listener, Module, PortTaken
 from turku.core import command, extended_attributes
@@ -39,16 +36,7 @@ So a name with this in it may be one or the other.
 _LEFT_ALONE = "-x_system.*"
 _LABELS_LEFT_ALONE = f"-x_{extended_attributes.LABEL}"
 """What rsync neither sets nor removes: ACLs have their own option, and SELinux lets nobody remove a label."""
-_CONNECTIONS_VARIABLE = "TURKU_CONNECTIONS"
-# The first connection makes the directory; for every other one that fails, which refuses it.
-_ONE_CONNECTION = 'mkdir "$TURKU_CONNECTIONS/first"'
-# A second one comes when the first has ended, which is awaited for two seconds: two at a time could meddle with each
-# other's files. A third finds both directories taken, and the end of a refused one has none of its own to rename.
-_TWO_CONNECTIONS = (
-    'cd "$TURKU_CONNECTIONS" && { mkdir first && mkdir "$RSYNC_PID" || { for _ in $(seq 20); '
-    "do test -d ended && break; sleep 0.1; done; mkdir ended/second; }; } 2>/dev/null"
-)
-_END_OF_CONNECTION = 'cd "$TURKU_CONNECTIONS" && mv "$RSYNC_PID" ended 2>/dev/null'
+_USED_VARIABLE = "TURKU_USED"
 _LOG = logging.getLogger(__name__)
 
 Received = Callable[[bytes, bytes, int], None]
@@ -56,11 +44,6 @@ Received = Callable[[bytes, bytes, int], None]
 
 The checksum is empty where the log does not tell for certain which file it is about.
 """
-
-
-def takes_two_connections() -> bool:
-    """Return True where a second connection may come to the module when the first one has ended."""
-    return rsyncd.can_change_root()
 
 
 class ReceivingDaemon:
@@ -74,14 +57,12 @@ class ReceivingDaemon:
         # Names cannot forge a line of the log: nobody who named a file knew this.
         self._token = secrets.token_hex(16).encode()
         self._listener = Listener()
-        self._connections = directory / "connections"
-        self._connections.mkdir(mode=0o700)
         self._reader: threading.Thread | None = None
         self._daemon: command.Child | None = None
         self._configuration = runtime_directory.write_private(directory / "rsyncd.conf", self._text(None))
 
     def offer(self, module: Module, *, may_delete: bool, has_labels: bool, file_limit_bytes: int | None) -> None:
-        """Let the module be written by the next connection that knows its password, and as ``takes_two_connections``.
+        """Let the module be written, by the next connection that knows its password and by no other one.
 
         ``has_labels`` says that what comes has labels of SELinux. ``file_limit_bytes`` bounds each file.
         """
@@ -104,7 +85,7 @@ class ReceivingDaemon:
             argv,
             on_line=self._listener.line,
             stdout=True,
-            extra_environment={rsyncd.PERCENT_VARIABLE: "%", _CONNECTIONS_VARIABLE: str(self._connections)},
+            extra_environment={rsyncd.PERCENT_VARIABLE: "%", _USED_VARIABLE: str(self._directory / "used")},
             end_signal=signal.SIGUSR1,
         ) as daemon:
             self._daemon = daemon
@@ -189,11 +170,8 @@ class ReceivingDaemon:
                 "write only = yes",
                 f"auth users = {module.username}",
                 f"secrets file = {self._directory / 'secrets'}",
-                *(
-                    [f"pre-xfer exec = {_TWO_CONNECTIONS}", f"post-xfer exec = {_END_OF_CONNECTION}"]
-                    if takes_two_connections()
-                    else [f"pre-xfer exec = {_ONE_CONNECTION}"]
-                ),
+                # The first connection makes the directory; for every other one that fails, which refuses it.
+                f'pre-xfer exec = mkdir "${_USED_VARIABLE}"',
                 *([] if may_delete else ["refuse options = delete* remove-*"]),
             ]
         return "\n".join(lines) + "\n"
@@ -205,6 +183,7 @@ def serve(agent: Agent, directory: Path, on_received: Received) -> Iterator[Rece
 
     Raises CommandFailed when it does not come up.
     """
+    offered_directory.prepare()
     for attempt in range(1, rsyncd.PORT_ATTEMPTS + 1):
         own = directory / f"daemon-{attempt}"
         own.mkdir(mode=0o700)

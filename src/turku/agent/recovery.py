@@ -30,6 +30,7 @@ from turku.agent import (
     target,
 )
 from turku.agent.configuration import Agent, Source
+from turku.agent.dug_holes import DugHoles
 from turku.agent.history_session import HistorySession
 from turku.agent.placement import Placement
 from turku.agent.private_directory import PrivateDirectory
@@ -62,6 +63,7 @@ from turku.protocol.restore_messages import (
     Settable,
     SnapshotChoice,
     Unset,
+    WithHoles,
     path_bytes,
     wire_path,
 )
@@ -112,7 +114,7 @@ class Order:
             request=self.request,
             temporary=self.temporary(agent),
             sets=sets,
-            takes_two_connections=receiving_daemon.takes_two_connections(),
+            digs_holes=True,
         )
 
     def source_here(self, agent: Agent) -> Source | None:
@@ -223,11 +225,13 @@ class _Run:
     reader: threading.Thread | None = None
     settable: tuple[Settable, ...] = ()
     unset: UnsetAttributes = field(default_factory=UnsetAttributes)
+    with_holes: DugHoles = field(default_factory=DugHoles)
 
     def run(self, scratch: Path) -> Outcome:
         self.settable = file_attributes.settable(self.order.target or self.order.below, self.agent.rsyncd_command)
         with ExitStack() as kept:
             self.unset = kept.enter_context(UnsetAttributes(scratch))
+            self.with_holes = kept.enter_context(DugHoles(scratch))
             with receiving_daemon.serve(self.agent, scratch, self._received) as daemon:
                 module = Module(MODULE, "/", writable=True)
                 with self._opened(daemon, module, scratch) as session:
@@ -242,7 +246,7 @@ class _Run:
                         self.agent, self.order, plan, told, kept, differing=self.differing, kinds=self.settable
                     )
                     verification = Verification(
-                        landing.private.tree,
+                        landing.private.offered,
                         by_received=told.is_by_xxh128,
                         opened=landing.opened,
                         spool_directory=scratch,
@@ -269,6 +273,7 @@ class _Run:
             if not is_cancelled:
                 verification.finish(repairs_links=not rsyncd.can_change_root())
                 self._tell_lost(not_placed)
+                self.with_holes.make(landing.private.offered, not_placed)
                 self.unset.narrow(landing.private.tree, not_placed)
                 placement = landing.placed(
                     # What the storage has lost may be there still, and nowhere else.
@@ -363,6 +368,8 @@ class _Run:
                 if isinstance(answer, Manifest) and verification is not None:
                     for entry in answer.entries:
                         verification.expect(entry)
+                elif isinstance(answer, WithHoles):
+                    self.with_holes.add(answer.paths)
                 elif isinstance(answer, Unset):
                     for unset in answer.entries:
                         self.unset.add(unset)
@@ -553,7 +560,7 @@ class _Landing:
 
     def opened(self, path: bytes) -> int:
         """Open the content that the path will have. Raises OSError."""
-        return self.stand_ins.open_content(self.target, self.private.tree, path)
+        return self.stand_ins.open_content(self.target, self.private.offered, path)
 
     def placed(self, order: Order, told: RecoverPlan, verification: Verification, *, is_whole: bool) -> Placement:
         """Move what arrived to its place; what only that was needed for goes."""

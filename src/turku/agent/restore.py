@@ -11,7 +11,17 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from turku.agent import check_in, identity, known_storages, rsyncd, runtime_directory, session, state, tunnel
+from turku.agent import (
+    check_in,
+    identity,
+    known_storages,
+    offered_directory,
+    rsyncd,
+    runtime_directory,
+    session,
+    state,
+    tunnel,
+)
 from turku.agent.configuration import Agent
 from turku.agent.identity import Identity
 from turku.agent.relay import Relay
@@ -37,8 +47,8 @@ Restorable = Sequence[tuple[StorageAddress, list[str]]]
 def restore(agent: Agent, *, storage_name: str | None) -> None:
     """Offer ``restore_path`` to the storage for writing until the operator ends it, or the storage does.
 
-    Raises UsageError where the storage is not clear, LockHeld while another restore runs, CommandFailed when the
-    session could not be had.
+    Raises UsageError where the storage is not clear, LockHeld while another restore runs, RestoreFailed where the
+    storage could write to devices, CommandFailed when the session could not be had.
     """
     # A lock of its own: backups go on, and a long one is no reason to keep a restore waiting.
     with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
@@ -52,9 +62,9 @@ def restore(agent: Agent, *, storage_name: str | None) -> None:
             _say("")
         address = _known(agent, storages, tunnel.checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent)
-        module = Module(agent.restore_module, str(agent.restore_path), writable=True)
         relay = Relay(address.name, held_until_released=True, awaited=_ACTIVE)
-        with runtime_directory.fresh(agent, _PURPOSE) as directory:
+        with runtime_directory.fresh(agent, _PURPOSE) as directory, offered_directory.at(agent.restore_path) as path:
+            module = Module(agent.restore_module, path, writable=True)
             session.run(
                 agent,
                 address,

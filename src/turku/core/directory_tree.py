@@ -81,12 +81,12 @@ def open_made(directory: Path, *, mode: int) -> int:
         raise
 
 
-def open_file(root: int, path: bytes) -> int:
-    """Return a descriptor of the regular file at the path, to be read. Raises OSError for anything else."""
+def open_file(root: int, path: bytes, flags: int = READ_FLAGS) -> int:
+    """Return a descriptor of the regular file at the path. Raises OSError for anything else."""
     above, name = split(path)
     directory = open_directory(root, above)
     try:
-        return open_file_in(directory, name)
+        return open_file_in(directory, name, flags)
     finally:
         os.close(directory)
 

@@ -70,6 +70,26 @@ def dig(descriptor: int, spans: Iterable[tuple[int, int]]) -> int:
     return dug_bytes
 
 
+def dig_all(descriptor: int) -> None:
+    """Make holes of all zeros in the open file, as small as a file system has them; its times stay.
+
+    Raises OSError, EOPNOTSUPP for a file system without holes.
+    """
+    status = os.fstat(descriptor)
+    zeros, begun = bytes(LEAST_BYTES), -1
+    for offset in range(0, status.st_size, LEAST_BYTES):
+        # The last one may be shorter.
+        is_hole = zeros.startswith(os.pread(descriptor, LEAST_BYTES, offset))
+        if is_hole and begun < 0:
+            begun = offset
+        elif not is_hole and begun >= 0:
+            _punch(descriptor, begun, offset - begun)
+            begun = -1
+    if begun >= 0:
+        _punch(descriptor, begun, -(-status.st_size // LEAST_BYTES) * LEAST_BYTES - begun)
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def _punch(descriptor: int, offset: int, length: int) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     mode = ctypes.c_int(_PUNCH_HOLE | _KEEP_SIZE)

@@ -30,6 +30,8 @@ SOURCES_LIMIT: Final = 1000
 REMARKS_LIMIT: Final = 20
 REMARK_LIMIT: Final = 2000
 """Characters."""
+WITH_HOLES_LIMIT: Final = 400
+"""Paths in one answer."""
 LOST_LIMIT: Final = 1000
 """Lost paths that are named in one answer; the others are counted."""
 UNSET_NAMES_LIMIT: Final = 20
@@ -141,8 +143,8 @@ class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     sets: list[Settable] | None = None
     """What the machine can set where it restores to: this is sent, and what else files have is told (``Unset``). None
     is an agent that does not know of it: nothing of it is sent."""
-    takes_two_connections: bool = False
-    """Whether a second connection may come to the module when the first one has ended: files with holes come first."""
+    digs_holes: bool = False
+    """Whether the agent makes holes in the files that ``WithHoles`` names; else rsync does in all files."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -317,6 +319,12 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
     paths: list[WirePath]
 
 
+class WithHoles(msgspec.Struct, frozen=True, tag_field="row", tag="with-holes"):
+    """Files that have holes, and come without: before the first of a manifest, to an agent that makes them itself."""
+
+    paths: Annotated[list[WirePath], Meta(max_length=WITH_HOLES_LIMIT)]
+
+
 class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="recover-end"):
     """How rsync ended: its exit code (None for a list), what that means, and its last lines.
 
@@ -343,7 +351,17 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
 
 
 Answer = (
-    SnapshotRow | FileRow | DifferenceRow | LookEnd | RecoverPlan | Manifest | Unset | Deleted | RecoverEnd | Refusal
+    SnapshotRow
+    | FileRow
+    | DifferenceRow
+    | LookEnd
+    | RecoverPlan
+    | Manifest
+    | WithHoles
+    | Unset
+    | Deleted
+    | RecoverEnd
+    | Refusal
 )
 
 

@@ -109,6 +109,5 @@ class _Served:
     def _planned(self, wanted: Wanted, request: RecoverRequest) -> Iterator[Recovery]:
         """What goes back, of which the agent was told."""
         with recovery.prepared(self.configuration, self._view(wanted), request) as planned:
-            told = recovery.plan(self.configuration, planned)
-            self.answers.send(told)
-            yield replace(planned, files=told.files)
+            self.answers.send(recovery.plan(self.configuration, planned))
+            yield planned

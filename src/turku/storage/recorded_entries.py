@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -151,13 +151,8 @@ class RecordedEntries:
             self._named[place] |= bit
             self._named_count += 1
 
-    def has_named_all(self, besides: Iterable[bytes] = ()) -> bool:
-        """Return True where ``found`` was asked for everything that the catalog lists and that is no directory.
-
-        What is ``besides`` counts as asked for.
-        """
-        for path in besides:
-            self.found(path)
+    def has_named_all(self) -> bool:
+        """Return True where ``found`` was asked for everything that the catalog lists and that is no directory."""
         totals = self.totals()
         return totals is None or self._named_count >= totals[0]
 
@@ -232,26 +227,30 @@ class RecordedEntries:
         saved_bytes = sum(size_bytes for _path, size_bytes in files) - disk_usage.copy_bytes(self._tree, files)
         return totals[1] - saved_bytes
 
-    def with_holes(self, limit: int) -> list[bytes] | None:
-        """Return the files that have holes; None where that would have to be asked of more of them than ``limit``."""
+    def with_holes(self, limit: int) -> tuple[list[bytes], int] | None:
+        """Return the files that have holes, and about how many bytes those have.
+
+        None where more files than ``limit`` would have to be asked for it.
+        """
         if self._catalog is None:
             return None
-        found: dict[bytes, None] = {}
+        paths: dict[bytes, None] = {}
         for path in self._paths:
             query = _WITH_HOLES_BELOW if path else _WITH_HOLES
             values = {**self._values(path), "least": holes.LEAST_BYTES, "limit": limit + 1}
             rows = self._catalog.connection.execute(query, values).fetchall()
-            found |= dict.fromkeys(joined(directory, name) for directory, name in rows)
-            if len(found) > limit:
+            paths |= dict.fromkeys(joined(directory, name) for directory, name in rows)
+            if len(paths) > limit:
                 return None
-        return [path for path in found if self._has_holes(path)]
-
-    def _has_holes(self, path: bytes) -> bool:
-        try:
-            return holes.has_holes(self._tree.status(path))
-        except OSError:
-            # It is lost, which is told elsewhere.
-            return False
+        found, size_bytes = [], 0
+        for path in paths:
+            # What is lost is told elsewhere.
+            with suppress(OSError):
+                status = self._tree.status(path)
+                if holes.has_holes(status):
+                    found.append(path)
+                    size_bytes += status.st_size - status.st_blocks * disk_usage.BLOCK_BYTES
+        return found, size_bytes
 
     def _largest(self, catalog: Catalog) -> Iterator[tuple[bytes, int]]:
         """Yield the paths of the largest files, with their sizes."""

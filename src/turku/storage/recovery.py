@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from turku.core import extended_attributes, posix_acl, rsync_checksums
@@ -51,6 +51,10 @@ _LAST_LINES = 25
 _LINE_SHOWN_BYTES = 4096
 _NAME_SHOWN = 200
 _PATH_SHOWN = 100
+_WITH_HOLES_LIMIT = 50_000
+_HOLES_SHARE = 1 / 8
+"""Of the bytes that go back. Asked for holes, rsync writes each kilobyte by itself, so that the agent makes them where
+they are few."""
 _ARGUMENT_LIMIT_BYTES = 4095
 _SHORT_BYTES = 1024
 """No directory of snapshots is so deep that a path of this length would be too long."""
@@ -81,6 +85,12 @@ class Recovery:
     """Paths asked for that rsync would not take as arguments."""
     files: int | None = None
     """The number of those that go back. None is not known."""
+    size_bytes: int | None = None
+    """Of their content; None is not known."""
+    with_holes: tuple[bytes, ...] | None = None
+    """Files in which the agent makes the holes; None where rsync does, in all files."""
+    holes_bytes: int = 0
+    """What those take until then."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
     """What rsync's own lines begin with; no machine is told."""
 
@@ -109,7 +119,21 @@ def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest)
                 hint="restore a directory above it",
             )
         there = tuple(path for path in paths.there if path not in long)
-        yield Recovery(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
+        found = Recovery(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
+        yield _counted(configuration, found)
+
+
+def _counted(configuration: Storage, recovery: Recovery) -> Recovery:
+    """Return what goes back with the number of its files, and those in which the agent makes the holes."""
+    with recovery.recorded(configuration) as recorded:
+        totals = recorded.totals()
+        if totals is None:
+            return recovery
+        recovery = replace(recovery, files=totals[0], size_bytes=totals[1])
+        with_holes = recorded.with_holes(_WITH_HOLES_LIMIT) if recovery.request.digs_holes else None
+        if with_holes is None or with_holes[1] > _HOLES_SHARE * totals[1]:
+            return recovery
+        return replace(recovery, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
 
 
 def _too_long(configuration: Storage, kept: KeptTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -126,7 +150,6 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     """Return what is about to be written."""
     kept = recovery.kept
     with recovery.recorded(configuration) as recorded:
-        totals = recorded.totals()
         copy_bytes = recorded.copy_bytes()
         parents = [
             _parent(recovery, recorded, path, found)
@@ -136,15 +159,15 @@ def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
     return RecoverPlan(
         kept.name,
         moment=None if kept.moment is None else kept.moment.astimezone(configuration.zone).isoformat(),
-        files=None if totals is None else totals[0],
-        size_bytes=None if totals is None else totals[1],
+        files=recovery.files,
+        size_bytes=recovery.size_bytes,
         # Where SELinux is at work it gives a label to every file, the source's own directory among them.
         has_labels=extended_attributes.has_kept_label(recovery.root),
-        copy_bytes=copy_bytes,
+        copy_bytes=None if copy_bytes is None else copy_bytes + recovery.holes_bytes,
         parents=parents,
         is_by_xxh128=recovery.by_xxh128,
         temporary=recovery.request.temporary,
-        remarks=_remarks(recovery, None if totals is None else totals[0]),
+        remarks=_remarks(recovery),
         kept=[kind for kind in get_args(Settable) if kind in kept.notes.preserved],
     )
 
@@ -161,9 +184,9 @@ def _parent(recovery: Recovery, recorded: RecordedEntries, path: bytes, found: E
     )
 
 
-def _remarks(recovery: Recovery, files: int | None) -> list[str]:
+def _remarks(recovery: Recovery) -> list[str]:
     kept = recovery.kept
-    is_empty = files == 0 and not recovery.paths
+    is_empty = recovery.files == 0 and not recovery.paths
     found = [*kept.remarks, *([f"there is no file in {kept.name}"] if is_empty else [])]
     return [one_line(remark)[:REMARK_LIMIT] for remark in found][:REMARKS_LIMIT]
 

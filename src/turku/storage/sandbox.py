@@ -321,18 +321,12 @@ def receiver(
 
 @contextmanager
 def sender(
-    arguments: Arguments,
-    *,
-    configuration: Storage,
-    tree: Path,
-    port: int,
-    root: int | None = None,
-    readable: Sequence[Path] = (),
+    arguments: Arguments, *, configuration: Storage, tree: Path, port: int, root: int | None = None
 ) -> Iterator[Receiver]:
     """Yield how to start an rsync that sends what is in ``tree`` to the daemon at the tunnel's ``port``.
 
-    It starts in ``tree``, and contained it sees that tree and ``readable`` alone, read-only. ``root`` is the tree's
-    open directory: where another one has its name by now, nothing is sent. The rest is as with ``receiver``.
+    It starts in ``tree``, and contained it sees that tree alone, read-only. ``root`` is the tree's open directory:
+    where another one has its name by now, nothing is sent. The rest is as with ``receiver``.
     """
     with _connected(
         arguments,
@@ -341,7 +335,6 @@ def sender(
         directory=tree,
         root=root,
         is_writable=False,
-        readable=readable,
         capabilities=((*SENDER_CAPABILITIES, *_reading_capabilities(configuration)) if os.geteuid() == 0 else None),
     ) as found:
         yield found

@@ -1,8 +1,7 @@
-"""Files with holes go back first, by a run of rsync of their own; all others without a look for holes."""
+"""Which files have holes is told to an agent that makes them; else rsync looks for holes in all files."""
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -21,9 +20,10 @@ from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
     TEMPORARY_DIRECTORY,
-    Manifest,
     RecoverEnd,
+    RecoverPlan,
     RecoverRequest,
+    WithHoles,
     path_bytes,
 )
 from turku.storage import recovery, recovery_transfer
@@ -33,9 +33,7 @@ from turku.storage.permit import Permitted, Wanted
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 KIBIBYTE = 1024
-WITH_HOLES = ("images/disk", "images/same", "small")
-FIRST, REST = "3 files with holes are sent first", "what has no holes is sent"
-TOGETHER = "everything is sent, with a look for holes"
+WITH_HOLES = ("small", "images/disk", "images/same")
 
 
 @pytest.fixture
@@ -45,28 +43,29 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         (machine.source_dir / "images").chmod(0o750)
         with (machine.source_dir / "images" / "disk").open("wb") as file:
             file.write(b"begin")
-            file.truncate(600 * KIBIBYTE)
+            file.truncate(200 * KIBIBYTE)
         os.link(machine.source_dir / "images" / "disk", machine.source_dir / "images" / "same")
         with (machine.source_dir / "small").open("wb") as file:
             file.truncate(12 * KIBIBYTE)
         # Zeros that were written are no hole, and no reason to make one.
-        (machine.source_dir / "zeros").write_bytes(bytes(256 * KIBIBYTE))
+        (machine.source_dir / "zeros").write_bytes(bytes(4096 * KIBIBYTE))
         (machine.source_dir / "images" / "dense").write_bytes(os.urandom(64 * KIBIBYTE))
         machine.with_holes = frozenset(map(os.fsencode, WITH_HOLES))
         assert machine.back_up().success
         yield machine
 
 
-def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[RecoverEnd, list[tuple[bytes, bool]]]:
-    """Restore into the target; return how it ended, and what the agent is told of: each path, and whether it is sent."""
+def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[RecoverPlan, RecoverEnd, list[bytes] | None]:
+    """Restore into the target; return the plan, the end, and the files in which the agent makes holes, if it does."""
     view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
     collected = CollectedAnswers()
     (target / TEMPORARY_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    request = RecoverRequest("etc", knows_xxh128=True, **{"takes_two_connections": True, **keys})
+    request = RecoverRequest("etc", knows_xxh128=True, **{"digs_holes": True, **keys})
     with (
         Rsyncd(target.with_suffix(f".daemon-{os.urandom(4).hex()}"), {MODULE: target}, read_only=False) as receiving,
         recovery.prepared(machine.storage, view, request) as prepared,
     ):
+        plan = recovery.plan(machine.storage, prepared)
         credentials = SourceCredentials(receiving.username, receiving.password)
         recovery_transfer.push(
             machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials
@@ -74,147 +73,76 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Recov
     answers = collected.read()
     end = answers[-1]
     assert isinstance(end, RecoverEnd)
-    entries = [entry for each in answers if isinstance(each, Manifest) for entry in each.entries]
-    return end, [(path_bytes(entry.path), entry.is_sent) for entry in entries]
-
-
-def runs(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What each run sent."""
-    words = [
-        record.message.partition(": ")[2] for record in caplog.records if record.name.endswith("recovery_transfer")
-    ]
-    return [word for word in words if "sent" in word]
-
-
-@pytest.fixture(autouse=True)
-def told(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    assert end.rsync_exit_code == 0
+    told = [path_bytes(path) for each in answers if isinstance(each, WithHoles) for path in each.paths]
+    return plan, end, told if prepared.with_holes is not None else None
 
 
 def has_holes(path: Path) -> bool:
     return holes.has_holes(path.stat())
 
 
-def assert_restored(machine: BackedUpMachine, target: Path) -> None:
+def assert_restored(machine: BackedUpMachine, target: Path, *, have_holes: bool) -> None:
     left_out = f"--exclude=/{TEMPORARY_DIRECTORY}"
     assert trees.differences(machine.source_dir, target, left_out, "--omit-dir-times") == []
-    assert [has_holes(target / name) for name in WITH_HOLES] == [True] * 3
-    assert (target / "images" / "disk").stat().st_ino == (target / "images" / "same").stat().st_ino
+    assert [has_holes(target / name) for name in WITH_HOLES] == [have_holes] * 3
 
 
-def test_files_with_holes_come_first_and_each_is_told_once(
-    machine: BackedUpMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_agent_is_told_of_them_and_of_the_room_that_they_take_until_then(
+    machine: BackedUpMachine, tmp_path: Path
 ) -> None:
-    end, told = restored(machine, tmp_path / "target")
-    assert (end.rsync_exit_code, end.lost_count) == (0, 0)
-    assert runs(caplog) == [FIRST, REST]
-    names = [path for path, _is_sent in told]
-    assert len(names) == len(set(names))
-    assert set(map(os.fsencode, WITH_HOLES)) < set(names)
-    assert_restored(machine, tmp_path / "target")
+    plan, _end, told = restored(machine, tmp_path / "target")
+    assert told == list(map(os.fsencode, WITH_HOLES))
+    assert_restored(machine, tmp_path / "target", have_holes=False)
     assert not has_holes(tmp_path / "target" / "zeros")
+    former, _end, _told = restored(machine, tmp_path / "other", digs_holes=False)
+    assert plan.copy_bytes is not None
+    assert former.copy_bytes is not None
+    assert plan.copy_bytes >= former.copy_bytes + 200 * KIBIBYTE - 4 * KIBIBYTE
 
 
-def test_what_is_there_already_is_told_once_and_sent_no_more(
-    machine: BackedUpMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _end, first = restored(machine, tmp_path / "target")
-    (tmp_path / "target" / "images" / "dense").unlink()
-    (tmp_path / "target" / "small").unlink()
-    _end, second = restored(machine, tmp_path / "target")
-    assert sorted(path for path, _is_sent in second) == sorted(path for path, _is_sent in first)
-    assert {path for path, is_sent in second if is_sent} == {b"images/dense", b"small"}
-    assert_restored(machine, tmp_path / "target")
+def test_an_agent_that_makes_none_gets_files_with_holes(machine: BackedUpMachine, tmp_path: Path) -> None:
+    _plan, _end, told = restored(machine, tmp_path / "target", digs_holes=False)
+    assert told is None
+    assert_restored(machine, tmp_path / "target", have_holes=True)
 
 
-def test_of_paths_those_with_holes_come_first(
-    machine: BackedUpMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    end, told = restored(machine, tmp_path / "target", paths=["images"])
-    assert end.rsync_exit_code == 0
-    assert runs(caplog) == [FIRST.replace("3", "2"), REST]
-    assert sorted(path for path, _is_sent in told) == [b"images/dense", b"images/disk", b"images/same"]
-    assert trees.differences(machine.source_dir / "images", tmp_path / "target" / "images") == []
+def test_of_paths_those_below_them_are_told(machine: BackedUpMachine, tmp_path: Path) -> None:
+    (machine.source_dir / "images" / "dense").write_bytes(os.urandom(4096 * KIBIBYTE))
+    assert machine.back_up().success
+    _plan, _end, told = restored(machine, tmp_path / "target", paths=["images"])
+    assert told == [b"images/disk", b"images/same"]
+    _plan, _end, told = restored(machine, tmp_path / "target", paths=["zeros"])
+    assert told == []
+
+
+def test_files_that_are_mostly_holes_come_with_them(machine: BackedUpMachine, tmp_path: Path) -> None:
+    _plan, _end, told = restored(machine, tmp_path / "target", paths=["images/disk"])
+    assert told is None
     assert has_holes(tmp_path / "target" / "images" / "disk")
 
 
-def test_without_holes_there_is_one_run(
-    machine: BackedUpMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_more_of_them_than_are_looked_at_come_with_their_holes(
+    machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restored(machine, tmp_path / "target", paths=["zeros"])
-    assert runs(caplog) == [REST]
-    assert not has_holes(tmp_path / "target" / "zeros")
+    monkeypatch.setattr(recovery, "_WITH_HOLES_LIMIT", 2)
+    _plan, _end, told = restored(machine, tmp_path / "target")
+    assert told is None
+    assert_restored(machine, tmp_path / "target", have_holes=True)
 
 
-def test_what_was_deleted_there_goes_with_the_run_of_everything(machine: BackedUpMachine, tmp_path: Path) -> None:
-    (tmp_path / "target" / "images").mkdir(parents=True)
-    (tmp_path / "target" / "images" / "superfluous").write_text("to be deleted")
-    end, _told = restored(machine, tmp_path / "target", delete=True)
-    assert end.rsync_exit_code == 0
-    assert_restored(machine, tmp_path / "target")
-
-
-def test_an_agent_that_takes_one_connection_is_sent_everything_with_its_holes(
-    machine: BackedUpMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    restored(machine, tmp_path / "target", takes_two_connections=False)
-    assert runs(caplog) == [TOGETHER]
-    assert_restored(machine, tmp_path / "target")
-
-
-def test_more_of_them_than_are_told_apart_are_sent_with_everything(
-    machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(recovery_transfer, "_WITH_HOLES_LIMIT", 2)
-    restored(machine, tmp_path / "target")
-    assert runs(caplog) == [TOGETHER]
-    assert_restored(machine, tmp_path / "target")
-
-
-def test_where_the_catalog_does_not_know_the_files_are_looked_at(
-    machine: BackedUpMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_the_catalog_does_not_know_the_files_are_looked_at(machine: BackedUpMachine, tmp_path: Path) -> None:
     with closing(sqlite3.connect(database.file_of(machine.place))) as connection:
         connection.execute("ALTER TABLE versions DROP COLUMN has_holes")
         connection.execute("PRAGMA user_version = 3")
         connection.commit()
-    restored(machine, tmp_path / "target")
-    assert runs(caplog) == [FIRST, REST]
-    assert_restored(machine, tmp_path / "target")
+    _plan, _end, told = restored(machine, tmp_path / "target")
+    assert told == list(map(os.fsencode, WITH_HOLES))
     assert not list(machine.place.machine_dir.parent.rglob("*.broken"))
 
 
-def test_a_file_with_holes_that_is_lost_is_named(machine: BackedUpMachine, tmp_path: Path) -> None:
+def test_a_lost_file_is_not_among_them(machine: BackedUpMachine, tmp_path: Path) -> None:
     (machine.newest_tree() / "small").unlink()
-    end, told = restored(machine, tmp_path / "target")
+    _plan, end, told = restored(machine, tmp_path / "target")
     assert ([path_bytes(path) for path in end.lost], end.lost_count) == ([b"small"], 1)
-    assert b"small" not in {path for path, _is_sent in told}
-
-
-def test_a_first_run_that_cannot_read_something_is_followed_by_the_rest(
-    machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = recovery_transfer.arguments
-
-    def arguments(*words: Any, listed: str | None, **keys: Any) -> list[str]:
-        made = real(*words, listed=listed, **keys)
-        if listed is None:
-            return made
-        # As rsync ends when it could not read one of the files.
-        return ["sh", "-c", '"$0" "$@"; exit 23', *made]
-
-    monkeypatch.setattr(recovery_transfer, "arguments", arguments)
-    end, _told = restored(machine, tmp_path / "target")
-    assert end.rsync_exit_code == 23
-    assert_restored(machine, tmp_path / "target")
-
-
-def test_a_first_run_that_breaks_off_is_the_last(
-    machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        recovery_transfer, "arguments", lambda *_words, **_keys: ["sh", "-c", "echo broken >&2; exit 12"]
-    )
-    end, told = restored(machine, tmp_path / "target")
-    assert (end.rsync_exit_code, told) == (12, [])
-    assert end.last_lines == ["broken"]
+    assert told == [b"images/disk", b"images/same"]

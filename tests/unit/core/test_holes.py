@@ -39,3 +39,28 @@ def test_a_copy_has_the_content_and_the_holes(tmp_path: Path, length: int, data_
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "source").read_bytes()
     assert (tmp_path / "copy").stat().st_blocks * 512 <= 3 * 4096 + 4096
     assert [begin for begin, _end in spans] == data_at
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 4095, 4096, 4097, 12_288, 70_000, 300_000])
+@pytest.mark.parametrize("kind", ["zeros", "data", "both"])
+def test_zeros_of_a_whole_file_become_holes_and_nothing_else_changes(
+    tmp_path: Path, kind: str, size_bytes: int
+) -> None:
+    content = {"zeros": b"\0", "data": b"x", "both": b"\0" * 9000 + b"x" * 5000}[kind]
+    content = (content * (size_bytes // len(content) + 1))[:size_bytes]
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    os.utime(file, ns=(1_500_000_000_987_654_321, 1_400_000_000_123_456_789))
+    before = file.stat()
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        holes.dig_all(descriptor)
+        after = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    assert file.read_bytes() == content
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    if kind == "zeros":
+        assert after.st_blocks == 0
+    if kind == "both" and size_bytes == 300_000:
+        assert holes.has_holes(after)

@@ -249,9 +249,11 @@ def _add_columns(connection: sqlite3.Connection) -> None:
                     connection.execute(f"ALTER TABLE versions ADD COLUMN {column}")
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+        # Not where another file has its name by now (SQLITE_READONLY_DBMOVED).
+        columns = _ADDED.get(_pragma(connection, "user_version"))
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY or columns is None:
             raise
-        unknown = ", ".join(f"NULL AS {column.split()[0]}" for column in _ADDED[_pragma(connection, "user_version")])
+        unknown = ", ".join(f"NULL AS {column.split()[0]}" for column in columns)
         # A name of a temporary view goes before a table's.
         connection.execute(f"CREATE TEMP VIEW versions AS SELECT *, {unknown} FROM main.versions")  # noqa: S608  (ours)
 
