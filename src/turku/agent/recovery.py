@@ -231,7 +231,6 @@ class _Run:
         self.settable = file_attributes.settable(self.order.target or self.order.below, self.agent.rsyncd_command)
         with ExitStack() as kept:
             self.unset = kept.enter_context(UnsetAttributes(scratch))
-            self.with_holes = kept.enter_context(DugHoles(scratch))
             with receiving_daemon.serve(self.agent, scratch, self._received) as daemon:
                 module = Module(MODULE, "/", writable=True)
                 with self._opened(daemon, module, scratch) as session:

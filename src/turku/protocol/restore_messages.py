@@ -30,8 +30,12 @@ SOURCES_LIMIT: Final = 1000
 REMARKS_LIMIT: Final = 20
 REMARK_LIMIT: Final = 2000
 """Characters."""
-WITH_HOLES_LIMIT: Final = 400
-"""Paths in one answer."""
+WITH_HOLES_LIMIT: Final = 50_000
+"""Files that are named as having holes, in all answers of a restore."""
+WITH_HOLES_LIMIT_BYTES: Final = 8 * 1024 * 1024
+"""Of their names."""
+WITH_HOLES_AT_ONCE: Final = 400
+"""In one answer."""
 LOST_LIMIT: Final = 1000
 """Lost paths that are named in one answer; the others are counted."""
 UNSET_NAMES_LIMIT: Final = 20
@@ -322,7 +326,7 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
 class WithHoles(msgspec.Struct, frozen=True, tag_field="row", tag="with-holes"):
     """Files that have holes, and come without: before the first of a manifest, to an agent that makes them itself."""
 
-    paths: Annotated[list[WirePath], Meta(max_length=WITH_HOLES_LIMIT)]
+    paths: Annotated[list[WirePath], Meta(max_length=WITH_HOLES_AT_ONCE)]
 
 
 class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="recover-end"):

@@ -15,6 +15,7 @@ from turku.core.directory_tree import joined
 from turku.core.log import one_line
 from turku.core.spool import Stack
 from turku.errors import CatalogUnusable, NotInHistory
+from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES
 from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
 from turku.storage.catalog.tree import Found, Tree
@@ -227,20 +228,20 @@ class RecordedEntries:
         saved_bytes = sum(size_bytes for _path, size_bytes in files) - disk_usage.copy_bytes(self._tree, files)
         return totals[1] - saved_bytes
 
-    def with_holes(self, limit: int) -> tuple[list[bytes], int] | None:
+    def with_holes(self) -> tuple[list[bytes], int] | None:
         """Return the files that have holes, and about how many bytes those have.
 
-        None where more files than ``limit`` would have to be asked for it.
+        None where there may be more of them than an agent can be told of.
         """
         if self._catalog is None:
             return None
         paths: dict[bytes, None] = {}
         for path in self._paths:
             query = _WITH_HOLES_BELOW if path else _WITH_HOLES
-            values = {**self._values(path), "least": holes.LEAST_BYTES, "limit": limit + 1}
+            values = {**self._values(path), "least": holes.LEAST_BYTES, "limit": WITH_HOLES_LIMIT + 1}
             rows = self._catalog.connection.execute(query, values).fetchall()
             paths |= dict.fromkeys(joined(directory, name) for directory, name in rows)
-            if len(paths) > limit:
+            if len(paths) > WITH_HOLES_LIMIT or sum(map(len, paths)) > WITH_HOLES_LIMIT_BYTES:
                 return None
         found, size_bytes = [], 0
         for path in paths:

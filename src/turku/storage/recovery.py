@@ -51,7 +51,6 @@ _LAST_LINES = 25
 _LINE_SHOWN_BYTES = 4096
 _NAME_SHOWN = 200
 _PATH_SHOWN = 100
-_WITH_HOLES_LIMIT = 50_000
 _HOLES_SHARE = 1 / 8
 """Of the bytes that go back. Asked for holes, rsync writes each kilobyte by itself, so that the agent makes them where
 they are few."""
@@ -130,7 +129,7 @@ def _counted(configuration: Storage, recovery: Recovery) -> Recovery:
         if totals is None:
             return recovery
         recovery = replace(recovery, files=totals[0], size_bytes=totals[1])
-        with_holes = recorded.with_holes(_WITH_HOLES_LIMIT) if recovery.request.digs_holes else None
+        with_holes = recorded.with_holes() if recovery.request.digs_holes else None
         if with_holes is None or with_holes[1] > _HOLES_SHARE * totals[1]:
             return recovery
         return replace(recovery, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])

@@ -27,7 +27,7 @@ from turku.protocol.restore_messages import (
     PARTIAL_DIRECTORY,
     TEMPORARY_DIRECTORY,
     UNSET_NAMES_LIMIT,
-    WITH_HOLES_LIMIT,
+    WITH_HOLES_AT_ONCE,
     Deleted,
     Manifest,
     RecoverEnd,
@@ -77,8 +77,8 @@ def push(
     kept = going_back.kept
     if going_back.with_holes is not None:
         _LOG.info("%s: the agent makes the holes of %d files", kept.name, len(going_back.with_holes))
-        for start in range(0, len(going_back.with_holes), WITH_HOLES_LIMIT):
-            paths = going_back.with_holes[start : start + WITH_HOLES_LIMIT]
+        for start in range(0, len(going_back.with_holes), WITH_HOLES_AT_ONCE):
+            paths = going_back.with_holes[start : start + WITH_HOLES_AT_ONCE]
             answers.send(WithHoles([wire_path(path) for path in paths]))
     others: deque[str] = deque(maxlen=_LAST_LINES)
     lost = LostPaths()

@@ -26,7 +26,7 @@ from turku.protocol.restore_messages import (
     WithHoles,
     path_bytes,
 )
-from turku.storage import recovery, recovery_transfer
+from turku.storage import recorded_entries, recovery, recovery_transfer
 from turku.storage.catalog import database
 from turku.storage.history_view import HistoryView
 from turku.storage.permit import Permitted, Wanted
@@ -125,7 +125,7 @@ def test_files_that_are_mostly_holes_come_with_them(machine: BackedUpMachine, tm
 def test_more_of_them_than_are_looked_at_come_with_their_holes(
     machine: BackedUpMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "_WITH_HOLES_LIMIT", 2)
+    monkeypatch.setattr(recorded_entries, "WITH_HOLES_LIMIT", 2)
     _plan, _end, told = restored(machine, tmp_path / "target")
     assert told is None
     assert_restored(machine, tmp_path / "target", have_holes=True)

@@ -1,0 +1,61 @@
+"""Which files a storage may have holes made in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from turku.agent.dug_holes import DugHoles
+from turku.agent.problems import Problems
+from turku.core import holes
+from turku.errors import MalformedMessage
+from turku.protocol.restore_messages import WITH_HOLES_LIMIT
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    directory = tmp_path / "tree"
+    (directory / "inner").mkdir(parents=True)
+    (directory / "inner" / "zeros").write_bytes(bytes(20_000))
+    (tmp_path / "outside").write_bytes(bytes(20_000))
+    (directory / "link").symlink_to("../outside")
+    (directory / "up").symlink_to("..")
+    os.mkfifo(directory / "pipe")
+    return directory
+
+
+def make(tree: Path, *paths: str) -> Problems:
+    dug, problems = DugHoles(), Problems()
+    dug.add(paths)
+    descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        dug.make(descriptor, problems)
+    finally:
+        os.close(descriptor)
+    return problems
+
+
+def test_files_of_the_tree_get_their_holes(tree: Path) -> None:
+    assert make(tree, "inner/zeros").count == 0
+    assert holes.has_holes((tree / "inner" / "zeros").stat())
+    assert (tree / "inner" / "zeros").read_bytes() == bytes(20_000)
+
+
+def test_no_link_is_followed_and_what_is_no_file_is_left_alone(tree: Path) -> None:
+    assert make(tree, "link", "up/outside", "pipe", "inner", "missing").count == 0
+    assert not holes.has_holes((tree.parent / "outside").stat())
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "inner/../../outside"])
+def test_what_is_no_path_inside_is_refused(tree: Path, path: str) -> None:
+    with pytest.raises(MalformedMessage):
+        make(tree, path)
+
+
+def test_too_many_are_refused(tree: Path) -> None:
+    with pytest.raises(MalformedMessage, match="longer than it may be"):
+        make(tree, *(f"file-{number}" for number in range(WITH_HOLES_LIMIT + 1)))
+    with pytest.raises(MalformedMessage, match="longer than it may be"):
+        make(tree, *(f"{number}/{'x' * 200}/{'y' * 200}" for number in range(25_000)))
