@@ -471,7 +471,7 @@ def _answers(tree: Path) -> list[dict[str, Any]]:
 def _mutated_lines(chance: random.Random, lines: list[bytes]) -> list[bytes]:
     lines = list(lines)
     for _ in range(chance.randrange(4)):
-        what = chance.randrange(6)
+        what = chance.randrange(7)
         place = chance.randrange(len(lines) + 1)
         if what == 0:
             name = chance.choice((*_NAMES, "../victim", "/etc/shadow", "x" * 5000, "a\0b", "docs/" + "y/" * 2000))
@@ -494,6 +494,9 @@ def _mutated_lines(chance: random.Random, lines: list[bytes]) -> list[bytes]:
             lines.insert(
                 place, json.dumps({"row": "refusal", "code": "internal", "message": "\x1b[2J" * 99}).encode() + b"\n"
             )
+        elif what == 6:
+            named = [*_NAMES, chance.choice(("../victim", "docs/../x", "x" * 5000, "docs"))]
+            lines.insert(place, json.dumps({"row": "with-holes", "paths": named}).encode() + b"\n")
         elif what == 3 and lines:
             del lines[chance.randrange(len(lines))]
         elif what == 4:
