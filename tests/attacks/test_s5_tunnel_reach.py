@@ -50,11 +50,16 @@ def listeners(processes: set[int]) -> set[tuple[str, int]]:
 def ancestors(process: int) -> set[int]:
     """The processes of sshd that serve the session of this one: the user's and the privileged one."""
     found = set()
-    while process > 1 and (not found or "sshd:" in Path(f"/proc/{process}/cmdline").read_text()):
-        if "sshd:" in Path(f"/proc/{process}/cmdline").read_text():
+    while process > 1 and (not found or _is_sshd(process)):
+        if _is_sshd(process):
             found.add(process)
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     return found
+
+
+def _is_sshd(process: int) -> bool:
+    # A program of its own serves sessions since OpenSSH 9.8.
+    return re.match(r"sshd(-session)?:", Path(f"/proc/{process}/cmdline").read_text()) is not None
 
 
 @pytest.mark.usefixtures("session")

@@ -75,7 +75,7 @@ def push(
     daemon answers, ConfigurationError when the sandbox is required and cannot be had.
     """
     kept = going_back.kept
-    if going_back.with_holes is not None:
+    if going_back.with_holes:
         _LOG.info("%s: the agent makes the holes of %d files", kept.name, len(going_back.with_holes))
         for start in range(0, len(going_back.with_holes), WITH_HOLES_AT_ONCE):
             paths = going_back.with_holes[start : start + WITH_HOLES_AT_ONCE]
