@@ -37,7 +37,9 @@ FILES = 187_000
 QUICK_FILES = 6_000
 FIRST_TIMES = 2
 UNCHANGED_TIMES = 3
-CHANGED_TIMES = 2
+CHANGED_TIMES = 3
+CHANGE_AGE_SECONDS = 3.0
+"""What changed within two seconds before a session is looked at by the next one, too, which no night's work is."""
 ONE_FILE_TIMES = 2
 DISK_BYTES_PER_FILE = 250_000
 """Source, eight repositories and four restored trees."""
@@ -86,6 +88,7 @@ class Run:
         for _ in range(CHANGED_TIMES):
             self._generation += 1
             self.tree.change(self._generation)
+            time.sleep(CHANGE_AGE_SECONDS)
             self._step(CHANGED, made, lambda each: each.back_up())
         self._restores(WHOLE, made, "")
         for again in range(ONE_FILE_TIMES):

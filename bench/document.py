@@ -132,7 +132,7 @@ def _verdict(is_met: bool) -> str:
 def _conditions(found: Found) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     rounds = len(found["steps"]["first"]["turku"])
-    unchanged = len(found["steps"]["unchanged"]["turku"])
+    unchanged, changed = (len(found["steps"][step]["turku"]) for step in ("unchanged", "changed"))
     shares = [
         each["others_share"] for by_name in found["steps"].values() for all_of in by_name.values() for each in all_of
     ]
@@ -143,9 +143,9 @@ def _conditions(found: Found) -> str:
     return (
         f"{found['begun'][:16].replace('T', ' ')} UTC, `{found['command']}` ({found['minutes']:g} minutes): "
         f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB; {found['machine']}; {versions}. "
-        f"Medians of {rounds} first backup{'s' if rounds > 1 else ''}, {unchanged} unchanged; load average "
-        f"{' '.join(f'{load:g}' for load in found['load_average'])} at the end; others had {busy:.0%} of the "
-        f"processors (median of all steps): {quiet}."
+        f"Medians of {rounds} first backup{'s' if rounds > 1 else ''}, {unchanged} unchanged, {changed} changed; "
+        f"load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end; others had {busy:.0%} of "
+        f"the processors (median of all steps): {quiet}."
     )
 
 
