@@ -241,8 +241,10 @@ class RecordedEntries:
             values = {**self._values(path), "least": holes.LEAST_BYTES, "limit": WITH_HOLES_LIMIT + 1}
             rows = self._catalog.connection.execute(query, values).fetchall()
             paths |= dict.fromkeys(joined(directory, name) for directory, name in rows)
-            if len(paths) > WITH_HOLES_LIMIT or sum(map(len, paths)) > WITH_HOLES_LIMIT_BYTES:
+            if len(paths) > WITH_HOLES_LIMIT:
                 return None
+        if sum(map(len, paths)) > WITH_HOLES_LIMIT_BYTES:
+            return None
         found, size_bytes = [], 0
         for path in paths:
             # What is lost is told elsewhere.

@@ -1,9 +1,6 @@
-"""A machine gets files back: rsync pushes from a snapshot's tree, contained, into the module that the agent opened.
+"""A machine gets files back: what they are, and what the agent is told before anything is sent.
 
-Beside the transfer goes the manifest: for each file that rsync takes up, in its order, what it has to be. The agent
-compares. rsync says which files it takes up in the stream in which the messages of the machine's daemon come too: its
-own lines begin with a word that is drawn for each session and told to nobody. What a file has to be is never taken from
-that stream.
+``recovery_transfer.py`` sends them.
 """
 
 from __future__ import annotations
