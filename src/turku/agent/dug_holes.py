@@ -43,6 +43,9 @@ class DugHoles:
         for path in sorted(self._paths):
             try:
                 descriptor = directory_tree.open_file(tree, path, _CHANGING_FLAGS)
+            except PermissionError as error:
+                problems.add(path, f"is restored without its holes: {error.strerror}")
+                continue
             except OSError as error:
                 # What did not arrive is told of elsewhere.
                 _LOG.debug("%s: no holes are made: %s", os.fsdecode(path), error.strerror)

@@ -114,7 +114,8 @@ class Order:
             request=self.request,
             temporary=self.temporary(agent),
             sets=sets,
-            digs_holes=True,
+            # Others may not write into files that came without permission to.
+            digs_holes=os.geteuid() == 0,
         )
 
     def source_here(self, agent: Agent) -> Source | None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from turku.agent import configuration, receiving_daemon
+from turku.agent import configuration, receiving_daemon, recovery
 from turku.agent.configuration import Agent
 from turku.agent.rsyncd import Module
 from turku.core import extended_attributes
+from turku.protocol.messages import StorageAddress
 
 TALKER = r"""
 import os, re, signal, socket, sys
@@ -82,3 +83,14 @@ def test_labels_are_left_alone_where_selinux_gave_them_and_the_snapshot_has_none
     daemon.offer(module, may_delete=False, has_labels=has_labels, file_limit_bytes=None)
     text = (tmp_path / "rsyncd.conf").read_text()
     assert ("-x_security.selinux" in text) == (is_labelled_host and not has_labels)
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_who_may_not_write_into_every_file_leaves_holes_to_rsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
+) -> None:
+    agent = configured(tmp_path)
+    monkeypatch.setattr(recovery.Order, "temporary", lambda _order, _agent: f".turku-restore-{'0' * 32}")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    storage = StorageAddress("primary", "127.0.0.1", [], 22, "root")
+    assert recovery.Order("etc", storage, None).message(agent).digs_holes == (user == 0)

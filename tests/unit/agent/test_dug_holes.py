@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from turku.agent.dug_holes import DugHoles
 from turku.agent.problems import Problems
-from turku.core import holes
+from turku.core import directory_tree, holes
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT
 
@@ -59,3 +60,11 @@ def test_too_many_are_refused(tree: Path) -> None:
         make(tree, *(f"file-{number}" for number in range(WITH_HOLES_LIMIT + 1)))
     with pytest.raises(MalformedMessage, match="longer than it may be"):
         make(tree, *(f"{number}/{'x' * 200}/{'y' * 200}" for number in range(25_000)))
+
+
+def test_a_file_that_may_not_be_written_to_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(directory_tree, "open_file", refuse)
+    assert [text for text in make(tree, "inner/zeros").named if "without its holes" in text]
