@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", default="", help="lists whose name begins so")
     arguments = parser.parse_args()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
     import django
 
     django.setup()

@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 from tests.support.backed_up_machine import backed_up_machine
 
 from turku.core import command
-from turku.storage import backup, catalog
+from turku.storage import catalog
+from turku.storage.backup import source_backup
 from turku.storage.catalog import database
-from turku.storage.catalog.merging import GAP
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.catalog.versions import GAP
+from turku.storage.disk.source_directory import SourcePlace
 
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SNAPSHOTS = 30
@@ -219,7 +220,7 @@ def backing_up(directory: Path, files: int, *, whole: bool) -> None:
         finally:
             spent.append(time.perf_counter() - begun)
 
-    backup.catalog.record = timed
+    source_backup.catalog.record = timed
     with backed_up_machine(directory / "machine") as machine:
         make_files(machine.source_dir, files)
 

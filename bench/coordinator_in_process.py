@@ -73,12 +73,12 @@ class CoordinatorInProcess:
     def __init__(self, state_dir: Path, database_url: str | None, clock: SimulatedClock) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
         os.environ["TURKU_STATE_DIR"] = str(state_dir)
-        os.environ["DJANGO_SETTINGS_MODULE"] = "turku.api.settings"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "turku.api.project.settings"
         if database_url:
             os.environ["TURKU_DATABASE_URL"] = database_url
         self.clock = clock
         self.costs: dict[str, CallCost] = {}
-        from turku.api.wsgi import application
+        from turku.api.project.wsgi import application
 
         self._application = application
 

@@ -30,7 +30,8 @@ from bench.measurement import Measurement, measure
 from bench.own_disk import own_disk
 from tests.support.fleet import Fleet
 
-from turku.core import command, entry
+from turku.core import command
+from turku.core.cli import entry
 from turku.errors import TurkuError
 
 FILES = 187_000

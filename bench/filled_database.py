@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--callers", type=Path, required=True)
     parser.add_argument("--machines", type=int, default=MACHINES)
     arguments = parser.parse_args()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
     import django
 
     django.setup()

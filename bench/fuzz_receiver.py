@@ -42,8 +42,8 @@ from tests.support.hostile_conversations import HostileDaemon
 from tests.support.loop_volume import loop_volume
 from tests.support.mutating_relay import MutatingRelay, Plan
 
-from turku.storage import limits, sandbox
-from turku.storage.backup import BackupOutcome
+from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.containment import limits, sandbox
 from turku.storage.fs.remove import remove_tree
 
 SESSIONS = 10_000

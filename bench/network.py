@@ -27,7 +27,8 @@ from bench.relay import Line, Relay
 from tests.support.fleet import Fleet
 from tests.support.sshd import Sshd
 
-from turku.core import command, entry
+from turku.core import command
+from turku.core.cli import entry
 from turku.errors import CommandFailed, TurkuError
 
 FILES = 40_000

@@ -84,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="turku-rows-") as state, PostgresqlServer() as server:
         os.environ["TURKU_STATE_DIR"] = state
         os.environ["TURKU_DATABASE_URL"] = server.create_database("rows")
-        os.environ["DJANGO_SETTINGS_MODULE"] = "turku.api.settings"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "turku.api.project.settings"
         import django
 
         django.setup()

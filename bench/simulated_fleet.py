@@ -26,7 +26,7 @@ PING_SECONDS = 300.0
 _UPDATE_CONFIG_SECONDS = DAY_SECONDS / 2
 _SESSION_OPENS_SECONDS = 2.0
 _REPORT_PAUSES_SECONDS = (1.0, 5.0, 20.0)
-"""As in storage/session.py: after them the coordinator does not learn of the backup."""
+"""As in storage/session/server.py: after them the coordinator does not learn of the backup."""
 _PARALLEL_SOURCES = 2
 SUMMARY = (
     "Number of files: 12,345 (reg: 10,234, dir: 2,001, link: 110)\nNumber of created files: 12 (reg: 12)\n"

@@ -19,7 +19,7 @@ import json
 import os
 from typing import Any
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.core import posix_acl
+from turku.core.filesystem import posix_acl
 
 FILES_IN_DIRECTORY = 12
 CHANGED_SHARE = 0.01

@@ -14,7 +14,7 @@ case "${1:-}" in
                    bubblewrap btrfs-progs xfsprogs e2fsprogs util-linux procps restic borgbackup rsnapshot) ;;
   *) echo "usage: $0 demo|test|bench" >&2; exit 64 ;;
 esac
-needed_rsync=3.5.0  # turku.storage.rsync_version.MINIMUM; a test compares them
+needed_rsync=3.5.0  # turku.storage.rsync.version.MINIMUM; a test compares them
 
 say_versions() {
   local rsync ssh

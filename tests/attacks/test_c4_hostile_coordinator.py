@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
 
-from turku.storage import trash
+from turku.storage.disk import trash
 
 NOTHING_KEPT = {"retention": "last 1 snapshots", "retention_floor": "last 1 snapshots"}
 HOSTILE: dict[str, dict[str, Any]] = {

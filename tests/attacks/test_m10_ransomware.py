@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, backed_up_machine, fingerprint
 
-from turku.policy.suspicion import Thresholds
-from turku.storage import history, trash
-from turku.storage.snapshots import notes
+from turku.policy.anomaly import Thresholds
+from turku.storage.disk import history, snapshot_notes, trash
 
 FILES = 40
 RULES = "last 2 days"
@@ -87,7 +86,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 def judge(machine: BackedUpMachine, judgement: str) -> None:
     """What the operator does with ``turku-storage suspicious``."""
     for stored in history.unjudged(machine.place, machine.storage.zone):
-        notes.change(machine.place, stored.name, judgement=notes.Judgement(judgement))
+        snapshot_notes.change(machine.place, stored.name, judgement=snapshot_notes.Judgement(judgement))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
@@ -103,7 +102,7 @@ def test_an_attack_is_kept_apart_and_pruning_freezes(
     assert outcome.suspicious
     assert outcome.summary.startswith("SUSPICIOUS: ")
     assert outcome.snapshot is not None
-    assert not notes.read(machine.place, outcome.snapshot).is_good
+    assert not snapshot_notes.read(machine.place, outcome.snapshot).is_good
     # Days later all of it is still there, however quiet the attacker is from then on.
     for _ in range(3):
         machine.clock.moment += timedelta(days=5)

@@ -19,8 +19,8 @@ from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncSe
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage import limits
-from turku.storage.backup import BackupOutcome, back_up
+from turku.storage.backup.source_backup import BackupOutcome, back_up
+from turku.storage.containment import limits
 from turku.storage.fs import disk_usage
 
 MIB = 1024 * 1024

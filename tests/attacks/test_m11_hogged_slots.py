@@ -38,7 +38,7 @@ def backed_up(cast: HttpCast) -> None:
 def pass_minutes(cast: HttpCast, minutes: int) -> None:
     """Let Bob's slots be that much older."""
     cast.rows(
-        f"UPDATE admission_slot SET date_expires = datetime(date_expires, '-{minutes} minutes') "
+        f"UPDATE queue_slot SET date_expires = datetime(date_expires, '-{minutes} minutes') "
         "WHERE storage_id = (SELECT id FROM fleet_storage WHERE name = ?)",
         cast.bob.name,
     )
@@ -48,7 +48,7 @@ def slots_of(cast: HttpCast, machine: V1Machine) -> int:
     key = cast.coordinator.key(machine.uuid)
     return len(
         cast.rows(
-            "SELECT 1 FROM admission_slot k JOIN fleet_machine m ON m.id = k.machine_id "
+            "SELECT 1 FROM queue_slot k JOIN fleet_machine m ON m.id = k.machine_id "
             "WHERE m.uuid = ? AND k.date_expires > datetime('now')",
             key,
         )

@@ -21,10 +21,11 @@ from turku.core import command, lock
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.demo import programs as programs_of_ours
 from turku.errors import LockHeld, RestoreFailed
+from turku.protocol.jsonlines import Answers
 from turku.protocol.restore_messages import LookEnd
-from turku.storage import history_session, session_request, session_slots
-from turku.storage.answers import Answers
-from turku.storage.session_slots import Kind, SessionSlots
+from turku.storage.session import request as session_request
+from turku.storage.session import restore_session, session_slots
+from turku.storage.session.session_slots import Kind, SessionSlots
 
 ASKED_FOR = 12
 PAUSE_SECONDS = 0.2
@@ -233,7 +234,7 @@ def test_m11_no_restore_goes_on_for_longer_than_a_run_may(storage: OrderedStorag
 
 
 def test_m11_a_plan_that_nobody_approves_is_not_kept_for_long() -> None:
-    assert history_session.GO_TIMEOUT_SECONDS <= 600
+    assert restore_session.GO_TIMEOUT_SECONDS <= 600
     reading, writing = os.pipe()
     try:
         with pytest.raises(RestoreFailed, match="nobody let the restore begin within"):

@@ -33,10 +33,12 @@ from turku.protocol.restore_messages import (
     RecoverEnd,
     RecoverRequest,
 )
-from turku.storage import recovery, recovery_transfer, sandbox
-from turku.storage.changes import LINE_LIMIT_BYTES
-from turku.storage.history_view import HistoryView
-from turku.storage.permit import Permitted, Wanted
+from turku.storage.containment import sandbox
+from turku.storage.restore import plan
+from turku.storage.restore import push as recovery_transfer
+from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.history_view import HistoryView
+from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
 
 FORGED = "f" * 32
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -164,7 +166,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             request = RecoverRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
             with (
                 Meddler(daemon, messages) as meddler,
-                recovery.prepared(machine.storage, view, request) as prepared,
+                plan.prepared(machine.storage, view, request) as prepared,
             ):
                 credentials = SourceCredentials(daemon.username, daemon.password)
                 meanwhile()

@@ -14,8 +14,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.policy import names
-from turku.storage import history, trash
-from turku.storage.snapshots import notes
+from turku.storage.disk import history, snapshot_notes, trash
 
 DAY_SECONDS = 24 * 3600.0
 
@@ -99,5 +98,5 @@ def test_snapshots_are_named_and_dated_by_the_storage_s_clock(machine: BackedUpM
     assert outcome.snapshot is not None
     parsed = names.parse_snapshot_name(outcome.snapshot, source="etc", zone=machine.storage.zone)
     assert parsed.moment == machine.clock.moment
-    assert notes.read(machine.place, outcome.snapshot).slot == timedelta(days=1)
+    assert snapshot_notes.read(machine.place, outcome.snapshot).slot == timedelta(days=1)
     assert history.newest(machine.place, machine.storage.zone, now=machine.clock.now()) is not None

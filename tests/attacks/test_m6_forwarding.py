@@ -23,8 +23,9 @@ from tests.support.storage_host import PROGRAMS
 
 from turku.core import command
 from turku.protocol.messages import AssignedMachine
-from turku.storage import authorized_keys, protection
-from turku.storage.protection import Verdict
+from turku.storage.commands import protection
+from turku.storage.commands.protection import Verdict
+from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SNIPPET = REPOSITORY / "packaging" / "sshd" / "turku-storage.conf"

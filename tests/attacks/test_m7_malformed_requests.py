@@ -21,7 +21,7 @@ from tests.support.malformed_session_requests import malformed
 
 from turku.errors import MalformedMessage
 from turku.protocol.messages import SESSION_REQUEST_TIMEOUT_SECONDS
-from turku.storage import session_request
+from turku.storage.session import request
 
 SEED = 7
 REAL_COMMANDS = 60
@@ -90,6 +90,6 @@ def trickle(pause_seconds: float) -> Iterator[int]:
 def test_m7_a_request_that_never_ends_is_ended_by_time_however_often_a_byte_comes() -> None:
     begun = time.monotonic()
     with trickle(0.02) as descriptor, pytest.raises(MalformedMessage, match="did not end within"):
-        session_request.read(descriptor, timeout_seconds=0.3)
+        request.read(descriptor, timeout_seconds=0.3)
     assert time.monotonic() - begun < 20
     assert SESSION_REQUEST_TIMEOUT_SECONDS <= 30

@@ -12,9 +12,11 @@ import pytest
 import requests
 from tests.support.fleet import Fleet
 
-from turku.agent import check_in, configuration, history_session, identity, recovery
-from turku.agent.configuration import Agent
-from turku.agent.recovery import Order
+from turku.agent import checkin, identity
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent
+from turku.agent.restore import restore_run, session
+from turku.agent.restore.restore_run import Order
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import NotInHistory
 from turku.protocol.restore_messages import HistoryRequest, LookRequest, SnapshotChoice
@@ -34,7 +36,7 @@ class Scene:
 
     def order(self, **wanted: object) -> Order:
         """Alice's ``etc``, all of it, unless said otherwise; without a request."""
-        [(address, _sources)] = check_in.restorable(self.agent)
+        [(address, _sources)] = checkin.restorable(self.agent)
         target = self.scratch / uuid4().hex
         return replace(Order("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
 
@@ -42,12 +44,12 @@ class Scene:
         """What the storage shows of Alice's ``etc``."""
         order = self.order()
         look = LookRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
-        address = history_session.trusted(self.agent, order.storage)
-        return list(history_session.ask(self.agent, address, HistoryRequest("look", look=look), timeout_seconds=60))
+        address = session.trusted(self.agent, order.storage)
+        return list(session.ask(self.agent, address, HistoryRequest("look", look=look), timeout_seconds=60))
 
     def refused(self, order: Order) -> None:
         with pytest.raises(NotInHistory):
-            recovery.recover(self.agent, order)
+            restore_run.recover(self.agent, order)
         assert not (order.target or Path()).exists()
 
     def request(self, *arguments: str) -> str:
@@ -110,7 +112,7 @@ def test_m8_a_machine_gets_what_was_approved_for_it_and_nothing_else(scene: Scen
     with pytest.raises(NotInHistory):
         scene.look("files", approved)
 
-    assert recovery.recover(scene.agent, part).state == "whole"
+    assert restore_run.recover(scene.agent, part).state == "whole"
     assert part.target is not None
     stolen = [path.relative_to(part.target) for path in part.target.rglob("*") if path.is_file()]
     assert stolen == [Path("ssh/sshd_config")]

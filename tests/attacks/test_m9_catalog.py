@@ -10,8 +10,8 @@ import pytest
 
 from turku.storage import catalog
 from turku.storage.catalog import database
-from turku.storage.changes import Change, Changes, Kind
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.rsync.change_log import Change, Changes, Kind
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 FIRST, SECOND = "etc_20261101-120000_0001", "etc_20261101-130000_0002"

@@ -21,14 +21,15 @@ from tests.support.malicious_rsync_server import SPOKEN
 
 from turku.core.secret import Secret
 from turku.demo import programs
-from turku.storage import catalog, damage, verification
-from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage import catalog
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
 from turku.storage.catalog import Kind
-from turku.storage.damage import Damage
 from turku.storage.fs import subvolume
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import damage, scrub
+from turku.storage.integrity.damage import Damage
+from turku.storage.integrity.scrub import Share
 from turku.storage.snapshots import MODES, SnapshotMode
-from turku.storage.stored_content import Pace
-from turku.storage.verification import Share
 
 __all__ = ["loop_volumes", "volume"]
 
@@ -269,7 +270,7 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
                 MODES[mode.name](machine.place).discard(tree.name)
         catalog.forget(machine.place, zone=machine.storage.zone)
     before = victim.state()
-    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
     assert [(each.path, each.state) for each in made.damages] == [("old.doc", "next_backup")]
     damage.write(machine.place, made.open_damages)
     assert damage.to_fetch(machine.place) == {b"old.doc"}
@@ -281,7 +282,7 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
     assert machine.differences(victim.newest()) == []
     now = victim.state()
     assert {key: now.get(key) for key in before} == before
-    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
     assert {each.state for each in made.damages} <= {"healed", "gone"}
     damage.write(machine.place, made.open_damages)
     now = victim.state()

@@ -22,13 +22,15 @@ from tests.support.markdown import REPOSITORY
 from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.core import command
-from turku.storage import catalog, changes, verification
-from turku.storage.backup import BackupOutcome
-from turku.storage.changes import Change, Kind
+from turku.storage import catalog
+from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import scrub
+from turku.storage.integrity.scrub import Share
+from turku.storage.rsync import change_log
+from turku.storage.rsync.change_log import Change, Kind
 from turku.storage.snapshots import assembly
 from turku.storage.snapshots.assembly import IncrementalFailed
-from turku.storage.stored_content import Pace
-from turku.storage.verification import Share
 
 SESSIONS = 40
 TMPFS = Path("/dev/shm")
@@ -92,7 +94,7 @@ def test_the_fuzzer_notices_an_honest_backup_that_is_not_like_its_source(fuzzed:
     tree = fuzzed.machine.place.tree(fuzzed.machine.snapshots()[-1])
     # One that nobody told the plan of.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(changes.Changes, "note", lambda _changes, _line: None)
+        patched.setattr(change_log.Changes, "note", lambda _changes, _line: None)
         fuzzed.change_source(7)
         faults = fuzzed.honest_faults()
     assert any("diary" in fault for fault in faults)
@@ -147,7 +149,7 @@ def test_m9_a_time_that_the_catalog_cannot_hold_fails_no_backup(on_tmpfs: Backed
     catalog_oracle.assert_agrees(machine)
     # With the checksums of the backups, and with those that verification takes down itself.
     for _again in range(2):
-        made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+        made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
         assert made.damages == []
         catalog.rebuild(machine.place, zone=machine.storage.zone)
 

@@ -24,11 +24,11 @@ from tests.support.backed_up_machine import StorageClock, fingerprint, order, st
 from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer, directory, symbolic_link
 
 from turku.core.secret import Secret
-from turku.storage import history, rsync_version
-from turku.storage.backup import BackupJob, BackupOutcome, back_up
-from turku.storage.configuration import Storage
-from turku.storage.snapshots import record
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import history, snapshot_record
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.rsync import version
 
 ATTACKER = "11111111-1111-4111-8111-111111111111"
 VICTIM = "22222222-2222-4222-8222-222222222222"
@@ -233,7 +233,7 @@ def test_an_old_rsync_is_refused_with_the_reason(volume: Volume) -> None:
     with MaliciousRsyncServer([Entry(b"file")]) as server:
         outcome = volume.back_up(server.port, storage=replace(volume.storage, rsync_command=old, allow_old_rsync=False))
         assert not outcome.success
-        assert rsync_version.REASON in outcome.summary
+        assert version.REASON in outcome.summary
         assert "allow_old_rsync" in outcome.summary
         assert not server.received
 
@@ -340,7 +340,7 @@ def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fil
     assert outcome.success, outcome.summary
     place = SourcePlace(volume.attacker, "etc")
     for stored in history.stored_snapshots(place, volume.storage.zone):
-        record.read(place, stored.name)
+        snapshot_record.read(place, stored.name)
 
 
 def taken_over(volume: Volume, script: str, *arguments: str) -> Storage:

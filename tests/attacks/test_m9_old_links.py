@@ -23,9 +23,11 @@ from tests.support.malicious_rsync_server import MaliciousRsyncServer
 from turku.core.secret import Secret
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import TurkuError
-from turku.storage import cli, configuration, sandbox
-from turku.storage.kept_tree import KeptTree
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage import cli
+from turku.storage.config import configuration
+from turku.storage.containment import sandbox
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.restore.snapshot_lookup import KeptTree
 
 # One worker for all of them: they share a fleet.
 pytestmark = pytest.mark.xdist_group("old links")

@@ -16,13 +16,13 @@ import pytest
 from tests.support.loop_volume import loop_volume
 
 from turku.core import command
-from turku.storage import sandbox, system_call_filter
+from turku.storage.containment import sandbox, seccomp
+from turku.storage.containment.seccomp import Filter
 from turku.storage.fs import subvolume
-from turku.storage.system_call_filter import Filter
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
-    pytest.mark.skipif(platform.machine() not in system_call_filter._ARCHITECTURES, reason="numbers of other calls"),
+    pytest.mark.skipif(platform.machine() not in seccomp._ARCHITECTURES, reason="numbers of other calls"),
 ]
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
 # Calls by number with harmless or empty arguments; what the kernel says of each comes back.
@@ -62,12 +62,12 @@ Attempt = tuple[str, int, Sequence[int | str]]
 
 
 def by_table() -> bytes:
-    return system_call_filter.program(platform.machine()) or b""
+    return seccomp.program(platform.machine()) or b""
 
 
 WAYS: dict[str, Callable[[], bytes]] = {
     "table": by_table,
-    "library": system_call_filter._by_library,
+    "library": seccomp._by_library,
 }
 
 
@@ -75,12 +75,12 @@ WAYS: dict[str, Callable[[], bytes]] = {
 def filtered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter as one of the ways makes it."""
     content = WAYS[request.param]()
-    monkeypatch.setattr(system_call_filter, "made", lambda: Filter(content, request.param))
+    monkeypatch.setattr(seccomp, "made", lambda: Filter(content, request.param))
 
 
 def numbers() -> dict[str, int]:
-    _architecture, known = system_call_filter._ARCHITECTURES[platform.machine()]
-    return {**known, **system_call_filter._COMMON, "clone3": system_call_filter._COMMON_CLONE3}
+    _architecture, known = seccomp._ARCHITECTURES[platform.machine()]
+    return {**known, **seccomp._COMMON, "clone3": seccomp._COMMON_CLONE3}
 
 
 OF_ATTRIBUTES = (*sandbox.OWNER_CAPABILITIES, sandbox.FILE_CAPABILITY, sandbox.ATTRIBUTE_CAPABILITY)
@@ -115,7 +115,7 @@ def said(
 @pytest.mark.parametrize("capabilities", [sandbox.OWNER_CAPABILITIES, OF_ATTRIBUTES], ids=["owners", "attributes"])
 def test_m9_each_refused_call_is_refused_in_the_sandbox(tmp_path: Path, capabilities: Sequence[str]) -> None:
     known = numbers()
-    calls = (*system_call_filter._X86_64, *system_call_filter._COMMON)
+    calls = (*seccomp._X86_64, *seccomp._COMMON)
     attempts: list[Attempt] = [(name, known[name], [0, 0, 0, 0, 0]) for name in calls]
     attempts += [(f"clone {flag:#x}", known["clone"], [flag | 17, 0, 0, 0, 0]) for flag in (0x10000000, 0x20000)]
     # MADV_HWPOISON and MADV_SOFT_OFFLINE take memory away from the whole host.
@@ -226,7 +226,7 @@ def test_m9_history_on_btrfs_stays_read_only_whatever_a_receiver_calls(
             if way == "binding":
                 continue
             content = make()
-            monkeypatch.setattr(system_call_filter, "made", lambda made=content: Filter(made, "test"))
+            monkeypatch.setattr(seccomp, "made", lambda made=content: Filter(made, "test"))
             assert set(said(attempts, machine_dir).values()) == {errno.EPERM}
             with pytest.raises(OSError, match="Read-only"):
                 (history / "file").write_text("changed")

@@ -17,10 +17,12 @@ from tests.attacks.test_n4_storage_users import AS_SOMEBODY, SOMEBODY
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.errors import CatalogUnusable
-from turku.storage import catalog, damage, drill, drill_record, protection
+from turku.storage import catalog
 from turku.storage.catalog import database
-from turku.storage.damage import Damage
-from turku.storage.protection import Verdict
+from turku.storage.commands import protection
+from turku.storage.commands.protection import Verdict
+from turku.storage.integrity import damage, drill, drill_record
+from turku.storage.integrity.damage import Damage
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")]
 SECRET = "NAME-OF-A-FILE-THAT-NOBODY-MAY-KNOW"

@@ -50,7 +50,7 @@ def test_s1_another_storages_machine_does_not_exist(cast: HttpCast, mallory: V1S
     assert known.value.status == 404
     assert known.value.sentence == unknown.value.sentence, "nor does the answer tell that it does"
     assert cast.source_rows() == sources
-    for table in ("backups_backuprun", "proof_damage", "proof_drill", "proof_proof"):
+    for table in ("backups_backuprun", "integrity_damage", "integrity_drill", "integrity_proof"):
         assert not cast.rows(f"SELECT * FROM {table} WHERE source_id = ?", sources[0]["id"])
 
 

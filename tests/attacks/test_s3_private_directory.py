@@ -24,8 +24,8 @@ from tests.support.hostile_storage import HostileStorage, identity, roots_of_rsy
 from tests.support.landed_restore import LandedRestore
 from tests.support.trees import differences
 
-from turku.agent import configuration
-from turku.agent.configuration import Agent
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent
 from turku.core import command
 from turku.errors import RestoreFailed
 

@@ -29,8 +29,8 @@ from tests.support.v1_client import Refused
 
 from turku.core import command
 from turku.protocol.messages import SourceOrder
-from turku.storage import trash
-from turku.storage.backup import BackupOutcome, back_up
+from turku.storage.backup.source_backup import BackupOutcome, back_up
+from turku.storage.disk import trash
 
 DAYS = 30
 PINGS = 100

@@ -1,7 +1,7 @@
 """One machine with one source behind a real rsync daemon, and a storage's volume to back it up to.
 
 machine.source_dir      what is backed up; change it as you like
-machine.back_up(...)    one backup through ``turku.storage.backup``; keywords are the order's options
+machine.back_up(...)    one backup through ``turku.storage.backup.source_backup``; keywords are the order's options
 machine.days(5, ...)    a backup on each of five days, of a file that changes; the snapshots' names
 machine.place           where it lies on the volume
 machine.snapshots()     names in history, oldest first
@@ -26,12 +26,14 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceOrder, StorageAddress
-from turku.storage import configuration, history, transfer
-from turku.storage.backup import BackupJob, BackupOutcome, back_up, mode_name
-from turku.storage.changed_entries import ChangedEntries
-from turku.storage.configuration import Storage
+from turku.storage.backup.changed_entries import ChangedEntries
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up, mode_name
+from turku.storage.config import configuration
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import history
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.rsync import transfer
 from turku.storage.snapshots import MODES
-from turku.storage.snapshots.place import SourcePlace
 
 ADDRESS = StorageAddress(
     name="primary", ssh_ping_host="127.0.0.1", ssh_ping_host_keys=[], ssh_ping_port=22, ssh_ping_user="root"

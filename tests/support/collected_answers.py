@@ -9,8 +9,8 @@ import tempfile
 from typing import Any
 
 from turku.protocol import codec
+from turku.protocol.jsonlines import Answers
 from turku.protocol.restore_messages import Answer
-from turku.storage.answers import Answers
 
 
 class CollectedAnswers:

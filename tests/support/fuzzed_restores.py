@@ -34,10 +34,13 @@ from typing import Any, NoReturn, Self
 import xxhash
 from tests.support.hostile_storage import children_of
 
-from turku.agent import configuration, recovery, rsyncd
-from turku.agent.recovery import Order
-from turku.core import command, rsync_checksums
+from turku.agent.config import configuration
+from turku.agent.restore import restore_run
+from turku.agent.restore.restore_run import Order
+from turku.agent.rsyncd import serving_daemon
+from turku.core import command
 from turku.errors import TurkuError
+from turku.protocol import rsync_checksums
 from turku.protocol.messages import StorageAddress
 
 LIMIT_SECONDS = 25.0
@@ -132,7 +135,7 @@ class FuzzedRestores:
         command.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], timeout_seconds=60)
         # Asked once: each fork knows it.
         rsync_checksums.knows_xxh128(self._agent.rsyncd_command)
-        rsyncd.can_change_root()
+        serving_daemon.can_change_root()
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +198,7 @@ class FuzzedRestores:
             self._listener.close()
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             try:
-                outcome = recovery.recover(self._agent, order)
+                outcome = restore_run.recover(self._agent, order)
                 print("\n".join(outcome.lines()))
                 code = 0 if outcome.state == "whole" else 3
             except TurkuError as error:

@@ -26,7 +26,7 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
 from turku.storage import catalog
-from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
 
 MODES = ("link-dest", "none", "btrfs", "reflink")
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"

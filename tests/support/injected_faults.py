@@ -36,13 +36,18 @@ from tests.support.rsyncd import Rsyncd
 from turku.core import log
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
-from turku.storage import catalog, drill, history, limits, prune_command, rsync_version, sandbox, verification
-from turku.storage.backup import BackupJob, BackupOutcome, back_up
+from turku.storage import catalog
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
 from turku.storage.catalog import database
+from turku.storage.commands import gc
+from turku.storage.containment import limits, sandbox
+from turku.storage.disk import history
+from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots.place import SourcePlace
-from turku.storage.stored_content import Pace
-from turku.storage.verification import Share
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import drill, scrub
+from turku.storage.integrity.scrub import Share
+from turku.storage.rsync import version
 
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SOURCE = "etc"
@@ -152,8 +157,8 @@ class Stage:
         )
         return back_up(job, self.storage, clock=Later(offset))
 
-    def verify(self) -> verification.Verified:
-        return verification.verify(self.place, zone=self.storage.zone, share=Share(), pace=Pace())
+    def verify(self) -> scrub.Verified:
+        return scrub.verify(self.place, zone=self.storage.zone, share=Share(), pace=Pace())
 
     def act(self, action: str) -> None:
         """Do one of the things that a storage does; raises what it raises."""
@@ -162,7 +167,7 @@ class Stage:
         elif action == "verify":
             self.verify()
         elif action == "prune":
-            prune_command.run(argparse.Namespace(background=False), self.storage, SYSTEM_CLOCK, lambda _line: None)
+            gc.run(argparse.Namespace(background=False), self.storage, SYSTEM_CLOCK, lambda _line: None)
         elif action == "rebuild":
             catalog.rebuild(self.place, zone=self.storage.zone)
         else:
@@ -340,7 +345,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
         made = Stage(directory, mode, random.Random(seed), volume, daemon, source_dir)
         # Asked once in each process: its children need not ask again, so that what is hit is the work itself.
         sandbox.availability(made.storage)
-        rsync_version.installed(made.storage.rsync_command)
+        version.installed(made.storage.rsync_command)
         for number in range(40):
             (source_dir / f"d{number % 6}").mkdir(exist_ok=True)
             (source_dir / f"d{number % 6}" / f"f{number // 6}").write_bytes(

@@ -23,7 +23,7 @@ from tests.support.injected_faults import LONGEST_SECONDS, Finding
 
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
-from turku.storage import limits
+from turku.storage.containment import limits
 
 NAME = "fleet"
 VICTIMS = {
@@ -108,9 +108,7 @@ class FleetStage:
 
     def _go_on(self, find: Any) -> None:
         # A storage that was killed says nothing, and its slot is its own for some minutes more.
-        self.fleet.execute(
-            "UPDATE admission_slot SET date_expires = '2000-01-01 00:00:00' WHERE machine_id IS NOT NULL"
-        )
+        self.fleet.execute("UPDATE queue_slot SET date_expires = '2000-01-01 00:00:00' WHERE machine_id IS NOT NULL")
         deadline = time.monotonic() + LONGEST_SECONDS
         while True:
             self.fleet.make_due(self.machine)

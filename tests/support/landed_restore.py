@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from turku.agent import target as targets
-from turku.agent.configuration import Agent
-from turku.agent.placement import Placement
-from turku.agent.private_directory import PrivateDirectory
-from turku.agent.stand_ins import Overwrite, StandIns
+from turku.agent.config.configuration import Agent
+from turku.agent.restore import target as targets
+from turku.agent.restore.basis_files import Overwrite, StandIns
+from turku.agent.restore.placement import Placement
+from turku.agent.restore.private_directory import PrivateDirectory
 from turku.core import command
 from turku.core.spool import NameFilter
 from turku.protocol.restore_messages import Settable

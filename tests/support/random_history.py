@@ -16,8 +16,8 @@ from pathlib import Path
 
 import xxhash
 
-from turku.storage.changes import Change, Changes, Kind
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.rsync.change_log import Change, Changes, Kind
 
 NAMES = [
     b"plain",

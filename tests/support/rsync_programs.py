@@ -23,7 +23,7 @@ import pytest
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage import rsync_version
+from turku.storage.rsync import version as rsync_version
 
 _SYSTEMS = "rsync"
 _POLL_SECONDS = 0.05

@@ -10,9 +10,11 @@ import pytest
 from tests.support.fleet import Fleet
 from tests.system.conftest import MakeMachine
 
-from turku.agent import check_in, configuration, recovery, verification
-from turku.agent.recovery import Order
-from turku.agent.verification import Verification
+from turku.agent import checkin
+from turku.agent.config import configuration
+from turku.agent.restore import restore_run, verification
+from turku.agent.restore.restore_run import Order
+from turku.agent.restore.verification import Verification
 
 FILES = 5000
 
@@ -28,7 +30,7 @@ def test_all_of_many_files_are_verified(
     machine = make_machine({"home": {"path": str(source)}})
     machine.ping()
     agent = configuration.load(machine.config_dir)
-    [(address, _sources)] = check_in.restorable(agent)
+    [(address, _sources)] = checkin.restorable(agent)
 
     # What was named, or what came, is far ahead of the other, and is more than is kept.
     monkeypatch.setattr(verification, "_WAITING_LIMIT", 100)
@@ -42,8 +44,8 @@ def test_all_of_many_files_are_verified(
         slow(self, *told)
 
     monkeypatch.setattr(Verification, late, slowly)
-    restored = recovery.recover(agent, Order("home", address, tmp_path / "all"))
+    restored = restore_run.recover(agent, Order("home", address, tmp_path / "all"))
     assert restored.problems == ()
     assert (restored.state, restored.files, restored.verified) == ("whole", FILES, FILES)
-    again = recovery.recover(agent, Order("home", address, tmp_path / "all"))
+    again = restore_run.recover(agent, Order("home", address, tmp_path / "all"))
     assert (again.state, again.files, again.verified) == ("whole", FILES, FILES)

@@ -11,8 +11,10 @@ from tests.support import odd_names
 from tests.support.fleet import Fleet
 from tests.support.odd_names import NAMES, content
 
-from turku.agent import check_in, configuration, recovery
-from turku.agent.recovery import Order
+from turku.agent import checkin
+from turku.agent.config import configuration
+from turku.agent.restore import restore_run
+from turku.agent.restore.restore_run import Order
 from turku.demo import programs
 
 
@@ -31,14 +33,14 @@ def test_a_file_comes_back_whatever_it_is_called(tmp_path: Path) -> None:
         assert (drill["problems"], drill["files"]) == ([], len(NAMES))
 
         agent = configuration.load(machine.config_dir)
-        [(address, _sources)] = check_in.restorable(agent)
+        [(address, _sources)] = checkin.restorable(agent)
         order = Order("etc", address, tmp_path / "all")
-        restored = recovery.recover(agent, order)
+        restored = restore_run.recover(agent, order)
         assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(NAMES), 0), restored.problems
         assert kept(tmp_path / "all") == {name: content(name) for name in NAMES}
 
         some = NAMES[::2]
-        restored = recovery.recover(agent, replace(order, target=tmp_path / "some", paths=some))
+        restored = restore_run.recover(agent, replace(order, target=tmp_path / "some", paths=some))
         assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(some), 0), restored.problems
         assert kept(tmp_path / "some") == {name: content(name) for name in some}
 

@@ -65,7 +65,7 @@ def flip(path: Path) -> None:
 
 def states(site: Site) -> dict[str, Any]:
     rows = site.fleet.query(
-        "SELECT d.path, state FROM proof_damage d JOIN backups_source s ON s.id = source_id"
+        "SELECT d.path, state FROM integrity_damage d JOIN backups_source s ON s.id = source_id"
         " JOIN fleet_machine m ON m.id = s.machine_id WHERE m.uuid = ?",
         site.fleet.coordinator.key(site.machine.uuid),
     )

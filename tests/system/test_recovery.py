@@ -15,9 +15,9 @@ from tests.support.fleet import Fleet
 from tests.support.trees import differences
 from tests.system.conftest import MakeMachine
 
-from turku.agent import configuration
-from turku.agent import target as targets
-from turku.agent.private_directory import PrivateDirectory
+from turku.agent.config import configuration
+from turku.agent.restore import target as targets
+from turku.agent.restore.private_directory import PrivateDirectory
 from turku.core import command
 from turku.core.command import Completed
 from turku.demo import programs

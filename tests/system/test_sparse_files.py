@@ -12,7 +12,8 @@ from tests.support.fleet import Fleet
 from tests.support.loop_volume import loop_volume
 from tests.system.conftest import MakeMachine
 
-from turku.core import command, holes
+from turku.core import command
+from turku.core.filesystem import holes
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from turku import __version__
-from turku.agent import configuration, identity, looking_command, recovery_command
-from turku.agent.configuration import DEFAULT_DIRECTORY, Agent
-from turku.core import entry as core_entry
+from turku.agent import identity
+from turku.agent.commands import browse
+from turku.agent.commands import restore as recovery_command
+from turku.agent.config import configuration
+from turku.agent.config.configuration import DEFAULT_DIRECTORY, Agent
 from turku.core import log
-from turku.core.arguments import Parser, seconds
+from turku.core.cli import entry as core_entry
+from turku.core.cli.arguments import Parser, seconds
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import PolicyError, UsageError
 
@@ -56,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     update.set_defaults(run=_update_config)
     _add_identity_subcommands(subcommands)
     _add_storage_subcommands(subcommands)
-    looking_command.add(subcommands, _add_common_arguments)
+    browse.add(subcommands, _add_common_arguments)
     recovery_command.add(subcommands, _add_common_arguments)
     check = subcommands.add_parser("check", help="check the configuration and show the sources; changes nothing")
     _add_common_arguments(check)
@@ -188,9 +191,9 @@ def _ping(arguments: argparse.Namespace) -> int:
         raise UsageError("--restore-storage goes with --restore")
     agent = configuration.load(arguments.config_dir)
     if arguments.restore:
-        from turku.agent import restore
+        from turku.agent.restore import legacy_mode
 
-        restore.restore(_settled(agent), storage_name=arguments.restore_storage)
+        legacy_mode.restore(_settled(agent), storage_name=arguments.restore_storage)
         return 0
     from turku.agent import ping
 
@@ -280,30 +283,30 @@ def _history(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
     agent = _settled(configuration.load(arguments.config_dir))
     if hasattr(arguments, "look"):
-        return looking_command.run(arguments, agent, print)
+        return browse.run(arguments, agent, print)
     return recovery_command.run(arguments, agent, print)
 
 
 def _storages(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
-    from turku.agent import known_storages
+    from turku.agent import trusted_storages
 
     agent = configuration.load(arguments.config_dir)
-    print("\n".join(known_storages.listing(agent)))  # noqa: T201
+    print("\n".join(trusted_storages.listing(agent)))  # noqa: T201
     return 0
 
 
 def _accept_storage(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
-    from turku.agent import known_storages
+    from turku.agent import trusted_storages
 
     agent = configuration.load(arguments.config_dir)
-    name = arguments.name or _only_one_that_waits(list(known_storages.pending(agent)))
-    accepted, dropped = known_storages.accept(agent, name, fingerprints=arguments.fingerprint)
+    name = arguments.name or _only_one_that_waits(list(trusted_storages.pending(agent)))
+    accepted, dropped = trusted_storages.accept(agent, name, fingerprints=arguments.fingerprint)
     for key in accepted:
-        print(f"Storage {name}: trusted from now on: {known_storages.shown(key)}")  # noqa: T201
+        print(f"Storage {name}: trusted from now on: {trusted_storages.shown(key)}")  # noqa: T201
     for key in dropped:
-        print(f"Storage {name}: no longer trusted: {known_storages.shown(key)}")  # noqa: T201
+        print(f"Storage {name}: no longer trusted: {trusted_storages.shown(key)}")  # noqa: T201
     return 0
 
 
@@ -321,7 +324,8 @@ def _obeyed(agent: Agent) -> str:
 
 def _check(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
-    from turku.agent import declared_sources, private_directory, source_remarks
+    from turku.agent.capture import declared_sources, source_warnings
+    from turku.agent.restore import private_directory
 
     agent = configuration.load(arguments.config_dir)
     lines = [
@@ -337,7 +341,7 @@ def _check(arguments: argparse.Namespace) -> int:
         lines += [
             f"        {log.one_line(f'{key}: {value}')}" for key, value in source.options.items() if key != "path"
         ]
-        for remark in source_remarks.remarks(source):
+        for remark in source_warnings.remarks(source):
             problems += remark.is_problem
             where = f" ({source.place})" if remark.is_problem and source.place else ""
             lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text + where)}")

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.configuration import IDENTITY_FILE, IDENTITY_KEYS, Agent
-from turku.core import configuration, durable, identity_copy, lock
+from turku.agent.config.configuration import IDENTITY_FILE, IDENTITY_KEYS, Agent
+from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.configuration import directory as configuration
+from turku.core.configuration import identity_copy
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, DurableWriteFailed, LockHeld, PolicyError
 from turku.protocol.messages import MachineCredentials

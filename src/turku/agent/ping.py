@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw
 
-from turku.agent import check_in, state
-from turku.agent.check_in import StorageDue
-from turku.agent.configuration import Agent, Source
+from turku.agent import checkin, state
+from turku.agent.checkin import StorageDue
+from turku.agent.config.configuration import Agent, Source
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
 
 if TYPE_CHECKING:
-    from turku.agent.relay import Relay
-    from turku.agent.tunnel import Address
+    from turku.agent.ssh_tunnel import Address
+    from turku.agent.storage_output import Relay
 
 LOCK_NAME = "turku-agent-ping"
 _PURPOSE = "ping"
@@ -39,7 +39,7 @@ def ping(agent: Agent) -> None:
             with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
                 if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
                     return
-                waiting = check_in.ask(agent)
+                waiting = checkin.ask(agent)
                 if waiting.restores is not UNSET:
                     restores.begin(waiting.restores)
                 if not waiting.storages:
@@ -75,7 +75,7 @@ class _Restores:
             self._thread.join()
 
     def begin(self, told: Raw) -> None:
-        from turku.agent import remote_restore
+        from turku.agent.restore import remote_restore
 
         orders = remote_restore.orders(told)
         if orders:
@@ -84,7 +84,7 @@ class _Restores:
             self._thread.start()
 
     def begin_beside_backup(self) -> None:
-        from turku.agent import remote_restore
+        from turku.agent.restore import remote_restore
 
         try:
             told = remote_restore.ask(self._agent)
@@ -137,19 +137,19 @@ def _back_up(agent: Agent, storages: Sequence[StorageDue]) -> None:
 
 def _known(storages: Sequence[StorageDue], agent: Agent) -> tuple[list[tuple[Address, tuple[Source, ...]]], list[str]]:
     """The storages that this machine knows, with what is due there; the names of the others, each told of."""
-    from turku.agent import known_storages, tunnel
+    from turku.agent import ssh_tunnel, trusted_storages
 
     refused: list[str] = []
     addresses, sources = [], []
     for storage in storages:
         try:
-            addresses.append(tunnel.checked_address(storage.address))
+            addresses.append(ssh_tunnel.checked_address(storage.address))
             sources.append(storage.sources)
         except TurkuError as error:
             refused.append(one_line(storage.address.name)[:255])
             _log_error(error)
     known = []
-    for verdict, address, due in zip(known_storages.admit(agent, addresses), addresses, sources, strict=True):
+    for verdict, address, due in zip(trusted_storages.admit(agent, addresses), addresses, sources, strict=True):
         if isinstance(verdict, TurkuError):
             refused.append(address.name)
             _log_error(verdict)
@@ -175,7 +175,7 @@ class _SessionThread(threading.Thread):
         self._relay: Relay | None = None
 
     def run(self) -> None:
-        from turku.agent.session import Stopped
+        from turku.agent.backup_session import Stopped
 
         try:
             self._session()
@@ -190,9 +190,10 @@ class _SessionThread(threading.Thread):
             _LOG.exception("internal error in the session with %s", self.storage_name)
 
     def _session(self) -> None:
-        from turku.agent import expected_mounts, left_out, session
-        from turku.agent.relay import Relay
-        from turku.agent.rsyncd import Module
+        from turku.agent import backup_session
+        from turku.agent.capture import expected_mounts, left_out
+        from turku.agent.rsyncd.serving_daemon import Module
+        from turku.agent.storage_output import Relay
 
         def module(source: Source) -> Module:
             found = left_out.of(self._agent, source)
@@ -208,14 +209,14 @@ class _SessionThread(threading.Thread):
         offered = [source for source in self._sources if source.name not in withheld]
         self._relay = Relay(self.storage_name)
         self._directory.mkdir(mode=0o700)
-        session.run(
+        backup_session.run(
             self._agent,
             self._address,
             [module(source) for source in offered],
             action="checkin",
             directory=self._directory,
             relay=self._relay,
-            watch=lambda ssh, _port: session.until_end(
+            watch=lambda ssh, _port: backup_session.until_end(
                 ssh, timeout_seconds=self._agent.session_timeout_seconds, stop=self._stop_event
             ),
             withheld=withheld,

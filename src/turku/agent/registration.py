@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from turku.agent import declared_sources, identity, source_remarks
-from turku.agent.configuration import Agent
+from turku.agent import identity
+from turku.agent.capture import declared_sources, source_warnings
+from turku.agent.config.configuration import Agent
 from turku.errors import ApiRefused
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
@@ -18,7 +19,7 @@ def update_config(agent: Agent) -> None:
 
     Raises ApiRefused, ApiUnreachable, and what identity.py raises.
     """
-    for problem in source_remarks.problems(agent):
+    for problem in source_warnings.problems(agent):
         # A coordinator of the existing system may take it all the same.
         _LOG.error("%s", problem)
     machine = identity.ensure(agent)

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from turku.agent import identity, state
-from turku.agent.configuration import IDENTITY_FILE, Agent
-from turku.core import configuration, durable
+from turku.agent.config.configuration import IDENTITY_FILE, Agent
+from turku.core import durable
+from turku.core.configuration import directory
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiRefused, ConfigurationError, LockHeld
 from turku.policy import names
@@ -115,7 +116,7 @@ def sweep(agent: Agent) -> None:
 
 
 def _require_ours(agent: Agent, *keys: str) -> None:
-    told = configuration.read_directories([agent.config_dir / "config.d"])
+    told = directory.read_directories([agent.config_dir / "config.d"])
     for key in keys:
         if key in told.content:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.configuration import Agent
+from turku.agent.config.configuration import Agent
 
 
 def base(agent: Agent) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from turku.agent.configuration import Agent, foreign_owner
+from turku.agent.config.configuration import Agent, foreign_owner
 from turku.core import durable
 from turku.errors import DurableWriteFailed
 

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import NoReturn
 
 from turku import __version__
-from turku.core import entry as entry_point
-from turku.core.arguments import Parser
+from turku.core.cli import entry as entry_point
+from turku.core.cli.arguments import Parser
 from turku.errors import CommandFailed
 
 _DEFAULT_PATHS = (Path("/usr/share/doc"), Path("/usr/share"), Path("/etc"))

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from turku.core.cli.output import unguarded
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
-from turku.core.output import unguarded
 from turku.core.secret import Secret
 
 Say = Callable[[str], None]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage import rsync_version
+from turku.storage.rsync import version as rsync_version
 
 DIRECTORY = Path(sys.executable).parent
 """Where pip puts the commands of an installed distribution."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from turku.errors import PolicyError
 from turku.policy.characters import shown
-from turku.policy.local_time import moments_of, wall_time
+from turku.policy.timing.local_time import moments_of, wall_time
 
 LIMIT_KIB_PER_SECOND = 2**31 - 1
 """rsync keeps the figure in an int."""

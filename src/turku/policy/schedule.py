@@ -19,8 +19,8 @@ from typing import Protocol
 
 from turku.errors import PolicyError
 from turku.policy.characters import shown, size_bytes
-from turku.policy.cron import Cron
-from turku.policy.local_time import clock_change_nearby, in_utc, moment_of, moments_of, wall_time
+from turku.policy.timing.cron import Cron
+from turku.policy.timing.local_time import clock_change_nearby, in_utc, moment_of, moments_of, wall_time
 
 TEXT_LIMIT = 200
 _REMEMBERED = 2048

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from turku.core import listing, shell_words
-from turku.core.listing import Say
+from turku.core.cli import listing, shell_words
+from turku.core.cli.listing import Say
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, WirePath, path_bytes
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}

@@ -48,7 +48,7 @@ Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 ExactTime = tuple[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)], Annotated[int, Meta(ge=0, lt=10**9)]]
 """Seconds and nanoseconds of a time that ``Nanoseconds`` do not hold. Beside it ``mtime_ns`` is the nearest they do."""
 Attributes = Annotated[bytes, Meta(max_length=16)]
-"""The digest of extended attributes and ACLs (``turku.core.extended_attributes``); empty for none of them."""
+"""Digest of extended attributes and ACLs (``core.filesystem.extended_attributes``), empty if there are none."""
 Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """xxh128 of a file's content, as rsync prints it."""
 Settable = Literal["acls", "attributes", "privileged"]

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from turku import __version__
-from turku.core import entry as program_entry
-from turku.core.arguments import Parser, seconds
+from turku.core.cli import entry as program_entry
+from turku.core.cli.arguments import Parser, seconds
 from turku.errors import TurkuError, UsageError
 
 if TYPE_CHECKING:
-    from turku.storage.configuration import Storage
+    from turku.storage.config.configuration import Storage
 
 _DEFAULT_DIRECTORY = "/etc/turku-storage"
 _PRIVATE_UMASK = 0o077
@@ -46,16 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["ping"]:
         # A machine's session loads nothing of the other commands.
         return ping_main(arguments[1:])
-    from turku.storage import (
-        authorized_keys_command,
-        catalog_command,
-        drill_command,
-        looking_command,
-        prune_command,
-        suspicious_command,
-        trash_command,
-        verify_command,
-    )
+    from turku.storage.commands import authorized_keys, browse, catalog, drill, gc, quarantine, trash, verify
 
     parser = Parser(prog="turku-storage", description="Turku's storage: keeps the backups of machines.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -63,28 +54,26 @@ def main(arguments: Sequence[str]) -> int:
     _add_check(commands.add_parser("check", help="show the configuration as it is used, and what stands in the way"))
     _add_update_config(commands.add_parser("update-config", help="the same as turku-storage-update-config"))
     _add_ping(commands.add_parser("ping", help="the same as turku-storage-ping"))
-    authorized_keys_command.add(
+    authorized_keys.add(
         commands.add_parser("authorized-keys", help="what sshd runs to ask whether a key may log in"), _add_directory
     )
     _add_directory(commands.add_parser("rotate-secret", help="give this storage a new secret"))
     _add_accept_volume(
         commands.add_parser("accept-volume", help="take what is mounted at a volume's path for that volume")
     )
-    trash_command.add(commands.add_parser("trash", help="what retention removed: list, restore, empty"), _add_directory)
-    suspicious_command.add(
+    trash.add(commands.add_parser("trash", help="what retention removed: list, restore, empty"), _add_directory)
+    quarantine.add(
         commands.add_parser("suspicious", help="backups that look like an attack: list them, judge them"),
         _add_directory,
     )
-    prune_command.add(
-        commands.add_parser("prune", help="remove from the disk what left history and the trash"), _add_directory
-    )
-    verify_command.add(
+    gc.add(commands.add_parser("prune", help="remove from the disk what left history and the trash"), _add_directory)
+    verify.add(
         commands.add_parser("verify", help="read what is kept again, tell what is damaged, and heal it"),
         _add_directory,
     )
-    drill_command.add(commands.add_parser("drill", help="try restores, as a drill"), _add_directory)
-    looking_command.add(commands, _add_directory)
-    catalog_command.add(
+    drill.add(commands.add_parser("drill", help="try restores, as a drill"), _add_directory)
+    browse.add(commands, _add_directory)
+    catalog.add(
         commands.add_parser("catalog", help="the list of what each snapshot has in it: update or rebuild it"),
         _add_directory,
     )
@@ -100,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
         "suspicious": _suspicious,
         "prune": _prune,
         "catalog": _catalog,
-        **dict.fromkeys(looking_command.NAMES, _look),
+        **dict.fromkeys(browse.NAMES, _look),
         "verify": _verify,
         "drill": _drill,
     }[options.command]
@@ -193,7 +182,8 @@ def _add_update_config(parser: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from turku.core import log
-    from turku.storage import check, configuration
+    from turku.storage.commands import check
+    from turku.storage.config import configuration
 
     log.set_up("turku-storage", debug=options.debug)
     loaded = configuration.load(_directory(options))
@@ -203,18 +193,19 @@ def _check(options: argparse.Namespace) -> int:
 def _authorized_keys(options: argparse.Namespace) -> int:
     from turku.core import log
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import authorized_keys_command, configuration
+    from turku.storage.commands import authorized_keys
+    from turku.storage.config import configuration
 
     os.umask(_PRIVATE_UMASK)
     loaded = configuration.load(_directory(options))
     # sshd throws away what is said on standard error.
     log.set_up("turku-storage", destination=loaded.log_file, debug=options.debug, terminal=sys.stderr.isatty())
-    _logged(lambda: authorized_keys_command.run(options, loaded, SYSTEM_CLOCK, print))
+    _logged(lambda: authorized_keys.run(options, loaded, SYSTEM_CLOCK, print))
     return 0
 
 
 def _rotate_secret(options: argparse.Namespace) -> int:
-    from turku.storage import secret_rotation
+    from turku.storage.registration import secret_rotation
 
     loaded = _configuration(options)
     was_begun = secret_rotation.rotate(loaded)
@@ -223,7 +214,7 @@ def _rotate_secret(options: argparse.Namespace) -> int:
 
 
 def _accept_volume(options: argparse.Namespace) -> int:
-    from turku.storage import volume_marks
+    from turku.storage.disk import volume_marks
 
     path = volume_marks.accept(_configuration(options), options.volume)
     print(f"{path} is volume {options.volume} from now on")  # noqa: T201
@@ -232,58 +223,58 @@ def _accept_volume(options: argparse.Namespace) -> int:
 
 def _trash(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import trash_command
+    from turku.storage.commands import trash
 
-    return trash_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+    return trash.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _suspicious(options: argparse.Namespace) -> int:
-    from turku.storage import suspicious_command
+    from turku.storage.commands import quarantine
 
-    return suspicious_command.run(options, _configuration(options), print)
+    return quarantine.run(options, _configuration(options), print)
 
 
 def _prune(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import prune_command
+    from turku.storage.commands import gc
 
     loaded = _configuration(options)
-    return _on_all_volumes(options, loaded, prune_command.run(options, loaded, SYSTEM_CLOCK, print))
+    return _on_all_volumes(options, loaded, gc.run(options, loaded, SYSTEM_CLOCK, print))
 
 
 def _verify(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import verify_command
+    from turku.storage.commands import verify
 
     loaded = _configuration(options)
-    return _on_all_volumes(options, loaded, verify_command.run(options, loaded, SYSTEM_CLOCK, print))
+    return _on_all_volumes(options, loaded, verify.run(options, loaded, SYSTEM_CLOCK, print))
 
 
 def _drill(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import drill_command
+    from turku.storage.commands import drill
 
     loaded = _configuration(options)
-    return _on_all_volumes(options, loaded, drill_command.run(options, loaded, SYSTEM_CLOCK, print))
+    return _on_all_volumes(options, loaded, drill.run(options, loaded, SYSTEM_CLOCK, print))
 
 
 def _look(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import looking_command
+    from turku.storage.commands import browse
 
-    return looking_command.run(options, _configuration(options), SYSTEM_CLOCK, print)
+    return browse.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
 def _catalog(options: argparse.Namespace) -> int:
-    from turku.storage import catalog_command
+    from turku.storage.commands import catalog
 
     loaded = _configuration(options)
-    return _on_all_volumes(options, loaded, catalog_command.run(options, loaded, print))
+    return _on_all_volumes(options, loaded, catalog.run(options, loaded, print))
 
 
 def _on_all_volumes(options: argparse.Namespace, configuration: Storage, exit_code: int) -> int:
     """Return the exit code of what was done on the volumes that are there. Raises NoVolume where one is not."""
-    from turku.storage import volume_marks
+    from turku.storage.disk import volume_marks
 
     if getattr(options, "machine", None) is None:
         volume_marks.require_all(configuration)
@@ -293,7 +284,7 @@ def _on_all_volumes(options: argparse.Namespace, configuration: Storage, exit_co
 def _configuration(options: argparse.Namespace) -> Storage:
     """The configuration, for a command of the operator that changes what is kept."""
     from turku.core import log
-    from turku.storage import configuration
+    from turku.storage.config import configuration
 
     os.umask(_PRIVATE_UMASK)
     log.set_up("turku-storage", debug=options.debug)
@@ -303,7 +294,8 @@ def _configuration(options: argparse.Namespace) -> Storage:
 def _update_config(options: argparse.Namespace) -> int:
     from turku.core import log
     from turku.core.clock import SYSTEM_CLOCK
-    from turku.storage import configuration, registration
+    from turku.storage.config import configuration
+    from turku.storage.registration import update_config
 
     if (options.api_auth_name is None) != (options.api_auth_secret is None):
         raise UsageError("--api-auth-name and --api-auth-secret go together")
@@ -323,17 +315,17 @@ def _update_config(options: argparse.Namespace) -> int:
         import random
 
         SYSTEM_CLOCK.sleep(random.SystemRandom().uniform(0, options.wait))
-    _logged(lambda: registration.update_config(loaded, confirms_removals=options.confirm_removals))
+    _logged(lambda: update_config.update_config(loaded, confirms_removals=options.confirm_removals))
     return 0
 
 
 def _ping(options: argparse.Namespace) -> int:
     from turku.policy import names
-    from turku.storage import session
+    from turku.storage.session import server
 
     uuid = names.machine_uuid(options.uuid)
     os.umask(_PRIVATE_UMASK)
-    return _logged(lambda: session.run(_directory(options), uuid, debug=options.debug))
+    return _logged(lambda: server.run(_directory(options), uuid, debug=options.debug))
 
 
 def _directory(options: argparse.Namespace) -> Path:

@@ -11,11 +11,11 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.trees import flip_bit
 
-from turku.storage import damage, verification
 from turku.storage.fs import subvolume
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import damage, scrub
+from turku.storage.integrity.scrub import Share, Verified
 from turku.storage.snapshots import SnapshotMode
-from turku.storage.stored_content import Pace
-from turku.storage.verification import Share, Verified
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def flip(tree: Path, name: str) -> None:
 
 
 def verify(machine: BackedUpMachine) -> Verified:
-    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
     damage.write(machine.place, made.open_damages)
     return made
 

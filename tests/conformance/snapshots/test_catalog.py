@@ -12,8 +12,8 @@ from tests.support.catalog_oracle import assert_agrees, change, make_tree
 from tests.support.random_history import NAMES
 
 from turku.storage import catalog
-from turku.storage.catalog import ahead, database
-from turku.storage.catalog.gathering import Gathering
+from turku.storage.catalog import database, streaming
+from turku.storage.catalog.staging import Gathering
 from turku.storage.snapshots import SnapshotMode
 
 
@@ -47,7 +47,7 @@ def test_a_first_backup_is_written_down_while_it_comes(
     for number in range(4):
         change(machine.source_dir, number)
     # A file is looked at while the next ones come, and not again in the end.
-    monkeypatch.setattr(ahead, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 2)
     read: list[str] = []
     monkeypatch.setattr(Gathering, "gather", lambda *_arguments, **_options: read.append("the tree was read"))
     assert machine.back_up().success
@@ -71,7 +71,7 @@ def test_a_first_backup_that_is_not_told_whole_is_read_in_the_end(
         assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
         assert database.file_of(machine.place).exists()
     if trouble == "cannot be read":
-        monkeypatch.setattr(ahead, "ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 2)
 
         def fail(*_arguments: object) -> None:
             raise OSError(5, "Input/output error")

@@ -11,7 +11,7 @@ import pytest
 from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 
-from turku.storage.changed_entries import ChangedEntries
+from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.snapshots import MODES, SnapshotMode
 
 

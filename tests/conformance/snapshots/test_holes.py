@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine
 
-from turku.storage.backup import BackupOutcome
-from turku.storage.snapshots import SnapshotMode, notes
+from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.disk import snapshot_notes
+from turku.storage.snapshots import SnapshotMode
 
 MIB = 1024 * 1024
 HOLES = frozenset({b"disk", b"sub/disk"})
@@ -109,6 +110,6 @@ def test_figures_count_all_runs(machine: BackedUpMachine, source: Path, mode: ty
     assert told["Number of regular files transferred"] in ("4", "5")
     assert int(told["Literal data"].split()[0]) >= 20 * MIB
     if mode.keeps_history:
-        found = notes.read(machine.place, machine.snapshots()[-1]).figures
+        found = snapshot_notes.read(machine.place, machine.snapshots()[-1]).figures
         assert found is not None
         assert (found.files, found.created, found.files_before) == (5, 5, 0)

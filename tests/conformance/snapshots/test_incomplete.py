@@ -10,7 +10,8 @@ import pytest
 from tests.support.attribute_tree import different_facts, facts
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 
-from turku.storage.snapshots import SnapshotMode, notes
+from turku.storage.disk import snapshot_notes
+from turku.storage.snapshots import SnapshotMode
 
 WITHOUT_READING = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 """Root that reads only what it may as the owner."""
@@ -45,8 +46,8 @@ def newest(machine: BackedUpMachine) -> Path:
     return machine.newest_tree().resolve()
 
 
-def noted(machine: BackedUpMachine) -> notes.Notes:
-    return notes.read(machine.place, machine.snapshots()[-1])
+def noted(machine: BackedUpMachine) -> snapshot_notes.Notes:
+    return snapshot_notes.read(machine.place, machine.snapshots()[-1])
 
 
 def test_a_new_file_that_cannot_be_read_is_missing_and_all_else_is_there(
@@ -154,7 +155,7 @@ def test_a_directory_that_cannot_be_read_any_more_keeps_all_that_was_in_it_and_i
 def test_a_full_run_keeps_what_it_cannot_read_too(
     machine: BackedUpMachine, tree: Path, mode: type[SnapshotMode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from turku.storage.strategy import Plan, Sync
+    from turku.storage.backup.strategy import Plan, Sync
 
     monkeypatch.setattr(Sync, "plan", lambda *_arguments: Plan(refusal="as this test will have it"))
     change_and_close(tree / "file")

@@ -12,8 +12,8 @@ import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
 from tests.support.killed import killed_at_step
 
+from turku.storage.backup.strategy import Plan, Sync
 from turku.storage.snapshots import SnapshotMode, assembly
-from turku.storage.strategy import Plan, Sync
 
 FULL_RUN_EACH_STEPS = 3
 """A run that succeeds takes what the killed ones left, so that too many of them would hide how those go on."""

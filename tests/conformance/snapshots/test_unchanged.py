@@ -14,8 +14,8 @@ from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.killed import killed_at_step
 from tests.support.rich_tree import make_rich_tree
 
-from turku.storage import trash
-from turku.storage.snapshots import MODES, SnapshotMode, links
+from turku.storage.disk import snapshot_links, trash
+from turku.storage.snapshots import MODES, SnapshotMode
 from turku.storage.snapshots.assembly import HardlinkCopy
 
 
@@ -228,7 +228,7 @@ def test_a_killed_return_from_the_trash_is_gone_on_with(unchanged: BackedUpMachi
         step += 1
         [found] = [each for each in trash.trashed_snapshots(place) if each.name == names[1]]
         killed_at_step(step, lambda it=found: trash.restore(it, now=NOW, trash_days=7))  # type: ignore[misc]
-        links.tidy(place)
+        snapshot_links.tidy(place)
         known = {each.name for each in trash.trashed_snapshots(place)} | set(unchanged.snapshots())
         assert known == set(names)
     assert unchanged.differences(place.tree(names[1]), "--no-H") == []
@@ -237,11 +237,10 @@ def test_a_killed_return_from_the_trash_is_gone_on_with(unchanged: BackedUpMachi
 @with_links
 def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpMachine, tmp_path: Path) -> None:
     # Built upon one that was not judged, it is suspicious itself.
-    from turku.storage import history
-    from turku.storage.snapshots import notes
+    from turku.storage.disk import history, snapshot_notes
 
     place = unchanged.place
-    notes.change(place, unchanged.snapshots()[-1], suspicious=("looks odd",))
+    snapshot_notes.change(place, unchanged.snapshots()[-1], suspicious=("looks odd",))
     outcome = unchanged.back_up(retention="last 1 snapshots")
     assert outcome.suspicious
     assert len(unchanged.snapshots()) == 5

@@ -253,16 +253,16 @@ def test_a_directory_that_became_a_file_is_no_reason_to_fetch_all(big: BackedUpM
 
 
 def test_figures_are_those_of_the_whole_source(big: BackedUpMachine) -> None:
-    from turku.storage.snapshots import notes
+    from turku.storage.disk import snapshot_notes
 
     assert big.back_up().success
-    first = notes.read(big.place, big.snapshots()[-1]).figures
+    first = snapshot_notes.read(big.place, big.snapshots()[-1]).figures
     assert first is not None
     (big.source_dir / "5" / "5").write_text("changed")
     (big.source_dir / "3" / "3.locked").write_text("new")
     (big.source_dir / "4" / "4").unlink()
     outcome = big.back_up()
-    second = notes.read(big.place, outcome.snapshot or "").figures
+    second = snapshot_notes.read(big.place, outcome.snapshot or "").figures
     assert second is not None
     assert (second.files_before, second.files, second.created) == (first.files, first.files, 1)
     assert (second.transferred, second.literal_bytes) == (2, len("changed" + "new"))

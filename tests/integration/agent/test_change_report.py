@@ -14,16 +14,17 @@ from typing import IO, Any
 
 import pytest
 
-from turku.agent import change_records, change_report, configuration
-from turku.agent.change_records import Moment
-from turku.agent.change_report import ChangeReport
-from turku.agent.changed_entries import Pass
-from turku.agent.configuration import Agent
-from turku.agent.relay import Relay
-from turku.agent.rsyncd import Module
+from turku.agent.capture import change_records, change_report
+from turku.agent.capture.change_records import Moment
+from turku.agent.capture.change_report import ChangeReport
+from turku.agent.capture.changed_entries import Pass
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent
+from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.storage_output import Relay
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
-from turku.storage.agent_watch import AgentWatch
-from turku.storage.changed_entries import ChangedEntries
+from turku.storage.backup.changed_entries import ChangedEntries
+from turku.storage.session.agent_watch import AgentWatch
 
 SECOND = 1_000_000_000
 

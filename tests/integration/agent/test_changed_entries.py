@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tests.support.loop_volume import loop_volume
 
-from turku.agent import changed_entries
-from turku.agent.changed_entries import Directories, Pass, Uncertain
+from turku.agent.capture import changed_entries
+from turku.agent.capture.changed_entries import Directories, Pass, Uncertain
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, or becomes another user")
 

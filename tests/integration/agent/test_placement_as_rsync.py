@@ -17,11 +17,12 @@ import pytest
 from tests.support.landed_restore import LandedRestore, rsync
 from tests.support.trees import differences
 
-from turku.agent import configuration
-from turku.agent.configuration import Agent
-from turku.agent.file_attributes import EVERY_KIND
-from turku.agent.stand_ins import Overwrite
-from turku.core import command, posix_acl
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent
+from turku.agent.restore.basis_files import Overwrite
+from turku.agent.restore.file_attributes import EVERY_KIND
+from turku.core import command
+from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed
 from turku.protocol.restore_messages import Settable
 

@@ -17,7 +17,8 @@ from tests.support.killed import killed_at_step
 from tests.support.restore_mode import restore_mode
 from tests.support.v1_server import V1Api
 
-from turku.agent import check_in, cli, configuration, identity, rotation
+from turku.agent import checkin, cli, identity, rotation
+from turku.agent.config import configuration
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import ApiRefused
@@ -125,7 +126,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
     while killed_at_step(step, lambda: rotation.rotate_keys(configuration.load(machine.config_dir))):
         # As every program does when it starts.
         agent = cli._settled(configuration.load(machine.config_dir))
-        assert check_in.due(agent) == []
+        assert checkin.due(agent) == []
         reloaded = configuration.load(machine.config_dir)
         assert reloaded.machine_secret == agent.machine_secret
         assert reloaded.machine_uuid == machine.uuid

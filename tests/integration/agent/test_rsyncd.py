@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent import rsyncd
-from turku.agent.configuration import Agent, load
-from turku.agent.rsyncd import Module
+from turku.agent.config.configuration import Agent, load
+from turku.agent.rsyncd import serving_daemon
+from turku.agent.rsyncd.serving_daemon import Module
 from turku.errors import CommandFailed
 
 NAMES = [
@@ -72,7 +72,7 @@ def test_every_path_is_served_as_it_is(agent: Agent, tmp_path: Path) -> None:
         Path(path, f"marker-{number}").touch()
         modules.append(Module(f"module {number}", path))
     (tmp_path / "run").mkdir(mode=0o700)
-    with rsyncd.serve(agent, modules, tmp_path / "run") as port:
+    with serving_daemon.serve(agent, modules, tmp_path / "run") as port:
         for number, module in enumerate(modules):
             assert f"marker-{number}" in fetch(port, module), module.path
 
@@ -80,7 +80,7 @@ def test_every_path_is_served_as_it_is(agent: Agent, tmp_path: Path) -> None:
 def test_a_module_opens_only_with_its_own_credentials(agent: Agent, tmp_path: Path) -> None:
     one, two = Module("one", str(tmp_path)), Module("two", str(tmp_path))
     (tmp_path / "run").mkdir(mode=0o700)
-    with rsyncd.serve(agent, [one, two], tmp_path / "run") as port:
+    with serving_daemon.serve(agent, [one, two], tmp_path / "run") as port:
         assert "run" in fetch(port, one)
         for attempt in (replace(one, name="two"), replace(one, password=two.password)):
             with pytest.raises(subprocess.CalledProcessError) as refused:
@@ -91,7 +91,7 @@ def test_a_module_opens_only_with_its_own_credentials(agent: Agent, tmp_path: Pa
 def test_modules_are_neither_listed_nor_written_to(agent: Agent, tmp_path: Path) -> None:
     module = Module("etc", str(tmp_path))
     (tmp_path / "run").mkdir(mode=0o700)
-    with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+    with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
         listing = subprocess.run(
             ["rsync", f"rsync://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=30, check=False
         )
@@ -111,11 +111,11 @@ def test_a_port_that_is_taken_here_is_passed_over(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = itertools.chain([taken.getsockname()[1]], iter(rsyncd.draw_port, None))
-        monkeypatch.setattr(rsyncd, "draw_port", lambda: next(ports))
+        ports = itertools.chain([taken.getsockname()[1]], iter(serving_daemon.draw_port, None))
+        monkeypatch.setattr(serving_daemon, "draw_port", lambda: next(ports))
         (tmp_path / "run").mkdir(mode=0o700)
         module = Module("etc", str(tmp_path))
-        with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+        with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
             assert port != taken.getsockname()[1]
             fetch(port, module)
 
@@ -123,7 +123,7 @@ def test_a_port_that_is_taken_here_is_passed_over(
 def test_no_password_file_can_be_read_by_others(agent: Agent, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     module = Module("etc", str(tmp_path))
-    with rsyncd.serve(agent, [module], tmp_path / "run"):
+    with serving_daemon.serve(agent, [module], tmp_path / "run"):
         files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
         assert any(module.password.reveal() in path.read_text() for path in files)
         assert {path.stat().st_mode & 0o077 for path in files if path.name != "connections.lock"} == {0}
@@ -133,7 +133,7 @@ def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: A
     (tmp_path / "run").mkdir(mode=0o700)
     broken = replace(agent, rsyncd_command=("sh", "-c", "echo out of order >&2; exit 4"))
     with pytest.raises(CommandFailed, match="rsyncd ended with exit code 4 before it answered") as error:
-        rsyncd.serve(broken, [], tmp_path / "run").__enter__()
+        serving_daemon.serve(broken, [], tmp_path / "run").__enter__()
     assert error.value.details == "out of order"
 
 
@@ -141,7 +141,7 @@ def test_an_address_that_is_not_of_this_machine_is_named(agent: Agent, tmp_path:
     (tmp_path / "run").mkdir(mode=0o700)
     elsewhere = replace(agent, rsyncd_local_address="192.0.2.1")
     with pytest.raises(CommandFailed, match=re.escape("cannot listen on 192.0.2.1")):
-        rsyncd.serve(elsewhere, [], tmp_path / "run").__enter__()
+        serving_daemon.serve(elsewhere, [], tmp_path / "run").__enter__()
 
 
 @pytest.mark.root
@@ -152,15 +152,15 @@ def test_a_listener_of_another_user_is_not_taken_for_ours() -> None:
         ["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert not rsyncd._listener_is_ours(int(process.stdout.readline()))
+        assert not serving_daemon._listener_is_ours(int(process.stdout.readline()))
     with socket.create_server(("127.0.0.1", 0)) as ours:
-        assert rsyncd._listener_is_ours(ours.getsockname()[1])
+        assert serving_daemon._listener_is_ours(ours.getsockname()[1])
 
 
 def test_rsyncd_answers_within_a_moment(agent: Agent, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     begin = os.times().elapsed
-    with rsyncd.serve(agent, [Module("etc", str(tmp_path))], tmp_path / "run"):
+    with serving_daemon.serve(agent, [Module("etc", str(tmp_path))], tmp_path / "run"):
         assert os.times().elapsed - begin < 10
 
 
@@ -179,7 +179,7 @@ def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
     change_root: bool,
 ) -> None:
     if not change_root:
-        monkeypatch.setattr(rsyncd, "can_change_root", lambda: False)
+        monkeypatch.setattr(serving_daemon, "can_change_root", lambda: False)
     tree = tmp_path / "tree"
     for name in (*EMPTIED, *LOOKALIKES):
         (tree / name / "sub").mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
         (tree / name / ".file").touch()
     module = Module("tree", str(tree), emptied=tuple(tree / name for name in EMPTIED))
     (tmp_path / "run").mkdir(mode=0o700)
-    with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+    with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
         fetch(port, module, tmp_path / "fetched")
     fetched = tmp_path / "fetched"
     assert {name: os.listdir(fetched / name) for name in EMPTIED} == {name: [] for name in EMPTIED}
@@ -204,7 +204,7 @@ def test_the_whole_system_is_served(
     change_root: bool,
 ) -> None:
     if not change_root:
-        monkeypatch.setattr(rsyncd, "can_change_root", lambda: False)
+        monkeypatch.setattr(serving_daemon, "can_change_root", lambda: False)
     module = Module("system", "/", emptied=(Path("/proc"), Path("/sys")))
     (tmp_path / "run").mkdir(mode=0o700)
 
@@ -219,7 +219,7 @@ def test_the_whole_system_is_served(
         )
         return [line.split(maxsplit=4)[-1] for line in completed.stdout.splitlines()]
 
-    with rsyncd.serve(agent, [module], tmp_path / "run") as port:
+    with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
         assert {"etc", "proc", "sys", "usr"} <= set(listed(port, ""))
         assert listed(port, "/proc") == ["."]
         assert "passwd" in listed(port, "/etc")

@@ -29,13 +29,13 @@ def test_proof_reports_at_once_make_one_row_each_and_stay_bounded(coordinator: C
     with ThreadPoolExecutor(4) as pool:
         statuses = list(pool.map(lambda _number: send(cast, proof), range(105)))
     assert set(statuses) == {200}
-    assert (count(cast, "proof_damage"), count(cast, "proof_proof")) == (1, 1)
-    assert count(cast, "proof_drill") == 100
+    assert (count(cast, "integrity_damage"), count(cast, "integrity_proof")) == (1, 1)
+    assert count(cast, "integrity_drill") == 100
     [entry] = cast.rows("SELECT actor FROM audit_auditentry WHERE action = 'damage.found' AND actor = ?", cast.bob.name)
     assert entry["actor"] == cast.bob.name
     many = [{**damage, "path": f"file{number}", "state": "healed"} for number in range(1000)]
     assert send(cast, {"damages": many}) == 200
     assert send(cast, {"damages": [{**each, "checksum": "cd" * 16} for each in many]}) == 200
-    assert count(cast, "proof_damage") == 1000
+    assert count(cast, "integrity_damage") == 1000
     [etc] = [row for row in cast.source_rows() if row["name"] == "etc"]
-    assert cast.rows("SELECT 1 FROM proof_damage WHERE source_id = ? AND path = 'passwd'", etc["id"])
+    assert cast.rows("SELECT 1 FROM integrity_damage WHERE source_id = ? AND path = 'passwd'", etc["id"])

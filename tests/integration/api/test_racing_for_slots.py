@@ -66,12 +66,12 @@ class Site:
         self.sql("UPDATE backups_source SET date_last_backed_up = now() - interval '1 day'")
 
     def free_all(self) -> None:
-        self.sql("UPDATE admission_slot SET machine_id = NULL, date_freed = now() - interval '1 hour'")
-        self.sql("DELETE FROM admission_waitingmachine")
+        self.sql("UPDATE queue_slot SET machine_id = NULL, date_freed = now() - interval '1 hour'")
+        self.sql("DELETE FROM queue_waitingmachine")
 
     def held(self) -> int:
         (row,) = self.sql(
-            "SELECT count(*) AS n FROM admission_slot k JOIN fleet_storage s ON s.id = k.storage_id "
+            "SELECT count(*) AS n FROM queue_slot k JOIN fleet_storage s ON s.id = k.storage_id "
             "WHERE s.name = ? AND machine_id IS NOT NULL AND date_expires > now()",
             self.storage.name,
         )
@@ -126,7 +126,7 @@ def test_a_lapsed_slot_goes_to_one_of_those_that_want_it(site: Site) -> None:
         site.free_all()
         first, rest = site.machines[:slots], site.machines[slots:]
         assert all(at_once([machine.due for machine in first]))
-        site.sql("UPDATE admission_slot SET date_expires = now() - interval '10 minutes' WHERE machine_id IS NOT NULL")
+        site.sql("UPDATE queue_slot SET date_expires = now() - interval '10 minutes' WHERE machine_id IS NOT NULL")
         told = at_once([machine.due for machine in rest])
         assert sum(1 for sources in told if sources) == min(slots, len(rest))
         assert site.held() == min(slots, len(rest))

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from tests.support.odd_names import NAMES
 
-from turku.core import shell_words
+from turku.core.cli import shell_words
 
 
 @pytest.mark.parametrize("is_utf8", [True, False])

@@ -12,7 +12,7 @@ import pytest
 from tests.support.markdown import REPOSITORY
 
 from turku.core import command
-from turku.storage import rsync_version
+from turku.storage.rsync import version
 
 REQUIRE = REPOSITORY / "packaging" / "require-debian-packages.sh"
 OLD_RSYNC = REPOSITORY / "packaging" / "old-rsync.sh"
@@ -140,7 +140,7 @@ def test_who_is_not_root_is_told_what_to_run(host: Host, installed: str) -> None
 
 
 def test_what_is_needed_is_what_a_storage_accepts() -> None:
-    assert f"\nneeded_rsync={rsync_version.MINIMUM} " in REQUIRE.read_text()
+    assert f"\nneeded_rsync={version.MINIMUM} " in REQUIRE.read_text()
 
 
 def test_a_distribution_without_the_old_rsync_is_named(host: Host) -> None:

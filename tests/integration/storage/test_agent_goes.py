@@ -18,8 +18,8 @@ from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, AgentSide
 
 from turku.core.cancellation import Cancellation, Cancelled
-from turku.core.entry import EXIT_INTERNAL
-from turku.storage.backup import back_up
+from turku.core.cli.entry import EXIT_INTERNAL
+from turku.storage.backup.source_backup import back_up
 
 LONGEST_SECONDS = 10.0
 SLEEP = "3599"

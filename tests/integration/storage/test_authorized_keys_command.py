@@ -17,7 +17,7 @@ from tests.support.sshd import free_port
 from tests.support.storage_host import PROGRAMS, StorageHost
 from tests.support.v1_client import V1Machine, new_ssh_key
 
-from turku.storage.acting_user import only_root_can_change
+from turku.storage.registration.acting_user import only_root_can_change
 
 PROGRAM = PROGRAMS / "turku-storage"
 pytestmark = [

@@ -17,7 +17,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.killed import as_user
 from tests.support.rich_tree import make_rich_tree
 
-from turku.storage import transfer
+from turku.storage.rsync import transfer
 
 NOBODY = 65534
 

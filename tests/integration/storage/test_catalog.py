@@ -25,12 +25,13 @@ from tests.support.random_history import BEGINNING, link_copy, state
 
 from turku.core import command, lock
 from turku.errors import CatalogUnusable
-from turku.storage import catalog, history, trash
-from turku.storage.catalog import ahead, database
-from turku.storage.changes import Changes, Line
+from turku.storage import catalog
+from turku.storage.catalog import database, streaming
+from turku.storage.disk import history, trash
+from turku.storage.disk.snapshot_record import SnapshotRecord
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.rsync.change_log import Changes, Line
 from turku.storage.snapshots.link_dest import LinkDest
-from turku.storage.snapshots.place import SourcePlace
-from turku.storage.snapshots.record import SnapshotRecord
 
 NOBODY = 65534
 STEPS = frozenset({"execute", "executemany", "rename", "replace", "symlink", "unlink", "link", "rmdir", "mkdir"})
@@ -141,7 +142,7 @@ def test_killed_at_any_step_catalog_and_snapshots_agree(memory: Path) -> None:
 
 def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # rsync says its line before it gives a file its mode and time.
-    monkeypatch.setattr(ahead, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 1)
     place = SourcePlace(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
     name, tree = "etc_2026-01-01_00-00-00", place.working_tree
     tree.mkdir(parents=True)

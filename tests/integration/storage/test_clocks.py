@@ -19,10 +19,12 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.policy import names
 from turku.protocol.messages import SessionRequest
-from turku.storage import catalog, check, drill, history
-from turku.storage.agent_watch import AgentWatch
-from turku.storage.checkin import Checkin
-from turku.storage.snapshots import record
+from turku.storage import catalog
+from turku.storage.commands import check
+from turku.storage.disk import history, snapshot_record
+from turku.storage.integrity import drill
+from turku.storage.session.agent_watch import AgentWatch
+from turku.storage.session.checkin import Checkin
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def back_up(machine: BackedUpMachine, moment: datetime, content: str, **options:
 
 
 def base_of(machine: BackedUpMachine, snapshot: str) -> str | None:
-    written = record.read(machine.place, snapshot)
+    written = snapshot_record.read(machine.place, snapshot)
     assert written is not None
     return written.base
 

@@ -16,11 +16,12 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.loop_volume import loop_volume
 from tests.support.random_history import state
 
-from turku.core import listing
+from turku.core.cli import listing
 from turku.protocol import codec
 from turku.protocol.restore_messages import FileRow
-from turku.storage import catalog, history_rows
-from turku.storage.fs import dates
+from turku.storage import catalog
+from turku.storage.fs import timestamp_range
+from turku.storage.restore import history_rows
 
 SECONDS = {
     # From 1901 to 2446, where an inode has 256 bytes.
@@ -141,4 +142,4 @@ def test_a_file_system_that_refuses_far_dates_has_no_limit_that_is_known(
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     monkeypatch.setattr(os, "utime", refuse)
-    assert dates.kept_in(tmp_path) == dates.DateRange()
+    assert timestamp_range.kept_in(tmp_path) == timestamp_range.DateRange()

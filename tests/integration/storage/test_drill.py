@@ -15,10 +15,11 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core import command
-from turku.storage import drill_record, sandbox, verification
-from turku.storage.drill import Drill, drill
-from turku.storage.stored_content import Pace
-from turku.storage.verification import Share
+from turku.storage.containment import sandbox
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import drill_record, scrub
+from turku.storage.integrity.drill import Drill, drill
+from turku.storage.integrity.scrub import Share
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
             (directory / f"f{number}").write_bytes(os.urandom(2000))
         (machine.source_dir / "d0" / "link").symlink_to("f0")
         machine.days(2)
-        verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+        scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
         yield machine
 
 
@@ -144,7 +145,7 @@ def test_the_check_program_sees_what_was_restored_and_decides(machine: BackedUpM
 
 
 def test_without_room_nothing_is_restored(machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from turku.storage import drill as module
+    from turku.storage.integrity import drill as module
 
     monkeypatch.setattr(module, "SPARE_SHARE", 1.0)
     made = make(machine)

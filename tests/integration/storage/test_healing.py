@@ -10,9 +10,9 @@ import xxhash
 from tests.support.killed import killed_at_step
 from tests.support.trees import flip_bit
 
-from turku.storage import healing
-from turku.storage.healing import NotHealed, StoredName
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.integrity import replacement
+from turku.storage.integrity.replacement import NotHealed, StoredName
 
 GOOD = os.urandom(300_000)
 CHECKSUM = xxhash.xxh128(GOOD).digest()
@@ -47,7 +47,7 @@ def names(place: SourcePlace, *snapshots: str) -> list[StoredName]:
 
 def heal(place: SourcePlace, **changes: object) -> tuple[StoredName, ...]:
     arguments = {"donor": names(place, "c")[0], "expected": CHECKSUM, "mtime_ns": MTIME_NS, **changes}
-    return healing.heal(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
+    return replacement.heal(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
 
 
 def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourcePlace) -> None:
@@ -68,7 +68,7 @@ def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourcePla
         assert path.parent.stat().st_mtime == 1_600_000_000
     assert os.path.samefile(place.snapshot("a") / "d" / "f", place.snapshot("b") / "d" / "f")
     assert (place.snapshot("c") / "d" / "f").stat().st_nlink == 1
-    assert not healing.healing_directory(place).exists()
+    assert not replacement.healing_directory(place).exists()
 
 
 def test_a_healed_file_has_the_holes_of_the_donor(place: SourcePlace) -> None:
@@ -90,12 +90,12 @@ def test_a_donor_that_is_damaged_too_changes_nothing(place: SourcePlace) -> None
     with pytest.raises(NotHealed, match="damaged too"):
         heal(place)
     assert (place.snapshot("a") / "d" / "f").read_bytes() == before
-    assert not healing.healing_directory(place).exists()
+    assert not replacement.healing_directory(place).exists()
 
 
 def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourcePlace) -> None:
     (place.snapshot("b") / "d" / "f").unlink()
-    healed = healing.heal(
+    healed = replacement.heal(
         place,
         names(place, "b"),
         donor=names(place, "c")[0],
@@ -121,10 +121,10 @@ def test_no_symbolic_link_leads_it_astray(place: SourcePlace, tmp_path: Path) ->
 
 
 def test_what_a_killed_run_left_is_removed(place: SourcePlace) -> None:
-    directory = healing.healing_directory(place)
+    directory = replacement.healing_directory(place)
     directory.mkdir()
     (directory / "half").write_bytes(b"x")
-    healing.sweep(place)
+    replacement.sweep(place)
     assert not directory.exists()
 
 
@@ -137,8 +137,8 @@ def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place
         for name in ("a", "b", "c"):
             assert (place.snapshot(name) / "d" / "f").read_bytes() in (GOOD, wrong)
             assert [path.name for path in (place.snapshot(name) / "d").iterdir()] == ["f"]
-        healing.sweep(place)
-        assert not healing.healing_directory(place).exists()
+        replacement.sweep(place)
+        assert not replacement.healing_directory(place).exists()
         step += 1
     assert step > 4
     assert (place.snapshot("b") / "d" / "f").read_bytes() == GOOD

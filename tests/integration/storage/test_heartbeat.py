@@ -14,8 +14,8 @@ from tests.support.http_cast import HttpCast
 from tests.support.sshd import free_port
 from tests.support.v1_server import V1Api
 
-from turku.storage.configuration import Storage
-from turku.storage.heartbeat import Heartbeat
+from turku.storage.config.configuration import Storage
+from turku.storage.session.heartbeat import Heartbeat
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 PAUSE_SECONDS = 0.1
@@ -45,7 +45,7 @@ def test_a_lease_is_prolonged_while_the_session_goes_on_and_ended_with_it(
     machine = cast.machine_row()["id"]
 
     def slot() -> list[dict[str, object]]:
-        return cast.rows("SELECT * FROM admission_slot WHERE machine_id = ?", machine)
+        return cast.rows("SELECT * FROM queue_slot WHERE machine_id = ?", machine)
 
     cast.alice.due()
     with Heartbeat(configuration(tmp_path, cast), cast.alice.uuid, pause_seconds=PAUSE_SECONDS) as heartbeat:

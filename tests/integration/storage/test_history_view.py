@@ -28,10 +28,13 @@ from turku.protocol.restore_messages import (
     SnapshotChoice,
     SnapshotRow,
 )
-from turku.storage import catalog, history_view, look, permit, recovery
-from turku.storage.history_view import HistoryView
-from turku.storage.kept_tree import CURRENT
-from turku.storage.permit import Permitted, Wanted
+from turku.storage import catalog
+from turku.storage.restore import access, history_view
+from turku.storage.restore import browse as look
+from turku.storage.restore import plan as recovery
+from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.history_view import HistoryView
+from turku.storage.restore.snapshot_lookup import CURRENT
 
 OLDER, NEWER = "OLD-PASSWORDS", "SALARIES"
 LATEST = SnapshotChoice()
@@ -221,9 +224,9 @@ class Coordinator:
         self.is_unknown = False
 
     def permitted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> Permitted:
-        monkeypatch.setattr(permit, "Coordinator", lambda _configuration: self)
+        monkeypatch.setattr(access, "Coordinator", lambda _configuration: self)
         wanted = Wanted(OTHER, "look", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
-        return permit.require(machine.storage, wanted)
+        return access.require(machine.storage, wanted)
 
     def beyond_contract(self) -> Coordinator:
         return self
@@ -346,7 +349,7 @@ def test_a_coordinator_of_the_existing_system_permits_one_s_own_alone(
     with pytest.raises(NotInHistory):
         Existing(None).permitted(machine, monkeypatch)
     assert names.machine_uuid(OWN) == OWN
-    own = permit.require(machine.storage, Wanted(OWN, "look", "etc"))
+    own = access.require(machine.storage, Wanted(OWN, "look", "etc"))
     assert own.snapshot is None
     assert history_view.HistoryView(machine.storage, own, clock=machine.clock).scope.snapshot is None
 

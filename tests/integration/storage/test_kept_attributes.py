@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from tests.support import rsync_programs
 
-from turku.core import command, extended_attributes
-from turku.core.directory_tree import Tree as PlainTree
-from turku.core.directory_tree import split
-from turku.storage.catalog.tree import Tree
+from turku.core import command
+from turku.core.filesystem import extended_attributes
+from turku.core.filesystem.directory_tree import Tree as PlainTree
+from turku.core.filesystem.directory_tree import split
+from turku.storage.catalog.scan import Tree
 
 NOBODY = 65534
 NAMES = (b"plain", b"user", b"trusted", b"capability", b"acl", b"narrow", b"mask", b"directory", b"minimal", b"link")

@@ -14,7 +14,7 @@ from tests.support.sshd import Sshd, free_port
 
 from turku.core import command
 from turku.protocol.messages import AssignedMachine
-from turku.storage import authorized_keys
+from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 

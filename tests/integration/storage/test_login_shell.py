@@ -11,8 +11,9 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import CommandFailed
-from turku.storage import login_shell, protection
-from turku.storage.protection import Verdict
+from turku.storage.commands import protection
+from turku.storage.commands.protection import Verdict
+from turku.storage.registration import login_shell
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 

@@ -27,11 +27,13 @@ from turku.protocol.restore_messages import (
     path_bytes,
     wire_path,
 )
-from turku.storage import catalog, recovery, recovery_transfer, source_comparison
-from turku.storage.drill import drill
-from turku.storage.history_view import HistoryView
-from turku.storage.permit import Permitted, Wanted
-from turku.storage.transfer import Daemon
+from turku.storage import catalog
+from turku.storage.integrity import source_comparison
+from turku.storage.integrity.drill import drill
+from turku.storage.restore import plan, push
+from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.history_view import HistoryView
+from turku.storage.rsync.transfer import Daemon
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
@@ -126,15 +128,13 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
     request = RecoverRequest("etc", paths=[wire_path(path) for path in paths], knows_xxh128=True)
     with (
         Rsyncd(target.with_suffix(".daemon"), {MODULE: target}, read_only=False) as receiving,
-        recovery.prepared(machine.storage, view, request) as prepared,
+        plan.prepared(machine.storage, view, request) as prepared,
     ):
         # The directories above are the agent's to make.
-        for above in recovery.plan(machine.storage, prepared).parents:
+        for above in plan.plan(machine.storage, prepared).parents:
             _make_directory(target, path_bytes(above.path))
         credentials = SourceCredentials(receiving.username, receiving.password)
-        recovery_transfer.push(
-            machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials
-        )
+        push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
     answers = collected.read()
     end = answers[-1]
     assert isinstance(end, RecoverEnd)

@@ -17,10 +17,11 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
-from turku.storage import checkin, limits
-from turku.storage.agent_watch import AgentGone, AgentWatch
-from turku.storage.backup import BackupJob, BackupOutcome, back_up
-from turku.storage.configuration import Storage
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.config.configuration import Storage
+from turku.storage.containment import limits
+from turku.storage.session import checkin
+from turku.storage.session.agent_watch import AgentGone, AgentWatch
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 # Each rsync says when it begins and ends, and takes its time.

@@ -14,8 +14,8 @@ from tests.support.v1_server import V1Api
 
 from turku.core import lock
 from turku.errors import LockHeld, UsageError
-from turku.storage import damage
 from turku.storage.cli import main
+from turku.storage.integrity import damage
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ from tests.support.collected_answers import CollectedAnswers
 
 from turku.protocol import history_listing
 from turku.protocol.restore_messages import LookEnd, LookRequest, RecoverPlan, RecoverRequest, SnapshotChoice
-from turku.storage import look, recovery
-from turku.storage.history_view import HistoryView
-from turku.storage.permit import Permitted, Wanted
-from turku.storage.snapshots import notes
-from turku.storage.snapshots.incompleteness import Incompleteness, LostEntry
-from turku.storage.snapshots.notes import Judgement
+from turku.storage.disk import snapshot_notes
+from turku.storage.disk.incompleteness import Incompleteness, LostEntry
+from turku.storage.disk.snapshot_notes import Judgement
+from turku.storage.restore import browse
+from turku.storage.restore import plan as recovery
+from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 LATEST = SnapshotChoice()
@@ -48,15 +49,15 @@ def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> No
 
 def test_a_suspicious_snapshot_is_never_the_latest_without_a_word(machine: BackedUpMachine) -> None:
     first, second = machine.snapshots()
-    notes.change(machine.place, second, suspicious=(SIGN,))
+    snapshot_notes.change(machine.place, second, suspicious=(SIGN,))
     [remark] = plan(machine).remarks
     assert remark == (
         f"{second} is suspicious, and nobody has judged it: {SIGN}; the last good one before it is {first}"
     )
     assert plan(machine, SnapshotChoice(first)).remarks == []
-    notes.change(machine.place, second, judgement=Judgement.BAD)
+    snapshot_notes.change(machine.place, second, judgement=Judgement.BAD)
     assert "was judged bad" in plan(machine).remarks[0]
-    notes.change(machine.place, second, judgement=Judgement.CLEAN)
+    snapshot_notes.change(machine.place, second, judgement=Judgement.CLEAN)
     assert plan(machine).remarks == []
 
 
@@ -81,16 +82,16 @@ def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> Non
 
 
 def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
-    notes.change(machine.place, machine.snapshots()[-1], suspicious=(SIGN,))
+    snapshot_notes.change(machine.place, machine.snapshots()[-1], suspicious=(SIGN,))
     collected = CollectedAnswers()
-    look.show(view(machine), LookRequest(what="files", sources=["etc"]), collected.answers)
+    browse.show(view(machine), LookRequest(what="files", sources=["etc"]), collected.answers)
     end = collected.read()[-1]
     assert isinstance(end, LookEnd)
     assert SIGN in end.remarks[0]
 
 
 def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine) -> None:
-    notes.change(machine.place, machine.snapshots()[-1], suspicious=("differs: secret/name",))
+    snapshot_notes.change(machine.place, machine.snapshots()[-1], suspicious=("differs: secret/name",))
     kept = view(machine, b"diary").choose(SnapshotChoice())
     [remark] = kept.remarks
     assert "suspicious" in remark
@@ -98,7 +99,7 @@ def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine
 
 
 def test_a_snapshot_that_lacks_files_says_so(machine: BackedUpMachine) -> None:
-    notes.change(
+    snapshot_notes.change(
         machine.place,
         machine.snapshots()[-1],
         incomplete=Incompleteness(
@@ -118,6 +119,6 @@ def test_a_snapshot_that_lacks_files_says_so(machine: BackedUpMachine) -> None:
 
 def test_whoever_may_see_some_paths_is_told_of_no_other(machine: BackedUpMachine) -> None:
     lost = Incompleteness(missing_files=1, entries=(LostEntry("secret", "no"),))
-    notes.change(machine.place, machine.snapshots()[-1], incomplete=lost)
+    snapshot_notes.change(machine.place, machine.snapshots()[-1], incomplete=lost)
     assert view(machine, b"diary").choose(LATEST).remarks == ()
     assert [row.unread_files for row in view(machine, b"diary").snapshots()] == [0, 0]

@@ -15,7 +15,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 from tests.support.rsyncd import Rsyncd
 
-from turku.core import holes
+from turku.core.filesystem import holes
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
@@ -26,10 +26,11 @@ from turku.protocol.restore_messages import (
     WithHoles,
     path_bytes,
 )
-from turku.storage import recorded_entries, recovery, recovery_transfer
 from turku.storage.catalog import database
-from turku.storage.history_view import HistoryView
-from turku.storage.permit import Permitted, Wanted
+from turku.storage.restore import plan as recovery
+from turku.storage.restore import push, recorded_entries
+from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 KIBIBYTE = 1024
@@ -67,9 +68,7 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Recov
     ):
         plan = recovery.plan(machine.storage, prepared)
         credentials = SourceCredentials(receiving.username, receiving.password)
-        recovery_transfer.push(
-            machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials
-        )
+        push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
     answers = collected.read()
     end = answers[-1]
     assert isinstance(end, RecoverEnd)

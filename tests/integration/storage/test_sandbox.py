@@ -21,12 +21,15 @@ from tests.support.backed_up_machine import backed_up_machine, storage_configura
 from tests.support.malicious_rsync_server import MaliciousRsyncServer
 from tests.support.sshd import free_port
 
-from turku.core import command, rsync_checksums
+from turku.core import command
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
-from turku.storage import check, sandbox, system_call_filter, transfer
-from turku.storage.fs import copy
+from turku.protocol import rsync_checksums
+from turku.storage.commands import check
+from turku.storage.containment import sandbox, seccomp
+from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
+from turku.storage.rsync import transfer
 
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
 NOBODY = 65534
@@ -129,7 +132,7 @@ def test_without_the_sandbox_the_same_receiver_reaches_everything(scene: Scene, 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_without_root_a_taken_over_receiver_reaches_no_more(scene: Scene) -> None:
-    descriptor = system_call_filter.descriptor()
+    descriptor = seccomp.descriptor()
     options = ["--seccomp", str(descriptor)] if descriptor is not None else []
     argv = sandbox.wrap(
         scene.argv, writable={"/tree": scene.staging}, directory="/tree", capabilities=None, options=options
@@ -294,8 +297,8 @@ def test_a_file_system_that_could_not_be_tried_is_not_taken_for_one_that_cannot(
     with pytest.raises(OSError, match="No space left"):
         transfer.file_system(storage, tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        copy.can_clone(tmp_path)
-    assert copy.may_share_blocks(tmp_path)
+        clone.can_clone(tmp_path)
+    assert clone.may_share_blocks(tmp_path)
 
 
 def test_rsync_is_asked_again_for_its_checksums_when_the_first_answer_was_cut_off(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from turku.protocol.messages import (
     StoragePingCheckinAnswer,
     StoragePingCheckinRequest,
 )
-from turku.storage import configuration, registration, secret_rotation
-from turku.storage.coordinator import Coordinator
+from turku.storage.config import configuration
+from turku.storage.registration import secret_rotation, update_config
+from turku.storage.registration.coordinator import Coordinator
 
 
 @dataclass
@@ -115,7 +116,7 @@ def test_killed_at_any_step_it_is_known_at_once_and_the_next_run_finishes(site: 
         if next_run == "rotate-secret":
             assert secret_rotation.rotate(site.load()) == was_begun
         else:
-            registration.update_config(site.load())
+            update_config.update_config(site.load())
         assert not site.pending.exists()
         assert site.is_taken(site.secret, machine)
         step += 1

@@ -318,7 +318,7 @@ def test_a_machine_of_which_the_coordinator_knows_nothing_is_refused(site: Site)
 def slots(site: Site, machine: Machine) -> list[dict[str, Any]]:
     """The slots that the machine has."""
     return site.coordinator.sql(
-        "SELECT k.* FROM admission_slot k JOIN fleet_machine m ON m.id = k.machine_id WHERE m.uuid = ?",
+        "SELECT k.* FROM queue_slot k JOIN fleet_machine m ON m.id = k.machine_id WHERE m.uuid = ?",
         site.coordinator.key(machine.v1.uuid),
     )
 
@@ -351,7 +351,7 @@ def test_a_session_that_is_killed_frees_its_slot_within_five_minutes(site: Site,
             side.wait()
         # It tells nothing more; time passes.
         assert len(slots(site, machine)) == 1
-        site.coordinator.sql("UPDATE admission_slot SET date_expires = datetime(date_expires, '-5 minutes')")
+        site.coordinator.sql("UPDATE queue_slot SET date_expires = datetime(date_expires, '-5 minutes')")
         assert set(other.v1.due()) == {"etc"}
         assert slots(site, machine) == []
     finally:

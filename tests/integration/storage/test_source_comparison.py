@@ -11,12 +11,13 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core.secret import Secret
-from turku.storage import catalog, damage, history, source_comparison, verification
-from turku.storage.snapshots import notes
-from turku.storage.source_comparison import Compared
-from turku.storage.stored_content import Pace
-from turku.storage.transfer import Daemon
-from turku.storage.verification import Share
+from turku.storage import catalog
+from turku.storage.disk import history, snapshot_notes
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import damage, scrub, source_comparison
+from turku.storage.integrity.scrub import Share
+from turku.storage.integrity.source_comparison import Compared
+from turku.storage.rsync.transfer import Daemon
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_an_altered_file_of_the_same_size_and_time_is_found(machine: BackedUpMac
 
 
 def test_a_kept_file_that_is_damaged_is_not_the_machines_fault(machine: BackedUpMachine) -> None:
-    verification.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
     alter(machine.place.tree(machine.snapshots()[-1]) / "file\n7")
     assert compare(machine).altered == ()
 
@@ -76,7 +77,7 @@ def test_it_is_made_after_a_backup_when_asked_for_and_makes_it_suspicious(machin
     source_comparison.ask_for(machine.storage, machine.place)
     [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert "1 of 21 files differ" in sign
-    assert notes.read(machine.place, snapshot).suspicious == (sign,)
+    assert snapshot_notes.read(machine.place, snapshot).suspicious == (sign,)
     assert history.unjudged(machine.place, machine.storage.zone)
     assert source_comparison.percent(machine.storage, machine.place) == 0, "asked for once, it is made once"
     always = replace(machine.storage, compare_with_source_percent=5.0)

@@ -19,15 +19,20 @@ from tests.support.rsyncd import Rsyncd
 from turku.core import command
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, RecoverEnd, RecoverRequest
-from turku.storage import agent_watch, catalog, changes, coordinator, recovery, recovery_transfer, sandbox
-from turku.storage.agent_watch import AgentGone, AgentWatch
-from turku.storage.catalog.gathering import Gathering
-from turku.storage.catalog.tree import Tree
-from turku.storage.changes import Changes
-from turku.storage.fs import linked_tree
-from turku.storage.heartbeat import Heartbeat
-from turku.storage.history_view import HistoryView
-from turku.storage.permit import Permitted, Wanted
+from turku.storage import catalog
+from turku.storage.catalog.scan import Tree
+from turku.storage.catalog.staging import Gathering
+from turku.storage.containment import sandbox
+from turku.storage.fs import hardlink_copy
+from turku.storage.registration import coordinator
+from turku.storage.restore import plan, push
+from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.history_view import HistoryView
+from turku.storage.rsync import change_log
+from turku.storage.rsync.change_log import Changes
+from turku.storage.session import agent_watch
+from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.session.heartbeat import Heartbeat
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 
 SAYS_MUCH = ["sh", "-c", "yes | head -c 1000000; exit 7"]
@@ -89,7 +94,7 @@ def test_a_backup_whose_lines_are_not_understood_any_further_is_made(
         if place == "note":
             monkeypatch.setattr(Changes, "note", fail)
         else:
-            monkeypatch.setattr(changes, "parse", fail)
+            monkeypatch.setattr(change_log, "parse", fail)
         outcome = machine.back_up()
         assert outcome.success, outcome.summary
         monkeypatch.undo()
@@ -144,7 +149,7 @@ def test_a_heartbeat_that_fails_is_followed_by_the_next_one(tmp_path: Path, monk
 
 def test_a_copy_of_the_base_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "base").mkdir()
-    monkeypatch.setattr(linked_tree, "link_tree", fail)
+    monkeypatch.setattr(hardlink_copy, "link_tree", fail)
     with HardlinkCopy(tmp_path / "base", tmp_path / "tree") as made, pytest.raises(IncrementalFailed, match="Fault"):
         made.finish()
 
@@ -154,7 +159,7 @@ def test_a_backup_whose_copy_of_the_base_fails_is_made_in_full(
 ) -> None:
     assert machine.back_up().success
     (machine.source_dir / "file").write_text("new")
-    monkeypatch.setattr(linked_tree, "link_tree", fail)
+    monkeypatch.setattr(hardlink_copy, "link_tree", fail)
     outcome = machine.back_up()
     assert (outcome.success, outcome.strategy) == (True, "full")
     assert "a fault of our own" in outcome.strategy_reason
@@ -174,13 +179,13 @@ def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
     target = tmp_path / "target"
     (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
     collected = CollectedAnswers()
-    monkeypatch.setattr(changes if place == "parse" else recovery, place, fail)
+    monkeypatch.setattr(change_log if place == "parse" else plan, place, fail)
     with (
         Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon,
-        recovery.prepared(machine.storage, view, RecoverRequest("etc")) as prepared,
+        plan.prepared(machine.storage, view, RecoverRequest("etc")) as prepared,
     ):
         credentials = SourceCredentials(daemon.username, daemon.password)
-        recovery_transfer.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
+        push.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
     assert "the manifest is not told any further" in caplog.text
     end = collected.read()[-1]
     assert isinstance(end, RecoverEnd)

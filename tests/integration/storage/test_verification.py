@@ -12,10 +12,12 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
 from tests.support.trees import flip_bit
 
-from turku.storage import catalog, damage, trash, verification
+from turku.storage import catalog
+from turku.storage.disk import trash
 from turku.storage.fs import tree as fs
-from turku.storage.stored_content import Pace
-from turku.storage.verification import Share, Verified
+from turku.storage.fs.stored_content import Pace
+from turku.storage.integrity import damage, scrub
+from turku.storage.integrity.scrub import Share, Verified
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def verify(machine: BackedUpMachine, **share: float) -> Verified:
-    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(**share), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(**share), pace=Pace())
     damage.write(machine.place, [each for each in made.damages if each in made.open_damages])
     return made
 
@@ -171,7 +173,7 @@ def test_a_sample_takes_those_that_were_read_longest_ago(machine: BackedUpMachin
 
 
 def test_a_budget_that_is_used_up_leaves_the_rest_to_the_next_run(machine: BackedUpMachine) -> None:
-    made = verification.verify(machine.place, zone=machine.storage.zone, share=Share(until_seconds=0.0), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(until_seconds=0.0), pace=Pace())
     assert (made.versions, made.is_through) == (0, False)
     assert verify(machine).versions == 6
 

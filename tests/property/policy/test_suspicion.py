@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turku.policy import suspicion
-from turku.policy.suspicion import Figures, Thresholds
+from turku.policy import anomaly
+from turku.policy.anomaly import Figures, Thresholds
 
 counts = st.integers(0, 2000)
 
@@ -46,14 +46,14 @@ def test_shares_are_shares(found: Figures) -> None:
 
 @given(figures())
 def test_what_a_source_always_does_is_no_sign_but_that_it_is_empty_or_shrank(found: Figures) -> None:
-    signs = suspicion.signs(found, [found])
+    signs = anomaly.signs(found, [found])
     assert not signs or found.files == 0 or all("of the size is gone" in sign for sign in signs)
 
 
 @given(figures())
 def test_a_first_backup_and_one_of_a_source_without_suspicion_never_are(found: Figures) -> None:
-    assert suspicion.signs(replace(found, files_before=0)) == ()
-    assert suspicion.signs(found, thresholds=Thresholds(enabled=False)) == ()
+    assert anomaly.signs(replace(found, files_before=0)) == ()
+    assert anomaly.signs(found, thresholds=Thresholds(enabled=False)) == ()
 
 
 @given(figures(), st.floats(0.01, 1))
@@ -68,18 +68,18 @@ def test_higher_thresholds_find_no_more(found: Figures, share: float) -> None:
     )
     high = replace(low, **dict.fromkeys(("deleted_share", "rewritten_share", "renamed_share"), 1.0))
     high = replace(high, shrunk_share=1.0, replaced_share=1.0, random_share=1.0)
-    if suspicion.signs(found, thresholds=high):
-        assert suspicion.signs(found, thresholds=low)
+    if anomaly.signs(found, thresholds=high):
+        assert anomaly.signs(found, thresholds=low)
 
 
 @given(figures())
 def test_encrypted_content_makes_nothing_less_suspicious(found: Figures) -> None:
-    if suspicion.signs(replace(found, became_random=0)):
-        assert suspicion.signs(found)
+    if anomaly.signs(replace(found, became_random=0)):
+        assert anomaly.signs(found)
 
 
-@given(st.integers(suspicion.RANDOM_MINIMUM_BYTES, 70_000))
+@given(st.integers(anomaly.RANDOM_MINIMUM_BYTES, 70_000))
 def test_random_content_looks_so_and_text_does_not(length: int) -> None:
-    assert suspicion.looks_random(os.urandom(length))
-    assert not suspicion.looks_random(b"The quick brown fox jumps over the lazy dog. "[: length % 40 + 5] * length)
-    assert not suspicion.looks_random(bytes(length))
+    assert anomaly.looks_random(os.urandom(length))
+    assert not anomaly.looks_random(b"The quick brown fox jumps over the lazy dog. "[: length % 40 + 5] * length)
+    assert not anomaly.looks_random(bytes(length))

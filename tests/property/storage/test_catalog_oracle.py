@@ -15,7 +15,7 @@ from tests.support.random_history import BEGINNING, NAMES, Content, RandomHistor
 
 from turku.storage import catalog
 from turku.storage.catalog import Catalog, Entry
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.disk.source_directory import SourcePlace
 
 SNAPSHOTS = 20
 SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

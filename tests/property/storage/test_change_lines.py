@@ -7,8 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turku.core.directory_tree import is_inside
-from turku.storage.changes import Change, Changes, Kind, parse
+from turku.core.filesystem.directory_tree import is_inside
+from turku.storage.rsync.change_log import Change, Changes, Kind, parse
 
 NAMES = st.binary(min_size=1, max_size=60).filter(
     lambda name: not {b"/"[0], 0} & set(name) and name not in (b".", b"..")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent import change_records, configuration
-from turku.agent.change_records import Moment, SourceRecord
+from turku.agent.capture import change_records
+from turku.agent.capture.change_records import Moment, SourceRecord
+from turku.agent.config import configuration
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND

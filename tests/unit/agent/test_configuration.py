@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent.configuration import load, program_words
+from turku.agent.config.configuration import load, program_words
 from turku.errors import ConfigurationError, PolicyError
 from turku.protocol.messages import Registration
 

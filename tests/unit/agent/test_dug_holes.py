@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.dug_holes import DugHoles
-from turku.agent.problems import Problems
-from turku.core import directory_tree, holes
+from turku.agent.restore.dug_holes import DugHoles
+from turku.agent.restore.problems import Problems
+from turku.core.filesystem import directory_tree, holes
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT
 

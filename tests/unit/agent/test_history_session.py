@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from turku.agent.history_session import HistorySession
-from turku.agent.tunnel import Address
+from turku.agent.restore.session import HistorySession
+from turku.agent.ssh_tunnel import Address
 from turku.errors import MalformedMessage, RestoreFailed
 from turku.protocol.restore_messages import LookEnd
 

@@ -12,9 +12,9 @@ import pytest
 from tests.support.v1_client import new_ssh_key
 from tests.unit.agent.conftest import Write
 
-from turku.agent import known_storages
-from turku.agent.configuration import Agent, load
-from turku.agent.tunnel import Address
+from turku.agent import trusted_storages
+from turku.agent.config.configuration import Agent, load
+from turku.agent.ssh_tunnel import Address
 from turku.errors import ConfigurationError, StorageNotTrusted
 from turku.policy import ssh_key
 
@@ -35,12 +35,12 @@ def trusted(agent: Agent, *addresses: Address) -> list[tuple[str, ...]]:
     """The keys that are believed of each; none of one that is refused."""
     return [
         () if isinstance(verdict, StorageNotTrusted) else verdict.host_keys
-        for verdict in known_storages.admit(agent, addresses)
+        for verdict in trusted_storages.admit(agent, addresses)
     ]
 
 
 def pending(agent: Agent) -> set[str]:
-    return set(known_storages.pending(agent))
+    return set(trusted_storages.pending(agent))
 
 
 def test_all_storages_of_the_first_answer_are_trusted_and_no_later_one(agent: Make) -> None:
@@ -65,7 +65,7 @@ def test_a_damaged_record_is_told(agent: Make, tmp_path: Path, content: str) -> 
     (tmp_path / "var").mkdir()
     (tmp_path / "var/known_storages.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"known_storages\.json cannot be read"):
-        known_storages.admit(agent(), [address("one", OLD)])
+        trusted_storages.admit(agent(), [address("one", OLD)])
 
 
 def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(agent: Make) -> None:
@@ -107,7 +107,7 @@ def test_of_several_keys_the_known_ones_count_and_the_others_wait(agent: Make) -
     trusted(machine, address("one", OLD))
     assert trusted(machine, address("one", NEW, OLD)) == [(OLD,)]
     assert pending(machine) == {"one"}
-    assert known_storages.accept(machine, "one") == ([NEW], [])
+    assert trusted_storages.accept(machine, "one") == ([NEW], [])
     assert trusted(machine, address("one", NEW, OLD), address("one", NEW)) == [(NEW, OLD), (NEW,)]
     assert pending(machine) == set()
 
@@ -124,7 +124,7 @@ def test_a_key_that_is_not_announced_any_more_ends_with_an_acceptance(agent: Mak
     machine = agent()
     trusted(machine, address("one", OLD))
     trusted(machine, address("one", NEW))
-    assert known_storages.accept(machine, "one") == ([NEW], [OLD])
+    assert trusted_storages.accept(machine, "one") == ([NEW], [OLD])
     assert trusted(machine, address("one", OLD), address("one", NEW)) == [(), (NEW,)]
 
 
@@ -133,9 +133,9 @@ def test_only_the_key_of_the_fingerprint_is_accepted(agent: Make) -> None:
     trusted(machine, address("one", OLD))
     trusted(machine, address("one", NEW, OTHER))
     with pytest.raises(ConfigurationError, match="no key of one that waits has the fingerprint SHA256:x"):
-        known_storages.accept(machine, "one", fingerprints=["SHA256:x"])
+        trusted_storages.accept(machine, "one", fingerprints=["SHA256:x"])
     fingerprint = ssh_key.ssh_host_key(NEW).fingerprint
-    assert known_storages.accept(machine, "one", fingerprints=[fingerprint]) == ([NEW], [OLD])
+    assert trusted_storages.accept(machine, "one", fingerprints=[fingerprint]) == ([NEW], [OLD])
     assert trusted(machine, address("one", NEW, OTHER)) == [(NEW,)]
     assert pending(machine) == {"one"}
 
@@ -145,7 +145,7 @@ def test_only_what_waits_can_be_accepted(agent: Make, name: str) -> None:
     machine = agent()
     trusted(machine, address("one", OLD))
     with pytest.raises(ConfigurationError, match="waits to be accepted"):
-        known_storages.accept(machine, name)
+        trusted_storages.accept(machine, name)
 
 
 def test_the_same_answer_again_writes_nothing(agent: Make, tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_the_listing_tells_trusted_from_waiting(agent: Make) -> None:
     machine = agent(storage_host_keys={"told": [OTHER]}, trust_new_storages="always")
     trusted(machine, address("one", OLD))
     trusted(machine, address("one", NEW, host="evil.example.com"))
-    lines = known_storages.listing(machine)
+    lines = trusted_storages.listing(machine)
     waiting = lines.index("Waiting to be accepted:")
-    shown = {key: lines.index(f"        {known_storages.shown(key)}") for key in (OLD, NEW, OTHER)}
+    shown = {key: lines.index(f"        {trusted_storages.shown(key)}") for key in (OLD, NEW, OTHER)}
     assert shown[OLD] < waiting
     assert shown[OTHER] < waiting
     assert shown[NEW] > waiting

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent import configuration, left_out, mount_points, source_remarks, storage_volumes
-from turku.agent.configuration import Agent, Source
-from turku.agent.mount_points import Mount
+from turku.agent.capture import left_out, source_warnings, storage_volumes
+from turku.agent.capture import mounts as mount_points
+from turku.agent.capture.mounts import Mount
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent, Source
 
 
 def source(path: Path | str, **options: object) -> Source:
@@ -132,11 +134,11 @@ def test_the_check_remarks_on_disks_and_volumes(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / ".turku-volume").touch()
     mounted(monkeypatch, (tmp_path / "disk", "ext4"), (tmp_path / "volume", "btrfs"))
-    texts = [remark.text for remark in source_remarks.remarks(source(tmp_path, one_file_system=True))]
+    texts = [remark.text for remark in source_warnings.remarks(source(tmp_path, one_file_system=True))]
     assert texts == [
         "other file systems are not backed up with it (one_file_system): "
         f"{tmp_path / 'disk'} (ext4), {tmp_path / 'volume'} (btrfs)",
         f"{tmp_path / 'volume'} is not backed up: it is a volume of the storage on this machine",
     ]
-    [remark] = source_remarks.remarks(source("/etc", one_file_system="yes"))
+    [remark] = source_warnings.remarks(source("/etc", one_file_system="yes"))
     assert (remark.is_problem, remark.text) == (True, "one_file_system: must be true or false")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turku.agent import mount_points
+from turku.agent.capture import mounts as mount_points
 
 SYSTEM = r"""
 22 27 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from turku.agent import configuration
-from turku.agent.receiving_daemon import ReceivingDaemon
+from turku.agent.config import configuration
+from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
 
 STAMP = b"2026/11/29 18:33:25 [30454] "
 CHECKSUM = "0f" * 16

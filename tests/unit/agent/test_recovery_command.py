@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent import configuration, private_directory, recovery_command
-from turku.agent.configuration import Agent
-from turku.agent.private_directory import PrivateDirectory
-from turku.agent.progress import Plan
-from turku.agent.recovery import Order
+from turku.agent.commands import restore
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent
+from turku.agent.restore import private_directory
+from turku.agent.restore.private_directory import PrivateDirectory
+from turku.agent.restore.progress import Plan
+from turku.agent.restore.restore_run import Order
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import SnapshotChoice
 
@@ -50,7 +52,7 @@ def test_a_person_is_asked_about_a_suspicious_snapshot(
     goes_on: bool,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
-    assert recovery_command._approve(plan(tmp_path, REMARK), options()) is goes_on
+    assert restore._approve(plan(tmp_path, REMARK), options()) is goes_on
     said = capsys.readouterr().err
     assert f"NOTE: {REMARK}." in said
     assert "all the same?" in said
@@ -60,13 +62,13 @@ def test_a_script_is_told_and_goes_on_where_nothing_can_be_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert recovery_command._approve(plan(tmp_path, REMARK), options())
+    assert restore._approve(plan(tmp_path, REMARK), options())
     assert REMARK in capsys.readouterr().err
 
 
 def test_of_an_ordinary_snapshot_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(""))
-    assert recovery_command._approve(plan(tmp_path), options())
+    assert restore._approve(plan(tmp_path), options())
 
 
 @pytest.fixture
@@ -98,17 +100,17 @@ def test_where_something_is_left_it_is_said_how_to_go_on(
 ) -> None:
     order = Order("etc", STORAGE, tmp_path / "target", snapshot=choice)
     left(agent, tmp_path / "target", order, has_stand_ins=False)
-    assert recovery_command._next_step(agent, order, [plan(tmp_path / "target")]) == hint
+    assert restore._next_step(agent, order, [plan(tmp_path / "target")]) == hint
 
 
 def test_where_nothing_of_use_is_left_nothing_is_promised(agent: Agent, tmp_path: Path) -> None:
     target = tmp_path / "target"
     order = Order("etc", STORAGE, target)
-    assert recovery_command._next_step(agent, order, []) == ""
-    assert recovery_command._next_step(agent, order, [plan(target)]) == ""
+    assert restore._next_step(agent, order, []) == ""
+    assert restore._next_step(agent, order, [plan(target)]) == ""
     left(agent, target, order, has_stand_ins=True)
-    assert recovery_command._next_step(agent, order, [plan(target)]) == "", "stand-ins: the next run begins anew"
+    assert restore._next_step(agent, order, [plan(target)]) == "", "stand-ins: the next run begins anew"
     left(agent, target, order, has_stand_ins=False)
     other = Order("etc", STORAGE, target, paths=(b"ssh",))
-    assert recovery_command._next_step(agent, other, [plan(target)]) == "", "another restore removes it"
+    assert restore._next_step(agent, other, [plan(target)]) == "", "another restore removes it"
     assert private_directory.is_left(agent, target)

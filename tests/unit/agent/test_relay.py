@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turku.agent.relay import Relay
+from turku.agent.storage_output import Relay
 
 
 def test_lines_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from turku.agent import configuration, remote_restore
-from turku.agent.configuration import Agent
-from turku.agent.remote_restore import NotAllowedHere, orders, permitted_target
+from turku.agent.config import configuration
+from turku.agent.config.configuration import Agent
+from turku.agent.restore import remote_restore
+from turku.agent.restore.remote_restore import NotAllowedHere, orders, permitted_target
 from turku.errors import ConfigurationError
 
 MakeAgent = Callable[..., Agent]

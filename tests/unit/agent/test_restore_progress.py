@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from turku.agent import progress_display
-from turku.agent.progress import Outcome, Progress, counted
+from turku.agent.restore import progress_display
+from turku.agent.restore.progress import Outcome, Progress, counted
 
 WHOLE = Outcome("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
 

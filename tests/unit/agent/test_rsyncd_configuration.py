@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turku.agent.rsyncd import Module, can_change_root, configuration_text
+from turku.agent.rsyncd.serving_daemon import Module, can_change_root, configuration_text
 
 
 def text(*modules: Module, user_and_group: tuple[str, str] | None = ("root", "*")) -> list[str]:

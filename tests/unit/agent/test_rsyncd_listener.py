@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turku.agent.rsyncd import Listener
+from turku.agent.rsyncd.serving_daemon import Listener
 
 STAMP = "2026/11/29 06:40:59 [4711] "
 

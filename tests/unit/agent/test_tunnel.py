@@ -12,9 +12,9 @@ import pytest
 from tests.support.v1_client import new_ssh_key
 from tests.unit.agent.conftest import Write
 
-from turku.agent import tunnel
-from turku.agent.configuration import load
-from turku.agent.tunnel import RemotePortTaken, checked_address
+from turku.agent import ssh_tunnel
+from turku.agent.config.configuration import load
+from turku.agent.ssh_tunnel import RemotePortTaken, checked_address
 from turku.errors import CommandFailed, PolicyError, TunnelRefused
 from turku.protocol.messages import SourceCredentials, StorageAddress
 
@@ -36,7 +36,7 @@ def arguments(write: Write, **keys: Any) -> list[str]:
     agent = load(write(**keys))
     address = checked_address(storage())
     key, known = Path("/v a/100%/ssh_key"), Path("/v a/100%/known_hosts")
-    return [str(word) for word in tunnel.ssh_arguments(agent, address, key=key, known_hosts=known, port=50000)]
+    return [str(word) for word in ssh_tunnel.ssh_arguments(agent, address, key=key, known_hosts=known, port=50000)]
 
 
 def options(argv: list[str]) -> list[str]:
@@ -74,7 +74,7 @@ def test_an_ssh_configuration_of_the_administrators_is_used(write: Write) -> Non
 
 def test_the_known_hosts_are_exactly_the_keys_of_the_coordinator() -> None:
     second = new_ssh_key()
-    text = tunnel.known_hosts_text(checked_address(storage(ssh_ping_host_keys=[KEY, second, KEY])))
+    text = ssh_tunnel.known_hosts_text(checked_address(storage(ssh_ping_host_keys=[KEY, second, KEY])))
     kind, key, _comment = KEY.split()
     assert text.splitlines() == [f"turku-storage {kind} {key}", "turku-storage " + " ".join(second.split()[:2])]
 
@@ -98,7 +98,7 @@ def test_an_address_that_could_do_harm_is_refused(changes: dict[str, Any]) -> No
 
 
 def test_the_request_is_json_ended_by_a_dot() -> None:
-    content = tunnel.request_bytes("checkin", port=50000, sources={"etc": SourceCredentials("user", "password")})
+    content = ssh_tunnel.request_bytes("checkin", port=50000, sources={"etc": SourceCredentials("user", "password")})
     text, dot, rest = content.decode().split("\n")
     assert (dot, rest) == (".", "")
     assert json.loads(text) == {
@@ -112,21 +112,21 @@ def test_the_request_is_json_ended_by_a_dot() -> None:
 def test_a_request_that_no_storage_would_read_is_refused() -> None:
     credentials = SourceCredentials("u" * 100, "p" * 100)
     with pytest.raises(CommandFailed, match="2000 sources are more"):
-        tunnel.request_bytes("checkin", port=50000, sources={f"s{number}": credentials for number in range(2000)})
+        ssh_tunnel.request_bytes("checkin", port=50000, sources={f"s{number}": credentials for number in range(2000)})
 
 
 def test_only_a_port_refused_by_the_storage_is_worth_another_try() -> None:
     address = checked_address(storage())
-    tunnel.require_success(address, 0, [])
+    ssh_tunnel.require_success(address, 0, [])
     refused = ["Error: remote port forwarding failed for listen port 50000"]
     with pytest.raises(RemotePortTaken):
-        tunnel.require_success(address, 255, refused)
+        ssh_tunnel.require_success(address, 255, refused)
     # sshd had the port on ::1 alone and was content; the storage's program saw who has it on 127.0.0.1.
     with pytest.raises(RemotePortTaken):
-        tunnel.require_success(address, TunnelRefused.exit_code, ["another program listens there"])
+        ssh_tunnel.require_success(address, TunnelRefused.exit_code, ["another program listens there"])
     for code, lines in ((255, ["Connection refused"]), (2, refused)):
         with pytest.raises(CommandFailed) as error:
-            tunnel.require_success(address, code, lines)
+            ssh_tunnel.require_success(address, code, lines)
         assert not isinstance(error.value, RemotePortTaken)
         assert error.value.details == lines[0]
 
@@ -145,7 +145,7 @@ def ciphers(argv: list[str]) -> list[str]:
 def test_the_strong_cipher_that_this_processor_is_fast_at_comes_first(
     write: Write, monkeypatch: pytest.MonkeyPatch, has_aes: bool, first: str
 ) -> None:
-    monkeypatch.setattr(tunnel, "cpu_has_aes", lambda: has_aes)
+    monkeypatch.setattr(ssh_tunnel, "cpu_has_aes", lambda: has_aes)
     (named,) = ciphers(arguments(write))
     assert named.split(",")[0] == first
     assert len(named.split(",")) == len(set(named.split(","))) == 6
@@ -181,12 +181,12 @@ def test_whether_the_processor_encrypts_by_itself_is_read_from_the_kernel(
     tmp_path: Path, text: str, has_aes: bool
 ) -> None:
     (tmp_path / "cpuinfo").write_text(text)
-    assert tunnel.cpu_has_aes(tmp_path / "cpuinfo") is has_aes
-    assert not tunnel.cpu_has_aes(tmp_path / "missing")
+    assert ssh_tunnel.cpu_has_aes(tmp_path / "cpuinfo") is has_aes
+    assert not ssh_tunnel.cpu_has_aes(tmp_path / "missing")
 
 
 def test_former_keys_are_offered_after_the_present_one(write: Write) -> None:
-    argv = tunnel.ssh_arguments(
+    argv = ssh_tunnel.ssh_arguments(
         load(write()),
         checked_address(storage()),
         key=Path("/v/ssh_key"),
@@ -199,9 +199,9 @@ def test_former_keys_are_offered_after_the_present_one(write: Write) -> None:
 
 
 def test_what_a_storage_of_the_existing_system_does_not_know_is_sent_only_where_there_is_some() -> None:
-    plain = json.loads(tunnel.request_bytes("checkin", port=50000, sources={}).splitlines()[0])
+    plain = json.loads(ssh_tunnel.request_bytes("checkin", port=50000, sources={}).splitlines()[0])
     assert set(plain) == {"action", "port", "verbose", "sources"}
-    content = tunnel.request_bytes(
+    content = ssh_tunnel.request_bytes(
         "checkin", port=50000, sources={}, withheld={"data": "is not mounted"}, parallel_sources=3
     )
     told = json.loads(content.splitlines()[0])

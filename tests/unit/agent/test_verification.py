@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import xxhash
 
-from turku.agent import problems, verification
-from turku.agent.verification import Verification
-from turku.core import extended_attributes
+from turku.agent.restore import problems, verification
+from turku.agent.restore.verification import Verification
+from turku.core.filesystem import extended_attributes
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Base64Path, ManifestEntry, WirePath
 

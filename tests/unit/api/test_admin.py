@@ -16,10 +16,10 @@ from django.urls import reverse
 from django.utils import formats
 from tests.support.api_cast import Cast
 
+from turku.api.admin import presentation
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet.models import Auth, FilterSet, Machine, Policy, Storage
-from turku.api.site import presentation
 from turku.core.clock import SYSTEM_CLOCK
 
 MODELS = (Auth, Storage, Machine, Policy, FilterSet, Source, BackupRun, SourceChange, AuditEntry, User)

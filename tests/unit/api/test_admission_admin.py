@@ -11,9 +11,9 @@ from django.core.management import call_command
 from django.test import Client
 from tests.support.api_cast import Cast
 
-from turku.api.admission.models import Slot, StorageSlots, WaitingMachine
 from turku.api.audit.models import AuditEntry
 from turku.api.fleet.models import Machine, Storage
+from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
 from turku.core.clock import SYSTEM_CLOCK
 
 
@@ -45,24 +45,24 @@ def page(admin: Client, address: str) -> str:
 
 
 def test_the_list_of_storages_counts_who_runs_and_who_waits(busy: Cast, admin: Client) -> None:
-    text = page(admin, "/admin/admission/storageslots/")
+    text = page(admin, "/admin/queue/storageslots/")
     assert "3 + 1 for first backups" in text
     assert ">1</a>" in text  # running
     assert ">2</a>" in text  # waiting
 
 
 def test_the_list_of_slots_says_who_has_them(busy: Cast, admin: Client) -> None:
-    text = page(admin, "/admin/admission/slot/?state=running")
+    text = page(admin, "/admin/queue/slot/?state=running")
     assert str(Machine.objects.get(uuid=busy.alice.uuid)) in text
     assert "running" in text
     assert text.count('class="field-place"') == 1
-    assert page(admin, "/admin/admission/slot/?state=free").count('class="field-place"') == 3
+    assert page(admin, "/admin/queue/slot/?state=free").count('class="field-place"') == 3
     Slot.objects.exclude(machine=None).update(date_expires=SYSTEM_CLOCK.now() - timedelta(minutes=1))
-    assert page(admin, "/admin/admission/slot/?state=lapsed").count('class="field-place"') == 1
+    assert page(admin, "/admin/queue/slot/?state=lapsed").count('class="field-place"') == 1
 
 
 def test_the_line_shows_places_and_since_when(busy: Cast, admin: Client) -> None:
-    text = page(admin, "/admin/admission/waitingmachine/")
+    text = page(admin, "/admin/queue/waitingmachine/")
     places = [part.split("<", 1)[0] for part in text.split('class="field-position">')[1:]]
     assert places == ["1", "2"]
     assert text.index("web-1") < text.index("web-2")
@@ -70,7 +70,7 @@ def test_the_line_shows_places_and_since_when(busy: Cast, admin: Client) -> None
 
 def test_an_operator_changes_the_slots_and_it_is_on_the_audit_log(busy: Cast, admin: Client) -> None:
     storage = Storage.objects.get()
-    address = f"/admin/admission/storageslots/{storage.pk}/change/"
+    address = f"/admin/queue/storageslots/{storage.pk}/change/"
     assert "3 + 1 for first backups" in page(admin, address)
     response = admin.post(address, {"slots": "3", "first_slots": "2"}, secure=True)
     assert response.status_code == 302
@@ -83,7 +83,7 @@ def test_an_operator_changes_the_slots_and_it_is_on_the_audit_log(busy: Cast, ad
 
 @pytest.mark.parametrize("numbers", [{"slots": "0"}, {"slots": "3", "first_slots": "3"}, {"first_slots": "4"}])
 def test_numbers_that_cannot_be_are_refused_in_the_form(busy: Cast, admin: Client, numbers: dict[str, str]) -> None:
-    address = f"/admin/admission/storageslots/{Storage.objects.get().pk}/change/"
+    address = f"/admin/queue/storageslots/{Storage.objects.get().pk}/change/"
     response = admin.post(address, {"slots": "", "first_slots": "", **numbers}, secure=True)
     assert response.status_code == 200
     assert "errorlist" in response.content.decode()
@@ -93,7 +93,7 @@ def test_numbers_that_cannot_be_are_refused_in_the_form(busy: Cast, admin: Clien
 def test_an_operator_ends_a_lease_and_it_is_on_the_audit_log(busy: Cast, admin: Client) -> None:
     slot = Slot.objects.exclude(machine=None).get()
     data = {"action": "end_lease", "_selected_action": [str(slot.pk)]}
-    assert admin.post("/admin/admission/slot/", data, secure=True).status_code == 302
+    assert admin.post("/admin/queue/slot/", data, secure=True).status_code == 302
     assert not Slot.objects.exclude(machine=None).exists()
     entry = AuditEntry.objects.get(action="slot.changed")
     assert (entry.actor, entry.new) == ("operator", {"machine": None})
@@ -107,9 +107,9 @@ def test_someone_who_may_only_look_ends_nothing(busy: Cast) -> None:
     client = Client()
     client.force_login(user)
     data = {"action": "end_lease", "_selected_action": [str(slot.pk) for slot in Slot.objects.all()]}
-    client.post("/admin/admission/slot/", data, secure=True)
+    client.post("/admin/queue/slot/", data, secure=True)
     assert Slot.objects.exclude(machine=None).exists()
-    assert client.get("/admin/admission/slot/", secure=True).status_code == 200
+    assert client.get("/admin/queue/slot/", secure=True).status_code == 200
 
 
 def health(*arguments: str) -> tuple[str, int]:

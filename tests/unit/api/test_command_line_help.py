@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from turku.api import cli
+from turku.api.project import cli
 
 _WIDTH = 80
 

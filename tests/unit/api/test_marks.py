@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.support.api_cast import Cast
 
-from turku.api.backups import health
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import Source
-from turku.api.fleet import health as fleet_health
 from turku.api.fleet.models import Auth, Machine, Policy, Storage
+from turku.api.status import backups
+from turku.api.status import fleet as fleet_health
 from turku.core.clock import SYSTEM_CLOCK, SystemClock
 
 HOUR = timedelta(hours=1)
@@ -43,7 +43,7 @@ def machine_mark(**moved: Any) -> str:
 
 
 def source_mark(name: str = "etc", **moved: Any) -> str:
-    [source] = health.sources(now=SYSTEM_CLOCK.now() + timedelta(**moved)).filter(name=name)
+    [source] = backups.sources(now=SYSTEM_CLOCK.now() + timedelta(**moved)).filter(name=name)
     return str(source.mark)
 
 
@@ -84,7 +84,7 @@ def test_a_silent_storage_marks_its_machines(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
     Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(minutes=31))
     assert machine_mark() == "storage-silent"
-    assert "1 storage silent of 1 machine" in health.fleet(now=SYSTEM_CLOCK.now()).summary
+    assert "1 storage silent of 1 machine" in backups.fleet(now=SYSTEM_CLOCK.now()).summary
 
 
 def test_back_up_now_hides_no_overdue_source(cast: Cast, clock: Clock) -> None:
@@ -172,7 +172,7 @@ def test_a_clock_that_was_ahead_puts_no_backup_off(cast: Cast, clock: Clock, ahe
     clock.ahead = timedelta(0)
     seen()
     assert source_mark() == machine_mark() == "overdue"
-    assert not health.fleet(now=SYSTEM_CLOCK.now()).is_healthy
+    assert not backups.fleet(now=SYSTEM_CLOCK.now()).is_healthy
     due = cast.alice.due() if call == "agent" else cast.bob.due(cast.alice.uuid)
     assert set(due) == {"etc", "home"}
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")

@@ -9,10 +9,10 @@ import pytest
 from django.test import Client
 from tests.support.api_cast import Cast
 
-from turku.api import environment
 from turku.api.audit.models import AuditEntry
-from turku.api.environment import TrustedProxies
-from turku.api.origin import client_address
+from turku.api.project import environment
+from turku.api.project.environment import TrustedProxies
+from turku.api.project.origin import client_address
 
 
 def trusted(text: str) -> TrustedProxies:

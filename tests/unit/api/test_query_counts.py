@@ -11,9 +11,9 @@ from django.test.utils import CaptureQueriesContext
 from tests.support.api_cast import Cast
 from tests.support.v1_client import V1Machine
 
-from turku.api.admission.models import Slot, WaitingMachine
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
+from turku.api.queue.models import Slot, WaitingMachine
 from turku.core.clock import SYSTEM_CLOCK
 
 

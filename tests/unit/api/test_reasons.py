@@ -14,11 +14,11 @@ from django.urls import reverse
 from tests.support.api_cast import Cast
 
 from turku.api.audit.models import AuditEntry
-from turku.api.backups import health
 from turku.api.backups.models import REASON_LENGTH, BackupRun, Source
-from turku.api.fleet import health as fleet_health
-from turku.api.fleet.marks import Mark
 from turku.api.fleet.models import Machine
+from turku.api.status import backups
+from turku.api.status import fleet as fleet_health
+from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 from turku.protocol.messages import WARNINGS_LIMIT
@@ -57,7 +57,7 @@ def etc() -> Source:
 
 
 def mark(name: str = "etc") -> str:
-    [source] = health.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
+    [source] = backups.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
     return str(source.mark)
 
 
@@ -200,7 +200,7 @@ def test_silence_says_since_when(cast: Cast, admin: Client) -> None:
 
 
 def test_sentences_are_bounded(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "SENTENCES_LIMIT", 3)
+    monkeypatch.setattr(backups, "SENTENCES_LIMIT", 3)
     cast.alice.update_config({f"source-{number}": {"path": "/x"} for number in range(8)})
     cast.bob.failed(cast.alice.uuid, *(f"source-{number}" for number in range(8)))
     lines = verbose().splitlines()
@@ -219,14 +219,14 @@ def test_a_mute_has_an_end_and_a_reason(cast: Cast, admin: Client) -> None:
     cast.bob.succeeded(cast.alice.uuid, "home")
     cast.bob.failed(cast.alice.uuid, "etc")
     assert "is muted until" in run_machine("mute", "web-0", "--days", "3", "--reason", "moved to the new rack")
-    assert health.fleet(now=SYSTEM_CLOCK.now()).summary == "OK: 1 storage ok; 1 machine ok; 2 sources ok"
+    assert backups.fleet(now=SYSTEM_CLOCK.now()).summary == "OK: 1 storage ok; 1 machine ok; 2 sources ok"
     assert mark() == Mark.MUTED
     assert "moved to the new rack" in shown_list(admin, Machine)
     assert "moved to the new rack" in verbose()
     entry = AuditEntry.objects.get(action="machine.muted")
     assert (entry.actor_kind, entry.weakens) == ("command", True)
     later = SYSTEM_CLOCK.now() + timedelta(days=3, minutes=1)
-    assert "1 failed of 1 machine" in health.fleet(now=later).summary
+    assert "1 failed of 1 machine" in backups.fleet(now=later).summary
     run_machine("unmute", "web-0")
     assert mark() == Mark.FAILED
     assert AuditEntry.objects.filter(action="machine.unmuted").exists()

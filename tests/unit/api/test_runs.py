@@ -10,11 +10,12 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.api.audit.log import COMMAND_LINE
-from turku.api.backups import health, history
+from turku.api.backups import history
 from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import BackupRun, Source
-from turku.api.backups.schedule_slot import retry_pause
+from turku.api.backups.next_backup import retry_pause
 from turku.api.fleet.models import Machine, Storage
+from turku.api.status import backups
 from turku.core.clock import SYSTEM_CLOCK
 
 
@@ -131,7 +132,7 @@ def test_health_names_a_storage_whose_clock_was_ahead_at_its_last_report(cast: C
     def told(hours: float) -> list[str]:
         end = (SYSTEM_CLOCK.now() + timedelta(hours=hours)).timestamp()
         cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "time_begin": end - 5, "time_end": end}})
-        found = health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks
+        found = backups.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks
         return [remark for remark in found if "clock" in remark]
 
     assert told(4) == [

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from turku.core.arguments import Parser, seconds
+from turku.core.cli.arguments import Parser, seconds
 from turku.errors import UsageError
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 
-from turku.core import configuration
-from turku.core.configuration import Fault, Tree
+from turku.core.configuration import directory as configuration
+from turku.core.configuration.directory import Fault, Tree
 from turku.errors import ConfigurationError
 
 

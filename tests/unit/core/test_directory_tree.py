@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import directory_tree, openat2
+from turku.core.filesystem import directory_tree, openat2
 
 
 @pytest.fixture(params=["openat2", "walk"])

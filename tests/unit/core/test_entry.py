@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from turku.core import entry
+from turku.core.cli import entry
 from turku.errors import ApiRefused, ConfigurationError, TurkuError
 
 

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import extended_attributes
-from turku.core.extended_attributes import ACCESS_ACL, DEFAULT_ACL, acl_of_rsync, digest, digest_of, pairs, path_of
+from turku.core.filesystem import extended_attributes
+from turku.core.filesystem.extended_attributes import (
+    ACCESS_ACL,
+    DEFAULT_ACL,
+    acl_of_rsync,
+    digest,
+    digest_of,
+    pairs,
+    path_of,
+)
 
 ACL = bytes.fromhex("0200000001000600ffffffff02000600d204000004000400ffffffff10000600ffffffff20000400ffffffff")
 """``user::rw-``, ``user:1234:rw-``, ``group::r--``, ``mask::rw-``, ``other::r--``, as the kernel has it."""

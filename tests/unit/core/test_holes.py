@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import holes
+from turku.core.filesystem import holes
 
 MEBIBYTE = 2**20
 

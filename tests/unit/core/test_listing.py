@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from rich.cells import cell_len
 
-from turku.core import listing
+from turku.core.cli import listing
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import entry, listing, log, output
-from turku.core.output import GuardedStream, escaped_json, json_text, printable
+from turku.core import log
+from turku.core.cli import entry, listing, output
+from turku.core.cli.output import GuardedStream, escaped_json, json_text, printable
 from turku.errors import ConfigurationError
 
 STEERING = {

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from turku.core import posix_acl
+from turku.core.filesystem import posix_acl
 
 NOBODY = 0xFFFFFFFF
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turku.core import shell_words
+from turku.core.cli import shell_words
 
 
 @pytest.mark.parametrize(

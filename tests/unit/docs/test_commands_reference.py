@@ -13,7 +13,7 @@ from tests.support import markdown
 import turku.agent.cli
 import turku.demo.cli
 import turku.storage.cli
-from turku.api import cli, serve
+from turku.api.project import cli, serve
 
 PAGE = "docs/reference/commands.md"
 PROGRAMS: list[tuple[str, Callable[[Sequence[str]], object], list[str]]] = [

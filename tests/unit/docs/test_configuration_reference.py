@@ -12,10 +12,10 @@ import pytest
 from tests.support import markdown
 from tests.support.markdown import REPOSITORY
 
-from turku.agent.configuration import AgentFile
-from turku.api import environment
+from turku.agent.config.configuration import AgentFile
+from turku.api.project import environment
 from turku.policy import source_options
-from turku.storage.configuration import StorageFile, SuspicionSection, VolumeSection
+from turku.storage.config.configuration import StorageFile, SuspicionSection, VolumeSection
 
 PAGE = "docs/reference/configuration.md"
 STRUCTS = [

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tests.support.markdown import REPOSITORY
 
-import turku.agent.configuration
-import turku.storage.configuration
-from turku.api import environment
+import turku.agent.config.configuration
+import turku.storage.config.configuration
 from turku.api.backups import declaration
 from turku.api.fleet.faults import Faults
+from turku.api.project import environment
 from turku.errors import ConfigurationError
 from turku.policy import source_options
 
@@ -37,12 +37,12 @@ def private_copy(example: Path, tmp_path: Path, **lower: Any) -> Path:
     return directory
 
 
-def load_agent(directory: Path) -> turku.agent.configuration.Agent:
-    return turku.agent.configuration.load(directory)
+def load_agent(directory: Path) -> turku.agent.config.configuration.Agent:
+    return turku.agent.config.configuration.load(directory)
 
 
-def load_storage(directory: Path) -> turku.storage.configuration.Storage:
-    return turku.storage.configuration.load(directory)
+def load_storage(directory: Path) -> turku.storage.config.configuration.Storage:
+    return turku.storage.config.configuration.load(directory)
 
 
 HOST = {"name": "host.example.com", "secret": "s" * 30, "ssh_ping_host": "host.example.com"}
@@ -123,7 +123,7 @@ def test_an_invalid_environment_is_refused_as_it_says(path: Path) -> None:
 def test_every_mistake_of_the_environment_has_an_example() -> None:
     import re
 
-    source = (REPOSITORY / "src/turku/api/environment.py").read_text()
+    source = (REPOSITORY / "src/turku/api/project/environment.py").read_text()
     numbers = {int(number) for number in re.findall(r"mistake\(\s*(\d+),", source)}
     shown = {
         int(number)

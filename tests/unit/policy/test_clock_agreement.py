@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from turku.policy import clock_agreement
+from turku.policy.timing import clock_agreement
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turku.errors import PolicyError
-from turku.policy import moments
+from turku.policy.timing import moments
 
 HELSINKI = ZoneInfo("Europe/Helsinki")
 NOW = datetime(2026, 11, 24, 12, 30, 15, tzinfo=UTC)

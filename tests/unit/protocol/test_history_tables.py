@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from turku.core import listing
-from turku.core.listing import Say
+from turku.core.cli import listing
+from turku.core.cli.listing import Say
 from turku.protocol import history_listing
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path
 

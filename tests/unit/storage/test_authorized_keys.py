@@ -12,9 +12,9 @@ from tests.support.v1_client import A_KEY, new_ssh_key
 
 from turku.errors import ConfigurationError
 from turku.protocol.messages import AssignedMachine
-from turku.storage import authorized_keys
-from turku.storage.authorized_keys import Admitted, admit
-from turku.storage.configuration import DEFAULT_DIRECTORY, Storage
+from turku.storage.config.configuration import DEFAULT_DIRECTORY, Storage
+from turku.storage.registration import authorized_keys
+from turku.storage.registration.authorized_keys import Admitted, admit
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 OTHER = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from turku.errors import NotInHistory, PolicyError, UsageError
-from turku.policy import clock_agreement
+from turku.policy.timing import clock_agreement
 from turku.storage.catalog import choose
 from turku.storage.catalog.patterns import matcher
 

@@ -15,12 +15,13 @@ import pytest
 import xxhash
 from tests.support.random_history import link_copy, state
 
-from turku.core import directory_tree, lock
+from turku.core import lock
+from turku.core.filesystem import directory_tree
 from turku.storage import catalog
 from turku.storage.catalog import Entry, database
 from turku.storage.catalog.entry import NO_ATTRIBUTES
-from turku.storage.changes import Change, Changes, Kind
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.rsync.change_log import Change, Changes, Kind
 
 BEGINNING = datetime(2026, 11, 1, tzinfo=UTC)
 

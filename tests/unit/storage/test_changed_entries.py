@@ -16,9 +16,9 @@ from msgspec import UNSET
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
-from turku.storage import session
-from turku.storage.agent_watch import AgentGone, AgentWatch
-from turku.storage.changed_entries import ChangedEntries, ChangedEntriesReader
+from turku.storage.backup.changed_entries import ChangedEntries, ChangedEntriesReader
+from turku.storage.session import server
+from turku.storage.session.agent_watch import AgentGone, AgentWatch
 
 NEVER_SECONDS = 60.0
 """A wait that is expected to end much earlier."""
@@ -293,5 +293,5 @@ def test_only_an_agent_that_can_tell_is_asked(
         sources=dict.fromkeys(sources, SourceCredentials("user", "password")),
         moment_ns=UNSET if moment_ns is None else moment_ns,
     )
-    assert session._asked(request) == (tuple(sources) if asked else ())
+    assert server._asked(request) == (tuple(sources) if asked else ())
     assert capsys.readouterr().err == (CHANGED_ENTRIES_WANTED + "\n") * asked

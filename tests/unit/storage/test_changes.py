@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.storage.changes import Change, Changes, Kind, Line, parse, unescaped
+from turku.storage.rsync.change_log import Change, Changes, Kind, Line, parse, unescaped
 
 CHECKSUM = "7c282968b0591d9654a7d9dde88eadb0"
 NONE = b" " * 32

@@ -13,8 +13,8 @@ import pytest
 
 from turku.errors import ConfigurationError
 from turku.protocol.messages import Registration
-from turku.storage import configuration
-from turku.storage.configuration import Storage
+from turku.storage.config import configuration
+from turku.storage.config.configuration import Storage
 
 
 def write(directory: Path, file_name: str = "config.json", /, **keys: Any) -> Path:

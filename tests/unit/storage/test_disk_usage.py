@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from turku.core.directory_tree import Tree
+from turku.core.filesystem.directory_tree import Tree
 from turku.storage.fs import disk_usage
 from turku.storage.fs.disk_usage import _Union
 

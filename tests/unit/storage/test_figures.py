@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from turku.policy.suspicion import Figures
-from turku.storage import figures
-from turku.storage.figures import Suffixes
+from turku.policy.anomaly import Figures
+from turku.storage.rsync import stats
+from turku.storage.rsync.stats import Suffixes
 
 STATISTICS = (
     "Number of files: 12 (reg: 10, dir: 2)",
@@ -35,7 +35,7 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
         "Matched data: 100 bytes",
         "a line of nobody's",
     )
-    assert figures.added(STATISTICS, earlier) == (
+    assert stats.added(STATISTICS, earlier) == (
         "Number of files: 12 (reg: 10, dir: 2)",
         "Number of created files: 6 (reg: 4, dir: 1, link: 1)",
         "Number of deleted files: 4 (reg: 4)",
@@ -45,8 +45,8 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
         "Literal data: 6501 bytes",
         "Matched data: 3100 bytes",
     )
-    assert figures.added(STATISTICS, ()) == STATISTICS
-    assert figures.added(("Number of created files: 0", "Literal data: none"), STATISTICS) == (
+    assert stats.added(STATISTICS, ()) == STATISTICS
+    assert stats.added(("Number of created files: 0", "Literal data: none"), STATISTICS) == (
         "Number of created files: 3 (reg: 2, dir: 1)",
         "Literal data: none",
     )
@@ -54,7 +54,7 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
 
 def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
     before = Figures(files_before=0, files=11, size_bytes=30_000)
-    found = figures.of_run(STATISTICS, NO_SUFFIXES, before)
+    found = stats.of_run(STATISTICS, NO_SUFFIXES, before)
     assert found == Figures(
         files_before=11,
         files=10,
@@ -69,25 +69,25 @@ def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
 
 
 def test_in_place_rsync_itself_says_what_was_there_before() -> None:
-    found = figures.of_run(STATISTICS, NO_SUFFIXES, None)
+    found = stats.of_run(STATISTICS, NO_SUFFIXES, None)
     assert found is not None
     assert (found.files_before, found.deleted, found.rewritten) == (12, 4, 3)
 
 
 def test_a_source_of_directories_alone_has_no_files() -> None:
-    found = figures.of_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, Figures(0, 7))
+    found = stats.of_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, Figures(0, 7))
     assert found is not None
     assert found.files == 0
 
 
 @pytest.mark.parametrize("line", ["Number of files: many", "Number of files: 12", "nothing"])
 def test_what_is_not_understood_gives_no_figures(line: str) -> None:
-    assert figures.of_run((line, *STATISTICS[1:]), NO_SUFFIXES, None) is None
+    assert stats.of_run((line, *STATISTICS[1:]), NO_SUFFIXES, None) is None
 
 
 def test_rsync_s_own_figures_win_over_lines_of_a_machine_that_look_like_them() -> None:
     forged = ("Number of files: 9999 (reg: 9999)", *STATISTICS)
-    assert figures.of_run(forged, NO_SUFFIXES, None) == figures.of_run(STATISTICS, NO_SUFFIXES, None)
+    assert stats.of_run(forged, NO_SUFFIXES, None) == stats.of_run(STATISTICS, NO_SUFFIXES, None)
 
 
 def test_only_a_suffix_added_to_a_file_that_was_there_counts(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
     (tree / "locked.enc").write_bytes(b"y" * 10)
     (tree / "changed").write_bytes(b"y" * 30)
     (tree / "link").symlink_to("same")
-    found = figures.of_trees(base, tree)
+    found = stats.of_trees(base, tree)
     assert found == Figures(
         files_before=5,
         files=4,
@@ -155,16 +155,16 @@ def test_what_became_of_changed_files_is_looked_into(tmp_path: Path) -> None:
     (base / "d" / "short").write_bytes(b"y")
     (tree / "link").symlink_to("/etc/passwd")
     changed += [b"new", b"d", b"d/short", b"link", b"nothing", b"../outside"]
-    found = figures.looked_into(Figures(files_before=10, files=11), changed, base, tree)
+    found = stats.looked_into(Figures(files_before=10, files=11), changed, base, tree)
     assert (found.sampled, found.became_random) == (10, 7)
-    assert figures.looked_into(found, changed, tmp_path / "nowhere", tree).sampled == 0
+    assert stats.looked_into(found, changed, tmp_path / "nowhere", tree).sampled == 0
 
 
 def test_only_so_many_files_are_looked_into(tmp_path: Path) -> None:
     for directory in ("base", "tree"):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "f").write_bytes(b"text\n" * 200)
-    found = figures.looked_into(
+    found = stats.looked_into(
         Figures(files_before=1, files=1), (b"f" for _ in range(5000)), tmp_path / "base", tmp_path / "tree"
     )
-    assert (found.sampled, found.became_random) == (figures.SAMPLED_FILES, 0)
+    assert (found.sampled, found.became_random) == (stats.SAMPLED_FILES, 0)

@@ -8,10 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from turku.storage import history
-from turku.storage.snapshots import record
-from turku.storage.snapshots.place import SourcePlace
-from turku.storage.snapshots.record import SnapshotRecord
+from turku.storage.disk import history, snapshot_record
+from turku.storage.disk.snapshot_record import SnapshotRecord
+from turku.storage.disk.source_directory import SourcePlace
 
 PARIS = ZoneInfo("Europe/Paris")
 HELSINKI = ZoneInfo("Europe/Helsinki")
@@ -68,7 +67,7 @@ def test_a_record_is_read_back_as_it_was_written(place: SourcePlace) -> None:
         datetime(2026, 1, 31, 12, 5, 1, 500, tzinfo=PARIS),
     )
     written.write(place)
-    assert record.read(place, history.stored_snapshots(place, PARIS)[0].name) == written
+    assert snapshot_record.read(place, history.stored_snapshots(place, PARIS)[0].name) == written
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"name": 1}', b'{"sync_begin": "x", "sync_finish": 3}'])
@@ -79,7 +78,7 @@ def test_a_record_that_is_missing_or_broken_leaves_the_snapshot_in_history(
     if content is not None:
         place.information("1424400000").write_bytes(content)
     (stored,) = history.stored_snapshots(place, UTC)
-    assert record.read(place, stored.name) is None
+    assert snapshot_record.read(place, stored.name) is None
 
 
 def add(place: SourcePlace, name: str, begin: datetime | None = None) -> None:

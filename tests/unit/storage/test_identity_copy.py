@@ -9,7 +9,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import ConfigurationError
-from turku.storage import configuration
+from turku.storage.config import configuration
 
 DAMAGES = {"emptied": b"", "NUL bytes": b"\0" * 130, "cut off": b'{\n    "secr', "another's": b'{"unrelated": 1}'}
 

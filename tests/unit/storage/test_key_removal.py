@@ -11,9 +11,9 @@ from tests.support.backed_up_machine import storage_configuration
 from tests.support.v1_client import new_ssh_key
 
 from turku.protocol.messages import AssignedMachine
-from turku.storage import authorized_keys, key_removal
-from turku.storage.configuration import Storage
-from turku.storage.key_removal import PAUSE_SECONDS, Removal
+from turku.storage.config.configuration import Storage
+from turku.storage.registration import authorized_keys, key_removal
+from turku.storage.registration.key_removal import PAUSE_SECONDS, Removal
 
 FLEET = {str(uuid4()): AssignedMachine(ssh_public_key=new_ssh_key()) for _ in range(6)}
 UUIDS = list(FLEET)

@@ -12,10 +12,10 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import BackupFailed
-from turku.storage import limits
-from turku.storage.configuration import Storage
+from turku.storage.config.configuration import Storage
+from turku.storage.containment import limits
+from turku.storage.containment.limits import Bounds, Room, Watch
 from turku.storage.fs import disk_usage
-from turku.storage.limits import Bounds, Room, Watch
 
 BIG = 1 << 40
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.storage.fs import copy
+from turku.storage.fs import clone
 
 LENGTH = 64 * 1024 * 1024
 
@@ -25,7 +25,7 @@ def test_the_copy_of_a_file_with_too_many_names_has_its_holes(tmp_path: Path, mo
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     monkeypatch.setattr(os, "link", refuse)
     try:
-        assert not copy.link_or_copy(directory, b"file", directory, b"copy")
+        assert not clone.link_or_copy(directory, b"file", directory, b"copy")
     finally:
         os.close(directory)
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "file").read_bytes()

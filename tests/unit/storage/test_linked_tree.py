@@ -11,8 +11,8 @@ import pytest
 from tests.support.backed_up_machine import fingerprint
 from tests.support.rich_tree import make_rich_tree
 
-from turku.storage.fs import linked_tree
-from turku.storage.fs.linked_tree import Stopped, link_tree
+from turku.storage.fs import hardlink_copy
+from turku.storage.fs.hardlink_copy import Stopped, link_tree
 
 
 @pytest.fixture
@@ -107,4 +107,4 @@ def test_there_is_a_limit_to_the_threads(monkeypatch: pytest.MonkeyPatch, source
         return True
 
     link_tree(source, tmp_path / "copy", go_on)
-    assert 1 <= most <= linked_tree._THREADS_LIMIT
+    assert 1 <= most <= hardlink_copy._THREADS_LIMIT

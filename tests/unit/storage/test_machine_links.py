@@ -10,9 +10,9 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import UsageError
 from turku.protocol.messages import AssignedMachine
-from turku.storage import machine_links, volumes
-from turku.storage.configuration import Storage
-from turku.storage.kept_sources import kept_sources
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import machine_links, volumes
+from turku.storage.disk.source_lookup import kept_sources
 
 FIRST = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SECOND = "2bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from turku.policy.suspicion import Thresholds
-from turku.storage import incomplete
-from turku.storage.mishaps import PATHS_LIMIT, PROTECTED_LIMIT, SENTENCES_LIMIT, Mishaps
-from turku.storage.snapshots.incompleteness import (
+from turku.policy.anomaly import Thresholds
+from turku.storage.backup import incomplete
+from turku.storage.disk.incompleteness import (
     COMPLETE,
     ENTRIES_LIMIT,
     ENTRIES_LIMIT_BYTES,
@@ -13,6 +12,7 @@ from turku.storage.snapshots.incompleteness import (
     LostEntry,
     bounded,
 )
+from turku.storage.rsync.file_errors import PATHS_LIMIT, PROTECTED_LIMIT, SENTENCES_LIMIT, Mishaps
 
 
 def unreadable(name: bytes) -> bytes:

@@ -10,8 +10,8 @@ import pytest
 from tests.support.backed_up_machine import order, storage_configuration
 
 from turku.errors import BackupFailed, PolicyError
-from turku.storage.backup import mode_name, selection
-from turku.storage.configuration import Storage
+from turku.storage.backup.source_backup import mode_name, selection
+from turku.storage.config.configuration import Storage
 
 MEMORY = Path("/dev/shm")
 """A file system in memory, which can neither clone nor make subvolumes."""

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from turku.policy.anomaly import Figures
 from turku.policy.compression import Compression
-from turku.policy.suspicion import Figures
-from turku.storage import history
-from turku.storage.snapshots import notes, record
-from turku.storage.snapshots.notes import Judgement, Notes
-from turku.storage.snapshots.place import SourcePlace
-from turku.storage.snapshots.record import SnapshotRecord
+from turku.storage.disk import history, snapshot_notes, snapshot_record
+from turku.storage.disk.snapshot_notes import Judgement, Notes
+from turku.storage.disk.snapshot_record import SnapshotRecord
+from turku.storage.disk.source_directory import SourcePlace
 
 NAME = "etc_20260131-120000_0a1b"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -38,18 +37,18 @@ def place(tmp_path: Path) -> SourcePlace:
 
 def test_notes_are_read_back_as_they_were_written(place: SourcePlace) -> None:
     SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES).write(place)
-    assert notes.read(place, NAME) == NOTES
-    assert record.read(place, NAME) == SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES)
+    assert snapshot_notes.read(place, NAME) == NOTES
+    assert snapshot_record.read(place, NAME) == SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES)
 
 
 def test_a_snapshot_without_a_file_can_be_noted_of(place: SourcePlace) -> None:
-    notes.change(place, NAME, held_until=MOMENT)
-    assert notes.read(place, NAME) == Notes(held_until=MOMENT)
+    snapshot_notes.change(place, NAME, held_until=MOMENT)
+    assert snapshot_notes.read(place, NAME) == Notes(held_until=MOMENT)
 
 
 def test_a_change_leaves_all_else_in_the_file(place: SourcePlace) -> None:
     place.information(NAME).write_text(json.dumps({"name": NAME, "base": None, "theirs": [1], "suspicious": ["s"]}))
-    notes.change(place, NAME, judgement=Judgement.CLEAN)
+    snapshot_notes.change(place, NAME, judgement=Judgement.CLEAN)
     assert json.loads(place.information(NAME).read_text()) == {
         "name": NAME,
         "base": None,
@@ -68,9 +67,9 @@ def test_a_broken_value_costs_only_itself(place: SourcePlace) -> None:
         "judgement": "?",
     }
     place.information(NAME).write_text(json.dumps({**broken, "suspicious": ["s"]}))
-    assert notes.read(place, NAME) == Notes(suspicious=("s",))
+    assert snapshot_notes.read(place, NAME) == Notes(suspicious=("s",))
     place.information(NAME).write_text("[1, 2")
-    assert notes.read(place, NAME) == Notes()
+    assert snapshot_notes.read(place, NAME) == Notes()
 
 
 @pytest.mark.parametrize(
@@ -89,11 +88,11 @@ def test_a_suspicious_snapshot_is_good_only_once_judged_clean(noted: Notes, is_g
 def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourcePlace) -> None:
     later = "etc_20260201-120000_0a1b"
     place.snapshot(later).mkdir()
-    notes.change(place, later, suspicious=("s",))
+    snapshot_notes.change(place, later, suspicious=("s",))
     base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == later
-    notes.change(place, later, judgement=Judgement.BAD)
+    snapshot_notes.change(place, later, judgement=Judgement.BAD)
     base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == NAME

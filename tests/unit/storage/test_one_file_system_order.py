@@ -19,9 +19,10 @@ from turku.protocol.messages import (
     SourceCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage import backup, checkin
-from turku.storage.agent_watch import AgentWatch
-from turku.storage.backup import BackupJob, BackupOutcome
+from turku.storage.backup import source_backup
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome
+from turku.storage.session import checkin
+from turku.storage.session.agent_watch import AgentWatch
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
@@ -50,7 +51,7 @@ def test_rsync_is_asked(
     asked: list[bool] = []
 
     def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupOutcome:
-        asked.append(backup.selection(job.order, storage).one_file_system)
+        asked.append(source_backup.selection(job.order, storage).one_file_system)
         return BackupOutcome(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
 
     monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: Due())

@@ -11,10 +11,10 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.policy import bandwidth
-from turku.storage import pacing, rsync_exit, rsync_version
-from turku.storage.configuration import Storage
-from turku.storage.limits import Bounds, TookTooMuch
-from turku.storage.transfer import Selection, Transferred
+from turku.storage.config.configuration import Storage
+from turku.storage.containment.limits import Bounds, TookTooMuch
+from turku.storage.rsync import bandwidth_windows, exit_codes, version
+from turku.storage.rsync.transfer import Selection, Transferred
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -42,23 +42,23 @@ def clock() -> Clock:
 
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    monkeypatch.setattr(rsync_version, "installed", lambda _command: rsync_version.Version((3, 5, 0)))
+    monkeypatch.setattr(version, "installed", lambda _command: version.Version((3, 5, 0)))
     return storage_configuration(tmp_path, timezone="Europe/Paris")
 
 
 def stopped(**fields: object) -> Transferred:
-    done = Transferred(rsync_exit.outcome(12), (), ("stopping at requested limit", "rsync error"), is_understood=True)
+    done = Transferred(exit_codes.outcome(12), (), ("stopping at requested limit", "rsync error"), is_understood=True)
     return replace(done, **fields)  # type: ignore[arg-type]
 
 
-COMPLETE = Transferred(rsync_exit.outcome(0), (), (), is_understood=True)
+COMPLETE = Transferred(exit_codes.outcome(0), (), (), is_understood=True)
 
 
 def run(
     clock: Clock, storage: Storage, text: str, part: Callable[[Selection, Bounds], Transferred], **bounds: object
 ) -> Transferred:
     selected = Selection(bandwidth_limits=bandwidth.parse(text), keeps_partial_files=True)
-    return pacing.run(selected, Bounds(**bounds), part, configuration=storage, clock=clock)  # type: ignore[arg-type]
+    return bandwidth_windows.run(selected, Bounds(**bounds), part, configuration=storage, clock=clock)  # type: ignore[arg-type]
 
 
 def test_a_constant_limit_is_one_part_that_keeps_no_half_files(clock: Clock, storage: Storage) -> None:
@@ -115,7 +115,7 @@ def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, stor
 def test_an_rsync_that_cannot_stop_keeps_the_limit_it_began_with(
     clock: Clock, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rsync_version, "installed", lambda _command: rsync_version.Version((3, 2, 2)))
+    monkeypatch.setattr(version, "installed", lambda _command: version.Version((3, 2, 2)))
     parts: list[Selection] = []
     run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or COMPLETE)
     assert [(each.bandwidth_kib_per_second, each.stop_after_minutes) for each in parts] == [(1024, None)]

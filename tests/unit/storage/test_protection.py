@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
-from turku.storage import protection
-from turku.storage.configuration import Storage
-from turku.storage.protection import Fact, Verdict
+from turku.storage.commands import protection
+from turku.storage.commands.protection import Fact, Verdict
+from turku.storage.config.configuration import Storage
 
 GOOD_SSHD = """\
 port 22

@@ -6,15 +6,7 @@ import errno
 
 import pytest
 
-from turku.storage.rsync_messages import (
-    LINE_LIMIT_BYTES,
-    REASON_LIMIT,
-    SHOWN_PATH_LIMIT,
-    Kind,
-    Message,
-    Side,
-    parse,
-)
+from turku.storage.rsync.messages import LINE_LIMIT_BYTES, REASON_LIMIT, SHOWN_PATH_LIMIT, Kind, Message, Side, parse
 
 DIRECTORY = b"/stage/new"
 DENIED = ("Permission denied", errno.EACCES)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from turku.storage import rsync_version
-from turku.storage.rsync_version import Version
+from turku.storage.rsync import version as rsync_version
+from turku.storage.rsync.version import Version
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
-from turku.storage import protection, sandbox, system_call_filter
+from turku.storage.commands import protection
+from turku.storage.containment import sandbox, seccomp
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
 STAGING, BASE = MACHINE / "etc.snapshots" / ".staging", MACHINE / "etc.snapshots" / "etc_20260131-120000_0a1b"
@@ -137,7 +138,7 @@ def verdict(content: bytes | None, architecture: int, number: int, *arguments: i
 
 def by_library() -> bytes:
     try:
-        return system_call_filter._by_library()
+        return seccomp._by_library()
     except OSError:
         pytest.skip("libseccomp2 is not installed")
 
@@ -147,13 +148,13 @@ def x86_64(request: pytest.FixtureRequest) -> bytes:
     """The filter for that processor, as each of the ways makes it."""
     if request.param != "table" and platform.machine() != "x86_64":
         pytest.skip("libseccomp makes one for the processor it runs on")
-    made = {"table": lambda: system_call_filter.program("x86_64"), "library": by_library}
+    made = {"table": lambda: seccomp.program("x86_64"), "library": by_library}
     content = made[request.param]()
     assert content is not None
     return content
 
 
-AARCH64_FILTER = system_call_filter.program("aarch64")
+AARCH64_FILTER = seccomp.program("aarch64")
 
 
 def test_calls_of_a_file_receiver_pass(x86_64: bytes) -> None:
@@ -239,7 +240,7 @@ def test_another_calling_convention_is_refused_whole(x86_64: bytes) -> None:
 def test_the_ways_to_make_a_filter_judge_alike() -> None:
     if platform.machine() != "x86_64":
         pytest.skip("libseccomp makes one for the processor it runs on")
-    table, library = system_call_filter.program("x86_64"), by_library()
+    table, library = seccomp.program("x86_64"), by_library()
     for number in range(600):
         for argument in (0, 1, 2, 3, 0x11, 100, 101, 0x10000011, 0x5401, 0x4008941A):
             arguments = (argument, argument, argument)
@@ -247,11 +248,11 @@ def test_the_ways_to_make_a_filter_judge_alike() -> None:
 
 
 def test_the_table_has_the_same_calls_for_each_processor() -> None:
-    assert set(system_call_filter._X86_64) == set(system_call_filter._AARCH64)
-    names = {rule.call for rule in system_call_filter.rules("x86_64")}
+    assert set(seccomp._X86_64) == set(seccomp._AARCH64)
+    names = {rule.call for rule in seccomp.rules("x86_64")}
     assert names == {
-        *system_call_filter._X86_64,
-        *system_call_filter._COMMON,
+        *seccomp._X86_64,
+        *seccomp._COMMON,
         "clone3",
         "clone",
         "socket",
@@ -267,9 +268,9 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def unknown() -> bytes:
         raise OSError("libseccomp.so.2: cannot open shared object file")
 
-    monkeypatch.setattr(system_call_filter, "_by_library", unknown)
-    monkeypatch.setattr(system_call_filter, "program", lambda _machine: None)
-    caches = (system_call_filter.made, sandbox._warn_of_no_filter)
+    monkeypatch.setattr(seccomp, "_by_library", unknown)
+    monkeypatch.setattr(seccomp, "program", lambda _machine: None)
+    caches = (seccomp.made, sandbox._warn_of_no_filter)
     for function in caches:
         function.cache_clear()
     yield
@@ -278,15 +279,15 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_table_is_for_where_libseccomp_is_not(monkeypatch: pytest.MonkeyPatch, nothing_known: None) -> None:
-    monkeypatch.setattr(system_call_filter, "program", lambda _machine: b"12345678")
-    found = system_call_filter.made()
+    monkeypatch.setattr(seccomp, "program", lambda _machine: b"12345678")
+    found = seccomp.made()
     assert found is not None
     assert found.maker == "a table"
 
 
 @pytest.mark.usefixtures("nothing_known")
 def test_no_session_is_silently_without_a_filter(caplog: pytest.LogCaptureFixture) -> None:
-    assert system_call_filter.program("riscv64") is None
+    assert seccomp.program("riscv64") is None
     with ExitStack() as stack:
         for _ in range(3):
             assert sandbox._filter(stack) == ((), ())
@@ -305,7 +306,7 @@ def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: 
 
 def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(True, "works"))
-    monkeypatch.setattr(system_call_filter, "made", lambda: system_call_filter.Filter(b"", "libseccomp"))
+    monkeypatch.setattr(seccomp, "made", lambda: seccomp.Filter(b"", "libseccomp"))
     fact = protection._filter(storage_configuration(tmp_path))
     assert fact.verdict is protection.Verdict.OK
     assert "made by libseccomp" in fact.text

@@ -12,7 +12,7 @@ import pytest
 
 from turku.errors import MalformedMessage
 from turku.protocol.messages import SESSION_REQUEST_LIMIT_BYTES, SessionRequest
-from turku.storage import session_request
+from turku.storage.session import request as session_request
 
 REQUEST = {
     "verbose": True,

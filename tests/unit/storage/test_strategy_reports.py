@@ -20,9 +20,9 @@ from turku.protocol.messages import (
     StorageCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage import checkin
-from turku.storage.agent_watch import AgentWatch
-from turku.storage.backup import BackupOutcome
+from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.session import checkin
+from turku.storage.session.agent_watch import AgentWatch
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 

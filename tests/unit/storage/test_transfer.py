@@ -8,7 +8,7 @@ import pytest
 
 from turku.core.secret import Secret
 from turku.errors import PolicyError
-from turku.storage import rsync_exit, transfer
+from turku.storage.rsync import exit_codes, transfer
 from turku.storage.snapshots import Workspace
 
 BASE = Path("/volume/machine/etc.snapshots/base")
@@ -101,12 +101,12 @@ def test_a_user_name_that_would_lead_elsewhere_is_refused(username: str) -> None
 
 
 def test_the_summary_of_a_success_is_its_statistics() -> None:
-    transferred = transfer.Transferred(rsync_exit.outcome(0), ("Number of files: 3",), ("noise",))
+    transferred = transfer.Transferred(exit_codes.outcome(0), ("Number of files: 3",), ("noise",))
     assert transferred.summary == "Number of files: 3"
 
 
 def test_the_summary_of_a_failure_says_what_it_means_and_ends_somewhere() -> None:
-    transferred = transfer.Transferred(rsync_exit.outcome(30), (), ("x" * 5000,) * 100)
+    transferred = transfer.Transferred(exit_codes.outcome(30), (), ("x" * 5000,) * 100)
     assert transferred.summary.startswith("nothing came through the tunnel for too long")
     assert len(transferred.summary) <= transfer.SUMMARY_LIMIT
     assert max(map(len, transferred.summary.splitlines())) <= 1000

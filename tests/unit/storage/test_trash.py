@@ -11,11 +11,14 @@ import pytest
 from tests.support.backed_up_machine import StorageClock, storage_configuration
 
 from turku.errors import LockHeld, UsageError
-from turku.storage import cli, history, kept_sources, suspicious_command, trash, trash_command
-from turku.storage.configuration import Storage
-from turku.storage.snapshots import MODES, notes
-from turku.storage.snapshots.place import SourcePlace
-from turku.storage.snapshots.record import SnapshotRecord
+from turku.storage import cli
+from turku.storage.commands import quarantine
+from turku.storage.commands import trash as trash_command
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import history, snapshot_notes, source_lookup, trash
+from turku.storage.disk.snapshot_record import SnapshotRecord
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.snapshots import MODES
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 NAME = "etc_20260131-120000_0a1b"
@@ -48,7 +51,7 @@ def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: Sour
     held_until = trash.restore(trashed, now=NOW, trash_days=2)
     assert names(place) == [NAME, f"{NAME}.json"]
     assert (place.snapshot(NAME) / "file").read_text() == NAME
-    assert notes.read(place, NAME).held_until == held_until == NOW + timedelta(days=7)
+    assert snapshot_notes.read(place, NAME).held_until == held_until == NOW + timedelta(days=7)
     restored = json.loads(place.information(NAME).read_text())
     del restored["held_until"]
     assert restored == json.loads(before)
@@ -92,7 +95,7 @@ def test_a_snapshot_without_a_record_goes_there_and_back(place: SourcePlace) -> 
     place.information("1424400000").unlink()
     trash.restore(trash.put(place, "1424400000", now=NOW), now=NOW, trash_days=7)
     assert (place.snapshot("1424400000") / "file").is_file()
-    assert notes.read(place, "1424400000").held_until is not None
+    assert snapshot_notes.read(place, "1424400000").held_until is not None
 
 
 # --- the commands
@@ -107,7 +110,7 @@ def options_of(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command")
     trash_command.add(commands.add_parser("trash"), cli._add_directory)
-    suspicious_command.add(commands.add_parser("suspicious"), cli._add_directory)
+    quarantine.add(commands.add_parser("suspicious"), cli._add_directory)
     return parser.parse_args(arguments)
 
 
@@ -117,7 +120,7 @@ def said(storage: Storage, *arguments: str) -> str:
     if options.command == "trash":
         assert trash_command.run(options, storage, StorageClock(), lines.append) == 0
     else:
-        assert suspicious_command.run(options, storage, lines.append) == 0
+        assert quarantine.run(options, storage, lines.append) == 0
     return "\n".join(lines)
 
 
@@ -140,12 +143,12 @@ def test_the_operator_lists_restores_and_empties(storage: Storage, place: Source
 def test_a_machine_is_found_by_its_name_too(storage: Storage, place: SourcePlace) -> None:
     storage.machines_dir.mkdir(parents=True)
     (storage.machines_dir / "shop-web-0").symlink_to(UUID)
-    assert kept_sources.kept_sources(storage, machine="shop-web-0") == (place,)
+    assert source_lookup.kept_sources(storage, machine="shop-web-0") == (place,)
     for unknown in ("other", "../shop-web-0", "11111111-1111-4111-8111-111111111111"):
         with pytest.raises(UsageError):
-            kept_sources.kept_sources(storage, machine=unknown)
+            source_lookup.kept_sources(storage, machine=unknown)
     with pytest.raises(UsageError, match="no history of source usr"):
-        kept_sources.kept_sources(storage, source="usr")
+        source_lookup.kept_sources(storage, source="usr")
 
 
 def test_what_is_not_in_the_trash_cannot_be_restored(storage: Storage) -> None:
@@ -166,13 +169,13 @@ def test_a_name_that_several_sources_have_wants_its_machine(storage: Storage, pl
 
 def test_no_command_changes_a_source_that_is_being_backed_up(storage: Storage, place: SourcePlace) -> None:
     trash.put(place, NAME, now=NOW)
-    with kept_sources.locked(place), pytest.raises(LockHeld, match="is being backed up"):
+    with source_lookup.locked(place), pytest.raises(LockHeld, match="is being backed up"):
         said(storage, "trash", "restore", NAME)
 
 
 def test_the_operator_judges_what_is_suspicious(storage: Storage, place: SourcePlace) -> None:
     assert said(storage, "suspicious", "list") == "no snapshot is suspicious"
-    notes.change(place, NAME, suspicious=("the source is empty",))
+    snapshot_notes.change(place, NAME, suspicious=("the source is empty",))
     shown = said(storage, "suspicious", "list")
     assert "not judged" in shown
     assert "the source is empty" in shown
@@ -184,6 +187,6 @@ def test_the_operator_judges_what_is_suspicious(storage: Storage, place: SourceP
         said(storage, "suspicious", "clean", "--machine", UUID, "--source", "etc")
     # A person may find out later.
     said(storage, "suspicious", "clean", "--machine", UUID, "--source", "etc", NAME)
-    assert notes.read(place, NAME).is_good
+    assert snapshot_notes.read(place, NAME).is_good
     with pytest.raises(UsageError, match="not a suspicious snapshot"):
         said(storage, "suspicious", "bad", "--machine", UUID, "--source", "etc", "other")

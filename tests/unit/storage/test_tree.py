@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import openat2
-from turku.core.directory_tree import Tree
+from turku.core.filesystem import openat2
+from turku.core.filesystem.directory_tree import Tree
 from turku.errors import BackupFailed, TurkuError
-from turku.storage.fs import linked_tree
+from turku.storage.fs import hardlink_copy
 from turku.storage.fs import tree as fs
 
 LEVELS = 200
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_directories_and_their_paths(volume: Path) -> 
     os.close(descriptor)
     tracemalloc.start()
     try:
-        linked_tree.link_tree(top, volume / "machine" / "copied")
+        hardlink_copy.link_tree(top, volume / "machine" / "copied")
         _now, highest_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

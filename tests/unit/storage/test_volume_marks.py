@@ -13,8 +13,8 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.core import durable
 from turku.errors import ConfigurationError, NoVolume
-from turku.storage import kept_sources, volume_marks, volumes
-from turku.storage.configuration import Storage
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import source_lookup, volume_marks, volumes
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 OTHER = "0bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -67,7 +67,7 @@ def test_nothing_is_written_into_the_mount_point_of_a_volume_that_is_not_mounted
             volumes.machine_directory(storage, machine)
         assert "not mounted" in f"{raised.value.message} {raised.value.details}"
     assert volumes.space(storage) == (0, 0)
-    assert kept_sources.kept_sources(storage) == ()
+    assert source_lookup.kept_sources(storage) == ()
     with pytest.raises(NoVolume) as refused:
         volume_marks.require_all(storage)
     assert "turku-storage accept-volume" in refused.value.hint

@@ -10,8 +10,8 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import LockHeld
-from turku.storage.configuration import Storage
-from turku.storage.volume_slots import WAIT_SECONDS, slot
+from turku.storage.config.configuration import Storage
+from turku.storage.session.volume_slots import WAIT_SECONDS, slot
 
 
 class WaitingClock:

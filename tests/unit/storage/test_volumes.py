@@ -11,9 +11,9 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import NoVolume, PolicyError
-from turku.storage import volumes
-from turku.storage.configuration import Storage
-from turku.storage.volumes import VolumeSpace
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import volumes
+from turku.storage.disk.volumes import VolumeSpace
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 _GIB = 1024**3

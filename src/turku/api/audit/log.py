@@ -9,9 +9,9 @@ from typing import Any
 
 from django.db.models import Model
 
-from turku.api import origin
 from turku.api.audit.models import TEXT_LENGTH, ActorKind, AuditEntry
 from turku.api.audit.values import loggable
+from turku.api.project import origin
 from turku.core.log import one_line
 from turku.errors import ApiRefused
 

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
-from turku.api.fleet.health import silent_machines
+from turku.api.status.fleet import silent_machines
 
 NAMED = 10
 """Silent machines that are named; the others are counted."""

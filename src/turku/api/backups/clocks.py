@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.db.models import F, OuterRef, Subquery
 
 from turku.api.backups.models import BackupRun
-from turku.api.fleet.health import off
 from turku.api.fleet.models import Storage
-from turku.policy import clock_agreement
+from turku.api.status.fleet import off
+from turku.policy.timing import clock_agreement
 
 _NAMED_LIMIT = 20
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from turku.api import many_rows
 from turku.api.audit import log
 from turku.api.backups import source_changes
 from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import SOURCES_LIMIT, Source
-from turku.api.backups.schedule_slot import expected_after_change, longest_pause_days, next_backup
+from turku.api.backups.next_backup import expected_after_change, longest_pause_days, next_backup
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine
 from turku.api.fleet.work_limit import UNITS_OF_A_SOURCE
+from turku.api.project import many_rows
 from turku.policy import bandwidth, names, source_options
 from turku.policy.source_options import Option
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Q
 
 from turku.api.backups.models import Source
-from turku.api.backups.schedule_slot import beyond_schedule, bounded
+from turku.api.backups.next_backup import beyond_schedule, bounded
 from turku.api.fleet.models import Machine
 
 

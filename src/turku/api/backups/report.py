@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 
 from django.db import transaction
 
-from turku.api import many_rows
 from turku.api.audit import log
 from turku.api.backups.models import REASON_LENGTH, SOURCES_LIMIT, BackupRun, Source, Strategy
-from turku.api.backups.schedule_slot import Upcoming, retry_pause
+from turku.api.backups.next_backup import Upcoming, retry_pause
 from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine, Storage
+from turku.api.project import many_rows
 from turku.core.log import one_line
 from turku.errors import ApiRefused, MalformedMessage, PolicyError
-from turku.policy import clock_agreement, names
+from turku.policy import names
+from turku.policy.timing import clock_agreement
 from turku.protocol.messages import STRATEGY_REASON_LIMIT, SourceReport
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from functools import cache
 
 from django.conf import settings
 
-from turku.api import key_file
-from turku.api.environment import Environment
+from turku.api.project import key_file
+from turku.api.project.environment import Environment
 from turku.core.secret import Secret
 from turku.errors import ConfigurationError
 

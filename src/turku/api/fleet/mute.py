@@ -7,8 +7,8 @@ from datetime import datetime
 from django.db import transaction
 
 from turku.api.audit import log
-from turku.api.fleet.marks import LONGEST_MUTE
 from turku.api.fleet.models import NAME_LENGTH, Machine
+from turku.api.status.marks import LONGEST_MUTE
 from turku.errors import PolicyError
 
 

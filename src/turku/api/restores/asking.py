@@ -16,8 +16,9 @@ from turku.api.fleet.models import Machine
 from turku.api.restores import listing, open_offers, policies
 from turku.api.restores.models import REASON_LENGTH, Overwrite, RestoreRequest, State
 from turku.errors import PolicyError
-from turku.policy import moments, names, restore_place
+from turku.policy import names, restore_place
 from turku.policy.characters import size_bytes
+from turku.policy.timing import moments
 from turku.protocol.codec import encode
 from turku.protocol.restore_messages import PATHS_LIMIT, wire_path
 

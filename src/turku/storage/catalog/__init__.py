@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from turku.storage.catalog.ahead import Ahead, ahead_of_end
-from turku.storage.catalog.choice import LATEST, choose
 from turku.storage.catalog.entry import Difference, Entry, Kind
 from turku.storage.catalog.opening import open_catalog, update
-from turku.storage.catalog.reading import Catalog, CatalogedSnapshot
-from turku.storage.catalog.recording import forget, rebuild, record
+from turku.storage.catalog.reader import Catalog, CatalogedSnapshot
 from turku.storage.catalog.scope import WHOLE, Scope
+from turku.storage.catalog.snapshot_choice import LATEST, choose
+from turku.storage.catalog.streaming import Ahead, ahead_of_end
+from turku.storage.catalog.sync import forget, rebuild, record
 
 __all__ = [
     "LATEST",

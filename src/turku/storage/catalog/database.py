@@ -16,8 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from turku.errors import CatalogUnusable
+from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots.place import SourcePlace
 
 DIRECTORY = ".catalogs"
 SUFFIX = ".sqlite"

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Callable
 from datetime import tzinfo
 
-from turku.storage.catalog import database, recording
-from turku.storage.catalog.reading import Catalog
+from turku.storage.catalog import database, sync
+from turku.storage.catalog.reader import Catalog
 from turku.storage.catalog.scope import WHOLE, Scope
-from turku.storage.snapshots.place import SourcePlace
+from turku.storage.disk.source_directory import SourcePlace
 
 
 def open_catalog(place: SourcePlace, *, zone: tzinfo, scope: Scope = WHOLE) -> Catalog:
@@ -42,7 +42,7 @@ def _open(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Sc
 def _opened(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
     connection = database.connect(place)
     try:
-        recording.reconcile(connection, place, zone, go_on=go_on)
+        sync.reconcile(connection, place, zone, go_on=go_on)
         return Catalog(connection, place, zone, scope=scope)
     except OSError as error:
         connection.close()

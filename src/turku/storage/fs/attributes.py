@@ -10,8 +10,8 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
-from turku.core import extended_attributes, posix_acl
-from turku.core.extended_attributes import is_kept
+from turku.core.filesystem import extended_attributes, posix_acl
+from turku.core.filesystem.extended_attributes import is_kept
 
 _FAKED_ATTRIBUTE = "user.rsync.%stat"
 _FAKED = re.compile(rb"([0-7]{1,7}) \d+,\d+ (\d{1,10}):(\d{1,10})")

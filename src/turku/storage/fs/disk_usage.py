@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from turku.core import holes
-from turku.core.directory_tree import Tree, Walked, open_file_in
-from turku.storage.fs import copy
+from turku.core.filesystem import holes
+from turku.core.filesystem.directory_tree import Tree, Walked, open_file_in
+from turku.storage.fs import clone
 
 _FIEMAP = 0xC020660B
 _HEADER = struct.Struct("=QQIIII")
@@ -47,7 +47,7 @@ def measured_bytes(directory: Path) -> int:
 
     Hard links are taken to be all in it, and what cannot be read to share nothing.
     """
-    shares_blocks = copy.may_share_blocks(directory)
+    shares_blocks = clone.may_share_blocks(directory)
     total = 0.0
     shared = _Union()
     with Tree(directory) as opened:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from turku.core import directory_tree
+from turku.core.filesystem import directory_tree
 from turku.errors import DurableWriteFailed
 from turku.storage.fs import subvolume, tree
 

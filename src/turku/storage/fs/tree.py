@@ -18,8 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from turku.core import durable, lock, openat2
-from turku.core.directory_tree import CREATE_FLAGS, set_mode_of_handle
+from turku.core import durable, lock
+from turku.core.filesystem import openat2
+from turku.core.filesystem.directory_tree import CREATE_FLAGS, set_mode_of_handle
 from turku.errors import BackupFailed, DurableWriteFailed
 
 _DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Self
 
 from turku.core.cancellation import NEVER, Cancellation
-from turku.core.directory_tree import Tree, is_inside, joined, open_file_in, split
+from turku.core.filesystem.directory_tree import Tree, is_inside, joined, open_file_in, split
 from turku.core.spool import Stack
 from turku.errors import TurkuError
-from turku.storage.changes import Change, Kind
-from turku.storage.fs import attributes, copy, linked_tree
+from turku.storage.fs import attributes, clone, hardlink_copy
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable
+from turku.storage.rsync.change_log import Change, Kind
 
 _LOOK_SECONDS = 0.2
 _LOG = logging.getLogger(__name__)
@@ -93,8 +93,8 @@ class HardlinkCopy:
         if self._is_over.is_set():
             return
         try:
-            linked_tree.link_tree(self._base, self.tree, self._goes_on)
-        except linked_tree.Stopped:
+            hardlink_copy.link_tree(self._base, self.tree, self._goes_on)
+        except hardlink_copy.Stopped:
             return
         except OSError as error:
             self._failure = f"{error.strerror or error}: {error.filename!r}"
@@ -275,7 +275,7 @@ class _ChangeableTree(Tree):
         # The directory of the one may be closed where that of the other is opened.
         opened = os.dup(self.directory(source))
         try:
-            copy.link_or_copy(opened, name, self.directory(target), new_name)
+            clone.link_or_copy(opened, name, self.directory(target), new_name)
         finally:
             os.close(opened)
 
@@ -344,7 +344,7 @@ def _take(old: Tree, target: _ChangeableTree, path: bytes, directories: Stack) -
             os.mkdir(name, 0o700, dir_fd=target.directory(directory))
             directories.push(each)
         else:
-            copy.link_or_copy(old.directory(directory), name, target.directory(directory), name)
+            clone.link_or_copy(old.directory(directory), name, target.directory(directory), name)
 
 
 def share(base: Path, tree: Path, *, compares_contents: bool) -> None:

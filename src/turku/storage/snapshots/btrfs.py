@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turku.errors import BackupFailed
-from turku.storage.fs import copy, subvolume
+from turku.storage.fs import clone, subvolume
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.block_sharing import BlockSharing
 
@@ -38,7 +38,7 @@ class Btrfs(BlockSharing):
         else:
             # Of another mode.
             subvolume.create(place.cloning)
-            copy.clone_tree(beginning, place.cloning)
+            clone.clone_tree(beginning, place.cloning)
             fs.rename(place.cloning, place.staging)
 
     def _seal(self, tree: Path) -> None:

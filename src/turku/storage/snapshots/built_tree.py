@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from turku.storage.disk import snapshot_links
+from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import links
 from turku.storage.snapshots.mode import SnapshotMode
-from turku.storage.snapshots.record import SnapshotRecord
 
 
 class BuiltTree(SnapshotMode):
@@ -33,7 +33,7 @@ class BuiltTree(SnapshotMode):
 
     def commit_unchanged(self, record: SnapshotRecord, base: str) -> str:
         record.write(self.place)
-        links.make(self.place, record.name, base)
+        snapshot_links.make(self.place, record.name, base)
         self._follow_up(record)
         return record.name
 

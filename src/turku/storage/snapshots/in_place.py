@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.mode import SnapshotMode, Workspace
-from turku.storage.snapshots.record import SnapshotRecord
 
 
 class InPlace(SnapshotMode):

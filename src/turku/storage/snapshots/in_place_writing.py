@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from turku.core import holes
-from turku.core.directory_tree import READ_FLAGS, Tree
-from turku.storage.fs import copy, disk_usage
+from turku.core.filesystem import holes
+from turku.core.filesystem.directory_tree import READ_FLAGS, Tree
+from turku.storage.fs import clone, disk_usage
 
 SMALLEST_BLOCK_BYTES = 4096
 LARGEST_BLOCK_BYTES = 131072
@@ -90,7 +90,7 @@ def _let_be_its_own(directory: int, name: bytes) -> None:
     # rsync removes one that is left over: the machine has no such file.
     temporary = b".turku-own-" + secrets.token_hex(6).encode()
     try:
-        copy.clone_within(directory, name, temporary)
+        clone.clone_within(directory, name, temporary)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         # What cannot be cloned is transferred again.

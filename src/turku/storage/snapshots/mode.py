@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from turku.errors import TurkuError
+from turku.storage.disk import leftovers, snapshot_links
+from turku.storage.disk.snapshot_record import SnapshotRecord
+from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, SourcePlace
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import garbage, links
-from turku.storage.snapshots.place import DELETING_PREFIX, INFORMATION_SUFFIX, SourcePlace
-from turku.storage.snapshots.record import SnapshotRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class SnapshotMode(ABC):
 
     def discard(self, name: str) -> None:
         """Let the snapshot be gone from history at once; ``sweep`` frees its space, now or later."""
-        links.hand_over(self.place, name)
+        snapshot_links.hand_over(self.place, name)
         fs.rename(self.place.snapshot(name), self._doomed(name))
         fs.unlink(self.place.information(name))
 
@@ -87,14 +87,14 @@ class SnapshotMode(ABC):
         try:
             fs.remove_temporary_files(self.place.snapshots_dir)
             fs.unlink(self.place.fetch_list)
-            links.tidy(self.place)
+            snapshot_links.tidy(self.place)
             self._remove_orphaned_information()
         except (OSError, TurkuError) as error:
             _LOG.warning("%s: cannot clean up: %s", self.place.snapshots_dir, error)
 
-    def sweep(self, go_on: garbage.GoOn = lambda: True) -> None:
+    def sweep(self, go_on: leftovers.GoOn = lambda: True) -> None:
         """Remove what was discarded, also by runs that were killed, for as long as ``go_on`` says so."""
-        garbage.remove(self.place, go_on)
+        leftovers.remove(self.place, go_on)
         self.tidy()
 
     def _doom(self, *paths: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turku.errors import BackupFailed
-from turku.storage.fs import copy
+from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.block_sharing import BlockSharing
 
@@ -23,7 +23,7 @@ class Reflink(BlockSharing):
     name = "reflink"
 
     def _refuse_if_impossible(self) -> None:
-        if not copy.can_clone(self.place.machine_dir):
+        if not clone.can_clone(self.place.machine_dir):
             raise BackupFailed(
                 f"snapshot_mode: reflink, but the file system of {self.place.machine_dir} cannot clone files",
                 hint="XFS (mkfs.xfs -m reflink=1) and btrfs can; 'auto' takes what the file system can do",
@@ -35,8 +35,8 @@ class Reflink(BlockSharing):
     def _make_staging(self, beginning: Path | None) -> None:
         place = self.place
         fs.make_directory(place.cloning)
-        copy.keep_changes_small(place.cloning)
+        clone.keep_changes_small(place.cloning)
         if beginning is not None:
-            copy.clone_tree(beginning, place.cloning)
+            clone.clone_tree(beginning, place.cloning)
         place.mark_in_place(place.cloning)
         fs.move_directory(place.cloning, place.staging)

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 def _fill(apps: Any, _schema_editor: Any) -> None:
-    from turku.api.backups.schedule_slot import longest_pause_days
+    from turku.api.backups.next_backup import longest_pause_days
 
     rows = apps.get_model("backups", "Source").objects
     rows.update(date_expected=models.F("date_next_backup"))

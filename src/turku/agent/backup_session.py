@@ -1,0 +1,115 @@
+"""One storage's part of a run: rsyncd, tunnel, request, and the wait for its end (contract, section 4)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from turku.agent import ssh_tunnel
+from turku.agent.capture.change_report import ChangeReport
+from turku.agent.config.configuration import Agent
+from turku.agent.rsyncd import serving_daemon
+from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.ssh_tunnel import Address, RemotePortTaken
+from turku.agent.storage_output import Relay
+from turku.core import command
+from turku.errors import CommandFailed
+
+_LOG = logging.getLogger(__name__)
+_PORT_ATTEMPTS = 5
+_STOP_LOOK_SECONDS = 0.2
+
+Watch = Callable[[command.Child, int], int]
+"""Waits for the end of an ssh whose tunnel has the given port; its exit code comes back."""
+
+
+class Stopped(Exception):
+    """The run as a whole ends; not an error of this storage."""
+
+
+def run(
+    agent: Agent,
+    address: Address,
+    modules: Sequence[Module],
+    *,
+    action: Literal["checkin", "restore"],
+    directory: Path,
+    relay: Relay,
+    watch: Watch,
+    withheld: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Offer the modules to the storage until ``watch`` returns; other ports are tried where one is taken over there.
+
+    ``withheld`` are due sources that are not offered, each with the reason, which the storage reports.
+
+    ``directory`` is private and empty. Every child has ended when this returns.
+    Raises CommandFailed when the session could not be had or did not end well.
+    """
+    sources = {module.name: module.credentials for module in modules} if action == "checkin" else {}
+    details = ""
+    report = ChangeReport(agent, address.name, modules) if action == "checkin" else None
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        scratch = directory / f"attempt-{attempt}"
+        scratch.mkdir(mode=0o700)
+        with serving_daemon.serve(agent, modules, scratch) as port:
+            request = ssh_tunnel.request_bytes(
+                action,
+                port=port,
+                sources=sources,
+                withheld=withheld,
+                parallel_sources=agent.parallel_sources if action == "checkin" else None,
+                moment_ns=None if report is None else report.moment.unix_ns,
+            )
+            if report is not None:
+                # Before the storage can ask.
+                report.prepare(relay)
+            _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
+            with ssh_tunnel.open_tunnel(
+                agent, address, port=port, request=request, relay=relay, directory=scratch
+            ) as ssh:
+                with nullcontext() if report is None else report.sent_to(ssh.stdin):
+                    exit_code = watch(ssh, port)
+                last_lines = ssh.last_lines
+        try:
+            ssh_tunnel.require_success(address, exit_code, last_lines)
+        except RemotePortTaken as error:
+            _LOG.info("%s (%d); trying another", error.message, port)
+            details = error.details
+        else:
+            if report is not None:
+                report.keep()
+            return
+    raise CommandFailed(
+        f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports",
+        details=details,
+        hint="does its sshd allow it? AllowTcpForwarding and PermitListen of the user that machines log in as; "
+        "turku-storage check there looks at them",
+    )
+
+
+def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:
+    """The exit code of ssh. Raises CommandFailed when the storage holds the session longer, Stopped on ``stop``."""
+    deadline = time.monotonic() + timeout_seconds
+    descriptor = os.pidfd_open(ssh.pid)
+    try:
+        # Its end is noticed at once; whether the run as a whole ends is looked at now and then.
+        while not select.select([descriptor], [], [], _STOP_LOOK_SECONDS)[0]:
+            if time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"the session did not end within {timeout_seconds:g} s",
+                    details="\n".join(ssh.last_lines),
+                    hint="session_timeout_seconds sets the limit",
+                )
+            if stop.is_set():
+                raise Stopped
+    finally:
+        os.close(descriptor)
+    return ssh.wait(1)

@@ -1,0 +1,245 @@
+"""Naming entries that changed lately, and files with holes, to a storage that asks for them, beside its session.
+
+A thread of low priority passes over the offered sources and writes lines about each to ssh's standard input
+(``changed_entries_messages``). It never waits for the storage longer than the session lasts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import IO
+
+from turku.agent.capture import change_records
+from turku.agent.capture.change_records import Moment, SourceRecord
+from turku.agent.capture.changed_entries import Directories, Pass, Uncertain
+from turku.agent.config.configuration import Agent
+from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.storage_output import Relay
+from turku.core.cancellation import Cancellation, Cancelled
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.protocol import codec
+from turku.protocol.changed_entries_messages import (
+    CHANGED_ENTRIES_WANTED,
+    LINES_LIMIT_BYTES,
+    PATHS_LIMIT,
+    ChangedEntriesLine,
+    FilesWithHolesLine,
+)
+from turku.protocol.restore_messages import PATH_LIMIT_BYTES, WirePath, wire_path
+
+_MARGIN_NS = 2_000_000_000
+"""Change times come in steps of up to a second on some file systems, and the clock may be set by as much unnoticed."""
+_NICENESS = 10
+_END_SECONDS = 2.0
+_LOG = logging.getLogger(__name__)
+
+
+class ChangeReport:
+    """The report of one session; ``moment`` is its beginning."""
+
+    def __init__(
+        self, agent: Agent, storage_name: str, modules: Sequence[Module], *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self.moment = change_records.moment_of(clock)
+        self._agent = agent
+        self._storage_name = storage_name
+        self._modules = tuple(modules)
+        self._attempt = _Attempt(self.moment, self._modules, {})
+        self._records: dict[str, SourceRecord] = {}
+
+    def prepare(self, relay: Relay) -> None:
+        """Begin when the storage asks by way of the relay; what an earlier connection asked for is forgotten."""
+        self._records = change_records.read(self._agent, self._storage_name)
+        self._attempt = _Attempt(self.moment, self._modules, self._records)
+        relay.call_instead(CHANGED_ENTRIES_WANTED, self._attempt.ask)
+
+    @contextmanager
+    def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
+        """Write to the stream, which stays the caller's, for the length of the block."""
+        with self._attempt.sent_to(stream):
+            yield
+
+    def keep(self) -> None:
+        """Remember this session, which ended well, for the sources that were passed over to their end."""
+        passed = dict(self._attempt.passed)
+        if not passed:
+            return
+        paths = {module.name: module.path for module in self._modules}
+        # What was due alone is offered; the others' records stay as long as the sources are.
+        kept = {name: record for name, record in self._records.items() if name in self._agent.sources}
+        for name, directories in passed.items():
+            kept[name] = SourceRecord(paths[name], self.moment, directories.content)
+        change_records.write(self._agent, self._storage_name, kept)
+
+
+class _Attempt:
+    """One connection to the storage."""
+
+    def __init__(self, moment: Moment, modules: Sequence[Module], records: dict[str, SourceRecord]) -> None:
+        self.passed: dict[str, Directories] = {}
+        """The directories of each source that was passed over to its end."""
+        self._moment = moment
+        self._modules = modules
+        self._records = records
+        self._end = Cancellation()
+        self._woken = threading.Event()
+        self._left_bytes = LINES_LIMIT_BYTES
+        self._left_paths = PATHS_LIMIT
+
+    def ask(self) -> None:
+        self._woken.set()
+
+    @contextmanager
+    def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
+        # A descriptor of its own: a pass that hangs on a dead disk may outlive the block, and must not write elsewhere.
+        descriptor = os.dup(stream.fileno())
+        thread = threading.Thread(target=self._run, args=(descriptor,), name="changed entries", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.cancel()
+            self._woken.set()
+            thread.join(_END_SECONDS)
+
+    def _run(self, descriptor: int) -> None:
+        try:
+            self._woken.wait()
+            self._end.check()
+            with suppress(OSError):
+                # Of this thread alone, as Linux has it.
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+            self._report(descriptor)
+        except Cancelled:
+            pass
+        except BrokenPipeError:
+            _LOG.debug("ssh ended before all changed entries were named")
+        except Exception:
+            # The storage compares all attributes then.
+            _LOG.exception("internal error while changed entries were named")
+        finally:
+            os.close(descriptor)
+
+    def _report(self, descriptor: int) -> None:
+        comparable = {module.name: earlier for module in self._modules if (earlier := self._earlier(module))}
+        # Nobody is to wait for a line that could not say anything.
+        for module in self._modules:
+            if module.name not in comparable:
+                self._write(descriptor, _encoded(_unknown(module.name)))
+        # The storage takes the sources in their order; those that it waits for come first.
+        for module in sorted(self._modules, key=lambda each: each.name not in comparable):
+            earlier = comparable.get(module.name)
+            changed, with_holes = self._names(), self._names()
+            one = replace(self._pass(module), name_with_holes=with_holes.add)
+            line, holes_line = _unknown(module.name), _unknown_holes(module.name)
+            since_ns = 0
+            if earlier is not None:
+                record, known = earlier
+                since_ns = record.moment.unix_ns - _MARGIN_NS
+                one = replace(one, known=known, since_ns=since_ns, name=changed.add)
+            try:
+                self.passed[module.name] = one.run()
+                if changed.are_all:
+                    line = ChangedEntriesLine(module.name, since_ns, changed.paths, is_complete=True)
+                # Both have the same room, and the changed entries come first.
+                if with_holes.are_all and len(line.paths) + len(with_holes.paths) <= self._left_paths:
+                    holes_line = FilesWithHolesLine(module.name, with_holes.paths, is_complete=True)
+            except Uncertain as reason:
+                _LOG.debug("source %s: neither changed entries nor holes can be named: %s", module.name, reason)
+            if earlier is not None:
+                self._left_paths -= len(line.paths)
+                self._write(descriptor, _encoded(line))
+            if len(_encoded(holes_line)) > self._left_bytes - _reserve(self._modules):
+                holes_line = _unknown_holes(module.name)
+            self._left_paths -= len(holes_line.paths)
+            self._write(descriptor, _encoded(holes_line))
+
+    def _pass(self, module: Module) -> Pass:
+        """Return a pass over what the daemon shows of the module."""
+        return Pass(
+            module.path,
+            hidden=module.hidden,
+            emptied=module.emptied,
+            go_on=self._end.check,
+        )
+
+    def _names(self) -> _Names:
+        return _Names(self._left_bytes - _reserve(self._modules), self._left_paths)
+
+    def _earlier(self, module: Module) -> tuple[SourceRecord, Directories] | None:
+        """Return what an earlier session has to compare with, where it is about the same path and the clock went on."""
+        record = self._records.get(module.name)
+        if record is None or record.path != module.path or not self._moment.follows(record.moment):
+            return None
+        if record.moment.unix_ns < _MARGIN_NS:
+            return None
+        try:
+            return record, Directories.of(record.directories)
+        except ValueError:
+            return None
+
+    def _write(self, descriptor: int, content: bytes) -> None:
+        """Write all of it. Raises BrokenPipeError, and Cancelled when the session ends."""
+        self._left_bytes -= len(content)
+        if self._left_bytes < 0:
+            # The storage would not read it.
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        poll.register(self._end.descriptor, select.POLLIN)
+        left = memoryview(content)
+        while left:
+            poll.poll()
+            self._end.check()
+            with suppress(BlockingIOError):
+                left = left[os.write(descriptor, left) :]
+
+
+class _Names:
+    """Entries of one source, as many of them as there is room for."""
+
+    def __init__(self, left_bytes: int, left_paths: int) -> None:
+        self.paths: list[WirePath] = []
+        self.are_all = True
+        self._left_bytes = left_bytes
+        self._left_paths = left_paths
+
+    def add(self, path: bytes) -> None:
+        if not self.are_all:
+            return
+        wired = wire_path(path)
+        self._left_bytes -= len(codec.encode(wired)) + 1
+        self._left_paths -= 1
+        if self._left_bytes < 0 or self._left_paths < 0 or len(path) > PATH_LIMIT_BYTES:
+            self.are_all = False
+            self.paths.clear()
+        else:
+            self.paths.append(wired)
+
+
+def _unknown(source: str) -> ChangedEntriesLine:
+    return ChangedEntriesLine(source, 0, [], is_complete=False)
+
+
+def _unknown_holes(source: str) -> FilesWithHolesLine:
+    return FilesWithHolesLine(source, [], is_complete=False)
+
+
+def _encoded(line: ChangedEntriesLine | FilesWithHolesLine) -> bytes:
+    return codec.encode(line) + b"\n"
+
+
+def _reserve(modules: Sequence[Module]) -> int:
+    """Return the bytes that all sources' lines take without paths, and a date in full."""
+    dated = [ChangedEntriesLine(each.name, 2**63 - 1, [], is_complete=False) for each in modules]
+    undated = [_unknown_holes(each.name) for each in modules]
+    return sum(map(len, (*map(_encoded, dated), *map(_encoded, undated))))

@@ -1,0 +1,186 @@
+"""The entries of a source that changed since a moment, by their change times, and its files with holes.
+
+One pass tells both, and reads no content.
+
+The kernel moves an entry's change time with each change of its content, attributes and links, by its own clock, and
+nobody can set it back. Two things bring entries with older change times to a path: a directory that is moved there, and
+a file system that is mounted there. Both are directories that were not at their path before. So a pass remembers which
+directory was where, and everything below one that was not there at the pass before counts as changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+import xxhash
+
+from turku.core.filesystem import directory_tree, holes
+from turku.core.filesystem.directory_tree import Tree
+from turku.core.spool import Stack
+from turku.protocol.changed_entries_messages import OWN_DIRECTORY
+
+_LOCAL_FILE_SYSTEMS: Final = frozenset(
+    ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"]
+)
+"""Those that take the change time from this machine's own clock, and move it when an entry is renamed."""
+_DIRECTORIES_LIMIT: Final = 500_000
+_ENTRIES_BETWEEN_QUESTIONS: Final = 1000
+_IDENTITY: Final = struct.Struct("=QQ")
+_CAME, _KNOWN = b"+", b"="
+"""Before a path that waits: the directory above it was not there before, or was."""
+
+
+class Uncertain(Exception):
+    """The pass cannot tell of every entry; the reason is its text."""
+
+
+class Directories:
+    """Which directory was at which path: a digest for each, so that a million take little memory."""
+
+    def __init__(self, digests: array[int]) -> None:
+        self._sorted = digests
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Return what ``content`` holds, as ``content`` wrote it. Raises ValueError."""
+        digests = array("Q")
+        digests.frombytes(content)
+        return cls(digests)
+
+    @classmethod
+    def gathered(cls, digests: array[int]) -> Self:
+        """Return these digests, in an order of their own."""
+        return cls(array("Q", sorted(digests)))
+
+    @property
+    def content(self) -> bytes:
+        """Everything in it, for ``of``."""
+        return self._sorted.tobytes()
+
+    def __contains__(self, digest: int) -> bool:
+        position = bisect_left(self._sorted, digest)
+        return position < len(self._sorted) and self._sorted[position] == digest
+
+
+def _digest(path: bytes, found: os.stat_result) -> int:
+    return xxhash.xxh3_64_intdigest(_IDENTITY.pack(found.st_dev, found.st_ino) + path)
+
+
+@dataclass
+class Pass:
+    """One pass over a source. ``run`` names what changed and returns the directories for the next pass.
+
+    Without ``known``, the directories of an earlier pass, nothing is named. ``go_on`` is called now and then, and
+    whatever it raises ends the pass.
+    """
+
+    path: str
+    known: Directories | None = None
+    since_ns: int = 0
+    """Unix nanoseconds: a moment before that earlier pass."""
+    hidden: Collection[Path] = ()
+    """Directories below the path that are not backed up."""
+    emptied: Collection[Path] = ()
+    """Directories below the path that are backed up without what is in them."""
+    name: Callable[[bytes], None] = lambda _path: None
+    """Called with each changed entry's path, relative to the source."""
+    name_with_holes: Callable[[bytes], None] = lambda _path: None
+    """Called with the path of each file that has holes, changed or not."""
+    go_on: Callable[[], None] = lambda: None
+    _found: array[int] = field(default_factory=lambda: array("Q"))
+    _devices: set[int] = field(default_factory=set)
+    _emptied: frozenset[bytes] = frozenset()
+
+    def run(self) -> Directories:
+        """Return the directories of the source. Raises Uncertain."""
+        try:
+            # The source's own path may lead through links, as it may for rsync.
+            root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with Tree(root) as tree, Stack() as waiting:
+                hidden = self._relative(self.hidden)
+                self._emptied = self._relative(self.emptied)
+                waiting.push(_KNOWN)
+                while (item := waiting.pop()) is not None:
+                    self.go_on()
+                    mark, path = item[:1], item[1:]
+                    came, inner = self._directory(tree.directory(path), path, came=mark == _CAME)
+                    below = [directory_tree.joined(path, name) for name in inner]
+                    waiting.push_all((_CAME if came else _KNOWN) + each for each in below if each not in hidden)
+        except (OSError, ValueError) as error:
+            raise Uncertain(str(error)) from error
+        return Directories.gathered(self._found)
+
+    def _relative(self, paths: Collection[Path]) -> frozenset[bytes]:
+        return frozenset(os.fsencode(each.relative_to(self.path)) for each in paths)
+
+    def _directory(self, directory: int, path: bytes, *, came: bool) -> tuple[bool, list[bytes]]:
+        """Look at a directory; return True where it was not there before, and the names of the directories in it."""
+        before = os.fstat(directory)
+        self._require_local(directory, before)
+        if len(self._found) >= _DIRECTORIES_LIMIT:
+            raise Uncertain(f"there are more than {_DIRECTORIES_LIMIT} directories")
+        digest = _digest(path, before)
+        self._found.append(digest)
+        is_told = self.known is not None
+        came = came or (self.known is not None and digest not in self.known)
+        if is_told and (came or before.st_ctime_ns >= self.since_ns):
+            self.name(path or OWN_DIRECTORY)
+        inner = []
+        for number, entry in enumerate(_entries(directory), 1):
+            if number % _ENTRIES_BETWEEN_QUESTIONS == 0:
+                self.go_on()
+            found = entry.stat(follow_symlinks=False)
+            is_emptied = bool(self._emptied) and _path_of(entry, path) in self._emptied
+            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another device.
+            if stat.S_ISDIR(found.st_mode) and not is_emptied:
+                inner.append(os.fsencode(entry.name))
+                continue
+            if holes.has_holes(found):
+                self.name_with_holes(_path_of(entry, path))
+            # A single file can be mounted over another one, which nothing else would show.
+            if is_told and (found.st_ctime_ns >= self.since_ns or came or found.st_dev != before.st_dev or is_emptied):
+                self.name(_path_of(entry, path))
+        if os.fstat(directory).st_ctime_ns != before.st_ctime_ns:
+            raise Uncertain(f"{os.fsdecode(path) or '.'} changed while it was read")
+        return came, inner
+
+    def _require_local(self, directory: int, found: os.stat_result) -> None:
+        if found.st_dev not in self._devices:
+            kind = file_system(directory)
+            if kind not in _LOCAL_FILE_SYSTEMS:
+                raise Uncertain(f"change times of the file system {kind} may be those of another clock")
+            self._devices.add(found.st_dev)
+
+
+def _entries(directory: int) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(directory) as listing:
+        yield from listing
+
+
+def _path_of(entry: os.DirEntry[str], directory: bytes) -> bytes:
+    return directory_tree.joined(directory, os.fsencode(entry.name))
+
+
+def file_system(descriptor: int, *, process: Path = Path("/proc/self")) -> str:
+    """Return the type of the file system that an open file lies on, as mount names it. Raises OSError, ValueError."""
+    for line in (process / f"fdinfo/{descriptor}").read_text(encoding="ascii").splitlines():
+        key, _colon, value = line.partition(":")
+        if key == "mnt_id":
+            mount = value.strip()
+            break
+    else:
+        raise ValueError("the kernel does not say which mount a directory is on")
+    with (process / "mountinfo").open("rb") as lines:
+        for row in lines:
+            words = row.split()
+            if words[0].decode("ascii") == mount:
+                return words[words.index(b"-") + 1].decode("ascii", "replace")
+    raise ValueError(f"the kernel does not list the mount {mount} that a directory is on")

@@ -1,0 +1,59 @@
+"""Sources that this machine declared and declares no more: a lost file must not end backups without a word."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+from turku.agent import state
+from turku.agent.config.configuration import Agent
+from turku.core import durable
+from turku.core.log import one_line
+from turku.errors import TurkuError
+
+RECORD_FILE = "declared_sources.json"
+_RECORD_LIMIT_BYTES = 1024 * 1024
+_NAMED = 20
+_LOG = logging.getLogger(__name__)
+
+
+def tell_missing(agent: Agent, *, told: Sequence[str]) -> None:
+    """Log which sources are declared no more, and write down those that are, for the next time.
+
+    ``told`` are those that the coordinator names, at each run until an operator confirms them. A coordinator of the
+    existing system names none: there it is said once, at the run that no longer declared them.
+    """
+    gone = sorted({*missing(agent), *told} - set(agent.sources))
+    if gone:
+        named = ", ".join(one_line(name) for name in gone[:_NAMED])
+        more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+        _LOG.error(
+            "no longer declared in %s, so that nothing new of it is backed up: %s%s. Where this is not meant, put the "
+            "file back and run turku-update-config. Where it is, an operator confirms it at the coordinator.",
+            agent.config_dir / "sources.d",
+            named,
+            more,
+        )
+    if _recorded(agent) != sorted(agent.sources):
+        _record(agent)
+
+
+def missing(agent: Agent) -> list[str]:
+    """Return the names that were declared last and are declared no more."""
+    return sorted(set(_recorded(agent)) - set(agent.sources))
+
+
+def _recorded(agent: Agent) -> list[str]:
+    """Return the names as they were written last; none where nothing is, or nothing that can be read."""
+    try:
+        content = json.loads(durable.read_regular_file(agent.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES))
+    except (OSError, ValueError, RecursionError, TurkuError):
+        return []
+    is_list_of_names = isinstance(content, list) and all(isinstance(name, str) for name in content)
+    return content if is_list_of_names else []
+
+
+def _record(agent: Agent) -> None:
+    path = state.directory(agent) / RECORD_FILE
+    state.write_text(agent, path, json.dumps(sorted(agent.sources)) + "\n")

@@ -1,0 +1,30 @@
+"""Sources with ``expects_mount``: offered only while a file system is mounted at their path.
+
+A disk that is not there leaves an empty directory. Backed up, it would look as if everything had been deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from turku.agent.config.configuration import Source
+
+OPTION = "expects_mount"
+_LOG = logging.getLogger(__name__)
+
+
+def is_missing(source: Source) -> bool:
+    """Whether the source expects a mount, and its path is on the same file system as the directory above it."""
+    return source.options.get(OPTION) is True and not os.path.ismount(os.path.realpath(source.path))
+
+
+def missing(sources: Sequence[Source]) -> dict[str, str]:
+    """The sources that are not to be offered, by name, each with the reason; it is on the log too."""
+    found = {}
+    for source in sources:
+        if is_missing(source):
+            found[source.name] = f"nothing is mounted at {source.path}, and it is to be a mount point ({OPTION})"
+            _LOG.error("source %s is not offered: %s", source.name, found[source.name])
+    return found

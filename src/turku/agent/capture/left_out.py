@@ -1,0 +1,118 @@
+"""What of a source's directory is not offered to a storage, and why: each of it is said.
+
+``one_file_system`` is held here, by the machine itself. So every storage and coordinator obeys it, the directories that
+other file systems are mounted on are backed up empty, and a restored system has them. rsync's own option would keep
+what an earlier snapshot has in them for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.agent.capture import mounts as mount_points
+from turku.agent.capture import storage_volumes
+from turku.agent.capture.mounts import Mount
+from turku.agent.config.configuration import Agent, Source
+from turku.agent.restore import private_directory
+from turku.policy import one_file_system
+from turku.policy.one_file_system import OPTION
+
+_SHOWN_MOUNTS = 20
+_RUNTIME_DIRECTORY = "run"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Directories below a source's path, as seen by way of that path."""
+
+    hidden: tuple[Path, ...] = ()
+    """They are not there for a storage."""
+    emptied: tuple[Path, ...] = ()
+    """They are there, and nothing is in them."""
+
+
+def stays_on_one_file_system(source: Source) -> bool:
+    """Return the source's option, or what it is by default where the source's path leads."""
+    return one_file_system.is_on(os.path.realpath(source.path), source.options.get(OPTION))
+
+
+def other_file_systems(source: Source, mounts: list[Mount]) -> list[Mount]:
+    """Return what is mounted below the source and is not backed up with it, ordered by path."""
+    if not stays_on_one_file_system(source):
+        return []
+    return mount_points.boundary(Path(os.path.realpath(source.path)), mounts)
+
+
+def volumes_within(source: Source, mounts: list[Mount]) -> list[Path]:
+    """Return the volumes of a storage on this machine that lie below the source."""
+    path = Path(os.path.realpath(source.path))
+    return [each for each in storage_volumes.paths(mounts) if each != path and each.is_relative_to(path)]
+
+
+def of(agent: Agent, source: Source) -> LeftOut:
+    """Return what is left out of the source now; it is on the log, too."""
+    mounts = mount_points.all_mounts()
+    hidden = list(_below(source, private_directory.all_of(agent)))
+    for each in hidden:
+        _LOG.warning(
+            "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the next one "
+            "into that directory uses or removes it",
+            source.name,
+            each,
+        )
+    others = other_file_systems(source, mounts)
+    if others:
+        _LOG.info("source %s: %s", source.name, sentence(others))
+    volumes = volumes_within(source, mounts)
+    for each in volumes:
+        _LOG.warning("source %s: %s is not backed up: it is a volume of the storage on this machine", source.name, each)
+    emptied = {
+        *_below(source, (mount.path for mount in others)),
+        *_below(source, volumes),
+        # One-time passwords, good for this session alone.
+        *_below(source, [agent.var_dir / _RUNTIME_DIRECTORY]),
+    }
+    return LeftOut(tuple(hidden), tuple(sorted(emptied)))
+
+
+def untouched(agent: Agent, source: Source | None, target: Path) -> frozenset[bytes]:
+    """Return directories of a restore's target, relative to it: what is in them is no part of what is restored.
+
+    A backup shows them empty. So nothing in them has to be compared, and, above all, nothing in them may be deleted
+    because the backup lacks it. ``source`` is None where another machine's is restored.
+    """
+    base = Path(os.path.realpath(target))
+    mounts = mount_points.all_mounts()
+    is_one = source is not None and stays_on_one_file_system(source)
+    found = {
+        *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
+        *(each for each in storage_volumes.paths(mounts) if each != base),
+        Path(os.path.realpath(agent.var_dir)) / _RUNTIME_DIRECTORY,
+    }
+    return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
+
+
+def sentence(others: list[Mount]) -> str:
+    """Return what is said of file systems that are not backed up with the source above them; those that hold nothing
+    to keep are counted."""
+    kept = [mount for mount in others if not mount.is_of_the_kernel]
+    shown = [f"{mount.path} ({mount.file_system})" for mount in kept[:_SHOWN_MOUNTS]]
+    if len(kept) > len(shown):
+        shown.append(f"{len(kept) - len(shown)} more")
+    if len(others) > len(kept):
+        shown.append(f"{len(others) - len(kept)} that the kernel makes, as /proc")
+    return f"other file systems are not backed up with it ({OPTION}): {', '.join(shown)}"
+
+
+def _below(source: Source, paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield those of the paths that lie below the source, by way of the source's own path."""
+    base = Path(os.path.realpath(source.path))
+    for path in paths:
+        found = Path(os.path.realpath(path.parent)) / path.name
+        if found != base and found.is_relative_to(base):
+            yield Path(source.path) / found.relative_to(base)

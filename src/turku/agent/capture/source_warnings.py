@@ -1,0 +1,59 @@
+"""What the coordinator will not take, or not use, of a source: `check` and `update-config` tell it beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.agent.capture import expected_mounts, left_out
+from turku.agent.capture import mounts as mount_points
+from turku.agent.config.configuration import Agent, Source
+from turku.policy import source_options
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence about a source; ``is_problem`` when it keeps the source from being backed up as it is."""
+
+    text: str
+    is_problem: bool
+
+
+def remarks(source: Source) -> list[Remark]:
+    """Return all remarks: on the directory, and on the options as the coordinator will read them."""
+    found = []
+    found += [Remark(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
+    if expected_mounts.is_missing(source):
+        found.append(Remark("nothing is mounted there now, so that it would not be backed up", is_problem=False))
+    mounts = mount_points.all_mounts()
+    others = left_out.other_file_systems(source, mounts)
+    if any(not mount.is_of_the_kernel for mount in others):
+        found.append(Remark(left_out.sentence(others), is_problem=False))
+    found += [
+        Remark(f"{volume} is not backed up: it is a volume of the storage on this machine", is_problem=False)
+        for volume in left_out.volumes_within(source, mounts)
+    ]
+    for name, close in source_options.unknown_names(source.options):
+        suggestion = f"; did you mean {close}?" if close else ""
+        found.append(Remark(f"{name}: unknown option, sent as it is{suggestion}", is_problem=False))
+    found += [Remark(str(problem), is_problem=True) for problem in source_options.problems(source.options)]
+    return found
+
+
+def _about_directory(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return ""
+        return "is not a directory" if path.exists() else "no such directory now"
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
+
+
+def problems(agent: Agent) -> Iterator[str]:
+    """Yield what the coordinator would not take of the machine's sources, each with its place."""
+    for source in agent.sources.values():
+        for problem in source_options.problems(source.options):
+            yield f"{source.place or source.name}: {problem}"
+    for together in source_options.problems_together({each.name: each.options for each in agent.sources.values()}):
+        yield f"{agent.config_dir / 'sources.d'}: {together}"

@@ -1,0 +1,92 @@
+"""Asks the coordinator what is due, or what there is to restore, and sorts it by storage (contract, step 4.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UnsetType
+
+from turku.agent import identity
+from turku.agent.config.configuration import Agent, Source
+from turku.protocol.messages import (
+    AgentPingCheckinAnswer,
+    AgentPingRequest,
+    AgentPingRestoreAnswer,
+    SourceOrder,
+    StorageAddress,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StorageDue:
+    """A storage, as the API describes it, and this machine's sources on it that are due."""
+
+    address: StorageAddress
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits for this machine."""
+
+    storages: list[StorageDue]
+    """Those that are to back up sources now."""
+    restores: msgspec.Raw | UnsetType
+    """Restores that were asked for at the coordinator, as it put them (remote_restore.py)."""
+
+
+def due(agent: Agent) -> list[StorageDue]:
+    """The storages that are to back up sources now. Raises as ``ask`` does."""
+    return ask(agent).storages
+
+
+def ask(agent: Agent) -> Waiting:
+    """What waits for this machine. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
+
+    A source is what this machine's own configuration says it is: neither a name that is not configured here nor
+    another path can be asked of the machine (threats S2).
+    """
+    request = AgentPingRequest(machine=identity.existing(agent).credentials)
+    answer = agent.api().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
+    orders = answer.scheduled_sources
+    for name in orders:
+        if name not in agent.sources:
+            _LOG.warning(
+                "source %r is due, but not configured here; turku-update-config tells the coordinator so", name
+            )
+        elif orders[name].path != agent.sources[name].path:
+            _LOG.info("source %s: the coordinator knows another path; %s is backed up", name, agent.sources[name].path)
+    configured = {name: order for name, order in orders.items() if name in agent.sources}
+    storages = [
+        StorageDue(address, tuple(agent.sources[name] for name in names)) for address, names in by_storage(configured)
+    ]
+    return Waiting(storages, answer.restores)
+
+
+def restorable(agent: Agent) -> list[tuple[StorageAddress, list[str]]]:
+    """Each storage with the names of this machine's active sources on it. Raises as ``due`` does."""
+    return by_storage(active(agent))
+
+
+def active(agent: Agent) -> dict[str, SourceOrder]:
+    """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
+    request = AgentPingRequest(machine=identity.existing(agent).credentials)
+    return agent.api().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
+
+
+def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:
+    """Each storage that the orders name, with the names of its sources, in their order."""
+    storages: list[tuple[StorageAddress, list[str]]] = []
+    for name, order in orders.items():
+        for address, sources in storages:
+            if address == order.storage:
+                sources.append(name)
+                break
+        else:
+            storages.append((order.storage, [name]))
+    return storages

@@ -1,0 +1,1 @@
+"""The subcommands of ``turku-agent``, one file each."""

@@ -1,0 +1,188 @@
+"""``turku-agent restore``: files out of a snapshot, back onto this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from turku.agent.commands.browse import add_choice, choice_of
+from turku.core.cli.arguments import Parser
+from turku.core.log import one_line
+from turku.errors import RestoreIncomplete, TurkuError, UsageError
+
+if TYPE_CHECKING:
+    from turku.agent.config.configuration import Agent
+    from turku.agent.restore.progress import Outcome, Plan
+    from turku.agent.restore.restore_run import Order
+
+Say = Callable[[str], None]
+
+
+def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the subcommand."""
+    parser = subcommands.add_parser("restore", help="get files back from a snapshot")
+    add_common(parser)
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="in the source; all of it if none is given")
+    add_choice(parser)
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--to", type=Path, metavar="DIR", help="restore into this directory (default: a new one, SOURCE-restored-...)"
+    )
+    place.add_argument("--in-place", action="store_true", help="restore to where the source lies")
+    parser.add_argument(
+        "--overwrite",
+        choices=("never", "older", "always"),
+        default="always",
+        help="replace files that are there and differ: never, those older than the backup's, always (the default)",
+    )
+    parser.add_argument(
+        "--unfinished", action="store_true", help="what there is of a source of which no backup was finished yet"
+    )
+    parser.add_argument("--delete", action="store_true", help="remove what the snapshot does not have, below the PATHs")
+    parser.add_argument("--compare-contents", action="store_true", help="do not trust size and time of what is there")
+    parser.add_argument("--dry-run", "-n", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+
+def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
+    """The exit code: 0 when all is back. Raises RestoreIncomplete where some of it is, and what ``recover`` raises."""
+    order = _order(options, agent)
+    if options.dry_run:
+        from turku.agent.restore import dry_run
+
+        for line in dry_run.lines(agent, order):
+            say(line)
+        return 0
+    from turku.agent.restore import restore_run
+    from turku.agent.restore.progress_display import Display
+
+    if options.in_place and not options.yes:
+        _require_person()
+    plans: list[Plan] = []
+
+    def approve(plan: Plan) -> bool:
+        plans[:] = [plan]
+        return _approve(plan, options)
+
+    try:
+        with Display() as display:
+            outcome = restore_run.recover(agent, order, on_progress=display.show, approve=approve)
+    except KeyboardInterrupt:
+        if hint := _next_step(agent, order, plans):
+            print(hint, file=sys.stderr)  # noqa: T201
+        raise
+    except TurkuError as error:
+        # Nothing was restored yet; what arrived may be of use all the same.
+        error.hint = error.hint or _next_step(agent, order, plans)
+        raise
+    return _told(outcome, say, _next_step(agent, order, plans))
+
+
+def _next_step(agent: Agent, order: Order, plans: list[Plan]) -> str:
+    """Return the sentence that says how to go on; empty where nothing is left to go on with."""
+    from turku.agent.restore import private_directory
+
+    if not plans or not private_directory.can_go_on(agent, plans[0].target, order.digest(plans[0].snapshot)):
+        return ""
+    if order.snapshot.name is not None:
+        return "the same command again goes on where this one ended"
+    # By then another one may be the latest.
+    instead = " in place of --at" if order.snapshot.at is not None else ""
+    return f"the same command again with --snapshot {plans[0].snapshot}{instead} goes on where this one ended"
+
+
+def _order(options: argparse.Namespace, agent: Agent) -> Order:
+    from turku.agent import checkin
+    from turku.agent.restore import browse
+    from turku.agent.restore.restore_run import Order
+
+    choice = choice_of(options.snapshot, options.at, is_unfinished=options.unfinished)
+    active = checkin.active(agent)
+    known = browse.order_of(active, options.source)
+    paths = tuple(browse.path_in_source(agent, known, options.source, text) for text in options.paths)
+    target = None if options.to is None else options.to.absolute().resolve()
+    if options.in_place:
+        # The coordinator knows a path as well; where this machine writes is this machine's to say (threats C3).
+        configured = agent.sources.get(options.source)
+        if configured is None:
+            raise UsageError(
+                f"source {options.source} is not configured on this machine, so it has no place here",
+                hint="--to names a directory",
+            )
+        target = Path(configured.path).resolve()
+    return Order(
+        options.source,
+        known.storage,
+        target,
+        snapshot=choice,
+        paths=() if b"" in paths else paths,
+        overwrite=options.overwrite,
+        delete=options.delete,
+        hard_links=known.preserve_hard_links,
+        compare_contents=options.compare_contents,
+    )
+
+
+def _approve(plan: Plan, options: argparse.Namespace) -> bool:
+    """Whether a person, or ``--yes``, wants it; a new directory needs nobody's word."""
+    from turku.agent.restore.progress import counted
+    from turku.core.cli.listing import size
+
+    what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"
+    if options.unfinished:
+        what = f"source {plan.source}, of which NO backup was finished: what there is of it"
+    if plan.files is not None and plan.size_bytes is not None:
+        what += f": {counted(plan.files, 'file')}, {size(plan.size_bytes)}"
+    print(f"{what}, into {one_line(str(plan.target))}", file=sys.stderr)  # noqa: T201
+    for remark in plan.remarks:
+        print(f"NOTE: {remark}.", file=sys.stderr)  # noqa: T201
+    if options.yes:
+        return True
+    if plan.is_free and not options.in_place and not options.delete:
+        # Nothing is lost by it, so that a script, which nobody can answer for, goes on.
+        return not plan.remarks or not _has_person() or _says_yes("Restore from this snapshot all the same?")
+    _require_person()
+    does = {
+        "never": "Files that are there stay as they are.",
+        "older": "Files that are older than the backup's are replaced.",
+        "always": "Files that are there and differ are replaced.",
+    }[options.overwrite]
+    removes = " What the snapshot does not have is REMOVED." if options.delete else ""
+    return _says_yes(f"{does}{removes} Go on?")
+
+
+def _says_yes(question: str) -> bool:
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _has_person() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _require_person() -> None:
+    if not _has_person():
+        raise UsageError(
+            "files that are there could be replaced, and nobody can be asked",
+            hint="--yes says that it is meant; --dry-run shows what would be done",
+        )
+
+
+def _told(outcome: Outcome, say: Say, hint: str) -> int:
+    if outcome.state == "whole":
+        for line in outcome.lines():
+            say(line)
+        return 0
+    if outcome.state == "cancelled":
+        say("Nothing was restored.")
+        return 0
+    summary, *problems = outcome.lines()
+    raise RestoreIncomplete(
+        summary,
+        details="\n".join(problem.strip() for problem in problems),
+        hint=hint,
+    )

@@ -1,0 +1,1 @@
+"""The configuration of the agent: its keys, loading it and checking it."""

@@ -1,0 +1,388 @@
+"""Files that stand for the user's in the private directory of a restore, so that rsync does not send what is there.
+
+rsync takes a file of the same size and time for the same. A stand-in has the size, times, mode and owners of the user's
+file and no content: one hole, which takes no space. What rsync leaves untouched is what the user has already; what it
+replaced has arrived. A stand-in shares no inode with anything of the user's, so that nothing that a storage does to it
+reaches the user's file.
+
+A stand-in must never be taken for what arrived: it is known by its inode, which is written down before the storage may
+write, and by its being a hole, as the number of an inode comes again when the inode is gone. Nothing stands for an
+empty file: it costs nothing to be sent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+from turku.agent.restore import file_attributes
+from turku.core.filesystem import directory_tree
+from turku.core.spool import Stack
+from turku.protocol.restore_messages import Settable
+
+Overwrite = Literal["never", "older", "always"]
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE directories (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
+CREATE TABLE entries (directory INTEGER, name BLOB, inode INTEGER, PRIMARY KEY (directory, name)) WITHOUT ROWID;
+CREATE TABLE shared (
+    device INTEGER, inode INTEGER, path BLOB, links INTEGER, PRIMARY KEY (device, inode)
+) WITHOUT ROWID;
+"""
+_NONE = 0
+"""Instead of an inode: a name that the user has, for which nothing stands."""
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StandIns:
+    """The stand-ins of one restore. Usable from several threads once they were made."""
+
+    def __init__(self) -> None:
+        # A file without a name, removed with the process: what is restored into may hold any number of files.
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database.executescript(_SCHEMA)
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def close(self) -> None:
+        self._database.close()
+
+    # --- making them
+
+    def make(
+        self,
+        target: int,
+        tree: int,
+        paths: Sequence[bytes],
+        *,
+        own: bytes,
+        overwrite: Overwrite,
+        delete: bool,
+        differing: Collection[bytes] = (),
+        untouched: Collection[bytes] = (),
+        kinds: Collection[Settable] = (),
+        on_first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let the directories of ``target`` be in ``tree``, at and below the paths, and stand-ins for its files.
+
+        What ``tree`` has already stays. ``own`` is the private directory's own name in the target. ``on_first`` is
+        called before the first stand-in is made. ``differing`` are files that rsync would take for the same, and that
+        are not. ``untouched`` are directories that are not looked into, ``kinds`` the attributes that stand-ins get as
+        well. Raises OSError.
+        """
+        shows_all = overwrite == "never" or delete
+        making = _Making(
+            self,
+            target,
+            tree,
+            own=own,
+            differing=differing,
+            untouched=untouched,
+            kinds=kinds,
+            on_first=on_first,
+            shows_all=shows_all,
+        )
+        self._database.execute("BEGIN")
+        try:
+            for path in paths:
+                making.parents_of(path)
+            making.all(paths or (b"",))
+        finally:
+            self._database.execute("COMMIT")
+        self._database.execute("CREATE INDEX IF NOT EXISTS inodes ON entries (inode)")
+
+    def write_down(self, directory: bytes, entries: Sequence[tuple[bytes, int]]) -> None:
+        """Write down what a directory has: names with the inodes of their stand-ins."""
+        self._database.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (directory,))
+        [number] = self._database.execute("SELECT id FROM directories WHERE path = ?", (directory,)).fetchone()
+        self._database.executemany(
+            "INSERT OR IGNORE INTO entries VALUES (?, ?, ?)",
+            ((number, name, _signed(inode)) for name, inode in entries),
+        )
+        self.count += sum(inode != _NONE for _name, inode in entries)
+
+    def shared(self, status: os.stat_result, path: bytes) -> bytes | None:
+        """Return the path of an earlier name of the same file; where this is the first it is written down: None."""
+        key = (_signed(status.st_dev), _signed(status.st_ino))
+        row = self._database.execute("SELECT path FROM shared WHERE device = ? AND inode = ?", key).fetchone()
+        if row is None:
+            self._database.execute("INSERT INTO shared VALUES (?, ?, ?, ?)", (*key, path, status.st_nlink))
+        return None if row is None else row[0]
+
+    # --- asking about them
+
+    def link_count(self, status: os.stat_result) -> int:
+        """Return how many names the user's file had when it got its stand-in, or has now, whatever is more.
+
+        As names are replaced one after the other, those that it has left say less.
+        """
+        key = (_signed(status.st_dev), _signed(status.st_ino))
+        statement = "SELECT links FROM shared WHERE device = ? AND inode = ?"
+        written_down: list[int] = [links for (links,) in self._rows(statement, key)]
+        return max([status.st_nlink, *written_down])
+
+    def of_directory(self, directory: bytes) -> dict[bytes, int]:
+        """Return the names that the user had in the directory, with the inode of what stands for each, or 0."""
+        statement = "SELECT name, inode FROM entries JOIN directories ON id = directory WHERE path = ?"
+        return {name: _unsigned(inode) for name, inode in self._rows(statement, (directory,))}
+
+    def had(self, path: bytes) -> int | None:
+        """Return the inode of what stands for the user's path, 0 where nothing does, None where there was nothing."""
+        directory, _slash, name = path.rpartition(b"/")
+        statement = "SELECT inode FROM entries JOIN directories ON id = directory WHERE path = ? AND name = ?"
+        for (inode,) in self._rows(statement, (directory, name)):
+            return _unsigned(inode)
+        return None
+
+    def of_inode(self, inode: int) -> list[bytes]:
+        """Return the paths for which the inode was made."""
+        if not self.count or inode == _NONE:
+            return []
+        statement = "SELECT path, name FROM entries JOIN directories ON id = directory WHERE inode = ?"
+        return [
+            directory + b"/" + name if directory else name
+            for directory, name in self._rows(statement, (_signed(inode),))
+        ]
+
+    def origins(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
+        """Return the user's paths whose content a file of the private directory stands for; none where it arrived.
+
+        A stand-in can have further names, where rsync found that they are names of one file. The name that it was made
+        for is then one of them; where that has another inode by now, the number came again with another file.
+        """
+        if not stat.S_ISREG(found.st_mode) or not (found.st_nlink > 1 or found.st_blocks == 0):
+            return []
+        stood_for = [each for each in self.of_inode(found.st_ino) if _has_inode(tree, each, found)]
+        return stood_for if stood_for and _is_hole(tree, path) else []
+
+    def stands(self, tree: int, path: bytes, found: os.stat_result, inode: int | None) -> bool:
+        """Whether a file of the private directory is what was made there to stand for the user's, with this inode."""
+        return bool(inode) and inode == found.st_ino and stat.S_ISREG(found.st_mode) and _is_hole(tree, path)
+
+    def open_content(self, target: int, tree: int, path: bytes) -> int:
+        """Return a descriptor of what the path will hold: what arrived, or the user's file that is the same.
+
+        Raises OSError.
+        """
+        found = directory_tree.status(tree, path)
+        if found is not None and self.count:
+            if self.stands(tree, path, found, self.had(path)):
+                return directory_tree.open_file(target, path)
+            if origins := self.origins(tree, path, found):
+                return directory_tree.open_file(target, origins[0])
+        return directory_tree.open_file(tree, path)
+
+    def _rows(self, statement: str, values: tuple[object, ...]) -> list[Any]:
+        with self._lock:
+            return self._database.execute(statement, values).fetchall()
+
+    # --- removing them
+
+    def remove(self, tree: int) -> None:
+        """Remove those that are still there, under whatever names. Raises OSError."""
+        if not self.count:
+            return
+        with Stack() as waiting:
+            waiting.push(b"")
+            while (path := waiting.pop()) is not None:
+                known = self.of_directory(path)
+                with directory_tree.opened_directory(tree, path) as directory, os.scandir(directory) as entries:
+                    directory_tree.make_writable(directory)
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.push(path + b"/" + name if path else name)
+                        elif known.get(name) == entry.inode() or self.of_inode(entry.inode()):
+                            os.unlink(name, dir_fd=directory)
+
+
+class _Making:
+    """One pass over what the user has."""
+
+    def __init__(
+        self,
+        stand_ins: StandIns,
+        target: int,
+        tree: int,
+        *,
+        own: bytes,
+        differing: Collection[bytes],
+        untouched: Collection[bytes],
+        kinds: Collection[Settable],
+        on_first: Callable[[], None],
+        shows_all: bool,
+    ) -> None:
+        self._stand_ins = stand_ins
+        self._target = target
+        self._tree = tree
+        self._own = own
+        self._shows_all = shows_all
+        self._differing = differing
+        self._untouched = untouched
+        self._kinds = kinds
+        self._on_first = on_first
+        self._is_root = os.geteuid() == 0
+        self._user, self._group = os.geteuid(), os.getegid()
+
+    def parents_of(self, path: bytes) -> None:
+        """Make the directories above a path in the tree, as rsync makes none itself."""
+        parts = path.split(b"/")[:-1]
+        for length in range(1, len(parts) + 1):
+            above, _slash, name = b"/".join(parts[:length]).rpartition(b"/")
+            with directory_tree.opened_directory(self._tree, above) as directory, suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=directory)
+
+    def all(self, paths: Sequence[bytes]) -> None:
+        with Stack() as waiting:
+            for asked in paths:
+                self._asked_for(asked, waiting)
+            while (path := waiting.pop()) is not None:
+                self._contents(path, waiting)
+
+    def _asked_for(self, path: bytes, waiting: Stack) -> None:
+        if not path:
+            waiting.push(path)
+            return
+        above, _slash, name = path.rpartition(b"/")
+        # Where nothing is there, or what is there bars the way: that is named when it comes to moving.
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            directory_tree.opened_directory(self._target, above) as outer,
+            directory_tree.opened_directory(self._tree, above) as inner,
+        ):
+            found = os.stat(name, dir_fd=outer, follow_symlinks=False)
+            is_directory = stat.S_ISDIR(found.st_mode)
+            inode = _NONE if is_directory else self._file(inner, outer, path, found)
+            self._stand_ins.write_down(above, [(name, inode)])
+            if is_directory and self._directory(inner, name) and path not in self._untouched:
+                waiting.push(path)
+
+    def _contents(self, path: bytes, waiting: Stack) -> None:
+        try:
+            outer = directory_tree.open_directory(self._target, path)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return
+        try:
+            with directory_tree.opened_directory(self._tree, path) as inner:
+                rows: list[tuple[bytes, int]] = []
+                with os.scandir(outer) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        if not path and name == self._own:
+                            continue
+                        inside = path + b"/" + name if path else name
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        if stat.S_ISDIR(found.st_mode):
+                            rows.append((name, _NONE))
+                            if self._directory(inner, name) and inside not in self._untouched:
+                                waiting.push(inside)
+                        else:
+                            rows.append((name, self._file(inner, outer, inside, found)))
+                self._stand_ins.write_down(path, rows)
+                # Last, as its names were made before; what is in them changes it no more.
+                self._alike(inner, os.fstat(outer), outer)
+        finally:
+            os.close(outer)
+
+    def _directory(self, inner: int, name: bytes) -> bool:
+        """Let a directory be there; return False where an earlier run received something else of this name."""
+        try:
+            os.mkdir(name, 0o700, dir_fd=inner)
+        except FileExistsError:
+            return stat.S_ISDIR(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
+        return True
+
+    def _file(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> int:
+        """Make what stands for a file; links and special files cost nothing to be sent, so that nothing has to.
+
+        Something stands for them where rsync has to see that something is there: it is not to be overwritten, or to be
+        deleted.
+        """
+        name = path.rpartition(b"/")[2]
+        is_regular = stat.S_ISREG(found.st_mode) and found.st_size > 0
+        if not is_regular and not self._shows_all:
+            return _NONE
+        if not self._stand_ins.count:
+            self._on_first()
+            self._on_first = lambda: None
+        if is_regular and found.st_nlink > 1 and (first := self._stand_ins.shared(found, path)) is not None:
+            above, _slash, last = first.rpartition(b"/")
+            with suppress(OSError), directory_tree.opened_directory(self._tree, above) as directory:
+                os.link(last, name, src_dir_fd=directory, dst_dir_fd=inner, follow_symlinks=False)
+                return os.stat(name, dir_fd=inner, follow_symlinks=False).st_ino
+        try:
+            descriptor = os.open(name, _CREATE, 0o600, dir_fd=inner)
+        except FileExistsError:
+            # An earlier run received it.
+            return _NONE
+        try:
+            os.ftruncate(descriptor, found.st_size if is_regular else 1)
+            way = file_attributes.way_to(outer, name) if is_regular else None
+            self._alike(descriptor, found, way, is_older=path in self._differing)
+            if not is_regular:
+                # Nobody's newer file: where rsync has something for this name, it is to be sent.
+                os.utime(descriptor, ns=(0, 0))
+            return os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
+
+    def _alike(
+        self, descriptor: int, found: os.stat_result, source: int | bytes | None, *, is_older: bool = False
+    ) -> None:
+        if self._is_root:
+            if (found.st_uid, found.st_gid) != (self._user, self._group):
+                os.fchown(descriptor, found.st_uid, found.st_gid)
+        else:
+            with suppress(OSError):
+                os.fchown(descriptor, -1, found.st_gid)
+        if source is not None and self._kinds:
+            file_attributes.change(descriptor, file_attributes.read(source, self._kinds))
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+        os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns - (1 if is_older else 0)))
+
+
+def _has_inode(tree: int, path: bytes, found: os.stat_result) -> bool:
+    there = directory_tree.status(tree, path)
+    return there is not None and there.st_ino == found.st_ino
+
+
+def _signed(number: int) -> int:
+    """Return the number of an inode as SQLite's integers have it."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _unsigned(number: int) -> int:
+    return number + 2**64 if number < 0 else number
+
+
+def _is_hole(root: int, path: bytes) -> bool:
+    """Whether the file has a size and no content at all."""
+    descriptor = directory_tree.open_file(root, path)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            return False
+        try:
+            os.lseek(descriptor, 0, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True
+            raise
+        # A file system without holes has zeros instead.
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        while chunk := os.read(descriptor, 1024 * 1024):
+            if chunk.count(0) != len(chunk):
+                return False
+        return True
+    finally:
+        os.close(descriptor)

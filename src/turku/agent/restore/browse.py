@@ -1,0 +1,92 @@
+"""Asking storages what they keep of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from turku.agent import checkin
+from turku.agent.config.configuration import Agent
+from turku.agent.restore import session
+from turku.core.log import one_line
+from turku.errors import CommandFailed, MalformedMessage, NotInHistory, PolicyError
+from turku.policy import names
+from turku.protocol.messages import SourceOrder
+from turku.protocol.restore_messages import Answer, HistoryRequest, LookEnd, LookRequest
+
+_TIMEOUT_SECONDS = 3600.0
+_SNAPSHOTS_LIMIT = 1_000_000
+
+
+def snapshots(agent: Agent, source: str | None) -> Iterator[tuple[str, Answer]]:
+    """The name of a storage with a row of it, for one source or all, one storage after the other.
+
+    Raises NotInHistory, StorageNotTrusted, CommandFailed, ApiRefused, ApiUnreachable.
+    """
+    active = checkin.active(agent)
+    if source is not None:
+        active = {source: order_of(active, source)}
+    for address, sources in checkin.by_storage(active):
+        for start in range(0, len(sources), 1000):
+            request = LookRequest("snapshots", list(sources[start : start + 1000]))
+            for answer in _rows(agent, active[sources[0]], request):
+                yield address.name, answer
+
+
+def look(agent: Agent, request: LookRequest, order: SourceOrder) -> Iterator[Answer]:
+    """The rows that the source's storage answers, the last of them a LookEnd. Raises as ``snapshots`` does."""
+    return _rows(agent, order, request)
+
+
+def order_of(active: dict[str, SourceOrder], source: str) -> SourceOrder:
+    """What the coordinator knows of this machine's source. Raises NotInHistory with the names that there are."""
+    if source in active:
+        return active[source]
+    known = ", ".join(map(one_line, active))
+    raise NotInHistory(
+        f"the coordinator knows no source {one_line(source)[:200]!r} of this machine",
+        hint=f"there is {known}" if known else "turku-update-config tells it of the sources",
+    )
+
+
+def named_source(text: str, active: Sequence[str]) -> tuple[str, str | None]:
+    """Source and snapshot of ``SOURCE[@SNAPSHOT]``; a source's own name may have an ``@`` in it."""
+    if text in active or "@" not in text:
+        return text, None
+    source, _at, snapshot = text.rpartition("@")
+    return source, snapshot
+
+
+def path_in_source(agent: Agent, order: SourceOrder, source: str, text: str) -> bytes:
+    """The path, relative to the source, of what a person typed: that, or where it lies on this machine.
+
+    Raises PolicyError for a path outside the source.
+    """
+    path = os.fsencode(text)
+    if not path.startswith(b"/"):
+        return names.path_inside(path)
+    configured = agent.sources.get(source)
+    root = os.fsencode(configured.path if configured is not None else order.path)
+    for base in {root.rstrip(b"/"), os.fsencode(Path(os.fsdecode(root)).resolve())}:
+        if path.rstrip(b"/") == base or path.startswith(base + b"/"):
+            return names.path_inside(path[len(base) :].lstrip(b"/"))
+    raise PolicyError(
+        f"{one_line(path)} is not in source {source}, which is {one_line(root)}",
+        hint="name it relative to the source's directory, or choose the source that has it",
+    )
+
+
+def _rows(agent: Agent, order: SourceOrder, request: LookRequest) -> Iterator[Answer]:
+    address = session.trusted(agent, order.storage)
+    is_whole = False
+    left = _SNAPSHOTS_LIMIT if request.what == "snapshots" else request.limit
+    for answer in session.ask(agent, address, HistoryRequest("look", look=request), timeout_seconds=_TIMEOUT_SECONDS):
+        is_whole = isinstance(answer, LookEnd)
+        left -= 0 if is_whole else 1
+        if left < 0:
+            # A program that reads them must not get more than it asked for either (threats S4).
+            raise MalformedMessage(f"storage {address.name} answers with more rows than were asked for")
+        yield answer
+    if not is_whole:
+        raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")

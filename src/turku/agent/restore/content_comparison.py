@@ -1,0 +1,105 @@
+"""``--compare-contents``: which files are there with the same size and time, and with other content?
+
+The storage lists what it has with the checksums of the backup, and the files are read here. So nothing of this machine
+is shown to the storage, and its rsync needs to read nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from turku.core.filesystem import directory_tree
+from turku.errors import CommandFailed, MalformedMessage, PolicyError
+from turku.policy import names
+from turku.protocol.restore_messages import (
+    HistoryRequest,
+    Manifest,
+    ManifestEntry,
+    RecoverEnd,
+    RecoverPlan,
+    SnapshotChoice,
+    path_bytes,
+)
+
+if TYPE_CHECKING:
+    from turku.agent.config.configuration import Agent
+    from turku.agent.restore.restore_run import Order
+    from turku.agent.ssh_tunnel import Address
+
+_TIMEOUT_SECONDS = 24 * 3600.0
+_CHUNK_BYTES = 1024 * 1024
+
+
+def prepared(agent: Agent, order: Order, address: Address) -> tuple[Order, Collection[bytes]]:
+    """Return the order, of one certain snapshot, with the paths whose files have to be sent though they look the same.
+
+    Without ``compare_contents`` there are none. Raises as ``recovery.recover`` does.
+    """
+    if not order.compare_contents or order.target is None or order.overwrite == "never":
+        return order, ()
+    try:
+        root = os.open(order.target, directory_tree.DIRECTORY_FLAGS)
+    except OSError:
+        return order, ()
+    try:
+        return _compared(agent, order, address, root)
+    finally:
+        os.close(root)
+
+
+def _compared(agent: Agent, order: Order, address: Address, root: int) -> tuple[Order, Collection[bytes]]:
+    from turku.agent.restore import restore_run, session
+
+    request = HistoryRequest("recover", recover=order.message(agent, list_only=True))
+    # As many as the user has files at most: nothing else is noted, whatever the storage lists.
+    differing: set[bytes] = set()
+    is_whole = False
+    for answer in session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
+        if isinstance(answer, RecoverPlan):
+            snapshot = restore_run.planned(agent, order, answer, address.name).snapshot
+            if not order.snapshot.is_unfinished:
+                order = replace(order, snapshot=SnapshotChoice(name=snapshot))
+        elif isinstance(answer, Manifest):
+            differing.update(
+                path for entry in answer.entries if (path := _path(entry)) and not _is_the_same(root, path, entry)
+            )
+        elif isinstance(answer, RecoverEnd):
+            is_whole = True
+    if not is_whole:
+        raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
+    return order, differing
+
+
+def _path(entry: ManifestEntry) -> bytes:
+    try:
+        return names.path_inside(path_bytes(entry.path))
+    except PolicyError as error:
+        raise MalformedMessage(f"the storage's manifest: {error.message}") from error
+
+
+def _is_the_same(root: int, path: bytes, entry: ManifestEntry) -> bool:
+    """Whether rsync may judge by size and time: that tells it enough, or the content is the same."""
+    if entry.kind != "file":
+        return True
+    with suppress(OSError):
+        found = directory_tree.status(root, path)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return True
+        if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, entry.modified_ns):
+            return True
+        descriptor = directory_tree.open_file(root, path)
+        try:
+            hasher = xxhash.xxh128()
+            while chunk := os.read(descriptor, _CHUNK_BYTES):
+                hasher.update(chunk)
+        finally:
+            os.close(descriptor)
+        return hasher.digest() == entry.checksum
+    return False

@@ -1,0 +1,188 @@
+"""ACLs and extended attributes of the files that a restore places: what can be set, and setting it.
+
+Beside owner, mode and times a file has its ACLs, attributes of its users (``user.*``), and those that only root may set
+(``trusted.*``, ``security.*``). An ACL that cannot be set never leaves its file open to more people than the ACL does.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from turku.agent.restore import private_directory
+from turku.core import command
+from turku.core.filesystem import posix_acl
+from turku.errors import CommandFailed
+from turku.protocol.restore_messages import Settable
+
+Attributes: TypeAlias = Mapping[str, bytes]
+EVERY_KIND: Final[frozenset[Settable]] = frozenset({"acls", "attributes", "privileged"})
+
+_ACLS = (posix_acl.ACCESS, posix_acl.DEFAULT)
+_CAPABILITY = "security.capability"
+_VERSION_TIMEOUT_SECONDS = 10.0
+
+
+def settable(directory: Path, rsync_command: Sequence[str]) -> tuple[Settable, ...]:
+    """Return what can be set of files in the directory, or in one that is made at this path. It is tried."""
+    while not directory.is_dir() and directory != directory.parent:
+        directory = directory.parent
+    can_acls, can_attributes = _rsync_can(tuple(rsync_command))
+    wanted: tuple[tuple[Settable, str, bytes, bool], ...] = (
+        ("acls", posix_acl.ACCESS, posix_acl.SAMPLE, can_acls),
+        ("attributes", "user.turku", b"1", can_attributes),
+        ("privileged", "trusted.turku", b"1", can_attributes and os.geteuid() == 0),
+    )
+    with suppress(OSError), _scratch_file(directory) as descriptor:
+        return tuple(kind for kind, name, value, is_asked in wanted if is_asked and _can_set(descriptor, name, value))
+    return ()
+
+
+def _can_set(descriptor: int, name: str, value: bytes) -> bool:
+    try:
+        os.setxattr(descriptor, name, value)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _scratch_file(directory: Path) -> Iterator[int]:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=opened)
+        except OSError:
+            # Not every file system has files without a name.
+            name = f"{private_directory.PREFIX}{secrets.token_hex(16)}"
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=opened)
+            os.unlink(name, dir_fd=opened)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(opened)
+
+
+@functools.lru_cache(maxsize=8)
+def _rsync_can(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
+    """Return whether this rsync was built to receive ACLs, and extended attributes."""
+    try:
+        words = command.run([*rsync_command, "--version"], timeout_seconds=_VERSION_TIMEOUT_SECONDS).stdout
+    except CommandFailed:
+        return False, False
+    told = b" ".join(words.split())
+    return b" ACLs" in told and b"no ACLs" not in told, b" xattrs" in told and b"no xattrs" not in told
+
+
+def way_to(directory: int, name: bytes) -> bytes:
+    """Return a path by which the calls that take no directory reach a name in an open one."""
+    return b"/proc/self/fd/%d/%b" % (directory, name)
+
+
+def read(file: int | str | bytes, kinds: Collection[Settable]) -> dict[str, bytes]:
+    """Return the file's ACLs and attributes of these kinds; no link is followed, and none has any of them here."""
+    found = {}
+    # What has none of them, as other file systems, and what vanishes meanwhile.
+    with suppress(OSError):
+        for name in _names(file):
+            if _kind(name) in kinds:
+                with suppress(OSError):
+                    found[name] = os.getxattr(file, name) if isinstance(file, int) else _of_path(file, name)
+    return found
+
+
+def _names(file: int | str | bytes) -> list[str]:
+    return os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=False)
+
+
+def _of_path(path: str | bytes, name: str) -> bytes:
+    return os.getxattr(path, name, follow_symlinks=False)
+
+
+def _kind(name: str) -> Settable | None:
+    if name in _ACLS:
+        return "acls"
+    if name.startswith("user."):
+        return "attributes"
+    return "privileged" if name.startswith(("trusted.", "security.")) else None
+
+
+def differing(has: Attributes, wanted: Attributes, removed: Collection[Settable]) -> dict[str, bytes | None]:
+    """Return what has to be set, or removed where it is None, for a file to have what is wanted.
+
+    Of the kinds ``removed`` nothing else is left. A label of SELinux and the like is replaced, and never removed.
+    """
+    changes: dict[str, bytes | None] = {name: value for name, value in wanted.items() if has.get(name) != value}
+    for name in has.keys() - wanted.keys():
+        if _kind(name) in removed and (not name.startswith("security.") or name == _CAPABILITY):
+            changes[name] = None
+    return changes
+
+
+def give(
+    file: int | str,
+    wanted: os.stat_result,
+    attributes: Attributes,
+    *,
+    has: Attributes,
+    removed: Collection[Settable],
+    gives_owner: bool = True,
+) -> list[str]:
+    """Give a file its owner, attributes, mode and times; return the names of the attributes that could not be set.
+
+    ``file`` is a descriptor, or a path through one; ``has`` are its attributes now; ``removed`` is as with
+    ``differing``. At no moment more people may read it than before or after.
+    Raises OSError where owner, mode or times cannot be set.
+    """
+    is_root = os.geteuid() == 0
+    mode = stat.S_IMODE(wanted.st_mode)
+    changes = differing(has, attributes, removed)
+    if gives_owner and _CAPABILITY in attributes:
+        # A change of the owner removes it.
+        changes[_CAPABILITY] = attributes[_CAPABILITY]
+    if changes.keys() & set(_ACLS):
+        # Where the list goes or comes, the group's permissions change their meaning.
+        os.chmod(file, mode & ~0o6077)  # noqa: PTH101  (a descriptor, or the way to one)
+    if gives_owner:
+        if is_root:
+            os.chown(file, wanted.st_uid, wanted.st_gid)
+        else:
+            with suppress(OSError):
+                os.chown(file, -1, wanted.st_gid)
+    failed = change(file, changes)
+    os.chmod(file, mode_without(mode, changes, failed))  # noqa: PTH101
+    os.utime(file, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+    return failed
+
+
+def change(file: int | str, changes: Mapping[str, bytes | None]) -> list[str]:
+    """Set and remove attributes; return the names of those for which that failed."""
+    return [name for name, value in changes.items() if not _changed(file, name, value)]
+
+
+def mode_without(mode: int, changes: Mapping[str, bytes | None], failed: Collection[str]) -> int:
+    """Return the mode for a file for which changes of attributes failed: it allows nobody more than its ACL does."""
+    if posix_acl.ACCESS not in failed:
+        return mode
+    value = changes[posix_acl.ACCESS]
+    group = None if value is None else posix_acl.group_permissions(value)
+    return posix_acl.narrowed(mode, 0 if group is None else group)
+
+
+def _changed(file: int | str, name: str, value: bytes | None) -> bool:
+    try:
+        if value is None:
+            os.removexattr(file, name)
+        else:
+            os.setxattr(file, name, value)
+    except OSError:
+        return False
+    return True

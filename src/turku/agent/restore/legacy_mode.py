@@ -1,0 +1,206 @@
+"""Restore mode: one writable module for one storage, held open for the operator (contract, step 4.6)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import stat
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from turku.agent import backup_session, checkin, identity, runtime_directory, ssh_tunnel, state, trusted_storages
+from turku.agent.config.configuration import Agent
+from turku.agent.identity import Identity
+from turku.agent.rsyncd import offered_directory, serving_daemon
+from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.ssh_tunnel import Address
+from turku.agent.storage_output import Relay
+from turku.core import command, durable, lock
+from turku.core.log import one_line
+from turku.errors import DurableWriteFailed, PolicyError, StorageNotTrusted, UsageError
+from turku.protocol.messages import StorageAddress
+
+LOCK_NAME = "turku-agent-restore"
+_PURPOSE = "restore"
+_ACTIVE = "Restore mode active on port"
+_ACTIVE_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.25
+_CLOSE_TIMEOUT_SECONDS = 5.0
+_AS_ROOT = "sudo turku-agent-ping --restore"
+_LOG = logging.getLogger(__name__)
+
+Restorable = Sequence[tuple[StorageAddress, list[str]]]
+
+
+def restore(agent: Agent, *, storage_name: str | None) -> None:
+    """Offer ``restore_path`` to the storage for writing until the operator ends it, or the storage does.
+
+    Raises UsageError where the storage is not clear, LockHeld while another restore runs, RestoreFailed where the
+    storage could write to devices, CommandFailed when the session could not be had.
+    """
+    # A lock of its own: backups go on, and a long one is no reason to keep a restore waiting.
+    with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
+        _say("Entering restore mode.", "")
+        storages = checkin.restorable(agent)
+        if storages:
+            _say("This machine's sources are on the following storage units:")
+        for storage, sources in storages:
+            _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
+        if storages:
+            _say("")
+        address = _known(agent, storages, ssh_tunnel.checked_address(_choose(storages, storage_name)))
+        _make_restore_path(agent)
+        relay = Relay(address.name, held_until_released=True, awaited=_ACTIVE)
+        with runtime_directory.fresh(agent, _PURPOSE) as directory, offered_directory.at(agent.restore_path) as path:
+            module = Module(agent.restore_module, path, writable=True)
+            backup_session.run(
+                agent,
+                address,
+                [module],
+                action="restore",
+                directory=directory,
+                relay=relay,
+                watch=_Operator(agent, address, module, relay).watch,
+            )
+        _LOG.info("restore mode is over")
+
+
+def _known(agent: Agent, storages: Restorable, chosen: Address) -> Address:
+    """The chosen storage with the host keys that this machine trusts. Raises StorageNotTrusted."""
+    others = []
+    for address, _sources in storages:
+        # What is wrong with a storage that nobody asked for is no reason to restore nothing.
+        with suppress(PolicyError):
+            others.append(ssh_tunnel.checked_address(address))
+    verdicts = dict(zip(others, trusted_storages.admit(agent, others), strict=True))
+    verdict = verdicts[chosen]
+    if isinstance(verdict, StorageNotTrusted):
+        raise verdict
+    return verdict
+
+
+def _make_restore_path(agent: Agent) -> None:
+    is_root = os.geteuid() == 0
+    try:
+        durable.make_private_directory(agent.restore_path)
+        if not os.access(agent.restore_path, os.W_OK | os.X_OK, effective_ids=True):
+            raise DurableWriteFailed(f"cannot write to {agent.restore_path}")
+    except DurableWriteFailed as error:
+        raise DurableWriteFailed(error.message, hint=error.hint if is_root else f"as root: {_AS_ROOT}") from error
+    if not is_root:
+        _LOG.warning(
+            "not root: owners, device files and all that this user may not write are not restored; that takes %s",
+            _AS_ROOT,
+        )
+    if not serving_daemon.can_change_root():
+        # Where it is not locked into the module, rsyncd keeps links from leaving it by rewriting them.
+        _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore_path)
+
+
+def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
+    names = [address.name for address, _sources in storages]
+    listed = ", ".join(map(one_line, dict.fromkeys(names)))
+    if not storages:
+        raise UsageError(
+            "this machine has no source on any storage, so there is nothing to restore from",
+            hint="turku-update-config registers the machine and its sources",
+        )
+    if storage_name is not None:
+        if storage_name not in names:
+            raise UsageError(f"this machine has no source on a storage named {storage_name!r}; there are: {listed}")
+        return storages[names.index(storage_name)][0]
+    if len(storages) > 1:
+        raise UsageError(
+            f"this machine's sources are on several storages: {listed}", hint="choose one by --restore-storage NAME"
+        )
+    return storages[0][0]
+
+
+class _Operator:
+    """Tells the operator what to do on the storage, and waits until they are done."""
+
+    def __init__(self, agent: Agent, address: Address, module: Module, relay: Relay) -> None:
+        self._agent = agent
+        self._identity = identity.existing(agent)
+        self._address = address
+        self._module = module
+        self._relay = relay
+
+    def watch(self, ssh: command.Child, port: int) -> int:
+        """The exit code of ssh, 0 where the operator ended the session."""
+        deadline = time.monotonic() + _ACTIVE_TIMEOUT_SECONDS
+        # What is printed must be true: only a tunnel that stands has its port for good.
+        while ssh.poll() is None and not self._relay.heard.wait(0.02) and time.monotonic() < deadline:
+            pass
+        if ssh.poll() is not None:
+            code = ssh.wait(1)
+            # Another attempt may follow, of which the operator is told in the right order too.
+            self._relay.show_held()
+            return code
+        _say(*instructions(self._agent, self._identity, self._address, self._module, port))
+        self._relay.release()
+        try:
+            return _hold_open(ssh)
+        except KeyboardInterrupt:
+            _close(ssh)
+            return 0
+
+
+def instructions(agent: Agent, machine: Identity, address: Address, module: Module, port: int) -> list[str]:
+    """The lines an operator needs on the storage; they hold a password and go to the terminal only."""
+    named = [("environment", agent.environment_name), ("service", agent.service_name), ("unit", agent.unit_name)]
+    return [
+        f"Machine UUID: {machine.uuid}",
+        *(f"Machine {kind}: {name}" for kind, name in named if name),
+        f"Storage unit: {address.name}",
+        f"Local destination path: {agent.restore_path}",
+        "Sample restore usage from storage unit:",
+        f"    cd /var/lib/turku-storage/machines/{machine.uuid}/",
+        f"    RSYNC_PASSWORD={module.password.reveal()} rsync -avzP --numeric-ids ${{P?}}/ \\",
+        f"        rsync://{module.username}@127.0.0.1:{port}/{module.name}/",
+        "",
+    ]
+
+
+def _hold_open(ssh: command.Child) -> int:
+    descriptor = _watched_input()
+    while ssh.poll() is None:
+        if descriptor is None:
+            time.sleep(_POLL_SECONDS)
+        elif select.select([descriptor], [], [], _POLL_SECONDS)[0] and not _read(descriptor):
+            _close(ssh)
+            return 0
+    return ssh.wait(1)
+
+
+def _watched_input() -> int | None:
+    """Standard input where its end means that the operator is done: a terminal (Ctrl-D) or a pipe, not /dev/null."""
+    try:
+        descriptor = sys.stdin.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError, AttributeError):
+        return None
+    return descriptor if os.isatty(descriptor) or stat.S_ISFIFO(mode) else None
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+
+
+def _close(ssh: command.Child) -> None:
+    """Let the storage end the session by itself, as it does when its input ends; the caller's block ends it if not."""
+    ssh.stdin.close()
+    deadline = time.monotonic() + _CLOSE_TIMEOUT_SECONDS
+    while ssh.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)  # noqa: T201

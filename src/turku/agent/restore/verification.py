@@ -1,0 +1,318 @@
+"""Comparing what was restored with what was backed up: each file's checksum with that of the manifest, while others
+still come.
+
+rsync checks every file that it receives and says by what; where that is xxh128, as the catalog's checksums are, nothing
+is read again. What was there already, or what rsync did not tell of, is read here.
+
+A storage chooses what it says and how much: what waits to be compared takes a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from turku.agent.restore.problems import Problems
+from turku.core.filesystem import directory_tree, extended_attributes
+from turku.core.spool import NameFilter, Spool
+from turku.errors import MalformedMessage, PolicyError
+from turku.policy import names
+from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
+
+_WAITING_LIMIT = 50_000
+_WAITING_LIMIT_BYTES = 16 * 1024 * 1024
+_SPOOL_LIMIT_BYTES = 4 * 1024**3
+_TARGET_LIMIT_BYTES = 4096
+"""Linux has no longer symbolic links."""
+_CHUNK_BYTES = 1024 * 1024
+_LOG = logging.getLogger(__name__)
+_TYPES: dict[Kind, int] = {
+    "directory": stat.S_IFDIR,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "block": stat.S_IFBLK,
+    "character": stat.S_IFCHR,
+}
+
+
+class _Wanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a path has to be, as far as it is compared."""
+
+    kind: Kind
+    checksum: bytes | None = None
+    is_recorded: bool = False
+    is_sent: bool = False
+    target: bytes | None = None
+    is_named_again: bool = False
+    """It was counted already."""
+
+
+class Verification:
+    """Compares the manifest's entries with what arrived below ``tree``, or with what stands there already.
+
+    ``by_received``: rsync's checksums are xxh128. ``opened`` opens a path that is to be read, ``spool_directory`` is
+    for what does not fit into memory. Told of the manifest by one thread, and of received files by another.
+    """
+
+    def __init__(
+        self,
+        tree: int,
+        *,
+        by_received: bool,
+        opened: Callable[[bytes], int] | None = None,
+        spool_directory: Path | None = None,
+        holds_attributes: bool = True,
+    ) -> None:
+        """``holds_attributes``: extended attributes and ACLs of any kind can be set below ``tree``."""
+        self.files = 0
+        self.size_bytes = 0
+        self.received_files = 0
+        self.received_bytes = 0
+        self.entries = 0
+        self.verified = 0
+        self.mismatched = 0
+        self.unverifiable = 0
+        self.missing = 0
+        self.unheld = 0
+        """Files that have not the attributes that they had, as these cannot be set here."""
+        self.problems = Problems()
+        self._by_received = by_received
+        self._tree = tree
+        self._opened = opened or (lambda path: directory_tree.open_file(tree, path))
+        self._lock = threading.RLock()
+        # A dict finds its oldest key the slower the more of them are gone.
+        self._expected: OrderedDict[bytes, _Wanted] = OrderedDict()
+        self._expected_bytes = 0
+        self._received: OrderedDict[bytes, bytes] = OrderedDict()
+        self._received_bytes = 0
+        self._later = Spool(spool_directory)
+        self._with_attributes = Spool(spool_directory)
+        self._holds_attributes = holds_attributes
+        self._named = NameFilter()
+
+    def close(self) -> None:
+        self._later.close()
+        self._with_attributes.close()
+
+    def is_named(self, path: bytes) -> bool:
+        """Whether the manifest has named the path."""
+        return path in self._named
+
+    def expect(self, entry: ManifestEntry) -> None:
+        """Take note of what a path has to be. Raises MalformedMessage for a path that is none."""
+        try:
+            path = names.path_inside(path_bytes(entry.path))
+        except PolicyError as error:
+            raise MalformedMessage(f"the storage's manifest: {error.message}") from error
+        target = None if entry.target is None else path_bytes(entry.target)
+        if target is not None and len(target) >= _TARGET_LIMIT_BYTES:
+            raise MalformedMessage("the storage's manifest: a symbolic link of more than 4,095 bytes")
+        self.entries += 1
+        is_named_again = path in self._named
+        self._named.add(path)
+        if entry.kind != "file":
+            self._done(0)
+            # What a link has to be is compared last: rsync makes it after it was named.
+            self._look_later(path, _Wanted(entry.kind, target=target if entry.kind == "link" else None))
+            return
+        wanted = _Wanted("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
+        if entry.attributes and entry.is_sent and not is_named_again:
+            self._add(self._with_attributes, (path, entry.attributes))
+        if not entry.is_sent:
+            self._done(entry.size_bytes)
+            self._read(path, wanted)
+            return
+        with self._lock:
+            checksum = self._received.pop(path, None)
+            if checksum is None:
+                self._expect(path, wanted)
+            else:
+                self._received_bytes -= len(path)
+        if checksum is not None:
+            self._compare(path, wanted, checksum)
+
+    def received(self, path: bytes, checksum: bytes, size_bytes: int) -> None:
+        """Take note of a file that rsync has put in its place."""
+        self._done(size_bytes)
+        with self._lock:
+            self.received_files += 1
+            self.received_bytes += size_bytes
+        if not self._by_received or len(checksum) != 16:
+            return
+        with self._lock:
+            wanted = self._expected.pop(path, None)
+            if wanted is not None:
+                self._expected_bytes -= len(path)
+            else:
+                self._received[path] = checksum
+                self._received_bytes += len(path)
+                while len(self._received) > _WAITING_LIMIT or self._received_bytes > _WAITING_LIMIT_BYTES:
+                    # Whoever asks for it later reads the file.
+                    self._received_bytes -= len(self._received.popitem(last=False)[0])
+        if wanted is not None:
+            self._compare(path, wanted, checksum)
+
+    def finish(self, *, repairs_links: bool) -> None:
+        """Compare what is left, after everything was received. ``repairs_links``: rsync, not locked into the tree,
+        changes links that lead out of it; they are made here as they were backed up."""
+        for path, wanted in self._expected.items():
+            self._at_last(path, wanted, repairs_links=repairs_links)
+        self._expected.clear()
+        for item in self._later:
+            path, wanted = msgspec.msgpack.decode(item, type=tuple[bytes, _Wanted])
+            self._at_last(path, wanted, repairs_links=repairs_links)
+        for item in self._with_attributes:
+            self._compare_attributes(*msgspec.msgpack.decode(item, type=tuple[bytes, bytes]))
+        if self.unheld:
+            _LOG.warning("extended attributes or ACLs of %d files cannot be set here", self.unheld)
+
+    def _compare_attributes(self, path: bytes, expected: bytes) -> None:
+        """Compare what a file has with the digest of what was backed up; a file that is not there was told already."""
+        try:
+            descriptor = self._opened(path)
+        except OSError:
+            return
+        try:
+            found = extended_attributes.digest_of(descriptor)
+            if found != expected:
+                # A machine with SELinux gives a file its own label where the storage could keep none.
+                found = extended_attributes.digest_of(descriptor, without=[extended_attributes.LABEL])
+        except OSError:
+            found = None
+        finally:
+            os.close(descriptor)
+        if found == expected:
+            return
+        if self._holds_attributes:
+            self.mismatched += 1
+            self.problems.add(path, "has other extended attributes or ACLs than what was backed up")
+        else:
+            self.unheld += 1
+
+    def _at_last(self, path: bytes, wanted: _Wanted, *, repairs_links: bool) -> None:
+        if wanted.kind == "file":
+            checksum = self._received.pop(path, None)
+            if checksum is None:
+                self._read(path, wanted)
+            else:
+                self._compare(path, wanted, checksum)
+        elif wanted.kind == "link":
+            if wanted.target is None or self._link_target(path) == wanted.target:
+                return
+            if repairs_links:
+                with suppress(OSError):
+                    self._remake_link(path, wanted.target)
+            if self._link_target(path) != wanted.target:
+                self.mismatched += 1
+                self.problems.add(path, "is not the link that was backed up")
+        else:
+            found = directory_tree.status(self._tree, path)
+            if found is not None and stat.S_IFMT(found.st_mode) != _TYPES[wanted.kind]:
+                self.mismatched += 1
+                self.problems.add(path, f"is not the {wanted.kind} that was backed up")
+
+    def _expect(self, path: bytes, wanted: _Wanted) -> None:
+        waiting = self._expected.get(path)
+        if waiting is None:
+            self._expected_bytes += len(path)
+        elif not waiting.is_named_again:
+            # The one before was not compared yet, and is not going to be.
+            wanted = msgspec.structs.replace(wanted, is_named_again=False)
+        self._expected[path] = wanted
+        while len(self._expected) > _WAITING_LIMIT or self._expected_bytes > _WAITING_LIMIT_BYTES:
+            oldest, its = self._expected.popitem(last=False)
+            self._expected_bytes -= len(oldest)
+            self._look_later(oldest, its)
+
+    def _look_later(self, path: bytes, wanted: _Wanted) -> None:
+        self._add(self._later, (path, wanted))
+
+    def _add(self, spool: Spool, item: tuple[bytes, object]) -> None:
+        if spool.size_bytes > _SPOOL_LIMIT_BYTES:
+            raise MalformedMessage("the storage's manifest is larger than that of any restore")
+        spool.add(msgspec.msgpack.encode(item))
+
+    def _done(self, size_bytes: int) -> None:
+        with self._lock:
+            self.files += 1
+            self.size_bytes += size_bytes
+
+    def _read(self, path: bytes, wanted: _Wanted) -> None:
+        try:
+            checksum = self._checksum(path)
+        except FileNotFoundError:
+            self.missing += 1
+            self.problems.add(path, "is not there")
+        except PermissionError:
+            self.unverifiable += 1
+            self.problems.add(path, "cannot be read, and was not compared")
+        except OSError as error:
+            self.mismatched += 1
+            self.problems.add(path, f"cannot be compared: {error.strerror}")
+        else:
+            self._compare(path, wanted, checksum)
+
+    def _checksum(self, path: bytes) -> bytes:
+        descriptor = self._opened(path)
+        try:
+            hasher = xxhash.xxh128()
+            while chunk := os.read(descriptor, _CHUNK_BYTES):
+                hasher.update(chunk)
+            return hasher.digest()
+        finally:
+            os.close(descriptor)
+
+    def _compare(self, path: bytes, wanted: _Wanted, checksum: bytes) -> None:
+        with self._lock:
+            if wanted.checksum is not None and wanted.checksum != checksum:
+                self.mismatched += 1
+                self.problems.add(
+                    path,
+                    "is not what was backed up: the storage has other content than its catalog says"
+                    if wanted.is_sent
+                    else "is not what was backed up, though size and time are the same (--compare-contents)",
+                )
+            elif wanted.is_named_again:
+                # rsync takes up a file again that changed or was damaged on its way: it is one file all the same.
+                return
+            elif wanted.checksum is not None and wanted.is_recorded:
+                self.verified += 1
+            else:
+                self.unverifiable += 1
+
+    def _link_target(self, path: bytes) -> bytes | None:
+        above, _slash, name = path.rpartition(b"/")
+        try:
+            directory = directory_tree.open_directory(self._tree, above)
+        except OSError:
+            return None
+        try:
+            return os.readlink(name, dir_fd=directory)
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
+
+    def _remake_link(self, path: bytes, target: bytes) -> None:
+        if self._link_target(path) is None:
+            return
+        above, _slash, name = path.rpartition(b"/")
+        directory = directory_tree.open_directory(self._tree, above)
+        try:
+            status, parent = os.stat(name, dir_fd=directory, follow_symlinks=False), os.fstat(directory)
+            fresh = b".turku-link-" + os.urandom(8).hex().encode()
+            os.symlink(target, fresh, dir_fd=directory)
+            os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
+            os.utime(directory, ns=(parent.st_atime_ns, parent.st_mtime_ns))
+        finally:
+            os.close(directory)

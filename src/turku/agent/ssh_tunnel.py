@@ -1,0 +1,260 @@
+"""The SSH connection to a storage, with the way back to our rsyncd (contract, steps 4.3 and 4.4)."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from msgspec import UNSET
+
+from turku.agent import identity, runtime_directory
+from turku.agent.config.configuration import Agent
+from turku.agent.storage_output import Relay
+from turku.core import command
+from turku.errors import CommandFailed, PolicyError, TunnelRefused
+from turku.policy import names, ssh_key
+from turku.protocol import codec
+from turku.protocol.messages import (
+    REMOTE_COMMAND,
+    SESSION_REQUEST_END,
+    SESSION_REQUEST_LIMIT_BYTES,
+    SessionRequest,
+    SourceCredentials,
+    StorageAddress,
+)
+
+EXIT_SSH_ITSELF = 255
+SHELL_HINT = (
+    "that comes from the login shell of the user that machines log in as there (its .bashrc, .zshenv, .cshrc or "
+    ".ssh/rc), which must print nothing where nobody logs in; turku-storage check there names it"
+)
+"""On what a storage prints that is none of its answers."""
+_CONNECT_TIMEOUT_SECONDS = 30
+_ALIVE_INTERVAL_SECONDS = 60
+_HOST_ALIAS = "turku-storage"
+"""The name under which ssh looks up host keys: the only one in the file, whatever the storage's address and port."""
+_AES_GCM = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
+_CHACHA20 = ("chacha20-poly1305@openssh.com",)
+_AES_CTR = ("aes256-ctr", "aes192-ctr", "aes128-ctr")
+"""For a storage that has none of the others."""
+_PORT_REFUSED = "remote port forwarding failed for listen port"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A storage's address, checked: nothing in it can be taken for an option or reach another line of a file."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    host_keys: tuple[str, ...]
+
+
+class RemotePortTaken(CommandFailed):
+    """The storage could not listen on the port we asked for."""
+
+
+def checked_address(address: StorageAddress) -> Address:
+    """The address that the API gave, as it may be used. Raises PolicyError."""
+    name = names.storage_name(address.name)
+    try:
+        keys = tuple(dict.fromkeys(ssh_key.ssh_host_key(key).line for key in address.ssh_ping_host_keys))
+        if not keys:
+            raise PolicyError("has no SSH host key, so nobody could tell it from another")
+        return Address(
+            name=name,
+            host=names.host_name(address.ssh_ping_host),
+            port=names.port(address.ssh_ping_port),
+            user=names.user_name(address.ssh_ping_user),
+            host_keys=keys,
+        )
+    except PolicyError as error:
+        raise PolicyError(
+            f"storage {name}, as the coordinator describes it: {error.message}", hint=error.hint
+        ) from None
+
+
+def ssh_arguments(
+    agent: Agent,
+    address: Address,
+    *,
+    key: Path,
+    known_hosts: Path,
+    port: int | None,
+    previous_keys: Sequence[Path] = (),
+) -> list[str | bytes | Path]:
+    """The argument list: ours alone decides, unless ``ssh_command`` names a configuration file of its own.
+
+    Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``: a storage learns of a new key
+    some minutes later.
+    """
+    local = f"[{agent.rsyncd_local_address}]" if ":" in agent.rsyncd_local_address else agent.rsyncd_local_address
+    options = {
+        "BatchMode": "yes",
+        "UserKnownHostsFile": _quoted(known_hosts),
+        "GlobalKnownHostsFile": "/dev/null",
+        "HostKeyAlias": _HOST_ALIAS,
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "CheckHostIP": "no",
+        "IdentityFile": _quoted(key),
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "PreferredAuthentications": "publickey",
+        "ExitOnForwardFailure": "yes",
+        "ForwardAgent": "no",
+        "ForwardX11": "no",
+        "PermitLocalCommand": "no",
+        "ControlMaster": "no",
+        "ControlPath": "none",
+        "ConnectTimeout": str(_CONNECT_TIMEOUT_SECONDS),
+        "ServerAliveInterval": str(_ALIVE_INTERVAL_SECONDS),
+        "ServerAliveCountMax": "3",
+        "TCPKeepAlive": "yes",
+        "LogLevel": "INFO",
+    }
+    return [
+        *agent.ssh_command,
+        *(() if any(word.startswith("-F") for word in agent.ssh_command) else ("-F", "none")),
+        "-T",
+        *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
+        *(word for path in previous_keys for word in ("-o", f"IdentityFile={_quoted(path)}")),
+        *_cipher_arguments(agent.ssh_command),
+        *(() if port is None else ("-R", f"{port}:{local}:{port}")),
+        *("-p", str(address.port)),
+        *("-l", address.user),
+        address.host,
+        REMOTE_COMMAND,
+    ]
+
+
+def _cipher_arguments(ssh_command: Sequence[str]) -> tuple[str, ...]:
+    """Strong ciphers, the fastest here first; none where ``ssh_command`` brings a configuration or ciphers itself."""
+    if any(word.startswith(("-F", "-c")) or "ciphers" in word.lower() for word in ssh_command):
+        return ()
+    first, second = (_AES_GCM, _CHACHA20) if cpu_has_aes() else (_CHACHA20, _AES_GCM)
+    return ("-o", f"Ciphers={','.join((*first, *second, *_AES_CTR))}")
+
+
+def cpu_has_aes(table: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor encrypts AES by itself (x86 and ARM say so); False where nobody tells."""
+    try:
+        with table.open(encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                name, _colon, value = line.partition(":")
+                if name.strip() in ("flags", "Features"):
+                    return "aes" in value.split()
+    except OSError:
+        pass
+    return False
+
+
+def _quoted(path: Path) -> str:
+    # ssh splits the value at blanks and expands % and ${}; var_dir is the administrator's to choose.
+    return '"' + str(path).replace("%", "%%") + '"'
+
+
+def known_hosts_text(address: Address) -> str:
+    """Exactly the keys that are trusted: of those that the API gave, those that this machine knows."""
+    return "".join(f"{_HOST_ALIAS} {key}\n" for key in address.host_keys)
+
+
+def request_bytes(
+    action: Literal["checkin", "restore"],
+    *,
+    port: int,
+    sources: Mapping[str, SourceCredentials],
+    withheld: Mapping[str, str] = MappingProxyType({}),
+    parallel_sources: int | None = None,
+    moment_ns: int | None = None,
+) -> bytes:
+    """What goes to the storage's forced command on standard input."""
+    request = SessionRequest(
+        verbose=True,
+        action=action,
+        port=port,
+        sources=dict(sources),
+        withheld=dict(withheld) or UNSET,
+        parallel_sources=UNSET if parallel_sources is None else parallel_sources,
+        moment_ns=UNSET if moment_ns is None else moment_ns,
+    )
+    content = ended_request(request)
+    if len(content) > SESSION_REQUEST_LIMIT_BYTES:
+        raise CommandFailed(f"{len(sources)} sources are more than one session can be asked for")
+    return content
+
+
+def ended_request(request: Any) -> bytes:
+    """A request as the storage reads it: JSON, ended by a line with a single ``.``."""
+    return codec.encode(request) + b"\n" + SESSION_REQUEST_END + b"\n"
+
+
+@contextmanager
+def open_tunnel(
+    agent: Agent,
+    address: Address,
+    *,
+    port: int | None,
+    request: bytes,
+    relay: Relay,
+    directory: Path,
+    stdout: bool = False,
+) -> Iterator[command.Child]:
+    """A running ssh whose standard input holds the request and stays open; ended with the block.
+
+    With ``stdout`` the storage's standard output is the child's to be read, else the relay shows it.
+    Raises CommandFailed when ssh cannot be started.
+    """
+    known_hosts = runtime_directory.write_private(directory / "known_hosts", known_hosts_text(address))
+    argv = ssh_arguments(
+        agent,
+        address,
+        key=identity.private_key_path(agent),
+        previous_keys=identity.previous_keys(agent),
+        known_hosts=known_hosts,
+        port=port,
+    )
+    with relay.counting(), command.start(argv, stdin=True, stdout=True, on_line=relay.line) as ssh:
+        if not stdout:
+            ssh.follow(ssh.stdout, lambda text: relay.printed(text, SHELL_HINT))
+        # Room for the whole request, so that writing never waits for a connection that may not come about.
+        with suppress(OSError):
+            fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)
+        try:
+            ssh.stdin.write(request)
+            ssh.stdin.flush()
+        except BrokenPipeError:
+            # It has ended already; its exit code and last lines say why.
+            pass
+        yield ssh
+
+
+def require_success(address: Address, exit_code: int, last_lines: Sequence[str]) -> None:
+    """Raise RemotePortTaken or CommandFailed when the session did not end well."""
+    if exit_code == 0:
+        return
+    details = "\n".join(last_lines)
+    if exit_code == EXIT_SSH_ITSELF:
+        if any(_PORT_REFUSED in line for line in last_lines):
+            raise RemotePortTaken(f"storage {address.name} could not listen on the port that was drawn")
+        raise CommandFailed(
+            # ssh exits alike where it never came that far and where the storage went down in mid-session.
+            f"storage {address.name}: no SSH session with {address.user}@{address.host} port {address.port}, "
+            "or it broke before its end",
+            details=details,
+            hint="if it began: did the storage go down, or the network? If not: is the storage reachable, does it have "
+            "this machine's key yet (turku-storage-update-config runs there every few minutes), and does it show the "
+            "host keys that the coordinator knows?",
+        )
+    if exit_code == TunnelRefused.exit_code:
+        # sshd listens for IPv4 and IPv6 and is content with one of them: that the port was taken is seen only then.
+        raise RemotePortTaken(
+            f"storage {address.name} found the port that was drawn taken by another program", details=details
+        )
+    raise CommandFailed(f"storage {address.name}: its program ended with exit code {exit_code}", details=details)

@@ -1,0 +1,33 @@
+"""The apps of the admin site."""
+
+from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
+
+
+class TurkuAdminConfig(AdminConfig):
+    """Django's admin with Turku's title."""
+
+    default_site = "turku.api.admin.site.TurkuAdminSite"
+
+
+class PagesConfig(AppConfig):
+    """Checks, styles and the front page."""
+
+    name = "turku.api.admin"
+    label = "pages"
+    verbose_name = "Turku"
+
+    def ready(self) -> None:
+        # Registers the system checks and the pages.
+        from turku.api.admin import (  # noqa: F401
+            audit,
+            backups,
+            fleet,
+            integrity,
+            policies,
+            queue,
+            restore_policies,
+            restores,
+            source_changes,
+        )
+        from turku.api.project import checks  # noqa: F401

@@ -1,0 +1,99 @@
+"""The admin page of policies."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+
+from turku.api.admin import presentation
+from turku.api.admin.scoped_policies import FOR, SEARCHED, ScopedPolicyAdmin
+from turku.api.backups.models import SnapshotMode
+from turku.api.fleet.models import Policy
+from turku.errors import PolicyError
+from turku.policy import retention
+
+if TYPE_CHECKING:
+    # Generic in Django's type stubs only.
+    _PolicyModelForm = forms.ModelForm[Policy]
+else:
+    _PolicyModelForm = forms.ModelForm
+
+_GIB = 1024**3
+_MIB = 1024**2
+
+
+class PolicyForm(_PolicyModelForm):
+    """The quota in GiB, modes as boxes to tick, retention checked."""
+
+    modes = forms.MultipleChoiceField(
+        label="Allowed snapshot modes",
+        required=False,
+        choices=SnapshotMode.choices,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="A source that asks for another mode gets the default one. None ticked: any mode, or as wider "
+        "policies say.",
+    )
+    quota_gib = forms.DecimalField(
+        label="Quota in GiB",
+        required=False,
+        min_value=0,
+        max_value=10**9,
+        help_text="What all sources of a machine together may take on its storage.",
+    )
+
+    class Meta:
+        model = Policy
+        fields = ("auth", "machine", "retention_floor", "delay_hours", "weakening_allowed", "away_hours", "comment")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.initial.setdefault("modes", self.instance.allowed_snapshot_modes or [])
+        if self.instance.quota_bytes is not None:
+            self.initial.setdefault("quota_gib", Decimal(self.instance.quota_bytes) / _GIB)
+
+    def clean_retention_floor(self) -> str:
+        text: str = self.cleaned_data["retention_floor"].strip()
+        if not text:
+            return ""
+        try:
+            return retention.parse(text).text
+        except PolicyError as error:
+            raise ValidationError(f"{error.message} {error.hint}".strip()) from None
+
+    def save(self, commit: bool = True) -> Policy:  # noqa: FBT001, FBT002  (Django's signature)
+        gib: Decimal | None = self.cleaned_data["quota_gib"]
+        self.instance.quota_bytes = None if gib is None else int(gib * _GIB)
+        self.instance.allowed_snapshot_modes = self.cleaned_data["modes"] or None
+        return super().save(commit)
+
+
+@admin.register(Policy)
+class PolicyAdmin(ScopedPolicyAdmin):
+    """The operator's floor."""
+
+    form = PolicyForm
+    list_display = (
+        *("scope", "retention_floor", "modes", "quota", "delay_hours", "weakening_allowed", "away_hours"),
+        "comment",
+    )
+    list_filter = ("weakening_allowed",)
+    search_fields = ("retention_floor", *SEARCHED)
+    fieldsets = (
+        FOR,
+        ("Floor", {"fields": ("retention_floor", "modes", "quota_gib")}),
+        ("Changes that weaken protection", {"fields": ("delay_hours", "weakening_allowed")}),
+        ("Silence", {"fields": ("away_hours",)}),
+        (None, {"fields": ("comment",)}),
+    )
+
+    @admin.display(description="allowed modes")
+    def modes(self, row: Policy) -> str:
+        return ", ".join(row.allowed_snapshot_modes or []) or presentation.NOTHING
+
+    @admin.display(description="quota", ordering="quota_bytes")
+    def quota(self, row: Policy) -> str:
+        return presentation.NOTHING if row.quota_bytes is None else presentation.size(row.quota_bytes / _MIB)

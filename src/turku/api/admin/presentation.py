@@ -1,0 +1,120 @@
+"""How marks, sizes, times and links look in lists."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import Model
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from turku.api.status.marks import Mark
+
+NOTHING = "-"
+_COLUMN_LETTERS = 80
+_UNITS = ("MiB", "GiB", "TiB", "PiB", "EiB")
+_STEPS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
+
+
+def mark(value: str) -> SafeString:
+    """The mark as a word in a coloured frame: the word says all that the colour does."""
+    known = Mark(value)
+    return format_html('<span class="mark mark-{}">{}</span>', known.value, known.label)
+
+
+def mark_with_reason(value: str, reason: str, next_step: str = "") -> SafeString:
+    """Return the mark and, for a column of a list, how its reason begins; all of it, and what to do, are the title."""
+    if not reason and not next_step:
+        return mark(value)
+    beginning = reason if len(reason) <= _COLUMN_LETTERS else f"{reason[:_COLUMN_LETTERS].rstrip()}..."
+    title = "\n".join(filter(None, (reason, next_step)))
+    return format_html('<span title="{}">{} {}</span>', title, mark(value), beginning)
+
+
+def size(mebibytes: float) -> str:
+    """A human size: ``1.5 TiB``."""
+    for unit in _UNITS[:-1]:
+        if mebibytes < 1024:
+            return f"{mebibytes:.0f} {unit}" if mebibytes >= 100 or unit == "MiB" else f"{mebibytes:.1f} {unit}"
+        mebibytes /= 1024
+    return f"{mebibytes:.1f} {_UNITS[-1]}"
+
+
+def distance(span: timedelta) -> str:
+    """The length of a span, in its largest unit: ``3 h``."""
+    for unit, length in _STEPS:
+        if span >= 2 * length or (span >= length and unit != "d"):
+            return f"{span // length} {unit}"
+    return "a moment"
+
+
+def moment(value: datetime | None, *, now: datetime) -> SafeString | str:
+    """A human time, ``3 h ago`` or ``in 5 min``, with the exact one as its title."""
+    if value is None:
+        return NOTHING
+    words = f"{distance(now - value)} ago" if value <= now else f"in {distance(value - now)}"
+    local = timezone.localtime(value)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', value.isoformat(), f"{local:%Y-%m-%d %H:%M:%S %Z}", words
+    )
+
+
+def due(value: datetime | None, *, now: datetime) -> SafeString | str:
+    """As ``moment`` has it, of something that waits for its turn from then on."""
+    if value is None or value > now:
+        return moment(value, now=now)
+    return format_html("due {}", moment(value, now=now))
+
+
+def length(span: timedelta) -> str:
+    """How long something took: ``40 s``, ``6 min 40 s``, ``1 h 6 min``."""
+    seconds = max(round(span.total_seconds()), 0)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def shortened(text: str) -> SafeString | str:
+    """The text for a column of a list; all of it is its title."""
+    if len(text) <= _COLUMN_LETTERS:
+        return text
+    return format_html('<span title="{}">{}...</span>', text, text[:_COLUMN_LETTERS].rstrip())
+
+
+def values(fields: dict[str, Any]) -> SafeString:
+    """What fields held, a line each."""
+    return format_html("<pre>{}</pre>", json.dumps(fields, indent=2, ensure_ascii=False))
+
+
+def change_link(row: Model | None) -> SafeString | str:
+    """A link to the page of one object."""
+    if row is None:
+        return NOTHING
+    options = row._meta
+    address = reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[row.pk])
+    return format_html('<a href="{}">{}</a>', address, row)
+
+
+def list_link(model: type[Model], text: Any, **lookups: Any) -> SafeString:
+    """A link to the list of some objects of a model."""
+    options = model._meta
+    address = reverse(f"admin:{options.app_label}_{options.model_name}_changelist")
+    return format_html('<a href="{}?{}">{}</a>', address, urlencode(lookups), text)
+
+
+def audit_links(row: Model) -> SafeString:
+    """Links to what a machine or storage did, and to what happened to it."""
+    from turku.api.audit import log
+    from turku.api.audit.models import AuditEntry
+
+    key = log.subject_key(row)
+    did = list_link(AuditEntry, "what it did", actor=key)
+    return format_html("{}, {}", did, list_link(AuditEntry, "what happened to it", subject_key=key))

@@ -1,0 +1,42 @@
+"""The admin site itself; each app registers its models in its own admin.py."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, HttpResponse
+
+
+class TurkuAdminSite(AdminSite):
+    """Django's admin, titled Turku."""
+
+    site_header = "Turku"
+    site_title = "Turku"
+    index_title = "Coordinator"
+    site_url = None
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Django's page; an address that failed too often is refused before the password is looked at."""
+        # Models are not to be had yet when this module is read.
+        from turku.api.fleet.throttle import LOGINS
+        from turku.api.project import origin
+
+        if request.method != "POST":
+            return super().login(request, extra_context)
+        address = origin.current_address()
+        seconds = LOGINS.blocked_seconds(address)
+        if seconds:
+            response = HttpResponse(
+                "Too many failed logins came from this address. Try again later.\n",
+                status=HTTPStatus.TOO_MANY_REQUESTS,
+                content_type="text/plain",
+            )
+            response.headers["Retry-After"] = str(math.ceil(seconds))
+            return response
+        response = super().login(request, extra_context)
+        if response.status_code == HTTPStatus.OK:
+            LOGINS.failed(address)
+        return response

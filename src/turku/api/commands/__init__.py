@@ -1,0 +1,1 @@
+"""The operator commands of ``turku-api`` as Django management commands."""

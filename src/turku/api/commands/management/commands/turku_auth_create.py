@@ -1,0 +1,57 @@
+"""`turku-api auth-create`: credentials with which machines or storages register."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.db import transaction
+
+from turku.api.audit import log
+from turku.api.fleet import auths, hash_keys
+from turku.api.fleet.models import NAME_LENGTH, AuthKind
+from turku.api.project.command import TurkuCommand
+from turku.core.clock import SYSTEM_CLOCK
+from turku.errors import UsageError
+
+_PROGRAMS = {
+    AuthKind.MACHINE: ("/etc/turku-agent/config.d/api.json", "turku-update-config"),
+    AuthKind.STORAGE: ("/etc/turku-storage/config.d/api.json", "turku-storage-update-config"),
+}
+
+
+class Command(TurkuCommand):
+    """Creates an Auth and prints its secret, once."""
+
+    help = "Make credentials with which machines (machine_reg) or storages (storage_reg) register."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("kind", choices=AuthKind.values, metavar="{machine_reg,storage_reg}")
+        parser.add_argument("--name", help="name of the Auth (default: its kind and the time)")
+        parser.add_argument("--raw", action="store_true", help="print the bare secret and nothing else")
+
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        now = SYSTEM_CLOCK.now()
+        kind = AuthKind(options["kind"])
+        # To the microsecond: a script may make several at once.
+        name = options["name"] or f"{kind.value} {now:%Y-%m-%d %H:%M:%S.%f}"
+        if len(name) > NAME_LENGTH or not name.isprintable():
+            raise UsageError(f"--name must be printable and at most {NAME_LENGTH} characters long")
+        hash_keys.enrol(now=now)
+        with transaction.atomic():
+            auth, secret = auths.create(kind, name, now=now)
+            log.record(
+                log.COMMAND_LINE, [log.Entry("auth.added", auth, new={"name": name, "kind": kind.label})], now=now
+            )
+        if options["raw"]:
+            self.stdout.write(secret.reveal())
+            return
+        path, program = _PROGRAMS[kind]
+        snippet = {"api_auth_name": name, "api_auth_secret": secret.reveal()}
+        self.stdout.write(
+            f"Name:   {name}\nSecret: {secret.reveal()}\n\n"
+            "The secret is shown this once and kept only as a hash.\n"
+            f'Put this into {path} (mode 0600), add "api_url", and run {program}:\n\n'
+            f"{json.dumps(snippet, indent=4)}"
+        )

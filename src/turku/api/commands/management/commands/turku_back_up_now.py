@@ -1,0 +1,41 @@
+"""`turku-api back-up-now`: the operator's wish to have a machine backed up now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from turku.api.audit import log
+from turku.api.backups.backup_now import back_up_now, silent_sentence
+from turku.api.backups.models import Source
+from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
+from turku.api.project.command import TurkuCommand
+from turku.core.clock import SYSTEM_CLOCK
+from turku.core.log import one_line
+from turku.errors import UsageError
+
+
+class Command(TurkuCommand):
+    """Makes sources due; prints how many."""
+
+    help = "Make a machine's sources due now: the machine's next ping starts them."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("machine", help=MACHINE_HELP)
+        parser.add_argument("sources", nargs="*", metavar="source", help="names of sources (default: all)")
+
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        machine = named_machine(options["machine"])
+        wanted: list[str] = options["sources"]
+        sources = Source.objects.filter(machine=machine)
+        if wanted:
+            sources = sources.filter(name__in=wanted)
+            if missing := set(wanted) - set(sources.values_list("name", flat=True)):
+                raise UsageError(f"machine {machine} has no source {', '.join(sorted(missing))}")
+        now = SYSTEM_CLOCK.now()
+        count = back_up_now(sources, actor=log.COMMAND_LINE, now=now)
+        self.stdout.write(f"{count} of {sources.count()} sources of machine {machine} are due now")
+        silent = silent_sentence(sources, now=now)
+        if silent:
+            self.stdout.write(one_line(silent))

@@ -1,0 +1,85 @@
+"""`turku-api health`: the state of the fleet, as a Nagios check."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.db import DatabaseError
+
+from turku.api.project.command import TurkuCommand
+from turku.api.status import backups
+from turku.api.status.thresholds import USUAL, Thresholds
+from turku.core.clock import SYSTEM_CLOCK
+
+_CRITICAL = 2
+_LONGEST = timedelta(days=366)
+
+
+def _minutes(text: str) -> timedelta:
+    return _span(text, timedelta(minutes=1))
+
+
+def _hours(text: str) -> timedelta:
+    return _span(text, timedelta(hours=1))
+
+
+def _span(text: str, unit: timedelta) -> timedelta:
+    try:
+        span = float(text) * unit
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not timedelta(0) < span <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0, and at most a year")
+    return span
+
+
+class Command(TurkuCommand):
+    """Prints one line; exit code 0 or 2."""
+
+    help = "One line on the state of the fleet; exit code 0 when all is well, else 2 (a Nagios check)."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--verbose", action="store_true", help="a line more for each storage, machine or source")
+        parser.add_argument(
+            "--storage-silent",
+            type=_minutes,
+            default=USUAL.storage_silence,
+            metavar="MINUTES",
+            help="a storage is silent after this time (default: 30)",
+        )
+        parser.add_argument(
+            "--machine-silent",
+            type=_hours,
+            metavar="HOURS",
+            help="any machine is silent after this time (default: as policies say, 1 where none does)",
+        )
+        parser.add_argument(
+            "--overdue",
+            type=_hours,
+            default=USUAL.overdue,
+            metavar="HOURS",
+            help="a source is overdue this long after its turn (default: 10), or as long as its machine may be away, "
+            "if that is longer",
+        )
+
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        thresholds = Thresholds(options["storage_silent"], options["machine_silent"], options["overdue"])
+        try:
+            state = backups.fleet(now=SYSTEM_CLOCK.now(), verbose=options["verbose"], thresholds=thresholds)
+        except DatabaseError as error:
+            problem = " ".join(str(error).split())
+            self.stdout.write(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
+            sys.exit(_CRITICAL)
+        self.stdout.write(state.summary)
+        for group in state.groups:
+            for sentence in group.sentences:
+                self.stdout.write(f"  {sentence}")
+        for remark in (*(state.long_lines if options["verbose"] else ()), *state.remarks):
+            self.stdout.write(f"  {remark}")
+        if not state.is_healthy:
+            sys.exit(_CRITICAL)

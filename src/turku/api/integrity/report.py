@@ -1,0 +1,188 @@
+"""What a storage proved: damage, verification and drills, written together and with a fixed number of queries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Case, Count, F, Value, When, Window
+from django.db.models.functions import RowNumber
+
+from turku.api.audit import log
+from turku.api.audit.log import Entry
+from turku.api.backups.models import SOURCES_LIMIT, Source
+from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
+from turku.api.integrity.models import OPEN, OVER, Damage, Drill, Proof
+from turku.api.project import many_rows
+from turku.core.log import one_line
+from turku.errors import ApiRefused, MalformedMessage
+from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, SourceProof
+
+DAMAGES_KEPT = 1000
+DRILLS_KEPT = 100
+"""Both: of one source. A storage that was taken over must not fill the database."""
+LONGEST_VALIDITY = timedelta(days=400)
+_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+_LOGGED_PATHS = 20
+_DAMAGE_FIELDS = (
+    *("storage", "kind", "state", "checksum", "snapshots", "snapshot_count"),
+    *("date_found", "date_changed", "date_judged", "judged_by"),
+)
+
+
+@transaction.atomic
+def record(machine: Machine, storage: Storage, proofs: Mapping[str, SourceProof], *, now: datetime) -> None:
+    """Write what was proved of sources of the machine; all of it or, when something is wrong, nothing.
+
+    Raises ApiRefused (404) for a source that the machine does not have, (429) as the audit log does, MalformedMessage.
+    """
+    if len(proofs) > SOURCES_LIMIT:
+        raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
+    if sum(len(proof.damages) for proof in proofs.values()) > DAMAGES_LIMIT:
+        raise MalformedMessage(f"machine.sources: has more than {DAMAGES_LIMIT} damages")
+    # In the order of their names, as everybody locks them: two reports at once must not both make the same row.
+    rows = machine.sources.filter(name__in=list(proofs)).order_by("name").select_for_update(no_key=True)
+    sources = {source.name: source for source in rows}
+    unknown = [name for name in proofs if name not in sources]
+    if unknown:
+        raise ApiRefused(f"machine.sources: the machine has no source {unknown[0][:200]!r}", status=404)
+    entries = [
+        *_record_damages(storage, sources, proofs, now=now),
+        *_record_drills(storage, sources, proofs, now=now),
+    ]
+    log.record_of_program(log.actor_of(storage), entries, now=now)
+
+
+def _digest(damage: DamagedFile) -> str:
+    """What names a damage: several versions of a path can be damaged."""
+    return hashlib.sha256(f"{one_line(damage.checksum)}/{one_line(damage.path)}".encode()).hexdigest()
+
+
+def _record_damages(
+    storage: Storage, sources: Mapping[str, Source], proofs: Mapping[str, SourceProof], *, now: datetime
+) -> list[Entry]:
+    told = {
+        (sources[name].pk, _digest(damage)): (sources[name], damage)
+        for name, proof in proofs.items()
+        for damage in proof.damages
+    }
+    if not told:
+        return []
+    keys = {source.pk for source, _damage in told.values()}
+    digests = {digest for _key, digest in told}
+    known = {(row.source_id, row.digest): row for row in Damage.objects.filter(source__in=keys, digest__in=digests)}
+    counts = Damage.objects.filter(source__in=keys).order_by().values_list("source").annotate(rows=Count("pk"))
+    most = max((count for _key, count in counts), default=0)
+    changed: list[Damage] = []
+    created: list[Damage] = []
+    found: dict[str, list[DamagedFile]] = {}
+    healed: dict[str, list[DamagedFile]] = {}
+    for key, (source, damage) in told.items():
+        before = known.get(key)
+        row = before or Damage(source=source, path=one_line(damage.path), digest=key[1])
+        if before is None or _is_news(before, damage):
+            row.date_found, row.date_judged, row.judged_by = now, None, ""
+            found.setdefault(source.name, []).append(damage)
+        elif row.state not in OVER and damage.state in OVER:
+            healed.setdefault(source.name, []).append(damage)
+        row.storage, row.kind, row.state, row.checksum = storage, damage.kind, damage.state, one_line(damage.checksum)
+        row.snapshots, row.snapshot_count = [one_line(name) for name in damage.snapshots], damage.snapshot_count
+        row.date_changed = now
+        (changed if before is not None else created).append(row)
+    many_rows.save_columns(changed, _DAMAGE_FIELDS)
+    Damage.objects.bulk_create(created)
+    if most + len(created) > DAMAGES_KEPT:
+        _drop_surplus(Damage, keys, DAMAGES_KEPT, ("-date_changed", "-pk"))
+    by_name = {source.name: source for source, _damage in told.values()}
+    return [
+        *(Entry("damage.found", by_name[name], new=_shown(damages)) for name, damages in found.items()),
+        *(Entry("damage.healed", by_name[name], new=_shown(damages)) for name, damages in healed.items()),
+    ]
+
+
+def _is_news(row: Damage, told: DamagedFile) -> bool:
+    """Whether what is told is another damage than the one that is known: an operator's judgement was not about it."""
+    is_over_again = row.state in OVER and told.state not in OVER
+    return is_over_again or row.kind != told.kind
+
+
+def _shown(damages: Sequence[DamagedFile]) -> dict[str, object]:
+    return {
+        "files": len(damages),
+        "first": [
+            {"path": one_line(each.path), "kind": each.kind, "state": each.state, "snapshots": each.snapshots}
+            for each in damages[:_LOGGED_PATHS]
+        ],
+    }
+
+
+def _record_drills(
+    storage: Storage, sources: Mapping[str, Source], proofs: Mapping[str, SourceProof], *, now: datetime
+) -> list[Entry]:
+    told = {sources[name]: proof for name, proof in proofs.items() if proof.drill or proof.verified}
+    if not told:
+        return []
+    states = {row.source_id: row for row in Proof.objects.filter(source__in=list(told))}
+    drills: list[Drill] = []
+    entries: list[Entry] = []
+    rows: list[Proof] = []
+    for source, proof in told.items():
+        row = states.get(source.pk) or Proof(source=source)
+        rows.append(row)
+        if (verified := proof.verified) is not None:
+            row.date_verified = min(_moment(verified.time), now)
+            row.verified_files, row.verified_bytes = verified.files, verified.size_bytes
+            if verified.time_oldest_check is not None:
+                row.date_oldest_check = min(_moment(verified.time_oldest_check), now)
+        if (drill := proof.drill) is not None:
+            if row.drill_succeeded is not False and not drill.success:
+                entries.append(Entry("drill.failed", source, new={"snapshot": drill.snapshot, "why": drill.summary}))
+            row.drill_succeeded = drill.success
+            if drill.success:
+                row.date_drilled = now
+                row.date_proven_until = now + min(timedelta(seconds=drill.valid_seconds), LONGEST_VALIDITY)
+            else:
+                # What could be restored last month cannot be now.
+                row.date_proven_until = now
+            drills.append(
+                Drill(
+                    source=source,
+                    storage=storage,
+                    date=now,
+                    success=drill.success,
+                    snapshot=one_line(drill.snapshot)[:NAME_LENGTH],
+                    files=drill.files,
+                    size_bytes=drill.size_bytes,
+                    date_begin=_moment(drill.time_begin),
+                    date_end=_moment(drill.time_end),
+                    summary=drill.summary,
+                )
+            )
+    columns = [field.name for field in Proof._meta.concrete_fields if not field.primary_key]
+    Proof.objects.bulk_create(rows, update_conflicts=True, unique_fields=["source"], update_fields=columns)
+    Drill.objects.bulk_create(drills)
+    if drills:
+        _drop_surplus(Drill, {drill.source_id for drill in drills}, DRILLS_KEPT, ("-date", "-pk"))
+    return entries
+
+
+def _moment(unix_seconds: float) -> datetime:
+    return min(datetime.fromtimestamp(unix_seconds, UTC), _LATEST)
+
+
+def _drop_surplus(model: type[Damage] | type[Drill], sources: set[UUID], kept: int, order: Sequence[str]) -> None:
+    """Keep as many rows of each source, the first ones in that order."""
+    by = [F(name[1:]).desc(nulls_first=True) if name.startswith("-") else F(name).asc() for name in order]
+    if model is Damage:
+        # Those that somebody has to act on are kept before all others.
+        by = [Case(When(OPEN, then=Value(0)), default=Value(1)).asc(), *by]
+    ranked = (
+        model._default_manager.filter(source__in=sources)
+        .order_by()
+        .annotate(rank=Window(RowNumber(), partition_by=[F("source")], order_by=by))
+    )
+    surplus = list(ranked.filter(rank__gt=kept).values_list("pk", flat=True)[:10_000])
+    model._default_manager.filter(pk__in=surplus).delete()

@@ -1,0 +1,175 @@
+"""The command `turku-api` and the names that the existing system has for its parts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from turku.core import durable, log
+from turku.core.cli import entry as entry_point
+from turku.errors import CommandFailed, ConfigurationError, TurkuError, UsageError
+
+if TYPE_CHECKING:
+    from django.core.management import BaseCommand
+
+_HELP = """\
+usage: turku-api COMMAND [OPTIONS]
+
+The coordinator of Turku: knows every machine and storage, and says which
+backups are due.
+
+  migrate           set the database up, or bring it up to this version
+  serve             serve the calls of agents and storages, and the admin site
+  createsuperuser   make an account for the admin site
+  auth-create KIND  make credentials with which machines (machine_reg) or
+                    storages (storage_reg) register
+  back-up-now MACHINE [SOURCE ...]
+                    make sources due now; the machine's next ping starts them
+  health            one line on the state of the fleet; exit code 0 or 2, as
+                    Nagios wants it; --verbose says more
+  clean-logs        delete records of backup runs older than --days N
+  machine re-enrol|mute|unmute|confirm-withdrawal MACHINE
+                    let a reinstalled machine have its history back; call it no
+                    problem for a while that one is away; confirm that sources
+                    are meant to be backed up no more
+  restore request|approve|reject|cancel|list
+                    restores that machines pick up
+  hash-key list|rotate|retire
+                    the keys that protect stored credentials
+  check             look for mistakes in the settings; --database default too
+
+`turku-api COMMAND --help` tells more; `turku-api help` lists every other
+command of Django. Settings come from the environment: TURKU_STATE_DIR,
+TURKU_DATABASE_URL, TURKU_ALLOWED_HOSTS, TURKU_TIME_ZONE, ...
+"""
+
+_COMMANDS = {
+    "auth-create": "turku_auth_create",
+    "back-up-now": "turku_back_up_now",
+    "health": "turku_health",
+    "clean-logs": "turku_clean_logs",
+    "machine": "turku_machine",
+    "restore": "turku_restore",
+    "hash-key": "turku_hash_key",
+}
+
+
+def _prepare() -> None:
+    """Settings chosen, logs set up, the state directory made where that is possible."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
+    # Its commands write colours as a terminal's sequences, which our output escapes.
+    os.environ.setdefault("DJANGO_COLORS", "nocolor")
+    # The database and the keys are for this user alone.
+    os.umask(0o077)
+    log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")), is_bounded=False)
+    _quieten_django()
+    from turku.api.project import environment
+
+    state_dir: Path = environment.read(os.environ).state_dir
+    if not state_dir.is_dir():
+        try:
+            durable.make_private_directory(state_dir)
+        except TurkuError as error:
+            raise ConfigurationError(
+                f"{error.message}", hint="set TURKU_STATE_DIR to a directory that this user may write"
+            ) from error
+
+
+def _require_django() -> None:
+    try:
+        import django  # noqa: F401  (looked for, not used)
+    except ImportError:
+        raise CommandFailed(
+            "the coordinator's part of Turku is not installed here",
+            hint="on the coordinator's host, install the extra: pip install 'turku[api]'",
+        ) from None
+
+
+def _quieten_django() -> None:
+    """Refusals are told once, by the call that refuses; a request with a strange Host is no fault of ours."""
+    logging.getLogger("django.request").setLevel(logging.ERROR)
+    logging.getLogger("django.security.DisallowedHost").addFilter(_in_our_words)
+
+
+def _in_our_words(record: logging.LogRecord) -> bool:
+    record.msg = str(record.msg).partition(" You may need to")[0] + " TURKU_ALLOWED_HOSTS names those that are served."
+    record.args, record.exc_info, record.exc_text = None, None, None
+    record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. Raises TurkuError."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_HELP)
+        return 0
+    if arguments[0] == "--version":
+        from turku import __version__
+
+        sys.stdout.write(f"turku-api {__version__}\n")
+        return 0
+    _require_django()
+    _prepare()
+    from django.db import DatabaseError
+
+    command, *rest = arguments
+    try:
+        if command == "serve":
+            from turku.api.project import serve
+
+            return serve.main(rest)
+        _run(command, rest)
+    except DatabaseError as error:
+        from django.conf import settings
+
+        database = settings.DATABASES["default"]
+        raise ConfigurationError(
+            f"the database {database['NAME']} cannot be used: {' '.join(str(error).split())}",
+            hint="is it set up (`turku-api migrate`) and reachable (TURKU_DATABASE_URL, TURKU_STATE_DIR)?",
+        ) from error
+    return 0
+
+
+def _run(command: str, arguments: Sequence[str]) -> None:
+    """Run a command of Django's kind, ours or its own. Raises UsageError for one that is not there."""
+    import difflib
+
+    from django.core.management import ManagementUtility, get_commands
+
+    class Utility(ManagementUtility):
+        def fetch_command(self, subcommand: str) -> BaseCommand:
+            # Not before Django asks: earlier, the apps' commands are not known.
+            known = get_commands()
+            if subcommand not in known:
+                close = difflib.get_close_matches(command, sorted({*known, *_COMMANDS, "serve"}), n=1)
+                suggestion = f"; did you mean {close[0]}?" if close else ""
+                raise UsageError(
+                    f"turku-api has no command {command!r}{suggestion}", hint="turku-api --help lists them"
+                )
+            return super().fetch_command(subcommand)
+
+    Utility(["turku-api", _COMMANDS.get(command, command), *arguments]).execute()
+
+
+def entry() -> NoReturn:
+    """`turku-api`."""
+    entry_point.run(main)
+
+
+def auth_create_entry() -> NoReturn:
+    """`turku_auth_create` of the existing system."""
+    entry_point.run(lambda arguments: main(["auth-create", *arguments]))
+
+
+def health_entry() -> NoReturn:
+    """`turku_health` of the existing system."""
+    entry_point.run(lambda arguments: main(["health", *arguments]))
+
+
+def clean_logs_entry() -> NoReturn:
+    """`turku_clean_logs` of the existing system."""
+    entry_point.run(lambda arguments: main(["clean-logs", *arguments]))

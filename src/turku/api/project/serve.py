@@ -1,0 +1,115 @@
+"""`turku-api serve`: the coordinator behind gunicorn, in this process, started only when nothing is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from turku.core.cli.arguments import Parser
+from turku.core.clock import SYSTEM_CLOCK
+from turku.errors import ConfigurationError
+
+_MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  (gunicorn makes its heartbeat files there under random names)
+_MOST = 1000
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text.startswith("unix:/") or (host and colon and port.isascii() and port.isdecimal() and int(port) < 65536):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:/ABSOLUTE/PATH")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST}")
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="turku-api serve", description="Serve the calls and the admin site.")
+    parser.add_argument(
+        "--bind", type=_address, default="127.0.0.1:8000", help="HOST:PORT or unix:PATH (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=_count, default=2, help="worker processes (default: %(default)s)")
+    parser.add_argument("--threads", type=_count, default=4, help="threads of each worker (default: %(default)s)")
+    parser.add_argument("--access-log", action="store_true", help="a line per request on standard output")
+    return parser.parse_args(arguments)
+
+
+def refuse_mistakes() -> None:
+    """Raise ConfigurationError with every system check that failed, or when the database is behind the programs."""
+    from django.core import checks
+    from django.db import connections
+    from django.db.migrations.executor import MigrationExecutor
+
+    errors = [message for message in checks.run_checks() if message.is_serious()]
+    if errors:
+        lines = [f"  {message.id}: {message.msg} {message.hint or ''}".rstrip() for message in errors]
+        raise ConfigurationError(
+            f"the settings have {len(errors)} mistake{'s' if len(errors) > 1 else ''}:\n" + "\n".join(lines),
+            hint="mend the variables named above",
+        )
+    executor = MigrationExecutor(connections["default"])
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise ConfigurationError("the database is not set up for this version", hint="run `turku-api migrate` first")
+
+
+def options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Gunicorn's settings: limits on everything a client sends, worker processes that are renewed now and then."""
+    return {
+        "bind": arguments.bind,
+        "workers": arguments.workers,
+        "threads": arguments.threads,
+        "worker_class": "gthread",
+        "timeout": 60,
+        "graceful_timeout": 20,
+        "keepalive": 15,
+        # origin.py alone decides whom to believe about the scheme.
+        "secure_scheme_headers": {},
+        "limit_request_line": 4094,
+        "limit_request_fields": 64,
+        "limit_request_field_size": 8190,
+        "max_requests": 50_000,
+        "max_requests_jitter": 5_000,
+        "preload_app": True,
+        "control_socket_disable": True,
+        "worker_tmp_dir": str(_MEMORY_DIRECTORY) if os.access(_MEMORY_DIRECTORY, os.W_OK) else None,
+        "accesslog": "-" if arguments.access_log else None,
+        "loglevel": "info",
+        "proc_name": "turku-api",
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal ends it. Raises ConfigurationError before the first socket is open."""
+    parsed = _arguments(arguments)
+    import django
+    from django.db import connections
+    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # gunicorn has no types
+    from gunicorn.config import KNOWN_SETTINGS  # type: ignore[import-untyped]
+
+    django.setup()
+    refuse_mistakes()
+    from turku.api.fleet import hash_keys
+    from turku.api.project.wsgi import application
+
+    hash_keys.enrol(now=SYSTEM_CLOCK.now())
+    # A connection must not be shared by the workers that are forked from here.
+    connections.close_all()
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            known = {setting.name for setting in KNOWN_SETTINGS}
+            for name, value in options(parsed).items():
+                if name in known and value is not None:
+                    self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            return application
+
+    Server().run()
+    return 0

@@ -1,0 +1,159 @@
+"""Django's settings, made from the environment alone (docs/reference/configuration.md lists the variables).
+
+Importing them never fails and changes nothing, but that a missing secret key is generated where the state directory
+exists. Mistakes become system checks (checks.py).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from turku.api.project import environment, key_file
+from turku.api.project.hidden import hidden
+from turku.core.secret import Secret, generate_secret
+from turku.errors import ConfigurationError, TurkuError
+from turku.protocol.codec import MESSAGE_LIMIT_BYTES
+
+TURKU_ENVIRONMENT = environment.read(os.environ)
+_ENGINES = {"sqlite3": "django.db.backends.sqlite3", "postgresql": "turku.api.project.postgresql"}
+TURKU_MISTAKES: list[environment.Mistake] = list(TURKU_ENVIRONMENT.mistakes)
+
+
+def _secret_key() -> Secret:
+    if TURKU_ENVIRONMENT.secret_key:
+        return TURKU_ENVIRONMENT.secret_key
+    try:
+        found = key_file.read_or_generate(TURKU_ENVIRONMENT.secret_key_file)
+        if len(found.reveal()) < environment.SECRET_KEY_LENGTH:
+            raise ConfigurationError(
+                f"{TURKU_ENVIRONMENT.secret_key_file}: is shorter than {environment.SECRET_KEY_LENGTH} characters",
+                hint="remove it to have a new key generated",
+            )
+        return found
+    except TurkuError as error:
+        TURKU_MISTAKES.append(environment.Mistake("turku.E010", f"No secret key: {error.message}.", error.hint))
+        # Good for this process alone; `turku-api serve` refuses to start with the mistake.
+        return generate_secret(64)
+
+
+def _database() -> dict[str, Any]:
+    database = TURKU_ENVIRONMENT.database
+    result: dict[str, Any] = {
+        "ENGINE": _ENGINES[database.engine],
+        "NAME": database.name,
+        "USER": database.user,
+        "PASSWORD": hidden(database.password),
+        "HOST": database.host,
+        "PORT": database.port,
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }
+    if database.engine == "sqlite3":
+        result["OPTIONS"] = {
+            # A writer that first reads must not find the database changed under it: it takes the lock at once.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 30,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=1073741824;",
+        }
+    else:
+        result["OPTIONS"] = {"connect_timeout": "10", **dict(database.options)}
+        # A pooler that gives a connection to another client after each transaction would lose them; and the longest
+        # answer, a storage's list of machines, is held in memory anyway.
+        result["DISABLE_SERVER_SIDE_CURSORS"] = True
+    return result
+
+
+SECRET_KEY = hidden(_secret_key())
+DEBUG = TURKU_ENVIRONMENT.debug
+ALLOWED_HOSTS = list(TURKU_ENVIRONMENT.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = list(TURKU_ENVIRONMENT.csrf_trusted_origins)
+
+INSTALLED_APPS = [
+    "turku.api.admin.apps.TurkuAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "turku.api.audit.apps.AuditConfig",
+    "turku.api.fleet.apps.FleetConfig",
+    "turku.api.backups.apps.BackupsConfig",
+    "turku.api.queue.apps.QueueConfig",
+    "turku.api.integrity.apps.IntegrityConfig",
+    "turku.api.restores.apps.RestoresConfig",
+    "turku.api.admin.apps.PagesConfig",
+    "turku.api.commands.apps.CommandsConfig",
+]
+
+MIDDLEWARE = [
+    "turku.api.project.origin.OriginMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "turku.api.project.headers.ContentSecurityPolicyMiddleware",
+    "turku.api.rpc.shortcut.CallsShortcutMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "turku.api.project.urls"
+WSGI_APPLICATION = "turku.api.project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+LANGUAGE_CODE = "en-gb"
+FORMAT_MODULE_PATH = "turku.api.admin.formats"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = TURKU_ENVIRONMENT.time_zone
+
+STATIC_URL = "/static/"
+# The admin site's few files are served from where the packages installed them: no collectstatic step.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+# The limit holds before a body is read; the codec has the same one.
+DATA_UPLOAD_MAX_MEMORY_SIZE = MESSAGE_LIMIT_BYTES
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not TURKU_ENVIRONMENT.allow_insecure_cookies
+SESSION_COOKIE_HTTPONLY = True
+# A working day.
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 365 * 24 * 3600
+X_FRAME_OPTIONS = "DENY"
+
+# turku.core.log sets logging up, for every program alike.
+LOGGING_CONFIG = None

@@ -1,0 +1,75 @@
+"""How many slots a storage has, as rows that can be taken: made and retired where the number changes."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+
+from turku.api.audit import log
+from turku.api.fleet.models import Storage
+from turku.api.queue.models import Slot, StorageSlots
+from turku.policy import queue
+from turku.policy.queue import Lane
+
+_log = logging.getLogger(__name__)
+
+
+def settings_of(storage: Storage) -> StorageSlots:
+    """The storage's numbers; made, and its slots with them, where there are none yet."""
+    found = StorageSlots.objects.filter(storage=storage).first()
+    if found is None:
+        StorageSlots.objects.bulk_create([StorageSlots(storage=storage)], ignore_conflicts=True)
+        found = StorageSlots.objects.get(storage=storage)
+        arrange(found)
+    return found
+
+
+def sizes(settings: StorageSlots) -> dict[Lane, int]:
+    """How many slots each lane has; where the operator's share of first backups fits no longer, a quarter."""
+    slots = min(max(settings.effective, 1), queue.SLOTS_LIMIT)
+    first = settings.first_slots
+    return queue.lanes(slots, first if first is not None and 1 <= first < slots else None)
+
+
+def arrange(settings: StorageSlots) -> None:
+    """Let the storage have as many rows as it has slots. One that is too many and taken stays with its holder till the
+    end, and nobody gets it after."""
+    wanted = sizes(settings)
+    with transaction.atomic():
+        # Two that arrange at once take turns.
+        StorageSlots.objects.select_for_update(no_key=True).get(pk=settings.pk)
+        rows = Slot.objects.filter(storage=settings.storage_id)
+        Slot.objects.bulk_create(
+            (
+                Slot(storage_id=settings.storage_id, lane=lane, number=number)
+                for lane in Lane
+                for number in range(wanted[lane])
+            ),
+            ignore_conflicts=True,
+        )
+        surplus = Q()
+        for lane in Lane:
+            surplus |= Q(lane=lane, number__gte=wanted[lane])
+        rows.filter(surplus, machine=None).delete()
+        rows.filter(surplus).update(retired=True)
+        rows.exclude(surplus).filter(retired=True).update(retired=False)
+
+
+def tell(storage: Storage, told_slots: int | None, *, now: datetime) -> None:
+    """Take over how many slots the storage's configuration names; the change goes to the audit log."""
+    settings = settings_of(storage)
+    old = settings.told_slots
+    if old != told_slots:
+        with transaction.atomic():
+            settings.told_slots = told_slots
+            settings.save(update_fields=["told_slots"])
+            arrange(settings)
+            values: list[dict[str, Any]] = [{"told_slots": old}, {"told_slots": told_slots}]
+            log.record_of_program(
+                log.actor_of(storage), [log.Entry("storage.slots", storage, old=values[0], new=values[1])], now=now
+            )
+        _log.info("storage %s has %d slots", storage, settings.effective)

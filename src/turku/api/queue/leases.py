@@ -1,0 +1,232 @@
+"""Leases on slots: reserved for a machine that was told what is due, begun when its storage asks for it, kept by
+heartbeats, ended by the last report, by the session's end, or by their time.
+
+A slot counts a machine's session, whatever the number of its sources; a machine with first backups and others holds
+one in each lane. Each way to a slot is a conditional update, and a machine has one slot of a lane at most by a unique
+constraint: any number of coordinators together give away no slot twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db.models import F, Q, QuerySet
+
+from turku.api.backups.due import may_be_due
+from turku.api.backups.models import Source
+from turku.api.fleet.models import Machine, Storage
+from turku.api.queue import capacity
+from turku.api.queue import waiting as line
+from turku.api.queue.models import LONGEST_LEASE, Slot, held
+from turku.policy import queue
+from turku.policy.queue import Lane
+
+_log = logging.getLogger(__name__)
+
+RESERVED_FOR: Final = timedelta(minutes=3)
+"""How long a slot waits for the machine that was told to come."""
+HEARTBEAT_LEASE: Final = timedelta(minutes=4)
+"""How long a lease outlives the last heartbeat of its session; storages send one a minute."""
+LONG_LEASE: Final = LONGEST_LEASE
+"""The lease of a session without heartbeats: a storage of the existing system."""
+_REMEMBERED: Final = timedelta(days=1)
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_FREE: Final = {
+    "machine": None,
+    "date_taken": None,
+    # Of what the row held before.
+    "date_begun_before": F("date_begun"),
+    "date_begun": None,
+    "date_heartbeat": None,
+    "date_expires": None,
+}
+
+
+def reserve(machine: Machine, sources: Sequence[Source], *, now: datetime) -> list[Source]:
+    """Which of the machine's due sources may be backed up now: those for whose lanes it has a slot from here on.
+
+    For the machine's own word: what it gets is a reservation, which asking again does not prolong.
+    """
+    storage = machine.storage
+    if storage is None or not sources:
+        return []
+    rows = _rows(storage, machine)
+    admitted: set[UUID] = set()
+    for lane, members in _by_lane(sources, rows).items():
+        held = _held(rows, storage, machine, lane, now=now)
+        if held is None:
+            if _claim(rows, storage, machine, lane, members, now=now) is None:
+                continue
+        elif held.date_begun is not None and held.date_heartbeat is None:
+            # The session of a storage without heartbeats is over, or its machine would not ask.
+            Slot.objects.filter(pk=held.pk, machine=machine, date_begun=held.date_begun).update(
+                date_begun=None, date_expires=now + RESERVED_FOR
+            )
+        admitted |= {source.pk for source in members}
+    return [source for source in sources if source.pk in admitted]
+
+
+def begin(
+    machine: Machine, storage: Storage, sources: Sequence[Source], *, sends_heartbeats: bool, now: datetime
+) -> list[Source]:
+    """Which of the machine's due sources its storage may back up now: the session's leases begin.
+
+    Where the machine has no reservation it is as if it had asked for one now.
+    """
+    if not sources:
+        return []
+    rows = _rows(storage, machine)
+    lanes = _by_lane(sources, rows)
+    slots = {lane: held for lane in lanes if (held := _held(rows, storage, machine, lane, now=now)) is not None}
+    if not slots:
+        for lane, members in lanes.items():
+            claimed = _claim(rows, storage, machine, lane, members, now=now)
+            if claimed is not None:
+                slots[lane] = claimed
+    if not slots:
+        return []
+    expires = now + (HEARTBEAT_LEASE if sends_heartbeats else LONG_LEASE)
+    heartbeat = now if sends_heartbeats else None
+    mine = Slot.objects.filter(pk__in=[slot.pk for slot in slots.values()], machine=machine)
+    begun = mine.update(date_begun=now, date_heartbeat=heartbeat, date_expires=expires)
+    if begun < len(slots):
+        # One lapsed, and another machine was faster.
+        kept = set(mine.values_list("lane", flat=True))
+        slots = {lane: slot for lane, slot in slots.items() if lane in kept}
+    admitted = {source.pk for lane in slots for source in lanes[lane]}
+    return [source for source in sources if source.pk in admitted]
+
+
+def heartbeat(machine: Machine, storage: Storage, *, now: datetime) -> bool:
+    """Prolong the leases of the machine's session; False where it has none (any more)."""
+    running = Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False)
+    return bool(running.update(date_heartbeat=now, date_expires=now + HEARTBEAT_LEASE))
+
+
+def end(machine: Machine, storage: Storage, *, now: datetime) -> None:
+    """Free what the machine holds: its session is over."""
+    Slot.objects.filter(machine=machine, storage=storage).update(**_FREE, date_freed=now)
+
+
+def free(slot: Slot, *, now: datetime) -> bool:
+    """Free one slot whose row was read; False where it is another machine's by now."""
+    return bool(Slot.objects.filter(pk=slot.pk, machine=slot.machine_id).update(**_FREE, date_freed=now))
+
+
+def lapsed(*, now: datetime) -> QuerySet[Slot]:
+    """The slots of sessions that began and went silent within a day, of which nobody heard or took the slot since."""
+    return Slot.objects.filter(
+        machine__isnull=False, date_begun__isnull=False, date_expires__lte=now, date_expires__gt=now - _REMEMBERED
+    )
+
+
+def after_report(machine: Machine, storage: Storage, *, now: datetime) -> None:
+    """Free the machine's slots of the lanes in which nothing is left to do, now that sources were reported."""
+    held = list(Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False))
+    if not held:
+        return
+    begun = max(slot.date_begun for slot in held if slot.date_begun is not None)
+    # What became due later is for another session.
+    left = machine.sources.filter(may_be_due(now=begun), active=True, published=True).order_by()
+    lanes = {
+        queue.lane_of(was_backed_up=last is not None) for last in left.values_list("date_last_backed_up", flat=True)
+    }
+    if Lane.FIRST in lanes and all(slot.lane != Lane.FIRST for slot in held) and _is_single(storage):
+        lanes.add(Lane.REGULAR)
+    done = [slot.pk for slot in held if slot.lane not in lanes]
+    if done:
+        Slot.objects.filter(pk__in=done, machine=machine).update(**_FREE, date_freed=now)
+
+
+def _is_single(storage: Storage) -> bool:
+    return not Slot.objects.filter(storage=storage, lane=Lane.FIRST, retired=False).exists()
+
+
+def _rows(storage: Storage, machine: Machine) -> list[Slot]:
+    """The slots of the storage, made where it has none yet, and those that the machine holds elsewhere."""
+    wanted = Q(storage=storage) | Q(machine=machine)
+    rows = list(Slot.objects.filter(wanted))
+    if not any(row.storage_id == storage.pk and not row.retired for row in rows):
+        capacity.settings_of(storage)
+        rows = list(Slot.objects.filter(wanted))
+    return rows
+
+
+def _by_lane(sources: Sequence[Source], rows: Sequence[Slot]) -> Mapping[Lane, list[Source]]:
+    """The sources of each lane; a storage with a single slot has one lane."""
+    has_first = any(row.lane == Lane.FIRST and not row.retired for row in rows)
+    lanes: dict[Lane, list[Source]] = {}
+    for source in sources:
+        lane = queue.lane_of(was_backed_up=source.date_last_backed_up is not None)
+        lanes.setdefault(lane if has_first else Lane.REGULAR, []).append(source)
+    return lanes
+
+
+def _held(rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, *, now: datetime) -> Slot | None:
+    """The machine's own slot of the lane. One that it has at a storage that was its former one is freed."""
+    for row in rows:
+        if row.machine_id == machine.pk and row.lane == lane:
+            if row.storage_id != storage.pk:
+                Slot.objects.filter(pk=row.pk, machine=machine).update(**_FREE, date_freed=now)
+            elif row.is_held(now):
+                return row
+    return None
+
+
+def _claim(
+    rows: Sequence[Slot],
+    storage: Storage,
+    machine: Machine,
+    lane: Lane,
+    sources: Sequence[Source],
+    *,
+    now: datetime,
+) -> Slot | None:
+    """A slot of the lane, reserved for the machine from now on; None, and a place in the line, where it is not its
+    turn."""
+    free = [row for row in rows if _is_free(row, storage, lane, now=now)]
+    # Its own lapsed one first: it may have one only.
+    free.sort(key=lambda row: row.machine_id != machine.pk)
+    own = free[0] if free and free[0].machine_id == machine.pk else None
+    missed = own.date_expires if own is not None and own.date_begun is None else None
+    claim = line.claim_of(machine, lane, sources, missed=missed, now=now)
+    if free and _may_go(free, storage, machine, lane, claim, now=now):
+        for row in free:
+            if _take(row, machine, now=now):
+                if row.machine_id not in (None, machine.pk) and row.date_begun is None:
+                    line.miss(storage, lane, row.machine_id, now=now)
+                if claim.row is not None:
+                    line.leave(claim.row)
+                return row
+    line.wait(storage, lane, machine, claim, now=now)
+    return None
+
+
+def _is_free(row: Slot, storage: Storage, lane: Lane, *, now: datetime) -> bool:
+    return row.storage_id == storage.pk and row.lane == lane and not row.retired and not row.is_held(now)
+
+
+def _may_go(
+    free: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, claim: line.Claim, *, now: datetime
+) -> bool:
+    longest = min(free, key=lambda row: row.free_since() or _LONG_AGO)
+    since = longest.free_since()
+    slots = queue.Free(len(free), timedelta.max if since is None else now - since, longest.last_length())
+    widest = queue.window(slots, None, now=now)
+    # While slots lie idle nobody waits, and nobody needs to be asked for.
+    waiting = [] if widest >= queue.EVERYBODY else line.foremost(storage, lane, machine, limit=widest, now=now)
+    return queue.may_go(claim.deadline, waiting, slots, now=now)
+
+
+def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:
+    """Whether the slot is the machine's from now on: of all who try in the same moment, one gets it."""
+    taken = (
+        Slot.objects.exclude(held(now=now))
+        .filter(pk=row.pk, retired=False)
+        .update(machine=machine, date_taken=now, date_begun=None, date_heartbeat=None, date_expires=now + RESERVED_FOR)
+    )
+    return bool(taken)

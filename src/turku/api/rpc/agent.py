@@ -1,0 +1,132 @@
+"""The calls of agents: ``update_config``, ``agent_ping_checkin``, ``agent_ping_restore`` of the contract, and
+``machine_rotate``, ``machine_reenrol`` beside it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+from msgspec import UNSET, Raw
+
+from turku.api.audit import log
+from turku.api.backups import declaration, restores
+from turku.api.backups.checkin_query import machine_with_something_due
+from turku.api.backups.due import due_sources, restorable_sources
+from turku.api.backups.withdrawal import TOLD_LIMIT
+from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation, work_limit
+from turku.api.fleet.faults import Faults
+from turku.api.fleet.models import Auth, AuthKind, Machine
+from turku.api.fleet.throttle import network_of
+from turku.api.project import origin
+from turku.api.queue import leases
+from turku.api.restores import offers
+from turku.api.rpc import orders
+from turku.api.rpc.endpoint import endpoint
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.codec import encode
+from turku.protocol.messages import (
+    AgentPingCheckinAnswer,
+    AgentPingRequest,
+    AgentPingRestoreAnswer,
+    DueMachine,
+    Empty,
+    MachineReenrolAnswer,
+    MachineReenrolRequest,
+    MachineReference,
+    MachineRotateRequest,
+    RestorableMachine,
+    UpdateConfigAnswer,
+    UpdateConfigRequest,
+)
+
+
+@endpoint(UpdateConfigRequest)
+def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
+    """Register the machine, or take over what its configuration says now: all of it, or nothing."""
+    now = SYSTEM_CLOCK.now()
+    uuid = credentials.machine_uuid(request.machine.uuid)
+    known, is_proved = credentials.examine_machine(uuid, request.machine.secret)
+    auth = None if is_proved else registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None)
+    # By now the caller is proved, and nothing is worked on yet.
+    units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
+    if auth is None:
+        with work_limit.CONFIGURATIONS.piece(str(uuid), units):
+            withdrawn = _take_over(request, uuid, known, None, now=now)
+    else:
+        with work_limit.REGISTRATIONS.piece(f"{auth.pk} {network_of(origin.current_address())}", units):
+            withdrawn = _take_over(request, uuid, None, auth, now=now)
+    return UpdateConfigAnswer(withdrawn[:TOLD_LIMIT])
+
+
+def _take_over(
+    request: UpdateConfigRequest, uuid: UUID, known: Machine | None, auth: Auth | None, *, now: datetime
+) -> list[str]:
+    """Write it down; return the names of the machine's sources that are withdrawn."""
+    told = request.machine
+    faults = Faults()
+    if auth is not None:
+        faults.check("machine.secret", registration.secret_for_registration, told.secret)
+    fields = registration.machine_fields(told, faults, uuid=uuid)
+    plan = None
+    if told.sources is not UNSET:
+        sources = {} if known is None else declaration.known_sources(known)
+        declared = declaration.check(told.sources, sources, faults)
+        faults.refuse()
+        plan = declaration.Plan(sources, declared, now=now)
+        if known is not None and plan.changes_something:
+            log.require_room(log.actor_of(known), now=now)
+    faults.refuse()
+    with transaction.atomic():
+        if auth is not None:
+            machine = registration.register_machine(uuid, told.secret, fields, auth=auth, now=now)
+        else:
+            machine = credentials.locked(known)
+            if machine.storage_id is None:
+                fields["storage"] = assignment.storage_for(machine)
+            registration.update(machine, {**fields, "date_checked_in": now}, now=now)
+        return [] if plan is None else declaration.apply(machine, plan, now=now)
+
+
+@endpoint(AgentPingRequest)
+def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
+    """The sources of the machine that are due now, and for which there is a slot; restores that wait for it."""
+    now = SYSTEM_CLOCK.now()
+    uuid = credentials.machine_uuid(request.machine.uuid)
+    waiting = machine_with_something_due(uuid, request.machine.secret, now=now)
+    if waiting is None:
+        return AgentPingCheckinAnswer(DueMachine({}))
+    sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []
+    # A source brings its machine along.
+    sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
+    due = orders.due(sources[0].machine, sources, now=now).by_name if sources else {}
+    offered = offers.offered(waiting.machine_key, now=now) if waiting.has_restores else []
+    return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET))
+
+
+@endpoint(AgentPingRequest)
+def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
+    """All active sources of the machine."""
+    now = SYSTEM_CLOCK.now()
+    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    restores.note(machine, now=now)
+    restorable = orders.restorable(machine, restorable_sources(machine), now=now)
+    return AgentPingRestoreAnswer(RestorableMachine(restorable.by_name))
+
+
+@endpoint(MachineRotateRequest)
+def machine_rotate(request: MachineRotateRequest) -> Empty:
+    """Give the machine a new secret and key."""
+    told = request.machine
+    uuid = credentials.machine_uuid(told.uuid)
+    now = SYSTEM_CLOCK.now()
+    rotation.rotate_machine(uuid, told.secret, request.new_secret, request.new_ssh_public_key, now=now)
+    return Empty()
+
+
+@endpoint(MachineReenrolRequest)
+def machine_reenrol(request: MachineReenrolRequest) -> MachineReenrolAnswer:
+    """Give a reinstalled machine its place again; the UUID that it has from now on."""
+    now = SYSTEM_CLOCK.now()
+    machine = re_enrolment.redeem(request.code, request.secret, request.ssh_public_key, now=now)
+    return MachineReenrolAnswer(MachineReference(str(machine.uuid)))

@@ -1,0 +1,155 @@
+"""One call of the contract as a Django view: limits, decoding, and refusals as JSON, whatever a client sends."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from django.core.exceptions import RequestDataTooBig
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
+from django.views.decorators.csrf import csrf_exempt
+
+from turku.api.fleet import keyring
+from turku.api.fleet.keyring import UnknownHashKey
+from turku.api.fleet.throttle import CREDENTIALS
+from turku.api.project import origin
+from turku.api.rpc.unstorable import refuse_unstorable
+from turku.core.log import one_line
+from turku.errors import ApiRefused, MalformedMessage, PolicyError
+from turku.protocol import codec
+from turku.protocol.messages import Empty
+
+Request = TypeVar("Request")
+View = Callable[[HttpRequest], HttpResponse]
+
+_log = logging.getLogger(__name__)
+
+_LOGGED_LENGTH = 500
+
+
+def refusal(status: int, sentence: str) -> HttpResponse:
+    """The answer ``{"error": sentence}`` with that status."""
+    return _json(status, {"error": sentence})
+
+
+def _json(status: int, message: Any) -> HttpResponse:
+    return HttpResponse(codec.encode(message), status=status, content_type="application/json")
+
+
+def _body(request: HttpRequest) -> bytes:
+    # Django compares the announced length with its limit before it reads.
+    try:
+        return request.body
+    except RequestDataTooBig:
+        raise MalformedMessage(f"the body is larger than {codec.MESSAGE_LIMIT_BYTES} bytes") from None
+    except UnreadablePostError:
+        raise MalformedMessage("the body broke off before its end") from None
+
+
+def _decoded(body: bytes, kind: type[Request]) -> Request:
+    if not body.isascii():
+        # The decoder skips unknown keys without looking at their bytes.
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MalformedMessage(f"the message is not UTF-8 text (byte {error.start})") from None
+    message = codec.decode(body, kind)
+    refuse_unstorable(body)
+    return message
+
+
+def _attempt(handle: Callable[[Request], Any], message: Request) -> Any:
+    # Two first registrations of one name at the same moment: the second finds the first one's row when it tries again.
+    try:
+        return handle(message)
+    except IntegrityError:
+        return handle(message)
+    except UnknownHashKey:
+        # Another coordinator may have rotated the key and the file be here already.
+        keyring.forget()
+        return handle(message)
+
+
+def _presented(message: Any) -> tuple[str, str]:
+    """The name and the secret by which the caller of this message presents itself; empty for one that has none yet."""
+    storage, machine = getattr(message, "storage", None), getattr(message, "machine", None)
+    if storage is not None:
+        return f"storage {storage.name}", storage.secret
+    if machine is not None:
+        # A UUID has many spellings.
+        return f"machine {machine.uuid.lower()}", machine.secret
+    return "", ""
+
+
+def _throttled(address: str, caller: str, secret: str) -> HttpResponse | None:
+    seconds = CREDENTIALS.blocked_seconds(address, caller, secret)
+    if not seconds:
+        return None
+    response = refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many bad credentials came from this address; wait a minute")
+    response.headers["Retry-After"] = str(math.ceil(seconds))
+    return response
+
+
+def _sentence(error: MalformedMessage | PolicyError | ApiRefused) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
+    """Make a view of a function from the decoded message of type ``kind`` to the answer's message.
+
+    Refusals: 400 for MalformedMessage and PolicyError, the error's own status for ApiRefused, 405 for other methods,
+    429, before the database is asked, for an address that sent too many bad credentials, 503 where the database or its
+    hash key is not to be had just now.
+    """
+
+    def decorate(handle: Callable[[Request], Any]) -> View:
+        @csrf_exempt
+        def view(request: HttpRequest) -> HttpResponse:
+            if request.method != "POST":
+                response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} is to be called with POST")
+                response.headers["Allow"] = "POST"
+                return response
+            address = origin.current_address()
+            try:
+                message = _decoded(_body(request), kind)
+                caller, secret = _presented(message)
+                if kind is not Empty and (throttled := _throttled(address, caller, secret)) is not None:
+                    return throttled
+                answer = _json(HTTPStatus.OK, _attempt(handle, message))
+                if caller:
+                    CREDENTIALS.succeeded(address, caller, secret)
+                return answer
+            except (MalformedMessage, PolicyError) as error:
+                status, sentence = int(HTTPStatus.BAD_REQUEST), _sentence(error)
+            except ApiRefused as error:
+                if error.status == HTTPStatus.FORBIDDEN:
+                    CREDENTIALS.failed(address)
+                status, sentence = error.status, _sentence(error)
+            except (DataError, IntegrityError):
+                # The validation before it should have named the field: the log has what the database said.
+                _log.exception("a message passed validation and was refused by the database")
+                status, sentence = int(HTTPStatus.BAD_REQUEST), "the database refuses a value of this message"
+            except (OperationalError, InterfaceError, UnknownHashKey) as error:
+                _log.error("cannot answer %s: %s", request.path, " ".join(str(error).split()))
+                return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator cannot use its database just now")
+            # Text is cut, not what it was encoded to: half a character is none.
+            shown = one_line(sentence[:_LOGGED_LENGTH])
+            _log.info("refused %s from %s with %s: %s", request.path, address or "a Unix socket", status, shown)
+            return refusal(status, sentence)
+
+        view.__name__ = handle.__name__
+        view.__doc__ = handle.__doc__
+        return view
+
+    return decorate
+
+
+@csrf_exempt
+def unknown_call(request: HttpRequest) -> HttpResponse:
+    """404 for what is no call of the contract."""
+    return refusal(HTTPStatus.NOT_FOUND, f"there is no call {one_line(request.path)[:200]}")

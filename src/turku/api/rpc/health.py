@@ -1,0 +1,27 @@
+"""The call ``health``."""
+
+from __future__ import annotations
+
+from turku.api.backups.models import BackupRun, Source
+from turku.api.fleet.models import Auth, FilterSet, Machine, Storage
+from turku.api.project import row_count
+from turku.api.rpc.endpoint import endpoint
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.messages import Empty, HealthAnswer
+
+
+@endpoint(Empty)
+def health(_request: Empty) -> HealthAnswer:
+    """That the coordinator and its database work, and how many objects it knows."""
+    return HealthAnswer(
+        healthy=True,
+        date=SYSTEM_CLOCK.now().isoformat(),
+        counts={
+            "auth": row_count.of(Auth),
+            "storage": row_count.of(Storage),
+            "machine": row_count.of(Machine),
+            "source": row_count.of(Source),
+            "filter_set": row_count.of(FilterSet),
+            "backup_log": row_count.of(BackupRun),
+        },
+    )

@@ -1,0 +1,25 @@
+"""The call ``storage_heartbeat``: a machine's session goes on, or is over."""
+
+from __future__ import annotations
+
+from turku.api.fleet import credentials
+from turku.api.queue import leases
+from turku.api.rpc.endpoint import endpoint
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.heartbeat_messages import StorageHeartbeatAnswer, StorageHeartbeatRequest
+
+
+@endpoint(StorageHeartbeatRequest)
+def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswer:
+    """Prolong or end the leases of the session."""
+    now = SYSTEM_CLOCK.now()
+    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    if request.ended:
+        leases.end(machine, storage, now=now)
+        return StorageHeartbeatAnswer(leased=False)
+    leased = leases.heartbeat(machine, storage, now=now)
+    if leased:
+        # While its session goes on, the machine does not ask by itself.
+        credentials.write_check_in(machine, now=now)
+    return StorageHeartbeatAnswer(leased=leased)

@@ -1,0 +1,43 @@
+"""The calls of restores on behalf of others: ``storage_restore_permit``, ``agent_restores``,
+``agent_restore_progress``."""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from turku.api.fleet import credentials
+from turku.api.restores import access_grants, machine_progress, offers
+from turku.api.rpc.endpoint import endpoint
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.codec import encode
+from turku.protocol.messages import AgentPingRequest
+from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest
+from turku.protocol.restore_request_messages import (
+    AgentRestoreProgressAnswer,
+    AgentRestoreProgressRequest,
+    AgentRestoresAnswer,
+)
+
+
+@endpoint(RestorePermitRequest)
+def storage_restore_permit(request: RestorePermitRequest) -> RestorePermitAnswer:
+    """May the storage show a machine this history, or send it there?"""
+    now = SYSTEM_CLOCK.now()
+    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
+    return access_grants.decide(storage, request, now=now)
+
+
+@endpoint(AgentPingRequest)
+def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
+    """The restores that wait for a machine that has no time for a check-in."""
+    now = SYSTEM_CLOCK.now()
+    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    return AgentRestoresAnswer(Raw(encode(offers.offered(machine.pk, now=now))))
+
+
+@endpoint(AgentRestoreProgressRequest)
+def agent_restore_progress(request: AgentRestoreProgressRequest) -> AgentRestoreProgressAnswer:
+    """Take note of how a restore goes; is the machine to go on?"""
+    now = SYSTEM_CLOCK.now()
+    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    return machine_progress.note(machine, request, now=now)

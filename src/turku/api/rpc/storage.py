@@ -1,0 +1,121 @@
+"""The calls of storages: ``storage_update_config``, ``storage_ping_checkin``, ``storage_ping_source_update`` of the
+contract, and ``storage_rotate`` beside it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+
+from turku.api.backups import report
+from turku.api.backups.due import due_sources
+from turku.api.fleet import assignment, credentials, registration, rotation
+from turku.api.fleet.faults import Faults
+from turku.api.fleet.models import AuthKind, Machine, Storage
+from turku.api.queue import capacity, leases, waiting
+from turku.api.restores import offers
+from turku.api.rpc import orders
+from turku.api.rpc.endpoint import endpoint
+from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.messages import (
+    AssignedMachine,
+    Empty,
+    ScheduledMachine,
+    StoragePingCheckinAnswer,
+    StoragePingCheckinRequest,
+    StoragePingSourceUpdateRequest,
+    StorageRotateRequest,
+    StorageUpdateConfigAnswer,
+    StorageUpdateConfigRequest,
+)
+
+
+@endpoint(StorageUpdateConfigRequest)
+def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateConfigAnswer:
+    """Register the storage or take over what it says of itself; its machines."""
+    now = SYSTEM_CLOCK.now()
+    told = request.storage
+    name = credentials.storage_name(told.name)
+    known, is_proved = credentials.examine_storage(name, told.secret)
+    auth = None if is_proved else registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None)
+    faults = Faults()
+    if auth is not None:
+        faults.check("storage.secret", registration.secret_for_registration, told.secret)
+    fields = registration.storage_fields(told, faults)
+    faults.refuse()
+    with transaction.atomic():
+        if auth is not None:
+            storage = registration.register_storage(name, told.secret, fields, auth=auth, now=now)
+        else:
+            storage = credentials.locked(known)
+            registration.update(storage, {**fields, "date_checked_in": now}, now=now)
+        capacity.tell(storage, told.slots, now=now)
+        waiting.forget(storage, now=now)
+        assignment.assign_waiting(now=now)
+    return StorageUpdateConfigAnswer(_assigned_machines(storage) | _guests(storage, now=now))
+
+
+def _assigned_machines(storage: Storage) -> dict[str, AssignedMachine]:
+    columns = ("uuid", "environment_name", "service_name", "unit_name", "comment", "ssh_public_key")
+    rows = Machine.objects.filter(storage=storage, active=True, published=True).order_by("pk").values_list(*columns)
+    return {
+        str(uuid): AssignedMachine(
+            ssh_public_key=key or None,
+            environment_name=environment or None,
+            service_name=service or None,
+            unit_name=unit or None,
+            comment=comment or None,
+        )
+        for uuid, environment, service, unit, comment, key in rows.iterator()
+    }
+
+
+def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
+    """Machines of other storages that are about to restore from this one: their keys, and no more of them."""
+    return {
+        str(machine.uuid): AssignedMachine(ssh_public_key=machine.ssh_public_key or None)
+        for machine in offers.guests(storage, now=now)
+    }
+
+
+@endpoint(StoragePingCheckinRequest)
+def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheckinAnswer:
+    """A machine of this storage, with its sources that are due now and have a slot: the machine's lease begins."""
+    now = SYSTEM_CLOCK.now()
+    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    sources = leases.begin(
+        machine, storage, due_sources(machine.pk, now=now), sends_heartbeats=request.sends_heartbeats, now=now
+    )
+    due = orders.due(machine, sources, now=now)
+    return StoragePingCheckinAnswer(
+        ScheduledMachine(
+            uuid=str(machine.uuid),
+            environment_name=machine.environment_name or None,
+            service_name=machine.service_name or None,
+            unit_name=machine.unit_name or None,
+            scheduled_sources=due.by_name,
+            quota_bytes=due.quota_bytes,
+        )
+    )
+
+
+@endpoint(StoragePingSourceUpdateRequest)
+def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty:
+    """Take note of how backups of a machine's sources went."""
+    now = SYSTEM_CLOCK.now()
+    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    report.record(machine, storage, request.machine.sources, now=now)
+    leases.after_report(machine, storage, now=now)
+    credentials.write_check_in(machine, now=now)
+    return Empty()
+
+
+@endpoint(StorageRotateRequest)
+def storage_rotate(request: StorageRotateRequest) -> Empty:
+    """Give the storage a new secret."""
+    now = SYSTEM_CLOCK.now()
+    name = credentials.storage_name(request.storage.name)
+    rotation.rotate_storage(name, request.storage.secret, request.new_secret, now=now)
+    return Empty()

@@ -1,0 +1,53 @@
+"""Which sources have damage that somebody has to act on, and which are unproven: no fresh restore drill."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import Q, QuerySet
+
+from turku.api.backups.models import SnapshotMode, Source
+from turku.api.integrity.models import OPEN, Damage
+from turku.api.status.marks import off
+from turku.api.status.thresholds import CLOCK_DIFFERENCE
+
+SENTENCES_LIMIT = 100
+
+
+def damaged() -> Q:
+    """The sources with open damage; the database looks the few of them up once."""
+    return Q(pk__in=Damage.objects.filter(OPEN).order_by().values("source"))
+
+
+def unproven(*, now: datetime) -> QuerySet[Source]:
+    """The sources that have backups, are not switched off, and of which no restore was tried lately.
+
+    Those without history are left out: drills are made of snapshots.
+    """
+    return (
+        Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
+        .filter(date_last_backed_up__isnull=False)
+        .exclude(snapshot_mode=SnapshotMode.NONE)
+        .exclude(proof__date_proven_until__gte=now, proof__date_drilled__lte=now + CLOCK_DIFFERENCE)
+    )
+
+
+def remarks(*, now: datetime) -> tuple[str, ...]:
+    """A sentence about how many sources are unproven, and one about each of the first of them; none where all are."""
+    rows = unproven(now=now)
+    count = rows.count()
+    if not count:
+        return ()
+    first = rows.select_related("machine", "proof").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
+    sentences = [f"source {row.machine} / {row}: unproven ({_why(row)})" for row in first]
+    more = [f"and {count - SENTENCES_LIMIT} more that are unproven"] if count > SENTENCES_LIMIT else []
+    return (f"{count} source{'' if count == 1 else 's'} unproven: no fresh restore drill", *sentences, *more)
+
+
+def _why(source: Source) -> str:
+    proof = getattr(source, "proof", None)
+    if proof is None or proof.drill_succeeded is None:
+        return "no restore drill yet"
+    if not proof.drill_succeeded:
+        return "the last restore drill failed"
+    return f"the last good restore drill was on {proof.date_drilled:%Y-%m-%d}"

@@ -1,0 +1,48 @@
+"""Why a machine has its mark, and what to do next: its own reason, or that of its worst source."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from turku.api.backups.models import Source
+from turku.api.status import reasons
+from turku.api.status.marks import Mark
+
+
+def reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
+    """Return why a row of ``health.machines`` has its mark; ``worst`` is its source with the worst mark, if any."""
+    mark = Mark(machine.mark)
+    if mark is Mark.MUTED:
+        return f"until {_moment(machine.date_muted_until)}: {machine.mute_reason}"
+    if mark is Mark.SILENT:
+        return f"not heard of since {_moment(machine.last_seen)}"
+    if mark is Mark.STORAGE_SILENT:
+        return f"its storage {machine.storage} is silent"
+    if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
+        return ""
+    said = reasons.reason(worst, mark, now=now)
+    return f"{worst.name}: {said}" if said else worst.name
+
+
+def next_step(machine: Any, worst: Source | None) -> str:
+    """Return what an operator does about the mark of a row of ``health.machines``; nothing where nothing is to do."""
+    mark = Mark(machine.mark)
+    if mark is Mark.SILENT:
+        return (
+            "Look on the machine whether it runs and reaches the coordinator: systemctl status turku-agent-ping.timer, "
+            "turku-agent-ping --debug. One that is meant to be away is muted here, or has a policy that lets it."
+        )
+    if mark is Mark.UNASSIGNED:
+        return "Enable a storage that has space, or choose one here."
+    if mark is Mark.STORAGE_SILENT:
+        return f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."
+    if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
+        return ""
+    return reasons.next_step(worst, mark)
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M}" if moment else "never"

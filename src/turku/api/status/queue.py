@@ -1,0 +1,44 @@
+"""What is wrong with admission: lines in which somebody waits too long, leases of sessions that just went silent."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Min
+
+from turku.api.admin import presentation
+from turku.api.queue import leases, waiting
+
+TOO_LONG = timedelta(hours=6)
+"""Somebody who has asked in vain for so long: a storage has too few slots, or sessions take too long."""
+SENTENCES_LIMIT = 100
+
+
+def problems(*, now: datetime) -> tuple[str, ...]:
+    """A sentence about each storage in whose line somebody waits too long; none where all is well."""
+    rows = (
+        waiting.alive(now=now)
+        .order_by()
+        .values("storage__name")
+        .annotate(machines=Count("machine", distinct=True), first=Min("date_queued"))
+        .filter(first__lte=now - TOO_LONG)
+        .order_by("first")
+    )
+    return tuple(_long_line(row["storage__name"], row["machines"], now - row["first"]) for row in rows)
+
+
+def _long_line(storage: str, machines: int, span: timedelta) -> str:
+    wait = "1 machine waits" if machines == 1 else f"{machines} machines wait"
+    return f"storage {storage}: {wait} for a slot, the first since {presentation.distance(span)}"
+
+
+def remarks(*, now: datetime) -> tuple[str, ...]:
+    """A sentence about each session that began, went silent, and was not heard of again."""
+    rows = leases.lapsed(now=now).order_by("date_expires")
+    told = rows.values_list("storage__name", "machine__unit_name", "machine__uuid", "date_expires")[:SENTENCES_LIMIT]
+    return tuple(
+        f"storage {storage}: the session of machine {unit or uuid} went silent; its lease expired "
+        f"{presentation.distance(now - expired)} ago"
+        for storage, unit, uuid, expired in told
+        if expired is not None
+    )

@@ -1,0 +1,1 @@
+"""The command-line kit of all programs: arguments, tables, output, and errors as exit codes."""

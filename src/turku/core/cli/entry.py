@@ -1,0 +1,93 @@
+"""The single place that turns errors into text and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from turku.core.cli.output import guard_streams
+from turku.core.log import one_line
+from turku.errors import TurkuError
+
+EXIT_INTERRUPTED = 130
+EXIT_INTERNAL = 70
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived; a BaseException so that every ``finally`` runs and no handler swallows it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+def _raise_terminated(signal_number: int, _frame: FrameType | None) -> None:
+    # A second signal must not interrupt the cleaning up that the first one started. Not SIG_IGN: children that the
+    # cleaning up starts would inherit it and could not be ended.
+    for ending in _ENDING_SIGNALS:
+        signal.signal(ending, _do_nothing)
+    raise Terminated(signal_number)
+
+
+def _do_nothing(_signal_number: int, _frame: FrameType | None) -> None:
+    return
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201  (here is where errors are shown)
+
+
+def print_error(error: TurkuError) -> None:
+    """Message, details and hint on standard error."""
+    # A name with a line break in it must not look like a line of ours.
+    first, *more = error.message.split("\n")
+    _say(f"error [{error.code}]: {one_line(first)}")
+    for line in more:
+        _say(f"  {one_line(line.strip())}")
+    for line in error.details.splitlines():
+        _say(f"  | {one_line(line)}")
+    if error.hint:
+        _say(f"  hint: {one_line(error.hint)}")
+
+
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run ``main`` with the command line's arguments and exit with its code, or with the code of its error.
+
+    Errors outside the tree are ours: they are shown in one line; TURKU_DEBUG=1 or ``--debug`` shows the traceback.
+    """
+    for signal_number in _ENDING_SIGNALS:
+        signal.signal(signal_number, _raise_terminated)
+    guard_streams()
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except TurkuError as error:
+        print_error(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = EXIT_INTERRUPTED
+    except Terminated as terminated:
+        _say("terminated")
+        code = 128 + terminated.signal_number
+    except BrokenPipeError:
+        # The reader (head, less) went away: nothing is wrong; keep the interpreter from flushing into the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:
+        if os.environ.get("TURKU_DEBUG") or "--debug" in sys.argv:
+            logging.getLogger(__name__).exception("internal error")
+        origin = error.__traceback__
+        while origin is not None and origin.tb_next is not None:
+            origin = origin.tb_next
+        place = f"{origin.tb_frame.f_code.co_filename}:{origin.tb_lineno}" if origin else "unknown place"
+        _say(f"error [internal]: {type(error).__name__}: {one_line(str(error))} (at {place})")
+        _say("  hint: this is a fault in Turku; run again with TURKU_DEBUG=1 and report what it prints")
+        code = EXIT_INTERNAL
+    sys.exit(code)

@@ -1,0 +1,154 @@
+"""Listings in a terminal: tables for people, lines with tabs for pipes, and how sizes, times and modes are written."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from turku.core.cli.output import json_text, unguarded
+from turku.core.log import one_line
+
+_DRAWN_ROWS = 500
+"""So many rows decide how wide columns are; what comes later is never waited for."""
+_BETWEEN = "  "
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_FORMATS = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "link": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "block": stat.S_IFBLK,
+    "character": stat.S_IFCHR,
+}
+
+Say = Callable[[str], None]
+
+
+def show(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    say: Say,
+    *,
+    right: Sequence[str] = (),
+    drop: Sequence[str] = (),
+) -> None:
+    """Print the rows; ``right`` are the headings of columns of figures. Control characters are escaped.
+
+    No cell is ever cut. A terminal that is too narrow gets the table without some of the columns that ``drop`` names,
+    the first of them first, and a line that names those left out. Where that is not enough, a row takes several lines.
+    """
+    clean = ([one_line(cell) for cell in row] for row in rows)
+    if not sys.stdout.isatty():
+        for row in clean:
+            say("\t".join(row))
+        return
+    first = list(itertools.islice(clean, _DRAWN_ROWS + 1))
+    table = _Table(headings, first, right, drop, room=shutil.get_terminal_size().columns)
+    if len(first) <= _DRAWN_ROWS:
+        say = _write_line
+        for line in table.lines(headings):
+            unguarded(sys.stdout).write(f"\x1b[1m{line}\x1b[0m\n")
+    else:
+        for line in table.lines(headings):
+            say(line)
+    for row in itertools.chain(first, clean):
+        for line in table.lines(row):
+            say(line)
+    if table.left_out:
+        say(f"(no room for: {', '.join(table.left_out)}; --json has all)")
+
+
+def _write_line(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+class _Table:
+    """Which columns a terminal has room for, and how wide each of them is."""
+
+    def __init__(
+        self,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[str],
+        drop: Sequence[str],
+        *,
+        room: int,
+    ) -> None:
+        from rich.cells import cell_len
+
+        self._width_of = cell_len
+        self._room = room
+        self._right = [heading in right for heading in headings]
+        self._widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+        shown = list(range(len(headings)))
+        self.left_out: list[str] = []
+        for heading in drop:
+            if self._needed(shown) <= room:
+                break
+            shown.remove(headings.index(heading))
+            self.left_out.append(heading)
+        self._shown = shown
+
+    def _needed(self, shown: Sequence[int]) -> int:
+        widths = [self._widths[column] for column in shown]
+        if not self._right[shown[-1]]:
+            # A long path in the last column goes to a line of its own, rather than driving out the others.
+            widths[-1] = min(widths[-1], self._room // 3)
+        return sum(widths) + len(_BETWEEN) * (len(widths) - 1)
+
+    def lines(self, row: Sequence[str]) -> Iterator[str]:
+        """Yield the row, its cells whole: on one line, or on several where it is too long for one."""
+        line = ""
+        for position, column in enumerate(self._shown):
+            blanks = " " * (self._widths[column] - self._width_of(row[column]))
+            cell = blanks + row[column] if self._right[column] else row[column] + blanks
+            longer = f"{line}{_BETWEEN}{cell}" if position else cell
+            if line.strip() and self._width_of(longer.rstrip()) > self._room:
+                yield line.rstrip()
+                longer = f"{_BETWEEN}{row[column] if self._right[column] else cell}"
+            line = longer
+        yield line.rstrip()
+
+
+def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
+    """Print a JSON array, each element on a line of its own, as it comes."""
+    separator = "["
+    for row in rows:
+        say(separator + json_text(row))
+        separator = ","
+    say("[]" if separator == "[" else "]")
+
+
+def size(size_bytes: int) -> str:
+    """``512 B``, ``1.5 KiB``, ``20 GiB``."""
+    value, unit = float(size_bytes), _UNITS[0]
+    for unit in _UNITS:
+        if value < 1000 or unit == _UNITS[-1]:
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if unit != _UNITS[0] and value < 100 else f"{value:.0f} {unit}"
+
+
+def moment(mtime_ns: int, zone: tzinfo) -> str:
+    """A time of the file system as a clock in ``zone`` shows it; the number where no calendar has it."""
+    return _moment(mtime_ns // 10**9, zone) or f"{mtime_ns} ns"
+
+
+@functools.lru_cache(maxsize=4096)
+def _moment(unix_seconds: int, zone: tzinfo) -> str:
+    try:
+        return f"{datetime.fromtimestamp(unix_seconds, UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def mode(kind: str, permissions: int) -> str:
+    """``-rw-r--r--``, as ls has it; ``kind`` is one of the catalog's."""
+    return stat.filemode(_FORMATS.get(kind, 0) | permissions)

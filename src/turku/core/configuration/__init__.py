@@ -1,0 +1,1 @@
+"""Configuration directories: reading, merging and checking the files of one program."""

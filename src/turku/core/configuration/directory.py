@@ -1,0 +1,220 @@
+"""Configuration directories: every file read, merged key by key, all faults reported together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from turku.core import durable
+from turku.core.configuration.text import KeyPath, Parsed, parse_json
+from turku.errors import ConfigurationError
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+_SUFFIXES = (".json", *_YAML_SUFFIXES)
+FILE_LIMIT_BYTES = 4 * 1024 * 1024
+API_URL_REQUIRED = "is required: the address of the coordinator, as https://turku.example.com/v1"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, with its place."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+@dataclass
+class Tree:
+    """What a configuration directory holds: merged content, where each top-level key came from, faults."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Path] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)
+    """The line of each top-level key in the file that it came from."""
+    ignored: list[Fault] = field(default_factory=list)
+    """Files of the directories that are not read, each with the reason."""
+
+    def place_with_line(self, key: str) -> str:
+        """Return file, line and top-level key: ``/etc/turku-agent/sources.d/a.json, line 3: etc``."""
+        if key not in self.origins:
+            return key
+        line = f", line {self.lines[key]}" if key in self.lines else ""
+        return f"{self.origins[key]}{line}: {key}"
+
+    def place(self, key: str) -> str:
+        """File and key, as people look for them: ``/etc/turku-agent/config.d/a.json: api_url``."""
+        origin = self.origins.get(key.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0])
+        return f"{origin}: {key}" if origin else key
+
+
+def merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """``lower`` with ``upper`` laid over it, nested dictionaries key by key (contract, section 2)."""
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            result[key] = merge(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def read_directories(directories: Iterable[Path]) -> Tree:
+    """All ``*.json`` and ``*.yaml`` of the directories, in the given order and then by file name, merged.
+
+    A missing directory is empty. Faults (unreadable, malformed, no dictionary) are collected, never raised.
+    """
+    tree = Tree()
+    for directory in directories:
+        try:
+            entries = sorted(directory.iterdir())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            tree.faults.append(Fault(str(directory), f"cannot be read: {error.strerror}"))
+            continue
+        for path in entries:
+            reason = _why_ignored(path)
+            if reason is None:
+                _read_file(path, tree)
+            elif reason:
+                tree.ignored.append(Fault(str(path), reason))
+    return tree
+
+
+def _why_ignored(path: Path) -> str | None:
+    """Return why the file is not read; None for one that is, and nothing for one of which nobody would think so."""
+    has_suffix = path.suffix in _SUFFIXES
+    if not path.name.startswith("."):
+        return None if has_suffix else f"is not read: its name does not end with one of {', '.join(_SUFFIXES)}"
+    is_half_written = durable.is_temporary_name(path.name)
+    return "is not read: its name begins with a dot" if has_suffix and not is_half_written else ""
+
+
+def ignored_file_warnings(tree: Tree) -> list[str]:
+    """Return a sentence for each file that is not read."""
+    return [str(each) for each in tree.ignored]
+
+
+def read_with_state(config_dir: Path, *, default_var_dir: str) -> Tree:
+    """``config_dir/config.d`` laid over ``var_dir/config.d``: what administrators write wins over what programs made.
+
+    ``var_dir`` is itself a key of ``config_dir/config.d``, hence two readings.
+    """
+    etc = config_dir / "config.d"
+    tree = read_directories([etc])
+    var_dir = tree.content.get("var_dir", default_var_dir)
+    if isinstance(var_dir, str) and Path(var_dir).is_absolute():
+        tree = read_directories([Path(var_dir) / "config.d", etc])
+    return tree
+
+
+def _read_file(path: Path, tree: Tree) -> None:
+    try:
+        if path.stat().st_size > FILE_LIMIT_BYTES:
+            tree.faults.append(Fault(str(path), f"larger than {FILE_LIMIT_BYTES} bytes"))
+            return
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        tree.faults.append(Fault(str(path), f"is not UTF-8 text (byte {error.start})"))
+        return
+    except OSError as error:
+        tree.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
+        return
+    if not text.strip():
+        # A write that was cut short leaves such a file: what it said must not silently be unsaid.
+        tree.faults.append(Fault(str(path), "is empty; write what it is to say ({} for nothing), or remove it"))
+        return
+    try:
+        parsed = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text)
+    except (ValueError, RecursionError) as error:
+        tree.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
+        return
+    tree.faults += [Fault(_place(path, line, key), message) for line, key, message in parsed.faults]
+    content = {} if parsed.content is None else parsed.content
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        tree.faults.append(Fault(str(path), "must hold a dictionary with text keys at its top"))
+        return
+    tree.content = merge(tree.content, content)
+    tree.origins.update(dict.fromkeys(content, path))
+    for key in content:
+        # What a file before it says of the key is at other lines.
+        tree.lines.pop(key, None)
+        if (line := parsed.lines.get((key,))) is not None:
+            tree.lines[key] = line
+
+
+def _parse_yaml(text: str) -> Parsed:
+    # Its reader takes memory that most programs need not spend.
+    from turku.core.configuration.text import parse_yaml
+
+    return parse_yaml(text)
+
+
+def _place(path: Path, line: int, key: KeyPath) -> str:
+    return f"{path}, line {line}" + (f": {'.'.join(key)}" if key else "")
+
+
+def unknown_key_warnings(tree: Tree, known: Iterable[str]) -> list[str]:
+    """A sentence per top-level key nobody reads, with 'did you mean' where one is close."""
+    names = sorted(known)
+    warnings = []
+    for key in tree.content:
+        if key not in names:
+            import difflib
+
+            close = difflib.get_close_matches(key, names, n=1)
+            suggestion = f"; did you mean {close[0]!r}?" if close else ""
+            warnings.append(f"{tree.place(key)}: unknown key, ignored{suggestion}")
+    return warnings
+
+
+def convert(tree: Tree, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
+    """The keys of ``kind`` (a msgspec.Struct) that the tree has, each converted to its field's type by itself.
+
+    Values that do not fit are left out and added to ``faults``, so that all of them are reported at once.
+    """
+    # Here, as reading files takes little memory without it.
+    import msgspec
+
+    values: dict[str, Any] = {}
+    for info in msgspec.structs.fields(kind):
+        key = info.encode_name
+        if key in tree.content:
+            try:
+                values[info.name] = msgspec.convert(tree.content[key], info.type, strict=True)
+            except msgspec.ValidationError as error:
+                faults.append(Fault(tree.place(key), f"{error}{_choices(info.type)}"))
+    return values
+
+
+def _choices(kind: Any) -> str:
+    """``; one of 'a', 'b'`` where a text must be one of some."""
+    words = [word for word in (get_args(kind) if get_origin(kind) is Literal else ()) if isinstance(word, str)]
+    return f"; one of {', '.join(words)}" if words else ""
+
+
+def require(tree: Tree, key: str, sentence: str, *, config_dir: Path, faults: list[Fault]) -> None:
+    """Add a fault where ``key`` is nowhere; none where something could not be read, which has its own fault."""
+    if key in tree.content or tree.faults:
+        return
+    directory = config_dir / "config.d"
+    missing = "" if directory.is_dir() else " (there is no such directory)"
+    faults.append(Fault(f"{directory}{missing}", f"{key}: {sentence}"))
+
+
+def refuse(faults: Iterable[Fault], *, program: str) -> None:
+    """Raise ConfigurationError naming every fault; nothing where there is none."""
+    listed = list(faults)
+    if listed:
+        count = f"{len(listed)} fault{'s' if len(listed) > 1 else ''}"
+        raise ConfigurationError(
+            f"the configuration of {program} has {count}:\n" + "\n".join(f"  {fault}" for fault in listed),
+            hint="mend the files named above; docs/reference/configuration.md describes every key",
+        )

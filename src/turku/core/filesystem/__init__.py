@@ -1,0 +1,1 @@
+"""Access to files through open directories: walks, attributes, ACLs, holes and mounts."""

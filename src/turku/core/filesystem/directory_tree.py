@@ -1,0 +1,427 @@
+"""What lies below an open directory: opened, walked and removed, never by way of a symbolic link.
+
+Paths are bytes, relative to the directory, and ``b""`` is the directory itself. A name that somebody swaps for a link
+while a program works is refused, not followed. Agent and storage both work as root on what others may change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from turku.core.filesystem import openat2, posix_acl
+from turku.core.spool import Stack
+
+DIRECTORY_FLAGS = openat2.DIRECTORY
+# Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASSING_FLAGS = openat2.HANDLE
+_OPEN_LIMIT = 64
+"""Directories held open at once: deeper trees are no reason to run out of descriptors."""
+_ROUNDS_LIMIT = 10_000
+_ENTRIES_BETWEEN_QUESTIONS = 100
+
+
+# --- one path at a time
+
+
+def open_directory(root: int, path: bytes) -> int:
+    """Return a descriptor of the directory at the path. Raises OSError; NotADirectoryError for a link on the way."""
+    if not path:
+        return os.open(".", DIRECTORY_FLAGS, dir_fd=root)
+    if any(part in (b"", b".", b"..") for part in path.split(b"/")):
+        raise OSError(errno.EINVAL, "is not a path below a directory", os.fsdecode(path))
+    try:
+        return openat2.open_directory(root, path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path)) from error
+
+
+@contextmanager
+def opened_directory(root: int, path: bytes) -> Iterator[int]:
+    """A descriptor of the directory at the path for the length of the block. Raises as ``open_directory`` does."""
+    descriptor = open_directory(root, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_made(directory: Path, *, mode: int) -> int:
+    """Return a descriptor of the absolute directory, made with its parents where it is missing; no link is followed.
+
+    Raises OSError, with the part of the path that it is about.
+    """
+    descriptor = os.open("/", _PASSING_FLAGS)
+    parts = directory.parts[1:]
+    try:
+        for number, part in enumerate(parts, 1):
+            flags = DIRECTORY_FLAGS if number == len(parts) else _PASSING_FLAGS
+            try:
+                inner = os.open(part, flags, dir_fd=descriptor)
+            except FileNotFoundError:
+                os.mkdir(part, mode, dir_fd=descriptor)
+                inner = os.open(part, flags, dir_fd=descriptor)
+                posix_acl.clear(inner)
+            os.close(descriptor)
+            descriptor = inner
+        return descriptor if parts else os.open("/", DIRECTORY_FLAGS)
+    except OSError as error:
+        os.close(descriptor)
+        error.filename = str(Path("/", *parts[:number]))
+        raise
+
+
+def open_file(root: int, path: bytes, flags: int = READ_FLAGS) -> int:
+    """Return a descriptor of the regular file at the path. Raises OSError for anything else."""
+    above, name = split(path)
+    directory = open_directory(root, above)
+    try:
+        return open_file_in(directory, name, flags)
+    finally:
+        os.close(directory)
+
+
+def open_file_in(directory: int, name: bytes, flags: int = READ_FLAGS) -> int:
+    """Return a descriptor of the regular file ``name`` in an open directory. Raises OSError for anything else."""
+    descriptor = os.open(name, flags, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", os.fsdecode(name))
+    return descriptor
+
+
+def status(root: int, path: bytes) -> os.stat_result | None:
+    """Return the status of what is at the path; None where nothing is, or where the way there has a link in it."""
+    above, name = split(path)
+    try:
+        directory = open_directory(root, above)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.stat(name or b".", dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(directory)
+
+
+# --- a tree
+
+
+class Walked(NamedTuple):
+    """An entry that a walk came by."""
+
+    path: bytes
+    """Of the directory that has it, relative to the tree; empty for the tree's own."""
+    directory: int
+    """That directory, open until the walk goes on."""
+    name: bytes
+    status: os.stat_result
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.status.st_mode)
+
+    @property
+    def full_path(self) -> bytes:
+        return joined(self.path, self.name)
+
+
+class Tree:
+    """A directory and what is below it, for paths of any length and depth. A context manager.
+
+    Paths are bytes, relative to the tree. The directories on the way to the last one are kept open, as files come in
+    directories. Everything raises OSError, FileNotFoundError or NotADirectoryError for what is not there.
+    """
+
+    def __init__(self, root: Path | int) -> None:
+        """``root`` is a path, or a descriptor that the tree takes over."""
+        descriptor = openat2.open_absolute(root) if isinstance(root, Path) else root
+        self._chain: list[tuple[bytes, int]] = [(b"", descriptor)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; again, too."""
+        while self._chain:
+            self._leave(self._chain.pop()[1])
+
+    @property
+    def root(self) -> int:
+        """The tree's own directory, open."""
+        return self._chain[0][1]
+
+    def directory(self, path: bytes) -> int:
+        """Return a descriptor of the directory at the path, which stays the tree's and is good until the next call."""
+        while not _is_below(path, self._chain[-1][0]):
+            self._leave(self._chain.pop()[1])
+        reached, descriptor = self._chain[-1]
+        rest = path[len(reached) :].lstrip(b"/")
+        for name in rest.split(b"/") if rest else ():
+            if name in (b"", b".", b".."):
+                raise OSError(errno.EINVAL, "is not a path within a tree", os.fsdecode(path))
+            reached = joined(reached, name)
+            descriptor = self._enter(descriptor, name)
+            if len(self._chain) >= _OPEN_LIMIT:
+                # The outermost, so that the way back up from a great depth is as short as the way down.
+                self._leave(self._chain.pop(1)[1])
+            self._chain.append((reached, descriptor))
+        return descriptor
+
+    def _enter(self, parent: int, name: bytes) -> int:
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
+
+    def _leave(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def find_directory(self, path: bytes) -> int | None:
+        """Return what ``directory`` does; None where there is none, or it cannot be read."""
+        try:
+            return self.directory(path)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
+                raise
+            return None
+
+    def status(self, path: bytes) -> os.stat_result:
+        """Return what lies at the path, without following a link; empty is the tree itself."""
+        if not path:
+            return os.fstat(self.root)
+        directory, name = split(path)
+        return os.stat(name, dir_fd=self.directory(directory), follow_symlinks=False)
+
+    def open_file(self, path: bytes, flags: int = READ_FLAGS) -> int:
+        """Return a descriptor of the regular file at the path, for the caller to close."""
+        directory, name = split(path)
+        return open_file_in(self.directory(directory), name, flags)
+
+    def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[Walked]:
+        """Yield everything below the directory, each directory before what is in it.
+
+        What cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError. An entry that
+        vanishes while its directory is listed is left out in any case.
+        """
+        # Whoever made the tree chose how many directories it has, and how long their paths are.
+        with Stack() as waiting:
+            waiting.push(path)
+            while (reached := waiting.pop()) is not None:
+                try:
+                    directory = self.find_directory(reached) if leaves_out else self.directory(reached)
+                    if directory is None:
+                        continue
+                    listing = os.scandir(directory)
+                except (PermissionError, FileNotFoundError):
+                    if leaves_out:
+                        continue
+                    raise
+                inner = []
+                with listing:
+                    for entry in listing:
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        name = os.fsencode(entry.name)
+                        if stat.S_ISDIR(found.st_mode):
+                            inner.append(name)
+                        yield Walked(reached, directory, name, found)
+                waiting.push_all(joined(reached, name) for name in sorted(inner, reverse=True))
+
+
+# --- removing
+
+
+def remove(
+    parent: int,
+    name: bytes,
+    *,
+    go_on: Callable[[], bool] = lambda: True,
+    prepare: Callable[[int], None] = lambda _directory: None,
+) -> int:
+    """Remove what has this name in the directory, whatever it is, with all that is below it; return how many names.
+
+    ``go_on`` is asked now and then. ``prepare`` is given each directory before anything in it is removed. A file's mode
+    is never changed, as it may have other names; directories are no one else's, so theirs may be. Raises OSError, and
+    Stopped where ``go_on`` said no.
+    """
+    try:
+        os.unlink(name, dir_fd=parent)
+        return 1
+    except FileNotFoundError:
+        return 0
+    except (IsADirectoryError, PermissionError):
+        # Linux says EISDIR, POSIX allows EPERM.
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise
+    removal = _Removal(go_on, prepare)
+    removal.remove_directory(parent, name)
+    return removal.count
+
+
+class Stopped(Exception):
+    """It was said not to go on."""
+
+
+class _Removal:
+    def __init__(self, go_on: Callable[[], bool], prepare: Callable[[int], None]) -> None:
+        self.count = 0
+        self._go_on = go_on
+        self._prepare = prepare
+        self._moved = 0
+
+    def remove_directory(self, parent: int, name: bytes) -> None:
+        top = self._open(name, parent)
+        try:
+            for _ in range(_ROUNDS_LIMIT):
+                self._empty(top, top, depth=1)
+                try:
+                    os.rmdir(name, dir_fd=parent)
+                except OSError:
+                    if self._is_empty(top):
+                        raise
+                    continue
+                self.count += 1
+                return
+            os.rmdir(name, dir_fd=parent)
+        finally:
+            os.close(top)
+
+    def _open(self, name: bytes, parent: int) -> int:
+        return open_changeable(name, parent=parent, prepare=self._prepare)
+
+    def _is_empty(self, directory: int) -> bool:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+
+    def _empty(self, directory: int, top: int, *, depth: int) -> None:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(name, dir_fd=directory)
+                    self._count()
+                elif depth >= _OPEN_LIMIT:
+                    # Whoever made the tree chose its depth: neither paths nor descriptors may run out.
+                    self._move_up(directory, name, top)
+                else:
+                    child = self._open(name, directory)
+                    try:
+                        self._empty(child, top, depth=depth + 1)
+                    finally:
+                        os.close(child)
+                    self._remove_emptied(name, directory)
+
+    def _count(self) -> None:
+        self.count += 1
+        if self.count % _ENTRIES_BETWEEN_QUESTIONS == 0 and not self._go_on():
+            raise Stopped
+
+    def _remove_emptied(self, name: bytes, directory: int) -> None:
+        try:
+            os.rmdir(name, dir_fd=directory)
+            self._count()
+        except OSError:
+            # Entries that a directory stream skipped while it was changed: the next round sees them.
+            child = self._open(name, directory)
+            try:
+                if self._is_empty(child):
+                    raise
+            finally:
+                os.close(child)
+
+    def _move_up(self, directory: int, name: bytes, top: int) -> None:
+        # Moving a directory needs leave to write in it, for its own '..'.
+        os.close(self._open(name, directory))
+        while True:
+            self._moved += 1
+            target = b".turku-deep-%d" % self._moved
+            try:
+                os.stat(target, dir_fd=top, follow_symlinks=False)
+            except FileNotFoundError:
+                break
+        try:
+            os.rename(name, target, src_dir_fd=directory, dst_dir_fd=top)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # What lies below another file system's root, or a subvolume's, is moved up as far as that.
+            self.remove_directory(directory, name)
+
+
+def open_changeable(name: bytes, *, parent: int, prepare: Callable[[int], None] = lambda _directory: None) -> int:
+    """Return a descriptor of the directory, made readable and writable for its owner where it was not.
+
+    ``prepare`` is given it before its mode is looked at. Raises OSError.
+    """
+    try:
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
+    except PermissionError:
+        # O_PATH needs no permission on the directory itself.
+        handle = os.open(name, _PASSING_FLAGS, dir_fd=parent)
+        try:
+            set_mode_of_handle(handle, stat.S_IRWXU)
+        finally:
+            os.close(handle)
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
+    prepare(descriptor)
+    make_writable(descriptor)
+    return descriptor
+
+
+def make_writable(directory: int) -> None:
+    """Let an owner who is not root change the open directory."""
+    if os.geteuid() != 0:
+        found = os.fstat(directory)
+        if found.st_uid == os.geteuid() and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.fchmod(directory, stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
+
+
+def set_mode_of_handle(handle: int, mode: int) -> None:
+    """Give what an O_PATH descriptor stands for a mode: no permission on it is needed, and no name is looked up."""
+    os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101  (a descriptor)
+
+
+# --- paths
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """Return the directory, empty for the tree's own, and the name in it."""
+    directory, _slash, name = path.rpartition(b"/")
+    return directory, name
+
+
+def joined(directory: bytes, name: bytes) -> bytes:
+    """Return the path of a name in a directory."""
+    return directory + b"/" + name if directory else name
+
+
+def is_inside(path: bytes) -> bool:
+    """Return True when a path that somebody told us can be one of a tree's entries."""
+    if not path or b"\0" in path:
+        return False
+    framed = b"/" + path + b"/"
+    return not (b"//" in framed or b"/./" in framed or b"/../" in framed)
+
+
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return not directory or path == directory or path.startswith(directory + b"/")

@@ -1,0 +1,136 @@
+"""The entries of a source that changed lately, and its files with holes, as the agent names them after its request.
+
+A machine that lies about them harms its own backups only. What it sends is bounded, and whatever is not as it should be
+ends the reading of further lines, never the session.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from turku.core.filesystem import directory_tree
+from turku.errors import MalformedMessage
+from turku.protocol import codec
+from turku.protocol.changed_entries_messages import (
+    LINES_LIMIT_BYTES,
+    OWN_DIRECTORY,
+    PATHS_LIMIT,
+    ChangedEntriesLine,
+    FilesWithHolesLine,
+)
+from turku.protocol.restore_messages import path_bytes
+
+_LOG = logging.getLogger(__name__)
+_LINE: Any = ChangedEntriesLine | FilesWithHolesLine
+
+
+@dataclass(frozen=True)
+class ChangedEntries:
+    """All entries of a source whose change time is ``since_ns`` (Unix nanoseconds of the machine's clock) or later."""
+
+    since_ns: int
+    paths: tuple[bytes, ...]
+    """Each lies inside the source and is relative to it; ``b"."`` is the source's own directory."""
+
+
+class ChangedEntriesReader:
+    """Takes the agent's lines from one thread, and has them ready for any number of others."""
+
+    def __init__(self, sources: Collection[str]) -> None:
+        """``sources`` are those that the agent was asked for; without any, nothing is read."""
+        self._asked = frozenset(sources)
+        self._told: dict[str, ChangedEntries | None] = {}
+        self._with_holes: dict[str, frozenset[bytes] | None] = {}
+        self._late: set[str] = set()
+        self._news = threading.Condition()
+        self._is_over = not sources
+        self._line = bytearray()
+        self._left_bytes = LINES_LIMIT_BYTES
+        self._left_paths = PATHS_LIMIT
+
+    @property
+    def limit_bytes(self) -> int:
+        """The size of what an agent may send that was asked as this one was."""
+        return LINES_LIMIT_BYTES if self._asked else 0
+
+    def of_source(self, name: str, timeout_seconds: float) -> ChangedEntries | None:
+        """Return what the agent names; wait for it so long. None where it does not, or cannot name everything."""
+        if name not in self._asked:
+            return None
+        with self._news:
+            self._news.wait_for(lambda: name in self._told or self._is_over, timeout_seconds)
+            return self._told.get(name)
+
+    def with_holes(self, name: str, timeout_seconds: float) -> frozenset[bytes] | None:
+        """Return the source's files that have holes; wait for the agent's word so long. None where it cannot tell."""
+        if name not in self._asked:
+            return None
+        with self._news:
+            # Asked again, nobody waits again.
+            seconds = 0.0 if name in self._late else timeout_seconds
+            if not self._news.wait_for(lambda: name in self._with_holes or self._is_over, seconds):
+                self._late.add(name)
+            return self._with_holes.get(name)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a further part of the agent's input."""
+        if self._is_over:
+            return
+        self._left_bytes -= len(chunk)
+        if self._left_bytes < 0:
+            self._give_up(f"more than {LINES_LIMIT_BYTES} bytes came")
+            return
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._line += end
+            line, self._line = bytes(self._line), bytearray()
+            try:
+                self._take(line)
+            except MalformedMessage as error:
+                self._give_up(error.message)
+                return
+            except Exception:
+                # Whoever feeds this is also who notices that the agent is gone.
+                _LOG.exception("internal error while a line about changed entries was read")
+                self.end()
+                return
+        self._line += rest
+
+    def end(self) -> None:
+        """Let nobody wait any more: no further line comes."""
+        with self._news:
+            self._is_over = True
+            self._news.notify_all()
+
+    def _take(self, content: bytes) -> None:
+        line: ChangedEntriesLine | FilesWithHolesLine = codec.decode(content, _LINE, limit_bytes=LINES_LIMIT_BYTES)
+        is_about_holes = isinstance(line, FilesWithHolesLine)
+        if line.source not in self._asked or line.source in (self._with_holes if is_about_holes else self._told):
+            raise MalformedMessage("a line is about a source that was not asked for, or was told of before")
+        self._left_paths -= len(line.paths)
+        if self._left_paths < 0:
+            raise MalformedMessage(f"more than {PATHS_LIMIT} paths came")
+        paths = tuple(path_bytes(path) for path in line.paths)
+        if not all(path == OWN_DIRECTORY or directory_tree.is_inside(path) for path in paths):
+            raise MalformedMessage("a path does not lie inside its source")
+        _LOG.debug(
+            "source %s: the machine names %d %s%s",
+            line.source,
+            len(paths),
+            "files with holes" if is_about_holes else "changed entries",
+            "" if line.is_complete else ", and says that these may not be all",
+        )
+        with self._news:
+            if isinstance(line, FilesWithHolesLine):
+                self._with_holes[line.source] = frozenset(paths) if line.is_complete else None
+            else:
+                self._told[line.source] = ChangedEntries(line.since_ns, paths) if line.is_complete else None
+            self._news.notify_all()
+
+    def _give_up(self, reason: str) -> None:
+        _LOG.debug("what the machine says about changed entries is not used from here on: %s", reason)
+        self.end()

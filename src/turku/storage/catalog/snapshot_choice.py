@@ -1,0 +1,44 @@
+"""Which snapshot a person means: by name, the latest, or as it was at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+
+from turku.core.log import one_line
+from turku.errors import NotInHistory, UsageError
+from turku.policy.timing import moments
+from turku.storage.disk import history
+from turku.storage.disk.history import Dated
+
+LATEST = "latest"
+
+
+def choose(
+    snapshots: Sequence[Dated], *, name: str | None = None, at: str | None = None, now: datetime, zone: tzinfo
+) -> str:
+    """Return the name of the snapshot: ``name`` (or ``latest``), else the newest made at or before ``at``, else the
+    newest. One whose date is in doubt is the newest only where all are.
+
+    ``snapshots`` are oldest first. Raises NotInHistory where there is none such, PolicyError for an ``at`` that is not
+    understood, UsageError for both at once.
+    """
+    if name and at:
+        raise UsageError("a snapshot is chosen by its name or by a time, not by both")
+    if not snapshots:
+        raise NotInHistory("there is no snapshot yet")
+    if at:
+        moment = moments.parse(at, now=now, zone=zone)
+        made = [(each.moment, number) for number, each in enumerate(snapshots) if each.moment and each.moment <= moment]
+        if made:
+            return snapshots[max(made)[1]].name
+        raise NotInHistory(
+            f"no snapshot was made before {moment.astimezone(zone):%Y-%m-%d %H:%M:%S}",
+            hint=f"the oldest is {snapshots[0].name}",
+        )
+    latest = history.latest_last(snapshots, now=now)[-1].name
+    if not name or name == LATEST:
+        return latest
+    if all(snapshot.name != name for snapshot in snapshots):
+        raise NotInHistory(f"there is no snapshot {one_line(name)}", hint=f"the newest is {latest}")
+    return name

@@ -1,0 +1,290 @@
+"""What is to be written is gathered in temporary tables first: the whole tree, or what a run says that it changed.
+
+Nothing of the catalog itself is read or locked meanwhile, so that nobody waits for a tree of 1,000,000 files.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from turku.core.filesystem.directory_tree import is_inside, joined, split
+from turku.core.spool import Stack
+from turku.storage.catalog import database
+from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
+from turku.storage.catalog.scan import Found, Tree
+
+if TYPE_CHECKING:
+    from turku.storage.rsync.change_log import Changes
+
+ROWS_AT_ONCE = 2000
+_DATED_NAMED = 10
+Told = tuple[bytes, bytes]
+"""An entry that rsync names: its directory, and its name in it."""
+# `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
+# it, has there. `version`: the row of the catalog that it is a further snapshot of.
+_TABLES = """
+DROP TABLE IF EXISTS temp.places;
+DROP TABLE IF EXISTS temp.found;
+DROP TABLE IF EXISTS temp.told;
+DROP TABLE IF EXISTS temp.gone;
+CREATE TABLE temp.places (number INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, id INTEGER);
+CREATE TABLE temp.found (
+    place INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    kind INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    has_holes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    link_target BLOB,
+    attributes BLOB,
+    same_base INTEGER NOT NULL,
+    same_before INTEGER NOT NULL,
+    same_after INTEGER NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0,
+    checksum BLOB,
+    version INTEGER,
+    PRIMARY KEY (place, name)
+) WITHOUT ROWID;
+CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
+CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
+"""
+_FOUND = """
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
+    attributes, same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_FOUND_AHEAD = """
+INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
+    attributes, same_base, same_before, same_after, told, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
+"""
+_DATED = """
+SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
+WHERE mtime_ns IN (?, ?) AND NOT same_base ORDER BY places.path, found.name
+"""
+_TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
+_WITHOUT_CHECKSUM = """
+SELECT found.place, found.name, places.path, found.size FROM temp.found JOIN temp.places ON places.number = found.place
+WHERE (found.place, found.name) > (?, ?) AND kind = 0 AND NOT same_base AND (told OR NOT ?)
+ORDER BY found.place, found.name LIMIT ?
+"""
+
+
+class Gathering:
+    """One snapshot's entries, in the temporary tables of a connection."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, tree: Path, *, base: Path | None, before: Path | None, after: Path | None
+    ) -> None:
+        """``base``, ``before`` and ``after`` are trees to compare with; one that is not there is left out."""
+        self.is_whole = True
+        """Whether every entry of the tree is here; else only what changed, and ``gone``."""
+        self._connection = connection
+        self._tree = tree
+        self._others = (base, before, after)
+        self._numbers = 0
+        self._known_numbers: dict[bytes, int] = {}
+
+    def prepare(self) -> None:
+        """Make the tables anew."""
+        self._connection.executescript(_TABLES)
+        self._numbers = 0
+        self._known_numbers.clear()
+
+    def gather(self, changes: Changes | None, *, may_trust: bool) -> None:
+        """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
+
+        Complete changes name every name of a file that changed. Files get no checksums by it. Raises OSError where the
+        tree cannot be read.
+        """
+        self.prepare()
+        if changes is not None and changes.is_complete and may_trust:
+            with database.gathering(self._connection):
+                self._gather_changed(changes)
+                self._mark_told(changes)
+            self.is_whole = False
+            return
+        with database.gathering(self._connection):
+            self._gather_all()
+            if changes is not None:
+                self._mark_told(changes)
+
+    def compute_checksums(self, *, not_told_is_same: bool) -> None:
+        """Read the files that the run wrote, and take down their checksums: nobody's word is taken for them.
+
+        ``not_told_is_same`` says that the run named every file whose content it wrote. Raises OSError.
+        """
+        place, name = 0, b""
+        with Tree(self._tree) as tree:
+            while True:
+                values = (place, name, not_told_is_same, ROWS_AT_ONCE)
+                rows = self._connection.execute(_WITHOUT_CHECKSUM, values).fetchall()
+                found = []
+                for place, name, path, size in rows:
+                    directory = tree.find_directory(path)
+                    found.append((None if directory is None else tree.checksum(directory, name, size), place, name))
+                with database.gathering(self._connection):
+                    self._connection.executemany(
+                        "UPDATE temp.found SET checksum = ? WHERE place = ? AND name = ?", found
+                    )
+                if len(rows) < ROWS_AT_ONCE:
+                    return
+
+    def add(self, tree: Tree, told: Iterable[Told]) -> None:
+        """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
+
+        Files get their checksums. Raises OSError where it cannot be read.
+        """
+        rows = []
+        # In one transaction: each new directory's own would look through every page in the cache.
+        with database.gathering(self._connection):
+            for directory, name in told:
+                descriptor = tree.find_directory(directory)
+                found = None if descriptor is None else tree.found(descriptor, name)
+                if found is not None and descriptor is not None:
+                    place = self._place(directory)
+                    if found.kind != FILE:
+                        rows.append((place, name, *found.columns(), None))
+                        continue
+                    checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
+                    rows.append((place, name, *found.columns()[:-1], digest, checksum))
+            self._connection.executemany(_FOUND_AHEAD, rows)
+
+    def remember(self, told: Iterable[Told]) -> None:
+        """Remember these places for ``add_awaited``."""
+        with database.gathering(self._connection):
+            self._connection.executemany(_TOLD, told)
+
+    def add_awaited(self, tree: Tree) -> None:
+        """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
+        waiting = self._connection.execute("SELECT directory, name FROM temp.told ORDER BY directory, name")
+        while told := waiting.fetchmany(ROWS_AT_ONCE):
+            self.add(tree, told)
+
+    def dated(self, moments_ns: tuple[int | None, int | None]) -> tuple[list[bytes], int]:
+        """Return the paths of some of the new entries that have either date, and the number of all of them."""
+        found = self._connection.execute(
+            _DATED, [None if moment_ns is None else stored_time(moment_ns) for moment_ns in moments_ns]
+        )
+        named = [joined(path, name) for path, name in found.fetchmany(_DATED_NAMED)]
+        return named, len(named) + sum(1 for _row in found)
+
+    def forget(self) -> None:
+        """Empty the tables."""
+        for table in ("places", "found", "told", "gone"):
+            self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+
+    def _gather_all(self) -> None:
+        rows: list[tuple[object, ...]] = []
+        with ExitStack() as stack:
+            tree = stack.enter_context(Tree(self._tree))
+            others = self._opened(stack)
+            waiting = stack.enter_context(Stack())
+            waiting.push(b"")
+            while (path := waiting.pop()) is not None:
+                number = self._new_place(path)
+                directories = [None if other is None else other.find_directory(path) for other in others]
+                inner: list[bytes] = []
+                for name, found in tree.entries(path):
+                    if found.kind == DIRECTORY:
+                        inner.append(name)
+                    rows.append(_row(number, name, found, others, directories))
+                    if len(rows) >= ROWS_AT_ONCE:
+                        self._connection.executemany(_FOUND, rows)
+                        rows.clear()
+                waiting.push_all(joined(path, name) for name in sorted(inner, reverse=True))
+            self._connection.executemany(_FOUND, rows)
+
+    def _gather_changed(self, changes: Changes) -> None:
+        with ExitStack() as stack:
+            tree = stack.enter_context(Tree(self._tree))
+            others = self._opened(stack)
+            for path in self._with_parents(changes):
+                directory, name = split(path)
+                descriptor = tree.find_directory(directory)
+                found = None if descriptor is None else tree.found(descriptor, name)
+                if found is None:
+                    self._connection.execute("INSERT OR IGNORE INTO temp.gone VALUES (?, ?)", (directory, name))
+                    continue
+                directories = [None if other is None else other.find_directory(directory) for other in others]
+                row = _row(self._place(directory), name, found, others, directories)
+                self._connection.execute(_FOUND, row)
+
+    def _with_parents(self, changes: Changes) -> Iterator[bytes]:
+        """Yield the paths that changed, and the directories above them: their times may have, too.
+
+        What is above the path before, too, was told with that. Each directory comes after the one that it is in, which
+        is open then: whoever made the tree chose how deep it is.
+        """
+        parent = b""
+        for change in changes:
+            if not is_inside(change.path):
+                continue
+            above = each = split(change.path)[0]
+            untold: list[bytes] = []
+            while each and each != parent and not parent.startswith(each + b"/"):
+                untold.append(each)
+                each = split(each)[0]
+            yield from reversed(untold)
+            yield change.path
+            parent = above
+
+    def _mark_told(self, changes: Changes) -> None:
+        connection = self._connection
+        connection.executemany(
+            _TOLD, (split(change.path) for change in changes if change.kind == "changed" and is_inside(change.path))
+        )
+        connection.execute(
+            """
+            UPDATE temp.found SET told = 1 FROM temp.told JOIN temp.places ON places.path = told.directory
+            WHERE found.place = places.number AND found.name = told.name
+            """
+        )
+
+    def _opened(self, stack: ExitStack) -> list[Tree | None]:
+        opened: dict[Path, Tree | None] = {}
+        for path in self._others:
+            if path is not None and path not in opened:
+                try:
+                    opened[path] = stack.enter_context(Tree(path))
+                except OSError:
+                    opened[path] = None
+        return [None if path is None else opened[path] for path in self._others]
+
+    def _place(self, path: bytes) -> int:
+        numbers = self._known_numbers
+        if path not in numbers:
+            if len(numbers) >= ROWS_AT_ONCE:
+                numbers.clear()
+            numbers[path] = self._place_in_table(path)
+        return numbers[path]
+
+    def _place_in_table(self, path: bytes) -> int:
+        row = self._connection.execute("SELECT number FROM temp.places WHERE path = ?", (path,)).fetchone()
+        return self._new_place(path) if row is None else int(row[0])
+
+    def _new_place(self, path: bytes) -> int:
+        self._numbers += 1
+        self._connection.execute("INSERT INTO temp.places (number, path) VALUES (?, ?)", (self._numbers, path))
+        return self._numbers
+
+
+def _row(
+    number: int, name: bytes, found: Found, others: list[Tree | None], directories: list[int | None]
+) -> tuple[object, ...]:
+    same = []
+    identities: dict[int, bool] = {}
+    for other, directory in zip(others, directories, strict=True):
+        if found.kind != FILE or other is None or directory is None:
+            same.append(False)
+            continue
+        if id(other) not in identities:
+            identities[id(other)] = other.identity(directory, name) == (found.device, found.inode)
+        same.append(identities[id(other)])
+    return (number, name, *found.columns(), *same)

@@ -1,0 +1,335 @@
+"""Keeping the catalog in step with the snapshots: a new one is written down, one that is gone is dropped.
+
+The rows of a new snapshot are durable before it gets its name. Whatever a crash leaves, the next one who opens the
+catalog compares the names: one that is not on the disk is dropped, one that is not in the catalog is read from its
+tree.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from turku.errors import LockHeld, TurkuError
+from turku.storage.catalog import database, versions
+from turku.storage.catalog.scan import Tree
+from turku.storage.catalog.staging import Gathering
+from turku.storage.catalog.streaming import Ahead
+from turku.storage.catalog.versions import Neighbours
+from turku.storage.disk import history
+from turku.storage.disk.history import StoredSnapshot
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_lookup import locked
+from turku.storage.fs.timestamp_range import DatesAtLimit
+
+if TYPE_CHECKING:
+    from turku.storage.rsync.change_log import Changes
+
+MOST_READ_IN_A_BACKUP = 2
+"""Trees: with more than these missing in the catalog, a machine is not kept waiting; see ``reconcile``."""
+_ROUNDS_LIMIT = 3
+_LOG = logging.getLogger(__name__)
+
+
+def record(
+    place: SourcePlace,
+    *,
+    name: str,
+    base: str | None,
+    tree: Path,
+    changes: Changes | None,
+    moment: datetime,
+    zone: tzinfo,
+    ahead: Ahead | None = None,
+    dates: DatesAtLimit | None = None,
+) -> bool:
+    """Whether the snapshot that is about to get its name is in the catalog; with the source's lock held.
+
+    ``changes`` are what the run told of what it changed against ``base``, ``ahead`` what was read meanwhile of a first
+    backup. ``dates`` are told of what has such a date. Where it is not there it is written down by the next one who
+    opens the catalog: nothing is raised, as no backup fails for its catalog.
+    """
+    new = _NewSnapshot(name, base, tree, changes, moment, ahead, dates)
+    try:
+        database.sweep(place)
+        with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
+            return _record(connection, place, new, zone)
+    except (TurkuError, OSError, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.Error) and database.is_damage(error):
+            database.move_aside(place, str(error))
+        _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
+    except Exception:
+        # A fault of ours, which is no reason to lose the backup.
+        _LOG.exception("%s: the catalog was not written; it is made up for later", place.source)
+    return False
+
+
+def forget(place: SourcePlace, *, zone: tzinfo) -> None:
+    """Drop the snapshots that left history; with the source's lock held. What cannot be done now is done later."""
+    if not database.exists(place):
+        return
+    try:
+        with closing(database.connect(place)) as connection:
+            _drop_gone(connection, history.stored_snapshots(place, zone))
+    except (TurkuError, OSError, sqlite3.Error) as error:
+        _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
+
+
+def rebuild(place: SourcePlace, *, zone: tzinfo) -> int:
+    """How many snapshots were read into a new catalog; with the source's lock held. Their checksums are lost.
+
+    The one that is there stays until the new one is whole. Raises CatalogUnusable, DurableWriteFailed.
+    """
+    with database.made_anew(place) as connection:
+        return _index(connection, place, history.stored_snapshots(place, zone))
+
+
+def reconcile(
+    connection: sqlite3.Connection, place: SourcePlace, zone: tzinfo, *, go_on: Callable[[], bool] = lambda: True
+) -> None:
+    """Let catalog and disk agree, as far as a running backup lets us; ``go_on`` is asked before each tree."""
+    for _round in range(_ROUNDS_LIMIT):
+        stored = history.stored_snapshots(place, zone)
+        known = positions(connection)
+        if set(known) == {os.fsencode(each.name) for each in stored} and not _misplaced(stored, known):
+            return
+        try:
+            with locked(place):
+                _drop_gone(connection, history.stored_snapshots(place, zone))
+        except (LockHeld, OSError, TurkuError):
+            # Its snapshot may be in the catalog, and have no name yet.
+            pass
+        stored = history.stored_snapshots(place, zone)
+        for name in _misplaced(stored, positions(connection)):
+            _drop(connection, name, stored)
+        missing = len({os.fsencode(each.name) for each in stored} - positions(connection).keys())
+        if missing:
+            _LOG.info("%s: %d snapshots are read into the catalog", place.source, missing)
+        _index(connection, place, stored, go_on)
+
+
+def positions(connection: sqlite3.Connection) -> dict[bytes, int]:
+    """The snapshots in the catalog."""
+    return dict(connection.execute("SELECT name, position FROM snapshots"))
+
+
+@dataclass(frozen=True)
+class _NewSnapshot:
+    """A tree that is about to get its name."""
+
+    name: str
+    base: str | None
+    tree: Path
+    changes: Changes | None
+    moment: datetime
+    ahead: Ahead | None
+    dates: DatesAtLimit | None
+
+
+def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapshot, zone: tzinfo) -> bool:
+    stored = history.stored_snapshots(place, zone)
+    _drop_gone(connection, stored)
+    for misplaced in _misplaced(stored, positions(connection)):
+        _drop(connection, misplaced, stored)
+    known = positions(connection)
+    missing = sum(os.fsencode(each.name) not in known for each in stored)
+    if missing > MOST_READ_IN_A_BACKUP:
+        _LOG.info("%s: %d snapshots wait to be read into the catalog; 'catalog update' does it", place.source, missing)
+        return False
+    _index(connection, place, stored)
+    known = positions(connection)
+    base = None if new.base is None else known.get(os.fsencode(new.base))
+    newest = max(known.values(), default=None)
+    is_told = new.changes is not None and new.changes.is_complete and base is not None
+    # A file that a failed run had brought over has another size or time than the base's.
+    tells_content = is_told or (new.changes is not None and new.changes.tells_content)
+    if is_told and base == newest and newest is not None and not new.changes:
+        # As it was: one more name for the same position.
+        with database.writing(connection):
+            _insert(connection, new.name, newest, new.moment)
+        return True
+    gathering = None
+    if new.ahead is not None and new.changes is not None and new.changes.is_complete and newest is None:
+        gathering = new.ahead.finished()
+    if gathering is None:
+        gathering = Gathering(
+            connection,
+            new.tree,
+            base=None if new.base is None else place.tree(new.base),
+            before=next((each.path for each in reversed(stored) if known.get(os.fsencode(each.name)) == newest), None),
+            after=None,
+        )
+        gathering.gather(new.changes, may_trust=is_told and base == newest)
+        gathering.compute_checksums(not_told_is_same=tells_content and base == newest)
+    if new.dates is not None and any(new.dates.limits_ns):
+        new.dates.note(*gathering.dated(new.dates.limits_ns))
+    with database.writing(connection):
+        if positions(connection) != known:
+            _LOG.info("%s: somebody else wrote the catalog meanwhile", place.source)
+            return False
+        neighbours = Neighbours(newest, None)
+        position = versions.GAP if newest is None else newest + versions.GAP
+        versions.merge(
+            connection, position, neighbours, base=base, is_whole=gathering.is_whole, not_told_is_same=tells_content
+        )
+        _insert(connection, new.name, position, new.moment)
+    gathering.forget()
+    return True
+
+
+def _index(
+    connection: sqlite3.Connection,
+    place: SourcePlace,
+    stored: tuple[StoredSnapshot, ...],
+    go_on: Callable[[], bool] = lambda: True,
+) -> int:
+    """How many snapshots were read: each that is not in the catalog, oldest first, into its place."""
+    count = 0
+    before: StoredSnapshot | None = None
+    for number, snapshot in enumerate(stored):
+        known = positions(connection)
+        if os.fsencode(snapshot.name) not in known:
+            if not go_on():
+                return count
+            after = next((each for each in stored[number + 1 :] if os.fsencode(each.name) in known), None)
+            if not _index_one(connection, place, snapshot, before, after):
+                continue
+            count += 1
+        before = snapshot
+    return count
+
+
+def _index_one(
+    connection: sqlite3.Connection,
+    place: SourcePlace,
+    snapshot: StoredSnapshot,
+    before: StoredSnapshot | None,
+    after: StoredSnapshot | None,
+) -> bool:
+    moment = snapshot.moment
+    if before is not None and before.path == snapshot.path:
+        with database.writing(connection):
+            _insert(connection, snapshot.name, positions(connection)[os.fsencode(before.name)], moment)
+        return True
+    before_tree = None if before is None else before.path
+    gathering = Gathering(
+        connection,
+        snapshot.path,
+        base=before_tree,
+        before=before_tree,
+        after=None if after is None else after.path,
+    )
+    try:
+        gathering.gather(None, may_trust=False)
+    except FileNotFoundError:
+        # It was pruned meanwhile.
+        return False
+    with database.writing(connection):
+        known = positions(connection)
+        if os.fsencode(snapshot.name) in known or not place.has(snapshot.name):
+            return False
+        neighbours = _neighbours(known, before, after)
+        position = neighbours.position()
+        if position is None:
+            versions.spread(connection)
+            known = positions(connection)
+            neighbours = _neighbours(known, before, after)
+            position = neighbours.position()
+        if position is None or not _are_adjacent(known, neighbours):
+            return False
+        versions.merge(connection, position, neighbours, base=neighbours.before, is_whole=True, not_told_is_same=False)
+        _insert(connection, snapshot.name, position, moment)
+    gathering.forget()
+    return True
+
+
+def _neighbours(known: dict[bytes, int], before: StoredSnapshot | None, after: StoredSnapshot | None) -> Neighbours:
+    found = (None if each is None else known.get(os.fsencode(each.name)) for each in (before, after))
+    return Neighbours(*found)
+
+
+def _are_adjacent(known: dict[bytes, int], neighbours: Neighbours) -> bool:
+    """Whether nobody else put a snapshot between the two, or took them away, meanwhile."""
+    ordered: list[int | None] = [None, *sorted(set(known.values())), None]
+    return (neighbours.before, neighbours.after) in itertools.pairwise(ordered)
+
+
+def _misplaced(stored: tuple[StoredSnapshot, ...], known: dict[bytes, int]) -> list[bytes]:
+    """Return the snapshots that lie in the catalog where by their age they do not belong.
+
+    Such are renamed ones, and those of a clock that was wrong. They are the fewest without which the rest is in order:
+    each is read again.
+    """
+    names = (os.fsencode(each.name) for each in stored)
+    placed = [(name, known[name]) for name in names if name in known]
+    # The longest row of positions that does not descend. By its length: the lowest end of one, and who is that end.
+    ends: list[int] = []
+    last: list[int] = []
+    before: list[int | None] = []
+    for number, (_name, position) in enumerate(placed):
+        length = bisect.bisect_right(ends, position)
+        ends[length : length + 1] = [position]
+        last[length : length + 1] = [number]
+        before.append(last[length - 1] if length else None)
+    in_order: set[int] = set()
+    at = last[-1] if last else None
+    while at is not None:
+        in_order.add(at)
+        at = before[at]
+    return [name for number, (name, _position) in enumerate(placed) if number not in in_order]
+
+
+def _drop_gone(connection: sqlite3.Connection, stored: tuple[StoredSnapshot, ...]) -> None:
+    there = {os.fsencode(each.name) for each in stored}
+    for name in positions(connection):
+        if name not in there:
+            _drop(connection, name, stored)
+
+
+def _drop(connection: sqlite3.Connection, name: bytes, stored: tuple[StoredSnapshot, ...]) -> None:
+    with database.writing(connection), ExitStack() as stack:
+        known = positions(connection)
+        position = known.pop(name, None)
+        if position is None:
+            return
+        connection.execute("DELETE FROM snapshots WHERE name = ?", (name,))
+        if position in known.values():
+            return
+        before = max((each for each in known.values() if each < position), default=None)
+        after = min((each for each in known.values() if each > position), default=None)
+        trees = {known.get(os.fsencode(each.name)): each.path for each in stored}
+        versions.drop(connection, Neighbours(before, after), _comparison(stack, trees.get(before), trees.get(after)))
+
+
+def _comparison(stack: ExitStack, before: Path | None, after: Path | None) -> versions.IsSame:
+    try:
+        if before is None or after is None:
+            raise FileNotFoundError
+        trees = stack.enter_context(Tree(before)), stack.enter_context(Tree(after))
+    except OSError:
+        return lambda _directory, _name: False
+
+    def is_same(directory: bytes, name: bytes) -> bool:
+        identities = []
+        for tree in trees:
+            descriptor = tree.find_directory(directory)
+            identities.append(None if descriptor is None else tree.identity(descriptor, name))
+        return identities[0] is not None and identities[0] == identities[1]
+
+    return is_same
+
+
+def _insert(connection: sqlite3.Connection, name: str, position: int, moment: datetime | None) -> None:
+    connection.execute(
+        "INSERT INTO snapshots (name, position, moment) VALUES (?, ?, ?)",
+        (os.fsencode(name), position, 0 if moment is None else int(moment.timestamp())),
+    )

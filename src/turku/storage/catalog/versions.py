@@ -1,0 +1,281 @@
+"""How a gathered snapshot becomes rows: what goes on is left alone, what is new is added, what ended is closed.
+
+A row is a version of a path: it is there from the position ``first`` to the position ``last``. Two versions of a file
+are one if everything that a directory shows of them is equal and their content is known to be: it is the same file on
+the disk, or has the same checksum, or the run that made it said that it did not touch it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from turku.core.filesystem.directory_tree import joined
+
+GAP = 1024
+"""Between the positions of two snapshots made one after the other."""
+
+_MATCH = """
+UPDATE temp.found SET version = (
+    SELECT versions.id FROM temp.places JOIN versions ON versions.directory = places.id
+    WHERE places.number = found.place AND versions.name = found.name
+        AND versions.first <= :before AND (versions.last IS NULL OR versions.last >= :before)
+        AND versions.kind = found.kind AND versions.size = found.size AND versions.mode = found.mode
+        AND versions.uid = found.uid AND versions.gid = found.gid AND versions.mtime_ns = found.mtime_ns
+        AND versions.link_target IS found.link_target
+        AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR (versions.attributes IS NULL
+            AND (found.same_before OR NOT found.told OR found.attributes = X'')))
+        AND (found.kind <> 0 OR found.same_before OR versions.checksum = found.checksum
+            OR (:not_told_is_same AND NOT found.told)
+            OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
+)
+WHERE version IS NULL
+"""
+# A tree with hard links into another one tells by itself which files are others. Where the mode makes each file anew,
+# as a clone or in a subvolume, two of equal time and size that nobody has read yet count as one.
+_SHARES_FILES = "SELECT 1 FROM temp.found WHERE kind = 0 AND (same_base OR same_before OR same_after) LIMIT 1"
+_CARRY_OVER = """
+UPDATE temp.found SET checksum = (
+    SELECT versions.checksum FROM temp.places JOIN versions ON versions.directory = places.id
+    WHERE places.number = found.place AND versions.name = found.name
+        AND versions.first <= :base AND (versions.last IS NULL OR versions.last >= :base)
+        AND versions.kind = 0 AND versions.size = found.size AND versions.mtime_ns = found.mtime_ns
+)
+WHERE version IS NULL AND kind = 0 AND checksum IS NULL AND (same_base OR (:not_told_is_same AND NOT told))
+"""
+_CLOSE_ALL_UNMATCHED = """
+UPDATE versions SET last = :before
+WHERE last IS NULL AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+"""
+_CLOSE_NAMED_UNMATCHED = """
+UPDATE versions SET last = :before WHERE last IS NULL AND id IN (
+    SELECT versions.id FROM temp.found JOIN temp.places ON places.number = found.place
+        JOIN versions ON versions.directory = places.id AND versions.name = found.name
+    WHERE found.version IS NULL AND versions.last IS NULL
+    UNION ALL
+    SELECT versions.id FROM temp.gone JOIN directories ON directories.path = gone.directory
+        JOIN versions ON versions.directory = directories.id AND versions.name = gone.name
+    WHERE versions.last IS NULL
+)
+"""
+_DIRECTORIES_THAT_WENT = """
+SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
+    JOIN versions ON versions.directory = places.id AND versions.name = found.name
+WHERE found.version IS NULL AND found.kind <> 1 AND versions.last IS NULL AND versions.kind = 1
+UNION ALL
+SELECT gone.directory, gone.name FROM temp.gone JOIN directories ON directories.path = gone.directory
+    JOIN versions ON versions.directory = directories.id AND versions.name = gone.name
+WHERE versions.last IS NULL AND versions.kind = 1
+"""
+_CLOSE_BELOW = """
+UPDATE versions SET last = :before WHERE last IS NULL AND directory IN (
+    SELECT id FROM directories WHERE path = :path OR (path > :begin AND path < :end)
+)
+"""
+_INSERT = """
+INSERT INTO versions
+    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes, has_holes)
+SELECT places.id, found.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes,
+    has_holes
+FROM temp.found JOIN temp.places ON places.number = found.place WHERE version IS NULL
+ORDER BY places.id, found.name
+"""
+# The snapshot lies between two others: what both of them have and it has not is split in two.
+_SPLIT = """
+INSERT INTO versions
+    (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes,
+    has_holes)
+SELECT directory, name, :after, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes,
+    has_holes
+FROM versions WHERE first <= :before AND (last IS NULL OR last >= :after)
+    AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+"""
+_END_SPLIT = """
+UPDATE versions SET last = :before WHERE first <= :before AND (last IS NULL OR last >= :after)
+    AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+"""
+_GO_ON = """
+UPDATE versions SET last = :position WHERE last >= :before AND last < :after
+    AND id IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+"""
+_MATCH_AFTER = """
+UPDATE temp.found SET version = (
+    SELECT versions.id FROM temp.places JOIN versions ON versions.directory = places.id
+    WHERE places.number = found.place AND versions.name = found.name
+        AND versions.first > :before AND versions.first <= :after AND (versions.last IS NULL OR versions.last >= :after)
+        AND versions.kind = found.kind AND versions.size = found.size AND versions.mode = found.mode
+        AND versions.uid = found.uid AND versions.gid = found.gid AND versions.mtime_ns = found.mtime_ns
+        AND versions.link_target IS found.link_target
+        AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR versions.attributes IS NULL)
+        AND (found.kind <> 0 OR found.same_after OR versions.checksum = found.checksum
+            OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
+)
+WHERE version IS NULL
+"""
+_BEGIN_EARLIER = """
+UPDATE versions SET first = :position WHERE first > :before AND first <= :after
+    AND id IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+"""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Where a snapshot belongs: the positions of the ones made before and after it, where there are any."""
+
+    before: int | None
+    after: int | None
+
+    def position(self) -> int | None:
+        """A position between the two; None where there is no room left."""
+        if self.before is None:
+            return GAP if self.after is None else self.after - GAP
+        if self.after is None:
+            return self.before + GAP
+        middle = (self.before + self.after) // 2
+        return middle if self.before < middle < self.after else None
+
+
+def merge(
+    connection: sqlite3.Connection,
+    position: int,
+    neighbours: Neighbours,
+    *,
+    base: int | None,
+    is_whole: bool,
+    not_told_is_same: bool,
+) -> None:
+    """Write what was gathered as the state at ``position``; in a transaction of the caller's.
+
+    ``base`` is the position of the snapshot that the run was built upon, ``not_told_is_same`` that the run told every
+    file whose content it wrote. What is not whole are the changes against ``neighbours.before``.
+    """
+    connection.execute("INSERT OR IGNORE INTO directories (path) SELECT path FROM temp.places ORDER BY path")
+    connection.execute(
+        "UPDATE temp.places SET id = (SELECT directories.id FROM directories WHERE directories.path = places.path)"
+    )
+    values: dict[str, object] = {
+        "position": position,
+        "before": neighbours.before,
+        "after": neighbours.after,
+        "base": base,
+        "not_told_is_same": not_told_is_same and base == neighbours.before,
+        "last": None if neighbours.after is None else position,
+        "unknown_is_same": is_whole and not not_told_is_same and not connection.execute(_SHARES_FILES).fetchone(),
+    }
+    carry = {"base": base, "not_told_is_same": not_told_is_same}
+    if base is not None and base != neighbours.before:
+        connection.execute(_CARRY_OVER, carry)
+    if neighbours.before is not None:
+        connection.execute(_MATCH, values)
+        if base == neighbours.before:
+            connection.execute(_CARRY_OVER, carry)
+    if neighbours.after is not None:
+        _make_room(connection, values)
+    elif is_whole:
+        connection.execute(_CLOSE_ALL_UNMATCHED, values)
+    else:
+        went = [joined(directory, name) for directory, name in connection.execute(_DIRECTORIES_THAT_WENT)]
+        connection.execute(_CLOSE_NAMED_UNMATCHED, values)
+        for path in went:
+            values |= {"path": path, "begin": path + b"/", "end": path + b"0"}
+            connection.execute(_CLOSE_BELOW, values)
+    connection.execute(_INSERT, values)
+
+
+def _make_room(connection: sqlite3.Connection, values: dict[str, object]) -> None:
+    if values["before"] is not None:
+        connection.execute(_SPLIT, values)
+        # The new rows begin at `after`: they are none of those that are ended here.
+        connection.execute(_END_SPLIT, values)
+        connection.execute(_GO_ON, values)
+    else:
+        values = {**values, "before": -(1 << 62)}
+    connection.execute(_MATCH_AFTER, values)
+    connection.execute(_BEGIN_EARLIER, values)
+
+
+_TOUCHED = """
+CREATE TEMP TABLE touched AS SELECT DISTINCT directory FROM versions WHERE last > :before AND last < :after
+    AND first > :before
+"""
+_DELETE = "DELETE FROM versions WHERE last > :before AND last < :after AND first > :before"
+_TOUCHED_NEWEST = "CREATE TEMP TABLE touched AS SELECT DISTINCT directory FROM versions WHERE first > :before"
+_DELETE_NEWEST = "DELETE FROM versions WHERE first > :before"
+_OPEN_AGAIN = "UPDATE versions SET last = NULL WHERE last >= :before"
+_DELETE_EMPTY_DIRECTORIES = """
+DELETE FROM directories WHERE id IN (SELECT directory FROM temp.touched)
+    AND NOT EXISTS (SELECT 1 FROM versions WHERE versions.directory = directories.id)
+"""
+_NOW_ONE = """
+CREATE TEMP TABLE now_one AS
+SELECT former.id AS former, latter.id AS latter, latter.last AS last,
+    coalesce(former.checksum, latter.checksum) AS checksum,
+    CASE WHEN former.checksum = latter.checksum THEN max(former.checked, latter.checked) ELSE 0 END AS checked,
+    former.kind <> 0 OR coalesce(former.checksum = latter.checksum, 0) AS is_sure,
+    former.directory AS directory, former.name AS name
+FROM versions AS former JOIN versions AS latter
+    ON latter.directory = former.directory AND latter.name = former.name
+        AND latter.first > :before AND latter.first <= :after AND (latter.last IS NULL OR latter.last >= :after)
+WHERE former.last >= :before AND former.last < :after AND former.first <= :before
+    AND former.kind = latter.kind AND former.size = latter.size AND former.mode = latter.mode
+    AND former.uid = latter.uid AND former.gid = latter.gid AND former.mtime_ns = latter.mtime_ns
+    AND former.link_target IS latter.link_target AND former.attributes IS latter.attributes
+    AND (former.checksum IS NULL OR latter.checksum IS NULL OR former.checksum = latter.checksum)
+"""
+_UNSURE = """
+SELECT now_one.rowid, directories.path, now_one.name
+FROM temp.now_one JOIN directories ON directories.id = now_one.directory WHERE NOT is_sure ORDER BY directories.path
+"""
+
+IsSame = Callable[[bytes, bytes], bool]
+"""Whether the name (second) in the directory (first) is the same file on both sides of a snapshot that goes."""
+
+
+def drop(connection: sqlite3.Connection, neighbours: Neighbours, is_same: IsSame) -> None:
+    """Remove what only the position between these two had; what its going makes one version becomes one row."""
+    connection.execute("DROP TABLE IF EXISTS temp.touched")
+    before = -(1 << 62) if neighbours.before is None else neighbours.before
+    values = {"before": before, "after": neighbours.after}
+    if neighbours.after is None:
+        connection.execute(_TOUCHED_NEWEST, values)
+        connection.execute(_DELETE_NEWEST, values)
+        connection.execute(_OPEN_AGAIN, values)
+    else:
+        connection.execute(_TOUCHED, values)
+        connection.execute(_DELETE, values)
+        connection.execute("DROP TABLE IF EXISTS temp.now_one")
+        connection.execute(_NOW_ONE, values)
+        for row, directory, name in connection.execute(_UNSURE).fetchall():
+            if not is_same(directory, name):
+                connection.execute("DELETE FROM temp.now_one WHERE rowid = ?", (row,))
+        connection.execute("DELETE FROM versions WHERE id IN (SELECT latter FROM temp.now_one)")
+        connection.execute(
+            "UPDATE versions SET last = now_one.last, checksum = now_one.checksum, checked = now_one.checked "
+            "FROM temp.now_one WHERE versions.id = now_one.former"
+        )
+        connection.execute("DROP TABLE temp.now_one")
+        # No row begins or ends where no snapshot is: another one may get a position near it.
+        connection.execute("UPDATE versions SET first = :after WHERE first > :before AND first < :after", values)
+        connection.execute("UPDATE versions SET last = :before WHERE last > :before AND last < :after", values)
+    connection.execute(_DELETE_EMPTY_DIRECTORIES)
+    connection.execute("DROP TABLE temp.touched")
+
+
+def spread(connection: sqlite3.Connection) -> None:
+    """Make room between all positions again."""
+    positions = [row[0] for row in connection.execute("SELECT DISTINCT position FROM snapshots ORDER BY position")]
+    if not positions:
+        return
+    # Above all there are, so that no row gets another's key on the way.
+    start = positions[-1] + GAP
+    connection.execute("CREATE TEMP TABLE spread (old INTEGER PRIMARY KEY, new INTEGER)")
+    connection.executemany(
+        "INSERT INTO temp.spread VALUES (?, ?)", [(old, start + number * GAP) for number, old in enumerate(positions)]
+    )
+    connection.execute(
+        "UPDATE versions SET first = (SELECT new FROM temp.spread WHERE old = first), "
+        "last = (SELECT new FROM temp.spread WHERE old = last)"
+    )
+    connection.execute("UPDATE snapshots SET position = (SELECT new FROM temp.spread WHERE old = position)")
+    connection.execute("DROP TABLE temp.spread")

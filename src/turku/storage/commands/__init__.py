@@ -1,0 +1,1 @@
+"""The subcommands of ``turku-storage``, one file each."""

@@ -1,0 +1,223 @@
+"""``turku-storage verify``: stored files are read again, compared with the catalog, healed and told of."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from turku.core.cli.output import json_text
+from turku.core.log import one_line
+from turku.errors import TurkuError
+from turku.storage.commands import trash
+
+if TYPE_CHECKING:
+    from turku.core.clock import Clock
+    from turku.storage.config.configuration import Storage
+    from turku.storage.disk.source_directory import SourcePlace
+    from turku.storage.integrity.scrub import Verified
+
+_EXIT_PROBLEMS = 1
+_SHOWN_SNAPSHOTS = 5
+
+Say = Callable[[str], None]
+
+
+def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Give the parser its options."""
+    add_directory(parser)
+    trash.add_source(parser)
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "--sample",
+        type=_percent,
+        metavar="PERCENT",
+        help="of each source only so many percent of its files' versions, those that were read longest ago",
+    )
+    how_much.add_argument(
+        "--budget",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this time, shared by the sources; the next run goes on where this one stopped",
+    )
+    parser.add_argument(
+        "--rate",
+        type=_megabytes,
+        metavar="MB",
+        help="read at most so many megabytes in a second (default: verify_bytes_per_second of the configuration)",
+    )
+    parser.add_argument("--background", action="store_true", help="gently: let everybody else go first")
+    parser.add_argument(
+        "--against-source",
+        action="store_true",
+        help="read nothing now, but compare with the machine: after its next backup, a sample of the files that did "
+        "not change is compared through the tunnel, whole",
+    )
+    parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
+
+
+def _percent(text: str) -> float:
+    return _number(text, 100)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 31 * 86_400)
+
+
+def _megabytes(text: str) -> float:
+    return _number(text, 1_000_000)
+
+
+def _number(text: str, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text}: more than 0, and at most {most:g}")
+    return value
+
+
+def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+    """The exit code: 1 where something is damaged and not healed, or a source could not be verified."""
+    from turku.core import lock
+    from turku.core.priority import be_gentle
+    from turku.storage.disk.source_lookup import kept_sources
+    from turku.storage.fs.stored_content import Pace
+
+    places = kept_sources(configuration, machine=options.machine, source=options.source)
+    if options.against_source:
+        return _ask_for_comparison(places, configuration, say)
+    if options.background:
+        be_gentle()
+    rate = configuration.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
+    pace = Pace(rate, clock)
+    found: list[dict[str, Any]] = []
+    is_good = True
+    with lock.exclusive(configuration.lock_dir, "verify"):
+        end = None if options.budget is None else clock.monotonic_seconds() + options.budget
+        for place, verified in _verified(places, configuration, pace, clock, percent=options.sample, end=end):
+            if isinstance(verified, (TurkuError, OSError)):
+                is_good = False
+                say(f"{place.machine_dir.name}  {place.source}  NOT VERIFIED: {verified}")
+                continue
+            is_good = is_good and not verified.open_damages
+            found.append(_shown(verified, is_told=_tell(verified, configuration, clock)))
+            if not options.json:
+                _say(verified, say)
+    if options.json:
+        say(json_text(found, indent=4))
+    elif not places:
+        say("nothing is kept here")
+    return 0 if is_good else _EXIT_PROBLEMS
+
+
+def _verified(
+    places: tuple[SourcePlace, ...],
+    configuration: Storage,
+    pace: Any,
+    clock: Clock,
+    *,
+    percent: float | None,
+    end: float | None,
+) -> Any:
+    """Each source with what came of it. A budget begins with the source that was verified longest ago."""
+    from turku.storage.integrity import scrub
+    from turku.storage.integrity.scrub import Share
+
+    if end is not None:
+        places = tuple(sorted(places, key=scrub.last_run))
+    for place in places:
+        if end is not None and clock.monotonic_seconds() >= end:
+            return
+        try:
+            yield (
+                place,
+                scrub.verify(
+                    place,
+                    zone=configuration.zone,
+                    share=Share(percent=percent or 100.0, until_seconds=end),
+                    pace=pace,
+                    clock=clock,
+                ),
+            )
+        except (TurkuError, OSError) as error:
+            yield place, error
+
+
+def _tell(verified: Verified, configuration: Storage, clock: Clock) -> bool:
+    from turku.protocol.integrity_messages import SourceProof, VerifyOutcome
+    from turku.storage.integrity import damage, report
+    from turku.storage.integrity.report import Told
+
+    place = verified.place
+    outcome = VerifyOutcome(
+        time=clock.now().timestamp(),
+        files=verified.versions,
+        size_bytes=verified.size_bytes,
+        seconds=verified.seconds,
+        is_whole=verified.is_through,
+        time_oldest_check=None if verified.oldest_check is None else verified.oldest_check.timestamp(),
+    )
+    news = [each for each in verified.damages if not each.is_told]
+    proof = SourceProof(damages=[each.message() for each in news], verified=outcome)
+    told = report.send(configuration, place.machine_dir.name, {place.source: proof})
+    # What is healed, or gone, is forgotten unless it is to be told later.
+    kept = [each for each in verified.damages if each in verified.open_damages or told is Told.LATER]
+    is_told = told is Told.NOW
+    damage.write(place, [replace(each, is_told=each.is_told or is_told) for each in kept])
+    return is_told
+
+
+def _say(verified: Verified, say: Say) -> None:
+    place = verified.place
+    state = f"{len(verified.open_damages)} DAMAGED" if verified.open_damages else "good"
+    how_far = "" if verified.is_through else ", to be gone on with"
+    say(
+        f"{place.machine_dir.name}  {place.source}  {state}: {verified.versions} versions in {verified.files} files, "
+        f"{verified.size_bytes} bytes, in {verified.seconds:.1f} s{how_far}"
+    )
+    if verified.first_seen:
+        say(f"    {verified.first_seen} had no checksum, and have one now")
+    for each in verified.damages:
+        names = list(each.snapshots[-_SHOWN_SNAPSHOTS:])
+        more = each.snapshot_count - len(names)
+        state = {"next_backup": "the next backup brings it", "gone": "left history"}.get(each.state, each.state)
+        say(f"    {one_line(each.raw_path)}: {each.kind}, {state}")
+        say(f"        in {', '.join(names)}{f' and {more} more' if more else ''}")
+
+
+def _shown(verified: Verified, *, is_told: bool) -> dict[str, Any]:
+    return {
+        "machine": verified.place.machine_dir.name,
+        "source": verified.place.source,
+        "versions": verified.versions,
+        "files": verified.files,
+        "bytes": verified.size_bytes,
+        "seconds": round(verified.seconds, 3),
+        "first_seen": verified.first_seen,
+        "is_through": verified.is_through,
+        "oldest_check": None if verified.oldest_check is None else verified.oldest_check.isoformat(),
+        "told_the_coordinator": is_told,
+        "damages": [
+            {
+                "path": one_line(each.raw_path),
+                "kind": each.kind,
+                "state": each.state,
+                "checksum": each.checksum,
+                "snapshots": list(each.snapshots),
+                "snapshot_count": each.snapshot_count,
+            }
+            for each in verified.damages
+        ],
+    }
+
+
+def _ask_for_comparison(places: tuple[SourcePlace, ...], configuration: Storage, say: Say) -> int:
+    from turku.storage.integrity import source_comparison
+
+    for place in places:
+        source_comparison.ask_for(configuration, place)
+        say(f"{place.machine_dir.name}  {place.source}  is compared with the machine after its next backup")
+    return 0

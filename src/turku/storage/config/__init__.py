@@ -1,0 +1,1 @@
+"""The configuration of the storage: its keys, loading it and checking it."""

@@ -1,0 +1,86 @@
+"""What is written beside a snapshot: its name, what it was built against, when it was begun and finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from turku.errors import PolicyError
+from turku.policy.timing import local_time
+from turku.storage.disk import snapshot_notes as notes
+from turku.storage.disk.snapshot_notes import LIMIT_BYTES, NO_NOTES, Notes
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.fs import tree as fs
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """The ``<snapshot>.json`` of the contract, section 5, and our notes."""
+
+    name: str
+    base: str | None
+    sync_begin: datetime
+    sync_finish: datetime
+    notes: Notes = NO_NOTES
+
+    def write(self, place: SourcePlace) -> None:
+        fs.write_json(
+            place.information(self.name),
+            {
+                "name": self.name,
+                "base": self.base,
+                "sync_begin": self.sync_begin.isoformat(),
+                "sync_finish": self.sync_finish.isoformat(),
+                **self.notes.as_json(),
+            },
+        )
+
+
+def read(place: SourcePlace, name: str) -> SnapshotRecord | None:
+    """The record of a snapshot; None where a crash of an existing storage left none, or half of one."""
+    try:
+        content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
+        return SnapshotRecord(
+            name=name,
+            base=str(content["base"]) if content.get("base") else None,
+            sync_begin=_moment(content["sync_begin"]),
+            sync_finish=_moment(content["sync_finish"]),
+            notes=notes.read(place, name),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class RecordedDate:
+    """The part of a record that says when a snapshot was made."""
+
+    sync_begin: datetime | None = None
+    """Aware; None where nothing of use is recorded."""
+    found_ahead: datetime | None = None
+    """See ``Notes.found_ahead``."""
+
+
+def date(place: SourcePlace, name: str) -> RecordedDate:
+    """Return when the snapshot was made, as far as its record tells."""
+    try:
+        content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
+    except (OSError, ValueError):
+        return RecordedDate()
+
+    def moment(key: str) -> datetime | None:
+        try:
+            return local_time.in_utc(_moment(content[key]))
+        except (ValueError, KeyError, TypeError, PolicyError):
+            return None
+
+    return RecordedDate(moment("sync_begin"), moment("found_ahead"))
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("without a zone")
+    return moment

@@ -1,0 +1,104 @@
+"""The sources whose history is kept here: on which volume, of which machine; for commands of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from turku.errors import LockHeld, PolicyError, UsageError
+from turku.policy import machine_choice, names
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import machine_links, volumes
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.fs import tree as fs
+
+_NAMED = 10
+_SNAPSHOTS_SUFFIX = ".snapshots"
+
+
+def kept_sources(
+    configuration: Storage, *, machine: str | None = None, source: str | None = None
+) -> tuple[SourcePlace, ...]:
+    """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
+
+    ``machine`` is a UUID or how that begins, a name or how that ends. Volumes that are not there are left out, with an
+    error on the log: see ``volume_marks.require_all``. Raises UsageError when there is none, and when several machines
+    fit.
+    """
+    found = tuple(
+        place
+        for directory in _machine_directories(configuration, machine)
+        for place in _places(directory)
+        if source is None or place.source == source
+    )
+    if not found and (machine or source):
+        wanted = [f"of source {source}"] * bool(source) + [f"of machine {machine}"] * bool(machine)
+        raise UsageError(f"there is no history {' '.join(wanted)}")
+    return found
+
+
+@contextmanager
+def locked(place: SourcePlace) -> Iterator[None]:
+    """Keep backups of the source out for the length of the block. Raises LockHeld while one is running."""
+    try:
+        with fs.locked(place.machine_dir, f".{place.source}"):
+            yield
+    except LockHeld as error:
+        raise LockHeld(f"{place.source} of {place.machine_dir.name} is being backed up", hint=error.hint) from error
+
+
+def _machine_directories(configuration: Storage, machine: str | None) -> Iterator[Path]:
+    if machine is not None:
+        found = volumes.existing_directory(configuration, _uuid(configuration, machine))
+        if found is not None:
+            yield found
+        return
+    yield from _all_directories(configuration)
+
+
+def _all_directories(configuration: Storage) -> Iterator[Path]:
+    for volume in volumes.usable(configuration):
+        for entry in fs.names(volume.path):
+            if _is_uuid(entry) and fs.is_directory(volume.path / entry):
+                yield volume.path / entry
+
+
+def _uuid(configuration: Storage, machine: str) -> str:
+    """Return the UUID of the machine that is meant. Raises UsageError for none, and for several, which are named."""
+    try:
+        return names.machine_uuid(machine)
+    except PolicyError:
+        pass
+    known = machine_links.known_names(configuration)
+    kept = {directory.name: known.get(directory.name, set()) for directory in _all_directories(configuration)}
+    found = machine_choice.chosen(machine, kept)
+    if not found:
+        raise UsageError(
+            f"{machine} is no machine of this storage", hint=f"a UUID, or a name out of {configuration.machines_dir}"
+        )
+    if len(found) > 1:
+        named = ", ".join(f"{' or '.join(sorted(kept[uuid])) or 'without a name'} ({uuid})" for uuid in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(
+            f"{len(found)} machines fit {machine}: {named}{more}",
+            hint="name one by a longer part of its name, or by how its UUID begins",
+        )
+    return found[0]
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return names.machine_uuid(text) == text
+    except PolicyError:
+        return False
+
+
+def _places(machine_dir: Path) -> Iterator[SourcePlace]:
+    for entry in fs.names(machine_dir):
+        if entry.endswith(_SNAPSHOTS_SUFFIX) and fs.is_directory(machine_dir / entry):
+            try:
+                yield SourcePlace(machine_dir, names.source_name(entry.removesuffix(_SNAPSHOTS_SUFFIX)))
+            except PolicyError:
+                # Nothing of ours.
+                continue

@@ -1,0 +1,255 @@
+"""The mark of a volume: a file in its own directory, by which a volume that is mounted is told from its mount point.
+
+``<volume>/.turku-volume`` has an id, which is drawn at the volume's first use, and ``var_dir/volumes`` remembers it. A
+directory without the mark that is remembered is not the volume: nothing is read there or written to, whatever else lies
+in it. An operator who replaced the volume says so with ``turku-storage accept-volume``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from turku.core import durable
+from turku.errors import ConfigurationError, DurableWriteFailed, NoVolume, PolicyError
+from turku.policy import names
+from turku.storage.config.configuration import Storage, Volume
+from turku.storage.fs import tree as fs
+
+FILE: Final = ".turku-volume"
+_REMEMBERED: Final = "volumes"
+_UNKNOWN: Final = ""
+"""In place of an id that was known and is lost."""
+_LIMIT_BYTES: Final = 4096
+_TABLE: Final = Path("/etc/fstab")
+_TABLE_LIMIT_BYTES: Final = 1024 * 1024
+_LOG = logging.getLogger(__name__)
+
+
+def fault(configuration: Storage, volume: Volume) -> str | None:
+    """Return what is wrong with what lies at the volume's path; None where it is the volume, or may become one.
+
+    Nothing is written.
+    """
+    try:
+        found, known = _mark(volume), _remembered(configuration, volume)
+    except FileNotFoundError:
+        return f"{volume.path} is not there"
+    except OSError as error:
+        return f"{error.filename or volume.path}: {error.strerror or error}"
+    except ValueError as error:
+        return f"{volume.path / FILE} is damaged: {error}"
+    if found is None and known is None:
+        return _refusal_of_first_use(configuration, volume)
+    if found is None:
+        return f"{volume.path} lacks the mark {FILE} of this volume: it is not mounted, or it was replaced"
+    if known not in (None, _UNKNOWN, found):
+        return f"{volume.path} has the mark of another volume"
+    return _twin(configuration, volume, found)
+
+
+def faults(configuration: Storage) -> list[str]:
+    """Return what is wrong with each volume where anything is, a sentence each."""
+    found = ((volume, fault(configuration, volume)) for volume in configuration.volumes)
+    return [f"volume {volume.name}: {text}" for volume, text in found if text is not None]
+
+
+def require_all(configuration: Storage) -> None:
+    """Raise NoVolume where any volume is not there; for who has done what could be done on the others."""
+    found = faults(configuration)
+    if found:
+        raise NoVolume(found[0], details="\n".join(found[1:]), hint=_hint())
+
+
+def require(configuration: Storage, volume: Volume) -> None:
+    """Return when the volume is the one that is mounted at its path, which is marked where this is its first use.
+
+    Raises NoVolume for what is not.
+    """
+    text = fault(configuration, volume)
+    if text is not None:
+        raise NoVolume(f"volume {volume.name}: {text}", hint=_hint(volume))
+    try:
+        if _remembered(configuration, volume) in (None, _UNKNOWN):
+            _adopt(configuration, volume)
+    except (OSError, ValueError, DurableWriteFailed) as error:
+        # As a volume that is full, or whose own directory is root's: it is used all the same.
+        _LOG.warning("volume %s: %s cannot be marked: %s", volume.name, volume.path, error)
+
+
+def accept(configuration: Storage, name: str) -> str:
+    """Take what lies at the path of the volume ``name`` for that volume from now on; return its path.
+
+    Raises ConfigurationError where there is no such volume, NoVolume where its path is no directory.
+    """
+    volume = next((each for each in configuration.volumes if each.name == name), None)
+    if volume is None:
+        known = ", ".join(each.name for each in configuration.volumes)
+        raise ConfigurationError(f"there is no volume {name!r} in the configuration", hint=f"there is {known}")
+    if not fs.is_directory(volume.path):
+        raise NoVolume(f"volume {name}: {volume.path} is not there", hint="is its file system mounted?")
+    with suppress(OSError, ValueError):
+        found = _mark(volume)
+        if found is not None and _twin(configuration, volume, found) is None:
+            _remember(configuration, volume, found)
+            return str(volume.path)
+    _remember(configuration, volume, _write(volume, replaces=True))
+    return str(volume.path)
+
+
+def _hint(volume: Volume | None = None) -> str:
+    name = "NAME" if volume is None else volume.name
+    return (
+        "mount its file system; if what lies there now is to be this volume from now on (a new disk, a restored one), "
+        f"run: turku-storage accept-volume {name}"
+    )
+
+
+def _adopt(configuration: Storage, volume: Volume) -> None:
+    found = _mark(volume)
+    if found is None:
+        found = _write(volume)
+        _LOG.info("volume %s: %s is marked as this volume, with the file %s", volume.name, volume.path, FILE)
+    _remember(configuration, volume, found)
+
+
+def _mark(volume: Volume) -> str | None:
+    """Return the id that lies at the volume's path; None for none. Raises OSError, ValueError for a damaged one."""
+    # A path that is no directory is named as such, and not taken for one without a mark.
+    with fs.opened(volume.path):
+        pass
+    try:
+        content = fs.read_file(volume.path / FILE, limit_bytes=_LIMIT_BYTES)
+    except FileNotFoundError:
+        return None
+    return _id(content)
+
+
+def _id(content: bytes) -> str:
+    try:
+        return str(uuid.UUID(json.loads(content)["id"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError("it has no id") from None
+
+
+def _write(volume: Volume, *, replaces: bool = False) -> str:
+    """Return the id of the mark at the volume's path, made now; of several who make one at once, that of the first."""
+    new = str(uuid.uuid4())
+    content = durable.json_bytes({"id": new, "note": "Turku's mark of this volume; see turku-storage accept-volume"})
+    path = volume.path / FILE
+    if replaces:
+        fs.write_bytes(path, content)
+        return new
+    temporary = path.with_name(f"{FILE}.{new}")
+    fs.write_bytes(temporary, content)
+    try:
+        fs.hard_link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links.
+        fs.rename(temporary, path)
+    finally:
+        fs.unlink(temporary)
+    with fs.opened(volume.path) as directory:
+        os.fsync(directory)
+    return _id(fs.read_file(path, limit_bytes=_LIMIT_BYTES))
+
+
+def _file(configuration: Storage, volume: Volume) -> Path:
+    return configuration.var_dir / _REMEMBERED / f"{quote(volume.name, safe='')}.json"
+
+
+def _remembered(configuration: Storage, volume: Volume) -> str | None:
+    """Return the id that the volume had; None where none is known, and ``_UNKNOWN`` where the note of it is damaged."""
+    path = _file(configuration, volume)
+    try:
+        return _id(durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        _LOG.warning("%s is damaged; the volume is known by the mark that it has", path)
+        return _UNKNOWN
+
+
+def _remember(configuration: Storage, volume: Volume, found: str) -> None:
+    path = _file(configuration, volume)
+    durable.make_private_directory(path.parent)
+    durable.write_json(path, {"id": found, "path": str(volume.path)})
+
+
+def _twin(configuration: Storage, volume: Volume, found: str) -> str | None:
+    """Return what is wrong where another volume of the configuration has the same mark: one of both is a copy."""
+    for other in configuration.volumes:
+        if other.name == volume.name or _is_same_directory(other.path, volume.path):
+            continue
+        with suppress(OSError, ValueError):
+            if _mark(other) == found:
+                return f"{volume.path} has the same mark as volume {other.name}, {other.path}: one is a copy"
+    return None
+
+
+def _is_same_directory(first: Path, second: Path) -> bool:
+    statuses = [fs.status(path) for path in (first, second)]
+    return None not in statuses and len({(each.st_dev, each.st_ino) for each in statuses if each is not None}) == 1
+
+
+def _refusal_of_first_use(configuration: Storage, volume: Volume) -> str | None:
+    """Return why a directory without a mark, of which nothing is known, is not to become the volume.
+
+    An older installation has machines there already, and is evidently the volume; nothing else has its links.
+    """
+    led_to = _led_to(configuration, volume)
+    there = [each for each in led_to if fs.is_directory(volume.path / each)]
+    if len(there) * 2 < len(led_to):
+        return (
+            f"{volume.path} lacks {len(led_to) - len(there)} of the {len(led_to)} machines that "
+            f"{configuration.machines_dir} has links to there: it is not mounted, or it was replaced"
+        )
+    if not there and not any(_is_uuid(name) for name in fs.names(volume.path)) and _is_to_be_mounted(volume.path):
+        return f"{_TABLE} has a file system for {volume.path} that is not mounted"
+    return None
+
+
+def _led_to(configuration: Storage, volume: Volume) -> Sequence[str]:
+    """Return the machines whose links in ``var_dir/machines`` lead to the volume's path."""
+    try:
+        links = list(configuration.machines_dir.iterdir())
+    except FileNotFoundError:
+        return []
+    found = []
+    for link in links:
+        with suppress(OSError):
+            target = link.parent / link.readlink()
+            if _is_uuid(link.name) and target.name == link.name and target.parent.resolve() == volume.path:
+                found.append(link.name)
+    return found
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return names.machine_uuid(text) == text
+    except PolicyError:
+        return False
+
+
+def _is_to_be_mounted(path: Path) -> bool:
+    """Return True when the system's table names the path itself as a mount point, and nothing is mounted there."""
+    try:
+        table = durable.read_regular_file(_TABLE, limit_bytes=_TABLE_LIMIT_BYTES)
+        is_mounted = os.path.ismount(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EINVAL):
+            raise
+        return False
+    lines = map(str.split, table.decode("utf-8", "replace").splitlines())
+    points = {words[1] for words in lines if len(words) > 1 and not words[0].startswith("#")}
+    return str(path) in points and not is_mounted

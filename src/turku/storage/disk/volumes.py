@@ -1,0 +1,206 @@
+"""The volumes: how much space they have, and which of them holds a machine's directory (contract, section 5)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from turku.core import durable
+from turku.errors import NoVolume
+from turku.policy import names
+from turku.storage.config.configuration import Storage, Volume
+from turku.storage.disk import volume_marks
+from turku.storage.fs import tree as fs
+
+_MIB = 1024 * 1024
+_LOG = logging.getLogger(__name__)
+_RANDOM = secrets.SystemRandom()
+
+
+@dataclass(frozen=True)
+class VolumeSpace:
+    """A volume's file system at one moment."""
+
+    device: int
+    total_bytes: int
+    available_bytes: int
+    """What this process's user may still fill."""
+    used_percent: float
+    """As df has it: of what users may fill, so that the reserve of root does not count."""
+    inodes_used_percent: float = 0.0
+    """The same of inodes, which a tree of small files uses up first; 0 where the file system does not count them."""
+
+    @property
+    def fullness_percent(self) -> float:
+        """Of space or of inodes, whichever is scarcer."""
+        return max(self.used_percent, self.inodes_used_percent)
+
+
+def volume_space(volume: Volume) -> VolumeSpace | None:
+    """The space of the volume's file system; None, with a warning, when the directory is not there."""
+    try:
+        with fs.opened(volume.path) as directory:
+            device = os.fstat(directory).st_dev
+            status = os.fstatvfs(directory)
+    except OSError as error:
+        _LOG.warning("volume %s: %s cannot be read: %s", volume.name, volume.path, error.strerror)
+        return None
+    used = status.f_blocks - status.f_bfree
+    inodes_used = status.f_files - status.f_ffree
+    return VolumeSpace(
+        device=device,
+        total_bytes=status.f_blocks * status.f_frsize,
+        available_bytes=status.f_bavail * status.f_frsize,
+        used_percent=_percent(used, used + status.f_bavail, otherwise=100.0),
+        inodes_used_percent=_percent(inodes_used, inodes_used + status.f_favail, otherwise=0.0),
+    )
+
+
+def _percent(used: int, fillable: int, *, otherwise: float) -> float:
+    return 100 * used / fillable if fillable else otherwise
+
+
+def space(configuration: Storage) -> tuple[float, float]:
+    """Total and available space in MiB of the volumes that are there; those on one file system count once."""
+    by_device = {found.device: found for volume in usable(configuration) if (found := volume_space(volume)) is not None}
+    return (
+        sum(found.total_bytes for found in by_device.values()) / _MIB,
+        sum(found.available_bytes for found in by_device.values()) / _MIB,
+    )
+
+
+def usable(configuration: Storage) -> list[Volume]:
+    """Return the volumes that are there, marked where this is their first use; an error on the log names each other."""
+    found = []
+    for volume in configuration.volumes:
+        try:
+            volume_marks.require(configuration, volume)
+        except NoVolume as error:
+            _LOG.error("%s", error.message)
+        else:
+            found.append(volume)
+    return found
+
+
+def machine_directory(configuration: Storage, uuid: str) -> Path:
+    """The machine's directory on a volume, made (mode 0700) when there is none; ``machines/<uuid>`` links to it.
+
+    Raises PolicyError for what is no UUID, NoVolume when the directory's volume is gone or no volume takes new
+    machines, DurableWriteFailed.
+    """
+    uuid = names.machine_uuid(uuid)
+    directory = existing_directory(configuration, uuid) or _make_directory(configuration, uuid)
+    link_directory(configuration, uuid, directory)
+    return directory
+
+
+def existing_directory(configuration: Storage, uuid: str) -> Path | None:
+    """Where the machine's directory is: by its link, else by looking on every volume; None when there is none.
+
+    Raises NoVolume when its link leads to what is not there, or to a volume that is not the one it was.
+    """
+    link = configuration.machines_dir / names.machine_uuid(uuid)
+    if link.is_symlink():
+        target = link.parent / link.readlink()
+        target = target.parent.resolve() / target.name
+        for volume in configuration.volumes:
+            if volume.path == target.parent and fs.is_directory(volume.path):
+                volume_marks.require(configuration, volume)
+        if target.name == uuid and fs.is_directory(target):
+            return target
+        found = _look_on_volumes(configuration, uuid)
+        if found is None:
+            # A volume that is not mounted must not start a second, empty history elsewhere.
+            raise NoVolume(
+                f"{link} leads to {target}, which is not there",
+                hint="is its volume mounted? If the history is really gone, remove the link: a new directory is made",
+            )
+        return found
+    if link.exists():
+        raise NoVolume(
+            f"{link} is no symbolic link",
+            hint="move it to a volume; Turku finds it there and makes the link",
+        )
+    return _look_on_volumes(configuration, uuid)
+
+
+def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
+    found = []
+    for volume in usable(configuration):
+        directory = volume.path / uuid
+        if fs.is_directory(directory):
+            _refuse_planted(volume, directory)
+            found.append(directory)
+        elif fs.exists(directory):
+            raise NoVolume(
+                f"{directory} is not a directory, and nothing is followed there",
+                hint="find out who put it there, and remove it",
+            )
+    if len(found) > 1:
+        _LOG.warning(
+            "machine %s has directories on several volumes (%s); the first is used",
+            uuid,
+            ", ".join(map(str, found)),
+        )
+    return found[0] if found else None
+
+
+def _refuse_planted(volume: Volume, directory: Path) -> None:
+    """Raise NoVolume for what another user put there: on a volume that many may write to (N4)."""
+    status, parent = fs.status(directory), fs.status(volume.path)
+    trusted = {0, os.geteuid(), *([] if parent is None else [parent.st_uid])}
+    if status is None or status.st_uid not in trusted:
+        raise NoVolume(
+            f"{directory} belongs to another user, who would see or lead astray what is written there",
+            hint=f"if it is this machine's history, give it its owner back: chown {os.geteuid()} {directory}",
+        )
+
+
+def link_directory(configuration: Storage, uuid: str, directory: Path) -> None:
+    """Let ``machines/<uuid>`` be a link to ``directory``."""
+    durable.make_private_directory(configuration.machines_dir)
+    durable.write_symbolic_link(configuration.machines_dir / uuid, str(directory))
+
+
+def choose_volume(configuration: Storage) -> Volume:
+    """A volume for a new machine: drawn by weight of free space among those that accept new ones and are below their
+    high-water mark (contract, section 5). Raises NoVolume saying why each was passed over.
+    """
+    weights: list[tuple[Volume, int]] = []
+    reasons: list[str] = []
+    for volume in configuration.volumes:
+        fault = volume_marks.fault(configuration, volume) if volume.accept_new else None
+        found = volume_space(volume) if volume.accept_new and fault is None else None
+        if not volume.accept_new:
+            reasons.append(f"{volume.name}: accept_new is false")
+        elif fault is not None:
+            reasons.append(f"{volume.name}: {fault}")
+        elif found is None:
+            reasons.append(f"{volume.name}: {volume.path} is not there")
+        elif found.available_bytes <= 0 or found.fullness_percent >= volume.accept_new_high_water_percent:
+            kind = " of inodes" if found.inodes_used_percent > found.used_percent else ""
+            reasons.append(
+                f"{volume.name}: {found.fullness_percent:.0f} %{kind} used, "
+                f"high-water mark {volume.accept_new_high_water_percent:g} %"
+            )
+        else:
+            weights.append((volume, found.available_bytes))
+    if not weights:
+        raise NoVolume(
+            "no volume takes new machines",
+            details="\n".join(reasons),
+            hint="add a volume, make room, or raise accept_new_high_water_pct",
+        )
+    return _RANDOM.choices([volume for volume, _ in weights], [weight for _, weight in weights])[0]
+
+
+def _make_directory(configuration: Storage, uuid: str) -> Path:
+    volume = choose_volume(configuration)
+    volume_marks.require(configuration, volume)
+    directory = volume.path / uuid
+    fs.make_directory(directory)
+    _LOG.info("made %s", directory)
+    return directory

@@ -1,0 +1,149 @@
+"""What is known to be damaged of a source, kept beside its catalog until it is healed or has left history.
+
+``<volume>/.catalogs/<uuid>/<source>.damage.json``: out of a machine's reach, as the catalog is. So is
+``<source>.altered.json``, with the files that a comparison found to differ from the machine's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from turku.core.log import one_line
+from turku.protocol.integrity_messages import SNAPSHOTS_LIMIT, DamagedFile, DamageKind, DamageState
+from turku.storage.catalog import database
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.fs import tree as fs
+
+LIMIT = 10_000
+"""Damaged files remembered of one source: a disk that loses more than that loses everything."""
+SNAPSHOTS_KEPT = 100
+_LIMIT_BYTES = 64 * 1024 * 1024
+_TEXT_LIMIT = 4000
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A version of a path whose stored file is not what it should be, in some snapshots at least."""
+
+    path: str
+    """As Python decodes file names: bytes that are no UTF-8 are kept (``os.fsdecode``)."""
+    kind: DamageKind
+    state: DamageState
+    snapshots: tuple[str, ...]
+    """Those that have the damaged file, oldest first; the newest of them, where they are many."""
+    snapshot_count: int = 0
+    checksum: str = ""
+    """What it should have, hexadecimal; empty where nobody knows."""
+    size: int = 0
+    mtime_ns: int = 0
+    is_told: bool = False
+    """Whether the coordinator knows of it as it is here."""
+
+    @property
+    def raw_path(self) -> bytes:
+        return os.fsencode(self.path)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it another damage than the next one: the path, and the content that it should have."""
+        return (self.path, self.checksum)
+
+    def message(self) -> DamagedFile:
+        """It, as it is told to the coordinator."""
+        return DamagedFile(
+            path=one_line(self.raw_path)[:_TEXT_LIMIT],
+            kind=self.kind,
+            state=self.state,
+            snapshots=[one_line(name)[:255] for name in self.snapshots[-SNAPSHOTS_LIMIT:]],
+            snapshot_count=self.snapshot_count,
+            checksum=self.checksum,
+        )
+
+
+def file_of(place: SourcePlace) -> Path:
+    """Where it is kept; nothing is looked at."""
+    return database.file_of(place).with_suffix(".damage.json")
+
+
+def read(place: SourcePlace) -> list[Damage]:
+    """The damages, oldest first; none where there are none, or the file is not one of ours.
+
+    Raises OSError where the disk does not give the file: what it says would be lost with the next write.
+    """
+    try:
+        database.refuse_planted(place, file_of(place))
+        content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
+        return msgspec.convert(content, list[Damage])
+    except OSError as error:
+        if error.errno in fs.SAYS_NOTHING:
+            raise
+        return []
+    except (ValueError, msgspec.MsgspecError):
+        return []
+
+
+def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
+    """Keep these, and no others."""
+    _write(file_of(place), [msgspec.to_builtins(damage) for damage in damages][:LIMIT])
+
+
+def _write(path: Path, kept: list[Any]) -> None:
+    if not kept:
+        fs.unlink(path)
+        return
+    owner = fs.status(path.parent)
+    is_given = owner is not None and os.geteuid() == 0
+    fs.write_json(path, kept, owner=(owner.st_uid, owner.st_gid) if owner is not None and is_given else None)
+
+
+def to_fetch(place: SourcePlace) -> frozenset[bytes]:
+    """Return the paths of files that the next backup is to fetch, whatever their size and time say.
+
+    They are those whose kept file is damaged, and those that a comparison found to have another content.
+    """
+    try:
+        found = frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
+    except OSError as error:
+        # A backup is made all the same, and the one after it fetches them.
+        _LOG.warning("%s: cannot be read: %s", file_of(place), error.strerror or error)
+        found = frozenset()
+    return found | altered(place)
+
+
+def altered(place: SourcePlace) -> frozenset[bytes]:
+    """Return the paths that differ from the machine's, though size and time are alike, and were not fetched since."""
+    try:
+        database.refuse_planted(place, _altered_file(place))
+        content = json.loads(fs.read_file(_altered_file(place), limit_bytes=_LIMIT_BYTES))
+        return frozenset(os.fsencode(path) for path in msgspec.convert(content, list[str]))
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return frozenset()
+
+
+def note_altered(place: SourcePlace, paths: Iterable[bytes]) -> None:
+    """Have the next backup fetch these files as well. Raises OSError, DurableWriteFailed."""
+    kept = sorted(altered(place).union(paths))[:LIMIT]
+    _write(_altered_file(place), [os.fsdecode(path) for path in kept])
+
+
+def forget_altered(place: SourcePlace) -> None:
+    """Take note that a backup has fetched them. Raises OSError."""
+    fs.unlink(_altered_file(place))
+
+
+def _altered_file(place: SourcePlace) -> Path:
+    return database.file_of(place).with_suffix(".altered.json")
+
+
+def told(damages: Iterable[Damage]) -> list[Damage]:
+    """The damages that are still to be kept once the coordinator knows them: those that are not over."""
+    return [replace(damage, is_told=True) for damage in damages if damage.state not in ("healed", "gone")]

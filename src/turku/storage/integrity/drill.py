@@ -1,0 +1,428 @@
+"""A restore drill: some of the newest snapshot restored into a directory of its own, compared, tried and removed.
+
+What is restored is drawn by lot, besides the paths that the operator declares. rsync restores it, contained as a
+receiver is: it sees the snapshot, read-only, and the scratch directory. Each file is compared with the catalog's
+checksum, and the operator's own check program may look at the whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from turku.core import command, durable
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.filesystem.directory_tree import Tree, split
+from turku.core.filesystem.extended_attributes import ACCESS_ACL, DEFAULT_ACL
+from turku.core.log import one_line
+from turku.errors import CommandFailed, TurkuError
+from turku.protocol.integrity_messages import DrillOutcome
+from turku.storage import catalog
+from turku.storage.catalog import Entry, Kind
+from turku.storage.catalog.scan import attributes_of
+from turku.storage.config.configuration import Storage
+from turku.storage.containment import sandbox
+from turku.storage.disk import history
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.fs import disk_usage
+from turku.storage.fs import tree as fs
+from turku.storage.fs.remove import remove_tree
+from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.rsync import transfer
+
+VALID_FACTOR = 1.5
+"""A drill counts for so many times ``drill_days``: one that comes late, or is tried again, is no alarm yet."""
+DEFAULT_VALID_DAYS = 30.0
+SPARE_SHARE = 0.05
+"""What of the file system stays free in any case."""
+_RESTORE_SECONDS = 4 * 3600.0
+_SUMMARY_LIMIT = 16_000
+_PROBLEMS_SHOWN = 20
+_DAY_SECONDS = 86_400.0
+_DEVICES = (Kind.BLOCK, Kind.CHARACTER)
+_FILE_CAPABILITIES = "security.capability"
+_READ_ERRORS = (11, 23)
+"""rsync's exit codes where a file could not be read."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Drill:
+    """How a drill went."""
+
+    place: SourcePlace
+    begin: datetime
+    end: datetime
+    snapshot: str = ""
+    files: int = 0
+    size_bytes: int = 0
+    unchecked: int = 0
+    """Files of which no checksum is known yet: that they are there, with their size, is all that was seen."""
+    unheld: int = 0
+    """Files and directories with attributes that cannot be set where it restores to, and were compared without."""
+    problems: list[str] = field(default_factory=list)
+    check: str = ""
+    """What the check program said last."""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems
+
+    @property
+    def summary(self) -> str:
+        """A line on what was restored, and one for each of the first problems."""
+        seconds = (self.end - self.begin).total_seconds()
+        lines = [f"{self.files} files, {self.size_bytes} bytes of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
+        if self.unchecked:
+            lines.append(f"{self.unchecked} of them have no checksum yet")
+        if self.unheld:
+            lines.append(f"{self.unheld} have attributes or ACLs that cannot be set there, and were compared without")
+        lines += [one_line(problem) for problem in self.problems[:_PROBLEMS_SHOWN]]
+        if len(self.problems) > _PROBLEMS_SHOWN:
+            lines.append(f"and {len(self.problems) - _PROBLEMS_SHOWN} more")
+        if self.check:
+            lines.append(f"check program: {self.check}")
+        return "\n".join(lines)[:_SUMMARY_LIMIT]
+
+    def outcome(self, configuration: Storage) -> DrillOutcome:
+        """It, as it is told to the coordinator."""
+        days = configuration.drill_days or DEFAULT_VALID_DAYS
+        return DrillOutcome(
+            success=self.is_good,
+            time_begin=self.begin.timestamp(),
+            time_end=self.end.timestamp(),
+            snapshot=self.snapshot[:255],
+            files=self.files,
+            size_bytes=self.size_bytes,
+            valid_seconds=VALID_FACTOR * days * _DAY_SECONDS,
+            summary=self.summary,
+        )
+
+
+def drill(configuration: Storage, place: SourcePlace, *, clock: Clock = SYSTEM_CLOCK) -> Drill:
+    """How a drill of the source went. What goes wrong is a problem of the drill, and nothing of the domain is raised.
+
+    The directory that it restores into is gone afterwards.
+    """
+    begin = clock.now()
+    made = Drill(place, begin, begin)
+    try:
+        with scratch(configuration, place) as directory:
+            _Run(configuration, made, directory, clock).run()
+    except TurkuError as error:
+        made.problems.append("; ".join(part for part in (error.message, error.details) if part))
+    except OSError as error:
+        made.problems.append(f"{error.strerror or error}: {error.filename!r}")
+    made.end = clock.now()
+    log = _LOG.info if made.is_good else _LOG.error
+    log("%s of %s: restore drill: %s", place.source, place.machine_dir.name, "; ".join(made.summary.splitlines()))
+    return made
+
+
+@contextmanager
+def scratch(configuration: Storage, place: SourcePlace) -> Iterator[Path]:
+    """A private directory that is gone with the block."""
+    # Nothing is reached by way of a link later on, and this directory is the operator's choice.
+    parent = durable.make_private_directory(configuration.drill_directory).resolve()
+    directory = parent / f"{place.machine_dir.name}-{secrets.token_hex(4)}"
+    directory.mkdir(mode=0o700)
+    try:
+        yield directory
+    finally:
+        remove_tree(directory)
+
+
+def sweep(configuration: Storage) -> None:
+    """Remove what killed drills left; no drill may be running."""
+    if configuration.drill_directory.is_dir():
+        for entry in configuration.drill_directory.iterdir():
+            remove_tree(entry)
+
+
+@contextmanager
+def _opened(tree: Tree, entry: Entry) -> Iterator[int]:
+    """A descriptor of the file or directory for the length of the block. Raises OSError."""
+    if entry.kind is Kind.DIRECTORY:
+        yield tree.directory(entry.path)
+        return
+    descriptor = tree.open_file(entry.path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Ended(CommandFailed):
+    """A program ended with another exit code than 0."""
+
+    def __init__(self, program_code: int, last_lines: Sequence[str]) -> None:
+        super().__init__(f"ended with exit code {program_code}", details="\n".join(last_lines))
+        self.program_code = program_code
+
+
+class _Run:
+    def __init__(self, configuration: Storage, made: Drill, directory: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._configuration = configuration
+        self._made = made
+        self._directory = directory
+        self._restored = directory / "restored"
+
+    def run(self) -> None:
+        made, place = self._made, self._made.place
+        newest = history.base(place, self._configuration.zone, now=self._clock.now())
+        if newest is None:
+            made.problems.append("there is no snapshot yet")
+            return
+        made.snapshot = newest.name
+        with catalog.open_catalog(place, zone=self._configuration.zone) as known:
+            chosen = self._chosen(known.files(newest.name, b""))
+        if self._lacks_room(newest.path, chosen):
+            return
+        self._restored.mkdir(mode=0o700)
+        system = self._file_system()
+        if not (system.devices or system.fake_super):
+            # They are left out, as a backup leaves them out.
+            chosen = [entry for entry in chosen if entry.kind not in _DEVICES]
+        self._restore(newest.path, chosen, system)
+        with Tree(self._restored) as tree, Tree(newest.path) as stored:
+            for entry in chosen:
+                self._compare(tree, entry)
+                if entry.kind in (Kind.FILE, Kind.DIRECTORY) and entry.attributes is not None:
+                    self._compare_attributes(tree, stored, entry, system)
+        if self._configuration.drill_check_program is not None:
+            self._check(self._configuration.drill_check_program)
+
+    def _chosen(self, entries: Iterable[Entry]) -> list[Entry]:
+        """What is declared, and as much of the rest as the bounds allow, drawn by lot."""
+        configuration, place = self._configuration, self._made.place
+        declared = [
+            os.fsencode(path.strip("/")) for path in configuration.drill_paths_of(place.machine_dir.name, place.source)
+        ]
+        missing = set(declared)
+        lot = random.SystemRandom()
+        wanted: list[Entry] = []
+        drawn: list[Entry] = []
+        count = 0
+        for entry in entries:
+            above = [path for path in declared if path in (b"", entry.path) or entry.path.startswith(path + b"/")]
+            missing.difference_update(above)
+            if above:
+                wanted.append(entry)
+            elif entry.kind in (Kind.FILE, Kind.LINK):
+                count += 1
+                if len(drawn) < configuration.drill_files:
+                    drawn.append(entry)
+                elif (at := lot.randrange(count)) < configuration.drill_files:
+                    drawn[at] = entry
+        self._made.problems += [f"{os.fsdecode(path)}: declared in drill_paths, and not there" for path in missing]
+        lot.shuffle(drawn)
+        left = configuration.drill_bytes
+        for entry in drawn:
+            # Too large for what is left: a smaller one may fit.
+            if entry.size <= left:
+                wanted.append(entry)
+                left -= entry.size
+        return wanted
+
+    def _lacks_room(self, stored: Path, chosen: Sequence[Entry]) -> bool:
+        usage = shutil.disk_usage(self._directory)
+        with Tree(stored) as tree:
+            needed = disk_usage.copy_bytes(tree, ((entry.path, entry.size) for entry in chosen))
+        needed += int(usage.total * SPARE_SHARE)
+        if usage.free < needed:
+            self._made.problems.append(
+                f"{self._directory.parent} has {usage.free} bytes free, and the drill needs {needed}"
+            )
+        return usage.free < needed
+
+    def _file_system(self) -> transfer.FileSystem:
+        """Return what can be kept in the scratch directory by an rsync that is contained."""
+        system = transfer.file_system(self._configuration, self._directory)
+        if not (system.privileged_attributes and sandbox.is_contained(self._configuration)):
+            return system
+        # What all others need is not given to it: a drill shows that files can be restored.
+        return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
+
+    def _restore(self, tree: Path, chosen: Sequence[Entry], system: transfer.FileSystem) -> None:
+        configuration = self._configuration
+        listing = self._directory / "files"
+        # A name that begins with '#' or ';' would be a comment.
+        listing.write_bytes(b"".join(b"./" + entry.path + b"\0" for entry in chosen))
+        argv = [
+            *configuration.rsync_command,
+            "--archive",
+            "--numeric-ids",
+            "--hard-links",
+            "--sparse",
+            *transfer.attribute_options(transfer.Selection(), system),
+            *(["--fake-super"] if system.fake_super else []),
+            *([] if system.devices or system.fake_super else ["--no-devices"]),
+            "--from0",
+            f"--files-from={listing}",
+            "--",
+            "./",
+            f"{self._restored}/",
+        ]
+        try:
+            try:
+                self._receive(argv, tree, system)
+            except _Ended as error:
+                if error.program_code not in _READ_ERRORS:
+                    raise
+                # A read error that is over a moment later is no failed drill. rsync goes on with what is there.
+                _LOG.warning(
+                    "%s: restore drill: %s; it is tried again: %s",
+                    self._made.place.source,
+                    error.message,
+                    "; ".join(error.details.splitlines()),
+                )
+                self._receive(argv, tree, system)
+        except CommandFailed as error:
+            self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
+
+    def _receive(self, argv: Sequence[str], tree: Path, system: transfer.FileSystem) -> None:
+        with fs.opened(tree) as opened:
+            self._run(
+                argv,
+                # An rsync of one's own may lie outside the system directories that the sandbox shows.
+                readable={
+                    sandbox.HERE: tree,
+                    **{str(path): path for path in sandbox.programs(self._configuration.rsync_command)},
+                },
+                directory=sandbox.HERE,
+                opened=opened,
+                timeout_seconds=_RESTORE_SECONDS,
+                capabilities=[
+                    *([sandbox.FILE_CAPABILITY] if system.privileged_attributes else []),
+                    *([sandbox.DEVICE_CAPABILITY] if system.devices and not system.fake_super else []),
+                ],
+            )
+
+    def _compare(self, tree: Tree, entry: Entry) -> None:
+        shown = one_line(entry.path)
+        try:
+            if entry.kind is Kind.FILE:
+                self._compare_file(tree, entry, shown)
+            else:
+                self._compare_other(tree, entry, shown)
+        except OSError as error:
+            reason = "was not restored" if error.errno == errno.ENOENT else error.strerror
+            self._made.problems.append(f"{shown}: {reason}")
+
+    def _compare_file(self, tree: Tree, entry: Entry, shown: str) -> None:
+        made = self._made
+        descriptor = tree.open_file(entry.path)
+        try:
+            size = os.fstat(descriptor).st_size
+            made.files += 1
+            made.size_bytes += size
+            if size != entry.size:
+                made.problems.append(f"{shown}: has {size} bytes, and should have {entry.size}")
+            elif entry.checksum is None:
+                made.unchecked += 1
+            elif checksum(descriptor, Pace()) != entry.checksum:
+                made.problems.append(f"{shown}: its content is not what was backed up")
+        finally:
+            os.close(descriptor)
+
+    def _compare_attributes(self, tree: Tree, stored: Tree, entry: Entry, system: transfer.FileSystem) -> None:
+        def counts(name: str) -> bool:
+            return (
+                (system.attributes and name.startswith("user."))
+                or (system.acls and name in (ACCESS_ACL, DEFAULT_ACL))
+                or any(fnmatchcase(name, pattern) for pattern in system.privileged_attributes)
+            )
+
+        try:
+            with _opened(tree, entry) as restored, _opened(stored, entry) as kept:
+                found = attributes_of(restored)
+                if found in (entry.attributes, None):
+                    return
+                is_all_that_can_be = found == attributes_of(kept, counts=counts)
+                is_as_recorded = attributes_of(kept) == entry.attributes
+        except OSError:
+            # That it is not there was said.
+            return
+        if is_all_that_can_be and is_as_recorded:
+            self._made.unheld += 1
+        else:
+            self._made.problems.append(
+                f"{one_line(entry.path)}: its extended attributes or ACLs are not what was backed up"
+            )
+
+    def _compare_other(self, tree: Tree, entry: Entry, shown: str) -> None:
+        status = tree.status(entry.path)
+        self._made.files += 1
+        # A storage without root keeps a link as a file with attributes.
+        if entry.kind is Kind.LINK and stat.S_ISLNK(status.st_mode):
+            directory, name = split(entry.path)
+            if os.readlink(name, dir_fd=tree.directory(directory)) != entry.link_target:
+                self._made.problems.append(f"{shown}: the link leads elsewhere than the one that was backed up")
+
+    def _check(self, program: Sequence[str]) -> None:
+        made = self._made
+        extra = {
+            "TURKU_DRILL_DIRECTORY": str(self._restored),
+            "TURKU_DRILL_MACHINE": made.place.machine_dir.name,
+            "TURKU_DRILL_SOURCE": made.place.source,
+            "TURKU_DRILL_SNAPSHOT": made.snapshot,
+        }
+        words = [Path(word) for word in program if word.startswith("/")]
+        readable = [path for path in words if path.is_file() and not path.is_relative_to("/usr")]
+        try:
+            lines = self._run(
+                program,
+                readable={str(path): path for path in readable},
+                directory=str(self._directory),
+                timeout_seconds=self._configuration.drill_check_seconds,
+                extra_environment=extra,
+            )
+            made.check = lines[-1] if lines else "found it good"
+        except CommandFailed as error:
+            made.problems.append("; ".join(["check program", error.message, *error.details.splitlines()[-5:]]))
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        *,
+        readable: Mapping[str, Path],
+        directory: str,
+        opened: int | None = None,
+        timeout_seconds: float,
+        extra_environment: dict[str, str] | None = None,
+        capabilities: Sequence[str] = (),
+    ) -> tuple[str, ...]:
+        """Return the last lines that the program printed: run where it sees the scratch directory, what is readable by
+        the names that it has there, and no network. It starts in ``directory``, which is the ``opened`` one. With root
+        it has ``capabilities`` beside those by which it reads and writes all of that."""
+        configuration = self._configuration
+        working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
+        if sandbox.is_contained(configuration):
+            # It sees nothing but what is restored and where to: leave to read and write all of that harms nobody.
+            held = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
+            argv = sandbox.wrap(
+                argv if opened is None else sandbox.confirmed(opened, argv),
+                readable=readable,
+                writable={str(self._directory): self._directory},
+                directory=directory,
+                capabilities=held if os.geteuid() == 0 else None,
+                options=sandbox.availability(configuration).options,
+            )
+        with command.start(argv, working_directory=working_directory, extra_environment=extra_environment) as child:
+            code = child.wait(timeout_seconds)
+            lines = child.last_lines
+        if code != 0:
+            raise _Ended(code, lines)
+        return lines

@@ -1,0 +1,248 @@
+"""Healing a stored file: good content from another copy takes the damaged one's place under each of its names.
+
+A new file is made beside the snapshots, read again from the disk, and renamed over each name: killed at any step, a
+name has the damaged file or the good one. The damaged file itself is never changed, as other snapshots may share it,
+and a name is only given another file where the catalog says that this very content belongs there. In a sealed subvolume
+nothing can be renamed in from outside: it is opened for writing for the moment, and the file takes over the blocks of
+the new one, which lies outside of it, whole and checked. No other snapshot has that file.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turku.core.filesystem import holes
+from turku.core.filesystem.directory_tree import CREATE_FLAGS, Tree, split
+from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.fs import attributes, clone, subvolume
+from turku.storage.fs import tree as fs
+from turku.storage.fs.stored_content import Pace, checksum
+
+_LOG = logging.getLogger(__name__)
+
+
+class NotHealed(TurkuError):
+    """A damaged file could not be replaced; the message says why. It never ends a program."""
+
+
+@dataclass(frozen=True)
+class StoredName:
+    """A name of a stored file: in which tree, by which path."""
+
+    tree: Path
+    path: bytes
+
+
+def healing_directory(place: SourcePlace) -> Path:
+    """Where new files are made; what a killed run left there is the next one's to remove."""
+    return place.snapshots_dir / ".healing"
+
+
+def heal(
+    place: SourcePlace,
+    damaged: Sequence[StoredName],
+    *,
+    donor: StoredName,
+    expected: bytes,
+    mtime_ns: int,
+    is_missing: bool = False,
+    takes_attributes: bool = False,
+) -> tuple[StoredName, ...]:
+    """The names that have the donor's content now: those whose file could be replaced.
+
+    ``damaged`` are names of one file (hard links), or of several alike; ``expected`` is the checksum that the donor's
+    content must have, ``mtime_ns`` the time of the file. Owner, mode and attributes are the damaged file's own. Of one
+    that ``is_missing``, or that ``takes_attributes``, they are the donor's. The source's lock must be held.
+
+    Raises NotHealed when the donor is damaged too, or there is no room.
+    """
+    healed: list[StoredName] = []
+    apart = [name for name in damaged if subvolume.is_subvolume(name.tree)]
+    linked = [name for name in damaged if name not in apart]
+    try:
+        if linked:
+            pattern = donor if is_missing or takes_attributes else linked[0]
+            with _good_file(place, pattern, donor, expected, mtime_ns) as new:
+                healed += [name for name in linked if _attempt(_take_place, new, name)]
+        if takes_attributes:
+            healed += [name for name in apart if _attempt(_take_attributes, name, donor)]
+        else:
+            healed += [name for name in apart if _attempt(_take_content, place, name, donor, expected, mtime_ns)]
+    except (OSError, DurableWriteFailed, BackupFailed) as error:
+        raise NotHealed(f"{os.fsdecode(donor.path)}: {error}") from error
+    return tuple(healed)
+
+
+def sweep(place: SourcePlace) -> None:
+    """Remove what a killed run left, and seal subvolumes that it had opened."""
+    directory = healing_directory(place)
+    for name in fs.names(directory):
+        fs.unlink(directory / name)
+    if fs.is_directory(directory):
+        fs.remove_directory(directory)
+    mark = _opened_mark(place.snapshots_dir)
+    with suppress(FileNotFoundError):
+        opened = fs.read_file(mark, limit_bytes=4096).decode()
+        tree = place.snapshots_dir / opened
+        if "/" not in opened and subvolume.is_subvolume(tree):
+            subvolume.set_read_only(tree, read_only=True)
+        fs.unlink(mark)
+
+
+def _attempt(step: Callable[..., None], *arguments: Any) -> bool:
+    [name] = [argument for argument in arguments if isinstance(argument, StoredName)][:1]
+    try:
+        step(*arguments)
+    except OSError as error:
+        _LOG.warning("%s/%s: cannot be healed: %s", name.tree.name, os.fsdecode(name.path), error.strerror or error)
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _NewFile:
+    """A good file beside the snapshots: in which open directory, under which name; and open itself."""
+
+    directory: int
+    name: str
+    descriptor: int
+
+
+@contextmanager
+def _good_file(
+    place: SourcePlace, pattern: StoredName, donor: StoredName, expected: bytes, mtime_ns: int
+) -> Iterator[_NewFile]:
+    """A new file beside the snapshots with the donor's content, checked, as ``pattern`` in all else; gone with the
+    block."""
+    with _new_directory(place) as directory:
+        name = secrets.token_hex(8)
+        target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=directory)
+        try:
+            with opened(donor) as source, opened(pattern) as like:
+                holes.copy_content(source, target)
+                attributes.copy(os.fstat(like), like, target)
+                os.utime(target, ns=(mtime_ns, mtime_ns))
+            os.fsync(target)
+            if checksum(target, Pace()) != expected:
+                raise NotHealed(f"{os.fsdecode(donor.path)}: the other copy is damaged too")
+            yield _NewFile(directory, name, target)
+        finally:
+            os.close(target)
+            os.unlink(name, dir_fd=directory)
+
+
+@contextmanager
+def _new_directory(place: SourcePlace) -> Iterator[int]:
+    """The directory for new files, open; it is removed after the block where nothing is left in it."""
+    path = healing_directory(place)
+    fs.make_directory(path)
+    with fs.opened(path) as directory:
+        try:
+            yield directory
+        finally:
+            with suppress(OSError):
+                fs.remove_directory(path)
+
+
+def _take_place(new: _NewFile, name: StoredName) -> None:
+    link = secrets.token_hex(8)
+    os.link(new.name, link, src_dir_fd=new.directory, dst_dir_fd=new.directory, follow_symlinks=False)
+    try:
+        with Tree(name.tree) as tree:
+            parent, entry = split(name.path)
+            directory = tree.directory(parent)
+            with _changing(directory):
+                os.rename(link, entry, src_dir_fd=new.directory, dst_dir_fd=directory)
+            os.fsync(directory)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(link, dir_fd=new.directory)
+        raise
+
+
+def _take_content(place: SourcePlace, name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
+    with (
+        _good_file(place, name, donor, expected, mtime_ns) as new,
+        _writable(name.tree),
+        Tree(name.tree) as tree,
+    ):
+        target = tree.open_file(name.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if os.fstat(target).st_nlink > 1:
+                raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
+            clone.take_content(new.descriptor, target)
+            os.utime(target, ns=(mtime_ns, mtime_ns))
+            os.fsync(target)
+        finally:
+            os.close(target)
+
+
+def _take_attributes(name: StoredName, donor: StoredName) -> None:
+    with _writable(name.tree), Tree(name.tree) as tree, opened(donor) as source:
+        target = tree.open_file(name.path)
+        try:
+            if os.fstat(target).st_nlink > 1:
+                raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
+            attributes.copy_extended(source, target)
+            # An ACL that comes or goes changes the mode.
+            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+            os.fsync(target)
+        finally:
+            os.close(target)
+
+
+@contextmanager
+def opened(name: StoredName) -> Iterator[int]:
+    """A descriptor of the stored file for the length of the block. Raises OSError."""
+    with Tree(name.tree) as tree:
+        descriptor = tree.open_file(name.path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _changing(directory: int) -> Iterator[None]:
+    """Leave to change a stored directory, whose mode and times stay what they are."""
+    status = os.fstat(directory)
+    mode = stat.S_IMODE(status.st_mode)
+    is_opened = os.geteuid() != 0 and not mode & stat.S_IWUSR
+    if is_opened:
+        os.fchmod(directory, mode | stat.S_IRWXU)
+    try:
+        yield
+    finally:
+        if is_opened:
+            os.fchmod(directory, mode)
+        os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def _writable(tree: Path) -> Iterator[None]:
+    """A sealed subvolume, open for the moment; ``sweep`` seals one that a killed run left open."""
+    if not subvolume.is_subvolume(tree):
+        yield
+        return
+    mark = _opened_mark(tree.parent)
+    fs.write_bytes(mark, os.fsencode(tree.name))
+    subvolume.set_read_only(tree, read_only=False)
+    try:
+        yield
+    finally:
+        subvolume.set_read_only(tree, read_only=True)
+        fs.unlink(mark)
+
+
+def _opened_mark(snapshots_dir: Path) -> Path:
+    return snapshots_dir / ".healing-subvolume"

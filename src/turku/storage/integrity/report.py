@@ -1,0 +1,70 @@
+"""Telling the coordinator what is proven of the sources kept here: damage, verification, drills."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from enum import StrEnum
+
+from turku.errors import ApiRefused, ApiUnreachable
+from turku.protocol.integrity_messages import CALL, DAMAGES_LIMIT, ProvedMachine, SourceProof, StorageProofReportRequest
+from turku.protocol.messages import Empty, StorageCredentials
+from turku.storage.config.configuration import Storage
+from turku.storage.registration.coordinator import Coordinator
+
+_LOG = logging.getLogger(__name__)
+
+
+class Told(StrEnum):
+    """Whether the coordinator knows what is proven."""
+
+    NOW = "now"
+    LATER = "later"
+    """It could not be asked: to be sent again."""
+    NEVER = "never"
+    """It has no such call, as the existing system's, or no such machine: the storage goes on without it."""
+
+
+def send(configuration: Storage, machine: str, proofs: Mapping[str, SourceProof]) -> Told:
+    """Whether the coordinator knows it all now; a line on the log where it does not. Nothing is raised."""
+    api = Coordinator(configuration).beyond_contract()
+    for part in _parts(proofs):
+
+        def message(credentials: StorageCredentials, part: Mapping[str, SourceProof] = part) -> object:
+            return StorageProofReportRequest(credentials, ProvedMachine(machine, dict(part)))
+
+        try:
+            api.call(CALL, message, Empty)
+        except ApiRefused as error:
+            if error.status == 404:
+                _LOG.info(
+                    "%s: not told to the coordinator: it has no call %s, or no such machine or source here any more",
+                    machine,
+                    CALL,
+                )
+                return Told.NEVER
+            _LOG.warning("%s: not told to the coordinator: %s %s", machine, error.message, error.details)
+            return Told.LATER
+        except ApiUnreachable as error:
+            _LOG.warning("%s: not told to the coordinator yet: %s", machine, error.message)
+            return Told.LATER
+    return Told.NOW
+
+
+def _parts(proofs: Mapping[str, SourceProof]) -> list[dict[str, SourceProof]]:
+    """The proofs, none with more damages than a message takes: one source a message, as each is found by itself."""
+    parts: list[dict[str, SourceProof]] = []
+    for name, proof in proofs.items():
+        chunks = [proof.damages[at : at + DAMAGES_LIMIT] for at in range(0, len(proof.damages), DAMAGES_LIMIT)]
+        for number, damages in enumerate(chunks or [[]]):
+            is_last = number == max(len(chunks) - 1, 0)
+            parts.append(
+                {
+                    name: SourceProof(
+                        damages=damages,
+                        verified=proof.verified if is_last else None,
+                        drill=proof.drill if is_last else None,
+                    )
+                }
+            )
+    return parts

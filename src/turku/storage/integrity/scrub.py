@@ -1,0 +1,383 @@
+"""Reading stored files again and comparing them with what the catalog knows of them, oldest-checked first.
+
+A file that many snapshots share is read once. What a version without a checksum holds is trusted on first sight, if its
+size and time are those of the catalog. Progress is in the catalog, version by version: a run that ends, for whatever
+reason, is gone on with by the next one.
+
+A file is read again before anything is said of it. A read error says nothing of what the disk holds: a file that cannot
+be read is an alarm, and it is left as it is until a later run cannot read it either.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import math
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import LockHeld
+from turku.protocol.integrity_messages import DamageKind
+from turku.storage.catalog import Catalog, Entry, Kind, database, open_catalog
+from turku.storage.catalog.entry import is_time
+from turku.storage.catalog.scan import attributes_of
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_lookup import locked
+from turku.storage.fs import tree as fs
+from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.integrity import damage, repair, replacement
+from turku.storage.integrity.damage import Damage
+from turku.storage.integrity.file_copies import NOT_OF_THE_FILE, Copy, KeptCopies
+from turku.storage.integrity.repair import Broken
+
+BATCH_ROWS = 500
+"""Versions asked for, and noted as checked, at once."""
+READINGS = 3
+"""Times that a file is read before it is taken for damaged or unreadable."""
+_PAUSES_SECONDS = (0.2, 1.0)
+"""Before a file is read again that gave an error: a bus or a controller may recover within them."""
+_PAUSED_AT_MOST_SECONDS = 60.0
+"""In one run: where a whole disk fails, waiting for each of its files helps nobody."""
+_READ_BEFORE_LIMIT = 100_000
+_STATES = ("gone", "healed", "alarm", "lost", "next_backup")
+"""Of several files with one content, the last of their states is that of all: what a backup brings heals the others."""
+_LOG = logging.getLogger(__name__)
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a source is read: all of it, a percentage of its versions, or what a time allows."""
+
+    percent: float = 100.0
+    until_seconds: float | None = None
+    """By the monotonic clock."""
+
+
+@dataclass
+class Verified:
+    """What came of a source's verification."""
+
+    place: SourcePlace
+    versions: int = 0
+    """Versions of paths that were compared."""
+    files: int = 0
+    """Stored files that were read for it."""
+    size_bytes: int = 0
+    first_seen: int = 0
+    """Versions that had no checksum, and have one now."""
+    seconds: float = 0.0
+    is_through: bool = False
+    """Whether everything that was to be read was."""
+    oldest_check: datetime | None = None
+    """When the version was checked that was checked longest ago; None where one never was."""
+    damages: list[Damage] = field(default_factory=list)
+    """What is or was damaged: what this run found, and what is known from earlier ones."""
+
+    @property
+    def open_damages(self) -> list[Damage]:
+        return [each for each in self.damages if each.state not in ("healed", "gone")]
+
+
+def verify(place: SourcePlace, *, zone: tzinfo, share: Share, pace: Pace, clock: Clock = SYSTEM_CLOCK) -> Verified:
+    """What came of reading the source's files again; damage is healed on the way where it can be.
+
+    Raises CatalogUnusable, and OSError where the volume itself cannot be read.
+    """
+    with open_catalog(place, zone=zone) as known, KeptCopies(known) as copies:
+        try:
+            return _Run(known, copies, zone=zone, share=share, pace=pace, clock=clock).run()
+        except sqlite3.Error as error:
+            raise database.unusable(place, error) from error
+
+
+def last_run(place: SourcePlace) -> float:
+    """When the source's verification was last written down, in Unix seconds; 0 for never."""
+    status = fs.status(_run_mark(place))
+    return 0.0 if status is None else status.st_mtime
+
+
+def _run_mark(place: SourcePlace) -> Path:
+    return database.file_of(place).with_suffix(".verified")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What reading a copy gave: what is wrong with it, or its checksum; neither where nothing is to be said of it."""
+
+    copy: Copy
+    kind: DamageKind | None = None
+    checksum: bytes | None = None
+
+
+def _identity(copy: Copy) -> Identity:
+    return (0, 0) if copy.status is None else (copy.status.st_dev, copy.status.st_ino)
+
+
+class _Run:
+    def __init__(
+        self,
+        known: Catalog,
+        copies: KeptCopies,
+        *,
+        zone: tzinfo,
+        share: Share,
+        pace: Pace,
+        clock: Clock,
+    ) -> None:
+        self._place = place = known.place
+        self._catalog = known
+        self._zone = zone
+        self._share = share
+        self._pace = pace
+        self._clock = clock
+        self._made = Verified(place)
+        self._copies = copies
+        self._read_before: dict[Identity, bytes] = {}
+        self._known = {each.key: each for each in damage.read(place)}
+        self._found: dict[tuple[str, str], Damage] = {}
+        self._first_seen: list[tuple[int, bytes]] = []
+        """Versions with the checksums that they get."""
+        self._first_attributes: list[tuple[int, bytes]] = []
+        """Versions with the attributes that they get."""
+        self._paused_seconds = 0.0
+
+    def run(self) -> Verified:
+        made, begin = self._made, self._clock.monotonic_seconds()
+        read_before = self._pace.read_bytes
+        try:
+            with locked(self._place):
+                replacement.sweep(self._place)
+        except LockHeld:
+            pass
+        for known in self._known.values():
+            self._look_again(known)
+        self._read()
+        made.damages = list(self._found.values())
+        damage.write(self._place, made.damages)
+        fs.write_bytes(_run_mark(self._place), b"")
+        made.seconds = self._clock.monotonic_seconds() - begin
+        made.size_bytes = self._pace.read_bytes - read_before
+        oldest = self._number_of("min")
+        made.oldest_check = datetime.fromtimestamp(oldest, UTC) if oldest else None
+        return made
+
+    def _look_again(self, known: Damage) -> None:
+        """Whether what was damaged is so still, and can be healed by now: a backup may have brought the file again."""
+        entries = [
+            entry
+            for entry in self._catalog.history(known.raw_path)
+            if entry.kind is Kind.FILE
+            and (
+                (entry.checksum is not None and entry.checksum.hex() == known.checksum)
+                if known.checksum
+                else (entry.size, entry.mtime_ns) == (known.size, known.mtime_ns)
+            )
+        ]
+        for entry in entries:
+            self._verify(entry)
+        if known.key not in self._found:
+            self._found[known.key] = replace(known, state="healed" if entries else "gone", is_told=False)
+
+    def _read(self) -> None:
+        made = self._made
+        # Later than whatever was checked before: two runs within a second are two runs.
+        mark = max(int(self._clock.now().timestamp()), self._number_of("max") + 1)
+        left = math.ceil(self._number_of("count") * self._share.percent / 100)
+        while left > 0:
+            entries = [entry for entry in self._catalog.oldest_checked(min(left, BATCH_ROWS)) if entry.checked < mark]
+            if not entries:
+                break
+            checked: list[int] = []
+            try:
+                for entry in entries:
+                    if self._is_over():
+                        return
+                    self._verify(entry)
+                    checked.append(entry.version)
+            finally:
+                self._write_down(checked, mark)
+            left -= len(entries)
+        made.is_through = True
+
+    def _write_down(self, checked: Sequence[int], mark: int) -> None:
+        if self._first_seen:
+            self._catalog.set_checksums(self._first_seen)
+            self._first_seen.clear()
+        if self._first_attributes:
+            self._catalog.set_attributes(self._first_attributes)
+            self._first_attributes.clear()
+        self._catalog.set_checked(checked, datetime.fromtimestamp(mark, UTC))
+
+    def _number_of(self, function: str) -> int:
+        query = f"SELECT {function}(checked) FROM versions WHERE kind = 0"  # noqa: S608  (one of three words of ours)
+        return int(self._catalog.connection.execute(query).fetchone()[0] or 0)
+
+    def _is_over(self) -> bool:
+        until = self._share.until_seconds
+        return until is not None and self._clock.monotonic_seconds() >= until
+
+    def _verify(self, entry: Entry) -> None:
+        readings = [self._judged(entry, copy) for copy in self._copies.of(entry)]
+        self._made.versions += 1
+        broken = [(each.copy, each.kind) for each in readings if each.kind is not None]
+        good = [each.copy for each in readings if each.kind is None]
+        if not broken and entry.checksum is None:
+            found = {each.checksum for each in readings}
+            if len(found) > 1 and None not in found:
+                # Which of them is right nobody knows.
+                broken, good = [(copy, "content") for copy in good], []
+            elif (checksum_seen := next(iter(found), None)) is not None and len(found) == 1:
+                self._first_seen.append((entry.version, checksum_seen))
+                self._made.first_seen += 1
+        if broken:
+            self._mend(entry, broken, good)
+        else:
+            self._verify_attributes(entry, [each.copy for each in readings])
+
+    def _verify_attributes(self, entry: Entry, copies: Sequence[Copy]) -> None:
+        """Compare the attributes of copies whose content is right."""
+        files = itertools.chain.from_iterable(map(self._copies.apart, copies))
+        found = [(file, digest) for file in files if (digest := self._attributes(file)) is not None]
+        if entry.attributes is None:
+            digests = {digest for _file, digest in found}
+            if len(digests) == 1:
+                self._first_attributes.append((entry.version, digests.pop()))
+            return
+        broken: list[tuple[Copy, DamageKind]] = [
+            (file, "attributes") for file, digest in found if digest != entry.attributes
+        ]
+        if broken:
+            self._mend(entry, broken, [file for file, digest in found if digest == entry.attributes])
+
+    def _attributes(self, copy: Copy) -> bytes | None:
+        """Return the attributes of a copy; None where they cannot be told."""
+        try:
+            descriptor = self._copies.open_file(copy.names[0])
+        except OSError as error:
+            if error.errno in NOT_OF_THE_FILE:
+                raise
+            return None
+        try:
+            return attributes_of(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _judged(self, entry: Entry, copy: Copy) -> _Reading:
+        """Return what is to be thought of a copy: that something is wrong with it only where each reading said so."""
+        reading = self._look(entry, copy)
+        for attempt in range(1, READINGS):
+            if reading.kind is None:
+                break
+            _LOG.info("%s: %s at reading %d; it is read again", os.fsdecode(entry.path), reading.kind, attempt)
+            if reading.kind != "content":
+                self._pause(_PAUSES_SECONDS[attempt - 1])
+            before, copy = reading, self._copies.looked_at_again(copy)
+            self._read_before.pop(_identity(copy), None)
+            reading = self._look(entry, copy)
+            if reading.kind is None and reading.checksum is not None:
+                _LOG.warning(
+                    "%s of %s: %s was %s at first and is good when read again: the disk or its way to this host fails "
+                    "now and then",
+                    self._place.source,
+                    self._place.machine_dir.name,
+                    os.fsdecode(entry.path),
+                    before.kind,
+                )
+        return reading
+
+    def _pause(self, seconds: float) -> None:
+        if self._paused_seconds < _PAUSED_AT_MOST_SECONDS and not self._is_over():
+            self._paused_seconds += seconds
+            self._clock.sleep(seconds)
+
+    def _look(self, entry: Entry, copy: Copy) -> _Reading:
+        """Return what reading the copy once gives. Raises OSError for what says nothing of the file."""
+        status = copy.status
+        if status is None:
+            return _Reading(copy, None if copy.is_gone else "missing" if copy.error is None else "unreadable")
+        is_other = status.st_size != entry.size or (
+            entry.checksum is None and not is_time(entry.mtime_ns, status.st_mtime_ns)
+        )
+        if is_other:
+            return _Reading(copy, None if copy.is_gone else "content")
+        try:
+            found = self._checksum(copy)
+        except OSError as error:
+            if error.errno in NOT_OF_THE_FILE:
+                raise
+            if error.errno == errno.EACCES or copy.is_gone:
+                return _Reading(copy)
+            _LOG.warning("%s: cannot be read: %s", os.fsdecode(entry.path), error.strerror or error)
+            return _Reading(copy, "missing" if error.errno == errno.ENOENT else "unreadable")
+        if entry.checksum is None or found == entry.checksum:
+            return _Reading(copy, checksum=found)
+        return _Reading(copy, None if copy.is_gone else "content")
+
+    def _checksum(self, copy: Copy) -> bytes:
+        status, identity = copy.status, _identity(copy)
+        if identity in self._read_before:
+            return self._read_before[identity]
+        name = copy.names[0]
+        descriptor = self._copies.open_file(name)
+        try:
+            found = checksum(descriptor, self._pace)
+        finally:
+            os.close(descriptor)
+        self._made.files += 1
+        if status is not None and status.st_nlink > len(copy.names) and len(self._read_before) < _READ_BEFORE_LIMIT:
+            # Another path may be the same file.
+            self._read_before[identity] = found
+        return found
+
+    def _mend(self, entry: Entry, broken: Sequence[tuple[Copy, DamageKind]], good: Sequence[Copy]) -> None:
+        for copy, kind in broken:
+            found = Broken(
+                path=entry.path,
+                kind=kind,
+                names=copy.names,
+                snapshots=copy.snapshots,
+                checksum=entry.checksum,
+                size=entry.size,
+                mtime_ns=entry.mtime_ns,
+                attributes=entry.attributes,
+            )
+            _LOG.error(
+                "%s of %s: %s %s in %d snapshots, the newest %s",
+                self._place.source,
+                self._place.machine_dir.name,
+                os.fsdecode(entry.path),
+                "cannot be read" if kind == "unreadable" else f"is damaged ({kind})",
+                len(copy.snapshots),
+                copy.snapshots[-1],
+            )
+            if kind == "unreadable" and not self._was_unreadable(entry):
+                self._note(found.damage("alarm"))
+                continue
+            donors = [each.names[0] for each in good if each.status is not None]
+            self._note(repair.mend(self._place, found, self._catalog, donors=donors, zone=self._zone))
+
+    def _was_unreadable(self, entry: Entry) -> bool:
+        """Return True when an earlier run could not read the version either."""
+        checksum_text = "" if entry.checksum is None else entry.checksum.hex()
+        known = self._known.get((os.fsdecode(entry.path), checksum_text))
+        return known is not None and known.kind == "unreadable"
+
+    def _note(self, made: Damage) -> None:
+        """Take note of a damage. One content at one path is one damage, however many files and versions hold it."""
+        before = self._found.get(made.key)
+        if before is not None:
+            both = sorted({*before.snapshots, *made.snapshots}, key=self._copies.number.__getitem__)
+            made = max(before, made, key=lambda each: _STATES.index(each.state))
+            count = max(before.snapshot_count, made.snapshot_count, len(both))
+            made = replace(made, snapshots=tuple(both[-damage.SNAPSHOTS_KEPT :]), snapshot_count=count)
+        known = self._known.get(made.key)
+        is_known = known is not None and replace(made, is_told=known.is_told) == known
+        self._found[made.key] = known if known is not None and is_known else made

@@ -1,0 +1,274 @@
+"""Comparing kept files with the machine's, whole, while its tunnel is open: after a backup, a sample of the unchanged.
+
+rsync takes a file of the same size and time for unchanged. One whose content differs all the same was changed by
+somebody who set the time back, or by a disk, there or here: an alarm of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from turku.core import durable
+from turku.core.cancellation import NEVER, Cancellation
+from turku.core.filesystem.directory_tree import Tree
+from turku.core.line_reading import lines_of
+from turku.core.log import one_line
+from turku.errors import BackupFailed, TurkuError
+from turku.policy import names
+from turku.protocol.integrity_messages import DamagedFile, SourceProof
+from turku.storage import catalog
+from turku.storage.catalog import Entry, Kind
+from turku.storage.config.configuration import Storage
+from turku.storage.containment import limits, sandbox
+from turku.storage.disk import snapshot_notes
+from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.fs import tree as fs
+from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.integrity import damage, report
+from turku.storage.rsync import change_log, transfer
+from turku.storage.rsync.transfer import Daemon
+from turku.storage.snapshots.hard_links import find_other_names
+
+ASKED_PERCENT = 100.0
+"""What ``verify --against-source`` asks for."""
+FILES_LIMIT = 10_000
+BYTES_LIMIT = 4 * 1024**3
+"""Both: of one comparison. The machine has to read as much."""
+TIMEOUT_SECONDS = 3600.0
+_READ_TIMEOUT_SECONDS = 5.0
+_SUFFIX = ".compare"
+_SHOWN = 5
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found."""
+
+    files: int
+    size_bytes: int
+    altered: tuple[bytes, ...]
+    """Of the same size and time as the kept file, which is as it was written; of another content."""
+
+
+def ask_for(configuration: Storage, place: SourcePlace) -> None:
+    """Let the source be compared after its next backup."""
+    path = _request(configuration, place)
+    durable.make_private_directory(path.parent)
+    durable.write_json(path, {"percent": ASKED_PERCENT})
+
+
+def percent(configuration: Storage, place: SourcePlace) -> float:
+    """Of how many of its unchanged files a comparison is to be made now; 0 for none."""
+    try:
+        content = json.loads(durable.read_regular_file(_request(configuration, place), limit_bytes=4096))
+        asked = float(content["percent"])
+    except (OSError, ValueError, TypeError, KeyError):
+        asked = 0.0
+    return max(asked, configuration.compare_with_source_percent)
+
+
+def after_backup(
+    configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str, *, cancellation: Cancellation = NEVER
+) -> tuple[str, ...]:
+    """The signs that the new snapshot is suspicious, by comparing; they are noted with it, and reported.
+
+    Nothing where no comparison is to be made. What goes wrong is a warning: the backup is made.
+    """
+    share = percent(configuration, place)
+    if not share:
+        return ()
+    try:
+        compared = compare(configuration, place, daemon, snapshot, share=share, cancellation=cancellation)
+        _request(configuration, place).unlink(missing_ok=True)
+    except (TurkuError, OSError) as error:
+        _LOG.warning("%s: not compared with the machine: %s", place.source, error)
+        return ()
+    _LOG.info(
+        "%s: %d unchanged files (%d bytes) compared with the machine, %d differ",
+        place.source,
+        compared.files,
+        compared.size_bytes,
+        len(compared.altered),
+    )
+    if not compared.altered:
+        return ()
+    try:
+        # Where one name of a file is not believed, none is.
+        others = find_other_names(place.tree(snapshot), compared.altered)
+        damage.note_altered(place, [*compared.altered, *others])
+    except (TurkuError, OSError) as error:
+        _LOG.warning("%s: the next backup does not know which files to fetch anew: %s", place.source, error)
+    shown = ", ".join(one_line(path) for path in compared.altered[:_SHOWN])
+    sign = (
+        f"{len(compared.altered)} of {compared.files} files differ from the machine's, though size and time are alike: "
+        f"{shown}"
+    )
+    noted = snapshot_notes.read(place, snapshot)
+    snapshot_notes.change(place, snapshot, suspicious=(*noted.suspicious, sign))
+    alarms = [
+        DamagedFile(path=one_line(path)[:4000], kind="source", state="alarm", snapshots=[snapshot], snapshot_count=1)
+        for path in compared.altered
+    ]
+    report.send(configuration, place.machine_dir.name, {place.source: SourceProof(damages=alarms)})
+    return (sign,)
+
+
+def compare(
+    configuration: Storage,
+    place: SourcePlace,
+    daemon: Daemon,
+    snapshot: str,
+    *,
+    share: float,
+    cancellation: Cancellation = NEVER,
+) -> Compared:
+    """Which of a sample of files that the last backup did not bring have another content on the machine.
+
+    Raises BackupFailed, CommandFailed, CatalogUnusable, OSError, and what ``cancellation`` raises.
+    """
+    with catalog.open_catalog(place, zone=configuration.zone) as known:
+        sample = _sample(known, snapshot, share)
+        if not sample:
+            return Compared(0, 0, ())
+        tree = place.tree(snapshot)
+        by_path = {entry.path: entry for entry in sample}
+        looked_at, differing = _differing(configuration, place, daemon, tree, list(by_path), cancellation=cancellation)
+        compared = [entry for entry in sample if entry.path in looked_at]
+        altered = []
+        for path in differing:
+            cancellation.check()
+            if path in by_path and _is_as_written(tree, by_path[path]):
+                altered.append(path)
+    return Compared(len(compared), sum(entry.size for entry in compared), tuple(altered))
+
+
+def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
+    lot = random.SystemRandom()
+    drawn: list[Entry] = []
+    count = 0
+    for entry in known.files(snapshot, b""):
+        # What the backup brought just now was compared by rsync itself.
+        if entry.kind is not Kind.FILE or entry.first == snapshot or not entry.size:
+            continue
+        if lot.random() * 100 >= share:
+            continue
+        count += 1
+        if len(drawn) < FILES_LIMIT:
+            drawn.append(entry)
+        elif (at := lot.randrange(count)) < FILES_LIMIT:
+            drawn[at] = entry
+    lot.shuffle(drawn)
+    sample: list[Entry] = []
+    left = BYTES_LIMIT
+    for entry in drawn:
+        if entry.size <= left:
+            sample.append(entry)
+            left -= entry.size
+    return sample
+
+
+def _differing(
+    configuration: Storage,
+    place: SourcePlace,
+    daemon: Daemon,
+    tree: Path,
+    paths: Sequence[bytes],
+    *,
+    cancellation: Cancellation,
+) -> tuple[set[bytes], list[bytes]]:
+    """Return the paths that were compared, and those whose content is another one there, while size and time are the
+    same. What is not there any more, or cannot be read there, is not compared."""
+    looked_at: set[bytes] = set()
+    found: list[bytes] = []
+    listing = place.fetch_list
+    with os.fdopen(fs.create_file(listing), "wb") as file:
+        # A name that begins with '#' or ';' would be a comment.
+        file.write(b"".join(b"./" + path + b"\0" for path in paths))
+    try:
+        bounds = limits.bounds(configuration, place.machine_dir)
+        bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+        system = transfer.file_system(configuration, place.machine_dir)
+        with (
+            sandbox.receiver(
+                lambda seen: _arguments(configuration, daemon, seen(listing), system),
+                configuration=configuration,
+                port=daemon.port,
+                fake_super=system.fake_super,
+                directory=tree,
+                is_writable=False,
+                readable=[listing],
+            ) as receiver,
+            receiver.start(password=daemon.password) as child,
+        ):
+            watch = limits.Watch(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
+            with sandbox.followed(
+                child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS
+            ):
+                code = limits.wait(child, watch, cancellation)
+            lines = child.last_lines
+        # 23 and 24: files that went or could not be read there, which says nothing of the others.
+        if code not in (0, 23, 24):
+            raise BackupFailed(f"rsync ended with exit code {code}", details="\n".join(lines))
+    finally:
+        fs.unlink(listing)
+    return looked_at, found
+
+
+def _arguments(configuration: Storage, daemon: Daemon, listing: str, system: transfer.FileSystem) -> list[str]:
+    user = transfer.checked_user(daemon.username)
+    return [
+        *configuration.rsync_command,
+        "--dry-run",
+        "--checksum",
+        "--times",
+        "--from0",
+        f"--files-from={listing}",
+        # Twice: what is alike is named too.
+        "--itemize-changes",
+        "--itemize-changes",
+        f"--out-format={change_log.OUT_FORMAT}",
+        "--no-motd",
+        "--8-bit-output",
+        f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
+        f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
+        *(["--modify-window=-1"] if system.nanoseconds else []),
+        "--",
+        f"rsync://{user}@127.0.0.1:{daemon.port}/{daemon.module}/",
+        "./",
+    ]
+
+
+def _read(stream: IO[bytes], looked_at: set[bytes], found: list[bytes]) -> None:
+    for raw in lines_of(stream, limit_bytes=change_log.LINE_LIMIT_BYTES):
+        line = change_log.parse(raw.rstrip(b"\r\n"))
+        if line is None or len(looked_at) >= 2 * FILES_LIMIT:
+            continue
+        looked_at.add(line.path)
+        # ``>fc........``: the content, and neither size nor time.
+        if raw.startswith(b":>fc..") and len(found) < FILES_LIMIT:
+            found.append(line.path)
+
+
+def _is_as_written(tree: Path, entry: Entry) -> bool:
+    """Whether the kept file is what was written; a damaged one is verification's to find, and no alarm."""
+    if entry.checksum is None:
+        return True
+    with Tree(tree) as opened:
+        descriptor = opened.open_file(entry.path)
+        try:
+            return checksum(descriptor, Pace()) == entry.checksum
+        finally:
+            os.close(descriptor)
+
+
+def _request(configuration: Storage, place: SourcePlace) -> Path:
+    source = names.source_name(place.source)
+    return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

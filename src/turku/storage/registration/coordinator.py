@@ -1,0 +1,68 @@
+"""Asking the coordinator as this storage, also while its secret changes: a session may outlast a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from turku.core.clock import Clock
+from turku.core.secret import Secret
+from turku.errors import ApiRefused
+from turku.policy.timing import clock_agreement
+from turku.protocol.client import ApiClient
+from turku.protocol.messages import StorageCredentials
+from turku.storage.config.configuration import Storage
+
+T = TypeVar("T")
+
+
+def clock_warning(api: ApiClient, clock: Clock) -> str:
+    """Return a sentence about how this storage's clock differs from what was last answered; empty where they agree."""
+    if api.their_time is None:
+        return ""
+    found = clock_agreement.disagreement(clock.now(), api.their_time, whose="the coordinator")
+    return f"the clock of this storage is {found}; snapshots are dated by it: set what is wrong" if found else ""
+
+
+class Coordinator:
+    """Asks with the configuration's secret until another one is what the coordinator takes."""
+
+    def __init__(self, configuration: Storage) -> None:
+        self._configuration = configuration
+        self._api = configuration.api()
+        self._secret = configuration.secret
+
+    def beyond_contract(self) -> Coordinator:
+        """Of the calls at ``/v2``; a coordinator of the existing system answers them with 404 (ApiRefused)."""
+        other = Coordinator(self._configuration)
+        other._api = self._api.beyond_contract()
+        other._secret = self._secret
+        return other
+
+    def call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T]) -> T:
+        """The coordinator's answer to what ``message`` makes of the credentials. Raises ApiRefused, ApiUnreachable."""
+        try:
+            return self._call(name, message, answer, self._secret)
+        except ApiRefused as refusal:
+            if refusal.status != 403:
+                raise
+            from turku.storage.registration import secret_rotation
+
+            for secret in secret_rotation.other_secrets(self._configuration, self._secret):
+                try:
+                    found = self._call(name, message, answer, secret)
+                except ApiRefused as again:
+                    if again.status != 403:
+                        raise
+                else:
+                    self._secret = secret
+                    return found
+            raise
+
+    def clock_warning(self, clock: Clock) -> str:
+        """Return a sentence about the clocks, as of the last answer; empty where they agree or nobody tells."""
+        return clock_warning(self._api, clock)
+
+    def _call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T], secret: Secret) -> T:
+        credentials = StorageCredentials(name=self._configuration.name, secret=secret.reveal())
+        return self._api.call(name, message(credentials), answer)

@@ -1,0 +1,158 @@
+"""A new secret for this storage, losing nothing whenever it breaks off.
+
+The new secret is on the disk before the coordinator hears of it, and stays there until it is in the configuration. The
+coordinator takes either secret for the change, so that it can be asked again; everything else that asks it meanwhile
+has both at hand (``coordinator``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from turku.core import durable, lock
+from turku.core.configuration import directory as directories
+from turku.core.secret import Secret, generate_secret
+from turku.errors import ApiRefused, ConfigurationError, LockHeld
+from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
+from turku.storage.config.configuration import GENERATED_FILE, Storage, StorageFile, write_identity
+from turku.storage.registration.acting_user import name_of
+
+_LOG = logging.getLogger(__name__)
+_PENDING_FILE: Final = "new_secret.json"
+_LOCK: Final = "rotate-secret"
+
+
+class _NewSecret(msgspec.Struct, frozen=True):
+    secret: str
+
+
+def rotate(configuration: Storage) -> bool:
+    """Give this storage a new secret, or finish what a run before began; whether that was so.
+
+    Raises ConfigurationError (the secret is set by hand, or the storage is another user's), ApiRefused, ApiUnreachable,
+    LockHeld, DurableWriteFailed. After ApiUnreachable the next run of any kind finishes.
+    """
+    _require_ours(configuration)
+    with lock.exclusive(configuration.lock_dir, _LOCK):
+        begun = _begun(configuration)
+        new = begun or _begin(configuration)
+        try:
+            _finish(configuration, new)
+        except ApiRefused as error:
+            if begun is None:
+                # Refused at the first time of asking: no coordinator holds the new one.
+                _drop(configuration)
+            if error.status in (404, 405):
+                raise ApiRefused(
+                    error.message,
+                    status=error.status,
+                    details=error.details,
+                    hint="the coordinator must be one of ours for this; the secret is as it was",
+                ) from error
+            raise
+    return begun is not None
+
+
+def resume(configuration: Storage) -> Storage:
+    """The storage after what another run has begun: finished now, or put off where the coordinator refuses.
+
+    Raises ApiUnreachable, DurableWriteFailed.
+    """
+    if not _path(configuration).exists():
+        return configuration
+    with suppress(LockHeld), lock.exclusive(configuration.lock_dir, _LOCK):
+        new = _begun(configuration)
+        if new is None:
+            return configuration
+        try:
+            _require_ours(configuration)
+            _finish(configuration, new)
+        except (ApiRefused, ConfigurationError) as error:
+            _LOG.warning("the change of this storage's secret is not finished: %s", error.message)
+            return configuration
+        _LOG.info("the change of this storage's secret, begun by another run, is finished")
+        return replace(configuration, secret=Secret(new.secret))
+    return configuration
+
+
+def other_secrets(configuration: Storage, refused: Secret) -> list[Secret]:
+    """Secrets that the coordinator may hold by now instead of ``refused``: one to come, one that came meanwhile."""
+    found = []
+    with suppress(ConfigurationError):
+        new = _begun(configuration)
+        found += [Secret(new.secret)] if new is not None else []
+    # Last: what is no longer to come has come.
+    stored = _tree(configuration).content.get("secret")
+    found += [Secret(stored)] if isinstance(stored, str) else []
+    return [secret for secret in dict.fromkeys(found) if secret != refused]
+
+
+def _path(configuration: Storage) -> Path:
+    return configuration.var_dir / _PENDING_FILE
+
+
+def _kept_in(configuration: Storage) -> Path:
+    return configuration.var_dir / "config.d" / GENERATED_FILE
+
+
+def _tree(configuration: Storage) -> directories.Tree:
+    return directories.read_with_state(configuration.config_dir, default_var_dir=StorageFile().var_dir)
+
+
+def _require_ours(configuration: Storage) -> None:
+    tree, path = _tree(configuration), _kept_in(configuration)
+    if tree.origins.get("secret") != path:
+        raise ConfigurationError(
+            f"{tree.place('secret')}: is set by hand, and would win over a new one",
+            hint=f'move it to {path} as {{"secret": ...}}, with mode 0600, where programs keep it',
+        )
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
+        # A file of root's would be one that this storage cannot read.
+        raise ConfigurationError(
+            f"{path} belongs to another user", hint=f"run this as that user: runuser -u '{name_of(owner)}' -- ..."
+        )
+
+
+def _begun(configuration: Storage) -> _NewSecret | None:
+    path = _path(configuration)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_NewSecret)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error}",
+            hint="it holds the secret that this storage is changing to; remove it only if the present one is accepted",
+        ) from error
+
+
+def _begin(configuration: Storage) -> _NewSecret:
+    new = _NewSecret(generate_secret().reveal())
+    durable.write_json(_path(configuration), msgspec.to_builtins(new))
+    return new
+
+
+def _finish(configuration: Storage, new: _NewSecret) -> None:
+    path = _kept_in(configuration)
+    # Read again under the lock: another run may have changed it since.
+    content = json.loads(path.read_bytes())
+    request = StorageRotateRequest(
+        storage=StorageCredentials(name=configuration.name, secret=content["secret"]), new_secret=new.secret
+    )
+    configuration.api().call("storage_rotate", request, Empty)
+    write_identity(path, {**content, "secret": new.secret})
+    _drop(configuration)
+
+
+def _drop(configuration: Storage) -> None:
+    _path(configuration).unlink(missing_ok=True)
+    durable.fsync_directory(configuration.var_dir)

@@ -1,0 +1,181 @@
+"""What ``turku-storage-update-config`` does: tell the coordinator of this storage, admit the machines it is given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from turku.core import durable, lock
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.log import one_line
+from turku.errors import ApiRefused, LockHeld, PolicyError
+from turku.policy import names
+from turku.protocol.messages import (
+    STORAGE_FAULTS_LIMIT,
+    AssignedMachine,
+    StorageConfiguration,
+    StorageCredentials,
+    StorageUpdateConfigAnswer,
+    StorageUpdateConfigRequest,
+)
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import machine_links, volume_marks, volumes
+from turku.storage.registration import admitted_keys, authorized_keys, key_removal, secret_rotation
+from turku.storage.registration.coordinator import Coordinator
+from turku.storage.registration.key_removal import Removal
+
+REFRESH_PAUSE_SECONDS: Final = 15.0
+_REFRESH_PAUSE_SHARE: Final = 10
+"""At most a tenth of the time is spent on refreshing, however many machines there are and however slow it is."""
+_RUN_UNDER_WAY_SECONDS: Final = 10.0
+_LOCK: Final = "update-config"
+_FAULT_LENGTH: Final = 500
+_ASKED_FILE: Final = "machines_asked.json"
+_LOG = logging.getLogger(__name__)
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """When the coordinator was last asked for the machines (Unix seconds), and for how long that went on."""
+
+    begin: float
+    seconds: float
+
+
+def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK, confirms_removals: bool = False) -> None:
+    """Register this storage or report its space and address, then bring authorized_keys and the links up to date.
+
+    With ``confirms_removals`` machines that the answer lacks lose their keys at once, however many they are.
+    Raises LockHeld, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed, and, when all is done, NoVolume
+    where a volume is not there; a single machine whose data is no good is left out with a warning.
+    """
+    configuration = secret_rotation.resume(configuration)
+    with lock.exclusive(configuration.lock_dir, _LOCK):
+        _update(configuration, clock, Removal(configuration, clock=clock, is_confirmed=confirms_removals))
+    # The coordinator knows by now, and machines of other volumes are let in.
+    volume_marks.require_all(configuration)
+
+
+def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Do what ``update_config`` does, unless it was done a moment ago; a run that is under way is waited for.
+
+    So whoever makes us do this costs the coordinator and this host a bounded part of their time. Raises as
+    ``update_config`` does, but for LockHeld.
+    """
+    deadline = clock.monotonic_seconds() + _RUN_UNDER_WAY_SECONDS
+    while True:
+        try:
+            with lock.exclusive(configuration.lock_dir, _LOCK):
+                if _is_due(configuration, clock):
+                    _update(configuration, clock, Removal(configuration, clock=clock))
+                return
+        except LockHeld:
+            if clock.monotonic_seconds() >= deadline:
+                return
+            clock.sleep(0.1)
+
+
+def _is_due(configuration: Storage, clock: Clock) -> bool:
+    try:
+        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_Asked)
+    except (OSError, msgspec.MsgspecError, UnicodeError):
+        return True
+    elapsed = clock.now().timestamp() - asked.begin
+    # Below zero: the clock was set back.
+    return not 0 <= elapsed < max(REFRESH_PAUSE_SECONDS, _REFRESH_PAUSE_SHARE * asked.seconds)
+
+
+@contextmanager
+def _noted(configuration: Storage, clock: Clock) -> Iterator[None]:
+    # Before it is done, too: where nothing can be noted, a full disk, nothing is asked either.
+    path, begin = configuration.var_dir / _ASKED_FILE, clock.now().timestamp()
+    durable.write_json(path, msgspec.to_builtins(_Asked(begin, 0.0)))
+    try:
+        yield
+    finally:
+        durable.write_json(path, msgspec.to_builtins(_Asked(begin, clock.now().timestamp() - begin)))
+
+
+def _update(configuration: Storage, clock: Clock, removal: Removal) -> None:
+    durable.make_private_directory(configuration.machines_dir)
+    with _noted(configuration, clock):
+        machines = _lawful(_ask(configuration))
+        written = authorized_keys.write(configuration, machines, removal)
+        admitted_keys.write(configuration, written.admitted)
+        machine_links.update_links(configuration, machines)
+    _LOG.info(
+        "%d machine%s admitted, %d left out; %s %s",
+        len(written.admitted),
+        "" if len(written.admitted) == 1 else "s",
+        len(set(machines) - {each.uuid for each in written.admitted}),
+        configuration.authorized_keys_file,
+        "written" if written.changed else "unchanged",
+    )
+
+
+def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
+    total_mib, available_mib = volumes.space(configuration)
+    waiting = key_removal.fault(configuration)
+    faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
+    host_keys = configuration.host_keys()
+
+    def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
+        return StorageUpdateConfigRequest(
+            storage=StorageConfiguration(
+                name=credentials.name,
+                secret=credentials.secret,
+                ssh_ping_host=configuration.ssh_ping_host,
+                ssh_ping_host_keys=host_keys,
+                ssh_ping_port=configuration.ssh_ping_port,
+                ssh_ping_user=configuration.ssh_ping_user,
+                space_total=total_mib,
+                space_available=available_mib,
+                published=configuration.published,
+                comment=configuration.comment,
+                slots=configuration.slots,
+                faults=[one_line(fault)[:_FAULT_LENGTH] for fault in faults[:STORAGE_FAULTS_LIMIT]],
+            ),
+            auth=configuration.registration,
+        )
+
+    coordinator = Coordinator(configuration)
+    try:
+        answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
+    except ApiRefused as error:
+        if error.status != 403:
+            raise
+        raise ApiRefused(
+            f"{error.message}: the coordinator does not know storage {configuration.name!r} with its secret",
+            status=error.status,
+            details=error.details,
+            hint=_registration_hint(configuration),
+        ) from error
+    if warning := coordinator.clock_warning(SYSTEM_CLOCK):
+        _LOG.warning("%s", warning)
+    _LOG.info("storage %s: %.0f of %.0f MiB available", configuration.name, available_mib, total_mib)
+    return answer.machines
+
+
+def _registration_hint(configuration: Storage) -> str:
+    if configuration.registration is None:
+        return (
+            "to register, set api_auth (or api_auth_name and api_auth_secret) to a registration of kind storage_reg, "
+            "made on the coordinator with: turku_auth_create storage_reg"
+        )
+    return (
+        "to register, api_auth (or api_auth_name and api_auth_secret) must be an active registration of kind "
+        "storage_reg, and no other storage may have this name"
+    )
+
+
+def _lawful(machines: Mapping[str, AssignedMachine]) -> dict[str, AssignedMachine]:
+    lawful: dict[str, AssignedMachine] = {}
+    for uuid, machine in machines.items():
+        try:
+            lawful.setdefault(names.machine_uuid(uuid), machine)
+        except PolicyError as error:
+            _LOG.warning("a machine is left out: %s", error.message)
+    return lawful

@@ -1,0 +1,96 @@
+"""A machine looks at history: rows out of the view that it was given, one a line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from turku.core.log import one_line
+from turku.errors import NotInHistory, PolicyError
+from turku.policy import names
+from turku.protocol.jsonlines import Answers
+from turku.protocol.restore_messages import (
+    REMARK_LIMIT,
+    REMARKS_LIMIT,
+    FileRow,
+    LookEnd,
+    LookRequest,
+    path_bytes,
+)
+from turku.storage.catalog import Catalog
+from turku.storage.catalog.scan import Tree
+from turku.storage.restore import history_rows, recorded_entries, snapshot_lookup
+from turku.storage.restore.history_view import HistoryView
+
+_ROWS_AT_ONCE = 500
+
+
+def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
+    """Send what is asked for. Raises NotInHistory, PolicyError, CatalogUnusable."""
+    if request.what == "snapshots":
+        _send(view.snapshots(), LookEnd(), request.limit, answers)
+        return
+    path = names.path_inside(path_bytes(request.path))
+    if request.what == "files" and not (kept := view.choose(request.snapshot)).is_snapshot:
+        # No catalog has it.
+        with Tree(kept.path) as tree:
+            rows_of_tree = (
+                history_rows.of_entry(entry)
+                for entry in recorded_entries.in_tree(tree, path, is_recursive=request.is_recursive)
+                if view.scope.has_path(entry.path)
+            )
+            _send(rows_of_tree, LookEnd(snapshot=kept.name), request.limit, answers)
+        return
+    with view.catalog() as opened:
+        end = LookEnd()
+        if request.what == "history":
+            rows: Iterable[Any] = _history(opened, path)
+        elif request.what == "find":
+            rows = _find(view, opened, request)
+        else:
+            kept = view.choose(request.snapshot)
+            chosen = kept.name
+            remarks = [one_line(remark)[:REMARK_LIMIT] for remark in kept.remarks][:REMARKS_LIMIT]
+            if request.what == "files":
+                end = LookEnd(snapshot=chosen, remarks=remarks)
+                rows = history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
+            else:
+                other = view.choose(request.other).name
+                end = LookEnd(snapshot=chosen, other=other, remarks=remarks)
+                rows = map(history_rows.of_difference, opened.diff(chosen, other))
+        _send(rows, end, request.limit, answers)
+
+
+def _send(rows: Iterable[Any], end: LookEnd, limit: int, answers: Answers) -> None:
+    remaining = iter(rows)
+    limited = itertools.islice(remaining, limit)
+    while batch := list(itertools.islice(limited, _ROWS_AT_ONCE)):
+        answers.send_many(batch)
+    is_cut = next(remaining, None) is not None
+    answers.send(msgspec.structs.replace(end, is_cut=is_cut))
+
+
+def _history(opened: Catalog, path: bytes) -> Iterator[FileRow]:
+    if not path:
+        raise PolicyError("the source itself has no history of versions", hint="turku-agent snapshots shows its own")
+    found = opened.history(path)
+    if not found:
+        raise NotInHistory(
+            f"{snapshot_lookup.shown(path)} was in no snapshot that is kept",
+            hint="turku-agent find searches all of them",
+        )
+    yield from map(history_rows.of_entry, found)
+
+
+def _find(view: HistoryView, opened: Catalog, request: LookRequest) -> Iterator[FileRow]:
+    choice = request.snapshot
+    snapshot = None
+    if choice.name is not None or choice.at is not None:
+        snapshot = view.choose(choice).name
+    pattern = path_bytes(request.pattern)
+    if not pattern:
+        raise PolicyError("the pattern is empty")
+    return map(history_rows.of_entry, opened.find(pattern, snapshot=snapshot, ignore_case=request.ignores_case))

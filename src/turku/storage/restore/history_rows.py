@@ -1,0 +1,80 @@
+"""What the catalog and the disk know of history, as rows: sent to an agent, or printed for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, tzinfo
+
+from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path, wire_time
+from turku.storage.catalog import Catalog, Difference, Entry
+from turku.storage.disk import snapshot_notes
+from turku.storage.disk.history import StoredSnapshot
+from turku.storage.disk.source_directory import SourcePlace
+
+
+def of_snapshots(
+    place: SourcePlace,
+    snapshots: Sequence[StoredSnapshot],
+    zone: tzinfo,
+    *,
+    now: datetime,
+    has_figures: bool = True,
+) -> Iterator[SnapshotRow]:
+    """Yield a row for each of these snapshots, with their figures where ``has_figures``."""
+    for snapshot in snapshots:
+        noted = snapshot_notes.read(place, snapshot.name)
+        figures = noted.figures if has_figures else None
+        moment = snapshot.moment
+        yield SnapshotRow(
+            place.source,
+            snapshot.name,
+            moment=None if moment is None else moment.astimezone(zone).isoformat(),
+            files=None if figures is None else figures.files,
+            size_bytes=None if figures is None else figures.size_bytes,
+            is_held=snapshot.is_held,
+            is_suspicious=not noted.is_good,
+            is_date_in_doubt=snapshot.is_date_in_doubt(now),
+            unread_files=noted.incomplete.files if has_figures else 0,
+        )
+
+
+def of_directory(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: bool) -> Iterator[FileRow]:
+    """What the directory had in it, or the one row of what is none; all below it where it ``is_recursive``."""
+    entry = opened.entry(snapshot, path) if path and not is_recursive else None
+    if is_recursive:
+        entries = opened.files(snapshot, path)
+    elif entry is not None and entry.kind != "directory":
+        entries = iter([entry])
+    else:
+        entries = opened.list(snapshot, path)
+    return map(of_entry, entries)
+
+
+def of_entry(entry: Entry) -> FileRow:
+    """One version of a path, with the snapshots that have it."""
+    mtime_ns, exact_mtime = wire_time(entry.mtime_ns)
+    return FileRow(
+        wire_path(entry.path),
+        entry.kind.value,
+        size_bytes=entry.size,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime_ns=mtime_ns,
+        checksum=entry.checksum,
+        link_target=None if entry.link_target is None else wire_path(entry.link_target),
+        first=entry.first,
+        last=entry.last,
+        exact_mtime=exact_mtime,
+        attributes=entry.attributes,
+    )
+
+
+def of_difference(difference: Difference) -> DifferenceRow:
+    """A path that two snapshots do not have alike."""
+    return DifferenceRow(
+        wire_path(difference.path),
+        difference.kind,  # type: ignore[arg-type]
+        before=None if difference.before is None else of_entry(difference.before),
+        after=None if difference.after is None else of_entry(difference.after),
+    )

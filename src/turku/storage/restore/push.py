@@ -1,0 +1,263 @@
+"""rsync pushes what goes back (``recovery.py``), contained, into the module that the agent opened.
+
+Beside the transfer goes the manifest: for each file that rsync takes up, in its order, what it has to be. The agent
+compares. rsync says which files it takes up in the stream in which the messages of the machine's daemon come too: its
+own lines begin with a word that is drawn for each session and told to nobody. What a file has to be is never taken from
+that stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from typing import IO
+
+from turku.core.bounded_log import bounded_log
+from turku.core.cancellation import NEVER, Cancellation
+from turku.core.filesystem import posix_acl
+from turku.core.line_reading import lines_of
+from turku.core.log import one_line
+from turku.core.secret import Secret
+from turku.policy import compression
+from turku.protocol import rsync_checksums
+from turku.protocol.jsonlines import Answers
+from turku.protocol.messages import SourceCredentials
+from turku.protocol.restore_messages import (
+    MODULE,
+    PARTIAL_DIRECTORY,
+    TEMPORARY_DIRECTORY,
+    UNSET_NAMES_LIMIT,
+    WITH_HOLES_AT_ONCE,
+    Deleted,
+    Manifest,
+    RecoverEnd,
+    RecoverRequest,
+    Settable,
+    Unset,
+    UnsetEntry,
+    WithHoles,
+    wire_path,
+)
+from turku.storage.config.configuration import Storage
+from turku.storage.containment import sandbox
+from turku.storage.restore import plan
+from turku.storage.restore.plan import LostPaths, Recovery
+from turku.storage.restore.recorded_entries import RecordedEntries, is_fake_super
+from turku.storage.restore.snapshot_lookup import KeptTree
+from turku.storage.rsync import change_log, exit_codes, messages, transfer
+from turku.storage.rsync.change_log import Line
+
+_BATCH = 400
+_NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
+_LAST_LINES = 25
+_LINE_SHOWN_BYTES = 4096
+_NAME_SHOWN = 200
+_WITH_ATTRIBUTES = (b"f", b"d", b"S", b"D")
+_NAMES: dict[Settable, tuple[str, ...]] = {
+    "acls": (posix_acl.ACCESS, posix_acl.DEFAULT),
+    "attributes": ("user.",),
+    "privileged": ("trusted.", "security."),
+}
+_LOG = logging.getLogger(__name__)
+
+
+def push(
+    configuration: Storage,
+    going_back: Recovery,
+    answers: Answers,
+    *,
+    port: int,
+    credentials: SourceCredentials,
+    cancellation: Cancellation = NEVER,
+) -> None:
+    """Push, and send the manifest beside it, deletions, and how it ended.
+
+    Raises CommandFailed when rsync cannot be started, PolicyError for a user name that is none, BackupFailed when no
+    daemon answers, ConfigurationError when the sandbox is required and cannot be had.
+    """
+    kept = going_back.kept
+    if going_back.with_holes:
+        _LOG.info("%s: the agent makes the holes of %d files", kept.name, len(going_back.with_holes))
+        for start in range(0, len(going_back.with_holes), WITH_HOLES_AT_ONCE):
+            paths = going_back.with_holes[start : start + WITH_HOLES_AT_ONCE]
+            answers.send(WithHoles([wire_path(path) for path in paths]))
+    others: deque[str] = deque(maxlen=_LAST_LINES)
+    lost = LostPaths()
+    with (
+        bounded_log(_LOG, kept.place.source, kind=messages.kind_of) as log,
+        sandbox.sender(
+            lambda _seen: arguments(configuration, going_back, port=port, username=credentials.username),
+            configuration=configuration,
+            tree=kept.path,
+            root=going_back.root,
+            port=port,
+        ) as sender,
+        sender.start(
+            password=Secret(credentials.password),
+            on_line=lambda line: log(line) if line else None,
+        ) as child,
+    ):
+        with sandbox.followed(
+            child, lambda stream: _tell(configuration, going_back, answers, stream, others, lost=lost)
+        ):
+            exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
+        # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
+        last_lines = [line.replace(str(kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
+    meaning = exit_codes.outcome(exit_code).meaning
+    too_long = [wire_path(path) for path in going_back.long_paths]
+    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
+    if lost.count:
+        _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", kept.name, lost.count)
+    _LOG.info("%s: rsync ended with exit code %d", kept.name, exit_code)
+
+
+def arguments(configuration: Storage, going_back: Recovery, *, port: int, username: str) -> list[str]:
+    """Return the argument list, to be run in the tree. Raises PolicyError as ``transfer.require_user`` does."""
+    request = going_back.request
+    temporary = request.temporary or TEMPORARY_DIRECTORY
+    partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
+    overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
+    return [
+        *configuration.rsync_command,
+        "--archive",
+        "--numeric-ids",
+        # Twice: what is there already is named too, for the agent to check.
+        "--itemize-changes",
+        "--itemize-changes",
+        f"--out-format={going_back.mark.decode()}{change_log.OUT_FORMAT}",
+        "--no-human-readable",
+        "--no-motd",
+        "--8-bit-output",
+        f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
+        f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
+        "--modify-window=-1",
+        *_compression(going_back.kept),
+        *(["--no-inc-recursive"] if transfer.is_listed_at_once(going_back.files) else []),
+        *([rsync_checksums.XXH128] if going_back.by_xxh128 else []),
+        "--hard-links",
+        *(["--sparse"] if going_back.with_holes is None else []),
+        *_attribute_options(configuration, request),
+        *(["--fake-super"] if is_fake_super(configuration) else []),
+        *overwrite,
+        *(["--checksum"] if request.compare_contents else []),
+        *(["--delete-delay"] if request.delete else []),
+        f"--temp-dir={temporary}",
+        f"--partial-dir={partial}",
+        f"--filter=- /{temporary}/",
+        *(["--relative", "--no-implied-dirs"] if going_back.paths else []),
+        "--",
+        *(os.fsdecode(b"./" + path) for path in going_back.paths or (b"",)),
+        f"rsync://{transfer.checked_user(username)}@127.0.0.1:{port}/{MODULE}/",
+    ]
+
+
+def _attribute_options(configuration: Storage, request: RecoverRequest) -> list[str]:
+    """Return the options by which rsync sends what the machine can set, and nothing else."""
+    sets = request.sets or []
+    options = ["--acls"] if "acls" in sets else []
+    if "attributes" in sets:
+        # What a file system calls its own, as ``btrfs.compression``, cannot be set on another one.
+        names = ["+x user.*"]
+        if "privileged" not in sets:
+            names.insert(0, "-x user.rsync.*")
+        elif not is_fake_super(configuration):
+            names += ["+x trusted.*", "+x security.*"]
+        options += ["--xattrs", *(f"--filter={name}" for name in (*names, "-x *"))]
+    return options
+
+
+def _compression(kept: KeptTree) -> list[str]:
+    if not transfer.is_compressed(kept.notes.compress, kept.notes):
+        return []
+    is_slow = compression.is_slow(kept.notes.bytes_per_second)
+    return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
+
+
+def _tell(
+    configuration: Storage,
+    going_back: Recovery,
+    answers: Answers,
+    stream: IO[bytes],
+    others: deque[str],
+    *,
+    lost: LostPaths,
+) -> None:
+    """Read what rsync says to its end, and pass on what the agent has to know; take note of what is ``lost``."""
+    try:
+        with going_back.recorded(configuration) as recorded:
+            lacking = _lacking(going_back.request)
+            for batch, deleted in _batches(stream, going_back.mark, others):
+                unset = [
+                    entry
+                    for line, _is_sent in batch
+                    if lacking
+                    and line.file_type in _WITH_ATTRIBUTES
+                    and (entry := _unset(recorded, line.path, lacking))
+                ]
+                manifest = [
+                    plan.manifest_entry(found, is_sent=is_sent)
+                    for line, is_sent in batch
+                    if line.file_type != b"d" and (found := recorded.found(line.path)) is not None
+                ]
+                answers.send_many(
+                    [
+                        *([Manifest(manifest)] if manifest else []),
+                        *([Unset(unset)] if unset else []),
+                        *([Deleted([wire_path(path) for path in deleted])] if deleted else []),
+                    ]
+                )
+            for path in recorded.lost(names_files=not recorded.has_named_all()):
+                lost.add(path)
+    except Exception:
+        # rsync must be read on, or it waits for ever; the agent misses what was not told, and says so.
+        _LOG.exception("%s: the manifest is not told any further", going_back.kept.name)
+        while stream.read(65536):
+            pass
+
+
+def _lacking(request: RecoverRequest) -> tuple[str, ...]:
+    """Return the beginnings of the names of attributes that the machine cannot set, and knows that it cannot."""
+    if request.sets is None:
+        return ()
+    return tuple(name for kind, names in _NAMES.items() if kind not in request.sets for name in names)
+
+
+def _unset(recorded: RecordedEntries, path: bytes, lacking: tuple[str, ...]) -> UnsetEntry | None:
+    names, group = recorded.beyond_mode(path)
+    lost = [name for name in names if name.startswith(lacking)]
+    if not lost:
+        return None
+    shown = [name.encode("utf-8", "backslashreplace").decode()[:_NAME_SHOWN] for name in lost]
+    return UnsetEntry(wire_path(path), shown[:UNSET_NAMES_LIMIT], group if posix_acl.ACCESS in lost else None)
+
+
+def _batches(
+    stream: IO[bytes], mark: bytes, others: deque[str]
+) -> Iterator[tuple[list[tuple[Line, bool]], list[bytes]]]:
+    batch: list[tuple[Line, bool]] = []
+    deleted: list[bytes] = []
+    rest = b""
+    for piece in lines_of(stream, limit_bytes=change_log.LINE_LIMIT_BYTES):
+        # Messages of the machine's may lack their line breaks: a line of rsync's begins wherever its mark is.
+        before, found, own = (rest + piece).partition(mark)
+        rest = b""
+        if not piece.endswith(b"\n"):
+            rest = found + own if found else before[-_LINE_SHOWN_BYTES:]
+            continue
+        line = change_log.parse(own)
+        if text := one_line(before.rstrip(b"\r\n")):
+            others.append(text)
+        if line is None:
+            continue
+        if line.is_deleted:
+            deleted.append(line.path)
+        else:
+            batch.append((line, own.startswith(change_log.MARK + b"<")))
+        if len(batch) + len(deleted) == _BATCH:
+            yield batch, deleted
+            batch, deleted = [], []
+    if rest:
+        others.append(one_line(rest))
+    yield batch, deleted

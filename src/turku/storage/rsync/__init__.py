@@ -1,0 +1,1 @@
+"""Running rsync as a client: arguments, output, statistics, exit codes, and bandwidth."""

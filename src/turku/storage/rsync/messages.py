@@ -1,0 +1,256 @@
+"""Read rsync's messages about single entries, as releases 3.2.7 and 3.5.0 print them.
+
+A message of the machine's daemon comes from the network: it can name any path and give any reason. Its length is
+bounded, its escapes are undone, and a path that leads out of the tree is dropped.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from turku.core import bounded_log
+from turku.core.filesystem.directory_tree import is_inside
+from turku.core.log import one_line
+from turku.storage.rsync.change_log import unescaped
+
+LINE_LIMIT_BYTES = 16 * 1024
+"""A longer line is not read: rsync writes each of a path's 4,096 bytes as four at most, and never all of them."""
+PATH_LIMIT_BYTES = 4096
+REASON_LIMIT = 200
+SHOWN_PATH_LIMIT = 500
+
+
+class Kind(StrEnum):
+    """The mishap that a message tells, in words for a list of counts."""
+
+    UNREADABLE_FILE = "unreadable file"
+    UNREADABLE_DIRECTORY = "unreadable directory"
+    UNREADABLE_ENTRY = "unreadable entry"
+    READ_ERROR = "read error"
+    TRUNCATED = "file that became shorter while it was read"
+    VANISHED = "vanished file or directory"
+    NAME_TOO_LONG = "name or path that is too long"
+    NOT_REGULAR = "device, socket or FIFO that is not kept"
+    NOT_VERIFIED = "file whose content did not match its checksum"
+    WRITE = "file that could not be written"
+    DIRECTORY = "directory that could not be made"
+    SPECIAL_FILE = "device, socket or FIFO that could not be made"
+    SYMLINK = "symbolic link that could not be made"
+    HARD_LINK = "hard link that could not be made"
+    OWNER = "owner or group that could not be set"
+    PERMISSIONS = "permissions that could not be set"
+    TIMES = "times that could not be set"
+    ATTRIBUTE = "extended attribute that could not be read or set"
+    ACL = "ACL that could not be read or set"
+    DELETION = "file or directory that could not be deleted"
+    DELETION_SKIPPED = "run that deleted nothing"
+    CONTENTS_SKIPPED = "directory whose contents were skipped"
+    RETRIED = "file that is sent again"
+
+    @property
+    def is_missing_entry(self) -> bool:
+        """True where the entry, or its content as it is now on the sending side, did not arrive."""
+        return self in _MISSING
+
+    @property
+    def is_metadata(self) -> bool:
+        """True where the entry arrived without its owner, permissions, times, attributes or ACL."""
+        return self in _METADATA
+
+
+_MISSING = frozenset(
+    {
+        Kind.UNREADABLE_FILE,
+        Kind.UNREADABLE_DIRECTORY,
+        Kind.UNREADABLE_ENTRY,
+        Kind.READ_ERROR,
+        Kind.TRUNCATED,
+        Kind.VANISHED,
+        Kind.NAME_TOO_LONG,
+        Kind.NOT_REGULAR,
+        Kind.NOT_VERIFIED,
+        Kind.WRITE,
+        Kind.DIRECTORY,
+        Kind.SPECIAL_FILE,
+        Kind.SYMLINK,
+        Kind.HARD_LINK,
+        Kind.CONTENTS_SKIPPED,
+    }
+)
+_METADATA = frozenset({Kind.OWNER, Kind.PERMISSIONS, Kind.TIMES, Kind.ATTRIBUTE, Kind.ACL})
+
+
+class Side(StrEnum):
+    """The part of rsync that tells it."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver"
+    GENERATOR = "generator"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message about one entry."""
+
+    kind: Kind
+    side: Side
+    path: bytes | None
+    """Relative to the tree, as the file system has it. None where the message names no path, or not exactly one. While
+    rsync replaces a file, its name here is the one for the time of writing (``.NAME.Ab3dE9``)."""
+    shown_path: str
+    """The path for people, printable and bounded; empty where the message names none."""
+    reason: str
+    """For people: the system's words for the error, or rsync's own; printable and bounded."""
+    error_number: int | None = None
+    """The ``errno`` that rsync names, as the side's own system counts them."""
+
+
+_QUOTED = rb'"(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))?'
+_BARE = rb"(?P<path>.*)"
+_ROLE = rb"rsync: (?:\[(?P<role>sender|receiver|generator)\] )?"
+_ERROR = rb": (?P<reason>[^\n]*) \((?P<number>\d{1,5})\)"
+
+
+def _error(kind: Kind, side: Side, text: bytes) -> tuple[Kind, Side, re.Pattern[bytes]]:
+    """Return the rule for a failed system call, which rsync ends with the error's words and number."""
+    return kind, side, re.compile(_ROLE + text + _ERROR, re.DOTALL)
+
+
+def _plain(kind: Kind, side: Side, text: bytes) -> tuple[Kind, Side, re.Pattern[bytes]]:
+    return kind, side, re.compile(text, re.DOTALL)
+
+
+_S, _R, _G = Side.SENDER, Side.RECEIVER, Side.GENERATOR
+_RULES = (
+    _error(Kind.UNREADABLE_FILE, _S, rb"send_files failed to open " + _QUOTED),
+    _error(Kind.UNREADABLE_DIRECTORY, _S, rb"(?:opendir|change_dir(?:#\d)?) " + _QUOTED + rb" failed"),
+    _error(Kind.UNREADABLE_DIRECTORY, _S, rb"readdir\(" + _QUOTED + rb"\)(?: failed)?"),
+    _error(Kind.UNREADABLE_ENTRY, _S, rb"(?:link_stat|fstat) " + _QUOTED + rb" failed"),
+    _error(Kind.UNREADABLE_ENTRY, _S, rb"readlink_stat\(" + _QUOTED + rb"\) failed"),
+    _error(Kind.READ_ERROR, _S, rb"read errors mapping " + _QUOTED),
+    _plain(Kind.VANISHED, _S, rb"(?P<reason>(?:file|directory) has vanished): " + _QUOTED),
+    _plain(Kind.NAME_TOO_LONG, _S, rb"(?P<reason>filename overflows max-path len by \d+): " + _BARE),
+    _plain(Kind.NAME_TOO_LONG, _S, rb"(?P<reason>skipping overly long name|path too long): " + _BARE),
+    _plain(Kind.NAME_TOO_LONG, _R, rb"(?P<reason>temporary filename too long): " + _BARE),
+    _plain(Kind.NOT_REGULAR, _G, rb'(?P<reason>skipping non-regular file) "' + _BARE + rb'"'),
+    _plain(Kind.NOT_REGULAR, _G, rb"(?P<reason>skipping socket \(creation unsupported here\)): " + _BARE),
+    _plain(Kind.NOT_VERIFIED, _R, rb"ERROR: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+)\."),
+    _plain(Kind.RETRIED, _R, rb"WARNING: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+.*)\."),
+    _error(Kind.WRITE, _R, rb"(?:mkstemp|open) " + _QUOTED + rb" failed"),
+    _error(Kind.WRITE, _R, rb"(?:write|ftruncate|fsync|close) failed on " + _QUOTED),
+    _error(Kind.DIRECTORY, _G, rb"recv_generator: mkdir " + _QUOTED + rb" failed"),
+    _error(Kind.UNREADABLE_ENTRY, _G, rb"recv_generator: failed to stat " + _QUOTED),
+    _error(Kind.SPECIAL_FILE, _G, rb"mknod " + _QUOTED + rb" failed"),
+    _error(Kind.SYMLINK, _G, rb'symlink "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'),
+    _error(Kind.HARD_LINK, _G, rb'link "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? => (?P<other>.*) failed'),
+    _error(Kind.WRITE, _R, rb'rename "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'),
+    _error(Kind.OWNER, _G, rb"(?:chown|chgrp) " + _QUOTED + rb" failed"),
+    _error(Kind.PERMISSIONS, _G, rb"failed to (?:set|modify) permissions on " + _QUOTED),
+    _error(Kind.TIMES, _G, rb"failed to set times on " + _QUOTED),
+    _error(
+        Kind.ATTRIBUTE,
+        _R,
+        rb"(?:rsync_xal_set|copy_xattrs|set_xattr_acl|get_xattr_data): "
+        rb"[lf]?(?:set|get|remove)xattr\(" + _QUOTED + rb',"[^"]*"(?:,\d+)?\) failed',
+    ),
+    _error(Kind.ATTRIBUTE, _R, rb"get_xattr_names: [lf]?listxattr\(" + _QUOTED + rb",\d+\) failed"),
+    _error(Kind.ATTRIBUTE, _R, rb"failed to (?:read|re-read|write) xattr [^ ]+ for " + _QUOTED),
+    _error(Kind.ATTRIBUTE, _R, rb"delete of stat xattr failed for " + _QUOTED),
+    _error(Kind.ACL, _R, rb"[sg]et_acl: (?:sys_acl_[sg]et_file|xacl_[sg]et)\(" + _BARE + rb", [A-Z_]+\)"),
+    _error(Kind.ACL, _R, rb"set_acl: sys_acl_delete_def_file\(" + _BARE + rb"\)"),
+    _error(Kind.DELETION, _G, rb"delete_file: (?:unlink|rmdir)\(" + _BARE + rb"\) failed"),
+    _plain(Kind.DELETION, _G, rb"(?P<reason>cannot delete (?:non-empty directory|mount point)): " + _BARE),
+    _plain(Kind.DELETION_SKIPPED, _G, rb"(?P<reason>IO error encountered -- skipping file deletion)"),
+    _plain(Kind.CONTENTS_SKIPPED, _G, rb"(?P<reason>\*\*\* Skipping any contents from this failed directory \*\*\*)"),
+)
+_NOT_REGULAR = ("skipping non-regular file ", "skipping socket (creation unsupported here): ")
+_DISGUISED = re.compile(rb"<[89a-f][0-9a-f]>|\\[xuUtrn]")
+"""As ``one_line`` writes what is not printable: it may stand in the name itself as well."""
+
+
+def parse(line: str | bytes, *, directory: bytes | None = None) -> Message | None:
+    """Return what a line says about one entry; None where it is not a message of that kind.
+
+    ``line`` is as rsync prints it with ``--8-bit-output``, or that made printable by ``one_line``. Names that are not
+    UTF-8 cannot be told from the latter and come without ``path``. ``directory`` is the absolute path in which this
+    side's rsync works, as rsync sees it: the receiver's messages are relative to it. Without it a path below an unknown
+    directory is not told.
+    """
+    text = line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line.rstrip(b"\r\n")
+    if len(text) > LINE_LIMIT_BYTES:
+        return None
+    for kind, usual_side, pattern in _RULES:
+        match = pattern.fullmatch(text)
+        if match is not None:
+            return _message(kind, usual_side, match, is_exact=isinstance(line, bytes), directory=directory)
+    return None
+
+
+def is_not_regular(line: str) -> bool:
+    """Return True for rsync's word about an entry that is left out as it is no file, directory or link."""
+    return line.startswith(_NOT_REGULAR)
+
+
+def kind_of(line: str) -> str:
+    """Return the kind by which a line of rsync's is counted among others."""
+    found = parse(line)
+    return bounded_log.kind_of(line) if found is None else f"{found.kind} ({found.reason})"
+
+
+def _message(
+    kind: Kind, usual_side: Side, match: re.Match[bytes], *, is_exact: bool, directory: bytes | None
+) -> Message:
+    groups = match.groupdict()
+    role, told = groups.get("role"), groups.get("path")
+    side = Side(role.decode("ascii")) if role else usual_side
+    number = int(groups["number"]) if groups.get("number") else None
+    path = None
+    if told is not None and not _has_two_readings(match) and (is_exact or not _DISGUISED.search(told)):
+        path = _relative(unescaped(told), is_of_daemon=groups.get("module") is not None, directory=directory)
+    return Message(
+        kind=_by_number(kind, number),
+        side=side,
+        path=path,
+        shown_path=_shown(path if path is not None else told or b"", SHOWN_PATH_LIMIT),
+        reason=_shown(groups.get("reason") or b"", REASON_LIMIT),
+        error_number=number,
+    )
+
+
+def _by_number(kind: Kind, number: int | None) -> Kind:
+    if number == errno.ENAMETOOLONG and kind.is_missing_entry and kind is not Kind.SYMLINK:
+        return Kind.NAME_TOO_LONG
+    if kind is Kind.READ_ERROR and number == errno.ENODATA:
+        # rsync's own choice for a file that ends before the size that it had.
+        return Kind.TRUNCATED
+    return kind
+
+
+def _has_two_readings(match: re.Match[bytes]) -> bool:
+    """Return True where the path may end earlier: names may hold rsync's own marks between two of them."""
+    told, other = match.groupdict().get("path"), match.groupdict().get("other")
+    return other is not None and any(mark in part for mark in (b'" => ', b'" -> ') for part in (told or b"", other))
+
+
+def _relative(path: bytes, *, is_of_daemon: bool, directory: bytes | None) -> bytes | None:
+    """Return the path relative to the tree, None where it is not certainly one of the tree's."""
+    if path.startswith(b"/"):
+        if is_of_daemon:
+            # A daemon that changed its root names its module's directory so.
+            path = path[1:]
+        elif directory is not None and path.startswith(directory.rstrip(b"/") + b"/"):
+            path = path[len(directory.rstrip(b"/")) + 1 :]
+        else:
+            return None
+    path = path.removesuffix(b"/.") or b"."
+    if len(path) > PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
+        return None
+    return path
+
+
+def _shown(text: bytes, limit: int) -> str:
+    shown = one_line(text)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."

@@ -1,0 +1,271 @@
+"""A machine's check-in: asking what is due, backing it up, and reporting it, source by source (contract, section 4)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from msgspec import UNSET, structs
+
+from turku.core.clock import Clock
+from turku.core.log import one_line
+from turku.core.secret import Secret
+from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, PolicyError, TurkuError
+from turku.policy import names
+from turku.protocol.messages import (
+    STRATEGY_REASON_LIMIT,
+    WARNINGS_LIMIT,
+    Empty,
+    MachineReference,
+    ReportedMachine,
+    ScheduledMachine,
+    SessionRequest,
+    SourceOrder,
+    SourceReport,
+    StorageCredentials,
+    StoragePingCheckinAnswer,
+    StoragePingCheckinRequest,
+    StoragePingSourceUpdateRequest,
+)
+from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.config.configuration import Storage
+from turku.storage.disk import machine_links, volumes
+from turku.storage.registration.coordinator import Coordinator
+from turku.storage.session import volume_slots
+from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.session.heartbeat import Heartbeat
+
+_REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
+"""Before each further try of a report that did not get through: a coordinator restarts within them."""
+_SUMMARY_LIMIT: Final = 60_000
+_SIGNS_LIMIT: Final = 20
+_WARNING_LIMIT: Final = 4096
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Checkin:
+    """The backups of one session: what is due at the coordinator and offered by the agent, each reported."""
+
+    configuration: Storage
+    uuid: str
+    request: SessionRequest
+    agent: AgentWatch
+    clock: Clock
+    failed: list[str] = field(default_factory=list)
+    unreported: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    """What found no slot of its volume."""
+    warnings: tuple[str, ...] = ()
+    """What is reported with every backup of the session."""
+    heartbeat: Heartbeat = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(self.configuration, self.uuid)
+
+    def run(self) -> None:
+        with self.heartbeat:
+            self._run()
+
+    def _run(self) -> None:
+        api = Coordinator(self.configuration)
+        machine = self._ask(api)
+        if warning := api.clock_warning(self.clock):
+            self.warnings = (warning,)
+            _LOG.warning("%s", warning)
+        orders = self._orders(machine)
+        self._report_withheld(api, machine)
+        count = len(orders) + len(self.failed)
+        if not orders:
+            _LOG.info("nothing to back up")
+            self._raise_failures(count)
+            return
+        begin = self.clock.now().timestamp()
+        try:
+            directory = volumes.machine_directory(self.configuration, self.uuid)
+        except TurkuError as error:
+            for name in orders:
+                self._report(api, name, self._failure(begin, "\n".join(filter(None, (error.message, error.details)))))
+            raise
+        machine_links.update_name_link(self.configuration, self.uuid, machine)
+        at_once = min(len(orders), self.configuration.parallel_sources)
+        if self.request.parallel_sources is not UNSET:
+            at_once = min(at_once, self.request.parallel_sources)
+        with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="source") as pool:
+            try:
+                # In a list: whatever a thread raises is raised here.
+                list(pool.map(lambda name: self._one(api, directory, name, orders[name]), orders))
+            except BaseException:
+                # A signal to this program among them: the pool waits for its threads, which are to end.
+                self.agent.cancel()
+                raise
+        if len(self.busy) < len(orders):
+            # What kept the volume busy may have been this session's other sources.
+            for name in self.busy:
+                self._one(api, directory, name, orders[name])
+        self._raise_failures(count)
+
+    def _one(self, api: Coordinator, directory: Path, name: str, order: SourceOrder) -> None:
+        if self.agent.is_cancelled:
+            _LOG.warning("the agent ended the session; source %s stays due", name)
+            return
+        credentials = self.request.sources[name]
+        if credentials.one_file_system is not UNSET:
+            # The machine shows no more than that; rsync's own option would keep what the base has at a mount point.
+            order = structs.replace(order, one_file_system=False)
+        job = BackupJob(
+            machine_dir=directory,
+            source_name=name,
+            order=order,
+            rsync_port=self.request.port,
+            username=credentials.username,
+            password=Secret(credentials.password),
+            moment_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
+            changed_entries=functools.partial(self.agent.hint, name),
+            files_with_holes=functools.partial(self.agent.files_with_holes, name),
+        )
+        outcome = self._back_up(job)
+        if outcome is None:
+            self.busy = [*self.busy, name]
+            return
+        if not outcome.success:
+            self.failed.append(name)
+        self._report(api, name, self._compared(job, outcome))
+
+    def _report_withheld(self, api: Coordinator, machine: ScheduledMachine) -> None:
+        """Report what the machine itself says that it cannot offer now, such as a disk that is not mounted."""
+        if self.request.withheld is UNSET:
+            return
+        for name, reason in self.request.withheld.items():
+            if name in machine.scheduled_sources and name not in self.request.sources:
+                _LOG.error("source %.200s is not offered: %s", name, one_line(reason))
+                self.failed.append(name)
+                self._report(api, name, self._failure(self.clock.now().timestamp(), one_line(reason)))
+
+    def _ask(self, api: Coordinator) -> ScheduledMachine:
+        def request(credentials: StorageCredentials) -> StoragePingCheckinRequest:
+            return StoragePingCheckinRequest(credentials, MachineReference(self.uuid), sends_heartbeats=True)
+
+        machine = api.call("storage_ping_checkin", request, StoragePingCheckinAnswer).machine
+        if machine.uuid.lower() != self.uuid:
+            raise ApiUnreachable(f"storage_ping_checkin: the answer is about another machine: {machine.uuid:.100}")
+        self.heartbeat.begin(machine.scheduled_sources)
+        return machine
+
+    def _orders(self, machine: ScheduledMachine) -> dict[str, SourceOrder]:
+        """The sources that are due and that the agent offers; a log line for each other one."""
+        orders: dict[str, SourceOrder] = {}
+        folded: set[str] = set()
+        for name, order in machine.scheduled_sources.items():
+            try:
+                names.source_name(name)
+            except PolicyError as error:
+                # The coordinator refuses such names: this one is hostile, old or broken (threats M2).
+                _LOG.error("source %.200s is not backed up: %s", name, error.message)
+                continue
+            if names.fold(name) in folded:
+                _LOG.error("source %s is not backed up: another one differs only by case or spelling", name)
+            elif name not in self.request.sources:
+                _LOG.info("source %s is due, but the agent does not offer it", name)
+            else:
+                folded.add(names.fold(name))
+                orders[name] = order
+        for name in self.request.sources.keys() - machine.scheduled_sources.keys():
+            _LOG.info("source %.200s is offered, but not due", name)
+        return orders
+
+    def _back_up(self, job: BackupJob) -> BackupOutcome | None:
+        """How it went; None where it was not begun, and stays due."""
+        begin = self.clock.now().timestamp()
+        has_begun = False
+        try:
+            with volume_slots.slot(self.configuration, job.machine_dir, clock=self.clock, cancellation=self.agent):
+                has_begun = True
+                return back_up(job, self.configuration, clock=self.clock, cancellation=self.agent)
+        except AgentGone:
+            return self._failure(begin, "the agent ended the session during the backup") if has_begun else None
+        except LockHeld as error:
+            _LOG.warning("source %s is not backed up now: %s; %s", job.source_name, error.message, error.hint)
+            return None
+        except TurkuError as error:
+            _LOG.error("source %s: backup failed: %s", job.source_name, error.message)
+            return self._failure(begin, error.message)
+        except Exception as error:
+            _LOG.exception("source %s: internal error", job.source_name)
+            return self._failure(begin, f"internal error: {type(error).__name__}: {error}")
+
+    def _compared(self, job: BackupJob, outcome: BackupOutcome) -> BackupOutcome:
+        """The outcome, suspicious where unchanged files are not what the machine has (source_comparison.py)."""
+        if outcome.snapshot is None:
+            return outcome
+        from turku.storage.disk.source_directory import SourcePlace
+        from turku.storage.integrity import source_comparison
+        from turku.storage.rsync.transfer import Daemon
+
+        place = SourcePlace(job.machine_dir, job.source_name)
+        daemon = Daemon(job.rsync_port, job.source_name, job.username, job.password)
+        try:
+            signs = source_comparison.after_backup(
+                self.configuration, place, daemon, outcome.snapshot, cancellation=self.agent
+            )
+        except AgentGone:
+            _LOG.info("source %s: the agent ended the session before it was compared", job.source_name)
+            return outcome
+        except Exception:
+            # The backup is made, and is to be reported.
+            _LOG.exception("source %s: internal error while it was compared with the machine", job.source_name)
+            return outcome
+        if not signs:
+            return outcome
+        summary = "\n".join((f"SUSPICIOUS: {'; '.join(signs)}", outcome.summary))
+        return replace(outcome, suspicious=(*outcome.suspicious, *signs)[:_SIGNS_LIMIT], summary=summary)
+
+    def _failure(self, begin: float, summary: str) -> BackupOutcome:
+        end = self.clock.now().timestamp()
+        return BackupOutcome(success=False, snapshot=None, summary=summary, time_begin=begin, time_end=end)
+
+    def _report(self, api: Coordinator, name: str, outcome: BackupOutcome) -> None:
+        warnings = (*self.warnings, *outcome.warnings)
+        report = SourceReport(
+            success=outcome.success,
+            snapshot=outcome.snapshot,
+            summary="\n".join((*self.warnings, outcome.summary))[:_SUMMARY_LIMIT],
+            time_begin=outcome.time_begin,
+            time_end=outcome.time_end,
+            suspicious=list(outcome.suspicious),
+            strategy=outcome.strategy,
+            strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
+            missing_files=outcome.missing_files,
+            stale_files=outcome.stale_files,
+            warning_count=len(self.warnings) + max(outcome.warning_count, len(outcome.warnings)),
+            warnings=[one_line(warning)[:_WARNING_LIMIT] for warning in warnings[:WARNINGS_LIMIT]],
+        )
+
+        def message(credentials: StorageCredentials) -> StoragePingSourceUpdateRequest:
+            return StoragePingSourceUpdateRequest(credentials, ReportedMachine(self.uuid, {name: report}))
+
+        for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
+            try:
+                api.call("storage_ping_source_update", message, Empty)
+                self.heartbeat.reported(name)
+                return
+            except ApiUnreachable as error:
+                reason = error.message
+            except ApiRefused as error:
+                reason = f"{error.message} {error.details}"
+                break
+            if pause_seconds is not None:
+                _LOG.warning("source %s: not reported yet: %s", name, reason)
+                self.clock.sleep(pause_seconds)
+        _LOG.error("source %s: the coordinator does not know of this backup: %s", name, reason)
+        self.unreported.append(name)
+
+    def _raise_failures(self, count: int) -> None:
+        if self.failed:
+            raise BackupFailed(f"{len(self.failed)} of {count} backups failed: {', '.join(self.failed)}")
+        if self.unreported:
+            raise ApiUnreachable(f"backups that could not be reported: {', '.join(self.unreported)}")

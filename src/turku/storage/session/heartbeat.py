@@ -1,0 +1,89 @@
+"""Telling the coordinator that a machine's session goes on, so that its slot stays its own, and when it is over.
+
+A session that is killed tells nothing more: its slot is free within five minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final
+
+from turku.errors import ApiRefused, TurkuError
+from turku.protocol.heartbeat_messages import CALL, HEARTBEAT_SECONDS, StorageHeartbeatAnswer, StorageHeartbeatRequest
+from turku.protocol.messages import MachineReference, StorageCredentials
+from turku.storage.config.configuration import Storage
+from turku.storage.registration.coordinator import Coordinator
+
+_LAST_WORD_SECONDS: Final = 10.0
+"""For so long at most a session waits for its last word to be heard; the slot's time ends by itself."""
+_LOG = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Beats in a thread of its own from ``begin`` to the end of the block; a context manager.
+
+    A coordinator of the existing system knows no such call, and is asked once.
+    """
+
+    def __init__(self, configuration: Storage, uuid: str, *, pause_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._configuration = configuration
+        self._uuid = uuid
+        self._pause_seconds = pause_seconds
+        self._left: set[str] = set()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_known = True
+        self._is_leased = True
+
+    def __enter__(self) -> Heartbeat:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(_LAST_WORD_SECONDS)
+
+    def begin(self, sources: Iterable[str]) -> None:
+        """The session has a lease from now on, for these sources; without any there is none."""
+        self._left = set(sources)
+        if self._left:
+            self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._thread.start()
+
+    def reported(self, source: str) -> None:
+        """The coordinator knows of this source: with the last one it ends the lease by itself."""
+        self._left.discard(source)
+
+    def _beat(self) -> None:
+        coordinator = Coordinator(self._configuration).beyond_contract()
+        while self._is_known and not self._over.wait(self._pause_seconds):
+            self._tell(coordinator, ended=False)
+        if self._is_known and self._left:
+            self._tell(coordinator, ended=True)
+
+    def _tell(self, coordinator: Coordinator, *, ended: bool) -> None:
+        def message(credentials: StorageCredentials) -> StorageHeartbeatRequest:
+            return StorageHeartbeatRequest(credentials, MachineReference(self._uuid), ended)
+
+        try:
+            answer = coordinator.call(CALL, message, StorageHeartbeatAnswer)
+        except ApiRefused as error:
+            # Existing coordinators do not have the call.
+            self._is_known = error.status != 404
+            _LOG.debug("heartbeat: %s", error.message)
+        except TurkuError as error:
+            _LOG.debug("heartbeat: %s", error.message)
+        except Exception:
+            # The next one may be heard: without any, the session's slot is somebody else's in some minutes.
+            _LOG.exception("heartbeat: the coordinator was not told that this session goes on")
+        else:
+            if not ended and not answer.leased and self._is_leased:
+                _LOG.warning(
+                    "the coordinator did not hear of this session in time, and may give its slot to another machine"
+                )
+            self._is_leased = answer.leased

@@ -1,0 +1,118 @@
+"""What the agent asks of a session: JSON on standard input, ended by a line with a single ``.`` (contract, 4).
+
+Reading it takes few imports: a session that is refused, or never asks for anything, costs little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+from typing import TYPE_CHECKING
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import MalformedMessage, RestoreFailed
+from turku.protocol.session_framing import (
+    GO,
+    HISTORY_ACTIONS,
+    SESSION_REQUEST_LIMIT_BYTES,
+    SESSION_REQUEST_TIMEOUT_SECONDS,
+)
+from turku.storage.session.session_slots import Kind
+
+if TYPE_CHECKING:
+    from turku.protocol.messages import SessionRequest
+    from turku.protocol.restore_messages import HistoryRequest
+
+_END = re.compile(rb"(?:\A|\n)\.\r?(?:\n|\Z)")
+_CHUNK_BYTES = 16 * 1024
+
+
+def read(
+    descriptor: int,
+    *,
+    timeout_seconds: float = SESSION_REQUEST_TIMEOUT_SECONDS,
+    clock: Clock = SYSTEM_CLOCK,
+) -> bytes:
+    """The text of the request on ``descriptor``, which stays open: its end means that the agent is gone.
+
+    Bounded in time and memory whatever comes (threats M7). Raises MalformedMessage.
+    """
+    deadline = clock.monotonic_seconds() + timeout_seconds
+    received = bytearray()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while True:
+        remaining = deadline - clock.monotonic_seconds()
+        if remaining <= 0 or not poll.poll(remaining * 1000):
+            raise MalformedMessage(
+                f"the request did not end within {timeout_seconds:g} s",
+                hint="it is JSON, ended by a line with a single '.'",
+            )
+        chunk = os.read(descriptor, _CHUNK_BYTES)
+        # A line with the mark may have begun in what came before.
+        start = max(0, len(received) - 3)
+        received += chunk
+        is_over = not chunk
+        end = _END.search(received, start)
+        if end is not None and (is_over or end.group().endswith(b"\n")):
+            return bytes(received[: end.start()])
+        if is_over:
+            raise MalformedMessage(
+                "the request ended before its last line",
+                hint="it is JSON, ended by a line with a single '.'; standard input stays open after it",
+            )
+        if len(received) > SESSION_REQUEST_LIMIT_BYTES:
+            raise MalformedMessage(f"the request is larger than {SESSION_REQUEST_LIMIT_BYTES} bytes")
+
+
+def kind_of(content: bytes) -> Kind | None:
+    """The kind of session that the request asks for; None where it does not say, and ``parse`` will refuse it."""
+    try:
+        request = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    action = request.get("action") if isinstance(request, dict) else None
+    if action in HISTORY_ACTIONS:
+        return Kind.HISTORY
+    return {"checkin": Kind.CHECKIN, "restore": Kind.RESTORE}.get(action) if isinstance(action, str) else None
+
+
+def parse(content: bytes, kind: Kind | None) -> SessionRequest | HistoryRequest:
+    """The request, which is of the ``kind`` that was found in it. Raises MalformedMessage."""
+    from turku.protocol import codec
+    from turku.protocol.messages import SessionRequest
+    from turku.protocol.restore_messages import HistoryRequest
+
+    if kind is Kind.HISTORY:
+        return codec.decode(content, HistoryRequest)
+    request = codec.decode(content, SessionRequest)
+    if kind is None or request.action != kind.value:
+        # Two readers of one text must not find two things in it: the session would go beyond its kind's bounds.
+        raise MalformedMessage("the request names its action in two ways")
+    return request
+
+
+def read_go(descriptor: int, *, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK) -> bool:
+    """Whether the agent lets us go on; False when it ends its input instead.
+
+    Raises RestoreFailed when it says nothing for so long.
+    """
+    deadline = clock.monotonic_seconds() + timeout_seconds
+    line = GO + b"\n"
+    received = b""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while len(received) < len(line):
+        remaining = deadline - clock.monotonic_seconds()
+        if remaining <= 0 or not poll.poll(remaining * 1000):
+            raise RestoreFailed(
+                f"nobody let the restore begin within {timeout_seconds:g} s of its plan",
+                hint="ask for it again; nothing was written",
+            )
+        chunk = os.read(descriptor, len(line) - len(received))
+        if not chunk:
+            return False
+        received += chunk
+    return received == line

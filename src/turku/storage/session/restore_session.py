@@ -1,0 +1,115 @@
+"""A machine looks at history, or gets files back: the part of its session that answers on standard output."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
+from turku.protocol.jsonlines import Answers
+from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal
+from turku.storage.config.configuration import Storage
+from turku.storage.restore import access, plan, push
+from turku.storage.restore.access import Wanted
+from turku.storage.restore.history_view import HistoryView
+from turku.storage.restore.plan import Recovery
+from turku.storage.session import request as session_request
+from turku.storage.session import tunnel_ownership
+from turku.storage.session.agent_watch import AgentGone, AgentWatch
+
+GO_TIMEOUT_SECONDS = 600.0
+"""For how long the agent may ask a person."""
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def serve(
+    configuration: Storage, uuid: str, request: HistoryRequest, *, descriptor: int, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Answer the request of machine ``uuid``; a failure is an answer too.
+
+    Raises TunnelRefused, for which the agent tries another port, OSError when nobody reads the answer.
+    """
+    served = _Served(configuration, uuid, request, Answers(sys.stdout.buffer), descriptor, clock)
+    try:
+        if request.action == "look":
+            # Whoever looks may end its input after its request: that it went is seen by its not taking the answers.
+            with served.watching(None) as (_agent, watched):
+                watched.look(_required(request.look, "look"))
+        else:
+            served.recover(_required(request.recover, "recover"))
+    except TunnelRefused:
+        raise
+    except TurkuError as error:
+        _LOG.warning("%s: %s", request.action, error.message)
+        # What a backup's words call it when no rsync daemon answers.
+        code = RestoreFailed.code if isinstance(error, BackupFailed) else error.code
+        served.answers.send(Refusal(code, error.message, error.details, error.hint))
+    except (AgentGone, TimeoutError) as error:
+        _LOG.warning("%s ended early: %s", request.action, error)
+
+
+def _required(value: T | None, field: str) -> T:
+    if value is None:
+        raise MalformedMessage(f"Object missing required field `{field}` - at the top of the message")
+    return value
+
+
+@dataclass(frozen=True)
+class _Served:
+    configuration: Storage
+    uuid: str
+    session: HistoryRequest
+    answers: Answers
+    descriptor: int
+    clock: Clock
+
+    @contextmanager
+    def watching(self, descriptor: int | None) -> Iterator[tuple[AgentWatch, _Served]]:
+        """What is asked from here on: it ends when the input on ``descriptor`` does, or when it lasts too long."""
+        with AgentWatch(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
+            yield agent, replace(self, answers=Answers(sys.stdout.buffer, agent))
+
+    def look(self, request: LookRequest) -> None:
+        from turku.storage.restore import browse as look
+
+        if request.what != "snapshots" and len(request.sources) != 1:
+            raise MalformedMessage("one source is looked into at a time - at `look.sources`")
+        for source in request.sources:
+            wanted = Wanted(self.uuid, "look", source, request.of_machine, request.request)
+            look.show(self._view(wanted), request, self.answers)
+
+    def recover(self, request: RecoverRequest) -> None:
+        wanted = Wanted(self.uuid, "recover", request.source, request.of_machine, request.request)
+        if request.list_only:
+            with self._planned(replace(wanted, action="look"), request) as planned:
+                plan.list_only(self.configuration, planned, self.answers)
+            return
+        port, module = _required(self.session.port, "port"), _required(self.session.module, "module")
+        tunnel_ownership.check(port)
+        with self._planned(wanted, request) as planned:
+            if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
+                _LOG.info("%s: the agent does not go on with it", planned.kept.name)
+                return
+            count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
+            _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
+            with self.watching(self.descriptor) as (agent, watched):
+                push.push(
+                    self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
+                )
+
+    def _view(self, wanted: Wanted) -> HistoryView:
+        """Return what there is for this session."""
+        return HistoryView(self.configuration, access.require(self.configuration, wanted), clock=self.clock)
+
+    @contextmanager
+    def _planned(self, wanted: Wanted, request: RecoverRequest) -> Iterator[Recovery]:
+        """What goes back, of which the agent was told."""
+        with plan.prepared(self.configuration, self._view(wanted), request) as planned:
+            self.answers.send(plan.plan(self.configuration, planned))
+            yield planned

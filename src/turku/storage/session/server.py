@@ -1,0 +1,138 @@
+"""The session of one machine: the forced command of its SSH key, from request to last report (contract, section 4).
+
+Who the machine is comes from the command's own argument, never from what the machine sends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from turku.core import log
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.configuration import directory as configuration_files
+from turku.errors import LockHeld
+from turku.storage.session import request as session_request
+from turku.storage.session.session_slots import DEFAULT_LOG_FILE, DEFAULT_VAR_DIR, Kind, SessionSlots
+
+if TYPE_CHECKING:
+    from turku.protocol.messages import SessionRequest
+
+_LOG = logging.getLogger(__name__)
+
+PROGRAM: Final = "turku-storage-ping"
+_USE_LOOK_SECONDS: Final = 10.0
+"""How often it is looked whether a restore is used."""
+
+
+def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False, clock: Clock = SYSTEM_CLOCK) -> int:
+    """Serve one request of machine ``uuid``, read from ``descriptor``; return the exit code when the session is over.
+
+    Few modules are loaded before the session has a slot of its kind: what one key can hold open is few and small
+    (threats M11). Raises MalformedMessage, LockHeld (too many sessions), ConfigurationError, TunnelRefused, NoVolume,
+    ApiRefused, ApiUnreachable, or, when all is done and reported, BackupFailed.
+    """
+    tree = configuration_files.read_with_state(config_dir, default_var_dir=DEFAULT_VAR_DIR)
+    files = tree.content
+    if tree.faults or not isinstance(files.get("api_url"), str):
+        from turku.storage.config import configuration
+
+        configuration.load(config_dir)
+    destination = files.get("log_file", DEFAULT_LOG_FILE)
+    log.set_up(PROGRAM, destination=str(destination), debug=debug, terminal=False, prefix=f"{uuid}: ")
+    with SessionSlots.of(files, uuid) as slots:
+        slots.begin()
+        content = session_request.read(descriptor, clock=clock)
+        kind = session_request.kind_of(content)
+        if kind is not None:
+            try:
+                slots.turn_to(kind)
+            except LockHeld as refusal:
+                if kind is Kind.HISTORY:
+                    return _refused(refusal)
+                raise
+        _serve(config_dir, uuid, content, kind, descriptor=descriptor, debug=debug, clock=clock)
+    return 0
+
+
+def _asked(request: SessionRequest) -> tuple[str, ...]:
+    """Ask an agent that can tell for the entries that changed lately; return the sources that it was asked for."""
+    import sys
+
+    from msgspec import UNSET
+
+    from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED
+
+    if request.moment_ns is UNSET or not request.sources:
+        return ()
+    try:
+        sys.stderr.write(CHANGED_ENTRIES_WANTED + "\n")
+        sys.stderr.flush()
+    except OSError:
+        # Nobody reads any more: the end of standard input will say so.
+        return ()
+    return tuple(request.sources)
+
+
+def _refused(refusal: LockHeld) -> int:
+    """Answer in the words that a program which looks at history understands."""
+    import json
+    import sys
+
+    _LOG.warning("%s", refusal.message)
+    answer = {"row": "refusal", "code": refusal.code, "message": refusal.message, "hint": refusal.hint}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _serve(
+    config_dir: Path, uuid: str, content: bytes, kind: Kind | None, *, descriptor: int, debug: bool, clock: Clock
+) -> None:
+    from turku.protocol.restore_messages import HistoryRequest
+    from turku.storage.config import configuration as storage_configuration
+    from turku.storage.session import tunnel_ownership
+    from turku.storage.session.agent_watch import AgentGone, AgentWatch
+
+    request = session_request.parse(content, kind)
+    configuration = storage_configuration.load(config_dir)
+    is_restore = kind is Kind.RESTORE
+    log.set_up(
+        PROGRAM,
+        destination=configuration.log_file,
+        debug=debug,
+        # What is logged for the terminal goes to the agent by way of standard error.
+        terminal=request.verbose or is_restore,
+        terminal_name=configuration.name,
+        prefix=f"{uuid}: ",
+    )
+    if isinstance(request, HistoryRequest):
+        from turku.storage.session import restore_session
+
+        restore_session.serve(configuration, uuid, request, descriptor=descriptor, clock=clock)
+        return
+    _LOG.debug("from %s: %s", os.environ.get("SSH_CONNECTION", "no ssh"), os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    tunnel_ownership.check(request.port)
+    if not is_restore:
+        from turku.storage.session.checkin import Checkin
+
+        with AgentWatch(descriptor, asked_sources=_asked(request)) as agent:
+            Checkin(configuration, uuid, request, agent, clock).run()
+        return
+    from turku.protocol.messages import restore_active_line
+
+    with AgentWatch(descriptor, longest_seconds=configuration.max_run_seconds) as agent:
+        _LOG.info("%s", restore_active_line(request.port))
+        idle_seconds = configuration.restore_idle_seconds
+        used = clock.monotonic_seconds()
+        try:
+            while clock.monotonic_seconds() - used < idle_seconds:
+                agent.wait(min(_USE_LOOK_SECONDS, idle_seconds / 10))
+                if tunnel_ownership.is_used(request.port):
+                    used = clock.monotonic_seconds()
+            _LOG.warning(
+                "the restore ends: nothing went through its tunnel for %g s (restore_idle_seconds)", idle_seconds
+            )
+        except AgentGone:
+            _LOG.info("the restore ends: %s", agent.reason)
