@@ -30,10 +30,10 @@ class UsageError(TurkuError):
     exit_code = 64
 
 
-class PolicyError(TurkuError):
-    """A name, schedule, retention or filter rule is malformed; the message says what would be right."""
+class InvalidValue(TurkuError):
+    """A value is not valid: a name, key, schedule, retention or filter rule. The message says what would be."""
 
-    code = "policy"
+    code = "invalid-value"
     exit_code = 65
 
 

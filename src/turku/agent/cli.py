@@ -21,7 +21,7 @@ from turku.core import log
 from turku.core.cli import entry as core_entry
 from turku.core.cli.arguments import Parser, seconds
 from turku.core.clock import SYSTEM_CLOCK, Clock
-from turku.errors import PolicyError, UsageError
+from turku.errors import InvalidValue, UsageError
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_WAIT_SECONDS = 7 * 24 * 3600
@@ -208,7 +208,7 @@ def _with_gonogo(agent: Agent, program: str | None) -> Agent:
         return agent
     try:
         return replace(agent, gonogo_program=configuration.program_words(program))
-    except PolicyError as error:
+    except InvalidValue as error:
         raise UsageError(f"--gonogo-program: {error.message}") from None
 
 

@@ -18,7 +18,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ConfigurationError, DurableWriteFailed, LockHeld, PolicyError
+from turku.errors import ConfigurationError, DurableWriteFailed, InvalidValue, LockHeld
 from turku.protocol.messages import MachineCredentials
 
 _LOG = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def _public_line(public: Path) -> str | None:
     try:
         line = public.read_text(encoding="utf-8", errors="replace").strip()
         ssh_key.ssh_public_key(line)
-    except (FileNotFoundError, PolicyError):
+    except (FileNotFoundError, InvalidValue):
         return None
     return line
 

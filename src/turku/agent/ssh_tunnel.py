@@ -16,7 +16,7 @@ from turku.agent import identity, runtime_directory
 from turku.agent.config.configuration import Agent
 from turku.agent.storage_output import Relay
 from turku.core import command
-from turku.errors import CommandFailed, PolicyError, TunnelRefused
+from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.policy import names, ssh_key
 from turku.protocol import codec
 from turku.protocol.messages import (
@@ -61,12 +61,12 @@ class RemotePortTaken(CommandFailed):
 
 
 def checked_address(address: StorageAddress) -> Address:
-    """The address that the API gave, as it may be used. Raises PolicyError."""
+    """The address that the API gave, as it may be used. Raises InvalidValue."""
     name = names.storage_name(address.name)
     try:
         keys = tuple(dict.fromkeys(ssh_key.ssh_host_key(key).line for key in address.ssh_ping_host_keys))
         if not keys:
-            raise PolicyError("has no SSH host key, so nobody could tell it from another")
+            raise InvalidValue("has no SSH host key, so nobody could tell it from another")
         return Address(
             name=name,
             host=names.host_name(address.ssh_ping_host),
@@ -74,8 +74,8 @@ def checked_address(address: StorageAddress) -> Address:
             user=names.user_name(address.ssh_ping_user),
             host_keys=keys,
         )
-    except PolicyError as error:
-        raise PolicyError(
+    except InvalidValue as error:
+        raise InvalidValue(
             f"storage {name}, as the coordinator describes it: {error.message}", hint=error.hint
         ) from None
 

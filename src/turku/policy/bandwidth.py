@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import shown
 from turku.policy.timing.local_time import moments_of, wall_time
 
@@ -25,15 +25,15 @@ _HINT = "a whole number of KiB/s such as 512; 0 or nothing for no limit"
 
 
 def kib_per_second(value: Any) -> int | None:
-    """KiB per second; None for no limit (nothing, empty text, or 0). Raises PolicyError."""
+    """KiB per second; None for no limit (nothing, empty text, or 0). Raises InvalidValue."""
     number = _number(value)
     if number is None or number == 0:
         return None
     # Neither NaN nor a number outside is inside; one of thousands of digits is not printed.
     if not 0 < number <= LIMIT_KIB_PER_SECOND:
-        raise PolicyError(f"a bandwidth limit is from 0 to {LIMIT_KIB_PER_SECOND} KiB/s", hint=_HINT)
+        raise InvalidValue(f"a bandwidth limit is from 0 to {LIMIT_KIB_PER_SECOND} KiB/s", hint=_HINT)
     if number != int(number):
-        raise PolicyError(f"{number:g} is not a whole number of KiB/s", hint=_HINT)
+        raise InvalidValue(f"{number:g} is not a whole number of KiB/s", hint=_HINT)
     return int(number)
 
 
@@ -45,10 +45,10 @@ def _number(value: Any) -> int | float | None:
         if not text:
             return None
         if not _NUMBER.fullmatch(text):
-            raise PolicyError(f"{shown(text)} is no bandwidth limit", hint=_HINT)
+            raise InvalidValue(f"{shown(text)} is no bandwidth limit", hint=_HINT)
         return float(text) if "." in text else int(text)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PolicyError(f"a {type(value).__name__} is no bandwidth limit", hint=_HINT)
+        raise InvalidValue(f"a {type(value).__name__} is no bandwidth limit", hint=_HINT)
     return value
 
 
@@ -144,19 +144,19 @@ def _clock_changes(begin: datetime, zone: tzinfo) -> Iterator[datetime]:
 
 
 def parse(value: Any) -> Limits:
-    """The limits: a number or text as ``kib_per_second`` takes it, or parts for times of day. Raises PolicyError."""
+    """The limits: a number or text as ``kib_per_second`` takes it, or parts for times of day. Raises InvalidValue."""
     if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) or not value.strip():
         return Limits(kib_per_second(value))
     if len(value) > TEXT_LIMIT:
-        raise PolicyError(f"is longer than {TEXT_LIMIT} characters", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"is longer than {TEXT_LIMIT} characters", hint=_WINDOWS_HINT)
     parts = value.split(",")
     if len(parts) > PARTS_LIMIT:
-        raise PolicyError(f"has more than {PARTS_LIMIT} parts", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"has more than {PARTS_LIMIT} parts", hint=_WINDOWS_HINT)
     *windows, rest = [_part(part.split(), whole=value) for part in parts]
     if any((window.begin, window.end, window.days) == (0, _DAY_MINUTES, _EVERY_DAY) for window in windows):
-        raise PolicyError(f"{shown(value)}: only the last part has neither hours nor days", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{shown(value)}: only the last part has neither hours nor days", hint=_WINDOWS_HINT)
     if (rest.begin, rest.end, rest.days) != (0, _DAY_MINUTES, _EVERY_DAY):
-        raise PolicyError(
+        raise InvalidValue(
             f"{shown(value)}: the last part is for the rest of the time, and has neither hours nor days",
             hint="add ', 0' where there is no limit else",
         )
@@ -167,13 +167,13 @@ def changes(value: Any) -> bool:
     """Whether it is lawful, and its limit depends on the time of day."""
     try:
         return parse(value).changes
-    except PolicyError:
+    except InvalidValue:
         return False
 
 
 def _part(words: list[str], *, whole: str) -> Window:
     if not words:
-        raise PolicyError(f"{shown(whole)} has an empty part", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{shown(whole)} has an empty part", hint=_WINDOWS_HINT)
     rate, *rest = words
     begin, end, days = 0, _DAY_MINUTES, _EVERY_DAY
     if rest and (hours := _HOURS.fullmatch(rest[0])) is not None:
@@ -182,14 +182,14 @@ def _part(words: list[str], *, whole: str) -> Window:
     if rest:
         days = _day_set(rest.pop(0))
     if rest:
-        raise PolicyError(f"{shown(' '.join(rest))}: nothing comes after the days", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{shown(' '.join(rest))}: nothing comes after the days", hint=_WINDOWS_HINT)
     return Window(_rate(rate), begin, end, days)
 
 
 def _rate(text: str) -> int | None:
     match = _RATE.fullmatch(text)
     if match is None:
-        raise PolicyError(f"{shown(text)} is no rate", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{shown(text)} is no rate", hint=_WINDOWS_HINT)
     number, suffix = match.groups()
     if not suffix:
         return kib_per_second(number)
@@ -203,9 +203,9 @@ def _hours(match: re.Match[str]) -> tuple[int, int]:
     begin_hour, begin_minute, end_hour, end_minute = map(int, match.groups())
     begin, end = begin_hour * 60 + begin_minute, end_hour * 60 + end_minute
     if begin_hour > 23 or begin_minute > 59 or end_minute > 59 or end > _DAY_MINUTES:
-        raise PolicyError(f"{text}: a time is from 0000 to 2359, or 2400 for the end of the day", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{text}: a time is from 0000 to 2359, or 2400 for the end of the day", hint=_WINDOWS_HINT)
     if begin == end:
-        raise PolicyError(f"{text} is no time at all; leave the hours out for the whole day", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{text} is no time at all; leave the hours out for the whole day", hint=_WINDOWS_HINT)
     return begin, end
 
 
@@ -214,7 +214,7 @@ def _day_set(text: str) -> frozenset[int]:
     for word in text.split("+"):
         match = _DAY_RANGE.fullmatch(word)
         if match is None:
-            raise PolicyError(
+            raise InvalidValue(
                 f"{shown(text)} is neither hours nor days", hint="hours as 0800-1800, days as mon-fri or sat+sun"
             )
         first = _DAYS.index(match[1].lower())

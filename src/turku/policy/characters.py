@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 _SHOWN_LENGTH = 80
 _BIDIRECTIONAL_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -32,8 +32,8 @@ def is_misleading(character: str) -> bool:
 
 
 def size_bytes(text: str) -> int:
-    """The length in UTF-8. Raises PolicyError for halves of surrogate pairs."""
+    """The length in UTF-8. Raises InvalidValue for halves of surrogate pairs."""
     try:
         return len(text.encode())
     except UnicodeEncodeError:
-        raise PolicyError(f"{shown(text)} is not valid Unicode: it has half of a surrogate pair") from None
+        raise InvalidValue(f"{shown(text)} is not valid Unicode: it has half of a surrogate pair") from None

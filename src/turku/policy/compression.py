@@ -6,7 +6,7 @@ import ipaddress
 from enum import StrEnum
 from typing import Any
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 FAST_BYTES_PER_SECOND = 40_000_000
 """A way that brought this much needs no compression: it would take longer than sending."""
@@ -50,13 +50,13 @@ class Compression(StrEnum):
 
 
 def parse(value: Any) -> Compression:
-    """The choice; YAML's ``on`` and ``off`` are true and false. Raises PolicyError."""
+    """The choice; YAML's ``on`` and ``off`` are true and false. Raises InvalidValue."""
     if isinstance(value, bool):
         return Compression.ON if value else Compression.OFF
     try:
         return Compression(value)
     except ValueError:
-        raise PolicyError(f"must be one of: {', '.join(Compression)}") from None
+        raise InvalidValue(f"must be one of: {', '.join(Compression)}") from None
 
 
 def is_worth_it(choice: Compression, *, ssh_connection: str, bytes_per_second: float | None) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import code_point, is_line_break_or_control, shown, size_bytes
 
 PATTERN_LIMIT_BYTES = 4000
@@ -84,13 +84,13 @@ class Exclude:
 
 
 def parse_rule(text: str) -> Rule:
-    """The rule. Raises PolicyError for what is malformed to rsync, and for what reads files or clears rules."""
+    """The rule. Raises InvalidValue for what is malformed to rsync, and for what reads files or clears rules."""
     _require_clean(text)
     prefix, rest = _split_prefix(text)
     if prefix in _READS_FILES:
-        raise PolicyError(f"the rule {shown(text)} {_READS_FILES[prefix]}, which is not allowed", hint=_HINT)
+        raise InvalidValue(f"the rule {shown(text)} {_READS_FILES[prefix]}, which is not allowed", hint=_HINT)
     if prefix not in _KINDS:
-        raise PolicyError(f"{shown(text)} is no filter rule", hint=_HINT)
+        raise InvalidValue(f"{shown(text)} is no filter rule", hint=_HINT)
     kind = Kind(prefix)
     modifiers, pattern = _split_modifiers(rest)
     _require_modifiers(kind, modifiers, text)
@@ -101,11 +101,11 @@ def parse_rule(text: str) -> Rule:
 def parse_exclude(text: str) -> Exclude:
     """The pattern, read as rsync's ``--exclude`` reads it: a leading ``- `` says nothing, a leading ``+ `` includes.
 
-    Raises PolicyError for what rsync would refuse, for an empty one and for ``!``, which throws rules away.
+    Raises InvalidValue for what rsync would refuse, for an empty one and for ``!``, which throws rules away.
     """
     _require_clean(text)
     if text == "!":
-        raise PolicyError(
+        raise InvalidValue(
             f"the pattern {shown(text)} {_READS_FILES['!']}, which is not allowed", hint="write [!] for it"
         )
     kind, pattern = Kind.EXCLUDE, text
@@ -118,12 +118,12 @@ def parse_exclude(text: str) -> Exclude:
 def expand(rules: Sequence[str], find: Callable[[str], Sequence[str] | None]) -> list[str]:
     """The rules, printed back, with those of the sets they name in their places; a set named again adds nothing.
 
-    ``find`` gives the rules of a set, None where there is none of that name. Raises PolicyError.
+    ``find`` gives the rules of a set, None where there is none of that name. Raises InvalidValue.
     """
     expanded: list[str] = []
     for text in _expanded(rules, find, used=set(), depth=NESTING_LIMIT):
         if len(expanded) == EXPANDED_RULES_LIMIT:
-            raise PolicyError(f"there are more than {EXPANDED_RULES_LIMIT} rules, filter sets included")
+            raise InvalidValue(f"there are more than {EXPANDED_RULES_LIMIT} rules, filter sets included")
         expanded.append(text)
     return expanded
 
@@ -132,7 +132,7 @@ def _expanded(
     rules: Sequence[str], find: Callable[[str], Sequence[str] | None], *, used: set[str], depth: int
 ) -> Iterator[str]:
     if depth == 0:
-        raise PolicyError(f"filter sets name each other more than {NESTING_LIMIT} levels deep")
+        raise InvalidValue(f"filter sets name each other more than {NESTING_LIMIT} levels deep")
     for text in rules:
         name = _filter_set_name(text)
         if name is None:
@@ -143,11 +143,13 @@ def _expanded(
         used.add(name)
         found = find(name)
         if found is None:
-            raise PolicyError(f"there is no filter set {shown(name)}", hint="ask who runs the coordinator for its sets")
+            raise InvalidValue(
+                f"there is no filter set {shown(name)}", hint="ask who runs the coordinator for its sets"
+            )
         try:
             yield from _expanded(found, find, used=used, depth=depth - 1)
-        except PolicyError as error:
-            raise PolicyError(f"filter set {shown(name)}: {error.message}", hint=error.hint) from None
+        except InvalidValue as error:
+            raise InvalidValue(f"filter set {shown(name)}: {error.message}", hint=error.hint) from None
 
 
 def _filter_set_name(text: str) -> str | None:
@@ -158,7 +160,7 @@ def _filter_set_name(text: str) -> str | None:
         return None
     modifiers, name = _split_modifiers(rest)
     if modifiers or not name.strip():
-        raise PolicyError(
+        raise InvalidValue(
             f"{shown(text)} names no filter set", hint="write 'merge NAME' or '. NAME', without modifiers"
         )
     return name.strip()
@@ -166,14 +168,14 @@ def _filter_set_name(text: str) -> str | None:
 
 def _require_clean(text: str) -> None:
     if not isinstance(text, str):
-        raise PolicyError("a rule is text", hint=_HINT)
+        raise InvalidValue("a rule is text", hint=_HINT)
     if text.isprintable():
         # Nearly every rule, and at a hundredth of the cost.
         return
     size_bytes(text)
     bad = next((character for character in text if is_line_break_or_control(character) and character != "\t"), None)
     if bad is not None:
-        raise PolicyError(
+        raise InvalidValue(
             f"{shown(text)} has the character {code_point(bad)}; a rule is one line without control characters",
             hint="the wildcard ? matches any one character",
         )
@@ -200,11 +202,11 @@ def _require_modifiers(kind: Kind, modifiers: str, text: str) -> None:
     if not modifiers:
         return
     if "C" in modifiers:
-        raise PolicyError(f"the modifier 'C' in {shown(text)} makes the storage read its .cvsignore", hint=_HINT)
+        raise InvalidValue(f"the modifier 'C' in {shown(text)} makes the storage read its .cvsignore", hint=_HINT)
     lawful = [letter for letter in _MODIFIERS if kind not in _SIDED or letter not in _SIDE_MODIFIERS]
     bad = next((letter for letter in modifiers if letter not in lawful), None)
     if bad is not None:
-        raise PolicyError(
+        raise InvalidValue(
             f"{shown(bad)} in {shown(text)} is no modifier of this kind of rule; those are {' '.join(lawful)}",
             hint=_HINT,
         )
@@ -212,7 +214,7 @@ def _require_modifiers(kind: Kind, modifiers: str, text: str) -> None:
 
 def _require_pattern(pattern: str, text: str) -> None:
     if not pattern:
-        raise PolicyError(f"{shown(text)} has no pattern" if text else "is empty; a pattern such as '*.tmp' is needed")
+        raise InvalidValue(f"{shown(text)} has no pattern" if text else "is empty; a pattern such as '*.tmp' is needed")
     size = size_bytes(pattern)
     if size > PATTERN_LIMIT_BYTES:
-        raise PolicyError(f"a pattern is {size} bytes long; rsync takes no more than {PATTERN_LIMIT_BYTES} here")
+        raise InvalidValue(f"a pattern is {size} bytes long; rsync takes no more than {PATTERN_LIMIT_BYTES} here")

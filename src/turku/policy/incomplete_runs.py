@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 OPTION = "incomplete"
 KEEP, FAIL = "keep", "fail"
@@ -10,7 +10,7 @@ KEEP, FAIL = "keep", "fail"
 
 
 def parse(choice: object) -> str:
-    """Return the choice. Raises PolicyError for any other value than ``keep`` and ``fail``."""
+    """Return the choice. Raises InvalidValue for any other value than ``keep`` and ``fail``."""
     if choice not in (KEEP, FAIL):
-        raise PolicyError(f"must be {KEEP} or {FAIL}")
+        raise InvalidValue(f"must be {KEEP} or {FAIL}")
     return str(choice)

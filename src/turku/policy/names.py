@@ -1,7 +1,7 @@
 """Names from the network: the only way by which one of them becomes part of a path, a module or an address.
 
 A source's name is at the same time a directory on the storage, a module of the agent's rsyncd and a part of an rsync
-URL, so it must be lawful as each of them. Every function returns the name and raises PolicyError.
+URL, so it must be lawful as each of them. Every function returns the name and raises InvalidValue.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import code_point, is_misleading, shown, size_bytes
 
 SOURCE_NAME_LIMIT_BYTES = 175
@@ -46,7 +46,9 @@ _USER = re.compile(r"[a-z_][a-z0-9_.@+-]*\$?", re.ASCII | re.IGNORECASE)
 def machine_uuid(text: str) -> str:
     """The UUID in its usual form: lower case, with hyphens."""
     if not _UUID.fullmatch(text):
-        raise PolicyError(f"{shown(text)} is not a UUID", hint="a UUID looks like 9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
+        raise InvalidValue(
+            f"{shown(text)} is not a UUID", hint="a UUID looks like 9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+        )
     return text.lower()
 
 
@@ -55,9 +57,9 @@ def source_name(text: str) -> str:
     _require_safe(text, limit_bytes=SOURCE_NAME_LIMIT_BYTES)
     folded = fold(text)
     if folded.endswith(_SNAPSHOTS_SUFFIX):
-        raise PolicyError(f"{shown(text)} ends with {_SNAPSHOTS_SUFFIX!r}, which is where a source's history lies")
+        raise InvalidValue(f"{shown(text)} ends with {_SNAPSHOTS_SUFFIX!r}, which is where a source's history lies")
     if folded in _RSYNCD_SECTIONS:
-        raise PolicyError(f"{shown(text)} has a meaning of its own in rsyncd.conf; choose another name")
+        raise InvalidValue(f"{shown(text)} has a meaning of its own in rsyncd.conf; choose another name")
     return text
 
 
@@ -67,9 +69,9 @@ def source_names(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         folded = fold(source_name(name))
         if seen.get(folded) == name:
-            raise PolicyError(f"{shown(name)} is named twice")
+            raise InvalidValue(f"{shown(name)} is named twice")
         if folded in seen:
-            raise PolicyError(
+            raise InvalidValue(
                 f"{shown(seen[folded])} and {shown(name)} differ only by case or spelling: they could share a directory"
             )
         seen[folded] = name
@@ -89,21 +91,21 @@ def storage_name(text: str) -> str:
 
 def _require_safe(text: str, *, limit_bytes: int) -> None:
     if not text:
-        raise PolicyError("is empty", hint="give a name such as 'etc'")
+        raise InvalidValue("is empty", hint="give a name such as 'etc'")
     size = size_bytes(text)
     if size > limit_bytes:
-        raise PolicyError(f"is {size} bytes long; a name has at most {limit_bytes}")
+        raise InvalidValue(f"is {size} bytes long; a name has at most {limit_bytes}")
     for character in text:
         if not (character in _PUNCTUATION or _is_letter_or_digit(character)):
-            raise PolicyError(
+            raise InvalidValue(
                 f"{shown(text)} has the character {code_point(character)}, which a name must not have",
                 hint="letters, digits, single blanks inside and - _ . , : + = @ ~ ( ) ^ are lawful",
             )
     if text[0] != "_" and not unicodedata.category(text[0]).startswith(("L", "N")):
-        raise PolicyError(f"{shown(text)} does not begin with a letter, a digit or an underscore")
+        raise InvalidValue(f"{shown(text)} does not begin with a letter, a digit or an underscore")
     if text.endswith(" ") or "  " in text:
         # rsyncd.conf drops the blanks at the end of a module's name and makes one of several inside.
-        raise PolicyError(f"{shown(text)} has a blank at its end or several in a row")
+        raise InvalidValue(f"{shown(text)} has a blank at its end or several in a row")
 
 
 def _is_letter_or_digit(character: str) -> bool:
@@ -117,10 +119,10 @@ def label(text: str, *, kind: str) -> str:
     size_bytes(text)
     bad = next((character for character in text if is_misleading(character)), None)
     if bad is not None:
-        raise PolicyError(f"{shown(text)} has the character {code_point(bad)}: a {kind} is one line of plain text")
+        raise InvalidValue(f"{shown(text)} has the character {code_point(bad)}: a {kind} is one line of plain text")
     stripped = text.strip()
     if len(stripped) > NAME_LIMIT:
-        raise PolicyError(f"is {len(stripped)} characters long; a {kind} has at most {NAME_LIMIT}")
+        raise InvalidValue(f"is {len(stripped)} characters long; a {kind} has at most {NAME_LIMIT}")
     return stripped
 
 
@@ -130,14 +132,14 @@ def path_inside(path: bytes) -> bytes:
     Any bytes that a file system takes are lawful; a path that leads out of the tree is not.
     """
     if path.startswith(b"/"):
-        raise PolicyError(f"{_shown(path)} is an absolute path", hint="name it relative to the source's directory")
+        raise InvalidValue(f"{_shown(path)} is an absolute path", hint="name it relative to the source's directory")
     if b"\0" in path or len(path) > _PATH_LIMIT_BYTES:
-        raise PolicyError(f"{_shown(path)} is no path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
+        raise InvalidValue(f"{_shown(path)} is no path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise PolicyError(f"{_shown(path)} has '..' in it, which could lead out of the source")
+        raise InvalidValue(f"{_shown(path)} has '..' in it, which could lead out of the source")
     if max(map(len, parts), default=0) > _FILE_NAME_LIMIT_BYTES:
-        raise PolicyError(f"{_shown(path)} has a part of more than {_FILE_NAME_LIMIT_BYTES} bytes")
+        raise InvalidValue(f"{_shown(path)} has a part of more than {_FILE_NAME_LIMIT_BYTES} bytes")
     return b"/".join(parts)
 
 
@@ -148,9 +150,9 @@ def _shown(path: bytes) -> str:
 def host_name(text: str) -> str:
     """The DNS name or IP address, as it was given."""
     if len(text) > NAME_LIMIT:
-        raise PolicyError(f"is {len(text)} characters long; a host name has at most {NAME_LIMIT}")
+        raise InvalidValue(f"is {len(text)} characters long; a host name has at most {NAME_LIMIT}")
     if not (_is_address(text) or _is_dns_name(text)):
-        raise PolicyError(
+        raise InvalidValue(
             f"{shown(text)} is neither a host name nor an IP address",
             hint="such as storage.example.com, 192.0.2.1 or 2001:db8::1; international names in their xn-- form",
         )
@@ -177,14 +179,14 @@ def _is_dns_name(text: str) -> bool:
 def port(number: int) -> int:
     """The TCP port."""
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 65535:
-        raise PolicyError("a port is a whole number from 1 to 65535")
+        raise InvalidValue("a port is a whole number from 1 to 65535")
     return number
 
 
 def user_name(text: str) -> str:
     """The name of a system's user, as it was given."""
     if len(text) > USER_NAME_LIMIT or not _USER.fullmatch(text):
-        raise PolicyError(
+        raise InvalidValue(
             f"{shown(text)} is not a user name",
             hint=f"letters, digits and - _ . @ +, beginning with a letter, at most {USER_NAME_LIMIT} characters",
         )
@@ -221,7 +223,7 @@ class SnapshotName:
 def new_snapshot_name(source: str, moment: datetime, suffix: str) -> str:
     """``<source>_<YYYYmmdd-HHMMSS>_<suffix>``, the time in the moment's own zone; ``suffix`` is 4 hex digits.
 
-    Raises PolicyError for an unlawful source name.
+    Raises InvalidValue for an unlawful source name.
     """
     if moment.tzinfo is None:
         raise ValueError("the moment has no zone")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 
 class Property(StrEnum):
@@ -25,13 +25,13 @@ class Property(StrEnum):
 
 
 def parse(names: object) -> frozenset[Property]:
-    """Return the properties that the option's value names. Raises PolicyError for any other value."""
+    """Return the properties that the option's value names. Raises InvalidValue for any other value."""
     known = ", ".join(Property)
     if not isinstance(names, Iterable) or isinstance(names, str | bytes | dict):
-        raise PolicyError(f"is a list of any of {known}")
+        raise InvalidValue(f"is a list of any of {known}")
     found = set()
     for name in names:
         if name not in tuple(Property):
-            raise PolicyError(f"{name!r:.100} is not one of {known}")
+            raise InvalidValue(f"{name!r:.100} is not one of {known}")
         found.add(Property(name))
     return frozenset(found)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 DEFAULT_SLOTS = 32
 SLOTS_LIMIT = 1000
@@ -56,14 +56,14 @@ def lane_of(*, was_backed_up: bool) -> Lane:
 
 def lanes(slots: int, first_slots: int | None = None) -> dict[Lane, int]:
     """How many slots each lane has: together ``slots``, of which ``first_slots`` (by default a quarter) are for first
-    backups. Each lane has at least one; a single slot is for both, in the regular lane. Raises PolicyError."""
+    backups. Each lane has at least one; a single slot is for both, in the regular lane. Raises InvalidValue."""
     if not 1 <= slots <= SLOTS_LIMIT:
-        raise PolicyError(f"{slots} slots: it must be from 1 to {SLOTS_LIMIT}")
+        raise InvalidValue(f"{slots} slots: it must be from 1 to {SLOTS_LIMIT}")
     if slots == 1:
         return {Lane.REGULAR: 1, Lane.FIRST: 0}
     first = max(1, slots // _FIRST_SHARE) if first_slots is None else first_slots
     if not 1 <= first < slots:
-        raise PolicyError(
+        raise InvalidValue(
             f"of {slots} slots, {first} cannot be for first backups", hint=f"from 1 to {slots - 1}: each kind needs one"
         )
     return {Lane.REGULAR: slots - first, Lane.FIRST: first}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Protocol
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import shown, size_bytes
 
 TEXT_LIMIT = 1000
@@ -215,15 +215,15 @@ class Retention:
 
 
 def parse(text: str) -> Retention:
-    """The rules. Raises PolicyError for anything not understood: whoever prunes then prunes nothing."""
+    """The rules. Raises InvalidValue for anything not understood: whoever prunes then prunes nothing."""
     if not isinstance(text, str):
-        raise PolicyError("retention must be text", hint=_HINT)
+        raise InvalidValue("retention must be text", hint=_HINT)
     size_bytes(text)
     if len(text) > TEXT_LIMIT:
-        raise PolicyError(f"retention is longer than {TEXT_LIMIT} characters", hint=_HINT)
+        raise InvalidValue(f"retention is longer than {TEXT_LIMIT} characters", hint=_HINT)
     parts = text.split(",")
     if len(parts) > RULES_LIMIT:
-        raise PolicyError(f"retention has more than {RULES_LIMIT} rules", hint=_HINT)
+        raise InvalidValue(f"retention has more than {RULES_LIMIT} rules", hint=_HINT)
     return Retention(tuple(dict.fromkeys(_parse_rule(part) for part in parts)))
 
 
@@ -234,7 +234,7 @@ def _parse_rule(text: str) -> Rule:
         return LastDays(number) if match[2] == "day" else LastSnapshots(number)
     if match := _EARLIEST.fullmatch(words):
         return EarliestOf(match[2], _number(match[1] or "1", text))
-    raise PolicyError(
+    raise InvalidValue(
         f"{shown(text.strip())} is no retention rule" if words else "a retention rule is empty", hint=_HINT
     )
 
@@ -242,7 +242,7 @@ def _parse_rule(text: str) -> Rule:
 def _number(digits: str, text: str) -> int:
     number = int(digits)
     if not 1 <= number <= LARGEST_NUMBER:
-        raise PolicyError(f"the number in {shown(text.strip())} is not from 1 to {LARGEST_NUMBER}", hint=_HINT)
+        raise InvalidValue(f"the number in {shown(text.strip())} is not from 1 to {LARGEST_NUMBER}", hint=_HINT)
     return number
 
 

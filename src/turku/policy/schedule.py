@@ -17,7 +17,7 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import Protocol
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import shown, size_bytes
 from turku.policy.timing.cron import Cron
 from turku.policy.timing.local_time import clock_change_nearby, in_utc, moment_of, moments_of, wall_time
@@ -64,7 +64,7 @@ class Schedule(Protocol):
         """
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
-        """The first due moment strictly after ``moment``, in UTC; ``zone``'s clocks count. Raises PolicyError."""
+        """The first due moment strictly after ``moment``, in UTC; ``zone``'s clocks count. Raises InvalidValue."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,12 @@ class Calendar:
 
 
 def parse(text: str) -> Schedule:
-    """The schedule. Raises PolicyError that says what is wrong and what would be right."""
+    """The schedule. Raises InvalidValue that says what is wrong and what would be right."""
     if not isinstance(text, str):
-        raise PolicyError("a frequency is text", hint=_HINT)
+        raise InvalidValue("a frequency is text", hint=_HINT)
     size_bytes(text)
     if len(text) > TEXT_LIMIT:
-        raise PolicyError(f"a frequency is at most {TEXT_LIMIT} characters long", hint=_HINT)
+        raise InvalidValue(f"a frequency is at most {TEXT_LIMIT} characters long", hint=_HINT)
     return _parse(text)
 
 
@@ -188,7 +188,7 @@ def _parse(text: str) -> Schedule:
     kind, comma, times = (part.strip() for part in text.partition(","))
     kind = kind.lower()
     if kind not in _KINDS:
-        raise PolicyError(f"{shown(kind)} is no frequency{_did_you_mean(kind)}", hint=_HINT)
+        raise InvalidValue(f"{shown(kind)} is no frequency{_did_you_mean(kind)}", hint=_HINT)
     time_range = _parse_range(times) if comma else None
     if kind == "hourly":
         return Hourly(text, time_range)
@@ -203,7 +203,7 @@ def _did_you_mean(word: str) -> str:
 def _parse_range(text: str) -> TimeRange:
     match = _TIMES.fullmatch(text)
     if match is None:
-        raise PolicyError(f"{shown(text)} is neither a time HHMM nor a range HHMM-HHMM", hint="such as 0200-0500")
+        raise InvalidValue(f"{shown(text)} is neither a time HHMM nor a range HHMM-HHMM", hint="such as 0200-0500")
     start = _minute(match[1], match[2], latest=_MINUTES_PER_DAY - 1)
     if match[3] is None:
         return TimeRange(start, start)
@@ -214,5 +214,5 @@ def _parse_range(text: str) -> TimeRange:
 def _minute(hours: str, minutes: str, *, latest: int) -> int:
     minute = int(hours) * 60 + int(minutes)
     if int(minutes) > 59 or minute > latest:
-        raise PolicyError(f"'{hours}{minutes}' is no time of day", hint="HHMM goes from 0000 to 2359")
+        raise InvalidValue(f"'{hours}{minutes}' is no time of day", hint="HHMM goes from 0000 to 2359")
     return minute

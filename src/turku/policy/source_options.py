@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import (
     bandwidth,
     compression,
@@ -57,7 +57,7 @@ class Option:
     meaning: str
     """A sentence for people."""
     check: Callable[[Any], Any]
-    """Returns the value as programs use it. Raises PolicyError."""
+    """Returns the value as programs use it. Raises InvalidValue."""
     default: Any = None
     """What it is where it is left out or null."""
     is_required: bool = False
@@ -87,11 +87,11 @@ def problems(options: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         try:
             option.check(value)
-        except PolicyError as error:
+        except InvalidValue as error:
             yield Problem(name, sentence(error))
     try:
         check_unknown(unknown(options))
-    except PolicyError as error:
+    except InvalidValue as error:
         yield Problem("", f"unknown options: {sentence(error)}")
 
 
@@ -122,30 +122,30 @@ def unknown_names(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def check_unknown(kept: Mapping[str, Any]) -> None:
-    """Raise PolicyError where what is kept as it was sent is too much, or no message can hold it."""
+    """Raise InvalidValue where what is kept as it was sent is too much, or no message can hold it."""
     if not _fits(kept):
-        raise PolicyError(f"nested deeper than {UNKNOWN_DEPTH} levels, or with an integer over 64 bits")
+        raise InvalidValue(f"nested deeper than {UNKNOWN_DEPTH} levels, or with an integer over 64 bits")
     if not kept:
         return
     try:
         size = len(msgspec.json.encode(kept))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PolicyError(f"no JSON: {error}") from None
+        raise InvalidValue(f"no JSON: {error}") from None
     if size > UNKNOWN_LIMIT_BYTES:
-        raise PolicyError(f"together larger than {UNKNOWN_LIMIT_BYTES} bytes")
+        raise InvalidValue(f"together larger than {UNKNOWN_LIMIT_BYTES} bytes")
 
 
-def sentence(error: PolicyError) -> str:
+def sentence(error: InvalidValue) -> str:
     """Return what is wrong, with what would be right in brackets."""
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def texts(value: Any) -> list[str]:
-    """Return the value, which is a list of texts that is not too long. Raises PolicyError."""
+    """Return the value, which is a list of texts that is not too long. Raises InvalidValue."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise PolicyError("must be a list of texts")
+        raise InvalidValue("must be a list of texts")
     if len(value) > ENTRIES_LIMIT:
-        raise PolicyError(
+        raise InvalidValue(
             f"has more than {ENTRIES_LIMIT} entries", hint="one pattern with * or a filter set stands for many"
         )
     return value
@@ -167,24 +167,24 @@ def _fits(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise PolicyError("must be text")
+        raise InvalidValue("must be text")
     return value
 
 
 def _path(value: Any) -> str:
     text = _text(value)
     if not text.startswith("/"):
-        raise PolicyError(f"{shown(text)} is not an absolute path")
+        raise InvalidValue(f"{shown(text)} is not an absolute path")
     if len(text) > PATH_LIMIT:
-        raise PolicyError(f"is longer than {PATH_LIMIT} characters")
+        raise InvalidValue(f"is longer than {PATH_LIMIT} characters")
     if any(character < " " or character == "\x7f" for character in text):
         # It becomes a line of the agent's rsyncd.conf, which cannot express them.
-        raise PolicyError("has control characters", hint="back up the directory above it")
+        raise InvalidValue("has control characters", hint="back up the directory above it")
     if size_bytes(text) > PATH_LIMIT_BYTES:
-        raise PolicyError(f"is longer than {PATH_LIMIT_BYTES} bytes")
+        raise InvalidValue(f"is longer than {PATH_LIMIT_BYTES} bytes")
     long = next((part for part in text.split("/") if size_bytes(part) > PART_LIMIT_BYTES), None)
     if long is not None:
-        raise PolicyError(f"has a part of more than {PART_LIMIT_BYTES} bytes: {shown(long)}")
+        raise InvalidValue(f"has a part of more than {PART_LIMIT_BYTES} bytes: {shown(long)}")
     return text
 
 
@@ -196,7 +196,7 @@ def _rule(parse: Callable[[str], Any]) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         text = _text(value)
         if len(text) > RULE_LENGTH:
-            raise PolicyError(f"is longer than {RULE_LENGTH} characters")
+            raise InvalidValue(f"is longer than {RULE_LENGTH} characters")
         parse(text)
         return text
 
@@ -219,13 +219,13 @@ def _exclude(value: Any) -> list[str]:
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise PolicyError("must be true or false")
+        raise InvalidValue("must be true or false")
     return value
 
 
 def _mode(value: Any) -> str:
     if value not in MODES:
-        raise PolicyError(f"must be one of: {', '.join(MODES)}")
+        raise InvalidValue(f"must be one of: {', '.join(MODES)}")
     return str(value)
 
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import is_line_break_or_control, shown
 
 TEXT_LIMIT = 16 * 1024
@@ -46,35 +46,35 @@ class _Blob:
 
     def string(self) -> bytes:
         if len(self._rest) < 4:
-            raise PolicyError("is cut short inside")
+            raise InvalidValue("is cut short inside")
         (length,) = struct.unpack(">I", self._rest[:4])
         value, self._rest = self._rest[4 : 4 + length], self._rest[4 + length :]
         if len(value) != length:
-            raise PolicyError("is cut short inside")
+            raise InvalidValue("is cut short inside")
         return value
 
     def number(self) -> int:
         value = self.string()
         if not value or value[0] & 0x80 or (value[0] == 0 and not (len(value) > 1 and value[1] & 0x80)):
-            raise PolicyError("has a malformed number inside")
+            raise InvalidValue("has a malformed number inside")
         return int.from_bytes(value, "big")
 
     def end(self) -> None:
         if self._rest:
-            raise PolicyError("has more inside than its type has")
+            raise InvalidValue("has more inside than its type has")
 
 
 def _ed25519(blob: _Blob) -> None:
     if len(blob.string()) != 32:
-        raise PolicyError("is not 32 bytes long inside")
+        raise InvalidValue("is not 32 bytes long inside")
 
 
 def _rsa(blob: _Blob) -> None:
     exponent, modulus = blob.number(), blob.number()
     if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64:
-        raise PolicyError("has an unusable exponent")
+        raise InvalidValue("has an unusable exponent")
     if not SMALLEST_RSA_BITS <= modulus.bit_length() <= LARGEST_RSA_BITS:
-        raise PolicyError(
+        raise InvalidValue(
             f"has {modulus.bit_length()} bits; RSA keys have {SMALLEST_RSA_BITS} to {LARGEST_RSA_BITS}",
             hint="make one with: ssh-keygen -t ed25519",
         )
@@ -83,10 +83,10 @@ def _rsa(blob: _Blob) -> None:
 def _ecdsa(curve: str) -> Callable[[_Blob], None]:
     def check(blob: _Blob) -> None:
         if blob.string() != curve.encode():
-            raise PolicyError("names another curve inside than outside")
+            raise InvalidValue("names another curve inside than outside")
         point = blob.string()
         if len(point) != 1 + 2 * _CURVE_BYTES[curve] or point[0] != 4:
-            raise PolicyError("is no point of its curve")
+            raise InvalidValue("is no point of its curve")
 
     return check
 
@@ -112,34 +112,34 @@ _USER_TYPES: dict[str, Callable[[_Blob], None]] = {
 
 
 def ssh_public_key(text: str) -> SshKey:
-    """The key of a machine. Raises PolicyError for anything but one key of an allowed type on one line."""
+    """The key of a machine. Raises InvalidValue for anything but one key of an allowed type on one line."""
     return _parse(text, _USER_TYPES)
 
 
 def ssh_host_key(text: str) -> SshKey:
-    """The key of a storage's sshd. Raises PolicyError likewise."""
+    """The key of a storage's sshd. Raises InvalidValue likewise."""
     return _parse(text, _HOST_TYPES)
 
 
 def _parse(text: str, types: dict[str, Callable[[_Blob], None]]) -> SshKey:
     if len(text) > TEXT_LIMIT:
-        raise PolicyError(f"is longer than {TEXT_LIMIT} characters, so it is no SSH key", hint=_HINT)
+        raise InvalidValue(f"is longer than {TEXT_LIMIT} characters, so it is no SSH key", hint=_HINT)
     # The end of the file's one line may have come along.
     line = text.removesuffix("\n").removesuffix("\r")
     if any(is_line_break_or_control(character) and character != "\t" for character in line):
-        raise PolicyError("an SSH key is one line without control characters", hint=_HINT)
+        raise InvalidValue("an SSH key is one line without control characters", hint=_HINT)
     words = line.split(maxsplit=2)
     if len(words) < 2:
-        raise PolicyError(f"{shown(line)} is no SSH key", hint=_HINT)
+        raise InvalidValue(f"{shown(line)} is no SSH key", hint=_HINT)
     key_type, encoded = words[:2]
     if key_type not in types:
-        raise PolicyError(f"{shown(key_type)} is no allowed type of SSH key; those are {', '.join(types)}", hint=_HINT)
+        raise InvalidValue(f"{shown(key_type)} is no allowed type of SSH key; those are {', '.join(types)}", hint=_HINT)
     try:
         raw = base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error):
         raw = b""
     if base64.b64encode(raw).decode() != encoded:
-        raise PolicyError("the SSH key is not valid Base64", hint=_HINT)
+        raise InvalidValue("the SSH key is not valid Base64", hint=_HINT)
     _check_inside(raw, key_type, types[key_type])
     return SshKey(key_type, encoded)
 
@@ -148,8 +148,8 @@ def _check_inside(raw: bytes, key_type: str, check: Callable[[_Blob], None]) -> 
     blob = _Blob(raw)
     try:
         if blob.string() != key_type.encode():
-            raise PolicyError("is of another type inside than outside")
+            raise InvalidValue("is of another type inside than outside")
         check(blob)
         blob.end()
-    except PolicyError as error:
-        raise PolicyError(f"the SSH key {error.message}", hint=error.hint or _HINT) from None
+    except InvalidValue as error:
+        raise InvalidValue(f"the SSH key {error.message}", hint=error.hint or _HINT) from None

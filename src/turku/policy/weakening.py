@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import filters, retention, schedule
 from turku.policy.filters import Kind
 from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, Rule
@@ -88,7 +88,7 @@ def understood(text: str) -> Retention:
     """The retention; what is malformed prunes nothing, so nothing keeps more: then KEEP_ALL."""
     try:
         return retention.parse(text)
-    except PolicyError:
+    except InvalidValue:
         return KEEP_ALL
 
 
@@ -122,7 +122,7 @@ def _period(frequency: str) -> timedelta:
     # What cannot be read is never due by itself.
     try:
         return schedule.parse(frequency).period
-    except PolicyError:
+    except InvalidValue:
         return timedelta.max
 
 
@@ -136,7 +136,7 @@ def _filter_rules(texts: Iterable[str]) -> list[filters.Rule | str]:
     for text in texts:
         try:
             rules.append(filters.parse_rule(text))
-        except PolicyError:
+        except InvalidValue:
             rules.append(text)
     return rules
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from turku.core import command
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import filters, names
 
 TREE = (
@@ -136,7 +136,7 @@ def test_an_excludes_rule_does_what_rsyncs_exclude_does(tree: Path, text: str) -
 
 def test_an_exclude_of_an_exclamation_mark_would_have_cleared_the_rules_before(tree: Path) -> None:
     assert transferred(tree, ["--exclude=*", "--exclude=!"]) == transferred(tree, [])
-    with pytest.raises(PolicyError):
+    with pytest.raises(InvalidValue):
         filters.parse_exclude("!")
 
 
@@ -152,7 +152,7 @@ def test_rules_made_at_random_are_lawful_to_both_or_refused_with_a_reason(tree: 
         )
         try:
             printed: str | None = filters.parse_rule(text).text
-        except PolicyError:
+        except InvalidValue:
             printed = None
         as_given = transferred(tree, [f"--filter={text}"])
         assert (as_given is None) == (printed is None), text
@@ -168,7 +168,7 @@ def test_a_refused_rule_would_have_read_a_file_of_the_storage(tree: Path) -> Non
     everything = transferred(tree, [])
     for text in (". rules", "merge rules", "-C"):
         assert transferred(tree, [f"--filter={text}"]) != everything
-        with pytest.raises(PolicyError):
+        with pytest.raises(InvalidValue):
             filters.parse_rule(text)
     for name in ("rules", ".cvsignore"):
         (tree / name).unlink()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import queue
 from turku.policy.queue import Lane, Waiting
 
@@ -147,7 +147,7 @@ def test_one_that_asks_at_the_worst_moments_gets_the_slot_after_half_a_day() -> 
 @given(st.integers(1, queue.SLOTS_LIMIT), st.none() | st.integers(-1, queue.SLOTS_LIMIT + 1))
 def test_the_lanes_together_are_all_slots_and_none_is_empty(slots: int, first: int | None) -> None:
     if slots > 1 and first is not None and not 1 <= first < slots:
-        with pytest.raises(PolicyError):
+        with pytest.raises(InvalidValue):
             queue.lanes(slots, first)
         return
     lanes = queue.lanes(slots, first)

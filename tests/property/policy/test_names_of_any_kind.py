@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import names
 from turku.policy.bandwidth import kib_per_second
 from turku.policy.ssh_key import ssh_host_key, ssh_public_key
@@ -25,7 +25,7 @@ name_like = st.text("aZ0é_-. /\\[]~@\n\0", max_size=12) | st.sampled_from(["etc
 def test_a_lawful_source_name_stays_one_entry_of_its_directory(text: str) -> None:
     try:
         name = names.source_name(text)
-    except PolicyError:
+    except InvalidValue:
         return
     assert name == text
     assert os.path.normpath(os.path.join("/machine", name)) == f"/machine/{name}"
@@ -42,7 +42,7 @@ def test_a_lawful_source_name_stays_one_entry_of_its_directory(text: str) -> Non
 def test_no_two_lawful_names_are_one_to_any_file_system(texts: list[str]) -> None:
     try:
         lawful = names.source_names(texts)
-    except PolicyError:
+    except InvalidValue:
         return
     assert list(lawful) == texts
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
@@ -69,7 +69,7 @@ def test_a_name_link_is_one_entry_and_never_a_machines_own(
     assert len(link.encode()) <= 255
     try:
         names.machine_uuid(link)
-    except PolicyError:
+    except InvalidValue:
         return
     raise AssertionError(f"{link} is a UUID")
 
@@ -78,7 +78,7 @@ def test_a_name_link_is_one_entry_and_never_a_machines_own(
 def test_labels_are_one_line(text: str) -> None:
     try:
         label = names.label(text, kind="comment")
-    except PolicyError:
+    except InvalidValue:
         return
     assert len(label.splitlines()) <= 1
     assert len(label) <= names.NAME_LIMIT
@@ -90,7 +90,7 @@ def test_hosts_users_and_uuids_are_plain_words(text: str) -> None:
     for check in (names.host_name, names.user_name, names.machine_uuid):
         try:
             word = check(text)
-        except PolicyError:
+        except InvalidValue:
             continue
         assert word.isascii()
         assert word.split() == [word]
@@ -120,7 +120,7 @@ def test_what_is_taken_for_a_key_is_one(text: str) -> None:
     for parse in (ssh_public_key, ssh_host_key):
         try:
             key = parse(text)
-        except PolicyError:
+        except InvalidValue:
             continue
         key_type, encoded = key.line.split(" ")
         assert key_type.encode() in base64.b64decode(encoded, validate=True)
@@ -130,6 +130,6 @@ def test_what_is_taken_for_a_key_is_one(text: str) -> None:
 def test_a_limit_is_a_positive_whole_number_or_none(value: object) -> None:
     try:
         limit = kib_per_second(value)
-    except PolicyError:
+    except InvalidValue:
         return
     assert limit is None or (type(limit) is int and 0 < limit <= 2**31)

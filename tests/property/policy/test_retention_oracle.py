@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import retention
 from turku.policy.retention import Snapshot
 
@@ -169,7 +169,7 @@ def test_what_the_existing_system_keeps_is_kept(
 def test_any_text_is_understood_whole_or_refused(text: str) -> None:
     try:
         parsed = retention.parse(text)
-    except PolicyError:
+    except InvalidValue:
         return
     assert retention.parse(parsed.text) == parsed
     assert parsed.rules

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.agent.conftest import Write
 
 from turku.agent.config.configuration import load, program_words
-from turku.errors import ConfigurationError, PolicyError
+from turku.errors import ConfigurationError, InvalidValue
 from turku.protocol.messages import Registration
 
 EVERY_KEY: dict[str, Any] = {
@@ -190,5 +190,5 @@ def test_a_go_no_go_program_is_split_as_a_shell_would(write: Write) -> None:
         *("may-i", "back up", "now;", "rm", "x"),
     )
     for bad in ("", "''", [], "a 'b"):
-        with pytest.raises(PolicyError):
+        with pytest.raises(InvalidValue):
             program_words(bad)

@@ -15,7 +15,7 @@ from tests.unit.agent.conftest import Write
 from turku.agent import ssh_tunnel
 from turku.agent.config.configuration import load
 from turku.agent.ssh_tunnel import RemotePortTaken, checked_address
-from turku.errors import CommandFailed, PolicyError, TunnelRefused
+from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.protocol.messages import SourceCredentials, StorageAddress
 
 KEY = new_ssh_key()
@@ -93,7 +93,7 @@ def test_the_known_hosts_are_exactly_the_keys_of_the_coordinator() -> None:
     ],
 )
 def test_an_address_that_could_do_harm_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError):
+    with pytest.raises(InvalidValue):
         checked_address(storage(**changes))
 
 

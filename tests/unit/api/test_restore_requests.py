@@ -17,7 +17,7 @@ from turku.api.fleet.models import AuthKind, Machine, Storage
 from turku.api.restores import transitions
 from turku.api.restores.models import AT_WORK, RestorePolicy, RestoreRequest, State
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import PolicyError, UsageError
+from turku.errors import InvalidValue, UsageError
 
 
 def now() -> Any:
@@ -286,7 +286,7 @@ class TestWish:
         ],
     )
     def test_that_makes_no_sense_is_refused(self, cast: Cast, wish: dict[str, Any], problem: str) -> None:
-        with pytest.raises(PolicyError, match=problem):
+        with pytest.raises(InvalidValue, match=problem):
             ask_for(cast.alice, **wish)
         assert not RestoreRequest.objects.exists()
 
@@ -301,19 +301,19 @@ class TestWish:
         secret = auths.create(AuthKind.MACHINE, "others", now=now())[1].reveal()
         other = V1Machine(cast.alice.post, auth=secret, unit_name="other")
         other.update_config({})
-        with pytest.raises(PolicyError, match="may not be restored onto"):
+        with pytest.raises(InvalidValue, match="may not be restored onto"):
             ask_for(cast.alice, target=row_of(other))
         assert ask_for(cast.alice, target=row_of(other), is_superuser=True).target == row_of(other)
 
     def test_onto_another_machine_can_be_forbidden(self, cast: Cast, bella: V1Machine) -> None:
         assert ask_for(cast.alice, target=row_of(bella))
         RestorePolicy.objects.create(auth=row_of(cast.alice).auth, other_machines=False)
-        with pytest.raises(PolicyError, match="may not be restored onto"):
+        with pytest.raises(InvalidValue, match="may not be restored onto"):
             ask_for(cast.alice, target=row_of(bella))
 
     def test_onto_a_machine_that_is_switched_off_is_refused(self, cast: Cast) -> None:
         Machine.objects.update(active=False)
-        with pytest.raises(PolicyError, match="switched off"):
+        with pytest.raises(InvalidValue, match="switched off"):
             ask_for(cast.alice)
 
 

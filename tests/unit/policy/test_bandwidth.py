@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.bandwidth import kib_per_second, parse
 
 
@@ -35,14 +35,14 @@ def test_the_largest_limit_is_lawful() -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_would_be_right(value: Any) -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(InvalidValue) as caught:
         kib_per_second(value)
     assert "KiB/s" in caught.value.hint
 
 
 def test_numbers_too_long_to_print_are_refused() -> None:
     for value in (10**5000, -(10**5000)):
-        with pytest.raises(PolicyError):
+        with pytest.raises(InvalidValue):
             kib_per_second(value)
 
 
@@ -133,7 +133,7 @@ def test_days_may_be_ranges_sums_and_stand_without_hours() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(text: str, told: str) -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(InvalidValue) as caught:
         parse(text)
     assert told in f"{caught.value.message}"
     assert caught.value.hint

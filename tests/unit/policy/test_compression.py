@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.compression import SUFFIXES, Compression, is_worth_it, parse
 
 FAR = "203.0.113.9 50000 198.51.100.1 22"
@@ -21,7 +21,7 @@ def test_choices(value: Any, choice: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "yes", "zlib", 1, None, [], "ON", "on\n"])
 def test_anything_else_is_refused(value: Any) -> None:
-    with pytest.raises(PolicyError, match="auto, on, off"):
+    with pytest.raises(InvalidValue, match="auto, on, off"):
         parse(value)
 
 

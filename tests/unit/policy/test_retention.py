@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import retention
 from turku.policy.retention import Snapshot
 
@@ -184,7 +184,7 @@ def test_lawful_rules_are_printed_back_in_one_form(text: str, printed: str) -> N
     ],
 )
 def test_what_is_not_understood_is_refused_with_what_would_be_right(text: str) -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(InvalidValue) as caught:
         retention.parse(text)
     if text.isascii():
         assert "last N days" in caught.value.hint

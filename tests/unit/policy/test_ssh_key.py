@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.ssh_key import ssh_host_key, ssh_public_key
 
 
@@ -46,7 +46,7 @@ def test_keys_of_machines_and_of_hosts(text: str) -> None:
 @pytest.mark.parametrize("text", SECURITY_KEYS)
 def test_a_security_key_is_a_machines_and_no_hosts(text: str) -> None:
     assert ssh_public_key(text).line == text
-    with pytest.raises(PolicyError):
+    with pytest.raises(InvalidValue):
         ssh_host_key(text)
 
 
@@ -100,12 +100,12 @@ def test_only_type_and_key_are_kept(ending: str) -> None:
 )
 def test_anything_else_is_refused(text: str) -> None:
     for parse in (ssh_public_key, ssh_host_key):
-        with pytest.raises(PolicyError):
+        with pytest.raises(InvalidValue):
             parse(text)
 
 
 def test_a_weak_key_is_refused_with_what_would_be_right() -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(InvalidValue) as caught:
         ssh_public_key(key("ssh-rsa", number(65537), number(2**1023 + 1)))
     assert "1024 bits" in caught.value.message
     assert "ssh-keygen" in caught.value.hint

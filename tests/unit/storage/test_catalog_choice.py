@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from turku.errors import NotInHistory, PolicyError, UsageError
+from turku.errors import InvalidValue, NotInHistory, UsageError
 from turku.policy.timing import clock_agreement
 from turku.storage.catalog import choose
 from turku.storage.catalog.patterns import matcher
@@ -68,7 +68,7 @@ def test_name_and_time_at_once_are_refused() -> None:
 def test_without_any_snapshot_and_without_sense() -> None:
     with pytest.raises(NotInHistory):
         choose([], now=NOW, zone=UTC)
-    with pytest.raises(PolicyError):
+    with pytest.raises(InvalidValue):
         chosen(at="soon")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from turku import __version__
-from turku.errors import ConfigurationError, PolicyError, UsageError
+from turku.errors import ConfigurationError, InvalidValue, UsageError
 from turku.storage import cli
 
 
@@ -67,7 +67,7 @@ def test_the_environment_may_give_the_registration(monkeypatch: pytest.MonkeyPat
 def test_ping_needs_a_uuid() -> None:
     with pytest.raises(UsageError, match="UUID"):
         cli.ping_main([])
-    with pytest.raises(PolicyError, match="not a UUID"):
+    with pytest.raises(InvalidValue, match="not a UUID"):
         cli.ping_main(["../../etc"])
 
 

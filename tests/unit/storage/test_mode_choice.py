@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.backed_up_machine import order, storage_configuration
 
-from turku.errors import BackupFailed, PolicyError
+from turku.errors import BackupFailed, InvalidValue
 from turku.storage.backup.source_backup import mode_name, selection
 from turku.storage.config.configuration import Storage
 
@@ -87,5 +87,5 @@ def test_what_a_source_leaves_out_is_left_out_alone(storage: Storage) -> None:
 def test_what_reads_files_here_or_is_malformed_is_refused_by_its_option(
     storage: Storage, options: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(PolicyError, match=f"^{named}"):
+    with pytest.raises(InvalidValue, match=f"^{named}"):
         selection(order(**options), storage)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from turku.core.secret import Secret
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.storage.rsync import exit_codes, transfer
 from turku.storage.snapshots import Workspace
 
@@ -96,7 +96,7 @@ def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
 
 @pytest.mark.parametrize("username", ["x@evil.example", "a/b", "a:b", "", "-v", "é", "a\n", "x" * 129])
 def test_a_user_name_that_would_lead_elsewhere_is_refused(username: str) -> None:
-    with pytest.raises(PolicyError):
+    with pytest.raises(InvalidValue):
         command_line(transfer.Daemon(50000, "etc", username, Secret("p")))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
-from turku.errors import NoVolume, PolicyError
+from turku.errors import InvalidValue, NoVolume
 from turku.storage.config.configuration import Storage
 from turku.storage.disk import volumes
 from turku.storage.disk.volumes import VolumeSpace
@@ -116,7 +116,7 @@ def test_what_is_no_link_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uuid", ["../x", "", ".", f"{UUID}/..", f"{UUID}\n"])
 def test_what_is_no_uuid_becomes_no_path(tmp_path: Path, uuid: str) -> None:
-    with pytest.raises(PolicyError):
+    with pytest.raises(InvalidValue):
         volumes.machine_directory(storage(tmp_path, "a"), uuid)
 
 

@@ -14,7 +14,7 @@ from turku.core.cli.arguments import Parser
 from turku.core.cli.listing import Say
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
-from turku.errors import PolicyError, UsageError
+from turku.errors import InvalidValue, UsageError
 
 if TYPE_CHECKING:
     from turku.agent.config.configuration import Agent
@@ -145,7 +145,7 @@ def _either(text: str) -> SnapshotChoice:
 
     try:
         moments.parse(text, now=SYSTEM_CLOCK.now(), zone=UTC)
-    except PolicyError:
+    except InvalidValue:
         return choice_of(text, None)
     return choice_of(None, text)
 

@@ -19,7 +19,7 @@ from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy
 from turku.core.configuration.directory import Fault, Tree
 from turku.core.secret import Secret
-from turku.errors import ConfigurationError, PolicyError
+from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import names
 from turku.protocol.client import ApiClient, checked_url
 from turku.protocol.messages import Registration, RegistrationAuth
@@ -198,14 +198,14 @@ def _use_copy_of_identity(tree: Tree, path: Path) -> None:
 def program_words(program: str | list[str]) -> tuple[str, ...]:
     """The argument list of a program given as a list, or as text with a shell's quoting (it is not given to a shell).
 
-    Raises PolicyError.
+    Raises InvalidValue.
     """
     try:
         words = tuple(shlex.split(program)) if isinstance(program, str) else tuple(program)
     except ValueError as error:
-        raise PolicyError(f"{program!r} is not quoted as in a shell: {error}") from None
+        raise InvalidValue(f"{program!r} is not quoted as in a shell: {error}") from None
     if not words or not words[0] or any("\0" in word for word in words):
-        raise PolicyError(f"{program!r} names no program")
+        raise InvalidValue(f"{program!r} names no program")
     return words
 
 
@@ -232,11 +232,11 @@ def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, Source]:
             names.source_name(name)
             _require_sendable(options)
             sources[name] = Source(name=name, path=_source_path(options["path"]), options=options, place=lined)
-        except PolicyError as error:
+        except InvalidValue as error:
             faults.append(Fault(place, _sentence(error)))
     try:
         names.source_names(sources)
-    except PolicyError as error:
+    except InvalidValue as error:
         faults.append(Fault(str(directory), _sentence(error)))
     return sources
 
@@ -246,22 +246,22 @@ def _require_sendable(options: Mapping[str, Any]) -> None:
     try:
         msgspec.json.encode(options)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PolicyError(f"has an option that cannot be sent as JSON in UTF-8: {error}") from None
+        raise InvalidValue(f"has an option that cannot be sent as JSON in UTF-8: {error}") from None
 
 
 def _source_path(path: Any) -> str:
     if not isinstance(path, str):
-        raise PolicyError(f"path: {path!r} is not text")
+        raise InvalidValue(f"path: {path!r} is not text")
     if not path.startswith("/"):
-        raise PolicyError(f"path: {path!r} is not an absolute path")
+        raise InvalidValue(f"path: {path!r} is not an absolute path")
     if any(character in path for character in "\0\n\r"):
-        raise PolicyError(
+        raise InvalidValue(
             f"path: {path!r} has a line break or NUL, which rsyncd cannot serve", hint="back up the directory above it"
         )
     return path
 
 
-def _sentence(error: PolicyError) -> str:
+def _sentence(error: InvalidValue) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
@@ -294,14 +294,14 @@ def _check(
         if (text := getattr(file, key)) is not None:
             try:
                 values[key] = check(text)
-            except PolicyError as error:
+            except InvalidValue as error:
                 fault(key, _sentence(error))
     for key in ("environment_name", "service_name", "unit_name"):
         if (text := getattr(file, key)) is not None:
             try:
                 # Empty is as good as absent: configuration management tends to write "".
                 values[key] = names.label(text, kind=key.replace("_", " ")) if text.strip() else None
-            except PolicyError as error:
+            except InvalidValue as error:
                 fault(key, _sentence(error))
     for key in ("var_dir", "lock_dir", "restore_path"):
         path = getattr(file, key)
@@ -315,7 +315,7 @@ def _check(
     if file.gonogo_program:
         try:
             gonogo_program = program_words(file.gonogo_program)
-        except PolicyError as error:
+        except InvalidValue as error:
             fault("gonogo_program", error.message)
     try:
         address = _local_address(file.rsyncd_local_address)
@@ -364,7 +364,7 @@ def _storage_host_keys(
     for name, keys in told.items():
         try:
             checked[names.storage_name(name)] = tuple(ssh_key.ssh_host_key(key).line for key in keys)
-        except PolicyError as error:
+        except InvalidValue as error:
             fault(f"storage_host_keys.{name}", _sentence(error))
     return checked
 

@@ -10,7 +10,7 @@ from turku.agent import checkin
 from turku.agent.config.configuration import Agent
 from turku.agent.restore import session
 from turku.core.log import one_line
-from turku.errors import CommandFailed, MalformedMessage, NotInHistory, PolicyError
+from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import SourceOrder
 from turku.protocol.restore_messages import Answer, HistoryRequest, LookEnd, LookRequest
@@ -61,7 +61,7 @@ def named_source(text: str, active: Sequence[str]) -> tuple[str, str | None]:
 def path_in_source(agent: Agent, order: SourceOrder, source: str, text: str) -> bytes:
     """The path, relative to the source, of what a person typed: that, or where it lies on this machine.
 
-    Raises PolicyError for a path outside the source.
+    Raises InvalidValue for a path outside the source.
     """
     path = os.fsencode(text)
     if not path.startswith(b"/"):
@@ -71,7 +71,7 @@ def path_in_source(agent: Agent, order: SourceOrder, source: str, text: str) -> 
     for base in {root.rstrip(b"/"), os.fsencode(Path(os.fsdecode(root)).resolve())}:
         if path.rstrip(b"/") == base or path.startswith(base + b"/"):
             return names.path_inside(path[len(base) :].lstrip(b"/"))
-    raise PolicyError(
+    raise InvalidValue(
         f"{one_line(path)} is not in source {source}, which is {one_line(root)}",
         hint="name it relative to the source's directory, or choose the source that has it",
     )

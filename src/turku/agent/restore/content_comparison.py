@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from turku.core.filesystem import directory_tree
-from turku.errors import CommandFailed, MalformedMessage, PolicyError
+from turku.errors import CommandFailed, InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import (
     HistoryRequest,
@@ -80,7 +80,7 @@ def _compared(agent: Agent, order: Order, address: Address, root: int) -> tuple[
 def _path(entry: ManifestEntry) -> bytes:
     try:
         return names.path_inside(path_bytes(entry.path))
-    except PolicyError as error:
+    except InvalidValue as error:
         raise MalformedMessage(f"the storage's manifest: {error.message}") from error
 
 

@@ -18,7 +18,7 @@ from turku.agent.restore.restore_run import Order, planned
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
 from turku.core.spool import NameFilter, Stack
-from turku.errors import CommandFailed, MalformedMessage, PolicyError
+from turku.errors import CommandFailed, InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import (
     HistoryRequest,
@@ -89,7 +89,7 @@ def lines(agent: Agent, order: Order) -> Iterator[str]:
 def _checked(entry: ManifestEntry) -> bytes:
     try:
         return names.path_inside(path_bytes(entry.path))
-    except PolicyError as error:
+    except InvalidValue as error:
         raise MalformedMessage(f"the storage's manifest: {error.message}") from error
 
 

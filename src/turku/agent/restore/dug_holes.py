@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from turku.agent.restore.problems import Problems
 from turku.core.filesystem import directory_tree, holes
-from turku.errors import MalformedMessage, PolicyError
+from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES, WirePath, path_bytes
 
@@ -31,7 +31,7 @@ class DugHoles:
         for each in paths:
             try:
                 path = names.path_inside(path_bytes(each))
-            except PolicyError as error:
+            except InvalidValue as error:
                 raise MalformedMessage(f"the storage's list of files with holes: {error.message}") from error
             self._paths.add(path)
             self._size_bytes += len(path)

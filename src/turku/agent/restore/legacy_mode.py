@@ -20,7 +20,7 @@ from turku.agent.ssh_tunnel import Address
 from turku.agent.storage_output import Relay
 from turku.core import command, durable, lock
 from turku.core.log import one_line
-from turku.errors import DurableWriteFailed, PolicyError, StorageNotTrusted, UsageError
+from turku.errors import DurableWriteFailed, InvalidValue, StorageNotTrusted, UsageError
 from turku.protocol.messages import StorageAddress
 
 LOCK_NAME = "turku-agent-restore"
@@ -73,7 +73,7 @@ def _known(agent: Agent, storages: Restorable, chosen: Address) -> Address:
     others = []
     for address, _sources in storages:
         # What is wrong with a storage that nobody asked for is no reason to restore nothing.
-        with suppress(PolicyError):
+        with suppress(InvalidValue):
             others.append(ssh_tunnel.checked_address(address))
     verdicts = dict(zip(others, trusted_storages.admit(agent, others), strict=True))
     verdict = verdicts[chosen]

@@ -21,7 +21,7 @@ from turku.agent.restore.private_directory import PrivateDirectory
 from turku.agent.restore.problems import Problems
 from turku.core.filesystem import directory_tree, holes, posix_acl
 from turku.core.spool import Stack
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.restore_messages import ParentDirectory, Settable, path_bytes
 
@@ -568,7 +568,7 @@ def _outermost(paths: Sequence[bytes]) -> list[bytes]:
 def _told(parents: Iterable[ParentDirectory]) -> dict[bytes, ParentDirectory]:
     known: dict[bytes, ParentDirectory] = {}
     for parent in parents:
-        with suppress(PolicyError):
+        with suppress(InvalidValue):
             known[names.path_inside(path_bytes(parent.path))] = parent
     return known
 

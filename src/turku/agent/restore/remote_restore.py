@@ -23,7 +23,7 @@ from turku.agent import identity, state
 from turku.agent.config.configuration import Agent
 from turku.core import lock
 from turku.core.log import one_line
-from turku.errors import ApiRefused, ApiUnreachable, LockHeld, MalformedMessage, PolicyError, TurkuError
+from turku.errors import ApiRefused, ApiUnreachable, InvalidValue, LockHeld, MalformedMessage, TurkuError
 
 if TYPE_CHECKING:
     from turku.agent.restore.restore_run import Outcome, Plan, Progress
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LOCK_NAME = "turku-agent-remote-restore"
 REPORT_SECONDS = 5.0
 """Between two reports of a restore: well within the lease that the coordinator gives."""
-_FINAL_CODES = frozenset({"not-in-history", "policy", "usage", "malformed-message"})
+_FINAL_CODES = frozenset({"not-in-history", "invalid-value", "usage", "malformed-message"})
 """Errors that a later ping would meet again; all others may be over by then."""
 _UNKNOWN_THERE = (403, 404)
 _MESSAGE_LIMIT = 4000
@@ -43,7 +43,7 @@ _REPORT_PAUSES_SECONDS = (1.0, 5.0, 20.0)
 _LOG = logging.getLogger(__name__)
 
 
-class NotAllowedHere(PolicyError):
+class NotAllowedHere(InvalidValue):
     """This machine's configuration does not allow the restore."""
 
 
@@ -101,7 +101,7 @@ def permitted_target(agent: Agent, directory: str) -> Path:
         )
     try:
         wanted = restore_place.target_directory(directory)
-    except PolicyError as error:
+    except InvalidValue as error:
         raise NotAllowedHere(f"the directory {error.message}") from None
     # Of what is not there yet nothing can be a link; what is there counts as what it leads to.
     resolved = _resolved(wanted)

@@ -40,7 +40,7 @@ from turku.core import durable
 from turku.core.cli.listing import size
 from turku.core.filesystem import directory_tree
 from turku.core.log import one_line
-from turku.errors import CommandFailed, MalformedMessage, PolicyError, RestoreFailed, TurkuError
+from turku.errors import CommandFailed, InvalidValue, MalformedMessage, RestoreFailed, TurkuError
 from turku.policy import names
 from turku.protocol import rsync_checksums
 from turku.protocol.messages import StorageAddress
@@ -149,7 +149,7 @@ def recover(
     """How it ended, once anything was restored.
 
     ``approve`` may ask a person; ``on_progress`` and ``is_cancelled`` are called a few times a second, from here.
-    Raises NotInHistory, RestoreFailed, StorageNotTrusted, PolicyError, LockHeld, CommandFailed, ApiRefused, ...: then
+    Raises NotInHistory, RestoreFailed, StorageNotTrusted, InvalidValue, LockHeld, CommandFailed, ApiRefused, ...: then
     nothing was.
     """
     address = history_session.trusted(agent, order.storage)
@@ -178,7 +178,7 @@ def planned(agent: Agent, order: Order, told: RecoverPlan, storage_name: str) ->
     """What the storage's words come to on this machine. Raises MalformedMessage, RestoreFailed."""
     try:
         snapshot = names.storage_name(told.snapshot)
-    except PolicyError as error:
+    except InvalidValue as error:
         raise MalformedMessage(f"storage {storage_name} names a snapshot that {error.message}") from error
     directory = order.target
     if directory is None:

@@ -211,7 +211,7 @@ def ask(agent: Agent, address: Address, request: HistoryRequest, *, timeout_seco
 
 
 def trusted(agent: Agent, told: StorageAddress) -> Address:
-    """The storage's address with the host keys that this machine trusts. Raises PolicyError, StorageNotTrusted."""
+    """The storage's address with the host keys that this machine trusts. Raises InvalidValue, StorageNotTrusted."""
     (verdict,) = trusted_storages.admit(agent, [ssh_tunnel.checked_address(told)])
     if isinstance(verdict, StorageNotTrusted):
         raise verdict

@@ -21,7 +21,7 @@ from turku.agent.restore.progress import counted
 from turku.core.filesystem import directory_tree, posix_acl
 from turku.core.log import one_line
 from turku.core.spool import Spool
-from turku.errors import MalformedMessage, PolicyError
+from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import UnsetEntry, path_bytes
 
@@ -51,7 +51,7 @@ class UnsetAttributes:
         """Take note of a path. Raises MalformedMessage for one that is none."""
         try:
             path = names.path_inside(path_bytes(entry.path))
-        except PolicyError as error:
+        except InvalidValue as error:
             raise MalformedMessage(f"the storage's list of attributes: {error.message}") from error
         if self._lists.size_bytes > _SPOOL_LIMIT_BYTES:
             raise MalformedMessage("the storage's list of attributes is larger than that of any restore")

@@ -24,7 +24,7 @@ import xxhash
 from turku.agent.restore.problems import Problems
 from turku.core.filesystem import directory_tree, extended_attributes
 from turku.core.spool import NameFilter, Spool
-from turku.errors import MalformedMessage, PolicyError
+from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 
@@ -111,7 +111,7 @@ class Verification:
         """Take note of what a path has to be. Raises MalformedMessage for a path that is none."""
         try:
             path = names.path_inside(path_bytes(entry.path))
-        except PolicyError as error:
+        except InvalidValue as error:
             raise MalformedMessage(f"the storage's manifest: {error.message}") from error
         target = None if entry.target is None else path_bytes(entry.target)
         if target is not None and len(target) >= _TARGET_LIMIT_BYTES:

@@ -26,7 +26,7 @@ from turku.api.fleet.search import matching_machines
 from turku.api.status import fleet as health
 from turku.api.status import machine_reasons, reasons
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 __all__ = ["AuthAdmin", "FilterSetAdmin", "MachineAdmin", "PolicyAdmin", "StorageAdmin"]
 
@@ -174,7 +174,7 @@ class MachineForm(_MachineModelForm):
             until, reason = cleaned.get("date_muted_until"), cleaned.get("mute_reason") or ""
             try:
                 mute.check(until, reason, now=SYSTEM_CLOCK.now())
-            except PolicyError as error:
+            except InvalidValue as error:
                 raise ValidationError({"date_muted_until": f"{error.message}. {error.hint}".strip()}) from None
         return cleaned
 
@@ -319,7 +319,7 @@ class FilterSetForm(_FilterSetModelForm):
         rules = [line for line in self.cleaned_data["lines"].splitlines() if line.strip()]
         try:
             return FilterSets().check(rules)
-        except PolicyError as error:
+        except InvalidValue as error:
             raise ValidationError(f"{error.message} {error.hint}".strip()) from None
 
     def save(self, commit: bool = True) -> FilterSet:  # noqa: FBT001, FBT002  (Django's signature)

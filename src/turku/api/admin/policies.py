@@ -13,7 +13,7 @@ from turku.api.admin import presentation
 from turku.api.admin.scoped_policies import FOR, SEARCHED, ScopedPolicyAdmin
 from turku.api.backups.models import SnapshotMode
 from turku.api.fleet.models import Policy
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import retention
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class PolicyForm(_PolicyModelForm):
             return ""
         try:
             return retention.parse(text).text
-        except PolicyError as error:
+        except InvalidValue as error:
             raise ValidationError(f"{error.message} {error.hint}".strip()) from None
 
     def save(self, commit: bool = True) -> Policy:  # noqa: FBT001, FBT002  (Django's signature)

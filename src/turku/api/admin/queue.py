@@ -18,7 +18,7 @@ from turku.api.queue import capacity, leases
 from turku.api.queue import waiting as line
 from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import queue
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class StorageSlotsForm(_StorageSlotsModelForm):
         if not self.errors and settings.first_slots is not None:
             try:
                 queue.lanes(settings.effective, settings.first_slots)
-            except PolicyError as error:
+            except InvalidValue as error:
                 raise ValidationError({"first_slots": f"{error.message} ({error.hint})"}) from None
         return cleaned
 

@@ -25,7 +25,7 @@ from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.restores import asking, listing, transitions
 from turku.api.restores.models import OPEN, OVER, RestoreRequest, State
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import PolicyError, UsageError
+from turku.errors import InvalidValue, UsageError
 
 __all__ = ["RestorePolicyAdmin", "RestoreRequestAdmin"]
 
@@ -120,7 +120,7 @@ class RequestForm(_RequestModelForm):
                 may_choose_any_machine=self.user.is_superuser,
                 now=SYSTEM_CLOCK.now(),
             )
-        except PolicyError as error:
+        except InvalidValue as error:
             raise ValidationError(f"{error.message} {error.hint}".strip()) from None
         return said
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from turku.api.fleet.models import FilterSet
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import filters
 from turku.policy.source_options import TOGETHER_LIMIT, texts
 
@@ -29,18 +29,18 @@ class FilterSets:
         return self._rules.get(name)
 
     def expand(self, rules: Sequence[str]) -> list[str]:
-        """The rules with those of named sets in their places (contract, section 3). Raises PolicyError."""
+        """The rules with those of named sets in their places (contract, section 3). Raises InvalidValue."""
         return filters.expand(rules, self._find) if rules else []
 
     def check(self, value: Any) -> list[str]:
         """The rules as given, when they are a list that expands, and all that were checked are not too many together.
 
-        One short rule of a thousand sources may each name a set of thousands. Raises PolicyError.
+        One short rule of a thousand sources may each name a set of thousands. Raises InvalidValue.
         """
         rules = texts(value)
         if self._checked > TOGETHER_LIMIT:
-            raise PolicyError(_TOO_MANY)
+            raise InvalidValue(_TOO_MANY)
         self._checked += len(self.expand(rules))
         if self._checked > TOGETHER_LIMIT:
-            raise PolicyError(_TOO_MANY)
+            raise InvalidValue(_TOO_MANY)
         return rules

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from turku.api.backups.models import Source
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import schedule
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def next_backup(source: Source, *, now: datetime) -> datetime:
         return schedule.parse(source.frequency).next_after(
             now, identity=str(source.id), zone=ZoneInfo(settings.TIME_ZONE)
         )
-    except PolicyError as error:
+    except InvalidValue as error:
         _log.error("source %s of machine %s: %s", source.name, source.machine_id, error.message)
         return now + _UNREADABLE_PAUSE
 
@@ -63,7 +63,7 @@ def longest_pause_days(frequency: str) -> int:
     """Return the days that lie at most between two moments of the schedule: one of ``schedule.LONGEST_PAUSES``."""
     try:
         return schedule.parse(frequency).longest_pause.days
-    except PolicyError:
+    except InvalidValue:
         return _UNREADABLE_PAUSE.days
 
 

@@ -15,7 +15,7 @@ from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine, Storage
 from turku.api.project import many_rows
 from turku.core.log import one_line
-from turku.errors import ApiRefused, MalformedMessage, PolicyError
+from turku.errors import ApiRefused, InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.policy.timing import clock_agreement
 from turku.protocol.messages import STRATEGY_REASON_LIMIT, SourceReport
@@ -41,7 +41,7 @@ def _moment(unix_seconds: float | None) -> datetime | None:
     if unix_seconds is None:
         return None
     if not 0 <= unix_seconds <= _LATEST_UNIX_SECONDS:
-        raise PolicyError("is no time in Unix seconds between 1970 and 2100")
+        raise InvalidValue("is no time in Unix seconds between 1970 and 2100")
     return datetime.fromtimestamp(unix_seconds, UTC)
 
 

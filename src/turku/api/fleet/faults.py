@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from turku.errors import MalformedMessage, PolicyError
+from turku.errors import InvalidValue, MalformedMessage
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -24,10 +24,10 @@ class Faults:
         self._sentences.append(f"{_shortened(field)}: {_shortened(sentence)}")
 
     def check(self, field: str, rule: Callable[[Value], Result], value: Value) -> Result | None:
-        """What ``rule`` makes of the value; None, and a fault, where it raises PolicyError."""
+        """What ``rule`` makes of the value; None, and a fault, where it raises InvalidValue."""
         try:
             return rule(value)
-        except PolicyError as error:
+        except InvalidValue as error:
             self.add(field, f"{error.message} ({error.hint})" if error.hint else error.message)
             return None
 
@@ -48,5 +48,5 @@ def checked(field: str, rule: Callable[[Value], Result], value: Value) -> Result
     """What ``rule`` makes of the value. Raises MalformedMessage naming the field."""
     try:
         return rule(value)
-    except PolicyError as error:
+    except InvalidValue as error:
         raise MalformedMessage(f"{field}: {_shortened(error.message)}", hint=error.hint) from None

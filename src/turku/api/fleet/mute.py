@@ -9,28 +9,28 @@ from django.db import transaction
 from turku.api.audit import log
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.status.marks import LONGEST_MUTE
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 
 def check(until: datetime | None, reason: str, *, now: datetime) -> None:
-    """Raise PolicyError unless the mute has an end that lies ahead, and a reason; neither of them ends it."""
+    """Raise InvalidValue unless the mute has an end that lies ahead, and a reason; neither of them ends it."""
     if until is None and not reason.strip():
         return
     if until is None:
-        raise PolicyError("a mute needs an end", hint="name the moment at which the machine counts again")
+        raise InvalidValue("a mute needs an end", hint="name the moment at which the machine counts again")
     if not reason.strip():
-        raise PolicyError("a mute needs a reason", hint="say why the machine is away, for whoever looks next")
+        raise InvalidValue("a mute needs a reason", hint="say why the machine is away, for whoever looks next")
     if len(reason) > NAME_LENGTH:
-        raise PolicyError(f"the reason of a mute is longer than {NAME_LENGTH} characters")
+        raise InvalidValue(f"the reason of a mute is longer than {NAME_LENGTH} characters")
     if not now < until <= now + LONGEST_MUTE:
-        raise PolicyError(
+        raise InvalidValue(
             f"a mute ends in the future, after at most {LONGEST_MUTE.days} days", hint="mute it again later"
         )
 
 
 @transaction.atomic
 def mute(machine: Machine, until: datetime | None, reason: str, *, actor: log.Actor, now: datetime) -> None:
-    """Mute the machine until that moment; None, with an empty reason, ends a mute. Raises PolicyError."""
+    """Mute the machine until that moment; None, with an empty reason, ends a mute. Raises InvalidValue."""
     check(until, reason, now=now)
     locked = Machine.objects.select_for_update(no_key=True).get(pk=machine.pk)
     old = {"date_muted_until": locked.date_muted_until, "mute_reason": locked.mute_reason}

@@ -15,7 +15,7 @@ from turku.api.fleet.faults import Faults
 from turku.api.fleet.keyring import MINIMUM_SECRET_LENGTH, Purpose
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.core.log import one_line
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import names, ssh_key
 from turku.protocol.messages import MachineConfiguration, RegistrationAuth, StorageConfiguration
 
@@ -42,9 +42,9 @@ def label(kind: str) -> Callable[[str], str]:
 
 
 def secret_for_registration(secret: str) -> str:
-    """The secret. Raises PolicyError where it is too short for a fast hash."""
+    """The secret. Raises InvalidValue where it is too short for a fast hash."""
     if len(secret) < MINIMUM_SECRET_LENGTH:
-        raise PolicyError(f"is shorter than {MINIMUM_SECRET_LENGTH} characters")
+        raise InvalidValue(f"is shorter than {MINIMUM_SECRET_LENGTH} characters")
     return secret
 
 

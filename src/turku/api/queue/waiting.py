@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue.models import WaitingMachine
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import queue, schedule
 from turku.policy.queue import Lane, Waiting
 
@@ -51,7 +51,7 @@ def claim_of(
 def _period(source: Source) -> timedelta:
     try:
         return schedule.parse(source.frequency).period
-    except PolicyError:
+    except InvalidValue:
         return _UNREADABLE_PERIOD
 
 

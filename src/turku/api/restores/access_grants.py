@@ -16,7 +16,7 @@ from turku.api.fleet.models import Storage
 from turku.api.restores import asking, offers, policies
 from turku.api.restores.models import AT_WORK, RestoreRequest
 from turku.api.restores.transitions import move
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest
 
@@ -97,7 +97,7 @@ def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> 
     """The request, while a run of that machine holds it."""
     try:
         key = UUID(names.machine_uuid(text or ""))
-    except PolicyError:
+    except InvalidValue:
         return None
     held: QuerySet[RestoreRequest] = RestoreRequest.objects.filter(
         pk=key,

@@ -15,7 +15,7 @@ from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine
 from turku.api.restores import listing, open_offers, policies
 from turku.api.restores.models import REASON_LENGTH, Overwrite, RestoreRequest, State
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import names, restore_place
 from turku.policy.characters import size_bytes
 from turku.policy.timing import moments
@@ -54,14 +54,14 @@ def prepare(wish: Wish, *, requested_by: str, may_choose_any_machine: bool, now:
     """A request to be submitted: it waits for approval or, where policy wants none, for the machine.
 
     ``may_choose_any_machine``: a superuser decides which machines belong to one operator; others have those of one
-    Auth. Raises PolicyError.
+    Auth. Raises InvalidValue.
     """
     target = wish.target or wish.source.machine
     needed = _approvals(wish.source.machine, target, may_choose_any_machine=may_choose_any_machine)
     if wish.snapshot and wish.moment:
-        raise PolicyError("a restore is of a snapshot or of a moment, not both")
+        raise InvalidValue("a restore is of a snapshot or of a moment, not both")
     if not 1 <= wish.days <= DAYS_LIMIT:
-        raise PolicyError(f"a request waits for 1 to {DAYS_LIMIT} days")
+        raise InvalidValue(f"a request waits for 1 to {DAYS_LIMIT} days")
     request = RestoreRequest(
         source=wish.source,
         target=target,
@@ -105,27 +105,27 @@ def _approvals(machine: Machine, target: Machine, *, may_choose_any_machine: boo
         needed = rules.approvals
     else:
         if not may_choose_any_machine and (not rules.other_machines or target.auth_id != machine.auth_id):
-            raise PolicyError(
+            raise InvalidValue(
                 f"what is kept of {machine} may not be restored onto {target}",
                 hint="they are registered with different auths, or a restore policy forbids it; a superuser may",
             )
         needed = max(rules.approvals, policies.rules_of(target).approvals)
     if not target.active:
-        raise PolicyError(f"machine {target} is switched off", hint="it picks up nothing; switch it on first")
+        raise InvalidValue(f"machine {target} is switched off", hint="it picks up nothing; switch it on first")
     return needed
 
 
 def checked_snapshot(text: str) -> str:
-    """The name of a snapshot, or nothing. Raises PolicyError."""
+    """The name of a snapshot, or nothing. Raises InvalidValue."""
     name = names.label(text, kind="snapshot name")
     if "/" in name or name.startswith("."):
-        raise PolicyError(f"{name!r} is no name of a snapshot")
+        raise InvalidValue(f"{name!r} is no name of a snapshot")
     return name
 
 
 def settled_moment(text: str, *, now: datetime) -> str:
     """The moment that people's words mean now, in ISO form, or nothing: ``3 days ago`` must not move while a request
-    waits. Raises PolicyError."""
+    waits. Raises InvalidValue."""
     if not text.strip():
         return ""
     zone = ZoneInfo(settings.TIME_ZONE)
@@ -133,21 +133,21 @@ def settled_moment(text: str, *, now: datetime) -> str:
 
 
 def checked_paths(paths: Sequence[bytes]) -> list[object]:
-    """The paths within their source as they are stored. Raises PolicyError."""
+    """The paths within their source as they are stored. Raises InvalidValue."""
     if len(paths) > PATHS_LIMIT:
-        raise PolicyError(f"more than {PATHS_LIMIT} paths; ask for a directory that holds them")
+        raise InvalidValue(f"more than {PATHS_LIMIT} paths; ask for a directory that holds them")
     lawful = dict.fromkeys(names.path_inside(path) for path in paths)
     if b"" in lawful:
         return []
     stored = [_stored(path) for path in lawful]
     if len(encode(stored)) > _PATHS_LIMIT_BYTES:
-        raise PolicyError("the paths are too long together; ask for a directory that holds them")
+        raise InvalidValue("the paths are too long together; ask for a directory that holds them")
     return stored
 
 
 def _stored(path: bytes) -> object:
     if b"\0" in path:
-        raise PolicyError("a path has a NUL character")
+        raise InvalidValue("a path has a NUL character")
     sent = wire_path(path)
     return sent if isinstance(sent, str) else {"b64": _base64(path)}
 
@@ -159,11 +159,11 @@ def _base64(path: bytes) -> str:
 
 
 def checked_reason(text: str) -> str:
-    """Why, in a line. Raises PolicyError where nothing is said."""
+    """Why, in a line. Raises InvalidValue where nothing is said."""
     reason = " ".join(text.split())
     size_bytes(reason)
     if not reason:
-        raise PolicyError("a request says why it is made", hint="the audit log keeps the reason")
+        raise InvalidValue("a request says why it is made", hint="the audit log keeps the reason")
     if len(reason) > REASON_LENGTH:
-        raise PolicyError(f"the reason is longer than {REASON_LENGTH} characters")
+        raise InvalidValue(f"the reason is longer than {REASON_LENGTH} characters")
     return reason

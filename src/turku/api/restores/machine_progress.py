@@ -12,7 +12,7 @@ from turku.api.audit import log
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.restores.models import APPROVED, AT_WORK, OVER, RestoreRequest, State
 from turku.api.restores.transitions import lease_end, move
-from turku.errors import ApiRefused, PolicyError
+from turku.errors import ApiRefused, InvalidValue
 from turku.policy import names
 from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, AgentRestoreProgressRequest
 
@@ -32,7 +32,7 @@ def own_request(machine: Machine, text: str) -> RestoreRequest:
     rows = RestoreRequest.objects.select_related("source__machine", "target").filter(target=machine)
     try:
         return rows.get(pk=UUID(names.machine_uuid(text)))
-    except (PolicyError, RestoreRequest.DoesNotExist):
+    except (InvalidValue, RestoreRequest.DoesNotExist):
         raise ApiRefused("request: there is no such restore for this machine", status=404) from None
 
 

@@ -20,7 +20,7 @@ from turku.api.fleet.throttle import CREDENTIALS
 from turku.api.project import origin
 from turku.api.rpc.unstorable import refuse_unstorable
 from turku.core.log import one_line
-from turku.errors import ApiRefused, MalformedMessage, PolicyError
+from turku.errors import ApiRefused, InvalidValue, MalformedMessage
 from turku.protocol import codec
 from turku.protocol.messages import Empty
 
@@ -95,14 +95,14 @@ def _throttled(address: str, caller: str, secret: str) -> HttpResponse | None:
     return response
 
 
-def _sentence(error: MalformedMessage | PolicyError | ApiRefused) -> str:
+def _sentence(error: MalformedMessage | InvalidValue | ApiRefused) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
     """Make a view of a function from the decoded message of type ``kind`` to the answer's message.
 
-    Refusals: 400 for MalformedMessage and PolicyError, the error's own status for ApiRefused, 405 for other methods,
+    Refusals: 400 for MalformedMessage and InvalidValue, the error's own status for ApiRefused, 405 for other methods,
     429, before the database is asked, for an address that sent too many bad credentials, 503 where the database or its
     hash key is not to be had just now.
     """
@@ -124,7 +124,7 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
                 if caller:
                     CREDENTIALS.succeeded(address, caller, secret)
                 return answer
-            except (MalformedMessage, PolicyError) as error:
+            except (MalformedMessage, InvalidValue) as error:
                 status, sentence = int(HTTPStatus.BAD_REQUEST), _sentence(error)
             except ApiRefused as error:
                 if error.status == HTTPStatus.FORBIDDEN:

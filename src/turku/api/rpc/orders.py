@@ -15,7 +15,7 @@ from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import Source
 from turku.api.backups.protection import Protections
 from turku.api.fleet.models import Machine, Storage
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import bandwidth, compression, incomplete_runs, schedule, source_options
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
@@ -44,7 +44,7 @@ def _option(source: Source, name: str) -> Any:
     value = source.other_options.get(name)
     try:
         return option.default if value is None else option.check(value)
-    except PolicyError:
+    except InvalidValue:
         return option.default
 
 
@@ -83,7 +83,7 @@ def _order(
 def _period_seconds(frequency: str) -> float | None:
     try:
         return schedule.parse(frequency).period.total_seconds()
-    except PolicyError:
+    except InvalidValue:
         return None
 
 
@@ -99,7 +99,7 @@ def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders
     """The orders of due sources. One whose filter names a set that is gone is recorded as failed: it would be backed up
     with other files than its owner meant, and it must not keep the others waiting."""
 
-    def fail(storage: Storage, source: Source, error: PolicyError) -> None:
+    def fail(storage: Storage, source: Source, error: InvalidValue) -> None:
         summary = f"not started: filter: {error.message}"
         report.record(machine, storage, {source.name: SourceReport(success=False, summary=summary)}, now=now)
 
@@ -114,7 +114,7 @@ def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) ->
 def _orders(
     machine: Machine,
     sources: Sequence[Source],
-    on_fault: Callable[[Storage, Source, PolicyError], list[str] | None],
+    on_fault: Callable[[Storage, Source, InvalidValue], list[str] | None],
     *,
     now: datetime,
 ) -> Orders:
@@ -129,7 +129,7 @@ def _orders(
         rules: list[str] | None
         try:
             rules = filter_sets.expand(source.filter)
-        except PolicyError as error:
+        except InvalidValue as error:
             rules = on_fault(storage, source, error)
         if rules is not None:
             orders[source.name] = _order(source, _address(storage), rules, protections, now=now)

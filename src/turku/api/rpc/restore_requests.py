@@ -23,7 +23,7 @@ from turku.api.restores.models import OPEN, RestoreRequest
 from turku.api.rpc.endpoint import refusal
 from turku.api.rpc.unstorable import refuse_unstorable
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import MalformedMessage, PolicyError, UsageError
+from turku.errors import InvalidValue, MalformedMessage, UsageError
 from turku.policy import names
 from turku.protocol import codec
 from turku.protocol.restore_messages import path_bytes
@@ -58,7 +58,7 @@ def _people_call(kind: type[Message], *permissions: str) -> Callable[[Callable[[
                 message = codec.decode(request.body, kind)
                 refuse_unstorable(request.body)
                 answer = handle(request.user, message)
-            except (MalformedMessage, PolicyError) as error:
+            except (MalformedMessage, InvalidValue) as error:
                 return refusal(HTTPStatus.BAD_REQUEST, f"{error.message} {error.hint}".strip())
             except UsageError as error:
                 return refusal(HTTPStatus.CONFLICT, f"{error.message} {error.hint}".strip())

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, tzinfo
 from functools import cache, cached_property
 from itertools import pairwise
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import shown
 from turku.policy.timing.local_time import clock_change_nearby, in_utc, moment_of, moments_of, wall_time
 
@@ -193,10 +193,10 @@ class Cron:
 
     @classmethod
     def parse(cls, text: str, expression: str) -> Cron:
-        """The schedule for a cron expression; ``text`` is the whole frequency. Raises PolicyError."""
+        """The schedule for a cron expression; ``text`` is the whole frequency. Raises InvalidValue."""
         words = expression.lower().split()
         if len(words) != len(_FIELDS):
-            raise PolicyError(f"{shown(text)} needs {len(_FIELDS)} fields after 'cron', not {len(words)}", hint=_HINT)
+            raise InvalidValue(f"{shown(text)} needs {len(_FIELDS)} fields after 'cron', not {len(words)}", hint=_HINT)
         try:
             fields = tuple(_parse_field(which, word) for which, word in zip(_FIELDS, words, strict=True))
         except _Unusable as error:
@@ -262,7 +262,7 @@ class Cron:
             yield moment_of(wall, zone)
 
     def _walls_after(self, wall: datetime, identity: str) -> Iterator[datetime]:
-        """The matching times on a clock, from the first after ``wall`` on. Raises PolicyError."""
+        """The matching times on a clock, from the first after ``wall`` on. Raises InvalidValue."""
         minutes, hours, days, months, weekdays = (numbers.of(identity) for numbers in self._fields)
         matches = _Days(
             days,
@@ -319,5 +319,5 @@ class _Days:
         return by_day or by_weekday
 
 
-def _unusable(text: str, problem: str) -> PolicyError:
-    return PolicyError(f"{shown(text)} is no usable cron expression: {problem}", hint=_HINT)
+def _unusable(text: str, problem: str) -> InvalidValue:
+    return InvalidValue(f"{shown(text)} is no usable cron expression: {problem}", hint=_HINT)

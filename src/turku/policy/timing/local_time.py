@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 _DAY = timedelta(days=1)
 _FIRST_YEAR, _LAST_YEAR = 2, 9900
@@ -32,7 +32,7 @@ def moments_of(wall: datetime, zone: tzinfo) -> Iterator[datetime]:
 def in_utc(moment: datetime) -> datetime:
     """The moment in UTC: Python compares and subtracts two times of one zone by what its clocks show.
 
-    Raises PolicyError at the ends of the calendar.
+    Raises InvalidValue at the ends of the calendar.
     """
     if moment.tzinfo is None:
         raise ValueError("the moment has no zone")
@@ -41,7 +41,7 @@ def in_utc(moment: datetime) -> datetime:
     except OverflowError:
         utc = datetime.max.replace(tzinfo=UTC)
     if not _FIRST_YEAR <= utc.year <= _LAST_YEAR:
-        raise PolicyError(f"{moment.isoformat()} is too near to an end of the calendar")
+        raise InvalidValue(f"{moment.isoformat()} is too near to an end of the calendar")
     return utc
 
 

@@ -6,7 +6,7 @@ import calendar
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.characters import shown
 from turku.policy.timing import local_time
 
@@ -29,17 +29,18 @@ _ONE_DAY = timedelta(days=1)
 
 
 def parse(text: str, *, now: datetime, zone: tzinfo) -> datetime:
-    """The moment that the text means, in UTC. ``zone`` is that of days and times without one of their own.
+    """Return the moment that the text means, in UTC.
 
-    A day alone is its end: a snapshot of that day is at or before it. Raises PolicyError that says what would be right.
+    ``zone`` is that of days and times without one of their own. A day alone is its end: a snapshot of that day is at
+    or before it. Raises InvalidValue, which says what would be right.
     """
     wanted = " ".join(text.lower().split())
     if not wanted or len(text) > _LENGTH_LIMIT:
-        raise PolicyError(f"{shown(text)} is no time", hint=_HINT)
+        raise InvalidValue(f"{shown(text)} is no time", hint=_HINT)
     try:
         return _parse(wanted, now=local_time.in_utc(now), zone=zone)
     except (ValueError, OverflowError) as error:
-        raise PolicyError(f"{shown(text)} is no time", hint=_HINT) from error
+        raise InvalidValue(f"{shown(text)} is no time", hint=_HINT) from error
 
 
 def _parse(text: str, *, now: datetime, zone: tzinfo) -> datetime:

@@ -14,7 +14,7 @@ from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import BackupFailed, LockHeld, PolicyError, TurkuError
+from turku.errors import BackupFailed, InvalidValue, LockHeld, TurkuError
 from turku.policy import anomaly, bandwidth, compression, filters, names, preserved
 from turku.policy.anomaly import Figures
 from turku.policy.incomplete_runs import FAIL
@@ -139,7 +139,7 @@ def mode_name(order: SourceOrder, configuration: Storage, machine_dir: Path) -> 
 def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
     """What the order selects. Every rule is checked again here: a coordinator may be an older one, or hostile.
 
-    Raises PolicyError naming the option.
+    Raises InvalidValue naming the option.
     """
     with _naming("filter"):
         rules = [filters.parse_rule(text).text for text in order.filter]
@@ -168,8 +168,8 @@ def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
 def _naming(option: str) -> Iterator[None]:
     try:
         yield
-    except PolicyError as error:
-        raise PolicyError(f"{option}: {error.message}", hint=error.hint) from error
+    except InvalidValue as error:
+        raise InvalidValue(f"{option}: {error.message}", hint=error.hint) from error
 
 
 @dataclass(frozen=True)

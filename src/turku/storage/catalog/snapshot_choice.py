@@ -20,7 +20,7 @@ def choose(
     """Return the name of the snapshot: ``name`` (or ``latest``), else the newest made at or before ``at``, else the
     newest. One whose date is in doubt is the newest only where all are.
 
-    ``snapshots`` are oldest first. Raises NotInHistory where there is none such, PolicyError for an ``at`` that is not
+    ``snapshots`` are oldest first. Raises NotInHistory where there is none such, InvalidValue for an ``at`` that is not
     understood, UsageError for both at once.
     """
     if name and at:

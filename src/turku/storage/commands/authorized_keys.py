@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
         return
     try:
         key = ssh_key.ssh_public_key(f"{options.type} {options.key}")
-    except PolicyError as error:
+    except InvalidValue as error:
         _LOG.debug("no machine has such a key: %s", error.message)
         return
     line = admitted_keys.line_of(configuration, key)

@@ -186,7 +186,7 @@ class _Shown:
 
     def _choose(self, opened: Catalog, name: str | None, at: str | None) -> str:
         """By name; a text that is no name is a time."""
-        from turku.errors import PolicyError
+        from turku.errors import InvalidValue
         from turku.storage import catalog
 
         snapshots = opened.snapshots()
@@ -194,7 +194,7 @@ class _Shown:
         if name and name != _LATEST and not at and all(each.name != name for each in snapshots):
             try:
                 return catalog.choose(snapshots, at=name, now=now, zone=self._zone)
-            except PolicyError as error:
+            except InvalidValue as error:
                 raise UsageError(
                     f"{name!r} is neither a snapshot of {opened.place.source} nor a time",
                     hint=f"'turku-storage snapshots' shows them; a time is {error.hint}",

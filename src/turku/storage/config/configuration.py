@@ -22,7 +22,7 @@ from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy
 from turku.core.configuration.directory import Fault, Tree
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ConfigurationError, PolicyError
+from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import retention
 from turku.policy.anomaly import Thresholds
 from turku.protocol.client import ApiClient, checked_url
@@ -445,7 +445,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
     if file.retention_floor:
         try:
             retention.parse(file.retention_floor)
-        except PolicyError as error:
+        except InvalidValue as error:
             fault("retention_floor", f"{error.message}; {error.hint}")
     for key in ("var_dir", "lock_dir", "drill_directory", "authorized_keys_file"):
         path = getattr(file, key)

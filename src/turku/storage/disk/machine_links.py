@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.core import durable
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.messages import AssignedMachine, ScheduledMachine
 from turku.storage.config.configuration import Storage
@@ -30,7 +30,7 @@ def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
             service_name=machine.service_name,
             unit_name=machine.unit_name,
         )
-    except PolicyError:
+    except InvalidValue:
         return None
     # A unit called like another machine's UUID would take that machine's place.
     return None if name is None or _is_uuid(name) else name
@@ -110,7 +110,7 @@ class _NameLink:
 def _is_uuid(text: str) -> bool:
     try:
         names.machine_uuid(text)
-    except PolicyError:
+    except InvalidValue:
         return False
     return True
 

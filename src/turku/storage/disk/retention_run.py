@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy import retention
 from turku.policy.retention import Retention
 from turku.protocol.messages import SourceOrder
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 def effective_rules(order: SourceOrder, configuration: Storage) -> Retention:
     """What is kept: what the machine's rules, the operator's floor at the coordinator, or this storage's own keep.
 
-    The last one no machine and no coordinator can lower (threats C4). Raises PolicyError for rules not understood.
+    The last one no machine and no coordinator can lower (threats C4). Raises InvalidValue for rules not understood.
     """
     rules = retention.parse(order.retention)
     for floor in (order.retention_floor, configuration.retention_floor):
@@ -47,7 +47,7 @@ def prune(
     place = mode.place
     try:
         rules = effective_rules(order, configuration)
-    except PolicyError as error:
+    except InvalidValue as error:
         _LOG.warning("%s: retention %r: %s; no snapshot is deleted", place.source, order.retention, error)
         return ()
     stored = history.stored_snapshots(place, configuration.zone)

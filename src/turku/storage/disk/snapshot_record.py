@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from turku.errors import PolicyError
+from turku.errors import InvalidValue
 from turku.policy.timing import local_time
 from turku.storage.disk import snapshot_notes as notes
 from turku.storage.disk.snapshot_notes import LIMIT_BYTES, NO_NOTES, Notes
@@ -73,7 +73,7 @@ def date(place: SourcePlace, name: str) -> RecordedDate:
     def moment(key: str) -> datetime | None:
         try:
             return local_time.in_utc(_moment(content[key]))
-        except (ValueError, KeyError, TypeError, PolicyError):
+        except (ValueError, KeyError, TypeError, InvalidValue):
             return None
 
     return RecordedDate(moment("sync_begin"), moment("found_ahead"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.errors import LockHeld, PolicyError, UsageError
+from turku.errors import InvalidValue, LockHeld, UsageError
 from turku.policy import machine_choice, names
 from turku.storage.config.configuration import Storage
 from turku.storage.disk import machine_links, volumes
@@ -68,7 +68,7 @@ def _uuid(configuration: Storage, machine: str) -> str:
     """Return the UUID of the machine that is meant. Raises UsageError for none, and for several, which are named."""
     try:
         return names.machine_uuid(machine)
-    except PolicyError:
+    except InvalidValue:
         pass
     known = machine_links.known_names(configuration)
     kept = {directory.name: known.get(directory.name, set()) for directory in _all_directories(configuration)}
@@ -90,7 +90,7 @@ def _uuid(configuration: Storage, machine: str) -> str:
 def _is_uuid(text: str) -> bool:
     try:
         return names.machine_uuid(text) == text
-    except PolicyError:
+    except InvalidValue:
         return False
 
 
@@ -99,6 +99,6 @@ def _places(machine_dir: Path) -> Iterator[SourcePlace]:
         if entry.endswith(_SNAPSHOTS_SUFFIX) and fs.is_directory(machine_dir / entry):
             try:
                 yield SourcePlace(machine_dir, names.source_name(entry.removesuffix(_SNAPSHOTS_SUFFIX)))
-            except PolicyError:
+            except InvalidValue:
                 # Nothing of ours.
                 continue

@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from turku.core import durable
-from turku.errors import ConfigurationError, DurableWriteFailed, NoVolume, PolicyError
+from turku.errors import ConfigurationError, DurableWriteFailed, InvalidValue, NoVolume
 from turku.policy import names
 from turku.storage.config.configuration import Storage, Volume
 from turku.storage.fs import tree as fs
@@ -237,7 +237,7 @@ def _led_to(configuration: Storage, volume: Volume) -> Sequence[str]:
 def _is_uuid(text: str) -> bool:
     try:
         return names.machine_uuid(text) == text
-    except PolicyError:
+    except InvalidValue:
         return False
 
 

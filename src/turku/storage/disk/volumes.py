@@ -88,7 +88,7 @@ def usable(configuration: Storage) -> list[Volume]:
 def machine_directory(configuration: Storage, uuid: str) -> Path:
     """The machine's directory on a volume, made (mode 0700) when there is none; ``machines/<uuid>`` links to it.
 
-    Raises PolicyError for what is no UUID, NoVolume when the directory's volume is gone or no volume takes new
+    Raises InvalidValue for what is no UUID, NoVolume when the directory's volume is gone or no volume takes new
     machines, DurableWriteFailed.
     """
     uuid = names.machine_uuid(uuid)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from turku.core import durable
-from turku.errors import ConfigurationError, PolicyError
+from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import names, ssh_key
 from turku.protocol.messages import AssignedMachine
 from turku.storage.config.configuration import DEFAULT_DIRECTORY, Storage
@@ -98,7 +98,7 @@ def admit(machines: Mapping[str, AssignedMachine], *, static: bytes = b"", curre
                 _LOG.info("machine %s has no SSH key yet", good_uuid)
                 continue
             key = ssh_key.ssh_public_key(machine.ssh_public_key).line
-        except PolicyError as error:
+        except InvalidValue as error:
             _LOG.warning("machine %.100s gets no line in authorized_keys: %s", uuid, error.message)
             continue
         if key.split()[1].encode() in static_words:
@@ -160,7 +160,7 @@ def _foreign_holders(current: bytes) -> dict[str, str]:
         if found is not None:
             try:
                 holders[ssh_key.ssh_public_key(found[2]).line] = names.machine_uuid(found[1])
-            except PolicyError:
+            except InvalidValue:
                 continue
     return holders
 

@@ -12,7 +12,7 @@ import msgspec
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
-from turku.errors import ApiRefused, LockHeld, PolicyError
+from turku.errors import ApiRefused, InvalidValue, LockHeld
 from turku.policy import names
 from turku.protocol.messages import (
     STORAGE_FAULTS_LIMIT,
@@ -176,6 +176,6 @@ def _lawful(machines: Mapping[str, AssignedMachine]) -> dict[str, AssignedMachin
     for uuid, machine in machines.items():
         try:
             lawful.setdefault(names.machine_uuid(uuid), machine)
-        except PolicyError as error:
+        except InvalidValue as error:
             _LOG.warning("a machine is left out: %s", error.message)
     return lawful

@@ -58,7 +58,7 @@ def require(configuration: Storage, wanted: Wanted) -> Permitted:
 
     Another machine's history takes the coordinator's word. A coordinator of the existing system knows no such call: a
     machine then has its own, as it has with every coordinator where ``machines_see_history`` is not false.
-    Raises NotInHistory where it may not, PolicyError for what is no name, ApiRefused, ApiUnreachable.
+    Raises NotInHistory where it may not, InvalidValue for what is no name, ApiRefused, ApiUnreachable.
     """
     source = names.source_name(wanted.source)
     owner = names.machine_uuid(wanted.of_machine) if wanted.of_machine else wanted.machine

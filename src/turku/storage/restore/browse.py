@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from turku.core.log import one_line
-from turku.errors import NotInHistory, PolicyError
+from turku.errors import InvalidValue, NotInHistory
 from turku.policy import names
 from turku.protocol.jsonlines import Answers
 from turku.protocol.restore_messages import (
@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 500
 
 
 def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
-    """Send what is asked for. Raises NotInHistory, PolicyError, CatalogUnusable."""
+    """Send what is asked for. Raises NotInHistory, InvalidValue, CatalogUnusable."""
     if request.what == "snapshots":
         _send(view.snapshots(), LookEnd(), request.limit, answers)
         return
@@ -75,7 +75,7 @@ def _send(rows: Iterable[Any], end: LookEnd, limit: int, answers: Answers) -> No
 
 def _history(opened: Catalog, path: bytes) -> Iterator[FileRow]:
     if not path:
-        raise PolicyError("the source itself has no history of versions", hint="turku-agent snapshots shows its own")
+        raise InvalidValue("the source itself has no history of versions", hint="turku-agent snapshots shows its own")
     found = opened.history(path)
     if not found:
         raise NotInHistory(
@@ -92,5 +92,5 @@ def _find(view: HistoryView, opened: Catalog, request: LookRequest) -> Iterator[
         snapshot = view.choose(choice).name
     pattern = path_bytes(request.pattern)
     if not pattern:
-        raise PolicyError("the pattern is empty")
+        raise InvalidValue("the pattern is empty")
     return map(history_rows.of_entry, opened.find(pattern, snapshot=snapshot, ignore_case=request.ignores_case))

@@ -66,7 +66,7 @@ class HistoryView:
         )
 
     def choose(self, choice: SnapshotChoice) -> KeptTree:
-        """Return the tree that is meant. Raises NotInHistory, PolicyError for a moment that is not understood."""
+        """Return the tree that is meant. Raises NotInHistory, InvalidValue for a moment that is not understood."""
         if self.scope.snapshot is not None:
             if choice not in (self._approved, SnapshotChoice(self.scope.snapshot)):
                 raise NotInHistory(

@@ -99,7 +99,7 @@ class Recovery:
 
 @contextmanager
 def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest) -> Iterator[Recovery]:
-    """What goes back by this request, for the length of the block. Raises NotInHistory, PolicyError."""
+    """What goes back by this request, for the length of the block. Raises NotInHistory, InvalidValue."""
     kept = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
     with Tree(kept.path) as tree:

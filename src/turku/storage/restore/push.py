@@ -74,7 +74,7 @@ def push(
 ) -> None:
     """Push, and send the manifest beside it, deletions, and how it ended.
 
-    Raises CommandFailed when rsync cannot be started, PolicyError for a user name that is none, BackupFailed when no
+    Raises CommandFailed when rsync cannot be started, InvalidValue for a user name that is none, BackupFailed when no
     daemon answers, ConfigurationError when the sandbox is required and cannot be had.
     """
     kept = going_back.kept
@@ -114,7 +114,7 @@ def push(
 
 
 def arguments(configuration: Storage, going_back: Recovery, *, port: int, username: str) -> list[str]:
-    """Return the argument list, to be run in the tree. Raises PolicyError as ``transfer.require_user`` does."""
+    """Return the argument list, to be run in the tree. Raises InvalidValue as ``transfer.require_user`` does."""
     request = going_back.request
     temporary = request.temporary or TEMPORARY_DIRECTORY
     partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"

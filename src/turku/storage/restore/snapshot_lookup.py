@@ -58,7 +58,7 @@ def checked_paths(
     """Return the paths, each lawful, in scope, and there or at least recorded in the catalog.
 
     None is for all of the tree: where it was asked for, and all of it is in scope.
-    Raises PolicyError, NotInHistory: also where no path is there.
+    Raises InvalidValue, NotInHistory: also where no path is there.
     """
     lawful = sorted({names.path_inside(path) for path in paths} or {b""})
     if not scope.has_path(lawful[0]) and lawful[0] == b"":

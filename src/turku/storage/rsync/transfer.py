@@ -31,7 +31,7 @@ from turku.core.filesystem import extended_attributes, posix_acl
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import PolicyError, TurkuError
+from turku.errors import InvalidValue, TurkuError
 from turku.policy import bandwidth, compression
 from turku.protocol.restore_messages import Settable
 from turku.storage.config.configuration import Storage
@@ -287,9 +287,9 @@ def is_compressed(choice: compression.Compression, earlier: Notes) -> bool:
 
 
 def checked_user(username: str) -> str:
-    """The one-time user name. Raises PolicyError for one that would turn the daemon's address into another one."""
+    """The one-time user name. Raises InvalidValue for one that would turn the daemon's address into another one."""
     if not _USER.fullmatch(username):
-        raise PolicyError("the machine's one-time user name has other characters than letters, digits and - _ .")
+        raise InvalidValue("the machine's one-time user name has other characters than letters, digits and - _ .")
     return username
 
 
@@ -308,7 +308,7 @@ def arguments(
 
     ``seen`` says by which path rsync sees what lies beside it, ``mark`` with what its lines about entries begin.
 
-    Raises PolicyError for a user name that would turn the address into another one.
+    Raises InvalidValue for a user name that would turn the address into another one.
     """
     checked_user(daemon.username)
     return [
@@ -456,7 +456,7 @@ def run(
     ``base`` is the tree of the snapshot that it is built upon. ``on_entry`` is told of each entry that rsync makes,
     changes or deletes, from another thread. ``spooled_bytes`` is what is kept of that on the volume.
 
-    Raises CommandFailed when rsync cannot be started, PolicyError as ``arguments`` does, BackupFailed when no daemon
+    Raises CommandFailed when rsync cannot be started, InvalidValue as ``arguments`` does, BackupFailed when no daemon
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had, and what
     ``cancellation`` raises.
     """

@@ -14,7 +14,7 @@ from msgspec import UNSET, structs
 from turku.core.clock import Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, LockHeld, PolicyError, TurkuError
+from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, InvalidValue, LockHeld, TurkuError
 from turku.policy import names
 from turku.protocol.messages import (
     STRATEGY_REASON_LIMIT,
@@ -163,7 +163,7 @@ class Checkin:
         for name, order in machine.scheduled_sources.items():
             try:
                 names.source_name(name)
-            except PolicyError as error:
+            except InvalidValue as error:
                 # The coordinator refuses such names: this one is hostile, old or broken (threats M2).
                 _LOG.error("source %.200s is not backed up: %s", name, error.message)
                 continue

@@ -17,7 +17,7 @@ from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.project.command import TurkuCommand
 from turku.api.status.marks import LONGEST_MUTE
 from turku.core.clock import SYSTEM_CLOCK
-from turku.errors import PolicyError, UsageError
+from turku.errors import InvalidValue, UsageError
 
 
 class Command(TurkuCommand):
@@ -76,7 +76,7 @@ class Command(TurkuCommand):
         until = now + timedelta(days=days)
         try:
             mute.mute(machine, until, options["reason"], actor=log.COMMAND_LINE, now=now)
-        except PolicyError as error:
+        except InvalidValue as error:
             raise UsageError(error.message, hint=error.hint) from None
         end = f"{timezone.localtime(until):%Y-%m-%d %H:%M}"
         self.stdout.write(f"Machine {machine} ({machine.uuid}) is muted until {end}.")
