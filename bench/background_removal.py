@@ -59,7 +59,7 @@ class Site:
         make_files(self.trees["small"], SMALL_FILES)
         # What left history leaves the disk too, with the next chance.
         self.storage: PrivateStorage = fleet.storage(
-            "primary", trash_days=0, retention_floor="", minimum_slot_seconds=0
+            "primary", trash_days=0, retention_floor="", minimum_period_seconds=0
         )
         sources = {name: {"path": str(path), "retention": "last 1 snapshots"} for name, path in self.trees.items()}
         self.machine: PrivateMachine = fleet.machine("bench", sources)

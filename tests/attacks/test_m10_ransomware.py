@@ -129,7 +129,7 @@ def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: Bac
     uuid = machine.machine_dir.name
     machine.storage = replace(
         machine.storage,
-        suspicion_of_sources={"etc": Thresholds(enabled=False), f"{uuid}/etc": Thresholds(rewritten_share=0.9)},
+        anomaly_of_sources={"etc": Thresholds(enabled=False), f"{uuid}/etc": Thresholds(rewritten_share=0.9)},
     )
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().suspicious == ()
@@ -219,9 +219,9 @@ def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
 
 def test_the_operator_may_set_other_thresholds_or_none(machine: BackedUpMachine) -> None:
     machine.days(1)
-    machine.storage = replace(machine.storage, suspicion=Thresholds(rewritten_share=0.9))
+    machine.storage = replace(machine.storage, anomaly=Thresholds(rewritten_share=0.9))
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().suspicious == ()
-    machine.storage = replace(machine.storage, suspicion=Thresholds(enabled=False))
+    machine.storage = replace(machine.storage, anomaly=Thresholds(enabled=False))
     empty(machine.source_dir)
     assert machine.back_up().suspicious == ()

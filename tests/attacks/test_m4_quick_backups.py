@@ -45,7 +45,7 @@ def test_quick_backups_do_not_push_out_what_last_snapshots_keeps(machine: Backed
 
 
 def test_a_quicker_schedule_is_no_way_around_it(machine: BackedUpMachine) -> None:
-    machine.storage = replace(machine.storage, minimum_slot_seconds=3600)
+    machine.storage = replace(machine.storage, minimum_period_seconds=3600)
     before = machine.days(5, retention="last 5 snapshots", slot_seconds=DAY_SECONDS)
     # What the machine declares now: cron * * * * *.
     flood(machine, 12, retention="last 5 snapshots", slot_seconds=60.0)
@@ -53,7 +53,7 @@ def test_a_quicker_schedule_is_no_way_around_it(machine: BackedUpMachine) -> Non
 
 
 def test_nor_is_a_coordinator_of_the_existing_system_which_tells_no_slot(machine: BackedUpMachine) -> None:
-    machine.storage = replace(machine.storage, minimum_slot_seconds=3600)
+    machine.storage = replace(machine.storage, minimum_period_seconds=3600)
     before = machine.days(5, retention="last 5 snapshots")
     flood(machine, 12, retention="last 5 snapshots")
     assert machine.snapshots()[:-1] == before

@@ -14,7 +14,7 @@ from tests.support.fleet import Fleet
 
 from turku.agent import checkin, identity
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import restore_run, session
 from turku.agent.restore.restore_run import Order
 from turku.demo.private_machine import PrivateMachine
@@ -30,7 +30,7 @@ class Scene:
 
     fleet: Fleet
     alice: PrivateMachine
-    agent: Agent
+    agent: AgentConfig
     """Mallory's, which does what the attacker likes."""
     scratch: Path
 

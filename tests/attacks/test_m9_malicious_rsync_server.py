@@ -25,7 +25,7 @@ from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncSe
 
 from turku.core.secret import Secret
 from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_record
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.rsync import version
@@ -66,7 +66,7 @@ class Volume:
             listed += sorted(path.name for path in self.victim.parent.glob(f".catalogs/{VICTIM}/*"))
         return [fingerprint(self.victim), fingerprint(self.canary), listed]
 
-    def back_up(self, port: int, *, storage: Storage | None = None, **options: Any) -> BackupOutcome:
+    def back_up(self, port: int, *, storage: StorageConfig | None = None, **options: Any) -> BackupOutcome:
         job = BackupJob(
             machine_dir=self.attacker,
             source_name="etc",
@@ -343,7 +343,7 @@ def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fil
         snapshot_record.read(place, stored.name)
 
 
-def taken_over(volume: Volume, script: str, *arguments: str) -> Storage:
+def taken_over(volume: Volume, script: str, *arguments: str) -> StorageConfig:
     """The storage with a receiver that runs ``script``, whatever rsync's arguments are."""
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
     # It says no version.

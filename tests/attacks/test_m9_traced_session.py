@@ -65,7 +65,7 @@ def test_m9_a_machine_s_directory_is_reached_through_open_directories_alone(
             drill_days=1,
             trash_days=14,
             retention_floor="",
-            minimum_slot_seconds=0,
+            minimum_period_seconds=0,
         )
         forced = [ours.DIRECTORY / "turku-storage-ping", "--config-dir", storage.config_dir]
         keys = storage.config_dir / "config.d" / "zz.json"

@@ -25,7 +25,7 @@ from tests.support.landed_restore import LandedRestore
 from tests.support.trees import differences
 
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.core import command
 from turku.errors import RestoreFailed
 
@@ -47,7 +47,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Agent:
+def agent(tmp_path: Path) -> AgentConfig:
     directory = tmp_path / "configuration"
     (directory / "config.d").mkdir(parents=True)
     content = {"api_url": "https://turku.example.com/v1", "var_dir": str(tmp_path / "var")}
@@ -166,7 +166,7 @@ ATTACKS: list[Callable[[Path], None]] = [
 @pytest.mark.parametrize("delete", [True, False], ids=["delete", "keep"])
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_s3_whatever_is_in_the_private_directory_nothing_around_is_touched(
-    agent: Agent, home: Path, attack: Callable[[Path], None], delete: bool, is_whole: bool
+    agent: AgentConfig, home: Path, attack: Callable[[Path], None], delete: bool, is_whole: bool
 ) -> None:
     before = around(home)
     with LandedRestore(agent, home, paths=(b"docs",), delete=delete) as landed:
@@ -176,7 +176,7 @@ def test_s3_whatever_is_in_the_private_directory_nothing_around_is_touched(
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_s3_nor_by_the_names_of_a_manifest(agent: Agent, home: Path, attack: Callable[[Path], None]) -> None:
+def test_s3_nor_by_the_names_of_a_manifest(agent: AgentConfig, home: Path, attack: Callable[[Path], None]) -> None:
     before = around(home)
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
         attack(landed.tree)
@@ -188,7 +188,7 @@ def test_s3_nor_by_the_names_of_a_manifest(agent: Agent, home: Path, attack: Cal
     assert attack is not special_files or placement.problems.count
 
 
-def test_s3_a_stand_in_shares_nothing_with_the_user_s_file(agent: Agent, home: Path) -> None:
+def test_s3_a_stand_in_shares_nothing_with_the_user_s_file(agent: AgentConfig, home: Path) -> None:
     with LandedRestore(agent, home) as landed:
         mine = {path.lstat().st_ino for path in home.rglob("*") if landed.tree not in path.parents}
         stand_ins = [path for path in landed.tree.rglob("*") if path.is_file()]
@@ -199,7 +199,7 @@ def test_s3_a_stand_in_shares_nothing_with_the_user_s_file(agent: Agent, home: P
         assert landed.tree.parent.stat().st_mode & 0o7777 == 0o700
 
 
-def test_s3_a_stand_in_is_never_restored_over_the_user_s_file(agent: Agent, home: Path) -> None:
+def test_s3_a_stand_in_is_never_restored_over_the_user_s_file(agent: AgentConfig, home: Path) -> None:
     # The number of an inode comes again: what arrives gets one that stood for another file, or for the same one.
     for number in range(300):
         (home / "docs" / f"f{number}").write_text(f"mine {number}")
@@ -213,7 +213,7 @@ def test_s3_a_stand_in_is_never_restored_over_the_user_s_file(agent: Agent, home
         assert (home / "docs" / f"f{number}").read_text() == f"{'mine' if number % 2 else 'arrived'} {number}"
 
 
-def test_s3_a_link_that_comes_into_the_target_meanwhile_is_not_followed(agent: Agent, home: Path) -> None:
+def test_s3_a_link_that_comes_into_the_target_meanwhile_is_not_followed(agent: AgentConfig, home: Path) -> None:
     before = around(home)
     with LandedRestore(agent, home, paths=(b"docs/deep",)) as landed:
         (landed.tree / "docs" / "deep" / "authorized_keys").write_text("PLANTED")
@@ -227,7 +227,9 @@ def test_s3_a_link_that_comes_into_the_target_meanwhile_is_not_followed(agent: A
         pass
 
 
-def test_s3_a_private_directory_that_is_moved_away_is_still_the_one_that_is_written(agent: Agent, home: Path) -> None:
+def test_s3_a_private_directory_that_is_moved_away_is_still_the_one_that_is_written(
+    agent: AgentConfig, home: Path
+) -> None:
     with LandedRestore(agent, home) as landed:
         landed.tree.parent.rename(home / "elsewhere")
         landed.tree.parent.symlink_to("root")
@@ -239,7 +241,7 @@ def test_s3_a_private_directory_that_is_moved_away_is_still_the_one_that_is_writ
 
 
 @ROOT
-def test_s3_attributes_go_to_no_other_name_of_the_user_s_file(agent: Agent, home: Path) -> None:
+def test_s3_attributes_go_to_no_other_name_of_the_user_s_file(agent: AgentConfig, home: Path) -> None:
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
         (landed.tree / "docs" / "shared").chmod(0o4777)
         os.chown(landed.tree / "docs" / "shared", 65534, 65534)
@@ -251,7 +253,7 @@ def test_s3_attributes_go_to_no_other_name_of_the_user_s_file(agent: Agent, home
 
 
 @ROOT
-def test_s3_nor_where_the_file_has_several_names_inside(agent: Agent, home: Path) -> None:
+def test_s3_nor_where_the_file_has_several_names_inside(agent: AgentConfig, home: Path) -> None:
     os.link(home / "docs" / "shared", home / "docs" / "deep" / "shared too")
     before = (home / "other" / "file").stat()
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
@@ -269,7 +271,9 @@ def test_s3_nor_where_the_file_has_several_names_inside(agent: Agent, home: Path
 
 @ROOT
 @pytest.mark.parametrize("overwrite", ["never", "older", "always"])
-def test_s3_what_is_not_to_be_overwritten_keeps_its_attributes_too(agent: Agent, home: Path, overwrite: str) -> None:
+def test_s3_what_is_not_to_be_overwritten_keeps_its_attributes_too(
+    agent: AgentConfig, home: Path, overwrite: str
+) -> None:
     (home / "docs" / "file").chmod(0o600)
     (home / "docs" / "deep").chmod(0o700)
     with LandedRestore(agent, home, paths=(b"docs",), overwrite=overwrite) as landed:
@@ -295,7 +299,7 @@ def test_s3_what_is_not_to_be_overwritten_keeps_its_attributes_too(agent: Agent,
 @ROOT
 @pytest.mark.parametrize("kind", ["pipe", "link", "file"])
 def test_n4_who_owns_a_directory_on_another_file_system_swaps_nothing(
-    agent: Agent, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    agent: AgentConfig, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     # The file system's boundary, and the user who is quick, are played.
     secret = tmp_path / "secret"
@@ -339,7 +343,7 @@ def test_n4_who_owns_a_directory_on_another_file_system_swaps_nothing(
 
 
 @pytest.mark.parametrize("delete", [False, True])
-def test_s3_a_directory_of_the_user_s_that_is_not_empty_stays(agent: Agent, home: Path, *, delete: bool) -> None:
+def test_s3_a_directory_of_the_user_s_that_is_not_empty_stays(agent: AgentConfig, home: Path, *, delete: bool) -> None:
     with LandedRestore(agent, home, paths=(b"docs",), delete=delete) as landed:
         # Made while the files come: nothing stands for it.
         (home / "docs" / "new").mkdir()
@@ -352,7 +356,7 @@ def test_s3_a_directory_of_the_user_s_that_is_not_empty_stays(agent: Agent, home
     assert placement.problems.count == (0 if delete else 1)
 
 
-def test_s3_a_directory_where_a_file_arrived_bars_no_later_run(agent: Agent, home: Path) -> None:
+def test_s3_a_directory_where_a_file_arrived_bars_no_later_run(agent: AgentConfig, home: Path) -> None:
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
         landed.stand_ins.remove(landed.private.tree)
         landed.private.holds_stand_ins(are_there=False)
@@ -365,7 +369,7 @@ def test_s3_a_directory_where_a_file_arrived_bars_no_later_run(agent: Agent, hom
     assert (home / "docs" / "new" / "inner").is_dir()
 
 
-def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: Agent, home: Path) -> None:
+def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: AgentConfig, home: Path) -> None:
     empty = home / "empty"
     with LandedRestore(agent, empty) as landed:
         (landed.tree / "way").symlink_to(home / "root")
@@ -378,7 +382,7 @@ def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: A
     assert sorted(path.name for path in empty.iterdir()) == ["file"]
 
 
-def test_s3_what_another_restore_left_is_removed_and_not_used(agent: Agent, home: Path) -> None:
+def test_s3_what_another_restore_left_is_removed_and_not_used(agent: AgentConfig, home: Path) -> None:
     empty = home / "empty"
     with LandedRestore(agent, empty) as landed:
         (landed.tree / "file").write_text("of another snapshot")

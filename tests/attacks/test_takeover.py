@@ -35,7 +35,7 @@ from turku.storage.disk import trash
 DAYS = 30
 PINGS = 100
 DECLARED = {"path": "/etc", "retention": f"last {DAYS} snapshots"}
-DEFAULTS = {"retention_floor": "last 3 days", "minimum_slot_seconds": 3600, "trash_days": 7, "keep_devices": False}
+DEFAULTS = {"retention_floor": "last 3 days", "minimum_period_seconds": 3600, "trash_days": 7, "keep_devices": False}
 """What a storage has without being told; the helper's own are those of a bare one."""
 
 

@@ -29,7 +29,7 @@ from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up, mode_name
 from turku.storage.config import configuration
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.rsync import transfer
@@ -48,7 +48,7 @@ def order(**options: Any) -> SourceOrder:
     return SourceOrder(path="/etc", storage=ADDRESS, **{"retention": KEEP_ALL, **options})
 
 
-def storage_configuration(directory: Path, **keys: Any) -> Storage:
+def storage_configuration(directory: Path, **keys: Any) -> StorageConfig:
     """A checked configuration with its state below ``directory``."""
     (directory / "config.d").mkdir(parents=True, exist_ok=True)
     content = {
@@ -65,7 +65,7 @@ def storage_configuration(directory: Path, **keys: Any) -> Storage:
         "low_water_free_pct": 0,
         # What retention alone does; those that are about the rest set it themselves.
         "retention_floor": "",
-        "minimum_slot_seconds": 0,
+        "minimum_period_seconds": 0,
         "trash_days": 0,
         **keys,
     }
@@ -96,7 +96,7 @@ class BackedUpMachine:
     source_dir: Path
     machine_dir: Path
     daemon: Rsyncd
-    storage: Storage
+    storage: StorageConfig
     source: str = "etc"
     clock: StorageClock = field(default_factory=StorageClock)
     changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None

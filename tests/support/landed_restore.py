@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import target as targets
 from turku.agent.restore.basis_files import Overwrite, StandIns
 from turku.agent.restore.placement import Placement
@@ -32,7 +32,7 @@ class LandedRestore:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: AgentConfig,
         target: Path,
         *,
         paths: tuple[bytes, ...] = (),

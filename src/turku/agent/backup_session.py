@@ -15,7 +15,7 @@ from typing import Literal
 
 from turku.agent import ssh_tunnel
 from turku.agent.capture.change_report import ChangeReport
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
@@ -36,7 +36,7 @@ class Stopped(Exception):
 
 
 def run(
-    agent: Agent,
+    agent: AgentConfig,
     address: Address,
     modules: Sequence[Module],
     *,

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UnsetType
 
 from turku.agent import identity
-from turku.agent.config.configuration import Agent, Source
+from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.protocol.messages import (
     AgentPingCheckinAnswer,
     AgentPingRequest,
@@ -27,7 +27,7 @@ class StorageDue:
     """A storage, as the API describes it, and this machine's sources on it that are due."""
 
     address: StorageAddress
-    sources: tuple[Source, ...]
+    sources: tuple[SourceConfig, ...]
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Waiting:
     """Restores that were asked for at the coordinator, as it put them (remote_restore.py)."""
 
 
-def due(agent: Agent) -> list[StorageDue]:
+def due(agent: AgentConfig) -> list[StorageDue]:
     """The storages that are to back up sources now. Raises as ``ask`` does."""
     return ask(agent).storages
 
 
-def ask(agent: Agent) -> Waiting:
+def ask(agent: AgentConfig) -> Waiting:
     """What waits for this machine. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
     A source is what this machine's own configuration says it is: neither a name that is not configured here nor
@@ -68,12 +68,12 @@ def ask(agent: Agent) -> Waiting:
     return Waiting(storages, answer.restores)
 
 
-def restorable(agent: Agent) -> list[tuple[StorageAddress, list[str]]]:
+def restorable(agent: AgentConfig) -> list[tuple[StorageAddress, list[str]]]:
     """Each storage with the names of this machine's active sources on it. Raises as ``due`` does."""
     return by_storage(active(agent))
 
 
-def active(agent: Agent) -> dict[str, SourceOrder]:
+def active(agent: AgentConfig) -> dict[str, SourceOrder]:
     """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
     return agent.api().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources

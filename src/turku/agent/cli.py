@@ -16,7 +16,7 @@ from turku.agent import identity
 from turku.agent.commands import browse
 from turku.agent.commands import restore as recovery_command
 from turku.agent.config import configuration
-from turku.agent.config.configuration import DEFAULT_DIRECTORY, Agent
+from turku.agent.config.configuration import DEFAULT_DIRECTORY, AgentConfig
 from turku.core import log
 from turku.core.cli import entry as core_entry
 from turku.core.cli.arguments import Parser, seconds
@@ -203,7 +203,7 @@ def _ping(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_gonogo(agent: Agent, program: str | None) -> Agent:
+def _with_gonogo(agent: AgentConfig, program: str | None) -> AgentConfig:
     if program is None:
         return agent
     try:
@@ -226,7 +226,7 @@ def _update_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settled(agent: Agent) -> Agent:
+def _settled(agent: AgentConfig) -> AgentConfig:
     """The machine, after a change of its secret and key that a killed run left behind is finished, or swept away."""
     if not identity.has_staged_files(agent):
         return agent
@@ -317,7 +317,7 @@ def _only_one_that_waits(names: list[str]) -> str:
     return names[0]
 
 
-def _obeyed(agent: Agent) -> str:
+def _obeyed(agent: AgentConfig) -> str:
     directories = ", ".join(log.one_line(str(path)) for path in agent.remote_restore)
     return f"below {directories}" if directories else "refused (remote_restore)"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.config.configuration import IDENTITY_FILE, IDENTITY_KEYS, Agent
+from turku.agent.config.configuration import IDENTITY_FILE, IDENTITY_KEYS, AgentConfig
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.configuration import directory as configuration
@@ -50,7 +50,7 @@ class Identity:
         return MachineCredentials(uuid=self.uuid, secret=self.secret.reveal())
 
 
-def existing(agent: Agent) -> Identity:
+def existing(agent: AgentConfig) -> Identity:
     """The identity that the configuration holds. Raises ConfigurationError where the machine was never registered."""
     if agent.machine_uuid is None or agent.machine_secret is None:
         missing = "machine_uuid" if agent.machine_uuid is None else "machine_secret"
@@ -62,7 +62,7 @@ def existing(agent: Agent) -> Identity:
     return Identity(agent.machine_uuid, agent.machine_secret)
 
 
-def ensure(agent: Agent) -> Identity:
+def ensure(agent: AgentConfig) -> Identity:
     """The machine's identity; what is missing of it is generated once, in ``var_dir/config.d``.
 
     Raises LockHeld where another run does so now.
@@ -83,7 +83,7 @@ def ensure(agent: Agent) -> Identity:
     return Identity(machine_uuid, secret)
 
 
-def private_key_path(agent: Agent) -> Path:
+def private_key_path(agent: AgentConfig) -> Path:
     """The machine's SSH key. Raises ConfigurationError where there is none, or a damaged one."""
     path = agent.var_dir / "ssh_key"
     if not path.exists():
@@ -134,7 +134,7 @@ def _is_whole(content: memoryview) -> bool:
     return not rest and (fields[0] != b"none" or (len(private) > 8 and private[:4] == private[4:8]))
 
 
-def previous_keys(agent: Agent, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
+def previous_keys(agent: AgentConfig, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
     """The machine's former SSH keys that a storage may still wait for, newest first; older ones are removed."""
     moments = {path: path.stat().st_mtime for path in agent.var_dir.glob(f"{_PREVIOUS_KEY}*")}
     now = clock.now().timestamp()
@@ -145,13 +145,13 @@ def previous_keys(agent: Agent, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
     return kept
 
 
-def keep_as_previous(agent: Agent, private: bytes, *, clock: Clock = SYSTEM_CLOCK) -> None:
+def keep_as_previous(agent: AgentConfig, private: bytes, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Go on offering a private key beside the one that takes its place."""
     name = f"{_PREVIOUS_KEY}{int(clock.now().timestamp())}"
     state.write_text(agent, agent.var_dir / name, private.decode("ascii"))
 
 
-def has_staged_files(agent: Agent) -> bool:
+def has_staged_files(agent: AgentConfig) -> bool:
     """Return True where a change of secret and key is under way, or a killed one left something. Each ping asks."""
     found = []
     for directory in (agent.var_dir, agent.var_dir / "run"):
@@ -161,12 +161,12 @@ def has_staged_files(agent: Agent) -> bool:
     return any(name.startswith(begun) for name in found)
 
 
-def locked(agent: Agent) -> AbstractContextManager[None]:
+def locked(agent: AgentConfig) -> AbstractContextManager[None]:
     """Nobody else changes the identity during the block. Raises LockHeld."""
     return lock.exclusive(state.lock_directory(agent), "turku-agent-identity")
 
 
-def write(agent: Agent, machine_uuid: str, secret: Secret) -> None:
+def write(agent: AgentConfig, machine_uuid: str, secret: Secret) -> None:
     """Let the machine be this one from now on; the identity's lock is held."""
     path = state.directory(agent, "config.d") / IDENTITY_FILE
     text = identity_copy.text(_content(machine_uuid, secret))
@@ -178,7 +178,7 @@ def _content(machine_uuid: str, secret: Secret) -> dict[str, str]:
     return {"machine_uuid": machine_uuid, "machine_secret": secret.reveal()}
 
 
-def _keep_twice(agent: Agent, found: Identity) -> None:
+def _keep_twice(agent: AgentConfig, found: Identity) -> None:
     """Heal the identity's file from what the copy had, or make the copy that an older agent did not."""
     path = agent.var_dir / "config.d" / IDENTITY_FILE
     content = _content(found.uuid, found.secret)
@@ -197,7 +197,7 @@ def _keep_twice(agent: Agent, found: Identity) -> None:
         _LOG.warning("%s is not kept twice: %s", path, error.message)
 
 
-def ensure_public_key(agent: Agent) -> str:
+def ensure_public_key(agent: AgentConfig) -> str:
     """The machine's public key, ``TYPE BASE64 COMMENT``; the pair is generated once.
 
     The private key is written last: it is there only when the pair is whole. A lost or damaged public half is derived
@@ -227,7 +227,7 @@ def _public_line(public: Path) -> str | None:
     return line
 
 
-def _make_key(agent: Agent, private: Path, public: Path) -> None:
+def _make_key(agent: AgentConfig, private: Path, public: Path) -> None:
     from turku.core import command
 
     if private.exists() and is_damaged_key(private):
@@ -246,7 +246,7 @@ def _make_key(agent: Agent, private: Path, public: Path) -> None:
     _LOG.info("made the SSH key %s", private)
 
 
-def generate_key(agent: Agent, private: Path, public: Path) -> None:
+def generate_key(agent: AgentConfig, private: Path, public: Path) -> None:
     """Make a new pair at these paths of ``var_dir``, the private key last. Raises CommandFailed."""
     from turku.agent import runtime_directory
     from turku.core import command

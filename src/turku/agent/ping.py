@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw
 
 from turku.agent import checkin, state
 from turku.agent.checkin import StorageDue
-from turku.agent.config.configuration import Agent, Source
+from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
@@ -28,7 +28,7 @@ _GONOGO_LINES = 200
 _LOG = logging.getLogger(__name__)
 
 
-def ping(agent: Agent) -> None:
+def ping(agent: AgentConfig) -> None:
     """Have everything backed up that is due, and restored what was asked for at the coordinator.
 
     How restores go is told there and on the log. Raises LockHeld while another run is active, BackupFailed when a
@@ -56,7 +56,7 @@ def ping(agent: Agent) -> None:
 class _Restores:
     """Restores of this run, beside its backups; over, or postponed where the run is ended, with the block."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentConfig) -> None:
         self._agent = agent
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -108,7 +108,7 @@ def _says_go(program: Sequence[str]) -> bool:
     return exit_code == 0
 
 
-def _back_up(agent: Agent, storages: Sequence[StorageDue]) -> None:
+def _back_up(agent: AgentConfig, storages: Sequence[StorageDue]) -> None:
     # What only a backup needs is imported only for one.
     from turku.agent import runtime_directory
 
@@ -135,7 +135,9 @@ def _back_up(agent: Agent, storages: Sequence[StorageDue]) -> None:
         raise BackupFailed(f"the session with {', '.join(failed)} failed; what was due there stays due")
 
 
-def _known(storages: Sequence[StorageDue], agent: Agent) -> tuple[list[tuple[Address, tuple[Source, ...]]], list[str]]:
+def _known(
+    storages: Sequence[StorageDue], agent: AgentConfig
+) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
     """The storages that this machine knows, with what is due there; the names of the others, each told of."""
     from turku.agent import ssh_tunnel, trusted_storages
 
@@ -162,7 +164,12 @@ class _SessionThread(threading.Thread):
     """One storage's session; its children end with it."""
 
     def __init__(
-        self, agent: Agent, address: Address, sources: tuple[Source, ...], directory: Path, stop: threading.Event
+        self,
+        agent: AgentConfig,
+        address: Address,
+        sources: tuple[SourceConfig, ...],
+        directory: Path,
+        stop: threading.Event,
     ) -> None:
         self.storage_name = address.name
         super().__init__(name=f"storage {self.storage_name}")
@@ -195,7 +202,7 @@ class _SessionThread(threading.Thread):
         from turku.agent.rsyncd.serving_daemon import Module
         from turku.agent.storage_output import Relay
 
-        def module(source: Source) -> Module:
+        def module(source: SourceConfig) -> Module:
             found = left_out.of(self._agent, source)
             return Module(
                 source.name,

@@ -6,7 +6,7 @@ import logging
 
 from turku.agent import identity
 from turku.agent.capture import declared_sources, source_warnings
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.errors import ApiRefused
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
@@ -14,7 +14,7 @@ _FORBIDDEN = 403
 _LOG = logging.getLogger(__name__)
 
 
-def update_config(agent: Agent) -> None:
+def update_config(agent: AgentConfig) -> None:
     """Register the machine, or bring the coordinator up to date; identity and SSH key are made where missing.
 
     Raises ApiRefused, ApiUnreachable, and what identity.py raises.
@@ -51,7 +51,7 @@ def update_config(agent: Agent) -> None:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
 
 
-def _hint(agent: Agent) -> str:
+def _hint(agent: AgentConfig) -> str:
     if agent.registration is None:
         return (
             "to register, set api_auth_name and api_auth_secret (or api_auth) to a registration of kind machine_reg, "

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from turku.agent import identity, state
-from turku.agent.config.configuration import IDENTITY_FILE, Agent
+from turku.agent.config.configuration import IDENTITY_FILE, AgentConfig
 from turku.core import durable
 from turku.core.configuration import directory
 from turku.core.secret import Secret, generate_secret
@@ -42,7 +42,7 @@ class _NewIdentity(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
-def rotate_keys(agent: Agent) -> None:
+def rotate_keys(agent: AgentConfig) -> None:
     """Give this machine a new secret and a new SSH key.
 
     Raises ConfigurationError (not registered, or the secret is set by hand), ApiRefused, ApiUnreachable; what was begun
@@ -67,7 +67,7 @@ def rotate_keys(agent: Agent) -> None:
             raise
 
 
-def re_enrol(agent: Agent, code: str) -> Agent:
+def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
     """The machine as the one that the operator's code is for, with a secret and key of its own from now on.
 
     Raises as rotate_keys does.
@@ -86,7 +86,7 @@ def re_enrol(agent: Agent, code: str) -> Agent:
             raise
 
 
-def resume(agent: Agent) -> Agent:
+def resume(agent: AgentConfig) -> AgentConfig:
     """The machine after what another run has begun: finished now, or put off where the coordinator refuses.
 
     Raises ApiUnreachable, LockHeld.
@@ -104,7 +104,7 @@ def resume(agent: Agent) -> Agent:
             return agent
 
 
-def sweep(agent: Agent) -> None:
+def sweep(agent: AgentConfig) -> None:
     """Remove what a killed run left before it had begun anything; what was begun is ``resume``'s to finish."""
     with suppress(LockHeld), identity.locked(agent):
         if (agent.var_dir / identity.NEW_IDENTITY_FILE).exists():
@@ -115,7 +115,7 @@ def sweep(agent: Agent) -> None:
         _LOG.warning("removed keys that a killed change of this machine's key had left")
 
 
-def _require_ours(agent: Agent, *keys: str) -> None:
+def _require_ours(agent: AgentConfig, *keys: str) -> None:
     told = directory.read_directories([agent.config_dir / "config.d"])
     for key in keys:
         if key in told.content:
@@ -125,11 +125,11 @@ def _require_ours(agent: Agent, *keys: str) -> None:
             )
 
 
-def _staged_key(agent: Agent) -> tuple[Path, Path]:
+def _staged_key(agent: AgentConfig) -> tuple[Path, Path]:
     return agent.var_dir / identity.STAGED_KEY, agent.var_dir / f"{identity.STAGED_KEY}.pub"
 
 
-def _begun(agent: Agent) -> _NewIdentity | None:
+def _begun(agent: AgentConfig) -> _NewIdentity | None:
     path = agent.var_dir / identity.NEW_IDENTITY_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=_NewIdentity)
@@ -139,7 +139,7 @@ def _begun(agent: Agent) -> _NewIdentity | None:
         raise ConfigurationError(f"{path} cannot be read: {error}", hint="remove it, and begin anew") from error
 
 
-def _begin(agent: Agent, *, code: str | None) -> _NewIdentity:
+def _begin(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
     state.directory(agent)
     identity.generate_key(agent, *_staged_key(agent))
     new = _NewIdentity(generate_secret().reveal(), code)
@@ -148,7 +148,7 @@ def _begin(agent: Agent, *, code: str | None) -> _NewIdentity:
     return new
 
 
-def _finish(agent: Agent, machine_uuid: str | None, new: _NewIdentity) -> Agent:
+def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> AgentConfig:
     private, public = _staged_key(agent)
     line = public.read_text(encoding="ascii").strip()
     secret = Secret(new.machine_secret)
@@ -170,7 +170,7 @@ def _finish(agent: Agent, machine_uuid: str | None, new: _NewIdentity) -> Agent:
     return replace(agent, machine_uuid=machine_uuid, machine_secret=secret)
 
 
-def _install(agent: Agent, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
+def _install(agent: AgentConfig, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
     # Each step may be done twice; whoever breaks off between them leaves the file that has it done again.
     current = agent.var_dir / "ssh_key"
     before = current.read_bytes() if current.exists() else private
@@ -181,7 +181,7 @@ def _install(agent: Agent, machine_uuid: str, secret: Secret, private: bytes, pu
     identity.write(agent, machine_uuid, secret)
 
 
-def _drop(agent: Agent) -> None:
+def _drop(agent: AgentConfig) -> None:
     for path in (agent.var_dir / identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
@@ -192,7 +192,7 @@ def _drop(agent: Agent) -> None:
         durable.remove_temporary_files(agent.var_dir / "config.d", of=IDENTITY_FILE)
 
 
-def _forget_refused_code(agent: Agent, error: ApiRefused) -> None:
+def _forget_refused_code(agent: AgentConfig, error: ApiRefused) -> None:
     # Another code can be had of the operator. 429: it is to be tried again later.
     if error.status != 429:
         _drop(agent)

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 
 
-def base(agent: Agent) -> Path:
+def base(agent: AgentConfig) -> Path:
     """The directory that holds them, 0700."""
     path = state.directory(agent, "run")
     if stat.S_IMODE(path.stat().st_mode) != 0o700:
@@ -23,7 +23,7 @@ def base(agent: Agent) -> Path:
 
 
 @contextmanager
-def fresh(agent: Agent, purpose: str) -> Iterator[Path]:
+def fresh(agent: AgentConfig, purpose: str) -> Iterator[Path]:
     """A new directory (0700), removed with the block.
 
     The caller holds the lock of ``purpose``; what a killed run of it left behind is removed first.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msgspec import UNSET
 
 from turku.agent import identity, runtime_directory
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.storage_output import Relay
 from turku.core import command
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
@@ -81,7 +81,7 @@ def checked_address(address: StorageAddress) -> Address:
 
 
 def ssh_arguments(
-    agent: Agent,
+    agent: AgentConfig,
     address: Address,
     *,
     key: Path,
@@ -197,7 +197,7 @@ def ended_request(request: Any) -> bytes:
 
 @contextmanager
 def open_tunnel(
-    agent: Agent,
+    agent: AgentConfig,
     address: Address,
     *,
     port: int | None,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from turku.agent.config.configuration import Agent, foreign_owner
+from turku.agent.config.configuration import AgentConfig, foreign_owner
 from turku.core import durable
 from turku.errors import DurableWriteFailed
 
 
-def directory(agent: Agent, name: str = "") -> Path:
+def directory(agent: AgentConfig, name: str = "") -> Path:
     """The directory of that name in ``var_dir`` (or ``var_dir`` itself), made (0700) where it is missing."""
     path = durable.make_private_directory(agent.var_dir)
     if name:
@@ -29,7 +29,7 @@ def directory(agent: Agent, name: str = "") -> Path:
     return path
 
 
-def lock_directory(agent: Agent) -> Path:
+def lock_directory(agent: AgentConfig) -> Path:
     """``lock_dir``, made where it is missing."""
     if not agent.lock_dir.exists():
         durable.make_private_directory(agent.lock_dir)
@@ -38,12 +38,12 @@ def lock_directory(agent: Agent) -> Path:
     return agent.lock_dir
 
 
-def write_text(agent: Agent, path: Path, content: str, *, mode: int = 0o600) -> None:
+def write_text(agent: AgentConfig, path: Path, content: str, *, mode: int = 0o600) -> None:
     """Replace a file in ``var_dir``, durably."""
     durable.write_text(path, content, mode=mode, owner=foreign_owner(agent.var_dir))
 
 
-def give(agent: Agent, path: Path) -> None:
+def give(agent: AgentConfig, path: Path) -> None:
     """Let the owner of ``var_dir`` have what we made there."""
     owner = foreign_owner(agent.var_dir)
     if owner is not None:

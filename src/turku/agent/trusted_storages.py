@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from turku.agent import state
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.ssh_tunnel import Address
 from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
@@ -66,18 +66,18 @@ class Pins:
         return frozenset(key for keys in (*counting, *self.configured.values()) for key in keys)
 
 
-def pins(agent: Agent) -> Pins:
+def pins(agent: AgentConfig) -> Pins:
     """What this machine knows now. Raises ConfigurationError where the file is damaged: that is no first contact."""
     return Pins(agent.storage_host_keys, _read(agent.var_dir / KNOWN_FILE, Known))
 
 
-def pending(agent: Agent) -> dict[str, Pending]:
+def pending(agent: AgentConfig) -> dict[str, Pending]:
     """What waits to be accepted, by name of the storage."""
     return _read(agent.var_dir / PENDING_FILE, Pending) or {}
 
 
 def admit(
-    agent: Agent, addresses: Sequence[Address], *, clock: Clock = SYSTEM_CLOCK
+    agent: AgentConfig, addresses: Sequence[Address], *, clock: Clock = SYSTEM_CLOCK
 ) -> list[Address | StorageNotTrusted]:
     """For each address: itself with those of its host keys that are trusted, or why it gets nothing.
 
@@ -107,7 +107,7 @@ def admit(
 
 
 def accept(
-    agent: Agent, name: str, *, fingerprints: Collection[str] = (), clock: Clock = SYSTEM_CLOCK
+    agent: AgentConfig, name: str, *, fingerprints: Collection[str] = (), clock: Clock = SYSTEM_CLOCK
 ) -> tuple[list[str], list[str]]:
     """Trust the keys that wait under ``name``, or those of them with these fingerprints: (trusted now, not any more).
 
@@ -143,7 +143,7 @@ def accept(
     return accepted, dropped
 
 
-def listing(agent: Agent) -> list[str]:
+def listing(agent: AgentConfig) -> list[str]:
     """The storages that are trusted, and those that wait, for people."""
     known, waiting = pins(agent), pending(agent)
     trusted = [
@@ -174,7 +174,7 @@ def shown(line: str) -> str:
     return f"{fingerprint(line)} ({line.split(maxsplit=1)[0]})"
 
 
-def _learn(agent: Agent, addresses: Sequence[Address], now: str) -> Pins:
+def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> Pins:
     """What is known, with what ``trust_new_storages`` lets this machine learn from these addresses."""
     known = pins(agent)
     is_first = known.learnt is None and not known.configured
@@ -240,11 +240,11 @@ def _text(content: Mapping[str, Known] | Mapping[str, Pending]) -> str:
     return msgspec.json.format(msgspec.json.encode(dict(content)), indent=4).decode() + "\n"
 
 
-def _write(agent: Agent, name: str, content: Mapping[str, Known] | Mapping[str, Pending]) -> None:
+def _write(agent: AgentConfig, name: str, content: Mapping[str, Known] | Mapping[str, Pending]) -> None:
     state.write_text(agent, state.directory(agent) / name, _text(content))
 
 
-def _write_first(agent: Agent, content: Mapping[str, Known]) -> bool:
+def _write_first(agent: AgentConfig, content: Mapping[str, Known]) -> bool:
     path = state.directory(agent) / KNOWN_FILE
     if not durable.write_new_text(path, _text(content)):
         return False

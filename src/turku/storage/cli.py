@@ -16,7 +16,7 @@ from turku.core.cli.arguments import Parser, seconds
 from turku.errors import TurkuError, UsageError
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 _DEFAULT_DIRECTORY = "/etc/turku-storage"
 _PRIVATE_UMASK = 0o077
@@ -272,7 +272,7 @@ def _catalog(options: argparse.Namespace) -> int:
     return _on_all_volumes(options, loaded, catalog.run(options, loaded, print))
 
 
-def _on_all_volumes(options: argparse.Namespace, configuration: Storage, exit_code: int) -> int:
+def _on_all_volumes(options: argparse.Namespace, configuration: StorageConfig, exit_code: int) -> int:
     """Return the exit code of what was done on the volumes that are there. Raises NoVolume where one is not."""
     from turku.storage.disk import volume_marks
 
@@ -281,7 +281,7 @@ def _on_all_volumes(options: argparse.Namespace, configuration: Storage, exit_co
     return exit_code
 
 
-def _configuration(options: argparse.Namespace) -> Storage:
+def _configuration(options: argparse.Namespace) -> StorageConfig:
     """The configuration, for a command of the operator that changes what is kept."""
     from turku.core import log
     from turku.storage.config import configuration

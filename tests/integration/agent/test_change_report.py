@@ -19,7 +19,7 @@ from turku.agent.capture.change_records import Moment
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.capture.changed_entries import Pass
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.storage_output import Relay
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
@@ -44,7 +44,7 @@ class Machine:
         (directory / "etc/config.d/config.json").write_text(json.dumps(keys))
         self.agent = self.load()
 
-    def load(self) -> Agent:
+    def load(self) -> AgentConfig:
         sources = {name: {"path": str(path)} for name, path in self.paths.items()}
         (self.directory / "etc/sources.d/sources.json").write_text(json.dumps(sources))
         return configuration.load(self.directory / "etc")

@@ -18,7 +18,7 @@ from tests.support.landed_restore import LandedRestore, rsync
 from tests.support.trees import differences
 
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore.basis_files import Overwrite
 from turku.agent.restore.file_attributes import EVERY_KIND
 from turku.core import command
@@ -33,7 +33,7 @@ MOMENTS = [1_600_000_000_000_000_000 + number * 10_000_000_001 for number in ran
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Agent:
+def agent(tmp_path: Path) -> AgentConfig:
     directory = tmp_path / "configuration"
     (directory / "config.d").mkdir(parents=True)
     (directory / "config.d" / "config.json").write_text(
@@ -146,7 +146,12 @@ def without_kept_directories(found: list[str], overwrite: str) -> list[str]:
 @pytest.mark.parametrize("delete", [False, True], ids=["keep", "delete"])
 @pytest.mark.parametrize("overwrite", ["always", "older", "never"])
 def test_the_target_is_as_rsync_would_have_left_it(
-    agent: Agent, tmp_path: Path, overwrite: Overwrite, delete: bool, hard_links: bool, kinds: Collection[Settable]
+    agent: AgentConfig,
+    tmp_path: Path,
+    overwrite: Overwrite,
+    delete: bool,
+    hard_links: bool,
+    kinds: Collection[Settable],
 ) -> None:
     compared = ["-AX"] if kinds else []
     options = [*(["-H"] if hard_links else []), *compared, *(["--sparse"] if kinds else [])]
@@ -205,7 +210,9 @@ def is_directory(path: Path) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
-def test_zeros_that_arrive_are_not_taken_for_what_stood_where_their_inode_was(agent: Agent, tmp_path: Path) -> None:
+def test_zeros_that_arrive_are_not_taken_for_what_stood_where_their_inode_was(
+    agent: AgentConfig, tmp_path: Path
+) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "old").write_bytes(b"mine")
@@ -225,7 +232,7 @@ def test_zeros_that_arrive_are_not_taken_for_what_stood_where_their_inode_was(ag
     assert {(target / name).read_bytes() for name in names} == {b"\0" * 4096}
 
 
-def test_a_default_acl_of_the_target_opens_nothing_where_no_acls_are_sent(agent: Agent, tmp_path: Path) -> None:
+def test_a_default_acl_of_the_target_opens_nothing_where_no_acls_are_sent(agent: AgentConfig, tmp_path: Path) -> None:
     # As by a storage that does not know of them.
     snapshot, target = tmp_path / "snapshot", tmp_path / "target"
     (snapshot / "directory").mkdir(parents=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import restore_run
 from turku.agent.rsyncd import receiving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
@@ -44,7 +44,7 @@ while True:
 """
 
 
-def configured(tmp_path: Path, **keys: Any) -> Agent:
+def configured(tmp_path: Path, **keys: Any) -> AgentConfig:
     (tmp_path / "etc" / "config.d").mkdir(parents=True)
     content: dict[str, Any] = {
         "api_url": "https://turku.example.com/v1",

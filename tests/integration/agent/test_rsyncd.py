@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.config.configuration import Agent, load
+from turku.agent.config.configuration import AgentConfig, load
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.errors import CommandFailed
@@ -40,7 +40,7 @@ NAMES = [
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Agent:
+def agent(tmp_path: Path) -> AgentConfig:
     (tmp_path / "etc/config.d").mkdir(parents=True)
     (tmp_path / "etc/config.d/a.json").write_text(
         f'{{"api_url": "http://127.0.0.1:1/v1", "var_dir": "{tmp_path / "var"}"}}'
@@ -64,7 +64,7 @@ def fetch(port: int, module: Module, target: Path | None = None, *, password: st
     return completed.stdout
 
 
-def test_every_path_is_served_as_it_is(agent: Agent, tmp_path: Path) -> None:
+def test_every_path_is_served_as_it_is(agent: AgentConfig, tmp_path: Path) -> None:
     modules = []
     for number, name in enumerate(NAMES):
         path = f"{tmp_path}/{number}/{name}"
@@ -77,7 +77,7 @@ def test_every_path_is_served_as_it_is(agent: Agent, tmp_path: Path) -> None:
             assert f"marker-{number}" in fetch(port, module), module.path
 
 
-def test_a_module_opens_only_with_its_own_credentials(agent: Agent, tmp_path: Path) -> None:
+def test_a_module_opens_only_with_its_own_credentials(agent: AgentConfig, tmp_path: Path) -> None:
     one, two = Module("one", str(tmp_path)), Module("two", str(tmp_path))
     (tmp_path / "run").mkdir(mode=0o700)
     with serving_daemon.serve(agent, [one, two], tmp_path / "run") as port:
@@ -88,7 +88,7 @@ def test_a_module_opens_only_with_its_own_credentials(agent: Agent, tmp_path: Pa
             assert "auth failed" in refused.value.stderr
 
 
-def test_modules_are_neither_listed_nor_written_to(agent: Agent, tmp_path: Path) -> None:
+def test_modules_are_neither_listed_nor_written_to(agent: AgentConfig, tmp_path: Path) -> None:
     module = Module("etc", str(tmp_path))
     (tmp_path / "run").mkdir(mode=0o700)
     with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
@@ -108,7 +108,7 @@ def test_modules_are_neither_listed_nor_written_to(agent: Agent, tmp_path: Path)
 
 
 def test_a_port_that_is_taken_here_is_passed_over(
-    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = itertools.chain([taken.getsockname()[1]], iter(serving_daemon.draw_port, None))
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken_here_is_passed_over(
             fetch(port, module)
 
 
-def test_no_password_file_can_be_read_by_others(agent: Agent, tmp_path: Path) -> None:
+def test_no_password_file_can_be_read_by_others(agent: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     module = Module("etc", str(tmp_path))
     with serving_daemon.serve(agent, [module], tmp_path / "run"):
@@ -129,7 +129,7 @@ def test_no_password_file_can_be_read_by_others(agent: Agent, tmp_path: Path) ->
         assert {path.stat().st_mode & 0o077 for path in files if path.name != "connections.lock"} == {0}
 
 
-def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: Agent, tmp_path: Path) -> None:
+def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     broken = replace(agent, rsyncd_command=("sh", "-c", "echo out of order >&2; exit 4"))
     with pytest.raises(CommandFailed, match="rsyncd ended with exit code 4 before it answered") as error:
@@ -137,7 +137,7 @@ def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: A
     assert error.value.details == "out of order"
 
 
-def test_an_address_that_is_not_of_this_machine_is_named(agent: Agent, tmp_path: Path) -> None:
+def test_an_address_that_is_not_of_this_machine_is_named(agent: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     elsewhere = replace(agent, rsyncd_local_address="192.0.2.1")
     with pytest.raises(CommandFailed, match=re.escape("cannot listen on 192.0.2.1")):
@@ -157,7 +157,7 @@ def test_a_listener_of_another_user_is_not_taken_for_ours() -> None:
         assert serving_daemon._listener_is_ours(ours.getsockname()[1])
 
 
-def test_rsyncd_answers_within_a_moment(agent: Agent, tmp_path: Path) -> None:
+def test_rsyncd_answers_within_a_moment(agent: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     begin = os.times().elapsed
     with serving_daemon.serve(agent, [Module("etc", str(tmp_path))], tmp_path / "run"):
@@ -173,7 +173,7 @@ LOOKALIKES = ["aXb", "aXc", "xy", "a*bc", "plain2", "deep/er", "backslash", "X",
 
 @pytest.mark.parametrize("change_root", [True, False])
 def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
-    agent: Agent,
+    agent: AgentConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     change_root: bool,
@@ -198,7 +198,7 @@ def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
 
 @pytest.mark.parametrize("change_root", [True, False])
 def test_the_whole_system_is_served(
-    agent: Agent,
+    agent: AgentConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     change_root: bool,

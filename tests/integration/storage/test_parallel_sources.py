@@ -18,7 +18,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.session import checkin
 from turku.storage.session.agent_watch import AgentGone, AgentWatch
@@ -160,7 +160,7 @@ def job(machine_dir: Path, daemon: Rsyncd, name: str) -> BackupJob:
 
 
 def test_reports_and_usage_add_up(daemon: Rsyncd, tmp_path: Path) -> None:
-    storage: Storage = storage_configuration(tmp_path / "storage", machine_quota_bytes=10**9)
+    storage: StorageConfig = storage_configuration(tmp_path / "storage", machine_quota_bytes=10**9)
     machine_dir = tmp_path / "storage" / "volume" / UUID
     machine_dir.mkdir(parents=True)
     limits.bounds(storage, machine_dir)

@@ -44,7 +44,7 @@ class Site:
         machine.update_config({})
         return machine
 
-    def load(self) -> configuration.Storage:
+    def load(self) -> configuration.StorageConfig:
         return configuration.load(self.storage.config_dir)
 
     @property
@@ -82,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(coordinator, storage, machine_auth)
 
 
-def check_in(storage: configuration.Storage, machine: V1Machine) -> str:
+def check_in(storage: configuration.StorageConfig, machine: V1Machine) -> str:
     """What a session asks, as the configuration says who it is."""
 
     def message(credentials: StorageCredentials) -> StoragePingCheckinRequest:

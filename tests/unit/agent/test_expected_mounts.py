@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from turku.agent.capture import expected_mounts, source_warnings
-from turku.agent.config.configuration import Source
+from turku.agent.config.configuration import SourceConfig
 
 
-def source(path: Path | str, **options: object) -> Source:
-    return Source("data", str(path), {"path": str(path), **options})
+def source(path: Path | str, **options: object) -> SourceConfig:
+    return SourceConfig("data", str(path), {"path": str(path), **options})
 
 
 def test_a_mount_point_is_offered_also_by_way_of_a_link(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_a_mount_point_is_offered_also_by_way_of_a_link(tmp_path: Path) -> None:
 
 
 def test_an_empty_mount_point_is_not_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    other = Source("other", str(tmp_path), {})
+    other = SourceConfig("other", str(tmp_path), {})
     found = expected_mounts.missing([source(tmp_path, expects_mount=True), other])
     assert found == {"data": f"nothing is mounted at {tmp_path}, and it is to be a mount point (expects_mount)"}
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]

@@ -13,13 +13,13 @@ from tests.support.v1_client import new_ssh_key
 from tests.unit.agent.conftest import Write
 
 from turku.agent import trusted_storages
-from turku.agent.config.configuration import Agent, load
+from turku.agent.config.configuration import AgentConfig, load
 from turku.agent.ssh_tunnel import Address
 from turku.errors import ConfigurationError, StorageNotTrusted
 from turku.policy import ssh_key
 
 OLD, NEW, OTHER = (" ".join(new_ssh_key().split()[:2]) for _ in range(3))
-Make = Callable[..., Agent]
+Make = Callable[..., AgentConfig]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def address(name: str, *keys: str, host: str = "storage.example.com") -> Address
     return Address(name=name, host=host, port=22, user="turku", host_keys=keys)
 
 
-def trusted(agent: Agent, *addresses: Address) -> list[tuple[str, ...]]:
+def trusted(agent: AgentConfig, *addresses: Address) -> list[tuple[str, ...]]:
     """The keys that are believed of each; none of one that is refused."""
     return [
         () if isinstance(verdict, StorageNotTrusted) else verdict.host_keys
@@ -39,7 +39,7 @@ def trusted(agent: Agent, *addresses: Address) -> list[tuple[str, ...]]:
     ]
 
 
-def pending(agent: Agent) -> set[str]:
+def pending(agent: AgentConfig) -> set[str]:
     return set(trusted_storages.pending(agent))
 
 

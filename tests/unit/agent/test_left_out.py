@@ -13,11 +13,11 @@ from turku.agent.capture import left_out, source_warnings, storage_volumes
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent, Source
+from turku.agent.config.configuration import AgentConfig, SourceConfig
 
 
-def source(path: Path | str, **options: object) -> Source:
-    return Source("data", str(path), {"path": str(path), **options})
+def source(path: Path | str, **options: object) -> SourceConfig:
+    return SourceConfig("data", str(path), {"path": str(path), **options})
 
 
 def mounted(monkeypatch: pytest.MonkeyPatch, *paths: tuple[Path | str, str]) -> list[Mount]:
@@ -28,7 +28,7 @@ def mounted(monkeypatch: pytest.MonkeyPatch, *paths: tuple[Path | str, str]) -> 
 
 
 @pytest.fixture
-def agent(write: Write) -> Agent:
+def agent(write: Write) -> AgentConfig:
     return configuration.load(write())
 
 
@@ -52,7 +52,7 @@ def test_the_option_is_on_by_itself_for_the_whole_system_alone(tmp_path: Path) -
 
 
 def test_what_is_mounted_below_is_offered_empty_and_named(
-    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
@@ -68,7 +68,7 @@ def test_what_is_mounted_below_is_offered_empty_and_named(
 
 
 def test_many_mounts_take_one_line(
-    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
@@ -80,7 +80,7 @@ def test_many_mounts_take_one_line(
 
 
 def test_what_is_mounted_by_way_of_a_link_is_found(
-    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -89,7 +89,9 @@ def test_what_is_mounted_by_way_of_a_link_is_found(
     assert found.emptied == (tmp_path / "link" / "disk",)
 
 
-def test_one_time_passwords_are_in_no_backup(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_time_passwords_are_in_no_backup(
+    agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounted(monkeypatch)
     assert left_out.of(agent, source("/")).emptied == (agent.var_dir / "run",)
     assert left_out.of(agent, source(agent.var_dir)).emptied == (agent.var_dir / "run",)
@@ -97,7 +99,7 @@ def test_one_time_passwords_are_in_no_backup(agent: Agent, tmp_path: Path, monke
 
 
 def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
-    agent: Agent,
+    agent: AgentConfig,
     tmp_path: Path,
     storage_directory: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,7 +125,7 @@ def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"volumes": []}', '{"volumes": {"a": {"path": "x\\u0000"}}}'])
 def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
-    agent: Agent, tmp_path: Path, storage_directory: Path, monkeypatch: pytest.MonkeyPatch, content: str
+    agent: AgentConfig, tmp_path: Path, storage_directory: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     (storage_directory / "config.d" / "config.json").write_text(content)
     mounted(monkeypatch)

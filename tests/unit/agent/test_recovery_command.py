@@ -13,7 +13,7 @@ import pytest
 
 from turku.agent.commands import restore
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import private_directory
 from turku.agent.restore.private_directory import PrivateDirectory
 from turku.agent.restore.progress import Plan
@@ -72,11 +72,11 @@ def test_of_an_ordinary_snapshot_nobody_is_asked(tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture
-def agent(write: Callable[..., Path]) -> Agent:
+def agent(write: Callable[..., Path]) -> AgentConfig:
     return configuration.load(write())
 
 
-def left(agent: Agent, target: Path, order: Order, *, has_stand_ins: bool) -> None:
+def left(agent: AgentConfig, target: Path, order: Order, *, has_stand_ins: bool) -> None:
     """What an interrupted restore leaves."""
     target.mkdir(exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
@@ -96,14 +96,14 @@ def left(agent: Agent, target: Path, order: Order, *, has_stand_ins: bool) -> No
     ],
 )
 def test_where_something_is_left_it_is_said_how_to_go_on(
-    agent: Agent, tmp_path: Path, choice: SnapshotChoice, hint: str
+    agent: AgentConfig, tmp_path: Path, choice: SnapshotChoice, hint: str
 ) -> None:
     order = Order("etc", STORAGE, tmp_path / "target", snapshot=choice)
     left(agent, tmp_path / "target", order, has_stand_ins=False)
     assert restore._next_step(agent, order, [plan(tmp_path / "target")]) == hint
 
 
-def test_where_nothing_of_use_is_left_nothing_is_promised(agent: Agent, tmp_path: Path) -> None:
+def test_where_nothing_of_use_is_left_nothing_is_promised(agent: AgentConfig, tmp_path: Path) -> None:
     target = tmp_path / "target"
     order = Order("etc", STORAGE, target)
     assert restore._next_step(agent, order, []) == ""

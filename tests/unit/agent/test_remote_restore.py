@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from turku.agent.config import configuration
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import remote_restore
 from turku.agent.restore.remote_restore import NotAllowedHere, orders, permitted_target
 from turku.errors import ConfigurationError
 
-MakeAgent = Callable[..., Agent]
+MakeAgent = Callable[..., AgentConfig]
 
 ORDER: dict[str, Any] = {
     "request": "0d4c5b6e-6a35-4b39-9a3c-0a3c54b7b8e1",
@@ -38,7 +38,7 @@ ORDER: dict[str, Any] = {
 def load(tmp_path: Path) -> MakeAgent:
     """Loads a configuration with these keys."""
 
-    def make(**keys: Any) -> Agent:
+    def make(**keys: Any) -> AgentConfig:
         directory = tmp_path / "etc" / "config.d"
         directory.mkdir(parents=True, exist_ok=True)
         content = {"api_url": "http://127.0.0.1:1/v1", "var_dir": str(tmp_path / "var"), **keys}

@@ -9,7 +9,7 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.agent.capture import source_warnings
-from turku.agent.config.configuration import Source
+from turku.agent.config.configuration import SourceConfig
 from turku.api.backups.models import SnapshotMode
 from turku.policy import source_options
 
@@ -54,7 +54,9 @@ CASES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", CASES, ids=lambda options: str(options)[:40])
 def test_check_and_coordinator_agree(cast: Cast, options: dict[str, Any]) -> None:
     options = {"path": "/etc", **options}
-    problems = [each for each in source_warnings.remarks(Source("etc", options["path"], options)) if each.is_problem]
+    problems = [
+        each for each in source_warnings.remarks(SourceConfig("etc", options["path"], options)) if each.is_problem
+    ]
     if problems:
         with pytest.raises(Refused, match=r"machine\.sources\.etc"):
             cast.alice.update_config({"etc": options})

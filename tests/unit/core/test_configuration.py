@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from turku.core.configuration import directory as configuration
-from turku.core.configuration.directory import Fault, Tree
+from turku.core.configuration.directory import Fault, MergedFiles
 from turku.errors import ConfigurationError
 
 
@@ -144,7 +144,7 @@ def test_yaml_that_cannot_be_read_is_a_fault(tmp_path: Path, text: str) -> None:
 
 def test_files_that_say_nothing_and_missing_directories_hold_nothing(tmp_path: Path) -> None:
     write(tmp_path, a__json="{}", c__yaml="# nothing yet\n")
-    assert configuration.read_directories([tmp_path, tmp_path / "missing"]) == Tree()
+    assert configuration.read_directories([tmp_path, tmp_path / "missing"]) == MergedFiles()
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\t"])
@@ -239,9 +239,9 @@ def test_no_fault_is_no_error() -> None:
 
 def test_a_required_key_is_missed_by_its_name_and_directory(tmp_path: Path) -> None:
     faults: list[Fault] = []
-    configuration.require(Tree(), "api_url", "is required", config_dir=tmp_path / "none", faults=faults)
+    configuration.require(MergedFiles(), "api_url", "is required", config_dir=tmp_path / "none", faults=faults)
     write(tmp_path / "config.d")
-    configuration.require(Tree(), "api_url", "is required", config_dir=tmp_path, faults=faults)
+    configuration.require(MergedFiles(), "api_url", "is required", config_dir=tmp_path, faults=faults)
     assert [str(fault) for fault in faults] == [
         f"{tmp_path}/none/config.d (there is no such directory): api_url: is required",
         f"{tmp_path}/config.d: api_url: is required",
@@ -260,5 +260,5 @@ def test_a_word_that_is_none_of_some_is_told_which_there_are() -> None:
         mode: Literal["auto", "off"] = "auto"
 
     faults: list[Fault] = []
-    configuration.convert(Tree(content={"mode": "on"}), Choice, faults)
+    configuration.convert(MergedFiles(content={"mode": "on"}), Choice, faults)
     assert faults[0].message.endswith("; one of auto, off")

@@ -15,14 +15,14 @@ from tests.support.markdown import REPOSITORY
 from turku.agent.config.configuration import AgentFile
 from turku.api.project import environment
 from turku.policy import source_options
-from turku.storage.config.configuration import StorageFile, SuspicionSection, VolumeSection
+from turku.storage.config.configuration import AnomalySection, StorageFile, VolumeSection
 
 PAGE = "docs/reference/configuration.md"
 STRUCTS = [
     ("The machine", AgentFile),
     ("The storage", StorageFile),
     ("Volumes", VolumeSection),
-    ("Suspicion", SuspicionSection),
+    ("Anomaly", AnomalySection),
 ]
 
 

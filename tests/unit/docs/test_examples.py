@@ -37,11 +37,11 @@ def private_copy(example: Path, tmp_path: Path, **lower: Any) -> Path:
     return directory
 
 
-def load_agent(directory: Path) -> turku.agent.config.configuration.Agent:
+def load_agent(directory: Path) -> turku.agent.config.configuration.AgentConfig:
     return turku.agent.config.configuration.load(directory)
 
 
-def load_storage(directory: Path) -> turku.storage.config.configuration.Storage:
+def load_storage(directory: Path) -> turku.storage.config.configuration.StorageConfig:
     return turku.storage.config.configuration.load(directory)
 
 

@@ -12,7 +12,7 @@ from tests.support.v1_client import A_KEY, new_ssh_key
 
 from turku.errors import ConfigurationError
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import DEFAULT_DIRECTORY, Storage
+from turku.storage.config.configuration import DEFAULT_DIRECTORY, StorageConfig
 from turku.storage.registration import authorized_keys
 from turku.storage.registration.authorized_keys import Admitted, admit
 
@@ -20,7 +20,7 @@ UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 OTHER = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 
-def configuration(directory: Path, **keys: Any) -> Storage:
+def configuration(directory: Path, **keys: Any) -> StorageConfig:
     return storage_configuration(directory / "etc", ssh_ping_host="storage.example.com", **keys)
 
 

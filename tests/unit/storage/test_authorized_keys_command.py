@@ -16,7 +16,7 @@ from tests.support.v1_client import new_ssh_key
 from turku.errors import ConfigurationError, DurableWriteFailed
 from turku.protocol.messages import AssignedMachine
 from turku.storage.commands import authorized_keys as authorized_keys_command
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration import admitted_keys, authorized_keys, update_config
 from turku.storage.registration.authorized_keys import Admitted
 
@@ -47,7 +47,7 @@ class Refreshes:
         self.clock, self.seconds, self.error = clock, seconds, error
         self.moments: list[float] = []
 
-    def __call__(self, configuration: Storage) -> dict[str, AssignedMachine]:
+    def __call__(self, configuration: StorageConfig) -> dict[str, AssignedMachine]:
         self.moments.append(self.clock.seconds)
         self.clock.sleep(self.seconds)
         if self.error is not None:
@@ -56,7 +56,7 @@ class Refreshes:
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> StorageConfig:
     for name in ("volume", "var"):
         (tmp_path / name).mkdir()
     return storage_configuration(tmp_path)
@@ -71,7 +71,7 @@ def bare(key: str) -> str:
     return " ".join(key.split()[:2])
 
 
-def asked(storage: Storage, key: str, *, user: str | None = None, clock: SteppedClock | None = None) -> list[str]:
+def asked(storage: StorageConfig, key: str, *, user: str | None = None, clock: SteppedClock | None = None) -> list[str]:
     said: list[str] = []
     words = key.split()
     options = argparse.Namespace(user=user or storage.authorized_keys_user, type=words[0], key=words[1])
@@ -79,7 +79,7 @@ def asked(storage: Storage, key: str, *, user: str | None = None, clock: Stepped
     return said
 
 
-def test_the_line_is_the_one_of_authorized_keys(storage: Storage) -> None:
+def test_the_line_is_the_one_of_authorized_keys(storage: StorageConfig) -> None:
     keys = {uuid: AssignedMachine(ssh_public_key=new_ssh_key()) for uuid in (UUID, OTHER)}
     written = authorized_keys.write(storage, keys)
     admitted_keys.write(storage, written.admitted)
@@ -90,7 +90,7 @@ def test_the_line_is_the_one_of_authorized_keys(storage: Storage) -> None:
         assert line.endswith(f" turku:{uuid}")
 
 
-def test_a_part_of_a_key_is_no_key(storage: Storage) -> None:
+def test_a_part_of_a_key_is_no_key(storage: StorageConfig) -> None:
     key = bare(new_ssh_key())
     admitted_keys.write(storage, [Admitted(UUID, key)])
     assert storage.authorized_keys_user
@@ -98,7 +98,7 @@ def test_a_part_of_a_key_is_no_key(storage: Storage) -> None:
         assert asked(storage, part) == []
 
 
-def test_a_login_as_somebody_else_gets_nothing(storage: Storage) -> None:
+def test_a_login_as_somebody_else_gets_nothing(storage: StorageConfig) -> None:
     key = bare(new_ssh_key())
     admitted_keys.write(storage, [Admitted(UUID, key)])
     assert asked(storage, key, user="somebody") == []
@@ -106,7 +106,7 @@ def test_a_login_as_somebody_else_gets_nothing(storage: Storage) -> None:
 
 
 def test_a_certificate_or_a_key_of_a_type_that_is_not_allowed_gets_nothing(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -116,7 +116,7 @@ def test_a_certificate_or_a_key_of_a_type_that_is_not_allowed_gets_nothing(
 
 
 def test_a_key_that_is_known_asks_nobody(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -127,7 +127,7 @@ def test_a_key_that_is_known_asks_nobody(
 
 
 def test_unknown_keys_ask_the_coordinator_once_in_a_while(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -138,7 +138,7 @@ def test_unknown_keys_ask_the_coordinator_once_in_a_while(
 
 
 def test_a_coordinator_that_is_slow_or_fails_is_asked_less_often(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock, seconds=6, error=ConfigurationError("no"))
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -154,7 +154,7 @@ def test_a_coordinator_that_is_slow_or_fails_is_asked_less_often(
 
 
 def test_what_update_config_has_just_asked_is_not_asked_again(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -166,7 +166,7 @@ def test_what_update_config_has_just_asked_is_not_asked_again(
 
 @pytest.mark.parametrize("note", ["", "{}", '{"begin": 99999999999999, "seconds": 0}', "\0"])
 def test_a_note_that_cannot_be_true_does_not_keep_machines_out(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock, note: str
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock, note: str
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -177,7 +177,7 @@ def test_a_note_that_cannot_be_true_does_not_keep_machines_out(
 
 
 def test_where_nothing_can_be_noted_nothing_is_asked(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_ask", refreshes)
@@ -188,7 +188,7 @@ def test_where_nothing_can_be_noted_nothing_is_asked(
     assert refreshes.moments == []
 
 
-def test_a_run_under_way_is_waited_for_a_while(storage: Storage, clock: SteppedClock) -> None:
+def test_a_run_under_way_is_waited_for_a_while(storage: StorageConfig, clock: SteppedClock) -> None:
     storage.lock_dir.mkdir(parents=True)
     with (storage.lock_dir / "update-config.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -196,7 +196,7 @@ def test_a_run_under_way_is_waited_for_a_while(storage: Storage, clock: SteppedC
     assert clock.seconds == pytest.approx(10, abs=1)
 
 
-def test_a_large_storage_is_searched_while_sshd_waits(storage: Storage) -> None:
+def test_a_large_storage_is_searched_while_sshd_waits(storage: StorageConfig) -> None:
     machines = [Admitted(f"9bef0a75-5a9b-43f7-a66a-{number:012x}", bare(new_ssh_key())) for number in range(30_000)]
     admitted_keys.write(storage, machines)
     begin = time.monotonic()
@@ -205,7 +205,7 @@ def test_a_large_storage_is_searched_while_sshd_waits(storage: Storage) -> None:
     assert line.endswith(f"turku:{machines[-1].uuid}")
 
 
-def test_a_file_that_cannot_be_read_is_an_error_that_names_the_user_of_sshd(storage: Storage) -> None:
+def test_a_file_that_cannot_be_read_is_an_error_that_names_the_user_of_sshd(storage: StorageConfig) -> None:
     admitted_keys.path(storage).mkdir(parents=True)
     with pytest.raises(ConfigurationError) as caught:
         asked(storage, new_ssh_key())
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_the_user_of_sshd(stor
 
 
 def test_the_note_says_when_and_how_long(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
+    storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     monkeypatch.setattr(update_config, "_ask", Refreshes(clock, seconds=3))
     update_config.update_config(storage, clock=clock)

@@ -14,7 +14,7 @@ import pytest
 from turku.errors import ConfigurationError
 from turku.protocol.messages import Registration
 from turku.storage.config import configuration
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 
 
 def write(directory: Path, file_name: str = "config.json", /, **keys: Any) -> Path:
@@ -39,7 +39,7 @@ def least(directory: Path, **keys: Any) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value is not None}
 
 
-def load(directory: Path, **keys: Any) -> Storage:
+def load(directory: Path, **keys: Any) -> StorageConfig:
     return configuration.load(write(directory / "etc", **least(directory, **keys)))
 
 

@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import storage_configuration
 from tests.support.v1_client import new_ssh_key
 
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration import authorized_keys, key_removal
 from turku.storage.registration.key_removal import PAUSE_SECONDS, Removal
 
@@ -44,14 +44,14 @@ def clock() -> Later:
 
 
 @pytest.fixture
-def storage(tmp_path: Path, clock: Later) -> Storage:
+def storage(tmp_path: Path, clock: Later) -> StorageConfig:
     configured = storage_configuration(tmp_path)
     configured.var_dir.mkdir()
     answer(configured, clock, *UUIDS)
     return configured
 
 
-def answer(storage: Storage, clock: Later, *named: str, is_confirmed: bool = False) -> set[str]:
+def answer(storage: StorageConfig, clock: Later, *named: str, is_confirmed: bool = False) -> set[str]:
     """Take an answer that names these machines; those that are let in then."""
     removal = Removal(storage, clock=clock, is_confirmed=is_confirmed)
     written = authorized_keys.write(storage, {uuid: FLEET[uuid] for uuid in named}, removal)
@@ -60,13 +60,13 @@ def answer(storage: Storage, clock: Later, *named: str, is_confirmed: bool = Fal
     return {each.uuid for each in written.admitted}
 
 
-def test_few_machines_are_let_in_no_more_at_once(storage: Storage, clock: Later) -> None:
+def test_few_machines_are_let_in_no_more_at_once(storage: StorageConfig, clock: Later) -> None:
     assert answer(storage, clock, *UUIDS[:3]) == set(UUIDS[:3])
     assert key_removal.fault(storage) is None
 
 
 def test_most_machines_keep_their_keys_until_another_answer_lacks_them_too(
-    storage: Storage, clock: Later, caplog: pytest.LogCaptureFixture
+    storage: StorageConfig, clock: Later, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert answer(storage, clock) == set(UUIDS)
     assert "lacks 6 of the 6 machines" in caplog.text
@@ -79,7 +79,7 @@ def test_most_machines_keep_their_keys_until_another_answer_lacks_them_too(
     assert key_removal.fault(storage) is None
 
 
-def test_an_answer_that_has_them_again_ends_the_waiting(storage: Storage, clock: Later) -> None:
+def test_an_answer_that_has_them_again_ends_the_waiting(storage: StorageConfig, clock: Later) -> None:
     answer(storage, clock, UUIDS[0])
     clock.passes(PAUSE_SECONDS + 1)
     assert answer(storage, clock, *UUIDS) == set(UUIDS)
@@ -87,7 +87,7 @@ def test_an_answer_that_has_them_again_ends_the_waiting(storage: Storage, clock:
     assert answer(storage, clock, UUIDS[0]) == set(UUIDS)
 
 
-def test_each_machine_has_to_be_missing_in_both(storage: Storage, clock: Later) -> None:
+def test_each_machine_has_to_be_missing_in_both(storage: StorageConfig, clock: Later) -> None:
     answer(storage, clock, *UUIDS[:2])
     clock.passes(PAUSE_SECONDS + 1)
     assert answer(storage, clock, *UUIDS[1:3]) == set(UUIDS[:3])
@@ -95,28 +95,28 @@ def test_each_machine_has_to_be_missing_in_both(storage: Storage, clock: Later) 
     assert answer(storage, clock, *UUIDS[1:3]) == set(UUIDS[1:3])
 
 
-def test_new_machines_are_let_in_while_others_are_waited_for(storage: Storage, clock: Later) -> None:
+def test_new_machines_are_let_in_while_others_are_waited_for(storage: StorageConfig, clock: Later) -> None:
     new = str(uuid4())
     machines = {new: AssignedMachine(ssh_public_key=new_ssh_key())}
     written = authorized_keys.write(storage, machines, Removal(storage, clock=clock))
     assert {each.uuid for each in written.admitted} == {new, *UUIDS}
 
 
-def test_a_key_that_is_another_machines_by_now_is_not_held(storage: Storage, clock: Later) -> None:
+def test_a_key_that_is_another_machines_by_now_is_not_held(storage: StorageConfig, clock: Later) -> None:
     heir = str(uuid4())
     written = authorized_keys.write(storage, {heir: FLEET[UUIDS[0]]}, Removal(storage, clock=clock))
     assert [each.uuid for each in written.admitted if each.key == written.admitted[0].key] == [heir]
     assert {each.uuid for each in written.admitted} == {heir, *UUIDS[1:]}
 
 
-def test_the_operator_may_say_that_it_is_right(storage: Storage, clock: Later) -> None:
+def test_the_operator_may_say_that_it_is_right(storage: StorageConfig, clock: Later) -> None:
     assert answer(storage, clock) == set(UUIDS)
     assert answer(storage, clock, UUIDS[0], is_confirmed=True) == {UUIDS[0]}
     assert key_removal.fault(storage) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b'{"since": {"x": "y"}}'])
-def test_a_damaged_note_makes_it_wait_longer(storage: Storage, clock: Later, content: bytes) -> None:
+def test_a_damaged_note_makes_it_wait_longer(storage: StorageConfig, clock: Later, content: bytes) -> None:
     answer(storage, clock)
     [note] = storage.var_dir.glob("keys_*.json")
     note.write_bytes(content)
@@ -126,7 +126,7 @@ def test_a_damaged_note_makes_it_wait_longer(storage: Storage, clock: Later, con
     assert answer(storage, clock) == set()
 
 
-def test_a_clock_that_was_set_back_makes_it_wait_longer(storage: Storage, clock: Later) -> None:
+def test_a_clock_that_was_set_back_makes_it_wait_longer(storage: StorageConfig, clock: Later) -> None:
     answer(storage, clock)
     clock.passes(-86_400)
     assert answer(storage, clock) == set(UUIDS)
@@ -134,7 +134,7 @@ def test_a_clock_that_was_set_back_makes_it_wait_longer(storage: Storage, clock:
     assert answer(storage, clock) == set()
 
 
-def test_lines_of_an_existing_storage_are_held_too(storage: Storage, clock: Later) -> None:
+def test_lines_of_an_existing_storage_are_held_too(storage: StorageConfig, clock: Later) -> None:
     lines = [
         f'command="turku-storage-ping {uuid}",no-pty,no-agent-forwarding,no-X11-forwarding,no-user-rc '
         f"{machine.ssh_public_key} {uuid}"

@@ -12,7 +12,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import BackupFailed
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.containment.limits import Bounds, Room, Watch
 from turku.storage.fs import disk_usage
@@ -43,7 +43,7 @@ def machine_dir(tmp_path: Path) -> Path:
     return directory
 
 
-def configuration(tmp_path: Path, **keys: Any) -> Storage:
+def configuration(tmp_path: Path, **keys: Any) -> StorageConfig:
     return storage_configuration(tmp_path / "storage", **{"low_water_free_pct": 0, **keys})
 
 

@@ -11,14 +11,14 @@ from tests.support.backed_up_machine import order, storage_configuration
 
 from turku.errors import BackupFailed, InvalidValue
 from turku.storage.backup.source_backup import mode_name, selection
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 
 MEMORY = Path("/dev/shm")
 """A file system in memory, which can neither clone nor make subvolumes."""
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> StorageConfig:
     return storage_configuration(tmp_path)
 
 
@@ -43,22 +43,22 @@ def storage(tmp_path: Path) -> Storage:
     ],
 )
 def test_the_source_s_mode_wins_over_large_files_and_they_over_the_configuration(
-    storage: Storage, options: dict[str, Any], configured: str, expected: str
+    storage: StorageConfig, options: dict[str, Any], configured: str, expected: str
 ) -> None:
     assert mode_name(order(**options), replace(storage, snapshot_mode=configured), MEMORY) == expected
 
 
-def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: Storage) -> None:
+def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: StorageConfig) -> None:
     with pytest.raises(BackupFailed, match=r"'attic' is none of btrfs, link-dest, none, reflink, auto"):
         mode_name(order(snapshot_mode="attic"), storage, MEMORY)
 
 
-def test_filter_rules_come_before_excludes(storage: Storage) -> None:
+def test_filter_rules_come_before_excludes(storage: StorageConfig) -> None:
     chosen = selection(order(filter=["+ /keep/***", "hide *.o"], exclude=["*.tmp"]), storage)
     assert chosen.rules == ("+ /keep/***", "H *.o", "- *.tmp")
 
 
-def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(storage: Storage) -> None:
+def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(storage: StorageConfig) -> None:
     without = replace(storage, preserve_hard_links=False)
     assert selection(order(), storage).hard_links
     assert not selection(order(), without).hard_links
@@ -66,7 +66,7 @@ def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(stor
     assert not selection(order(not_preserved=["hard_links"]), storage).hard_links
 
 
-def test_what_a_source_leaves_out_is_left_out_alone(storage: Storage) -> None:
+def test_what_a_source_leaves_out_is_left_out_alone(storage: StorageConfig) -> None:
     chosen = selection(order(not_preserved=["acls", "holes"]), storage)
     assert (chosen.acls, chosen.attributes, chosen.hard_links, chosen.holes) == (False, True, True, False)
 
@@ -85,7 +85,7 @@ def test_what_a_source_leaves_out_is_left_out_alone(storage: Storage) -> None:
     ],
 )
 def test_what_reads_files_here_or_is_malformed_is_refused_by_its_option(
-    storage: Storage, options: dict[str, Any], named: str
+    storage: StorageConfig, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(InvalidValue, match=f"^{named}"):
         selection(order(**options), storage)

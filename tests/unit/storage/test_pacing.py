@@ -11,7 +11,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.policy import bandwidth
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment.limits import Bounds, TookTooMuch
 from turku.storage.rsync import bandwidth_windows, exit_codes, version
 from turku.storage.rsync.transfer import Selection, Transferred
@@ -41,7 +41,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageConfig:
     monkeypatch.setattr(version, "installed", lambda _command: version.Version((3, 5, 0)))
     return storage_configuration(tmp_path, timezone="Europe/Paris")
 
@@ -55,19 +55,19 @@ COMPLETE = Transferred(exit_codes.outcome(0), (), (), is_understood=True)
 
 
 def run(
-    clock: Clock, storage: Storage, text: str, part: Callable[[Selection, Bounds], Transferred], **bounds: object
+    clock: Clock, storage: StorageConfig, text: str, part: Callable[[Selection, Bounds], Transferred], **bounds: object
 ) -> Transferred:
     selected = Selection(bandwidth_limits=bandwidth.parse(text), keeps_partial_files=True)
     return bandwidth_windows.run(selected, Bounds(**bounds), part, configuration=storage, clock=clock)  # type: ignore[arg-type]
 
 
-def test_a_constant_limit_is_one_part_that_keeps_no_half_files(clock: Clock, storage: Storage) -> None:
+def test_a_constant_limit_is_one_part_that_keeps_no_half_files(clock: Clock, storage: StorageConfig) -> None:
     parts: list[Selection] = []
     assert run(clock, storage, "20M", lambda selected, _bounds: parts.append(selected) or COMPLETE) == COMPLETE
     assert [(each.stop_after_minutes, each.keeps_partial_files) for each in parts] == [(None, False)]
 
 
-def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: Clock, storage: Storage) -> None:
+def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: Clock, storage: StorageConfig) -> None:
     parts: list[tuple[int | None, int | None]] = []
 
     def part(selected: Selection, _bounds: Bounds) -> Transferred:
@@ -84,14 +84,14 @@ def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: 
     assert (done.outcome.success, done.is_continued, done.is_understood) == (True, True, False)
 
 
-def test_what_breaks_before_the_boundary_has_failed(clock: Clock, storage: Storage) -> None:
+def test_what_breaks_before_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
     parts: list[Selection] = []
     done = run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or stopped())
     assert not done.outcome.success
     assert len(parts) == 1
 
 
-def test_what_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, storage: Storage) -> None:
+def test_what_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
     def part(_selected: Selection, _bounds: Bounds) -> Transferred:
         clock.moment += timedelta(hours=3)
         return stopped(last_lines=("rsync error",))
@@ -99,7 +99,7 @@ def test_what_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, stora
     assert not run(clock, storage, "1M 1300-1400, 0", part).outcome.success
 
 
-def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, storage: Storage) -> None:
+def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, storage: StorageConfig) -> None:
     seen: list[Bounds] = []
 
     def part(selected: Selection, bounds: Bounds) -> Transferred:
@@ -113,7 +113,7 @@ def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, stor
 
 
 def test_an_rsync_that_cannot_stop_keeps_the_limit_it_began_with(
-    clock: Clock, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, storage: StorageConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(version, "installed", lambda _command: version.Version((3, 2, 2)))
     parts: list[Selection] = []

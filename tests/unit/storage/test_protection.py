@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Fact, Verdict
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 
 GOOD_SSHD = """\
 port 22
@@ -33,12 +33,12 @@ MOUNTS = """\
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> StorageConfig:
     (tmp_path / "storage" / "volume").mkdir(parents=True)
     return storage_configuration(tmp_path / "storage")
 
 
-def private_facts(storage: Storage) -> dict[str, Verdict]:
+def private_facts(storage: StorageConfig) -> dict[str, Verdict]:
     return {fact.subject: fact.verdict for fact in protection._private_files(storage)}
 
 
@@ -115,19 +115,19 @@ def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) 
     assert "nosuid" not in protection.mount_options(tmp_path, mounts=mounts)
 
 
-def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: Storage) -> None:
+def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: StorageConfig) -> None:
     facts = list(protection._volume(storage, storage.volumes[0]))
     missing = {"nosuid", "nodev"} - protection.mount_options(storage.volumes[0].path)
     assert (facts[0].verdict is Verdict.WARN) == bool(missing)
     assert all(option in facts[0].text for option in missing)
 
 
-def test_a_volume_below_the_low_water_mark_is_a_failure(storage: Storage) -> None:
+def test_a_volume_below_the_low_water_mark_is_a_failure(storage: StorageConfig) -> None:
     low = replace(storage, low_water_free_percent=100.0)
     assert Verdict.FAIL in {fact.verdict for fact in protection._volume(low, low.volumes[0])}
 
 
-def test_a_file_with_a_secret_that_others_may_read_is_a_failure(storage: Storage) -> None:
+def test_a_file_with_a_secret_that_others_may_read_is_a_failure(storage: StorageConfig) -> None:
     path = storage.config_dir / "config.d" / "config.json"
     path.chmod(0o640)
     assert private_facts(storage)[str(path)] is Verdict.FAIL
@@ -135,14 +135,14 @@ def test_a_file_with_a_secret_that_others_may_read_is_a_failure(storage: Storage
     assert private_facts(storage)[str(path)] is Verdict.OK
 
 
-def test_files_without_a_secret_may_be_read_by_all(storage: Storage) -> None:
+def test_files_without_a_secret_may_be_read_by_all(storage: StorageConfig) -> None:
     path = storage.config_dir / "config.d" / "volumes.json"
     path.write_text("{}")
     path.chmod(0o644)
     assert str(path) not in private_facts(storage)
 
 
-def test_a_state_directory_that_others_may_write_is_a_failure(storage: Storage) -> None:
+def test_a_state_directory_that_others_may_write_is_a_failure(storage: StorageConfig) -> None:
     storage.var_dir.mkdir(exist_ok=True)
     storage.var_dir.chmod(0o777)
     assert private_facts(storage)[str(storage.var_dir)] is Verdict.FAIL
@@ -150,12 +150,12 @@ def test_a_state_directory_that_others_may_write_is_a_failure(storage: Storage) 
     assert private_facts(storage)[str(storage.var_dir)] is Verdict.OK
 
 
-def test_a_sandbox_that_is_off_is_a_warning(storage: Storage) -> None:
+def test_a_sandbox_that_is_off_is_a_warning(storage: StorageConfig) -> None:
     fact: Fact = protection._sandbox(replace(storage, sandbox="off"))
     assert fact.verdict is Verdict.WARN
 
 
-def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: Storage) -> None:
+def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: StorageConfig) -> None:
     verdict = protection._user(replace(storage, fake_super=False)).verdict
     assert (verdict is Verdict.WARN) == (os.geteuid() != 0)
 
@@ -166,7 +166,7 @@ def test_sshd_that_lets_nobody_listen_stops_every_backup() -> None:
     assert protection.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
 
 
-def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: Storage) -> None:
+def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: StorageConfig) -> None:
     directory = storage.config_dir / "config.d"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "secret.json"
@@ -179,7 +179,7 @@ def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: 
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "storage.localdomain"])
-def test_an_address_that_leads_machines_to_themselves_is_told(storage: Storage, host: str) -> None:
+def test_an_address_that_leads_machines_to_themselves_is_told(storage: StorageConfig, host: str) -> None:
     (fact,) = protection._address(replace(storage, ssh_ping_host=host))
     assert fact.verdict is Verdict.WARN
     assert list(protection._address(replace(storage, ssh_ping_host="storage.example.com"))) == []

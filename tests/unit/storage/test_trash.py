@@ -14,7 +14,7 @@ from turku.errors import LockHeld, UsageError
 from turku.storage import cli
 from turku.storage.commands import quarantine
 from turku.storage.commands import trash as trash_command
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_notes, source_lookup, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.disk.source_directory import SourcePlace
@@ -102,7 +102,7 @@ def test_a_snapshot_without_a_record_goes_there_and_back(place: SourcePlace) -> 
 
 
 @pytest.fixture
-def storage(tmp_path: Path, place: SourcePlace) -> Storage:
+def storage(tmp_path: Path, place: SourcePlace) -> StorageConfig:
     return storage_configuration(tmp_path / "storage", volumes={"data": {"path": str(tmp_path / "volume")}})
 
 
@@ -114,7 +114,7 @@ def options_of(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def said(storage: Storage, *arguments: str) -> str:
+def said(storage: StorageConfig, *arguments: str) -> str:
     lines: list[str] = []
     options = options_of(*arguments)
     if options.command == "trash":
@@ -124,7 +124,7 @@ def said(storage: Storage, *arguments: str) -> str:
     return "\n".join(lines)
 
 
-def test_the_operator_lists_restores_and_empties(storage: Storage, place: SourcePlace) -> None:
+def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: SourcePlace) -> None:
     assert said(storage, "trash", "list") == "the trash is empty"
     trash.put(place, NAME, now=NOW)
     assert NAME in said(storage, "trash", "list", "--machine", UUID, "--source", "etc")
@@ -140,7 +140,7 @@ def test_the_operator_lists_restores_and_empties(storage: Storage, place: Source
     assert names(place) == []
 
 
-def test_a_machine_is_found_by_its_name_too(storage: Storage, place: SourcePlace) -> None:
+def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: SourcePlace) -> None:
     storage.machines_dir.mkdir(parents=True)
     (storage.machines_dir / "shop-web-0").symlink_to(UUID)
     assert source_lookup.kept_sources(storage, machine="shop-web-0") == (place,)
@@ -151,12 +151,12 @@ def test_a_machine_is_found_by_its_name_too(storage: Storage, place: SourcePlace
         source_lookup.kept_sources(storage, source="usr")
 
 
-def test_what_is_not_in_the_trash_cannot_be_restored(storage: Storage) -> None:
+def test_what_is_not_in_the_trash_cannot_be_restored(storage: StorageConfig) -> None:
     with pytest.raises(UsageError, match="not in the trash"):
         said(storage, "trash", "restore", NAME)
 
 
-def test_a_name_that_several_sources_have_wants_its_machine(storage: Storage, place: SourcePlace) -> None:
+def test_a_name_that_several_sources_have_wants_its_machine(storage: StorageConfig, place: SourcePlace) -> None:
     other = SourcePlace(place.machine_dir, "usr")
     for each in (place, other):
         make_snapshot(each, "1424400000")
@@ -167,13 +167,13 @@ def test_a_name_that_several_sources_have_wants_its_machine(storage: Storage, pl
     assert other.snapshot("1424400000").is_dir()
 
 
-def test_no_command_changes_a_source_that_is_being_backed_up(storage: Storage, place: SourcePlace) -> None:
+def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageConfig, place: SourcePlace) -> None:
     trash.put(place, NAME, now=NOW)
     with source_lookup.locked(place), pytest.raises(LockHeld, match="is being backed up"):
         said(storage, "trash", "restore", NAME)
 
 
-def test_the_operator_judges_what_is_suspicious(storage: Storage, place: SourcePlace) -> None:
+def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourcePlace) -> None:
     assert said(storage, "suspicious", "list") == "no snapshot is suspicious"
     snapshot_notes.change(place, NAME, suspicious=("the source is empty",))
     shown = said(storage, "suspicious", "list")

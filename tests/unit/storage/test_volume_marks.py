@@ -13,7 +13,7 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.core import durable
 from turku.errors import ConfigurationError, NoVolume
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import source_lookup, volume_marks, volumes
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -21,7 +21,7 @@ OTHER = "0bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> StorageConfig:
     """A storage with a volume ``data``, empty and never used, in a directory that can be renamed away."""
     (tmp_path / "volume").mkdir()
     keys = {"volumes": {"data": {"path": str(tmp_path / "volume"), "accept_new_high_water_pct": 100}}}
@@ -32,7 +32,7 @@ def mark(directory: Path) -> str:
     return str(json.loads((directory / ".turku-volume").read_text())["id"])
 
 
-def unmount(storage: Storage) -> Path:
+def unmount(storage: StorageConfig) -> Path:
     """Leave an empty directory in the volume's place, as an unmounted file system does; where the volume is now."""
     path = storage.volumes[0].path
     away = path.with_name("away")
@@ -41,12 +41,12 @@ def unmount(storage: Storage) -> Path:
     return away
 
 
-def mount(storage: Storage, away: Path) -> None:
+def mount(storage: StorageConfig, away: Path) -> None:
     shutil.rmtree(storage.volumes[0].path)
     away.rename(storage.volumes[0].path)
 
 
-def test_the_first_use_of_an_empty_volume_marks_it(storage: Storage, tmp_path: Path) -> None:
+def test_the_first_use_of_an_empty_volume_marks_it(storage: StorageConfig, tmp_path: Path) -> None:
     assert volume_marks.faults(storage) == []
     assert not (tmp_path / "volume" / ".turku-volume").exists(), "looking marks nothing"
     volumes.machine_directory(storage, UUID)
@@ -54,12 +54,12 @@ def test_the_first_use_of_an_empty_volume_marks_it(storage: Storage, tmp_path: P
     assert volume_marks.faults(storage) == []
 
 
-def test_reporting_space_is_a_first_use(storage: Storage, tmp_path: Path) -> None:
+def test_reporting_space_is_a_first_use(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.space(storage)
     assert (tmp_path / "volume" / ".turku-volume").exists()
 
 
-def test_nothing_is_written_into_the_mount_point_of_a_volume_that_is_not_mounted(storage: Storage) -> None:
+def test_nothing_is_written_into_the_mount_point_of_a_volume_that_is_not_mounted(storage: StorageConfig) -> None:
     volumes.machine_directory(storage, UUID)
     away = unmount(storage)
     for machine in (UUID, OTHER):
@@ -77,7 +77,7 @@ def test_nothing_is_written_into_the_mount_point_of_a_volume_that_is_not_mounted
     assert not (storage.volumes[0].path / OTHER).exists()
 
 
-def test_new_machines_go_to_the_volumes_that_are_there(storage: Storage, tmp_path: Path) -> None:
+def test_new_machines_go_to_the_volumes_that_are_there(storage: StorageConfig, tmp_path: Path) -> None:
     second = replace(storage.volumes[0], name="second", path=tmp_path / "second")
     second.path.mkdir()
     both = replace(storage, volumes=(*storage.volumes, second))
@@ -88,7 +88,7 @@ def test_new_machines_go_to_the_volumes_that_are_there(storage: Storage, tmp_pat
     assert away.exists()
 
 
-def test_an_existing_volume_of_an_older_installation_is_adopted_once(storage: Storage, tmp_path: Path) -> None:
+def test_an_existing_volume_of_an_older_installation_is_adopted_once(storage: StorageConfig, tmp_path: Path) -> None:
     directory = tmp_path / "volume" / UUID
     directory.mkdir()
     volumes.link_directory(storage, UUID, directory)
@@ -100,7 +100,9 @@ def test_an_existing_volume_of_an_older_installation_is_adopted_once(storage: St
     assert volumes.machine_directory(storage, UUID) == directory
 
 
-def test_an_older_installation_whose_volume_is_not_mounted_is_not_adopted(storage: Storage, tmp_path: Path) -> None:
+def test_an_older_installation_whose_volume_is_not_mounted_is_not_adopted(
+    storage: StorageConfig, tmp_path: Path
+) -> None:
     # What was written around it lies in the mount point already.
     for machine in (UUID, OTHER, "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"):
         volumes.link_directory(storage, machine, tmp_path / "volume" / machine)
@@ -111,7 +113,7 @@ def test_an_older_installation_whose_volume_is_not_mounted_is_not_adopted(storag
 
 
 def test_a_directory_that_is_a_mount_point_of_the_system_is_no_volume_before_it_is_mounted(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "fstab"
     table.write_text(f"# a comment\nUUID=1 / ext4 defaults 0 1\nUUID=2 {tmp_path}/volume xfs nosuid 0 2\n")
@@ -123,7 +125,7 @@ def test_a_directory_that_is_a_mount_point_of_the_system_is_no_volume_before_it_
     assert volumes.machine_directory(storage, UUID)
 
 
-def test_a_volume_may_move_to_another_path(storage: Storage, tmp_path: Path) -> None:
+def test_a_volume_may_move_to_another_path(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.machine_directory(storage, UUID)
     (tmp_path / "volume").rename(tmp_path / "elsewhere")
     moved = replace(storage, volumes=(replace(storage.volumes[0], path=tmp_path / "elsewhere"),))
@@ -132,7 +134,7 @@ def test_a_volume_may_move_to_another_path(storage: Storage, tmp_path: Path) -> 
     assert volumes.machine_directory(renamed, UUID) == tmp_path / "elsewhere" / UUID
 
 
-def test_another_volume_in_its_place_is_refused_until_it_is_accepted(storage: Storage, tmp_path: Path) -> None:
+def test_another_volume_in_its_place_is_refused_until_it_is_accepted(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.machine_directory(storage, UUID)
     unmount(storage)
     durable.write_json(tmp_path / "volume" / ".turku-volume", {"id": str(uuid.uuid4())})
@@ -142,7 +144,9 @@ def test_another_volume_in_its_place_is_refused_until_it_is_accepted(storage: St
     assert volumes.machine_directory(storage, OTHER) == tmp_path / "volume" / OTHER
 
 
-def test_a_new_disk_in_the_place_of_a_lost_one_is_accepted_by_the_operator(storage: Storage, tmp_path: Path) -> None:
+def test_a_new_disk_in_the_place_of_a_lost_one_is_accepted_by_the_operator(
+    storage: StorageConfig, tmp_path: Path
+) -> None:
     volumes.machine_directory(storage, UUID)
     former = mark(unmount(storage))
     volume_marks.accept(storage, "data")
@@ -152,7 +156,7 @@ def test_a_new_disk_in_the_place_of_a_lost_one_is_accepted_by_the_operator(stora
         volume_marks.accept(storage, "backup")
 
 
-def test_a_volume_and_its_copy_are_not_both_taken(storage: Storage, tmp_path: Path) -> None:
+def test_a_volume_and_its_copy_are_not_both_taken(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.machine_directory(storage, UUID)
     shutil.copytree(tmp_path / "volume", tmp_path / "copy")
     copied = replace(storage.volumes[0], name="copy", path=tmp_path / "copy")
@@ -166,7 +170,7 @@ def test_a_volume_and_its_copy_are_not_both_taken(storage: Storage, tmp_path: Pa
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"{}", b'{"id": 7}'])
 def test_a_damaged_mark_is_a_fault_and_a_damaged_note_of_it_is_none(
-    storage: Storage, tmp_path: Path, content: bytes
+    storage: StorageConfig, tmp_path: Path, content: bytes
 ) -> None:
     volumes.machine_directory(storage, UUID)
     [note] = (storage.var_dir / "volumes").iterdir()
@@ -182,7 +186,7 @@ def test_a_damaged_mark_is_a_fault_and_a_damaged_note_of_it_is_none(
         volumes.machine_directory(storage, UUID)
 
 
-def test_a_link_is_no_mark(storage: Storage, tmp_path: Path) -> None:
+def test_a_link_is_no_mark(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.machine_directory(storage, UUID)
     path = tmp_path / "volume" / ".turku-volume"
     path.rename(tmp_path / "mark")

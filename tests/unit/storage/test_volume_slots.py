@@ -10,7 +10,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import LockHeld
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.session.volume_slots import WAIT_SECONDS, slot
 
 
@@ -31,7 +31,7 @@ class WaitingClock:
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> StorageConfig:
     return storage_configuration(tmp_path / "storage", volume_slots=2)
 
 
@@ -41,7 +41,7 @@ def machine(tmp_path: Path, volume: str, name: str) -> Path:
     return directory
 
 
-def test_as_many_backups_write_to_a_volume_as_it_has_slots(storage: Storage, tmp_path: Path) -> None:
+def test_as_many_backups_write_to_a_volume_as_it_has_slots(storage: StorageConfig, tmp_path: Path) -> None:
     clock = WaitingClock()
     with ExitStack() as stack:
         for name in ("a", "b"):
@@ -60,7 +60,7 @@ def test_as_many_backups_write_to_a_volume_as_it_has_slots(storage: Storage, tmp
         pass
 
 
-def test_a_slot_that_becomes_free_meanwhile_is_taken(storage: Storage, tmp_path: Path) -> None:
+def test_a_slot_that_becomes_free_meanwhile_is_taken(storage: StorageConfig, tmp_path: Path) -> None:
     first = ExitStack()
     second = ExitStack()
 
@@ -78,7 +78,7 @@ def test_a_slot_that_becomes_free_meanwhile_is_taken(storage: Storage, tmp_path:
             assert 5 <= clock.seconds < 7
 
 
-def test_without_a_number_there_is_no_limit(storage: Storage, tmp_path: Path) -> None:
+def test_without_a_number_there_is_no_limit(storage: StorageConfig, tmp_path: Path) -> None:
     unlimited = replace(storage, volume_slots=None)
     with ExitStack() as stack:
         for number in range(50):
@@ -86,7 +86,7 @@ def test_without_a_number_there_is_no_limit(storage: Storage, tmp_path: Path) ->
     assert not unlimited.lock_dir.exists()
 
 
-def test_a_volume_may_lie_anywhere(storage: Storage, tmp_path: Path) -> None:
+def test_a_volume_may_lie_anywhere(storage: StorageConfig, tmp_path: Path) -> None:
     volume = "with spaces/and a very long name " + "x" * 200
     with slot(storage, machine(tmp_path, volume, "a")):
         (name,) = [path.name for path in storage.lock_dir.iterdir()]

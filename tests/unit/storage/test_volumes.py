@@ -11,7 +11,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import InvalidValue, NoVolume
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import volumes
 from turku.storage.disk.volumes import VolumeSpace
 
@@ -19,7 +19,7 @@ UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 _GIB = 1024**3
 
 
-def storage(directory: Path, *names: str, **options: dict[str, Any]) -> Storage:
+def storage(directory: Path, *names: str, **options: dict[str, Any]) -> StorageConfig:
     """A storage with these volumes, made; ``options`` are those of single volumes."""
     sections = {}
     for name in names:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from turku.agent import state
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.core import clock, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
@@ -67,7 +67,7 @@ class SourceRecord(msgspec.Struct, frozen=True):
     """As ``changed_entries.Directories`` wrote it."""
 
 
-def read(agent: Agent, storage_name: str) -> dict[str, SourceRecord]:
+def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
     """Return what is remembered of the sources' sessions with the storage; nothing where the file is damaged."""
     path = agent.var_dir / _DIRECTORY / f"{storage_name}.json"
     try:
@@ -82,7 +82,7 @@ def read(agent: Agent, storage_name: str) -> dict[str, SourceRecord]:
         return {}
 
 
-def write(agent: Agent, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
+def write(agent: AgentConfig, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
     """Remember this in place of what was remembered before. A failure is logged: the next backups only take longer."""
     try:
         path = state.directory(agent, _DIRECTORY) / f"{storage_name}.json"

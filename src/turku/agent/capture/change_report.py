@@ -19,7 +19,7 @@ from typing import IO
 from turku.agent.capture import change_records
 from turku.agent.capture.change_records import Moment, SourceRecord
 from turku.agent.capture.changed_entries import Directories, Pass, Uncertain
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.storage_output import Relay
 from turku.core.cancellation import Cancellation, Cancelled
@@ -45,7 +45,7 @@ class ChangeReport:
     """The report of one session; ``moment`` is its beginning."""
 
     def __init__(
-        self, agent: Agent, storage_name: str, modules: Sequence[Module], *, clock: Clock = SYSTEM_CLOCK
+        self, agent: AgentConfig, storage_name: str, modules: Sequence[Module], *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self.moment = change_records.moment_of(clock)
         self._agent = agent

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from turku.agent import state
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.core import durable
 from turku.core.log import one_line
 from turku.errors import TurkuError
@@ -18,7 +18,7 @@ _NAMED = 20
 _LOG = logging.getLogger(__name__)
 
 
-def tell_missing(agent: Agent, *, told: Sequence[str]) -> None:
+def tell_missing(agent: AgentConfig, *, told: Sequence[str]) -> None:
     """Log which sources are declared no more, and write down those that are, for the next time.
 
     ``told`` are those that the coordinator names, at each run until an operator confirms them. A coordinator of the
@@ -39,12 +39,12 @@ def tell_missing(agent: Agent, *, told: Sequence[str]) -> None:
         _record(agent)
 
 
-def missing(agent: Agent) -> list[str]:
+def missing(agent: AgentConfig) -> list[str]:
     """Return the names that were declared last and are declared no more."""
     return sorted(set(_recorded(agent)) - set(agent.sources))
 
 
-def _recorded(agent: Agent) -> list[str]:
+def _recorded(agent: AgentConfig) -> list[str]:
     """Return the names as they were written last; none where nothing is, or nothing that can be read."""
     try:
         content = json.loads(durable.read_regular_file(agent.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES))
@@ -54,6 +54,6 @@ def _recorded(agent: Agent) -> list[str]:
     return content if is_list_of_names else []
 
 
-def _record(agent: Agent) -> None:
+def _record(agent: AgentConfig) -> None:
     path = state.directory(agent) / RECORD_FILE
     state.write_text(agent, path, json.dumps(sorted(agent.sources)) + "\n")

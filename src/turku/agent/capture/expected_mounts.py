@@ -9,18 +9,18 @@ import logging
 import os
 from collections.abc import Sequence
 
-from turku.agent.config.configuration import Source
+from turku.agent.config.configuration import SourceConfig
 
 OPTION = "expects_mount"
 _LOG = logging.getLogger(__name__)
 
 
-def is_missing(source: Source) -> bool:
+def is_missing(source: SourceConfig) -> bool:
     """Whether the source expects a mount, and its path is on the same file system as the directory above it."""
     return source.options.get(OPTION) is True and not os.path.ismount(os.path.realpath(source.path))
 
 
-def missing(sources: Sequence[Source]) -> dict[str, str]:
+def missing(sources: Sequence[SourceConfig]) -> dict[str, str]:
     """The sources that are not to be offered, by name, each with the reason; it is on the log too."""
     found = {}
     for source in sources:

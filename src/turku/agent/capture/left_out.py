@@ -16,7 +16,7 @@ from pathlib import Path
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
-from turku.agent.config.configuration import Agent, Source
+from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.agent.restore import private_directory
 from turku.policy import one_file_system
 from turku.policy.one_file_system import OPTION
@@ -36,25 +36,25 @@ class LeftOut:
     """They are there, and nothing is in them."""
 
 
-def stays_on_one_file_system(source: Source) -> bool:
+def stays_on_one_file_system(source: SourceConfig) -> bool:
     """Return the source's option, or what it is by default where the source's path leads."""
     return one_file_system.is_on(os.path.realpath(source.path), source.options.get(OPTION))
 
 
-def other_file_systems(source: Source, mounts: list[Mount]) -> list[Mount]:
+def other_file_systems(source: SourceConfig, mounts: list[Mount]) -> list[Mount]:
     """Return what is mounted below the source and is not backed up with it, ordered by path."""
     if not stays_on_one_file_system(source):
         return []
     return mount_points.boundary(Path(os.path.realpath(source.path)), mounts)
 
 
-def volumes_within(source: Source, mounts: list[Mount]) -> list[Path]:
+def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
     """Return the volumes of a storage on this machine that lie below the source."""
     path = Path(os.path.realpath(source.path))
     return [each for each in storage_volumes.paths(mounts) if each != path and each.is_relative_to(path)]
 
 
-def of(agent: Agent, source: Source) -> LeftOut:
+def of(agent: AgentConfig, source: SourceConfig) -> LeftOut:
     """Return what is left out of the source now; it is on the log, too."""
     mounts = mount_points.all_mounts()
     hidden = list(_below(source, private_directory.all_of(agent)))
@@ -80,7 +80,7 @@ def of(agent: Agent, source: Source) -> LeftOut:
     return LeftOut(tuple(hidden), tuple(sorted(emptied)))
 
 
-def untouched(agent: Agent, source: Source | None, target: Path) -> frozenset[bytes]:
+def untouched(agent: AgentConfig, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
     """Return directories of a restore's target, relative to it: what is in them is no part of what is restored.
 
     A backup shows them empty. So nothing in them has to be compared, and, above all, nothing in them may be deleted
@@ -109,7 +109,7 @@ def sentence(others: list[Mount]) -> str:
     return f"other file systems are not backed up with it ({OPTION}): {', '.join(shown)}"
 
 
-def _below(source: Source, paths: Iterable[Path]) -> Iterator[Path]:
+def _below(source: SourceConfig, paths: Iterable[Path]) -> Iterator[Path]:
     """Yield those of the paths that lie below the source, by way of the source's own path."""
     base = Path(os.path.realpath(source.path))
     for path in paths:

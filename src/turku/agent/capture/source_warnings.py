@@ -8,7 +8,7 @@ from pathlib import Path
 
 from turku.agent.capture import expected_mounts, left_out
 from turku.agent.capture import mounts as mount_points
-from turku.agent.config.configuration import Agent, Source
+from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.policy import source_options
 
 
@@ -20,7 +20,7 @@ class Remark:
     is_problem: bool
 
 
-def remarks(source: Source) -> list[Remark]:
+def remarks(source: SourceConfig) -> list[Remark]:
     """Return all remarks: on the directory, and on the options as the coordinator will read them."""
     found = []
     found += [Remark(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
@@ -50,7 +50,7 @@ def _about_directory(path: Path) -> str:
         return f"cannot be looked at: {error.strerror}"
 
 
-def problems(agent: Agent) -> Iterator[str]:
+def problems(agent: AgentConfig) -> Iterator[str]:
     """Yield what the coordinator would not take of the machine's sources, each with its place."""
     for source in agent.sources.values():
         for problem in source_options.problems(source.options):

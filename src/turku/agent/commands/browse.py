@@ -17,7 +17,7 @@ from turku.core.log import one_line
 from turku.errors import InvalidValue, UsageError
 
 if TYPE_CHECKING:
-    from turku.agent.config.configuration import Agent
+    from turku.agent.config.configuration import AgentConfig
     from turku.protocol.messages import SourceOrder
     from turku.protocol.restore_messages import Answer, SnapshotChoice
 
@@ -86,7 +86,7 @@ def choice_of(name: str | None, at: str | None, *, is_unfinished: bool = False) 
     return SnapshotChoice(None if name == _LATEST else name, at)
 
 
-def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
+def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """The exit code of the subcommand."""
     from turku.agent import checkin
     from turku.agent.restore import browse

@@ -14,7 +14,7 @@ from turku.core.log import one_line
 from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 if TYPE_CHECKING:
-    from turku.agent.config.configuration import Agent
+    from turku.agent.config.configuration import AgentConfig
     from turku.agent.restore.progress import Outcome, Plan
     from turku.agent.restore.restore_run import Order
 
@@ -48,7 +48,7 @@ def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[a
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
 
-def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
+def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """The exit code: 0 when all is back. Raises RestoreIncomplete where some of it is, and what ``recover`` raises."""
     order = _order(options, agent)
     if options.dry_run:
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, agent: Agent, say: Say) -> int:
     return _told(outcome, say, _next_step(agent, order, plans))
 
 
-def _next_step(agent: Agent, order: Order, plans: list[Plan]) -> str:
+def _next_step(agent: AgentConfig, order: Order, plans: list[Plan]) -> str:
     """Return the sentence that says how to go on; empty where nothing is left to go on with."""
     from turku.agent.restore import private_directory
 
@@ -95,7 +95,7 @@ def _next_step(agent: Agent, order: Order, plans: list[Plan]) -> str:
     return f"the same command again with --snapshot {plans[0].snapshot}{instead} goes on where this one ended"
 
 
-def _order(options: argparse.Namespace, agent: Agent) -> Order:
+def _order(options: argparse.Namespace, agent: AgentConfig) -> Order:
     from turku.agent import checkin
     from turku.agent.restore import browse
     from turku.agent.restore.restore_run import Order

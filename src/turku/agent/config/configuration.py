@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy
-from turku.core.configuration.directory import Fault, Tree
+from turku.core.configuration.directory import Fault, MergedFiles
 from turku.core.secret import Secret
 from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import names
@@ -68,7 +68,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceConfig:
     """A directory of this machine that is backed up."""
 
     name: str
@@ -80,7 +80,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentConfig:
     """A checked configuration; nothing in it is asked of the network or of a disk again."""
 
     config_dir: Path
@@ -93,7 +93,7 @@ class Agent:
     service_name: str | None
     unit_name: str
     published: bool | None
-    sources: Mapping[str, Source]
+    sources: Mapping[str, SourceConfig]
     var_dir: Path
     lock_dir: Path
     rsyncd_command: tuple[str, ...]
@@ -123,7 +123,7 @@ def load(
     *,
     api_auth_name: str | None = None,
     api_auth_secret: str | None = None,
-) -> Agent:
+) -> AgentConfig:
     """The checked configuration; ``api_auth_*`` are the command line's and win over the files. Warnings are logged.
 
     Raises ConfigurationError with every fault, each with its file and key.
@@ -155,7 +155,7 @@ def foreign_owner(var_dir: Path) -> tuple[int, int] | None:
     return (status.st_uid, status.st_gid) if status.st_uid != 0 else None
 
 
-def _read_files(config_dir: Path) -> Tree:
+def _read_files(config_dir: Path) -> MergedFiles:
     tree = configuration.read_with_state(config_dir, default_var_dir=AgentFile().var_dir)
     var_dir = Path(str(tree.content.get("var_dir", AgentFile().var_dir)))
     if not all(key in tree.content for key in IDENTITY_KEYS):
@@ -173,7 +173,7 @@ def _read_files(config_dir: Path) -> Tree:
     return told
 
 
-def _use_copy_of_identity(tree: Tree, path: Path) -> None:
+def _use_copy_of_identity(tree: MergedFiles, path: Path) -> None:
     """Take the identity from its copy where the file that has it is damaged; a fault where there is no copy."""
     if not identity_copy.is_damaged(path, IDENTITY_KEYS):
         return
@@ -213,12 +213,12 @@ def _known_keys() -> list[str]:
     return [info.encode_name for info in msgspec.structs.fields(AgentFile)]
 
 
-def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, Source]:
+def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, SourceConfig]:
     tree = configuration.read_directories([directory])
     faults.extend(tree.faults)
     for warning in configuration.ignored_file_warnings(tree):
         _LOG.warning("%s", warning)
-    sources: dict[str, Source] = {}
+    sources: dict[str, SourceConfig] = {}
     for name, options in tree.content.items():
         place = f"{tree.origins[name]}: {name}"
         lined = tree.place_with_line(name)
@@ -231,7 +231,7 @@ def _read_sources(directory: Path, faults: list[Fault]) -> dict[str, Source]:
         try:
             names.source_name(name)
             _require_sendable(options)
-            sources[name] = Source(name=name, path=_source_path(options["path"]), options=options, place=lined)
+            sources[name] = SourceConfig(name=name, path=_source_path(options["path"]), options=options, place=lined)
         except InvalidValue as error:
             faults.append(Fault(place, _sentence(error)))
     try:
@@ -266,8 +266,12 @@ def _sentence(error: InvalidValue) -> str:
 
 
 def _check(
-    config_dir: Path, tree: Tree, values: dict[str, Any], sources: Mapping[str, Source], faults: list[Fault]
-) -> Agent:
+    config_dir: Path,
+    tree: MergedFiles,
+    values: dict[str, Any],
+    sources: Mapping[str, SourceConfig],
+    faults: list[Fault],
+) -> AgentConfig:
     """The checked configuration, usable only where no fault was added."""
     file = AgentFile(**values)
 
@@ -322,7 +326,7 @@ def _check(
     except ValueError:
         address = ""
         fault("rsyncd_local_address", f"{file.rsyncd_local_address!r} is no IP address, as 127.0.0.1 or ::1")
-    return Agent(
+    return AgentConfig(
         config_dir=config_dir,
         api_url=api_url,
         allow_plain_http=file.allow_plain_http,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from turku.agent import checkin
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import session
 from turku.core.log import one_line
 from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory
@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 3600.0
 _SNAPSHOTS_LIMIT = 1_000_000
 
 
-def snapshots(agent: Agent, source: str | None) -> Iterator[tuple[str, Answer]]:
+def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Answer]]:
     """The name of a storage with a row of it, for one source or all, one storage after the other.
 
     Raises NotInHistory, StorageNotTrusted, CommandFailed, ApiRefused, ApiUnreachable.
@@ -34,7 +34,7 @@ def snapshots(agent: Agent, source: str | None) -> Iterator[tuple[str, Answer]]:
                 yield address.name, answer
 
 
-def look(agent: Agent, request: LookRequest, order: SourceOrder) -> Iterator[Answer]:
+def look(agent: AgentConfig, request: LookRequest, order: SourceOrder) -> Iterator[Answer]:
     """The rows that the source's storage answers, the last of them a LookEnd. Raises as ``snapshots`` does."""
     return _rows(agent, order, request)
 
@@ -58,7 +58,7 @@ def named_source(text: str, active: Sequence[str]) -> tuple[str, str | None]:
     return source, snapshot
 
 
-def path_in_source(agent: Agent, order: SourceOrder, source: str, text: str) -> bytes:
+def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: str) -> bytes:
     """The path, relative to the source, of what a person typed: that, or where it lies on this machine.
 
     Raises InvalidValue for a path outside the source.
@@ -77,7 +77,7 @@ def path_in_source(agent: Agent, order: SourceOrder, source: str, text: str) -> 
     )
 
 
-def _rows(agent: Agent, order: SourceOrder, request: LookRequest) -> Iterator[Answer]:
+def _rows(agent: AgentConfig, order: SourceOrder, request: LookRequest) -> Iterator[Answer]:
     address = session.trusted(agent, order.storage)
     is_whole = False
     left = _SNAPSHOTS_LIMIT if request.what == "snapshots" else request.limit

@@ -29,7 +29,7 @@ from turku.protocol.restore_messages import (
 )
 
 if TYPE_CHECKING:
-    from turku.agent.config.configuration import Agent
+    from turku.agent.config.configuration import AgentConfig
     from turku.agent.restore.restore_run import Order
     from turku.agent.ssh_tunnel import Address
 
@@ -37,7 +37,7 @@ _TIMEOUT_SECONDS = 24 * 3600.0
 _CHUNK_BYTES = 1024 * 1024
 
 
-def prepared(agent: Agent, order: Order, address: Address) -> tuple[Order, Collection[bytes]]:
+def prepared(agent: AgentConfig, order: Order, address: Address) -> tuple[Order, Collection[bytes]]:
     """Return the order, of one certain snapshot, with the paths whose files have to be sent though they look the same.
 
     Without ``compare_contents`` there are none. Raises as ``recovery.recover`` does.
@@ -54,7 +54,7 @@ def prepared(agent: Agent, order: Order, address: Address) -> tuple[Order, Colle
         os.close(root)
 
 
-def _compared(agent: Agent, order: Order, address: Address, root: int) -> tuple[Order, Collection[bytes]]:
+def _compared(agent: AgentConfig, order: Order, address: Address, root: int) -> tuple[Order, Collection[bytes]]:
     from turku.agent.restore import restore_run, session
 
     request = HistoryRequest("recover", recover=order.message(agent, list_only=True))

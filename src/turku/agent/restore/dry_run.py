@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from turku.agent.capture import left_out
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import private_directory, session
 from turku.agent.restore.restore_run import Order, planned
 from turku.core.cli import shell_words
@@ -36,7 +36,7 @@ _NOWHERE = -1
 Step = Literal["create", "replace", "keep", "same", "delete", "lose"]
 
 
-def lines(agent: Agent, order: Order) -> Iterator[str]:
+def lines(agent: AgentConfig, order: Order) -> Iterator[str]:
     """A line for each path that would be written or deleted, and the sum. Raises as ``recovery.recover`` does."""
     address = session.trusted(agent, order.storage)
     request = HistoryRequest("recover", recover=order.message(agent, list_only=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from turku.agent import backup_session, checkin, identity, runtime_directory, ssh_tunnel, state, trusted_storages
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.identity import Identity
 from turku.agent.rsyncd import offered_directory, serving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 Restorable = Sequence[tuple[StorageAddress, list[str]]]
 
 
-def restore(agent: Agent, *, storage_name: str | None) -> None:
+def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     """Offer ``restore_path`` to the storage for writing until the operator ends it, or the storage does.
 
     Raises UsageError where the storage is not clear, LockHeld while another restore runs, RestoreFailed where the
@@ -68,7 +68,7 @@ def restore(agent: Agent, *, storage_name: str | None) -> None:
         _LOG.info("restore mode is over")
 
 
-def _known(agent: Agent, storages: Restorable, chosen: Address) -> Address:
+def _known(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address:
     """The chosen storage with the host keys that this machine trusts. Raises StorageNotTrusted."""
     others = []
     for address, _sources in storages:
@@ -82,7 +82,7 @@ def _known(agent: Agent, storages: Restorable, chosen: Address) -> Address:
     return verdict
 
 
-def _make_restore_path(agent: Agent) -> None:
+def _make_restore_path(agent: AgentConfig) -> None:
     is_root = os.geteuid() == 0
     try:
         durable.make_private_directory(agent.restore_path)
@@ -122,7 +122,7 @@ def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
 class _Operator:
     """Tells the operator what to do on the storage, and waits until they are done."""
 
-    def __init__(self, agent: Agent, address: Address, module: Module, relay: Relay) -> None:
+    def __init__(self, agent: AgentConfig, address: Address, module: Module, relay: Relay) -> None:
         self._agent = agent
         self._identity = identity.existing(agent)
         self._address = address
@@ -149,7 +149,7 @@ class _Operator:
             return 0
 
 
-def instructions(agent: Agent, machine: Identity, address: Address, module: Module, port: int) -> list[str]:
+def instructions(agent: AgentConfig, machine: Identity, address: Address, module: Module, port: int) -> list[str]:
     """The lines an operator needs on the storage; they hold a password and go to the terminal only."""
     named = [("environment", agent.environment_name), ("service", agent.service_name), ("unit", agent.unit_name)]
     return [

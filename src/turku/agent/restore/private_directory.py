@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 
 from turku.agent import state
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd import offered_directory
 from turku.core import durable
 from turku.core.filesystem import directory_tree, posix_acl
@@ -53,7 +53,7 @@ class _Remembered(msgspec.Struct, frozen=True):
     """Whether the restore made the target: nobody gave that a mode, an owner or a time of its own."""
 
 
-def all_of(agent: Agent) -> Iterator[Path]:
+def all_of(agent: AgentConfig) -> Iterator[Path]:
     """Yield the private directories that are there: of restores that go on, and that did not come to their end."""
     try:
         files = sorted((agent.var_dir / _STATE_DIRECTORY).glob("*.json"))
@@ -68,7 +68,7 @@ def all_of(agent: Agent) -> Iterator[Path]:
                     yield path
 
 
-def drawn_name(agent: Agent, purpose: str) -> str:
+def drawn_name(agent: AgentConfig, purpose: str) -> str:
     """Return a name that is the same whenever it is for the same purpose, and that nobody else can foretell."""
     file = state.directory(agent, _STATE_DIRECTORY) / _LOT_FILE
     try:
@@ -81,13 +81,13 @@ def drawn_name(agent: Agent, purpose: str) -> str:
     return PREFIX + hashlib.sha256(lot + b"\0" + purpose.encode()).hexdigest()[:32]
 
 
-def is_left(agent: Agent, target: Path) -> bool:
+def is_left(agent: AgentConfig, target: Path) -> bool:
     """Whether an earlier restore into the target did not come to its end."""
     remembered = _remembered(agent, target)
     return remembered is not None and (target / remembered.name).is_dir()
 
 
-def can_go_on(agent: Agent, target: Path, order: str) -> bool:
+def can_go_on(agent: AgentConfig, target: Path, order: str) -> bool:
     """Return True where the same ``order`` into the target would use what arrived of an earlier run."""
     remembered = _remembered(agent, target)
     if remembered is None or remembered.order != order or remembered.has_stand_ins:
@@ -98,7 +98,9 @@ def can_go_on(agent: Agent, target: Path, order: str) -> bool:
 class PrivateDirectory:
     """A private directory; use ``opened`` to get one."""
 
-    def __init__(self, agent: Agent, target: int, place: Path, remembered: _Remembered, *, is_continued: bool) -> None:
+    def __init__(
+        self, agent: AgentConfig, target: int, place: Path, remembered: _Remembered, *, is_continued: bool
+    ) -> None:
         self.is_continued = is_continued
         """Whether it holds what an earlier run of the same restore received."""
         self.is_removed = False
@@ -119,7 +121,7 @@ class PrivateDirectory:
     @classmethod
     @contextmanager
     def opened(
-        cls, agent: Agent, target: int, place: Path, order: str, *, is_target_new: bool = False
+        cls, agent: AgentConfig, target: int, place: Path, order: str, *, is_target_new: bool = False
     ) -> Iterator[Self]:
         """Give the private directory in the open directory ``target``, whose path is ``place``, for ``order``.
 
@@ -147,7 +149,7 @@ class PrivateDirectory:
             private._close()
 
     @classmethod
-    def _continued(cls, agent: Agent, target: int, place: Path, order: str) -> Self | None:
+    def _continued(cls, agent: AgentConfig, target: int, place: Path, order: str) -> Self | None:
         remembered = _remembered(agent, place)
         if remembered is None:
             return None
@@ -165,7 +167,7 @@ class PrivateDirectory:
         return None
 
     @classmethod
-    def _fresh(cls, agent: Agent, target: int, place: Path, order: str, *, is_target_new: bool) -> Self:
+    def _fresh(cls, agent: AgentConfig, target: int, place: Path, order: str, *, is_target_new: bool) -> Self:
         name = PREFIX + secrets.token_hex(16)
         remembered = _Remembered(
             name, order, has_stand_ins=False, target=os.fsencode(place).hex(), is_target_new=is_target_new
@@ -250,7 +252,7 @@ class PrivateDirectory:
                     os.close(directory)
 
 
-def discard(agent: Agent, target: int, place: Path) -> None:
+def discard(agent: AgentConfig, target: int, place: Path) -> None:
     """Remove what an earlier restore left in the open directory ``target``; nobody will go on with it."""
     remembered = _remembered(agent, place)
     if remembered is None:
@@ -262,16 +264,16 @@ def discard(agent: Agent, target: int, place: Path) -> None:
         _state_file(agent, place).unlink(missing_ok=True)
 
 
-def _state_file(agent: Agent, target: Path) -> Path:
+def _state_file(agent: AgentConfig, target: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
     return state.directory(agent, _STATE_DIRECTORY) / f"{digest}.json"
 
 
-def _remember(agent: Agent, target: Path, remembered: _Remembered) -> None:
+def _remember(agent: AgentConfig, target: Path, remembered: _Remembered) -> None:
     state.write_text(agent, _state_file(agent, target), msgspec.json.encode(remembered).decode())
 
 
-def _remembered(agent: Agent, target: Path) -> _Remembered | None:
+def _remembered(agent: AgentConfig, target: Path) -> _Remembered | None:
     return _read(_state_file(agent, target))
 
 

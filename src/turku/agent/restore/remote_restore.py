@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from turku.agent import identity, state
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import ApiRefused, ApiUnreachable, InvalidValue, LockHeld, MalformedMessage, TurkuError
@@ -47,7 +47,7 @@ class NotAllowedHere(InvalidValue):
     """This machine's configuration does not allow the restore."""
 
 
-def ask(agent: Agent) -> msgspec.Raw:
+def ask(agent: AgentConfig) -> msgspec.Raw:
     """The restores that wait for this machine, without a check-in. Raises as check_in.ask does."""
     from turku.protocol.messages import AgentPingRequest
     from turku.protocol.restore_request_messages import WAITING_CALL, AgentRestoresAnswer
@@ -68,7 +68,7 @@ def orders(told: msgspec.Raw) -> list[RestoreOrder]:
         return []
 
 
-def obey(agent: Agent, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
+def obey(agent: AgentConfig, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
     """Pick up one restore after the other, until ``stop``. Where another run is at work, they are left to it."""
     try:
         with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
@@ -81,7 +81,7 @@ def obey(agent: Agent, waiting: Sequence[RestoreOrder], stop: threading.Event) -
         _LOG.error("restores that wait at the coordinator: %s", error.message)
 
 
-def _obey(agent: Agent, order: RestoreOrder, stop: threading.Event) -> None:
+def _obey(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
     # One that fails keeps no other waiting.
     try:
         _Run(agent, order, stop).run()
@@ -91,7 +91,7 @@ def _obey(agent: Agent, order: RestoreOrder, stop: threading.Event) -> None:
         _LOG.exception("restore %s: internal error", order.request)
 
 
-def permitted_target(agent: Agent, directory: str) -> Path:
+def permitted_target(agent: AgentConfig, directory: str) -> Path:
     """The directory, links resolved, where the configuration allows a restore into it. Raises NotAllowedHere."""
     from turku.policy import restore_place
 
@@ -122,7 +122,7 @@ def _resolved(path: str) -> str:
 class _Run:
     """One restore, from its pick-up to its outcome."""
 
-    def __init__(self, agent: Agent, order: RestoreOrder, stop: threading.Event) -> None:
+    def __init__(self, agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
         self._agent = agent
         self._order = order
         self._claim = secrets.token_hex(16)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from turku.agent.capture import left_out
-from turku.agent.config.configuration import Agent, Source
+from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.agent.restore import content_comparison, file_attributes, private_directory, target
 from turku.agent.restore import session as history_session
 from turku.agent.restore.basis_files import StandIns
@@ -95,7 +95,9 @@ class Order:
     below: Path = field(default_factory=Path.cwd)
     """Where a new directory is made."""
 
-    def message(self, agent: Agent, *, list_only: bool = False, sets: list[Settable] | None = None) -> RecoverRequest:
+    def message(
+        self, agent: AgentConfig, *, list_only: bool = False, sets: list[Settable] | None = None
+    ) -> RecoverRequest:
         """What the storage is asked for."""
         return RecoverRequest(
             self.source,
@@ -114,11 +116,11 @@ class Order:
             digs_holes=os.geteuid() == 0,
         )
 
-    def source_here(self, agent: Agent) -> Source | None:
+    def source_here(self, agent: AgentConfig) -> SourceConfig | None:
         """Return this machine's own source that is restored; None for another machine's."""
         return agent.sources.get(self.source) if self.of_machine is None else None
 
-    def temporary(self, agent: Agent) -> str:
+    def temporary(self, agent: AgentConfig) -> str:
         """The name that the storage's rsync gives to what is half written: the same for each run of one command.
 
         Nobody who names files knows it beforehand, as what has it in the source would be taken for half written too.
@@ -139,7 +141,7 @@ class Order:
 
 
 def recover(
-    agent: Agent,
+    agent: AgentConfig,
     order: Order,
     *,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
@@ -168,13 +170,13 @@ def recover(
     raise CommandFailed(f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports", details=details)
 
 
-def discard(agent: Agent, directory: Path) -> None:
+def discard(agent: AgentConfig, directory: Path) -> None:
     """Remove what an interrupted restore into the directory left: nobody will go on with it."""
     with suppress(TurkuError), target.held(directory) as descriptor:
         private_directory.discard(agent, descriptor, directory)
 
 
-def planned(agent: Agent, order: Order, told: RecoverPlan, storage_name: str) -> Plan:
+def planned(agent: AgentConfig, order: Order, told: RecoverPlan, storage_name: str) -> Plan:
     """What the storage's words come to on this machine. Raises MalformedMessage, RestoreFailed."""
     try:
         snapshot = names.storage_name(told.snapshot)
@@ -211,7 +213,7 @@ class _Asker:
 class _Run:
     """One session."""
 
-    agent: Agent
+    agent: AgentConfig
     order: Order
     address: Address
     asker: _Asker
@@ -485,7 +487,7 @@ class _Run:
 class _Landing:
     """Where what a storage sends lands, and from where it is moved to its place."""
 
-    agent: Agent
+    agent: AgentConfig
     target: int
     private: PrivateDirectory
     stand_ins: StandIns
@@ -499,7 +501,7 @@ class _Landing:
     @classmethod
     def prepared(
         cls,
-        agent: Agent,
+        agent: AgentConfig,
         order: Order,
         plan: Plan,
         told: RecoverPlan,

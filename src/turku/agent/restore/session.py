@@ -15,7 +15,7 @@ from pathlib import Path
 
 from turku import errors
 from turku.agent import runtime_directory, ssh_tunnel, trusted_storages
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.ssh_tunnel import Address
 from turku.agent.storage_output import Relay
 from turku.core import command, lock
@@ -152,7 +152,7 @@ class HistorySession:
 
 @contextmanager
 def opened(
-    agent: Agent, address: Address, request: HistoryRequest, *, directory: Path, is_shown: bool = False
+    agent: AgentConfig, address: Address, request: HistoryRequest, *, directory: Path, is_shown: bool = False
 ) -> Iterator[HistorySession]:
     """A session that asks for this; ended with the block. ``directory`` is private and has no known_hosts yet.
 
@@ -172,7 +172,7 @@ def opened(
 
 
 @contextmanager
-def scratch(agent: Agent, purpose: str) -> Iterator[Path]:
+def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
     """A private directory for one session: other than backups, several may go on at the same time.
 
     What killed ones left is removed.
@@ -190,7 +190,7 @@ def scratch(agent: Agent, purpose: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def ask(agent: Agent, address: Address, request: HistoryRequest, *, timeout_seconds: float) -> Iterator[Answer]:
+def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeout_seconds: float) -> Iterator[Answer]:
     """What the storage answers to a request without a tunnel. Raises CommandFailed, and what it was refused with."""
     with scratch(agent, "look") as directory, opened(agent, address, request, directory=directory) as session:
         # Whoever reads a line waits for it; a storage that sends none for so long is given up (threats S4).
@@ -210,7 +210,7 @@ def ask(agent: Agent, address: Address, request: HistoryRequest, *, timeout_seco
         session.require_end()
 
 
-def trusted(agent: Agent, told: StorageAddress) -> Address:
+def trusted(agent: AgentConfig, told: StorageAddress) -> Address:
     """The storage's address with the host keys that this machine trusts. Raises InvalidValue, StorageNotTrusted."""
     (verdict,) = trusted_storages.admit(agent, [ssh_tunnel.checked_address(told)])
     if isinstance(verdict, StorageNotTrusted):

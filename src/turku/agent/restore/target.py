@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import private_directory
 from turku.core import lock
 from turku.core.filesystem import directory_tree
 from turku.errors import LockHeld, RestoreFailed
 
 
-def is_free(agent: Agent, directory: Path) -> bool:
+def is_free(agent: AgentConfig, directory: Path) -> bool:
     """Whether nothing can be overwritten there: it is missing, empty, or what an interrupted restore left."""
     try:
         with os.scandir(directory) as entries:

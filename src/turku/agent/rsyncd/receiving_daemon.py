@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from turku.agent import runtime_directory
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd import offered_directory, serving_daemon
 from turku.agent.rsyncd.serving_daemon import Listener, Module, PortTaken
 from turku.core import command
@@ -51,7 +51,7 @@ The checksum is empty where the log does not tell for certain which file it is a
 class ReceivingDaemon:
     """A running daemon without a module, until ``offer``."""
 
-    def __init__(self, agent: Agent, directory: Path, port: int, on_received: Received) -> None:
+    def __init__(self, agent: AgentConfig, directory: Path, port: int, on_received: Received) -> None:
         self.port = port
         self._agent = agent
         self._directory = directory
@@ -180,7 +180,7 @@ class ReceivingDaemon:
 
 
 @contextmanager
-def serve(agent: Agent, directory: Path, on_received: Received) -> Iterator[ReceivingDaemon]:
+def serve(agent: AgentConfig, directory: Path, on_received: Received) -> Iterator[ReceivingDaemon]:
     """A daemon that answers for the length of the block. ``directory`` is private and empty.
 
     Raises CommandFailed when it does not come up.

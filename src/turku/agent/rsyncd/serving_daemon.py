@@ -21,7 +21,7 @@ from types import MappingProxyType
 from msgspec import UNSET, UnsetType
 
 from turku.agent import runtime_directory
-from turku.agent.config.configuration import Agent
+from turku.agent.config.configuration import AgentConfig
 from turku.core import command
 from turku.core.bounded_log import Counted, kind_of
 from turku.core.secret import Secret, generate_secret
@@ -75,7 +75,7 @@ def draw_port() -> int:
 
 
 @contextmanager
-def serve(agent: Agent, modules: Sequence[Module], directory: Path) -> Iterator[int]:
+def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> Iterator[int]:
     """The port on which a daemon answers for the length of the block; a port taken on this machine is passed over.
 
     ``directory`` is private and empty; configuration and secrets are written there.
@@ -93,7 +93,7 @@ def serve(agent: Agent, modules: Sequence[Module], directory: Path) -> Iterator[
 
 
 @contextmanager
-def _serve_on(agent: Agent, modules: Sequence[Module], configuration: Path, port: int) -> Iterator[None]:
+def _serve_on(agent: AgentConfig, modules: Sequence[Module], configuration: Path, port: int) -> Iterator[None]:
     require_free(agent.rsyncd_local_address, port)
     argv = [*agent.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"]
     # Only where a path needs it, so that wrappers that drop the environment serve all other paths.
@@ -193,7 +193,7 @@ def can_change_root(status: Path = Path("/proc/self/status")) -> bool:
     return os.geteuid() == 0
 
 
-def _write_files(agent: Agent, modules: Sequence[Module], directory: Path, port: int) -> Path:
+def _write_files(agent: AgentConfig, modules: Sequence[Module], directory: Path, port: int) -> Path:
     directory.mkdir(mode=0o700)
     secrets_files, exclude_files = {}, {}
     for number, module in enumerate(modules):

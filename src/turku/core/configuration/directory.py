@@ -29,7 +29,7 @@ class Fault:
 
 
 @dataclass
-class Tree:
+class MergedFiles:
     """What a configuration directory holds: merged content, where each top-level key came from, faults."""
 
     content: dict[str, Any] = field(default_factory=dict)
@@ -65,12 +65,12 @@ def merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def read_directories(directories: Iterable[Path]) -> Tree:
+def read_directories(directories: Iterable[Path]) -> MergedFiles:
     """All ``*.json`` and ``*.yaml`` of the directories, in the given order and then by file name, merged.
 
     A missing directory is empty. Faults (unreadable, malformed, no dictionary) are collected, never raised.
     """
-    tree = Tree()
+    tree = MergedFiles()
     for directory in directories:
         try:
             entries = sorted(directory.iterdir())
@@ -97,12 +97,12 @@ def _why_ignored(path: Path) -> str | None:
     return "is not read: its name begins with a dot" if has_suffix and not is_half_written else ""
 
 
-def ignored_file_warnings(tree: Tree) -> list[str]:
+def ignored_file_warnings(tree: MergedFiles) -> list[str]:
     """Return a sentence for each file that is not read."""
     return [str(each) for each in tree.ignored]
 
 
-def read_with_state(config_dir: Path, *, default_var_dir: str) -> Tree:
+def read_with_state(config_dir: Path, *, default_var_dir: str) -> MergedFiles:
     """``config_dir/config.d`` laid over ``var_dir/config.d``: what administrators write wins over what programs made.
 
     ``var_dir`` is itself a key of ``config_dir/config.d``, hence two readings.
@@ -115,7 +115,7 @@ def read_with_state(config_dir: Path, *, default_var_dir: str) -> Tree:
     return tree
 
 
-def _read_file(path: Path, tree: Tree) -> None:
+def _read_file(path: Path, tree: MergedFiles) -> None:
     try:
         if path.stat().st_size > FILE_LIMIT_BYTES:
             tree.faults.append(Fault(str(path), f"larger than {FILE_LIMIT_BYTES} bytes"))
@@ -161,7 +161,7 @@ def _place(path: Path, line: int, key: KeyPath) -> str:
     return f"{path}, line {line}" + (f": {'.'.join(key)}" if key else "")
 
 
-def unknown_key_warnings(tree: Tree, known: Iterable[str]) -> list[str]:
+def unknown_key_warnings(tree: MergedFiles, known: Iterable[str]) -> list[str]:
     """A sentence per top-level key nobody reads, with 'did you mean' where one is close."""
     names = sorted(known)
     warnings = []
@@ -175,7 +175,7 @@ def unknown_key_warnings(tree: Tree, known: Iterable[str]) -> list[str]:
     return warnings
 
 
-def convert(tree: Tree, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
+def convert(tree: MergedFiles, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
     """The keys of ``kind`` (a msgspec.Struct) that the tree has, each converted to its field's type by itself.
 
     Values that do not fit are left out and added to ``faults``, so that all of them are reported at once.
@@ -200,7 +200,7 @@ def _choices(kind: Any) -> str:
     return f"; one of {', '.join(words)}" if words else ""
 
 
-def require(tree: Tree, key: str, sentence: str, *, config_dir: Path, faults: list[Fault]) -> None:
+def require(tree: MergedFiles, key: str, sentence: str, *, config_dir: Path, faults: list[Fault]) -> None:
     """Add a fault where ``key`` is nowhere; none where something could not be read, which has its own fault."""
     if key in tree.content or tree.faults:
         return

@@ -24,7 +24,7 @@ from turku.storage import catalog
 from turku.storage.backup import incomplete
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.strategy import AttributeLook, Plan, Strategy, Sync, SyncResult
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.disk import dirty_flag, history, leftovers, retention_run, snapshot_notes, snapshot_record, trash
 from turku.storage.disk.incompleteness import Incompleteness
@@ -91,7 +91,7 @@ class BackupOutcome:
 
 
 def back_up(
-    job: BackupJob, configuration: Storage, *, clock: Clock = SYSTEM_CLOCK, cancellation: Cancellation = NEVER
+    job: BackupJob, configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK, cancellation: Cancellation = NEVER
 ) -> BackupOutcome:
     """How the backup went, retention included. A backup that fails is an outcome; nothing of the domain is raised.
 
@@ -115,7 +115,7 @@ def back_up(
     )
 
 
-def mode_name(order: SourceOrder, configuration: Storage, machine_dir: Path) -> str:
+def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Path) -> str:
     """The mode of the source's backup: the source's own, else ``none`` for large files, else the configuration's.
 
     (contract, sections 2 and 5). Large files keep history where the configuration's mode shares their blocks; ``auto``
@@ -136,7 +136,7 @@ def mode_name(order: SourceOrder, configuration: Storage, machine_dir: Path) -> 
     return name
 
 
-def selection(order: SourceOrder, configuration: Storage) -> transfer.Selection:
+def selection(order: SourceOrder, configuration: StorageConfig) -> transfer.Selection:
     """What the order selects. Every rule is checked again here: a coordinator may be an older one, or hostile.
 
     Raises InvalidValue naming the option.
@@ -186,7 +186,7 @@ class _Made:
 
 class _Run:
     def __init__(
-        self, job: BackupJob, configuration: Storage, clock: Clock, begin: datetime, cancellation: Cancellation
+        self, job: BackupJob, configuration: StorageConfig, clock: Clock, begin: datetime, cancellation: Cancellation
     ) -> None:
         self._cancellation = cancellation
         self._job = job
@@ -402,7 +402,7 @@ class _Run:
                 changed = (each.path for each in changes if each.kind is Kind.CHANGED)
                 found = stats.looked_into(found, changed, self._place.tree(base), tree)
             usual = history.usual(self._place, self._configuration.zone)
-            thresholds = self._configuration.suspicion_of(self._place.machine_dir.name, self._source)
+            thresholds = self._configuration.anomaly_of(self._place.machine_dir.name, self._source)
             signs = anomaly.signs(found, usual, thresholds=thresholds)
             before = earlier.figures.files if earlier.figures else found.files_before
             signs += incomplete.signs(lost, earlier.incomplete, before, thresholds)
@@ -523,7 +523,7 @@ class _Run:
             _LOG.warning("%s: retention: %s", self._source, error)
 
 
-def _with_quota(configuration: Storage, quota_bytes: int | None) -> Storage:
+def _with_quota(configuration: StorageConfig, quota_bytes: int | None) -> StorageConfig:
     """The configuration with the operator's quota at the coordinator, where that is the smaller one."""
     quotas = [quota for quota in (configuration.machine_quota_bytes, quota_bytes) if quota is not None]
     return replace(configuration, machine_quota_bytes=min(quotas, default=None))

@@ -29,7 +29,7 @@ from turku.errors import BackupFailed
 from turku.storage import catalog
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.left_out_attributes import Basis
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits, sandbox
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.fs import tree as fs
@@ -124,7 +124,7 @@ class Sync:
     """One backup's way from the machine to a complete tree."""
 
     place: SourcePlace
-    configuration: Storage
+    configuration: StorageConfig
     daemon: transfer.Daemon
     mode: SnapshotMode
     selected: transfer.Selection

@@ -15,7 +15,7 @@ from turku.errors import InvalidValue
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
     parser.add_argument("key", metavar="KEY", help="the offered key in Base64 (%%k)")
 
 
-def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Callable[[str], None]) -> None:
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Callable[[str], None]) -> None:
     """Say the line that lets the key in, or nothing.
 
     Raises what ``registration.refresh`` does, and ConfigurationError.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.protocol.restore_messages import FileRow
     from turku.storage.catalog import Catalog, Entry
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
     from turku.storage.disk.source_directory import SourcePlace
 
 NAMES = ("snapshots", "files", "history", "find", "diff")
@@ -63,7 +63,7 @@ def _add(
     return parser
 
 
-def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """The exit code of the subcommand that ``options.command`` names."""
     shown = _Shown(options, configuration, clock, say)
     if options.command == "snapshots":
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
     return 0
 
 
-def _place(configuration: Storage, options: argparse.Namespace) -> tuple[SourcePlace, str | None]:
+def _place(configuration: StorageConfig, options: argparse.Namespace) -> tuple[SourcePlace, str | None]:
     """The one source that is meant, and the snapshot named with it."""
     from turku.storage.disk.source_lookup import kept_sources
 
@@ -111,7 +111,7 @@ def _place(configuration: Storage, options: argparse.Namespace) -> tuple[SourceP
 class _Shown:
     """What the options ask for, as a table or as JSON."""
 
-    def __init__(self, options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> None:
+    def __init__(self, options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> None:
         self._options = options
         self._zone = configuration.zone
         self._configuration = configuration

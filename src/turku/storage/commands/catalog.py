@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from turku.storage.commands import trash
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 Say = Callable[[str], None]
 
@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
         trash.add_source(action)
 
 
-def run(options: argparse.Namespace, configuration: Storage, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     """The exit code: 0 when every catalog is as its snapshots are."""
     from turku.storage import catalog
     from turku.storage.disk.source_lookup import kept_sources, locked

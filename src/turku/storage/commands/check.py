@@ -11,7 +11,7 @@ from turku.policy.timing import clock_agreement
 from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Verdict
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.containment.sandbox import SandboxNotTried
 from turku.storage.disk import history, volume_marks, volumes
@@ -22,7 +22,7 @@ from turku.storage.registration.coordinator import clock_warning
 _GIB = 1024**3
 
 
-def report(configuration: Storage, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
+def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
     """The number of problems; each line goes to ``say``, those of what protects the host among them."""
     problems: list[str] = []
     say(f"storage {configuration.name}, coordinator {configuration.api_url}")
@@ -78,7 +78,9 @@ def report(configuration: Storage, say: Callable[[str], None], *, clock: Clock =
     return len(problems)
 
 
-def _compare_clocks(configuration: Storage, clock: Clock, problems: list[str], say: Callable[[str], None]) -> None:
+def _compare_clocks(
+    configuration: StorageConfig, clock: Clock, problems: list[str], say: Callable[[str], None]
+) -> None:
     api = configuration.api()
     reason = "it does not tell the time"
     try:
@@ -93,7 +95,7 @@ def _compare_clocks(configuration: Storage, clock: Clock, problems: list[str], s
         say("  clock: as the coordinator's")
 
 
-def _dates_ahead(configuration: Storage, clock: Clock) -> Iterator[tuple[SourcePlace, list[str]]]:
+def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[SourcePlace, list[str]]]:
     """Yield the sources that have snapshots dated in the future, with the names of these, oldest first."""
     now = clock.now()
     for place in kept_sources(configuration):
@@ -105,7 +107,7 @@ def _dates_ahead(configuration: Storage, clock: Clock) -> Iterator[tuple[SourceP
                 yield place, ahead
 
 
-def _address(configuration: Storage) -> str:
+def _address(configuration: StorageConfig) -> str:
     return f"{configuration.ssh_ping_user}@{configuration.ssh_ping_host}, port {configuration.ssh_ping_port}"
 
 

@@ -12,7 +12,7 @@ from turku.storage.commands import trash
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 _EXIT_PROBLEMS = 1
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
     parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
 
 
-def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """The exit code: 1 where a drill failed."""
     from turku.core import lock
     from turku.core.priority import be_gentle

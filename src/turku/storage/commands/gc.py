@@ -12,7 +12,7 @@ from turku.errors import LockHeld
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
     from turku.storage.disk.source_directory import SourcePlace
 
 BACKGROUND_SECONDS = 600.0
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
     )
 
 
-def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """The exit code: 0, also where something is left for the next run."""
     from turku.core import lock
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
     return 0
 
 
-def _remove_all(configuration: Storage, clock: Clock, say: Say, *, is_gentle: bool) -> None:
+def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gentle: bool) -> None:
     from turku.core.priority import be_gentle
     from turku.storage.disk import leftovers
     from turku.storage.disk.source_lookup import kept_sources
@@ -70,7 +70,7 @@ def _remove_all(configuration: Storage, clock: Clock, say: Say, *, is_gentle: bo
         say(f"{count} tree{'' if count == 1 else 's'} removed" + (f", {left} left" if left else ""))
 
 
-def _empty_trash(place: SourcePlace, configuration: Storage, clock: Clock) -> None:
+def _empty_trash(place: SourcePlace, configuration: StorageConfig, clock: Clock) -> None:
     from turku.storage.disk import history, trash
     from turku.storage.disk.source_lookup import locked
     from turku.storage.snapshots import DEFAULT_MODE, MODES
@@ -101,7 +101,7 @@ def _remove_temporary_files(place: SourcePlace, clock: Clock) -> None:
             _LOG.warning("%s: cannot clean up: %s", directory, error.strerror or error)
 
 
-def _update_catalog(place: SourcePlace, configuration: Storage, go_on: Callable[[], bool]) -> None:
+def _update_catalog(place: SourcePlace, configuration: StorageConfig, go_on: Callable[[], bool]) -> None:
     """Read what no backup had the time to read, such as an older storage's history; one tree after the other."""
     from turku.errors import CatalogUnusable
     from turku.storage import catalog

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
-from turku.storage.config.configuration import Storage, Volume
+from turku.storage.config.configuration import StorageConfig, Volume
 from turku.storage.containment import limits, sandbox, seccomp
 from turku.storage.containment.sandbox import SandboxNotTried
 from turku.storage.fs import tree as fs
@@ -65,7 +65,7 @@ class Fact:
     text: str
 
 
-def facts(configuration: Storage) -> tuple[Fact, ...]:
+def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
     """All facts about this host, in the order in which they are best read."""
     return (
         *_address(configuration),
@@ -82,7 +82,7 @@ def facts(configuration: Storage) -> tuple[Fact, ...]:
     )
 
 
-def _login_shell(configuration: Storage) -> Fact:
+def _login_shell(configuration: StorageConfig) -> Fact:
     subject, user = "login shell", configuration.ssh_ping_user
     try:
         found = login_shell.look(user)
@@ -98,7 +98,7 @@ def _login_shell(configuration: Storage) -> Fact:
     )
 
 
-def _address(configuration: Storage) -> Iterator[Fact]:
+def _address(configuration: StorageConfig) -> Iterator[Fact]:
     host = configuration.ssh_ping_host
     if host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localdomain"):
         yield Fact(
@@ -106,7 +106,7 @@ def _address(configuration: Storage) -> Iterator[Fact]:
         )
 
 
-def _user(configuration: Storage) -> Fact:
+def _user(configuration: StorageConfig) -> Fact:
     if os.geteuid() == 0:
         return Fact(
             "user", Verdict.OK, "runs as root: owners of files are kept as they are; the sandbox drops the rest"
@@ -116,7 +116,7 @@ def _user(configuration: Storage) -> Fact:
     return Fact("user", Verdict.OK, "runs without root: owners of files are kept in extended attributes")
 
 
-def _sandbox(configuration: Storage) -> Fact:
+def _sandbox(configuration: StorageConfig) -> Fact:
     try:
         found = sandbox.availability(configuration)
     except SandboxNotTried as error:
@@ -134,7 +134,7 @@ def _sandbox(configuration: Storage) -> Fact:
     )
 
 
-def _filter(configuration: Storage) -> Fact:
+def _filter(configuration: StorageConfig) -> Fact:
     subject = "system-call filter"
     try:
         is_used = sandbox.availability(configuration).is_used
@@ -148,7 +148,7 @@ def _filter(configuration: Storage) -> Fact:
     return Fact(subject, Verdict.OK, f"in force on this processor ({platform.machine()}), made by {made.maker}")
 
 
-def _rsync(configuration: Storage) -> Fact:
+def _rsync(configuration: StorageConfig) -> Fact:
     try:
         rsync_version.refuse_old(configuration)
         version = rsync_version.installed(configuration.rsync_command)
@@ -164,7 +164,7 @@ def _rsync(configuration: Storage) -> Fact:
     return Fact("rsync", Verdict.OK, f"rsync {version}")
 
 
-def _volume(configuration: Storage, volume: Volume) -> Iterator[Fact]:
+def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
     subject = f"volume {volume.name}"
     try:
         options = mount_options(volume.path)
@@ -221,7 +221,7 @@ def mount_options(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) ->
     return found
 
 
-def _private_files(configuration: Storage) -> Iterator[Fact]:
+def _private_files(configuration: StorageConfig) -> Iterator[Fact]:
     secret_files = [
         path
         for directory in (configuration.var_dir / "config.d", configuration.config_dir / "config.d")
@@ -261,7 +261,7 @@ def _names_a_secret(path: Path) -> bool:
         return False
 
 
-def _sudo(configuration: Storage) -> Iterator[Fact]:
+def _sudo(configuration: StorageConfig) -> Iterator[Fact]:
     """Whether sudo lets the user run the forced command, where it is one of sudo; root alone may ask."""
     words = shlex.split(configuration.authorized_keys_command)
     user = configuration.ssh_ping_user
@@ -280,7 +280,7 @@ def _sudo(configuration: Storage) -> Iterator[Fact]:
         yield Fact("sudo", Verdict.OK, f"lets {user} run {' '.join(words[1:])}")
 
 
-def _sshd(configuration: Storage) -> Iterator[Fact]:
+def _sshd(configuration: StorageConfig) -> Iterator[Fact]:
     subject, user = "sshd", configuration.authorized_keys_user
     search = f"{command.environment()['PATH']}:{_SSHD_DIRECTORIES}"
     program = shutil.which("sshd", path=search)

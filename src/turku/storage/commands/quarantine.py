@@ -11,7 +11,7 @@ from turku.errors import UsageError
 from turku.storage.commands import trash
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 Say = Callable[[str], None]
 
@@ -34,12 +34,12 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
         )
 
 
-def run(options: argparse.Namespace, configuration: Storage, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     """The exit code of the action."""
     return _list(options, configuration, say) if options.action == "list" else _judge(options, configuration, say)
 
 
-def _list(options: argparse.Namespace, configuration: Storage, say: Say) -> int:
+def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     from turku.storage.disk import history, snapshot_notes
     from turku.storage.disk.source_lookup import kept_sources
 
@@ -71,7 +71,7 @@ def _list(options: argparse.Namespace, configuration: Storage, say: Say) -> int:
     return 0
 
 
-def _judge(options: argparse.Namespace, configuration: Storage, say: Say) -> int:
+def _judge(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     from turku.storage.disk import history, snapshot_notes
     from turku.storage.disk.snapshot_notes import Judgement
     from turku.storage.disk.source_lookup import kept_sources, locked

@@ -13,7 +13,7 @@ from turku.policy.machine_choice import MACHINE_HELP
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 Say = Callable[[str], None]
 
@@ -48,12 +48,12 @@ def _days(text: str) -> float:
     return value
 
 
-def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """The exit code of the action."""
     return {"list": _list, "restore": _restore, "empty": _empty}[options.action](options, configuration, clock, say)
 
 
-def _list(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:  # noqa: ARG001
+def _list(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:  # noqa: ARG001
     from turku.storage.disk import trash
     from turku.storage.disk.source_lookup import kept_sources
 
@@ -81,7 +81,7 @@ def _list(options: argparse.Namespace, configuration: Storage, clock: Clock, say
     return 0
 
 
-def _restore(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     from turku.storage.disk import trash
     from turku.storage.disk.source_lookup import kept_sources, locked
 
@@ -107,7 +107,7 @@ def _restore(options: argparse.Namespace, configuration: Storage, clock: Clock, 
     return 0
 
 
-def _empty(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     from turku.storage.disk import trash
     from turku.storage.disk.source_lookup import kept_sources, locked
     from turku.storage.snapshots import DEFAULT_MODE, MODES

@@ -14,7 +14,7 @@ from turku.storage.commands import trash
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
     from turku.storage.disk.source_directory import SourcePlace
     from turku.storage.integrity.scrub import Verified
 
@@ -79,7 +79,7 @@ def _number(text: str, most: float) -> float:
     return value
 
 
-def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: Say) -> int:
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """The exit code: 1 where something is damaged and not healed, or a source could not be verified."""
     from turku.core import lock
     from turku.core.priority import be_gentle
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace, configuration: Storage, clock: Clock, say: 
 
 def _verified(
     places: tuple[SourcePlace, ...],
-    configuration: Storage,
+    configuration: StorageConfig,
     pace: Any,
     clock: Clock,
     *,
@@ -146,7 +146,7 @@ def _verified(
             yield place, error
 
 
-def _tell(verified: Verified, configuration: Storage, clock: Clock) -> bool:
+def _tell(verified: Verified, configuration: StorageConfig, clock: Clock) -> bool:
     from turku.protocol.integrity_messages import SourceProof, VerifyOutcome
     from turku.storage.integrity import damage, report
     from turku.storage.integrity.report import Told
@@ -214,7 +214,7 @@ def _shown(verified: Verified, *, is_told: bool) -> dict[str, Any]:
     }
 
 
-def _ask_for_comparison(places: tuple[SourcePlace, ...], configuration: Storage, say: Say) -> int:
+def _ask_for_comparison(places: tuple[SourcePlace, ...], configuration: StorageConfig, say: Say) -> int:
     from turku.storage.integrity import source_comparison
 
     for place in places:

@@ -20,7 +20,7 @@ from msgspec import Meta
 from turku.core import durable, lock
 from turku.core.configuration import directory as configuration
 from turku.core.configuration import identity_copy
-from turku.core.configuration.directory import Fault, Tree
+from turku.core.configuration.directory import Fault, MergedFiles
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import retention
@@ -55,7 +55,7 @@ class VolumeSection(msgspec.Struct, frozen=True):
     accept_new_high_water_pct: Percent | None = None
 
 
-class SourceSuspicionSection(msgspec.Struct, frozen=True):
+class SourceAnomalySection(msgspec.Struct, frozen=True):
     """What of it is another for one source; what is not said is as for all."""
 
     enabled: bool | None = None
@@ -69,7 +69,7 @@ class SourceSuspicionSection(msgspec.Struct, frozen=True):
     random_share: Share | None = None
 
 
-class SuspicionSection(msgspec.Struct, frozen=True):
+class AnomalySection(msgspec.Struct, frozen=True):
     """When a backup is suspicious: ``turku.policy.anomaly.Thresholds``, as it may be written in a file."""
 
     enabled: bool = True
@@ -81,7 +81,7 @@ class SuspicionSection(msgspec.Struct, frozen=True):
     replaced_share: Share = 0.8
     unreadable_share: Share = 0.1
     random_share: Share = 0.5
-    sources: dict[str, SourceSuspicionSection] = {}
+    sources: dict[str, SourceAnomalySection] = {}
 
 
 class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     machine_quota_bytes: Count | None = None
     low_water_free_pct: Percent = 3.0
     retention_floor: Annotated[str, Meta(max_length=1000, pattern=_ONE_LINE)] = "last 3 days"
-    minimum_slot_seconds: Annotated[float, Meta(ge=0)] = 3600.0
+    minimum_period_seconds: Annotated[float, Meta(ge=0)] = 3600.0
     trash_days: Annotated[float, Meta(ge=0, le=36500)] = 7.0
     slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
     volume_slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
@@ -121,7 +121,7 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     machine_history_sessions: Annotated[int, Meta(ge=1, le=1000)] = session_slots.DEFAULT_HISTORY_SESSIONS
     restore_idle_seconds: Annotated[float, Meta(gt=0)] = 3600.0
     machines_see_history: bool = True
-    suspicion: SuspicionSection | None = None
+    anomaly: AnomalySection | None = None
     compare_with_source_percent: Percent = 0.0
     verify_bytes_per_second: Count | None = None
     drill_days: Annotated[float, Meta(ge=0, le=365)] = 30.0
@@ -158,7 +158,7 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class Storage:
+class StorageConfig:
     """A checked configuration; nothing in it is asked of the network or of a disk again."""
 
     config_dir: Path
@@ -191,7 +191,7 @@ class Storage:
     """New runs wait while a volume has less free than this (M11)."""
     retention_floor: str
     """What is kept here whatever a machine or a coordinator says (C4); empty for nothing. Already checked."""
-    minimum_slot_seconds: float
+    minimum_period_seconds: float
     """The least that the slot of a schedule lasts (M4), and what counts where a coordinator tells none."""
     trash_days: float
     """For how long what was pruned can be brought back."""
@@ -208,9 +208,9 @@ class Storage:
     """A restore whose tunnel nobody used for so long ends."""
     machines_see_history: bool
     """Whether machines may look at history and have it back, where the coordinator lets them."""
-    suspicion: Thresholds
-    suspicion_of_sources: Mapping[str, Thresholds]
-    """By ``UUID/SOURCE`` or ``SOURCE``; of all others, ``suspicion`` holds."""
+    anomaly: Thresholds
+    anomaly_of_sources: Mapping[str, Thresholds]
+    """By ``UUID/SOURCE`` or ``SOURCE``; of all others, ``anomaly`` holds."""
     compare_with_source_percent: float
     """How many of the unchanged files of a source are compared with the machine's after each backup; 0 for none."""
     verify_bytes_per_second: int | None
@@ -244,9 +244,9 @@ class Storage:
         """Links to the machines' directories (contract, section 5)."""
         return self.var_dir / "machines"
 
-    def suspicion_of(self, machine: str, source: str) -> Thresholds:
+    def anomaly_of(self, machine: str, source: str) -> Thresholds:
         """The thresholds of one source of the machine with that UUID; a machine has no say in them."""
-        return _of_source(self.suspicion_of_sources, machine, source) or self.suspicion
+        return _of_source(self.anomaly_of_sources, machine, source) or self.anomaly
 
     def drill_paths_of(self, machine: str, source: str) -> tuple[str, ...]:
         """What every drill of that source restores."""
@@ -277,12 +277,12 @@ def _of_source(told: Mapping[str, _Value], machine: str, source: str) -> _Value 
     return told.get(f"{machine}/{source}", told.get(source))
 
 
-def _thresholds(section: SuspicionSection | None) -> Thresholds:
-    told = msgspec.structs.asdict(section or SuspicionSection())
+def _thresholds(section: AnomalySection | None) -> Thresholds:
+    told = msgspec.structs.asdict(section or AnomalySection())
     return Thresholds(**{key: value for key, value in told.items() if key != "sources"})
 
 
-def _thresholds_of_sources(section: SuspicionSection | None) -> dict[str, Thresholds]:
+def _thresholds_of_sources(section: AnomalySection | None) -> dict[str, Thresholds]:
     general = _thresholds(section)
     return {
         key: replace(general, **{name: each for name, each in msgspec.structs.asdict(told).items() if each is not None})
@@ -303,7 +303,7 @@ def load(
     *,
     api_auth_name: str | None = None,
     api_auth_secret: str | None = None,
-) -> Storage:
+) -> StorageConfig:
     """The checked configuration; ``api_auth_*`` are the command line's and win over the files.
 
     A missing ``name`` or ``secret`` is generated once into ``var_dir/config.d``. Warnings are logged.
@@ -327,22 +327,22 @@ def load(
     return checked
 
 
-def _unknown_key_warnings(tree: Tree) -> list[str]:
+def _unknown_key_warnings(tree: MergedFiles) -> list[str]:
     warnings = configuration.ignored_file_warnings(tree)
     warnings += configuration.unknown_key_warnings(tree, _keys(StorageFile))
-    section = tree.content.get("suspicion")
+    section = tree.content.get("anomaly")
     if isinstance(section, dict):
-        found = configuration.unknown_key_warnings(Tree(section), _keys(SuspicionSection))
-        warnings += [f"{tree.place('suspicion')}.{warning}" for warning in found]
+        found = configuration.unknown_key_warnings(MergedFiles(section), _keys(AnomalySection))
+        warnings += [f"{tree.place('anomaly')}.{warning}" for warning in found]
         sources = section.get("sources")
         for name, told in sources.items() if isinstance(sources, dict) else ():
             if isinstance(told, dict):
-                found = configuration.unknown_key_warnings(Tree(told), _keys(SourceSuspicionSection))
-                warnings += [f"{tree.place('suspicion')}.sources.{name}.{warning}" for warning in found]
+                found = configuration.unknown_key_warnings(MergedFiles(told), _keys(SourceAnomalySection))
+                warnings += [f"{tree.place('anomaly')}.sources.{name}.{warning}" for warning in found]
     volumes = tree.content.get("volumes")
     for name, section in volumes.items() if isinstance(volumes, dict) else ():
         if isinstance(section, dict):
-            found = configuration.unknown_key_warnings(Tree(section), _keys(VolumeSection))
+            found = configuration.unknown_key_warnings(MergedFiles(section), _keys(VolumeSection))
             warnings += [f"{tree.place(f'volumes.{name}')}.{warning}" for warning in found]
     return warnings
 
@@ -351,7 +351,7 @@ def _keys(kind: type[msgspec.Struct]) -> list[str]:
     return [info.encode_name for info in msgspec.structs.fields(kind)]
 
 
-def _read(config_dir: Path) -> tuple[Tree, dict[str, Any], list[Fault]]:
+def _read(config_dir: Path) -> tuple[MergedFiles, dict[str, Any], list[Fault]]:
     # The state directory is named in /etc, and read below it: hence two readings.
     etc = config_dir / "config.d"
     upper = configuration.read_directories([etc])
@@ -382,7 +382,7 @@ def write_identity(path: Path, content: dict[str, Any]) -> None:
     durable.write_text(identity_copy.path_of(path), text)
 
 
-def _heal_identity(tree: Tree, faults: list[Fault]) -> bool:
+def _heal_identity(tree: MergedFiles, faults: list[Fault]) -> bool:
     """Return True where the damaged file of a generated identity has its content again; a fault where it cannot.
 
     Without its secret a storage would register as another one, and its machines would be nobody's.
@@ -408,14 +408,14 @@ def _heal_identity(tree: Tree, faults: list[Fault]) -> bool:
     return True
 
 
-def _faults(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fault]) -> list[Fault]:
+def _faults(config_dir: Path, tree: MergedFiles, values: dict[str, Any], faults: list[Fault]) -> list[Fault]:
     """All faults: an identity is made only for a configuration that can be used."""
     found = list(faults)
     _check(config_dir, tree, values, found)
     return found
 
 
-def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fault]) -> Storage | None:
+def _check(config_dir: Path, tree: MergedFiles, values: dict[str, Any], faults: list[Fault]) -> StorageConfig | None:
     file = StorageFile(**values)
 
     def fault(key: str, message: str) -> None:
@@ -479,7 +479,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
             fault(key, f"there is no user {keys_user!r} on this system, whose authorized_keys would be written")
     if faults:
         return None
-    return Storage(
+    return StorageConfig(
         config_dir=config_dir,
         api_url=file.api_url,
         allow_plain_http=file.allow_plain_http,
@@ -515,7 +515,7 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         machine_quota_bytes=file.machine_quota_bytes,
         low_water_free_percent=file.low_water_free_pct,
         retention_floor=file.retention_floor,
-        minimum_slot_seconds=file.minimum_slot_seconds,
+        minimum_period_seconds=file.minimum_period_seconds,
         trash_days=file.trash_days,
         slots=file.slots,
         volume_slots=file.volume_slots,
@@ -523,8 +523,8 @@ def _check(config_dir: Path, tree: Tree, values: dict[str, Any], faults: list[Fa
         machine_history_sessions=file.machine_history_sessions,
         restore_idle_seconds=file.restore_idle_seconds,
         machines_see_history=file.machines_see_history,
-        suspicion=_thresholds(file.suspicion),
-        suspicion_of_sources=_thresholds_of_sources(file.suspicion),
+        anomaly=_thresholds(file.anomaly),
+        anomaly_of_sources=_thresholds_of_sources(file.anomaly),
         compare_with_source_percent=file.compare_with_source_percent,
         verify_bytes_per_second=file.verify_bytes_per_second,
         drill_days=file.drill_days,

@@ -34,7 +34,7 @@ from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 _LOOK_SECONDS: Final = 0.5
 _NO_INODES_LOOK_SECONDS: Final = 60.0
@@ -128,7 +128,7 @@ class _Usage(msgspec.Struct):
     measured_at: float
 
 
-def bounds(configuration: Storage, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> Bounds:
+def bounds(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> Bounds:
     """What a run for the machine whose directory this is may use.
 
     Raises BackupFailed when it must wait: its volume is below the low-water mark, or its quota is used up.
@@ -172,17 +172,17 @@ def is_exhausted(machine_dir: Path) -> bool:
     return left.free_bytes < _LEAST_BYTES or (left.total_inodes > 0 and left.free_inodes < _LEAST_INODES)
 
 
-def is_low(configuration: Storage, machine_dir: Path) -> bool:
+def is_low(configuration: StorageConfig, machine_dir: Path) -> bool:
     """Whether the machine's volume is below the low-water mark."""
     return room(machine_dir).free_percent < configuration.low_water_free_percent
 
 
-def is_used_up(configuration: Storage, machine_dir: Path) -> bool:
+def is_used_up(configuration: StorageConfig, machine_dir: Path) -> bool:
     """Return True where a run must not keep what it has brought so far: the volume has no room for it."""
     return is_exhausted(machine_dir) or is_low(configuration, machine_dir)
 
 
-def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> None:
+def record(configuration: StorageConfig, machine_dir: Path, written_bytes: int) -> None:
     """Add what a run wrote to the machine's use; nothing where there is no quota."""
     if configuration.machine_quota_bytes is None:
         return
@@ -195,7 +195,7 @@ def record(configuration: Storage, machine_dir: Path, written_bytes: int) -> Non
             _write_usage(path, usage)
 
 
-def _used_bytes(configuration: Storage, machine_dir: Path, quota: int, clock: Clock) -> int:
+def _used_bytes(configuration: StorageConfig, machine_dir: Path, quota: int, clock: Clock) -> int:
     path = _usage_path(configuration, machine_dir)
     with _USAGE_LOCK:
         usage = _read_usage(path)
@@ -209,7 +209,7 @@ def _used_bytes(configuration: Storage, machine_dir: Path, quota: int, clock: Cl
         return usage.used_bytes
 
 
-def _usage_path(configuration: Storage, machine_dir: Path) -> Path:
+def _usage_path(configuration: StorageConfig, machine_dir: Path) -> Path:
     return configuration.var_dir / "usage" / f"{machine_dir.name}.json"
 
 

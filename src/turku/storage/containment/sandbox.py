@@ -41,7 +41,7 @@ from turku.storage.containment import limits, seccomp
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 PROGRAM = "bwrap"
 FAKE_SUPER_CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_FOWNER")
@@ -186,7 +186,7 @@ def _identity(directory: int) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def availability(configuration: Storage) -> Availability:
+def availability(configuration: StorageConfig) -> Availability:
     """Return whether the configuration asks for the sandbox and this host can give it; tried once per process.
 
     Raises SandboxNotTried.
@@ -269,7 +269,7 @@ def _warn_of_no_filter() -> None:
     _LOG.warning("rsync's sandbox has no system-call filter: %s", seccomp.REASON)
 
 
-def is_contained(configuration: Storage) -> bool:
+def is_contained(configuration: StorageConfig) -> bool:
     """True when receivers run contained; False, with a warning on the log, when ``auto`` finds that it cannot.
 
     Raises ConfigurationError when it is ``required`` and cannot, SandboxNotTried when nobody knows.
@@ -290,7 +290,7 @@ def is_contained(configuration: Storage) -> bool:
 def receiver(
     arguments: Arguments,
     *,
-    configuration: Storage,
+    configuration: StorageConfig,
     port: int,
     fake_super: bool,
     directory: Path,
@@ -322,7 +322,7 @@ def receiver(
 
 @contextmanager
 def sender(
-    arguments: Arguments, *, configuration: Storage, tree: Path, port: int, root: int | None = None
+    arguments: Arguments, *, configuration: StorageConfig, tree: Path, port: int, root: int | None = None
 ) -> Iterator[Receiver]:
     """Yield how to start an rsync that sends what is in ``tree`` to the daemon at the tunnel's ``port``.
 
@@ -345,7 +345,7 @@ def sender(
 def _connected(
     arguments: Arguments,
     *,
-    configuration: Storage,
+    configuration: StorageConfig,
     port: int,
     directory: Path,
     is_writable: bool,
@@ -495,7 +495,7 @@ def _outlived_by_none() -> Iterator[int]:
 
 
 def _capabilities(
-    configuration: Storage, *, fake_super: bool, keeps_privileged_attributes: bool
+    configuration: StorageConfig, *, fake_super: bool, keeps_privileged_attributes: bool
 ) -> Sequence[str] | None:
     if os.geteuid() != 0:
         return None
@@ -508,11 +508,11 @@ def _capabilities(
     )
 
 
-def _reading_capabilities(configuration: Storage) -> list[str]:
+def _reading_capabilities(configuration: StorageConfig) -> list[str]:
     return [each for each in _attribute_capabilities(configuration) if each == ATTRIBUTE_CAPABILITY]
 
 
-def _attribute_capabilities(configuration: Storage) -> list[str]:
+def _attribute_capabilities(configuration: StorageConfig) -> list[str]:
     if not configuration.keep_privileged_attributes:
         return []
     wanted = [FILE_CAPABILITY]
@@ -535,7 +535,7 @@ def has_labels_of_its_own() -> bool:
     return extended_attributes.are_labelled_here()
 
 
-def privileged_attributes(configuration: Storage) -> tuple[str, ...]:
+def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
     """Return what rsync's filter has of the names that only root can set, and that rsync can keep here.
 
     A host with SELinux gives each file a label of its own, which is not that of the machine.
@@ -560,7 +560,7 @@ def programs(rsync_command: Sequence[str]) -> list[Path]:
     return [path for path in paths if path.is_file() and not path.is_relative_to("/usr")]
 
 
-def _inside_system(configuration: Storage) -> list[Path]:
+def _inside_system(configuration: StorageConfig) -> list[Path]:
     """Directories of ours that a read-only system would show."""
     ours = [configuration.var_dir, configuration.config_dir, *(volume.path for volume in configuration.volumes)]
     return [path.resolve() for path in ours if path.resolve().is_relative_to("/usr") and path.is_dir()]

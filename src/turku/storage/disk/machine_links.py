@@ -13,7 +13,7 @@ from turku.core import durable
 from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.messages import AssignedMachine, ScheduledMachine
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import volumes
 from turku.storage.fs import tree as fs
 
@@ -36,14 +36,14 @@ def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
     return None if name is None or _is_uuid(name) else name
 
 
-def update_name_link(configuration: Storage, uuid: str, machine: AssignedMachine | ScheduledMachine) -> None:
+def update_name_link(configuration: StorageConfig, uuid: str, machine: AssignedMachine | ScheduledMachine) -> None:
     """Let the machine's readable name lead to it, unless another machine with a directory holds that name."""
     name = link_name(machine)
     if name is not None:
         _point(configuration.machines_dir / name, uuid)
 
 
-def update_links(configuration: Storage, machines: Mapping[str, AssignedMachine]) -> None:
+def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMachine]) -> None:
     """Bring the links of all assigned machines up to date: a link by UUID for each that has a directory, one by name
     beside it; links that lead nowhere and links by former names go. What is no link is left alone.
     """
@@ -69,7 +69,7 @@ def update_links(configuration: Storage, machines: Mapping[str, AssignedMachine]
             _point(configuration.machines_dir / name, uuid)
 
 
-def known_names(configuration: Storage) -> dict[str, set[str]]:
+def known_names(configuration: StorageConfig) -> dict[str, set[str]]:
     """Return the names of machines by their UUIDs: those of the links, and those that the coordinator told last.
 
     Of two machines with the same name only one has the link.
@@ -82,7 +82,7 @@ def known_names(configuration: Storage) -> dict[str, set[str]]:
     return known
 
 
-def _recorded_names(configuration: Storage) -> dict[str, str]:
+def _recorded_names(configuration: StorageConfig) -> dict[str, str]:
     path = configuration.var_dir / _NAMES_FILE
     try:
         content = json.loads(durable.read_regular_file(path, limit_bytes=_NAMES_LIMIT_BYTES))
@@ -96,7 +96,7 @@ def _recorded_names(configuration: Storage) -> dict[str, str]:
     return {uuid: name for uuid, name in content.items() if _is_uuid(uuid) and isinstance(name, str)}
 
 
-def _record_names(configuration: Storage, told: Mapping[str, str]) -> None:
+def _record_names(configuration: StorageConfig, told: Mapping[str, str]) -> None:
     if told != _recorded_names(configuration):
         durable.write_json(configuration.var_dir / _NAMES_FILE, dict(sorted(told.items())))
 
@@ -115,7 +115,7 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _present_uuids(configuration: Storage) -> set[str]:
+def _present_uuids(configuration: StorageConfig) -> set[str]:
     present: set[str] = set()
     for volume in volumes.usable(configuration):
         try:

@@ -9,7 +9,7 @@ from turku.errors import InvalidValue
 from turku.policy import retention
 from turku.policy.retention import Retention
 from turku.protocol.messages import SourceOrder
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_notes, trash
 from turku.storage.disk.snapshot_notes import Notes
 from turku.storage.snapshots import SnapshotMode
@@ -19,7 +19,7 @@ LONGEST_SLOT = timedelta(days=31)
 _LOG = logging.getLogger(__name__)
 
 
-def effective_rules(order: SourceOrder, configuration: Storage) -> Retention:
+def effective_rules(order: SourceOrder, configuration: StorageConfig) -> Retention:
     """What is kept: what the machine's rules, the operator's floor at the coordinator, or this storage's own keep.
 
     The last one no machine and no coordinator can lower (threats C4). Raises InvalidValue for rules not understood.
@@ -31,14 +31,14 @@ def effective_rules(order: SourceOrder, configuration: Storage) -> Retention:
     return rules
 
 
-def slot(order: SourceOrder, configuration: Storage) -> timedelta:
+def slot(order: SourceOrder, configuration: StorageConfig) -> timedelta:
     """The schedule's slot that a snapshot made now belongs to; an existing coordinator tells none."""
-    seconds = max(order.slot_seconds or 0.0, configuration.minimum_slot_seconds)
+    seconds = max(order.slot_seconds or 0.0, configuration.minimum_period_seconds)
     return min(timedelta(seconds=min(seconds, LONGEST_SLOT.total_seconds())), LONGEST_SLOT)
 
 
 def prune(
-    mode: SnapshotMode, order: SourceOrder, configuration: Storage, *, now: datetime, newest_name: str
+    mode: SnapshotMode, order: SourceOrder, configuration: StorageConfig, *, now: datetime, newest_name: str
 ) -> tuple[str, ...]:
     """The names of the snapshots that left history; rules that are not understood delete nothing.
 

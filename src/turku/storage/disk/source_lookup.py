@@ -8,7 +8,7 @@ from pathlib import Path
 
 from turku.errors import InvalidValue, LockHeld, UsageError
 from turku.policy import machine_choice, names
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.fs import tree as fs
@@ -18,7 +18,7 @@ _SNAPSHOTS_SUFFIX = ".snapshots"
 
 
 def kept_sources(
-    configuration: Storage, *, machine: str | None = None, source: str | None = None
+    configuration: StorageConfig, *, machine: str | None = None, source: str | None = None
 ) -> tuple[SourcePlace, ...]:
     """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
 
@@ -48,7 +48,7 @@ def locked(place: SourcePlace) -> Iterator[None]:
         raise LockHeld(f"{place.source} of {place.machine_dir.name} is being backed up", hint=error.hint) from error
 
 
-def _machine_directories(configuration: Storage, machine: str | None) -> Iterator[Path]:
+def _machine_directories(configuration: StorageConfig, machine: str | None) -> Iterator[Path]:
     if machine is not None:
         found = volumes.existing_directory(configuration, _uuid(configuration, machine))
         if found is not None:
@@ -57,14 +57,14 @@ def _machine_directories(configuration: Storage, machine: str | None) -> Iterato
     yield from _all_directories(configuration)
 
 
-def _all_directories(configuration: Storage) -> Iterator[Path]:
+def _all_directories(configuration: StorageConfig) -> Iterator[Path]:
     for volume in volumes.usable(configuration):
         for entry in fs.names(volume.path):
             if _is_uuid(entry) and fs.is_directory(volume.path / entry):
                 yield volume.path / entry
 
 
-def _uuid(configuration: Storage, machine: str) -> str:
+def _uuid(configuration: StorageConfig, machine: str) -> str:
     """Return the UUID of the machine that is meant. Raises UsageError for none, and for several, which are named."""
     try:
         return names.machine_uuid(machine)

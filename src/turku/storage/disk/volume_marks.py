@@ -21,7 +21,7 @@ from urllib.parse import quote
 from turku.core import durable
 from turku.errors import ConfigurationError, DurableWriteFailed, InvalidValue, NoVolume
 from turku.policy import names
-from turku.storage.config.configuration import Storage, Volume
+from turku.storage.config.configuration import StorageConfig, Volume
 from turku.storage.fs import tree as fs
 
 FILE: Final = ".turku-volume"
@@ -34,7 +34,7 @@ _TABLE_LIMIT_BYTES: Final = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 
 
-def fault(configuration: Storage, volume: Volume) -> str | None:
+def fault(configuration: StorageConfig, volume: Volume) -> str | None:
     """Return what is wrong with what lies at the volume's path; None where it is the volume, or may become one.
 
     Nothing is written.
@@ -56,20 +56,20 @@ def fault(configuration: Storage, volume: Volume) -> str | None:
     return _twin(configuration, volume, found)
 
 
-def faults(configuration: Storage) -> list[str]:
+def faults(configuration: StorageConfig) -> list[str]:
     """Return what is wrong with each volume where anything is, a sentence each."""
     found = ((volume, fault(configuration, volume)) for volume in configuration.volumes)
     return [f"volume {volume.name}: {text}" for volume, text in found if text is not None]
 
 
-def require_all(configuration: Storage) -> None:
+def require_all(configuration: StorageConfig) -> None:
     """Raise NoVolume where any volume is not there; for who has done what could be done on the others."""
     found = faults(configuration)
     if found:
         raise NoVolume(found[0], details="\n".join(found[1:]), hint=_hint())
 
 
-def require(configuration: Storage, volume: Volume) -> None:
+def require(configuration: StorageConfig, volume: Volume) -> None:
     """Return when the volume is the one that is mounted at its path, which is marked where this is its first use.
 
     Raises NoVolume for what is not.
@@ -85,7 +85,7 @@ def require(configuration: Storage, volume: Volume) -> None:
         _LOG.warning("volume %s: %s cannot be marked: %s", volume.name, volume.path, error)
 
 
-def accept(configuration: Storage, name: str) -> str:
+def accept(configuration: StorageConfig, name: str) -> str:
     """Take what lies at the path of the volume ``name`` for that volume from now on; return its path.
 
     Raises ConfigurationError where there is no such volume, NoVolume where its path is no directory.
@@ -113,7 +113,7 @@ def _hint(volume: Volume | None = None) -> str:
     )
 
 
-def _adopt(configuration: Storage, volume: Volume) -> None:
+def _adopt(configuration: StorageConfig, volume: Volume) -> None:
     found = _mark(volume)
     if found is None:
         found = _write(volume)
@@ -164,11 +164,11 @@ def _write(volume: Volume, *, replaces: bool = False) -> str:
     return _id(fs.read_file(path, limit_bytes=_LIMIT_BYTES))
 
 
-def _file(configuration: Storage, volume: Volume) -> Path:
+def _file(configuration: StorageConfig, volume: Volume) -> Path:
     return configuration.var_dir / _REMEMBERED / f"{quote(volume.name, safe='')}.json"
 
 
-def _remembered(configuration: Storage, volume: Volume) -> str | None:
+def _remembered(configuration: StorageConfig, volume: Volume) -> str | None:
     """Return the id that the volume had; None where none is known, and ``_UNKNOWN`` where the note of it is damaged."""
     path = _file(configuration, volume)
     try:
@@ -180,13 +180,13 @@ def _remembered(configuration: Storage, volume: Volume) -> str | None:
         return _UNKNOWN
 
 
-def _remember(configuration: Storage, volume: Volume, found: str) -> None:
+def _remember(configuration: StorageConfig, volume: Volume, found: str) -> None:
     path = _file(configuration, volume)
     durable.make_private_directory(path.parent)
     durable.write_json(path, {"id": found, "path": str(volume.path)})
 
 
-def _twin(configuration: Storage, volume: Volume, found: str) -> str | None:
+def _twin(configuration: StorageConfig, volume: Volume, found: str) -> str | None:
     """Return what is wrong where another volume of the configuration has the same mark: one of both is a copy."""
     for other in configuration.volumes:
         if other.name == volume.name or _is_same_directory(other.path, volume.path):
@@ -202,7 +202,7 @@ def _is_same_directory(first: Path, second: Path) -> bool:
     return None not in statuses and len({(each.st_dev, each.st_ino) for each in statuses if each is not None}) == 1
 
 
-def _refusal_of_first_use(configuration: Storage, volume: Volume) -> str | None:
+def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str | None:
     """Return why a directory without a mark, of which nothing is known, is not to become the volume.
 
     An older installation has machines there already, and is evidently the volume; nothing else has its links.
@@ -219,7 +219,7 @@ def _refusal_of_first_use(configuration: Storage, volume: Volume) -> str | None:
     return None
 
 
-def _led_to(configuration: Storage, volume: Volume) -> Sequence[str]:
+def _led_to(configuration: StorageConfig, volume: Volume) -> Sequence[str]:
     """Return the machines whose links in ``var_dir/machines`` lead to the volume's path."""
     try:
         links = list(configuration.machines_dir.iterdir())

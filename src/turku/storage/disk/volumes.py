@@ -11,7 +11,7 @@ from pathlib import Path
 from turku.core import durable
 from turku.errors import NoVolume
 from turku.policy import names
-from turku.storage.config.configuration import Storage, Volume
+from turku.storage.config.configuration import StorageConfig, Volume
 from turku.storage.disk import volume_marks
 from turku.storage.fs import tree as fs
 
@@ -63,7 +63,7 @@ def _percent(used: int, fillable: int, *, otherwise: float) -> float:
     return 100 * used / fillable if fillable else otherwise
 
 
-def space(configuration: Storage) -> tuple[float, float]:
+def space(configuration: StorageConfig) -> tuple[float, float]:
     """Total and available space in MiB of the volumes that are there; those on one file system count once."""
     by_device = {found.device: found for volume in usable(configuration) if (found := volume_space(volume)) is not None}
     return (
@@ -72,7 +72,7 @@ def space(configuration: Storage) -> tuple[float, float]:
     )
 
 
-def usable(configuration: Storage) -> list[Volume]:
+def usable(configuration: StorageConfig) -> list[Volume]:
     """Return the volumes that are there, marked where this is their first use; an error on the log names each other."""
     found = []
     for volume in configuration.volumes:
@@ -85,7 +85,7 @@ def usable(configuration: Storage) -> list[Volume]:
     return found
 
 
-def machine_directory(configuration: Storage, uuid: str) -> Path:
+def machine_directory(configuration: StorageConfig, uuid: str) -> Path:
     """The machine's directory on a volume, made (mode 0700) when there is none; ``machines/<uuid>`` links to it.
 
     Raises InvalidValue for what is no UUID, NoVolume when the directory's volume is gone or no volume takes new
@@ -97,7 +97,7 @@ def machine_directory(configuration: Storage, uuid: str) -> Path:
     return directory
 
 
-def existing_directory(configuration: Storage, uuid: str) -> Path | None:
+def existing_directory(configuration: StorageConfig, uuid: str) -> Path | None:
     """Where the machine's directory is: by its link, else by looking on every volume; None when there is none.
 
     Raises NoVolume when its link leads to what is not there, or to a volume that is not the one it was.
@@ -127,7 +127,7 @@ def existing_directory(configuration: Storage, uuid: str) -> Path | None:
     return _look_on_volumes(configuration, uuid)
 
 
-def _look_on_volumes(configuration: Storage, uuid: str) -> Path | None:
+def _look_on_volumes(configuration: StorageConfig, uuid: str) -> Path | None:
     found = []
     for volume in usable(configuration):
         directory = volume.path / uuid
@@ -159,13 +159,13 @@ def _refuse_planted(volume: Volume, directory: Path) -> None:
         )
 
 
-def link_directory(configuration: Storage, uuid: str, directory: Path) -> None:
+def link_directory(configuration: StorageConfig, uuid: str, directory: Path) -> None:
     """Let ``machines/<uuid>`` be a link to ``directory``."""
     durable.make_private_directory(configuration.machines_dir)
     durable.write_symbolic_link(configuration.machines_dir / uuid, str(directory))
 
 
-def choose_volume(configuration: Storage) -> Volume:
+def choose_volume(configuration: StorageConfig) -> Volume:
     """A volume for a new machine: drawn by weight of free space among those that accept new ones and are below their
     high-water mark (contract, section 5). Raises NoVolume saying why each was passed over.
     """
@@ -197,7 +197,7 @@ def choose_volume(configuration: Storage) -> Volume:
     return _RANDOM.choices([volume for volume, _ in weights], [weight for _, weight in weights])[0]
 
 
-def _make_directory(configuration: Storage, uuid: str) -> Path:
+def _make_directory(configuration: StorageConfig, uuid: str) -> Path:
     volume = choose_volume(configuration)
     volume_marks.require(configuration, volume)
     directory = volume.path / uuid

@@ -31,7 +31,7 @@ from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog
 from turku.storage.catalog import Entry, Kind
 from turku.storage.catalog.scan import attributes_of
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourcePlace
@@ -95,7 +95,7 @@ class Drill:
             lines.append(f"check program: {self.check}")
         return "\n".join(lines)[:_SUMMARY_LIMIT]
 
-    def outcome(self, configuration: Storage) -> DrillOutcome:
+    def outcome(self, configuration: StorageConfig) -> DrillOutcome:
         """It, as it is told to the coordinator."""
         days = configuration.drill_days or DEFAULT_VALID_DAYS
         return DrillOutcome(
@@ -110,7 +110,7 @@ class Drill:
         )
 
 
-def drill(configuration: Storage, place: SourcePlace, *, clock: Clock = SYSTEM_CLOCK) -> Drill:
+def drill(configuration: StorageConfig, place: SourcePlace, *, clock: Clock = SYSTEM_CLOCK) -> Drill:
     """How a drill of the source went. What goes wrong is a problem of the drill, and nothing of the domain is raised.
 
     The directory that it restores into is gone afterwards.
@@ -131,7 +131,7 @@ def drill(configuration: Storage, place: SourcePlace, *, clock: Clock = SYSTEM_C
 
 
 @contextmanager
-def scratch(configuration: Storage, place: SourcePlace) -> Iterator[Path]:
+def scratch(configuration: StorageConfig, place: SourcePlace) -> Iterator[Path]:
     """A private directory that is gone with the block."""
     # Nothing is reached by way of a link later on, and this directory is the operator's choice.
     parent = durable.make_private_directory(configuration.drill_directory).resolve()
@@ -143,7 +143,7 @@ def scratch(configuration: Storage, place: SourcePlace) -> Iterator[Path]:
         remove_tree(directory)
 
 
-def sweep(configuration: Storage) -> None:
+def sweep(configuration: StorageConfig) -> None:
     """Remove what killed drills left; no drill may be running."""
     if configuration.drill_directory.is_dir():
         for entry in configuration.drill_directory.iterdir():
@@ -172,7 +172,7 @@ class _Ended(CommandFailed):
 
 
 class _Run:
-    def __init__(self, configuration: Storage, made: Drill, directory: Path, clock: Clock) -> None:
+    def __init__(self, configuration: StorageConfig, made: Drill, directory: Path, clock: Clock) -> None:
         self._clock = clock
         self._configuration = configuration
         self._made = made

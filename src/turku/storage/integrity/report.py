@@ -9,7 +9,7 @@ from enum import StrEnum
 from turku.errors import ApiRefused, ApiUnreachable
 from turku.protocol.integrity_messages import CALL, DAMAGES_LIMIT, ProvedMachine, SourceProof, StorageProofReportRequest
 from turku.protocol.messages import Empty, StorageCredentials
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _LOG = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Told(StrEnum):
     """It has no such call, as the existing system's, or no such machine: the storage goes on without it."""
 
 
-def send(configuration: Storage, machine: str, proofs: Mapping[str, SourceProof]) -> Told:
+def send(configuration: StorageConfig, machine: str, proofs: Mapping[str, SourceProof]) -> Told:
     """Whether the coordinator knows it all now; a line on the log where it does not. Nothing is raised."""
     api = Coordinator(configuration).beyond_contract()
     for part in _parts(proofs):

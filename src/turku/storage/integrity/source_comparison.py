@@ -25,7 +25,7 @@ from turku.policy import names
 from turku.protocol.integrity_messages import DamagedFile, SourceProof
 from turku.storage import catalog
 from turku.storage.catalog import Entry, Kind
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits, sandbox
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_directory import SourcePlace
@@ -58,14 +58,14 @@ class Compared:
     """Of the same size and time as the kept file, which is as it was written; of another content."""
 
 
-def ask_for(configuration: Storage, place: SourcePlace) -> None:
+def ask_for(configuration: StorageConfig, place: SourcePlace) -> None:
     """Let the source be compared after its next backup."""
     path = _request(configuration, place)
     durable.make_private_directory(path.parent)
     durable.write_json(path, {"percent": ASKED_PERCENT})
 
 
-def percent(configuration: Storage, place: SourcePlace) -> float:
+def percent(configuration: StorageConfig, place: SourcePlace) -> float:
     """Of how many of its unchanged files a comparison is to be made now; 0 for none."""
     try:
         content = json.loads(durable.read_regular_file(_request(configuration, place), limit_bytes=4096))
@@ -76,7 +76,12 @@ def percent(configuration: Storage, place: SourcePlace) -> float:
 
 
 def after_backup(
-    configuration: Storage, place: SourcePlace, daemon: Daemon, snapshot: str, *, cancellation: Cancellation = NEVER
+    configuration: StorageConfig,
+    place: SourcePlace,
+    daemon: Daemon,
+    snapshot: str,
+    *,
+    cancellation: Cancellation = NEVER,
 ) -> tuple[str, ...]:
     """The signs that the new snapshot is suspicious, by comparing; they are noted with it, and reported.
 
@@ -122,7 +127,7 @@ def after_backup(
 
 
 def compare(
-    configuration: Storage,
+    configuration: StorageConfig,
     place: SourcePlace,
     daemon: Daemon,
     snapshot: str,
@@ -176,7 +181,7 @@ def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
 
 
 def _differing(
-    configuration: Storage,
+    configuration: StorageConfig,
     place: SourcePlace,
     daemon: Daemon,
     tree: Path,
@@ -222,7 +227,7 @@ def _differing(
     return looked_at, found
 
 
-def _arguments(configuration: Storage, daemon: Daemon, listing: str, system: transfer.FileSystem) -> list[str]:
+def _arguments(configuration: StorageConfig, daemon: Daemon, listing: str, system: transfer.FileSystem) -> list[str]:
     user = transfer.checked_user(daemon.username)
     return [
         *configuration.rsync_command,
@@ -269,6 +274,6 @@ def _is_as_written(tree: Path, entry: Entry) -> bool:
             os.close(descriptor)
 
 
-def _request(configuration: Storage, place: SourcePlace) -> Path:
+def _request(configuration: StorageConfig, place: SourcePlace) -> Path:
     source = names.source_name(place.source)
     return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

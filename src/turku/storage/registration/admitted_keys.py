@@ -13,7 +13,7 @@ from typing import Final
 from turku.core import durable
 from turku.errors import ConfigurationError
 from turku.policy.ssh_key import SshKey
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration import authorized_keys
 from turku.storage.registration.authorized_keys import Admitted
 
@@ -21,12 +21,12 @@ _FILE: Final = "admitted_keys"
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
-def path(configuration: Storage) -> Path:
+def path(configuration: StorageConfig) -> Path:
     """Where they are kept."""
     return configuration.var_dir / _FILE
 
 
-def write(configuration: Storage, admitted: Sequence[Admitted]) -> None:
+def write(configuration: StorageConfig, admitted: Sequence[Admitted]) -> None:
     """Keep the lines of these machines and no others. Raises DurableWriteFailed, ConfigurationError."""
     content = "".join(f"{authorized_keys.line(configuration, machine)}\n" for machine in admitted).encode()
     current = None
@@ -36,7 +36,7 @@ def write(configuration: Storage, admitted: Sequence[Admitted]) -> None:
         durable.write_bytes(path(configuration), content)
 
 
-def line_of(configuration: Storage, key: SshKey) -> str | None:
+def line_of(configuration: StorageConfig, key: SshKey) -> str | None:
     """The line that lets this key in, as authorized_keys has it; None where no machine has the key."""
     try:
         content = durable.read_regular_file(path(configuration), limit_bytes=_LIMIT_BYTES)

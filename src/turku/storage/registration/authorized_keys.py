@@ -29,7 +29,7 @@ from turku.core import durable
 from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import names, ssh_key
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import DEFAULT_DIRECTORY, Storage
+from turku.storage.config.configuration import DEFAULT_DIRECTORY, StorageConfig
 from turku.storage.registration.acting_user import acting_as
 from turku.storage.registration.key_removal import Removal
 
@@ -59,7 +59,7 @@ class Written:
     changed: bool
 
 
-def forced_command(configuration: Storage, uuid: str) -> str:
+def forced_command(configuration: StorageConfig, uuid: str) -> str:
     """What sshd hands to the user's shell: the configured command with the machine's UUID.
 
     The configured part is the operator's own shell text (``sudo -n turku-storage-ping``) and stays as it is.
@@ -72,7 +72,7 @@ def forced_command(configuration: Storage, uuid: str) -> str:
     return command
 
 
-def line(configuration: Storage, machine: Admitted) -> str:
+def line(configuration: StorageConfig, machine: Admitted) -> str:
     """The machine's line, without its end."""
     # Within the quotes sshd knows one escape: a backslash before a quote.
     command = forced_command(configuration, machine.uuid).replace('"', '\\"')
@@ -117,7 +117,9 @@ def admit(machines: Mapping[str, AssignedMachine], *, static: bytes = b"", curre
     return admitted
 
 
-def write(configuration: Storage, machines: Mapping[str, AssignedMachine], removal: Removal | None = None) -> Written:
+def write(
+    configuration: StorageConfig, machines: Mapping[str, AssignedMachine], removal: Removal | None = None
+) -> Written:
     """Replace the file, the ``.static`` lines first, then those of the machines; who is in it, and if it changed.
 
     ``removal`` says which machines that are in it already keep their lines although they are not among ``machines``;
@@ -165,7 +167,7 @@ def _foreign_holders(current: bytes) -> dict[str, str]:
     return holders
 
 
-def _content(configuration: Storage, static: bytes, admitted: Sequence[Admitted]) -> bytes:
+def _content(configuration: StorageConfig, static: bytes, admitted: Sequence[Admitted]) -> bytes:
     lines = [_MARK.decode(), *(line(configuration, machine) for machine in admitted)]
     separator = b"" if not static or static.endswith(b"\n") else b"\n"
     return static + separator + "\n".join(lines).encode() + b"\n"
@@ -183,7 +185,7 @@ def _holders(current: bytes) -> dict[str, str]:
     return holders
 
 
-def _refuse_loss(configuration: Storage, current: bytes) -> None:
+def _refuse_loss(configuration: StorageConfig, current: bytes) -> None:
     if _MARK in current:
         return
     commands = (_V1_COMMAND, configuration.authorized_keys_command.encode())

@@ -11,7 +11,7 @@ from turku.errors import ApiRefused
 from turku.policy.timing import clock_agreement
 from turku.protocol.client import ApiClient
 from turku.protocol.messages import StorageCredentials
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def clock_warning(api: ApiClient, clock: Clock) -> str:
 class Coordinator:
     """Asks with the configuration's secret until another one is what the coordinator takes."""
 
-    def __init__(self, configuration: Storage) -> None:
+    def __init__(self, configuration: StorageConfig) -> None:
         self._configuration = configuration
         self._api = configuration.api()
         self._secret = configuration.secret

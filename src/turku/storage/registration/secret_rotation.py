@@ -22,7 +22,7 @@ from turku.core.configuration import directory as directories
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiRefused, ConfigurationError, LockHeld
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
-from turku.storage.config.configuration import GENERATED_FILE, Storage, StorageFile, write_identity
+from turku.storage.config.configuration import GENERATED_FILE, StorageConfig, StorageFile, write_identity
 from turku.storage.registration.acting_user import name_of
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class _NewSecret(msgspec.Struct, frozen=True):
     secret: str
 
 
-def rotate(configuration: Storage) -> bool:
+def rotate(configuration: StorageConfig) -> bool:
     """Give this storage a new secret, or finish what a run before began; whether that was so.
 
     Raises ConfigurationError (the secret is set by hand, or the storage is another user's), ApiRefused, ApiUnreachable,
@@ -61,7 +61,7 @@ def rotate(configuration: Storage) -> bool:
     return begun is not None
 
 
-def resume(configuration: Storage) -> Storage:
+def resume(configuration: StorageConfig) -> StorageConfig:
     """The storage after what another run has begun: finished now, or put off where the coordinator refuses.
 
     Raises ApiUnreachable, DurableWriteFailed.
@@ -83,7 +83,7 @@ def resume(configuration: Storage) -> Storage:
     return configuration
 
 
-def other_secrets(configuration: Storage, refused: Secret) -> list[Secret]:
+def other_secrets(configuration: StorageConfig, refused: Secret) -> list[Secret]:
     """Secrets that the coordinator may hold by now instead of ``refused``: one to come, one that came meanwhile."""
     found = []
     with suppress(ConfigurationError):
@@ -95,19 +95,19 @@ def other_secrets(configuration: Storage, refused: Secret) -> list[Secret]:
     return [secret for secret in dict.fromkeys(found) if secret != refused]
 
 
-def _path(configuration: Storage) -> Path:
+def _path(configuration: StorageConfig) -> Path:
     return configuration.var_dir / _PENDING_FILE
 
 
-def _kept_in(configuration: Storage) -> Path:
+def _kept_in(configuration: StorageConfig) -> Path:
     return configuration.var_dir / "config.d" / GENERATED_FILE
 
 
-def _tree(configuration: Storage) -> directories.Tree:
+def _tree(configuration: StorageConfig) -> directories.MergedFiles:
     return directories.read_with_state(configuration.config_dir, default_var_dir=StorageFile().var_dir)
 
 
-def _require_ours(configuration: Storage) -> None:
+def _require_ours(configuration: StorageConfig) -> None:
     tree, path = _tree(configuration), _kept_in(configuration)
     if tree.origins.get("secret") != path:
         raise ConfigurationError(
@@ -122,7 +122,7 @@ def _require_ours(configuration: Storage) -> None:
         )
 
 
-def _begun(configuration: Storage) -> _NewSecret | None:
+def _begun(configuration: StorageConfig) -> _NewSecret | None:
     path = _path(configuration)
     try:
         return msgspec.json.decode(path.read_bytes(), type=_NewSecret)
@@ -135,13 +135,13 @@ def _begun(configuration: Storage) -> _NewSecret | None:
         ) from error
 
 
-def _begin(configuration: Storage) -> _NewSecret:
+def _begin(configuration: StorageConfig) -> _NewSecret:
     new = _NewSecret(generate_secret().reveal())
     durable.write_json(_path(configuration), msgspec.to_builtins(new))
     return new
 
 
-def _finish(configuration: Storage, new: _NewSecret) -> None:
+def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
     path = _kept_in(configuration)
     # Read again under the lock: another run may have changed it since.
     content = json.loads(path.read_bytes())
@@ -153,6 +153,6 @@ def _finish(configuration: Storage, new: _NewSecret) -> None:
     _drop(configuration)
 
 
-def _drop(configuration: Storage) -> None:
+def _drop(configuration: StorageConfig) -> None:
     _path(configuration).unlink(missing_ok=True)
     durable.fsync_directory(configuration.var_dir)

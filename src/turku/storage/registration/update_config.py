@@ -22,7 +22,7 @@ from turku.protocol.messages import (
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import machine_links, volume_marks, volumes
 from turku.storage.registration import admitted_keys, authorized_keys, key_removal, secret_rotation
 from turku.storage.registration.coordinator import Coordinator
@@ -45,7 +45,9 @@ class _Asked(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK, confirms_removals: bool = False) -> None:
+def update_config(
+    configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK, confirms_removals: bool = False
+) -> None:
     """Register this storage or report its space and address, then bring authorized_keys and the links up to date.
 
     With ``confirms_removals`` machines that the answer lacks lose their keys at once, however many they are.
@@ -59,7 +61,7 @@ def update_config(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK, confir
     volume_marks.require_all(configuration)
 
 
-def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
+def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Do what ``update_config`` does, unless it was done a moment ago; a run that is under way is waited for.
 
     So whoever makes us do this costs the coordinator and this host a bounded part of their time. Raises as
@@ -78,7 +80,7 @@ def refresh(configuration: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
             clock.sleep(0.1)
 
 
-def _is_due(configuration: Storage, clock: Clock) -> bool:
+def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
     try:
         asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_Asked)
     except (OSError, msgspec.MsgspecError, UnicodeError):
@@ -89,7 +91,7 @@ def _is_due(configuration: Storage, clock: Clock) -> bool:
 
 
 @contextmanager
-def _noted(configuration: Storage, clock: Clock) -> Iterator[None]:
+def _noted(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
     # Before it is done, too: where nothing can be noted, a full disk, nothing is asked either.
     path, begin = configuration.var_dir / _ASKED_FILE, clock.now().timestamp()
     durable.write_json(path, msgspec.to_builtins(_Asked(begin, 0.0)))
@@ -99,7 +101,7 @@ def _noted(configuration: Storage, clock: Clock) -> Iterator[None]:
         durable.write_json(path, msgspec.to_builtins(_Asked(begin, clock.now().timestamp() - begin)))
 
 
-def _update(configuration: Storage, clock: Clock, removal: Removal) -> None:
+def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> None:
     durable.make_private_directory(configuration.machines_dir)
     with _noted(configuration, clock):
         machines = _lawful(_ask(configuration))
@@ -116,7 +118,7 @@ def _update(configuration: Storage, clock: Clock, removal: Removal) -> None:
     )
 
 
-def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
+def _ask(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
     waiting = key_removal.fault(configuration)
     faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
@@ -159,7 +161,7 @@ def _ask(configuration: Storage) -> Mapping[str, AssignedMachine]:
     return answer.machines
 
 
-def _registration_hint(configuration: Storage) -> str:
+def _registration_hint(configuration: StorageConfig) -> str:
     if configuration.registration is None:
         return (
             "to register, set api_auth (or api_auth_name and api_auth_secret) to a registration of kind storage_reg, "

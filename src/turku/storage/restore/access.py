@@ -16,7 +16,7 @@ from turku.protocol.restore_messages import (
     SnapshotChoice,
     path_bytes,
 )
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _CALL = "storage_restore_permit"
@@ -53,7 +53,7 @@ class Permitted:
     """The name that this choice stands for; None where nobody has used the permission yet."""
 
 
-def require(configuration: Storage, wanted: Wanted) -> Permitted:
+def require(configuration: StorageConfig, wanted: Wanted) -> Permitted:
     """Return what may be shown or handed out.
 
     Another machine's history takes the coordinator's word. A coordinator of the existing system knows no such call: a
@@ -79,7 +79,7 @@ def require(configuration: Storage, wanted: Wanted) -> Permitted:
     return Permitted(owner, source, lawful, frozenset() if b"" in paths else paths, snapshot, answer.resolved)
 
 
-def settle(configuration: Storage, permitted: Permitted, name: str) -> str:
+def settle(configuration: StorageConfig, permitted: Permitted, name: str) -> str:
     """Return the name of the snapshot that the permission is for from now on.
 
     ``name`` is what its choice means now. The coordinator remembers the first name that it is told, so that a later
@@ -89,7 +89,9 @@ def settle(configuration: Storage, permitted: Permitted, name: str) -> str:
     return _ask(configuration, permitted.wanted, is_own=is_own, resolved=name).resolved or name
 
 
-def _ask(configuration: Storage, wanted: Wanted, *, is_own: bool, resolved: str | None = None) -> RestorePermitAnswer:
+def _ask(
+    configuration: StorageConfig, wanted: Wanted, *, is_own: bool, resolved: str | None = None
+) -> RestorePermitAnswer:
     def message(credentials: StorageCredentials) -> RestorePermitRequest:
         return RestorePermitRequest(
             credentials,

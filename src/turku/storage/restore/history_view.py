@@ -18,7 +18,7 @@ from turku.errors import CatalogUnusable, NotInHistory
 from turku.protocol.restore_messages import SnapshotChoice, SnapshotRow
 from turku.storage import catalog
 from turku.storage.catalog import Catalog, Scope
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_notes, volumes
 from turku.storage.disk.history import StoredSnapshot
 from turku.storage.disk.incompleteness import Incompleteness
@@ -38,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 class HistoryView:
     """The snapshots and paths of one source that there are for one session."""
 
-    def __init__(self, configuration: Storage, permitted: Permitted, *, clock: Clock) -> None:
+    def __init__(self, configuration: StorageConfig, permitted: Permitted, *, clock: Clock) -> None:
         """Raises NotInHistory where nothing of the machine, the source or the approved snapshot is kept, NoVolume."""
         self._configuration = configuration
         self._clock = clock
@@ -182,7 +182,7 @@ class HistoryView:
         return ""
 
 
-def _place(configuration: Storage, permitted: Permitted) -> SourcePlace:
+def _place(configuration: StorageConfig, permitted: Permitted) -> SourcePlace:
     directory = volumes.existing_directory(configuration, permitted.machine)
     if directory is None:
         raise NotInHistory(f"storage {configuration.name} has nothing of this machine")

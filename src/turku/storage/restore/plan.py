@@ -37,7 +37,7 @@ from turku.protocol.restore_messages import (
     wire_time,
 )
 from turku.storage.catalog import Entry, Scope
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.restore import snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
@@ -92,13 +92,13 @@ class Recovery:
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
     """What rsync's own lines begin with; no machine is told."""
 
-    def recorded(self, configuration: Storage) -> RecordedEntries:
+    def recorded(self, configuration: StorageConfig) -> RecordedEntries:
         """Return what goes back, entry by entry."""
         return RecordedEntries(configuration, self.kept, self.root, (*self.paths, *self.lost_paths))
 
 
 @contextmanager
-def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest) -> Iterator[Recovery]:
+def prepared(configuration: StorageConfig, view: HistoryView, request: RecoverRequest) -> Iterator[Recovery]:
     """What goes back by this request, for the length of the block. Raises NotInHistory, InvalidValue."""
     kept = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
@@ -121,7 +121,7 @@ def prepared(configuration: Storage, view: HistoryView, request: RecoverRequest)
         yield _counted(configuration, found)
 
 
-def _counted(configuration: Storage, recovery: Recovery) -> Recovery:
+def _counted(configuration: StorageConfig, recovery: Recovery) -> Recovery:
     """Return what goes back with the number of its files, and those in which the agent makes the holes."""
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
@@ -134,7 +134,7 @@ def _counted(configuration: Storage, recovery: Recovery) -> Recovery:
         return replace(recovery, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
 
 
-def _too_long(configuration: Storage, kept: KeptTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+def _too_long(configuration: StorageConfig, kept: KeptTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return the paths that rsync refuses as arguments: it puts the directory that it works in before each."""
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
@@ -144,7 +144,7 @@ def _too_long(configuration: Storage, kept: KeptTree, paths: Iterable[bytes]) ->
     return tuple(path for path in long if len(path) > limit)
 
 
-def plan(configuration: Storage, recovery: Recovery) -> RecoverPlan:
+def plan(configuration: StorageConfig, recovery: Recovery) -> RecoverPlan:
     """Return what is about to be written."""
     kept = recovery.kept
     with recovery.recorded(configuration) as recorded:
@@ -205,7 +205,7 @@ def _parents(paths: Iterable[bytes]) -> list[bytes]:
     return list(found)
 
 
-def list_only(configuration: Storage, recovery: Recovery, answers: Answers) -> None:
+def list_only(configuration: StorageConfig, recovery: Recovery, answers: Answers) -> None:
     """Send the manifest of all that would be considered."""
     with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []

@@ -40,7 +40,7 @@ from turku.protocol.restore_messages import (
     WithHoles,
     wire_path,
 )
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.restore import plan
 from turku.storage.restore.plan import LostPaths, Recovery
@@ -64,7 +64,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def push(
-    configuration: Storage,
+    configuration: StorageConfig,
     going_back: Recovery,
     answers: Answers,
     *,
@@ -113,7 +113,7 @@ def push(
     _LOG.info("%s: rsync ended with exit code %d", kept.name, exit_code)
 
 
-def arguments(configuration: Storage, going_back: Recovery, *, port: int, username: str) -> list[str]:
+def arguments(configuration: StorageConfig, going_back: Recovery, *, port: int, username: str) -> list[str]:
     """Return the argument list, to be run in the tree. Raises InvalidValue as ``transfer.require_user`` does."""
     request = going_back.request
     temporary = request.temporary or TEMPORARY_DIRECTORY
@@ -153,7 +153,7 @@ def arguments(configuration: Storage, going_back: Recovery, *, port: int, userna
     ]
 
 
-def _attribute_options(configuration: Storage, request: RecoverRequest) -> list[str]:
+def _attribute_options(configuration: StorageConfig, request: RecoverRequest) -> list[str]:
     """Return the options by which rsync sends what the machine can set, and nothing else."""
     sets = request.sets or []
     options = ["--acls"] if "acls" in sets else []
@@ -176,7 +176,7 @@ def _compression(kept: KeptTree) -> list[str]:
 
 
 def _tell(
-    configuration: Storage,
+    configuration: StorageConfig,
     going_back: Recovery,
     answers: Answers,
     stream: IO[bytes],

@@ -19,7 +19,7 @@ from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_B
 from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, Kind
 from turku.storage.catalog.scan import Found, Tree
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.fs import attributes, disk_usage
 from turku.storage.restore.snapshot_lookup import KeptTree
 
@@ -74,7 +74,7 @@ WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
 """
 
 
-def is_fake_super(configuration: Storage) -> bool:
+def is_fake_super(configuration: StorageConfig) -> bool:
     """Return True where trees here keep owners, and what else only root may set, in attributes of rsync's own."""
     return os.geteuid() != 0 if configuration.fake_super is None else configuration.fake_super
 
@@ -82,7 +82,7 @@ def is_fake_super(configuration: Storage) -> bool:
 class RecordedEntries:
     """The entries of one snapshot at and below some paths; a context manager, for one thread."""
 
-    def __init__(self, configuration: Storage, kept: KeptTree, root: int, paths: Sequence[bytes]) -> None:
+    def __init__(self, configuration: StorageConfig, kept: KeptTree, root: int, paths: Sequence[bytes]) -> None:
         """``root`` is the open directory of the tree, and stays the caller's; without ``paths`` it is all of it."""
         self._stack = ExitStack()
         self._kept = kept
@@ -275,7 +275,7 @@ class RecordedEntries:
             "end": path + b"0",
         }
 
-    def _opened(self, configuration: Storage) -> Catalog | None:
+    def _opened(self, configuration: StorageConfig) -> Catalog | None:
         """The catalog; None where there is none yet: making one reads every tree, and would know no checksums."""
         if not (self._kept.is_snapshot and database.exists(self._kept.place)):
             return None

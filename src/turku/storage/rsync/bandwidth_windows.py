@@ -15,7 +15,7 @@ from typing import Final
 
 from turku.core.clock import Clock
 from turku.errors import CommandFailed
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment.limits import Bounds
 from turku.storage.rsync import version as rsync_version
 from turku.storage.rsync.transfer import Selection, Transferred
@@ -31,7 +31,7 @@ def run(
     bounds: Bounds,
     part: Callable[[Selection, Bounds], Transferred],
     *,
-    configuration: Storage,
+    configuration: StorageConfig,
     clock: Clock,
 ) -> Transferred:
     """What came of the transfer, which ``part`` runs once for each limit that holds while it goes on."""
@@ -55,7 +55,7 @@ def run(
         is_continued = True
 
 
-def _can_stop(configuration: Storage) -> bool:
+def _can_stop(configuration: StorageConfig) -> bool:
     """Whether the storage's rsync can stop by itself; with an older one the limit of the beginning holds to the end."""
     try:
         version = rsync_version.installed(configuration.rsync_command)

@@ -34,7 +34,7 @@ from turku.core.secret import Secret
 from turku.errors import InvalidValue, TurkuError
 from turku.policy import bandwidth, compression
 from turku.protocol.restore_messages import Settable
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits, sandbox
 from turku.storage.disk.snapshot_notes import Notes
 from turku.storage.fs import tree as fs
@@ -212,7 +212,7 @@ class FileSystem:
     """Whether a file that forbids its owner writing can be written to: root can, and ours never do with fake_super."""
 
 
-def file_system(configuration: Storage, machine_dir: Path) -> FileSystem:
+def file_system(configuration: StorageConfig, machine_dir: Path) -> FileSystem:
     """Return what can be kept in the directory, under this configuration.
 
     Raises OSError where that cannot be tried.
@@ -437,7 +437,7 @@ def _in_place(workspace: Workspace, system: FileSystem) -> list[str]:
 
 
 def run(
-    configuration: Storage,
+    configuration: StorageConfig,
     daemon: Daemon,
     selection: Selection,
     workspace: Workspace,

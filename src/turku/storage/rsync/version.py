@@ -12,7 +12,7 @@ from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import Storage
+    from turku.storage.config.configuration import StorageConfig
 
 _TIMEOUT_SECONDS = 10.0
 _FIRST_LINE = re.compile(r"\Arsync\s+version\s+v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(pre\d*|dev|rc\d*)?", re.ASCII)
@@ -70,7 +70,7 @@ def installed(rsync_command: Sequence[str]) -> Version | None:
         return _ask(tuple(rsync_command))
 
 
-def refuse_old(configuration: Storage) -> None:
+def refuse_old(configuration: StorageConfig) -> None:
     """Return when the configured rsync may receive; ConfigurationError with the reason when it may not."""
     if configuration.allow_old_rsync:
         return

@@ -32,7 +32,7 @@ from turku.protocol.messages import (
     StoragePingSourceUpdateRequest,
 )
 from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.session import volume_slots
@@ -51,7 +51,7 @@ _LOG = logging.getLogger(__name__)
 class Checkin:
     """The backups of one session: what is due at the coordinator and offered by the agent, each reported."""
 
-    configuration: Storage
+    configuration: StorageConfig
     uuid: str
     request: SessionRequest
     agent: AgentWatch

@@ -14,7 +14,7 @@ from typing import Final
 from turku.errors import ApiRefused, TurkuError
 from turku.protocol.heartbeat_messages import CALL, HEARTBEAT_SECONDS, StorageHeartbeatAnswer, StorageHeartbeatRequest
 from turku.protocol.messages import MachineReference, StorageCredentials
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _LAST_WORD_SECONDS: Final = 10.0
@@ -28,7 +28,7 @@ class Heartbeat:
     A coordinator of the existing system knows no such call, and is asked once.
     """
 
-    def __init__(self, configuration: Storage, uuid: str, *, pause_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, configuration: StorageConfig, uuid: str, *, pause_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._configuration = configuration
         self._uuid = uuid
         self._pause_seconds = pause_seconds

@@ -13,7 +13,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
 from turku.protocol.jsonlines import Answers
 from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 from turku.storage.restore import access, plan, push
 from turku.storage.restore.access import Wanted
 from turku.storage.restore.history_view import HistoryView
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def serve(
-    configuration: Storage, uuid: str, request: HistoryRequest, *, descriptor: int, clock: Clock = SYSTEM_CLOCK
+    configuration: StorageConfig, uuid: str, request: HistoryRequest, *, descriptor: int, clock: Clock = SYSTEM_CLOCK
 ) -> None:
     """Answer the request of machine ``uuid``; a failure is an answer too.
 
@@ -62,7 +62,7 @@ def _required(value: T | None, field: str) -> T:
 
 @dataclass(frozen=True)
 class _Served:
-    configuration: Storage
+    configuration: StorageConfig
     uuid: str
     session: HistoryRequest
     answers: Answers

@@ -12,7 +12,7 @@ from turku.core import lock
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
-from turku.storage.config.configuration import Storage
+from turku.storage.config.configuration import StorageConfig
 
 WAIT_SECONDS: Final = 60.0
 """How long a source waits for its turn, its machine with it."""
@@ -21,7 +21,7 @@ _LOOK_SECONDS: Final = 0.5
 
 @contextmanager
 def slot(
-    configuration: Storage,
+    configuration: StorageConfig,
     machine_dir: Path,
     *,
     wait_seconds: float = WAIT_SECONDS,
