@@ -1,0 +1,238 @@
+"""The language of the house: docstrings, names, folders and pages follow the rules that CONTRIBUTING.md gives."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.support import markdown
+from tests.support.markdown import REPOSITORY
+
+SOURCE = REPOSITORY / "src" / "turku"
+SEMICOLONS_PER_THOUSAND_WORDS = 1.0
+GLOSSARY_TERMS = 60
+ENTRIES_PER_FOLDER = 16
+_QUESTION = re.compile(r"(What|Whether|How|Who|Whom|Whose|Which|When|Where|Why)\b")
+_CODE = re.compile(r"```.*?```|``.*?``|`[^`]*`", re.DOTALL)
+# Names that Django or msgspec ask for.
+_REPEATED_CLASSES = {"Meta", "Command", "Migration", "Config"}
+
+UNFINISHED_FOLDERS: frozenset[str] = frozenset(
+    {
+        ".",
+        "agent",
+        "agent/capture",
+        "agent/commands",
+        "agent/config",
+        "agent/restore",
+        "agent/rsyncd",
+        "api/admin",
+        "api/admin/formats",
+        "api/admin/formats/en_GB",
+        "api/audit",
+        "api/backups",
+        "api/commands",
+        "api/commands/management",
+        "api/commands/management/commands",
+        "api/fleet",
+        "api/integrity",
+        "api/project",
+        "api/project/postgresql",
+        "api/queue",
+        "api/restores",
+        "api/rpc",
+        "api/status",
+        "core",
+        "core/cli",
+        "core/configuration",
+        "core/filesystem",
+        "demo",
+        "policy",
+        "policy/timing",
+        "protocol",
+        "storage",
+        "storage/backup",
+        "storage/catalog",
+        "storage/commands",
+        "storage/config",
+        "storage/containment",
+        "storage/disk",
+        "storage/fs",
+        "storage/integrity",
+        "storage/registration",
+        "storage/restore",
+        "storage/rsync",
+        "storage/session",
+        "storage/snapshots",
+    }
+)
+"""Folders of ``src/turku`` that do not follow the rules yet. The list only shrinks."""
+
+UNFINISHED_PAGES: frozenset[str] = frozenset(
+    {
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "README.md",
+        "SECURITY.md",
+        "docs/architecture.md",
+        "docs/benchmarks.md",
+        "docs/contract.md",
+        "docs/decisions/2026-11-24-ask-first.md",
+        "docs/decisions/2026-11-24-bounded-lists.md",
+        "docs/decisions/2026-11-24-keyed-hashes.md",
+        "docs/decisions/2026-11-24-old-rsync.md",
+        "docs/decisions/2026-11-24-one-distribution.md",
+        "docs/decisions/2026-11-24-plain-trees.md",
+        "docs/decisions/2026-11-24-receiver-without-network.md",
+        "docs/decisions/2026-11-24-restores-picked-up.md",
+        "docs/decisions/2026-11-24-rsync-and-openssh.md",
+        "docs/decisions/2026-11-24-shared-blocks.md",
+        "docs/decisions/2026-11-24-slots-as-rows.md",
+        "docs/decisions/2026-11-28-plan-fetch-assemble.md",
+        "docs/decisions/2026-11-28-restores-land-in-private.md",
+        "docs/decisions/2026-11-29-every-property.md",
+        "docs/decisions/README.md",
+        "docs/fidelity.md",
+        "docs/fuzzing.md",
+        "docs/howto/admission.md",
+        "docs/howto/coordinator-keys.md",
+        "docs/howto/existing-fleet.md",
+        "docs/howto/find-a-file.md",
+        "docs/howto/incomplete-snapshots.md",
+        "docs/howto/machine-identity.md",
+        "docs/howto/monitoring.md",
+        "docs/howto/policies.md",
+        "docs/howto/postgresql.md",
+        "docs/howto/prove-backups.md",
+        "docs/howto/restore-for-others.md",
+        "docs/howto/restore.md",
+        "docs/howto/storage-keys.md",
+        "docs/howto/storage-without-root.md",
+        "docs/howto/volumes.md",
+        "docs/howto/whole-system.md",
+        "docs/reference/audit-log.md",
+        "docs/reference/commands.md",
+        "docs/reference/configuration.md",
+        "docs/reference/errors.md",
+        "docs/scale.md",
+        "docs/threat-model.md",
+        "docs/tutorial.md",
+        "examples/README.md",
+    }
+)
+"""Pages with more semicolons than the rule allows. The list only shrinks."""
+
+
+class Text(NamedTuple):
+    place: str
+    words: str
+
+    @property
+    def semicolons(self) -> int:
+        return _CODE.sub("x", self.words).count(";")
+
+    @property
+    def length(self) -> int:
+        return len(_CODE.sub("x", self.words).split())
+
+
+def folders() -> list[Path]:
+    below = [path for path in SOURCE.rglob("*") if path.is_dir() and path.name not in ("__pycache__", "migrations")]
+    return sorted([SOURCE, *below])
+
+
+def folder_name(folder: Path) -> str:
+    return str(folder.relative_to(SOURCE))
+
+
+FOLDERS = [folder for folder in folders() if any(folder.glob("*.py"))]
+FINISHED = [folder for folder in FOLDERS if folder_name(folder) not in UNFINISHED_FOLDERS]
+PAGES = [page for page in markdown.pages() if str(page.relative_to(REPOSITORY)) not in UNFINISHED_PAGES]
+
+
+def docstrings(file: Path) -> Iterator[Text]:
+    """Yield the docstrings of modules, classes, functions and attributes."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for statement in node.body:
+            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                continue
+            if isinstance(statement.value.value, str):
+                yield Text(f"{file.relative_to(REPOSITORY)}:{statement.lineno}", statement.value.value.strip())
+
+
+def comments(file: Path) -> Iterator[Text]:
+    for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            yield Text(f"{file.relative_to(REPOSITORY)}:{token.start[0]}", token.string)
+
+
+def too_many_semicolons(texts: list[Text]) -> list[str]:
+    """Return the places of the semicolons if there are more than the rule allows."""
+    count = sum(text.semicolons for text in texts)
+    allowed = SEMICOLONS_PER_THOUSAND_WORDS * sum(text.length for text in texts) / 1000
+    return [text.place for text in texts if text.semicolons] if count > allowed else []
+
+
+@pytest.mark.parametrize("folder", FINISHED, ids=folder_name)
+def test_no_docstring_begins_with_a_question_word(folder: Path) -> None:
+    found = [text.place for file in folder.glob("*.py") for text in docstrings(file) if _QUESTION.match(text.words)]
+    assert found == []
+
+
+def test_docstrings_and_comments_are_sentences_rather_than_chains_of_semicolons() -> None:
+    files = [file for folder in FINISHED for file in sorted(folder.glob("*.py"))]
+    texts = [text for file in files for text in (*docstrings(file), *comments(file))]
+    assert too_many_semicolons(texts) == []
+
+
+def test_pages_are_sentences_rather_than_chains_of_semicolons() -> None:
+    texts = [
+        Text(f"{page.relative_to(REPOSITORY)}:{number}", line)
+        for page in PAGES
+        for number, line in enumerate(prose(page.read_text()).splitlines(), 1)
+    ]
+    assert too_many_semicolons(texts) == []
+
+
+def prose(text: str) -> str:
+    """Return the text of a page with the content of its code blocks blanked, so that line numbers stay."""
+    return re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_no_class_name_means_two_things() -> None:
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for file in (file for folder in FINISHED for file in folder.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name not in _REPEATED_CLASSES:
+                places[node.name].append(f"{file.relative_to(REPOSITORY)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("folder", FINISHED, ids=folder_name)
+def test_a_package_says_in_one_sentence_what_it_is_responsible_for(folder: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert docstring
+    assert docstring.endswith(".")
+    assert not re.search(r"[.!?]\s+[A-Z]", docstring)
+
+
+@pytest.mark.parametrize("folder", FINISHED, ids=folder_name)
+def test_a_folder_is_small_enough_to_be_read_as_a_list(folder: Path) -> None:
+    entries = {entry.name for entry in folder.iterdir()} - {"__init__.py", "__pycache__", "py.typed"}
+    assert len(entries) <= ENTRIES_PER_FOLDER
+
+
+def test_the_glossary_is_short_enough_to_be_learned() -> None:
+    page = (REPOSITORY / "docs/reference/glossary.md").read_text()
+    terms = re.findall(r"^\| (?!term |-)(.*?) \|", page, re.MULTILINE)
+    assert len(terms) == len(set(terms))
+    assert 0 < len(terms) <= GLOSSARY_TERMS
