@@ -220,13 +220,13 @@ def test_m11_a_storages_largest_reports_are_cheap(cast: HttpCast) -> None:
             assert status_of(lambda told=told: cast.bob.report(cast.alice.uuid, told)) == 200
 
 
-def test_m11_a_storages_largest_proofs_are_cheap(cast: HttpCast) -> None:
+def test_m11_a_storages_largest_integrity_reports_are_cheap(cast: HttpCast) -> None:
     cast.alice.update_config(dict(list(thousand().items())[:SOURCES_BESIDES]))
     storage = {"name": cast.bob.name, "secret": cast.bob.secret}
 
-    def proofs(sources: dict[str, Any]) -> int:
+    def report(sources: dict[str, Any]) -> int:
         message = {"storage": storage, "machine": {"uuid": cast.alice.uuid, "sources": sources}}
-        return post_v2(cast, "storage_proof_report", message)
+        return post_v2(cast, "storage_integrity_report", message)
 
     def damages(state: str) -> list[dict[str, Any]]:
         return [
@@ -239,7 +239,7 @@ def test_m11_a_storages_largest_proofs_are_cheap(cast: HttpCast) -> None:
 
     for name, state in (("s0", "lost"), ("s0", "healed"), ("s0", "lost"), ("s1", "lost")):
         with cheap(cast.coordinator):
-            assert proofs({name: {"damages": damages(state)}}) == 200
+            assert report({name: {"damages": damages(state)}}) == 200
     drill = {
         "success": False,
         "time_begin": 1,
@@ -252,4 +252,4 @@ def test_m11_a_storages_largest_proofs_are_cheap(cast: HttpCast) -> None:
     for _ in range(2):
         with cheap(cast.coordinator):
             sources = {f"s{number}": {"drill": drill, "verified": {"time": 5}} for number in range(SOURCES_BESIDES)}
-            assert proofs(sources) in (200, 429)
+            assert report(sources) in (200, 429)

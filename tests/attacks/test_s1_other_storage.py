@@ -26,7 +26,7 @@ def prove(mallory: V1Storage, machine: str, *sources: str) -> Any:
     told = {source: {"damages": [damage], "drill": drill} for source in sources}
     credentials = {"name": mallory.name, "secret": mallory.secret}
     message = {"storage": credentials, "machine": {"uuid": machine, "sources": told}}
-    return ask(mallory.post, "../v2/storage_proof_report", message)
+    return ask(mallory.post, "../v2/storage_integrity_report", message)
 
 
 ACTS: dict[str, Callable[[V1Storage, str], Any]] = {
@@ -36,7 +36,7 @@ ACTS: dict[str, Callable[[V1Storage, str], Any]] = {
     "report of an unknown source": lambda mallory, machine: mallory.failed(machine, "nothing"),
     "empty report": lambda mallory, machine: mallory.report(machine, {}),
     "damage and a bad drill": lambda mallory, machine: prove(mallory, machine, "etc"),
-    "proof of nothing": prove,
+    "integrity of nothing": prove,
 }
 
 
@@ -50,7 +50,7 @@ def test_s1_another_storages_machine_does_not_exist(cast: HttpCast, mallory: V1S
     assert known.value.status == 404
     assert known.value.sentence == unknown.value.sentence, "nor does the answer tell that it does"
     assert cast.source_rows() == sources
-    for table in ("backups_backuprun", "integrity_damage", "integrity_drill", "integrity_proof"):
+    for table in ("backups_backuprun", "integrity_damage", "integrity_drill", "integrity_integritystate"):
         assert not cast.rows(f"SELECT * FROM {table} WHERE source_id = ?", sources[0]["id"])
 
 

@@ -1,4 +1,4 @@
-"""What a storage proves about what it keeps (``/v2/storage_proof_report``): damage, and restore drills.
+"""What a storage proves about what it keeps (``/v2/storage_integrity_report``): damage, and restore drills.
 
 Paths come in a form fit to be printed: they tell a person where to look, and nobody opens them at the coordinator.
 """
@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from turku.protocol.messages import StorageCredentials, Text
 
-CALL = "storage_proof_report"
+CALL = "storage_integrity_report"
 DAMAGES_LIMIT = 1000
 """Damaged files in one report; a storage sends more in several."""
 SNAPSHOTS_LIMIT = 20
@@ -66,7 +66,7 @@ class DrillOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     summary: Annotated[str, Meta(max_length=16384)] = ""
 
 
-class SourceProof(msgspec.Struct, frozen=True, omit_defaults=True):
+class SourceIntegrity(msgspec.Struct, frozen=True, omit_defaults=True):
     """All of it is optional."""
 
     damages: list[DamagedFile] = []
@@ -74,11 +74,11 @@ class SourceProof(msgspec.Struct, frozen=True, omit_defaults=True):
     drill: DrillOutcome | None = None
 
 
-class ProvedMachine(msgspec.Struct, frozen=True):
+class MachineIntegrity(msgspec.Struct, frozen=True):
     uuid: Text
-    sources: dict[str, SourceProof] = {}
+    sources: dict[str, SourceIntegrity] = {}
 
 
-class StorageProofReportRequest(msgspec.Struct, frozen=True):
+class StorageIntegrityReportRequest(msgspec.Struct, frozen=True):
     storage: StorageCredentials
-    machine: ProvedMachine
+    machine: MachineIntegrity

@@ -191,7 +191,7 @@ def test_one_good_credential_does_not_push_others_out_of_memory(db: None, monkey
     assert not throttled.blocked_seconds("192.0.2.1", "machine alice", "right")
     for number in range(100):
         throttled.succeeded("192.0.2.2", f"machine {number}", "theirs")
-    assert len(throttled._proofs._digests._values) == 10
+    assert len(throttled._good_credentials._digests._values) == 10
 
 
 def test_a_new_secret_takes_the_place_of_the_one_before(db: None) -> None:

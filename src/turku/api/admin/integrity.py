@@ -15,7 +15,7 @@ from turku.api.admin import presentation
 from turku.api.admin.model_admin import DecidedInListAdmin
 from turku.api.admin.source_columns import OfSource
 from turku.api.backups.search import matching_sources
-from turku.api.integrity.models import OPEN, OVER, Damage, Drill, Proof
+from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
 from turku.api.status.marks import Mark
 
 
@@ -117,8 +117,8 @@ class DrillAdmin(_ReportedAdmin):
         return presentation.length(row.date_end - row.date_begin)
 
 
-@admin.register(Proof)
-class ProofAdmin(_ReportedAdmin):
+@admin.register(IntegrityState)
+class IntegrityStateAdmin(_ReportedAdmin):
     """What of each source is proven."""
 
     list_display = ("source_link", "machine_link", "is_proven", "verified", "oldest_check", "drilled")
@@ -131,17 +131,17 @@ class ProofAdmin(_ReportedAdmin):
     readonly_fields = fields
 
     @admin.display(description="proven", boolean=True)
-    def is_proven(self, row: Proof) -> bool:
+    def is_proven(self, row: IntegrityState) -> bool:
         return row.date_proven_until is not None and row.date_proven_until >= self.now
 
     @admin.display(description="last read again", ordering="date_verified")
-    def verified(self, row: Proof) -> str:
+    def verified(self, row: IntegrityState) -> str:
         return presentation.moment(row.date_verified, now=self.now)
 
     @admin.display(description="every file was read since")
-    def oldest_check(self, row: Proof) -> str:
+    def oldest_check(self, row: IntegrityState) -> str:
         return presentation.moment(row.date_oldest_check, now=self.now)
 
     @admin.display(description="last good drill", ordering="date_drilled")
-    def drilled(self, row: Proof) -> str:
+    def drilled(self, row: IntegrityState) -> str:
         return presentation.moment(row.date_drilled, now=self.now)

@@ -66,13 +66,13 @@ def machine_with_something_due(uuid: UUID, secret: str, *, now: datetime) -> Wai
         cursor.execute(look, [*moments, _uuid.get_db_prep_value(uuid, connection)])
         row = cursor.fetchone()
     if row is None:
-        credentials.require_proof(None, secret)
+        credentials.require_credentials(None, secret)
         return None
     *columns, is_noted, has_due, has_restores, are_there_any = row
     if not are_there_any:
         open_offers.note_none()
     machine = Machine.from_db(connection.alias, ("id", "secret_hash", "active"), columns)
-    credentials.require_proof(machine, secret)
+    credentials.require_credentials(machine, secret)
     if not is_noted:
         credentials.write_check_in(machine, now=now)
     return Waiting(machine.pk, bool(has_due), bool(has_restores)) if has_due or has_restores else None

@@ -61,7 +61,7 @@ def _proves(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> 
     return True
 
 
-def require_proof(machine: Machine | None, secret: str) -> None:
+def require_credentials(machine: Machine | None, secret: str) -> None:
     """Raise ApiRefused (403) unless the machine is active and the secret is its own; for None at the same cost."""
     if not _proves(machine, Purpose.MACHINE, secret):
         raise wrong_credentials()

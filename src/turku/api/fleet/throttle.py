@@ -54,7 +54,7 @@ class Recent(Generic[Value]):
         self._values.pop(key, None)
 
 
-class _Proofs:
+class _GoodCredentials:
     """Which credentials proved to be right, and from where.
 
     The credential is remembered, as a digest under a key of this process, and not the name alone. So what others send
@@ -117,7 +117,7 @@ class Throttle:
         """Start anew in this process: for tests."""
         self._untold: Recent[int] = Recent(REMEMBERED_ADDRESSES)
         self._blocked_until: Recent[float] = Recent(REMEMBERED_ADDRESSES)
-        self._proofs = _Proofs()
+        self._good_credentials = _GoodCredentials()
 
     def blocked_seconds(self, address: str, caller: str = "", secret: str = "") -> float:
         """How long the address is still refused; 0 where it is not. No query.
@@ -129,14 +129,14 @@ class Throttle:
         with self._lock:
             until = self._blocked_until.get(network)
             left = until - self._clock.monotonic_seconds() if until is not None else 0
-            if left <= 0 or (caller and self._proofs.holds(caller, network, secret)):
+            if left <= 0 or (caller and self._good_credentials.holds(caller, network, secret)):
                 return 0
         return left
 
     def succeeded(self, address: str, caller: str, secret: str) -> None:
         """Remember that this caller proved itself from there with that secret. No query."""
         with self._lock:
-            self._proofs.note(caller, network_of(address), secret)
+            self._good_credentials.note(caller, network_of(address), secret)
 
     def failed(self, address: str) -> None:
         """Count a failure, and refuse the address for a while when there were too many."""

@@ -105,10 +105,10 @@ class Drill(models.Model):
         return self.snapshot or f"drill {self.pk}"
 
 
-class Proof(models.Model):
+class IntegrityState(models.Model):
     """Where a source stands: when its stored files were last read again, and whether a restore of it was tried."""
 
-    source = models.OneToOneField(Source, models.CASCADE, primary_key=True, related_name="proof")
+    source = models.OneToOneField(Source, models.CASCADE, primary_key=True, related_name="integrity")
     date_verified = models.DateTimeField("last read again", null=True, db_index=True)
     verified_files = models.PositiveBigIntegerField(default=0)
     verified_bytes = models.PositiveBigIntegerField(default=0)
@@ -119,8 +119,8 @@ class Proof(models.Model):
 
     class Meta:
         ordering = ("-date_verified",)
-        verbose_name = "state of proof"
-        verbose_name_plural = "states of proof"
+        verbose_name = "integrity state"
+        verbose_name_plural = "integrity states"
 
     def __str__(self) -> str:
         return str(self.source)

@@ -15,11 +15,11 @@ from turku.api.audit import log
 from turku.api.audit.log import Entry
 from turku.api.backups.models import SOURCES_LIMIT, Source
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
-from turku.api.integrity.models import OPEN, OVER, Damage, Drill, Proof
+from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
 from turku.api.project import many_rows
 from turku.core.log import one_line
 from turku.errors import ApiRefused, MalformedMessage
-from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, SourceProof
+from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, SourceIntegrity
 
 DAMAGES_KEPT = 1000
 DRILLS_KEPT = 100
@@ -34,24 +34,24 @@ _DAMAGE_FIELDS = (
 
 
 @transaction.atomic
-def record(machine: Machine, storage: Storage, proofs: Mapping[str, SourceProof], *, now: datetime) -> None:
+def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceIntegrity], *, now: datetime) -> None:
     """Write what was proved of sources of the machine; all of it or, when something is wrong, nothing.
 
     Raises ApiRefused (404) for a source that the machine does not have, (429) as the audit log does, MalformedMessage.
     """
-    if len(proofs) > SOURCES_LIMIT:
+    if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
-    if sum(len(proof.damages) for proof in proofs.values()) > DAMAGES_LIMIT:
+    if sum(len(report.damages) for report in reports.values()) > DAMAGES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {DAMAGES_LIMIT} damages")
     # In the order of their names, as everybody locks them: two reports at once must not both make the same row.
-    rows = machine.sources.filter(name__in=list(proofs)).order_by("name").select_for_update(no_key=True)
+    rows = machine.sources.filter(name__in=list(reports)).order_by("name").select_for_update(no_key=True)
     sources = {source.name: source for source in rows}
-    unknown = [name for name in proofs if name not in sources]
+    unknown = [name for name in reports if name not in sources]
     if unknown:
         raise ApiRefused(f"machine.sources: the machine has no source {unknown[0][:200]!r}", status=404)
     entries = [
-        *_record_damages(storage, sources, proofs, now=now),
-        *_record_drills(storage, sources, proofs, now=now),
+        *_record_damages(storage, sources, reports, now=now),
+        *_record_drills(storage, sources, reports, now=now),
     ]
     log.record_of_program(log.actor_of(storage), entries, now=now)
 
@@ -62,12 +62,12 @@ def _digest(damage: DamagedFile) -> str:
 
 
 def _record_damages(
-    storage: Storage, sources: Mapping[str, Source], proofs: Mapping[str, SourceProof], *, now: datetime
+    storage: Storage, sources: Mapping[str, Source], reports: Mapping[str, SourceIntegrity], *, now: datetime
 ) -> list[Entry]:
     told = {
         (sources[name].pk, _digest(damage)): (sources[name], damage)
-        for name, proof in proofs.items()
-        for damage in proof.damages
+        for name, report in reports.items()
+        for damage in report.damages
     }
     if not told:
         return []
@@ -120,24 +120,24 @@ def _shown(damages: Sequence[DamagedFile]) -> dict[str, object]:
 
 
 def _record_drills(
-    storage: Storage, sources: Mapping[str, Source], proofs: Mapping[str, SourceProof], *, now: datetime
+    storage: Storage, sources: Mapping[str, Source], reports: Mapping[str, SourceIntegrity], *, now: datetime
 ) -> list[Entry]:
-    told = {sources[name]: proof for name, proof in proofs.items() if proof.drill or proof.verified}
+    told = {sources[name]: report for name, report in reports.items() if report.drill or report.verified}
     if not told:
         return []
-    states = {row.source_id: row for row in Proof.objects.filter(source__in=list(told))}
+    states = {row.source_id: row for row in IntegrityState.objects.filter(source__in=list(told))}
     drills: list[Drill] = []
     entries: list[Entry] = []
-    rows: list[Proof] = []
-    for source, proof in told.items():
-        row = states.get(source.pk) or Proof(source=source)
+    rows: list[IntegrityState] = []
+    for source, report in told.items():
+        row = states.get(source.pk) or IntegrityState(source=source)
         rows.append(row)
-        if (verified := proof.verified) is not None:
+        if (verified := report.verified) is not None:
             row.date_verified = min(_moment(verified.time), now)
             row.verified_files, row.verified_bytes = verified.files, verified.size_bytes
             if verified.time_oldest_check is not None:
                 row.date_oldest_check = min(_moment(verified.time_oldest_check), now)
-        if (drill := proof.drill) is not None:
+        if (drill := report.drill) is not None:
             if row.drill_succeeded is not False and not drill.success:
                 entries.append(Entry("drill.failed", source, new={"snapshot": drill.snapshot, "why": drill.summary}))
             row.drill_succeeded = drill.success
@@ -161,8 +161,8 @@ def _record_drills(
                     summary=drill.summary,
                 )
             )
-    columns = [field.name for field in Proof._meta.concrete_fields if not field.primary_key]
-    Proof.objects.bulk_create(rows, update_conflicts=True, unique_fields=["source"], update_fields=columns)
+    columns = [field.name for field in IntegrityState._meta.concrete_fields if not field.primary_key]
+    IntegrityState.objects.bulk_create(rows, update_conflicts=True, unique_fields=["source"], update_fields=columns)
     Drill.objects.bulk_create(drills)
     if drills:
         _drop_surplus(Drill, {drill.source_id for drill in drills}, DRILLS_KEPT, ("-date", "-pk"))

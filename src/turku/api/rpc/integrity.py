@@ -1,4 +1,4 @@
-"""The call ``storage_proof_report``: what a storage found when it read again what it keeps, and how drills went."""
+"""The call ``storage_integrity_report``: what a storage found when it read again what it keeps, and how drills went."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from turku.api.fleet import credentials
 from turku.api.integrity import report
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
-from turku.protocol.integrity_messages import StorageProofReportRequest
+from turku.protocol.integrity_messages import StorageIntegrityReportRequest
 from turku.protocol.messages import Empty
 
 
-@endpoint(StorageProofReportRequest)
-def storage_proof_report(request: StorageProofReportRequest) -> Empty:
+@endpoint(StorageIntegrityReportRequest)
+def storage_integrity_report(request: StorageIntegrityReportRequest) -> Empty:
     """Take note of damage, verification and drills of a machine of this storage."""
     now = SYSTEM_CLOCK.now()
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)

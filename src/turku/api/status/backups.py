@@ -14,9 +14,7 @@ from turku.api.backups import clocks
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet.models import Machine
 from turku.api.status import fleet as fleet_health
-from turku.api.status import integrity as proof_health
-from turku.api.status import machine_reasons, reasons, source_marks
-from turku.api.status import queue as admission_health
+from turku.api.status import integrity, machine_reasons, queue, reasons, source_marks
 from turku.api.status.marks import Conditions, Mark, mark_of, muted, off
 from turku.api.status.thresholds import USUAL, Thresholds
 from turku.core.log import one_line
@@ -173,10 +171,10 @@ def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUA
             *_muted(now=now),
             *_falling_back(),
             *clocks.remarks(),
-            *proof_health.remarks(now=now),
-            *admission_health.remarks(now=now),
+            *integrity.remarks(now=now),
+            *queue.remarks(now=now),
         )
         if verbose
         else (),
-        admission_health.problems(now=now),
+        queue.problems(now=now),
     )

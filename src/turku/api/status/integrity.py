@@ -28,7 +28,7 @@ def unproven(*, now: datetime) -> QuerySet[Source]:
         Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
         .filter(date_last_backed_up__isnull=False)
         .exclude(snapshot_mode=SnapshotMode.NONE)
-        .exclude(proof__date_proven_until__gte=now, proof__date_drilled__lte=now + CLOCK_DIFFERENCE)
+        .exclude(integrity__date_proven_until__gte=now, integrity__date_drilled__lte=now + CLOCK_DIFFERENCE)
     )
 
 
@@ -38,16 +38,16 @@ def remarks(*, now: datetime) -> tuple[str, ...]:
     count = rows.count()
     if not count:
         return ()
-    first = rows.select_related("machine", "proof").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
+    first = rows.select_related("machine", "integrity").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
     sentences = [f"source {row.machine} / {row}: unproven ({_why(row)})" for row in first]
     more = [f"and {count - SENTENCES_LIMIT} more that are unproven"] if count > SENTENCES_LIMIT else []
     return (f"{count} source{'' if count == 1 else 's'} unproven: no fresh restore drill", *sentences, *more)
 
 
 def _why(source: Source) -> str:
-    proof = getattr(source, "proof", None)
-    if proof is None or proof.drill_succeeded is None:
+    state = getattr(source, "integrity", None)
+    if state is None or state.drill_succeeded is None:
         return "no restore drill yet"
-    if not proof.drill_succeeded:
+    if not state.drill_succeeded:
         return "the last restore drill failed"
-    return f"the last good restore drill was on {proof.date_drilled:%Y-%m-%d}"
+    return f"the last good restore drill was on {state.date_drilled:%Y-%m-%d}"

@@ -9,7 +9,7 @@ from django.db.models import Q
 from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN
 from turku.api.backups.next_backup import beyond_schedule
 from turku.api.fleet import away
-from turku.api.status import integrity as proof_health
+from turku.api.status import integrity
 from turku.api.status.marks import Conditions, Mark, muted, off, worst_first
 from turku.api.status.thresholds import USUAL, Thresholds
 
@@ -24,7 +24,7 @@ def conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
         {
             Mark.OFF: OFF_BY_ITSELF | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
             Mark.SUSPICIOUS: Q(suspicious=True),
-            Mark.DAMAGED: proof_health.damaged(),
+            Mark.DAMAGED: integrity.damaged(),
             Mark.WITHDRAWN: _STILL_WITHDRAWN,
             Mark.MUTED: muted("machine__", now=now),
             Mark.FAILED: Q(success=False),

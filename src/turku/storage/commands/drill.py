@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     from turku.core import lock
     from turku.core.priority import be_gentle
     from turku.errors import TurkuError
-    from turku.protocol.integrity_messages import SourceProof
+    from turku.protocol.integrity_messages import SourceIntegrity
     from turku.storage.disk.source_lookup import kept_sources
     from turku.storage.integrity import drill, drill_record, report
 
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
                 drill_record.write(made)
             except TurkuError as error:
                 made.problems.append(f"it cannot be written down: {error.message}")
-            proof = {place.source: SourceProof(drill=made.outcome(configuration))}
-            told = report.send(configuration, place.machine_dir.name, proof)
+            integrity = {place.source: SourceIntegrity(drill=made.outcome(configuration))}
+            told = report.send(configuration, place.machine_dir.name, integrity)
             found.append(
                 {
                     "machine": place.machine_dir.name,

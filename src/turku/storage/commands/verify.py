@@ -147,7 +147,7 @@ def _verified(
 
 
 def _tell(verified: Verified, configuration: StorageConfig, clock: Clock) -> bool:
-    from turku.protocol.integrity_messages import SourceProof, VerifyOutcome
+    from turku.protocol.integrity_messages import SourceIntegrity, VerifyOutcome
     from turku.storage.integrity import damage, report
     from turku.storage.integrity.report import Told
 
@@ -161,8 +161,8 @@ def _tell(verified: Verified, configuration: StorageConfig, clock: Clock) -> boo
         time_oldest_check=None if verified.oldest_check is None else verified.oldest_check.timestamp(),
     )
     news = [each for each in verified.damages if not each.is_told]
-    proof = SourceProof(damages=[each.message() for each in news], verified=outcome)
-    told = report.send(configuration, place.machine_dir.name, {place.source: proof})
+    integrity = SourceIntegrity(damages=[each.message() for each in news], verified=outcome)
+    told = report.send(configuration, place.machine_dir.name, {place.source: integrity})
     # What is healed, or gone, is forgotten unless it is to be told later.
     kept = [each for each in verified.damages if each in verified.open_damages or told is Told.LATER]
     is_told = told is Told.NOW

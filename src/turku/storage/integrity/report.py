@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from turku.errors import ApiRefused, ApiUnreachable
-from turku.protocol.integrity_messages import CALL, DAMAGES_LIMIT, ProvedMachine, SourceProof, StorageProofReportRequest
+from turku.protocol.integrity_messages import (
+    CALL,
+    DAMAGES_LIMIT,
+    MachineIntegrity,
+    SourceIntegrity,
+    StorageIntegrityReportRequest,
+)
 from turku.protocol.messages import Empty, StorageCredentials
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
@@ -25,13 +31,13 @@ class Told(StrEnum):
     """It has no such call, as the existing system's, or no such machine: the storage goes on without it."""
 
 
-def send(configuration: StorageConfig, machine: str, proofs: Mapping[str, SourceProof]) -> Told:
+def send(configuration: StorageConfig, machine: str, reports: Mapping[str, SourceIntegrity]) -> Told:
     """Whether the coordinator knows it all now; a line on the log where it does not. Nothing is raised."""
     api = Coordinator(configuration).beyond_contract()
-    for part in _parts(proofs):
+    for part in _parts(reports):
 
-        def message(credentials: StorageCredentials, part: Mapping[str, SourceProof] = part) -> object:
-            return StorageProofReportRequest(credentials, ProvedMachine(machine, dict(part)))
+        def message(credentials: StorageCredentials, part: Mapping[str, SourceIntegrity] = part) -> object:
+            return StorageIntegrityReportRequest(credentials, MachineIntegrity(machine, dict(part)))
 
         try:
             api.call(CALL, message, Empty)
@@ -51,19 +57,19 @@ def send(configuration: StorageConfig, machine: str, proofs: Mapping[str, Source
     return Told.NOW
 
 
-def _parts(proofs: Mapping[str, SourceProof]) -> list[dict[str, SourceProof]]:
-    """The proofs, none with more damages than a message takes: one source a message, as each is found by itself."""
-    parts: list[dict[str, SourceProof]] = []
-    for name, proof in proofs.items():
-        chunks = [proof.damages[at : at + DAMAGES_LIMIT] for at in range(0, len(proof.damages), DAMAGES_LIMIT)]
+def _parts(reports: Mapping[str, SourceIntegrity]) -> list[dict[str, SourceIntegrity]]:
+    """The reports, none with more damages than a message takes: one source a message, as each is found by itself."""
+    parts: list[dict[str, SourceIntegrity]] = []
+    for name, report in reports.items():
+        chunks = [report.damages[at : at + DAMAGES_LIMIT] for at in range(0, len(report.damages), DAMAGES_LIMIT)]
         for number, damages in enumerate(chunks or [[]]):
             is_last = number == max(len(chunks) - 1, 0)
             parts.append(
                 {
-                    name: SourceProof(
+                    name: SourceIntegrity(
                         damages=damages,
-                        verified=proof.verified if is_last else None,
-                        drill=proof.drill if is_last else None,
+                        verified=report.verified if is_last else None,
+                        drill=report.drill if is_last else None,
                     )
                 }
             )

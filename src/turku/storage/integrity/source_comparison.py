@@ -22,7 +22,7 @@ from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
-from turku.protocol.integrity_messages import DamagedFile, SourceProof
+from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
 from turku.storage.catalog import Entry, Kind
 from turku.storage.config.configuration import StorageConfig
@@ -122,7 +122,7 @@ def after_backup(
         DamagedFile(path=one_line(path)[:4000], kind="source", state="alarm", snapshots=[snapshot], snapshot_count=1)
         for path in compared.altered
     ]
-    report.send(configuration, place.machine_dir.name, {place.source: SourceProof(damages=alarms)})
+    report.send(configuration, place.machine_dir.name, {place.source: SourceIntegrity(damages=alarms)})
     return (sign,)
 
 

@@ -1,4 +1,4 @@
-"""The first tables."""
+"""The tables of the app."""
 
 from django.db import migrations, models
 
@@ -45,8 +45,15 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "audit log",
                 "ordering": ("-date", "-id"),
                 "indexes": [
-                    models.Index(fields=["actor_kind", "actor", "-date"], name="audit_actor_date"),
-                    models.Index(fields=["subject_kind", "subject_key", "-date"], name="audit_subject_date"),
+                    models.Index(fields=["actor", "-date"], name="audit_actor_date"),
+                    models.Index(fields=["actor_kind", "-date", "-id"], name="audit_kind_date"),
+                    models.Index(fields=["subject_key", "-date"], name="audit_subject_date"),
+                    models.Index(fields=["subject", "-date"], name="audit_name_date"),
+                    models.Index(fields=["action", "-date", "-id"], name="audit_action_date"),
+                    models.Index(fields=["address", "-date"], name="audit_address_date"),
+                    models.Index(
+                        condition=models.Q(("weakens", True)), fields=["-date", "-id"], name="audit_weakens_date"
+                    ),
                 ],
             },
         ),

@@ -1,8 +1,9 @@
-"""The first tables."""
+"""The tables of the app."""
 
 import uuid
 
 import django.db.models.deletion
+import django.db.models.functions.text
 from django.db import migrations, models
 
 
@@ -31,7 +32,17 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "snapshot_mode",
-                    models.CharField(blank=True, choices=[("link-dest", "link-dest"), ("none", "none")], max_length=16),
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("link-dest", "link-dest"),
+                            ("none", "none"),
+                            ("btrfs", "btrfs"),
+                            ("reflink", "reflink"),
+                            ("auto", "auto"),
+                        ],
+                        max_length=16,
+                    ),
                 ),
                 ("filter", models.JSONField(blank=True, default=list)),
                 ("exclude", models.JSONField(blank=True, default=list)),
@@ -45,6 +56,16 @@ class Migration(migrations.Migration):
                 ),
                 ("active", models.BooleanField(default=True, help_text="The operator's switch.")),
                 ("published", models.BooleanField(default=True, help_text="Does the machine's configuration name it?")),
+                (
+                    "date_withdrawn",
+                    models.DateTimeField(
+                        blank=True,
+                        editable=False,
+                        help_text="When the machine stopped declaring it although it was backed up; empty once somebody confirmed it.",
+                        null=True,
+                        verbose_name="withdrawn",
+                    ),
+                ),
                 ("date_added", models.DateTimeField(db_index=True, editable=False)),
                 (
                     "date_last_backed_up",
@@ -53,6 +74,18 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("date_next_backup", models.DateTimeField(db_index=True, verbose_name="next backup")),
+                (
+                    "date_expected",
+                    models.DateTimeField(
+                        blank=True,
+                        db_index=True,
+                        editable=False,
+                        help_text="Reckoned from the last good backup; no order to back up now and no failure changes it.",
+                        null=True,
+                        verbose_name="next backup by the schedule",
+                    ),
+                ),
+                ("longest_pause_days", models.PositiveIntegerField(db_default=0, default=0, editable=False)),
                 (
                     "success",
                     models.BooleanField(blank=True, editable=False, null=True, verbose_name="last run succeeded"),
@@ -67,8 +100,92 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "suspicious_signs",
+                    models.JSONField(blank=True, default=list, editable=False, verbose_name="reasons of suspicion"),
+                ),
+                (
                     "failure_count",
                     models.PositiveIntegerField(default=0, editable=False, verbose_name="failures in a row"),
+                ),
+                (
+                    "failure_reason",
+                    models.CharField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        editable=False,
+                        max_length=300,
+                        verbose_name="reason of the last failure",
+                    ),
+                ),
+                (
+                    "date_incomplete_since",
+                    models.DateTimeField(blank=True, editable=False, null=True, verbose_name="incomplete since"),
+                ),
+                (
+                    "missing_files",
+                    models.PositiveBigIntegerField(
+                        db_default=0,
+                        default=0,
+                        editable=False,
+                        help_text="They could not be read, and never were.",
+                        verbose_name="files missing",
+                    ),
+                ),
+                (
+                    "stale_files",
+                    models.PositiveBigIntegerField(
+                        db_default=0,
+                        default=0,
+                        editable=False,
+                        help_text="They could not be read, and are kept as they were at their last good backup.",
+                        verbose_name="files stale",
+                    ),
+                ),
+                (
+                    "incomplete_reasons",
+                    models.JSONField(
+                        blank=True, default=list, editable=False, verbose_name="reasons of incompleteness"
+                    ),
+                ),
+                (
+                    "fallback_count",
+                    models.PositiveIntegerField(
+                        db_default=0,
+                        default=0,
+                        editable=False,
+                        help_text="Good runs that transferred all of it although there was a snapshot to build upon.",
+                        verbose_name="full runs in a row",
+                    ),
+                ),
+                (
+                    "fallback_reason",
+                    models.CharField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        editable=False,
+                        max_length=1000,
+                        verbose_name="reason of the last full run",
+                    ),
+                ),
+                (
+                    "search_text",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=django.db.models.functions.text.Lower(
+                            django.db.models.functions.text.Concat(
+                                "name",
+                                models.Value(" "),
+                                "path",
+                                models.Value(" "),
+                                "comment",
+                                models.Value(" "),
+                                output_field=models.TextField(),
+                            )
+                        ),
+                        output_field=models.TextField(),
+                    ),
                 ),
                 (
                     "machine",
@@ -88,7 +205,40 @@ class Migration(migrations.Migration):
                 ("date", models.DateTimeField(db_index=True, verbose_name="reported")),
                 ("success", models.BooleanField()),
                 ("snapshot", models.CharField(blank=True, max_length=200)),
+                (
+                    "strategy",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("unchanged", "unchanged"),
+                            ("incremental", "incremental"),
+                            ("full", "full"),
+                            ("in-place", "in place"),
+                        ],
+                        db_default="",
+                        default="",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "strategy_reason",
+                    models.CharField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        help_text="Why all of it was transferred although there was a snapshot to build upon.",
+                        max_length=1000,
+                        verbose_name="reason",
+                    ),
+                ),
                 ("summary", models.TextField(blank=True)),
+                (
+                    "missing_files",
+                    models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="files missing"),
+                ),
+                ("stale_files", models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="files stale")),
+                ("warning_count", models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="warnings")),
+                ("warnings", models.JSONField(blank=True, default=list, verbose_name="first warnings")),
                 ("date_begin", models.DateTimeField(blank=True, null=True, verbose_name="begun")),
                 ("date_end", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
                 (
@@ -138,6 +288,34 @@ class Migration(migrations.Migration):
                 "ordering": ("-date", "-id"),
             },
         ),
+        migrations.AddIndex(
+            model_name="source",
+            index=models.Index(condition=models.Q(("success", False)), fields=["machine"], name="source_failed"),
+        ),
+        migrations.AddIndex(
+            model_name="source",
+            index=models.Index(condition=models.Q(("suspicious", True)), fields=["machine"], name="source_suspicious"),
+        ),
+        migrations.AddIndex(
+            model_name="source",
+            index=models.Index(
+                condition=models.Q(("fallback_count__gte", 3)), fields=["machine"], name="source_falling_back"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="source",
+            index=models.Index(
+                condition=models.Q(("date_incomplete_since__isnull", False)),
+                fields=["machine"],
+                name="source_incomplete",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="source",
+            index=models.Index(
+                condition=models.Q(("date_withdrawn__isnull", False)), fields=["machine"], name="source_withdrawn"
+            ),
+        ),
         migrations.AddConstraint(
             model_name="source",
             constraint=models.UniqueConstraint(fields=("machine", "name"), name="source_name_unique"),
@@ -145,5 +323,17 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="backuprun",
             index=models.Index(fields=["source", "-date"], name="run_source_date"),
+        ),
+        migrations.AddIndex(
+            model_name="backuprun",
+            index=models.Index(fields=["storage", "-date", "-id"], name="run_storage_date"),
+        ),
+        migrations.AddIndex(
+            model_name="backuprun",
+            index=models.Index(condition=models.Q(("success", False)), fields=["-date", "-id"], name="run_failed_date"),
+        ),
+        migrations.AddIndex(
+            model_name="backuprun",
+            index=models.Index(fields=["snapshot"], name="run_snapshot"),
         ),
     ]

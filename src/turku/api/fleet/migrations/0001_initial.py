@@ -1,9 +1,16 @@
-"""The first tables."""
+"""The tables of the app."""
 
 import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.comparison
+import django.db.models.functions.text
 from django.db import migrations, models
+
+
+def leave_room(_apps, schema_editor):
+    """Leave room in the pages of PostgreSQL's table, so that a check-in updates its row in place."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute("ALTER TABLE fleet_machine SET (fillfactor = 80)")
 
 
 class Migration(migrations.Migration):
@@ -85,6 +92,10 @@ class Migration(migrations.Migration):
                     "space_available",
                     models.FloatField(db_index=True, default=0, help_text="MiB, as the storage reports it."),
                 ),
+                (
+                    "faults",
+                    models.JSONField(default=list, editable=False, help_text="What the storage says is wrong with it."),
+                ),
                 ("active", models.BooleanField(default=True, help_text="The operator's switch.")),
                 ("published", models.BooleanField(default=True, help_text="The storage's own switch.")),
                 ("date_registered", models.DateTimeField(db_index=True, editable=False)),
@@ -108,7 +119,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("uuid", models.UUIDField(unique=True, verbose_name="UUID")),
-                ("secret_hash", models.CharField(db_index=True, editable=False, max_length=128)),
+                ("secret_hash", models.CharField(editable=False, max_length=128)),
                 ("environment_name", models.CharField(blank=True, max_length=200, verbose_name="environment")),
                 ("service_name", models.CharField(blank=True, max_length=200, verbose_name="service")),
                 ("unit_name", models.CharField(blank=True, max_length=200, verbose_name="unit")),
@@ -121,10 +132,46 @@ class Migration(migrations.Migration):
                 ("active", models.BooleanField(default=True, help_text="The operator's switch.")),
                 ("published", models.BooleanField(default=True, help_text="The machine's own switch.")),
                 ("date_registered", models.DateTimeField(db_index=True, editable=False)),
-                ("date_checked_in", models.DateTimeField(blank=True, db_index=True, editable=False, null=True)),
+                ("date_checked_in", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "date_muted_until",
+                    models.DateTimeField(
+                        blank=True,
+                        db_index=True,
+                        help_text="Until then it is no problem that the machine is silent, or that its backups fail or are missing.",
+                        null=True,
+                        verbose_name="muted until",
+                    ),
+                ),
+                (
+                    "mute_reason",
+                    models.CharField(
+                        blank=True, db_default="", default="", max_length=200, verbose_name="why it is muted"
+                    ),
+                ),
                 ("re_enrol_code_hash", models.CharField(blank=True, db_index=True, editable=False, max_length=128)),
                 ("date_re_enrol_code_ends", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("re_enrol_code_is_used", models.BooleanField(default=False, editable=False)),
+                (
+                    "search_text",
+                    models.GeneratedField(
+                        db_persist=True,
+                        expression=django.db.models.functions.text.Lower(
+                            django.db.models.functions.text.Concat(
+                                "environment_name",
+                                models.Value(" "),
+                                "service_name",
+                                models.Value(" "),
+                                "unit_name",
+                                models.Value(" "),
+                                "comment",
+                                models.Value(" "),
+                                output_field=models.TextField(),
+                            )
+                        ),
+                        output_field=models.TextField(),
+                    ),
+                ),
                 (
                     "auth",
                     models.ForeignKey(
@@ -197,6 +244,19 @@ class Migration(migrations.Migration):
                         null=True,
                     ),
                 ),
+                (
+                    "away_hours",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Hours that a machine may be away before it counts as silent: 1 suits servers, and counts where no policy says otherwise; 336, which is 14 days, suits laptops.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(8784),
+                        ],
+                        verbose_name="may be away",
+                    ),
+                ),
                 ("comment", models.CharField(blank=True, max_length=200)),
                 (
                     "auth",
@@ -225,6 +285,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name_plural": "policies",
                 "ordering": ("machine_id", "auth_id"),
+                "abstract": False,
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(("auth", None), ("machine", None), _connector="OR"),
@@ -244,6 +305,10 @@ class Migration(migrations.Migration):
             model_name="machine",
             index=models.Index(fields=["environment_name", "service_name", "unit_name"], name="machine_names"),
         ),
+        migrations.AddIndex(
+            model_name="machine",
+            index=models.Index(fields=["unit_name"], name="machine_unit"),
+        ),
         migrations.AddConstraint(
             model_name="machine",
             constraint=models.UniqueConstraint(
@@ -252,4 +317,5 @@ class Migration(migrations.Migration):
                 name="machine_key_unique",
             ),
         ),
+        migrations.RunPython(leave_room, migrations.RunPython.noop),
     ]

@@ -17,7 +17,7 @@ from tests.support.v1_client import V1Storage
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.integrity import report
-from turku.api.integrity.models import Damage, Drill, Proof
+from turku.api.integrity.models import Damage, Drill, IntegrityState
 from turku.api.status import backups
 from turku.api.status.fleet import Mark
 from turku.core.clock import SYSTEM_CLOCK
@@ -36,7 +36,7 @@ def send(storage: V1Storage, machine: str, sources: dict[str, Any]) -> tuple[int
     credentials = {"name": storage.name, "secret": storage.secret}
     message = {"storage": credentials, "machine": {"uuid": machine, "sources": sources}}
     response = Client(raise_request_exception=False).post(
-        "/v2/storage_proof_report", json.dumps(message), content_type="application/json"
+        "/v2/storage_integrity_report", json.dumps(message), content_type="application/json"
     )
     return response.status_code, json.loads(response.content)
 
@@ -124,19 +124,19 @@ def test_a_good_drill_proves_a_source_for_a_while_and_a_bad_one_ends_it(cast: Ca
 def test_verification_is_noted(cast: Cast) -> None:
     verified = {"time": 1.7e9, "files": 7, "size_bytes": 900, "time_oldest_check": 1.69e9}
     assert send(cast.bob, cast.alice.uuid, {"etc": {"verified": verified}}) == (200, {})
-    proof = Proof.objects.get()
-    assert (proof.verified_files, proof.verified_bytes) == (7, 900)
-    assert proof.date_oldest_check is not None
+    integrity = IntegrityState.objects.get()
+    assert (integrity.verified_files, integrity.verified_bytes) == (7, 900)
+    assert integrity.date_oldest_check is not None
     send(cast.bob, cast.alice.uuid, {"etc": drill()})
-    proof.refresh_from_db()
-    assert proof.verified_files == 7
+    integrity.refresh_from_db()
+    assert integrity.verified_files == 7
 
 
 def test_only_of_a_storages_own_machines(cast: Cast) -> None:
     mallory = cast.storage("mallory")
     mallory.update_config()
-    proofs = {"etc": {"damages": [DAMAGE], **drill()}}
-    known, unknown = send(mallory, cast.alice.uuid, proofs), send(mallory, str(uuid.uuid4()), proofs)
+    reports = {"etc": {"damages": [DAMAGE], **drill()}}
+    known, unknown = send(mallory, cast.alice.uuid, reports), send(mallory, str(uuid.uuid4()), reports)
     assert known == unknown
     assert known[0] == 404
     assert not Damage.objects.exists()
@@ -145,7 +145,7 @@ def test_only_of_a_storages_own_machines(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize(
-    "proof",
+    "integrity",
     [
         {"damages": [{**DAMAGE, "kind": "else"}]},
         {"damages": [{**DAMAGE, "path": "x" * 5000}]},
@@ -156,8 +156,8 @@ def test_only_of_a_storages_own_machines(cast: Cast) -> None:
         drill(summary="x" * 20000),
     ],
 )
-def test_what_is_malformed_or_too_much_is_refused(cast: Cast, proof: Any) -> None:
-    assert send(cast.bob, cast.alice.uuid, {"etc": proof})[0] == 400
+def test_what_is_malformed_or_too_much_is_refused(cast: Cast, integrity: Any) -> None:
+    assert send(cast.bob, cast.alice.uuid, {"etc": integrity})[0] == 400
     assert not Damage.objects.exists()
 
 
@@ -172,13 +172,13 @@ def test_it_costs_the_same_for_one_and_for_twenty_sources(cast: Cast) -> None:
         machine = cast.machine(unit_name=f"web-{count}")
         names = [f"source-{number}" for number in range(count)]
         machine.update_config({name: {"path": "/x"} for name in names})
-        proofs = {
+        reports = {
             name: {"damages": [{**DAMAGE, "path": f"{name}/{each}"} for each in range(count)], **drill()}
             for name in names
         }
-        assert send(cast.bob, machine.uuid, proofs)[0] == 200
+        assert send(cast.bob, machine.uuid, reports)[0] == 200
         with CaptureQueriesContext(connection) as captured:
-            assert send(cast.bob, machine.uuid, proofs)[0] == 200
+            assert send(cast.bob, machine.uuid, reports)[0] == 200
         counts.append(len([query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]))
     # SQLite takes so many values in one statement that seventy damages have room in it.
     assert counts[1] - counts[0] <= 400 // 70

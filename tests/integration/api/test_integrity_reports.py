@@ -1,4 +1,4 @@
-"""Proof reports on both databases, over HTTP: many at once make one row, and rows stay bounded."""
+"""Integrity reports on both databases, over HTTP: many at once make one row, and rows stay bounded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.support.coordinator import Coordinator
 from tests.support.http_cast import HttpCast
 
 
-def send(cast: HttpCast, proof: dict[str, Any]) -> int:
+def send(cast: HttpCast, integrity: dict[str, Any]) -> int:
     credentials = {"name": cast.bob.name, "secret": cast.bob.secret}
-    told = {"storage": credentials, "machine": {"uuid": cast.alice.uuid, "sources": {"etc": proof}}}
-    return cast.post("../v2/storage_proof_report", told)[0]
+    told = {"storage": credentials, "machine": {"uuid": cast.alice.uuid, "sources": {"etc": integrity}}}
+    return cast.post("../v2/storage_integrity_report", told)[0]
 
 
 def count(cast: HttpCast, table: str) -> int:
@@ -21,15 +21,15 @@ def count(cast: HttpCast, table: str) -> int:
     return int(row["rows"])
 
 
-def test_proof_reports_at_once_make_one_row_each_and_stay_bounded(coordinator: Coordinator) -> None:
+def test_integrity_reports_at_once_make_one_row_each_and_stay_bounded(coordinator: Coordinator) -> None:
     cast = HttpCast.introduce(coordinator)
     damage = {"path": "passwd", "kind": "content", "state": "lost", "checksum": "ab" * 16, "snapshots": ["etc_x"]}
     drill = {"success": True, "time_begin": 1.8e9, "time_end": 1.8e9 + 1, "files": 3, "valid_seconds": 86400.0}
-    proof = {"damages": [damage], "drill": drill, "verified": {"time": 1.8e9, "files": 3}}
+    integrity = {"damages": [damage], "drill": drill, "verified": {"time": 1.8e9, "files": 3}}
     with ThreadPoolExecutor(4) as pool:
-        statuses = list(pool.map(lambda _number: send(cast, proof), range(105)))
+        statuses = list(pool.map(lambda _number: send(cast, integrity), range(105)))
     assert set(statuses) == {200}
-    assert (count(cast, "integrity_damage"), count(cast, "integrity_proof")) == (1, 1)
+    assert (count(cast, "integrity_damage"), count(cast, "integrity_integritystate")) == (1, 1)
     assert count(cast, "integrity_drill") == 100
     [entry] = cast.rows("SELECT actor FROM audit_auditentry WHERE action = 'damage.found' AND actor = ?", cast.bob.name)
     assert entry["actor"] == cast.bob.name
