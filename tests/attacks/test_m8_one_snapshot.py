@@ -21,8 +21,9 @@ from tests.support.fleet import Fleet
 
 from turku.agent import identity
 from turku.agent.config import configuration
-from turku.agent.restore import restore_run, session
-from turku.agent.restore.progress import Plan
+from turku.agent.restore import run as restore_run
+from turku.agent.restore import session
+from turku.agent.restore.progress import PlannedRestore
 from turku.errors import NotInHistory, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import (
     HistoryRequest,
@@ -51,7 +52,7 @@ class History(Scene):
         return self.answers(HistoryRequest("recover", recover=wanted))
 
     def answers(self, message: HistoryRequest) -> list[Any]:
-        address = session.trusted(self.agent, self.order().storage)
+        address = session.trusted_address(self.agent, self.order().storage)
         return list(session.ask(self.agent, address, message, timeout_seconds=60))
 
     def back_up(self) -> str:
@@ -218,10 +219,10 @@ def test_m8_what_a_choice_means_is_settled_when_it_is_used_first(
     for wanted in (choice, SnapshotChoice(scene.after)):
         target = scene.scratch / (wanted.name or "again")
         restored = replace(scene.order(), request=request, snapshot=wanted, target=target)
-        assert restore_run.recover(scene.agent, restored).state == "whole"
+        assert restore_run.restore(scene.agent, restored).state == "whole"
         assert (target / "ssh/sshd_config").read_text() == "Port 22222\n"
     with pytest.raises(NotInHistory):
-        restore_run.recover(scene.agent, replace(scene.order(), request=request, snapshot=SnapshotChoice(newer)))
+        restore_run.restore(scene.agent, replace(scene.order(), request=request, snapshot=SnapshotChoice(newer)))
 
     # Nor does it become another one when it is gone.
     os.rename(scene.directory / scene.after, scene.directory / f".deleting-{scene.after}")
@@ -237,7 +238,7 @@ def test_m8_the_tree_that_was_planned_is_the_one_that_is_sent(scene: History, tm
     order = replace(scene.order(), request=request, snapshot=SnapshotChoice(scene.approved))
     tree = scene.directory / scene.approved
 
-    def swap(_plan: Plan) -> bool:
+    def swap(_plan: PlannedRestore) -> bool:
         tree.rename(tree.with_name("moved"))
         if swapped_for == "a link":
             tree.symlink_to(scene.after)
@@ -246,6 +247,6 @@ def test_m8_the_tree_that_was_planned_is_the_one_that_is_sent(scene: History, tm
         return True
 
     with pytest.raises(RestoreFailed, match=r"replaced meanwhile|cannot be opened"):
-        restore_run.recover(scene.agent, order, approve=swap)
+        restore_run.restore(scene.agent, order, approve=swap)
     assert order.target is not None
     assert [path for path in order.target.rglob("*") if path.is_file()] == []

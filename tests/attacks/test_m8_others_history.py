@@ -15,8 +15,9 @@ from tests.support.fleet import Fleet
 from turku.agent import checkin, identity
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.restore import restore_run, session
-from turku.agent.restore.restore_run import Order
+from turku.agent.restore import run as restore_run
+from turku.agent.restore import session
+from turku.agent.restore.run import RestoreJob
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import NotInHistory
 from turku.protocol.restore_messages import HistoryRequest, LookRequest, SnapshotChoice
@@ -34,22 +35,22 @@ class Scene:
     """Mallory's, which does what the attacker likes."""
     scratch: Path
 
-    def order(self, **wanted: object) -> Order:
+    def order(self, **wanted: object) -> RestoreJob:
         """Alice's ``etc``, all of it, unless said otherwise; without a request."""
-        [(address, _sources)] = checkin.restorable(self.agent)
+        [(address, _sources)] = checkin.restorable_storages(self.agent)
         target = self.scratch / uuid4().hex
-        return replace(Order("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
+        return replace(RestoreJob("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
 
     def look(self, what: str, request: str | None) -> list[object]:
         """What the storage shows of Alice's ``etc``."""
         order = self.order()
         look = LookRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
-        address = session.trusted(self.agent, order.storage)
+        address = session.trusted_address(self.agent, order.storage)
         return list(session.ask(self.agent, address, HistoryRequest("look", look=look), timeout_seconds=60))
 
-    def refused(self, order: Order) -> None:
+    def refused(self, order: RestoreJob) -> None:
         with pytest.raises(NotInHistory):
-            restore_run.recover(self.agent, order)
+            restore_run.restore(self.agent, order)
         assert not (order.target or Path()).exists()
 
     def request(self, *arguments: str) -> str:
@@ -112,7 +113,7 @@ def test_m8_a_machine_gets_what_was_approved_for_it_and_nothing_else(scene: Scen
     with pytest.raises(NotInHistory):
         scene.look("files", approved)
 
-    assert restore_run.recover(scene.agent, part).state == "whole"
+    assert restore_run.restore(scene.agent, part).state == "whole"
     assert part.target is not None
     stolen = [path.relative_to(part.target) for path in part.target.rglob("*") if path.is_file()]
     assert stolen == [Path("ssh/sshd_config")]

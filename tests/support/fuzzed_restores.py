@@ -35,8 +35,8 @@ import xxhash
 from tests.support.hostile_storage import children_of
 
 from turku.agent.config import configuration
-from turku.agent.restore import restore_run
-from turku.agent.restore.restore_run import Order
+from turku.agent.restore import run as restore_run
+from turku.agent.restore.run import RestoreJob
 from turku.agent.rsyncd import serving_daemon
 from turku.core import command
 from turku.errors import TurkuError
@@ -154,7 +154,7 @@ class FuzzedRestores:
         kind = "honest" if number % 20 == 0 else chance.choice(("words", "stream", "options", "all"))
         is_whole = kind == "honest" or chance.random() < 0.3
         target = home / "restored" if is_whole else home
-        order = Order(
+        order = RestoreJob(
             "home",
             _ADDRESS,
             target,
@@ -189,7 +189,7 @@ class FuzzedRestores:
         ]
         return ended
 
-    def _restore(self, order: Order, output: Path) -> NoReturn:
+    def _restore(self, order: RestoreJob, output: Path) -> NoReturn:
         code = 70
         try:
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -198,7 +198,7 @@ class FuzzedRestores:
             self._listener.close()
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             try:
-                outcome = restore_run.recover(self._agent, order)
+                outcome = restore_run.restore(self._agent, order)
                 print("\n".join(outcome.lines()))
                 code = 0 if outcome.state == "whole" else 3
             except TurkuError as error:

@@ -1,4 +1,4 @@
-"""A restore without its network: what somebody brings into the private directory, and how it is moved to its place.
+"""A restore without its network: what somebody brings into the staging directory, and how it is moved to its place.
 
 landed = LandedRestore(agent, target, paths=(b"docs",))
 landed.bring(lambda tree: ...)      whatever a storage, or code of its choice in rsync, does there
@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import target as targets
-from turku.agent.restore.basis_files import Overwrite, StandIns
-from turku.agent.restore.placement import Placement
-from turku.agent.restore.private_directory import PrivateDirectory
+from turku.agent.restore.placement.basis_files import BasisFiles, Overwrite
+from turku.agent.restore.placement.placement import Placement
+from turku.agent.restore.staging_directory import StagingDirectory
 from turku.core import command
 from turku.core.spool import NameFilter
 from turku.protocol.restore_messages import Settable
@@ -48,23 +48,23 @@ class LandedRestore:
         self._delete = delete
         self._kinds = kinds
         self._stack = ExitStack()
-        self._descriptor = self._stack.enter_context(targets.held(target))
-        self.private = self._stack.enter_context(PrivateDirectory.opened(agent, self._descriptor, target, order))
-        self.tree = target / os.fsdecode(self.private.name) / "tree"
-        self.stand_ins = StandIns()
-        self._stack.callback(self.stand_ins.close)
+        self._descriptor = self._stack.enter_context(targets.locked(target))
+        self.staging = self._stack.enter_context(StagingDirectory.opened(agent, self._descriptor, target, order))
+        self.tree = target / os.fsdecode(self.staging.name) / "tree"
+        self.basis_files = BasisFiles()
+        self._stack.callback(self.basis_files.close)
         if not (self.tree / os.fsdecode(TEMPORARY)).exists():
-            os.mkdir(TEMPORARY, 0o700, dir_fd=self.private.tree)
-        self.stand_ins.make(
+            os.mkdir(TEMPORARY, 0o700, dir_fd=self.staging.tree)
+        self.basis_files.create(
             self._descriptor,
-            self.private.tree,
+            self.staging.tree,
             paths,
-            own=self.private.name,
+            staging_name=self.staging.name,
             overwrite=overwrite,
             delete=delete,
             differing=differing,
             kinds=kinds,
-            on_first=lambda: self.private.holds_stand_ins(are_there=True),
+            before_first=lambda: self.staging.record_basis_files(are_there=True),
         )
 
     def __enter__(self) -> Self:
@@ -85,8 +85,8 @@ class LandedRestore:
         """Move what arrived; by itself everything that is there is named by the manifest."""
         placement = Placement(
             self._descriptor,
-            self.private,
-            self.stand_ins,
+            self.staging,
+            self.basis_files,
             is_named=is_named or self._all_that_is_there(),
             overwrite=self._overwrite,
             delete=self._delete,
@@ -98,7 +98,7 @@ class LandedRestore:
         )
         placement.run(self.paths, told.get("parents", ()))
         if is_whole:
-            self.private.remove()
+            self.staging.remove()
         return placement
 
     def _all_that_is_there(self) -> Callable[[bytes], bool]:

@@ -12,8 +12,9 @@ from tests.system.conftest import MakeMachine
 
 from turku.agent import checkin
 from turku.agent.config import configuration
-from turku.agent.restore import restore_run, verification
-from turku.agent.restore.restore_run import Order
+from turku.agent.restore import run as restore_run
+from turku.agent.restore import verification
+from turku.agent.restore.run import RestoreJob
 from turku.agent.restore.verification import Verification
 
 FILES = 5000
@@ -30,7 +31,7 @@ def test_all_of_many_files_are_verified(
     machine = make_machine({"home": {"path": str(source)}})
     machine.ping()
     agent = configuration.load(machine.config_dir)
-    [(address, _sources)] = checkin.restorable(agent)
+    [(address, _sources)] = checkin.restorable_storages(agent)
 
     # What was named, or what came, is far ahead of the other, and is more than is kept.
     monkeypatch.setattr(verification, "_WAITING_LIMIT", 100)
@@ -44,8 +45,8 @@ def test_all_of_many_files_are_verified(
         slow(self, *told)
 
     monkeypatch.setattr(Verification, late, slowly)
-    restored = restore_run.recover(agent, Order("home", address, tmp_path / "all"))
+    restored = restore_run.restore(agent, RestoreJob("home", address, tmp_path / "all"))
     assert restored.problems == ()
     assert (restored.state, restored.files, restored.verified) == ("whole", FILES, FILES)
-    again = restore_run.recover(agent, Order("home", address, tmp_path / "all"))
+    again = restore_run.restore(agent, RestoreJob("home", address, tmp_path / "all"))
     assert (again.state, again.files, again.verified) == ("whole", FILES, FILES)

@@ -13,8 +13,8 @@ from tests.support.odd_names import NAMES, content
 
 from turku.agent import checkin
 from turku.agent.config import configuration
-from turku.agent.restore import restore_run
-from turku.agent.restore.restore_run import Order
+from turku.agent.restore import run as restore_run
+from turku.agent.restore.run import RestoreJob
 from turku.demo import programs
 
 
@@ -33,14 +33,14 @@ def test_a_file_comes_back_whatever_it_is_called(tmp_path: Path) -> None:
         assert (drill["problems"], drill["files"]) == ([], len(NAMES))
 
         agent = configuration.load(machine.config_dir)
-        [(address, _sources)] = checkin.restorable(agent)
-        order = Order("etc", address, tmp_path / "all")
-        restored = restore_run.recover(agent, order)
+        [(address, _sources)] = checkin.restorable_storages(agent)
+        order = RestoreJob("etc", address, tmp_path / "all")
+        restored = restore_run.restore(agent, order)
         assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(NAMES), 0), restored.problems
         assert kept(tmp_path / "all") == {name: content(name) for name in NAMES}
 
         some = NAMES[::2]
-        restored = restore_run.recover(agent, replace(order, target=tmp_path / "some", paths=some))
+        restored = restore_run.restore(agent, replace(order, target=tmp_path / "some", paths=some))
         assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(some), 0), restored.problems
         assert kept(tmp_path / "some") == {name: content(name) for name in some}
 

@@ -13,8 +13,8 @@ from tests.system.conftest import MakeMachine
 
 from turku.agent import checkin
 from turku.agent.config import configuration
-from turku.agent.restore import restore_run
-from turku.agent.restore.restore_run import Order
+from turku.agent.restore import run as restore_run
+from turku.agent.restore.run import RestoreJob
 from turku.demo import programs
 
 NAMES = (
@@ -58,10 +58,10 @@ def test_names_of_ours_are_names_like_others(
     for name in NAMES:
         (source / "files" / name).write_text(name)
     machine.ping()
-    [(address, _sources)] = checkin.restorable(agent)
+    [(address, _sources)] = checkin.restorable_storages(agent)
     # The name that a restore draws without its lot is known to everybody.
     target = tmp_path / "first"
-    order = Order("home", address, target)
+    order = RestoreJob("home", address, target)
     foreseen = source / f".turku-restore-{order.digest('')[:32]}"
     for name in (foreseen.name, f"{foreseen.name}-partial"):
         (source / name).mkdir()
@@ -73,13 +73,13 @@ def test_names_of_ours_are_names_like_others(
 
     listed = programs.run("turku-agent", "files", "--config-dir", machine.config_dir, "home", "--json")
     assert {row["path"] for row in json.loads(listed.stdout)} == set(os.listdir(source))
-    restored = restore_run.recover(agent, order)
+    restored = restore_run.restore(agent, order)
     assert (restored.state, restored.problems) == ("whole", ())
     assert differences(source, target) == []
     for path in (source / ".turku-restore", source / ".turku-restore-partial"):
         (path / "file").write_text("lost")
         (path / "deep" / path.name).unlink()
     (source / "files" / ".turku-restore").unlink()
-    restored = restore_run.recover(agent, Order("home", address, source, delete=True))
+    restored = restore_run.restore(agent, RestoreJob("home", address, source, delete=True))
     assert (restored.state, restored.problems) == ("whole", ())
     assert differences(target, source) == []

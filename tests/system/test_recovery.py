@@ -17,7 +17,7 @@ from tests.system.conftest import MakeMachine
 
 from turku.agent.config import configuration
 from turku.agent.restore import target as targets
-from turku.agent.restore.private_directory import PrivateDirectory
+from turku.agent.restore.staging_directory import StagingDirectory
 from turku.core import command
 from turku.core.command import Completed
 from turku.demo import programs
@@ -82,10 +82,10 @@ def test_the_private_directory_of_a_restore_is_not_backed_up(
     machine.ping()
     for target in (home, home / "inner dir"):
         with (
-            targets.held(target) as descriptor,
-            PrivateDirectory.opened(configuration.load(machine.config_dir), descriptor, target, "order") as private,
+            targets.locked(target) as descriptor,
+            StagingDirectory.opened(configuration.load(machine.config_dir), descriptor, target, "order") as staging,
         ):
-            (target / os.fsdecode(private.name) / "tree" / "file").write_text("arrived")
+            (target / os.fsdecode(staging.name) / "tree" / "file").write_text("arrived")
     (home / ".turku-restore-notes").write_text("the user's own")
     assert output(agent(machine, "check")).count("a restore goes on there, or did not end") == 2
     (home / "file").write_text("changed")

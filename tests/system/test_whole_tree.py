@@ -28,9 +28,9 @@ def _tree() -> tuple[Path, list[str]]:
 
 @pytest.mark.timeout(600)
 def test_usr_share_is_identical_in_the_backup_and_after_its_restore(fleet: Fleet, make_machine: MakeMachine) -> None:
-    tree, left_out = _tree()
-    machine = make_machine({"share": {"path": str(tree), "exclude": left_out, "preserve_hard_links": True}})
-    excludes = [f"--exclude={pattern}" for pattern in left_out]
+    tree, excluded_paths = _tree()
+    machine = make_machine({"share": {"path": str(tree), "exclude": excluded_paths, "preserve_hard_links": True}})
+    excludes = [f"--exclude={pattern}" for pattern in excluded_paths]
 
     machine.ping()
     [snapshot] = fleet.snapshots(machine, "share")

@@ -19,7 +19,7 @@ from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
-from turku.agent.storage_output import Relay
+from turku.agent.storage_output import StorageOutput
 from turku.core import command
 from turku.errors import CommandFailed
 
@@ -27,11 +27,11 @@ _LOG = logging.getLogger(__name__)
 _PORT_ATTEMPTS = 5
 _STOP_LOOK_SECONDS = 0.2
 
-Watch = Callable[[command.Child, int], int]
+Waiter = Callable[[command.Child, int], int]
 """Waits for the end of an ssh whose tunnel has the given port; its exit code comes back."""
 
 
-class Stopped(Exception):
+class PingEnded(Exception):
     """The run as a whole ends; not an error of this storage."""
 
 
@@ -42,8 +42,8 @@ def run(
     *,
     action: Literal["checkin", "restore"],
     directory: Path,
-    relay: Relay,
-    watch: Watch,
+    output: StorageOutput,
+    watch: Waiter,
     withheld: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Offer the modules to the storage until ``watch`` returns; other ports are tried where one is taken over there.
@@ -70,10 +70,10 @@ def run(
             )
             if report is not None:
                 # Before the storage can ask.
-                report.prepare(relay)
+                report.prepare(output)
             _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
             with ssh_tunnel.open_tunnel(
-                agent, address, port=port, request=request, relay=relay, directory=scratch
+                agent, address, port=port, request=request, output=output, directory=scratch
             ) as ssh:
                 with nullcontext() if report is None else report.sent_to(ssh.stdin):
                     exit_code = watch(ssh, port)
@@ -95,7 +95,7 @@ def run(
     )
 
 
-def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:
+def wait_for_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:
     """The exit code of ssh. Raises CommandFailed when the storage holds the session longer, Stopped on ``stop``."""
     deadline = time.monotonic() + timeout_seconds
     descriptor = os.pidfd_open(ssh.pid)
@@ -109,7 +109,7 @@ def until_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Eve
                     hint="session_timeout_seconds sets the limit",
                 )
             if stop.is_set():
-                raise Stopped
+                raise PingEnded
     finally:
         os.close(descriptor)
     return ssh.wait(1)

@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StorageDue:
+class DueStorage:
     """A storage, as the API describes it, and this machine's sources on it that are due."""
 
     address: StorageAddress
@@ -31,21 +31,21 @@ class StorageDue:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class CheckinResult:
     """What waits for this machine."""
 
-    storages: list[StorageDue]
+    storages: list[DueStorage]
     """Those that are to back up sources now."""
     restores: msgspec.Raw | UnsetType
     """Restores that were asked for at the coordinator, as it put them (remote_restore.py)."""
 
 
-def due(agent: AgentConfig) -> list[StorageDue]:
+def due(agent: AgentConfig) -> list[DueStorage]:
     """The storages that are to back up sources now. Raises as ``ask`` does."""
-    return ask(agent).storages
+    return check_in(agent).storages
 
 
-def ask(agent: AgentConfig) -> Waiting:
+def check_in(agent: AgentConfig) -> CheckinResult:
     """What waits for this machine. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
     A source is what this machine's own configuration says it is: neither a name that is not configured here nor
@@ -63,17 +63,17 @@ def ask(agent: AgentConfig) -> Waiting:
             _LOG.info("source %s: the coordinator knows another path; %s is backed up", name, agent.sources[name].path)
     configured = {name: order for name, order in orders.items() if name in agent.sources}
     storages = [
-        StorageDue(address, tuple(agent.sources[name] for name in names)) for address, names in by_storage(configured)
+        DueStorage(address, tuple(agent.sources[name] for name in names)) for address, names in by_storage(configured)
     ]
-    return Waiting(storages, answer.restores)
+    return CheckinResult(storages, answer.restores)
 
 
-def restorable(agent: AgentConfig) -> list[tuple[StorageAddress, list[str]]]:
+def restorable_storages(agent: AgentConfig) -> list[tuple[StorageAddress, list[str]]]:
     """Each storage with the names of this machine's active sources on it. Raises as ``due`` does."""
-    return by_storage(active(agent))
+    return by_storage(active_sources(agent))
 
 
-def active(agent: AgentConfig) -> dict[str, SourceOrder]:
+def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
     """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
     return agent.api().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources

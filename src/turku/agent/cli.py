@@ -233,7 +233,7 @@ def _settled(agent: AgentConfig) -> AgentConfig:
     from turku.agent import rotation
 
     agent = rotation.resume(agent)
-    rotation.sweep(agent)
+    rotation.remove_leftovers(agent)
     return agent
 
 
@@ -325,7 +325,7 @@ def _obeyed(agent: AgentConfig) -> str:
 def _check(arguments: argparse.Namespace) -> int:
     log.set_up("turku-agent", debug=arguments.debug)
     from turku.agent.capture import declared_sources, source_warnings
-    from turku.agent.restore import private_directory
+    from turku.agent.restore import staging_directory
 
     agent = configuration.load(arguments.config_dir)
     lines = [
@@ -341,7 +341,7 @@ def _check(arguments: argparse.Namespace) -> int:
         lines += [
             f"        {log.one_line(f'{key}: {value}')}" for key, value in source.options.items() if key != "path"
         ]
-        for remark in source_warnings.remarks(source):
+        for remark in source_warnings.warnings(source):
             problems += remark.is_problem
             where = f" ({source.place})" if remark.is_problem and source.place else ""
             lines.append(f"        {'PROBLEM' if remark.is_problem else 'note'}: {log.one_line(remark.text + where)}")
@@ -354,7 +354,7 @@ def _check(arguments: argparse.Namespace) -> int:
     lines += [
         f"note: {log.one_line(str(left))}: a restore goes on there, or did not end; the next one into that directory "
         "uses or removes it"
-        for left in private_directory.all_of(agent)
+        for left in staging_directory.existing(agent)
     ]
     print("\n".join(lines))  # noqa: T201
     return _EXIT_PROBLEMS if problems else 0

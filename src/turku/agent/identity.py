@@ -69,7 +69,7 @@ def ensure(agent: AgentConfig) -> Identity:
     """
     if agent.machine_uuid is not None and agent.machine_secret is not None:
         found = existing(agent)
-        _keep_twice(agent, found)
+        _keep_copy(agent, found)
         return found
     directory = state.directory(agent, "config.d")
     with locked(agent):
@@ -178,7 +178,7 @@ def _content(machine_uuid: str, secret: Secret) -> dict[str, str]:
     return {"machine_uuid": machine_uuid, "machine_secret": secret.reveal()}
 
 
-def _keep_twice(agent: AgentConfig, found: Identity) -> None:
+def _keep_copy(agent: AgentConfig, found: Identity) -> None:
     """Heal the identity's file from what the copy had, or make the copy that an older agent did not."""
     path = agent.var_dir / "config.d" / IDENTITY_FILE
     content = _content(found.uuid, found.secret)

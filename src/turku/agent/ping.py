@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Raw
 
 from turku.agent import checkin, state
-from turku.agent.checkin import StorageDue
+from turku.agent.checkin import DueStorage
 from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.core import lock
 from turku.core.log import one_line
@@ -19,7 +19,7 @@ from turku.errors import BackupFailed, LockHeld, TurkuError
 
 if TYPE_CHECKING:
     from turku.agent.ssh_tunnel import Address
-    from turku.agent.storage_output import Relay
+    from turku.agent.storage_output import StorageOutput
 
 LOCK_NAME = "turku-agent-ping"
 _PURPOSE = "ping"
@@ -39,7 +39,7 @@ def ping(agent: AgentConfig) -> None:
             with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
                 if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
                     return
-                waiting = checkin.ask(agent)
+                waiting = checkin.check_in(agent)
                 if waiting.restores is not UNSET:
                     restores.begin(waiting.restores)
                 if not waiting.storages:
@@ -77,17 +77,17 @@ class _Restores:
     def begin(self, told: Raw) -> None:
         from turku.agent.restore import remote_restore
 
-        orders = remote_restore.orders(told)
+        orders = remote_restore.decode_orders(told)
         if orders:
             arguments = (self._agent, orders, self._stop)
-            self._thread = threading.Thread(target=remote_restore.obey, args=arguments, name="restores")
+            self._thread = threading.Thread(target=remote_restore.run, args=arguments, name="restores")
             self._thread.start()
 
     def begin_beside_backup(self) -> None:
         from turku.agent.restore import remote_restore
 
         try:
-            told = remote_restore.ask(self._agent)
+            told = remote_restore.waiting_orders(self._agent)
         except TurkuError as error:
             _LOG.warning("not asked for restores: %s", error.message)
         else:
@@ -108,7 +108,7 @@ def _says_go(program: Sequence[str]) -> bool:
     return exit_code == 0
 
 
-def _back_up(agent: AgentConfig, storages: Sequence[StorageDue]) -> None:
+def _back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
     # What only a backup needs is imported only for one.
     from turku.agent import runtime_directory
 
@@ -136,7 +136,7 @@ def _back_up(agent: AgentConfig, storages: Sequence[StorageDue]) -> None:
 
 
 def _known(
-    storages: Sequence[StorageDue], agent: AgentConfig
+    storages: Sequence[DueStorage], agent: AgentConfig
 ) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
     """The storages that this machine knows, with what is due there; the names of the others, each told of."""
     from turku.agent import ssh_tunnel, trusted_storages
@@ -151,7 +151,7 @@ def _known(
             refused.append(one_line(storage.address.name)[:255])
             _log_error(error)
     known = []
-    for verdict, address, due in zip(trusted_storages.admit(agent, addresses), addresses, sources, strict=True):
+    for verdict, address, due in zip(trusted_storages.check_trust(agent, addresses), addresses, sources, strict=True):
         if isinstance(verdict, TurkuError):
             refused.append(address.name)
             _log_error(verdict)
@@ -179,18 +179,18 @@ class _SessionThread(threading.Thread):
         self._directory = directory
         self._stop_event = stop
         self.failed = False
-        self._relay: Relay | None = None
+        self._output: StorageOutput | None = None
 
     def run(self) -> None:
-        from turku.agent.backup_session import Stopped
+        from turku.agent.backup_session import PingEnded
 
         try:
             self._session()
-        except Stopped:
+        except PingEnded:
             self.failed = True
         except TurkuError as error:
             self.failed = True
-            _log_error(error, self._relay)
+            _log_error(error, self._output)
         except Exception:
             # A fault of ours in one session must not silence the others; the exit code tells of it.
             self.failed = True
@@ -198,23 +198,23 @@ class _SessionThread(threading.Thread):
 
     def _session(self) -> None:
         from turku.agent import backup_session
-        from turku.agent.capture import expected_mounts, left_out
+        from turku.agent.capture import excluded_paths, expected_mounts
         from turku.agent.rsyncd.serving_daemon import Module
-        from turku.agent.storage_output import Relay
+        from turku.agent.storage_output import StorageOutput
 
         def module(source: SourceConfig) -> Module:
-            found = left_out.of(self._agent, source)
+            found = excluded_paths.find(self._agent, source)
             return Module(
                 source.name,
                 source.path,
                 hidden=found.hidden,
                 emptied=found.emptied,
-                one_file_system=left_out.stays_on_one_file_system(source),
+                one_file_system=excluded_paths.stays_on_one_file_system(source),
             )
 
         withheld = expected_mounts.missing(self._sources)
         offered = [source for source in self._sources if source.name not in withheld]
-        self._relay = Relay(self.storage_name)
+        self._output = StorageOutput(self.storage_name)
         self._directory.mkdir(mode=0o700)
         backup_session.run(
             self._agent,
@@ -222,8 +222,8 @@ class _SessionThread(threading.Thread):
             [module(source) for source in offered],
             action="checkin",
             directory=self._directory,
-            relay=self._relay,
-            watch=lambda ssh, _port: backup_session.until_end(
+            output=self._output,
+            watch=lambda ssh, _port: backup_session.wait_for_end(
                 ssh, timeout_seconds=self._agent.session_timeout_seconds, stop=self._stop_event
             ),
             withheld=withheld,
@@ -232,10 +232,10 @@ class _SessionThread(threading.Thread):
         _LOG.info("the session with storage %s for %s is over", self.storage_name, names)
 
 
-def _log_error(error: TurkuError, relay: Relay | None = None) -> None:
+def _log_error(error: TurkuError, output: StorageOutput | None = None) -> None:
     _LOG.error("%s", error.message)
     for line in error.details.splitlines():
-        if relay is None or not relay.has_shown(line):
+        if output is None or not output.has_shown(line):
             _LOG.error("  | %s", line)
     if error.hint:
         _LOG.error("  hint: %s", error.hint)

@@ -46,7 +46,7 @@ def update_config(agent: AgentConfig) -> None:
     _LOG.info(
         "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
     )
-    declared_sources.tell_missing(agent, told=answer.withdrawn)
+    declared_sources.report_missing(agent, told=answer.withdrawn)
     if not agent.sources:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
 

@@ -104,7 +104,7 @@ def resume(agent: AgentConfig) -> AgentConfig:
             return agent
 
 
-def sweep(agent: AgentConfig) -> None:
+def remove_leftovers(agent: AgentConfig) -> None:
     """Remove what a killed run left before it had begun anything; what was begun is ``resume``'s to finish."""
     with suppress(LockHeld), identity.locked(agent):
         if (agent.var_dir / identity.NEW_IDENTITY_FILE).exists():

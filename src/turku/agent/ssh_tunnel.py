@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from turku.agent import identity, runtime_directory
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.storage_output import Relay
+from turku.agent.storage_output import StorageOutput
 from turku.core import command
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.policy import names, ssh_key
@@ -202,13 +202,13 @@ def open_tunnel(
     *,
     port: int | None,
     request: bytes,
-    relay: Relay,
+    output: StorageOutput,
     directory: Path,
     stdout: bool = False,
 ) -> Iterator[command.Child]:
     """A running ssh whose standard input holds the request and stays open; ended with the block.
 
-    With ``stdout`` the storage's standard output is the child's to be read, else the relay shows it.
+    With ``stdout`` the storage's standard output is the child's to be read, else the output shows it.
     Raises CommandFailed when ssh cannot be started.
     """
     known_hosts = runtime_directory.write_private(directory / "known_hosts", known_hosts_text(address))
@@ -220,9 +220,9 @@ def open_tunnel(
         known_hosts=known_hosts,
         port=port,
     )
-    with relay.counting(), command.start(argv, stdin=True, stdout=True, on_line=relay.line) as ssh:
+    with output.summarized(), command.start(argv, stdin=True, stdout=True, on_line=output.show_line) as ssh:
         if not stdout:
-            ssh.follow(ssh.stdout, lambda text: relay.printed(text, SHELL_HINT))
+            ssh.follow(ssh.stdout, lambda text: output.show_stdout_line(text, SHELL_HINT))
         # Room for the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):
             fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)

@@ -23,7 +23,7 @@ _LEVEL = re.compile(r"\A\[[^\]]*\] (?P<level>[A-Z]{4,8}): (?P<text>.*)")
 _LOG = logging.getLogger(__name__)
 
 
-class Relay:
+class StorageOutput:
     """Passes lines on to standard error as they are: they carry the storage's time and name. Usable from any thread."""
 
     def __init__(
@@ -49,12 +49,12 @@ class Relay:
         self.heard = threading.Event()
         """Set when a line had ``awaited`` in it."""
 
-    def call_instead(self, text: str, call: Callable[[], None]) -> None:
+    def call_on(self, text: str, call: Callable[[], None]) -> None:
         """Call this, once, instead of showing the next line that is exactly ``text``; a later such call replaces it."""
         with self._lock:
             self._calls[text] = call
 
-    def line(self, text: str) -> None:
+    def show_line(self, text: str) -> None:
         """Show a line, unless the storage has said too much already; ``text`` is printable."""
         with self._lock:
             if call := self._calls.pop(text, None):
@@ -73,7 +73,7 @@ class Relay:
                 self._take(text)
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
+    def summarized(self) -> Iterator[None]:
         """Say at the end of the block how many lines were not shown."""
         try:
             yield
@@ -108,9 +108,9 @@ class Relay:
         else:
             self._held.append(text)
 
-    def printed(self, text: str, hint: str) -> None:
+    def show_stdout_line(self, text: str, hint: str) -> None:
         """Show a line of standard output: a storage says what it says on standard error. ``hint`` says once why."""
-        self.line(text)
+        self.show_line(text)
         if text.strip() and self._awaited is None and not self._has_hinted:
             self._has_hinted = True
             _LOG.warning("storage %s printed %r: %s", self._storage_name, text[:200], hint)

@@ -28,10 +28,10 @@ PENDING_FILE = "pending_storages.json"
 _PENDING_LIMIT = 20
 """Storages that wait at the same time, and keys of each. A coordinator may make up more: the oldest go."""
 _LOG = logging.getLogger(__name__)
-Entry = TypeVar("Entry")
+_StoredEntry = TypeVar("_StoredEntry")
 
 
-class Known(msgspec.Struct, frozen=True):
+class TrustedStorage(msgspec.Struct, frozen=True):
     """A storage that this machine trusts, as it is kept in ``var_dir``."""
 
     host_keys: list[str]
@@ -39,7 +39,7 @@ class Known(msgspec.Struct, frozen=True):
     how: str
 
 
-class Pending(msgspec.Struct, frozen=True):
+class PendingStorage(msgspec.Struct, frozen=True):
     """What the coordinator announced of a storage when one of its host keys was not known here."""
 
     announced_host_keys: list[str]
@@ -48,35 +48,35 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Pins:
+class TrustedKeys:
     """The keys that count, by name of the storage; those of the configuration stand in place of what was learnt."""
 
     configured: Mapping[str, tuple[str, ...]]
-    learnt: Mapping[str, Known] | None
+    learned: Mapping[str, TrustedStorage] | None
     """None where nothing was ever learnt, not even nothing."""
 
     def has_name(self, name: str) -> bool:
-        return name in self.configured or name in (self.learnt or {})
+        return name in self.configured or name in (self.learned or {})
 
     def keys_for(self, name: str) -> frozenset[str]:
         """The keys that a storage of this name may show: its own in the configuration, else any that is known."""
         if name in self.configured:
             return frozenset(self.configured[name])
-        counting = [known.host_keys for other, known in (self.learnt or {}).items() if other not in self.configured]
+        counting = [known.host_keys for other, known in (self.learned or {}).items() if other not in self.configured]
         return frozenset(key for keys in (*counting, *self.configured.values()) for key in keys)
 
 
-def pins(agent: AgentConfig) -> Pins:
+def trusted_keys(agent: AgentConfig) -> TrustedKeys:
     """What this machine knows now. Raises ConfigurationError where the file is damaged: that is no first contact."""
-    return Pins(agent.storage_host_keys, _read(agent.var_dir / KNOWN_FILE, Known))
+    return TrustedKeys(agent.storage_host_keys, _read(agent.var_dir / KNOWN_FILE, TrustedStorage))
 
 
-def pending(agent: AgentConfig) -> dict[str, Pending]:
+def pending(agent: AgentConfig) -> dict[str, PendingStorage]:
     """What waits to be accepted, by name of the storage."""
-    return _read(agent.var_dir / PENDING_FILE, Pending) or {}
+    return _read(agent.var_dir / PENDING_FILE, PendingStorage) or {}
 
 
-def admit(
+def check_trust(
     agent: AgentConfig, addresses: Sequence[Address], *, clock: Clock = SYSTEM_CLOCK
 ) -> list[Address | StorageNotTrusted]:
     """For each address: itself with those of its host keys that are trusted, or why it gets nothing.
@@ -98,7 +98,7 @@ def admit(
             left.pop(address.name, None)
         elif address.name not in left or left[address.name].announced_host_keys != announced:
             left.pop(address.name, None)
-            left[address.name] = Pending(announced, f"{address.host} port {address.port}", now)
+            left[address.name] = PendingStorage(announced, f"{address.host} port {address.port}", now)
             if trusted:
                 _LOG.warning("%s", _further_keys(address, trusted))
     if left != waiting:
@@ -114,7 +114,7 @@ def accept(
     Keys that the coordinator does not announce any more are not trusted from here on. Raises ConfigurationError where
     nothing of that kind waits, or the configuration is what counts.
     """
-    waiting, known = pending(agent), pins(agent)
+    waiting, known = pending(agent), trusted_keys(agent)
     if name not in waiting:
         raise ConfigurationError(
             f"no storage named {name!r} waits to be accepted", hint="turku-agent storages shows them"
@@ -133,10 +133,10 @@ def accept(
             f"no key of {name} that waits has the fingerprint {', '.join(sorted(missing))}",
             hint="turku-agent storages shows what the coordinator announces",
         )
-    learnt = dict(known.learnt or {})
+    learnt = dict(known.learned or {})
     dropped = [key for key in (learnt[name].host_keys if name in learnt else ()) if key not in announced]
     kept = [key for key in announced if key in before or key in accepted]
-    learnt[name] = Known(kept, clock.now().isoformat(timespec="seconds"), "accepted")
+    learnt[name] = TrustedStorage(kept, clock.now().isoformat(timespec="seconds"), "accepted")
     _write(agent, KNOWN_FILE, learnt)
     if len(kept) == len(announced):
         _write(agent, PENDING_FILE, {other: entry for other, entry in waiting.items() if other != name})
@@ -145,12 +145,12 @@ def accept(
 
 def listing(agent: AgentConfig) -> list[str]:
     """The storages that are trusted, and those that wait, for people."""
-    known, waiting = pins(agent), pending(agent)
+    known, waiting = trusted_keys(agent), pending(agent)
     trusted = [
         *((name, keys, "set in the configuration") for name, keys in known.configured.items()),
         *(
             (name, entry.host_keys, f"{entry.how}, {entry.since}")
-            for name, entry in (known.learnt or {}).items()
+            for name, entry in (known.learned or {}).items()
             if name not in known.configured
         ),
     ]
@@ -174,31 +174,31 @@ def shown(line: str) -> str:
     return f"{fingerprint(line)} ({line.split(maxsplit=1)[0]})"
 
 
-def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> Pins:
+def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> TrustedKeys:
     """What is known, with what ``trust_new_storages`` lets this machine learn from these addresses."""
-    known = pins(agent)
-    is_first = known.learnt is None and not known.configured
+    known = trusted_keys(agent)
+    is_first = known.learned is None and not known.configured
     if agent.trust_new_storages == "never" or not (is_first or agent.trust_new_storages == "always"):
         return known
-    learnt = dict(known.learnt or {})
+    learnt = dict(known.learned or {})
     how = "first contact" if is_first else "new storage"
     for address in addresses:
         if address.name not in learnt and not known.has_name(address.name):
-            learnt[address.name] = Known(list(address.host_keys), now, how)
+            learnt[address.name] = TrustedStorage(list(address.host_keys), now, how)
             keys = ", ".join(map(shown, address.host_keys))
             # Of the first contact nothing needs to be done; turku-agent storages shows it.
             level = logging.DEBUG if is_first else logging.INFO
             _LOG.log(level, "storage %s is known from now on by its host keys %s", address.name, keys)
-    if learnt != (known.learnt or {}):
+    if learnt != (known.learned or {}):
         if is_first and not _write_first(agent, learnt):
             # Another run was first; what it learnt counts.
-            return pins(agent)
+            return trusted_keys(agent)
         if not is_first:
             _write(agent, KNOWN_FILE, learnt)
-    return Pins(known.configured, learnt)
+    return TrustedKeys(known.configured, learnt)
 
 
-def _refusal(address: Address, known: Pins) -> StorageNotTrusted:
+def _refusal(address: Address, known: TrustedKeys) -> StorageNotTrusted:
     what = "has other host keys than" if known.has_name(address.name) else "is none of those that"
     keys = ", ".join(map(shown, address.host_keys[:_PENDING_LIMIT]))
     if address.name in known.configured:
@@ -223,7 +223,7 @@ def _further_keys(address: Address, trusted: Sequence[str]) -> str:
     )
 
 
-def _read(path: Path, kind: type[Entry]) -> dict[str, Entry] | None:
+def _read(path: Path, kind: type[_StoredEntry]) -> dict[str, _StoredEntry] | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, kind])  # type: ignore[valid-type]
     except FileNotFoundError:
@@ -235,16 +235,16 @@ def _read(path: Path, kind: type[Entry]) -> dict[str, Entry] | None:
         ) from error
 
 
-def _text(content: Mapping[str, Known] | Mapping[str, Pending]) -> str:
+def _text(content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) -> str:
     # In their order: the oldest goes first.
     return msgspec.json.format(msgspec.json.encode(dict(content)), indent=4).decode() + "\n"
 
 
-def _write(agent: AgentConfig, name: str, content: Mapping[str, Known] | Mapping[str, Pending]) -> None:
+def _write(agent: AgentConfig, name: str, content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) -> None:
     state.write_text(agent, state.directory(agent) / name, _text(content))
 
 
-def _write_first(agent: AgentConfig, content: Mapping[str, Known]) -> bool:
+def _write_first(agent: AgentConfig, content: Mapping[str, TrustedStorage]) -> bool:
     path = state.directory(agent) / KNOWN_FILE
     if not durable.write_new_text(path, _text(content)):
         return False

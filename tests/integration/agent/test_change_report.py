@@ -17,11 +17,11 @@ import pytest
 from turku.agent.capture import change_records, change_report
 from turku.agent.capture.change_records import Moment
 from turku.agent.capture.change_report import ChangeReport
-from turku.agent.capture.changed_entries import Pass
+from turku.agent.capture.changed_entries import ChangeScan
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd.serving_daemon import Module
-from turku.agent.storage_output import Relay
+from turku.agent.storage_output import StorageOutput
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.session.agent_watch import AgentWatch
@@ -74,10 +74,10 @@ class Machine:
 @contextmanager
 def asked(report: ChangeReport, stream: IO[bytes]) -> Iterator[None]:
     """A session whose storage asks."""
-    relay = Relay("primary")
-    report.prepare(relay)
+    output = StorageOutput("primary")
+    report.prepare(output)
     with report.sent_to(stream):
-        relay.line(CHANGED_ENTRIES_WANTED)
+        output.show_line(CHANGED_ENTRIES_WANTED)
         yield
 
 
@@ -114,11 +114,11 @@ def test_the_margin_is_longer_than_any_step_of_change_times() -> None:
 def test_a_storage_that_does_not_ask_is_sent_nothing(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     report = machine.report()
     reading, writing = os.pipe()
-    relay = Relay("primary")
+    output = StorageOutput("primary")
     with os.fdopen(writing, "wb") as stream:
-        report.prepare(relay)
+        report.prepare(output)
         with report.sent_to(stream):
-            relay.line("[2020-10-01 06:40:59,439 primary] INFO: Source a: starting")
+            output.show_line("[2020-10-01 06:40:59,439 primary] INFO: Source a: starting")
             time.sleep(0.3)
         report.keep()
     assert os.read(reading, 10) == b""
@@ -347,15 +347,15 @@ def test_an_ssh_that_ended_is_no_trouble(machine: Machine, caplog: pytest.LogCap
 
 
 def test_a_pass_ends_with_its_session(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Pass.run
+    original = ChangeScan.run
 
-    def slow(self: Pass) -> Any:
+    def slow(self: ChangeScan) -> Any:
         while True:
             self.go_on()
             time.sleep(0.01)
             assert original is not None
 
-    monkeypatch.setattr(Pass, "run", slow)
+    monkeypatch.setattr(ChangeScan, "run", slow)
     report = machine.report()
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as stream:
@@ -375,7 +375,7 @@ def test_a_pass_that_hangs_on_a_dead_disk_does_not_hold_the_session(
 ) -> None:
     monkeypatch.setattr(change_report, "_END_SECONDS", 0.2)
     released = threading.Event()
-    monkeypatch.setattr(Pass, "run", lambda _pass: released.wait())
+    monkeypatch.setattr(ChangeScan, "run", lambda _pass: released.wait())
     report = machine.report()
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as stream:

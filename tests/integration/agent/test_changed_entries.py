@@ -14,7 +14,7 @@ import pytest
 from tests.support.loop_volume import loop_volume
 
 from turku.agent.capture import changed_entries
-from turku.agent.capture.changed_entries import Directories, Pass, Uncertain
+from turku.agent.capture.changed_entries import ChangeScan, DirectoryDigests, ScanUncertain
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, or becomes another user")
 
@@ -30,11 +30,11 @@ class Tree:
             (path / name).write_text(name)
         (path / "link").symlink_to("file")
         self.since_ns = 0
-        self.known = Directories.of(b"")
+        self.known = DirectoryDigests.of(b"")
         self.remember()
 
     def remember(self) -> None:
-        self.known = Pass(str(self.path)).run()
+        self.known = ChangeScan(str(self.path)).run()
         # Change times come in steps of some milliseconds.
         time.sleep(0.02)
         self.since_ns = time.time_ns()
@@ -42,7 +42,7 @@ class Tree:
 
     def changed(self, **options: object) -> set[str]:
         names: list[bytes] = []
-        Pass(str(self.path), known=self.known, since_ns=self.since_ns, name=names.append, **options).run()  # type: ignore[arg-type]
+        ChangeScan(str(self.path), known=self.known, since_ns=self.since_ns, name=names.append, **options).run()  # type: ignore[arg-type]
         assert len(names) == len(set(names))
         return {os.fsdecode(name) for name in names}
 
@@ -167,23 +167,23 @@ def test_the_path_may_lead_through_a_link_as_it_may_for_rsync(tree: Tree, tmp_pa
 
 def test_without_an_earlier_pass_nothing_is_named(tree: Tree) -> None:
     names: list[bytes] = []
-    Pass(str(tree.path), name=names.append).run()
+    ChangeScan(str(tree.path), name=names.append).run()
     assert names == []
 
 
 def test_what_a_pass_found_can_be_written_down(tree: Tree) -> None:
-    tree.known = Directories.of(tree.known.content)
+    tree.known = DirectoryDigests.of(tree.known.content)
     assert tree.changed() == set()
     with pytest.raises(ValueError):
-        Directories.of(b"not eight")
+        DirectoryDigests.of(b"not eight")
 
 
 # --- uncertain
 
 
 def test_a_source_that_is_not_there_is_uncertain(tmp_path: Path) -> None:
-    with pytest.raises(Uncertain):
-        Pass(str(tmp_path / "nothing")).run()
+    with pytest.raises(ScanUncertain):
+        ChangeScan(str(tmp_path / "nothing")).run()
 
 
 @pytest.mark.root
@@ -193,11 +193,11 @@ def test_an_unreadable_directory_is_uncertain() -> None:
         path = Path(name)
         path.chmod(0o755)
         (path / "closed").mkdir(mode=0o700)
-        Pass(name).run()
+        ChangeScan(name).run()
         os.seteuid(65534)
         try:
-            with pytest.raises(Uncertain, match="closed"):
-                Pass(name).run()
+            with pytest.raises(ScanUncertain, match="closed"):
+                ChangeScan(name).run()
         finally:
             os.seteuid(0)
 
@@ -211,7 +211,7 @@ def test_a_directory_that_changes_while_it_is_read_is_uncertain(tree: Tree, monk
         (tree.path / f"empty/{time.monotonic_ns()}").touch()
 
     monkeypatch.setattr(changed_entries, "_entries", changing)
-    with pytest.raises(Uncertain, match="empty changed while it was read"):
+    with pytest.raises(ScanUncertain, match="empty changed while it was read"):
         tree.changed()
 
 
@@ -223,18 +223,18 @@ def test_a_directory_that_goes_before_it_is_read_is_uncertain(tree: Tree, monkey
         shutil.rmtree(tree.path / "empty", ignore_errors=True)
 
     monkeypatch.setattr(changed_entries, "_entries", vanishing)
-    with pytest.raises(Uncertain):
+    with pytest.raises(ScanUncertain):
         tree.changed()
 
 
 def test_a_file_system_with_another_clock_is_uncertain() -> None:
-    with pytest.raises(Uncertain, match="file system proc may"):
-        Pass("/proc/self/fdinfo").run()
+    with pytest.raises(ScanUncertain, match="file system proc may"):
+        ChangeScan("/proc/self/fdinfo").run()
 
 
 def test_more_directories_than_are_remembered_are_uncertain(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changed_entries, "_DIRECTORIES_LIMIT", 4)
-    with pytest.raises(Uncertain, match="more than 4 directories"):
+    with pytest.raises(ScanUncertain, match="more than 4 directories"):
         tree.changed()
 
 
@@ -312,10 +312,10 @@ def test_files_with_holes_are_named_whatever_changed(tree: Tree) -> None:
     os.truncate(tree.path / "small", 4000)
     (tree.path / "link to a hole").symlink_to("one/hole")
     named: list[bytes] = []
-    tree.known = Pass(str(tree.path), name_with_holes=named.append).run()
+    tree.known = ChangeScan(str(tree.path), name_with_holes=named.append).run()
     assert named == [b"one/hole"]
     tree.since_ns = time.time_ns() + 10**12
-    Pass(
+    ChangeScan(
         str(tree.path), known=tree.known, since_ns=tree.since_ns, name=named.append, name_with_holes=named.append
     ).run()
     assert named == [b"one/hole"] * 2

@@ -1,4 +1,4 @@
-"""What is restored by way of a private directory is what rsync would have made in the target itself.
+"""What is restored by way of a staging directory is what rsync would have made in the target itself.
 
 It is not, on purpose, where rsync would have changed a file that has another name outside of what is restored, and where
 it would have gone by way of a symbolic link.
@@ -19,8 +19,8 @@ from tests.support.trees import differences
 
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.restore.basis_files import Overwrite
-from turku.agent.restore.file_attributes import EVERY_KIND
+from turku.agent.restore.placement.basis_files import Overwrite
+from turku.agent.restore.placement.file_metadata import EVERY_KIND
 from turku.core import command
 from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed

@@ -13,7 +13,7 @@ import pytest
 
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.restore import restore_run
+from turku.agent.restore import run as restore_run
 from turku.agent.rsyncd import receiving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.core.filesystem import extended_attributes
@@ -92,7 +92,7 @@ def test_who_may_not_write_into_every_file_leaves_holes_to_rsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
 ) -> None:
     agent = configured(tmp_path)
-    monkeypatch.setattr(restore_run.Order, "temporary", lambda _order, _agent: f".turku-restore-{'0' * 32}")
+    monkeypatch.setattr(restore_run.RestoreJob, "temporary", lambda _order, _agent: f".turku-restore-{'0' * 32}")
     monkeypatch.setattr(os, "geteuid", lambda: user)
     storage = StorageAddress("primary", "127.0.0.1", [], 22, "root")
-    assert restore_run.Order("etc", storage, None).message(agent).digs_holes == (user == 0)
+    assert restore_run.RestoreJob("etc", storage, None).message(agent).digs_holes == (user == 0)

@@ -35,7 +35,7 @@ REFUSAL = b'{"row":"refusal","code":"restore-failed","message":"nobody let the r
 )
 def test_what_the_storage_said_at_its_end_is_told(said: bytes, sentence: str) -> None:
     with pytest.raises(RestoreFailed, match=sentence):
-        HistorySession(ADDRESS, _Ssh(said)).go()  # type: ignore[arg-type]
+        HistorySession(ADDRESS, _Ssh(said)).release_storage()  # type: ignore[arg-type]
 
 
 def test_what_is_printed_before_an_answer_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ import pytest
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import remote_restore
-from turku.agent.restore.remote_restore import NotAllowedHere, orders, permitted_target
+from turku.agent.restore.remote_restore import NotAllowedHere, allowed_target, decode_orders
 from turku.errors import ConfigurationError
 
 MakeAgent = Callable[..., AgentConfig]
@@ -50,7 +50,7 @@ def load(tmp_path: Path) -> MakeAgent:
 
 def test_by_itself_a_machine_obeys_none(load: MakeAgent) -> None:
     with pytest.raises(NotAllowedHere, match="remote_restore is not set"):
-        permitted_target(load(), "/srv/restored")
+        allowed_target(load(), "/srv/restored")
 
 
 @pytest.mark.parametrize("path", ["srv", "./srv", "/srv/../etc"])
@@ -71,7 +71,7 @@ def test_a_directory_inside_is_permitted_as_it_lies_on_the_disk(load: MakeAgent,
         ("real/new", "real/new"),
         ("name/inner/new", "real/new"),
     ):
-        assert permitted_target(agent, str(tmp_path / asked)) == tmp_path / target
+        assert allowed_target(agent, str(tmp_path / asked)) == tmp_path / target
 
 
 @pytest.mark.parametrize("asked", ["out", "out/new", "../x", "new/../../victim", "broken", "broken/x", "loop/x"])
@@ -87,15 +87,15 @@ def test_a_directory_outside_is_not(load: MakeAgent, tmp_path: Path, asked: str)
     if asked == "loop/x":
         # It leads nowhere, so that nothing can be written there: making it fails, wherever it is said to lie.
         with pytest.raises((NotAllowedHere, OSError)):
-            permitted_target(agent, directory).mkdir(parents=True)
+            allowed_target(agent, directory).mkdir(parents=True)
         return
     with pytest.raises(NotAllowedHere):
-        permitted_target(agent, directory)
+        allowed_target(agent, directory)
 
 
 def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
     told = {**ORDER, "paths": ["ssh", {"b64": "/w=="}], "new_key": 1}
-    [order] = orders(msgspec.Raw(json.dumps([told]).encode()))
+    [order] = decode_orders(msgspec.Raw(json.dumps([told]).encode()))
     assert (order.source, order.snapshot.name, order.of_machine) == ("etc", None, None)
 
 
@@ -114,7 +114,7 @@ def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
     ],
 )
 def test_orders_that_are_none_are_left(told: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert orders(msgspec.Raw(json.dumps(told).encode())) == []
+    assert decode_orders(msgspec.Raw(json.dumps(told).encode())) == []
     assert "restores are not understood" in caplog.text
 
 
@@ -128,4 +128,4 @@ def test_what_is_told_can_be_sent_and_stored() -> None:
 def test_the_setting_is_kept_apart_from_where_restore_mode_writes(load: MakeAgent) -> None:
     agent = replace(load(remote_restore=["/srv/restored"]), restore_path=Path("/var/restore"))
     with pytest.raises(NotAllowedHere, match="not inside"):
-        permitted_target(agent, "/var/restore")
+        allowed_target(agent, "/var/restore")

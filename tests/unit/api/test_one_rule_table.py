@@ -55,7 +55,7 @@ CASES: list[dict[str, Any]] = [
 def test_check_and_coordinator_agree(cast: Cast, options: dict[str, Any]) -> None:
     options = {"path": "/etc", **options}
     problems = [
-        each for each in source_warnings.remarks(SourceConfig("etc", options["path"], options)) if each.is_problem
+        each for each in source_warnings.warnings(SourceConfig("etc", options["path"], options)) if each.is_problem
     ]
     if problems:
         with pytest.raises(Refused, match=r"machine\.sources\.etc"):

@@ -18,10 +18,10 @@ from typing import IO
 
 from turku.agent.capture import change_records
 from turku.agent.capture.change_records import Moment, SourceRecord
-from turku.agent.capture.changed_entries import Directories, Pass, Uncertain
+from turku.agent.capture.changed_entries import ChangeScan, DirectoryDigests, ScanUncertain
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd.serving_daemon import Module
-from turku.agent.storage_output import Relay
+from turku.agent.storage_output import StorageOutput
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.protocol import codec
@@ -51,14 +51,14 @@ class ChangeReport:
         self._agent = agent
         self._storage_name = storage_name
         self._modules = tuple(modules)
-        self._attempt = _Attempt(self.moment, self._modules, {})
+        self._attempt = _Connection(self.moment, self._modules, {})
         self._records: dict[str, SourceRecord] = {}
 
-    def prepare(self, relay: Relay) -> None:
-        """Begin when the storage asks by way of the relay; what an earlier connection asked for is forgotten."""
+    def prepare(self, output: StorageOutput) -> None:
+        """Begin when the storage asks by way of the output; what an earlier connection asked for is forgotten."""
         self._records = change_records.read(self._agent, self._storage_name)
-        self._attempt = _Attempt(self.moment, self._modules, self._records)
-        relay.call_instead(CHANGED_ENTRIES_WANTED, self._attempt.ask)
+        self._attempt = _Connection(self.moment, self._modules, self._records)
+        output.call_on(CHANGED_ENTRIES_WANTED, self._attempt.ask)
 
     @contextmanager
     def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
@@ -79,11 +79,11 @@ class ChangeReport:
         change_records.write(self._agent, self._storage_name, kept)
 
 
-class _Attempt:
+class _Connection:
     """One connection to the storage."""
 
     def __init__(self, moment: Moment, modules: Sequence[Module], records: dict[str, SourceRecord]) -> None:
-        self.passed: dict[str, Directories] = {}
+        self.passed: dict[str, DirectoryDigests] = {}
         """The directories of each source that was passed over to its end."""
         self._moment = moment
         self._modules = modules
@@ -153,7 +153,7 @@ class _Attempt:
                 # Both have the same room, and the changed entries come first.
                 if with_holes.are_all and len(line.paths) + len(with_holes.paths) <= self._left_paths:
                     holes_line = FilesWithHolesLine(module.name, with_holes.paths, is_complete=True)
-            except Uncertain as reason:
+            except ScanUncertain as reason:
                 _LOG.debug("source %s: neither changed entries nor holes can be named: %s", module.name, reason)
             if earlier is not None:
                 self._left_paths -= len(line.paths)
@@ -163,19 +163,19 @@ class _Attempt:
             self._left_paths -= len(holes_line.paths)
             self._write(descriptor, _encoded(holes_line))
 
-    def _pass(self, module: Module) -> Pass:
+    def _pass(self, module: Module) -> ChangeScan:
         """Return a pass over what the daemon shows of the module."""
-        return Pass(
+        return ChangeScan(
             module.path,
             hidden=module.hidden,
             emptied=module.emptied,
             go_on=self._end.check,
         )
 
-    def _names(self) -> _Names:
-        return _Names(self._left_bytes - _reserve(self._modules), self._left_paths)
+    def _names(self) -> _PathList:
+        return _PathList(self._left_bytes - _reserve(self._modules), self._left_paths)
 
-    def _earlier(self, module: Module) -> tuple[SourceRecord, Directories] | None:
+    def _earlier(self, module: Module) -> tuple[SourceRecord, DirectoryDigests] | None:
         """Return what an earlier session has to compare with, where it is about the same path and the clock went on."""
         record = self._records.get(module.name)
         if record is None or record.path != module.path or not self._moment.follows(record.moment):
@@ -183,7 +183,7 @@ class _Attempt:
         if record.moment.unix_ns < _MARGIN_NS:
             return None
         try:
-            return record, Directories.of(record.directories)
+            return record, DirectoryDigests.of(record.directories)
         except ValueError:
             return None
 
@@ -204,7 +204,7 @@ class _Attempt:
                 left = left[os.write(descriptor, left) :]
 
 
-class _Names:
+class _PathList:
     """Entries of one source, as many of them as there is room for."""
 
     def __init__(self, left_bytes: int, left_paths: int) -> None:

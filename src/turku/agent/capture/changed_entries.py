@@ -38,11 +38,11 @@ _CAME, _KNOWN = b"+", b"="
 """Before a path that waits: the directory above it was not there before, or was."""
 
 
-class Uncertain(Exception):
+class ScanUncertain(Exception):
     """The pass cannot tell of every entry; the reason is its text."""
 
 
-class Directories:
+class DirectoryDigests:
     """Which directory was at which path: a digest for each, so that a million take little memory."""
 
     def __init__(self, digests: array[int]) -> None:
@@ -56,7 +56,7 @@ class Directories:
         return cls(digests)
 
     @classmethod
-    def gathered(cls, digests: array[int]) -> Self:
+    def sorted_from(cls, digests: array[int]) -> Self:
         """Return these digests, in an order of their own."""
         return cls(array("Q", sorted(digests)))
 
@@ -75,7 +75,7 @@ def _digest(path: bytes, found: os.stat_result) -> int:
 
 
 @dataclass
-class Pass:
+class ChangeScan:
     """One pass over a source. ``run`` names what changed and returns the directories for the next pass.
 
     Without ``known``, the directories of an earlier pass, nothing is named. ``go_on`` is called now and then, and
@@ -83,7 +83,7 @@ class Pass:
     """
 
     path: str
-    known: Directories | None = None
+    known: DirectoryDigests | None = None
     since_ns: int = 0
     """Unix nanoseconds: a moment before that earlier pass."""
     hidden: Collection[Path] = ()
@@ -99,7 +99,7 @@ class Pass:
     _devices: set[int] = field(default_factory=set)
     _emptied: frozenset[bytes] = frozenset()
 
-    def run(self) -> Directories:
+    def run(self) -> DirectoryDigests:
         """Return the directories of the source. Raises Uncertain."""
         try:
             # The source's own path may lead through links, as it may for rsync.
@@ -115,8 +115,8 @@ class Pass:
                     below = [directory_tree.joined(path, name) for name in inner]
                     waiting.push_all((_CAME if came else _KNOWN) + each for each in below if each not in hidden)
         except (OSError, ValueError) as error:
-            raise Uncertain(str(error)) from error
-        return Directories.gathered(self._found)
+            raise ScanUncertain(str(error)) from error
+        return DirectoryDigests.sorted_from(self._found)
 
     def _relative(self, paths: Collection[Path]) -> frozenset[bytes]:
         return frozenset(os.fsencode(each.relative_to(self.path)) for each in paths)
@@ -126,7 +126,7 @@ class Pass:
         before = os.fstat(directory)
         self._require_local(directory, before)
         if len(self._found) >= _DIRECTORIES_LIMIT:
-            raise Uncertain(f"there are more than {_DIRECTORIES_LIMIT} directories")
+            raise ScanUncertain(f"there are more than {_DIRECTORIES_LIMIT} directories")
         digest = _digest(path, before)
         self._found.append(digest)
         is_told = self.known is not None
@@ -149,14 +149,14 @@ class Pass:
             if is_told and (found.st_ctime_ns >= self.since_ns or came or found.st_dev != before.st_dev or is_emptied):
                 self.name(_path_of(entry, path))
         if os.fstat(directory).st_ctime_ns != before.st_ctime_ns:
-            raise Uncertain(f"{os.fsdecode(path) or '.'} changed while it was read")
+            raise ScanUncertain(f"{os.fsdecode(path) or '.'} changed while it was read")
         return came, inner
 
     def _require_local(self, directory: int, found: os.stat_result) -> None:
         if found.st_dev not in self._devices:
             kind = file_system(directory)
             if kind not in _LOCAL_FILE_SYSTEMS:
-                raise Uncertain(f"change times of the file system {kind} may be those of another clock")
+                raise ScanUncertain(f"change times of the file system {kind} may be those of another clock")
             self._devices.add(found.st_dev)
 
 

@@ -18,7 +18,7 @@ _NAMED = 20
 _LOG = logging.getLogger(__name__)
 
 
-def tell_missing(agent: AgentConfig, *, told: Sequence[str]) -> None:
+def report_missing(agent: AgentConfig, *, told: Sequence[str]) -> None:
     """Log which sources are declared no more, and write down those that are, for the next time.
 
     ``told`` are those that the coordinator names, at each run until an operator confirms them. A coordinator of the

@@ -6,38 +6,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent.capture import expected_mounts, left_out
+from turku.agent.capture import excluded_paths, expected_mounts
 from turku.agent.capture import mounts as mount_points
 from turku.agent.config.configuration import AgentConfig, SourceConfig
 from turku.policy import source_options
 
 
 @dataclass(frozen=True)
-class Remark:
+class SourceWarning:
     """A sentence about a source; ``is_problem`` when it keeps the source from being backed up as it is."""
 
     text: str
     is_problem: bool
 
 
-def remarks(source: SourceConfig) -> list[Remark]:
+def warnings(source: SourceConfig) -> list[SourceWarning]:
     """Return all remarks: on the directory, and on the options as the coordinator will read them."""
     found = []
-    found += [Remark(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
+    found += [SourceWarning(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
     if expected_mounts.is_missing(source):
-        found.append(Remark("nothing is mounted there now, so that it would not be backed up", is_problem=False))
+        found.append(SourceWarning("nothing is mounted there now, so that it would not be backed up", is_problem=False))
     mounts = mount_points.all_mounts()
-    others = left_out.other_file_systems(source, mounts)
+    others = excluded_paths.other_file_systems(source, mounts)
     if any(not mount.is_of_the_kernel for mount in others):
-        found.append(Remark(left_out.sentence(others), is_problem=False))
+        found.append(SourceWarning(excluded_paths.other_file_systems_text(others), is_problem=False))
     found += [
-        Remark(f"{volume} is not backed up: it is a volume of the storage on this machine", is_problem=False)
-        for volume in left_out.volumes_within(source, mounts)
+        SourceWarning(f"{volume} is not backed up: it is a volume of the storage on this machine", is_problem=False)
+        for volume in excluded_paths.volumes_within(source, mounts)
     ]
     for name, close in source_options.unknown_names(source.options):
         suggestion = f"; did you mean {close}?" if close else ""
-        found.append(Remark(f"{name}: unknown option, sent as it is{suggestion}", is_problem=False))
-    found += [Remark(str(problem), is_problem=True) for problem in source_options.problems(source.options)]
+        found.append(SourceWarning(f"{name}: unknown option, sent as it is{suggestion}", is_problem=False))
+    found += [SourceWarning(str(problem), is_problem=True) for problem in source_options.problems(source.options)]
     return found
 
 

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
     if options.look == "snapshots":
         return _Shown(options, say).snapshots(browse.snapshots(agent, options.source))
-    active = checkin.active(agent)
+    active = checkin.active_sources(agent)
     source, snapshot = options.source, None
     if options.look in ("files", "find"):
         source, snapshot = browse.named_source(options.source, list(active))
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
         is_recursive=getattr(options, "recursive", False),
         limit=options.limit,
     )
-    return _Shown(options, say, source).rows(browse.look(agent, request, order))
+    return _Shown(options, say, source).rows(browse.rows(agent, request, order))
 
 
 def _add(

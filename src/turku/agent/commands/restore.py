@@ -15,8 +15,8 @@ from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 if TYPE_CHECKING:
     from turku.agent.config.configuration import AgentConfig
-    from turku.agent.restore.progress import Outcome, Plan
-    from turku.agent.restore.restore_run import Order
+    from turku.agent.restore.progress import PlannedRestore, RestoreResult
+    from turku.agent.restore.run import RestoreJob
 
 Say = Callable[[str], None]
 
@@ -50,58 +50,58 @@ def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[a
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """The exit code: 0 when all is back. Raises RestoreIncomplete where some of it is, and what ``recover`` raises."""
-    order = _order(options, agent)
+    job = _order(options, agent)
     if options.dry_run:
         from turku.agent.restore import dry_run
 
-        for line in dry_run.lines(agent, order):
+        for line in dry_run.lines(agent, job):
             say(line)
         return 0
-    from turku.agent.restore import restore_run
-    from turku.agent.restore.progress_display import Display
+    from turku.agent.restore import run as restore_run
+    from turku.agent.restore.progress_display import ProgressDisplay
 
     if options.in_place and not options.yes:
         _require_person()
-    plans: list[Plan] = []
+    plans: list[PlannedRestore] = []
 
-    def approve(plan: Plan) -> bool:
+    def approve(plan: PlannedRestore) -> bool:
         plans[:] = [plan]
         return _approve(plan, options)
 
     try:
-        with Display() as display:
-            outcome = restore_run.recover(agent, order, on_progress=display.show, approve=approve)
+        with ProgressDisplay() as display:
+            outcome = restore_run.restore(agent, job, on_progress=display.show, approve=approve)
     except KeyboardInterrupt:
-        if hint := _next_step(agent, order, plans):
+        if hint := _next_step(agent, job, plans):
             print(hint, file=sys.stderr)  # noqa: T201
         raise
     except TurkuError as error:
         # Nothing was restored yet; what arrived may be of use all the same.
-        error.hint = error.hint or _next_step(agent, order, plans)
+        error.hint = error.hint or _next_step(agent, job, plans)
         raise
-    return _told(outcome, say, _next_step(agent, order, plans))
+    return _told(outcome, say, _next_step(agent, job, plans))
 
 
-def _next_step(agent: AgentConfig, order: Order, plans: list[Plan]) -> str:
+def _next_step(agent: AgentConfig, job: RestoreJob, plans: list[PlannedRestore]) -> str:
     """Return the sentence that says how to go on; empty where nothing is left to go on with."""
-    from turku.agent.restore import private_directory
+    from turku.agent.restore import staging_directory
 
-    if not plans or not private_directory.can_go_on(agent, plans[0].target, order.digest(plans[0].snapshot)):
+    if not plans or not staging_directory.can_resume(agent, plans[0].target, job.digest(plans[0].snapshot)):
         return ""
-    if order.snapshot.name is not None:
+    if job.snapshot.name is not None:
         return "the same command again goes on where this one ended"
     # By then another one may be the latest.
-    instead = " in place of --at" if order.snapshot.at is not None else ""
+    instead = " in place of --at" if job.snapshot.at is not None else ""
     return f"the same command again with --snapshot {plans[0].snapshot}{instead} goes on where this one ended"
 
 
-def _order(options: argparse.Namespace, agent: AgentConfig) -> Order:
+def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
     from turku.agent import checkin
     from turku.agent.restore import browse
-    from turku.agent.restore.restore_run import Order
+    from turku.agent.restore.run import RestoreJob
 
     choice = choice_of(options.snapshot, options.at, is_unfinished=options.unfinished)
-    active = checkin.active(agent)
+    active = checkin.active_sources(agent)
     known = browse.order_of(active, options.source)
     paths = tuple(browse.path_in_source(agent, known, options.source, text) for text in options.paths)
     target = None if options.to is None else options.to.absolute().resolve()
@@ -114,7 +114,7 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> Order:
                 hint="--to names a directory",
             )
         target = Path(configured.path).resolve()
-    return Order(
+    return RestoreJob(
         options.source,
         known.storage,
         target,
@@ -127,22 +127,22 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> Order:
     )
 
 
-def _approve(plan: Plan, options: argparse.Namespace) -> bool:
+def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
     """Whether a person, or ``--yes``, wants it; a new directory needs nobody's word."""
-    from turku.agent.restore.progress import counted
+    from turku.agent.restore.progress import count_of
     from turku.core.cli.listing import size
 
     what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"
     if options.unfinished:
         what = f"source {plan.source}, of which NO backup was finished: what there is of it"
     if plan.files is not None and plan.size_bytes is not None:
-        what += f": {counted(plan.files, 'file')}, {size(plan.size_bytes)}"
+        what += f": {count_of(plan.files, 'file')}, {size(plan.size_bytes)}"
     print(f"{what}, into {one_line(str(plan.target))}", file=sys.stderr)  # noqa: T201
     for remark in plan.remarks:
         print(f"NOTE: {remark}.", file=sys.stderr)  # noqa: T201
     if options.yes:
         return True
-    if plan.is_free and not options.in_place and not options.delete:
+    if plan.is_target_empty and not options.in_place and not options.delete:
         # Nothing is lost by it, so that a script, which nobody can answer for, goes on.
         return not plan.remarks or not _has_person() or _says_yes("Restore from this snapshot all the same?")
     _require_person()
@@ -172,7 +172,7 @@ def _require_person() -> None:
         )
 
 
-def _told(outcome: Outcome, say: Say, hint: str) -> int:
+def _told(outcome: RestoreResult, say: Say, hint: str) -> int:
     if outcome.state == "whole":
         for line in outcome.lines():
             say(line)

@@ -24,7 +24,7 @@ def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Ans
 
     Raises NotInHistory, StorageNotTrusted, CommandFailed, ApiRefused, ApiUnreachable.
     """
-    active = checkin.active(agent)
+    active = checkin.active_sources(agent)
     if source is not None:
         active = {source: order_of(active, source)}
     for address, sources in checkin.by_storage(active):
@@ -34,7 +34,7 @@ def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Ans
                 yield address.name, answer
 
 
-def look(agent: AgentConfig, request: LookRequest, order: SourceOrder) -> Iterator[Answer]:
+def rows(agent: AgentConfig, request: LookRequest, order: SourceOrder) -> Iterator[Answer]:
     """The rows that the source's storage answers, the last of them a LookEnd. Raises as ``snapshots`` does."""
     return _rows(agent, order, request)
 
@@ -78,7 +78,7 @@ def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: st
 
 
 def _rows(agent: AgentConfig, order: SourceOrder, request: LookRequest) -> Iterator[Answer]:
-    address = session.trusted(agent, order.storage)
+    address = session.trusted_address(agent, order.storage)
     is_whole = False
     left = _SNAPSHOTS_LIMIT if request.what == "snapshots" else request.limit
     for answer in session.ask(agent, address, HistoryRequest("look", look=request), timeout_seconds=_TIMEOUT_SECONDS):

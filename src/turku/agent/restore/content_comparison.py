@@ -30,42 +30,43 @@ from turku.protocol.restore_messages import (
 
 if TYPE_CHECKING:
     from turku.agent.config.configuration import AgentConfig
-    from turku.agent.restore.restore_run import Order
+    from turku.agent.restore.run import RestoreJob
     from turku.agent.ssh_tunnel import Address
 
 _TIMEOUT_SECONDS = 24 * 3600.0
 _CHUNK_BYTES = 1024 * 1024
 
 
-def prepared(agent: AgentConfig, order: Order, address: Address) -> tuple[Order, Collection[bytes]]:
-    """Return the order, of one certain snapshot, with the paths whose files have to be sent though they look the same.
+def find_differing(agent: AgentConfig, job: RestoreJob, address: Address) -> tuple[RestoreJob, Collection[bytes]]:
+    """Return the job, of one certain snapshot, with the paths whose files have to be sent though they look the same.
 
     Without ``compare_contents`` there are none. Raises as ``recovery.recover`` does.
     """
-    if not order.compare_contents or order.target is None or order.overwrite == "never":
-        return order, ()
+    if not job.compare_contents or job.target is None or job.overwrite == "never":
+        return job, ()
     try:
-        root = os.open(order.target, directory_tree.DIRECTORY_FLAGS)
+        root = os.open(job.target, directory_tree.DIRECTORY_FLAGS)
     except OSError:
-        return order, ()
+        return job, ()
     try:
-        return _compared(agent, order, address, root)
+        return _compared(agent, job, address, root)
     finally:
         os.close(root)
 
 
-def _compared(agent: AgentConfig, order: Order, address: Address, root: int) -> tuple[Order, Collection[bytes]]:
-    from turku.agent.restore import restore_run, session
+def _compared(agent: AgentConfig, job: RestoreJob, address: Address, root: int) -> tuple[RestoreJob, Collection[bytes]]:
+    from turku.agent.restore import run as restore_run
+    from turku.agent.restore import session
 
-    request = HistoryRequest("recover", recover=order.message(agent, list_only=True))
+    request = HistoryRequest("recover", recover=job.message(agent, list_only=True))
     # As many as the user has files at most: nothing else is noted, whatever the storage lists.
     differing: set[bytes] = set()
     is_whole = False
     for answer in session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
         if isinstance(answer, RecoverPlan):
-            snapshot = restore_run.planned(agent, order, answer, address.name).snapshot
-            if not order.snapshot.is_unfinished:
-                order = replace(order, snapshot=SnapshotChoice(name=snapshot))
+            snapshot = restore_run.planned_restore(agent, job, answer, address.name).snapshot
+            if not job.snapshot.is_unfinished:
+                job = replace(job, snapshot=SnapshotChoice(name=snapshot))
         elif isinstance(answer, Manifest):
             differing.update(
                 path for entry in answer.entries if (path := _path(entry)) and not _is_the_same(root, path, entry)
@@ -74,7 +75,7 @@ def _compared(agent: AgentConfig, order: Order, address: Address, root: int) -> 
             is_whole = True
     if not is_whole:
         raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
-    return order, differing
+    return job, differing
 
 
 def _path(entry: ManifestEntry) -> bytes:

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from turku.agent.capture import left_out
+from turku.agent.capture import excluded_paths
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.restore import private_directory, session
-from turku.agent.restore.restore_run import Order, planned
+from turku.agent.restore import session, staging_directory
+from turku.agent.restore.run import RestoreJob, planned_restore
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
 from turku.core.spool import NameFilter, Stack
@@ -30,17 +30,17 @@ from turku.protocol.restore_messages import (
 )
 
 _TIMEOUT_SECONDS = 3600.0
-_OURS = re.compile(re.escape(private_directory.PREFIX.encode()) + rb"[0-9a-f]{32}")
+_OURS = re.compile(re.escape(staging_directory.PREFIX.encode()) + rb"[0-9a-f]{32}")
 _NOWHERE = -1
 
-Step = Literal["create", "replace", "keep", "same", "delete", "lose"]
+DryRunStep = Literal["create", "replace", "keep", "same", "delete", "lose"]
 
 
-def lines(agent: AgentConfig, order: Order) -> Iterator[str]:
+def lines(agent: AgentConfig, job: RestoreJob) -> Iterator[str]:
     """A line for each path that would be written or deleted, and the sum. Raises as ``recovery.recover`` does."""
-    address = session.trusted(agent, order.storage)
-    request = HistoryRequest("recover", recover=order.message(agent, list_only=True))
-    counts: Counter[Step] = Counter()
+    address = session.trusted_address(agent, job.storage)
+    request = HistoryRequest("recover", recover=job.message(agent, list_only=True))
+    counts: Counter[DryRunStep] = Counter()
     # However much a storage lists, it takes no more memory.
     kept = NameFilter()
     directory: Path | None = None
@@ -49,7 +49,7 @@ def lines(agent: AgentConfig, order: Order) -> Iterator[str]:
     try:
         for answer in session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
             if isinstance(answer, RecoverPlan) and directory is None:
-                plan = planned(agent, order, answer, address.name)
+                plan = planned_restore(agent, job, answer, address.name)
                 snapshot, directory = plan.snapshot, plan.target
                 yield from (f"note: {remark}" for remark in plan.remarks)
                 with suppress(OSError):
@@ -57,9 +57,9 @@ def lines(agent: AgentConfig, order: Order) -> Iterator[str]:
             elif isinstance(answer, Manifest) and directory is not None:
                 for entry in answer.entries:
                     path = _checked(entry)
-                    step = _step(root, path, entry, order.overwrite)
+                    step = _step(root, path, entry, job.overwrite)
                     counts[step] += 1
-                    if order.delete:
+                    if job.delete:
                         kept.add(path)
                     if step in ("create", "replace"):
                         yield f"{step}  {shell_words.path_word(path)}"
@@ -70,9 +70,9 @@ def lines(agent: AgentConfig, order: Order) -> Iterator[str]:
                     yield f"lost  {shell_words.path_word(path_bytes(lost))}"
         if not is_whole or directory is None:
             raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
-        if order.delete and root != _NOWHERE and not counts["lose"]:
-            untouched = left_out.untouched(agent, order.source_here(agent), directory)
-            for path in _others(root, order.paths, kept, untouched):
+        if job.delete and root != _NOWHERE and not counts["lose"]:
+            untouched = excluded_paths.protected_paths(agent, job.source_here(agent), directory)
+            for path in _extra_paths(root, job.paths, kept, untouched):
                 counts["delete"] += 1
                 yield f"delete  {shell_words.path_word(path)}"
     finally:
@@ -93,7 +93,7 @@ def _checked(entry: ManifestEntry) -> bytes:
         raise MalformedMessage(f"the storage's manifest: {error.message}") from error
 
 
-def _step(root: int, path: bytes, entry: ManifestEntry, overwrite: str) -> Step:
+def _step(root: int, path: bytes, entry: ManifestEntry, overwrite: str) -> DryRunStep:
     status = None if root == _NOWHERE else directory_tree.status(root, path)
     if status is None:
         return "create"
@@ -123,7 +123,7 @@ def _leads_to(root: int, path: bytes, entry: ManifestEntry) -> bool:
         os.close(directory)
 
 
-def _others(root: int, paths: tuple[bytes, ...], kept: NameFilter, untouched: frozenset[bytes]) -> Iterator[bytes]:
+def _extra_paths(root: int, paths: tuple[bytes, ...], kept: NameFilter, untouched: frozenset[bytes]) -> Iterator[bytes]:
     """What is below the restored paths, and is no directory, and is not in the snapshot nor in an untouched one."""
     with Stack() as waiting:
         for path in paths or (b"",):

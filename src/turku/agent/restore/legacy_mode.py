@@ -14,10 +14,10 @@ from contextlib import suppress
 from turku.agent import backup_session, checkin, identity, runtime_directory, ssh_tunnel, state, trusted_storages
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.identity import Identity
-from turku.agent.rsyncd import offered_directory, serving_daemon
+from turku.agent.rsyncd import nodev_mount, serving_daemon
 from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.ssh_tunnel import Address
-from turku.agent.storage_output import Relay
+from turku.agent.storage_output import StorageOutput
 from turku.core import command, durable, lock
 from turku.core.log import one_line
 from turku.errors import DurableWriteFailed, InvalidValue, StorageNotTrusted, UsageError
@@ -44,7 +44,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     # A lock of its own: backups go on, and a long one is no reason to keep a restore waiting.
     with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
         _say("Entering restore mode.", "")
-        storages = checkin.restorable(agent)
+        storages = checkin.restorable_storages(agent)
         if storages:
             _say("This machine's sources are on the following storage units:")
         for storage, sources in storages:
@@ -53,8 +53,8 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
             _say("")
         address = _known(agent, storages, ssh_tunnel.checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent)
-        relay = Relay(address.name, held_until_released=True, awaited=_ACTIVE)
-        with runtime_directory.fresh(agent, _PURPOSE) as directory, offered_directory.at(agent.restore_path) as path:
+        output = StorageOutput(address.name, held_until_released=True, awaited=_ACTIVE)
+        with runtime_directory.fresh(agent, _PURPOSE) as directory, nodev_mount.mounted(agent.restore_path) as path:
             module = Module(agent.restore_module, path, writable=True)
             backup_session.run(
                 agent,
@@ -62,8 +62,8 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
                 [module],
                 action="restore",
                 directory=directory,
-                relay=relay,
-                watch=_Operator(agent, address, module, relay).watch,
+                output=output,
+                watch=_LegacySession(agent, address, module, output).watch,
             )
         _LOG.info("restore mode is over")
 
@@ -75,7 +75,7 @@ def _known(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address
         # What is wrong with a storage that nobody asked for is no reason to restore nothing.
         with suppress(InvalidValue):
             others.append(ssh_tunnel.checked_address(address))
-    verdicts = dict(zip(others, trusted_storages.admit(agent, others), strict=True))
+    verdicts = dict(zip(others, trusted_storages.check_trust(agent, others), strict=True))
     verdict = verdicts[chosen]
     if isinstance(verdict, StorageNotTrusted):
         raise verdict
@@ -119,29 +119,29 @@ def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
     return storages[0][0]
 
 
-class _Operator:
+class _LegacySession:
     """Tells the operator what to do on the storage, and waits until they are done."""
 
-    def __init__(self, agent: AgentConfig, address: Address, module: Module, relay: Relay) -> None:
+    def __init__(self, agent: AgentConfig, address: Address, module: Module, output: StorageOutput) -> None:
         self._agent = agent
         self._identity = identity.existing(agent)
         self._address = address
         self._module = module
-        self._relay = relay
+        self._output = output
 
     def watch(self, ssh: command.Child, port: int) -> int:
         """The exit code of ssh, 0 where the operator ended the session."""
         deadline = time.monotonic() + _ACTIVE_TIMEOUT_SECONDS
         # What is printed must be true: only a tunnel that stands has its port for good.
-        while ssh.poll() is None and not self._relay.heard.wait(0.02) and time.monotonic() < deadline:
+        while ssh.poll() is None and not self._output.heard.wait(0.02) and time.monotonic() < deadline:
             pass
         if ssh.poll() is not None:
             code = ssh.wait(1)
             # Another attempt may follow, of which the operator is told in the right order too.
-            self._relay.show_held()
+            self._output.show_held()
             return code
         _say(*instructions(self._agent, self._identity, self._address, self._module, port))
-        self._relay.release()
+        self._output.release()
         try:
             return _hold_open(ssh)
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ _SHOWN_BYTES = 300
 """Of a path, which a storage chose."""
 
 
-class Problems:
+class ProblemList:
     """The problems of one restore; a storage decides how many they are, so not all of them are kept."""
 
     def __init__(self) -> None:
@@ -19,19 +19,19 @@ class Problems:
 
     def add(self, path: bytes, what: str) -> None:
         """Take note of what became of a path."""
-        self.say(f"{one_line(path[:_SHOWN_BYTES])} {what}")
+        self.add_general(f"{one_line(path[:_SHOWN_BYTES])} {what}")
 
-    def extend(self, others: Problems) -> None:
+    def extend(self, others: ProblemList) -> None:
         """Take note of all of them too."""
         for sentence in others.named:
-            self.say(sentence)
-        self.count_more(others.count - len(others.named))
+            self.add_general(sentence)
+        self.add_uncounted_names(others.count - len(others.named))
 
-    def count_more(self, count: int) -> None:
+    def add_uncounted_names(self, count: int) -> None:
         """Take note of problems that nobody names."""
         self.count += count
 
-    def say(self, sentence: str) -> None:
+    def add_general(self, sentence: str) -> None:
         """Take note of a problem that is of no single path."""
         self.count += 1
         if len(self.named) < NAMED_LIMIT:

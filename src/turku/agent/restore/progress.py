@@ -13,7 +13,7 @@ _SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedRestore:
     """What is about to be restored; figures are None where the storage does not know them yet."""
 
     source: str
@@ -22,7 +22,7 @@ class Plan:
     files: int | None
     size_bytes: int | None
     target: Path
-    is_free: bool
+    is_target_empty: bool
     """Whether nothing is there that could be overwritten."""
     was_interrupted: bool
     """Whether an earlier restore into the target did not come to its end."""
@@ -33,7 +33,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RestoreProgress:
     """What is restored so far."""
 
     files: int
@@ -44,7 +44,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RestoreResult:
     """How a restore ended. ``files`` are all that are no directories."""
 
     state: Literal["whole", "partial", "cancelled"]
@@ -57,13 +57,13 @@ class Outcome:
     mismatched: int = 0
     unverifiable: int = 0
     """Files that are as the storage has them, and of which the backup left no checksum."""
-    left_alone: int = 0
+    kept: int = 0
     """Files that were there, and that ``overwrite`` did not let be replaced."""
     deleted: int = 0
     warnings: tuple[str, ...] = ()
     """What is not as it was, and makes nothing less safe."""
     problems: tuple[str, ...] = ()
-    unnamed_problems: int = 0
+    further_problems: int = 0
     """Those beyond the ones that are named."""
     seconds: float = 0.0
     owners_restored: bool = False
@@ -78,7 +78,7 @@ class Outcome:
     def _parts(self) -> Iterator[str]:
         rate = self.size_bytes / self.seconds if self.seconds > 0 else 0.0
         yield (
-            f"{counted(self.files, 'file')}, {size(self.size_bytes)} in {self.seconds:.1f} s ({size(round(rate))}/s)"
+            f"{count_of(self.files, 'file')}, {size(self.size_bytes)} in {self.seconds:.1f} s ({size(round(rate))}/s)"
         )
         if self.verified:
             yield f"{self.verified:,} verified by the checksums of the backup"
@@ -86,23 +86,23 @@ class Outcome:
             yield f"{self.unverifiable:,} without a checksum of the backup, as the storage has them"
         if self.mismatched:
             yield f"{self.mismatched:,} NOT as they were backed up"
-        if self.left_alone:
-            yield f"{self.left_alone:,} left as they were"
+        if self.kept:
+            yield f"{self.kept:,} left as they were"
         if self.deleted:
             yield f"{self.deleted:,} deleted"
         if not self.owners_restored:
             yield "owners were not restored (that takes root)"
         if self.state == "partial":
-            yield f"NOT whole: {counted(len(self.problems) + self.unnamed_problems, 'problem')}"
+            yield f"NOT whole: {count_of(len(self.problems) + self.further_problems, 'problem')}"
 
     def lines(self) -> list[str]:
         """The summary and the first problems, for people."""
         shown = [f"  {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]]
-        more = len(self.problems) + self.unnamed_problems - len(shown)
+        more = len(self.problems) + self.further_problems - len(shown)
         warnings = [f"  {warning}" for warning in self.warnings]
         return [self.summary, *warnings, *shown, *([f"  and {more:,} more"] if more > 0 else [])]
 
 
-def counted(count: int, noun: str) -> str:
+def count_of(count: int, noun: str) -> str:
     """``1 file``, ``5,000 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from turku.agent.restore.progress import Progress
+from turku.agent.restore.progress import RestoreProgress
 from turku.core.cli.listing import size
 from turku.core.cli.output import unguarded
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 10.0
 
 
-class Display:
+class ProgressDisplay:
     """Shows progress on standard error; a context manager."""
 
     def __init__(self) -> None:
@@ -42,15 +42,15 @@ class Display:
             self._bar.stop()
         self._bar = None
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: RestoreProgress) -> None:
         """Show how far it is."""
         if self._is_terminal:
             self._show_bar(progress)
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
-            print(line(progress), file=sys.stderr, flush=True)  # noqa: T201
+            print(progress_line(progress), file=sys.stderr, flush=True)  # noqa: T201
 
-    def _show_bar(self, progress: Progress) -> None:
+    def _show_bar(self, progress: RestoreProgress) -> None:
         if self._bar is None or self._task is None:
             self._bar, self._task = _new_bar(progress)
         files = (
@@ -59,7 +59,7 @@ class Display:
         self._bar.update(self._task, completed=progress.size_bytes, files=files)
 
 
-def line(progress: Progress) -> str:
+def progress_line(progress: RestoreProgress) -> str:
     """Files, bytes, rate and time left, on one line."""
     files = f"{progress.files:,}" + ("" if progress.files_total is None else f" of {progress.files_total:,}")
     total = progress.size_total_bytes
@@ -70,7 +70,7 @@ def line(progress: Progress) -> str:
     return f"restored {files} files, {sizes}, {size(round(rate))}/s{ending}"
 
 
-def seconds_left(progress: Progress) -> float | None:
+def seconds_left(progress: RestoreProgress) -> float | None:
     """How long it may still take; by bytes and by files, whichever is further behind. None where nobody knows."""
     shares = [
         done / total
@@ -84,7 +84,7 @@ def seconds_left(progress: Progress) -> float | None:
     return None if share <= 0 else max(0.0, progress.seconds * (1 - share) / share)
 
 
-def _new_bar(progress: Progress) -> tuple[Bar, TaskID]:
+def _new_bar(progress: RestoreProgress) -> tuple[Bar, TaskID]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -107,7 +107,7 @@ def _new_bar(progress: Progress) -> tuple[Bar, TaskID]:
         "speed": lambda: TransferSpeedColumn(table_column=whole["speed"]),
         "left": lambda: TimeRemainingColumn(table_column=whole["left"]),
     }
-    shown = parts_for(console.width)
+    shown = columns_for(console.width)
     has_bar = console.width - sum(map(_taken, shown)) > _SHORTEST_BAR
     columns = [make() for name, make in makers.items() if name in shown or (name == "bar" and has_bar)]
     bar = Progress(*columns, console=console)
@@ -125,7 +125,7 @@ def _taken(part: str) -> int:
     return _WIDTHS[part] + 1
 
 
-def parts_for(room: int) -> list[str]:
+def columns_for(room: int) -> list[str]:
     """Return the parts that a terminal of so many columns has room for, in the order of their rank."""
     shown: list[str] = []
     for part in _WIDTHS:

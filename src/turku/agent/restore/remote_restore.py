@@ -26,7 +26,7 @@ from turku.core.log import one_line
 from turku.errors import ApiRefused, ApiUnreachable, InvalidValue, LockHeld, MalformedMessage, TurkuError
 
 if TYPE_CHECKING:
-    from turku.agent.restore.restore_run import Outcome, Plan, Progress
+    from turku.agent.restore.run import PlannedRestore, RestoreProgress, RestoreResult
     from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, RestoreOrder, Step
 
 LOCK_NAME = "turku-agent-remote-restore"
@@ -47,7 +47,7 @@ class NotAllowedHere(InvalidValue):
     """This machine's configuration does not allow the restore."""
 
 
-def ask(agent: AgentConfig) -> msgspec.Raw:
+def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
     """The restores that wait for this machine, without a check-in. Raises as check_in.ask does."""
     from turku.protocol.messages import AgentPingRequest
     from turku.protocol.restore_request_messages import WAITING_CALL, AgentRestoresAnswer
@@ -56,7 +56,7 @@ def ask(agent: AgentConfig) -> msgspec.Raw:
     return agent.api().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
 
 
-def orders(told: msgspec.Raw) -> list[RestoreOrder]:
+def decode_orders(told: msgspec.Raw) -> list[RestoreOrder]:
     """The restores of an answer; a log line, and none, where they are not what they should be."""
     from turku.protocol import codec
     from turku.protocol.restore_request_messages import RestoreOrder
@@ -68,30 +68,30 @@ def orders(told: msgspec.Raw) -> list[RestoreOrder]:
         return []
 
 
-def obey(agent: AgentConfig, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
+def run(agent: AgentConfig, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
     """Pick up one restore after the other, until ``stop``. Where another run is at work, they are left to it."""
     try:
         with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
             for order in waiting[:_AT_ONCE]:
                 if not stop.is_set():
-                    _obey(agent, order, stop)
+                    _run_one(agent, order, stop)
     except LockHeld:
         _LOG.info("a restore that was picked up before goes on")
     except TurkuError as error:
         _LOG.error("restores that wait at the coordinator: %s", error.message)
 
 
-def _obey(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
+def _run_one(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
     # One that fails keeps no other waiting.
     try:
-        _Run(agent, order, stop).run()
+        _RemoteRestore(agent, order, stop).run()
     except TurkuError as error:
         _LOG.error("restore %s: %s", order.request, error.message)
     except Exception:
         _LOG.exception("restore %s: internal error", order.request)
 
 
-def permitted_target(agent: AgentConfig, directory: str) -> Path:
+def allowed_target(agent: AgentConfig, directory: str) -> Path:
     """The directory, links resolved, where the configuration allows a restore into it. Raises NotAllowedHere."""
     from turku.policy import restore_place
 
@@ -119,7 +119,7 @@ def _resolved(path: str) -> str:
         raise NotAllowedHere(f"{path} cannot be resolved: {error}") from None
 
 
-class _Run:
+class _RemoteRestore:
     """One restore, from its pick-up to its outcome."""
 
     def __init__(self, agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
@@ -130,13 +130,13 @@ class _Run:
         self._stop = stop
         self._over = threading.Event()
         self._is_cancelled = False
-        self._progress: Progress | None = None
+        self._progress: RestoreProgress | None = None
         self._remarks: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Pick the restore up and see it through. What went wrong is told to the coordinator and the log."""
         try:
-            answer = self._tell("picked_up")
+            answer = self._report("picked_up")
         except (ApiRefused, ApiUnreachable) as error:
             _LOG.error("restore %s: not picked up: %s", self._order.request, error.message)
             return
@@ -144,51 +144,51 @@ class _Run:
             _LOG.info("restore %s: %s", self._order.request, one_line(answer.reason or "not to be picked up"))
             return
         try:
-            target = permitted_target(self._agent, self._order.directory)
+            target = allowed_target(self._agent, self._order.directory)
         except NotAllowedHere as error:
             _LOG.warning("restore %s is refused: %s", self._order.request, error.message)
-            self._tell_end("refused", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
+            self._report_end("refused", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
             return
         self._restore(target)
 
     def _restore(self, target: Path) -> None:
-        reporter = threading.Thread(target=self._report, name="restore progress", daemon=True)
+        reporter = threading.Thread(target=self._report_progress, name="restore progress", daemon=True)
         reporter.start()
         try:
             try:
-                outcome = self._recovered(target)
+                outcome = self._restore_twice(target)
             finally:
                 self._over.set()
                 reporter.join()
         except TurkuError as error:
             _LOG.error("restore %s: %s", self._order.request, error.message)
             told = "\n".join(part for part in (error.message, error.hint, error.details) if part)
-            self._tell_end("failed" if error.code in _FINAL_CODES else "postponed", told)
+            self._report_end("failed" if error.code in _FINAL_CODES else "postponed", told)
         except BaseException:
             # A fault of ours: a later ping picks it up again.
             with suppress(TurkuError):
-                self._tell("postponed", message="an internal error on the machine; its log has it")
+                self._report("postponed", message="an internal error on the machine; its log has it")
             raise
         else:
             _LOG.info("restore %s: %s", self._order.request, outcome.summary)
             is_ended_here = outcome.state == "cancelled" and not self._is_cancelled
             if outcome.state == "cancelled" and self._is_cancelled:
-                from turku.agent.restore import restore_run
+                from turku.agent.restore import run as restore_run
 
                 restore_run.discard(self._agent, target)
             step: Step = "postponed" if is_ended_here else outcome.state
             notes = (f"note: {each}" for each in self._remarks)
             told = "\n".join((outcome.summary, *notes, *outcome.warnings, *outcome.problems))
-            self._tell_end(step, told, outcome=outcome)
+            self._report_end(step, told, outcome=outcome)
 
-    def _recovered(self, target: Path) -> Outcome:
+    def _restore_twice(self, target: Path) -> RestoreResult:
         """The outcome; what was restored in part, because a tunnel broke perhaps, is tried once more."""
-        first = self._recover(target)
+        first = self._restore_once(target)
         if first.state != "partial" or self._is_ended() or self._stop.wait(_SECOND_TRY_SECONDS):
             return first
         _LOG.warning("restore %s: %s; once more", self._order.request, first.summary)
         try:
-            second = self._recover(target)
+            second = self._restore_once(target)
         except TurkuError as error:
             _LOG.warning("restore %s: %s", self._order.request, error.message)
             return first
@@ -199,15 +199,15 @@ class _Run:
     def _is_ended(self) -> bool:
         return self._is_cancelled or self._stop.is_set()
 
-    def _recover(self, target: Path) -> Outcome:
-        from turku.agent.restore import restore_run
+    def _restore_once(self, target: Path) -> RestoreResult:
+        from turku.agent.restore import run as restore_run
         from turku.policy import names
         from turku.protocol.restore_messages import path_bytes
 
         order = self._order
-        return restore_run.recover(
+        return restore_run.restore(
             self._agent,
-            restore_run.Order(
+            restore_run.RestoreJob(
                 source=names.source_name(order.source),
                 storage=order.storage,
                 target=target,
@@ -222,21 +222,21 @@ class _Run:
             is_cancelled=self._is_ended,
         )
 
-    def _approve(self, plan: Plan) -> bool:
+    def _approve(self, plan: PlannedRestore) -> bool:
         """Go on: it was approved at the coordinator. What the storage says of the snapshot is told with the outcome."""
         self._remarks = plan.remarks
         for remark in plan.remarks:
             _LOG.warning("restore %s: %s", self._order.request, remark)
         return True
 
-    def _note(self, progress: Progress) -> None:
+    def _note(self, progress: RestoreProgress) -> None:
         self._progress = progress
 
-    def _report(self) -> None:
+    def _report_progress(self) -> None:
         """Tell how far it is, until it is over; this is also how a cancellation arrives here."""
         while True:
             try:
-                answer = self._tell("running")
+                answer = self._report("running")
             except (ApiUnreachable, ApiRefused) as error:
                 # It may come back; files do not wait for it.
                 _LOG.warning("restore %s: not reported: %s", self._order.request, error.message)
@@ -252,10 +252,10 @@ class _Run:
             if self._over.wait(REPORT_SECONDS):
                 return
 
-    def _tell_end(self, step: Step, message: str, *, outcome: Outcome | None = None) -> None:
+    def _report_end(self, step: Step, message: str, *, outcome: RestoreResult | None = None) -> None:
         for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
             try:
-                self._tell(step, message=message, outcome=outcome)
+                self._report(step, message=message, outcome=outcome)
                 return
             except ApiUnreachable as error:
                 reason = error.message
@@ -266,7 +266,9 @@ class _Run:
                 threading.Event().wait(pause_seconds)
         _LOG.error("restore %s: the coordinator does not know how it ended: %s", self._order.request, reason)
 
-    def _tell(self, step: Step, *, message: str = "", outcome: Outcome | None = None) -> AgentRestoreProgressAnswer:
+    def _report(
+        self, step: Step, *, message: str = "", outcome: RestoreResult | None = None
+    ) -> AgentRestoreProgressAnswer:
         from turku.protocol.restore_request_messages import (
             PROGRESS_CALL,
             AgentRestoreProgressAnswer,

@@ -17,7 +17,7 @@ from turku import errors
 from turku.agent import runtime_directory, ssh_tunnel, trusted_storages
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.ssh_tunnel import Address
-from turku.agent.storage_output import Relay
+from turku.agent.storage_output import StorageOutput
 from turku.core import command, lock
 from turku.core.log import one_line
 from turku.errors import (
@@ -48,7 +48,7 @@ _FIRST_WORD = b'{"row":'
 _LOG = logging.getLogger(__name__)
 
 
-def _parted(line: bytes) -> tuple[bytes, bytes]:
+def _split_answer(line: bytes) -> tuple[bytes, bytes]:
     """Return what of a line was printed before the storage's answer, and the answer; either may be empty."""
     before, found, rest = line.partition(_FIRST_WORD)
     return before, found + rest
@@ -67,19 +67,19 @@ class HistorySession:
         """What the storage answers, to its end. Raises MalformedMessage, and what the storage refused it with."""
         while line := self._ssh.stdout.readline(ANSWER_LINE_LIMIT_BYTES + 1):
             if self._printed is not None:
-                printed, line = _parted(line)
+                printed, line = _split_answer(line)
                 if printed:
-                    self._take_note(printed)
+                    self._keep_printed(printed)
                 if not line:
                     continue
-                self._tell_printed(self._printed)
+                self._log_printed(self._printed)
                 self._printed = None
             answer: Answer = codec.decode(line, Answer, limit_bytes=ANSWER_LINE_LIMIT_BYTES)  # type: ignore[arg-type]
             if isinstance(answer, Refusal):
-                raise refusal(self._address, answer)
+                raise error_of(self._address, answer)
             yield answer
 
-    def _take_note(self, printed: bytes) -> None:
+    def _keep_printed(self, printed: bytes) -> None:
         if self._printed is None or len(self._printed) >= _PRINTED_LIMIT:
             raise MalformedMessage(
                 f"storage {self._address.name} prints, and does not answer", details=self._printed_details
@@ -87,7 +87,7 @@ class HistorySession:
         if printed.strip():
             self._printed.append(one_line(printed.rstrip(b"\r\n")[:_PRINTED_LINE_BYTES]))
 
-    def _tell_printed(self, printed: Sequence[str]) -> None:
+    def _log_printed(self, printed: Sequence[str]) -> None:
         if printed:
             _LOG.warning(
                 "storage %s printed before its answer: %s; %s", self._address.name, printed[0], ssh_tunnel.SHELL_HINT
@@ -99,7 +99,7 @@ class HistorySession:
     def _printed_details(self) -> str:
         return "\n".join(self._printed or ())
 
-    def go(self) -> None:
+    def release_storage(self) -> None:
         """Let the storage write."""
         try:
             self._ssh.stdin.write(GO + b"\n")
@@ -110,11 +110,11 @@ class HistorySession:
                 pass
             raise RestoreFailed(f"storage {self._address.name} ended the session") from error
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Say that nothing more is wanted; the storage ends the session."""
         self._ssh.stdin.close()
 
-    def abandon(self) -> None:
+    def terminate(self) -> None:
         """Let the storage go: its answers end here."""
         os.kill(self._ssh.pid, signal.SIGTERM)
 
@@ -158,13 +158,13 @@ def opened(
 
     What the storage logs is shown where ``is_shown``; it is in the errors in any case.
     """
-    relay = Relay(address.name, held_until_released=not is_shown)
+    output = StorageOutput(address.name, held_until_released=not is_shown)
     with ssh_tunnel.open_tunnel(
         agent,
         address,
         port=request.port,
         request=ssh_tunnel.ended_request(request),
-        relay=relay,
+        output=output,
         directory=directory,
         stdout=True,
     ) as ssh:
@@ -194,7 +194,7 @@ def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeou
     """What the storage answers to a request without a tunnel. Raises CommandFailed, and what it was refused with."""
     with scratch(agent, "look") as directory, opened(agent, address, request, directory=directory) as session:
         # Whoever reads a line waits for it; a storage that sends none for so long is given up (threats S4).
-        timer = threading.Timer(timeout_seconds, session.abandon)
+        timer = threading.Timer(timeout_seconds, session.terminate)
         timer.daemon = True
         timer.start()
         count = 0
@@ -206,19 +206,19 @@ def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeou
             timer.cancel()
         if not count:
             session.require_answer()
-        session.leave()
+        session.close()
         session.require_end()
 
 
-def trusted(agent: AgentConfig, told: StorageAddress) -> Address:
+def trusted_address(agent: AgentConfig, told: StorageAddress) -> Address:
     """The storage's address with the host keys that this machine trusts. Raises InvalidValue, StorageNotTrusted."""
-    (verdict,) = trusted_storages.admit(agent, [ssh_tunnel.checked_address(told)])
+    (verdict,) = trusted_storages.check_trust(agent, [ssh_tunnel.checked_address(told)])
     if isinstance(verdict, StorageNotTrusted):
         raise verdict
     return verdict
 
 
-def refusal(address: Address, answer: Refusal) -> TurkuError:
+def error_of(address: Address, answer: Refusal) -> TurkuError:
     """The error that the storage named, by its code; RestoreFailed for one that this program does not know."""
     known = {
         kind.code: kind

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.restore import private_directory
+from turku.agent.restore import staging_directory
 from turku.core import lock
 from turku.core.filesystem import directory_tree
 from turku.errors import LockHeld, RestoreFailed
 
 
-def is_free(agent: AgentConfig, directory: Path) -> bool:
+def is_empty(agent: AgentConfig, directory: Path) -> bool:
     """Whether nothing can be overwritten there: it is missing, empty, or what an interrupted restore left."""
     try:
         with os.scandir(directory) as entries:
-            return private_directory.is_left(agent, directory) or next(entries, None) is None
+            return staging_directory.is_interrupted(agent, directory) or next(entries, None) is None
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -26,7 +26,7 @@ def is_free(agent: AgentConfig, directory: Path) -> bool:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[int]:
+def locked(directory: Path) -> Iterator[int]:
     """Give a descriptor of the target, which no other restore writes into for the length of the block.
 
     It is made (0700) where it is missing. The path's links were followed when somebody named it: none is followed here,

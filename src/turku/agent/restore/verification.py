@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from turku.agent.restore.problems import Problems
+from turku.agent.restore.problems import ProblemList
 from turku.core.filesystem import directory_tree, extended_attributes
 from turku.core.spool import NameFilter, Spool
 from turku.errors import InvalidValue, MalformedMessage
@@ -44,7 +44,7 @@ _TYPES: dict[Kind, int] = {
 }
 
 
-class _Wanted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class _ExpectedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a path has to be, as far as it is compared."""
 
     kind: Kind
@@ -82,15 +82,15 @@ class Verification:
         self.mismatched = 0
         self.unverifiable = 0
         self.missing = 0
-        self.unheld = 0
+        self.without_attributes = 0
         """Files that have not the attributes that they had, as these cannot be set here."""
-        self.problems = Problems()
+        self.problems = ProblemList()
         self._by_received = by_received
         self._tree = tree
         self._opened = opened or (lambda path: directory_tree.open_file(tree, path))
         self._lock = threading.RLock()
         # A dict finds its oldest key the slower the more of them are gone.
-        self._expected: OrderedDict[bytes, _Wanted] = OrderedDict()
+        self._expected: OrderedDict[bytes, _ExpectedEntry] = OrderedDict()
         self._expected_bytes = 0
         self._received: OrderedDict[bytes, bytes] = OrderedDict()
         self._received_bytes = 0
@@ -103,7 +103,7 @@ class Verification:
         self._later.close()
         self._with_attributes.close()
 
-    def is_named(self, path: bytes) -> bool:
+    def is_in_manifest(self, path: bytes) -> bool:
         """Whether the manifest has named the path."""
         return path in self._named
 
@@ -122,9 +122,9 @@ class Verification:
         if entry.kind != "file":
             self._done(0)
             # What a link has to be is compared last: rsync makes it after it was named.
-            self._look_later(path, _Wanted(entry.kind, target=target if entry.kind == "link" else None))
+            self._look_later(path, _ExpectedEntry(entry.kind, target=target if entry.kind == "link" else None))
             return
-        wanted = _Wanted("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
+        wanted = _ExpectedEntry("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
         if entry.attributes and entry.is_sent and not is_named_again:
             self._add(self._with_attributes, (path, entry.attributes))
         if not entry.is_sent:
@@ -168,12 +168,12 @@ class Verification:
             self._at_last(path, wanted, repairs_links=repairs_links)
         self._expected.clear()
         for item in self._later:
-            path, wanted = msgspec.msgpack.decode(item, type=tuple[bytes, _Wanted])
+            path, wanted = msgspec.msgpack.decode(item, type=tuple[bytes, _ExpectedEntry])
             self._at_last(path, wanted, repairs_links=repairs_links)
         for item in self._with_attributes:
             self._compare_attributes(*msgspec.msgpack.decode(item, type=tuple[bytes, bytes]))
-        if self.unheld:
-            _LOG.warning("extended attributes or ACLs of %d files cannot be set here", self.unheld)
+        if self.without_attributes:
+            _LOG.warning("extended attributes or ACLs of %d files cannot be set here", self.without_attributes)
 
     def _compare_attributes(self, path: bytes, expected: bytes) -> None:
         """Compare what a file has with the digest of what was backed up; a file that is not there was told already."""
@@ -196,9 +196,9 @@ class Verification:
             self.mismatched += 1
             self.problems.add(path, "has other extended attributes or ACLs than what was backed up")
         else:
-            self.unheld += 1
+            self.without_attributes += 1
 
-    def _at_last(self, path: bytes, wanted: _Wanted, *, repairs_links: bool) -> None:
+    def _at_last(self, path: bytes, wanted: _ExpectedEntry, *, repairs_links: bool) -> None:
         if wanted.kind == "file":
             checksum = self._received.pop(path, None)
             if checksum is None:
@@ -220,7 +220,7 @@ class Verification:
                 self.mismatched += 1
                 self.problems.add(path, f"is not the {wanted.kind} that was backed up")
 
-    def _expect(self, path: bytes, wanted: _Wanted) -> None:
+    def _expect(self, path: bytes, wanted: _ExpectedEntry) -> None:
         waiting = self._expected.get(path)
         if waiting is None:
             self._expected_bytes += len(path)
@@ -233,7 +233,7 @@ class Verification:
             self._expected_bytes -= len(oldest)
             self._look_later(oldest, its)
 
-    def _look_later(self, path: bytes, wanted: _Wanted) -> None:
+    def _look_later(self, path: bytes, wanted: _ExpectedEntry) -> None:
         self._add(self._later, (path, wanted))
 
     def _add(self, spool: Spool, item: tuple[bytes, object]) -> None:
@@ -246,7 +246,7 @@ class Verification:
             self.files += 1
             self.size_bytes += size_bytes
 
-    def _read(self, path: bytes, wanted: _Wanted) -> None:
+    def _read(self, path: bytes, wanted: _ExpectedEntry) -> None:
         try:
             checksum = self._checksum(path)
         except FileNotFoundError:
@@ -271,7 +271,7 @@ class Verification:
         finally:
             os.close(descriptor)
 
-    def _compare(self, path: bytes, wanted: _Wanted, checksum: bytes) -> None:
+    def _compare(self, path: bytes, wanted: _ExpectedEntry, checksum: bytes) -> None:
         with self._lock:
             if wanted.checksum is not None and wanted.checksum != checksum:
                 self.mismatched += 1

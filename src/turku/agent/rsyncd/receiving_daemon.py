@@ -1,7 +1,7 @@
 """The rsync daemon of a restore: one module that can be written, by one connection, and not read.
 
 rsync reads its configuration at each connection, so the module can be added when the storage has said what it would
-write. The module is a private directory (``private_directory.py``): which options a client chooses does not matter, as
+write. The module is a private directory (``staging_directory.py``): which options a client chooses does not matter, as
 nothing of the user's is in it. The daemon tells of every file it has received whole, with its checksum.
 """
 
@@ -21,8 +21,8 @@ from typing import IO
 
 from turku.agent import runtime_directory
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.rsyncd import offered_directory, serving_daemon
-from turku.agent.rsyncd.serving_daemon import Listener, Module, PortTaken
+from turku.agent.rsyncd import nodev_mount, serving_daemon
+from turku.agent.rsyncd.serving_daemon import DaemonLog, Module, PortTaken
 from turku.core import command
 from turku.core.filesystem import extended_attributes
 from turku.core.line_reading import emptied, lines_of
@@ -58,7 +58,7 @@ class ReceivingDaemon:
         self._on_received = on_received
         # Names cannot forge a line of the log: nobody who named a file knew this.
         self._token = secrets.token_hex(16).encode()
-        self._listener = Listener()
+        self._listener = DaemonLog()
         self._reader: threading.Thread | None = None
         self._daemon: command.Child | None = None
         self._configuration = runtime_directory.write_private(directory / "rsyncd.conf", self._text(None))
@@ -95,7 +95,7 @@ class ReceivingDaemon:
             output = os.fdopen(os.dup(daemon.stdout.fileno()), "rb")
             self._reader = threading.Thread(target=self._read_to_end, args=(output,), daemon=True)
             self._reader.start()
-            serving_daemon.wait_until_it_answers(daemon, address, self.port)
+            serving_daemon.wait_until_ready(daemon, address, self.port)
             try:
                 yield
             finally:
@@ -126,12 +126,12 @@ class ReceivingDaemon:
                 self._listener.line(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
             for record in records:
                 try:
-                    self._tell(record.rstrip(b"\n"))
+                    self._report_file(record.rstrip(b"\n"))
                 except ValueError as error:
                     # The file is read instead.
                     _LOG.debug("a line of rsyncd's log is not understood: %s", error)
 
-    def _tell(self, record: bytes) -> None:
+    def _report_file(self, record: bytes) -> None:
         """Tell of a file that was received, by what the log has of it. Raises ValueError where that is no record."""
         checksum, size, rest = record.split(b" ", 2)
         # Without its end it may be the path of another file, which this one's begins with.
@@ -185,7 +185,7 @@ def serve(agent: AgentConfig, directory: Path, on_received: Received) -> Iterato
 
     Raises CommandFailed when it does not come up.
     """
-    offered_directory.prepare()
+    nodev_mount.drop_device_capability()
     for attempt in range(1, serving_daemon.PORT_ATTEMPTS + 1):
         own = directory / f"daemon-{attempt}"
         own.mkdir(mode=0o700)

@@ -98,10 +98,10 @@ def _serve_on(agent: AgentConfig, modules: Sequence[Module], configuration: Path
     argv = [*agent.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"]
     # Only where a path needs it, so that wrappers that drop the environment serve all other paths.
     extra = {PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
-    listener = Listener()
+    listener = DaemonLog()
     # At INT and TERM rsync first sleeps for 0.4 s, in case an ssh of its own waits for a password.
     with command.start(argv, on_line=listener.line, extra_environment=extra, end_signal=signal.SIGUSR1) as daemon:
-        wait_until_it_answers(daemon, agent.rsyncd_local_address, port)
+        wait_until_ready(daemon, agent.rsyncd_local_address, port)
         try:
             yield
         finally:
@@ -125,7 +125,7 @@ def require_free(address: str, port: int) -> None:
             ) from error
 
 
-def wait_until_it_answers(daemon: command.Child, address: str, port: int) -> None:
+def wait_until_ready(daemon: command.Child, address: str, port: int) -> None:
     """Return when the daemon does. Raises CommandFailed when it does not, PortTaken where another program does."""
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     pause_seconds = 0.002
@@ -293,7 +293,7 @@ def quoted_path(path: str) -> str:
     return "".join(("/", *(f"{part}/" for part in parts))).replace("%", f"%{PERCENT_VARIABLE}%")
 
 
-class Listener:
+class DaemonLog:
     """Puts what rsyncd says on the log: trouble as warnings, until we end it ourselves.
 
     Of trouble with thousands of files the first messages are logged and the others counted.

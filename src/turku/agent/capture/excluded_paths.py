@@ -17,7 +17,7 @@ from turku.agent.capture import mounts as mount_points
 from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
 from turku.agent.config.configuration import AgentConfig, SourceConfig
-from turku.agent.restore import private_directory
+from turku.agent.restore import staging_directory
 from turku.policy import one_file_system
 from turku.policy.one_file_system import OPTION
 
@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class ExcludedPaths:
     """Directories below a source's path, as seen by way of that path."""
 
     hidden: tuple[Path, ...] = ()
@@ -54,10 +54,10 @@ def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
     return [each for each in storage_volumes.paths(mounts) if each != path and each.is_relative_to(path)]
 
 
-def of(agent: AgentConfig, source: SourceConfig) -> LeftOut:
+def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
     """Return what is left out of the source now; it is on the log, too."""
     mounts = mount_points.all_mounts()
-    hidden = list(_below(source, private_directory.all_of(agent)))
+    hidden = list(_below(source, staging_directory.existing(agent)))
     for each in hidden:
         _LOG.warning(
             "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the next one "
@@ -67,7 +67,7 @@ def of(agent: AgentConfig, source: SourceConfig) -> LeftOut:
         )
     others = other_file_systems(source, mounts)
     if others:
-        _LOG.info("source %s: %s", source.name, sentence(others))
+        _LOG.info("source %s: %s", source.name, other_file_systems_text(others))
     volumes = volumes_within(source, mounts)
     for each in volumes:
         _LOG.warning("source %s: %s is not backed up: it is a volume of the storage on this machine", source.name, each)
@@ -77,10 +77,10 @@ def of(agent: AgentConfig, source: SourceConfig) -> LeftOut:
         # One-time passwords, good for this session alone.
         *_below(source, [agent.var_dir / _RUNTIME_DIRECTORY]),
     }
-    return LeftOut(tuple(hidden), tuple(sorted(emptied)))
+    return ExcludedPaths(tuple(hidden), tuple(sorted(emptied)))
 
 
-def untouched(agent: AgentConfig, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
+def protected_paths(agent: AgentConfig, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
     """Return directories of a restore's target, relative to it: what is in them is no part of what is restored.
 
     A backup shows them empty. So nothing in them has to be compared, and, above all, nothing in them may be deleted
@@ -97,7 +97,7 @@ def untouched(agent: AgentConfig, source: SourceConfig | None, target: Path) -> 
     return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
 
 
-def sentence(others: list[Mount]) -> str:
+def other_file_systems_text(others: list[Mount]) -> str:
     """Return what is said of file systems that are not backed up with the source above them; those that hold nothing
     to keep are counted."""
     kept = [mount for mount in others if not mount.is_of_the_kernel]

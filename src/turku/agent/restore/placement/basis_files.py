@@ -1,13 +1,13 @@
-"""Files that stand for the user's in the private directory of a restore, so that rsync does not send what is there.
+"""Basis files: placeholders in the staging directory that keep rsync from sending files that the target already has.
 
-rsync takes a file of the same size and time for the same. A stand-in has the size, times, mode and owners of the user's
-file and no content: one hole, which takes no space. What rsync leaves untouched is what the user has already; what it
-replaced has arrived. A stand-in shares no inode with anything of the user's, so that nothing that a storage does to it
-reaches the user's file.
+rsync skips a file that has the same size and modification time. A basis file has the size, times, mode and owners of
+the file in the target. It has no content: it is one hole and takes no space. A basis file that rsync left untouched
+means that the target's file stays. One that rsync replaced has arrived. A basis file shares no inode with the target,
+so that a storage cannot reach the target's files through it.
 
-A stand-in must never be taken for what arrived: it is known by its inode, which is written down before the storage may
-write, and by its being a hole, as the number of an inode comes again when the inode is gone. Nothing stands for an
-empty file: it costs nothing to be sent.
+A basis file must never be mistaken for a received file. It is recognised by its inode number, which is recorded before
+the storage may write, and by being a single hole, because the number of a removed inode is used again. Empty files get
+no basis file, as sending them costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from turku.agent.restore import file_attributes
+from turku.agent.restore.placement import file_metadata
 from turku.core.filesystem import directory_tree
 from turku.core.spool import Stack
 from turku.protocol.restore_messages import Settable
@@ -42,8 +42,8 @@ _NONE = 0
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class StandIns:
-    """The stand-ins of one restore. Usable from several threads once they were made."""
+class BasisFiles:
+    """The basis files of one restore. Usable from several threads once they were made."""
 
     def __init__(self) -> None:
         # A file without a name, removed with the process: what is restored into may hold any number of files.
@@ -57,37 +57,37 @@ class StandIns:
 
     # --- making them
 
-    def make(
+    def create(
         self,
         target: int,
         tree: int,
         paths: Sequence[bytes],
         *,
-        own: bytes,
+        staging_name: bytes,
         overwrite: Overwrite,
         delete: bool,
         differing: Collection[bytes] = (),
         untouched: Collection[bytes] = (),
         kinds: Collection[Settable] = (),
-        on_first: Callable[[], None] = lambda: None,
+        before_first: Callable[[], None] = lambda: None,
     ) -> None:
-        """Let the directories of ``target`` be in ``tree``, at and below the paths, and stand-ins for its files.
+        """Create in ``tree`` the directories that ``target`` has at and below ``paths``, and basis files for its files.
 
-        What ``tree`` has already stays. ``own`` is the private directory's own name in the target. ``on_first`` is
-        called before the first stand-in is made. ``differing`` are files that rsync would take for the same, and that
-        are not. ``untouched`` are directories that are not looked into, ``kinds`` the attributes that stand-ins get as
-        well. Raises OSError.
+        Entries that ``tree`` already has stay. ``staging_name`` is the name of the staging directory in the target.
+        ``before_first`` is called before the first basis file is created. ``differing`` are files whose content differs
+        although size and time are the same. ``untouched`` are directories that are not entered. ``kinds`` are the
+        attributes that basis files get. Raises OSError.
         """
         shows_all = overwrite == "never" or delete
-        making = _Making(
+        making = _BasisFileWriter(
             self,
             target,
             tree,
-            own=own,
+            own=staging_name,
             differing=differing,
             untouched=untouched,
             kinds=kinds,
-            on_first=on_first,
+            on_first=before_first,
             shows_all=shows_all,
         )
         self._database.execute("BEGIN")
@@ -99,8 +99,8 @@ class StandIns:
             self._database.execute("COMMIT")
         self._database.execute("CREATE INDEX IF NOT EXISTS inodes ON entries (inode)")
 
-    def write_down(self, directory: bytes, entries: Sequence[tuple[bytes, int]]) -> None:
-        """Write down what a directory has: names with the inodes of their stand-ins."""
+    def record(self, directory: bytes, entries: Sequence[tuple[bytes, int]]) -> None:
+        """Write down what a directory has: names with the inodes of their basis files."""
         self._database.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (directory,))
         [number] = self._database.execute("SELECT id FROM directories WHERE path = ?", (directory,)).fetchone()
         self._database.executemany(
@@ -109,7 +109,7 @@ class StandIns:
         )
         self.count += sum(inode != _NONE for _name, inode in entries)
 
-    def shared(self, status: os.stat_result, path: bytes) -> bytes | None:
+    def first_name_of(self, status: os.stat_result, path: bytes) -> bytes | None:
         """Return the path of an earlier name of the same file; where this is the first it is written down: None."""
         key = (_signed(status.st_dev), _signed(status.st_ino))
         row = self._database.execute("SELECT path FROM shared WHERE device = ? AND inode = ?", key).fetchone()
@@ -120,7 +120,7 @@ class StandIns:
     # --- asking about them
 
     def link_count(self, status: os.stat_result) -> int:
-        """Return how many names the user's file had when it got its stand-in, or has now, whatever is more.
+        """Return how many names the user's file had when it got its basis file, or has now, whatever is more.
 
         As names are replaced one after the other, those that it has left say less.
         """
@@ -129,12 +129,12 @@ class StandIns:
         written_down: list[int] = [links for (links,) in self._rows(statement, key)]
         return max([status.st_nlink, *written_down])
 
-    def of_directory(self, directory: bytes) -> dict[bytes, int]:
+    def inodes_in(self, directory: bytes) -> dict[bytes, int]:
         """Return the names that the user had in the directory, with the inode of what stands for each, or 0."""
         statement = "SELECT name, inode FROM entries JOIN directories ON id = directory WHERE path = ?"
         return {name: _unsigned(inode) for name, inode in self._rows(statement, (directory,))}
 
-    def had(self, path: bytes) -> int | None:
+    def inode_at(self, path: bytes) -> int | None:
         """Return the inode of what stands for the user's path, 0 where nothing does, None where there was nothing."""
         directory, _slash, name = path.rpartition(b"/")
         statement = "SELECT inode FROM entries JOIN directories ON id = directory WHERE path = ? AND name = ?"
@@ -142,7 +142,7 @@ class StandIns:
             return _unsigned(inode)
         return None
 
-    def of_inode(self, inode: int) -> list[bytes]:
+    def paths_of(self, inode: int) -> list[bytes]:
         """Return the paths for which the inode was made."""
         if not self.count or inode == _NONE:
             return []
@@ -152,19 +152,20 @@ class StandIns:
             for directory, name in self._rows(statement, (_signed(inode),))
         ]
 
-    def origins(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
-        """Return the user's paths whose content a file of the private directory stands for; none where it arrived.
+    def paths_linked_to(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
+        """Return the target's paths that the file at ``path`` of the staging directory is a basis file of.
 
-        A stand-in can have further names, where rsync found that they are names of one file. The name that it was made
-        for is then one of them; where that has another inode by now, the number came again with another file.
+        The list is empty for a received file. rsync may give a basis file further names where it finds hard links. The
+        name that the basis file was created for is then one of them. If that name has another inode by now, the inode
+        number was used again for another file.
         """
         if not stat.S_ISREG(found.st_mode) or not (found.st_nlink > 1 or found.st_blocks == 0):
             return []
-        stood_for = [each for each in self.of_inode(found.st_ino) if _has_inode(tree, each, found)]
+        stood_for = [each for each in self.paths_of(found.st_ino) if _has_inode(tree, each, found)]
         return stood_for if stood_for and _is_hole(tree, path) else []
 
-    def stands(self, tree: int, path: bytes, found: os.stat_result, inode: int | None) -> bool:
-        """Whether a file of the private directory is what was made there to stand for the user's, with this inode."""
+    def is_basis_file(self, tree: int, path: bytes, found: os.stat_result, inode: int | None) -> bool:
+        """Whether a file of the staging directory is what was made there to stand for the user's, with this inode."""
         return bool(inode) and inode == found.st_ino and stat.S_ISREG(found.st_mode) and _is_hole(tree, path)
 
     def open_content(self, target: int, tree: int, path: bytes) -> int:
@@ -174,9 +175,9 @@ class StandIns:
         """
         found = directory_tree.status(tree, path)
         if found is not None and self.count:
-            if self.stands(tree, path, found, self.had(path)):
+            if self.is_basis_file(tree, path, found, self.inode_at(path)):
                 return directory_tree.open_file(target, path)
-            if origins := self.origins(tree, path, found):
+            if origins := self.paths_linked_to(tree, path, found):
                 return directory_tree.open_file(target, origins[0])
         return directory_tree.open_file(tree, path)
 
@@ -193,23 +194,23 @@ class StandIns:
         with Stack() as waiting:
             waiting.push(b"")
             while (path := waiting.pop()) is not None:
-                known = self.of_directory(path)
+                known = self.inodes_in(path)
                 with directory_tree.opened_directory(tree, path) as directory, os.scandir(directory) as entries:
                     directory_tree.make_writable(directory)
                     for entry in entries:
                         name = os.fsencode(entry.name)
                         if entry.is_dir(follow_symlinks=False):
                             waiting.push(path + b"/" + name if path else name)
-                        elif known.get(name) == entry.inode() or self.of_inode(entry.inode()):
+                        elif known.get(name) == entry.inode() or self.paths_of(entry.inode()):
                             os.unlink(name, dir_fd=directory)
 
 
-class _Making:
+class _BasisFileWriter:
     """One pass over what the user has."""
 
     def __init__(
         self,
-        stand_ins: StandIns,
+        basis_files: BasisFiles,
         target: int,
         tree: int,
         *,
@@ -220,7 +221,7 @@ class _Making:
         on_first: Callable[[], None],
         shows_all: bool,
     ) -> None:
-        self._stand_ins = stand_ins
+        self._basis_files = basis_files
         self._target = target
         self._tree = tree
         self._own = own
@@ -261,7 +262,7 @@ class _Making:
             found = os.stat(name, dir_fd=outer, follow_symlinks=False)
             is_directory = stat.S_ISDIR(found.st_mode)
             inode = _NONE if is_directory else self._file(inner, outer, path, found)
-            self._stand_ins.write_down(above, [(name, inode)])
+            self._basis_files.record(above, [(name, inode)])
             if is_directory and self._directory(inner, name) and path not in self._untouched:
                 waiting.push(path)
 
@@ -289,7 +290,7 @@ class _Making:
                                 waiting.push(inside)
                         else:
                             rows.append((name, self._file(inner, outer, inside, found)))
-                self._stand_ins.write_down(path, rows)
+                self._basis_files.record(path, rows)
                 # Last, as its names were made before; what is in them changes it no more.
                 self._alike(inner, os.fstat(outer), outer)
         finally:
@@ -313,10 +314,10 @@ class _Making:
         is_regular = stat.S_ISREG(found.st_mode) and found.st_size > 0
         if not is_regular and not self._shows_all:
             return _NONE
-        if not self._stand_ins.count:
+        if not self._basis_files.count:
             self._on_first()
             self._on_first = lambda: None
-        if is_regular and found.st_nlink > 1 and (first := self._stand_ins.shared(found, path)) is not None:
+        if is_regular and found.st_nlink > 1 and (first := self._basis_files.first_name_of(found, path)) is not None:
             above, _slash, last = first.rpartition(b"/")
             with suppress(OSError), directory_tree.opened_directory(self._tree, above) as directory:
                 os.link(last, name, src_dir_fd=directory, dst_dir_fd=inner, follow_symlinks=False)
@@ -328,7 +329,7 @@ class _Making:
             return _NONE
         try:
             os.ftruncate(descriptor, found.st_size if is_regular else 1)
-            way = file_attributes.way_to(outer, name) if is_regular else None
+            way = file_metadata.proc_path(outer, name) if is_regular else None
             self._alike(descriptor, found, way, is_older=path in self._differing)
             if not is_regular:
                 # Nobody's newer file: where rsync has something for this name, it is to be sent.
@@ -347,7 +348,7 @@ class _Making:
             with suppress(OSError):
                 os.fchown(descriptor, -1, found.st_gid)
         if source is not None and self._kinds:
-            file_attributes.change(descriptor, file_attributes.read(source, self._kinds))
+            file_metadata.set_attributes(descriptor, file_metadata.read(source, self._kinds))
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
         os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns - (1 if is_older else 0)))
 

@@ -14,10 +14,10 @@ import pytest
 from turku.agent.commands import restore
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.restore import private_directory
-from turku.agent.restore.private_directory import PrivateDirectory
-from turku.agent.restore.progress import Plan
-from turku.agent.restore.restore_run import Order
+from turku.agent.restore import staging_directory
+from turku.agent.restore.progress import PlannedRestore
+from turku.agent.restore.run import RestoreJob
+from turku.agent.restore.staging_directory import StagingDirectory
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import SnapshotChoice
 
@@ -32,8 +32,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def plan(target: Path, *remarks: str, is_free: bool = True) -> Plan:
-    return Plan("etc", "etc_1", None, 3, 30, target, is_free, False, remarks)
+def plan(target: Path, *remarks: str, is_free: bool = True) -> PlannedRestore:
+    return PlannedRestore("etc", "etc_1", None, 3, 30, target, is_free, False, remarks)
 
 
 def options(**words: bool) -> argparse.Namespace:
@@ -76,12 +76,12 @@ def agent(write: Callable[..., Path]) -> AgentConfig:
     return configuration.load(write())
 
 
-def left(agent: AgentConfig, target: Path, order: Order, *, has_stand_ins: bool) -> None:
+def left(agent: AgentConfig, target: Path, order: RestoreJob, *, has_basis_files: bool) -> None:
     """What an interrupted restore leaves."""
     target.mkdir(exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-    with PrivateDirectory.opened(agent, descriptor, target, order.digest("etc_1")) as private:
-        private.holds_stand_ins(are_there=has_stand_ins)
+    with StagingDirectory.opened(agent, descriptor, target, order.digest("etc_1")) as staging:
+        staging.record_basis_files(are_there=has_basis_files)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +98,19 @@ def left(agent: AgentConfig, target: Path, order: Order, *, has_stand_ins: bool)
 def test_where_something_is_left_it_is_said_how_to_go_on(
     agent: AgentConfig, tmp_path: Path, choice: SnapshotChoice, hint: str
 ) -> None:
-    order = Order("etc", STORAGE, tmp_path / "target", snapshot=choice)
-    left(agent, tmp_path / "target", order, has_stand_ins=False)
+    order = RestoreJob("etc", STORAGE, tmp_path / "target", snapshot=choice)
+    left(agent, tmp_path / "target", order, has_basis_files=False)
     assert restore._next_step(agent, order, [plan(tmp_path / "target")]) == hint
 
 
 def test_where_nothing_of_use_is_left_nothing_is_promised(agent: AgentConfig, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    order = Order("etc", STORAGE, target)
+    order = RestoreJob("etc", STORAGE, target)
     assert restore._next_step(agent, order, []) == ""
     assert restore._next_step(agent, order, [plan(target)]) == ""
-    left(agent, target, order, has_stand_ins=True)
-    assert restore._next_step(agent, order, [plan(target)]) == "", "stand-ins: the next run begins anew"
-    left(agent, target, order, has_stand_ins=False)
-    other = Order("etc", STORAGE, target, paths=(b"ssh",))
+    left(agent, target, order, has_basis_files=True)
+    assert restore._next_step(agent, order, [plan(target)]) == "", "basis files: the next run begins anew"
+    left(agent, target, order, has_basis_files=False)
+    other = RestoreJob("etc", STORAGE, target, paths=(b"ssh",))
     assert restore._next_step(agent, other, [plan(target)]) == "", "another restore removes it"
-    assert private_directory.is_left(agent, target)
+    assert staging_directory.is_interrupted(agent, target)

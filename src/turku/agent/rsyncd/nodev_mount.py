@@ -20,7 +20,7 @@ from turku.errors import RestoreFailed
 _LOG = logging.getLogger(__name__)
 
 
-def prepare() -> None:
+def drop_device_capability() -> None:
     """To be called before rsyncd is started: see ``offered``."""
     if os.geteuid() != 0 or detached_mount.can_be_had() or not bounding_set.has(bounding_set.MAKE_DEVICES):
         return
@@ -33,7 +33,7 @@ def prepare() -> None:
         _LOG.warning("no device files are restored, as no mount without devices can be made here")
 
 
-def offered(directory: int) -> int:
+def open_nodev(directory: int) -> int:
     """Return a descriptor of the open directory, by which no device is opened. Nothing can be moved out of there by it.
 
     Raises RestoreFailed where rsyncd could make a device and have it opened.
@@ -56,15 +56,15 @@ def path(descriptor: int) -> str:
 
 
 @contextmanager
-def at(place: Path) -> Iterator[str]:
+def mounted(place: Path) -> Iterator[str]:
     """Give the path at which rsyncd offers the directory for the length of the block. Raises OSError, RestoreFailed."""
     if os.geteuid() != 0:
         yield str(place)
         return
-    prepare()
+    drop_device_capability()
     directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = offered(directory)
+        descriptor = open_nodev(directory)
     finally:
         os.close(directory)
     try:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable
 
-from turku.agent.restore.problems import Problems
+from turku.agent.restore.problems import ProblemList
 from turku.core.filesystem import directory_tree, holes
 from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
@@ -19,7 +19,7 @@ _CHANGING_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOG = logging.getLogger(__name__)
 
 
-class DugHoles:
+class SparseFiles:
     """The files of one restore that have holes. Told of them by one thread."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class DugHoles:
         if len(self._paths) > WITH_HOLES_LIMIT or self._size_bytes > WITH_HOLES_LIMIT_BYTES:
             raise MalformedMessage("the storage's list of files with holes is longer than it may be")
 
-    def make(self, tree: int, problems: Problems) -> None:
+    def dig_holes(self, tree: int, problems: ProblemList) -> None:
         """Make the holes in those files that arrived below ``tree``. What has some already is left alone."""
         for path in sorted(self._paths):
             try:

@@ -16,8 +16,8 @@ from typing import Self
 
 import msgspec
 
-from turku.agent.restore.problems import Problems
-from turku.agent.restore.progress import counted
+from turku.agent.restore.problems import ProblemList
+from turku.agent.restore.progress import count_of
 from turku.core.filesystem import directory_tree, posix_acl
 from turku.core.log import one_line
 from turku.core.spool import Spool
@@ -31,7 +31,7 @@ _NAMED_LIMIT = 20
 _PASSING_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class UnsetAttributes:
+class UnsupportedAttributes:
     """What one restore could not set; a context manager. Told of it by one thread."""
 
     def __init__(self, spool_directory: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class UnsetAttributes:
             else:
                 self._others += 1
 
-    def narrow(self, tree: int, problems: Problems) -> None:
+    def narrow_modes(self, tree: int, problems: ProblemList) -> None:
         """Let nobody do more with a file below ``tree`` than its ACL allowed, and add each to the problems."""
         for item in self._lists:
             path, group = msgspec.msgpack.decode(item, type=tuple[bytes, int | None])
@@ -79,9 +79,9 @@ class UnsetAttributes:
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each attribute that files lose, other than ACLs."""
         for name, count in sorted(self._names.items()):
-            yield f"{counted(count, 'file')} restored without the attribute {one_line(name)}, which cannot be set here"
+            yield f"{count_of(count, 'file')} restored without the attribute {one_line(name)}, which cannot be set here"
         if self._others:
-            yield f"{counted(self._others, 'further attribute')} of files cannot be set here"
+            yield f"{count_of(self._others, 'further attribute')} of files cannot be set here"
 
 
 def _narrow(tree: int, path: bytes, group: int) -> None:

@@ -1,4 +1,4 @@
-"""S3, the private directory of a restore: whatever is brought into it, by whatever means, a storage reaches the names that
+"""S3, the staging directory of a restore: whatever is brought into it, by whatever means, a storage reaches the names that
 were asked for, and what is below them, and nothing else.
 
 Most attacks here do by hand what an attacker could do who runs code of his choice in rsync's receiver: that is more than
@@ -56,7 +56,7 @@ def agent(tmp_path: Path) -> AgentConfig:
 
 
 def around(home: Path) -> dict[str, tuple[Any, ...]]:
-    """Everything of the home directory but ``docs``, and private directories."""
+    """Everything of the home directory but ``docs``, and staging directories."""
     found = {}
     top = [path for path in home.iterdir() if path.name != "docs" and not path.name.startswith(".turku-restore-")]
     for path in [*top, *(inner for each in top for inner in each.rglob("*"))]:
@@ -89,7 +89,7 @@ def links_above(tree: Path) -> None:
         (tree / name).symlink_to("docs")
 
 
-def stand_ins_written(tree: Path) -> None:
+def basis_files_written(tree: Path) -> None:
     for path in (tree / "docs").rglob("*"):
         if path.is_file() and not path.is_symlink():
             path.write_text("PLANTED")
@@ -97,14 +97,14 @@ def stand_ins_written(tree: Path) -> None:
             os.utime(path, (1, 1))
 
 
-def stand_ins_of_others(tree: Path) -> None:
+def basis_files_of_others(tree: Path) -> None:
     for path in (tree / "docs").rglob("*"):
         if path.is_file() and not path.is_symlink() and os.geteuid() == 0:
             os.chown(path, 65534, 65534)
         path.chmod(0o777)
 
 
-def stand_ins_linked_and_renamed(tree: Path) -> None:
+def basis_files_linked_and_renamed(tree: Path) -> None:
     (tree / "other").mkdir()
     os.link(tree / "docs" / "file", tree / "other" / "file")
     os.link(tree / "docs" / "shared", tree / "docs" / "again")
@@ -151,9 +151,9 @@ ATTACKS: list[Callable[[Path], None]] = [
     directory_over_a_link,
     link_over_the_path,
     links_above,
-    stand_ins_written,
-    stand_ins_of_others,
-    stand_ins_linked_and_renamed,
+    basis_files_written,
+    basis_files_of_others,
+    basis_files_linked_and_renamed,
     names_not_asked_for,
     everything_removed,
     endless_depth,
@@ -191,10 +191,10 @@ def test_s3_nor_by_the_names_of_a_manifest(agent: AgentConfig, home: Path, attac
 def test_s3_a_stand_in_shares_nothing_with_the_user_s_file(agent: AgentConfig, home: Path) -> None:
     with LandedRestore(agent, home) as landed:
         mine = {path.lstat().st_ino for path in home.rglob("*") if landed.tree not in path.parents}
-        stand_ins = [path for path in landed.tree.rglob("*") if path.is_file()]
-        assert stand_ins
-        assert not mine & {path.lstat().st_ino for path in stand_ins}
-        assert [path.read_bytes() for path in stand_ins if path.read_bytes().strip(b"\0")] == []
+        basis_files = [path for path in landed.tree.rglob("*") if path.is_file()]
+        assert basis_files
+        assert not mine & {path.lstat().st_ino for path in basis_files}
+        assert [path.read_bytes() for path in basis_files if path.read_bytes().strip(b"\0")] == []
         assert not any(path.is_symlink() for path in landed.tree.rglob("*"))
         assert landed.tree.parent.stat().st_mode & 0o7777 == 0o700
 
@@ -233,7 +233,7 @@ def test_s3_a_private_directory_that_is_moved_away_is_still_the_one_that_is_writ
     with LandedRestore(agent, home) as landed:
         landed.tree.parent.rename(home / "elsewhere")
         landed.tree.parent.symlink_to("root")
-        Path(landed.private.module_path, "docs", "new").write_text("arrived")
+        Path(landed.staging.module_path, "docs", "new").write_text("arrived")
         assert not (home / "root" / "docs").exists()
         assert (home / "elsewhere" / "tree" / "docs" / "new").read_text() == "arrived"
         landed.place(is_whole=False, is_named=lambda path: True)
@@ -358,12 +358,12 @@ def test_s3_a_directory_of_the_user_s_that_is_not_empty_stays(agent: AgentConfig
 
 def test_s3_a_directory_where_a_file_arrived_bars_no_later_run(agent: AgentConfig, home: Path) -> None:
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
-        landed.stand_ins.remove(landed.private.tree)
-        landed.private.holds_stand_ins(are_there=False)
+        landed.basis_files.remove(landed.staging.tree)
+        landed.staging.record_basis_files(are_there=False)
         (landed.tree / "docs" / "new").write_text("arrived")
     (home / "docs" / "new" / "inner").mkdir(parents=True)
     with LandedRestore(agent, home, paths=(b"docs",)) as landed:
-        assert landed.private.is_continued
+        assert landed.staging.is_resumed
         assert (landed.tree / "docs" / "new").read_text() == "arrived"
         assert landed.place(is_whole=False).problems.count == 1
     assert (home / "docs" / "new" / "inner").is_dir()
@@ -376,7 +376,7 @@ def test_s3_what_was_left_has_no_links_that_a_later_storage_could_go_by(agent: A
         os.mkfifo(landed.tree / "pipe")
         (landed.tree / "file").write_text("arrived")
     with LandedRestore(agent, empty) as landed:
-        assert landed.private.is_continued
+        assert landed.staging.is_resumed
         assert [path.name for path in landed.tree.iterdir() if path.name[0] != "."] == ["file"]
         landed.place()
     assert sorted(path.name for path in empty.iterdir()) == ["file"]
@@ -387,7 +387,7 @@ def test_s3_what_another_restore_left_is_removed_and_not_used(agent: AgentConfig
     with LandedRestore(agent, empty) as landed:
         (landed.tree / "file").write_text("of another snapshot")
     with LandedRestore(agent, empty, order="another") as landed:
-        assert not landed.private.is_continued
+        assert not landed.staging.is_resumed
         assert len(list(empty.iterdir())) == 1
         landed.place()
     assert list(empty.iterdir()) == []

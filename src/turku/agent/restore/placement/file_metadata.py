@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from turku.agent.restore import private_directory
+from turku.agent.restore import staging_directory
 from turku.core import command
 from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed
@@ -29,11 +29,11 @@ _CAPABILITY = "security.capability"
 _VERSION_TIMEOUT_SECONDS = 10.0
 
 
-def settable(directory: Path, rsync_command: Sequence[str]) -> tuple[Settable, ...]:
+def supported_kinds(directory: Path, rsync_command: Sequence[str]) -> tuple[Settable, ...]:
     """Return what can be set of files in the directory, or in one that is made at this path. It is tried."""
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
-    can_acls, can_attributes = _rsync_can(tuple(rsync_command))
+    can_acls, can_attributes = _rsync_capabilities(tuple(rsync_command))
     wanted: tuple[tuple[Settable, str, bytes, bool], ...] = (
         ("acls", posix_acl.ACCESS, posix_acl.SAMPLE, can_acls),
         ("attributes", "user.turku", b"1", can_attributes),
@@ -60,7 +60,7 @@ def _scratch_file(directory: Path) -> Iterator[int]:
             descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=opened)
         except OSError:
             # Not every file system has files without a name.
-            name = f"{private_directory.PREFIX}{secrets.token_hex(16)}"
+            name = f"{staging_directory.PREFIX}{secrets.token_hex(16)}"
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=opened)
             os.unlink(name, dir_fd=opened)
         try:
@@ -72,7 +72,7 @@ def _scratch_file(directory: Path) -> Iterator[int]:
 
 
 @functools.lru_cache(maxsize=8)
-def _rsync_can(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
+def _rsync_capabilities(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
     """Return whether this rsync was built to receive ACLs, and extended attributes."""
     try:
         words = command.run([*rsync_command, "--version"], timeout_seconds=_VERSION_TIMEOUT_SECONDS).stdout
@@ -82,7 +82,7 @@ def _rsync_can(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
     return b" ACLs" in told and b"no ACLs" not in told, b" xattrs" in told and b"no xattrs" not in told
 
 
-def way_to(directory: int, name: bytes) -> bytes:
+def proc_path(directory: int, name: bytes) -> bytes:
     """Return a path by which the calls that take no directory reach a name in an open one."""
     return b"/proc/self/fd/%d/%b" % (directory, name)
 
@@ -115,7 +115,7 @@ def _kind(name: str) -> Settable | None:
     return "privileged" if name.startswith(("trusted.", "security.")) else None
 
 
-def differing(has: Attributes, wanted: Attributes, removed: Collection[Settable]) -> dict[str, bytes | None]:
+def changes_between(has: Attributes, wanted: Attributes, removed: Collection[Settable]) -> dict[str, bytes | None]:
     """Return what has to be set, or removed where it is None, for a file to have what is wanted.
 
     Of the kinds ``removed`` nothing else is left. A label of SELinux and the like is replaced, and never removed.
@@ -127,14 +127,14 @@ def differing(has: Attributes, wanted: Attributes, removed: Collection[Settable]
     return changes
 
 
-def give(
+def apply(
     file: int | str,
     wanted: os.stat_result,
     attributes: Attributes,
     *,
     has: Attributes,
     removed: Collection[Settable],
-    gives_owner: bool = True,
+    sets_owner: bool = True,
 ) -> list[str]:
     """Give a file its owner, attributes, mode and times; return the names of the attributes that could not be set.
 
@@ -144,31 +144,31 @@ def give(
     """
     is_root = os.geteuid() == 0
     mode = stat.S_IMODE(wanted.st_mode)
-    changes = differing(has, attributes, removed)
-    if gives_owner and _CAPABILITY in attributes:
+    changes = changes_between(has, attributes, removed)
+    if sets_owner and _CAPABILITY in attributes:
         # A change of the owner removes it.
         changes[_CAPABILITY] = attributes[_CAPABILITY]
     if changes.keys() & set(_ACLS):
         # Where the list goes or comes, the group's permissions change their meaning.
         os.chmod(file, mode & ~0o6077)  # noqa: PTH101  (a descriptor, or the way to one)
-    if gives_owner:
+    if sets_owner:
         if is_root:
             os.chown(file, wanted.st_uid, wanted.st_gid)
         else:
             with suppress(OSError):
                 os.chown(file, -1, wanted.st_gid)
-    failed = change(file, changes)
-    os.chmod(file, mode_without(mode, changes, failed))  # noqa: PTH101
+    failed = set_attributes(file, changes)
+    os.chmod(file, safe_mode(mode, changes, failed))  # noqa: PTH101
     os.utime(file, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
     return failed
 
 
-def change(file: int | str, changes: Mapping[str, bytes | None]) -> list[str]:
+def set_attributes(file: int | str, changes: Mapping[str, bytes | None]) -> list[str]:
     """Set and remove attributes; return the names of those for which that failed."""
-    return [name for name, value in changes.items() if not _changed(file, name, value)]
+    return [name for name, value in changes.items() if not _set_attribute(file, name, value)]
 
 
-def mode_without(mode: int, changes: Mapping[str, bytes | None], failed: Collection[str]) -> int:
+def safe_mode(mode: int, changes: Mapping[str, bytes | None], failed: Collection[str]) -> int:
     """Return the mode for a file for which changes of attributes failed: it allows nobody more than its ACL does."""
     if posix_acl.ACCESS not in failed:
         return mode
@@ -177,7 +177,7 @@ def mode_without(mode: int, changes: Mapping[str, bytes | None], failed: Collect
     return posix_acl.narrowed(mode, 0 if group is None else group)
 
 
-def _changed(file: int | str, name: str, value: bytes | None) -> bool:
+def _set_attribute(file: int | str, name: str, value: bytes | None) -> bool:
     try:
         if value is None:
             os.removexattr(file, name)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.restore.dug_holes import DugHoles
-from turku.agent.restore.problems import Problems
+from turku.agent.restore.placement.sparse_files import SparseFiles
+from turku.agent.restore.problems import ProblemList
 from turku.core.filesystem import directory_tree, holes
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT
@@ -27,12 +27,12 @@ def tree(tmp_path: Path) -> Path:
     return directory
 
 
-def make(tree: Path, *paths: str) -> Problems:
-    dug, problems = DugHoles(), Problems()
+def make(tree: Path, *paths: str) -> ProblemList:
+    dug, problems = SparseFiles(), ProblemList()
     dug.add(paths)
     descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        dug.make(descriptor, problems)
+        dug.dig_holes(descriptor, problems)
     finally:
         os.close(descriptor)
     return problems

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent.capture import left_out, source_warnings, storage_volumes
+from turku.agent.capture import excluded_paths, source_warnings, storage_volumes
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
 from turku.agent.config import configuration
@@ -43,12 +43,12 @@ def storage_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_option_is_on_by_itself_for_the_whole_system_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/")
-    assert left_out.stays_on_one_file_system(source("/"))
-    assert left_out.stays_on_one_file_system(source(tmp_path / "link"))
-    assert not left_out.stays_on_one_file_system(source("/home"))
-    assert not left_out.stays_on_one_file_system(source("/", one_file_system=False))
-    assert left_out.stays_on_one_file_system(source("/home", one_file_system=True))
-    assert left_out.stays_on_one_file_system(source("/", one_file_system="no"))
+    assert excluded_paths.stays_on_one_file_system(source("/"))
+    assert excluded_paths.stays_on_one_file_system(source(tmp_path / "link"))
+    assert not excluded_paths.stays_on_one_file_system(source("/home"))
+    assert not excluded_paths.stays_on_one_file_system(source("/", one_file_system=False))
+    assert excluded_paths.stays_on_one_file_system(source("/home", one_file_system=True))
+    assert excluded_paths.stays_on_one_file_system(source("/", one_file_system="no"))
 
 
 def test_what_is_mounted_below_is_offered_empty_and_named(
@@ -57,9 +57,9 @@ def test_what_is_mounted_below_is_offered_empty_and_named(
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
     mounted(monkeypatch, (data / "disk", "xfs"), (data / "proc", "proc"), (tmp_path / "other", "ext4"))
-    assert left_out.of(agent, source(data)).emptied == ()
+    assert excluded_paths.find(agent, source(data)).emptied == ()
     assert caplog.messages == []
-    found = left_out.of(agent, source(data, one_file_system=True))
+    found = excluded_paths.find(agent, source(data, one_file_system=True))
     assert found.emptied == (data / "disk", data / "proc")
     assert caplog.messages == [
         "source data: other file systems are not backed up with it (one_file_system): "
@@ -73,7 +73,7 @@ def test_many_mounts_take_one_line(
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
     mounted(monkeypatch, *((data / f"{number:05}", "overlay") for number in range(5000)))
-    assert len(left_out.of(agent, source(data, one_file_system=True)).emptied) == 5000
+    assert len(excluded_paths.find(agent, source(data, one_file_system=True)).emptied) == 5000
     [message] = caplog.messages
     assert len(message) < 5000
     assert message.endswith(", 4980 more")
@@ -85,7 +85,7 @@ def test_what_is_mounted_by_way_of_a_link_is_found(
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     mounted(monkeypatch, (tmp_path / "real" / "disk", "xfs"))
-    found = left_out.of(agent, source(tmp_path / "link", one_file_system=True))
+    found = excluded_paths.find(agent, source(tmp_path / "link", one_file_system=True))
     assert found.emptied == (tmp_path / "link" / "disk",)
 
 
@@ -93,9 +93,9 @@ def test_one_time_passwords_are_in_no_backup(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted(monkeypatch)
-    assert left_out.of(agent, source("/")).emptied == (agent.var_dir / "run",)
-    assert left_out.of(agent, source(agent.var_dir)).emptied == (agent.var_dir / "run",)
-    assert left_out.of(agent, source(tmp_path / "etc")).emptied == ()
+    assert excluded_paths.find(agent, source("/")).emptied == (agent.var_dir / "run",)
+    assert excluded_paths.find(agent, source(agent.var_dir)).emptied == (agent.var_dir / "run",)
+    assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
 
 
 def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
@@ -113,14 +113,14 @@ def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
     volumes = {"a": {"path": str(srv / "configured")}, "b": {"path": 7}, "c": {"path": str(srv / "gone")}, "d": None}
     (storage_directory / "config.d" / "config.json").write_text(json.dumps({"volumes": volumes}))
     mounted(monkeypatch, (srv / "marked", "xfs"), (srv / "plain", "xfs"), (srv / "user", "fuse.sshfs"))
-    found = left_out.of(agent, source(srv))
+    found = excluded_paths.find(agent, source(srv))
     assert found.emptied == (srv / "configured", srv / "marked")
     assert caplog.messages == [
         f"source data: {srv / name} is not backed up: it is a volume of the storage on this machine"
         for name in ("configured", "marked")
     ]
     # Whoever names the volume itself wants it.
-    assert left_out.of(agent, source(srv / "configured")).emptied == ()
+    assert excluded_paths.find(agent, source(srv / "configured")).emptied == ()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"volumes": []}', '{"volumes": {"a": {"path": "x\\u0000"}}}'])
@@ -129,18 +129,18 @@ def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
 ) -> None:
     (storage_directory / "config.d" / "config.json").write_text(content)
     mounted(monkeypatch)
-    assert left_out.of(agent, source(tmp_path / "etc")).emptied == ()
+    assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
 
 
 def test_the_check_remarks_on_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / ".turku-volume").touch()
     mounted(monkeypatch, (tmp_path / "disk", "ext4"), (tmp_path / "volume", "btrfs"))
-    texts = [remark.text for remark in source_warnings.remarks(source(tmp_path, one_file_system=True))]
+    texts = [remark.text for remark in source_warnings.warnings(source(tmp_path, one_file_system=True))]
     assert texts == [
         "other file systems are not backed up with it (one_file_system): "
         f"{tmp_path / 'disk'} (ext4), {tmp_path / 'volume'} (btrfs)",
         f"{tmp_path / 'volume'} is not backed up: it is a volume of the storage on this machine",
     ]
-    [remark] = source_warnings.remarks(source("/etc", one_file_system="yes"))
+    [remark] = source_warnings.warnings(source("/etc", one_file_system="yes"))
     assert (remark.is_problem, remark.text) == (True, "one_file_system: must be true or false")

@@ -22,7 +22,7 @@ import msgspec
 
 from turku.agent import state
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.rsyncd import offered_directory
+from turku.agent.rsyncd import nodev_mount
 from turku.core import durable
 from turku.core.filesystem import directory_tree, posix_acl
 from turku.core.spool import Stack
@@ -39,13 +39,13 @@ _LOT_FILE = "lot"
 _LOT_DIGITS = 64
 
 
-class _Remembered(msgspec.Struct, frozen=True):
-    """What ``var_dir`` has of the private directory in a target."""
+class _Record(msgspec.Struct, frozen=True):
+    """What ``var_dir`` has of the staging directory in a target."""
 
     name: str
-    order: str
+    job: str
     """A digest of what is restored: only the same restore can use what has arrived."""
-    has_stand_ins: bool
+    has_basis_files: bool
     """Whether files may be in it that only stand for the user's: they are no part of what arrived."""
     target: str = ""
     """The path that it lies in; its bytes as hexadecimal digits."""
@@ -53,8 +53,8 @@ class _Remembered(msgspec.Struct, frozen=True):
     """Whether the restore made the target: nobody gave that a mode, an owner or a time of its own."""
 
 
-def all_of(agent: AgentConfig) -> Iterator[Path]:
-    """Yield the private directories that are there: of restores that go on, and that did not come to their end."""
+def existing(agent: AgentConfig) -> Iterator[Path]:
+    """Yield the staging directories that are there: of restores that go on, and that did not come to their end."""
     try:
         files = sorted((agent.var_dir / _STATE_DIRECTORY).glob("*.json"))
     except OSError:
@@ -68,7 +68,7 @@ def all_of(agent: AgentConfig) -> Iterator[Path]:
                     yield path
 
 
-def drawn_name(agent: AgentConfig, purpose: str) -> str:
+def secret_name(agent: AgentConfig, purpose: str) -> str:
     """Return a name that is the same whenever it is for the same purpose, and that nobody else can foretell."""
     file = state.directory(agent, _STATE_DIRECTORY) / _LOT_FILE
     try:
@@ -81,27 +81,25 @@ def drawn_name(agent: AgentConfig, purpose: str) -> str:
     return PREFIX + hashlib.sha256(lot + b"\0" + purpose.encode()).hexdigest()[:32]
 
 
-def is_left(agent: AgentConfig, target: Path) -> bool:
+def is_interrupted(agent: AgentConfig, target: Path) -> bool:
     """Whether an earlier restore into the target did not come to its end."""
-    remembered = _remembered(agent, target)
+    remembered = _record(agent, target)
     return remembered is not None and (target / remembered.name).is_dir()
 
 
-def can_go_on(agent: AgentConfig, target: Path, order: str) -> bool:
-    """Return True where the same ``order`` into the target would use what arrived of an earlier run."""
-    remembered = _remembered(agent, target)
-    if remembered is None or remembered.order != order or remembered.has_stand_ins:
+def can_resume(agent: AgentConfig, target: Path, job: str) -> bool:
+    """Return True where the same ``job`` into the target would use what arrived of an earlier run."""
+    remembered = _record(agent, target)
+    if remembered is None or remembered.job != job or remembered.has_basis_files:
         return False
     return (target / remembered.name).is_dir()
 
 
-class PrivateDirectory:
-    """A private directory; use ``opened`` to get one."""
+class StagingDirectory:
+    """A staging directory; use ``opened`` to get one."""
 
-    def __init__(
-        self, agent: AgentConfig, target: int, place: Path, remembered: _Remembered, *, is_continued: bool
-    ) -> None:
-        self.is_continued = is_continued
+    def __init__(self, agent: AgentConfig, target: int, place: Path, remembered: _Record, *, is_resumed: bool) -> None:
+        self.is_resumed = is_resumed
         """Whether it holds what an earlier run of the same restore received."""
         self.is_removed = False
         self._agent = agent
@@ -113,7 +111,7 @@ class PrivateDirectory:
         try:
             self.tree = directory_tree.open_directory(self._root, _TREE)
             # The same directory: no device that lies in it can be opened there, and nothing be moved out of it.
-            self.offered = offered_directory.offered(self.tree)
+            self.offered = nodev_mount.open_nodev(self.tree)
         except (OSError, RestoreFailed):
             self._close()
             raise
@@ -121,20 +119,20 @@ class PrivateDirectory:
     @classmethod
     @contextmanager
     def opened(
-        cls, agent: AgentConfig, target: int, place: Path, order: str, *, is_target_new: bool = False
+        cls, agent: AgentConfig, target: int, place: Path, job: str, *, is_target_new: bool = False
     ) -> Iterator[Self]:
-        """Give the private directory in the open directory ``target``, whose path is ``place``, for ``order``.
+        """Give the staging directory in the open directory ``target``, whose path is ``place``, for ``job``.
 
-        It is that of an earlier run of the same order where there is one that can be used, else a fresh one; it stays
+        It is that of an earlier run of the same job where there is one that can be used, else a fresh one; it stays
         after the block unless ``remove`` was called. ``is_target_new`` says that the target was made for this restore.
         Raises RestoreFailed.
         """
         try:
             # One that was interrupted may have made it.
-            before = _remembered(agent, place) if is_left(agent, place) else None
+            before = _record(agent, place) if is_interrupted(agent, place) else None
             is_target_new = is_target_new or (before is not None and before.is_target_new)
-            private = cls._continued(agent, target, place, order) or cls._fresh(
-                agent, target, place, order, is_target_new=is_target_new
+            staging = cls._resumed(agent, target, place, job) or cls._fresh(
+                agent, target, place, job, is_target_new=is_target_new
             )
         except OSError as error:
             raise RestoreFailed(
@@ -144,37 +142,37 @@ class PrivateDirectory:
                 else "root may write into others' directories; --to names another one",
             ) from error
         try:
-            yield private
+            yield staging
         finally:
-            private._close()
+            staging._close()
 
     @classmethod
-    def _continued(cls, agent: AgentConfig, target: int, place: Path, order: str) -> Self | None:
-        remembered = _remembered(agent, place)
+    def _resumed(cls, agent: AgentConfig, target: int, place: Path, job: str) -> Self | None:
+        remembered = _record(agent, place)
         if remembered is None:
             return None
         name = os.fsencode(remembered.name)
         found = directory_tree.status(target, name)
         if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             return None
-        if remembered.order == order and not remembered.has_stand_ins:
+        if remembered.job == job and not remembered.has_basis_files:
             with suppress(FileNotFoundError, NotADirectoryError):
-                private = cls(agent, target, place, remembered, is_continued=True)
-                private._keep_files_alone()
-                return private
-        with _times_kept(target):
+                staging = cls(agent, target, place, remembered, is_resumed=True)
+                staging._remove_special_files()
+                return staging
+        with _times_preserved(target):
             directory_tree.remove(target, name)
         return None
 
     @classmethod
-    def _fresh(cls, agent: AgentConfig, target: int, place: Path, order: str, *, is_target_new: bool) -> Self:
+    def _fresh(cls, agent: AgentConfig, target: int, place: Path, job: str, *, is_target_new: bool) -> Self:
         name = PREFIX + secrets.token_hex(16)
-        remembered = _Remembered(
-            name, order, has_stand_ins=False, target=os.fsencode(place).hex(), is_target_new=is_target_new
+        remembered = _Record(
+            name, job, has_basis_files=False, target=os.fsencode(place).hex(), is_target_new=is_target_new
         )
         # First its name, then itself: what cannot be found again could never be removed.
-        _remember(agent, place, remembered)
-        with _times_kept(target):
+        _write_record(agent, place, remembered)
+        with _times_preserved(target):
             os.mkdir(remembered.name, 0o700, dir_fd=target)
         root = directory_tree.open_directory(target, os.fsencode(remembered.name))
         try:
@@ -183,7 +181,7 @@ class PrivateDirectory:
             os.mkdir(_TREE, 0o700, dir_fd=root)
         finally:
             os.close(root)
-        return cls(agent, target, place, remembered, is_continued=False)
+        return cls(agent, target, place, remembered, is_resumed=False)
 
     @property
     def name(self) -> bytes:
@@ -198,20 +196,20 @@ class PrivateDirectory:
     @property
     def module_path(self) -> str:
         """The path by which our rsyncd gets at the directory that is held open, wherever that lies meanwhile."""
-        return offered_directory.path(self.offered)
+        return nodev_mount.path(self.offered)
 
     def _close(self) -> None:
         for descriptor in (self.offered, self.tree, self._root):
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def holds_stand_ins(self, *, are_there: bool) -> None:
-        """Remember durably that stand-ins are being made, or that all of them are gone again."""
-        self._remembered = msgspec.structs.replace(self._remembered, has_stand_ins=are_there)
-        _remember(self._agent, self._place, self._remembered)
+    def record_basis_files(self, *, are_there: bool) -> None:
+        """Remember durably that basis files are being made, or that all of them are gone again."""
+        self._remembered = msgspec.structs.replace(self._remembered, has_basis_files=are_there)
+        _write_record(self._agent, self._place, self._remembered)
 
     @contextmanager
-    def spare(self) -> Iterator[tuple[int, bytes]]:
+    def scratch_name(self) -> Iterator[tuple[int, bytes]]:
         """Give a directory on the target's file system, outside of rsync's reach, and a name that is free in it."""
         with suppress(FileNotFoundError):
             os.unlink(_SPARE, dir_fd=self._root)
@@ -222,7 +220,7 @@ class PrivateDirectory:
     def remove(self) -> None:
         """Remove it with all that is in it. Raises RestoreFailed."""
         try:
-            with _times_kept(self._target):
+            with _times_preserved(self._target):
                 directory_tree.remove(self._target, self.name)
         except OSError as error:
             raise RestoreFailed(
@@ -232,7 +230,7 @@ class PrivateDirectory:
         self.is_removed = True
         _state_file(self._agent, self._place).unlink(missing_ok=True)
 
-    def _keep_files_alone(self) -> None:
+    def _remove_special_files(self) -> None:
         """Remove links and special files, which cost nothing to be sent again: where rsyncd is not locked into the
         directory, a storage could go by way of them."""
         with Stack() as waiting:
@@ -254,10 +252,10 @@ class PrivateDirectory:
 
 def discard(agent: AgentConfig, target: int, place: Path) -> None:
     """Remove what an earlier restore left in the open directory ``target``; nobody will go on with it."""
-    remembered = _remembered(agent, place)
+    remembered = _record(agent, place)
     if remembered is None:
         return
-    with suppress(OSError), _times_kept(target):
+    with suppress(OSError), _times_preserved(target):
         found = directory_tree.status(target, os.fsencode(remembered.name))
         if found is not None and found.st_uid == os.geteuid():
             directory_tree.remove(target, os.fsencode(remembered.name))
@@ -269,25 +267,25 @@ def _state_file(agent: AgentConfig, target: Path) -> Path:
     return state.directory(agent, _STATE_DIRECTORY) / f"{digest}.json"
 
 
-def _remember(agent: AgentConfig, target: Path, remembered: _Remembered) -> None:
+def _write_record(agent: AgentConfig, target: Path, remembered: _Record) -> None:
     state.write_text(agent, _state_file(agent, target), msgspec.json.encode(remembered).decode())
 
 
-def _remembered(agent: AgentConfig, target: Path) -> _Remembered | None:
+def _record(agent: AgentConfig, target: Path) -> _Record | None:
     return _read(_state_file(agent, target))
 
 
-def _read(file: Path) -> _Remembered | None:
+def _read(file: Path) -> _Record | None:
     try:
         content = durable.read_regular_file(file, limit_bytes=_STATE_LIMIT_BYTES)
-        found = msgspec.json.decode(content, type=_Remembered)
+        found = msgspec.json.decode(content, type=_Record)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return None
     return found if _NAME.fullmatch(found.name) else None
 
 
 @contextmanager
-def _times_kept(directory: int) -> Iterator[None]:
+def _times_preserved(directory: int) -> Iterator[None]:
     """What is made in, or removed from, an open directory in the block does not count as a change of it."""
     found = os.fstat(directory)
     yield

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from turku.agent.rsyncd.serving_daemon import Listener
+from turku.agent.rsyncd.serving_daemon import DaemonLog
 
 STAMP = "2026/11/29 06:40:59 [4711] "
 
 
 def test_trouble_with_thousands_of_files_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    listener = Listener()
+    listener = DaemonLog()
     for number in range(5800):
         listener.line(f'{STAMP}rsync: [sender] opendir "/{number}" (in proc) failed: Permission denied (13)')
     listener.line(f"{STAMP}sent 3 bytes")
@@ -24,7 +24,7 @@ def test_trouble_with_thousands_of_files_is_counted(caplog: pytest.LogCaptureFix
 
 
 def test_what_comes_of_ending_it_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
-    listener = Listener()
+    listener = DaemonLog()
     listener.end()
     listener.line(f"{STAMP}rsync error: received SIGUSR1 (code 19)")
     assert caplog.messages == []

@@ -35,7 +35,7 @@ def trusted(agent: AgentConfig, *addresses: Address) -> list[tuple[str, ...]]:
     """The keys that are believed of each; none of one that is refused."""
     return [
         () if isinstance(verdict, StorageNotTrusted) else verdict.host_keys
-        for verdict in trusted_storages.admit(agent, addresses)
+        for verdict in trusted_storages.check_trust(agent, addresses)
     ]
 
 
@@ -65,7 +65,7 @@ def test_a_damaged_record_is_told(agent: Make, tmp_path: Path, content: str) -> 
     (tmp_path / "var").mkdir()
     (tmp_path / "var/known_storages.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"known_storages\.json cannot be read"):
-        trusted_storages.admit(agent(), [address("one", OLD)])
+        trusted_storages.check_trust(agent(), [address("one", OLD)])
 
 
 def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(agent: Make) -> None:

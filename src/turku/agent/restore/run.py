@@ -1,4 +1,4 @@
-"""Getting files back: a tunnel, one private directory that can be written, and a storage that pushes into it.
+"""Getting files back: a tunnel, one staging directory that can be written, and a storage that pushes into it.
 
 The storage says first what it would write; whoever asked approves; only then is there a module. What comes is compared
 with the manifest while it comes. When nobody writes any more it is moved to its place (``placement.py``). Until then
@@ -19,18 +19,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from turku.agent.capture import left_out
+from turku.agent.capture import excluded_paths
 from turku.agent.config.configuration import AgentConfig, SourceConfig
-from turku.agent.restore import content_comparison, file_attributes, private_directory, target
+from turku.agent.restore import content_comparison, staging_directory, target
 from turku.agent.restore import session as history_session
-from turku.agent.restore.basis_files import StandIns
-from turku.agent.restore.dug_holes import DugHoles
-from turku.agent.restore.placement import Placement
-from turku.agent.restore.private_directory import PrivateDirectory
-from turku.agent.restore.problems import Problems
-from turku.agent.restore.progress import Outcome, Plan, Progress, counted
+from turku.agent.restore.placement import file_metadata
+from turku.agent.restore.placement.basis_files import BasisFiles
+from turku.agent.restore.placement.placement import Placement
+from turku.agent.restore.placement.sparse_files import SparseFiles
+from turku.agent.restore.placement.unsupported_attributes import UnsupportedAttributes
+from turku.agent.restore.problems import ProblemList
+from turku.agent.restore.progress import PlannedRestore, RestoreProgress, RestoreResult, count_of
 from turku.agent.restore.session import HistorySession
-from turku.agent.restore.unset_attributes import UnsetAttributes
+from turku.agent.restore.staging_directory import StagingDirectory
 from turku.agent.restore.verification import Verification
 from turku.agent.rsyncd import receiving_daemon, serving_daemon
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
@@ -64,7 +65,7 @@ from turku.protocol.restore_messages import (
     wire_path,
 )
 
-__all__ = ["Order", "Outcome", "Plan", "Progress", "discard", "recover"]
+__all__ = ["PlannedRestore", "RestoreJob", "RestoreProgress", "RestoreResult", "discard", "restore"]
 
 _PORT_ATTEMPTS = 5
 _LOOK_SECONDS = 0.25
@@ -76,7 +77,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
+class RestoreJob:
     """What is to be restored from where to where."""
 
     source: str
@@ -125,7 +126,7 @@ class Order:
 
         Nobody who names files knows it beforehand, as what has it in the source would be taken for half written too.
         """
-        return private_directory.drawn_name(agent, self.digest(""))
+        return staging_directory.secret_name(agent, self.digest(""))
 
     def digest(self, snapshot: str) -> str:
         """What tells whether an earlier run received files for the same restore."""
@@ -140,30 +141,30 @@ class Order:
         return hashlib.sha256(b"\0".join(map(os.fsencode, parts))).hexdigest()
 
 
-def recover(
+def restore(
     agent: AgentConfig,
-    order: Order,
+    job: RestoreJob,
     *,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
-    approve: Callable[[Plan], bool] = lambda _plan: True,
+    on_progress: Callable[[RestoreProgress], None] = lambda _progress: None,
+    approve: Callable[[PlannedRestore], bool] = lambda _plan: True,
     is_cancelled: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> RestoreResult:
     """How it ended, once anything was restored.
 
     ``approve`` may ask a person; ``on_progress`` and ``is_cancelled`` are called a few times a second, from here.
     Raises NotInHistory, RestoreFailed, StorageNotTrusted, InvalidValue, LockHeld, CommandFailed, ApiRefused, ...: then
     nothing was.
     """
-    address = history_session.trusted(agent, order.storage)
+    address = history_session.trusted_address(agent, job.storage)
     details = ""
-    order, differing = content_comparison.prepared(agent, order, address)
+    job, differing = content_comparison.find_differing(agent, job, address)
     with history_session.scratch(agent, "recover") as directory:
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             scratch = directory / f"attempt-{attempt}"
             scratch.mkdir(mode=0o700)
             try:
-                asker = _Asker(on_progress, approve, is_cancelled)
-                return _Run(agent, order, address, asker, differing=differing).run(scratch)
+                asker = _Callbacks(on_progress, approve, is_cancelled)
+                return _Attempt(agent, job, address, asker, differing=differing).run(scratch)
             except RemotePortTaken as error:
                 _LOG.info("%s; trying another", error.message)
                 details = error.details
@@ -172,110 +173,110 @@ def recover(
 
 def discard(agent: AgentConfig, directory: Path) -> None:
     """Remove what an interrupted restore into the directory left: nobody will go on with it."""
-    with suppress(TurkuError), target.held(directory) as descriptor:
-        private_directory.discard(agent, descriptor, directory)
+    with suppress(TurkuError), target.locked(directory) as descriptor:
+        staging_directory.discard(agent, descriptor, directory)
 
 
-def planned(agent: AgentConfig, order: Order, told: RecoverPlan, storage_name: str) -> Plan:
+def planned_restore(agent: AgentConfig, job: RestoreJob, told: RecoverPlan, storage_name: str) -> PlannedRestore:
     """What the storage's words come to on this machine. Raises MalformedMessage, RestoreFailed."""
     try:
         snapshot = names.storage_name(told.snapshot)
     except InvalidValue as error:
         raise MalformedMessage(f"storage {storage_name} names a snapshot that {error.message}") from error
-    directory = order.target
+    directory = job.target
     if directory is None:
         # Made of a name that was just checked: it is one directory below ours.
-        directory = order.below / f"{order.source}-restored-{snapshot.removeprefix(f'{order.source}_')}"
-    return Plan(
-        order.source,
+        directory = job.below / f"{job.source}-restored-{snapshot.removeprefix(f'{job.source}_')}"
+    return PlannedRestore(
+        job.source,
         snapshot,
         None if told.moment is None else one_line(told.moment)[:100],
         told.files,
         told.size_bytes,
         directory,
-        target.is_free(agent, directory),
-        private_directory.is_left(agent, directory),
+        target.is_empty(agent, directory),
+        staging_directory.is_interrupted(agent, directory),
         tuple(one_line(remark)[:REMARK_LIMIT] for remark in told.remarks),
         told.copy_bytes if told.copy_bytes is not None else told.size_bytes,
     )
 
 
 @dataclass(frozen=True)
-class _Asker:
+class _Callbacks:
     """Who wants the restore."""
 
-    on_progress: Callable[[Progress], None]
-    approve: Callable[[Plan], bool]
+    on_progress: Callable[[RestoreProgress], None]
+    approve: Callable[[PlannedRestore], bool]
     is_cancelled: Callable[[], bool]
 
 
 @dataclass
-class _Run:
+class _Attempt:
     """One session."""
 
     agent: AgentConfig
-    order: Order
+    job: RestoreJob
     address: Address
-    asker: _Asker
+    asker: _Callbacks
     differing: Collection[bytes] = ()
     verification: Verification | None = None
     end: RecoverEnd | None = None
     problem: TurkuError | None = None
     reader: threading.Thread | None = None
     settable: tuple[Settable, ...] = ()
-    unset: UnsetAttributes = field(default_factory=UnsetAttributes)
-    with_holes: DugHoles = field(default_factory=DugHoles)
+    unset: UnsupportedAttributes = field(default_factory=UnsupportedAttributes)
+    with_holes: SparseFiles = field(default_factory=SparseFiles)
 
-    def run(self, scratch: Path) -> Outcome:
-        self.settable = file_attributes.settable(self.order.target or self.order.below, self.agent.rsyncd_command)
+    def run(self, scratch: Path) -> RestoreResult:
+        self.settable = file_metadata.supported_kinds(self.job.target or self.job.below, self.agent.rsyncd_command)
         with ExitStack() as kept:
-            self.unset = kept.enter_context(UnsetAttributes(scratch))
+            self.unset = kept.enter_context(UnsupportedAttributes(scratch))
             with receiving_daemon.serve(self.agent, scratch, self._received) as daemon:
                 module = Module(MODULE, "/", writable=True)
                 with self._opened(daemon, module, scratch) as session:
                     answers = session.answers()
                     told = self._told(session, answers)
-                    plan = planned(self.agent, self.order, told, self.address.name)
+                    plan = planned_restore(self.agent, self.job, told, self.address.name)
                     if not self.asker.approve(plan):
-                        session.leave()
-                        return Outcome("cancelled", plan.snapshot, plan.target)
+                        session.close()
+                        return RestoreResult("cancelled", plan.snapshot, plan.target)
                     self._require_room(plan)
-                    landing = _Landing.prepared(
-                        self.agent, self.order, plan, told, kept, differing=self.differing, kinds=self.settable
+                    landing = _PreparedTarget.prepared(
+                        self.agent, self.job, plan, told, kept, differing=self.differing, kinds=self.settable
                     )
                     verification = Verification(
-                        landing.private.offered,
+                        landing.staging.offered,
                         by_received=told.is_by_xxh128,
                         opened=landing.opened,
                         spool_directory=scratch,
-                        holds_attributes=set(self.settable) == file_attributes.EVERY_KIND,
+                        holds_attributes=set(self.settable) == file_metadata.EVERY_KIND,
                     )
                     kept.callback(verification.close)
                     self.verification = verification
                     begin = time.monotonic()
                     daemon.offer(
-                        replace(module, path=landing.private.module_path),
-                        may_delete=self.order.delete,
+                        replace(module, path=landing.staging.module_path),
+                        may_delete=self.job.delete,
                         has_labels=told.has_labels,
                         file_limit_bytes=_with_more(plan.size_bytes, _MORE_BYTES),
                     )
-                    session.go()
+                    session.release_storage()
                     is_cancelled = self._watch(answers, plan, begin)
                     if not is_cancelled:
-                        session.leave()
+                        session.close()
                 # The tunnel is closed first, then the daemon, which has then told of the last files.
             if self.reader is not None:
                 self.reader.join(_END_TIMEOUT_SECONDS)
-            not_placed = Problems()
+            not_placed = ProblemList()
             deleted = 0
             if not is_cancelled:
                 verification.finish(repairs_links=not serving_daemon.can_change_root())
                 self._tell_lost(not_placed)
-                self.with_holes.make(landing.private.offered, not_placed)
-                self.unset.narrow(landing.private.tree, not_placed)
+                self.with_holes.dig_holes(landing.staging.offered, not_placed)
+                self.unset.narrow_modes(landing.staging.tree, not_placed)
                 placement = landing.placed(
                     # What the storage has lost may be there still, and nowhere else.
-                    replace(self.order, delete=self.order.delete and not self._lost_count),
+                    replace(self.job, delete=self.job.delete and not self._lost_count),
                     told,
                     verification,
                     is_whole=self._is_whole,
@@ -283,27 +284,27 @@ class _Run:
                 deleted = placement.deleted
                 not_placed.extend(placement.problems)
                 if placement.kept_back:
-                    came = counted(placement.kept_back, "file")
-                    not_placed.say(
+                    came = count_of(placement.kept_back, "file")
+                    not_placed.add_general(
                         f"{came} arrived, and the storage did not come to say what they are: not restored yet"
                     )
                 if self._lacks_files(plan, verification):
-                    missing = counted((plan.files or 0) - verification.files - self._lost_count, "file")
-                    not_placed.say(f"{missing} of the {plan.files:,} that the storage announced did not come")
+                    missing = count_of((plan.files or 0) - verification.files - self._lost_count, "file")
+                    not_placed.add_general(f"{missing} of the {plan.files:,} that the storage announced did not come")
             outcome = self._outcome(plan, verification, begin, not_placed, deleted, is_cancelled=is_cancelled)
             self.asker.on_progress(self._progress(plan, begin))
             return outcome
 
-    def _lacks_files(self, plan: Plan, verification: Verification) -> bool:
+    def _lacks_files(self, plan: PlannedRestore, verification: Verification) -> bool:
         # Where not everything is overwritten, what stays as it was is not told of.
-        is_told = self._is_whole and self.order.overwrite == "always" and plan.files is not None
+        is_told = self._is_whole and self.job.overwrite == "always" and plan.files is not None
         return is_told and verification.files + self._lost_count < (plan.files or 0)
 
     @property
     def _lost_count(self) -> int:
         return 0 if self.end is None else max(self.end.lost_count, len(self.end.lost))
 
-    def _tell_lost(self, problems: Problems) -> None:
+    def _tell_lost(self, problems: ProblemList) -> None:
         """Add what the storage's catalog lists and its snapshot lacks to the problems."""
         if self.end is not None:
             for path in self.end.too_long:
@@ -312,9 +313,9 @@ class _Run:
             return
         for path in self.end.lost:
             problems.add(path_bytes(path), "is lost: the storage's catalog lists it, and the snapshot lacks it")
-        problems.count_more(self._lost_count - len(self.end.lost))
-        if self.order.delete:
-            problems.say("nothing was deleted, as the snapshot lacks files that may still be here")
+        problems.add_uncounted_names(self._lost_count - len(self.end.lost))
+        if self.job.delete:
+            problems.add_general("nothing was deleted, as the snapshot lacks files that may still be here")
 
     @property
     def _is_whole(self) -> bool:
@@ -325,7 +326,7 @@ class _Run:
         is_verbose = _LOG.isEnabledFor(logging.DEBUG)
         request = HistoryRequest(
             "recover",
-            recover=self.order.message(self.agent, sets=list(self.settable)),
+            recover=self.job.message(self.agent, sets=list(self.settable)),
             port=daemon.port,
             module=module.credentials,
             verbose=is_verbose,
@@ -341,10 +342,10 @@ class _Run:
             raise MalformedMessage(f"storage {self.address.name} answered with a {type(told).__name__}, not a plan")
         return told
 
-    def _require_room(self, plan: Plan) -> None:
+    def _require_room(self, plan: PlannedRestore) -> None:
         """Raise RestoreFailed where all is new, and there is not room enough for it."""
         needed = plan.copy_bytes
-        if needed is None or not plan.is_free or plan.was_interrupted:
+        if needed is None or not plan.is_target_empty or plan.was_interrupted:
             return
         place = plan.target
         while not place.exists() and place != place.parent:
@@ -383,7 +384,7 @@ class _Run:
         except (OSError, ValueError) as error:
             _LOG.debug("the storage's answers ended: %s", error)
 
-    def _watch(self, answers: Iterator[Answer], plan: Plan, begin: float) -> bool:
+    def _watch(self, answers: Iterator[Answer], plan: PlannedRestore, begin: float) -> bool:
         """Wait for the end of the answers; whether it was cancelled before."""
         self.reader = reader = threading.Thread(target=self._read, args=(answers,), daemon=True)
         reader.start()
@@ -407,7 +408,7 @@ class _Run:
         self._require_as_planned(plan)
         return False
 
-    def _require_as_planned(self, plan: Plan) -> None:
+    def _require_as_planned(self, plan: PlannedRestore) -> None:
         """Take note of it where the storage sends, or names, more than it said it would (threats S4)."""
         found = self.verification
         if found is None or plan.files is None or self.problem is not None:
@@ -425,9 +426,9 @@ class _Run:
         if self.verification is not None:
             self.verification.received(path, checksum, size_bytes)
 
-    def _progress(self, plan: Plan, begin: float) -> Progress:
+    def _progress(self, plan: PlannedRestore, begin: float) -> RestoreProgress:
         verification = self.verification
-        return Progress(
+        return RestoreProgress(
             files=verification.files if verification else 0,
             size_bytes=verification.size_bytes if verification else 0,
             files_total=plan.files,
@@ -437,14 +438,14 @@ class _Run:
 
     def _outcome(
         self,
-        plan: Plan,
+        plan: PlannedRestore,
         found: Verification,
         begin: float,
-        not_placed: Problems,
+        not_placed: ProblemList,
         deleted: int,
         *,
         is_cancelled: bool,
-    ) -> Outcome:
+    ) -> RestoreResult:
         problems = [*found.problems.named, *not_placed.named]
         unnamed = found.problems.count + not_placed.count - len(problems)
         if self.problem is not None:
@@ -462,9 +463,9 @@ class _Run:
                 f"nothing was restored from {plan.snapshot}: {problems[0]}", details="\n".join(problems[1:])
             )
         left = 0
-        if self.order.overwrite != "always" and plan.files is not None:
+        if self.job.overwrite != "always" and plan.files is not None:
             left = max(0, plan.files - found.files)
-        return Outcome(
+        return RestoreResult(
             state,
             plan.snapshot,
             plan.target,
@@ -473,24 +474,24 @@ class _Run:
             verified=found.verified,
             mismatched=found.mismatched,
             unverifiable=found.unverifiable,
-            left_alone=left,
+            kept=left,
             deleted=deleted,
             warnings=tuple(self.unset.warnings()),
             problems=tuple(problems),
-            unnamed_problems=unnamed,
+            further_problems=unnamed,
             seconds=time.monotonic() - begin,
             owners_restored=os.geteuid() == 0,
         )
 
 
 @dataclass(frozen=True)
-class _Landing:
+class _PreparedTarget:
     """Where what a storage sends lands, and from where it is moved to its place."""
 
     agent: AgentConfig
     target: int
-    private: PrivateDirectory
-    stand_ins: StandIns
+    staging: StagingDirectory
+    basis_files: BasisFiles
     temporary: bytes
     partial: bytes
     kinds: frozenset[Settable]
@@ -502,52 +503,52 @@ class _Landing:
     def prepared(
         cls,
         agent: AgentConfig,
-        order: Order,
-        plan: Plan,
+        job: RestoreJob,
+        plan: PlannedRestore,
         told: RecoverPlan,
         kept: ExitStack,
         *,
         differing: Collection[bytes],
         kinds: Collection[Settable],
-    ) -> _Landing:
-        """Hold the target until ``kept`` ends, and have a private directory in it. Raises RestoreFailed, LockHeld."""
+    ) -> _PreparedTarget:
+        """Hold the target until ``kept`` ends, and have a staging directory in it. Raises RestoreFailed, LockHeld."""
         is_new = not os.path.lexists(plan.target)
-        descriptor = kept.enter_context(target.held(plan.target))
-        digest = order.digest(plan.snapshot)
-        private = kept.enter_context(
-            PrivateDirectory.opened(agent, descriptor, plan.target, digest, is_target_new=is_new)
+        descriptor = kept.enter_context(target.locked(plan.target))
+        digest = job.digest(plan.snapshot)
+        staging = kept.enter_context(
+            StagingDirectory.opened(agent, descriptor, plan.target, digest, is_target_new=is_new)
         )
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
-        ours = order.temporary(agent)
+        ours = job.temporary(agent)
         if told.temporary == ours:
             temporary, partial = ours, f"{ours}-partial"
         landing = cls(
             agent,
             descriptor,
-            private,
-            StandIns(),
+            staging,
+            BasisFiles(),
             temporary.encode(),
             partial.encode(),
-            untouched=left_out.untouched(agent, order.source_here(agent), plan.target),
+            untouched=excluded_paths.protected_paths(agent, job.source_here(agent), plan.target),
             kinds=frozenset(kinds),
         )
-        kept.callback(landing.stand_ins.close)
+        kept.callback(landing.basis_files.close)
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
         kept.callback(landing._keep_what_arrived)
         try:
-            directory_tree.remove(private.tree, landing.temporary)
-            os.mkdir(landing.temporary, 0o700, dir_fd=private.tree)
-            landing.stand_ins.make(
+            directory_tree.remove(staging.tree, landing.temporary)
+            os.mkdir(landing.temporary, 0o700, dir_fd=staging.tree)
+            landing.basis_files.create(
                 descriptor,
-                private.tree,
-                order.paths,
-                own=private.name,
-                overwrite=order.overwrite,
-                delete=order.delete,
+                staging.tree,
+                job.paths,
+                staging_name=staging.name,
+                overwrite=job.overwrite,
+                delete=job.delete,
                 differing=differing,
                 untouched=landing.untouched,
                 kinds=kinds,
-                on_first=lambda: private.holds_stand_ins(are_there=True),
+                before_first=lambda: staging.record_basis_files(are_there=True),
             )
         except OSError as error:
             raise RestoreFailed(
@@ -558,17 +559,17 @@ class _Landing:
 
     def opened(self, path: bytes) -> int:
         """Open the content that the path will have. Raises OSError."""
-        return self.stand_ins.open_content(self.target, self.private.offered, path)
+        return self.basis_files.open_content(self.target, self.staging.offered, path)
 
-    def placed(self, order: Order, told: RecoverPlan, verification: Verification, *, is_whole: bool) -> Placement:
+    def placed(self, job: RestoreJob, told: RecoverPlan, verification: Verification, *, is_whole: bool) -> Placement:
         """Move what arrived to its place; what only that was needed for goes."""
         placement = Placement(
             self.target,
-            self.private,
-            self.stand_ins,
-            is_named=verification.is_named,
-            overwrite=order.overwrite,
-            delete=order.delete,
+            self.staging,
+            self.basis_files,
+            is_named=verification.is_in_manifest,
+            overwrite=job.overwrite,
+            delete=job.delete,
             is_whole=is_whole,
             temporary=self.temporary,
             partial=self.partial,
@@ -576,19 +577,19 @@ class _Landing:
             kinds=self.kinds,
             kept=told.kept,
         )
-        placement.run(order.paths, told.parents)
+        placement.run(job.paths, told.parents)
         if is_whole:
-            self.private.remove()
+            self.staging.remove()
         return placement
 
     def _keep_what_arrived(self) -> None:
-        if not self.stand_ins.count or self.private.is_removed:
+        if not self.basis_files.count or self.staging.is_removed:
             return
         try:
-            self.stand_ins.remove(self.private.tree)
+            self.basis_files.remove(self.staging.tree)
             # Before it is remembered that none is left: after a power failure one could be taken for what arrived.
-            durable.sync_file_system_of(self.private.tree)
-            self.private.holds_stand_ins(are_there=False)
+            durable.sync_file_system_of(self.staging.tree)
+            self.staging.record_basis_files(are_there=False)
         except (OSError, TurkuError) as error:
             # The next restore into the target then begins anew.
             _LOG.warning("what arrived cannot be used by a later run: %s", error)

@@ -1,4 +1,4 @@
-"""Moving what arrived in the private directory to its place in the target, entry by entry, by our own hand.
+"""Moving what arrived in the staging directory to its place in the target, entry by entry, by our own hand.
 
 Only names that were asked for, and what is below them, are moved; of these only what the manifest names. No symbolic
 link of the target is followed: what is in the way is replaced, as rsync does. A directory that the target does not have
@@ -14,11 +14,11 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from turku.agent.restore import file_attributes
-from turku.agent.restore.basis_files import Overwrite, StandIns
-from turku.agent.restore.file_attributes import EVERY_KIND
-from turku.agent.restore.private_directory import PrivateDirectory
-from turku.agent.restore.problems import Problems
+from turku.agent.restore.placement import file_metadata
+from turku.agent.restore.placement.basis_files import BasisFiles, Overwrite
+from turku.agent.restore.placement.file_metadata import EVERY_KIND
+from turku.agent.restore.problems import ProblemList
+from turku.agent.restore.staging_directory import StagingDirectory
 from turku.core.filesystem import directory_tree, holes, posix_acl
 from turku.core.spool import Stack
 from turku.errors import InvalidValue
@@ -33,13 +33,13 @@ _SECOND_NS = 10**9
 
 
 class Placement:
-    """One restore's moving. ``run`` it once, when nobody writes into the private directory any more."""
+    """One restore's moving. ``run`` it once, when nobody writes into the staging directory any more."""
 
     def __init__(
         self,
         target: int,
-        private: PrivateDirectory,
-        stand_ins: StandIns,
+        staging: StagingDirectory,
+        basis_files: BasisFiles,
         *,
         is_named: Callable[[bytes], bool],
         overwrite: Overwrite,
@@ -59,11 +59,11 @@ class Placement:
         self.deleted = 0
         self.kept_back = 0
         """Files that arrived in a session that broke before it told what they are."""
-        self.problems = Problems()
+        self.problems = ProblemList()
         self._target = target
-        self._private = private
-        self._tree = private.tree
-        self._stand_ins = stand_ins
+        self._staging = staging
+        self._tree = staging.tree
+        self._basis_files = basis_files
         self._is_named = is_named
         self._overwrite = overwrite
         self._delete = delete and is_whole
@@ -85,7 +85,7 @@ class Placement:
         """Move what arrived at and below the paths (none: everything). What cannot be moved is among the problems."""
         with self._waiting:
             if not paths:
-                self._waiting.push(_ENTER_NEW if self._private.is_target_new else _ENTER)
+                self._waiting.push(_ENTER_NEW if self._staging.is_target_new else _ENTER)
                 self._work()
             told = _told(parents)
             for path in _outermost(paths):
@@ -119,7 +119,7 @@ class Placement:
         inner = directory_tree.open_directory(self._tree, above)
         try:
             found = _status(inner, name)
-            if found is None and not (self._delete and self._stand_ins.had(path) is not None):
+            if found is None and not (self._delete and self._basis_files.inode_at(path) is not None):
                 return
             outer = self._parent(above, told)
             try:
@@ -127,7 +127,7 @@ class Placement:
                     self._refuse_untouched(path)
                     self._remove(outer, name)
                 else:
-                    self._entry(inner, outer, path, found, self._stand_ins.had(path) or 0)
+                    self._entry(inner, outer, path, found, self._basis_files.inode_at(path) or 0)
             finally:
                 os.close(outer)
         finally:
@@ -193,7 +193,7 @@ class Placement:
             os.close(inner)
 
     def _contents(self, path: bytes, inner: int, outer: int) -> None:
-        had = self._stand_ins.of_directory(path)
+        had = self._basis_files.inodes_in(path)
         with os.scandir(inner) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
@@ -208,7 +208,7 @@ class Placement:
         if self._delete:
             for name in had:
                 inside = directory_tree.joined(path, name)
-                if not (not path and name == self._private.name) and inside not in self._untouched:
+                if not (not path and name == self._staging.name) and inside not in self._untouched:
                     try:
                         self._refuse_untouched(inside)
                         self._remove(outer, name)
@@ -244,24 +244,24 @@ class Placement:
         """Give a directory the attributes that arrived; return the mode that it may have."""
         inner = directory_tree.open_directory(self._tree, path)
         try:
-            wanted = file_attributes.read(inner, self._kinds)
+            wanted = file_metadata.read(inner, self._kinds)
         finally:
             os.close(inner)
         removed = EVERY_KIND if is_new else self._removed
-        has = file_attributes.read(directory, EVERY_KIND if is_new else self._kinds)
-        changes = file_attributes.differing(has, wanted, removed)
+        has = file_metadata.read(directory, EVERY_KIND if is_new else self._kinds)
+        changes = file_metadata.changes_between(has, wanted, removed)
         if not changes:
             return mode
         if posix_acl.ACCESS in changes:
             # Where the list goes or comes, the group's permissions change their meaning.
             os.fchmod(directory, stat.S_IMODE(mode) & stat.S_IRWXU | stat.S_IRWXU)
-        failed = file_attributes.change(directory, changes)
+        failed = file_metadata.set_attributes(directory, changes)
         self._tell_failed(path, failed)
-        return file_attributes.mode_without(mode, changes, failed)
+        return file_metadata.safe_mode(mode, changes, failed)
 
     def _attributes(self, inner: int, outer: int, name: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """Return the attributes that a name has in the target, and those that arrived for it."""
-        has, wanted = (file_attributes.read(file_attributes.way_to(each, name), self._kinds) for each in (outer, inner))
+        has, wanted = (file_metadata.read(file_metadata.proc_path(each, name), self._kinds) for each in (outer, inner))
         return has, wanted
 
     def _tell_failed(self, path: bytes, failed: Sequence[str]) -> None:
@@ -287,8 +287,10 @@ class Placement:
                             if entry.is_dir(follow_symlinks=False):
                                 waiting.push(inside)
                             elif not self._is_named(inside) or (
-                                self._stand_ins.count
-                                and self._stand_ins.origins(self._tree, inside, entry.stat(follow_symlinks=False))
+                                self._basis_files.count
+                                and self._basis_files.paths_linked_to(
+                                    self._tree, inside, entry.stat(follow_symlinks=False)
+                                )
                             ):
                                 return False
                 finally:
@@ -302,9 +304,9 @@ class Placement:
         there = _status(outer, name)
         if stat.S_ISDIR(found.st_mode):
             self._directory(inner, outer, path, there)
-        elif self._stand_ins.stands(self._tree, path, found, stands):
+        elif self._basis_files.is_basis_file(self._tree, path, found, stands):
             self._stays(inner, outer, path, found)
-        elif origins := self._stand_ins.origins(self._tree, path, found):
+        elif origins := self._basis_files.paths_linked_to(self._tree, path, found):
             self._link(outer, path, there, origins)
         elif not self._is_named(path):
             if self._is_whole:
@@ -314,7 +316,7 @@ class Placement:
         elif there is None or self._may_replace(there, found):
             if there is not None and _is_alike(inner, outer, name, found, there):
                 has, wanted = self._attributes(inner, outer, name)
-                if not file_attributes.differing(has, wanted, self._removed):
+                if not file_metadata.changes_between(has, wanted, self._removed):
                     return
             self._refuse_untouched(path)
             self._clear(outer, name, there)
@@ -407,7 +409,7 @@ class Placement:
             above, _slash, last = other.rpartition(b"/")
             directory = directory_tree.open_directory(self._target, above)
             try:
-                with self._private.spare() as (spare, spare_name):
+                with self._staging.scratch_name() as (spare, spare_name):
                     os.link(last, spare_name, src_dir_fd=directory, dst_dir_fd=spare, follow_symlinks=False)
                     self._clear(outer, name, there)
                     os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
@@ -432,29 +434,29 @@ class Placement:
         name = path.rpartition(b"/")[2]
         is_owned = (there.st_uid, there.st_gid) == (found.st_uid, found.st_gid)
         if not self._is_root:
-            # Who is not root could not give its stand-in every owner.
+            # Who is not root could not give its basis file every owner.
             is_owned = found.st_gid in (there.st_gid, self._group)
         is_same_mode = stat.S_IMODE(there.st_mode) == stat.S_IMODE(found.st_mode)
         has, wanted = self._attributes(inner, outer, name)
-        is_same = is_same_mode and not file_attributes.differing(has, wanted, self._removed)
+        is_same = is_same_mode and not file_metadata.changes_between(has, wanted, self._removed)
         if is_owned and is_same and there.st_mtime_ns - found.st_mtime_ns in (0, 1):
             return
-        if self._stand_ins.link_count(there) > len(self._stand_ins.of_inode(found.st_ino)):
+        if self._basis_files.link_count(there) > len(self._basis_files.paths_of(found.st_ino)):
             # It has names elsewhere, which nobody asked to have changed.
-            changes = file_attributes.differing(has, wanted, self._removed)
+            changes = file_metadata.changes_between(has, wanted, self._removed)
             attributes = {key: has[key] for key in has if changes.get(key, b"") is not None} | wanted
             self._replace_by_copy(outer, path, (there, found), attributes)
             return
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
         try:
             if os.fstat(handle).st_ino == there.st_ino:
-                failed = file_attributes.give(
+                failed = file_metadata.apply(
                     f"/proc/self/fd/{handle}",
                     found,
                     wanted,
                     has=has,
                     removed=self._removed,
-                    gives_owner=not is_owned,
+                    sets_owner=not is_owned,
                 )
                 self._tell_failed(path, failed)
         finally:
@@ -477,18 +479,18 @@ class Placement:
         try:
             if not os.path.samestat(os.fstat(source), there):
                 return
-            with self._private.spare() as (spare, spare_name):
+            with self._staging.scratch_name() as (spare, spare_name):
                 self._tell_failed(path, _copy(source, spare, spare_name, wanted, attributes))
                 os.rename(spare_name, name, src_dir_fd=spare, dst_dir_fd=outer)
         finally:
             os.close(source)
-        for other in self._stand_ins.of_inode(wanted.st_ino):
+        for other in self._basis_files.paths_of(wanted.st_ino):
             above, last = directory_tree.split(other)
             directory = directory_tree.open_directory(self._target, above)
             try:
                 found = _status(directory, last)
                 if found is not None and os.path.samestat(found, there):
-                    with self._private.spare() as (spare, spare_name):
+                    with self._staging.scratch_name() as (spare, spare_name):
                         os.link(name, spare_name, src_dir_fd=outer, dst_dir_fd=spare, follow_symlinks=False)
                         os.rename(spare_name, last, src_dir_fd=spare, dst_dir_fd=directory)
             finally:
@@ -508,8 +510,8 @@ class Placement:
     def _copy_across(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> None:
         """Move what belongs onto another file system, which is mounted in the target."""
         name = path.rpartition(b"/")[2]
-        attributes = file_attributes.read(file_attributes.way_to(inner, name), EVERY_KIND)
-        with _spare_beside(outer, self._private.name) as spare:
+        attributes = file_metadata.read(file_metadata.proc_path(inner, name), EVERY_KIND)
+        with _spare_beside(outer, self._staging.name) as spare:
             if stat.S_ISREG(found.st_mode):
                 source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=inner)
                 try:
@@ -524,8 +526,8 @@ class Placement:
                 if self._is_root:
                     os.chown(name, found.st_uid, found.st_gid, dir_fd=spare, follow_symlinks=False)
                 if not stat.S_ISLNK(found.st_mode):
-                    way = os.fsdecode(file_attributes.way_to(spare, name))
-                    failed = file_attributes.give(way, found, attributes, has={}, removed=(), gives_owner=False)
+                    way = os.fsdecode(file_metadata.proc_path(spare, name))
+                    failed = file_metadata.apply(way, found, attributes, has={}, removed=(), sets_owner=False)
                     self._tell_failed(path, failed)
                 times = (found.st_atime_ns, found.st_mtime_ns)
                 os.utime(name, ns=times, dir_fd=spare, follow_symlinks=False)
@@ -619,7 +621,7 @@ def _copy(source: int, directory: int, name: bytes, wanted: os.stat_result, attr
     descriptor = os.open(name, flags, 0o600, dir_fd=directory)
     try:
         holes.copy_content(source, descriptor)
-        return file_attributes.give(descriptor, wanted, attributes, has={}, removed=())
+        return file_metadata.apply(descriptor, wanted, attributes, has={}, removed=())
     finally:
         os.close(descriptor)
 
