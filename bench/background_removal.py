@@ -2,7 +2,7 @@
 
 Run by hand from the checkout, as root: `.venv/bin/python -m bench.background_removal`. A machine has two sources on
 one volume: a large one, whose history is made of hard links, and a small one. Backups of both are measured; then the
-snapshots expire, which renames them, and backups are measured again while `turku-storage prune --background` removes
+snapshots expire, which renames them, and backups are measured again while `turku-storage gc --background` removes
 what they were, as a timer would have it. What must hold: a backup takes as long as it did. All is installed commands
 on a fresh ext4 of its own. The result is `bench/figures/background_removal.json`.
 """
@@ -105,9 +105,9 @@ class Site:
 
     @contextmanager
     def removing(self) -> Iterator[None]:
-        """`turku-storage prune --background`, started again as often as it ends, for the length of the block."""
+        """`turku-storage gc --background`, started again as often as it ends, for the length of the block."""
         over = threading.Event()
-        argv = [programs.DIRECTORY / "turku-storage", "prune", "--background", "--config-dir", self.storage.config_dir]
+        argv = [programs.DIRECTORY / "turku-storage", "gc", "--background", "--config-dir", self.storage.config_dir]
         failures: list[str] = []
 
         def keep_on() -> None:

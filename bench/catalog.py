@@ -173,14 +173,14 @@ def looking(directory: Path, files: int) -> None:
     told("an empty Python", median(lambda: command.run([sys.executable, "-c", "pass"], timeout_seconds=30)))
     told("turku-storage --version", median(lambda: command.run([*program, "--version"], timeout_seconds=30)))
     told(
-        f"turku-storage files, {LARGE_DIRECTORY:,} entries",
-        median(run("files", "src", "large", "--machine", MACHINE)),
+        f"turku-storage ls, {LARGE_DIRECTORY:,} entries",
+        median(run("ls", "src", "large", "--machine", MACHINE)),
         goal_seconds=goal,
     )
-    told("turku-storage files --json", median(run("files", "src", "large", "--json", "--machine", MACHINE)))
+    told("turku-storage ls --json", median(run("ls", "src", "large", "--json", "--machine", MACHINE)))
     told(
-        "turku-storage history",
-        median(run("history", "src", "large/file 0000100", "--machine", MACHINE)),
+        "turku-storage versions",
+        median(run("versions", "src", "large/file 0000100", "--machine", MACHINE)),
         goal_seconds=goal,
     )
 

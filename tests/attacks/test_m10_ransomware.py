@@ -84,7 +84,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def judge(machine: BackedUpMachine, judgement: str) -> None:
-    """What the operator does with ``turku-storage suspicious``."""
+    """What the operator does with ``turku-storage quarantine``."""
     for stored in history.unjudged(machine.place, machine.storage.zone):
         snapshot_notes.change(machine.place, stored.name, judgement=snapshot_notes.Judgement(judgement))
 

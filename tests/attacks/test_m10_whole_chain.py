@@ -41,8 +41,8 @@ def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_judged(
         assert subject == "etc"
         assert "100% of the files were rewritten (30 of 30)" in str(new)
         assert fleet.runs(machine, "etc")[-1]["summary"].startswith("SUSPICIOUS: ")
-        listed = json.loads(operator("suspicious", "list", "--json"))
+        listed = json.loads(operator("quarantine", "list", "--json"))
         assert [each["judgement"] for each in listed] == [None, None]
-        said = operator("suspicious", "bad", "--machine", "web-0", "--source", "etc")
+        said = operator("quarantine", "reject", "--machine", "web-0", "--source", "etc")
         assert "pruned again from its next backup on" in said
         assert operator("trash", "list", "--machine", machine.uuid) == "the trash is empty\n"

@@ -84,17 +84,23 @@ def refused(answers: list[dict[str, Any]]) -> str:
 
 def test_m12_a_machine_has_its_own_history(scene: Scene) -> None:
     # Else the others prove nothing.
-    rows = scene.ask("look", what="files", sources=["etc"], path="directory")
+    rows = scene.ask("browse", what="ls", sources=["etc"], path="directory")
     assert [row.get("path") for row in rows] == ["directory/file", None]
     plan, *_ = scene.ask("recover", source="etc", paths=["directory"], list_only=True)
     assert plan["row"] == "plan"
 
 
-@pytest.mark.parametrize("what", ["snapshots", "files", "history", "find", "diff"])
+@pytest.mark.parametrize("what", ["snapshots", "ls", "versions", "find", "diff"])
 def test_m12_another_machines_is_not_shown(scene: Scene, what: str) -> None:
     for more in ({}, {"request": "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01"}):
         answers = scene.ask(
-            "look", what=what, sources=["etc"], path="directory/file", pattern="*", of_machine=scene.alice.uuid, **more
+            "browse",
+            what=what,
+            sources=["etc"],
+            path="directory/file",
+            pattern="*",
+            of_machine=scene.alice.uuid,
+            **more,
         )
         assert refused(answers) in ("not-in-history", "api-refused")
 
@@ -136,7 +142,7 @@ def test_m12_nor_handed_out(scene: Scene, list_only: bool) -> None:
 def test_m12_a_sources_name_leads_nowhere_else(scene: Scene, source: str) -> None:
     name = source.format(alice=scene.alice.uuid)
     if len(name) % 2:
-        answers = scene.ask("look", what="files", sources=[name])
+        answers = scene.ask("browse", what="ls", sources=[name])
     else:
         answers = scene.ask("recover", source=name, list_only=True)
     assert refused(answers) == "invalid-value"
@@ -150,7 +156,7 @@ def test_m12_nor_a_snapshots(scene: Scene, snapshot: str) -> None:
     if len(name) % 2:
         answers = scene.ask("recover", source="etc", snapshot={"name": name}, list_only=True)
     else:
-        answers = scene.ask("look", what="files", sources=["etc"], snapshot={"name": name})
+        answers = scene.ask("browse", what="ls", sources=["etc"], snapshot={"name": name})
     assert refused(answers) == "not-in-history"
 
 
@@ -176,32 +182,32 @@ def test_m12_nor_a_path(scene: Scene, path: Any) -> None:
     assert refused(answers) in ("invalid-value", "not-in-history")
 
 
-@pytest.mark.parametrize("what", ["files", "history"])
+@pytest.mark.parametrize("what", ["ls", "versions"])
 @pytest.mark.parametrize("path", ["../../{alice}/etc.snapshots", "up/directory/file"])
 def test_m12_nor_a_path_that_is_looked_at(scene: Scene, what: str, path: str) -> None:
-    answers = scene.ask("look", what=what, sources=["etc"], path=path.format(alice=scene.alice.uuid))
+    answers = scene.ask("browse", what=what, sources=["etc"], path=path.format(alice=scene.alice.uuid))
     assert refused(answers) in ("invalid-value", "not-in-history")
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        {"action": "look"},
+        {"action": "browse"},
         {"action": "recover"},
         {"action": "recover", "recover": {"source": "etc"}},
         {"action": "recover", "recover": {"source": "etc", "paths": ["x"] * 1001}},
-        {"action": "look", "look": {"what": "find", "sources": ["etc"], "limit": 0}},
-        {"action": "look", "look": {"what": "find", "sources": []}},
-        {"action": "look", "look": {"what": "files", "sources": ["etc", "etc"]}},
-        {"action": "look", "look": {"what": "remove", "sources": ["etc"]}},
-        {"action": "look", "look": {"what": "find", "sources": ["etc"], "pattern": "*a" * 4000}},
+        {"action": "browse", "browse": {"what": "find", "sources": ["etc"], "limit": 0}},
+        {"action": "browse", "browse": {"what": "find", "sources": []}},
+        {"action": "browse", "browse": {"what": "ls", "sources": ["etc", "etc"]}},
+        {"action": "browse", "browse": {"what": "remove", "sources": ["etc"]}},
+        {"action": "browse", "browse": {"what": "find", "sources": ["etc"], "pattern": "*a" * 4000}},
         {"action": "recover", "port": 22, "recover": {"source": "etc"}},
     ],
     ids=lambda message: str(message)[:70],
 )
 def test_m12_a_malformed_request_ends_in_a_sentence(scene: Scene, message: dict[str, Any]) -> None:
     answers = scene.send(message)
-    assert answers[-1]["row"] in ("none", "refusal", "look-end")
+    assert answers[-1]["row"] in ("none", "refusal", "browse-end")
     assert answers[-1].get("code", 0) not in (70, "internal")
 
 

@@ -26,8 +26,8 @@ from turku.agent.restore import session
 from turku.agent.restore.progress import PlannedRestore
 from turku.errors import NotInHistory, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import (
+    BrowseRequest,
     HistoryRequest,
-    LookRequest,
     RecoverRequest,
     SnapshotChoice,
 )
@@ -41,10 +41,10 @@ class History(Scene):
 
     before = approved = after = ""
 
-    def ask(self, request: str, **look: Any) -> list[Any]:
-        """The answers to a look; raises what it was refused with."""
-        wanted = LookRequest(sources=["etc"], of_machine=self.alice.uuid, request=request, **look)
-        return self.answers(HistoryRequest("look", look=wanted))
+    def ask(self, request: str, **words: Any) -> list[Any]:
+        """The answers to a browse request; raises what it was refused with."""
+        wanted = BrowseRequest(sources=["etc"], of_machine=self.alice.uuid, request=request, **words)
+        return self.answers(HistoryRequest("browse", browse=wanted))
 
     def list_only(self, request: str, **recover: Any) -> list[Any]:
         """The answers to a recovery that writes nothing."""
@@ -131,11 +131,11 @@ def test_m8_a_permit_for_one_snapshot_tells_of_no_other(scene: History) -> None:
     approved, after = SnapshotChoice(scene.approved), SnapshotChoice(scene.after)
     told = [
         said(scene.ask, request, what="snapshots"),
-        said(scene.ask, request, what="history", path=NEWER).replace(f"{NEWER} was in no", ""),
-        said(scene.ask, request, what="history", path="ssh/sshd_config"),
+        said(scene.ask, request, what="versions", path=NEWER).replace(f"{NEWER} was in no", ""),
+        said(scene.ask, request, what="versions", path="ssh/sshd_config"),
         said(scene.ask, request, what="find", pattern="*"),
-        said(scene.ask, request, what="files", snapshot=after),
-        said(scene.ask, request, what="files", snapshot=SnapshotChoice("never")),
+        said(scene.ask, request, what="ls", snapshot=after),
+        said(scene.ask, request, what="ls", snapshot=SnapshotChoice("never")),
         said(scene.ask, request, what="diff", snapshot=approved, other=after),
         said(scene.list_only, request, snapshot=SnapshotChoice(at="2000-01-01")),
         said(scene.list_only, request, snapshot=approved, paths=["SALARIE"]),
@@ -158,8 +158,8 @@ def test_m8_a_permit_for_some_paths_tells_of_no_other(scene: History, source: Pa
     told = [
         said(scene.ask, request, what="snapshots"),
         said(scene.ask, request, what="find", pattern="*"),
-        said(scene.ask, request, what="files", snapshot=approved, is_recursive=True),
-        said(scene.ask, request, what="history", path="ssh/sshd_config").replace("ssh/sshd_config was in no", ""),
+        said(scene.ask, request, what="ls", snapshot=approved, is_recursive=True),
+        said(scene.ask, request, what="versions", path="ssh/sshd_config").replace("ssh/sshd_config was in no", ""),
         said(scene.list_only, request, snapshot=approved),
         said(scene.list_only, request, snapshot=approved, paths=["ssh/ke"]),
         said(scene.list_only, request, snapshot=approved, paths=["ssh/key"]),
@@ -177,9 +177,9 @@ def test_m8_a_machine_does_not_learn_which_sources_another_has(scene: History) -
     request = scene.running("--snapshot", scene.approved)
 
     def answer(source: str) -> str:
-        wanted = LookRequest("snapshots", [source], of_machine=scene.alice.uuid, request=request)
+        wanted = BrowseRequest("snapshots", [source], of_machine=scene.alice.uuid, request=request)
         with pytest.raises(NotInHistory) as refused:
-            scene.answers(HistoryRequest("look", look=wanted))
+            scene.answers(HistoryRequest("browse", browse=wanted))
         return f"{refused.value.message}{refused.value.hint}".replace(source, "SOURCE")
 
     assert answer("home") == answer("nothing")
@@ -204,7 +204,7 @@ def test_m8_what_a_choice_means_is_settled_when_it_is_used_first(
 
     (source / "ssh/sshd_config").write_text("made since it was approved\n")
     newer = scene.back_up()
-    for told in (scene.ask(request, what="files", snapshot=choice), scene.list_only(request, snapshot=choice)):
+    for told in (scene.ask(request, what="ls", snapshot=choice), scene.list_only(request, snapshot=choice)):
         assert newer not in repr(told)
         assert scene.after in repr(told)
     # A later run of the agent is told the name, and gets that one.

@@ -20,7 +20,7 @@ from turku.agent.restore import session
 from turku.agent.restore.run import RestoreJob
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import NotInHistory
-from turku.protocol.restore_messages import HistoryRequest, LookRequest, SnapshotChoice
+from turku.protocol.restore_messages import BrowseRequest, HistoryRequest, SnapshotChoice
 
 CLAIM = "c" * 32
 
@@ -41,12 +41,12 @@ class Scene:
         target = self.scratch / uuid4().hex
         return replace(RestoreJob("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
 
-    def look(self, what: str, request: str | None) -> list[object]:
+    def browse(self, what: str, request: str | None) -> list[object]:
         """What the storage shows of Alice's ``etc``."""
         order = self.order()
-        look = LookRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
+        asked = BrowseRequest(what, ["etc"], of_machine=self.alice.uuid, request=request)  # type: ignore[arg-type]
         address = session.trusted_address(self.agent, order.storage)
-        return list(session.ask(self.agent, address, HistoryRequest("look", look=look), timeout_seconds=60))
+        return list(session.ask(self.agent, address, HistoryRequest("browse", browse=asked), timeout_seconds=60))
 
     def refused(self, order: RestoreJob) -> None:
         with pytest.raises(NotInHistory):
@@ -94,7 +94,7 @@ def test_m8_a_machine_gets_what_was_approved_for_it_and_nothing_else(scene: Scen
     order = scene.order()
     scene.refused(order)
     with pytest.raises(NotInHistory):
-        scene.look("snapshots", None)
+        scene.browse("snapshots", None)
 
     snapshot = scene.fleet.snapshots(scene.alice, "etc")[-1].name
     approved = scene.request("--path", "ssh", "--snapshot", snapshot)
@@ -111,7 +111,7 @@ def test_m8_a_machine_gets_what_was_approved_for_it_and_nothing_else(scene: Scen
     ):
         scene.refused(more)
     with pytest.raises(NotInHistory):
-        scene.look("files", approved)
+        scene.browse("ls", approved)
 
     assert restore_run.restore(scene.agent, part).state == "whole"
     assert part.target is not None

@@ -149,7 +149,7 @@ def test_s1_a_storage_is_permitted_nothing_of_what_another_keeps(scene: Scene) -
     assert scene.permit(eve, mallory)["allowed"], "its own"
     posing = V1Storage(eve.post, name=bob.name, secret=eve.secret)
     message = {"storage": {"name": posing.name, "secret": posing.secret}, "machine": {"uuid": alice.uuid}}
-    assert scene.post("storage_restore_permit", {**message, "action": "look", "source": "etc"})[0] == 403
+    assert scene.post("storage_restore_permit", {**message, "action": "browse", "source": "etc"})[0] == 403
 
 
 def test_s1_the_other_machine_s_key_is_let_in_by_the_storage_that_has_the_files(scene: Scene) -> None:
@@ -169,7 +169,7 @@ def test_n3_malformed_messages_are_refused_with_a_field(scene: Scene) -> None:
     permit = {
         "storage": {"name": bob.name, "secret": bob.secret},
         "machine": {"uuid": alice.uuid},
-        "action": "look",
+        "action": "browse",
         "source": "etc",
     }
     progress = {

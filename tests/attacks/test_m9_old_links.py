@@ -34,17 +34,17 @@ pytestmark = pytest.mark.xdist_group("old links")
 SECRET = "what lies elsewhere"
 OLD = "etc_20260101-000000_abcd"
 COMMANDS = """
-prune
+gc
 verify
 drill
 trash list
 trash empty --yes
-suspicious list
+quarantine list
 catalog update
 snapshots --machine MACHINE SOURCE
-files --machine MACHINE SOURCE
+ls --machine MACHINE SOURCE
 find --machine MACHINE SOURCE *secret*
-files --machine MACHINE SOURCE@latest inner
+ls --machine MACHINE SOURCE@latest inner
 check
 """.strip().splitlines()
 
@@ -225,12 +225,12 @@ def test_m9_an_old_link_is_followed_by_nobody(scene: Scene, name: str) -> None:
 def tell_all(scene: Scene, source: str) -> list[str]:
     """Ask for everything that a session or a command tells of the source."""
     answers = [
-        scene.ask("look", what="snapshots", sources=[source]),
-        scene.ask("look", what="files", sources=[source]),
-        scene.ask("look", what="find", sources=[source], pattern="*secret*"),
+        scene.ask("browse", what="snapshots", sources=[source]),
+        scene.ask("browse", what="ls", sources=[source]),
+        scene.ask("browse", what="find", sources=[source], pattern="*secret*"),
     ]
     for chosen in (OLD, "x", "inner", "latest"):
-        answers.append(scene.ask("look", what="files", sources=[source], snapshot={"name": chosen}))
+        answers.append(scene.ask("browse", what="ls", sources=[source], snapshot={"name": chosen}))
         answers.append(scene.ask("recover", source=source, snapshot={"name": chosen}, list_only=True))
     return answers + [scene.command(words, source) for words in COMMANDS]
 

@@ -81,12 +81,12 @@ def test_m9_a_machine_s_directory_is_reached_through_open_directories_alone(
         target = tmp_path / "restored"
         target.mkdir()
         if mode.keeps_history:
-            ours.run(agent[0], "files", *agent[1:], "etc")
-            ours.run(agent[0], "history", *agent[1:], "etc", "inner/file0")
+            ours.run(agent[0], "ls", *agent[1:], "etc")
+            ours.run(agent[0], "versions", *agent[1:], "etc", "inner/file0")
             ours.run(agent[0], "find", *agent[1:], "etc", "*file*")
         ours.run(agent[0], "restore", *agent[1:], "etc", "--to", target, "--yes")
         assert list(target.rglob("file0")), "else nothing was restored"
-        for words in ("verify", "drill", "prune", "catalog update", "snapshots", "trash list", "trash empty --yes"):
+        for words in ("verify", "drill", "gc", "catalog update", "snapshots", "trash list", "trash empty --yes"):
             argv = traced(trace, ours.DIRECTORY / "turku-storage", *words.split(), "--config-dir", storage.config_dir)
             subprocess.run(argv, capture_output=True, timeout=120, check=False)
         if mode.keeps_history:

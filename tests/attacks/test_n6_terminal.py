@@ -103,9 +103,9 @@ def assert_harmless(text: str) -> None:
     assert not re.search(r"^(FORGED|error \[forged\])", text, re.MULTILINE)
 
 
-STORAGE = [["files", "etc"], ["find", "etc", "*"], ["history", "etc", "NAME"], ["diff", "etc", "FIRST", "LAST"]]
+STORAGE = [["ls", "etc"], ["find", "etc", "*"], ["versions", "etc", "NAME"], ["diff", "etc", "FIRST", "LAST"]]
 STORAGE += [["snapshots"], ["verify"], ["drill"], ["suspicious", "list"], ["trash", "list"]]
-AGENT = [["files", "etc"], ["find", "etc", "*"], ["history", "etc", "NAME"], ["diff", "etc", "FIRST", "LAST"]]
+AGENT = [["ls", "etc"], ["find", "etc", "*"], ["versions", "etc", "NAME"], ["diff", "etc", "FIRST", "LAST"]]
 AGENT += [["snapshots", "etc"]]
 LISTINGS = [("turku-storage", words) for words in STORAGE] + [("turku-agent", words) for words in AGENT]
 ESCAPING = os.fsdecode(NAMES[-4])
@@ -132,13 +132,13 @@ def test_n6_no_listing_steers_a_terminal(scene: Scene, program: str, words: list
     if is_json:
         json.loads(shown)
         json.loads(piped)
-    if words[0] in ("files", "find", "diff"):
+    if words[0] in ("ls", "find", "diff"):
         assert "-end" in shown
 
 
 @pytest.mark.parametrize("program", ["turku-storage", "turku-agent"])
 def test_n6_escaped_json_loses_nothing(scene: Scene, program: str) -> None:
-    rows: list[dict[str, Any]] = json.loads(in_pipe(scene.argv(program, ["files", "etc", "--json"]), with_errors=False))
+    rows: list[dict[str, Any]] = json.loads(in_pipe(scene.argv(program, ["ls", "etc", "--json"]), with_errors=False))
     assert sorted(path_of(row["path"]) for row in rows) == sorted(NAMES)
 
 
@@ -152,7 +152,7 @@ def path_of(told: Any) -> bytes:
 
 def test_n6_no_error_steers_a_terminal(scene: Scene) -> None:
     name = os.fsdecode(b"".join(NAMES).replace(b"-end", b""))
-    for words in (["history", "etc", f"missing-{name}"], ["history", name, "x"], ["files", "etc", name]):
+    for words in (["versions", "etc", f"missing-{name}"], ["versions", name, "x"], ["ls", "etc", name]):
         for program in ("turku-storage", "turku-agent"):
             shown = in_terminal(scene.argv(program, words))
             assert_harmless(shown)

@@ -1,7 +1,7 @@
 """Faults injected into a storage at work, and what has to be true after each: see ``bench/faults.py``.
 
 A stage is one machine with one source, backed up by the real storage through a real rsync daemon onto a file system of
-its own. One fault is: change the source, begin something (a backup, ``verify``, ``prune``, ``catalog rebuild``, a
+its own. One fault is: change the source, begin something (a backup, ``verify``, ``gc``, ``catalog rebuild``, a
 drill) in a child, let the fault happen, and look:
 
 * each snapshot that there was is unchanged, bit for bit, and none is gone;
@@ -166,7 +166,7 @@ class Stage:
             self.back_up()
         elif action == "verify":
             self.verify()
-        elif action == "prune":
+        elif action == "gc":
             gc.run(argparse.Namespace(background=False), self.storage, SYSTEM_CLOCK, lambda _line: None)
         elif action == "rebuild":
             catalog.rebuild(self.place, zone=self.storage.zone)
@@ -230,7 +230,7 @@ class Stage:
             for path in directory.glob(".*.turku-tmp-*"):
                 # As if it were some hours later.
                 os.utime(path, (1, 1))
-        self.act("prune")
+        self.act("gc")
         damages = self.verify().open_damages
         if damages:
             self.find(f"verify finds damage: {[(each.path, each.kind, each.state) for each in damages][:5]}")
@@ -358,7 +358,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
             assert outcome.success, outcome.summary
             made.seconds["backup"] = time.monotonic() - begin
         made.look()
-        for action in ("rebuild", "verify", "prune", "drill"):
+        for action in ("rebuild", "verify", "gc", "drill"):
             begin = time.monotonic()
             made.act(action)
             made.seconds[action] = time.monotonic() - begin
@@ -401,12 +401,12 @@ def kill_verify(stage: Stage) -> None:
     _killed(stage, "verify", "")
 
 
-def kill_prune(stage: Stage) -> None:
+def kill_gc(stage: Stage) -> None:
     doomed = stage.place.snapshots_dir / ".deleting-0a1b"
     for number in range(300):
         (doomed / f"d{number % 20}").mkdir(parents=True, exist_ok=True)
         (doomed / f"d{number % 20}" / str(number)).touch()
-    _killed(stage, "prune", "", scale=3)
+    _killed(stage, "gc", "", scale=3)
 
 
 def kill_a_rebuild_of_the_catalog(stage: Stage) -> None:
@@ -462,7 +462,7 @@ def _start_anew(stage: Stage, image: Path) -> None:
 
 def fill_the_disk(stage: Stage) -> None:
     stage.change_source()
-    action = stage.chance.choice(("backup", "backup", "backup", "verify", "prune", "rebuild"))
+    action = stage.chance.choice(("backup", "backup", "backup", "verify", "gc", "rebuild"))
     filler = stage.volume.path / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -558,7 +558,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "kill the sandbox": kill_the_sandbox,
     "kill the machine's rsync": kill_the_machines_rsync,
     "kill verify": kill_verify,
-    "kill prune": kill_prune,
+    "kill gc": kill_gc,
     "kill catalog rebuild": kill_a_rebuild_of_the_catalog,
     "kill a drill": kill_a_drill,
     "power loss": lose_power,

@@ -31,9 +31,9 @@ def test_files_of_any_date_come_back_as_they_were(
     machine.ping()
     original = copied(files)
 
-    rows = json.loads(agent(machine, "files", "files", "-r", "--json").stdout)
+    rows = json.loads(agent(machine, "ls", "files", "-r", "--json").stdout)
     assert {row["mtime_ns"] for row in rows} >= {second * 10**9 + 123_456_789 for second in SECONDS}
-    assert "2446-05-10" in agent(machine, "files", "files").stdout.decode()
+    assert "2446-05-10" in agent(machine, "ls", "files").stdout.decode()
 
     # A part of it, so that the agent makes the directory above.
     part = f"{SECONDS[-1]}/file"

@@ -71,7 +71,7 @@ def test_names_of_ours_are_names_like_others(
     fleet.make_due(machine)
     machine.ping()
 
-    listed = programs.run("turku-agent", "files", "--config-dir", machine.config_dir, "home", "--json")
+    listed = programs.run("turku-agent", "ls", "--config-dir", machine.config_dir, "home", "--json")
     assert {row["path"] for row in json.loads(listed.stdout)} == set(os.listdir(source))
     restored = restore_run.restore(agent, order)
     assert (restored.state, restored.problems) == ("whole", ())

@@ -1,4 +1,4 @@
-"""What ``files`` prints is pasted into ``restore``, in terminals of any encoding."""
+"""What ``ls`` prints is pasted into ``restore``, in terminals of any encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.conftest import MakeMachine
 from turku.demo import programs
 
 LINE = re.compile(r"\d\d:\d\d:\d\d[ \t]+(?:[0-9a-f]{12,32}[ \t]+\S+[ \t]+\S+[ \t]+)?(?P<path>.+)")
-"""A row of ``files``, or one of ``find``, which has a checksum and two snapshots more."""
+"""A row of ``ls``, or one of ``find``, which has a checksum and two snapshots more."""
 ENVIRONMENTS = {
     "utf-8": {"LC_ALL": "C.UTF-8"},
     "latin-1": {"LC_ALL": "en_US.ISO-8859-1"},

@@ -122,7 +122,7 @@ def test_a_file_whose_time_was_set_back_is_an_alarm(site: Site) -> None:
     site.back_up()
     assert states(site) == {"file11": "alarm"}
     assert "suspicious" in site.health()
-    assert "file11" in site.operator("suspicious", "list")[1]
+    assert "file11" in site.operator("quarantine", "list")[1]
 
 
 def test_a_source_whose_disk_is_not_mounted_is_not_backed_up_and_the_coordinator_is_told(

@@ -123,11 +123,11 @@ def test_history_is_looked_at_and_parts_of_it_come_back(
         ("home", second),
     ]
     assert {row["source"] for row in rows("snapshots")} == {"home", "other"}
-    assert [row["path"] for row in rows("files", "home", "directory/deep")] == ["directory/deep/deeper"]
-    assert "empty" in [row["path"] for row in rows("files", f"home@{first}")]
-    assert "empty" not in [row["path"] for row in rows("files", "home")]
-    assert {"b64": "Y2Fm6Q=="} in [row["path"] for row in rows("files", "home")]
-    versions = rows("history", "home", str(home / "file"))
+    assert [row["path"] for row in rows("ls", "home", "directory/deep")] == ["directory/deep/deeper"]
+    assert "empty" in [row["path"] for row in rows("ls", f"home@{first}")]
+    assert "empty" not in [row["path"] for row in rows("ls", "home")]
+    assert {"b64": "Y2Fm6Q=="} in [row["path"] for row in rows("ls", "home")]
+    versions = rows("versions", "home", str(home / "file"))
     assert [(row["first"], row["last"], row["size_bytes"]) for row in versions] == [
         (first, first, 7),
         (second, second, 15),
@@ -174,7 +174,7 @@ def test_history_is_looked_at_and_parts_of_it_come_back(
         (("restore", "home", "--at", "1999-01-01", "--to", odd), 66, first),
         (("restore", "home", "--at", "some day", "--to", odd), 65, "is no time"),
         (("restore", "home", "--at", "now", "--snapshot", first, "--to", odd), 64, "not by both"),
-        (("history", "home", "never/there"), 66, "never/there"),
+        (("versions", "home", "never/there"), 66, "never/there"),
     ):
         refused = agent(machine, *words, codes=EVERYTHING)
         assert (refused.exit_code, said in output(refused)) == (code, True), output(refused)

@@ -53,7 +53,7 @@ def test_what_no_run_finished_is_restored_only_where_that_is_asked_for(tmp_path:
             fleet.make_due(machine)
             programs.run("turku-agent-ping", "--config-dir", machine.config_dir, expected_codes=EVERYTHING)
 
-        for words in (("restore", "home", "--to", tmp_path / "no"), ("files", "home")):
+        for words in (("restore", "home", "--to", tmp_path / "no"), ("ls", "home")):
             refused = agent(machine, *words)
             assert refused.exit_code == NOT_IN_HISTORY, output(refused)
             assert "has no snapshot yet" in output(refused)
@@ -66,7 +66,7 @@ def test_what_no_run_finished_is_restored_only_where_that_is_asked_for(tmp_path:
         assert told.exit_code == 0, output(told)
         assert "NO backup was finished" in output(told)
         assert [path.name for path in (tmp_path / "part").iterdir()] == ["early"]
-        listed = agent(machine, "files", "home", "--unfinished", "--json")
+        listed = agent(machine, "ls", "home", "--unfinished", "--json")
         assert [row["path"] for row in json.loads(listed.stdout)] == ["early"]
 
         fails.unlink()
@@ -75,7 +75,7 @@ def test_what_no_run_finished_is_restored_only_where_that_is_asked_for(tmp_path:
         restored = agent(machine, "restore", "home", "--to", tmp_path / "all")
         assert restored.exit_code == 0, output(restored)
         assert sorted(os.listdir(tmp_path / "all")) == ["early", "late"]
-        listed = agent(machine, "files", "home", "--json")
+        listed = agent(machine, "ls", "home", "--json")
         assert [row["path"] for row in json.loads(listed.stdout)] == ["early", "late"]
         refused = agent(machine, "restore", "home", "--to", tmp_path / "again", "--unfinished")
         assert refused.exit_code == NOT_IN_HISTORY

@@ -109,7 +109,7 @@ def test_all_of_it_comes_back_in_place_and_what_is_mounted_stays(whole: Whole) -
 
 
 def test_a_file_is_found_in_the_history(whole: Whole) -> None:
-    listed = whole.system.run("turku-agent", "files", "system", "/etc/hostname").stdout.decode()
+    listed = whole.system.run("turku-agent", "ls", "system", "/etc/hostname").stdout.decode()
     assert "etc/hostname" in listed
 
 

@@ -282,7 +282,7 @@ def _history(arguments: argparse.Namespace) -> int:
     """What is kept of this machine: looked at, or brought back."""
     log.set_up("turku-agent", debug=arguments.debug)
     agent = _settled(configuration.load(arguments.config_dir))
-    if hasattr(arguments, "look"):
+    if hasattr(arguments, "browse"):
         return browse.run(arguments, agent, print)
     return recovery_command.run(arguments, agent, print)
 

@@ -104,16 +104,16 @@ class SnapshotChoice(msgspec.Struct, frozen=True, omit_defaults=True):
     is_unfinished: bool = False
 
 
-class LookRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class BrowseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something of history to be shown.
 
-    ``snapshots`` of ``sources`` (the others take one), ``files``: what ``path`` holds in ``snapshot``, all below it
-    where ``is_recursive``, ``history``: the versions of ``path``, ``find``: what ``pattern`` matches, ``diff``: from
+    ``snapshots`` of ``sources`` (the others take one), ``ls``: what ``path`` holds in ``snapshot``, all below it
+    where ``is_recursive``, ``versions``: the versions of ``path``, ``find``: what ``pattern`` matches, ``diff``: from
     ``snapshot`` to ``other``.
     ``of_machine`` is another machine's UUID, ``request`` what the coordinator calls the request behind that.
     """
 
-    what: Literal["snapshots", "files", "history", "find", "diff"]
+    what: Literal["snapshots", "ls", "versions", "find", "diff"]
     sources: Annotated[list[Text], Meta(min_length=1, max_length=SOURCES_LIMIT)]
     snapshot: SnapshotChoice = SnapshotChoice()
     other: SnapshotChoice = SnapshotChoice()
@@ -155,9 +155,9 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A session's request, with the field that its action names. ``port`` and ``module`` are for a recovery that
     writes: the tunnel's port, and the credentials of ``MODULE`` behind it."""
 
-    action: Literal["look", "recover"]
+    action: Literal["browse", "recover"]
     verbose: bool = False
-    look: LookRequest | None = None
+    browse: BrowseRequest | None = None
     recover: RecoverRequest | None = None
     port: Annotated[int, Meta(ge=1024, le=65535)] | None = None
     module: SourceCredentials | None = None
@@ -214,8 +214,8 @@ class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     after: FileRow | None = None
 
 
-class LookEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="look-end"):
-    """All rows were sent, or as many as ``limit``; of which snapshot (``files``, ``diff``), and what is to be known of
+class BrowseEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="browse-end"):
+    """All rows were sent, or as many as ``limit``; of which snapshot (``ls``, ``diff``), and what is to be known of
     it, as ``RecoverPlan.remarks``."""
 
     is_cut: bool = False
@@ -358,7 +358,7 @@ Answer = (
     SnapshotRow
     | FileRow
     | DifferenceRow
-    | LookEnd
+    | BrowseEnd
     | RecoverPlan
     | Manifest
     | WithHoles
@@ -379,7 +379,7 @@ class RestorePermitRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     storage: StorageCredentials
     machine: MachineReference
-    action: Literal["look", "recover"]
+    action: Literal["browse", "recover"]
     source: Text
     of_machine: Text | None = None
     request: Text | None = None

@@ -63,10 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     trash.add(commands.add_parser("trash", help="what retention removed: list, restore, empty"), _add_directory)
     quarantine.add(
-        commands.add_parser("suspicious", help="backups that look like an attack: list them, judge them"),
+        commands.add_parser("quarantine", help="snapshots that look like an attack: list, accept or reject them"),
         _add_directory,
     )
-    gc.add(commands.add_parser("prune", help="remove from the disk what left history and the trash"), _add_directory)
+    gc.add(commands.add_parser("gc", help="remove from the disk what left history and the trash"), _add_directory)
     verify.add(
         commands.add_parser("verify", help="read what is kept again, tell what is damaged, and heal it"),
         _add_directory,
@@ -86,10 +86,10 @@ def main(arguments: Sequence[str]) -> int:
         "rotate-secret": _rotate_secret,
         "accept-volume": _accept_volume,
         "trash": _trash,
-        "suspicious": _suspicious,
-        "prune": _prune,
+        "quarantine": _quarantine,
+        "gc": _gc,
         "catalog": _catalog,
-        **dict.fromkeys(browse.NAMES, _look),
+        **dict.fromkeys(browse.NAMES, _browse),
         "verify": _verify,
         "drill": _drill,
     }[options.command]
@@ -228,13 +228,13 @@ def _trash(options: argparse.Namespace) -> int:
     return trash.run(options, _configuration(options), SYSTEM_CLOCK, print)
 
 
-def _suspicious(options: argparse.Namespace) -> int:
+def _quarantine(options: argparse.Namespace) -> int:
     from turku.storage.commands import quarantine
 
     return quarantine.run(options, _configuration(options), print)
 
 
-def _prune(options: argparse.Namespace) -> int:
+def _gc(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
     from turku.storage.commands import gc
 
@@ -258,7 +258,7 @@ def _drill(options: argparse.Namespace) -> int:
     return _on_all_volumes(options, loaded, drill.run(options, loaded, SYSTEM_CLOCK, print))
 
 
-def _look(options: argparse.Namespace) -> int:
+def _browse(options: argparse.Namespace) -> int:
     from turku.core.clock import SYSTEM_CLOCK
     from turku.storage.commands import browse
 

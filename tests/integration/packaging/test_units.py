@@ -58,7 +58,7 @@ def test_every_service_is_confined(tmp_path: Path) -> None:
         ("turku-agent-ping", "*:0/5"),
         ("turku-update-config", "0/12:00"),
         ("turku-storage-update-config", "*:0/5"),
-        ("turku-storage-prune", "*:0/15"),
+        ("turku-storage-gc", "*:0/15"),
         ("turku-storage-verify", "*-*-* 01:00"),
         ("turku-storage-drill", "*-*-* 02:00"),
         ("turku-api-clean-logs", "daily"),
@@ -117,7 +117,7 @@ def test_every_crontab_is_well_formed(path: Path) -> None:
         assert croniter.is_valid(" ".join(times[:5]))
         assert user in ("root", "turku-api")
         assert "%" not in program, "cron makes a line break of it"
-        if user == "root" and not re.match("turku-storage (prune|verify|drill) ", program):
+        if user == "root" and not re.match("turku-storage (gc|verify|drill) ", program):
             assert "--wait" in program, "a fleet must not arrive at once"
 
 
@@ -129,7 +129,7 @@ def test_the_crontabs_run_as_often_as_the_timers() -> None:
         "turku-agent-ping": "*/5 * * * *",
         "turku-update-config": "0 */12 * * *",
         "turku-storage-update-config": "*/5 * * * *",
-        "turku-storage prune": "*/15 * * * *",
+        "turku-storage gc": "*/15 * * * *",
         "turku-storage verify": "0 1 * * *",
         "turku-storage drill": "0 2 * * *",
     }

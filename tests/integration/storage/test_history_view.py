@@ -18,9 +18,9 @@ from tests.support.collected_answers import CollectedAnswers
 from turku.errors import ApiRefused, CatalogUnusable, NotInHistory, TurkuError
 from turku.policy import names
 from turku.protocol.restore_messages import (
+    BrowseEnd,
+    BrowseRequest,
     FileRow,
-    LookEnd,
-    LookRequest,
     Manifest,
     RecoverPlan,
     RecoverRequest,
@@ -29,8 +29,7 @@ from turku.protocol.restore_messages import (
     SnapshotRow,
 )
 from turku.storage import catalog
-from turku.storage.restore import access, history_view
-from turku.storage.restore import browse as look
+from turku.storage.restore import access, browse, history_view
 from turku.storage.restore import plan as recovery
 from turku.storage.restore.access import Permitted, Wanted
 from turku.storage.restore.history_view import HistoryView
@@ -39,7 +38,7 @@ from turku.storage.restore.snapshot_lookup import CURRENT
 OLDER, NEWER = "OLD-PASSWORDS", "SALARIES"
 LATEST = SnapshotChoice()
 OWN, OTHER = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "11111111-1111-4111-8111-111111111111"
-KINDS = ("snapshots", "files", "history", "find", "diff")
+KINDS = ("snapshots", "ls", "versions", "find", "diff")
 
 
 class Asker:
@@ -49,9 +48,9 @@ class Asker:
         self.machine = machine
         self.view = HistoryView(machine.storage, permitted, clock=machine.clock)
 
-    def look(self, **words: Any) -> list[Any]:
+    def browse(self, **words: Any) -> list[Any]:
         collected = CollectedAnswers()
-        look.show(self.view, LookRequest(sources=["etc"], **words), collected.answers)
+        browse.show(self.view, BrowseRequest(sources=["etc"], **words), collected.answers)
         return collected.read()
 
     def list_only(self, **words: Any) -> list[Any]:
@@ -97,7 +96,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def permitted(name: str | None, *paths: bytes, choice: SnapshotChoice | None = None) -> Permitted:
-    wanted = Wanted(OTHER, "look", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
+    wanted = Wanted(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
     chosen = choice or (None if name is None else SnapshotChoice(name))
     return Permitted(OWN, "etc", wanted, frozenset(paths), chosen, name)
 
@@ -125,19 +124,19 @@ def every_question(asker: Asker, machine: BackedUpMachine) -> Iterator[str]:
     for choice in (*choices, ours):
         for path in paths:
             for is_recursive in (False, True):
-                yield asker.said(asker.look, what="files", snapshot=choice, path=path, is_recursive=is_recursive)
+                yield asker.said(asker.browse, what="ls", snapshot=choice, path=path, is_recursive=is_recursive)
             yield asker.said(asker.list_only, snapshot=choice, paths=[path])
         yield asker.said(asker.list_only, snapshot=choice)
         yield asker.said(asker.list_only, snapshot=choice, paths=list(paths[1:]))
         for pattern in ("*", "*/*", "SAL", "OLD", "config", "shadow"):
-            yield asker.said(asker.look, what="find", snapshot=choice, pattern=pattern, ignores_case=True)
+            yield asker.said(asker.browse, what="find", snapshot=choice, pattern=pattern, ignores_case=True)
         for other in (*choices, ours):
-            yield asker.said(asker.look, what="diff", snapshot=choice, other=other)
+            yield asker.said(asker.browse, what="diff", snapshot=choice, other=other)
     for path in paths:
-        yield asker.said(asker.look, what="history", path=path)
+        yield asker.said(asker.browse, what="versions", path=path)
     for limit in (1, 2, 3):
-        yield asker.said(asker.look, what="snapshots", limit=limit)
-        yield asker.said(asker.look, what="find", pattern="*", limit=limit)
+        yield asker.said(asker.browse, what="snapshots", limit=limit)
+        yield asker.said(asker.browse, what="find", pattern="*", limit=limit)
 
 
 def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
@@ -148,15 +147,15 @@ def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
         for secret in secrets:
             assert secret not in text, text
 
-    rows = asker.look(what="snapshots")
+    rows = asker.browse(what="snapshots")
     assert [row.name for row in rows if isinstance(row, SnapshotRow)] == [approved]
-    [version, end] = asker.look(what="history", path="ssh/sshd_config")
-    assert (version.size_bytes, version.first, version.last, end) == (9, approved, approved, LookEnd())
+    [version, end] = asker.browse(what="versions", path="ssh/sshd_config")
+    assert (version.size_bytes, version.first, version.last, end) == (9, approved, approved, BrowseEnd())
     # A version that all three have is of this one alone.
-    [version, _end] = asker.look(what="history", path="shadow")
+    [version, _end] = asker.browse(what="versions", path="shadow")
     assert (version.first, version.last) == (approved, approved)
     ours = SnapshotChoice(approved)
-    assert asker.look(what="diff", snapshot=ours, other=ours) == [LookEnd(snapshot=approved, other=approved)]
+    assert asker.browse(what="diff", snapshot=ours, other=ours) == [BrowseEnd(snapshot=approved, other=approved)]
 
 
 def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
@@ -167,9 +166,9 @@ def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
         for secret in ("shadow", "sshd_config", "linked-beside", OLDER, NEWER, str(directory), "files=5"):
             assert secret not in text, text
     ours = SnapshotChoice(approved)
-    found = asker.look(what="find", pattern="*")
+    found = asker.browse(what="find", pattern="*")
     assert [row.path for row in found if isinstance(row, FileRow)] == ["diary", "ssh/key"]
-    found = asker.look(what="files", snapshot=ours, is_recursive=True)
+    found = asker.browse(what="ls", snapshot=ours, is_recursive=True)
     assert [row.path for row in found if isinstance(row, FileRow)] == ["diary", "ssh/key"]
     plan, manifest, _end = asker.list_only(snapshot=ours, paths=["ssh/key"])
     assert isinstance(plan, RecoverPlan)
@@ -177,7 +176,7 @@ def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
     assert (plan.files, plan.size_bytes, [entry.path for entry in manifest.entries]) == (1, 4, ["ssh/key"])
     [above] = plan.parents
     assert (above.path, above.mode) == ("ssh", 0o755)
-    [row, _end] = asker.look(what="snapshots")
+    [row, _end] = asker.browse(what="snapshots")
     assert (row.files, row.size_bytes) == (None, None)
 
 
@@ -188,30 +187,30 @@ def test_what_was_not_approved_and_what_is_not_there_are_answered_alike(machine:
     for there, missing in (("shadow", "shadox"), ("ssh/sshd_config", "ssh/sshd_confix"), ("ssh", "sss")):
         for known, unknown in (
             (asker.said(asker.list_only, snapshot=ours, paths=[path]) for path in (there, missing)),
-            (asker.said(asker.look, what="history", path=path) for path in (there, missing)),
-            (asker.said(asker.look, what="files", snapshot=ours, path=path) for path in (there, missing)),
+            (asker.said(asker.browse, what="versions", path=path) for path in (there, missing)),
+            (asker.said(asker.browse, what="ls", snapshot=ours, path=path) for path in (there, missing)),
         ):
             assert known == unknown
             assert known.startswith("REFUSED")
-    known, unknown = (asker.said(asker.look, what="files", snapshot=SnapshotChoice(name)) for name in (after, "never"))
+    known, unknown = (asker.said(asker.browse, what="ls", snapshot=SnapshotChoice(name)) for name in (after, "never"))
     assert known == unknown
 
 
 def test_two_snapshots_with_paths_differ_in_these_alone(machine: BackedUpMachine) -> None:
     before, _approved, after = machine.snapshots()
     asker = Asker(machine, replace(permitted(None, b"ssh"), snapshot=None))
-    rows = asker.look(what="diff", snapshot=SnapshotChoice(before), other=SnapshotChoice(after))
+    rows = asker.browse(what="diff", snapshot=SnapshotChoice(before), other=SnapshotChoice(after))
     assert [row.path for row in rows[:-1]] == ["ssh/sshd_config"]
 
 
 def test_a_machine_sees_all_of_its_own(machine: BackedUpMachine) -> None:
     before, approved, after = machine.snapshots()
-    asker = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "look", "etc")))
-    assert [row.name for row in asker.look(what="snapshots")[:-1]] == [before, approved, after]
-    assert asker.look(what="files")[-1] == LookEnd(snapshot=after)
-    assert len(asker.look(what="history", path="ssh/sshd_config")) == 4
+    asker = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "browse", "etc")))
+    assert [row.name for row in asker.browse(what="snapshots")[:-1]] == [before, approved, after]
+    assert asker.browse(what="ls")[-1] == BrowseEnd(snapshot=after)
+    assert len(asker.browse(what="versions", path="ssh/sshd_config")) == 4
     assert "there is shadow" in asker.said(asker.list_only, paths=["shadox"])
-    assert f"the newest is {after}" in asker.said(asker.look, what="files", snapshot=SnapshotChoice("never"))
+    assert f"the newest is {after}" in asker.said(asker.browse, what="ls", snapshot=SnapshotChoice("never"))
 
 
 class Coordinator:
@@ -225,7 +224,7 @@ class Coordinator:
 
     def permitted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> Permitted:
         monkeypatch.setattr(access, "Coordinator", lambda _configuration: self)
-        wanted = Wanted(OTHER, "look", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
+        wanted = Wanted(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
         return access.require(machine.storage, wanted)
 
     def beyond_contract(self) -> Coordinator:
@@ -250,7 +249,7 @@ def test_a_choice_is_settled_once(
     for _ in range(2):
         asker = Asker(machine, coordinator.permitted(machine, monkeypatch))
         for asked in (choice or LATEST, SnapshotChoice(newest)):
-            assert asker.look(what="files", snapshot=asked)[-1] == LookEnd(snapshot=newest)
+            assert asker.browse(what="ls", snapshot=asked)[-1] == BrowseEnd(snapshot=newest)
         # One more of the same day, and others.
         machine.back_up()
         machine.days(2)
@@ -266,7 +265,7 @@ def test_whoever_was_first_has_settled_it(machine: BackedUpMachine, monkeypatch:
     permission = coordinator.permitted(machine, monkeypatch)
     _before, approved, _after = machine.snapshots()
     coordinator.resolved = approved
-    assert Asker(machine, permission).look(what="files")[-1] == LookEnd(snapshot=approved)
+    assert Asker(machine, permission).browse(what="ls")[-1] == BrowseEnd(snapshot=approved)
 
 
 @pytest.mark.parametrize(
@@ -293,16 +292,16 @@ def test_a_catalog_that_cannot_be_used_names_nothing(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _before, approved, after = machine.snapshots()
-    own = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "look", "etc")))
+    own = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "browse", "etc")))
     asker = Asker(machine, permitted(approved))
 
     def unusable(*_arguments: object, **_options: object) -> None:
         raise CatalogUnusable(f"cannot read {after}")
 
     monkeypatch.setattr(catalog, "open_catalog", unusable)
-    assert after not in asker.said(asker.look, what="files", snapshot=SnapshotChoice(approved))
+    assert after not in asker.said(asker.browse, what="ls", snapshot=SnapshotChoice(approved))
     assert after in caplog.text
-    assert after in own.said(own.look, what="files")
+    assert after in own.said(own.browse, what="ls")
 
 
 def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
@@ -317,9 +316,9 @@ def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
 
 
 def test_nobody_reaches_history_beside_the_view() -> None:
-    """``look`` and ``recovery`` answer machines: they get what they tell out of a view, and open nothing themselves."""
+    """``browse`` and ``recovery`` answer machines: they get what they tell out of a view, and open nothing themselves."""
     forbidden = {"history", "volumes", "open_catalog", "SourcePlace", "stored_snapshots", "kept_sources", "snapshots"}
-    for module in (look, recovery):
+    for module in (browse, recovery):
         tree = ast.parse(Path(str(module.__file__)).read_text())
         imported = {
             name
@@ -349,7 +348,7 @@ def test_a_coordinator_of_the_existing_system_permits_one_s_own_alone(
     with pytest.raises(NotInHistory):
         Existing(None).permitted(machine, monkeypatch)
     assert names.machine_uuid(OWN) == OWN
-    own = access.require(machine.storage, Wanted(OWN, "look", "etc"))
+    own = access.require(machine.storage, Wanted(OWN, "browse", "etc"))
     assert own.snapshot is None
     assert history_view.HistoryView(machine.storage, own, clock=machine.clock).scope.snapshot is None
 

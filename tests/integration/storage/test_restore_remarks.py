@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 
 from turku.protocol import history_listing
-from turku.protocol.restore_messages import LookEnd, LookRequest, RecoverPlan, RecoverRequest, SnapshotChoice
+from turku.protocol.restore_messages import BrowseEnd, BrowseRequest, RecoverPlan, RecoverRequest, SnapshotChoice
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.incompleteness import Incompleteness, LostEntry
 from turku.storage.disk.snapshot_notes import Judgement
@@ -84,9 +84,9 @@ def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> Non
 def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
     snapshot_notes.change(machine.place, machine.snapshots()[-1], suspicious=(SIGN,))
     collected = CollectedAnswers()
-    browse.show(view(machine), LookRequest(what="files", sources=["etc"]), collected.answers)
+    browse.show(view(machine), BrowseRequest(what="ls", sources=["etc"]), collected.answers)
     end = collected.read()[-1]
-    assert isinstance(end, LookEnd)
+    assert isinstance(end, BrowseEnd)
     assert SIGN in end.remarks[0]
 
 

@@ -434,7 +434,7 @@ def test_nothing_is_written_around_a_volume_that_is_not_mounted(site: Site, sour
                     assert side.wait() == 74, side.output
                 assert "not mounted" in side.output
                 assert "not mounted" in site.runs(machine)[-1][2]
-            for arguments in (("prune",), ("verify",), ("drill",), ("catalog", "update")):
+            for arguments in (("gc",), ("verify",), ("drill",), ("catalog", "update")):
                 completed = site.storage.run("turku-storage", *arguments, check=False)
                 assert completed.exit_code == 74, arguments
                 assert "turku-storage accept-volume" in "\n".join(completed.last_lines)

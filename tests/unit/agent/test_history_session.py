@@ -10,7 +10,7 @@ import pytest
 from turku.agent.restore.session import HistorySession
 from turku.agent.ssh_tunnel import Address
 from turku.errors import MalformedMessage, RestoreFailed
-from turku.protocol.restore_messages import LookEnd
+from turku.protocol.restore_messages import BrowseEnd
 
 
 class _Gone(io.BytesIO):
@@ -39,15 +39,15 @@ def test_what_the_storage_said_at_its_end_is_told(said: bytes, sentence: str) ->
 
 
 def test_what_is_printed_before_an_answer_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
-    said = b'Welcome\n\n{"hello": 1}\nno line break {"row":"look-end"}\n{"row":"look-end","is_cut":true}\n'
+    said = b'Welcome\n\n{"hello": 1}\nno line break {"row":"browse-end"}\n{"row":"browse-end","is_cut":true}\n'
     answers = list(HistorySession(ADDRESS, _Ssh(said)).answers())  # type: ignore[arg-type]
-    assert answers == [LookEnd(), LookEnd(is_cut=True)]
+    assert answers == [BrowseEnd(), BrowseEnd(is_cut=True)]
     assert "storage primary printed before its answer: Welcome; that comes from the login shell" in caplog.text
     assert "no line break" in caplog.text
 
 
 def test_what_is_printed_after_the_first_answer_is_malformed() -> None:
-    session = HistorySession(ADDRESS, _Ssh(b'{"row":"look-end"}\nWelcome\n'))  # type: ignore[arg-type]
+    session = HistorySession(ADDRESS, _Ssh(b'{"row":"browse-end"}\nWelcome\n'))  # type: ignore[arg-type]
     with pytest.raises(MalformedMessage):
         list(session.answers())
 

@@ -110,13 +110,13 @@ def test_the_reasons_of_suspicion_stand_beside_source_and_machine(cast: Cast, ad
         assert SIGNS[0] in page
     for page in (shown(admin, etc()), shown(admin, Machine.objects.get())):
         assert all(sign in page for sign in SIGNS)
-        assert f"turku-storage suspicious list --machine {cast.alice.uuid} --source etc" in page
+        assert f"turku-storage quarantine list --machine {cast.alice.uuid} --source etc" in page
         assert "on the storage primary" in page
     for page in (shown_list(admin, Source), shown_list(admin, Machine)):
-        assert f"turku-storage suspicious list --machine {cast.alice.uuid} --source etc" in page
+        assert f"turku-storage quarantine list --machine {cast.alice.uuid} --source etc" in page
     assert "; ".join(SIGNS) in verbose()
     assert (
-        f"      Look at the signs on the storage primary: turku-storage suspicious list --machine {cast.alice.uuid}"
+        f"      Look at the signs on the storage primary: turku-storage quarantine list --machine {cast.alice.uuid}"
         in (verbose())
     )
     report(cast, success=False)

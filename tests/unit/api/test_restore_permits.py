@@ -39,7 +39,7 @@ def noted(action: str) -> list[AuditEntry]:
 
 
 def test_a_machine_has_its_own_history(cast: Cast) -> None:
-    assert permit(cast.bob, cast.alice, action="look") == {"allowed": True}
+    assert permit(cast.bob, cast.alice, action="browse") == {"allowed": True}
     assert permit(cast.bob, cast.alice, action="recover") == {"allowed": True}
 
 
@@ -51,7 +51,7 @@ def test_unless_a_policy_says_otherwise(cast: Cast, scope: str) -> None:
         machine=alice if scope == "machine" else None,
         history_visible=False,
     )
-    for action in ("look", "recover"):
+    for action in ("browse", "recover"):
         answer = permit(cast.bob, cast.alice, action=action)
         assert not answer["allowed"]
         assert "policy" in answer["reason"]
@@ -82,7 +82,7 @@ def test_what_is_switched_off_has_none(cast: Cast, switched_off: str) -> None:
 def test_another_machine_has_it_by_a_request_of_that_source_that_it_runs(cast: Cast, bella: V1Machine) -> None:
     request = running(cast, bella, paths=[b"ssh", b"\xff"], snapshot="etc_20261124-084122_8491")
     said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
-    for action in ("look", "recover"):
+    for action in ("browse", "recover"):
         assert permit(cast.bob, bella, action=action, **said) == {
             "allowed": True,
             "paths": ["ssh", {"b64": "/w=="}],
@@ -129,8 +129,8 @@ class TestAuditLog:
     def test_has_every_recovery_and_a_look_once_in_a_while(self, cast: Cast) -> None:
         for _ in range(3):
             permit(cast.bob, cast.alice, action="recover")
-            permit(cast.bob, cast.alice, action="look")
-        permit(cast.bob, cast.alice, "home", action="look")
+            permit(cast.bob, cast.alice, action="browse")
+        permit(cast.bob, cast.alice, "home", action="browse")
         assert len(noted("restore.permitted")) == 3
         assert [entry.subject for entry in noted("restore.looked")] == ["home", "etc"]
         entry = noted("restore.permitted")[0]

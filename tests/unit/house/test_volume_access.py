@@ -173,7 +173,7 @@ def test_an_access_by_path_is_found(source: str) -> None:
         "def look(tree):\n    with fs.opened(tree) as directory:\n        return os.listdir(directory)",
         "def look(tree, path): return os.listdir(tree.directory(path))",
         "def look(a, b, x, y): os.link(a, b, src_dir_fd=x, dst_dir_fd=y, follow_symlinks=False)",
-        "def look(configuration):\n    with lock.exclusive(configuration.lock_dir, 'prune'):\n        pass",
+        "def look(configuration):\n    with lock.exclusive(configuration.lock_dir, 'gc'):\n        pass",
         "def look(text): return text.replace('a', 'b')",
         "def look(moment): return moment.replace(microsecond=0)",
         "def look(match): return match.group()",

@@ -88,9 +88,9 @@ def test_answers_are_told_apart_by_their_row() -> None:
     [
         {"action": "recover", "recover": {"source": "etc", "paths": ["x"] * 1001}},
         {"action": "recover", "recover": {"source": "etc", "overwrite": "maybe"}},
-        {"action": "look", "look": {"what": "files", "sources": []}},
-        {"action": "look", "look": {"what": "files", "sources": ["etc"], "limit": 0}},
-        {"action": "look", "look": {"what": "files", "sources": ["etc"], "path": {"b64": "?"}}},
+        {"action": "browse", "browse": {"what": "ls", "sources": []}},
+        {"action": "browse", "browse": {"what": "ls", "sources": ["etc"], "limit": 0}},
+        {"action": "browse", "browse": {"what": "ls", "sources": ["etc"], "path": {"b64": "?"}}},
         {"action": "recover", "port": 80},
     ],
     ids=str,

@@ -110,7 +110,7 @@ def options_of(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command")
     trash_command.add(commands.add_parser("trash"), cli._add_directory)
-    quarantine.add(commands.add_parser("suspicious"), cli._add_directory)
+    quarantine.add(commands.add_parser("quarantine"), cli._add_directory)
     return parser.parse_args(arguments)
 
 
@@ -174,19 +174,19 @@ def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageCon
 
 
 def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourcePlace) -> None:
-    assert said(storage, "suspicious", "list") == "no snapshot is suspicious"
+    assert said(storage, "quarantine", "list") == "no snapshot is suspicious"
     snapshot_notes.change(place, NAME, suspicious=("the source is empty",))
-    shown = said(storage, "suspicious", "list")
+    shown = said(storage, "quarantine", "list")
     assert "not judged" in shown
     assert "the source is empty" in shown
-    [listed] = json.loads(said(storage, "suspicious", "list", "--json"))
+    [listed] = json.loads(said(storage, "quarantine", "list", "--json"))
     assert (listed["signs"], listed["judgement"]) == (["the source is empty"], None)
-    assert "pruned again" in said(storage, "suspicious", "bad", "--machine", UUID, "--source", "etc")
+    assert "pruned again" in said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc")
     assert history.unjudged(place, UTC) == ()
     with pytest.raises(UsageError, match="waiting to be judged"):
-        said(storage, "suspicious", "clean", "--machine", UUID, "--source", "etc")
+        said(storage, "quarantine", "accept", "--machine", UUID, "--source", "etc")
     # A person may find out later.
-    said(storage, "suspicious", "clean", "--machine", UUID, "--source", "etc", NAME)
+    said(storage, "quarantine", "accept", "--machine", UUID, "--source", "etc", NAME)
     assert snapshot_notes.read(place, NAME).is_good
     with pytest.raises(UsageError, match="not a suspicious snapshot"):
-        said(storage, "suspicious", "bad", "--machine", UUID, "--source", "etc", "other")
+        said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc", "other")

@@ -1,4 +1,4 @@
-"""``turku-agent snapshots``, ``files``, ``history``, ``find`` and ``diff``: what is kept of this machine, shown."""
+"""``turku-agent snapshots``, ``ls``, ``versions``, ``find`` and ``diff``: what is kept of this machine, shown."""
 
 from __future__ import annotations
 
@@ -30,19 +30,17 @@ def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[a
     """Add the subcommands; what each runs is ``run``."""
     snapshots = _add(subcommands, "snapshots", "show the snapshots of a source, or of all", add_common)
     snapshots.add_argument("source", nargs="?", metavar="SOURCE")
-    files = _add(subcommands, "files", "show what a directory had in it", add_common)
-    files.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="of the latest snapshot, or of this one")
-    files.add_argument(
-        "path", nargs="?", default="", metavar="PATH", help="in the source; the source itself if left out"
-    )
-    files.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
-    files.add_argument(
+    ls = _add(subcommands, "ls", "show what a directory had in it", add_common)
+    ls.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="of the latest snapshot, or of this one")
+    ls.add_argument("path", nargs="?", default="", metavar="PATH", help="in the source; the source itself if left out")
+    ls.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
+    ls.add_argument(
         "--unfinished", action="store_true", help="what there is of a source of which no backup was finished yet"
     )
-    add_choice(files, with_snapshot=False)
-    history = _add(subcommands, "history", "show every version of a path that is kept", add_common)
-    history.add_argument("source", metavar="SOURCE")
-    history.add_argument("path", metavar="PATH")
+    add_choice(ls, with_snapshot=False)
+    versions = _add(subcommands, "versions", "show every version of a path that is kept", add_common)
+    versions.add_argument("source", metavar="SOURCE")
+    versions.add_argument("path", metavar="PATH")
     find = _add(subcommands, "find", "search the names of all that is kept", add_common)
     find.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="in all snapshots, or in this one")
     find.add_argument(
@@ -54,7 +52,7 @@ def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[a
     diff.add_argument("source", metavar="SOURCE")
     diff.add_argument("before", metavar="SNAPSHOT1", help="a name, or a time such as '3 days ago'")
     diff.add_argument("after", nargs="?", default=_LATEST, metavar="SNAPSHOT2", help="the latest if left out")
-    for parser in (files, history, find, diff):
+    for parser in (ls, versions, find, diff):
         parser.add_argument(
             "--limit",
             type=_limit,
@@ -90,23 +88,23 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """The exit code of the subcommand."""
     from turku.agent import checkin
     from turku.agent.restore import browse
-    from turku.protocol.restore_messages import LookRequest, wire_path
+    from turku.protocol.restore_messages import BrowseRequest, wire_path
 
-    if options.look == "snapshots":
+    if options.browse == "snapshots":
         return _Shown(options, say).snapshots(browse.snapshots(agent, options.source))
     active = checkin.active_sources(agent)
     source, snapshot = options.source, None
-    if options.look in ("files", "find"):
+    if options.browse in ("ls", "find"):
         source, snapshot = browse.named_source(options.source, list(active))
     order: SourceOrder = browse.order_of(active, source)
     path = browse.path_in_source(agent, order, source, getattr(options, "path", ""))
     is_unfinished = getattr(options, "unfinished", False)
     first = choice_of(snapshot, getattr(options, "at", None), is_unfinished=is_unfinished)
     second = choice_of(None, None)
-    if options.look == "diff":
+    if options.browse == "diff":
         first, second = _either(options.before), _either(options.after)
-    request = LookRequest(
-        options.look,
+    request = BrowseRequest(
+        options.browse,
         [source],
         snapshot=first,
         other=second,
@@ -128,7 +126,7 @@ def _add(
     parser: Parser = subcommands.add_parser(name, help=description)
     add_common(parser)
     parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
-    parser.set_defaults(look=name)
+    parser.set_defaults(browse=name)
     return parser
 
 
@@ -180,7 +178,7 @@ class _Shown:
         return 0
 
     def rows(self, told: Iterator[Answer]) -> int:
-        from turku.protocol.restore_messages import REMARK_LIMIT, LookEnd
+        from turku.protocol.restore_messages import REMARK_LIMIT, BrowseEnd
 
         is_cut = False
         remarks: list[str] = []
@@ -188,7 +186,7 @@ class _Shown:
         def kept() -> Iterator[Any]:
             nonlocal is_cut
             for answer in told:
-                if isinstance(answer, LookEnd):
+                if isinstance(answer, BrowseEnd):
                     is_cut = answer.is_cut
                     remarks.extend(answer.remarks)
                 else:
@@ -205,9 +203,9 @@ class _Shown:
         from turku.protocol import history_listing
 
         zone, is_json = SYSTEM_CLOCK.now().astimezone().tzinfo or UTC, self._options.json
-        if self._options.look == "diff":
+        if self._options.browse == "diff":
             history_listing.show_differences(rows, self._say, is_json=is_json)
-        elif self._options.look == "files":
+        elif self._options.browse == "ls":
             history_listing.show_files(rows, self._say, zone=zone, is_json=is_json)
         else:
             history_listing.show_versions(

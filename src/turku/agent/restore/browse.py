@@ -13,7 +13,7 @@ from turku.core.log import one_line
 from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import SourceOrder
-from turku.protocol.restore_messages import Answer, HistoryRequest, LookEnd, LookRequest
+from turku.protocol.restore_messages import Answer, BrowseEnd, BrowseRequest, HistoryRequest
 
 _TIMEOUT_SECONDS = 3600.0
 _SNAPSHOTS_LIMIT = 1_000_000
@@ -29,13 +29,13 @@ def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Ans
         active = {source: order_of(active, source)}
     for address, sources in checkin.by_storage(active):
         for start in range(0, len(sources), 1000):
-            request = LookRequest("snapshots", list(sources[start : start + 1000]))
+            request = BrowseRequest("snapshots", list(sources[start : start + 1000]))
             for answer in _rows(agent, active[sources[0]], request):
                 yield address.name, answer
 
 
-def rows(agent: AgentConfig, request: LookRequest, order: SourceOrder) -> Iterator[Answer]:
-    """The rows that the source's storage answers, the last of them a LookEnd. Raises as ``snapshots`` does."""
+def rows(agent: AgentConfig, request: BrowseRequest, order: SourceOrder) -> Iterator[Answer]:
+    """The rows that the source's storage answers, the last of them a BrowseEnd. Raises as ``snapshots`` does."""
     return _rows(agent, order, request)
 
 
@@ -77,12 +77,14 @@ def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: st
     )
 
 
-def _rows(agent: AgentConfig, order: SourceOrder, request: LookRequest) -> Iterator[Answer]:
+def _rows(agent: AgentConfig, order: SourceOrder, request: BrowseRequest) -> Iterator[Answer]:
     address = session.trusted_address(agent, order.storage)
     is_whole = False
     left = _SNAPSHOTS_LIMIT if request.what == "snapshots" else request.limit
-    for answer in session.ask(agent, address, HistoryRequest("look", look=request), timeout_seconds=_TIMEOUT_SECONDS):
-        is_whole = isinstance(answer, LookEnd)
+    for answer in session.ask(
+        agent, address, HistoryRequest("browse", browse=request), timeout_seconds=_TIMEOUT_SECONDS
+    ):
+        is_whole = isinstance(answer, BrowseEnd)
         left -= 0 if is_whole else 1
         if left < 0:
             # A program that reads them must not get more than it asked for either (threats S4).

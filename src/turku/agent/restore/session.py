@@ -192,7 +192,7 @@ def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
 
 def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeout_seconds: float) -> Iterator[Answer]:
     """What the storage answers to a request without a tunnel. Raises CommandFailed, and what it was refused with."""
-    with scratch(agent, "look") as directory, opened(agent, address, request, directory=directory) as session:
+    with scratch(agent, "browse") as directory, opened(agent, address, request, directory=directory) as session:
         # Whoever reads a line waits for it; a storage that sends none for so long is given up (threats S4).
         timer = threading.Timer(timeout_seconds, session.terminate)
         timer.daemon = True

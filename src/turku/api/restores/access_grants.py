@@ -125,7 +125,7 @@ def _entry(action: str, asked: RestorePermitRequest, source: Source, storage: St
 
 def _note(actor: log.Actor, asked: RestorePermitRequest, source: Source, storage: Storage, *, now: datetime) -> None:
     """Each recovery, and a look once in a while. Raises ApiRefused (429) for a flood of them."""
-    if asked.action == "look":
+    if asked.action == "browse":
         _note_once("restore.looked", actor, asked, source, storage, now=now)
         return
     log.record_of_program(actor, [_entry("restore.permitted", asked, source, storage)], now=now)

@@ -72,8 +72,8 @@ def next_step(source: Source, mark: Mark) -> str:
     where = f"on the storage {source.machine.storage}" if source.machine.storage else "on its storage"
     if mark is Mark.SUSPICIOUS:
         return (
-            f"Look at the signs {where}: turku-storage suspicious list {chosen}. Judge the snapshot with "
-            "'suspicious clean' where the change was meant, else with 'suspicious bad'. "
+            f"Look at the signs {where}: turku-storage quarantine list {chosen}. Judge the snapshot with "
+            "'quarantine accept' where the change was meant, else with 'quarantine reject'. "
             "Nothing of the source is pruned until then. The next backup that is not suspicious ends the mark."
         )
     if mark is Mark.DAMAGED:

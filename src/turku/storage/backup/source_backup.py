@@ -41,7 +41,7 @@ from turku.storage.snapshots.assembly import HardlinkCopy
 from turku.storage.snapshots.in_place import InPlace
 
 SWEEP_SECONDS = 0.5
-"""For how long a session removes what left history: the machine waits for it, ``turku-storage prune`` has the time."""
+"""For how long a session removes what left history: the machine waits for it, ``turku-storage gc`` has the time."""
 SWEEP_AFTER_FAILURE_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
@@ -458,7 +458,7 @@ class _Run:
 
     def _warning(self, mode: SnapshotMode, noted: Notes) -> str:
         consequence = (
-            "it is kept apart, and nothing of this source is pruned until it is judged (turku-storage suspicious)"
+            "it is kept apart, and nothing of this source is pruned until it is judged (turku-storage quarantine)"
             if mode.keeps_history
             else "this source has no history"
         )
@@ -507,7 +507,7 @@ class _Run:
             if unjudged:
                 _LOG.warning(
                     "%s: nothing is pruned: %d suspicious snapshots, the first of them %s, wait to be judged "
-                    "(turku-storage suspicious)",
+                    "(turku-storage quarantine)",
                     self._source,
                     len(unjudged),
                     unjudged[0].name,

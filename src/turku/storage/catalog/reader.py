@@ -114,7 +114,7 @@ class Catalog:
             if found is None or KINDS.index(found.kind) != DIRECTORY:
                 raise NotInHistory(
                     f"{one_line(path)} is {'not in' if found is None else f'a {found.kind} in'} {snapshot}",
-                    hint="'history' shows which snapshots have it, 'find' searches all of them",
+                    hint="'versions' shows which snapshots have it, 'find' searches all of them",
                 )
         return self._listed(position, path)
 

@@ -1,4 +1,4 @@
-"""``turku-storage snapshots``, ``files``, ``history``, ``find`` and ``diff``: what is kept, shown to the operator."""
+"""``turku-storage snapshots``, ``ls``, ``versions``, ``find`` and ``diff``: what is kept, shown to the operator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from turku.storage.config.configuration import StorageConfig
     from turku.storage.disk.source_directory import SourcePlace
 
-NAMES = ("snapshots", "files", "history", "find", "diff")
+NAMES = ("snapshots", "ls", "versions", "find", "diff")
 _LATEST = "latest"
 _NAMED = 10
 
@@ -30,15 +30,13 @@ def add(commands: argparse._SubParsersAction[Parser], add_directory: _AddDirecto
     """Add the five subcommands."""
     snapshots = _add(commands, "snapshots", "show the snapshots of a source, or of all", add_directory)
     snapshots.add_argument("source", nargs="?", metavar="SOURCE")
-    files = _add(commands, "files", "show what a directory had in it", add_directory)
-    files.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="of the latest snapshot, or of this one")
-    files.add_argument(
-        "path", nargs="?", default="", metavar="PATH", help="relative to the source; all of it if left out"
-    )
-    files.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
-    history = _add(commands, "history", "show every version of a path", add_directory)
-    history.add_argument("source", metavar="SOURCE")
-    history.add_argument("path", metavar="PATH", help="relative to the source")
+    ls = _add(commands, "ls", "show what a directory had in it", add_directory)
+    ls.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="of the latest snapshot, or of this one")
+    ls.add_argument("path", nargs="?", default="", metavar="PATH", help="relative to the source; all of it if left out")
+    ls.add_argument("--recursive", "-r", action="store_true", help="everything below it too")
+    versions = _add(commands, "versions", "show every version of a path", add_directory)
+    versions.add_argument("source", metavar="SOURCE")
+    versions.add_argument("path", metavar="PATH", help="relative to the source")
     find = _add(commands, "find", "search all snapshots of a source for a name", add_directory)
     find.add_argument("source", metavar="SOURCE[@SNAPSHOT]", help="in all snapshots, or in this one")
     find.add_argument(
@@ -49,7 +47,7 @@ def add(commands: argparse._SubParsersAction[Parser], add_directory: _AddDirecto
     diff.add_argument("source", metavar="SOURCE")
     diff.add_argument("before", metavar="SNAPSHOT1", help="a name, or a time")
     diff.add_argument("after", nargs="?", default=_LATEST, metavar="SNAPSHOT2", help="the latest if left out")
-    for parser in (files, find):
+    for parser in (ls, find):
         parser.add_argument("--at", metavar="TIME", help="as it was at '2026-11-01 12:00', 'yesterday', '3 days ago'")
 
 
@@ -84,7 +82,7 @@ def _place(configuration: StorageConfig, options: argparse.Namespace) -> tuple[S
     places = kept_sources(configuration, machine=options.machine)
     wanted, snapshot = options.source, None
     found = [place for place in places if place.source == wanted]
-    if not found and "@" in wanted and options.command in ("files", "find"):
+    if not found and "@" in wanted and options.command in ("ls", "find"):
         # The source's own name may have an '@' in it.
         wanted, _at, snapshot = wanted.rpartition("@")
         found = [place for place in places if place.source == wanted]
@@ -146,14 +144,14 @@ class _Shown:
             drop=history_listing.SNAPSHOT_DROP,
         )
 
-    def files(self, opened: Catalog, snapshot: str | None) -> None:
+    def ls(self, opened: Catalog, snapshot: str | None) -> None:
         from turku.storage.restore import history_rows
 
         options = self._options
         chosen = self._choose(opened, snapshot, options.at)
         self._files(history_rows.of_directory(opened, chosen, _path(options.path), is_recursive=options.recursive))
 
-    def history(self, opened: Catalog, _snapshot: str | None) -> None:
+    def versions(self, opened: Catalog, _snapshot: str | None) -> None:
         path = _path(self._options.path)
         if not path:
             raise UsageError("the source itself has no versions", hint="'snapshots' shows when it was backed up")

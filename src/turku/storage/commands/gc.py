@@ -1,4 +1,4 @@
-"""``turku-storage prune``: what left history or the trash is removed from the disk."""
+"""``turku-storage gc``: what left history or the trash is removed from the disk."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     from turku.core import lock
 
     try:
-        with lock.exclusive(configuration.lock_dir, "prune"):
+        with lock.exclusive(configuration.lock_dir, "gc"):
             _remove_all(configuration, clock, say, is_gentle=options.background)
     except LockHeld:
         if not options.background:
             raise
-        _LOG.debug("another run is pruning")
+        _LOG.debug("another garbage collection is running")
     return 0
 
 

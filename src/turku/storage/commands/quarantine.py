@@ -1,4 +1,4 @@
-"""``turku-storage suspicious list|clean|bad``: the snapshots kept apart, and a person's judgement of them."""
+"""``turku-storage quarantine list|clean|bad``: the snapshots kept apart, and a person's judgement of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="show suspicious snapshots, and what was said of them")
     listing.add_argument("--json", action="store_true", help="as a JSON array, for programs")
-    clean = actions.add_parser("clean", help="what looked suspicious was meant: count these snapshots like any other")
-    bad = actions.add_parser(
-        "bad", help="these snapshots hold no good data: they count nowhere, and the next one is not built upon them"
+    accept = actions.add_parser("accept", help="what looked suspicious was meant: count these snapshots like any other")
+    reject = actions.add_parser(
+        "reject", help="these snapshots hold no good data: they count nowhere, and the next one is not built upon them"
     )
-    for action in (listing, clean, bad):
+    for action in (listing, accept, reject):
         add_directory(action)
         trash.add_source(action, required=action is not listing)
-    for action in (clean, bad):
+    for action in (accept, reject):
         action.add_argument(
             "snapshots", nargs="*", metavar="SNAPSHOT", help="only these; otherwise all that were not judged yet"
         )
@@ -67,7 +67,9 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -
     if not found:
         say("no snapshot is suspicious")
     elif any(each["judgement"] is None for each in found):
-        say("nothing is pruned of a source with a snapshot that is not judged: 'suspicious clean' or 'suspicious bad'")
+        say(
+            "nothing is pruned of a source with a snapshot that is not judged: 'quarantine accept' or 'quarantine reject'"
+        )
     return 0
 
 
@@ -76,7 +78,7 @@ def _judge(options: argparse.Namespace, configuration: StorageConfig, say: Say) 
     from turku.storage.disk.snapshot_notes import Judgement
     from turku.storage.disk.source_lookup import kept_sources, locked
 
-    judgement = Judgement(options.action)
+    judgement = Judgement.CLEAN if options.action == "accept" else Judgement.BAD
     for place in kept_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
             stored = history.stored_snapshots(place, configuration.zone)
@@ -89,7 +91,7 @@ def _judge(options: argparse.Namespace, configuration: StorageConfig, say: Say) 
                 raise UsageError(f"{place.source} has no snapshot that is waiting to be judged")
             for name in chosen:
                 snapshot_notes.change(place, name, judgement=judgement)
-                say(f"{name}: judged {judgement}")
+                say(f"{name}: {options.action}ed")
             waiting = len(history.unjudged(place, configuration.zone))
             say(
                 f"{waiting} more to be judged before {place.source} is pruned again"

@@ -29,7 +29,7 @@ class Wanted:
     """Who wants what; every name in it is still as the machine sent it, but for its own UUID."""
 
     machine: str
-    action: Literal["look", "recover"]
+    action: Literal["browse", "recover"]
     source: str
     of_machine: str | None = None
     request: str | None = None

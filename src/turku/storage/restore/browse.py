@@ -15,9 +15,9 @@ from turku.protocol.jsonlines import Answers
 from turku.protocol.restore_messages import (
     REMARK_LIMIT,
     REMARKS_LIMIT,
+    BrowseEnd,
+    BrowseRequest,
     FileRow,
-    LookEnd,
-    LookRequest,
     path_bytes,
 )
 from turku.storage.catalog import Catalog
@@ -28,13 +28,13 @@ from turku.storage.restore.history_view import HistoryView
 _ROWS_AT_ONCE = 500
 
 
-def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
+def show(view: HistoryView, request: BrowseRequest, answers: Answers) -> None:
     """Send what is asked for. Raises NotInHistory, InvalidValue, CatalogUnusable."""
     if request.what == "snapshots":
-        _send(view.snapshots(), LookEnd(), request.limit, answers)
+        _send(view.snapshots(), BrowseEnd(), request.limit, answers)
         return
     path = names.path_inside(path_bytes(request.path))
-    if request.what == "files" and not (kept := view.choose(request.snapshot)).is_snapshot:
+    if request.what == "ls" and not (kept := view.choose(request.snapshot)).is_snapshot:
         # No catalog has it.
         with Tree(kept.path) as tree:
             rows_of_tree = (
@@ -42,11 +42,11 @@ def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
                 for entry in recorded_entries.in_tree(tree, path, is_recursive=request.is_recursive)
                 if view.scope.has_path(entry.path)
             )
-            _send(rows_of_tree, LookEnd(snapshot=kept.name), request.limit, answers)
+            _send(rows_of_tree, BrowseEnd(snapshot=kept.name), request.limit, answers)
         return
     with view.catalog() as opened:
-        end = LookEnd()
-        if request.what == "history":
+        end = BrowseEnd()
+        if request.what == "versions":
             rows: Iterable[Any] = _history(opened, path)
         elif request.what == "find":
             rows = _find(view, opened, request)
@@ -54,17 +54,17 @@ def show(view: HistoryView, request: LookRequest, answers: Answers) -> None:
             kept = view.choose(request.snapshot)
             chosen = kept.name
             remarks = [one_line(remark)[:REMARK_LIMIT] for remark in kept.remarks][:REMARKS_LIMIT]
-            if request.what == "files":
-                end = LookEnd(snapshot=chosen, remarks=remarks)
+            if request.what == "ls":
+                end = BrowseEnd(snapshot=chosen, remarks=remarks)
                 rows = history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
             else:
                 other = view.choose(request.other).name
-                end = LookEnd(snapshot=chosen, other=other, remarks=remarks)
+                end = BrowseEnd(snapshot=chosen, other=other, remarks=remarks)
                 rows = map(history_rows.of_difference, opened.diff(chosen, other))
         _send(rows, end, request.limit, answers)
 
 
-def _send(rows: Iterable[Any], end: LookEnd, limit: int, answers: Answers) -> None:
+def _send(rows: Iterable[Any], end: BrowseEnd, limit: int, answers: Answers) -> None:
     remaining = iter(rows)
     limited = itertools.islice(remaining, limit)
     while batch := list(itertools.islice(limited, _ROWS_AT_ONCE)):
@@ -85,7 +85,7 @@ def _history(opened: Catalog, path: bytes) -> Iterator[FileRow]:
     yield from map(history_rows.of_entry, found)
 
 
-def _find(view: HistoryView, opened: Catalog, request: LookRequest) -> Iterator[FileRow]:
+def _find(view: HistoryView, opened: Catalog, request: BrowseRequest) -> Iterator[FileRow]:
     choice = request.snapshot
     snapshot = None
     if choice.name is not None or choice.at is not None:

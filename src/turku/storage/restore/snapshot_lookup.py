@@ -76,7 +76,7 @@ def checked_paths(
     if not found:
         raise NotInHistory(
             f"{shown(lost[0])} is lost: the catalog lists it in {kept.name}, and the storage does not have it any more",
-            hint="turku-agent history shows other snapshots that have it",
+            hint="turku-agent versions shows other snapshots that have it",
         )
     return CheckedPaths(tuple(found), tuple(lost))
 
@@ -86,7 +86,7 @@ def _is_there(kept: KeptTree, tree: Tree, path: bytes, scope: Scope, is_recorded
 
     Raises NotInHistory, with names like it, where the path is in neither of both, or not in scope.
     """
-    hint = "turku-agent files shows what is"
+    hint = "turku-agent ls shows what is"
     if scope.has_path(path):
         try:
             tree.status(path)

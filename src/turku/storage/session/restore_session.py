@@ -12,7 +12,7 @@ from typing import TypeVar
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
 from turku.protocol.jsonlines import Answers
-from turku.protocol.restore_messages import HistoryRequest, LookRequest, RecoverRequest, Refusal
+from turku.protocol.restore_messages import BrowseRequest, HistoryRequest, RecoverRequest, Refusal
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.restore import access, plan, push
 from turku.storage.restore.access import Wanted
@@ -37,10 +37,10 @@ def serve(
     """
     served = _Served(configuration, uuid, request, Answers(sys.stdout.buffer), descriptor, clock)
     try:
-        if request.action == "look":
+        if request.action == "browse":
             # Whoever looks may end its input after its request: that it went is seen by its not taking the answers.
             with served.watching(None) as (_agent, watched):
-                watched.look(_required(request.look, "look"))
+                watched.browse(_required(request.browse, "browse"))
         else:
             served.recover(_required(request.recover, "recover"))
     except TunnelRefused:
@@ -75,19 +75,19 @@ class _Served:
         with AgentWatch(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
             yield agent, replace(self, answers=Answers(sys.stdout.buffer, agent))
 
-    def look(self, request: LookRequest) -> None:
-        from turku.storage.restore import browse as look
+    def browse(self, request: BrowseRequest) -> None:
+        from turku.storage.restore import browse
 
         if request.what != "snapshots" and len(request.sources) != 1:
-            raise MalformedMessage("one source is looked into at a time - at `look.sources`")
+            raise MalformedMessage("one source is looked into at a time - at `browse.sources`")
         for source in request.sources:
-            wanted = Wanted(self.uuid, "look", source, request.of_machine, request.request)
-            look.show(self._view(wanted), request, self.answers)
+            wanted = Wanted(self.uuid, "browse", source, request.of_machine, request.request)
+            browse.show(self._view(wanted), request, self.answers)
 
     def recover(self, request: RecoverRequest) -> None:
         wanted = Wanted(self.uuid, "recover", request.source, request.of_machine, request.request)
         if request.list_only:
-            with self._planned(replace(wanted, action="look"), request) as planned:
+            with self._planned(replace(wanted, action="browse"), request) as planned:
                 plan.list_only(self.configuration, planned, self.answers)
             return
         port, module = _required(self.session.port, "port"), _required(self.session.module, "module")

@@ -1,4 +1,4 @@
-"""``turku-storage snapshots``, ``files``, ``history``, ``find``, ``diff`` and ``catalog`` as an operator types them."""
+"""``turku-storage snapshots``, ``ls``, ``versions``, ``find``, ``diff`` and ``catalog`` as an operator types them."""
 
 from __future__ import annotations
 
@@ -72,26 +72,26 @@ def test_snapshots(machine: BackedUpMachine, run: Run) -> None:
 
 def test_files(machine: BackedUpMachine, run: Run) -> None:
     first, second, third = machine.snapshots()
-    names = [row["path"] for row in rows(run("files", "etc", "--json"))]
+    names = [row["path"] for row in rows(run("ls", "etc", "--json"))]
     assert names == ["directory", {"b64": "bm90/3V0Zi04"}]
-    assert [row["path"] for row in rows(run("files", f"etc@{second}", "--json"))][1] == "lost"
-    assert [row["path"] for row in rows(run("files", "etc@2026-02-01", "--json"))][1] == "lost"
-    at = rows(run("files", "etc", "lost", "--at", "2026-01-31 23:00", "--json"))
+    assert [row["path"] for row in rows(run("ls", f"etc@{second}", "--json"))][1] == "lost"
+    assert [row["path"] for row in rows(run("ls", "etc@2026-02-01", "--json"))][1] == "lost"
+    at = rows(run("ls", "etc", "lost", "--at", "2026-01-31 23:00", "--json"))
     assert [(row["size_bytes"], row["first"], row["last"]) for row in at] == [(1, first, first)]
-    assert [row["path"] for row in rows(run("files", "etc", "directory/", "--json"))] == ["directory/kept"]
-    everything = rows(run("files", f"etc@{third}", "--recursive", "--json"))
+    assert [row["path"] for row in rows(run("ls", "etc", "directory/", "--json"))] == ["directory/kept"]
+    everything = rows(run("ls", f"etc@{third}", "--recursive", "--json"))
     assert [row["path"] for row in everything] == ["directory", {"b64": "bm90/3V0Zi04"}, "directory/kept"]
-    text = run("files", "etc")
+    text = run("ls", "etc")
     assert "$'not\\377utf-8'" in text
     assert text.startswith("drwx")
 
 
 def test_history(machine: BackedUpMachine, run: Run) -> None:
     first, second, _third = machine.snapshots()
-    found = rows(run("history", "etc", "lost", "--json"))
+    found = rows(run("versions", "etc", "lost", "--json"))
     assert [(row["size_bytes"], row["first"], row["last"]) for row in found] == [(1, first, first), (2, second, second)]
     assert found[1]["checksum"] == xxhash.xxh128(b"xx").hexdigest()
-    assert found[1]["checksum"] in run("history", "etc", "lost")
+    assert found[1]["checksum"] in run("versions", "etc", "lost")
 
 
 def test_find(machine: BackedUpMachine, run: Run) -> None:
@@ -129,7 +129,7 @@ def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
     assert row["what_changed"] == ["mode", "owner", "time", "attributes"]
     assert row["before"]["attributes"] == ""
     assert row["after"]["mtime_ns"] == 15_000_000_000_123_456_789
-    versions = run("history", "etc", "directory/kept").splitlines()
+    versions = run("versions", "etc", "directory/kept").splitlines()
     assert "2445-05-01 02:40:00" in versions[-1]
     assert row["after"]["attributes"] in versions[-1]
     assert len(row["after"]["attributes"]) == 32
@@ -138,12 +138,12 @@ def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["files", "nowhere"], UsageError, "there is no history of a source nowhere"),
-        (["files", "etc@never"], UsageError, "neither a snapshot of etc nor a time"),
-        (["files", "etc", "missing"], NotInHistory, "missing is not in"),
-        (["files", "etc", "../other"], TurkuError, "'..'"),
-        (["history", "etc", "missing"], NotInHistory, "no snapshot has missing"),
-        (["history", "etc", "."], UsageError, "no versions"),
+        (["ls", "nowhere"], UsageError, "there is no history of a source nowhere"),
+        (["ls", "etc@never"], UsageError, "neither a snapshot of etc nor a time"),
+        (["ls", "etc", "missing"], NotInHistory, "missing is not in"),
+        (["ls", "etc", "../other"], TurkuError, "'..'"),
+        (["versions", "etc", "missing"], NotInHistory, "no snapshot has missing"),
+        (["versions", "etc", "."], UsageError, "no versions"),
         (["find", "etc", ""], UsageError, "a pattern has"),
         (["diff", "etc", "2020-01-01"], NotInHistory, "no snapshot was made before"),
         (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is no machine"),
@@ -158,25 +158,25 @@ def test_two_machines_with_one_source_name_are_told_apart(machine: BackedUpMachi
     other = machine.machine_dir.with_name("11111111-1111-4111-8111-111111111111")
     shutil.copytree(machine.machine_dir, other, symlinks=True)
     with pytest.raises(UsageError, match="2 machines have a source etc") as caught:
-        run("files", "etc")
+        run("ls", "etc")
     assert other.name in caught.value.message
     assert machine.machine_dir.name in caught.value.message
-    assert run("files", "etc", "--machine", other.name) == run("files", "etc", "--machine", machine.machine_dir.name)
+    assert run("ls", "etc", "--machine", other.name) == run("ls", "etc", "--machine", machine.machine_dir.name)
 
 
 def test_a_catalog_is_updated_and_rebuilt(machine: BackedUpMachine, run: Run) -> None:
-    before = rows(run("history", "etc", "lost", "--json"))
+    before = rows(run("versions", "etc", "lost", "--json"))
     assert "etc: 3 snapshots" in run("catalog", "rebuild", "--source", "etc")
-    after = rows(run("history", "etc", "lost", "--json"))
+    after = rows(run("versions", "etc", "lost", "--json"))
     assert [row["checksum"] for row in after] == [None, None]
     assert [{**row, "checksum": None} for row in before] == after
     database.file_of(machine.place).unlink()
     assert "etc: 3 snapshots" in run("catalog", "update")
-    assert rows(run("history", "etc", "lost", "--json")) == after
+    assert rows(run("versions", "etc", "lost", "--json")) == after
 
 
 def test_the_timer_reads_what_no_backup_had_the_time_to_read(machine: BackedUpMachine, run: Run) -> None:
     database.file_of(machine.place).unlink()
-    run("prune", "--background")
+    run("gc", "--background")
     assert database.file_of(machine.place).exists()
-    assert len(rows(run("history", "etc", "lost", "--json"))) == 2
+    assert len(rows(run("versions", "etc", "lost", "--json"))) == 2

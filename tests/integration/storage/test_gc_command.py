@@ -1,4 +1,4 @@
-"""``turku-storage prune``: what left history goes from the disk, in its own time, and nothing waits for it."""
+"""``turku-storage gc``: what left history goes from the disk, in its own time, and nothing waits for it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def prune(machine: BackedUpMachine, *options: str) -> str:
-    completed = command.run(
-        [PROGRAM, "prune", "--config-dir", machine.storage.config_dir, *options], timeout_seconds=60
-    )
+    completed = command.run([PROGRAM, "gc", "--config-dir", machine.storage.config_dir, *options], timeout_seconds=60)
     return completed.stdout.decode()
 
 
@@ -120,7 +118,7 @@ def test_the_trash_of_a_source_that_is_no_longer_backed_up_is_emptied_in_its_tim
 def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
     machine.days(1)
     leave_garbage(machine, 1)
-    with lock.exclusive(machine.storage.lock_dir, "prune"):
+    with lock.exclusive(machine.storage.lock_dir, "gc"):
         assert prune(machine, "--background") == ""
     with lock.exclusive_directory(machine.place.snapshots_dir):
         assert leftovers.remove(machine.place) == 0
