@@ -67,9 +67,7 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -
     if not found:
         say("no snapshot is suspicious")
     elif any(each["judgement"] is None for each in found):
-        say(
-            "nothing is pruned of a source with a snapshot that is not judged: 'quarantine accept' or 'quarantine reject'"
-        )
+        say("no snapshot of their sources expires before they are decided: 'quarantine accept' or 'quarantine reject'")
     return 0
 
 
