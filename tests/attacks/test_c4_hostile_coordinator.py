@@ -16,8 +16,8 @@ NOTHING_KEPT = {"retention": "last 1 snapshots", "retention_floor": "last 1 snap
 HOSTILE: dict[str, dict[str, Any]] = {
     "retention": {},
     "a floor of its own": {"retention_floor": None},
-    "slots of no length": {"slot_seconds": 0.0},
-    "slots without end": {"slot_seconds": 1e300},
+    "slots of no length": {"period_seconds": 0.0},
+    "slots without end": {"period_seconds": 1e300},
     "no history": {"snapshot_mode": "none"},
     "no quota": {"quota_bytes": 1 << 60},
 }

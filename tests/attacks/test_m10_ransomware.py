@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, backed_up_machine, fingerprint
 
-from turku.policy.anomaly import Thresholds
+from turku.policy.anomaly import AnomalyThresholds
 from turku.storage.disk import history, snapshot_notes, trash
 
 FILES = 40
@@ -121,7 +121,7 @@ def test_a_third_of_the_files_encrypted_is_seen_by_what_they_became(machine: Bac
     for path in files_of(machine.source_dir)[: FILES // 3]:
         path.write_bytes(os.urandom(path.stat().st_size))
     outcome = machine.back_up()
-    assert any("what encrypted files look like" in sign for sign in outcome.suspicious)
+    assert any("look encrypted now" in sign for sign in outcome.suspicious)
 
 
 def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: BackedUpMachine) -> None:
@@ -129,7 +129,7 @@ def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: Bac
     uuid = machine.machine_dir.name
     machine.storage = replace(
         machine.storage,
-        anomaly_of_sources={"etc": Thresholds(enabled=False), f"{uuid}/etc": Thresholds(rewritten_share=0.9)},
+        anomaly_of_sources={"etc": AnomalyThresholds(enabled=False), f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9)},
     )
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().suspicious == ()
@@ -219,9 +219,9 @@ def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
 
 def test_the_operator_may_set_other_thresholds_or_none(machine: BackedUpMachine) -> None:
     machine.days(1)
-    machine.storage = replace(machine.storage, anomaly=Thresholds(rewritten_share=0.9))
+    machine.storage = replace(machine.storage, anomaly=AnomalyThresholds(rewritten_share=0.9))
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().suspicious == ()
-    machine.storage = replace(machine.storage, anomaly=Thresholds(enabled=False))
+    machine.storage = replace(machine.storage, anomaly=AnomalyThresholds(enabled=False))
     empty(machine.source_dir)
     assert machine.back_up().suspicious == ()

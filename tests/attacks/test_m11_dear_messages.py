@@ -211,7 +211,7 @@ def test_m11_a_storages_largest_reports_are_cheap(cast: HttpCast) -> None:
     cast.alice.update_config(dict(list(thousand(frequency="cron @ ~ 29 2 mon#5").items())[:SOURCES_BESIDES]))
     reports: list[Callable[[int], dict[str, Any]]] = [
         lambda number: {"success": True, "snapshot": f"x{number}", "summary": "y" * 1500},
-        lambda number: {"success": True, "snapshot": f"x{number}", "suspicious": ["z" * 80] * 20},
+        lambda number: {"success": True, "snapshot": f"x{number}", "findings": ["z" * 80] * 20},
         lambda number: {"success": False, "summary": "y" * 1500},
     ]
     for report in reports:

@@ -35,7 +35,7 @@ def flood(machine: BackedUpMachine, count: int, **options: object) -> None:
 
 
 def test_quick_backups_do_not_push_out_what_last_snapshots_keeps(machine: BackedUpMachine) -> None:
-    rules = {"retention": "last 5 snapshots", "slot_seconds": DAY_SECONDS}
+    rules = {"retention": "last 5 snapshots", "period_seconds": DAY_SECONDS}
     before = machine.days(7, **rules)[-5:]
     assert machine.snapshots() == before
     flood(machine, 12, **rules)
@@ -46,9 +46,9 @@ def test_quick_backups_do_not_push_out_what_last_snapshots_keeps(machine: Backed
 
 def test_a_quicker_schedule_is_no_way_around_it(machine: BackedUpMachine) -> None:
     machine.storage = replace(machine.storage, minimum_period_seconds=3600)
-    before = machine.days(5, retention="last 5 snapshots", slot_seconds=DAY_SECONDS)
+    before = machine.days(5, retention="last 5 snapshots", period_seconds=DAY_SECONDS)
     # What the machine declares now: cron * * * * *.
-    flood(machine, 12, retention="last 5 snapshots", slot_seconds=60.0)
+    flood(machine, 12, retention="last 5 snapshots", period_seconds=60.0)
     assert machine.snapshots()[:-1] == before
 
 
@@ -60,8 +60,8 @@ def test_nor_is_a_coordinator_of_the_existing_system_which_tells_no_slot(machine
 
 
 def test_a_schedule_said_to_be_of_a_month_does_not_thin_out_the_days_before(machine: BackedUpMachine) -> None:
-    before = machine.days(5, retention="last 5 snapshots", slot_seconds=DAY_SECONDS)
-    flood(machine, 3, retention="last 5 snapshots", slot_seconds=31 * DAY_SECONDS)
+    before = machine.days(5, retention="last 5 snapshots", period_seconds=DAY_SECONDS)
+    flood(machine, 3, retention="last 5 snapshots", period_seconds=31 * DAY_SECONDS)
     assert machine.snapshots()[:-1] == before
 
 
@@ -94,9 +94,9 @@ def test_what_is_pruned_all_the_same_is_in_the_trash(machine: BackedUpMachine) -
 
 def test_snapshots_are_named_and_dated_by_the_storage_s_clock(machine: BackedUpMachine) -> None:
     (machine.source_dir / "file").write_text("from another time")
-    outcome = machine.back_up(slot_seconds=DAY_SECONDS)
+    outcome = machine.back_up(period_seconds=DAY_SECONDS)
     assert outcome.snapshot is not None
     parsed = names.parse_snapshot_name(outcome.snapshot, source="etc", zone=machine.storage.zone)
     assert parsed.moment == machine.clock.moment
-    assert snapshot_notes.read(machine.place, outcome.snapshot).slot == timedelta(days=1)
+    assert snapshot_notes.read(machine.place, outcome.snapshot).period == timedelta(days=1)
     assert history.newest(machine.place, machine.storage.zone, now=machine.clock.now()) is not None

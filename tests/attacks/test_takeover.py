@@ -119,7 +119,7 @@ def thirty_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Takeover]:
 
 
 def ordered_by_default() -> dict[str, Any]:
-    return {"retention": DECLARED["retention"], "slot_seconds": 24 * 3600.0, "preserve_hard_links": True}
+    return {"retention": DECLARED["retention"], "period_seconds": 24 * 3600.0, "preserve_hard_links": True}
 
 
 # --- what the attacker does to the source
@@ -273,7 +273,7 @@ def test_with_a_coordinator_that_passes_on_all_of_it_history_can_be_brought_back
             return None
         slot = {"cron * * * * *": 60.0, "hourly": 3600.0, "monthly": 30 * 24 * 3600.0}
         options = {key: value for key, value in declared.items() if key not in (*BEHAVIOUR, "path", "frequency")}
-        return order(**{**ordered_by_default(), "slot_seconds": slot.get(declared.get("frequency", "")), **options})
+        return order(**{**ordered_by_default(), "period_seconds": slot.get(declared.get("frequency", "")), **options})
 
     attack(takeover, orders)
     trashed = trash.trashed_snapshots(takeover.machine.place)

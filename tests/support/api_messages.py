@@ -93,7 +93,7 @@ def lawful_messages(
                         "summary": "3 files",
                         "time_begin": 1_790_000_000.5,
                         "time_end": 1_790_000_001.5,
-                        "suspicious": ["800 of 1000 files were rewritten"],
+                        "findings": ["800 of 1000 files were rewritten"],
                     }
                 },
             },

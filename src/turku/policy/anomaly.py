@@ -1,9 +1,9 @@
-"""Whether a backup looks as if its machine had been taken over, or its data destroyed (threats M10).
+"""Detection of backups that look like an attack or a loss of data (threats M10).
 
-A source whose files were deleted, rewritten or renamed in numbers still is backed up; it is kept apart until a person
-has judged it. One clear sign is enough, two half as strong ones are too. What a source did before, and was found good,
-is no sign: one that is rewritten every day is not suspicious for it. Some signs never count alone, as each has everyday
-reasons: that much of the size is gone or new, or that files became such as encrypted ones are.
+A source whose files were deleted, rewritten or renamed in numbers is still backed up, but its snapshot is quarantined
+until a person reviews it. One strong finding is enough, and so are two that are half as strong. What earlier good
+backups of the source did is its baseline: a source that is rewritten every day is not quarantined for it. Some findings
+never count alone, because they have everyday reasons: much of the size is gone or new, or files now look encrypted.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-FIGURES_REMEMBERED = 10
-"""How many of the last good backups tell what is usual."""
+BASELINE_RUNS = 10
+"""Number of the last good backups that make up the baseline."""
 HALF = 0.5
-"""A sign of this share of its threshold counts together with another one."""
-ABOVE_USUAL = 1.25
-"""How far above the usual a share must be to be a sign."""
+"""A finding of this share of its threshold counts together with another one."""
+ABOVE_BASELINE = 1.25
+"""A share must be this many times the baseline's to be a finding."""
 TOUCHED_BYTES_PER_FILE = 64
-"""Files that were sent again with less new content than this each only had their times changed."""
+"""With less new content than this for each file sent again, only the times of the files changed."""
 SMALLEST_SAMPLE = 8
-"""Of fewer files that were looked into, nothing is said."""
+"""A sample of fewer files says nothing."""
 RANDOM_MINIMUM_BYTES = 512
-"""Shorter content cannot be told from random one."""
+"""Shorter content cannot be told from random content."""
 _RANDOM_CHI_SQUARE = 400
-"""Of 256 equally frequent bytes it is 255 give or take 23; of text or programs, thousands and more."""
+"""256 equally frequent bytes give 255, plus or minus 23. Text and programs give thousands and more."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a backup found; files are regular ones, and the one before it is the snapshot it was built upon."""
+class RunStats:
+    """The statistics of one backup, compared with its base snapshot. Files are regular files."""
 
     files_before: int
     files: int
@@ -39,23 +39,23 @@ class Figures:
     transferred: int = 0
     """Files that were sent: new ones, and those whose content or time changed."""
     renamed: int = 0
-    """Files created with the suffix that most of them have."""
+    """Created files that have the suffix that most created files have."""
     suffix: str = ""
     """That suffix, with its dot."""
     size_bytes_before: int | None = None
     size_bytes: int = 0
     transferred_bytes: int = 0
-    """The whole size of the files that were sent."""
+    """Total size of the files that were sent."""
     literal_bytes: int = 0
-    """What of it was not on the storage already."""
+    """The part of it that the storage did not have yet."""
     sampled: int = 0
-    """Files that were replaced by others of their name, or of it with a suffix added, and were looked into."""
+    """Replaced files whose content was examined. The new file has the old name, or the old name with a suffix."""
     became_random: int = 0
-    """Those of them that had been none, and are now, such as encrypted ones are."""
+    """Sampled files that look encrypted now and did not before."""
 
     @property
     def deleted(self) -> int:
-        """Files that are no longer there."""
+        """Files that no longer exist."""
         return max(self.files_before + self.created - self.files, 0)
 
     @property
@@ -66,22 +66,19 @@ class Figures:
         return 0 if is_touched_only else changed
 
     def share(self, count: int) -> float:
-        """A number of files as a share of those there were before; at most 1."""
+        """Return a number of files as a share of the files before, at most 1."""
         return min(count / self.files_before, 1.0) if self.files_before else 0.0
 
     @property
     def shrunk_share(self) -> float:
-        """What is gone of the size, as a share of what it was."""
+        """Lost size as a share of the size before."""
         if not self.size_bytes_before:
             return 0.0
         return max(1 - self.size_bytes / self.size_bytes_before, 0.0)
 
     @property
     def replaced_share(self) -> float:
-        """What of the size was replaced by new content, as a share of what it was; at most 1.
-
-        What a source merely grew by is not counted.
-        """
+        """Size replaced by new content as a share of the size before, at most 1. Growth does not count."""
         if not self.size_bytes_before:
             return 0.0
         growth = max(self.size_bytes - self.size_bytes_before, 0)
@@ -89,94 +86,92 @@ class Figures:
 
     @property
     def random_share(self) -> float:
-        """What of the files that were looked into became such as encrypted ones are."""
+        """Share of the sampled files that became random, as encrypted files are."""
         return self.became_random / self.sampled if self.sampled >= SMALLEST_SAMPLE else 0.0
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """From which shares on a backup is suspicious, by one sign alone."""
+class AnomalyThresholds:
+    """The shares from which one finding alone quarantines a snapshot."""
 
     enabled: bool = True
     minimum_files: int = 20
-    """Of a source with fewer files, only that it became empty is a sign."""
+    """A source with fewer files is quarantined only when it becomes empty."""
     deleted_share: float = 0.5
     rewritten_share: float = 0.5
     renamed_share: float = 0.25
     shrunk_share: float = 0.8
-    """The loss of size; it never counts alone: one large file may go."""
+    """Lost size. It never counts alone, because one large file may be deleted."""
     replaced_share: float = 0.8
-    """The size that is new content; it never counts alone, nor at half of it: it goes along with rewritten files."""
+    """Size of new content. It never counts alone, nor at half of it, because it comes with rewritten files."""
     unreadable_share: float = 0.1
-    """The files that could be read before, and cannot now; it counts alone."""
+    """Files that could be read before and cannot now. It counts alone."""
     random_share: float = 0.5
-    """The files that became such as encrypted ones are; it never counts alone: archives and pictures are so too."""
+    """Files that look encrypted now. It never counts alone, because archives and pictures look so too."""
 
 
-DEFAULT_THRESHOLDS = Thresholds()
+DEFAULT_THRESHOLDS = AnomalyThresholds()
 
 
 @dataclass(frozen=True)
-class _Sign:
+class _Finding:
     text: str
     strength: float
     """1 is enough."""
     counts_alone: bool = True
     counts_from: float = HALF
-    """From which strength on it counts together with another one."""
+    """Strength from which it counts together with another one."""
 
 
-def signs(
-    figures: Figures, usual: Sequence[Figures] = (), *, thresholds: Thresholds = DEFAULT_THRESHOLDS
+def findings(
+    stats: RunStats, baseline: Sequence[RunStats] = (), *, thresholds: AnomalyThresholds = DEFAULT_THRESHOLDS
 ) -> tuple[str, ...]:
-    """What makes a backup suspicious, a sentence each; nothing where it is not.
+    """Return the reasons to quarantine a backup, one sentence each, or nothing.
 
-    ``usual`` are the figures of earlier backups that were good. A first backup never is suspicious.
+    ``baseline`` holds the statistics of earlier good backups. A first backup has no findings.
     """
-    if not thresholds.enabled or figures.files_before == 0:
+    if not thresholds.enabled or stats.files_before == 0:
         return ()
-    if figures.files == 0:
-        return (f"the source is empty, it had {figures.files_before} files",)
-    if figures.files_before < thresholds.minimum_files:
+    if stats.files == 0:
+        return (f"the source is empty, it had {stats.files_before} files",)
+    if stats.files_before < thresholds.minimum_files:
         return ()
     found = [
-        _of_files("deleted", lambda each: each.deleted, thresholds.deleted_share, figures, usual),
-        _of_files("rewritten", lambda each: each.rewritten, thresholds.rewritten_share, figures, usual),
+        _of_files("deleted", lambda each: each.deleted, thresholds.deleted_share, stats, baseline),
+        _of_files("rewritten", lambda each: each.rewritten, thresholds.rewritten_share, stats, baseline),
         _of_files(
-            f"replaced by names that end with {figures.suffix}",
+            f"replaced by names that end with {stats.suffix}",
             # Files that came beside the old ones replace nothing.
             lambda each: min(each.renamed, each.deleted),
             thresholds.renamed_share,
-            figures,
-            usual,
+            stats,
+            baseline,
         ),
-        _Sign(
-            f"{figures.shrunk_share:.0%} of the size is gone ({figures.size_bytes_before} to {figures.size_bytes} "
-            "bytes)",
-            figures.shrunk_share / thresholds.shrunk_share,
+        _Finding(
+            f"{stats.shrunk_share:.0%} of the size is gone ({stats.size_bytes_before} to {stats.size_bytes} bytes)",
+            stats.shrunk_share / thresholds.shrunk_share,
             counts_alone=False,
         ),
-        _Sign(
-            f"{figures.replaced_share:.0%} of the size is new content",
-            _unusual(lambda each: each.replaced_share, thresholds.replaced_share, figures, usual),
+        _Finding(
+            f"{stats.replaced_share:.0%} of the size is new content",
+            _strength(lambda each: each.replaced_share, thresholds.replaced_share, stats, baseline),
             counts_alone=False,
             counts_from=1.0,
         ),
-        _Sign(
-            f"{figures.became_random} of {figures.sampled} changed files that were looked into became what encrypted "
-            "files look like",
-            _unusual(lambda each: each.random_share, thresholds.random_share, figures, usual),
+        _Finding(
+            f"{stats.became_random} of {stats.sampled} sampled files that changed look encrypted now",
+            _strength(lambda each: each.random_share, thresholds.random_share, stats, baseline),
             counts_alone=False,
         ),
     ]
-    counted = [sign for sign in found if sign.strength >= sign.counts_from]
-    if len(counted) > 1 or any(sign.counts_alone and sign.strength >= 1 for sign in counted):
-        return tuple(sign.text for sign in counted)
+    counted = [finding for finding in found if finding.strength >= finding.counts_from]
+    if len(counted) > 1 or any(finding.counts_alone and finding.strength >= 1 for finding in counted):
+        return tuple(finding.text for finding in counted)
     return ()
 
 
 def looks_random(content: bytes) -> bool:
-    """Whether all bytes are about equally frequent in it, as in encrypted and in well compressed content."""
+    """Return True when all bytes are about equally frequent, as in encrypted and in well compressed content."""
     if len(content) < RANDOM_MINIMUM_BYTES:
         return False
     expected = len(content) / 256
@@ -185,18 +180,18 @@ def looks_random(content: bytes) -> bool:
 
 
 def _of_files(
-    what: str, count: Callable[[Figures], int], threshold: float, figures: Figures, usual: Sequence[Figures]
-) -> _Sign:
-    number = count(figures)
-    text = f"{figures.share(number):.0%} of the files were {what} ({number} of {figures.files_before})"
-    return _Sign(text, _unusual(lambda each: each.share(count(each)), threshold, figures, usual))
+    happened: str, count: Callable[[RunStats], int], threshold: float, stats: RunStats, baseline: Sequence[RunStats]
+) -> _Finding:
+    number = count(stats)
+    text = f"{stats.share(number):.0%} of the files were {happened} ({number} of {stats.files_before})"
+    return _Finding(text, _strength(lambda each: each.share(count(each)), threshold, stats, baseline))
 
 
-def _unusual(
-    share_of: Callable[[Figures], float], threshold: float, figures: Figures, usual: Sequence[Figures]
+def _strength(
+    share_of: Callable[[RunStats], float], threshold: float, stats: RunStats, baseline: Sequence[RunStats]
 ) -> float:
-    """How strong a sign the share is; none where it is about what is usual."""
-    share = share_of(figures)
-    usual_share = max((share_of(each) for each in usual), default=0.0)
-    # At most all of it can be unusual, so what usually is nearly all never is.
-    return 0.0 if share <= usual_share * ABOVE_USUAL else share / threshold
+    """Return the share in units of its threshold, or 0 where it is about what the baseline has."""
+    share = share_of(stats)
+    baseline_share = max((share_of(each) for each in baseline), default=0.0)
+    # A share is at most 1, so a source that usually changes nearly all of its files never exceeds its baseline.
+    return 0.0 if share <= baseline_share * ABOVE_BASELINE else share / threshold

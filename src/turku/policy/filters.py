@@ -22,7 +22,7 @@ NESTING_LIMIT = 20
 _HINT = "a rule is a prefix, modifiers, one blank and a pattern, such as '- *.tmp', '+ /keep/***' or 'P lost+found/'"
 
 
-class Kind(StrEnum):
+class FilterKind(StrEnum):
     """What a rule does with the names that match; the value is rsync's short prefix."""
 
     EXCLUDE = "-"
@@ -34,17 +34,17 @@ class Kind(StrEnum):
 
 
 _LONG_NAMES = {
-    **{kind.name.lower(): kind.value for kind in Kind},
+    **{kind.name.lower(): kind.value for kind in FilterKind},
     "merge": ".",
     "dir-merge": ":",
     "clear": "!",
 }
 _SHORT_NAMES = frozenset(_LONG_NAMES.values())
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(FilterKind)
 _MODIFIERS = "/!srpx"
 """Absolute path, negation, sender's side, receiver's side, perishable, extended attributes."""
 _SIDE_MODIFIERS = "sr"
-_SIDED = (Kind.HIDE, Kind.SHOW, Kind.PROTECT, Kind.RISK)
+_SIDED = (FilterKind.HIDE, FilterKind.SHOW, FilterKind.PROTECT, FilterKind.RISK)
 _SEPARATORS = " _"
 _READS_FILES = {
     ".": "names a merge file of the storage",
@@ -54,10 +54,10 @@ _READS_FILES = {
 
 
 @dataclass(frozen=True)
-class Rule:
+class FilterRule:
     """One rule that decides on names only."""
 
-    kind: Kind
+    kind: FilterKind
     pattern: str
     modifiers: str = ""
     """Some of ``/!srpx``, each once, in this order."""
@@ -69,12 +69,12 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Exclude:
+class ExcludePattern:
     """One entry of a source's ``exclude``."""
 
     text: str
     """As it was given, and as rsync's ``--exclude`` reads it."""
-    rule: Rule
+    rule: FilterRule
     """What rsync makes of it, without the special readings that ``--exclude`` has."""
 
     @property
@@ -83,7 +83,7 @@ class Exclude:
         return self.rule.text
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str) -> FilterRule:
     """The rule. Raises InvalidValue for what is malformed to rsync, and for what reads files or clears rules."""
     _require_clean(text)
     prefix, rest = _split_prefix(text)
@@ -91,14 +91,14 @@ def parse_rule(text: str) -> Rule:
         raise InvalidValue(f"the rule {shown(text)} {_READS_FILES[prefix]}, which is not allowed", hint=_HINT)
     if prefix not in _KINDS:
         raise InvalidValue(f"{shown(text)} is no filter rule", hint=_HINT)
-    kind = Kind(prefix)
+    kind = FilterKind(prefix)
     modifiers, pattern = _split_modifiers(rest)
     _require_modifiers(kind, modifiers, text)
     _require_pattern(pattern, text)
-    return Rule(kind, pattern, "".join(letter for letter in _MODIFIERS if letter in modifiers))
+    return FilterRule(kind, pattern, "".join(letter for letter in _MODIFIERS if letter in modifiers))
 
 
-def parse_exclude(text: str) -> Exclude:
+def parse_exclude(text: str) -> ExcludePattern:
     """The pattern, read as rsync's ``--exclude`` reads it: a leading ``- `` says nothing, a leading ``+ `` includes.
 
     Raises InvalidValue for what rsync would refuse, for an empty one and for ``!``, which throws rules away.
@@ -108,11 +108,11 @@ def parse_exclude(text: str) -> Exclude:
         raise InvalidValue(
             f"the pattern {shown(text)} {_READS_FILES['!']}, which is not allowed", hint="write [!] for it"
         )
-    kind, pattern = Kind.EXCLUDE, text
+    kind, pattern = FilterKind.EXCLUDE, text
     if text.startswith(("- ", "+ ")):
-        kind, pattern = Kind(text[0]), text[2:]
+        kind, pattern = FilterKind(text[0]), text[2:]
     _require_pattern(pattern, text)
-    return Exclude(text, Rule(kind, pattern))
+    return ExcludePattern(text, FilterRule(kind, pattern))
 
 
 def expand(rules: Sequence[str], find: Callable[[str], Sequence[str] | None]) -> list[str]:
@@ -198,7 +198,7 @@ def _split_modifiers(rest: str) -> tuple[str, str]:
     return rest[:end], rest[end + 1 :]
 
 
-def _require_modifiers(kind: Kind, modifiers: str, text: str) -> None:
+def _require_modifiers(kind: FilterKind, modifiers: str, text: str) -> None:
     if not modifiers:
         return
     if "C" in modifiers:

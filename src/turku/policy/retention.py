@@ -1,7 +1,7 @@
-"""Which snapshots are kept, and why (contract, section 6).
+"""Retention rules, and the decision which snapshots they keep (contract, section 6).
 
-A snapshot is kept if any rule keeps it; in doubt it is kept. What is not understood is never deleted, nor is the newest
-good snapshot, and where no rule would keep any, all are.
+A snapshot is kept if any rule keeps it, and in case of doubt. A snapshot whose date is not understood and the newest
+good snapshot are never deleted. Where no rule would keep any snapshot, all are kept.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ IN_THE_FUTURE = "dated in the future"
 NEWEST_GOOD = "newest good snapshot"
 NO_RULE_KEEPS_ANY = "no rule would keep any"
 
-SLOT_SHARE = 0.75
-"""A slot's length, as a share of the schedule's period. Below one: a backup that comes somewhat earlier in its period
-than the one before it came in its own still has a place of its own."""
+PERIOD_SHARE = 0.75
+"""Share of a schedule's period that must pass before another snapshot counts. It is below one, so that a backup that
+comes somewhat earlier in its period than the one before still counts."""
 
 _HINT = (
     "rules are 'last N days', 'last N snapshots' and 'earliest of [N] days|weeks|months', separated by commas, "
@@ -39,21 +39,24 @@ _EARLIEST = re.compile(r"earliest of (?:(\d{1,9}) )?(day|week|month)s?", re.ASCI
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What retention needs to know of a snapshot."""
+    """A snapshot as retention sees it."""
 
     name: str
     moment: datetime | None
-    """When it was made, aware; None where that is not known."""
+    """The moment at which it was made, with a zone. None where it is not known."""
     is_good: bool = True
     is_held: bool = False
-    slot: timedelta | None = None
-    """The period of the schedule it was made under; None where that is not known. Of good snapshots that follow each
-    other within ``SLOT_SHARE`` of it, ``last N snapshots`` counts and keeps the earliest (threats M4)."""
+    period: timedelta | None = None
+    """The period of the schedule under which it was made, or None where it is not known.
+
+    Of good snapshots that follow each other within ``PERIOD_SHARE`` of it, ``last N snapshots`` counts and keeps the
+    earliest (threats M4).
+    """
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a snapshot is kept, and every reason for it; one that is not kept has none."""
+    """The decision on one snapshot, with every reason to keep it. A snapshot that is not kept has no reason."""
 
     snapshot: Snapshot
     kept: bool
@@ -62,17 +65,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Dated:
-    """A snapshot that rules decide on: neither held nor in the future, its date understood."""
+    """A snapshot that rules decide on. It is neither held nor in the future, and its date is understood."""
 
     index: int
-    """Its place in the order given."""
+    """Its position in the given order."""
     moment: datetime
     local_date: date
     is_good: bool
-    slot: timedelta
+    period: timedelta
 
 
-class Rule(Protocol):
+class RetentionRule(Protocol):
     """A keep rule."""
 
     @property
@@ -80,12 +83,12 @@ class Rule(Protocol):
         """The rule as a person writes it."""
 
     def keeps(self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo) -> Iterator[tuple[_Dated, str]]:
-        """Each snapshot it keeps, with the reason; ``snapshots`` come oldest first."""
+        """Yield each snapshot that the rule keeps, with the reason. ``snapshots`` come oldest first."""
 
 
 @dataclass(frozen=True)
 class LastDays:
-    """``last N days``: what was made within the last N times 24 hours."""
+    """``last N days``: snapshots of the last N times 24 hours."""
 
     number: int
 
@@ -107,9 +110,9 @@ class LastDays:
 
 @dataclass(frozen=True)
 class LastSnapshots:
-    """``last N snapshots``: the N newest good ones. One that is not good does not use up a place.
+    """``last N snapshots``: the N newest good ones. A snapshot that is not good does not count.
 
-    Nor does one that shares the slot of an earlier one: quick backups push nothing out and replace nothing.
+    Nor does one that shares the period of an earlier one, so quick backups neither push out nor replace older ones.
     """
 
     number: int
@@ -126,7 +129,7 @@ class LastSnapshots:
         zone: tzinfo,  # noqa: ARG002 - likewise
     ) -> Iterator[tuple[_Dated, str]]:
         good_count = 0
-        openers = _slot_openers(snapshots)
+        openers = _period_openers(snapshots)
         for snapshot in reversed(snapshots):
             if good_count == self.number:
                 return
@@ -136,26 +139,26 @@ class LastSnapshots:
             yield snapshot, self.text
 
 
-def _slot_openers(snapshots: Sequence[_Dated]) -> set[int]:
-    """The ``index`` of each good snapshot that has a slot of its own; ``snapshots`` come oldest first.
+def _period_openers(snapshots: Sequence[_Dated]) -> set[int]:
+    """Return the ``index`` of each good snapshot that opens a period. ``snapshots`` come oldest first.
 
-    Each is measured by the slot that it was made under: a schedule that changed does not count anew what was before.
+    Each is measured by the period under which it was made, so a changed schedule does not change what counted before.
     """
     openers: set[int] = set()
     opened: datetime | None = None
     for snapshot in snapshots:
-        if snapshot.is_good and (opened is None or snapshot.moment - opened >= snapshot.slot * SLOT_SHARE):
+        if snapshot.is_good and (opened is None or snapshot.moment - opened >= snapshot.period * PERIOD_SHARE):
             opened = snapshot.moment
             openers.add(snapshot.index)
     return openers
 
 
 @dataclass(frozen=True)
-class _Period:
-    """A unit of the calendar: its running number for a date, and how a date's period is called."""
+class _CalendarUnit:
+    """A unit of the calendar: the running number of the unit that has a date, and its name."""
 
     number: Callable[[date], int]
-    called: Callable[[date], str]
+    name: Callable[[date], str]
 
 
 def _sunday(day: date) -> date:
@@ -163,10 +166,10 @@ def _sunday(day: date) -> date:
     return date.fromordinal(max(day.toordinal() // 7 * 7, 1))
 
 
-_PERIODS = {
-    "day": _Period(date.toordinal, date.isoformat),
-    "week": _Period(lambda day: day.toordinal() // 7, lambda day: _sunday(day).isoformat()),
-    "month": _Period(lambda day: day.year * 12 + day.month, lambda day: f"{day:%Y-%m}"),
+_CALENDAR_UNITS = {
+    "day": _CalendarUnit(date.toordinal, date.isoformat),
+    "week": _CalendarUnit(lambda day: day.toordinal() // 7, lambda day: _sunday(day).isoformat()),
+    "month": _CalendarUnit(lambda day: day.year * 12 + day.month, lambda day: f"{day:%Y-%m}"),
 }
 
 
@@ -174,8 +177,8 @@ _PERIODS = {
 class EarliestOf:
     """``earliest of N weeks``: the earliest snapshot of this week (from Sunday), and of each of the N-1 weeks before.
 
-    The earliest since the start of the first of those weeks is one of them, so whichever way the rule is read, what it
-    means to keep is kept. Where the earliest is not good, the earliest good one is kept too.
+    The earliest since the start of the first of those weeks is one of them, so both readings of the rule are met. Where
+    the earliest is not good, the earliest good one is kept too.
     """
 
     unit: str
@@ -186,23 +189,23 @@ class EarliestOf:
         return f"earliest of {self.number} {self.unit}s" if self.number > 1 else f"earliest of {self.unit}"
 
     def keeps(self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo) -> Iterator[tuple[_Dated, str]]:
-        period = _PERIODS[self.unit]
-        current = period.number(now.astimezone(zone).date())
+        unit = _CALENDAR_UNITS[self.unit]
+        current = unit.number(now.astimezone(zone).date())
         seen: set[tuple[int, bool]] = set()
         for snapshot in snapshots:
-            number = period.number(snapshot.local_date)
+            number = unit.number(snapshot.local_date)
             if number <= current - self.number:
                 continue
             if (number, True) not in seen and (number, snapshot.is_good) not in seen:
                 seen.add((number, snapshot.is_good))
-                yield snapshot, f"{self.text} ({period.called(snapshot.local_date)})"
+                yield snapshot, f"{self.text} ({unit.name(snapshot.local_date)})"
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Keep rules; a snapshot that any of them keeps is kept."""
+    """Keep rules. A snapshot that any of them keeps is kept."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[RetentionRule, ...]
 
     @property
     def text(self) -> str:
@@ -210,12 +213,12 @@ class Retention:
         return ", ".join(rule.text for rule in self.rules)
 
     def union(self, other: Retention) -> Retention:
-        """What keeps all that this or the other keeps."""
+        """Return the retention that keeps everything that this or the other one keeps."""
         return Retention(tuple(dict.fromkeys((*self.rules, *other.rules))))
 
 
 def parse(text: str) -> Retention:
-    """The rules. Raises InvalidValue for anything not understood: whoever prunes then prunes nothing."""
+    """Parse retention rules. Raises InvalidValue for anything not understood, so that the caller deletes nothing."""
     if not isinstance(text, str):
         raise InvalidValue("retention must be text", hint=_HINT)
     size_bytes(text)
@@ -227,7 +230,7 @@ def parse(text: str) -> Retention:
     return Retention(tuple(dict.fromkeys(_parse_rule(part) for part in parts)))
 
 
-def _parse_rule(text: str) -> Rule:
+def _parse_rule(text: str) -> RetentionRule:
     words = " ".join(text.lower().split())
     if match := _LAST.fullmatch(words):
         number = _number(match[1], text)
@@ -235,7 +238,7 @@ def _parse_rule(text: str) -> Rule:
     if match := _EARLIEST.fullmatch(words):
         return EarliestOf(match[2], _number(match[1] or "1", text))
     raise InvalidValue(
-        f"{shown(text.strip())} is no retention rule" if words else "a retention rule is empty", hint=_HINT
+        f"{shown(text.strip())} is not a valid retention rule" if words else "a retention rule is empty", hint=_HINT
     )
 
 
@@ -247,9 +250,9 @@ def _number(digits: str, text: str) -> int:
 
 
 def decide(snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zone: tzinfo) -> tuple[Decision, ...]:
-    """A decision for each snapshot, in the order given; days, weeks and months are those of ``zone``.
+    """Return a decision for each snapshot, in the given order. Days, weeks and months are those of ``zone``.
 
-    Held snapshots, future ones and those without a known date are kept beside the rules and use up no place in them.
+    Held snapshots, future ones and those without a known date are kept in any case and do not count for the rules.
     """
     if now.tzinfo is None:
         raise ValueError("now has no zone")
@@ -264,8 +267,8 @@ def decide(snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zo
         elif moment > now:
             reasons[index].append(IN_THE_FUTURE)
         elif not snapshot.is_held:
-            slot = snapshot.slot or timedelta()
-            dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good, slot))
+            period = snapshot.period or timedelta()
+            dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good, period))
     dated.sort(key=lambda each: (each.moment, snapshots[each.index].name))
 
     kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, now=now, zone=zone)]
@@ -281,7 +284,7 @@ def decide(snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zo
 
 
 def _understood(moment: datetime | None) -> datetime | None:
-    """The moment in UTC; None for one without a zone, or so near to an end of the calendar that zones leave it."""
+    """Return the moment in UTC, or None where it has no zone or is too near to an end of the calendar to convert."""
     if moment is None or moment.tzinfo is None:
         return None
     # In UTC also because Python compares and subtracts two times of one zone by what its clocks show.

@@ -14,16 +14,16 @@ from enum import StrEnum
 
 from turku.errors import InvalidValue
 from turku.policy import filters, retention, schedule
-from turku.policy.filters import Kind
-from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, Rule
+from turku.policy.filters import FilterKind
+from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, RetentionRule
 
 NO_HISTORY = "none"
 """The snapshot mode that keeps none."""
 KEEP_ALL = Retention((LastDays(retention.LARGEST_NUMBER),))
 
 _DAYS_OF = {"day": 1, "week": 7, "month": 31}
-_EXCLUDING = (Kind.EXCLUDE, Kind.HIDE)
-_INCLUDING = (Kind.INCLUDE, Kind.SHOW)
+_EXCLUDING = (FilterKind.EXCLUDE, FilterKind.HIDE)
+_INCLUDING = (FilterKind.INCLUDE, FilterKind.SHOW)
 
 
 class Weakening(StrEnum):
@@ -94,7 +94,7 @@ def understood(text: str) -> Retention:
 
 def widest(*retentions: Retention) -> Retention:
     """What keeps exactly all that any of them keeps, with one rule of each shape: the one with the largest number."""
-    largest: dict[tuple[type[Rule], str], Rule] = {}
+    largest: dict[tuple[type[RetentionRule], str], RetentionRule] = {}
     for rule in (rule for each in retentions for rule in each.rules):
         shape = (type(rule), rule.unit if isinstance(rule, EarliestOf) else "")
         if shape not in largest or _number(rule) > _number(largest[shape]):
@@ -107,14 +107,14 @@ def keeps_as_much(old: Retention, new: Retention) -> bool:
     return all(any(_covers(rule, other) for rule in new.rules) for other in old.rules)
 
 
-def _covers(rule: Rule, other: Rule) -> bool:
+def _covers(rule: RetentionRule, other: RetentionRule) -> bool:
     if isinstance(rule, LastDays) and isinstance(other, EarliestOf):
         # A day more than the longest its periods can be, for the one that began today and for clocks put back.
         return rule.number > other.number * _DAYS_OF[other.unit]
     return widest(Retention((rule,)), Retention((other,))) == Retention((rule,))
 
 
-def _number(rule: Rule) -> int:
+def _number(rule: RetentionRule) -> int:
     return rule.number if isinstance(rule, (LastDays, LastSnapshots, EarliestOf)) else 0
 
 
@@ -130,9 +130,9 @@ def _plain_path(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def _filter_rules(texts: Iterable[str]) -> list[filters.Rule | str]:
+def _filter_rules(texts: Iterable[str]) -> list[filters.FilterRule | str]:
     """The rules; a rule that names a filter set stays text: what is in the set is the operator's."""
-    rules: list[filters.Rule | str] = []
+    rules: list[filters.FilterRule | str] = []
     for text in texts:
         try:
             rules.append(filters.parse_rule(text))
@@ -141,15 +141,15 @@ def _filter_rules(texts: Iterable[str]) -> list[filters.Rule | str]:
     return rules
 
 
-def _exclude_rules(texts: Iterable[str]) -> list[filters.Rule | str]:
+def _exclude_rules(texts: Iterable[str]) -> list[filters.FilterRule | str]:
     return [filters.parse_exclude(text).rule for text in texts]
 
 
-def _kind(rule: filters.Rule | str) -> Kind | None:
+def _kind(rule: filters.FilterRule | str) -> FilterKind | None:
     return None if isinstance(rule, str) else rule.kind
 
 
-def _selects_as_much(old: Sequence[filters.Rule | str], new: Sequence[filters.Rule | str]) -> bool:
+def _selects_as_much(old: Sequence[filters.FilterRule | str], new: Sequence[filters.FilterRule | str]) -> bool:
     """Whether the new rules provably leave out nothing that the old ones let through. The first that matches counts.
 
     Where all rules leave out, their order says nothing. Else the new ones must be the old ones, in their order, less
@@ -157,7 +157,7 @@ def _selects_as_much(old: Sequence[filters.Rule | str], new: Sequence[filters.Ru
     """
     if all(_kind(rule) in _EXCLUDING for rule in (*old, *new)):
         return set(new) <= set(old)
-    places: dict[filters.Rule | str, list[int]] = {}
+    places: dict[filters.FilterRule | str, list[int]] = {}
     for index, rule in enumerate(old):
         places.setdefault(rule, []).append(index)
     letting_through = [index for index, rule in enumerate(old) if _kind(rule) not in _EXCLUDING]

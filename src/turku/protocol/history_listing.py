@@ -31,7 +31,7 @@ def snapshot_object(row: SnapshotRow) -> dict[str, Any]:
         "files": row.files,
         "size_bytes": row.size_bytes,
         "is_held": row.is_held,
-        "is_suspicious": row.is_suspicious,
+        "is_quarantined": row.is_quarantined,
         "is_date_in_doubt": row.is_date_in_doubt,
         "unread_files": row.unread_files,
     }
@@ -41,7 +41,7 @@ def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
     """The snapshot for people: source, name, moment, files, size, and what is to be known of it."""
     marks = (
         ("held", row.is_held),
-        ("suspicious", row.is_suspicious),
+        ("suspicious", row.is_quarantined),
         ("date in doubt", row.is_date_in_doubt),
         ("incomplete", row.unread_files > 0),
     )

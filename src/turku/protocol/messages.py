@@ -119,7 +119,7 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     retention_floor: str | None = None
     allowed_snapshot_modes: list[str] = []
     quota_bytes: int | None = None
-    slot_seconds: Annotated[float, Meta(ge=0)] | None = None
+    period_seconds: Annotated[float, Meta(ge=0)] | None = None
     bandwidth_windows: str | None = None
     compress: str | None = None
     not_preserved: list[str] = []
@@ -256,7 +256,7 @@ class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
     summary: Annotated[str, Meta(max_length=65536)] | None = _sent(None)
     time_begin: float | None = _sent(None)
     time_end: float | None = _sent(None)
-    suspicious: Annotated[list[Text], Meta(max_length=20)] = []
+    findings: Annotated[list[Text], Meta(max_length=20)] = []
     strategy: Text = ""
     strategy_reason: Annotated[str, Meta(max_length=STRATEGY_REASON_LIMIT)] = ""
     missing_files: Annotated[int, Meta(ge=0)] = 0

@@ -176,7 +176,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     files: Count | None = None
     size_bytes: Count | None = None
     is_held: bool = False
-    is_suspicious: bool = False
+    is_quarantined: bool = False
     is_date_in_doubt: bool = False
     unread_files: Count = 0
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from turku.errors import InvalidValue
 from turku.policy import queue
-from turku.policy.queue import Lane, Waiting
+from turku.policy.queue import Lane, QueueEntry
 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -70,15 +70,15 @@ def play(machines: Sequence[Machine], storage: Storage, length: timedelta) -> No
             continue
         waiting = sorted(
             (
-                Waiting(queue.deadline(each.due, each.period), each.asked_since)
+                QueueEntry(queue.deadline(each.due, each.period), each.asked_since)
                 for each in machines
                 if each is not machine and each.asked_since is not None
             ),
             key=lambda each: each.deadline,
         )
         longest = min(storage.free, key=lambda slot: slot.freed, default=Slot())
-        free = queue.Free(len(storage.free), now - longest.freed, longest.length)
-        if queue.may_go(queue.deadline(machine.due, machine.period), waiting, free, now=now):
+        free = queue.FreeSlots(len(storage.free), now - longest.freed, longest.length)
+        if queue.may_start(queue.deadline(machine.due, machine.period), waiting, free, now=now):
             if waiting and longest.freed > BEGIN:
                 storage.longest_idle = max(storage.longest_idle, free.idle)
             storage.free.remove(longest)
@@ -108,12 +108,12 @@ def test_nobody_starves_and_no_slot_lies_idle_for_long(machines: list[Machine], 
     storage = Storage(slots)
     play(machines, storage, timedelta(days=3))
     # However overloaded: once round through all of them, a ping's pause before each, and patience where it is longer.
-    a_round = sum((each.length + queue.ASKING_PAUSE for each in machines), timedelta(0))
+    a_round = sum((each.length + queue.RETRY_INTERVAL for each in machines), timedelta(0))
     longest_patience = max(each.period for each in machines) / 4
     for machine in machines:
         waited = [*machine.waits, *([BEGIN + timedelta(days=3) - machine.asked_since] if machine.asked_since else [])]
-        assert max(waited, default=timedelta(0)) <= longest_patience + queue.KEPT_AFTER + 3 * a_round
-    assert storage.longest_idle <= 2 * queue.ASKING_PAUSE
+        assert max(waited, default=timedelta(0)) <= longest_patience + queue.RESERVED_AFTER + 3 * a_round
+    assert storage.longest_idle <= 2 * queue.RETRY_INTERVAL
 
 
 @settings(max_examples=15)
@@ -132,7 +132,7 @@ def test_after_an_outage_all_are_served_about_in_the_order_in_which_they_were_du
     for number, machine in enumerate(machines):
         # Its turn among those that were due before it, and one more for who slipped through while slots lay idle.
         rounds = number // slots + 2
-        assert machine.waits[0] <= rounds * (40 * MINUTE + queue.ASKING_PAUSE)
+        assert machine.waits[0] <= rounds * (40 * MINUTE + queue.RETRY_INTERVAL)
 
 
 def test_one_that_asks_at_the_worst_moments_gets_the_slot_after_half_a_day() -> None:
@@ -141,7 +141,7 @@ def test_one_that_asks_at_the_worst_moments_gets_the_slot_after_half_a_day() -> 
     other = Machine(MINUTE, timedelta(seconds=270), timedelta(seconds=40), due=BEGIN - PING)
     other.ends = BEGIN + timedelta(seconds=10)
     play([foremost, other], Storage(1, running=[other]), timedelta(days=1))
-    assert foremost.waits[0] == queue.KEPT_AFTER + PING
+    assert foremost.waits[0] == queue.RESERVED_AFTER + PING
 
 
 @given(st.integers(1, queue.SLOTS_LIMIT), st.none() | st.integers(-1, queue.SLOTS_LIMIT + 1))
@@ -166,19 +166,19 @@ def test_the_lanes_together_are_all_slots_and_none_is_empty(slots: int, first: i
 def test_a_window_is_as_wide_as_there_are_free_slots_at_least_and_grows_while_they_lie_idle(
     count: int, idle: timedelta, length: timedelta, since: timedelta | None
 ) -> None:
-    foremost = None if since is None else Waiting(BEGIN, BEGIN - since)
+    foremost = None if since is None else QueueEntry(BEGIN, BEGIN - since)
 
     def window(idle: timedelta) -> int:
-        return queue.window(queue.Free(count, idle, length), foremost, now=BEGIN)
+        return queue.eligible_count(queue.FreeSlots(count, idle, length), foremost, now=BEGIN)
 
-    assert min(count, queue.EVERYBODY) <= window(idle) <= window(idle + MINUTE) or count == 0
-    if idle >= queue.ASKING_PAUSE:
-        assert window(idle) == (queue.EVERYBODY if count else 0)
+    assert min(count, queue.UNLIMITED) <= window(idle) <= window(idle + MINUTE) or count == 0
+    if idle >= queue.RETRY_INTERVAL:
+        assert window(idle) == (queue.UNLIMITED if count else 0)
 
 
 def test_a_slot_of_long_sessions_is_kept_longer_for_the_foremost() -> None:
     def window(idle_seconds: int, length: timedelta) -> int:
-        return queue.window(queue.Free(1, timedelta(seconds=idle_seconds), length), None, now=BEGIN)
+        return queue.eligible_count(queue.FreeSlots(1, timedelta(seconds=idle_seconds), length), None, now=BEGIN)
 
     assert [window(seconds, MINUTE) for seconds in (0, 19, 20, 40, 60)] == [1, 1, 2, 4, 8]
-    assert [window(seconds, timedelta(hours=2)) for seconds in (0, 60, 300, 330)] == [1, 1, 1, queue.EVERYBODY]
+    assert [window(seconds, timedelta(hours=2)) for seconds in (0, 60, 300, 330)] == [1, 1, 1, queue.UNLIMITED]

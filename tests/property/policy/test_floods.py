@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from turku.policy import retention
-from turku.policy.retention import SLOT_SHARE, Snapshot
+from turku.policy.retention import PERIOD_SHARE, Snapshot
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 slots = st.sampled_from([timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)])
@@ -38,7 +38,9 @@ def scheduled(slot: timedelta, delays: list[float]) -> list[Snapshot]:
     count = len(delays)
     return [
         Snapshot(
-            f"scheduled{number:02}", NOW - slot * (count - number) + slot * (1 - SLOT_SHARE) * delay * 0.99, slot=slot
+            f"scheduled{number:02}",
+            NOW - slot * (count - number) + slot * (1 - PERIOD_SHARE) * delay * 0.99,
+            period=slot,
         )
         for number, delay in enumerate(delays)
     ]
@@ -53,7 +55,7 @@ def test_a_flood_within_the_slots_costs_nothing(
     for number, (which, where) in enumerate(flood):
         after = history[int(which * len(history))].moment
         assert after is not None
-        extra.append(Snapshot(f"flood{number}", after + slot * SLOT_SHARE * (0.001 + 0.998 * where), slot=slot))
+        extra.append(Snapshot(f"flood{number}", after + slot * PERIOD_SHARE * (0.001 + 0.998 * where), period=slot))
     extra = [each for each in extra if each.moment is not None and each.moment <= NOW]
     assert by_rule(text, history, NOW) <= kept(text, [*history, *extra], NOW)
 
@@ -74,10 +76,10 @@ def test_whoever_floods_pushes_out_no_more_than_time_would(
     lasting = slot * periods
     text = f"last {count} snapshots"
     made = [
-        Snapshot(f"flood{number}", NOW + lasting * where, slot=slot / 2 if quicker[number] else slot)
+        Snapshot(f"flood{number}", NOW + lasting * where, period=slot / 2 if quicker[number] else slot)
         for number, where in enumerate(flood)
     ]
-    shortest = slot / 2 * SLOT_SHARE
+    shortest = slot / 2 * PERIOD_SHARE
     places = int(lasting / shortest) + 1 if made else 0
     before = sorted(by_rule(text, history, NOW))
     lost = set(before) - kept(text, [*history, *made], NOW + lasting)
@@ -90,6 +92,6 @@ def test_whoever_floods_pushes_out_no_more_than_time_would(
 def test_days_are_kept_whatever_the_flood(days: int, slot: timedelta, delays: list[float], flood: list[float]) -> None:
     assume(flood)
     history = scheduled(slot, delays)
-    made = [Snapshot(f"flood{number}", NOW - slot * back, slot=slot) for number, back in enumerate(flood)]
+    made = [Snapshot(f"flood{number}", NOW - slot * back, period=slot) for number, back in enumerate(flood)]
     text = f"last {days} days"
     assert by_rule(text, history, NOW) <= kept(text, [*history, *made], NOW)

@@ -11,7 +11,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from turku.policy import filters, retention, weakening
-from turku.policy.filters import Kind
+from turku.policy.filters import FilterKind
 from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, Snapshot
 from turku.policy.weakening import Declared, Weakening
 
@@ -74,7 +74,7 @@ def test_the_days_that_cover_earliest_rules_do_so_on_every_day(
 
 patterns = st.sampled_from(["*", "*.log", "a*", "b", "c.log", "?"])
 filter_rules = st.builds(
-    lambda kind, pattern: f"{kind} {pattern}", st.sampled_from([Kind.EXCLUDE, Kind.INCLUDE]), patterns
+    lambda kind, pattern: f"{kind} {pattern}", st.sampled_from([FilterKind.EXCLUDE, FilterKind.INCLUDE]), patterns
 )
 exclude_patterns = st.builds(lambda prefix, pattern: prefix + pattern, st.sampled_from(["", "- ", "+ "]), patterns)
 NAMES = ("a", "b", "c.log", "ab", "x.log", "zz")
@@ -87,7 +87,7 @@ def let_through(source: Declared) -> set[str]:
     through = set()
     for name in NAMES:
         first = next((rule for rule in parsed if fnmatchcase(name, rule.pattern)), None)
-        if first is None or first.kind is Kind.INCLUDE:
+        if first is None or first.kind is FilterKind.INCLUDE:
             through.add(name)
     return through
 

@@ -34,7 +34,7 @@ def test_a_new_source_is_due_at_once_with_the_defaults(cast: Cast) -> None:
         "large_modifying_files": False,
         "snapshot_mode": None,
         "preserve_hard_links": False,
-        "slot_seconds": 24 * 3600,
+        "period_seconds": 24 * 3600,
         "storage": order["storage"],
     }
     assert order["storage"]["name"] == "primary"
@@ -58,7 +58,7 @@ def test_options_reach_agent_and_storage(cast: Cast) -> None:
     cast.alice.update_config({"data": {**options, "frequency": "weekly", "comment": "all of it"}})
     for order in (cast.alice.due()["data"], cast.bob.due(cast.alice.uuid)["data"], cast.alice.restorable()["data"]):
         del order["storage"]
-        assert order == {**options, "slot_seconds": 7 * 24 * 3600}
+        assert order == {**options, "period_seconds": 7 * 24 * 3600}
 
 
 def test_an_option_that_is_gone_has_its_default_again(cast: Cast) -> None:

@@ -229,7 +229,7 @@ def test_the_policy_page_checks_what_is_entered(cast: Cast) -> None:
     page = reverse("admin:fleet_policy_add")
     fields = {"auth": "", "machine": "", "retention_floor": "last 14 days", "modes": ["link-dest"], "quota_gib": "1.5"}
     fields |= {"delay_hours": "72", "weakening_allowed": "unknown", "comment": ""}
-    assert b"no retention rule" in browser.post(page, {**fields, "retention_floor": "for ever"}).content
+    assert b"not a valid retention rule" in browser.post(page, {**fields, "retention_floor": "for ever"}).content
     assert not Policy.objects.exists()
     browser.post(page, fields)
     policy = Policy.objects.get()

@@ -104,7 +104,7 @@ def test_a_failure_that_lies_is_bounded_and_harmless(cast: Cast, admin: Client) 
 
 
 def test_the_reasons_of_suspicion_stand_beside_source_and_machine(cast: Cast, admin: Client) -> None:
-    report(cast, suspicious=SIGNS)
+    report(cast, findings=SIGNS)
     assert etc().suspicious_signs == SIGNS
     for page in (shown_list(admin, Source), shown_list(admin, Machine)):
         assert SIGNS[0] in page
@@ -234,7 +234,7 @@ def test_a_mute_has_an_end_and_a_reason(cast: Cast, admin: Client) -> None:
 
 def test_a_mute_hides_no_attack(cast: Cast) -> None:
     run_machine("mute", "web-0", "--days", "1", "--reason", "away")
-    report(cast, suspicious=SIGNS)
+    report(cast, findings=SIGNS)
     assert mark() == Mark.SUSPICIOUS
     assert [str(row.mark) for row in fleet_health.machines(now=SYSTEM_CLOCK.now())] == ["suspicious"]
 

@@ -19,7 +19,7 @@ SIGNS = ["60% of the files were rewritten (600 of 1000)"]
 
 def report(cast: Cast, *suspicious: str, **changes: Any) -> None:
     outcome = {"success": True, "snapshot": "etc_20260131-120000_0a1b", "summary": "SUSPICIOUS: ...", **changes}
-    cast.bob.report(cast.alice.uuid, {"etc": {**outcome, "suspicious": list(suspicious)}})
+    cast.bob.report(cast.alice.uuid, {"etc": {**outcome, "findings": list(suspicious)}})
 
 
 def mark() -> str:
@@ -64,6 +64,6 @@ def test_a_failure_does_not_end_it(cast: Cast) -> None:
 @pytest.mark.parametrize("signs", [["x"] * 21, ["x" * 5000], [7], "text"])
 def test_malformed_signs_are_refused(cast: Cast, signs: Any) -> None:
     with pytest.raises(Refused) as caught:
-        cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "suspicious": signs}})
+        cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "findings": signs}})
     assert caught.value.status == 400
-    assert "suspicious" in caught.value.sentence
+    assert "findings" in caught.value.sentence

@@ -8,7 +8,7 @@ import pytest
 
 from turku.errors import InvalidValue
 from turku.policy import filters
-from turku.policy.filters import Kind, Rule
+from turku.policy.filters import FilterKind, FilterRule
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_lawful_rules_are_printed_back_in_one_form(text: str, printed: str) -> N
 
 
 def test_a_rule_has_its_parts() -> None:
-    assert filters.parse_rule("protect,p! lost+found/") == Rule(Kind.PROTECT, "lost+found/", "!p")
+    assert filters.parse_rule("protect,p! lost+found/") == FilterRule(FilterKind.PROTECT, "lost+found/", "!p")
 
 
 @pytest.mark.parametrize(

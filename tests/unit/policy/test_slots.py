@@ -10,7 +10,7 @@ from turku.policy.retention import Snapshot
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
-DAYS = [Snapshot(f"day{age:02}", NOW - timedelta(days=age, hours=1), slot=DAY) for age in range(10, 0, -1)]
+DAYS = [Snapshot(f"day{age:02}", NOW - timedelta(days=age, hours=1), period=DAY) for age in range(10, 0, -1)]
 
 
 def kept(rules: str, snapshots: Sequence[Snapshot], *, now: datetime = NOW) -> set[str]:
@@ -19,7 +19,7 @@ def kept(rules: str, snapshots: Sequence[Snapshot], *, now: datetime = NOW) -> s
 
 
 def quick(count: int, *, after: datetime, slot: timedelta = DAY) -> list[Snapshot]:
-    return [Snapshot(f"quick{number}", after + timedelta(minutes=1 + number), slot=slot) for number in range(count)]
+    return [Snapshot(f"quick{number}", after + timedelta(minutes=1 + number), period=slot) for number in range(count)]
 
 
 def test_quick_backups_push_nothing_out_and_replace_nothing() -> None:
@@ -30,8 +30,8 @@ def test_quick_backups_push_nothing_out_and_replace_nothing() -> None:
 
 
 def test_a_backup_that_comes_earlier_in_its_period_than_the_last_one_counts() -> None:
-    late = Snapshot("late", NOW - timedelta(days=1, hours=-3), slot=DAY)
-    assert kept("last 2 snapshots", [*DAYS[:-1], late, Snapshot("on time", NOW, slot=DAY)]) == {"late", "on time"}
+    late = Snapshot("late", NOW - timedelta(days=1, hours=-3), period=DAY)
+    assert kept("last 2 snapshots", [*DAYS[:-1], late, Snapshot("on time", NOW, period=DAY)]) == {"late", "on time"}
 
 
 def test_without_a_known_slot_each_snapshot_counts() -> None:
@@ -40,13 +40,13 @@ def test_without_a_known_slot_each_snapshot_counts() -> None:
 
 
 def test_a_longer_schedule_of_today_does_not_thin_out_what_was_made_under_a_shorter_one() -> None:
-    monthly = Snapshot("monthly", NOW, slot=timedelta(days=30))
+    monthly = Snapshot("monthly", NOW, period=timedelta(days=30))
     assert kept("last 10 snapshots", [*DAYS, monthly]) == {*(each.name for each in DAYS), "monthly"}
 
 
 def test_a_bad_snapshot_opens_no_slot() -> None:
-    poisoned = Snapshot("poisoned", NOW - timedelta(hours=5), is_good=False, slot=DAY)
-    good = Snapshot("good", NOW - timedelta(hours=2), slot=DAY)
+    poisoned = Snapshot("poisoned", NOW - timedelta(hours=5), is_good=False, period=DAY)
+    good = Snapshot("good", NOW - timedelta(hours=2), period=DAY)
     assert "good" in kept("last 2 snapshots", [*DAYS[:-1], poisoned, good, *quick(3, after=NOW - timedelta(hours=1))])
 
 
@@ -56,7 +56,7 @@ def test_pruning_step_by_step_keeps_the_same_as_pruning_at_the_end() -> None:
     for day in range(12):
         for hour in range(24):
             moment = NOW - timedelta(days=12 - day, hours=-hour)
-            made = Snapshot(f"{day:02}-{hour:02}", moment, slot=DAY)
+            made = Snapshot(f"{day:02}-{hour:02}", moment, period=DAY)
             everything.append(made)
             stepwise.append(made)
             names = kept("last 4 snapshots", stepwise, now=moment)

@@ -345,21 +345,21 @@ def test_what_a_deep_tree_costs_grows_with_its_depth(source: Source, monkeypatch
     paths = [b"/".join([b"d"] * (level + 1)) for level in range(levels)]
     changes = [Change(path, Kind.CHANGED) for path in (*paths, paths[-1] + b"/file")]
     entered = 0
-    enter = directory_tree.Tree._enter
+    enter = directory_tree.DirectoryTree._enter
 
-    def counted(self: directory_tree.Tree, parent: int, name: bytes) -> int:
+    def counted(self: directory_tree.DirectoryTree, parent: int, name: bytes) -> int:
         nonlocal entered
         entered += 1
         return enter(self, parent, name)
 
-    monkeypatch.setattr(directory_tree.Tree, "_enter", counted)
+    monkeypatch.setattr(directory_tree.DirectoryTree, "_enter", counted)
     name = source.snapshot(changes)
     # Each of them in the new tree and in the old one, a few times.
     assert entered < 10 * levels
     entered = 0
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert opened.entry(name, paths[-1] + b"/file") is not None
-    with directory_tree.Tree(source.place.tree(name)) as tree:
+    with directory_tree.DirectoryTree(source.place.tree(name)) as tree:
         for path in reversed(paths):
             tree.directory(path)
     assert entered < 12 * levels

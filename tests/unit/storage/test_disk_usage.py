@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.storage.fs import disk_usage
 from turku.storage.fs.disk_usage import _Union
 
@@ -42,7 +42,7 @@ def test_a_copy_takes_what_lies_in_no_hole(tmp_path: Path) -> None:
     sparse(tmp_path / "middle", length=1000 * MEBIBYTE, data_at=[500 * MEBIBYTE])
     sparse(tmp_path / "nothing", length=2**40)
     (tmp_path / "dense").write_bytes(b"x" * 2 * MEBIBYTE)
-    with Tree(tmp_path) as tree:
+    with DirectoryTree(tmp_path) as tree:
         expected = {b"begin and end": 8192, b"middle": 4096, b"nothing": 0, b"dense": 2 * MEBIBYTE}
         assert {path: disk_usage.copy_bytes(tree, [(path, tree.status(path).st_size)]) for path in expected} == expected
 
@@ -52,13 +52,13 @@ def test_a_copy_has_a_file_with_several_names_once(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x" * 2 * MEBIBYTE)
     os.link(tmp_path / "one", tmp_path / "one too")
     files = [(name, 2 * MEBIBYTE) for name in (b"one", b"one too", b"other")]
-    with Tree(tmp_path) as tree:
+    with DirectoryTree(tmp_path) as tree:
         assert disk_usage.copy_bytes(tree, files) == 4 * MEBIBYTE
 
 
 def test_what_cannot_be_looked_at_counts_as_recorded(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/zero")
-    with Tree(tmp_path) as tree:
+    with DirectoryTree(tmp_path) as tree:
         assert disk_usage.copy_bytes(tree, [(b"link", 2**30), (b"gone", 7 * MEBIBYTE), (b"small", 5)]) == (
             2**30 + 7 * MEBIBYTE + 5
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.policy.anomaly import Figures
+from turku.policy.anomaly import RunStats
 from turku.storage.rsync import stats
 from turku.storage.rsync.stats import Suffixes
 
@@ -53,9 +53,9 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
 
 
 def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
-    before = Figures(files_before=0, files=11, size_bytes=30_000)
+    before = RunStats(files_before=0, files=11, size_bytes=30_000)
     found = stats.of_run(STATISTICS, NO_SUFFIXES, before)
-    assert found == Figures(
+    assert found == RunStats(
         files_before=11,
         files=10,
         created=2,
@@ -75,7 +75,7 @@ def test_in_place_rsync_itself_says_what_was_there_before() -> None:
 
 
 def test_a_source_of_directories_alone_has_no_files() -> None:
-    found = stats.of_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, Figures(0, 7))
+    found = stats.of_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, RunStats(0, 7))
     assert found is not None
     assert found.files == 0
 
@@ -125,7 +125,7 @@ def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
     (tree / "changed").write_bytes(b"y" * 30)
     (tree / "link").symlink_to("same")
     found = stats.of_trees(base, tree)
-    assert found == Figures(
+    assert found == RunStats(
         files_before=5,
         files=4,
         created=1,
@@ -155,7 +155,7 @@ def test_what_became_of_changed_files_is_looked_into(tmp_path: Path) -> None:
     (base / "d" / "short").write_bytes(b"y")
     (tree / "link").symlink_to("/etc/passwd")
     changed += [b"new", b"d", b"d/short", b"link", b"nothing", b"../outside"]
-    found = stats.looked_into(Figures(files_before=10, files=11), changed, base, tree)
+    found = stats.looked_into(RunStats(files_before=10, files=11), changed, base, tree)
     assert (found.sampled, found.became_random) == (10, 7)
     assert stats.looked_into(found, changed, tmp_path / "nowhere", tree).sampled == 0
 
@@ -165,6 +165,6 @@ def test_only_so_many_files_are_looked_into(tmp_path: Path) -> None:
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "f").write_bytes(b"text\n" * 200)
     found = stats.looked_into(
-        Figures(files_before=1, files=1), (b"f" for _ in range(5000)), tmp_path / "base", tmp_path / "tree"
+        RunStats(files_before=1, files=1), (b"f" for _ in range(5000)), tmp_path / "base", tmp_path / "tree"
     )
     assert (found.sampled, found.became_random) == (stats.SAMPLED_FILES, 0)

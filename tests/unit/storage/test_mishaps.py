@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turku.policy.anomaly import Thresholds
+from turku.policy.anomaly import AnomalyThresholds
 from turku.storage.backup import incomplete
 from turku.storage.disk.incompleteness import (
     COMPLETE,
@@ -90,13 +90,13 @@ def test_the_notes_of_a_snapshot_are_bounded() -> None:
 
 
 def test_only_what_could_be_read_before_is_a_sign() -> None:
-    thresholds = Thresholds()
+    thresholds = AnomalyThresholds()
     new = Incompleteness(missing_files=500)
     assert incomplete.signs(new, COMPLETE, 1000, thresholds) == ()
     stale = Incompleteness(stale_files=101)
     assert incomplete.signs(stale, COMPLETE, 1000, thresholds) == ("101 of 1000 files cannot be read any more",)
     assert incomplete.signs(stale, stale, 1000, thresholds) == ()
-    assert incomplete.signs(stale, COMPLETE, 1000, Thresholds(enabled=False)) == ()
+    assert incomplete.signs(stale, COMPLETE, 1000, AnomalyThresholds(enabled=False)) == ()
     assert incomplete.signs(stale, COMPLETE, 0, thresholds) == ()
     directory = Incompleteness(stale_files=3, entries=(LostEntry("d", "no", 3, "2026-01-01"),))
     assert incomplete.signs(directory, COMPLETE, 1000, thresholds) == (

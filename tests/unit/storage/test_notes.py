@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.policy.anomaly import Figures
+from turku.policy.anomaly import RunStats
 from turku.policy.compression import Compression
 from turku.storage.disk import history, snapshot_notes, snapshot_record
 from turku.storage.disk.snapshot_notes import Judgement, Notes
@@ -18,8 +18,8 @@ from turku.storage.disk.source_directory import SourcePlace
 NAME = "etc_20260131-120000_0a1b"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NOTES = Notes(
-    slot=timedelta(days=1),
-    figures=Figures(files_before=3, files=4, created=1, size_bytes=10),
+    period=timedelta(days=1),
+    figures=RunStats(files_before=3, files=4, created=1, size_bytes=10),
     suspicious=("60% of the files were deleted",),
     judgement=Judgement.BAD,
     bytes_per_second=1e6,
@@ -61,7 +61,7 @@ def test_a_change_leaves_all_else_in_the_file(place: SourcePlace) -> None:
 def test_a_broken_value_costs_only_itself(place: SourcePlace) -> None:
     broken = {
         "compress": "?",
-        "slot_seconds": "x",
+        "period_seconds": "x",
         "figures": {"files": "many"},
         "held_until": "2026-01-01T00:00",
         "judgement": "?",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from turku.core.filesystem import openat2
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import BackupFailed, TurkuError
 from turku.storage.fs import hardlink_copy
 from turku.storage.fs import tree as fs
@@ -52,7 +52,7 @@ READS: dict[str, Call] = {
     "names": lambda path: fs.names(path.parent),
     "read_file": lambda path: fs.read_file(path, limit_bytes=100),
     "volume_status": lambda path: fs.volume_status(path.parent),
-    "tree": lambda path: Tree(path.parent).close(),
+    "tree": lambda path: DirectoryTree(path.parent).close(),
     "create_unnamed_file": lambda path: os.close(fs.create_unnamed_file(path.parent)),
     "locked": lambda path: held(fs.locked(path.parent, "name")),
     "locked_directory": lambda path: held(fs.locked_directory(path.parent)),
@@ -139,7 +139,7 @@ def test_a_link_in_a_directory_s_place_is_no_directory(volume: Path) -> None:
     with pytest.raises(BackupFailed, match="is not a directory"):
         fs.make_directory(path)
     with pytest.raises(OSError):
-        Tree(path)
+        DirectoryTree(path)
 
 
 @pytest.mark.parametrize("name", ["open_absolute", "status", "read_file", "names", "write_bytes", "unlink", "rename"])
@@ -179,7 +179,7 @@ def test_a_tree_follows_nothing_and_leaves_nothing(volume: Path) -> None:
     (snapshots / "pipe").touch()
     (snapshots / "pipe").unlink()
     os.mkfifo(snapshots / "pipe")
-    with Tree(snapshots) as tree:
+    with DirectoryTree(snapshots) as tree:
         for path in (b"out/machine", b"../machine", b"..", b"inner/../..", b"./inner", b"inner//x", b"/etc"):
             with pytest.raises(OSError):
                 tree.directory(path)
@@ -196,7 +196,7 @@ def test_a_directory_that_is_swapped_for_a_link_while_it_is_open_stays_what_it_w
     snapshots = volume / "machine" / "snapshots"
     (snapshots / "inner").mkdir()
     (snapshots / "inner" / "file").write_text("inside")
-    with Tree(snapshots) as tree:
+    with DirectoryTree(snapshots) as tree:
         held = tree.directory(b"inner")
         (snapshots / "inner").rename(volume / "away")
         (snapshots / "inner").symlink_to(volume.parent / "outside" / "machine" / "snapshots")
@@ -214,7 +214,7 @@ def test_a_directory_that_is_removed_while_it_is_walked_is_left_out(volume: Path
     for name in ("a", "b"):
         (snapshots / name / "below").mkdir(parents=True)
         (snapshots / name / "below" / "file").write_text(name)
-    with Tree(snapshots) as tree:
+    with DirectoryTree(snapshots) as tree:
         walk = tree.walk()
         seen = [next(walk).full_path for _ in range(3)]
         shutil.rmtree(snapshots / "b")
@@ -237,7 +237,7 @@ def test_trees_may_be_deeper_than_descriptors_and_paths_reach(volume: Path) -> N
     os.close(descriptor)
     path = b"/".join([name] * LEVELS)
     before = len(os.listdir("/proc/self/fd"))
-    with Tree(top) as tree:
+    with DirectoryTree(top) as tree:
         assert len(list(tree.walk())) == LEVELS + 1
         assert len(os.listdir("/proc/self/fd")) - before < 100
         os.close(tree.open_file(path + b"/last"))
@@ -268,7 +268,7 @@ def test_memory_does_not_grow_with_directories_and_their_paths(volume: Path) -> 
         tracemalloc.stop()
     # The paths alone are 22 MB.
     assert highest_bytes < 15_000_000
-    with Tree(volume / "machine" / "copied") as tree:
+    with DirectoryTree(volume / "machine" / "copied") as tree:
         assert sum(1 for _ in tree.walk()) == count + 15
 
 

@@ -23,7 +23,7 @@ from typing import Final, Self
 import xxhash
 
 from turku.core.filesystem import directory_tree, holes
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.spool import Stack
 from turku.protocol.changed_entries_messages import OWN_DIRECTORY
 
@@ -104,7 +104,7 @@ class ChangeScan:
         try:
             # The source's own path may lead through links, as it may for rsync.
             root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with Tree(root) as tree, Stack() as waiting:
+            with DirectoryTree(root) as tree, Stack() as waiting:
                 hidden = self._relative(self.hidden)
                 self._emptied = self._relative(self.emptied)
                 waiting.push(_KNOWN)

@@ -100,8 +100,8 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
 def _move_on(source: Source, run: BackupRun, report: SourceReport, upcoming: Upcoming, *, now: datetime) -> None:
     source.success = run.success
     if run.success:
-        source.suspicious = bool(report.suspicious)
-        source.suspicious_signs = _reasons(report.suspicious)
+        source.suspicious = bool(report.findings)
+        source.suspicious_signs = _reasons(report.findings)
         source.failure_count = 0
         source.failure_reason = ""
         _note_incomplete(source, run, now=now)
@@ -162,11 +162,9 @@ def _record(
     runs = [_run(sources[name], storage, report, faults, now=now) for name, report in reports.items()]
     faults.refuse()
     became_suspicious = [
-        log.Entry(
-            "backup.suspicious", source, new={"snapshot": report.snapshot or "", "signs": list(report.suspicious)}
-        )
+        log.Entry("backup.suspicious", source, new={"snapshot": report.snapshot or "", "signs": list(report.findings)})
         for name, report in reports.items()
-        if report.success and report.suspicious and not (source := sources[name]).suspicious
+        if report.success and report.findings and not (source := sources[name]).suspicious
     ]
     before = {source.pk: _remarkable(source) for source in sources.values()}
     for run, report in zip(runs, reports.values(), strict=True):

@@ -215,11 +215,11 @@ def _may_go(
 ) -> bool:
     longest = min(free, key=lambda row: row.free_since() or _LONG_AGO)
     since = longest.free_since()
-    slots = queue.Free(len(free), timedelta.max if since is None else now - since, longest.last_length())
-    widest = queue.window(slots, None, now=now)
+    slots = queue.FreeSlots(len(free), timedelta.max if since is None else now - since, longest.last_length())
+    widest = queue.eligible_count(slots, None, now=now)
     # While slots lie idle nobody waits, and nobody needs to be asked for.
-    waiting = [] if widest >= queue.EVERYBODY else line.foremost(storage, lane, machine, limit=widest, now=now)
-    return queue.may_go(claim.deadline, waiting, slots, now=now)
+    waiting = [] if widest >= queue.UNLIMITED else line.foremost(storage, lane, machine, limit=widest, now=now)
+    return queue.may_start(claim.deadline, waiting, slots, now=now)
 
 
 def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:

@@ -13,7 +13,7 @@ from turku.api.fleet.models import Machine, Storage
 from turku.api.queue.models import WaitingMachine
 from turku.errors import InvalidValue
 from turku.policy import queue, schedule
-from turku.policy.queue import Lane, Waiting
+from turku.policy.queue import Lane, QueueEntry
 
 REMEMBERED = timedelta(days=1)
 """For how long it is remembered that a machine let a slot lapse."""
@@ -22,7 +22,7 @@ _UNREADABLE_PERIOD = timedelta(days=1)
 
 def alive(*, now: datetime) -> QuerySet[WaitingMachine]:
     """Those that asked lately; who does not ask any more is not waited for."""
-    return WaitingMachine.objects.filter(date_asked__gt=now - queue.ALIVE)
+    return WaitingMachine.objects.filter(date_asked__gt=now - queue.WAITING_TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def claim_of(
         missed = row.date_missed
     # All of them are due, also one that a clock which was ahead planned for later.
     dues = [(min(source.date_next_backup, now), source) for source in sources]
-    deadline = min(queue.deadline(due, _period(source), missed=missed) for due, source in dues)
+    deadline = min(queue.deadline(due, _period(source), no_show=missed) for due, source in dues)
     return Claim(min(due for due, _source in dues), deadline, row)
 
 
@@ -55,10 +55,12 @@ def _period(source: Source) -> timedelta:
         return _UNREADABLE_PERIOD
 
 
-def foremost(storage: Storage, lane: Lane, machine: Machine, *, limit: int, now: datetime) -> list[Waiting]:
+def foremost(storage: Storage, lane: Lane, machine: Machine, *, limit: int, now: datetime) -> list[QueueEntry]:
     """The foremost of the others in the line."""
     others = alive(now=now).filter(storage=storage, lane=lane).exclude(machine=machine).order_by("date_deadline")
-    return [Waiting(deadline, since) for deadline, since in others.values_list("date_deadline", "date_queued")[:limit]]
+    return [
+        QueueEntry(deadline, since) for deadline, since in others.values_list("date_deadline", "date_queued")[:limit]
+    ]
 
 
 def wait(storage: Storage, lane: Lane, machine: Machine, claim: Claim, *, now: datetime) -> None:
@@ -77,7 +79,7 @@ def wait(storage: Storage, lane: Lane, machine: Machine, claim: Claim, *, now: d
         WaitingMachine.objects.bulk_create([place], ignore_conflicts=True)
         return
     columns = ["storage", "date_due", "date_deadline", "date_asked"]
-    if row.date_asked <= now - queue.ALIVE or row.storage_id != storage.pk:
+    if row.date_asked <= now - queue.WAITING_TIMEOUT or row.storage_id != storage.pk:
         columns.append("date_queued")
     WaitingMachine.objects.filter(pk=row.pk).update(**{name: getattr(place, name) for name in columns})
 
@@ -89,7 +91,7 @@ def leave(row: WaitingMachine) -> None:
 
 def miss(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None:
     """Remember that a machine did not come for the slot that was reserved for it, which another one got."""
-    never = now - queue.ALIVE
+    never = now - queue.WAITING_TIMEOUT
     place = WaitingMachine(
         storage=storage,
         machine_id=machine_id,
@@ -107,5 +109,5 @@ def miss(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None
 
 def forget(storage: Storage, *, now: datetime) -> None:
     """Remove from the storage's line who is long gone."""
-    gone = WaitingMachine.objects.filter(storage=storage, date_asked__lte=now - 2 * queue.ALIVE)
+    gone = WaitingMachine.objects.filter(storage=storage, date_asked__lte=now - 2 * queue.WAITING_TIMEOUT)
     gone.filter(Q(date_missed=None) | Q(date_missed__lte=now - REMEMBERED)).delete()

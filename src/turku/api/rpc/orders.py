@@ -69,7 +69,7 @@ def _order(
         retention_floor=floor.retention_floor or None,
         allowed_snapshot_modes=list(floor.allowed_snapshot_modes),
         quota_bytes=floor.quota_bytes,
-        slot_seconds=_period_seconds(source.frequency),
+        period_seconds=_period_seconds(source.frequency),
         bandwidth_windows=windows,
         # What a storage does by itself is left out.
         compress=None if compress == compression.Compression.AUTO else compress,

@@ -118,7 +118,7 @@ def status(root: int, path: bytes) -> os.stat_result | None:
 # --- a tree
 
 
-class Walked(NamedTuple):
+class WalkEntry(NamedTuple):
     """An entry that a walk came by."""
 
     path: bytes
@@ -141,7 +141,7 @@ class Walked(NamedTuple):
         return joined(self.path, self.name)
 
 
-class Tree:
+class DirectoryTree:
     """A directory and what is below it, for paths of any length and depth. A context manager.
 
     Paths are bytes, relative to the tree. The directories on the way to the last one are kept open, as files come in
@@ -215,7 +215,7 @@ class Tree:
         directory, name = split(path)
         return open_file_in(self.directory(directory), name, flags)
 
-    def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[Walked]:
+    def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[WalkEntry]:
         """Yield everything below the directory, each directory before what is in it.
 
         What cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError. An entry that
@@ -244,7 +244,7 @@ class Tree:
                         name = os.fsencode(entry.name)
                         if stat.S_ISDIR(found.st_mode):
                             inner.append(name)
-                        yield Walked(reached, directory, name, found)
+                        yield WalkEntry(reached, directory, name, found)
                 waiting.push_all(joined(reached, name) for name in sorted(inner, reverse=True))
 
 
@@ -278,7 +278,7 @@ def remove(
     return removal.count
 
 
-class Stopped(Exception):
+class RemovalStopped(Exception):
     """It was said not to go on."""
 
 
@@ -334,7 +334,7 @@ class _Removal:
     def _count(self) -> None:
         self.count += 1
         if self.count % _ENTRIES_BETWEEN_QUESTIONS == 0 and not self._go_on():
-            raise Stopped
+            raise RemovalStopped
 
     def _remove_emptied(self, name: bytes, directory: int) -> None:
         try:

@@ -7,9 +7,9 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
-from turku.policy.anomaly import Thresholds
+from turku.policy.anomaly import AnomalyThresholds
 from turku.storage.disk.incompleteness import WARNINGS_LIMIT, Incompleteness, LostEntry, bounded
 from turku.storage.rsync.file_errors import Mishaps
 from turku.storage.rsync.messages import Message
@@ -28,7 +28,7 @@ def found(
     entries: list[LostEntry] = []
     missing = stale = 0
     with ExitStack() as stack:
-        tree = None if base is None else stack.enter_context(Tree(base))
+        tree = None if base is None else stack.enter_context(DirectoryTree(base))
         for path, message in sorted(mishaps.entries.items()):
             files = 0 if tree is None else _files(tree, path)
             last_good = (earlier.last_good(path) or base_moment) if files else ""
@@ -46,7 +46,7 @@ def found(
     )
 
 
-def _files(tree: Tree, path: bytes) -> int:
+def _files(tree: DirectoryTree, path: bytes) -> int:
     """Return how many files there are at the path: one that is none itself, or those in a directory."""
     try:
         status = tree.status(path)
@@ -81,7 +81,9 @@ def _shown(entry: LostEntry) -> str:
     return f"{path}: {entry.reason}; {what} as of {entry.last_good}"
 
 
-def signs(new: Incompleteness, earlier: Incompleteness, files_before: int, thresholds: Thresholds) -> tuple[str, ...]:
+def signs(
+    new: Incompleteness, earlier: Incompleteness, files_before: int, thresholds: AnomalyThresholds
+) -> tuple[str, ...]:
     """Return what makes the snapshot suspicious, a sentence each: much that could be read before, and cannot now.
 
     ``earlier`` is of the snapshot before, which had so many files.

@@ -16,7 +16,7 @@ from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, InvalidValue, LockHeld, TurkuError
 from turku.policy import anomaly, bandwidth, compression, filters, names, preserved
-from turku.policy.anomaly import Figures
+from turku.policy.anomaly import RunStats
 from turku.policy.incomplete_runs import FAIL
 from turku.policy.preserved import Property
 from turku.protocol.messages import SourceOrder
@@ -386,7 +386,7 @@ class _Run:
         mode, base = sync.mode, sync.base
         tree, transferred = synced.tree, synced.transferred
         earlier = snapshot_notes.read(self._place, base) if base else NO_NOTES
-        found: Figures | None
+        found: RunStats | None
         # Where all was fetched into an empty directory, rsync takes every file for a new one.
         tells_what_is_new = synced.strategy is not Strategy.FULL and earlier.figures is not None
         if not mode.keeps_history:
@@ -403,13 +403,13 @@ class _Run:
                 found = stats.looked_into(found, changed, self._place.tree(base), tree)
             usual = history.usual(self._place, self._configuration.zone)
             thresholds = self._configuration.anomaly_of(self._place.machine_dir.name, self._source)
-            signs = anomaly.signs(found, usual, thresholds=thresholds)
+            signs = anomaly.findings(found, usual, thresholds=thresholds)
             before = earlier.figures.files if earlier.figures else found.files_before
             signs += incomplete.signs(lost, earlier.incomplete, before, thresholds)
         if mode.keeps_history and earlier.is_unjudged:
             signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
         return Notes(
-            slot=retention_run.slot(self._job.order, self._configuration),
+            period=retention_run.period(self._job.order, self._configuration),
             figures=found,
             suspicious=signs,
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
@@ -532,6 +532,6 @@ def _with_quota(configuration: StorageConfig, quota_bytes: int | None) -> Storag
 _LOGGED_WARNINGS = 25
 _NAMES_DRAWN = 100
 """Within a second; then the next one is taken."""
-_NOTHING = Figures(files_before=0, files=0)
+_NOTHING = RunStats(files_before=0, files=0)
 """What there was before the first backup."""
 _LOGGED_STATISTICS = ("Number of files:", "Number of regular files transferred:", "Total transferred file size:")

@@ -24,7 +24,7 @@ from turku.core.configuration.directory import Fault, MergedFiles
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import retention
-from turku.policy.anomaly import Thresholds
+from turku.policy.anomaly import AnomalyThresholds
 from turku.protocol.client import ApiClient, checked_url
 from turku.protocol.messages import Registration, RegistrationAuth
 from turku.storage import snapshots
@@ -208,8 +208,8 @@ class StorageConfig:
     """A restore whose tunnel nobody used for so long ends."""
     machines_see_history: bool
     """Whether machines may look at history and have it back, where the coordinator lets them."""
-    anomaly: Thresholds
-    anomaly_of_sources: Mapping[str, Thresholds]
+    anomaly: AnomalyThresholds
+    anomaly_of_sources: Mapping[str, AnomalyThresholds]
     """By ``UUID/SOURCE`` or ``SOURCE``; of all others, ``anomaly`` holds."""
     compare_with_source_percent: float
     """How many of the unchanged files of a source are compared with the machine's after each backup; 0 for none."""
@@ -244,7 +244,7 @@ class StorageConfig:
         """Links to the machines' directories (contract, section 5)."""
         return self.var_dir / "machines"
 
-    def anomaly_of(self, machine: str, source: str) -> Thresholds:
+    def anomaly_of(self, machine: str, source: str) -> AnomalyThresholds:
         """The thresholds of one source of the machine with that UUID; a machine has no say in them."""
         return _of_source(self.anomaly_of_sources, machine, source) or self.anomaly
 
@@ -277,12 +277,12 @@ def _of_source(told: Mapping[str, _Value], machine: str, source: str) -> _Value 
     return told.get(f"{machine}/{source}", told.get(source))
 
 
-def _thresholds(section: AnomalySection | None) -> Thresholds:
+def _thresholds(section: AnomalySection | None) -> AnomalyThresholds:
     told = msgspec.structs.asdict(section or AnomalySection())
-    return Thresholds(**{key: value for key, value in told.items() if key != "sources"})
+    return AnomalyThresholds(**{key: value for key, value in told.items() if key != "sources"})
 
 
-def _thresholds_of_sources(section: AnomalySection | None) -> dict[str, Thresholds]:
+def _thresholds_of_sources(section: AnomalySection | None) -> dict[str, AnomalyThresholds]:
     general = _thresholds(section)
     return {
         key: replace(general, **{name: each for name, each in msgspec.structs.asdict(told).items() if each is not None})

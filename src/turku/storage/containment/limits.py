@@ -28,7 +28,7 @@ from turku.core import durable
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.command import Child
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import BackupFailed
 from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
@@ -435,7 +435,7 @@ def descendants(process: int) -> list[int]:
 
 def _made_since(tree: Path, moment: float) -> tuple[int, int]:
     files = size_bytes = 0
-    with suppress(OSError), Tree(tree) as opened:
+    with suppress(OSError), DirectoryTree(tree) as opened:
         for each in opened.walk():
             status = each.status
             # The change time cannot be set by the receiver. A file with more links is one of an earlier snapshot.

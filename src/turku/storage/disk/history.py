@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from turku.policy import anomaly, names
-from turku.policy.anomaly import Figures
+from turku.policy.anomaly import RunStats
 from turku.policy.timing import clock_agreement
 from turku.storage.disk import snapshot_notes, snapshot_record
 from turku.storage.disk.snapshot_notes import Judgement
@@ -123,13 +123,13 @@ def unjudged(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
     return tuple(each for each in stored_snapshots(place, zone) if snapshot_notes.read(place, each.name).is_unjudged)
 
 
-def usual(place: SourcePlace, zone: tzinfo) -> tuple[Figures, ...]:
+def usual(place: SourcePlace, zone: tzinfo) -> tuple[RunStats, ...]:
     """The figures of the newest good backups, those that were found suspicious and judged clean included."""
-    found: list[Figures] = []
+    found: list[RunStats] = []
     for snapshot in reversed(stored_snapshots(place, zone)):
         noted = snapshot_notes.read(place, snapshot.name)
         if noted.is_good and noted.figures is not None:
             found.append(noted.figures)
-        if len(found) == anomaly.FIGURES_REMEMBERED:
+        if len(found) == anomaly.BASELINE_RUNS:
             break
     return tuple(found)

@@ -14,7 +14,7 @@ from turku.storage.disk import history, snapshot_notes, trash
 from turku.storage.disk.snapshot_notes import Notes
 from turku.storage.snapshots import SnapshotMode
 
-LONGEST_SLOT = timedelta(days=31)
+LONGEST_PERIOD = timedelta(days=31)
 """A schedule's longest period is a month; whatever a coordinator says."""
 _LOG = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ def effective_rules(order: SourceOrder, configuration: StorageConfig) -> Retenti
     return rules
 
 
-def slot(order: SourceOrder, configuration: StorageConfig) -> timedelta:
-    """The schedule's slot that a snapshot made now belongs to; an existing coordinator tells none."""
-    seconds = max(order.slot_seconds or 0.0, configuration.minimum_period_seconds)
-    return min(timedelta(seconds=min(seconds, LONGEST_SLOT.total_seconds())), LONGEST_SLOT)
+def period(order: SourceOrder, configuration: StorageConfig) -> timedelta:
+    """The schedule's period that a snapshot made now belongs to; an existing coordinator tells none."""
+    seconds = max(order.period_seconds or 0.0, configuration.minimum_period_seconds)
+    return min(timedelta(seconds=min(seconds, LONGEST_PERIOD.total_seconds())), LONGEST_PERIOD)
 
 
 def prune(
@@ -74,5 +74,5 @@ def _as_policy_sees_it(stored: history.StoredSnapshot, noted: Notes, now: dateti
         moment=stored.moment,
         is_good=noted.is_good,
         is_held=stored.is_held or not noted.is_readable or (noted.held_until is not None and now < noted.held_until),
-        slot=noted.slot,
+        period=noted.period,
     )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from turku.policy.anomaly import Figures
+from turku.policy.anomaly import RunStats
 from turku.policy.compression import Compression
 from turku.storage.disk.incompleteness import COMPLETE, Incompleteness
 from turku.storage.disk.source_directory import SourcePlace
@@ -40,9 +40,9 @@ class Judgement(StrEnum):
 class Notes:
     """Notes about one snapshot."""
 
-    slot: timedelta | None = None
+    period: timedelta | None = None
     """The period of the schedule it was made under (``retention.Snapshot.slot``)."""
-    figures: Figures | None = None
+    figures: RunStats | None = None
     suspicious: tuple[str, ...] = ()
     """What made it suspicious when it was made."""
     judgement: Judgement | None = None
@@ -81,7 +81,7 @@ class Notes:
     def as_json(self) -> dict[str, Any]:
         """The keys of the file; those that say nothing are left out."""
         content = {
-            "slot_seconds": None if self.slot is None else self.slot.total_seconds(),
+            "period_seconds": None if self.period is None else self.period.total_seconds(),
             "figures": None if self.figures is None else msgspec.to_builtins(self.figures),
             "suspicious": list(self.suspicious),
             "judgement": self.judgement,
@@ -101,7 +101,7 @@ class Notes:
 
 NO_NOTES = Notes()
 _KEYS = (
-    "slot_seconds",
+    "period_seconds",
     "figures",
     "suspicious",
     "judgement",
@@ -133,8 +133,8 @@ def read(place: SourcePlace, name: str) -> Notes:
             return default
 
     return Notes(
-        slot=value("slot_seconds", lambda seconds: timedelta(seconds=seconds), None),
-        figures=value("figures", lambda figures: msgspec.convert(figures, Figures), None),
+        period=value("period_seconds", lambda seconds: timedelta(seconds=seconds), None),
+        figures=value("figures", lambda figures: msgspec.convert(figures, RunStats), None),
         suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
         judgement=value("judgement", Judgement, None),
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),

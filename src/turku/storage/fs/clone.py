@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from turku.core.filesystem import holes
-from turku.core.filesystem.directory_tree import CREATE_FLAGS, Tree, Walked, open_file_in
+from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree, WalkEntry, open_file_in
 from turku.core.spool import Stack
 from turku.storage.fs import attributes, tree
 
@@ -69,7 +69,7 @@ def clone_tree(source: Path, target: Path) -> None:
     """
     left_out = 0
 
-    def clone(each: Walked, directory: int) -> None:
+    def clone(each: WalkEntry, directory: int) -> None:
         nonlocal left_out
         if stat.S_ISLNK(each.status.st_mode):
             attributes.copy_link(each.directory, directory, each.name)
@@ -83,7 +83,7 @@ def clone_tree(source: Path, target: Path) -> None:
                 with suppress(FileNotFoundError):
                     os.unlink(each.name, dir_fd=directory)
 
-    with Tree(source) as base, Tree(target) as copy:
+    with DirectoryTree(source) as base, DirectoryTree(target) as copy:
         _copy(base, copy, clone)
     if left_out:
         _LOG.info("%s: %d files could not be cloned, and are transferred instead", source, left_out)
@@ -118,7 +118,7 @@ def keep_changes_small(directory: Path) -> None:
         fcntl.ioctl(descriptor, _FSSETXATTR, _FSXATTR.pack(*hint))
 
 
-def _copy(base: Tree, copy: Tree, copy_entry: Callable[[Walked, int], None]) -> None:
+def _copy(base: DirectoryTree, copy: DirectoryTree, copy_entry: Callable[[WalkEntry, int], None]) -> None:
     """Copy everything below ``base`` that can be read."""
     with Stack() as directories:
         directories.push(b"")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from turku.core.filesystem import holes
-from turku.core.filesystem.directory_tree import Tree, Walked, open_file_in
+from turku.core.filesystem.directory_tree import DirectoryTree, WalkEntry, open_file_in
 from turku.storage.fs import clone
 
 _FIEMAP = 0xC020660B
@@ -50,7 +50,7 @@ def measured_bytes(directory: Path) -> int:
     shares_blocks = clone.may_share_blocks(directory)
     total = 0.0
     shared = _Union()
-    with Tree(directory) as opened:
+    with DirectoryTree(directory) as opened:
         for each in opened.walk():
             status = each.status
             if not each.is_file or not status.st_blocks:
@@ -67,7 +67,7 @@ def measured_bytes(directory: Path) -> int:
     return round(total) + shared.length
 
 
-def copy_bytes(tree: Tree, files: Iterable[tuple[bytes, int]]) -> int:
+def copy_bytes(tree: DirectoryTree, files: Iterable[tuple[bytes, int]]) -> int:
     """Return how many bytes copies of the files take: holes take nothing, and a file with several names counts once.
 
     ``files`` are paths in the tree, with the sizes that count for what is small or cannot be looked at.
@@ -89,7 +89,7 @@ def copy_bytes(tree: Tree, files: Iterable[tuple[bytes, int]]) -> int:
     return total
 
 
-def _data_bytes(tree: Tree, path: bytes) -> int:
+def _data_bytes(tree: DirectoryTree, path: bytes) -> int:
     """Return how many bytes of the file lie in no hole. Raises OSError for what is no regular file."""
     descriptor = tree.open_file(path)
     try:
@@ -153,7 +153,7 @@ class _Union:
         self._spans = merged
 
 
-def _extents(each: Walked) -> Iterator[Extent]:
+def _extents(each: WalkEntry) -> Iterator[Extent]:
     """Yield where the file's blocks lie; nothing where it cannot be read, or nobody tells."""
     with suppress(OSError):
         descriptor = open_file_in(each.directory, each.name)

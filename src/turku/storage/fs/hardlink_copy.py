@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from turku.core.filesystem.directory_tree import Tree, joined
+from turku.core.filesystem.directory_tree import DirectoryTree, joined
 from turku.core.spool import Stack
 from turku.storage.fs import attributes, clone, tree
 
@@ -67,7 +67,7 @@ class _Linking:
             thread.join()
         if self._error is not None:
             raise self._error
-        with Tree(self._source) as base, Tree(self._target) as made:
+        with DirectoryTree(self._source) as base, DirectoryTree(self._target) as made:
             # Those within others first.
             while (path := self._unfinished.pop()) is not None:
                 _finish(base.directory(path), made.directory(path))
@@ -75,7 +75,11 @@ class _Linking:
 
     def _work(self) -> None:
         try:
-            with Tree(self._source) as base, Tree(self._target) as made, Tree(self._target) as copies:
+            with (
+                DirectoryTree(self._source) as base,
+                DirectoryTree(self._target) as made,
+                DirectoryTree(self._target) as copies,
+            ):
                 while (path := self._next()) is not None:
                     self._link_directory(base.directory(path), made.directory(path), path, copies)
                     with self._condition:
@@ -98,7 +102,7 @@ class _Linking:
                 self._condition.wait()
             return None
 
-    def _link_directory(self, source: int, target: int, path: bytes, copies: Tree) -> None:
+    def _link_directory(self, source: int, target: int, path: bytes, copies: DirectoryTree) -> None:
         """Link what is in the directory. The directories in it are made empty, and wait to be linked."""
         can_be_entered = os.geteuid() == 0 or os.fstat(source).st_mode & stat.S_IRWXU == stat.S_IRWXU
         if not can_be_entered:
@@ -128,7 +132,9 @@ class _Linking:
         if can_be_entered:
             _finish(source, target)
 
-    def _link_copy(self, source: int, target: int, place: tuple[bytes, bytes], inode: int, copies: Tree) -> None:
+    def _link_copy(
+        self, source: int, target: int, place: tuple[bytes, bytes], inode: int, copies: DirectoryTree
+    ) -> None:
         name = place[1]
         former = self._copies.get(inode)
         if former is None:

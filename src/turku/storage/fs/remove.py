@@ -27,7 +27,7 @@ def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
         with tree.opened(path.parent) as parent:
             directory_tree.remove(parent, os.fsencode(path.name), go_on=go_on, prepare=_unlock)
         return True
-    except directory_tree.Stopped:
+    except directory_tree.RemovalStopped:
         return False
     except OSError as error:
         raise DurableWriteFailed(

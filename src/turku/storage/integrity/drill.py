@@ -23,7 +23,7 @@ from pathlib import Path
 
 from turku.core import command, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
-from turku.core.filesystem.directory_tree import Tree, split
+from turku.core.filesystem.directory_tree import DirectoryTree, split
 from turku.core.filesystem.extended_attributes import ACCESS_ACL, DEFAULT_ACL
 from turku.core.log import one_line
 from turku.errors import CommandFailed, TurkuError
@@ -151,7 +151,7 @@ def sweep(configuration: StorageConfig) -> None:
 
 
 @contextmanager
-def _opened(tree: Tree, entry: Entry) -> Iterator[int]:
+def _opened(tree: DirectoryTree, entry: Entry) -> Iterator[int]:
     """A descriptor of the file or directory for the length of the block. Raises OSError."""
     if entry.kind is Kind.DIRECTORY:
         yield tree.directory(entry.path)
@@ -196,7 +196,7 @@ class _Run:
             # They are left out, as a backup leaves them out.
             chosen = [entry for entry in chosen if entry.kind not in _DEVICES]
         self._restore(newest.path, chosen, system)
-        with Tree(self._restored) as tree, Tree(newest.path) as stored:
+        with DirectoryTree(self._restored) as tree, DirectoryTree(newest.path) as stored:
             for entry in chosen:
                 self._compare(tree, entry)
                 if entry.kind in (Kind.FILE, Kind.DIRECTORY) and entry.attributes is not None:
@@ -238,7 +238,7 @@ class _Run:
 
     def _lacks_room(self, stored: Path, chosen: Sequence[Entry]) -> bool:
         usage = shutil.disk_usage(self._directory)
-        with Tree(stored) as tree:
+        with DirectoryTree(stored) as tree:
             needed = disk_usage.copy_bytes(tree, ((entry.path, entry.size) for entry in chosen))
         needed += int(usage.total * SPARE_SHARE)
         if usage.free < needed:
@@ -310,7 +310,7 @@ class _Run:
                 ],
             )
 
-    def _compare(self, tree: Tree, entry: Entry) -> None:
+    def _compare(self, tree: DirectoryTree, entry: Entry) -> None:
         shown = one_line(entry.path)
         try:
             if entry.kind is Kind.FILE:
@@ -321,7 +321,7 @@ class _Run:
             reason = "was not restored" if error.errno == errno.ENOENT else error.strerror
             self._made.problems.append(f"{shown}: {reason}")
 
-    def _compare_file(self, tree: Tree, entry: Entry, shown: str) -> None:
+    def _compare_file(self, tree: DirectoryTree, entry: Entry, shown: str) -> None:
         made = self._made
         descriptor = tree.open_file(entry.path)
         try:
@@ -337,7 +337,9 @@ class _Run:
         finally:
             os.close(descriptor)
 
-    def _compare_attributes(self, tree: Tree, stored: Tree, entry: Entry, system: transfer.FileSystem) -> None:
+    def _compare_attributes(
+        self, tree: DirectoryTree, stored: DirectoryTree, entry: Entry, system: transfer.FileSystem
+    ) -> None:
         def counts(name: str) -> bool:
             return (
                 (system.attributes and name.startswith("user."))
@@ -362,7 +364,7 @@ class _Run:
                 f"{one_line(entry.path)}: its extended attributes or ACLs are not what was backed up"
             )
 
-    def _compare_other(self, tree: Tree, entry: Entry, shown: str) -> None:
+    def _compare_other(self, tree: DirectoryTree, entry: Entry, shown: str) -> None:
         status = tree.status(entry.path)
         self._made.files += 1
         # A storage without root keeps a link as a file with attributes.

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.storage.catalog import Catalog, Entry
 from turku.storage.fs import clone as copy
 from turku.storage.fs import disk_usage
@@ -55,7 +55,7 @@ class KeptCopies:
         """The place of each snapshot in their order."""
         # A snapshot of an unchanged source has the tree of the one before it.
         self._trees = [known.place.tree(name) for name in self._names]
-        self._open: OrderedDict[Path, Tree] = OrderedDict()
+        self._open: OrderedDict[Path, DirectoryTree] = OrderedDict()
         self._shares_blocks = copy.may_share_blocks(known.place.machine_dir)
 
     def __enter__(self) -> Self:
@@ -123,14 +123,14 @@ class KeptCopies:
         """A descriptor of the file, to be read and closed. Raises OSError."""
         return self._tree(name.tree).open_file(name.path)
 
-    def _tree(self, path: Path) -> Tree:
+    def _tree(self, path: Path) -> DirectoryTree:
         """The tree at the path, open for now: not all can be, of a long history."""
         if path in self._open:
             self._open.move_to_end(path)
         else:
             if len(self._open) >= _OPEN_TREES:
                 self._open.popitem(last=False)[1].close()
-            self._open[path] = Tree(path)
+            self._open[path] = DirectoryTree(path)
         return self._open[path]
 
     def _between(self, first: int, last: int) -> Iterator[tuple[Path, list[str]]]:

@@ -15,7 +15,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import LockHeld
 from turku.protocol.integrity_messages import DamageKind, DamageState
 from turku.storage.catalog import Catalog, Entry
@@ -209,7 +209,7 @@ def _attributes(name: StoredName) -> bytes | None:
 
 
 def _status(name: StoredName) -> os.stat_result | None:
-    with suppress(OSError), Tree(name.tree) as tree:
+    with suppress(OSError), DirectoryTree(name.tree) as tree:
         return tree.status(name.path)
     return None
 

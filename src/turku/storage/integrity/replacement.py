@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from turku.core.filesystem import holes
-from turku.core.filesystem.directory_tree import CREATE_FLAGS, Tree, split
+from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree, split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.fs import attributes, clone, subvolume
@@ -158,7 +158,7 @@ def _take_place(new: _NewFile, name: StoredName) -> None:
     link = secrets.token_hex(8)
     os.link(new.name, link, src_dir_fd=new.directory, dst_dir_fd=new.directory, follow_symlinks=False)
     try:
-        with Tree(name.tree) as tree:
+        with DirectoryTree(name.tree) as tree:
             parent, entry = split(name.path)
             directory = tree.directory(parent)
             with _changing(directory):
@@ -174,7 +174,7 @@ def _take_content(place: SourcePlace, name: StoredName, donor: StoredName, expec
     with (
         _good_file(place, name, donor, expected, mtime_ns) as new,
         _writable(name.tree),
-        Tree(name.tree) as tree,
+        DirectoryTree(name.tree) as tree,
     ):
         target = tree.open_file(name.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -188,7 +188,7 @@ def _take_content(place: SourcePlace, name: StoredName, donor: StoredName, expec
 
 
 def _take_attributes(name: StoredName, donor: StoredName) -> None:
-    with _writable(name.tree), Tree(name.tree) as tree, opened(donor) as source:
+    with _writable(name.tree), DirectoryTree(name.tree) as tree, opened(donor) as source:
         target = tree.open_file(name.path)
         try:
             if os.fstat(target).st_nlink > 1:
@@ -204,7 +204,7 @@ def _take_attributes(name: StoredName, donor: StoredName) -> None:
 @contextmanager
 def opened(name: StoredName) -> Iterator[int]:
     """A descriptor of the stored file for the length of the block. Raises OSError."""
-    with Tree(name.tree) as tree:
+    with DirectoryTree(name.tree) as tree:
         descriptor = tree.open_file(name.path)
         try:
             yield descriptor

@@ -17,7 +17,7 @@ from typing import IO
 
 from turku.core import durable
 from turku.core.cancellation import NEVER, Cancellation
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.line_reading import lines_of
 from turku.core.log import one_line
 from turku.errors import BackupFailed, TurkuError
@@ -266,7 +266,7 @@ def _is_as_written(tree: Path, entry: Entry) -> bool:
     """Whether the kept file is what was written; a damaged one is verification's to find, and no alarm."""
     if entry.checksum is None:
         return True
-    with Tree(tree) as opened:
+    with DirectoryTree(tree) as opened:
         descriptor = opened.open_file(entry.path)
         try:
             return checksum(descriptor, Pace()) == entry.checksum

@@ -32,7 +32,7 @@ def of_snapshots(
             files=None if figures is None else figures.files,
             size_bytes=None if figures is None else figures.size_bytes,
             is_held=snapshot.is_held,
-            is_suspicious=not noted.is_good,
+            is_quarantined=not noted.is_good,
             is_date_in_doubt=snapshot.is_date_in_doubt(now),
             unread_files=noted.incomplete.files if has_figures else 0,
         )

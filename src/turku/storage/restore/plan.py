@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from turku.core.filesystem import extended_attributes, posix_acl
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
 from turku.errors import NotInHistory
 from turku.protocol import rsync_checksums
@@ -102,7 +102,7 @@ def prepared(configuration: StorageConfig, view: HistoryView, request: RecoverRe
     """What goes back by this request, for the length of the block. Raises NotInHistory, InvalidValue."""
     kept = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
-    with Tree(kept.path) as tree:
+    with DirectoryTree(kept.path) as tree:
         asked = [path_bytes(path) for path in request.paths]
 
         def is_recorded(path: bytes) -> bool:

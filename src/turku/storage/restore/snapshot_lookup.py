@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from turku.core.filesystem.directory_tree import Tree, joined
+from turku.core.filesystem.directory_tree import DirectoryTree, joined
 from turku.core.log import one_line
 from turku.errors import NotInHistory
 from turku.policy import names
@@ -53,7 +53,7 @@ class CheckedPaths:
 
 
 def checked_paths(
-    kept: KeptTree, tree: Tree, paths: Sequence[bytes], scope: Scope, *, is_recorded: Callable[[bytes], bool]
+    kept: KeptTree, tree: DirectoryTree, paths: Sequence[bytes], scope: Scope, *, is_recorded: Callable[[bytes], bool]
 ) -> CheckedPaths:
     """Return the paths, each lawful, in scope, and there or at least recorded in the catalog.
 
@@ -81,7 +81,9 @@ def checked_paths(
     return CheckedPaths(tuple(found), tuple(lost))
 
 
-def _is_there(kept: KeptTree, tree: Tree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]) -> bool:
+def _is_there(
+    kept: KeptTree, tree: DirectoryTree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]
+) -> bool:
     """Return False where the catalog alone has the path.
 
     Raises NotInHistory, with names like it, where the path is in neither of both, or not in scope.
@@ -101,7 +103,7 @@ def _is_there(kept: KeptTree, tree: Tree, path: bytes, scope: Scope, is_recorded
     raise NotInHistory(f"{shown(path)} is not in {kept.name}", hint=hint)
 
 
-def _near_paths(tree: Tree, path: bytes, scope: Scope) -> str:
+def _near_paths(tree: DirectoryTree, path: bytes, scope: Scope) -> str:
     """Return names like the first part of the path that is not there."""
     inside = b""
     for part in path.split(b"/"):

@@ -16,10 +16,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
 from turku.policy import anomaly
-from turku.policy.anomaly import Figures
+from turku.policy.anomaly import RunStats
 from turku.storage.fs.tree import is_file
 
 SAMPLED_FILES = 64
@@ -72,7 +72,7 @@ class Suffixes:
         return one_line(b"." + suffix), count
 
 
-def of_run(statistics: Sequence[str], suffixes: Suffixes, before: Figures | None) -> Figures | None:
+def of_run(statistics: Sequence[str], suffixes: Suffixes, before: RunStats | None) -> RunStats | None:
     """The figures of a run by what rsync said; None where that is not understood.
 
     ``before`` are the figures of the snapshot it was built upon; without them the tree was changed in place.
@@ -95,7 +95,7 @@ def of_run(statistics: Sequence[str], suffixes: Suffixes, before: Figures | None
     except (KeyError, ValueError):
         return None
     suffix, renamed = suffixes.commonest
-    return Figures(
+    return RunStats(
         files_before=max(files + deleted - created, 0) if before is None else before.files,
         files=files,
         created=created,
@@ -128,7 +128,7 @@ def _with_earlier(line: str, told: Mapping[str, str]) -> str:
     return f"{key}: {kinds.total()} ({listed})" if kinds else line
 
 
-def of_trees(base: Path | None, tree: Path) -> Figures:
+def of_trees(base: Path | None, tree: Path) -> RunStats:
     """The figures of what lies between two trees; without ``base`` those of a first backup.
 
     A file of the same size and time, or that is the same one, counts as unchanged.
@@ -137,8 +137,8 @@ def of_trees(base: Path | None, tree: Path) -> Figures:
     files = created = transferred = size = transferred_size = 0
     before: list[int] = []
     with ExitStack() as stack:
-        new = stack.enter_context(Tree(tree))
-        old = None if base is None else stack.enter_context(Tree(base))
+        new = stack.enter_context(DirectoryTree(tree))
+        old = None if base is None else stack.enter_context(DirectoryTree(base))
         for each in new.walk():
             if not each.is_file:
                 continue
@@ -162,7 +162,7 @@ def of_trees(base: Path | None, tree: Path) -> Figures:
         if old is not None:
             before = [each.status.st_size for each in old.walk() if each.is_file]
     suffix, renamed = suffixes.commonest
-    return Figures(
+    return RunStats(
         files_before=len(before),
         files=files,
         created=created,
@@ -177,7 +177,7 @@ def of_trees(base: Path | None, tree: Path) -> Figures:
     )
 
 
-def looked_into(found: Figures, changed: Iterable[bytes], base: Path, tree: Path) -> Figures:
+def looked_into(found: RunStats, changed: Iterable[bytes], base: Path, tree: Path) -> RunStats:
     """The figures, with what became of the content of some of the changed files, drawn by lot.
 
     A file counts whose name, or its name without a suffix that was added, the snapshot before had. ``changed`` are
@@ -193,7 +193,7 @@ def looked_into(found: Figures, changed: Iterable[bytes], base: Path, tree: Path
             drawn[place] = path
     sampled = became_random = 0
     if drawn:
-        with suppress(FileNotFoundError), Tree(base) as before, Tree(tree) as after:
+        with suppress(FileNotFoundError), DirectoryTree(base) as before, DirectoryTree(tree) as after:
             lot.shuffle(drawn)
             for path in drawn:
                 pair = _beginnings(before, after, path)
@@ -205,7 +205,7 @@ def looked_into(found: Figures, changed: Iterable[bytes], base: Path, tree: Path
     return replace(found, sampled=sampled, became_random=became_random)
 
 
-def _beginnings(before: Tree, after: Tree, path: bytes) -> tuple[bytes, bytes] | None:
+def _beginnings(before: DirectoryTree, after: DirectoryTree, path: bytes) -> tuple[bytes, bytes] | None:
     """How a file begins, before and after; None where there was none of its name, or it has too little content."""
     stem = path.rpartition(b".")[0]
     for former in (path, stem):
@@ -218,7 +218,7 @@ def _beginnings(before: Tree, after: Tree, path: bytes) -> tuple[bytes, bytes] |
     return None
 
 
-def _beginning(tree: Tree, path: bytes) -> bytes:
+def _beginning(tree: DirectoryTree, path: bytes) -> bytes:
     descriptor = tree.open_file(path)
     try:
         return os.pread(descriptor, SAMPLED_BYTES, 0)

@@ -236,7 +236,7 @@ class Checkin:
             summary="\n".join((*self.warnings, outcome.summary))[:_SUMMARY_LIMIT],
             time_begin=outcome.time_begin,
             time_end=outcome.time_end,
-            suspicious=list(outcome.suspicious),
+            findings=list(outcome.suspicious),
             strategy=outcome.strategy,
             strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
             missing_files=outcome.missing_files,

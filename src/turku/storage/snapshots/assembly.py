@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from turku.core.cancellation import NEVER, Cancellation
-from turku.core.filesystem.directory_tree import Tree, is_inside, joined, open_file_in, split
+from turku.core.filesystem.directory_tree import DirectoryTree, is_inside, joined, open_file_in, split
 from turku.core.spool import Stack
 from turku.errors import TurkuError
 from turku.storage.fs import attributes, clone, hardlink_copy
@@ -185,7 +185,7 @@ def _inside(path: bytes) -> bytes:
     return b"" if path == b"." else path
 
 
-class _ChangeableTree(Tree):
+class _ChangeableTree(DirectoryTree):
     """A tree whose directories can be changed also where their owner may not.
 
     A directory that is left has the mode and times again that it had when it was entered.
@@ -313,7 +313,7 @@ def take_from_base(base: Path, tree: Path, paths: Iterable[bytes]) -> None:
     Raises IncrementalFailed.
     """
     try:
-        with _ChangeableTree(tree) as target, Tree(base) as old, Stack() as directories:
+        with _ChangeableTree(tree) as target, DirectoryTree(base) as old, Stack() as directories:
             for path in paths:
                 _take(old, target, _inside(path), directories)
             while (inner := directories.pop()) is not None:
@@ -324,7 +324,7 @@ def take_from_base(base: Path, tree: Path, paths: Iterable[bytes]) -> None:
         raise IncrementalFailed(f"{error.strerror or error}: {error.filename!r}") from error
 
 
-def _take(old: Tree, target: _ChangeableTree, path: bytes, directories: Stack) -> None:
+def _take(old: DirectoryTree, target: _ChangeableTree, path: bytes, directories: Stack) -> None:
     try:
         status = old.status(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -354,8 +354,8 @@ def share(base: Path, tree: Path, *, compares_contents: bool) -> None:
     tell that a file is the same, and its content where ``compares_contents`` says so. Raises OSError.
     """
     with ExitStack() as stack:
-        old, new = stack.enter_context(Tree(base)), stack.enter_context(Tree(tree))
-        others = stack.enter_context(Tree(os.dup(new.root)))
+        old, new = stack.enter_context(DirectoryTree(base)), stack.enter_context(DirectoryTree(tree))
+        others = stack.enter_context(DirectoryTree(os.dup(new.root)))
         sharing = _Sharing(others, compares_contents=compares_contents)
         directories = stack.enter_context(Stack())
         directories.push(b"")
@@ -369,7 +369,7 @@ def share(base: Path, tree: Path, *, compares_contents: bool) -> None:
 
 
 class _Sharing:
-    def __init__(self, tree: Tree, *, compares_contents: bool) -> None:
+    def __init__(self, tree: DirectoryTree, *, compares_contents: bool) -> None:
         self._tree = tree
         self._compares_contents = compares_contents
         # By the inode of a file with several names: the path that has the base's file now, None where it is kept.

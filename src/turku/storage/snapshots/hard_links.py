@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from turku.core.filesystem.directory_tree import Tree
+from turku.core.filesystem.directory_tree import DirectoryTree
 
 FILES_LIMIT = 200_000
 """Files whose other names are looked for at once."""
@@ -26,7 +26,7 @@ def find_other_names(tree: Path, paths: Iterable[bytes]) -> set[bytes]:
     told = set(paths)
     if len(told) > FILES_LIMIT:
         raise TooManyFiles
-    with Tree(tree) as opened:
+    with DirectoryTree(tree) as opened:
         wanted = set()
         for path in told:
             with suppress(FileNotFoundError, NotADirectoryError):

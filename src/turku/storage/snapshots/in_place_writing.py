@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from turku.core.filesystem import holes
-from turku.core.filesystem.directory_tree import READ_FLAGS, Tree
+from turku.core.filesystem.directory_tree import READ_FLAGS, DirectoryTree
 from turku.storage.fs import clone, disk_usage
 
 SMALLEST_BLOCK_BYTES = 4096
@@ -41,7 +41,7 @@ def prepare(directory: Path) -> int:
     """Return the size of the largest file in the tree, in bytes; after it, no two names in it share a file."""
     largest = 0
     shared: list[tuple[bytes, bytes]] = []
-    with Tree(directory) as opened:
+    with DirectoryTree(directory) as opened:
         for each in opened.walk():
             if each.is_file:
                 largest = max(largest, each.status.st_size)
@@ -55,7 +55,7 @@ def prepare(directory: Path) -> int:
 def large_files(directory: Path, paths: Iterable[bytes]) -> list[bytes]:
     """Return those paths, relative to the directory, at which a large file is."""
     found: list[bytes] = []
-    with Tree(directory) as tree:
+    with DirectoryTree(directory) as tree:
         for path in paths:
             try:
                 status = tree.status(path)
@@ -71,7 +71,7 @@ def large_files(directory: Path, paths: Iterable[bytes]) -> list[bytes]:
 
 def dig_holes(directory: Path, paths: Iterable[bytes]) -> None:
     """Make holes of the zeros that were written into the files; times stay. What cannot be is left as it is."""
-    with Tree(directory) as tree:
+    with DirectoryTree(directory) as tree:
         for path in paths:
             with suppress(OSError):
                 descriptor = tree.open_file(path, READ_FLAGS | os.O_RDWR)

@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turku.policy import anomaly
-from turku.policy.anomaly import Figures, Thresholds
+from turku.policy.anomaly import AnomalyThresholds, RunStats
 
 counts = st.integers(0, 2000)
 
 
 @st.composite
-def figures(draw: st.DrawFn) -> Figures:
+def figures(draw: st.DrawFn) -> RunStats:
     before = draw(counts)
     deleted = draw(st.integers(0, before))
     created = draw(counts)
     rewritten = draw(st.integers(0, before - deleted))
     size_before = before * draw(st.integers(1, 10_000))
     sampled = draw(st.integers(0, 64))
-    return Figures(
+    return RunStats(
         files_before=before,
         files=before - deleted + created,
         created=created,
@@ -39,26 +39,26 @@ def figures(draw: st.DrawFn) -> Figures:
 
 
 @given(figures())
-def test_shares_are_shares(found: Figures) -> None:
+def test_shares_are_shares(found: RunStats) -> None:
     for share in (found.shrunk_share, found.replaced_share, found.random_share, found.share(found.rewritten)):
         assert 0 <= share <= 1
 
 
 @given(figures())
-def test_what_a_source_always_does_is_no_sign_but_that_it_is_empty_or_shrank(found: Figures) -> None:
-    signs = anomaly.signs(found, [found])
+def test_what_a_source_always_does_is_no_sign_but_that_it_is_empty_or_shrank(found: RunStats) -> None:
+    signs = anomaly.findings(found, [found])
     assert not signs or found.files == 0 or all("of the size is gone" in sign for sign in signs)
 
 
 @given(figures())
-def test_a_first_backup_and_one_of_a_source_without_suspicion_never_are(found: Figures) -> None:
-    assert anomaly.signs(replace(found, files_before=0)) == ()
-    assert anomaly.signs(found, thresholds=Thresholds(enabled=False)) == ()
+def test_a_first_backup_and_one_of_a_source_without_suspicion_never_are(found: RunStats) -> None:
+    assert anomaly.findings(replace(found, files_before=0)) == ()
+    assert anomaly.findings(found, thresholds=AnomalyThresholds(enabled=False)) == ()
 
 
 @given(figures(), st.floats(0.01, 1))
-def test_higher_thresholds_find_no_more(found: Figures, share: float) -> None:
-    low = Thresholds(
+def test_higher_thresholds_find_no_more(found: RunStats, share: float) -> None:
+    low = AnomalyThresholds(
         deleted_share=share,
         rewritten_share=share,
         renamed_share=share,
@@ -68,14 +68,14 @@ def test_higher_thresholds_find_no_more(found: Figures, share: float) -> None:
     )
     high = replace(low, **dict.fromkeys(("deleted_share", "rewritten_share", "renamed_share"), 1.0))
     high = replace(high, shrunk_share=1.0, replaced_share=1.0, random_share=1.0)
-    if anomaly.signs(found, thresholds=high):
-        assert anomaly.signs(found, thresholds=low)
+    if anomaly.findings(found, thresholds=high):
+        assert anomaly.findings(found, thresholds=low)
 
 
 @given(figures())
-def test_encrypted_content_makes_nothing_less_suspicious(found: Figures) -> None:
-    if anomaly.signs(replace(found, became_random=0)):
-        assert anomaly.signs(found)
+def test_encrypted_content_makes_nothing_less_suspicious(found: RunStats) -> None:
+    if anomaly.findings(replace(found, became_random=0)):
+        assert anomaly.findings(found)
 
 
 @given(st.integers(anomaly.RANDOM_MINIMUM_BYTES, 70_000))

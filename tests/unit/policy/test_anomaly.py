@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from turku.policy import anomaly
-from turku.policy.anomaly import Figures, Thresholds
+from turku.policy.anomaly import AnomalyThresholds, RunStats
 
 MIB = 1024 * 1024
-FIGURES = Figures(files_before=1000, files=1000, size_bytes_before=100 * MIB, size_bytes=100 * MIB, transferred_bytes=0)
+FIGURES = RunStats(
+    files_before=1000, files=1000, size_bytes_before=100 * MIB, size_bytes=100 * MIB, transferred_bytes=0
+)
 
 
-def figures(*, created: int = 0, rewritten: int = 0, deleted: int = 0, **changes: Any) -> Figures:
+def figures(*, created: int = 0, rewritten: int = 0, deleted: int = 0, **changes: Any) -> RunStats:
     """A source of 1000 files of which so many changed, wholly."""
     sent = created + rewritten
     return replace(
@@ -31,8 +33,8 @@ def figures(*, created: int = 0, rewritten: int = 0, deleted: int = 0, **changes
 
 
 def test_a_first_backup_never_is() -> None:
-    assert anomaly.signs(Figures(files_before=0, files=0)) == ()
-    assert anomaly.signs(Figures(files_before=0, files=5000, created=5000, transferred=5000)) == ()
+    assert anomaly.findings(RunStats(files_before=0, files=0)) == ()
+    assert anomaly.findings(RunStats(files_before=0, files=5000, created=5000, transferred=5000)) == ()
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,8 @@ def test_a_first_backup_never_is() -> None:
         figures(created=500, renamed=500, suffix=".gz"),
     ],
 )
-def test_everyday_changes_are_not(everyday: Figures) -> None:
-    assert anomaly.signs(everyday) == ()
+def test_everyday_changes_are_not(everyday: RunStats) -> None:
+    assert anomaly.findings(everyday) == ()
 
 
 @pytest.mark.parametrize(
@@ -72,53 +74,53 @@ def test_everyday_changes_are_not(everyday: Figures) -> None:
         (figures(rewritten=900, transferred_bytes=10**12, literal_bytes=900 * 4096), "rewritten"),
     ],
 )
-def test_signs_of_an_attack_are(attack: Figures, sign: str) -> None:
-    assert any(sign in text for text in anomaly.signs(attack))
+def test_signs_of_an_attack_are(attack: RunStats, sign: str) -> None:
+    assert any(sign in text for text in anomaly.findings(attack))
 
 
 def test_files_that_were_only_touched_are_not_rewritten() -> None:
-    assert anomaly.signs(figures(rewritten=1000, literal_bytes=0)) == ()
+    assert anomaly.findings(figures(rewritten=1000, literal_bytes=0)) == ()
 
 
 def test_of_a_small_source_only_emptiness_is_a_sign() -> None:
-    small = Figures(files_before=3, files=3, transferred=3, transferred_bytes=9, literal_bytes=9)
-    assert anomaly.signs(small) == ()
-    assert anomaly.signs(replace(small, files=0, transferred=0)) != ()
-    assert anomaly.signs(small, thresholds=Thresholds(minimum_files=1)) != ()
+    small = RunStats(files_before=3, files=3, transferred=3, transferred_bytes=9, literal_bytes=9)
+    assert anomaly.findings(small) == ()
+    assert anomaly.findings(replace(small, files=0, transferred=0)) != ()
+    assert anomaly.findings(small, thresholds=AnomalyThresholds(minimum_files=1)) != ()
 
 
 def test_what_is_usual_for_a_source_is_no_sign() -> None:
     database = figures(rewritten=700)
-    assert anomaly.signs(database) != ()
-    assert anomaly.signs(figures(rewritten=800), [figures(), database]) == ()
-    assert anomaly.signs(figures(rewritten=900), [figures(rewritten=100)]) != ()
+    assert anomaly.findings(database) != ()
+    assert anomaly.findings(figures(rewritten=800), [figures(), database]) == ()
+    assert anomaly.findings(figures(rewritten=900), [figures(rewritten=100)]) != ()
     # Becoming empty is never usual.
-    assert anomaly.signs(figures(deleted=1000), [database]) != ()
-    assert anomaly.signs(figures(deleted=700), [database]) != ()
+    assert anomaly.findings(figures(deleted=1000), [database]) != ()
+    assert anomaly.findings(figures(deleted=700), [database]) != ()
 
 
 def test_the_operator_sets_the_thresholds() -> None:
-    assert anomaly.signs(figures(rewritten=300), thresholds=Thresholds(rewritten_share=0.3)) != ()
-    assert anomaly.signs(figures(rewritten=600), thresholds=Thresholds(rewritten_share=0.9)) == ()
-    assert anomaly.signs(figures(deleted=1000), thresholds=Thresholds(enabled=False)) == ()
+    assert anomaly.findings(figures(rewritten=300), thresholds=AnomalyThresholds(rewritten_share=0.3)) != ()
+    assert anomaly.findings(figures(rewritten=600), thresholds=AnomalyThresholds(rewritten_share=0.9)) == ()
+    assert anomaly.findings(figures(deleted=1000), thresholds=AnomalyThresholds(enabled=False)) == ()
 
 
-def test_a_quarter_rewritten_is_suspicious_where_it_became_random() -> None:
-    assert anomaly.signs(figures(rewritten=300)) == ()
-    assert anomaly.signs(figures(rewritten=300, sampled=40, became_random=9)) == ()
-    assert anomaly.signs(figures(rewritten=40, sampled=40, became_random=40)) == (), "a few archives"
-    found = anomaly.signs(figures(rewritten=300, sampled=40, became_random=36))
+def test_a_quarter_rewritten_is_a_finding_where_files_became_random() -> None:
+    assert anomaly.findings(figures(rewritten=300)) == ()
+    assert anomaly.findings(figures(rewritten=300, sampled=40, became_random=9)) == ()
+    assert anomaly.findings(figures(rewritten=40, sampled=40, became_random=40)) == (), "a few archives"
+    found = anomaly.findings(figures(rewritten=300, sampled=40, became_random=36))
     assert len(found) == 2
-    assert "36 of 40 changed files" in found[1]
-    assert anomaly.signs(figures(rewritten=300, sampled=5, became_random=5)) == (), "too few to tell"
+    assert "36 of 40 sampled files" in found[1]
+    assert anomaly.findings(figures(rewritten=300, sampled=5, became_random=5)) == (), "too few to tell"
 
 
 def test_much_new_content_is_a_sign_only_beside_another_one() -> None:
     large = figures(rewritten=1, literal_bytes=95 * MIB, transferred_bytes=95 * MIB)
     assert large.replaced_share == 0.95
-    assert anomaly.signs(large) == (), "one large file"
-    assert anomaly.signs(figures(rewritten=300, literal_bytes=60 * MIB)) == ()
-    assert len(anomaly.signs(figures(rewritten=300, literal_bytes=90 * MIB))) == 2
+    assert anomaly.findings(large) == (), "one large file"
+    assert anomaly.findings(figures(rewritten=300, literal_bytes=60 * MIB)) == ()
+    assert len(anomaly.findings(figures(rewritten=300, literal_bytes=90 * MIB))) == 2
     grown = figures(created=300, size_bytes=190 * MIB, literal_bytes=90 * MIB)
     assert grown.replaced_share == 0
-    assert anomaly.signs(figures(rewritten=300, literal_bytes=90 * MIB), [large]) == ()
+    assert anomaly.findings(figures(rewritten=300, literal_bytes=90 * MIB), [large]) == ()
