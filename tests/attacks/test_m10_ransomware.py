@@ -129,7 +129,10 @@ def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: Bac
     uuid = machine.machine_dir.name
     machine.storage = replace(
         machine.storage,
-        anomaly_of_sources={"etc": AnomalyThresholds(enabled=False), f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9)},
+        anomaly_of_sources={
+            "etc": AnomalyThresholds(enabled=False),
+            f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9),
+        },
     )
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().suspicious == ()

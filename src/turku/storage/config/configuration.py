@@ -70,7 +70,7 @@ class SourceAnomalySection(msgspec.Struct, frozen=True):
 
 
 class AnomalySection(msgspec.Struct, frozen=True):
-    """When a backup is suspicious: ``turku.policy.anomaly.Thresholds``, as it may be written in a file."""
+    """When a backup is suspicious: ``turku.policy.anomaly.AnomalyThresholds``, as it may be written in a file."""
 
     enabled: bool = True
     minimum_files: Count = 20
