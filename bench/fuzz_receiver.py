@@ -42,7 +42,7 @@ from tests.support.hostile_conversations import HostileDaemon
 from tests.support.loop_volume import loop_volume
 from tests.support.mutating_relay import MutatingRelay, Plan
 
-from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.backup.run import BackupReport
 from turku.storage.containment import limits, sandbox
 from turku.storage.fs.remove import remove_tree
 
@@ -229,7 +229,7 @@ class Worker:
         options = {"preserve_hard_links": draw.random() < 0.2, "compress": draw.choice(("off", "off", "on"))}
         descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
         _forget_peak()
-        outcome: BackupOutcome | None = None
+        outcome: BackupReport | None = None
         faults: list[str] = []
         begun = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
@@ -290,7 +290,7 @@ def _too_long(_signal: int, _frame: FrameType | None) -> None:
     raise TookTooLong
 
 
-def _in_short(outcome: BackupOutcome) -> str:
+def _in_short(outcome: BackupReport) -> str:
     if outcome.success:
         return f"success {outcome.strategy}" + (" (suspicious)" if outcome.suspicious else "")
     if match := _BOUND.search(outcome.summary):

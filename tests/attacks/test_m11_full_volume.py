@@ -19,7 +19,7 @@ from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncSe
 
 from turku.core import command
 from turku.errors import CommandFailed
-from turku.storage.backup.source_backup import BackupOutcome, back_up
+from turku.storage.backup.run import BackupReport, back_up
 from turku.storage.containment import limits
 from turku.storage.fs import disk_usage
 
@@ -63,7 +63,7 @@ class Neighbours:
 
     @property
     def free_percent(self) -> float:
-        return limits.room(self.volume).free_percent
+        return limits.volume_space(self.volume).free_percent
 
     def attack(
         self,
@@ -73,7 +73,7 @@ class Neighbours:
         content: bytes = b"owned\n",
         deletions: int = 0,
         **keys: Any,
-    ) -> BackupOutcome:
+    ) -> BackupReport:
         """One run for the attacker; ``keys`` change the storage's configuration."""
         storage = replace(self.honest.storage, **keys)
         with MaliciousRsyncServer(entries, endless=endless, content=content, deletions=deletions) as server:
@@ -156,7 +156,7 @@ def test_a_flood_of_deletions_takes_no_more_than_a_run_may(neighbours: Neighbour
     neighbours.assert_history_is_whole()
 
 
-def with_directories(neighbours: Neighbours, count: int, **keys: Any) -> list[BackupOutcome]:
+def with_directories(neighbours: Neighbours, count: int, **keys: Any) -> list[BackupReport]:
     """Two runs for a source of so many directories, of which the second is incremental."""
     honest = neighbours.honest
     storage = replace(honest.storage, **keys)

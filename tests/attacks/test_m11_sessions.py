@@ -25,7 +25,7 @@ from turku.protocol.jsonlines import Answers
 from turku.protocol.restore_messages import BrowseEnd
 from turku.storage.session import request as session_request
 from turku.storage.session import restore_session, session_slots
-from turku.storage.session.session_slots import Kind, SessionSlots
+from turku.storage.session.session_slots import SessionKind, SessionSlots
 
 ASKED_FOR = 12
 PAUSE_SECONDS = 0.2
@@ -307,12 +307,12 @@ def test_m11_the_agent_shows_in_words_why_it_is_refused(tmp_path: Path) -> None:
 def test_m11_two_readers_that_find_two_actions_in_one_request_are_no_way_around_the_bounds(tmp_path: Path) -> None:
     content = b'{"action": "restore", "port": 50000}'
     with pytest.raises(session_request.MalformedMessage, match="two ways"):
-        session_request.parse(content, Kind.CHECKIN)
+        session_request.parse(content, SessionKind.CHECKIN)
     slots = SessionSlots(tmp_path / "locks", OTHER_UUID, at_once=4, history_at_once=1)
     with slots:
         slots.begin()
-        slots.turn_to(Kind.HISTORY)
+        slots.turn_to(SessionKind.HISTORY)
         with SessionSlots(tmp_path / "locks", OTHER_UUID, at_once=4, history_at_once=1) as other:
             other.begin()
             with pytest.raises(LockHeld):
-                other.turn_to(Kind.HISTORY)
+                other.turn_to(SessionKind.HISTORY)

@@ -232,8 +232,8 @@ def test_m12_a_tree_put_in_the_place_of_the_planned_one_at_the_last_moment_is_no
         (tree / "wanted/sent").write_text("another machine's")
         return confirmed(directory, argv)
 
-    confirmed = sandbox.confirmed
-    monkeypatch.setattr(sandbox, "confirmed", swapped)
+    confirmed = sandbox.in_same_directory
+    monkeypatch.setattr(sandbox, "in_same_directory", swapped)
     (end,) = push([], "wanted", exit_code=3)
     assert isinstance(end, RecoverEnd)
     assert "the directory to work in was replaced meanwhile" in end.last_lines

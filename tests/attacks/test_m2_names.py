@@ -14,7 +14,7 @@ from tests.support.http_cast import SOURCES, HttpCast, status_of
 from tests.support.ordered_storage import OrderedStorage, order, ordered_storage
 from tests.support.v1_client import Refused
 
-from turku.storage.backup.source_backup import back_up
+from turku.storage.backup.run import back_up
 
 HOSTILE_NAMES = {
     "up": "../x",

@@ -11,7 +11,7 @@ import pytest
 from turku.storage import catalog
 from turku.storage.catalog import database
 from turku.storage.disk.source_directory import SourcePlace
-from turku.storage.rsync.change_log import Change, Changes, Kind
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 FIRST, SECOND = "etc_20261101-120000_0001", "etc_20261101-130000_0002"
@@ -48,11 +48,11 @@ def test_a_name_that_rsync_told_leads_nowhere_out_of_the_tree(place: SourcePlace
         b"",
         b"NUL\0",
     ]
-    with Changes() as changes:
+    with ChangeLog() as changes:
         changes.is_complete = True
         for path in paths:
-            changes.add(Change(path, Kind.CHANGED, b"\1" * 16))
-        changes.add(Change(b"file", Kind.DELETED))
+            changes.add(Change(path, ChangeKind.CHANGED, b"\1" * 16))
+        changes.add(Change(b"file", ChangeKind.DELETED))
         assert catalog.record(place, name=SECOND, base=FIRST, tree=tree, changes=changes, moment=MOMENT, zone=UTC)
     tree.rename(place.snapshot(SECOND))
     with catalog.open_catalog(place, zone=UTC) as opened:

@@ -22,7 +22,7 @@ from tests.support.malicious_rsync_server import SPOKEN
 from turku.core.secret import Secret
 from turku.demo import programs
 from turku.storage import catalog
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.catalog import Kind
 from turku.storage.fs import subvolume
 from turku.storage.fs.stored_content import Pace
@@ -60,7 +60,7 @@ class Victim:
         self.past = self.state()
         assert any(name.startswith(".trash-") for name, _path in self.past)
 
-    def attack(self, server: ForgingRsyncServer, **options: object) -> BackupOutcome:
+    def attack(self, server: ForgingRsyncServer, **options: object) -> BackupReport:
         self.machine.clock.moment += timedelta(days=1)
         with server:
             job = BackupJob(

@@ -23,12 +23,12 @@ from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.core import command
 from turku.storage import catalog
-from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.backup.run import BackupReport
 from turku.storage.fs.stored_content import Pace
 from turku.storage.integrity import scrub
 from turku.storage.integrity.scrub import Share
 from turku.storage.rsync import change_log
-from turku.storage.rsync.change_log import Change, Kind
+from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.snapshots import assembly
 from turku.storage.snapshots.assembly import IncrementalFailed
 
@@ -85,7 +85,7 @@ def test_the_fuzzer_notices_what_changed_that_must_not(fuzzed: FuzzedVolume) -> 
 def test_the_fuzzer_notices_a_snapshot_of_a_run_that_failed(fuzzed: FuzzedVolume) -> None:
     made = fuzzed.machine.place.snapshots_dir / "etc_20270101-000000_abcd"
     made.mkdir()
-    failed = BackupOutcome(success=False, snapshot=None, summary="", time_begin=0, time_end=0)
+    failed = BackupReport(success=False, snapshot=None, summary="", time_begin=0, time_end=0)
     assert any(f"{made.name} was made" in fault for fault in fuzzed.faults(failed))
 
 
@@ -94,7 +94,7 @@ def test_the_fuzzer_notices_an_honest_backup_that_is_not_like_its_source(fuzzed:
     tree = fuzzed.machine.place.tree(fuzzed.machine.snapshots()[-1])
     # One that nobody told the plan of.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(change_log.Changes, "note", lambda _changes, _line: None)
+        patched.setattr(change_log.ChangeLog, "note", lambda _changes, _line: None)
         fuzzed.change_source(7)
         faults = fuzzed.honest_faults()
     assert any("diary" in fault for fault in faults)
@@ -111,7 +111,7 @@ def test_m9_no_path_of_a_plan_leads_an_assembly_out_of_its_tree(tmp_path: Path, 
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_text("kept")
     before = fingerprint(tmp_path)
-    for kind in Kind:
+    for kind in ChangeKind:
         with pytest.raises(IncrementalFailed):
             assembly.apply(tmp_path / "staging", tmp_path / "tree", [Change(path, kind)], lambda _path: None)
     assert fingerprint(tmp_path) == before

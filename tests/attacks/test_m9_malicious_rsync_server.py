@@ -24,7 +24,7 @@ from tests.support.backed_up_machine import StorageClock, fingerprint, order, st
 from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer, directory, symbolic_link
 
 from turku.core.secret import Secret
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_record
 from turku.storage.disk.source_directory import SourcePlace
@@ -66,7 +66,7 @@ class Volume:
             listed += sorted(path.name for path in self.victim.parent.glob(f".catalogs/{VICTIM}/*"))
         return [fingerprint(self.victim), fingerprint(self.canary), listed]
 
-    def back_up(self, port: int, *, storage: StorageConfig | None = None, **options: Any) -> BackupOutcome:
+    def back_up(self, port: int, *, storage: StorageConfig | None = None, **options: Any) -> BackupReport:
         job = BackupJob(
             machine_dir=self.attacker,
             source_name="etc",
@@ -77,7 +77,7 @@ class Volume:
         )
         return back_up(job, storage or self.storage, clock=self.clock)
 
-    def attack(self, entries: Iterable[Entry], *, hard_links: bool = False, **behaviour: Any) -> BackupOutcome:
+    def attack(self, entries: Iterable[Entry], *, hard_links: bool = False, **behaviour: Any) -> BackupReport:
         with MaliciousRsyncServer(entries, **behaviour) as server:
             outcome = self.back_up(server.port, preserve_hard_links=hard_links)
             assert server.arguments, f"the receiver never asked: {outcome.summary}"

@@ -17,7 +17,7 @@ from tests.support.loop_volume import loop_volume
 
 from turku.core import command
 from turku.storage.containment import sandbox, seccomp
-from turku.storage.containment.seccomp import Filter
+from turku.storage.containment.seccomp import SyscallFilter
 from turku.storage.fs import subvolume
 
 pytestmark = [
@@ -62,7 +62,7 @@ Attempt = tuple[str, int, Sequence[int | str]]
 
 
 def by_table() -> bytes:
-    return seccomp.program(platform.machine()) or b""
+    return seccomp.table_filter(platform.machine()) or b""
 
 
 WAYS: dict[str, Callable[[], bytes]] = {
@@ -75,7 +75,7 @@ WAYS: dict[str, Callable[[], bytes]] = {
 def filtered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter as one of the ways makes it."""
     content = WAYS[request.param]()
-    monkeypatch.setattr(seccomp, "made", lambda: Filter(content, request.param))
+    monkeypatch.setattr(seccomp, "available_filter", lambda: SyscallFilter(content, request.param))
 
 
 def numbers() -> dict[str, int]:
@@ -226,7 +226,7 @@ def test_m9_history_on_btrfs_stays_read_only_whatever_a_receiver_calls(
             if way == "binding":
                 continue
             content = make()
-            monkeypatch.setattr(seccomp, "made", lambda made=content: Filter(made, "test"))
+            monkeypatch.setattr(seccomp, "available_filter", lambda made=content: SyscallFilter(made, "test"))
             assert set(said(attempts, machine_dir).values()) == {errno.EPERM}
             with pytest.raises(OSError, match="Read-only"):
                 (history / "file").write_text("changed")

@@ -29,7 +29,7 @@ from tests.support.v1_client import Refused
 
 from turku.core import command
 from turku.protocol.messages import SourceOrder
-from turku.storage.backup.source_backup import BackupOutcome, back_up
+from turku.storage.backup.run import BackupReport, back_up
 from turku.storage.disk import trash
 
 DAYS = 30
@@ -86,7 +86,7 @@ class Takeover:
         if server is not None:
             spoken = structs.replace(ordered, **SPOKEN)
             job = replace(job, rsync_port=server.port, order=spoken)
-        outcome: BackupOutcome = back_up(job, machine.storage, clock=machine.clock)
+        outcome: BackupReport = back_up(job, machine.storage, clock=machine.clock)
         self.successes += outcome.success
 
 

@@ -1,7 +1,7 @@
 """One machine with one source behind a real rsync daemon, and a storage's volume to back it up to.
 
 machine.source_dir      what is backed up; change it as you like
-machine.back_up(...)    one backup through ``turku.storage.backup.source_backup``; keywords are the order's options
+machine.back_up(...)    one backup through ``turku.storage.backup.run``; keywords are the order's options
 machine.days(5, ...)    a backup on each of five days, of a file that changes; the snapshots' names
 machine.place           where it lies on the volume
 machine.snapshots()     names in history, oldest first
@@ -27,7 +27,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage.backup.changed_entries import ChangedEntries
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up, mode_name
+from turku.storage.backup.run import BackupJob, BackupReport, back_up, mode_name
 from turku.storage.config import configuration
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history
@@ -126,7 +126,7 @@ class BackedUpMachine:
             files_with_holes=lambda _timeout_seconds: self.with_holes,
         )
 
-    def back_up(self, **options: Any) -> BackupOutcome:
+    def back_up(self, **options: Any) -> BackupReport:
         self.clock.moment += timedelta(minutes=1)
         return back_up(self.job(**options), self.storage, clock=self.clock)
 

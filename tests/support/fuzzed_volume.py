@@ -26,7 +26,7 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
 from turku.storage import catalog
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.run import BackupJob, BackupReport, back_up
 
 MODES = ("link-dest", "none", "btrfs", "reflink")
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -76,7 +76,7 @@ class FuzzedVolume:
         if number % 5 == 0:
             (source / "directory" / f"new {(number + 4) % 7}").unlink(missing_ok=True)
 
-    def session(self, port: int, **options: object) -> BackupOutcome:
+    def session(self, port: int, **options: object) -> BackupReport:
         """A backup from whatever listens at the port, as the product makes it."""
         machine = self.machine
         machine.clock.moment += timedelta(minutes=1)
@@ -90,7 +90,7 @@ class FuzzedVolume:
         )
         return back_up(job, machine.storage, clock=machine.clock)
 
-    def faults(self, outcome: BackupOutcome | None) -> list[str]:
+    def faults(self, outcome: BackupReport | None) -> list[str]:
         """What is not as it was before the session, and may not be its doing; what is there now is the next one's."""
         before, after = self._before, self._state()
         self._before = after

@@ -169,7 +169,7 @@ def main(behaviour: str, directory: Path) -> int:
     if (port := json.loads(request).get("port")) is not None:
         try:
             # As any storage does: sshd is content with ::1 where somebody else's connection has the port on 127.0.0.1.
-            tunnel_ownership.check(port)
+            tunnel_ownership.require_own_tunnel(port)
         except TunnelRefused as error:
             return error.exit_code
     _write(directory / "environment.json", json.dumps(dict(os.environ)))

@@ -37,7 +37,7 @@ from turku.core import log
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.storage import catalog
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.catalog import database
 from turku.storage.commands import gc
 from turku.storage.containment import limits, sandbox
@@ -146,7 +146,7 @@ class Stage:
 
     # --- what is done
 
-    def back_up(self, *, offset: timedelta = timedelta(), retention: str = "last 1000 snapshots") -> BackupOutcome:
+    def back_up(self, *, offset: timedelta = timedelta(), retention: str = "last 1000 snapshots") -> BackupReport:
         job = BackupJob(
             machine_dir=self.machine_dir,
             source_name=SOURCE,

@@ -17,7 +17,7 @@ from pathlib import Path
 import xxhash
 
 from turku.storage.disk.source_directory import SourcePlace
-from turku.storage.rsync.change_log import Change, Changes, Kind
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
 
 NAMES = [
     b"plain",
@@ -127,18 +127,18 @@ class RandomHistory:
             self._change(os.fsencode(tree))
         return tree
 
-    def changes(self, base: str | None, tree: Path, *, is_complete: bool) -> Changes:
+    def changes(self, base: str | None, tree: Path, *, is_complete: bool) -> ChangeLog:
         """What rsync would have told of it."""
-        told = Changes()
+        told = ChangeLog()
         told.is_complete = is_complete
         told.tells_content = is_complete or self.random.random() < 0.5
         before, after = self.states.get(base or "", {}), state(tree)
         for path in sorted(before.keys() - after.keys(), reverse=True):
-            told.add(Change(path, Kind.DELETED))
+            told.add(Change(path, ChangeKind.DELETED))
         for path, content in sorted(after.items()):
             if before.get(path) != content or not self._is_same_file(base, tree, path):
-                told.add(Change(path, Kind.CHANGED, content[6]))
-        told.add(Change(b".", Kind.CHANGED))
+                told.add(Change(path, ChangeKind.CHANGED, content[6]))
+        told.add(Change(b".", ChangeKind.CHANGED))
         return told
 
     def _is_same_file(self, base: str | None, tree: Path, path: bytes) -> bool:

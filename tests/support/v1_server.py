@@ -183,7 +183,7 @@ def storage_ping(url: str, storage: str, volume: str, machine_uuid: str) -> int:
     assert 49152 <= request["port"] <= 65535
     try:
         # The existing system does not look; a test is not to fail because somebody's connection had the port.
-        tunnel_ownership.check(request["port"])
+        tunnel_ownership.require_own_tunnel(request["port"])
     except TunnelRefused as error:
         return error.exit_code
     if request["action"] == "restore":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine
 
-from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.backup.run import BackupReport
 from turku.storage.disk import snapshot_notes
 from turku.storage.snapshots import SnapshotMode
 
@@ -35,7 +35,7 @@ def room(machine: BackedUpMachine, name: str) -> int:
     return (machine.newest_tree() / name).stat().st_blocks * 512
 
 
-def backed_up(machine: BackedUpMachine) -> BackupOutcome:
+def backed_up(machine: BackedUpMachine) -> BackupReport:
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
     assert machine.differences(machine.newest_tree()) == []

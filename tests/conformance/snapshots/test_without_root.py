@@ -41,7 +41,7 @@ def _as_nobody(interpreter: str, *arguments: str) -> list[str]:
 def _interpreter() -> str:
     """A Python that the other user can run with our packages: this one, or the system's where ours lies out of reach."""
     for candidate in (sys.executable, "/usr/bin/python3"):
-        probe = _as_nobody(candidate, "-c", "import pytest, msgspec, django, turku.storage.backup.source_backup")
+        probe = _as_nobody(candidate, "-c", "import pytest, msgspec, django, turku.storage.backup.run")
         if command.run(probe, timeout_seconds=60, check=False).exit_code == 0:
             return candidate
     pytest.skip("no Python that another user can run with these packages")

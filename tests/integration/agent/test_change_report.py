@@ -24,7 +24,7 @@ from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.storage_output import StorageOutput
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.storage.backup.changed_entries import ChangedEntries
-from turku.storage.session.agent_watch import AgentWatch
+from turku.storage.session.cancellation import SessionCancellation
 
 SECOND = 1_000_000_000
 
@@ -59,9 +59,9 @@ class Machine:
         """What the storage is told in a session, by its own reader."""
         report = self.report(storage)
         reading, writing = os.pipe()
-        with os.fdopen(writing, "wb") as stream, AgentWatch(reading, asked_sources=tuple(self.paths)) as watch:
+        with os.fdopen(writing, "wb") as stream, SessionCancellation(reading, asked_sources=tuple(self.paths)) as watch:
             with asked(report, stream):
-                told = {name: watch.hint(name, 20) for name in self.paths}
+                told = {name: watch.changed_entries(name, 20) for name in self.paths}
                 self.with_holes = {name: watch.files_with_holes(name, 20) for name in self.paths}
                 until(lambda: set(report._attempt.passed) == set(self.paths))
             assert not watch.is_cancelled
@@ -252,11 +252,11 @@ def test_what_is_uncertain_is_not_told_and_hides_no_other_source(machine: Machin
     reading, writing = os.pipe()
     with (
         os.fdopen(writing, "wb") as stream,
-        AgentWatch(reading, asked_sources=("a", "b")) as watch,
+        SessionCancellation(reading, asked_sources=("a", "b")) as watch,
         asked(report, stream),
     ):
-        assert watch.hint("a", 20) is None
-        assert paths(watch.hint("b", 20)) == set()
+        assert watch.changed_entries("a", 20) is None
+        assert paths(watch.changed_entries("b", 20)) == set()
     os.close(reading)
     report.keep()
     # The moment from before stays good: whatever changed since then is named.

@@ -19,7 +19,7 @@ from tests.support.storage_host import PROGRAMS, AgentSide
 
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.cli.entry import EXIT_INTERNAL
-from turku.storage.backup.source_backup import back_up
+from turku.storage.backup.run import back_up
 
 LONGEST_SECONDS = 10.0
 SLEEP = "3599"

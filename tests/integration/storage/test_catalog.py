@@ -30,7 +30,7 @@ from turku.storage.catalog import database, streaming
 from turku.storage.disk import history, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.disk.source_directory import SourcePlace
-from turku.storage.rsync.change_log import Changes, Line
+from turku.storage.rsync.change_log import ChangeLog, ItemizedLine
 from turku.storage.snapshots.link_dest import LinkDest
 
 NOBODY = 65534
@@ -147,7 +147,7 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
     name, tree = "etc_2026-01-01_00-00-00", place.working_tree
     tree.mkdir(parents=True)
     place.snapshots_dir.mkdir(parents=True, exist_ok=True)
-    written = Changes(tmp_path)
+    written = ChangeLog(tmp_path)
     with written, catalog.ahead_of_end(place) as reading:
         assert reading is not None
         reading.begin(tree, written, has_attributes=False)
@@ -155,7 +155,7 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
             file = tree / f"file {number}"
             file.touch(mode=0o600)
             file.write_bytes(bytes([number]))
-            written.note(Line(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=b"\xff" * 16))
+            written.note(ItemizedLine(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=b"\xff" * 16))
             written.flush()
             time.sleep(0.1)
             file.chmod(0o640)

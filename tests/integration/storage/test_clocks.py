@@ -23,7 +23,7 @@ from turku.storage import catalog
 from turku.storage.commands import check
 from turku.storage.disk import history, snapshot_record
 from turku.storage.integrity import drill
-from turku.storage.session.agent_watch import AgentWatch
+from turku.storage.session.cancellation import SessionCancellation
 from turku.storage.session.checkin import Checkin
 
 
@@ -207,7 +207,7 @@ def test_a_session_tells_its_log_and_the_coordinator_of_a_clock_that_is_wrong(
 ) -> None:
     uuid = machine.machine_dir.name
     answer = json.dumps({"machine": {"uuid": uuid, "scheduled_sources": {}}}).encode()
-    with coordinator(answer, ahead=timedelta(hours=-3)) as api_url, agent_watch() as agent:
+    with coordinator(answer, ahead=timedelta(hours=-3)) as api_url, watching_agent() as agent:
         request = SessionRequest("checkin", 50000)
         session = Checkin(replace(machine.storage, api_url=api_url), uuid, request, agent, SYSTEM_CLOCK)
         session.run()
@@ -217,11 +217,11 @@ def test_a_session_tells_its_log_and_the_coordinator_of_a_clock_that_is_wrong(
 
 
 @contextmanager
-def agent_watch() -> Iterator[AgentWatch]:
+def watching_agent() -> Iterator[SessionCancellation]:
     """An agent that stays."""
     reading, writing = os.pipe()
     try:
-        with AgentWatch(reading) as agent:
+        with SessionCancellation(reading) as agent:
             yield agent
     finally:
         os.close(writing)

@@ -188,8 +188,8 @@ def test_the_tree_that_was_opened_is_the_one_that_is_restored(
         (tree / "planted").write_text("another machine's")
         return confirmed(directory, argv)
 
-    confirmed = sandbox.confirmed
-    monkeypatch.setattr(sandbox, "confirmed", swapped)
+    confirmed = sandbox.in_same_directory
+    monkeypatch.setattr(sandbox, "in_same_directory", swapped)
     made = make(machine, sandbox=sandboxed)
     if sandboxed == "off":
         # It starts in the open directory, whatever has its name.

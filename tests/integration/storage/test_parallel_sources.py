@@ -17,11 +17,11 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.session import checkin
-from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 # Each rsync says when it begins and ends, and takes its time.
@@ -97,7 +97,7 @@ def test_so_many_at_once_and_each_is_reported(
         **extra,
     )
     read_end, write_end = os.pipe()
-    with AgentWatch(read_end) as agent:
+    with SessionCancellation(read_end) as agent:
         checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
         os.close(write_end)
     assert sorted(reports.told) == ["a", "b", "c", "d"]
@@ -119,14 +119,14 @@ def test_the_agents_going_ends_all_of_them(daemon: Rsyncd, tmp_path: Path) -> No
     ended: list[str] = []
     read_end, write_end = os.pipe()
 
-    def run(agent: AgentWatch, name: str) -> None:
+    def run(agent: SessionCancellation, name: str) -> None:
         try:
             back_up(job(machine_dir, daemon, name), storage, clock=StorageClock(), cancellation=agent)
-        except AgentGone:
+        except AgentDisconnected:
             ended.append(name)
 
     begun = time.monotonic()
-    with AgentWatch(read_end) as agent:
+    with SessionCancellation(read_end) as agent:
         threads = [threading.Thread(target=run, args=(agent, name)) for name in ("a", "b")]
         for thread in threads:
             thread.start()
@@ -146,12 +146,12 @@ def test_they_share_the_machines_quota(daemon: Rsyncd, tmp_path: Path) -> None:
     machine_dir.mkdir(parents=True)
     bounds = [limits.bounds(storage, machine_dir) for _ in range(2)]
     assert all(each.shares_bytes for each in bounds)
-    watches = [limits.Watch(each, process=os.getpid(), tree=machine_dir, machine_dir=machine_dir) for each in bounds]
+    watches = [limits.Watchdog(each, process=os.getpid(), tree=machine_dir, machine_dir=machine_dir) for each in bounds]
     with limits.counting(machine_dir, watches[0]), limits.counting(machine_dir, watches[1]):
         watches[0].written_bytes = watches[1].written_bytes = bounds[0].bytes // 2 + 1 if bounds[0].bytes else 0
         assert "quota" in (watches[0]._bytes_fault() or "")
     # What one has written before the other ends still counts.
-    third = limits.Watch(bounds[0], process=os.getpid(), tree=machine_dir, machine_dir=machine_dir)
+    third = limits.Watchdog(bounds[0], process=os.getpid(), tree=machine_dir, machine_dir=machine_dir)
     assert "quota" in (third._bytes_fault() or "")
 
 
@@ -164,7 +164,7 @@ def test_reports_and_usage_add_up(daemon: Rsyncd, tmp_path: Path) -> None:
     machine_dir = tmp_path / "storage" / "volume" / UUID
     machine_dir.mkdir(parents=True)
     limits.bounds(storage, machine_dir)
-    outcomes: list[BackupOutcome] = []
+    outcomes: list[BackupReport] = []
     threads = [
         threading.Thread(target=lambda each=name: outcomes.append(back_up(job(machine_dir, daemon, each), storage)))  # type: ignore[misc]
         for name in ("a", "b", "c", "d")

@@ -19,7 +19,7 @@ from tests.support.rsyncd import Rsyncd
 from turku.core import command
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, RecoverEnd, RecoverRequest
-from turku.storage import catalog
+from turku.storage.catalog import sync as catalog_sync
 from turku.storage.catalog.scan import Tree
 from turku.storage.catalog.staging import Gathering
 from turku.storage.containment import sandbox
@@ -29,9 +29,9 @@ from turku.storage.restore import plan, push
 from turku.storage.restore.access import Permitted, Wanted
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync import change_log
-from turku.storage.rsync.change_log import Changes
-from turku.storage.session import agent_watch
-from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.rsync.change_log import ChangeLog
+from turku.storage.session import cancellation
+from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.heartbeat import Heartbeat
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 
@@ -78,7 +78,7 @@ def test_a_first_backup_whose_indexing_fails_is_made_and_indexed_in_the_end(
 def test_a_backup_whose_catalog_fails_is_made(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(catalog.recording, "_record", fail)
+    monkeypatch.setattr(catalog_sync, "_record", fail)
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
     assert "the catalog was not written" in caplog.text
@@ -92,7 +92,7 @@ def test_a_backup_whose_lines_are_not_understood_any_further_is_made(
 ) -> None:
     for _round in range(2):
         if place == "note":
-            monkeypatch.setattr(Changes, "note", fail)
+            monkeypatch.setattr(ChangeLog, "note", fail)
         else:
             monkeypatch.setattr(change_log, "parse", fail)
         outcome = machine.back_up()
@@ -108,24 +108,24 @@ def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCapt
         fail()
 
     with command.start(SAYS_MUCH, stdout=True) as child:
-        with sandbox.followed(child, read) as reader:
+        with sandbox.output_reader(child, read) as reader:
             assert child.wait(60) == 7
         assert not reader.is_alive()
     assert "the rest of it is not told" in caplog.text
 
 
 def test_what_a_reader_does_not_want_is_read_all_the_same() -> None:
-    with command.start(SAYS_MUCH, stdout=True) as child, sandbox.followed(child, lambda _stream: None):
+    with command.start(SAYS_MUCH, stdout=True) as child, sandbox.output_reader(child, lambda _stream: None):
         assert child.wait(60) == 7
 
 
 def test_a_session_that_cannot_watch_its_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     read_end, write_end = os.pipe()
-    monkeypatch.setattr(agent_watch.os, "read", fail)
+    monkeypatch.setattr(cancellation.os, "read", fail)
     try:
-        with AgentWatch(read_end) as agent:
+        with SessionCancellation(read_end) as agent:
             os.write(write_end, b"x")
-            with pytest.raises(AgentGone, match="could not be watched"):
+            with pytest.raises(AgentDisconnected, match="could not be watched"):
                 agent.wait(60)
     finally:
         os.close(read_end)

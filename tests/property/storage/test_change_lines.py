@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turku.core.filesystem.directory_tree import is_inside
-from turku.storage.rsync.change_log import Change, Changes, Kind, parse
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, parse
 
 NAMES = st.binary(min_size=1, max_size=60).filter(
     lambda name: not {b"/"[0], 0} & set(name) and name not in (b".", b"..")
@@ -59,12 +59,12 @@ def test_any_line_is_read_or_refused(text: bytes) -> None:
 
 @given(
     st.lists(
-        st.builds(Change, PATHS, st.just(Kind.CHANGED), is_file=st.booleans())
-        | st.builds(Change, PATHS, st.just(Kind.DELETED))
+        st.builds(Change, PATHS, st.just(ChangeKind.CHANGED), is_file=st.booleans())
+        | st.builds(Change, PATHS, st.just(ChangeKind.DELETED))
     )
 )
 def test_changes_come_back(wanted: list[Change]) -> None:
-    with Changes() as changes:
+    with ChangeLog() as changes:
         for change in wanted:
             changes.add(change)
         assert list(changes) == wanted

@@ -29,7 +29,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("registration/authorized_keys.py", "_is_as_sshd_wants"): _KEYS,
     ("catalog/database.py", "_open"): "SQLite opens by path: refuse_planted made sure that nobody else leads it astray",
     ("catalog/scan.py", "Tree.entries"): "an entry of an open directory, its link not followed",
-    ("rsync/change_log.py", "Changes.__init__"): "a file without a name, in the system's temporary directory",
+    ("rsync/change_log.py", "ChangeLog.__init__"): "a file without a name, in the system's temporary directory",
     ("config/configuration.py", "Storage.host_keys"): "sshd's public keys",
     ("config/configuration.py", "_first_line"): "sshd's public keys",
     ("config/configuration.py", "_generate_identity"): _VAR,

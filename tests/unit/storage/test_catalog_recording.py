@@ -21,7 +21,7 @@ from turku.storage import catalog
 from turku.storage.catalog import Entry, database
 from turku.storage.catalog.entry import NO_ATTRIBUTES
 from turku.storage.disk.source_directory import SourcePlace
-from turku.storage.rsync.change_log import Change, Changes, Kind
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
 
 BEGINNING = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -54,7 +54,7 @@ class Source:
         moment = BEGINNING + timedelta(hours=number)
         name = f"etc_{moment:%Y%m%d-%H%M%S}_{number:04x}"
         base = base or (self.names[-1] if self.names else None)
-        with Changes() as told:
+        with ChangeLog() as told:
             told.is_complete = is_complete
             for change in changes or ():
                 told.add(change)
@@ -100,21 +100,21 @@ def test_what_was_below_a_directory_goes_with_it(source: Source, becomes: str) -
     shutil.rmtree(source.tree / "directory")
     if becomes == "a file":
         (source.tree / "directory").write_text("text")
-    kind = Kind.CHANGED if becomes == "a file" else Kind.DELETED
+    kind = ChangeKind.CHANGED if becomes == "a file" else ChangeKind.DELETED
     assert set(source.entries(source.snapshot([Change(b"directory", kind)]))) <= {b"directory", b"file"}
 
 
 def test_a_directory_s_time_is_the_new_one_though_rsync_named_its_file_only(source: Source) -> None:
     rewritten(source.tree / "directory" / "inner" / "file", "changed")
     os.utime(source.tree / "directory", ns=(5, 5))
-    source.entries(source.snapshot([Change(b"directory/inner/file", Kind.CHANGED, b"\1" * 16)]))
+    source.entries(source.snapshot([Change(b"directory/inner/file", ChangeKind.CHANGED, b"\1" * 16)]))
 
 
 def test_a_complete_account_is_not_checked_by_reading_everything(source: Source) -> None:
     # Only of what changed: a tree of 1,000,000 files is not walked for one of them.
     (source.tree / "secretly there").touch()
     rewritten(source.tree / "file", "changed")
-    name = source.snapshot([Change(b"file", Kind.CHANGED, b"\1" * 16)])
+    name = source.snapshot([Change(b"file", ChangeKind.CHANGED, b"\1" * 16)])
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert b"secretly there" not in {entry.path for entry in opened.files(name)}
 
@@ -132,7 +132,7 @@ def test_a_changed_file_with_several_names_does_not_have_everything_read(source:
     (source.tree / "file").write_text("changed")
     os.link(source.tree / "file", source.tree / "other name")
     (source.tree / "secretly there").touch()
-    after = source.snapshot([Change(b"file", Kind.CHANGED), Change(b"other name", Kind.CHANGED)])
+    after = source.snapshot([Change(b"file", ChangeKind.CHANGED), Change(b"other name", ChangeKind.CHANGED)])
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert {each.path for each in opened.diff(before, after)} == {b"file", b"other name"}
         assert {entry.checksum for entry in opened.find(b"name", snapshot=after)} == {digest(b"changed")}
@@ -150,11 +150,11 @@ def with_attribute(path: Path, value: bytes) -> None:
 def test_a_changed_attribute_alone_is_a_new_version(source: Source) -> None:
     before = source.names[0]
     with_attribute(source.tree / "file", b"first")
-    first = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    first = source.snapshot([Change(b"file", ChangeKind.CHANGED, is_file=True)])
     with_attribute(source.tree / "file", b"second")
-    second = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    second = source.snapshot([Change(b"file", ChangeKind.CHANGED, is_file=True)])
     os.setxattr(source.tree / "directory", "user.comment", b"of a directory")
-    third = source.snapshot([Change(b"directory", Kind.CHANGED)])
+    third = source.snapshot([Change(b"directory", ChangeKind.CHANGED)])
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         versions = opened.history(b"file")
         assert [entry.first for entry in versions] == [before, first, second]
@@ -180,7 +180,7 @@ def as_of_an_earlier_release(place: SourcePlace) -> None:
 def test_a_catalog_of_an_earlier_release_goes_on_with_its_checksums_and_no_file_has_changed(source: Source) -> None:
     rewritten(source.tree / "file", "first")
     os.setxattr(source.tree / "file", "user.comment", b"a note")
-    last = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    last = source.snapshot([Change(b"file", ChangeKind.CHANGED, is_file=True)])
     as_of_an_earlier_release(source.place)
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert {entry.attributes for entry in opened.files(last)} == {None}
@@ -199,7 +199,7 @@ def test_attributes_that_come_after_an_earlier_release_are_a_change(source: Sour
     last = source.names[-1]
     as_of_an_earlier_release(source.place)
     with_attribute(source.tree / "file", b"now kept")
-    new = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+    new = source.snapshot([Change(b"file", ChangeKind.CHANGED, is_file=True)])
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert [entry.first for entry in opened.history(b"file")] == [last, new]
 
@@ -218,7 +218,7 @@ def test_dates_are_exact_whatever_64_bits_of_nanoseconds_hold(tmp_path: Path, se
         assert source.entries(before)[b"file"].mtime_ns == found
         with_attribute(source.tree / "file", b"a note")
         os.utime(source.tree / "file", ns=(0, found + 1))
-        after = source.snapshot([Change(b"file", Kind.CHANGED, is_file=True)])
+        after = source.snapshot([Change(b"file", ChangeKind.CHANGED, is_file=True)])
         assert source.entries(after)[b"file"].mtime_ns == (source.place.tree(after) / "file").stat().st_mtime_ns
         with catalog.open_catalog(source.place, zone=UTC) as opened:
             assert [each.path for each in opened.diff(before, after)] == [b"file"]
@@ -228,7 +228,7 @@ def test_dates_are_exact_whatever_64_bits_of_nanoseconds_hold(tmp_path: Path, se
 
 def test_a_checksum_is_carried_over_with_the_very_file(source: Source) -> None:
     rewritten(source.tree / "file", "first")
-    source.snapshot([Change(b"file", Kind.CHANGED)])
+    source.snapshot([Change(b"file", ChangeKind.CHANGED)])
     # It is not read again: what a disk made of it since is for verification to find.
     moment = (source.tree / "file").stat().st_mtime_ns
     with (source.tree / "file").open("r+b") as stream:
@@ -240,10 +240,10 @@ def test_a_checksum_is_carried_over_with_the_very_file(source: Source) -> None:
 def test_a_checksum_is_not_carried_over_to_another_file_that_looks_the_same(source: Source) -> None:
     rewritten(source.tree / "file", "first")
     os.utime(source.tree / "file", ns=(5, 5))
-    source.snapshot([Change(b"file", Kind.CHANGED)])
+    source.snapshot([Change(b"file", ChangeKind.CHANGED)])
     rewritten(source.tree / "file", "other")
     os.utime(source.tree / "file", ns=(5, 5))
-    source.snapshot([Change(b"file", Kind.CHANGED)], is_complete=False)
+    source.snapshot([Change(b"file", ChangeKind.CHANGED)], is_complete=False)
     # Two versions, though nothing but the content differs; and the first, which was read later, is not known.
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert [entry.checksum for entry in opened.history(b"file")][1:] == [digest(b"first"), digest(b"other")]
@@ -252,11 +252,11 @@ def test_a_checksum_is_not_carried_over_to_another_file_that_looks_the_same(sour
 def test_what_is_built_upon_an_older_snapshot_takes_its_checksums_from_there(source: Source) -> None:
     rewritten(source.tree / "file", "good")
     os.utime(source.tree / "file", ns=(5, 5))
-    good = source.snapshot([Change(b"file", Kind.CHANGED)])
+    good = source.snapshot([Change(b"file", ChangeKind.CHANGED)])
     # An attacker sets the time back.
     rewritten(source.tree / "file", "evil")
     os.utime(source.tree / "file", ns=(5, 5))
-    source.snapshot([Change(b"file", Kind.CHANGED)])
+    source.snapshot([Change(b"file", ChangeKind.CHANGED)])
     link_copy(os.fsencode(source.place.tree(good)), os.fsencode(source.place.working_tree))
     assert source.entries(source.snapshot([], base=good))[b"file"].checksum == digest(b"good")
 
@@ -264,8 +264,8 @@ def test_what_is_built_upon_an_older_snapshot_takes_its_checksums_from_there(sou
 def test_a_look_leaves_alone_what_a_run_is_about_to_commit(source: Source) -> None:
     rewritten(source.tree / "file", "new")
     name = f"etc_{BEGINNING + timedelta(hours=9):%Y%m%d-%H%M%S}_0009"
-    told = [Change(b"file", Kind.CHANGED)]
-    with lock.exclusive(source.place.machine_dir, ".etc"), Changes() as changes:
+    told = [Change(b"file", ChangeKind.CHANGED)]
+    with lock.exclusive(source.place.machine_dir, ".etc"), ChangeLog() as changes:
         changes.is_complete = True
         changes.add(told[0])
         assert catalog.record(
@@ -302,7 +302,7 @@ def test_many_snapshots_come_back_between_two(source: Source) -> None:
 
 def test_a_snapshot_with_another_age_gets_another_place(source: Source) -> None:
     (source.tree / "file").unlink()
-    second = source.snapshot([Change(b"file", Kind.DELETED)])
+    second = source.snapshot([Change(b"file", ChangeKind.DELETED)])
     renamed = source.place.snapshot("etc_20261031-000000_ffff")
     source.place.snapshot(second).rename(renamed)
     with catalog.open_catalog(source.place, zone=UTC) as opened:
@@ -313,7 +313,7 @@ def test_a_snapshot_with_another_age_gets_another_place(source: Source) -> None:
 
 def test_directories_that_nothing_is_in_any_more_are_forgotten(source: Source) -> None:
     shutil.rmtree(source.tree / "directory")
-    source.snapshot([Change(b"directory", Kind.DELETED)])
+    source.snapshot([Change(b"directory", ChangeKind.DELETED)])
     shutil.rmtree(source.place.snapshot(source.names[0]))
     with catalog.open_catalog(source.place, zone=UTC) as opened:
         assert opened.connection.execute("SELECT path FROM directories").fetchall() == [(b"",)]
@@ -343,7 +343,7 @@ def test_what_a_deep_tree_costs_grows_with_its_depth(source: Source, monkeypatch
     source.snapshot(None)
     source.tree.joinpath(*["d"] * levels, "file").write_text("new")
     paths = [b"/".join([b"d"] * (level + 1)) for level in range(levels)]
-    changes = [Change(path, Kind.CHANGED) for path in (*paths, paths[-1] + b"/file")]
+    changes = [Change(path, ChangeKind.CHANGED) for path in (*paths, paths[-1] + b"/file")]
     entered = 0
     enter = directory_tree.DirectoryTree._enter
 

@@ -18,7 +18,7 @@ from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.protocol.session_framing import SESSION_REQUEST_LIMIT_BYTES
 from turku.storage.backup.changed_entries import ChangedEntries, ChangedEntriesReader
 from turku.storage.session import server
-from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
 NEVER_SECONDS = 60.0
 """A wait that is expected to end much earlier."""
@@ -39,11 +39,11 @@ def reader(*sources: str) -> ChangedEntriesReader:
 
 
 @contextmanager
-def watched(*sources: str) -> Iterator[tuple[AgentWatch, int]]:
+def watched(*sources: str) -> Iterator[tuple[SessionCancellation, int]]:
     """A watch of an agent that was asked for these sources, and the descriptor to be that agent with."""
     reading, writing = os.pipe()
     try:
-        with AgentWatch(reading, asked_sources=sources) as agent:
+        with SessionCancellation(reading, asked_sources=sources) as agent:
             yield agent, writing
     finally:
         os.close(reading)
@@ -198,7 +198,7 @@ def test_a_hint_is_waited_for() -> None:
     with watched("etc") as (agent, writing):
         timer = threading.Timer(0.2, lambda: os.write(writing, line()))
         timer.start()
-        assert agent.hint("etc", NEVER_SECONDS) == ChangedEntries(7, (b"a",))
+        assert agent.changed_entries("etc", NEVER_SECONDS) == ChangedEntries(7, (b"a",))
         timer.join()
         assert not agent.is_cancelled
         os.close(writing)
@@ -209,7 +209,7 @@ def test_several_threads_wait_for_the_hints_of_their_sources() -> None:
     found: dict[str, ChangedEntries | None] = {}
     with watched(*names) as (agent, writing):
         threads = [
-            threading.Thread(target=lambda name=name: found.update({name: agent.hint(name, NEVER_SECONDS)}))
+            threading.Thread(target=lambda name=name: found.update({name: agent.changed_entries(name, NEVER_SECONDS)}))
             for name in names
         ]
         for thread in threads:
@@ -225,7 +225,7 @@ def test_several_threads_wait_for_the_hints_of_their_sources() -> None:
 def test_the_wait_for_a_hint_ends_with_its_time() -> None:
     with watched("etc") as (agent, writing):
         begun = time.monotonic()
-        assert agent.hint("etc", 0.1) is None
+        assert agent.changed_entries("etc", 0.1) is None
         assert 0.1 <= time.monotonic() - begun < 5
         os.close(writing)
 
@@ -234,9 +234,9 @@ def test_the_wait_for_a_hint_ends_with_the_agent() -> None:
     with watched("etc") as (agent, writing):
         threading.Timer(0.1, lambda: os.close(writing)).start()
         begun = time.monotonic()
-        assert agent.hint("etc", NEVER_SECONDS) is None
+        assert agent.changed_entries("etc", NEVER_SECONDS) is None
         assert time.monotonic() - begun < 5
-        with pytest.raises(AgentGone):
+        with pytest.raises(AgentDisconnected):
             agent.check()
 
 
@@ -244,7 +244,7 @@ def test_the_wait_for_a_hint_ends_when_the_session_ends_itself() -> None:
     with watched("etc") as (agent, writing):
         threading.Timer(0.1, agent.cancel).start()
         begun = time.monotonic()
-        assert agent.hint("etc", NEVER_SECONDS) is None
+        assert agent.changed_entries("etc", NEVER_SECONDS) is None
         assert time.monotonic() - begun < 5
         os.close(writing)
 
@@ -252,7 +252,7 @@ def test_the_wait_for_a_hint_ends_when_the_session_ends_itself() -> None:
 def test_an_agent_of_an_earlier_release_is_not_waited_for() -> None:
     with watched() as (agent, writing):
         begun = time.monotonic()
-        assert agent.hint("etc", NEVER_SECONDS) is None
+        assert agent.changed_entries("etc", NEVER_SECONDS) is None
         assert time.monotonic() - begun < 5
         os.close(writing)
 
@@ -260,10 +260,10 @@ def test_an_agent_of_an_earlier_release_is_not_waited_for() -> None:
 def test_malformed_lines_do_not_end_the_session_and_its_end_is_noticed_after_them() -> None:
     with watched("etc") as (agent, writing):
         os.write(writing, b"nonsense\n" * 100 + b"\0" * 10_000)
-        assert agent.hint("etc", NEVER_SECONDS) is None
+        assert agent.changed_entries("etc", NEVER_SECONDS) is None
         assert not agent.is_cancelled
         os.close(writing)
-        with pytest.raises(AgentGone):
+        with pytest.raises(AgentDisconnected):
             agent.wait(NEVER_SECONDS)
 
 
@@ -276,7 +276,7 @@ def test_an_agent_that_goes_on_sending_is_as_good_as_gone(asked: tuple[str, ...]
         time.sleep(0.3)
         assert not agent.is_cancelled
         os.write(writing, b"x")
-        with pytest.raises(AgentGone):
+        with pytest.raises(AgentDisconnected):
             agent.wait(NEVER_SECONDS)
         os.close(writing)
 

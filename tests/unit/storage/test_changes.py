@@ -7,39 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from turku.storage.rsync.change_log import Change, Changes, Kind, Line, parse, unescaped
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine, parse, unescaped
 
 CHECKSUM = "7c282968b0591d9654a7d9dde88eadb0"
 NONE = b" " * 32
 
 
 def test_a_new_file_has_its_checksum() -> None:
-    assert parse(f":>f+++++++++|{CHECKSUM}|a/b\n".encode()) == Line(
+    assert parse(f":>f+++++++++|{CHECKSUM}|a/b\n".encode()) == ItemizedLine(
         b"a/b", is_new=True, file_type=b"f", checksum=bytes.fromhex(CHECKSUM)
     )
 
 
 def test_a_file_that_only_got_another_mode_has_none() -> None:
-    assert parse(b":.f...p.....|" + NONE + b"|a") == Line(b"a", file_type=b"f")
+    assert parse(b":.f...p.....|" + NONE + b"|a") == ItemizedLine(b"a", file_type=b"f")
 
 
 @pytest.mark.parametrize("kind", [b"d", b"L", b"D", b"S"])
 def test_every_kind_of_entry(kind: bytes) -> None:
     slash = b"/" if kind == b"d" else b""
-    assert parse(b":c" + kind + b"+++++++++|" + NONE + b"|x" + slash) == Line(b"x", is_new=True, file_type=kind)
+    assert parse(b":c" + kind + b"+++++++++|" + NONE + b"|x" + slash) == ItemizedLine(b"x", is_new=True, file_type=kind)
 
 
 def test_the_tree_itself() -> None:
-    assert parse(b":.d..t......|" + NONE + b"|./\n") == Line(b".", file_type=b"d")
+    assert parse(b":.d..t......|" + NONE + b"|./\n") == ItemizedLine(b".", file_type=b"d")
 
 
 def test_a_deletion() -> None:
-    assert parse(b":*deleting  |" + NONE + b"|d/e/\n") == Line(b"d/e", is_deleted=True)
+    assert parse(b":*deleting  |" + NONE + b"|d/e/\n") == ItemizedLine(b"d/e", is_deleted=True)
 
 
 def test_a_checksum_of_another_width_is_none_of_ours() -> None:
-    assert parse(b":>f+++++++++|d24ec4f1a98c6e5b|a") == Line(b"a", is_new=True, file_type=b"f")
-    assert parse(b":.f...p.....|" + b" " * 16 + b"|  a") == Line(b"  a", file_type=b"f")
+    assert parse(b":>f+++++++++|d24ec4f1a98c6e5b|a") == ItemizedLine(b"a", is_new=True, file_type=b"f")
+    assert parse(b":.f...p.....|" + b" " * 16 + b"|  a") == ItemizedLine(b"  a", file_type=b"f")
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_what_is_no_such_line_is_not_understood(text: bytes) -> None:
 
 def test_changes_come_back_in_order_as_often_as_asked(tmp_path: Path) -> None:
     wanted = [
-        Change(b"a\nb", Kind.CHANGED, is_file=True),
-        Change(b"\xff", Kind.DELETED),
-        Change(b"x" * 4096, Kind.CHANGED),
-        Change(b".", Kind.CHANGED),
+        Change(b"a\nb", ChangeKind.CHANGED, is_file=True),
+        Change(b"\xff", ChangeKind.DELETED),
+        Change(b"x" * 4096, ChangeKind.CHANGED),
+        Change(b".", ChangeKind.CHANGED),
     ]
-    with Changes(tmp_path) as changes:
+    with ChangeLog(tmp_path) as changes:
         for change in wanted:
             changes.add(change)
         assert list(changes) == wanted
@@ -95,9 +95,9 @@ def test_changes_come_back_in_order_as_often_as_asked(tmp_path: Path) -> None:
 
 
 def test_many_changes_take_no_memory_but_a_file(tmp_path: Path) -> None:
-    with Changes(tmp_path) as changes:
+    with ChangeLog(tmp_path) as changes:
         for number in range(50_000):
-            changes.add(Change(b"d/%d" % number, Kind.CHANGED, is_file=number % 2 == 0))
+            changes.add(Change(b"d/%d" % number, ChangeKind.CHANGED, is_file=number % 2 == 0))
         assert [int(change.path[2:]) for change in changes] == list(range(50_000))
         assert all(change.is_file == (number % 2 == 0) for number, change in enumerate(changes))
 
@@ -105,19 +105,19 @@ def test_many_changes_take_no_memory_but_a_file(tmp_path: Path) -> None:
 def test_what_a_line_says_of_content_is_not_taken_note_of() -> None:
     line = parse(f":>f+++++++++|{CHECKSUM}|a/b\n".encode())
     assert line is not None
-    with Changes() as changes:
+    with ChangeLog() as changes:
         changes.note(line)
-        assert list(changes) == [Change(b"a/b", Kind.CHANGED, is_file=True)]
+        assert list(changes) == [Change(b"a/b", ChangeKind.CHANGED, is_file=True)]
 
 
 def test_changes_are_followed_while_they_are_added() -> None:
     seen: list[bytes] = []
     is_over = threading.Event()
-    with Changes() as changes:
+    with ChangeLog() as changes:
         follower = threading.Thread(target=lambda: seen.extend(each.path for each in changes.follow(is_over)))
         follower.start()
         for number in range(20_000):
-            changes.add(Change(b"%d" % number, Kind.CHANGED))
+            changes.add(Change(b"%d" % number, ChangeKind.CHANGED))
         changes.flush()
         is_over.set()
         follower.join(30)

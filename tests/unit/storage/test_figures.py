@@ -9,7 +9,7 @@ import pytest
 
 from turku.policy.anomaly import RunStats
 from turku.storage.rsync import stats
-from turku.storage.rsync.stats import Suffixes
+from turku.storage.rsync.stats import SuffixCounter
 
 STATISTICS = (
     "Number of files: 12 (reg: 10, dir: 2)",
@@ -21,7 +21,7 @@ STATISTICS = (
     "Literal data: 6001 bytes",
     "Matched data: 3000 bytes",
 )
-NO_SUFFIXES = Suffixes(None)
+NO_SUFFIXES = SuffixCounter(None)
 
 
 def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() -> None:
@@ -35,7 +35,7 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
         "Matched data: 100 bytes",
         "a line of nobody's",
     )
-    assert stats.added(STATISTICS, earlier) == (
+    assert stats.summed(STATISTICS, earlier) == (
         "Number of files: 12 (reg: 10, dir: 2)",
         "Number of created files: 6 (reg: 4, dir: 1, link: 1)",
         "Number of deleted files: 4 (reg: 4)",
@@ -45,8 +45,8 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
         "Literal data: 6501 bytes",
         "Matched data: 3100 bytes",
     )
-    assert stats.added(STATISTICS, ()) == STATISTICS
-    assert stats.added(("Number of created files: 0", "Literal data: none"), STATISTICS) == (
+    assert stats.summed(STATISTICS, ()) == STATISTICS
+    assert stats.summed(("Number of created files: 0", "Literal data: none"), STATISTICS) == (
         "Number of created files: 3 (reg: 2, dir: 1)",
         "Literal data: none",
     )
@@ -54,7 +54,7 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
 
 def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
     before = RunStats(files_before=0, files=11, size_bytes=30_000)
-    found = stats.of_run(STATISTICS, NO_SUFFIXES, before)
+    found = stats.from_run(STATISTICS, NO_SUFFIXES, before)
     assert found == RunStats(
         files_before=11,
         files=10,
@@ -69,46 +69,46 @@ def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
 
 
 def test_in_place_rsync_itself_says_what_was_there_before() -> None:
-    found = stats.of_run(STATISTICS, NO_SUFFIXES, None)
+    found = stats.from_run(STATISTICS, NO_SUFFIXES, None)
     assert found is not None
     assert (found.files_before, found.deleted, found.rewritten) == (12, 4, 3)
 
 
 def test_a_source_of_directories_alone_has_no_files() -> None:
-    found = stats.of_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, RunStats(0, 7))
+    found = stats.from_run(("Number of files: 1 (dir: 1)", *STATISTICS[1:]), NO_SUFFIXES, RunStats(0, 7))
     assert found is not None
     assert found.files == 0
 
 
 @pytest.mark.parametrize("line", ["Number of files: many", "Number of files: 12", "nothing"])
 def test_what_is_not_understood_gives_no_figures(line: str) -> None:
-    assert stats.of_run((line, *STATISTICS[1:]), NO_SUFFIXES, None) is None
+    assert stats.from_run((line, *STATISTICS[1:]), NO_SUFFIXES, None) is None
 
 
 def test_rsync_s_own_figures_win_over_lines_of_a_machine_that_look_like_them() -> None:
     forged = ("Number of files: 9999 (reg: 9999)", *STATISTICS)
-    assert stats.of_run(forged, NO_SUFFIXES, None) == stats.of_run(STATISTICS, NO_SUFFIXES, None)
+    assert stats.from_run(forged, NO_SUFFIXES, None) == stats.from_run(STATISTICS, NO_SUFFIXES, None)
 
 
 def test_only_a_suffix_added_to_a_file_that_was_there_counts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     (tmp_path / "b.txt").touch()
     (tmp_path / "directory").mkdir()
-    suffixes = Suffixes(tmp_path)
+    suffixes = SuffixCounter(tmp_path)
     for name in (b"a.txt.locked", b"b.txt.locked", b"c.txt", b"new.locked", b"directory.locked", b"x.y/z", b"a.txt."):
         suffixes.note(name)
-    assert suffixes.commonest == (".locked", 2)
+    assert suffixes.most_common == (".locked", 2)
 
 
 def test_suffixes_are_fit_to_be_shown_and_their_number_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    suffixes = Suffixes(tmp_path)
+    suffixes = SuffixCounter(tmp_path)
     for number in range(5000):
         suffixes.note(b"a.%d" % number)
     assert len(suffixes._counts) == 1000
-    odd = Suffixes(tmp_path)
+    odd = SuffixCounter(tmp_path)
     odd.note(b"a.\xff\x1b")
-    assert odd.commonest[0].isprintable()
+    assert odd.most_common[0].isprintable()
 
 
 def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
     (tree / "locked.enc").write_bytes(b"y" * 10)
     (tree / "changed").write_bytes(b"y" * 30)
     (tree / "link").symlink_to("same")
-    found = stats.of_trees(base, tree)
+    found = stats.from_trees(base, tree)
     assert found == RunStats(
         files_before=5,
         files=4,
@@ -155,16 +155,16 @@ def test_what_became_of_changed_files_is_looked_into(tmp_path: Path) -> None:
     (base / "d" / "short").write_bytes(b"y")
     (tree / "link").symlink_to("/etc/passwd")
     changed += [b"new", b"d", b"d/short", b"link", b"nothing", b"../outside"]
-    found = stats.looked_into(RunStats(files_before=10, files=11), changed, base, tree)
+    found = stats.with_content_sample(RunStats(files_before=10, files=11), changed, base, tree)
     assert (found.sampled, found.became_random) == (10, 7)
-    assert stats.looked_into(found, changed, tmp_path / "nowhere", tree).sampled == 0
+    assert stats.with_content_sample(found, changed, tmp_path / "nowhere", tree).sampled == 0
 
 
 def test_only_so_many_files_are_looked_into(tmp_path: Path) -> None:
     for directory in ("base", "tree"):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "f").write_bytes(b"text\n" * 200)
-    found = stats.looked_into(
+    found = stats.with_content_sample(
         RunStats(files_before=1, files=1), (b"f" for _ in range(5000)), tmp_path / "base", tmp_path / "tree"
     )
     assert (found.sampled, found.became_random) == (stats.SAMPLED_FILES, 0)

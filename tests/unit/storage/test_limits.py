@@ -14,7 +14,7 @@ from tests.support.backed_up_machine import storage_configuration
 from turku.errors import BackupFailed
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
-from turku.storage.containment.limits import Bounds, Room, Watch
+from turku.storage.containment.limits import RunLimits, VolumeSpace, Watchdog
 from turku.storage.fs import disk_usage
 
 BIG = 1 << 40
@@ -48,8 +48,8 @@ def configuration(tmp_path: Path, **keys: Any) -> StorageConfig:
 
 
 def test_the_smaller_share_of_space_and_inodes_counts() -> None:
-    assert Room(total_bytes=100, free_bytes=50, total_inodes=0, free_inodes=0).free_percent == 50
-    assert Room(total_bytes=100, free_bytes=50, total_inodes=1000, free_inodes=10).free_percent == 1
+    assert VolumeSpace(total_bytes=100, free_bytes=50, total_inodes=0, free_inodes=0).free_percent == 50
+    assert VolumeSpace(total_bytes=100, free_bytes=50, total_inodes=1000, free_inodes=10).free_percent == 1
 
 
 def test_a_run_waits_below_the_low_water_mark(tmp_path: Path, machine_dir: Path) -> None:
@@ -141,64 +141,64 @@ def test_without_a_quota_nothing_is_measured_or_kept(tmp_path: Path, machine_dir
 # --- the watch; the process that it looks at is the test's own
 
 
-def watch(tree: Path, bounds: Bounds, clock: SetClock | None = None) -> Watch:
-    return Watch(bounds, process=os.getpid(), tree=tree, clock=clock or SetClock())
+def watch(tree: Path, bounds: RunLimits, clock: SetClock | None = None) -> Watchdog:
+    return Watchdog(bounds, process=os.getpid(), tree=tree, clock=clock or SetClock())
 
 
 def test_a_run_within_its_bounds_has_no_fault(machine_dir: Path) -> None:
-    bounds = Bounds(seconds=10, bytes=BIG, files=1_000_000_000, memory_bytes=BIG)
-    assert watch(machine_dir, bounds).fault() is None
-    assert watch(machine_dir, Bounds()).fault() is None
+    bounds = RunLimits(seconds=10, bytes=BIG, files=1_000_000_000, memory_bytes=BIG)
+    assert watch(machine_dir, bounds).violation() is None
+    assert watch(machine_dir, RunLimits()).violation() is None
 
 
 def test_a_run_that_takes_too_long_is_over(machine_dir: Path) -> None:
     clock = SetClock()
-    watched = watch(machine_dir, Bounds(seconds=10), clock)
+    watched = watch(machine_dir, RunLimits(seconds=10), clock)
     clock.sleep(11)
-    assert "max_run_seconds" in (watched.fault() or "")
+    assert "max_run_seconds" in (watched.violation() or "")
 
 
 def test_a_run_that_takes_too_much_memory_is_over(machine_dir: Path) -> None:
-    assert "max_run_memory_bytes" in (watch(machine_dir, Bounds(memory_bytes=1)).fault() or "")
+    assert "max_run_memory_bytes" in (watch(machine_dir, RunLimits(memory_bytes=1)).violation() or "")
 
 
 def test_a_run_is_over_when_the_volumes_reserve_is_touched(machine_dir: Path) -> None:
-    assert "free" in (watch(machine_dir, Bounds(reserve_percent=100)).fault() or "")
+    assert "free" in (watch(machine_dir, RunLimits(reserve_percent=100)).violation() or "")
 
 
-class NoProcess(Watch):
+class NoProcess(Watchdog):
     """A watch of a process that reports nothing: what the volume says remains."""
 
-    def __init__(self, tree: Path, bounds: Bounds) -> None:
+    def __init__(self, tree: Path, bounds: RunLimits) -> None:
         super().__init__(bounds, process=(1 << 22) + 1, tree=tree)
 
     def pretend(self, **figures: int) -> None:
         """The run began with so much more room than there is now."""
-        now = limits.room(self._tree)
+        now = limits.volume_space(self._tree)
         self._base = replace(now, **{name: getattr(now, name) + value for name, value in figures.items()})
 
 
 def test_many_new_files_are_counted_when_the_volume_lost_inodes(machine_dir: Path) -> None:
-    watched = NoProcess(machine_dir, Bounds(files=5))
+    watched = NoProcess(machine_dir, RunLimits(files=5))
     for number in range(10):
         (machine_dir / str(number)).touch()
     watched.pretend(free_inodes=10)
-    assert "max_run_files" in (watched.fault() or "")
+    assert "max_run_files" in (watched.violation() or "")
 
 
 def test_a_run_is_not_blamed_for_inodes_and_bytes_that_others_took(machine_dir: Path) -> None:
     (machine_dir / "one").touch()
-    watched = NoProcess(machine_dir, Bounds(files=5, bytes=1_000_000))
+    watched = NoProcess(machine_dir, RunLimits(files=5, bytes=1_000_000))
     watched.pretend(free_inodes=10, free_bytes=50_000_000)
-    assert watched.fault() is None
+    assert watched.violation() is None
 
 
 def test_bytes_are_found_where_the_kernel_reports_none_for_the_process(machine_dir: Path) -> None:
-    watched = NoProcess(machine_dir, Bounds(bytes=10_000))
+    watched = NoProcess(machine_dir, RunLimits(bytes=10_000))
     (machine_dir / "large").write_bytes(b"x" * 100_000)
     os.sync()
     watched.pretend(free_bytes=100_000_000)
-    assert "max_run_bytes" in (watched.fault() or "")
+    assert "max_run_bytes" in (watched.violation() or "")
 
 
 def test_files_that_an_earlier_snapshot_shares_are_not_new(machine_dir: Path) -> None:
@@ -206,8 +206,8 @@ def test_files_that_an_earlier_snapshot_shares_are_not_new(machine_dir: Path) ->
     (machine_dir / "new").mkdir()
     for number in range(10):
         (machine_dir / "old" / str(number)).touch()
-    watched = NoProcess(machine_dir / "new", Bounds(files=5))
+    watched = NoProcess(machine_dir / "new", RunLimits(files=5))
     for number in range(10):
         os.link(machine_dir / "old" / str(number), machine_dir / "new" / str(number))
     watched.pretend(free_inodes=10)
-    assert watched.fault() is None
+    assert watched.violation() is None

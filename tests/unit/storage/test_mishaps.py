@@ -12,7 +12,7 @@ from turku.storage.disk.incompleteness import (
     LostEntry,
     bounded,
 )
-from turku.storage.rsync.file_errors import PATHS_LIMIT, PROTECTED_LIMIT, SENTENCES_LIMIT, Mishaps
+from turku.storage.rsync.file_errors import PATHS_LIMIT, PROTECTED_LIMIT, SENTENCES_LIMIT, FileErrors
 
 
 def unreadable(name: bytes) -> bytes:
@@ -27,10 +27,10 @@ FULL = b'rsync: [receiver] mkstemp "/tree/.file.Ab3dE9" failed: No space left on
 NO_ACL = b"rsync: [receiver] set_acl: sys_acl_set_file(file, ACL_TYPE_ACCESS): Operation not supported (95)"
 
 
-def taken(*lines: bytes) -> Mishaps:
-    made = Mishaps()
+def taken(*lines: bytes) -> FileErrors:
+    made = FileErrors()
     for line in lines:
-        made.take(line, directory=b"/tree")
+        made.parse_line(line, directory=b"/tree")
     return made
 
 
@@ -38,31 +38,31 @@ def test_what_rsync_names_is_told_once() -> None:
     made = taken(unreadable(b"a"), unreadable(b"a"), closed(b"d"), b"something else")
     assert list(made.entries) == [b"a", b"d"]
     assert made.hidden_paths == (b"d",)
-    assert made.is_told
+    assert made.names_every_error
     assert made.can_be_protected
 
 
 def test_nothing_is_told_where_rsync_says_nothing_or_the_storage_cannot_write() -> None:
-    assert not taken().is_told
-    assert not taken(b"rsync error: some files/attrs were not transferred (code 23)").is_told
-    assert not taken(unreadable(b"a"), FULL).is_told
+    assert not taken().names_every_error
+    assert not taken(b"rsync error: some files/attrs were not transferred (code 23)").names_every_error
+    assert not taken(unreadable(b"a"), FULL).names_every_error
 
 
 def test_properties_that_could_not_be_set_are_sentences() -> None:
     made = taken(NO_ACL)
-    assert made.is_told
+    assert made.names_every_error
     assert made.entries == {}
-    assert (made.sentence_count, len(made.sentences)) == (1, 1)
+    assert (made.warning_count, len(made.warnings)) == (1, 1)
 
 
 def test_a_machine_that_says_much_takes_a_bounded_amount_of_memory() -> None:
     made = taken(*(unreadable(b"%d" % number) for number in range(PATHS_LIMIT + 100)))
     assert len(made.entries) == PATHS_LIMIT
-    assert made.unnamed == 100
+    assert made.unnamed_count == 100
     assert not made.can_be_protected
     many = taken(*(NO_ACL.replace(b"(file,", b"(file%d," % number) for number in range(SENTENCES_LIMIT + 10)))
-    assert len(many.sentences) == SENTENCES_LIMIT
-    assert many.sentence_count == SENTENCES_LIMIT + 10
+    assert len(many.warnings) == SENTENCES_LIMIT
+    assert many.warning_count == SENTENCES_LIMIT + 10
 
 
 def test_more_paths_than_rules_can_protect_are_not_protected() -> None:
@@ -73,14 +73,14 @@ def test_more_paths_than_rules_can_protect_are_not_protected() -> None:
 def test_a_path_that_leads_out_of_the_tree_is_none() -> None:
     made = taken(unreadable(b"../../other"))
     assert made.entries == {}
-    assert made.unnamed == 1
+    assert made.unnamed_count == 1
 
 
 def test_two_runs_of_one_backup_are_told_together() -> None:
     made = taken(closed(b"d"), NO_ACL)
     made.add(taken(closed(b"d"), unreadable(b"a"), NO_ACL))
     assert sorted(made.entries) == [b"a", b"d"]
-    assert made.sentence_count == 1
+    assert made.warning_count == 1
 
 
 def test_the_notes_of_a_snapshot_are_bounded() -> None:
@@ -92,22 +92,22 @@ def test_the_notes_of_a_snapshot_are_bounded() -> None:
 def test_only_what_could_be_read_before_is_a_sign() -> None:
     thresholds = AnomalyThresholds()
     new = Incompleteness(missing_files=500)
-    assert incomplete.signs(new, COMPLETE, 1000, thresholds) == ()
+    assert incomplete.findings(new, COMPLETE, 1000, thresholds) == ()
     stale = Incompleteness(stale_files=101)
-    assert incomplete.signs(stale, COMPLETE, 1000, thresholds) == ("101 of 1000 files cannot be read any more",)
-    assert incomplete.signs(stale, stale, 1000, thresholds) == ()
-    assert incomplete.signs(stale, COMPLETE, 1000, AnomalyThresholds(enabled=False)) == ()
-    assert incomplete.signs(stale, COMPLETE, 0, thresholds) == ()
+    assert incomplete.findings(stale, COMPLETE, 1000, thresholds) == ("101 of 1000 files cannot be read any more",)
+    assert incomplete.findings(stale, stale, 1000, thresholds) == ()
+    assert incomplete.findings(stale, COMPLETE, 1000, AnomalyThresholds(enabled=False)) == ()
+    assert incomplete.findings(stale, COMPLETE, 0, thresholds) == ()
     directory = Incompleteness(stale_files=3, entries=(LostEntry("d", "no", 3, "2026-01-01"),))
-    assert incomplete.signs(directory, COMPLETE, 1000, thresholds) == (
+    assert incomplete.findings(directory, COMPLETE, 1000, thresholds) == (
         "nothing in d can be read any more, it had 3 files",
     )
-    assert incomplete.signs(directory, directory, 1000, thresholds) == ()
+    assert incomplete.findings(directory, directory, 1000, thresholds) == ()
 
 
 def test_a_summary_names_the_first_and_counts_the_rest() -> None:
     entries = tuple(LostEntry(str(number), "no") for number in range(ENTRIES_LIMIT))
-    told = incomplete.sentences(Incompleteness(missing_files=5000, entries=entries))
+    told = incomplete.warnings(Incompleteness(missing_files=5000, entries=entries))
     assert told[0] == "INCOMPLETE: 5000 files could not be read"
     assert len(told) < 30
     assert told[-1] == "and 4980 more files"

@@ -10,7 +10,7 @@ import pytest
 from tests.support.backed_up_machine import order, storage_configuration
 
 from turku.errors import BackupFailed, InvalidValue
-from turku.storage.backup.source_backup import mode_name, selection
+from turku.storage.backup.run import mode_name, selection
 from turku.storage.config.configuration import StorageConfig
 
 MEMORY = Path("/dev/shm")

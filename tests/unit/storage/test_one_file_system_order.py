@@ -19,10 +19,10 @@ from turku.protocol.messages import (
     SourceCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage.backup import source_backup
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome
+from turku.storage.backup import run as backup_run
+from turku.storage.backup.run import BackupJob, BackupReport
 from turku.storage.session import checkin
-from turku.storage.session.agent_watch import AgentWatch
+from turku.storage.session.cancellation import SessionCancellation
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
@@ -50,9 +50,9 @@ def test_rsync_is_asked(
     storage = storage_configuration(tmp_path / "storage")
     asked: list[bool] = []
 
-    def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupOutcome:
-        asked.append(source_backup.selection(job.order, storage).one_file_system)
-        return BackupOutcome(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
+    def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupReport:
+        asked.append(backup_run.selection(job.order, storage).one_file_system)
+        return BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
 
     monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: Due())
     monkeypatch.setattr(checkin, "back_up", back_up)
@@ -61,7 +61,7 @@ def test_rsync_is_asked(
     request = SessionRequest(action="checkin", port=1024, sources={"etc": credentials})
     assert codec.decode(msgspec.json.encode(request), SessionRequest) == request
     read_end, write_end = os.pipe()
-    with AgentWatch(read_end) as agent:
+    with SessionCancellation(read_end) as agent:
         checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
         os.close(write_end)
     assert asked == [is_asked_of_rsync]

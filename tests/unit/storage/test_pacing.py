@@ -12,9 +12,9 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.policy import bandwidth
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment.limits import Bounds, TookTooMuch
+from turku.storage.containment.limits import RunLimits, SpaceLimitExceeded
 from turku.storage.rsync import bandwidth_windows, exit_codes, version
-from turku.storage.rsync.transfer import Selection, Transferred
+from turku.storage.rsync.transfer import Selection, TransferResult
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -42,23 +42,29 @@ def clock() -> Clock:
 
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageConfig:
-    monkeypatch.setattr(version, "installed", lambda _command: version.Version((3, 5, 0)))
+    monkeypatch.setattr(version, "installed", lambda _command: version.RsyncVersion((3, 5, 0)))
     return storage_configuration(tmp_path, timezone="Europe/Paris")
 
 
-def stopped(**fields: object) -> Transferred:
-    done = Transferred(exit_codes.outcome(12), (), ("stopping at requested limit", "rsync error"), is_understood=True)
+def stopped(**fields: object) -> TransferResult:
+    done = TransferResult(
+        exit_codes.exit_status(12), (), ("stopping at requested limit", "rsync error"), is_understood=True
+    )
     return replace(done, **fields)  # type: ignore[arg-type]
 
 
-COMPLETE = Transferred(exit_codes.outcome(0), (), (), is_understood=True)
+COMPLETE = TransferResult(exit_codes.exit_status(0), (), (), is_understood=True)
 
 
 def run(
-    clock: Clock, storage: StorageConfig, text: str, part: Callable[[Selection, Bounds], Transferred], **bounds: object
-) -> Transferred:
+    clock: Clock,
+    storage: StorageConfig,
+    text: str,
+    part: Callable[[Selection, RunLimits], TransferResult],
+    **bounds: object,
+) -> TransferResult:
     selected = Selection(bandwidth_limits=bandwidth.parse(text), keeps_partial_files=True)
-    return bandwidth_windows.run(selected, Bounds(**bounds), part, configuration=storage, clock=clock)  # type: ignore[arg-type]
+    return bandwidth_windows.run(selected, RunLimits(**bounds), part, configuration=storage, clock=clock)  # type: ignore[arg-type]
 
 
 def test_a_constant_limit_is_one_part_that_keeps_no_half_files(clock: Clock, storage: StorageConfig) -> None:
@@ -70,7 +76,7 @@ def test_a_constant_limit_is_one_part_that_keeps_no_half_files(clock: Clock, sto
 def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: Clock, storage: StorageConfig) -> None:
     parts: list[tuple[int | None, int | None]] = []
 
-    def part(selected: Selection, _bounds: Bounds) -> Transferred:
+    def part(selected: Selection, _bounds: RunLimits) -> TransferResult:
         parts.append((selected.bandwidth_kib_per_second, selected.stop_after_minutes))
         if len(parts) == 3:
             return COMPLETE
@@ -81,33 +87,33 @@ def test_each_part_has_the_limit_of_its_time_and_ends_where_that_changes(clock: 
     clock.moment += timedelta(seconds=30)
     done = run(clock, storage, "1M 1300-1400, 2M 1400-1500, 0", part)
     assert parts == [(1024, 60), (2048, 60), (None, 22 * 60)]
-    assert (done.outcome.success, done.is_continued, done.is_understood) == (True, True, False)
+    assert (done.exit_status.success, done.is_continued, done.is_understood) == (True, True, False)
 
 
 def test_what_breaks_before_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
     parts: list[Selection] = []
     done = run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or stopped())
-    assert not done.outcome.success
+    assert not done.exit_status.success
     assert len(parts) == 1
 
 
 def test_what_breaks_by_itself_after_the_boundary_has_failed(clock: Clock, storage: StorageConfig) -> None:
-    def part(_selected: Selection, _bounds: Bounds) -> Transferred:
+    def part(_selected: Selection, _bounds: RunLimits) -> TransferResult:
         clock.moment += timedelta(hours=3)
         return stopped(last_lines=("rsync error",))
 
-    assert not run(clock, storage, "1M 1300-1400, 0", part).outcome.success
+    assert not run(clock, storage, "1M 1300-1400, 0", part).exit_status.success
 
 
 def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, storage: StorageConfig) -> None:
-    seen: list[Bounds] = []
+    seen: list[RunLimits] = []
 
-    def part(selected: Selection, bounds: Bounds) -> Transferred:
+    def part(selected: Selection, bounds: RunLimits) -> TransferResult:
         seen.append(bounds)
         clock.moment += timedelta(minutes=selected.stop_after_minutes or 0)
         return stopped(taken_bytes=600) if len(seen) < 3 else COMPLETE
 
-    with pytest.raises(TookTooMuch):
+    with pytest.raises(SpaceLimitExceeded):
         run(clock, storage, "1M 1300-1400, 2M 1400-1500, 0", part, seconds=5000.0, bytes=1000)
     assert [(each.seconds, each.bytes) for each in seen] == [(5000.0, 1000), (1400.0, 400)]
 
@@ -115,7 +121,7 @@ def test_all_parts_together_keep_within_the_bounds_of_one_run(clock: Clock, stor
 def test_an_rsync_that_cannot_stop_keeps_the_limit_it_began_with(
     clock: Clock, storage: StorageConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(version, "installed", lambda _command: version.Version((3, 2, 2)))
+    monkeypatch.setattr(version, "installed", lambda _command: version.RsyncVersion((3, 2, 2)))
     parts: list[Selection] = []
     run(clock, storage, "1M 1300-1400, 0", lambda selected, _bounds: parts.append(selected) or COMPLETE)
     assert [(each.bandwidth_kib_per_second, each.stop_after_minutes) for each in parts] == [(1024, None)]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from turku.storage.rsync import version as rsync_version
-from turku.storage.rsync.version import Version
+from turku.storage.rsync.version import RsyncVersion
 
 
 @pytest.mark.parametrize(
     ("output", "version"),
     [
-        ("rsync  version 3.2.7  protocol version 32\nCopyright (C) 1996-2022\n", Version((3, 2, 7))),
-        ("rsync  version v3.5.0  protocol version 32\n", Version((3, 5, 0))),
-        ("rsync version 3.10.1 protocol version 33\n", Version((3, 10, 1))),
-        ("rsync  version 3.5.0pre1  protocol version 32\n", Version((3, 5, 0), is_release=False)),
-        ("rsync  version 3.5.0dev  protocol version 32\n", Version((3, 5, 0), is_release=False)),
-        ("rsync  version 4.0  protocol version 40\n", Version((4, 0, 0))),
+        ("rsync  version 3.2.7  protocol version 32\nCopyright (C) 1996-2022\n", RsyncVersion((3, 2, 7))),
+        ("rsync  version v3.5.0  protocol version 32\n", RsyncVersion((3, 5, 0))),
+        ("rsync version 3.10.1 protocol version 33\n", RsyncVersion((3, 10, 1))),
+        ("rsync  version 3.5.0pre1  protocol version 32\n", RsyncVersion((3, 5, 0), is_release=False)),
+        ("rsync  version 3.5.0dev  protocol version 32\n", RsyncVersion((3, 5, 0), is_release=False)),
+        ("rsync  version 4.0  protocol version 40\n", RsyncVersion((4, 0, 0))),
     ],
 )
-def test_the_version_is_read_from_the_first_line(output: str, version: Version) -> None:
+def test_the_version_is_read_from_the_first_line(output: str, version: RsyncVersion) -> None:
     assert rsync_version.parse(output) == version
     assert rsync_version.parse(output.encode()) == version
 
@@ -42,9 +42,9 @@ def test_what_is_not_this_rsync_has_no_version(output: str | bytes) -> None:
     ("numbers", "is_old"), [((3, 2, 7), True), ((3, 4, 9), True), ((3, 5, 0), False), ((3, 10, 0), False)]
 )
 def test_releases_before_3_5_0_are_old(numbers: tuple[int, int, int], is_old: bool) -> None:
-    assert Version(numbers).is_old is is_old
+    assert RsyncVersion(numbers).is_old is is_old
 
 
 def test_a_pre_release_of_the_first_good_one_is_old() -> None:
-    assert Version((3, 5, 0), is_release=False).is_old
-    assert not Version((3, 5, 1), is_release=False).is_old
+    assert RsyncVersion((3, 5, 0), is_release=False).is_old
+    assert not RsyncVersion((3, 5, 1), is_release=False).is_old

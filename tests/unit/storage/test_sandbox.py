@@ -148,13 +148,13 @@ def x86_64(request: pytest.FixtureRequest) -> bytes:
     """The filter for that processor, as each of the ways makes it."""
     if request.param != "table" and platform.machine() != "x86_64":
         pytest.skip("libseccomp makes one for the processor it runs on")
-    made = {"table": lambda: seccomp.program("x86_64"), "library": by_library}
+    made = {"table": lambda: seccomp.table_filter("x86_64"), "library": by_library}
     content = made[request.param]()
     assert content is not None
     return content
 
 
-AARCH64_FILTER = seccomp.program("aarch64")
+AARCH64_FILTER = seccomp.table_filter("aarch64")
 
 
 def test_calls_of_a_file_receiver_pass(x86_64: bytes) -> None:
@@ -240,7 +240,7 @@ def test_another_calling_convention_is_refused_whole(x86_64: bytes) -> None:
 def test_the_ways_to_make_a_filter_judge_alike() -> None:
     if platform.machine() != "x86_64":
         pytest.skip("libseccomp makes one for the processor it runs on")
-    table, library = seccomp.program("x86_64"), by_library()
+    table, library = seccomp.table_filter("x86_64"), by_library()
     for number in range(600):
         for argument in (0, 1, 2, 3, 0x11, 100, 101, 0x10000011, 0x5401, 0x4008941A):
             arguments = (argument, argument, argument)
@@ -269,8 +269,8 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise OSError("libseccomp.so.2: cannot open shared object file")
 
     monkeypatch.setattr(seccomp, "_by_library", unknown)
-    monkeypatch.setattr(seccomp, "program", lambda _machine: None)
-    caches = (seccomp.made, sandbox._warn_of_no_filter)
+    monkeypatch.setattr(seccomp, "table_filter", lambda _machine: None)
+    caches = (seccomp.available_filter, sandbox._warn_of_no_filter)
     for function in caches:
         function.cache_clear()
     yield
@@ -279,15 +279,15 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_table_is_for_where_libseccomp_is_not(monkeypatch: pytest.MonkeyPatch, nothing_known: None) -> None:
-    monkeypatch.setattr(seccomp, "program", lambda _machine: b"12345678")
-    found = seccomp.made()
+    monkeypatch.setattr(seccomp, "table_filter", lambda _machine: b"12345678")
+    found = seccomp.available_filter()
     assert found is not None
     assert found.maker == "a table"
 
 
 @pytest.mark.usefixtures("nothing_known")
 def test_no_session_is_silently_without_a_filter(caplog: pytest.LogCaptureFixture) -> None:
-    assert seccomp.program("riscv64") is None
+    assert seccomp.table_filter("riscv64") is None
     with ExitStack() as stack:
         for _ in range(3):
             assert sandbox._filter(stack) == ((), ())
@@ -298,17 +298,17 @@ def test_no_session_is_silently_without_a_filter(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.usefixtures("nothing_known")
 def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(True, "works"))
+    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.SandboxAvailability(True, "works"))
     fact = protection._filter(storage_configuration(tmp_path))
     assert fact.verdict is protection.Verdict.FAIL
     assert "install libseccomp2" in fact.text
 
 
 def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(True, "works"))
-    monkeypatch.setattr(seccomp, "made", lambda: seccomp.Filter(b"", "libseccomp"))
+    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.SandboxAvailability(True, "works"))
+    monkeypatch.setattr(seccomp, "available_filter", lambda: seccomp.SyscallFilter(b"", "libseccomp"))
     fact = protection._filter(storage_configuration(tmp_path))
     assert fact.verdict is protection.Verdict.OK
     assert "made by libseccomp" in fact.text
-    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.Availability(False, "is off"))
+    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.SandboxAvailability(False, "is off"))
     assert protection._filter(storage_configuration(tmp_path)).verdict is protection.Verdict.WARN

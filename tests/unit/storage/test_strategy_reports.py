@@ -20,9 +20,9 @@ from turku.protocol.messages import (
     StorageCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage.backup.source_backup import BackupOutcome
+from turku.storage.backup.run import BackupReport
 from turku.storage.session import checkin
-from turku.storage.session.agent_watch import AgentWatch
+from turku.storage.session.cancellation import SessionCancellation
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
@@ -48,13 +48,13 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: str) -> di
     """What is told of a backup that went so."""
     recorded = Recorded()
     monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: recorded)
-    outcome = BackupOutcome(success=True, snapshot=None, summary="", time_begin=1, time_end=2, **made)
+    outcome = BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2, **made)
     monkeypatch.setattr(checkin, "back_up", lambda *_arguments, **_keywords: outcome)
     storage = storage_configuration(tmp_path / "storage")
     (tmp_path / "storage" / "volume").mkdir()
     request = SessionRequest(action="checkin", port=1, sources={"etc": SourceCredentials("user", "password")})
     read_end, write_end = os.pipe()
-    with AgentWatch(read_end) as agent:
+    with SessionCancellation(read_end) as agent:
         checkin.Checkin(storage, UUID, request, agent, SYSTEM_CLOCK).run()
         os.close(write_end)
     return recorded.report

@@ -9,7 +9,7 @@ import pytest
 from turku.core.secret import Secret
 from turku.errors import InvalidValue
 from turku.storage.rsync import exit_codes, transfer
-from turku.storage.snapshots import Workspace
+from turku.storage.rsync.workspace import Workspace
 
 BASE = Path("/volume/machine/etc.snapshots/base")
 WORKSPACE = Workspace(Path("/volume/machine/etc.snapshots/.staging"), (BASE,))
@@ -22,7 +22,7 @@ def command_line(
     daemon: transfer.Daemon = DAEMON,
     selection: transfer.Selection = EVERYTHING,
     system: transfer.FileSystem = PLAIN,
-    extent: transfer.Extent = transfer.WHOLE,
+    extent: transfer.TransferScope = transfer.WHOLE_SOURCE,
 ) -> list[str]:
     return transfer.arguments(["sudo", "rsync"], daemon, selection, WORKSPACE, system, extent=extent)
 
@@ -44,7 +44,7 @@ def test_rsync_is_told_what_it_sees_and_makes_no_hard_link_into_a_snapshot() -> 
         EVERYTHING,
         WORKSPACE,
         PLAIN,
-        extent=transfer.Extent(listed=listed),
+        extent=transfer.TransferScope(listed=listed),
         seen=names.__getitem__,
     )
     assert {"--copy-dest=/beside0", "--files-from=/beside1", "--from0"} <= set(line)
@@ -79,8 +79,8 @@ def test_options_appear_only_when_asked_for() -> None:
 
 @pytest.mark.parametrize("listed", [None, Path("/listed")])
 def test_a_dry_run_is_one_whatever_it_is_about(listed: Path | None) -> None:
-    assert "--dry-run" in command_line(extent=transfer.Extent(is_dry_run=True, listed=listed))
-    assert "--dry-run" not in command_line(extent=transfer.Extent(listed=listed))
+    assert "--dry-run" in command_line(extent=transfer.TransferScope(is_dry_run=True, listed=listed))
+    assert "--dry-run" not in command_line(extent=transfer.TransferScope(listed=listed))
 
 
 def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
@@ -89,7 +89,7 @@ def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
     assert {"--acls", "--xattrs"} <= set(every)
     for left_out, option in (("acls", "--acls"), ("attributes", "--xattrs")):
         assert option not in command_line(selection=transfer.Selection(**{left_out: False}), system=system)
-    plan = command_line(system=system, extent=transfer.Extent(is_dry_run=True, compares_attributes=False))
+    plan = command_line(system=system, extent=transfer.TransferScope(is_dry_run=True, compares_attributes=False))
     assert not {"--acls", "--xattrs"} & set(plan)
     assert not {"--acls", "--xattrs"} & set(command_line(system=transfer.FileSystem()))
 
@@ -101,12 +101,12 @@ def test_a_user_name_that_would_lead_elsewhere_is_refused(username: str) -> None
 
 
 def test_the_summary_of_a_success_is_its_statistics() -> None:
-    transferred = transfer.Transferred(exit_codes.outcome(0), ("Number of files: 3",), ("noise",))
+    transferred = transfer.TransferResult(exit_codes.exit_status(0), ("Number of files: 3",), ("noise",))
     assert transferred.summary == "Number of files: 3"
 
 
 def test_the_summary_of_a_failure_says_what_it_means_and_ends_somewhere() -> None:
-    transferred = transfer.Transferred(exit_codes.outcome(30), (), ("x" * 5000,) * 100)
+    transferred = transfer.TransferResult(exit_codes.exit_status(30), (), ("x" * 5000,) * 100)
     assert transferred.summary.startswith("nothing came through the tunnel for too long")
     assert len(transferred.summary) <= transfer.SUMMARY_LIMIT
     assert max(map(len, transferred.summary.splitlines())) <= 1000

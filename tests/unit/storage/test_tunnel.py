@@ -53,49 +53,49 @@ def write_table(proc: Path, family: str, *rows: tuple[str, str, int, int], port:
 
 def test_the_sessions_own_tunnel_is_admitted(proc: Path) -> None:
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID, 111))
-    tunnel_ownership.check(PORT, proc=proc)
+    tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_a_port_of_another_program_is_refused(proc: Path) -> None:
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID, 333))
     with pytest.raises(TunnelRefused, match="another program"):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_a_port_of_the_sshd_that_listens_for_all_is_not_the_sessions(proc: Path) -> None:
     write_table(proc, "tcp", (ANY, "0A", OUR_UID, 222))
     with pytest.raises(TunnelRefused):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_connections_are_no_listeners(proc: Path) -> None:
     write_table(proc, "tcp", (LOOPBACK, "01", OUR_UID, 111))
     with pytest.raises(TunnelRefused, match="nothing listens"):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_another_port_does_not_count(proc: Path) -> None:
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID, 111), port=f"{PORT + 1:04X}")
     with pytest.raises(TunnelRefused, match="nothing listens"):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_a_tunnel_on_the_other_loopback_address_does_not_vouch_for_a_service_on_this_one(proc: Path) -> None:
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID, 333))
     write_table(proc, "tcp6", ("00000000000000000000000001000000", "0A", OUR_UID, 111))
     with pytest.raises(TunnelRefused, match="another program"):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_a_service_on_all_addresses_of_version_6_takes_these_connections_too(proc: Path) -> None:
     write_table(proc, "tcp6", ("0" * 32, "0A", OUR_UID, 333))
     with pytest.raises(TunnelRefused, match="another program"):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_a_tunnel_that_listens_on_all_addresses_is_warned_of(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_table(proc, "tcp", (ANY, "0A", OUR_UID, 111))
-    tunnel_ownership.check(PORT, proc=proc)
+    tunnel_ownership.require_own_tunnel(PORT, proc=proc)
     assert "GatewayPorts no" in caplog.text
 
 
@@ -106,20 +106,20 @@ def test_where_sshds_sockets_cannot_be_seen_the_user_decides(proc: Path) -> None
         entry.unlink()
     hidden.rmdir()
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID, 333))
-    tunnel_ownership.check(PORT, proc=proc)
+    tunnel_ownership.require_own_tunnel(PORT, proc=proc)
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID + 1, 333))
     with pytest.raises(TunnelRefused):
-        tunnel_ownership.check(PORT, proc=proc)
+        tunnel_ownership.require_own_tunnel(PORT, proc=proc)
 
 
 def test_a_run_by_hand_is_warned_and_goes_on(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
     (proc / str(os.getppid()) / "stat").write_text(f"{os.getppid()} (bash) S 1 1 1 0\n")
     write_table(proc, "tcp", (LOOPBACK, "0A", OUR_UID, 333))
-    tunnel_ownership.check(PORT, proc=proc)
+    tunnel_ownership.require_own_tunnel(PORT, proc=proc)
     assert "not started by sshd" in caplog.text
 
 
 def test_without_the_kernels_table_it_is_warned_and_goes_on(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
     (proc / "net" / "tcp").unlink()
-    tunnel_ownership.check(PORT, proc=proc)
+    tunnel_ownership.require_own_tunnel(PORT, proc=proc)
     assert "cannot see whose port" in caplog.text

@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import LockHeld
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.session.volume_slots import WAIT_SECONDS, slot
+from turku.storage.session.volume_slots import WAIT_SECONDS, volume_slot
 
 
 class WaitingClock:
@@ -45,18 +45,18 @@ def test_as_many_backups_write_to_a_volume_as_it_has_slots(storage: StorageConfi
     clock = WaitingClock()
     with ExitStack() as stack:
         for name in ("a", "b"):
-            stack.enter_context(slot(storage, machine(tmp_path, "one", name), clock=clock))  # type: ignore[arg-type]
+            stack.enter_context(volume_slot(storage, machine(tmp_path, "one", name), clock=clock))  # type: ignore[arg-type]
         with (
             pytest.raises(LockHeld) as caught,
-            slot(storage, machine(tmp_path, "one", "c"), clock=clock),  # type: ignore[arg-type]
+            volume_slot(storage, machine(tmp_path, "one", "c"), clock=clock),  # type: ignore[arg-type]
         ):
             raise AssertionError("there is no third")
         assert "2 backups write to it already" in caught.value.message
         assert "stays due" in caught.value.hint
         assert WAIT_SECONDS <= clock.seconds < WAIT_SECONDS + 2
         # Another volume has slots of its own.
-        stack.enter_context(slot(storage, machine(tmp_path, "two", "c"), clock=clock))  # type: ignore[arg-type]
-    with slot(storage, machine(tmp_path, "one", "c"), clock=clock):  # type: ignore[arg-type]
+        stack.enter_context(volume_slot(storage, machine(tmp_path, "two", "c"), clock=clock))  # type: ignore[arg-type]
+    with volume_slot(storage, machine(tmp_path, "one", "c"), clock=clock):  # type: ignore[arg-type]
         pass
 
 
@@ -72,9 +72,9 @@ def test_a_slot_that_becomes_free_meanwhile_is_taken(storage: StorageConfig, tmp
 
     clock = Clock()
     with second:
-        first.enter_context(slot(storage, machine(tmp_path, "one", "a"), clock=clock))  # type: ignore[arg-type]
-        second.enter_context(slot(storage, machine(tmp_path, "one", "b"), clock=clock))  # type: ignore[arg-type]
-        with slot(storage, machine(tmp_path, "one", "c"), clock=clock):  # type: ignore[arg-type]
+        first.enter_context(volume_slot(storage, machine(tmp_path, "one", "a"), clock=clock))  # type: ignore[arg-type]
+        second.enter_context(volume_slot(storage, machine(tmp_path, "one", "b"), clock=clock))  # type: ignore[arg-type]
+        with volume_slot(storage, machine(tmp_path, "one", "c"), clock=clock):  # type: ignore[arg-type]
             assert 5 <= clock.seconds < 7
 
 
@@ -82,13 +82,13 @@ def test_without_a_number_there_is_no_limit(storage: StorageConfig, tmp_path: Pa
     unlimited = replace(storage, volume_slots=None)
     with ExitStack() as stack:
         for number in range(50):
-            stack.enter_context(slot(unlimited, machine(tmp_path, "one", str(number))))
+            stack.enter_context(volume_slot(unlimited, machine(tmp_path, "one", str(number))))
     assert not unlimited.lock_dir.exists()
 
 
 def test_a_volume_may_lie_anywhere(storage: StorageConfig, tmp_path: Path) -> None:
     volume = "with spaces/and a very long name " + "x" * 200
-    with slot(storage, machine(tmp_path, volume, "a")):
+    with volume_slot(storage, machine(tmp_path, volume, "a")):
         (name,) = [path.name for path in storage.lock_dir.iterdir()]
     assert name.startswith("volume-")
     assert len(name) < 40

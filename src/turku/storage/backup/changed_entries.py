@@ -43,7 +43,7 @@ class ChangedEntriesReader:
     def __init__(self, sources: Collection[str]) -> None:
         """``sources`` are those that the agent was asked for; without any, nothing is read."""
         self._asked = frozenset(sources)
-        self._told: dict[str, ChangedEntries | None] = {}
+        self._reported: dict[str, ChangedEntries | None] = {}
         self._with_holes: dict[str, frozenset[bytes] | None] = {}
         self._late: set[str] = set()
         self._news = threading.Condition()
@@ -62,8 +62,8 @@ class ChangedEntriesReader:
         if name not in self._asked:
             return None
         with self._news:
-            self._news.wait_for(lambda: name in self._told or self._is_over, timeout_seconds)
-            return self._told.get(name)
+            self._news.wait_for(lambda: name in self._reported or self._is_over, timeout_seconds)
+            return self._reported.get(name)
 
     def with_holes(self, name: str, timeout_seconds: float) -> frozenset[bytes] | None:
         """Return the source's files that have holes; wait for the agent's word so long. None where it cannot tell."""
@@ -109,7 +109,7 @@ class ChangedEntriesReader:
     def _take(self, content: bytes) -> None:
         line: ChangedEntriesLine | FilesWithHolesLine = codec.decode(content, _LINE, limit_bytes=LINES_LIMIT_BYTES)
         is_about_holes = isinstance(line, FilesWithHolesLine)
-        if line.source not in self._asked or line.source in (self._with_holes if is_about_holes else self._told):
+        if line.source not in self._asked or line.source in (self._with_holes if is_about_holes else self._reported):
             raise MalformedMessage("a line is about a source that was not asked for, or was told of before")
         self._left_paths -= len(line.paths)
         if self._left_paths < 0:
@@ -128,7 +128,7 @@ class ChangedEntriesReader:
             if isinstance(line, FilesWithHolesLine):
                 self._with_holes[line.source] = frozenset(paths) if line.is_complete else None
             else:
-                self._told[line.source] = ChangedEntries(line.since_ns, paths) if line.is_complete else None
+                self._reported[line.source] = ChangedEntries(line.since_ns, paths) if line.is_complete else None
             self._news.notify_all()
 
     def _give_up(self, reason: str) -> None:

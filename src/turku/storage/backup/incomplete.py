@@ -11,15 +11,15 @@ from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
 from turku.policy.anomaly import AnomalyThresholds
 from turku.storage.disk.incompleteness import WARNINGS_LIMIT, Incompleteness, LostEntry, bounded
-from turku.storage.rsync.file_errors import Mishaps
+from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.messages import Message
 
 _SENTENCES = 20
 """Entries that a summary names."""
 
 
-def found(
-    mishaps: Mishaps, base: Path | None, earlier: Incompleteness, base_moment: str, further: tuple[str, ...] = ()
+def assess(
+    mishaps: FileErrors, base: Path | None, earlier: Incompleteness, base_moment: str, further: tuple[str, ...] = ()
 ) -> Incompleteness:
     """Return what a snapshot lacks, or has as it was in the tree ``base``, about which ``earlier`` is noted.
 
@@ -35,13 +35,13 @@ def found(
             missing += not files
             stale += files
             entries.append(LostEntry(os.fsdecode(path), _reason(message), files or 1, last_good))
-    missing += mishaps.unnamed
-    warnings = (*further, *mishaps.sentences)
+    missing += mishaps.unnamed_count
+    warnings = (*further, *mishaps.warnings)
     return Incompleteness(
         missing_files=missing,
         stale_files=stale,
         entries=bounded(entries),
-        warning_count=len(further) + mishaps.sentence_count,
+        warning_count=len(further) + mishaps.warning_count,
         warnings=warnings[:WARNINGS_LIMIT],
     )
 
@@ -61,7 +61,7 @@ def _reason(message: Message) -> str:
     return f"{message.kind}: {message.reason}" if message.reason else str(message.kind)
 
 
-def sentences(incomplete: Incompleteness) -> tuple[str, ...]:
+def warnings(incomplete: Incompleteness) -> tuple[str, ...]:
     """Return what is to be told of it, a sentence each, the one that counts first; none where nothing is missing."""
     if not incomplete.files:
         return incomplete.warnings
@@ -81,7 +81,7 @@ def _shown(entry: LostEntry) -> str:
     return f"{path}: {entry.reason}; {what} as of {entry.last_good}"
 
 
-def signs(
+def findings(
     new: Incompleteness, earlier: Incompleteness, files_before: int, thresholds: AnomalyThresholds
 ) -> tuple[str, ...]:
     """Return what makes the snapshot suspicious, a sentence each: much that could be read before, and cannot now.

@@ -28,17 +28,18 @@ from turku.core.spool import Stack
 from turku.errors import BackupFailed
 from turku.storage import catalog
 from turku.storage.backup.changed_entries import ChangedEntries
-from turku.storage.backup.left_out_attributes import Basis
+from turku.storage.backup.dropped_attributes import DroppedAttributes
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits, sandbox
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.rsync import bandwidth_windows, stats, transfer
-from turku.storage.rsync.change_log import Change, Changes, Kind, Line
-from turku.storage.rsync.file_errors import Mishaps
-from turku.storage.rsync.transfer import Transferred
-from turku.storage.snapshots import SnapshotMode, Workspace, assembly, in_place_writing
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine
+from turku.storage.rsync.file_errors import FileErrors
+from turku.storage.rsync.transfer import TransferResult
+from turku.storage.rsync.workspace import Workspace
+from turku.storage.snapshots import SnapshotMode, assembly, rsync_inplace
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
 from turku.storage.snapshots.hard_links import TooManyFiles, find_other_names
 
@@ -56,7 +57,7 @@ _NOTHING_PREFIX = b".turku-nothing-"
 """A name drawn by lot begins with it. It is not there: some must be said for the source's own directory to come."""
 
 
-class Strategy(StrEnum):
+class BackupStrategy(StrEnum):
     """What a run did."""
 
     UNCHANGED = "unchanged"
@@ -69,11 +70,11 @@ class Strategy(StrEnum):
     """rsync changed a tree of its own in place."""
 
 
-class NotUnderstood(BackupFailed):
+class TransferRejected(BackupFailed):
     """rsync could not do what it was asked for; asked for everything it may."""
 
 
-class Partial(BackupFailed):
+class PartialTransfer(BackupFailed):
     """rsync brought all but some files."""
 
 
@@ -81,32 +82,32 @@ class Partial(BackupFailed):
 class SyncResult:
     """A complete tree, ready to be committed."""
 
-    transferred: Transferred
+    transferred: TransferResult
     tree: Path
-    strategy: Strategy
+    strategy: BackupStrategy
     reason: str = ""
     """Why it was a full run although there is a base."""
-    mishaps: Mishaps = field(default_factory=Mishaps)
+    mishaps: FileErrors = field(default_factory=FileErrors)
     """What rsync said of single entries, in all runs together."""
     has_compared_attributes: bool = True
     """False where only those of entries were compared that the agent named."""
-    has_former: bool = False
+    includes_earlier_run: bool = False
     """True where some of it had been brought by runs before, so that rsync's statistics do not tell all."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRunResult:
     """What a dry run said about the base; ``refusal`` says why it is of no use."""
 
-    compared: Transferred | None = None
+    compared: TransferResult | None = None
     refusal: str = ""
-    mishaps: Mishaps = field(default_factory=Mishaps)
+    mishaps: FileErrors = field(default_factory=FileErrors)
     has_compared_attributes: bool = True
     """False where only those of entries were compared that the agent named."""
 
 
 @dataclass(frozen=True)
-class AttributeLook:
+class AttributeComparison:
     """How a plan finds out about changed ACLs and extended attributes.
 
     Comparing those of every entry takes as long as all else. A change of one always moves the entry's change time,
@@ -128,7 +129,7 @@ class Sync:
     daemon: transfer.Daemon
     mode: SnapshotMode
     selected: transfer.Selection
-    bounds: limits.Bounds
+    bounds: limits.RunLimits
     file_system: transfer.FileSystem
     base: str | None
     """The snapshot that the next one is built upon."""
@@ -141,12 +142,12 @@ class Sync:
     time say."""
     compares_base: bool = False
     """True where the content of files in the base is compared too, as the source asks for."""
-    attributes: AttributeLook = field(default_factory=AttributeLook)
+    attributes: AttributeComparison = field(default_factory=AttributeComparison)
     files_with_holes: Callable[[float], frozenset[bytes] | None] = lambda _timeout_seconds: None
     """Waits so many seconds for the source's files that have holes; None where the agent cannot tell."""
     keeps_incomplete: bool = True
     """False where a run that could not read everything is to fail, as the source asks for."""
-    spools: tuple[Changes, ...] = ()
+    spools: tuple[ChangeLog, ...] = ()
     """What is told of the run is in them, on the volume."""
     clock: Clock = SYSTEM_CLOCK
     cancellation: Cancellation = NEVER
@@ -175,7 +176,7 @@ class Sync:
     def _check_directories(self, count: int) -> None:
         limits.check_directories(self.bounds, self.place.machine_dir, count)
 
-    def _other_names(self, planned: Changes) -> set[bytes]:
+    def _other_names(self, planned: ChangeLog) -> set[bytes]:
         """Return further names of files that changed while their size and time stayed, which rsync does not tell of:
         what it compares is the first name of a file. Raises TooManyFiles."""
         if self.base is None or not (self.compares_base and self.selected.hard_links):
@@ -183,17 +184,17 @@ class Sync:
         changed = find_other_names(self.place.tree(self.base), (each.path for each in planned if each.is_file))
         return changed - {each.path for each in planned} if changed else changed
 
-    def plan(self, planned: Changes, copy: HardlinkCopy | None) -> Plan:
+    def plan(self, planned: ChangeLog, copy: HardlinkCopy | None) -> DryRunResult:
         """Compare the source with the base by a dry run; ``planned`` is filled. Raises as ``bring`` does."""
         if self.base is None or not self.mode.keeps_history:
-            return Plan()
+            return DryRunResult()
 
         if copy is not None and self.expects_changes:
             copy.begin()
         damaged = set(self.damaged)
         unresolved: list[bytes] = []
 
-        def note(line: Line) -> None:
+        def note(line: ItemizedLine) -> None:
             if copy is not None:
                 copy.begin()
             damaged.discard(line.path)
@@ -205,7 +206,7 @@ class Sync:
         believing = replace(self, selected=replace(self.selected, compare_contents=self.compares_base))
         workspace = Workspace(self.place.tree(self.base))
         compared, has_compared_attributes = believing._compared(workspace, planned, note)
-        mishaps = compared.mishaps
+        mishaps = compared.file_errors
         if self._may_be_incomplete(compared):
             # rsync took nothing for deleted. Asked again, it does, but for what is where it could see nothing.
             unreadable = mishaps.hidden_paths
@@ -213,15 +214,15 @@ class Sync:
                 planned.clear()
                 protecting = replace(believing, selected=replace(believing.selected, unreadable=unreadable))
                 compared, has_compared_attributes = protecting._compared(workspace, planned, note)
-                mishaps.add(compared.mishaps)
+                mishaps.add(compared.file_errors)
             elif not mishaps.can_be_protected:
-                mishaps.note(_NOTHING_DELETED)
+                mishaps.add_warning(_NOTHING_DELETED)
         is_partial = self._may_be_incomplete(compared)
-        if not compared.outcome.success and not compared.outcome.is_of_request and not is_partial:
+        if not compared.exit_status.success and not compared.exit_status.is_request_failure and not is_partial:
             raise self._failed(compared)
-        if compared.outcome.meaning != "complete" and not is_partial:
-            refusal = f"the dry run ended so: {compared.outcome.meaning}"
-        elif not compared.is_understood or stats.of_run(compared.statistics, compared.suffixes, None) is None:
+        if compared.exit_status.meaning != "complete" and not is_partial:
+            refusal = f"the dry run ended so: {compared.exit_status.meaning}"
+        elif not compared.is_understood or stats.from_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
         elif unresolved:
             refusal = f"rsync did not say which file {one_line(unresolved[0])} is a further name of"
@@ -230,45 +231,45 @@ class Sync:
                 damaged |= self._other_names(planned)
             except TooManyFiles:
                 planned.clear()
-                return Plan(refusal="more files changed than those whose other names can be looked for")
+                return DryRunResult(refusal="more files changed than those whose other names can be looked for")
             for path in sorted(damaged):
-                planned.add(Change(path, Kind.CHANGED))
-            return Plan(compared, mishaps=mishaps, has_compared_attributes=has_compared_attributes)
+                planned.add(Change(path, ChangeKind.CHANGED))
+            return DryRunResult(compared, mishaps=mishaps, has_compared_attributes=has_compared_attributes)
         planned.clear()
-        return Plan(refusal=refusal)
+        return DryRunResult(refusal=refusal)
 
     def _compared(
-        self, workspace: Workspace, planned: Changes, note: Callable[[Line], None]
-    ) -> tuple[Transferred, bool]:
+        self, workspace: Workspace, planned: ChangeLog, note: Callable[[ItemizedLine], None]
+    ) -> tuple[TransferResult, bool]:
         """Return what a dry run said, and True where it compared the attributes of everything.
 
         Elsewhere those of the entries are compared whose change time moved, as the agent says; where it cannot say, the
         dry run is made again.
         """
-        extent = transfer.Extent(
+        extent = transfer.TransferScope(
             is_dry_run=True,
-            is_listed_at_once=transfer.is_listed_at_once(self.base_files),
+            lists_before_comparing=transfer.is_listed_at_once(self.base_files),
             compares_attributes=self.attributes.since_ns is None,
         )
         compared = self._run(workspace, extent, note)
-        is_usable = compared.outcome.success or self._may_be_incomplete(compared)
+        is_usable = compared.exit_status.success or self._may_be_incomplete(compared)
         if extent.compares_attributes or not is_usable:
             return compared, extent.compares_attributes
         paths = self._changed_attributes(planned, compared.seconds)
         if paths is None:
             planned.clear()
             again = self._run(workspace, replace(extent, compares_attributes=True), note)
-            again.mishaps.add(compared.mishaps)
+            again.file_errors.add(compared.file_errors)
             return again, True
         if paths:
-            with self._listed(Change(path, Kind.CHANGED) for path in paths) as listed:
-                looked = self._run(workspace, transfer.Extent(is_dry_run=True, listed=listed), note)
-            compared.mishaps.add(looked.mishaps)
-            if not looked.outcome.success:
-                compared = replace(compared, outcome=looked.outcome)
+            with self._listed(Change(path, ChangeKind.CHANGED) for path in paths) as listed:
+                looked = self._run(workspace, transfer.TransferScope(is_dry_run=True, listed=listed), note)
+            compared.file_errors.add(looked.file_errors)
+            if not looked.exit_status.success:
+                compared = replace(compared, exit_status=looked.exit_status)
         return compared, False
 
-    def _changed_attributes(self, planned: Changes, plan_seconds: float) -> list[bytes] | None:
+    def _changed_attributes(self, planned: ChangeLog, plan_seconds: float) -> list[bytes] | None:
         """Return the entries, beside those planned, whose attributes may have changed since the base was made.
 
         None where the agent cannot tell.
@@ -285,9 +286,9 @@ class Sync:
 
     def bring(
         self,
-        plan: Plan,
-        planned: Changes,
-        changes: Changes,
+        plan: DryRunResult,
+        planned: ChangeLog,
+        changes: ChangeLog,
         copy: HardlinkCopy | None,
         indexer: catalog.Ahead | None = None,
     ) -> SyncResult:
@@ -299,23 +300,25 @@ class Sync:
         if plan.compared is not None and copy is not None:
             try:
                 return self._incremental_or_replanned(plan, planned, changes, copy)
-            except (IncrementalFailed, NotUnderstood) as error:
+            except (IncrementalFailed, TransferRejected) as error:
                 reason = str(error)
                 changes.clear()
         if copy is not None:
             copy.end()
         return self._whole(self.mode.prepare(self.base), reason, planned, changes, indexer)
 
-    def _may_be_incomplete(self, transferred: Transferred) -> bool:
+    def _may_be_incomplete(self, transferred: TransferResult) -> bool:
         """Return True where single entries did not come, each of which rsync named, and all else did."""
-        return transferred.outcome.is_partial and self.keeps_incomplete and transferred.mishaps.is_told
+        return (
+            transferred.exit_status.is_partial and self.keeps_incomplete and transferred.file_errors.names_every_error
+        )
 
     def _incremental_or_replanned(
-        self, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy
+        self, plan: DryRunResult, planned: ChangeLog, changes: ChangeLog, copy: HardlinkCopy
     ) -> SyncResult:
         try:
             return self._incremental(self.mode.prepare(self.base), plan, planned, changes, copy)
-        except Partial:
+        except PartialTransfer:
             # A directory that became a file since the plan: the next plan tells.
             planned.clear()
             replanned = self.plan(planned, copy)
@@ -324,7 +327,7 @@ class Sync:
             return self._incremental(self.mode.prepare(self.base), replanned, planned, changes, copy)
 
     def _incremental(
-        self, workspace: Workspace, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy
+        self, workspace: Workspace, plan: DryRunResult, planned: ChangeLog, changes: ChangeLog, copy: HardlinkCopy
     ) -> SyncResult:
         compared = plan.compared
         if compared is None:
@@ -334,11 +337,11 @@ class Sync:
         with self._basis(workspace) as basis:
 
             def is_apart(change: Change) -> bool:
-                return change.path in self.damaged or (not change.is_file and basis.leaves_out(change.path))
+                return change.path in self.damaged or (not change.is_file and basis.drops(change.path))
 
             transferred = self._fetched(workspace, planned, is_apart, mishaps)
             others = (each for each in planned if each.path not in self.damaged and is_apart(each))
-            damaged = (Change(path, Kind.CHANGED) for path in sorted(self.damaged))
+            damaged = (Change(path, ChangeKind.CHANGED) for path in sorted(self.damaged))
             # What the storage has of damaged files is not to be read, let alone copied.
             transferred = self._without_basis(workspace, chain(damaged, others), transferred, mishaps)
         if self.damaged:
@@ -354,18 +357,18 @@ class Sync:
             remove_tree(workspace.directory, lambda: True)
             tree = self.place.tree(self.existing_base)
             return SyncResult(
-                compared.with_traffic_of(transferred),
+                compared.with_amounts_of(transferred),
                 tree,
-                Strategy.UNCHANGED,
+                BackupStrategy.UNCHANGED,
                 mishaps=mishaps,
                 has_compared_attributes=plan.has_compared_attributes,
             )
 
         def tell_deleted(path: bytes) -> None:
-            changes.add(Change(path, Kind.DELETED))
+            changes.add(Change(path, ChangeKind.DELETED))
 
         # Where something could not be read, an entry that did not come is not gone, unless rsync says so.
-        is_partial = transferred.outcome.is_partial
+        is_partial = transferred.exit_status.is_partial
         try:
             copy.finish(self.cancellation)
             made = copy.directories + assembly.apply(
@@ -376,7 +379,7 @@ class Sync:
                 stays=lambda path: is_partial and path not in mishaps.vanished,
             )
             self._check_directories(made)
-        except limits.TookTooMuch:
+        except limits.SpaceLimitExceeded:
             self.mode.abandon()
             raise
         limits.record(self.configuration, self.place.machine_dir, made * limits.DIRECTORY_BYTES)
@@ -387,17 +390,17 @@ class Sync:
         remove_tree(workspace.directory, lambda: self.clock.monotonic_seconds() < end)
         changes.is_complete = changes.tells_content = True
         return SyncResult(
-            compared.with_traffic_of(transferred),
+            compared.with_amounts_of(transferred),
             copy.tree,
-            Strategy.INCREMENTAL,
+            BackupStrategy.INCREMENTAL,
             mishaps=mishaps,
             has_compared_attributes=plan.has_compared_attributes,
-            has_former=workspace.is_resumed,
+            includes_earlier_run=workspace.is_resumed,
         )
 
     def _fetched(
-        self, workspace: Workspace, planned: Changes, is_apart: Callable[[Change], bool], mishaps: Mishaps
-    ) -> Transferred:
+        self, workspace: Workspace, planned: ChangeLog, is_apart: Callable[[Change], bool], mishaps: FileErrors
+    ) -> TransferResult:
         """Fetch what is planned and not apart, files with holes by themselves (``_everything``)."""
         with_holes = self._with_holes(_CHANGED_ENTRIES_SECONDS)
         runs: list[tuple[Sync, Callable[[Change], bool]]] = [(self, lambda _change: True)]
@@ -406,27 +409,27 @@ class Sync:
             runs = [(self._without_holes, lambda change: change.path not in named)]
             if any(change.path in named for change in planned):
                 runs.append((self, lambda change: change.path in named))
-        transferred: Transferred | None = None
+        transferred: TransferResult | None = None
         for sync, is_wanted in runs:
             with self._listed(each for each in planned if is_wanted(each) and not is_apart(each)) as listed:
-                fetched = sync._transfer(workspace, transfer.Extent(listed=listed), lambda _line: None)
-            mishaps.add(fetched.mishaps)
+                fetched = sync._transfer(workspace, transfer.TransferScope(listed=listed), lambda _line: None)
+            mishaps.add(fetched.file_errors)
             if transferred is not None:
-                outcome = transferred.outcome if transferred.outcome.is_partial else fetched.outcome
-                fetched = replace(fetched.after(transferred), outcome=outcome)
+                outcome = transferred.exit_status if transferred.exit_status.is_partial else fetched.exit_status
+                fetched = replace(fetched.after(transferred), exit_status=outcome)
             transferred = fetched
         if transferred is None:
             raise ValueError("there is always one run")
         return transferred
 
-    def _basis(self, workspace: Workspace) -> Basis:
+    def _basis(self, workspace: Workspace) -> DroppedAttributes:
         """Return what rsync compares with, as far as it leaves out attributes for it."""
         trees = workspace.basis if self.selected.attributes else ()
-        return Basis(trees, fake_super=self.file_system.fake_super)
+        return DroppedAttributes(trees, fake_super=self.file_system.fake_super)
 
     def _without_basis(
-        self, workspace: Workspace, wanted: Iterable[Change], transferred: Transferred, mishaps: Mishaps
-    ) -> Transferred:
+        self, workspace: Workspace, wanted: Iterable[Change], transferred: TransferResult, mishaps: FileErrors
+    ) -> TransferResult:
         """Fetch what is wanted without anything to compare with; return what came of it with the run before."""
         changes = iter(wanted)
         first = next(changes, None)
@@ -434,12 +437,12 @@ class Sync:
             return transferred
         with self._listed(chain([first], changes)) as listed:
             bare = replace(workspace, basis=(), is_new=False)
-            fetched = self._transfer(bare, transfer.Extent(listed=listed), lambda _line: None)
-        mishaps.add(fetched.mishaps)
-        return replace(transferred, outcome=fetched.outcome) if fetched.outcome.is_partial else transferred
+            fetched = self._transfer(bare, transfer.TransferScope(listed=listed), lambda _line: None)
+        mishaps.add(fetched.file_errors)
+        return replace(transferred, exit_status=fetched.exit_status) if fetched.exit_status.is_partial else transferred
 
     def _whole(
-        self, workspace: Workspace, reason: str, planned: Changes, changes: Changes, indexer: catalog.Ahead | None
+        self, workspace: Workspace, reason: str, planned: ChangeLog, changes: ChangeLog, indexer: catalog.Ahead | None
     ) -> SyncResult:
         has_former = workspace.is_resumed or len(workspace.basis) > (self.base is not None)
         if indexer is not None and not has_former:
@@ -455,13 +458,13 @@ class Sync:
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
         try:
             fetching, transferred = self._everything(workspace, planned, changes.note)
-            mishaps = transferred.mishaps
-            if transferred.outcome.is_partial and (is_in_place or has_former):
+            mishaps = transferred.file_errors
+            if transferred.exit_status.is_partial and (is_in_place or has_former):
                 # What is gone is still there.
                 again = replace(workspace, is_new=False)
                 transferred, mishaps = fetching._deleted_too(again, transferred, changes)
             with self._basis(workspace) as basis:
-                left_out = (Change(path, Kind.CHANGED) for path in basis.left_out_in(workspace.directory))
+                left_out = (Change(path, ChangeKind.CHANGED) for path in basis.dropped_in(workspace.directory))
                 transferred = self._without_basis(workspace, left_out, transferred, mishaps)
         except BackupFailed as error:
             if reason:
@@ -473,14 +476,14 @@ class Sync:
             self.mode.discard_assembled()
             fs.move_directory(built, self.place.assembling)
             built = self.place.assembling
-            assembly.share(
+            assembly.share_unchanged(
                 self.place.tree(assembled_base),
                 built,
                 compares_contents=self.selected.compare_contents or bool(self.damaged),
             )
-            if mishaps.unnamed:
+            if mishaps.unnamed_count:
                 raise BackupFailed(
-                    f"{transferred.outcome.meaning}, and rsync did not say which",
+                    f"{transferred.exit_status.meaning}, and rsync did not say which",
                     details="\n".join(transferred.last_lines),
                 )
             assembly.take_from_base(self.place.tree(assembled_base), built, mishaps.entries)
@@ -492,15 +495,15 @@ class Sync:
         return SyncResult(
             transferred,
             built,
-            Strategy.IN_PLACE if is_in_place else Strategy.FULL,
+            BackupStrategy.IN_PLACE if is_in_place else BackupStrategy.FULL,
             reason,
             mishaps=mishaps,
-            has_former=has_former or transferred.is_continued,
+            includes_earlier_run=has_former or transferred.is_continued,
         )
 
     def _everything(
-        self, workspace: Workspace, planned: Changes, on_entry: Callable[[Line], None]
-    ) -> tuple[Sync, Transferred]:
+        self, workspace: Workspace, planned: ChangeLog, on_entry: Callable[[ItemizedLine], None]
+    ) -> tuple[Sync, TransferResult]:
         """Go through all of the source; return what came of it, and what further runs over the same tree are made by.
 
         Asked for holes, rsync writes each kilobyte by itself, which takes twice as long, and digs one for each few
@@ -512,11 +515,11 @@ class Sync:
         with_holes = self._with_holes(_FILES_WITH_HOLES_SECONDS) if self.mode.keeps_history else None
         writes_in_place = workspace.writes_in_place and self.file_system.opens_read_only_files
         if not self.selected.holes or (with_holes is None and not writes_in_place):
-            return self, self._transfer(workspace, transfer.WHOLE, on_entry)
+            return self, self._transfer(workspace, transfer.WHOLE_SOURCE, on_entry)
         paths: Iterable[bytes] = with_holes or ()
         if with_holes is None:
             paths = (each.path for each in planned if each.is_file and not each.link_target)
-        in_place = in_place_writing.large_files(workspace.directory, paths) if writes_in_place else []
+        in_place = rsync_inplace.large_files(workspace.directory, paths) if writes_in_place else []
         digging, plain = self, self._without_holes
         if with_holes is None:
             first, later, listed_first = plain, digging, in_place
@@ -527,10 +530,10 @@ class Sync:
         with ExitStack() as stack:
             before = []
             if listed_first:
-                listed = stack.enter_context(self._listed(Change(path, Kind.CHANGED) for path in listed_first))
-                before.append((first, transfer.Extent(listed=listed, compares_attributes=False)))
-            transferred = later._transfer(workspace, transfer.WHOLE, on_entry, before=before)
-        in_place_writing.dig_holes(workspace.directory, in_place)
+                listed = stack.enter_context(self._listed(Change(path, ChangeKind.CHANGED) for path in listed_first))
+                before.append((first, transfer.TransferScope(listed=listed, compares_attributes=False)))
+            transferred = later._transfer(workspace, transfer.WHOLE_SOURCE, on_entry, before=before)
+        rsync_inplace.punch_holes(workspace.directory, in_place)
         return later, transferred
 
     def _with_holes(self, timeout_seconds: float) -> frozenset[bytes] | None:
@@ -542,20 +545,20 @@ class Sync:
         return replace(self, selected=replace(self.selected, holes=False))
 
     def _deleted_too(
-        self, workspace: Workspace, transferred: Transferred, changes: Changes
-    ) -> tuple[Transferred, Mishaps]:
+        self, workspace: Workspace, transferred: TransferResult, changes: ChangeLog
+    ) -> tuple[TransferResult, FileErrors]:
         """Have what is gone removed, which rsync does not where it could not read everything.
 
         What lies where it could see nothing stays. Return the run with the statistics of the first one.
         """
-        mishaps = transferred.mishaps
+        mishaps = transferred.file_errors
         unreadable = mishaps.hidden_paths or (_NOTHING_PREFIX + secrets.token_hex(16).encode(),)
         if not mishaps.can_be_protected:
-            mishaps.note(_NOTHING_DELETED)
+            mishaps.add_warning(_NOTHING_DELETED)
             return transferred, mishaps
         again = replace(self, selected=replace(self.selected, unreadable=unreadable))
-        later = again._transfer(workspace, transfer.WHOLE, changes.note)
-        mishaps.add(later.mishaps)
+        later = again._transfer(workspace, transfer.WHOLE_SOURCE, changes.note)
+        mishaps.add(later.file_errors)
         return transferred, mishaps
 
     @contextmanager
@@ -569,7 +572,7 @@ class Sync:
         with os.fdopen(fs.create_file(path), "wb") as file:
             for change in planned:
                 # The name of the directory itself would mean everything in it.
-                if change.kind is not Kind.DELETED and change.path != b"." and not change.link_target:
+                if change.kind is not ChangeKind.DELETED and change.path != b"." and not change.link_target:
                     file.write(_HERE + change.path + b"\0")
             file.write(_HERE + _NOTHING_PREFIX + secrets.token_hex(16).encode() + b"\0")
         try:
@@ -580,11 +583,11 @@ class Sync:
     def _transfer(
         self,
         workspace: Workspace,
-        extent: transfer.Extent,
-        on_entry: Callable[[Line], None],
+        extent: transfer.TransferScope,
+        on_entry: Callable[[ItemizedLine], None],
         *,
-        before: Sequence[tuple[Sync, transfer.Extent]] = (),
-    ) -> Transferred:
+        before: Sequence[tuple[Sync, transfer.TransferScope]] = (),
+    ) -> TransferResult:
         """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood.
 
         The runs ``before`` it bring a part of the same, within the same bounds; there are none without history.
@@ -595,13 +598,13 @@ class Sync:
             partly = replace(workspace, is_resumed=False)
             for sync, part in before:
                 done = replace(sync, bounds=bounds)._transfer_once(partly, part, on_entry)
-                bounds = bounds.left(done.seconds, done.taken_bytes)
+                bounds = bounds.remaining(done.seconds, done.taken_bytes)
                 earlier = done if earlier is None else done.after(earlier)
             transferred = replace(self, bounds=bounds)._transfer_once(workspace, extent, on_entry)
             return transferred if earlier is None else transferred.after(earlier)
         with Stack() as created:
 
-            def note(line: Line) -> None:
+            def note(line: ItemizedLine) -> None:
                 on_entry(line)
                 if line.is_new:
                     created.push(line.path)
@@ -610,58 +613,62 @@ class Sync:
                 return self._transfer_once(workspace, extent, note)
             except BackupFailed as error:
                 # It is the only tree, and was smaller before: what is new in it goes again.
-                took_too_much = isinstance(error, limits.TookTooMuch)
-                if took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir):
-                    assembly.take_back(workspace.directory, created)
+                took_too_much = isinstance(error, limits.SpaceLimitExceeded)
+                if took_too_much or limits.lacks_space(self.configuration, self.place.machine_dir):
+                    assembly.remove_created(workspace.directory, created)
                 raise
 
     def _transfer_once(
-        self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]
-    ) -> Transferred:
+        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+    ) -> TransferResult:
         is_complete = took_too_much = False
         try:
             transferred = self._paced(workspace, extent, on_entry)
-            if not transferred.outcome.success and not self._may_be_incomplete(transferred):
+            if not transferred.exit_status.success and not self._may_be_incomplete(transferred):
                 raise self._failed(transferred)
             is_complete = True
             return transferred
-        except limits.TookTooMuch:
+        except limits.SpaceLimitExceeded:
             took_too_much = True
             raise
         finally:
-            if not is_complete and (took_too_much or limits.is_used_up(self.configuration, self.place.machine_dir)):
+            if not is_complete and (took_too_much or limits.lacks_space(self.configuration, self.place.machine_dir)):
                 # The next run would start from it; others need the room more (threats M11).
                 self.mode.abandon()
 
-    def _failed(self, transferred: Transferred) -> BackupFailed:
+    def _failed(self, transferred: TransferResult) -> BackupFailed:
         kind = BackupFailed
-        if transferred.outcome.is_of_request:
-            kind = NotUnderstood
-        elif transferred.outcome.is_partial:
-            kind = Partial
-        return kind(transferred.outcome.meaning, details="\n".join(transferred.last_lines))
+        if transferred.exit_status.is_request_failure:
+            kind = TransferRejected
+        elif transferred.exit_status.is_partial:
+            kind = PartialTransfer
+        return kind(transferred.exit_status.meaning, details="\n".join(transferred.last_lines))
 
-    def _paced(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+    def _paced(
+        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+    ) -> TransferResult:
         """Return what came of it, under the bandwidth limits of the times of day that it goes on for."""
 
         if self.selected.bandwidth_limits.changes:
             # A further part finds what the one before it brought.
             workspace = replace(workspace, is_new=False)
 
-        def part(selected: transfer.Selection, bounds: limits.Bounds) -> Transferred:
+        def part(selected: transfer.Selection, bounds: limits.RunLimits) -> TransferResult:
             return replace(self, selected=selected, bounds=bounds)._run(workspace, extent, on_entry)
 
         # Without history the tree is the only copy: half a file must not take a whole one's place.
         selected = replace(self.selected, keeps_partial_files=self.mode.keeps_history)
         return bandwidth_windows.run(selected, self.bounds, part, configuration=self.configuration, clock=self.clock)
 
-    def _run(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+    def _run(
+        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+    ) -> TransferResult:
         try:
             transferred = self._started(workspace, extent, on_entry)
-        except sandbox.NobodyAnswers:
+        except sandbox.DaemonUnreachable:
             self._await_end_of_session()
             raise
-        if transferred.outcome.is_of_connection:
+        if transferred.exit_status.is_connection_failure:
             self._await_end_of_session()
         return transferred
 
@@ -669,7 +676,9 @@ class Sync:
         if self.cancellation is not NEVER:
             self.cancellation.wait(_END_OF_SESSION_SECONDS)
 
-    def _started(self, workspace: Workspace, extent: transfer.Extent, on_entry: Callable[[Line], None]) -> Transferred:
+    def _started(
+        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+    ) -> TransferResult:
         return transfer.run(
             self.configuration,
             self.daemon,

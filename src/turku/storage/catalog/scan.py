@@ -176,7 +176,7 @@ def _digest(target: int | bytes, listed: list[str], mode: int, faked: tuple[int,
     # Without root nothing but rsync's own attributes can be the machine's.
     is_faked = os.geteuid() != 0 or extended_attributes.is_faked(listed)
     faked_mode = (mode if faked is None else faked[0]) if is_faked else None
-    if sandbox.has_labels_of_its_own():
+    if sandbox.has_selinux_labels():
         # This host's, of which no machine knows.
         listed = [name for name in listed if name != extended_attributes.LABEL]
     return extended_attributes.digest(extended_attributes.pairs(target, listed, faked_mode=faked_mode)) or NO_ATTRIBUTES

@@ -18,7 +18,7 @@ from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
 from turku.storage.catalog.scan import Found, Tree
 
 if TYPE_CHECKING:
-    from turku.storage.rsync.change_log import Changes
+    from turku.storage.rsync.change_log import ChangeLog
 
 ROWS_AT_ONCE = 2000
 _DATED_NAMED = 10
@@ -97,7 +97,7 @@ class Gathering:
         self._numbers = 0
         self._known_numbers.clear()
 
-    def gather(self, changes: Changes | None, *, may_trust: bool) -> None:
+    def gather(self, changes: ChangeLog | None, *, may_trust: bool) -> None:
         """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
 
         Complete changes name every name of a file that changed. Files get no checksums by it. Raises OSError where the
@@ -201,7 +201,7 @@ class Gathering:
                 waiting.push_all(joined(path, name) for name in sorted(inner, reverse=True))
             self._connection.executemany(_FOUND, rows)
 
-    def _gather_changed(self, changes: Changes) -> None:
+    def _gather_changed(self, changes: ChangeLog) -> None:
         with ExitStack() as stack:
             tree = stack.enter_context(Tree(self._tree))
             others = self._opened(stack)
@@ -216,7 +216,7 @@ class Gathering:
                 row = _row(self._place(directory), name, found, others, directories)
                 self._connection.execute(_FOUND, row)
 
-    def _with_parents(self, changes: Changes) -> Iterator[bytes]:
+    def _with_parents(self, changes: ChangeLog) -> Iterator[bytes]:
         """Yield the paths that changed, and the directories above them: their times may have, too.
 
         What is above the path before, too, was told with that. Each directory comes after the one that it is in, which
@@ -235,7 +235,7 @@ class Gathering:
             yield change.path
             parent = above
 
-    def _mark_told(self, changes: Changes) -> None:
+    def _mark_told(self, changes: ChangeLog) -> None:
         connection = self._connection
         connection.executemany(
             _TOLD, (split(change.path) for change in changes if change.kind == "changed" and is_inside(change.path))

@@ -24,7 +24,7 @@ from turku.storage.catalog.staging import ROWS_AT_ONCE, Gathering, Told
 
 if TYPE_CHECKING:
     from turku.storage.disk.source_directory import SourcePlace
-    from turku.storage.rsync.change_log import Changes
+    from turku.storage.rsync.change_log import ChangeLog
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ class Ahead:
         self._is_over = threading.Event()
         self._is_given_up = threading.Event()
         self._thread: threading.Thread | None = None
-        self._told: Changes | None = None
+        self._told: ChangeLog | None = None
         self._gathering: Gathering | None = None
 
-    def begin(self, tree: Path, told: Changes, *, has_attributes: bool) -> None:
+    def begin(self, tree: Path, told: ChangeLog, *, has_attributes: bool) -> None:
         """Follow what is told about ``tree``, in which nothing is yet. ``has_attributes``: rsync keeps owners there."""
         self._told = told
         self._thread = threading.Thread(target=self._follow, args=(tree, told, has_attributes), daemon=True)
@@ -64,7 +64,7 @@ class Ahead:
             self._thread.join()
         self.connection.close()
 
-    def _follow(self, path: Path, told: Changes, has_attributes: bool) -> None:  # noqa: FBT001
+    def _follow(self, path: Path, told: ChangeLog, has_attributes: bool) -> None:  # noqa: FBT001
         """Read along; what is gathered counts only where that came to its end."""
         gathering = Gathering(self.connection, path, base=None, before=None, after=None)
         try:
@@ -78,7 +78,7 @@ class Ahead:
         else:
             self._gathering = gathering
 
-    def _gather(self, tree: Tree, told: Changes, gathering: Gathering) -> None:
+    def _gather(self, tree: Tree, told: ChangeLog, gathering: Gathering) -> None:
         files: list[Told] = []
         others: list[Told] = []
         for change in told.follow(self._is_over):

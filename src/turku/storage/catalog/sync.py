@@ -32,7 +32,7 @@ from turku.storage.disk.source_lookup import locked
 from turku.storage.fs.timestamp_range import DatesAtLimit
 
 if TYPE_CHECKING:
-    from turku.storage.rsync.change_log import Changes
+    from turku.storage.rsync.change_log import ChangeLog
 
 MOST_READ_IN_A_BACKUP = 2
 """Trees: with more than these missing in the catalog, a machine is not kept waiting; see ``reconcile``."""
@@ -46,7 +46,7 @@ def record(
     name: str,
     base: str | None,
     tree: Path,
-    changes: Changes | None,
+    changes: ChangeLog | None,
     moment: datetime,
     zone: tzinfo,
     ahead: Ahead | None = None,
@@ -129,7 +129,7 @@ class _NewSnapshot:
     name: str
     base: str | None
     tree: Path
-    changes: Changes | None
+    changes: ChangeLog | None
     moment: datetime
     ahead: Ahead | None
     dates: DatesAtLimit | None

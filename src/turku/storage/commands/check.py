@@ -13,7 +13,7 @@ from turku.storage.commands import protection
 from turku.storage.commands.protection import Verdict
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
-from turku.storage.containment.sandbox import SandboxNotTried
+from turku.storage.containment.sandbox import SandboxProbeFailed
 from turku.storage.disk import history, volume_marks, volumes
 from turku.storage.disk.source_directory import SourcePlace
 from turku.storage.disk.source_lookup import kept_sources
@@ -35,7 +35,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
     _compare_clocks(configuration, clock, problems, say)
     say(f"  rsync: {' '.join(configuration.rsync_command)}")
-    with suppress(SandboxNotTried):
+    with suppress(SandboxProbeFailed):
         # Those who are told what protects the host are told of it.
         found = sandbox.availability(configuration)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")

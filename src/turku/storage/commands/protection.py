@@ -18,7 +18,7 @@ from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.config.configuration import StorageConfig, Volume
 from turku.storage.containment import limits, sandbox, seccomp
-from turku.storage.containment.sandbox import SandboxNotTried
+from turku.storage.containment.sandbox import SandboxProbeFailed
 from turku.storage.fs import tree as fs
 from turku.storage.registration import acting_user, login_shell
 from turku.storage.rsync import version as rsync_version
@@ -119,7 +119,7 @@ def _user(configuration: StorageConfig) -> Fact:
 def _sandbox(configuration: StorageConfig) -> Fact:
     try:
         found = sandbox.availability(configuration)
-    except SandboxNotTried as error:
+    except SandboxProbeFailed as error:
         return Fact("sandbox", Verdict.FAIL, f"{error.message}; {error.hint}")
     if found.is_used:
         return Fact(
@@ -138,19 +138,19 @@ def _filter(configuration: StorageConfig) -> Fact:
     subject = "system-call filter"
     try:
         is_used = sandbox.availability(configuration).is_used
-    except SandboxNotTried:
+    except SandboxProbeFailed:
         return Fact(subject, Verdict.WARN, "it is not known whether it is in force")
     if not is_used:
         return Fact(subject, Verdict.WARN, "not in force, as rsync is not contained")
-    made = seccomp.made()
+    made = seccomp.available_filter()
     if made is None:
-        return Fact(subject, Verdict.FAIL, f"not in force: {seccomp.REASON}")
+        return Fact(subject, Verdict.FAIL, f"not in force: {seccomp.UNAVAILABLE_REASON}")
     return Fact(subject, Verdict.OK, f"in force on this processor ({platform.machine()}), made by {made.maker}")
 
 
 def _rsync(configuration: StorageConfig) -> Fact:
     try:
-        rsync_version.refuse_old(configuration)
+        rsync_version.require_supported(configuration)
         version = rsync_version.installed(configuration.rsync_command)
     except ConfigurationError as error:
         return Fact("rsync", Verdict.FAIL, f"{error.message}; {error.hint}")
@@ -168,7 +168,7 @@ def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
     subject = f"volume {volume.name}"
     try:
         options = mount_options(volume.path)
-        free_percent = limits.room(volume.path).free_percent
+        free_percent = limits.volume_space(volume.path).free_percent
     except (OSError, TurkuError):
         # That it is not there is told with the volumes.
         return

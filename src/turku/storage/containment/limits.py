@@ -48,12 +48,12 @@ DIRECTORY_BYTES = 4096
 _LOG = logging.getLogger(__name__)
 
 
-class TookTooMuch(BackupFailed):
+class SpaceLimitExceeded(BackupFailed):
     """A run was ended for what it wrote: space is to be given back before others need it."""
 
 
 @dataclass(frozen=True)
-class Bounds:
+class RunLimits:
     """What one run may use; None is no limit."""
 
     seconds: float | None = None
@@ -68,10 +68,10 @@ class Bounds:
     reserve_percent: float = 0.0
     """A run is ended when its volume has less free than this, in space or in inodes."""
 
-    def left(self, seconds: float, taken_bytes: int) -> Bounds:
+    def remaining(self, seconds: float, taken_bytes: int) -> RunLimits:
         """Return what is left after a part of a run. Raises TookTooMuch where nothing more may be written."""
         if self.bytes is not None and taken_bytes >= self.bytes:
-            raise TookTooMuch(
+            raise SpaceLimitExceeded(
                 f"the run was ended: it wrote more than {self.bytes} bytes ({self.bytes_reason})",
                 hint="raise the limit if this was meant to be",
             )
@@ -84,7 +84,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Room:
+class VolumeSpace:
     """What users may fill of a volume (root's reserve left out); inodes are 0 where its file system counts none."""
 
     total_bytes: int
@@ -101,13 +101,13 @@ class Room:
         return min(shares)
 
 
-def room(path: Path) -> Room:
+def volume_space(path: Path) -> VolumeSpace:
     """What the volume that holds ``path`` has; BackupFailed when it cannot be asked."""
     try:
         figures = fs.volume_status(path)
     except OSError as error:
         raise BackupFailed(f"{path}: cannot ask for free space: {error.strerror or error}") from error
-    return Room(
+    return VolumeSpace(
         total_bytes=(figures.f_blocks - figures.f_bfree + figures.f_bavail) * figures.f_frsize,
         free_bytes=figures.f_bavail * figures.f_frsize,
         total_inodes=figures.f_files,
@@ -128,12 +128,12 @@ class _Usage(msgspec.Struct):
     measured_at: float
 
 
-def bounds(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> Bounds:
+def bounds(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> RunLimits:
     """What a run for the machine whose directory this is may use.
 
     Raises BackupFailed when it must wait: its volume is below the low-water mark, or its quota is used up.
     """
-    free = room(machine_dir).free_percent
+    free = volume_space(machine_dir).free_percent
     low_water = configuration.low_water_free_percent
     if free < low_water:
         raise BackupFailed(
@@ -154,7 +154,7 @@ def bounds(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SY
             )
         if limit is None or left < limit:
             limit, reason, shares = left, f"what its quota of {quota} (machine_quota_bytes) left", True
-    return Bounds(
+    return RunLimits(
         seconds=configuration.max_run_seconds,
         bytes=limit,
         bytes_reason=reason,
@@ -166,20 +166,20 @@ def bounds(configuration: StorageConfig, machine_dir: Path, *, clock: Clock = SY
     )
 
 
-def is_exhausted(machine_dir: Path) -> bool:
+def is_full(machine_dir: Path) -> bool:
     """Return True where next to nothing fits on the machine's volume any more, whatever its low-water mark is."""
-    left = room(machine_dir)
+    left = volume_space(machine_dir)
     return left.free_bytes < _LEAST_BYTES or (left.total_inodes > 0 and left.free_inodes < _LEAST_INODES)
 
 
-def is_low(configuration: StorageConfig, machine_dir: Path) -> bool:
+def is_below_low_water(configuration: StorageConfig, machine_dir: Path) -> bool:
     """Whether the machine's volume is below the low-water mark."""
-    return room(machine_dir).free_percent < configuration.low_water_free_percent
+    return volume_space(machine_dir).free_percent < configuration.low_water_free_percent
 
 
-def is_used_up(configuration: StorageConfig, machine_dir: Path) -> bool:
+def lacks_space(configuration: StorageConfig, machine_dir: Path) -> bool:
     """Return True where a run must not keep what it has brought so far: the volume has no room for it."""
-    return is_exhausted(machine_dir) or is_low(configuration, machine_dir)
+    return is_full(machine_dir) or is_below_low_water(configuration, machine_dir)
 
 
 def record(configuration: StorageConfig, machine_dir: Path, written_bytes: int) -> None:
@@ -238,7 +238,7 @@ class _Runs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._finished: Counter[Path] = Counter()
-        self._running: dict[Path, list[Watch]] = defaultdict(list)
+        self._running: dict[Path, list[Watchdog]] = defaultdict(list)
 
     def finished_bytes(self, machine_dir: Path) -> int:
         return self._finished[machine_dir]
@@ -248,7 +248,7 @@ class _Runs:
             return self._finished[machine_dir] + sum(each.written_bytes for each in self._running[machine_dir])
 
     @contextmanager
-    def counting(self, machine_dir: Path, watch: Watch) -> Iterator[None]:
+    def counting(self, machine_dir: Path, watch: Watchdog) -> Iterator[None]:
         with self._lock:
             self._running[machine_dir].append(watch)
         try:
@@ -263,7 +263,7 @@ _RUNS = _Runs()
 _USAGE_LOCK = threading.Lock()
 
 
-class Watch:
+class Watchdog:
     """Looks at a run and says when it is over its bounds.
 
     ``process`` is the child that was started; ``tree`` is where it writes, on the volume to be watched. In a tree that
@@ -272,7 +272,7 @@ class Watch:
 
     def __init__(
         self,
-        bounds: Bounds,
+        bounds: RunLimits,
         *,
         process: int,
         tree: Path,
@@ -291,14 +291,14 @@ class Watch:
         self._clock = clock
         self._begin_monotonic = clock.monotonic_seconds()
         self._begin = clock.now().timestamp()
-        self._base = self._before = room(tree)
+        self._base = self._before = volume_space(tree)
         self._counted = self._begin_monotonic
         self.written_bytes = 0
         """What the run has written so far, as far as is known."""
         self.took_too_much = False
         """Whether the fault is about space, and not about time or memory."""
 
-    def fault(self) -> str | None:
+    def violation(self) -> str | None:
         """Which bound the run has passed, as a sentence; None while it keeps within all."""
         limits = self._bounds
         seconds = self._clock.monotonic_seconds() - self._begin_monotonic
@@ -317,10 +317,10 @@ class Watch:
 
         A short run may end before it is looked at: what the volume lost meanwhile is then held against it.
         """
-        return max(self.written_bytes, self._before.free_bytes - room(self._tree).free_bytes)
+        return max(self.written_bytes, self._before.free_bytes - volume_space(self._tree).free_bytes)
 
     def _space_fault(self) -> str | None:
-        now = room(self._tree)
+        now = volume_space(self._tree)
         reserve = self._bounds.reserve_percent
         if now.free_percent < reserve:
             return _reserve_fault(now.free_percent, reserve)
@@ -335,7 +335,7 @@ class Watch:
             return f"it wrote more than {limit} bytes ({self._bounds.bytes_reason})"
         return None
 
-    def _count_fault(self, now: Room) -> str | None:
+    def _count_fault(self, now: VolumeSpace) -> str | None:
         limits = self._bounds
         alarm = limits.bytes is not None and self._base.free_bytes - now.free_bytes > limits.bytes
         if limits.files is not None and not alarm:
@@ -357,13 +357,13 @@ class Watch:
 
 
 @contextmanager
-def counting(machine_dir: Path, watch: Watch) -> Iterator[None]:
+def counting(machine_dir: Path, watch: Watchdog) -> Iterator[None]:
     """Let the run count, for the length of the block, where runs of the machine beside it share its bytes."""
     with _RUNS.counting(machine_dir, watch):
         yield
 
 
-def wait(child: Child, watch: Watch, cancellation: Cancellation = NEVER) -> int:
+def wait(child: Child, watch: Watchdog, cancellation: Cancellation = NEVER) -> int:
     """The exit code of the child.
 
     Raises BackupFailed when the run passes one of its bounds, TookTooMuch when that is one of space, and what
@@ -373,21 +373,21 @@ def wait(child: Child, watch: Watch, cancellation: Cancellation = NEVER) -> int:
     try:
         while descriptor not in select.select([descriptor, cancellation.descriptor], [], [], _LOOK_SECONDS)[0]:
             cancellation.check()
-            fault = watch.fault()
+            fault = watch.violation()
             if fault is not None:
-                kind = TookTooMuch if watch.took_too_much else BackupFailed
+                kind = SpaceLimitExceeded if watch.took_too_much else BackupFailed
                 raise kind(f"the run was ended: {fault}", hint="raise the limit if this was meant to be")
     finally:
         os.close(descriptor)
     return child.wait(_LOOK_SECONDS)
 
 
-def check_directories(bounds: Bounds, tree: Path, count: int) -> None:
+def check_directories(bounds: RunLimits, tree: Path, count: int) -> None:
     """Let our own code make ``count`` directories below ``tree``: a copy by hard links has nothing else of its own.
 
     Raises TookTooMuch where they are more than a run may make, or leave too little of the volume.
     """
-    free = room(tree).free_percent
+    free = volume_space(tree).free_percent
     if bounds.files is not None and count > bounds.files:
         fault = f"its copy of the newest snapshot has more than {bounds.files} directories (max_run_files)"
     elif bounds.bytes is not None and count * DIRECTORY_BYTES > bounds.bytes:
@@ -396,7 +396,7 @@ def check_directories(bounds: Bounds, tree: Path, count: int) -> None:
         fault = _reserve_fault(free, bounds.reserve_percent)
     else:
         return
-    raise TookTooMuch(f"the run was ended: {fault}", hint="raise the limit if this was meant to be")
+    raise SpaceLimitExceeded(f"the run was ended: {fault}", hint="raise the limit if this was meant to be")
 
 
 def _reserve_fault(free_percent: float, reserve_percent: float) -> str:

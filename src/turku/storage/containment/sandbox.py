@@ -68,11 +68,11 @@ _CONNECT_TIMEOUT_SECONDS = 30.0
 _LAST_PROCESS_TIMEOUT_SECONDS = 10.0
 _END_TIMEOUT_SECONDS = 3.0
 _GREETING = b"@RSYNCD:"
-HERE, _BESIDE = "/tree", "/beside"
+WORKING_DIRECTORY, _BESIDE = "/tree", "/beside"
 """Where a contained rsync sees what it works in, and what it reads beside it."""
-Seen = Callable[[Path], str]
+PathInSandbox = Callable[[Path], str]
 """Says by which path a program sees what lies at a path of ours."""
-Arguments = Callable[[Seen], list[str]]
+Arguments = Callable[[PathInSandbox], list[str]]
 # rsync talks to a program instead of the network. The connected socket comes in as standard input and is kept as
 # descriptor 9; one cat for each direction. When the machine hangs up, the other direction is ended too.
 _SOCKET_TO_NINE = 'exec 9<&0 </dev/null; exec "$0" "$@"'
@@ -84,7 +84,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Availability:
+class SandboxAvailability:
     """Whether receivers are contained here, and why not."""
 
     is_used: bool
@@ -94,7 +94,7 @@ class Availability:
 
 
 @dataclass(frozen=True)
-class Receiver:
+class SandboxedRsync:
     """How to start an rsync that the sandbox was made for."""
 
     argv: list[str]
@@ -172,7 +172,7 @@ def wrap(
     return [*result, "--remount-ro", "/", "--chdir", directory, "--", *argv]
 
 
-def confirmed(directory: int, argv: Sequence[str]) -> list[str]:
+def in_same_directory(directory: int, argv: Sequence[str]) -> list[str]:
     """Return the argument list that runs ``argv`` where the directory that it starts in is the open one.
 
     bubblewrap binds what lies at a path. Whoever puts another directory there in the moment after ours was opened
@@ -186,33 +186,33 @@ def _identity(directory: int) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def availability(configuration: StorageConfig) -> Availability:
+def availability(configuration: StorageConfig) -> SandboxAvailability:
     """Return whether the configuration asks for the sandbox and this host can give it; tried once per process.
 
     Raises SandboxNotTried.
     """
     if configuration.sandbox == "off":
-        return Availability(is_used=False, reason="sandbox is off in the configuration")
+        return SandboxAvailability(is_used=False, reason="sandbox is off in the configuration")
     return _probe(os.geteuid() == 0)
 
 
-class SandboxNotTried(BackupFailed):
+class SandboxProbeFailed(BackupFailed):
     """Nobody knows whether rsync can be contained: what tried it was killed, or did not end in time."""
 
 
 @functools.lru_cache(maxsize=2)
-def _probe(is_root: bool) -> Availability:  # noqa: FBT001
+def _probe(is_root: bool) -> SandboxAvailability:  # noqa: FBT001
     """Return what trying it gave; nothing is remembered where that raises SandboxNotTried."""
     if shutil.which(PROGRAM, path=command.environment()["PATH"]) is None:
-        return Availability(is_used=False, reason="bubblewrap (bwrap) is not installed")
+        return SandboxAvailability(is_used=False, reason="bubblewrap (bwrap) is not installed")
     reason = ""
     # Without root, the sandbox's own user namespace is the last one, where bubblewrap (0.8) can see to that.
     for options in ((),) if is_root else (("--disable-userns",), ()):
         refusal = _refusal(options, is_root=is_root)
         if refusal is None:
-            return Availability(is_used=True, reason="bubblewrap works", options=tuple(options))
+            return SandboxAvailability(is_used=True, reason="bubblewrap works", options=tuple(options))
         reason = refusal
-    return Availability(is_used=False, reason=f"bubblewrap does not work here: {reason}")
+    return SandboxAvailability(is_used=False, reason=f"bubblewrap does not work here: {reason}")
 
 
 def _refusal(options: Sequence[str], *, is_root: bool) -> str | None:
@@ -247,7 +247,7 @@ def _refusal(options: Sequence[str], *, is_root: bool) -> str | None:
                 reason = f"it was ended by signal {code - _SIGNAL_CODES}"
             elif not any(text in reason for text in _SCARCITY):
                 return reason
-    raise SandboxNotTried(
+    raise SandboxProbeFailed(
         f"whether rsync can be contained could not be tried: bubblewrap: {reason}",
         hint="nothing was transferred without a sandbox; is this host out of memory or overloaded? "
         "'sandbox: off' does without one",
@@ -266,7 +266,7 @@ def _filter(stack: ExitStack) -> tuple[tuple[str, ...], tuple[int, ...]]:
 @functools.cache
 def _warn_of_no_filter() -> None:
     """Once in a program, which is once in a session."""
-    _LOG.warning("rsync's sandbox has no system-call filter: %s", seccomp.REASON)
+    _LOG.warning("rsync's sandbox has no system-call filter: %s", seccomp.UNAVAILABLE_REASON)
 
 
 def is_contained(configuration: StorageConfig) -> bool:
@@ -297,7 +297,7 @@ def receiver(
     is_writable: bool = True,
     keeps_privileged_attributes: bool = False,
     readable: Sequence[Path] = (),
-) -> Iterator[Receiver]:
+) -> Iterator[SandboxedRsync]:
     """Yield how to start an rsync that receives into ``directory`` from the daemon at the tunnel's ``port``.
 
     It starts in ``directory``, and sees nothing else of the machine but ``readable``; ``arguments`` makes its argument
@@ -323,7 +323,7 @@ def receiver(
 @contextmanager
 def sender(
     arguments: Arguments, *, configuration: StorageConfig, tree: Path, port: int, root: int | None = None
-) -> Iterator[Receiver]:
+) -> Iterator[SandboxedRsync]:
     """Yield how to start an rsync that sends what is in ``tree`` to the daemon at the tunnel's ``port``.
 
     It starts in ``tree``, and contained it sees that tree alone, read-only. ``root`` is the tree's open directory:
@@ -352,7 +352,7 @@ def _connected(
     capabilities: Sequence[str] | None,
     readable: Sequence[Path] = (),
     root: int | None = None,
-) -> Iterator[Receiver]:
+) -> Iterator[SandboxedRsync]:
     contained = is_contained(configuration)
     with ExitStack() as stack:
         connection = connect(port)
@@ -360,7 +360,7 @@ def _connected(
         opened = _opened(stack, directory, root)
         if not contained:
             connection.close()
-            yield Receiver(arguments(str), directory=opened)
+            yield SandboxedRsync(arguments(str), directory=opened)
             return
         alive = stack.enter_context(_outlived_by_none())
         filter_options, descriptors = _filter(stack)
@@ -368,13 +368,13 @@ def _connected(
         names = {path: f"{_BESIDE}{number}" for number, path in enumerate(readable)}
         seen = {**{str(path): path for path in programs(configuration.rsync_command)}}
         seen |= {name: path for path, name in names.items()}
-        yield Receiver(
+        yield SandboxedRsync(
             wrap(
-                confirmed(opened, ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)]),
-                writable={HERE: directory} if is_writable else {},
-                readable=seen if is_writable else {**seen, HERE: directory},
+                in_same_directory(opened, ["sh", "-c", _SOCKET_TO_NINE, *arguments(names.__getitem__)]),
+                writable={WORKING_DIRECTORY: directory} if is_writable else {},
+                readable=seen if is_writable else {**seen, WORKING_DIRECTORY: directory},
                 hidden=_inside_system(configuration),
-                directory=HERE,
+                directory=WORKING_DIRECTORY,
                 capabilities=capabilities,
                 options=[*availability(configuration).options, *filter_options, "--sync-fd", str(alive)],
             ),
@@ -409,7 +409,7 @@ def end(child: command.Child) -> None:
 
 
 @contextmanager
-def followed(
+def output_reader(
     child: command.Child,
     read: Callable[[IO[bytes]], None],
     *,
@@ -445,7 +445,7 @@ def followed(
     reader.join(timeout_seconds)
 
 
-class NobodyAnswers(BackupFailed):
+class DaemonUnreachable(BackupFailed):
     """No rsync daemon is behind the tunnel."""
 
 
@@ -457,7 +457,7 @@ def connect(port: int) -> socket.socket:
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_SECONDS)
     except OSError as error:
-        raise NobodyAnswers(
+        raise DaemonUnreachable(
             f"nobody listens at port {port} of the tunnel: {error.strerror or error}",
             hint="the agent's rsync daemon or its ssh ended, or sshd did not let it forward the port",
         ) from error
@@ -468,7 +468,7 @@ def connect(port: int) -> socket.socket:
         with suppress(OSError):
             greeting = connection.recv(len(_GREETING), socket.MSG_PEEK | socket.MSG_WAITALL)
         if greeting != _GREETING:
-            raise NobodyAnswers(f"no rsync daemon answers at port {port} of the tunnel")
+            raise DaemonUnreachable(f"no rsync daemon answers at port {port} of the tunnel")
         # A timeout makes the socket non-blocking, and the relay shares it.
         connection.setblocking(True)
     except BaseException:
@@ -516,7 +516,7 @@ def _attribute_capabilities(configuration: StorageConfig) -> list[str]:
     if not configuration.keep_privileged_attributes:
         return []
     wanted = [FILE_CAPABILITY]
-    if seccomp.made() is not None:
+    if seccomp.available_filter() is not None:
         wanted.append(ATTRIBUTE_CAPABILITY)
     return [each for each in wanted if _has_capability(each)]
 
@@ -530,7 +530,7 @@ def _has_capability(name: str) -> bool:
     return False
 
 
-def has_labels_of_its_own() -> bool:
+def has_selinux_labels() -> bool:
     """Return whether SELinux gives each file of this host a label."""
     return extended_attributes.are_labelled_here()
 
@@ -548,7 +548,7 @@ def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
         held = [each for each in _CAPABILITY_BITS if _has_capability(each)]
     if ATTRIBUTE_CAPABILITY not in held:
         return ("security.capability",) if FILE_CAPABILITY in held else ()
-    if has_labels_of_its_own():
+    if has_selinux_labels():
         return ("trusted.*", "security.capability", "security.ima")
     return ("trusted.*", "security.*")
 

@@ -48,7 +48,7 @@ _REFUSED_TERMINAL_IOCTLS: Final = (0x5412, 0x541C, 0x541D, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, and changing what a terminal is."""
 _POISON_ADVICE: Final = (100, 101)
 """MADV_HWPOISON, MADV_SOFT_OFFLINE: they take memory away from the whole host."""
-REASON: Final = (
+UNAVAILABLE_REASON: Final = (
     f"neither libseccomp nor the table knows the system calls of this processor ({platform.machine()}); install "
     "libseccomp2"
 )
@@ -57,7 +57,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Condition:
+class ArgumentCondition:
     """The argument of that position (from 0), with that mask, is that value; bits are those of one 32-bit word."""
 
     argument: int
@@ -66,16 +66,16 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Rule:
+class SyscallRule:
     """A refused call: always, or where the condition holds."""
 
     call: str
     error: int
-    condition: Condition | None = None
+    condition: ArgumentCondition | None = None
 
 
 @dataclass(frozen=True)
-class Filter:
+class SyscallFilter:
     """A program for the kernel, and what made it."""
 
     content: bytes
@@ -174,26 +174,26 @@ _ARCHITECTURES = {
 }
 
 
-def rules(machine: str) -> Iterator[Rule]:
+def rules(machine: str) -> Iterator[SyscallRule]:
     """All that is refused; what no rule is about is allowed."""
     for call in (*_CALLS, *_COMMON):
-        yield Rule(call, errno.EPERM)
+        yield SyscallRule(call, errno.EPERM)
     # clone3 hides its flags behind a pointer; "no such call" makes the C library use clone.
-    yield Rule("clone3", errno.ENOSYS)
+    yield SyscallRule("clone3", errno.ENOSYS)
     flags = 1 if machine.startswith("s390") else 0
     for bit in _NEW_NAMESPACE_FLAGS:
-        yield Rule("clone", errno.EPERM, Condition(flags, bit, bit))
+        yield SyscallRule("clone", errno.EPERM, ArgumentCondition(flags, bit, bit))
     for family in set(range(_SMALL_FAMILIES)).difference(_SOCKET_FAMILIES):
-        yield Rule("socket", errno.EAFNOSUPPORT, Condition(0, _WORD, family))
+        yield SyscallRule("socket", errno.EAFNOSUPPORT, ArgumentCondition(0, _WORD, family))
     for bit in _bits(_WORD - _SMALL_FAMILIES + 1):
-        yield Rule("socket", errno.EAFNOSUPPORT, Condition(0, bit, bit))
+        yield SyscallRule("socket", errno.EAFNOSUPPORT, ArgumentCondition(0, bit, bit))
     for advice in _POISON_ADVICE:
-        yield Rule("madvise", errno.EPERM, Condition(2, _WORD, advice))
+        yield SyscallRule("madvise", errno.EPERM, ArgumentCondition(2, _WORD, advice))
     for request in _REFUSED_TERMINAL_IOCTLS:
-        yield Rule("ioctl", errno.EPERM, Condition(1, _WORD, request))
+        yield SyscallRule("ioctl", errno.EPERM, ArgumentCondition(1, _WORD, request))
     for bit in _bits(_IOCTL_KIND):
         # Of another kind is what has one bit that those of terminals do not have, or the other way round.
-        yield Rule("ioctl", errno.EPERM, Condition(1, bit, bit & ~_TERMINAL_IOCTLS))
+        yield SyscallRule("ioctl", errno.EPERM, ArgumentCondition(1, bit, bit & ~_TERMINAL_IOCTLS))
 
 
 def _bits(mask: int) -> Iterator[int]:
@@ -201,11 +201,11 @@ def _bits(mask: int) -> Iterator[int]:
 
 
 @functools.cache
-def made() -> Filter | None:
+def available_filter() -> SyscallFilter | None:
     """The filter for this processor; None where nothing here knows its system calls."""
     ways: dict[str, Callable[[], bytes | None]] = {
         "libseccomp": _by_library,
-        "a table": lambda: program(platform.machine()),
+        "a table": lambda: table_filter(platform.machine()),
     }
     for maker, make in ways.items():
         try:
@@ -214,13 +214,13 @@ def made() -> Filter | None:
             _LOG.debug("no system-call filter by %s: %s", maker, error)
             continue
         if content:
-            return Filter(content, maker)
+            return SyscallFilter(content, maker)
     return None
 
 
 def descriptor() -> int | None:
     """A new descriptor that reads the filter from its start, to be closed by the caller; None as in ``made``."""
-    found = made()
+    found = available_filter()
     if found is None:
         return None
     memory = os.memfd_create("turku-seccomp", os.MFD_CLOEXEC)
@@ -302,7 +302,7 @@ _ARGUMENT_BYTES: Final = 8
 _X32_BIT: Final = 0x40000000
 
 
-def program(machine: str) -> bytes | None:
+def table_filter(machine: str) -> bytes | None:
     """The filter for that processor by the table; None where its system call numbers are not in it."""
     known = _ARCHITECTURES.get(machine)
     if known is None:
@@ -317,7 +317,7 @@ def program(machine: str) -> bytes | None:
         (_JUMP_AT_LEAST, 0, 1, _X32_BIT),
         (_RETURN, 0, 0, _FAIL | errno.EPERM),
     ]
-    conditional: dict[str, list[Rule]] = {}
+    conditional: dict[str, list[SyscallRule]] = {}
     for rule in rules(machine):
         if rule.condition is None:
             steps += [(_JUMP_EQUAL, 0, 1, numbers[rule.call]), (_RETURN, 0, 0, _FAIL | rule.error)]
@@ -330,7 +330,7 @@ def program(machine: str) -> bytes | None:
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
-def _judged(rule: Rule) -> list[tuple[int, int, int, int]]:
+def _judged(rule: SyscallRule) -> list[tuple[int, int, int, int]]:
     if rule.condition is None:
         raise ValueError(f"{rule.call} has no condition")
     return [

@@ -298,10 +298,10 @@ class _Run:
                 argv,
                 # An rsync of one's own may lie outside the system directories that the sandbox shows.
                 readable={
-                    sandbox.HERE: tree,
+                    sandbox.WORKING_DIRECTORY: tree,
                     **{str(path): path for path in sandbox.programs(self._configuration.rsync_command)},
                 },
-                directory=sandbox.HERE,
+                directory=sandbox.WORKING_DIRECTORY,
                 opened=opened,
                 timeout_seconds=_RESTORE_SECONDS,
                 capabilities=[
@@ -415,7 +415,7 @@ class _Run:
             # It sees nothing but what is restored and where to: leave to read and write all of that harms nobody.
             held = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
             argv = sandbox.wrap(
-                argv if opened is None else sandbox.confirmed(opened, argv),
+                argv if opened is None else sandbox.in_same_directory(opened, argv),
                 readable=readable,
                 writable={str(self._directory): self._directory},
                 directory=directory,

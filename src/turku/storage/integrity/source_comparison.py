@@ -213,8 +213,8 @@ def _differing(
             ) as receiver,
             receiver.start(password=daemon.password) as child,
         ):
-            watch = limits.Watch(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
-            with sandbox.followed(
+            watch = limits.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
+            with sandbox.output_reader(
                 child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS
             ):
                 code = limits.wait(child, watch, cancellation)

@@ -139,7 +139,7 @@ def _too_long(configuration: StorageConfig, kept: KeptTree, paths: Iterable[byte
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
         return ()
-    directory = sandbox.HERE if sandbox.is_contained(configuration) else kept.path
+    directory = sandbox.WORKING_DIRECTORY if sandbox.is_contained(configuration) else kept.path
     limit = _ARGUMENT_LIMIT_BYTES - len(os.fsencode(directory)) - 1
     return tuple(path for path in long if len(path) > limit)
 

@@ -47,7 +47,7 @@ from turku.storage.restore.plan import LostPaths, Recovery
 from turku.storage.restore.recorded_entries import RecordedEntries, is_fake_super
 from turku.storage.restore.snapshot_lookup import KeptTree
 from turku.storage.rsync import change_log, exit_codes, messages, transfer
-from turku.storage.rsync.change_log import Line
+from turku.storage.rsync.change_log import ItemizedLine
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -99,13 +99,13 @@ def push(
             on_line=lambda line: log(line) if line else None,
         ) as child,
     ):
-        with sandbox.followed(
+        with sandbox.output_reader(
             child, lambda stream: _tell(configuration, going_back, answers, stream, others, lost=lost)
         ):
             exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
-    meaning = exit_codes.outcome(exit_code).meaning
+    meaning = exit_codes.exit_status(exit_code).meaning
     too_long = [wire_path(path) for path in going_back.long_paths]
     answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
     if lost.count:
@@ -235,8 +235,8 @@ def _unset(recorded: RecordedEntries, path: bytes, lacking: tuple[str, ...]) -> 
 
 def _batches(
     stream: IO[bytes], mark: bytes, others: deque[str]
-) -> Iterator[tuple[list[tuple[Line, bool]], list[bytes]]]:
-    batch: list[tuple[Line, bool]] = []
+) -> Iterator[tuple[list[tuple[ItemizedLine, bool]], list[bytes]]]:
+    batch: list[tuple[ItemizedLine, bool]] = []
     deleted: list[bytes] = []
     rest = b""
     for piece in lines_of(stream, limit_bytes=change_log.LINE_LIMIT_BYTES):

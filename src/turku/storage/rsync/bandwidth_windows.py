@@ -16,24 +16,24 @@ from typing import Final
 from turku.core.clock import Clock
 from turku.errors import CommandFailed
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment.limits import Bounds
+from turku.storage.containment.limits import RunLimits
 from turku.storage.rsync import version as rsync_version
-from turku.storage.rsync.transfer import Selection, Transferred
+from turku.storage.rsync.transfer import Selection, TransferResult
 
 _STOPPED: Final = "stopping at requested limit"
 """What rsync says then; its exit code is one of several."""
-_STOPS: Final = rsync_version.Version((3, 2, 3))
+_STOPS: Final = rsync_version.RsyncVersion((3, 2, 3))
 _LOG = logging.getLogger(__name__)
 
 
 def run(
     selected: Selection,
-    bounds: Bounds,
-    part: Callable[[Selection, Bounds], Transferred],
+    bounds: RunLimits,
+    part: Callable[[Selection, RunLimits], TransferResult],
     *,
     configuration: StorageConfig,
     clock: Clock,
-) -> Transferred:
+) -> TransferResult:
     """What came of the transfer, which ``part`` runs once for each limit that holds while it goes on."""
     windows = selected.bandwidth_limits
     if not windows.changes:
@@ -45,7 +45,7 @@ def run(
         limit = windows.at(now, zone)
         until = windows.next_change(now, zone) if stops else None
         minutes = None if until is None else math.ceil((until - now).total_seconds() / 60)
-        left = bounds.left(clock.monotonic_seconds() - begin, taken_bytes)
+        left = bounds.remaining(clock.monotonic_seconds() - begin, taken_bytes)
         _LOG.info("bandwidth: %s%s", _words(limit), "" if until is None else f" until {until.astimezone(zone):%H:%M}")
         done = part(replace(selected, bandwidth_kib_per_second=limit, stop_after_minutes=minutes), left)
         if until is None or clock.now() < until or _STOPPED not in done.last_lines:

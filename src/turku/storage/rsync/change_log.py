@@ -49,7 +49,7 @@ _CHUNK_BYTES = 256 * 1024
 _PATH_LIMIT_BYTES = 4096
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What became of an entry."""
 
     CHANGED = "changed"
@@ -61,14 +61,14 @@ class Change(msgspec.Struct, frozen=True):
 
     path: bytes
     """Relative to the tree, as the file system has it; the tree itself is ``b"."``."""
-    kind: Kind
+    kind: ChangeKind
     is_file: bool = False
     """True where rsync said that it is a regular file."""
     link_target: bytes = b""
     """The name in the tree that this one is a further name of, where rsync would make it by linking."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class ItemizedLine(msgspec.Struct, frozen=True):
     """A line of ``OUT_FORMAT``, read."""
 
     path: bytes
@@ -103,7 +103,7 @@ def out_format(mark: bytes, *, has_targets: bool = False) -> str:
     return mark.decode() + (_TARGET_FORMAT if has_targets else _FORMAT)
 
 
-def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Line | None:
+def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> ItemizedLine | None:
     """What a line says; None where it is not understood, or names a path that leads out of the tree."""
     if not text.startswith(mark):
         return None
@@ -126,9 +126,9 @@ def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Line
     if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
         return None
     if match["deleted"]:
-        return Line(path, is_deleted=True)
+        return ItemizedLine(path, is_deleted=True)
     checksum = match["checksum"]
-    return Line(
+    return ItemizedLine(
         path,
         is_new=match["differs"].startswith(_NEW),
         file_type=match["file_type"],
@@ -159,7 +159,7 @@ def unescaped(name: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
 
 
-class Changes:
+class ChangeLog:
     """The changes of one run, in the order in which rsync told them; ended, and gone, with its block.
 
     Written by one, then read by any number, as often as they like.
@@ -189,9 +189,9 @@ class Changes:
     def __len__(self) -> int:
         return self._count
 
-    def note(self, line: Line) -> None:
+    def note(self, line: ItemizedLine) -> None:
         """Take note of what a line says; but for the checksum, which a machine may have forged."""
-        kind = Kind.DELETED if line.is_deleted else Kind.CHANGED
+        kind = ChangeKind.DELETED if line.is_deleted else ChangeKind.CHANGED
         self.add(Change(line.path, kind, is_file=line.file_type == b"f", link_target=line.link_target))
 
     def flush(self) -> None:
@@ -208,7 +208,7 @@ class Changes:
 
     def add(self, change: Change) -> None:
         """Take note of a change."""
-        kind = b"d" if change.kind is Kind.DELETED else b"f" if change.is_file else b"c"
+        kind = b"d" if change.kind is ChangeKind.DELETED else b"f" if change.is_file else b"c"
         written = change.path
         if change.link_target:
             # No name has a NUL in it.
@@ -251,7 +251,7 @@ class Changes:
                     path, _nul, target = buffer[begin + _HEADER.size : end].partition(b"\0")
                     yield Change(
                         path,
-                        Kind.DELETED if kind == b"d" else Kind.CHANGED,
+                        ChangeKind.DELETED if kind == b"d" else ChangeKind.CHANGED,
                         is_file=kind in (b"f", b"F"),
                         link_target=target,
                     )

@@ -13,16 +13,16 @@ class Severity(Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExitStatus:
     """How a run counts, and why, in words."""
 
     severity: Severity
     meaning: str
-    is_of_request: bool = False
+    is_request_failure: bool = False
     """True where rsync did not understand what it was asked for, or broke over it: it may do better when asked for
     everything. A file that cannot be read, a full disk and a machine that is gone stay what they are."""
 
-    is_of_connection: bool = False
+    is_connection_failure: bool = False
     """True where the other side, or what leads there, was lost: the session may be ending for the same reason."""
 
     is_partial: bool = False
@@ -61,22 +61,22 @@ _MEANINGS = {
 }
 
 
-def outcome(exit_code: int) -> Outcome:
+def exit_status(exit_code: int) -> ExitStatus:
     """Success for 0, a warning for 24 (contract, section 4.5), a failure for all else.
 
     ``exit_code`` is as the shell has it: above 128 a signal ended rsync.
     """
     if exit_code == 0:
-        return Outcome(Severity.SUCCESS, "complete")
+        return ExitStatus(Severity.SUCCESS, "complete")
     if exit_code == 24:
-        return Outcome(Severity.WARNING, "some files vanished on the machine while they were read")
+        return ExitStatus(Severity.WARNING, "some files vanished on the machine while they were read")
     meaning = _MEANINGS.get(exit_code)
     if meaning is None:
         meaning = f"rsync was killed by signal {exit_code - 128}" if exit_code > 128 else "an unknown failure"
-    return Outcome(
+    return ExitStatus(
         Severity.FAILURE,
         f"{meaning} (rsync exit code {exit_code})",
-        is_of_request=exit_code in _OF_REQUEST,
-        is_of_connection=exit_code in _OF_CONNECTION,
+        is_request_failure=exit_code in _OF_REQUEST,
+        is_connection_failure=exit_code in _OF_CONNECTION,
         is_partial=exit_code == _PARTIAL,
     )

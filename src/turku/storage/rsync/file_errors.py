@@ -9,41 +9,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from turku.storage.rsync import messages
-from turku.storage.rsync.messages import Kind, Message, Side
+from turku.storage.rsync.messages import Message, MessageKind, Side
 
 PATHS_LIMIT = 10_000
 SENTENCES_LIMIT = 50
 """Sentences about what is no entry that is missing."""
 PROTECTED_LIMIT = 500
 """Paths whose rules a command line holds easily."""
-_OF_THE_STORAGE = frozenset({Kind.WRITE, Kind.DIRECTORY, Kind.SYMLINK, Kind.DELETION})
+_OF_THE_STORAGE = frozenset({MessageKind.WRITE, MessageKind.DIRECTORY, MessageKind.SYMLINK, MessageKind.DELETION})
 """What fails on the storage for want of space, as for much else, is no fault of a single file."""
 _HIDES_WHAT_IS_BELOW = frozenset(
-    {Kind.UNREADABLE_DIRECTORY, Kind.UNREADABLE_ENTRY, Kind.NAME_TOO_LONG, Kind.CONTENTS_SKIPPED}
+    {
+        MessageKind.UNREADABLE_DIRECTORY,
+        MessageKind.UNREADABLE_ENTRY,
+        MessageKind.NAME_TOO_LONG,
+        MessageKind.CONTENTS_SKIPPED,
+    }
 )
-_UNNAMED = frozenset({Kind.DELETION_SKIPPED, Kind.CONTENTS_SKIPPED, Kind.RETRIED, Kind.VANISHED})
+_UNNAMED = frozenset(
+    {MessageKind.DELETION_SKIPPED, MessageKind.CONTENTS_SKIPPED, MessageKind.RETRIED, MessageKind.VANISHED}
+)
 """Kinds that say nothing of an entry that should be in the snapshot."""
 
 
 @dataclass
-class Mishaps:
+class FileErrors:
     """What rsync said of single entries in one run, or in several of one backup."""
 
     entries: dict[bytes, Message] = field(default_factory=dict)
     """By path, those that did not come, or not as they are now."""
     vanished: set[bytes] = field(default_factory=set)
-    is_said: bool = False
+    any_reported: bool = False
     """True where rsync said anything of single entries."""
-    sentences: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     """About properties that could not be set."""
-    sentence_count: int = 0
+    warning_count: int = 0
     """All of these."""
-    is_of_storage: bool = False
+    storage_failed: bool = False
     """True where the storage could not write."""
-    unnamed: int = 0
+    unnamed_count: int = 0
     """Entries that did not come, and whose paths are not known."""
 
-    def take(self, line: str | bytes, *, directory: bytes | None = None) -> Message | None:
+    def parse_line(self, line: str | bytes, *, directory: bytes | None = None) -> Message | None:
         """Take note of a line that rsync printed; return what it says, None where it is about no single entry."""
         message = messages.parse(line, directory=directory)
         if message is None:
@@ -51,36 +58,36 @@ class Mishaps:
         if message.path is not None and (message.path in self.entries or message.path in self.vanished):
             # Said again by another rsync of the same backup.
             return message
-        self.is_said = True
+        self.any_reported = True
         if message.kind in _OF_THE_STORAGE and message.side is not Side.SENDER:
-            self.is_of_storage = True
-        elif message.kind is Kind.VANISHED:
+            self.storage_failed = True
+        elif message.kind is MessageKind.VANISHED:
             if message.path is not None and len(self.vanished) < PATHS_LIMIT:
                 self.vanished.add(message.path)
-        elif message.kind.is_missing_entry and message.kind is not Kind.NOT_REGULAR:
-            self._miss(message)
+        elif message.kind.is_missing_entry and message.kind is not MessageKind.NOT_REGULAR:
+            self._add_entry(message)
         elif message.kind not in _UNNAMED:
-            self.sentence_count += 1
-            if len(self.sentences) < SENTENCES_LIMIT:
-                self.sentences.append(sentence(message))
+            self.warning_count += 1
+            if len(self.warnings) < SENTENCES_LIMIT:
+                self.warnings.append(describe(message))
         return message
 
-    def _miss(self, message: Message) -> None:
+    def _add_entry(self, message: Message) -> None:
         if message.path is not None and message.path != b"." and len(self.entries) < PATHS_LIMIT:
             self.entries[message.path] = message
         elif message.kind not in _UNNAMED:
-            self.unnamed += 1
+            self.unnamed_count += 1
 
-    def add(self, other: Mishaps) -> None:
+    def add(self, other: FileErrors) -> None:
         """Take over what another run of the same backup said."""
         self.entries.update(other.entries)
         self.vanished |= other.vanished
-        self.is_said = self.is_said or other.is_said
-        told = [each for each in other.sentences if each not in self.sentences]
-        self.sentence_count += max(other.sentence_count - (len(other.sentences) - len(told)), 0)
-        self.sentences = (self.sentences + told)[:SENTENCES_LIMIT]
-        self.is_of_storage = self.is_of_storage or other.is_of_storage
-        self.unnamed += other.unnamed
+        self.any_reported = self.any_reported or other.any_reported
+        told = [each for each in other.warnings if each not in self.warnings]
+        self.warning_count += max(other.warning_count - (len(other.warnings) - len(told)), 0)
+        self.warnings = (self.warnings + told)[:SENTENCES_LIMIT]
+        self.storage_failed = self.storage_failed or other.storage_failed
+        self.unnamed_count += other.unnamed_count
 
     @property
     def hidden_paths(self) -> tuple[bytes, ...]:
@@ -90,21 +97,21 @@ class Mishaps:
     @property
     def can_be_protected(self) -> bool:
         """True where rules can keep rsync from deleting what lies where it could see nothing."""
-        return len(self.hidden_paths) <= PROTECTED_LIMIT and not self.unnamed
+        return len(self.hidden_paths) <= PROTECTED_LIMIT and not self.unnamed_count
 
-    def note(self, told: str) -> None:
+    def add_warning(self, told: str) -> None:
         """Take note of a sentence of ours."""
-        if told not in self.sentences:
-            self.sentence_count += 1
-            self.sentences.insert(0, told)
+        if told not in self.warnings:
+            self.warning_count += 1
+            self.warnings.insert(0, told)
 
     @property
-    def is_told(self) -> bool:
+    def names_every_error(self) -> bool:
         """True where rsync said what it is about: single entries, and no want of the storage's."""
-        return self.is_said and not self.is_of_storage
+        return self.any_reported and not self.storage_failed
 
 
-def sentence(message: Message) -> str:
+def describe(message: Message) -> str:
     """Return the message for people: path, kind and reason."""
     reason = f" ({message.reason})" if message.reason else ""
     return f"{message.shown_path or 'an entry'}: {message.kind}{reason}"

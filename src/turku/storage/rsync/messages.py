@@ -23,7 +23,7 @@ REASON_LIMIT = 200
 SHOWN_PATH_LIMIT = 500
 
 
-class Kind(StrEnum):
+class MessageKind(StrEnum):
     """The mishap that a message tells, in words for a list of counts."""
 
     UNREADABLE_FILE = "unreadable file"
@@ -63,24 +63,26 @@ class Kind(StrEnum):
 
 _MISSING = frozenset(
     {
-        Kind.UNREADABLE_FILE,
-        Kind.UNREADABLE_DIRECTORY,
-        Kind.UNREADABLE_ENTRY,
-        Kind.READ_ERROR,
-        Kind.TRUNCATED,
-        Kind.VANISHED,
-        Kind.NAME_TOO_LONG,
-        Kind.NOT_REGULAR,
-        Kind.NOT_VERIFIED,
-        Kind.WRITE,
-        Kind.DIRECTORY,
-        Kind.SPECIAL_FILE,
-        Kind.SYMLINK,
-        Kind.HARD_LINK,
-        Kind.CONTENTS_SKIPPED,
+        MessageKind.UNREADABLE_FILE,
+        MessageKind.UNREADABLE_DIRECTORY,
+        MessageKind.UNREADABLE_ENTRY,
+        MessageKind.READ_ERROR,
+        MessageKind.TRUNCATED,
+        MessageKind.VANISHED,
+        MessageKind.NAME_TOO_LONG,
+        MessageKind.NOT_REGULAR,
+        MessageKind.NOT_VERIFIED,
+        MessageKind.WRITE,
+        MessageKind.DIRECTORY,
+        MessageKind.SPECIAL_FILE,
+        MessageKind.SYMLINK,
+        MessageKind.HARD_LINK,
+        MessageKind.CONTENTS_SKIPPED,
     }
 )
-_METADATA = frozenset({Kind.OWNER, Kind.PERMISSIONS, Kind.TIMES, Kind.ATTRIBUTE, Kind.ACL})
+_METADATA = frozenset(
+    {MessageKind.OWNER, MessageKind.PERMISSIONS, MessageKind.TIMES, MessageKind.ATTRIBUTE, MessageKind.ACL}
+)
 
 
 class Side(StrEnum):
@@ -95,7 +97,7 @@ class Side(StrEnum):
 class Message:
     """A message about one entry."""
 
-    kind: Kind
+    kind: MessageKind
     side: Side
     path: bytes | None
     """Relative to the tree, as the file system has it. None where the message names no path, or not exactly one. While
@@ -114,57 +116,65 @@ _ROLE = rb"rsync: (?:\[(?P<role>sender|receiver|generator)\] )?"
 _ERROR = rb": (?P<reason>[^\n]*) \((?P<number>\d{1,5})\)"
 
 
-def _error(kind: Kind, side: Side, text: bytes) -> tuple[Kind, Side, re.Pattern[bytes]]:
+def _error(kind: MessageKind, side: Side, text: bytes) -> tuple[MessageKind, Side, re.Pattern[bytes]]:
     """Return the rule for a failed system call, which rsync ends with the error's words and number."""
     return kind, side, re.compile(_ROLE + text + _ERROR, re.DOTALL)
 
 
-def _plain(kind: Kind, side: Side, text: bytes) -> tuple[Kind, Side, re.Pattern[bytes]]:
+def _plain(kind: MessageKind, side: Side, text: bytes) -> tuple[MessageKind, Side, re.Pattern[bytes]]:
     return kind, side, re.compile(text, re.DOTALL)
 
 
 _S, _R, _G = Side.SENDER, Side.RECEIVER, Side.GENERATOR
 _RULES = (
-    _error(Kind.UNREADABLE_FILE, _S, rb"send_files failed to open " + _QUOTED),
-    _error(Kind.UNREADABLE_DIRECTORY, _S, rb"(?:opendir|change_dir(?:#\d)?) " + _QUOTED + rb" failed"),
-    _error(Kind.UNREADABLE_DIRECTORY, _S, rb"readdir\(" + _QUOTED + rb"\)(?: failed)?"),
-    _error(Kind.UNREADABLE_ENTRY, _S, rb"(?:link_stat|fstat) " + _QUOTED + rb" failed"),
-    _error(Kind.UNREADABLE_ENTRY, _S, rb"readlink_stat\(" + _QUOTED + rb"\) failed"),
-    _error(Kind.READ_ERROR, _S, rb"read errors mapping " + _QUOTED),
-    _plain(Kind.VANISHED, _S, rb"(?P<reason>(?:file|directory) has vanished): " + _QUOTED),
-    _plain(Kind.NAME_TOO_LONG, _S, rb"(?P<reason>filename overflows max-path len by \d+): " + _BARE),
-    _plain(Kind.NAME_TOO_LONG, _S, rb"(?P<reason>skipping overly long name|path too long): " + _BARE),
-    _plain(Kind.NAME_TOO_LONG, _R, rb"(?P<reason>temporary filename too long): " + _BARE),
-    _plain(Kind.NOT_REGULAR, _G, rb'(?P<reason>skipping non-regular file) "' + _BARE + rb'"'),
-    _plain(Kind.NOT_REGULAR, _G, rb"(?P<reason>skipping socket \(creation unsupported here\)): " + _BARE),
-    _plain(Kind.NOT_VERIFIED, _R, rb"ERROR: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+)\."),
-    _plain(Kind.RETRIED, _R, rb"WARNING: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+.*)\."),
-    _error(Kind.WRITE, _R, rb"(?:mkstemp|open) " + _QUOTED + rb" failed"),
-    _error(Kind.WRITE, _R, rb"(?:write|ftruncate|fsync|close) failed on " + _QUOTED),
-    _error(Kind.DIRECTORY, _G, rb"recv_generator: mkdir " + _QUOTED + rb" failed"),
-    _error(Kind.UNREADABLE_ENTRY, _G, rb"recv_generator: failed to stat " + _QUOTED),
-    _error(Kind.SPECIAL_FILE, _G, rb"mknod " + _QUOTED + rb" failed"),
-    _error(Kind.SYMLINK, _G, rb'symlink "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'),
-    _error(Kind.HARD_LINK, _G, rb'link "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? => (?P<other>.*) failed'),
-    _error(Kind.WRITE, _R, rb'rename "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'),
-    _error(Kind.OWNER, _G, rb"(?:chown|chgrp) " + _QUOTED + rb" failed"),
-    _error(Kind.PERMISSIONS, _G, rb"failed to (?:set|modify) permissions on " + _QUOTED),
-    _error(Kind.TIMES, _G, rb"failed to set times on " + _QUOTED),
+    _error(MessageKind.UNREADABLE_FILE, _S, rb"send_files failed to open " + _QUOTED),
+    _error(MessageKind.UNREADABLE_DIRECTORY, _S, rb"(?:opendir|change_dir(?:#\d)?) " + _QUOTED + rb" failed"),
+    _error(MessageKind.UNREADABLE_DIRECTORY, _S, rb"readdir\(" + _QUOTED + rb"\)(?: failed)?"),
+    _error(MessageKind.UNREADABLE_ENTRY, _S, rb"(?:link_stat|fstat) " + _QUOTED + rb" failed"),
+    _error(MessageKind.UNREADABLE_ENTRY, _S, rb"readlink_stat\(" + _QUOTED + rb"\) failed"),
+    _error(MessageKind.READ_ERROR, _S, rb"read errors mapping " + _QUOTED),
+    _plain(MessageKind.VANISHED, _S, rb"(?P<reason>(?:file|directory) has vanished): " + _QUOTED),
+    _plain(MessageKind.NAME_TOO_LONG, _S, rb"(?P<reason>filename overflows max-path len by \d+): " + _BARE),
+    _plain(MessageKind.NAME_TOO_LONG, _S, rb"(?P<reason>skipping overly long name|path too long): " + _BARE),
+    _plain(MessageKind.NAME_TOO_LONG, _R, rb"(?P<reason>temporary filename too long): " + _BARE),
+    _plain(MessageKind.NOT_REGULAR, _G, rb'(?P<reason>skipping non-regular file) "' + _BARE + rb'"'),
+    _plain(MessageKind.NOT_REGULAR, _G, rb"(?P<reason>skipping socket \(creation unsupported here\)): " + _BARE),
+    _plain(
+        MessageKind.NOT_VERIFIED, _R, rb"ERROR: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+)\."
+    ),
+    _plain(
+        MessageKind.RETRIED, _R, rb"WARNING: " + _BARE + rb" (?P<reason>failed verification -- update [a-z -]+.*)\."
+    ),
+    _error(MessageKind.WRITE, _R, rb"(?:mkstemp|open) " + _QUOTED + rb" failed"),
+    _error(MessageKind.WRITE, _R, rb"(?:write|ftruncate|fsync|close) failed on " + _QUOTED),
+    _error(MessageKind.DIRECTORY, _G, rb"recv_generator: mkdir " + _QUOTED + rb" failed"),
+    _error(MessageKind.UNREADABLE_ENTRY, _G, rb"recv_generator: failed to stat " + _QUOTED),
+    _error(MessageKind.SPECIAL_FILE, _G, rb"mknod " + _QUOTED + rb" failed"),
     _error(
-        Kind.ATTRIBUTE,
+        MessageKind.SYMLINK, _G, rb'symlink "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'
+    ),
+    _error(MessageKind.HARD_LINK, _G, rb'link "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? => (?P<other>.*) failed'),
+    _error(MessageKind.WRITE, _R, rb'rename "(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))? -> "(?P<other>.*)" failed'),
+    _error(MessageKind.OWNER, _G, rb"(?:chown|chgrp) " + _QUOTED + rb" failed"),
+    _error(MessageKind.PERMISSIONS, _G, rb"failed to (?:set|modify) permissions on " + _QUOTED),
+    _error(MessageKind.TIMES, _G, rb"failed to set times on " + _QUOTED),
+    _error(
+        MessageKind.ATTRIBUTE,
         _R,
         rb"(?:rsync_xal_set|copy_xattrs|set_xattr_acl|get_xattr_data): "
         rb"[lf]?(?:set|get|remove)xattr\(" + _QUOTED + rb',"[^"]*"(?:,\d+)?\) failed',
     ),
-    _error(Kind.ATTRIBUTE, _R, rb"get_xattr_names: [lf]?listxattr\(" + _QUOTED + rb",\d+\) failed"),
-    _error(Kind.ATTRIBUTE, _R, rb"failed to (?:read|re-read|write) xattr [^ ]+ for " + _QUOTED),
-    _error(Kind.ATTRIBUTE, _R, rb"delete of stat xattr failed for " + _QUOTED),
-    _error(Kind.ACL, _R, rb"[sg]et_acl: (?:sys_acl_[sg]et_file|xacl_[sg]et)\(" + _BARE + rb", [A-Z_]+\)"),
-    _error(Kind.ACL, _R, rb"set_acl: sys_acl_delete_def_file\(" + _BARE + rb"\)"),
-    _error(Kind.DELETION, _G, rb"delete_file: (?:unlink|rmdir)\(" + _BARE + rb"\) failed"),
-    _plain(Kind.DELETION, _G, rb"(?P<reason>cannot delete (?:non-empty directory|mount point)): " + _BARE),
-    _plain(Kind.DELETION_SKIPPED, _G, rb"(?P<reason>IO error encountered -- skipping file deletion)"),
-    _plain(Kind.CONTENTS_SKIPPED, _G, rb"(?P<reason>\*\*\* Skipping any contents from this failed directory \*\*\*)"),
+    _error(MessageKind.ATTRIBUTE, _R, rb"get_xattr_names: [lf]?listxattr\(" + _QUOTED + rb",\d+\) failed"),
+    _error(MessageKind.ATTRIBUTE, _R, rb"failed to (?:read|re-read|write) xattr [^ ]+ for " + _QUOTED),
+    _error(MessageKind.ATTRIBUTE, _R, rb"delete of stat xattr failed for " + _QUOTED),
+    _error(MessageKind.ACL, _R, rb"[sg]et_acl: (?:sys_acl_[sg]et_file|xacl_[sg]et)\(" + _BARE + rb", [A-Z_]+\)"),
+    _error(MessageKind.ACL, _R, rb"set_acl: sys_acl_delete_def_file\(" + _BARE + rb"\)"),
+    _error(MessageKind.DELETION, _G, rb"delete_file: (?:unlink|rmdir)\(" + _BARE + rb"\) failed"),
+    _plain(MessageKind.DELETION, _G, rb"(?P<reason>cannot delete (?:non-empty directory|mount point)): " + _BARE),
+    _plain(MessageKind.DELETION_SKIPPED, _G, rb"(?P<reason>IO error encountered -- skipping file deletion)"),
+    _plain(
+        MessageKind.CONTENTS_SKIPPED, _G, rb"(?P<reason>\*\*\* Skipping any contents from this failed directory \*\*\*)"
+    ),
 )
 _NOT_REGULAR = ("skipping non-regular file ", "skipping socket (creation unsupported here): ")
 _DISGUISED = re.compile(rb"<[89a-f][0-9a-f]>|\\[xuUtrn]")
@@ -201,7 +211,7 @@ def kind_of(line: str) -> str:
 
 
 def _message(
-    kind: Kind, usual_side: Side, match: re.Match[bytes], *, is_exact: bool, directory: bytes | None
+    kind: MessageKind, usual_side: Side, match: re.Match[bytes], *, is_exact: bool, directory: bytes | None
 ) -> Message:
     groups = match.groupdict()
     role, told = groups.get("role"), groups.get("path")
@@ -220,12 +230,12 @@ def _message(
     )
 
 
-def _by_number(kind: Kind, number: int | None) -> Kind:
-    if number == errno.ENAMETOOLONG and kind.is_missing_entry and kind is not Kind.SYMLINK:
-        return Kind.NAME_TOO_LONG
-    if kind is Kind.READ_ERROR and number == errno.ENODATA:
+def _by_number(kind: MessageKind, number: int | None) -> MessageKind:
+    if number == errno.ENAMETOOLONG and kind.is_missing_entry and kind is not MessageKind.SYMLINK:
+        return MessageKind.NAME_TOO_LONG
+    if kind is MessageKind.READ_ERROR and number == errno.ENODATA:
         # rsync's own choice for a file that ends before the size that it had.
-        return Kind.TRUNCATED
+        return MessageKind.TRUNCATED
     return kind
 
 

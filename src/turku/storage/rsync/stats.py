@@ -38,7 +38,7 @@ _REGULAR = re.compile(r"\breg: (\d+)")
 
 
 @dataclass
-class Suffixes:
+class SuffixCounter:
     """Counts created files that have the name of a file of ``base`` with a suffix added, by that suffix."""
 
     base: Path | None
@@ -57,14 +57,14 @@ class Suffixes:
             if is_file(self.base / os.fsdecode(stem)):
                 self._counts[suffix] += 1
 
-    def with_those_of(self, other: Suffixes) -> Suffixes:
+    def combined_with(self, other: SuffixCounter) -> SuffixCounter:
         """Return what both counted."""
-        together = Suffixes(self.base)
+        together = SuffixCounter(self.base)
         together._counts = self._counts + other._counts
         return together
 
     @property
-    def commonest(self) -> tuple[str, int]:
+    def most_common(self) -> tuple[str, int]:
         """The suffix that was added most often, with its dot and fit to be printed, and how often it was."""
         if not self._counts:
             return "", 0
@@ -72,7 +72,7 @@ class Suffixes:
         return one_line(b"." + suffix), count
 
 
-def of_run(statistics: Sequence[str], suffixes: Suffixes, before: RunStats | None) -> RunStats | None:
+def from_run(statistics: Sequence[str], suffixes: SuffixCounter, before: RunStats | None) -> RunStats | None:
     """The figures of a run by what rsync said; None where that is not understood.
 
     ``before`` are the figures of the snapshot it was built upon; without them the tree was changed in place.
@@ -94,7 +94,7 @@ def of_run(statistics: Sequence[str], suffixes: Suffixes, before: RunStats | Non
         )
     except (KeyError, ValueError):
         return None
-    suffix, renamed = suffixes.commonest
+    suffix, renamed = suffixes.most_common
     return RunStats(
         files_before=max(files + deleted - created, 0) if before is None else before.files,
         files=files,
@@ -109,7 +109,7 @@ def of_run(statistics: Sequence[str], suffixes: Suffixes, before: RunStats | Non
     )
 
 
-def added(statistics: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...]:
+def summed(statistics: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...]:
     """Return the statistics of a run, with what a run before it of the same backup made and transferred."""
     told = dict(line.split(":", 1) for line in earlier if ":" in line)
     return tuple(_with_earlier(line, told) for line in statistics)
@@ -128,12 +128,12 @@ def _with_earlier(line: str, told: Mapping[str, str]) -> str:
     return f"{key}: {kinds.total()} ({listed})" if kinds else line
 
 
-def of_trees(base: Path | None, tree: Path) -> RunStats:
+def from_trees(base: Path | None, tree: Path) -> RunStats:
     """The figures of what lies between two trees; without ``base`` those of a first backup.
 
     A file of the same size and time, or that is the same one, counts as unchanged.
     """
-    suffixes = Suffixes(base)
+    suffixes = SuffixCounter(base)
     files = created = transferred = size = transferred_size = 0
     before: list[int] = []
     with ExitStack() as stack:
@@ -161,7 +161,7 @@ def of_trees(base: Path | None, tree: Path) -> RunStats:
             transferred_size += status.st_size
         if old is not None:
             before = [each.status.st_size for each in old.walk() if each.is_file]
-    suffix, renamed = suffixes.commonest
+    suffix, renamed = suffixes.most_common
     return RunStats(
         files_before=len(before),
         files=files,
@@ -177,7 +177,7 @@ def of_trees(base: Path | None, tree: Path) -> RunStats:
     )
 
 
-def looked_into(found: RunStats, changed: Iterable[bytes], base: Path, tree: Path) -> RunStats:
+def with_content_sample(found: RunStats, changed: Iterable[bytes], base: Path, tree: Path) -> RunStats:
     """The figures, with what became of the content of some of the changed files, drawn by lot.
 
     A file counts whose name, or its name without a suffix that was added, the snapshot before had. ``changed`` are

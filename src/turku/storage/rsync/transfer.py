@@ -39,9 +39,9 @@ from turku.storage.containment import limits, sandbox
 from turku.storage.disk.snapshot_notes import Notes
 from turku.storage.fs import tree as fs
 from turku.storage.rsync import change_log, exit_codes, messages, stats
-from turku.storage.rsync.change_log import Line
-from turku.storage.rsync.file_errors import Mishaps
-from turku.storage.snapshots import Workspace
+from turku.storage.rsync.change_log import ItemizedLine
+from turku.storage.rsync.file_errors import FileErrors
+from turku.storage.rsync.workspace import Workspace
 
 LISTED_AT_ONCE_FILES = 200_000
 """Up to so many files are listed at once: each takes about 100 bytes of memory on both sides."""
@@ -105,13 +105,13 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Transferred:
+class TransferResult:
     """How rsync ended, its statistics, and the last lines that were none."""
 
-    outcome: exit_codes.Outcome
+    exit_status: exit_codes.ExitStatus
     statistics: tuple[str, ...]
     last_lines: tuple[str, ...]
-    suffixes: stats.Suffixes = field(default_factory=lambda: stats.Suffixes(None))
+    suffixes: stats.SuffixCounter = field(default_factory=lambda: stats.SuffixCounter(None))
     seconds: float = 0.0
     """How long it took."""
     is_understood: bool = False
@@ -119,22 +119,22 @@ class Transferred:
     is_continued: bool = False
     """Whether another rsync went on where one had stopped at the end of a bandwidth window."""
     taken_bytes: int = 0
-    mishaps: Mishaps = field(default_factory=Mishaps)
+    file_errors: FileErrors = field(default_factory=FileErrors)
     """What rsync said of single entries."""
-    devices_left_out: int = 0
+    skipped_devices: int = 0
 
-    def after(self, earlier: Transferred) -> Transferred:
+    def after(self, earlier: TransferResult) -> TransferResult:
         """Return this run with what an earlier one of the same backup transferred added to its statistics."""
         return replace(
             self,
-            statistics=stats.added(self.statistics, earlier.statistics),
-            suffixes=self.suffixes.with_those_of(earlier.suffixes),
+            statistics=stats.summed(self.statistics, earlier.statistics),
+            suffixes=self.suffixes.combined_with(earlier.suffixes),
             is_understood=self.is_understood and earlier.is_understood,
             is_continued=self.is_continued or earlier.is_continued,
             taken_bytes=self.taken_bytes + earlier.taken_bytes,
         )
 
-    def with_traffic_of(self, later: Transferred) -> Transferred:
+    def with_amounts_of(self, later: TransferResult) -> TransferResult:
         """What a dry run said of the whole source, with the outcome and the amounts of data of the run after it."""
         amounts = [line for line in later.statistics if line.startswith(_AMOUNTS)]
         kept = [line for line in self.statistics if not line.startswith(_AMOUNTS)]
@@ -143,7 +143,7 @@ class Transferred:
             statistics=(*kept, *amounts),
             suffixes=self.suffixes,
             # A run that is told what to transfer is not told of them.
-            devices_left_out=self.devices_left_out,
+            skipped_devices=self.skipped_devices,
         )
 
     @property
@@ -154,26 +154,26 @@ class Transferred:
         return received / self.seconds if received >= _TELLING_BYTES and self.seconds > 0 else None
 
     @property
-    def left_out(self) -> str:
+    def skipped_devices_warning(self) -> str:
         """Return a sentence about what is not kept by choice; empty where there is nothing of that kind."""
-        if not self.devices_left_out:
+        if not self.skipped_devices:
             return ""
-        what = "1 device file is" if self.devices_left_out == 1 else f"{self.devices_left_out} device files are"
+        what = "1 device file is" if self.skipped_devices == 1 else f"{self.skipped_devices} device files are"
         return f"{what} left out: this storage makes none (keep_devices, which takes root)"
 
     @property
     def summary(self) -> str:
         """What is reported: meaning and last lines of a failure, statistics otherwise; a bounded number of lines."""
         lines = list(self.statistics)
-        if self.outcome.severity is not exit_codes.Severity.SUCCESS:
-            lines = [self.outcome.meaning, *self.last_lines, *lines]
-        if self.left_out:
-            lines.append(self.left_out)
+        if self.exit_status.severity is not exit_codes.Severity.SUCCESS:
+            lines = [self.exit_status.meaning, *self.last_lines, *lines]
+        if self.skipped_devices_warning:
+            lines.append(self.skipped_devices_warning)
         return "\n".join(line[:_LINE_LIMIT] for line in lines)[:SUMMARY_LIMIT]
 
 
 @dataclass(frozen=True)
-class Extent:
+class TransferScope:
     """How much of the source a run is about; by default all of it."""
 
     is_dry_run: bool = False
@@ -184,12 +184,12 @@ class Extent:
     compares_attributes: bool = True
     """ACLs and extended attributes are read on both sides, which for files that did not change takes as long as all
     else."""
-    is_listed_at_once: bool = False
+    lists_before_comparing: bool = False
     """The machine's rsync lists everything before the first entry is compared. Otherwise it waits for an answer every
     some thousand files, which over a line with delay takes most of the time; both sides then keep less in memory."""
 
 
-WHOLE = Extent()
+WHOLE_SOURCE = TransferScope()
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def arguments(
     workspace: Workspace,
     system: FileSystem,
     *,
-    extent: Extent = WHOLE,
+    extent: TransferScope = WHOLE_SOURCE,
     seen: Callable[[Path], str] = str,
     mark: bytes = change_log.MARK,
 ) -> list[str]:
@@ -354,11 +354,11 @@ def arguments(
     ]
 
 
-def _extent_options(extent: Extent, workspace: Workspace, seen: Callable[[Path], str]) -> list[str]:
+def _extent_options(extent: TransferScope, workspace: Workspace, seen: Callable[[Path], str]) -> list[str]:
     if extent.listed is None:
         return [
             *("--delete", "--delete-excluded"),
-            *(["--no-inc-recursive"] if extent.is_listed_at_once else []),
+            *(["--no-inc-recursive"] if extent.lists_before_comparing else []),
         ]
     # What a failed run left may have what went meanwhile, or a directory where a file is to be. rsync 3.2.7 breaks off
     # when it is told of what is missing, so that this is not asked for without need.
@@ -390,7 +390,7 @@ def _attribute_filter(system: FileSystem) -> list[str]:
     """
     if system.fake_super:
         # Without a rule of ours rsync removes what it has kept of a new directory's ACL a moment before.
-        raw = [extended_attributes.LABEL] if sandbox.has_labels_of_its_own() else []
+        raw = [extended_attributes.LABEL] if sandbox.has_selinux_labels() else []
         return [f"--filter=-xsr {name}" for name in ("system.*", "user.rsync.%*", *raw)]
     if os.geteuid() != 0:
         return ["--filter=-xsr! user.*"]
@@ -444,13 +444,13 @@ def run(
     system: FileSystem,
     *,
     machine_dir: Path,
-    bounds: limits.Bounds,
+    bounds: limits.RunLimits,
     base: Path | None = None,
-    extent: Extent = WHOLE,
-    on_entry: Callable[[Line], None] = lambda _line: None,
+    extent: TransferScope = WHOLE_SOURCE,
+    on_entry: Callable[[ItemizedLine], None] = lambda _line: None,
     spooled_bytes: Callable[[], int] = lambda: 0,
     cancellation: Cancellation = NEVER,
-) -> Transferred:
+) -> TransferResult:
     """Return what came of it: rsync contained, and ended when it passes its bounds (threats M9).
 
     ``base`` is the tree of the snapshot that it is built upon. ``on_entry`` is told of each entry that rsync makes,
@@ -460,8 +460,12 @@ def run(
     answers or a bound was passed, ConfigurationError when the sandbox is required and cannot be had, and what
     ``cancellation`` raises.
     """
-    directory = os.fsencode(sandbox.HERE if sandbox.availability(configuration).is_used else workspace.directory)
-    output = _Output(daemon.module, stats.Suffixes(base), on_entry, has_targets=extent.is_dry_run, directory=directory)
+    directory = os.fsencode(
+        sandbox.WORKING_DIRECTORY if sandbox.availability(configuration).is_used else workspace.directory
+    )
+    output = _OutputReader(
+        daemon.module, stats.SuffixCounter(base), on_entry, has_targets=extent.is_dry_run, directory=directory
+    )
     beside = workspace.basis if extent.listed is None else (*workspace.basis, extent.listed)
     # One that is to stop at a moment says so as an error: what it means is the caller's to tell.
     level = logging.INFO if selection.stop_after_minutes else logging.WARNING
@@ -493,7 +497,7 @@ def run(
         ) as child,
     ):
         begun = time.monotonic()
-        watch = limits.Watch(
+        watch = limits.Watchdog(
             bounds,
             process=child.pid,
             tree=workspace.directory,
@@ -503,7 +507,7 @@ def run(
         )
         try:
             with (
-                sandbox.followed(
+                sandbox.output_reader(
                     child, output.read, abandon=output.end, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS
                 ) as reader,
                 limits.counting(machine_dir, watch),
@@ -514,27 +518,27 @@ def run(
             if not extent.is_dry_run:
                 limits.record(configuration, machine_dir, watch.taken_bytes())
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
-    return Transferred(
-        exit_codes.outcome(exit_code),
+    return TransferResult(
+        exit_codes.exit_status(exit_code),
         tuple(output.statistics),
         tuple(last_lines),
         output.suffixes,
         seconds=time.monotonic() - begun,
         is_understood=output.is_understood and not reader.is_alive(),
         taken_bytes=watch.taken_bytes(),
-        devices_left_out=output.devices_left_out,
-        mishaps=output.mishaps,
+        skipped_devices=output.devices_left_out,
+        file_errors=output.mishaps,
     )
 
 
-class _Output:
+class _OutputReader:
     """Reads what rsync prints: lines about entries, statistics, and all others."""
 
     def __init__(
         self,
         module: str,
-        suffixes: stats.Suffixes,
-        on_entry: Callable[[Line], None],
+        suffixes: stats.SuffixCounter,
+        on_entry: Callable[[ItemizedLine], None],
         *,
         has_targets: bool,
         directory: bytes,
@@ -544,7 +548,7 @@ class _Output:
         self.others: deque[str] = deque(maxlen=command.KEPT_LINES)
         self.is_understood = True
         self.devices_left_out = 0
-        self.mishaps = Mishaps()
+        self.mishaps = FileErrors()
         self._directory = directory
         self.mark = change_log.new_mark()
         self._module = module
@@ -558,7 +562,7 @@ class _Output:
 
     def take_message(self, raw: bytes) -> None:
         """Take note of a line that may be about a single entry; for the reader of either stream."""
-        self.mishaps.take(raw, directory=self._directory)
+        self.mishaps.parse_line(raw, directory=self._directory)
 
     def read(self, stream: IO[bytes]) -> None:
         try:
@@ -599,7 +603,7 @@ class _Output:
 
 
 @contextmanager
-def _written_back(directory: Path, extent: Extent) -> Iterator[None]:
+def _written_back(directory: Path, extent: TransferScope) -> Iterator[None]:
     """Have what a long run wrote go to the disk while it goes on, so that the commit need not wait for all of it."""
     is_over = threading.Event()
 

@@ -27,7 +27,7 @@ HINT = (
 
 
 @dataclass(frozen=True, order=True)
-class Version:
+class RsyncVersion:
     """A release of rsync; a pre-release sorts before its release."""
 
     numbers: tuple[int, int, int]
@@ -41,25 +41,25 @@ class Version:
         return self < MINIMUM
 
 
-MINIMUM = Version((3, 5, 0))
+MINIMUM = RsyncVersion((3, 5, 0))
 
 
-def parse(output: bytes | str) -> Version | None:
+def parse(output: bytes | str) -> RsyncVersion | None:
     """The version that ``rsync --version`` printed; None for a program that is not this rsync."""
     text = output.decode("utf-8", "replace") if isinstance(output, bytes) else output
     match = _FIRST_LINE.match(text)
     if match is None:
         return None
     major, minor, patch, mark = match.groups()
-    return Version((int(major), int(minor), int(patch or 0)), is_release=mark is None)
+    return RsyncVersion((int(major), int(minor), int(patch or 0)), is_release=mark is None)
 
 
 @functools.lru_cache(maxsize=8)
-def _ask(rsync_command: tuple[str, ...]) -> Version | None:
+def _ask(rsync_command: tuple[str, ...]) -> RsyncVersion | None:
     return parse(command.run([*rsync_command, "--version"], timeout_seconds=_TIMEOUT_SECONDS).stdout)
 
 
-def installed(rsync_command: Sequence[str]) -> Version | None:
+def installed(rsync_command: Sequence[str]) -> RsyncVersion | None:
     """The version of that program, asked once per process; None when it is not this rsync.
 
     Raises CommandFailed when it cannot be started, or was killed or too slow both of two times.
@@ -70,7 +70,7 @@ def installed(rsync_command: Sequence[str]) -> Version | None:
         return _ask(tuple(rsync_command))
 
 
-def refuse_old(configuration: StorageConfig) -> None:
+def require_supported(configuration: StorageConfig) -> None:
     """Return when the configured rsync may receive; ConfigurationError with the reason when it may not."""
     if configuration.allow_old_rsync:
         return

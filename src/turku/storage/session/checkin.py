@@ -31,12 +31,12 @@ from turku.protocol.messages import (
     StoragePingCheckinRequest,
     StoragePingSourceUpdateRequest,
 )
-from turku.storage.backup.source_backup import BackupJob, BackupOutcome, back_up
+from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.session import volume_slots
-from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.heartbeat import Heartbeat
 
 _REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
@@ -54,7 +54,7 @@ class Checkin:
     configuration: StorageConfig
     uuid: str
     request: SessionRequest
-    agent: AgentWatch
+    agent: SessionCancellation
     clock: Clock
     failed: list[str] = field(default_factory=list)
     unreported: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Checkin:
             username=credentials.username,
             password=Secret(credentials.password),
             moment_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
-            changed_entries=functools.partial(self.agent.hint, name),
+            changed_entries=functools.partial(self.agent.changed_entries, name),
             files_with_holes=functools.partial(self.agent.files_with_holes, name),
         )
         outcome = self._back_up(job)
@@ -178,15 +178,17 @@ class Checkin:
             _LOG.info("source %.200s is offered, but not due", name)
         return orders
 
-    def _back_up(self, job: BackupJob) -> BackupOutcome | None:
+    def _back_up(self, job: BackupJob) -> BackupReport | None:
         """How it went; None where it was not begun, and stays due."""
         begin = self.clock.now().timestamp()
         has_begun = False
         try:
-            with volume_slots.slot(self.configuration, job.machine_dir, clock=self.clock, cancellation=self.agent):
+            with volume_slots.volume_slot(
+                self.configuration, job.machine_dir, clock=self.clock, cancellation=self.agent
+            ):
                 has_begun = True
                 return back_up(job, self.configuration, clock=self.clock, cancellation=self.agent)
-        except AgentGone:
+        except AgentDisconnected:
             return self._failure(begin, "the agent ended the session during the backup") if has_begun else None
         except LockHeld as error:
             _LOG.warning("source %s is not backed up now: %s; %s", job.source_name, error.message, error.hint)
@@ -198,7 +200,7 @@ class Checkin:
             _LOG.exception("source %s: internal error", job.source_name)
             return self._failure(begin, f"internal error: {type(error).__name__}: {error}")
 
-    def _compared(self, job: BackupJob, outcome: BackupOutcome) -> BackupOutcome:
+    def _compared(self, job: BackupJob, outcome: BackupReport) -> BackupReport:
         """The outcome, suspicious where unchanged files are not what the machine has (source_comparison.py)."""
         if outcome.snapshot is None:
             return outcome
@@ -212,7 +214,7 @@ class Checkin:
             signs = source_comparison.after_backup(
                 self.configuration, place, daemon, outcome.snapshot, cancellation=self.agent
             )
-        except AgentGone:
+        except AgentDisconnected:
             _LOG.info("source %s: the agent ended the session before it was compared", job.source_name)
             return outcome
         except Exception:
@@ -224,11 +226,11 @@ class Checkin:
         summary = "\n".join((f"SUSPICIOUS: {'; '.join(signs)}", outcome.summary))
         return replace(outcome, suspicious=(*outcome.suspicious, *signs)[:_SIGNS_LIMIT], summary=summary)
 
-    def _failure(self, begin: float, summary: str) -> BackupOutcome:
+    def _failure(self, begin: float, summary: str) -> BackupReport:
         end = self.clock.now().timestamp()
-        return BackupOutcome(success=False, snapshot=None, summary=summary, time_begin=begin, time_end=end)
+        return BackupReport(success=False, snapshot=None, summary=summary, time_begin=begin, time_end=end)
 
-    def _report(self, api: Coordinator, name: str, outcome: BackupOutcome) -> None:
+    def _report(self, api: Coordinator, name: str, outcome: BackupReport) -> None:
         warnings = (*self.warnings, *outcome.warnings)
         report = SourceReport(
             success=outcome.success,

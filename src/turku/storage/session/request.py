@@ -19,7 +19,7 @@ from turku.protocol.session_framing import (
     SESSION_REQUEST_LIMIT_BYTES,
     SESSION_REQUEST_TIMEOUT_SECONDS,
 )
-from turku.storage.session.session_slots import Kind
+from turku.storage.session.session_slots import SessionKind
 
 if TYPE_CHECKING:
     from turku.protocol.messages import SessionRequest
@@ -67,7 +67,7 @@ def read(
             raise MalformedMessage(f"the request is larger than {SESSION_REQUEST_LIMIT_BYTES} bytes")
 
 
-def kind_of(content: bytes) -> Kind | None:
+def kind_of(content: bytes) -> SessionKind | None:
     """The kind of session that the request asks for; None where it does not say, and ``parse`` will refuse it."""
     try:
         request = json.loads(content)
@@ -75,17 +75,21 @@ def kind_of(content: bytes) -> Kind | None:
         return None
     action = request.get("action") if isinstance(request, dict) else None
     if action in HISTORY_ACTIONS:
-        return Kind.HISTORY
-    return {"checkin": Kind.CHECKIN, "restore": Kind.RESTORE}.get(action) if isinstance(action, str) else None
+        return SessionKind.HISTORY
+    return (
+        {"checkin": SessionKind.CHECKIN, "restore": SessionKind.RESTORE}.get(action)
+        if isinstance(action, str)
+        else None
+    )
 
 
-def parse(content: bytes, kind: Kind | None) -> SessionRequest | HistoryRequest:
+def parse(content: bytes, kind: SessionKind | None) -> SessionRequest | HistoryRequest:
     """The request, which is of the ``kind`` that was found in it. Raises MalformedMessage."""
     from turku.protocol import codec
     from turku.protocol.messages import SessionRequest
     from turku.protocol.restore_messages import HistoryRequest
 
-    if kind is Kind.HISTORY:
+    if kind is SessionKind.HISTORY:
         return codec.decode(content, HistoryRequest)
     request = codec.decode(content, SessionRequest)
     if kind is None or request.action != kind.value:

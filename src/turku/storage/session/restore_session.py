@@ -20,7 +20,7 @@ from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.plan import Recovery
 from turku.storage.session import request as session_request
 from turku.storage.session import tunnel_ownership
-from turku.storage.session.agent_watch import AgentGone, AgentWatch
+from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
 GO_TIMEOUT_SECONDS = 600.0
 """For how long the agent may ask a person."""
@@ -50,7 +50,7 @@ def serve(
         # What a backup's words call it when no rsync daemon answers.
         code = RestoreFailed.code if isinstance(error, BackupFailed) else error.code
         served.answers.send(Refusal(code, error.message, error.details, error.hint))
-    except (AgentGone, TimeoutError) as error:
+    except (AgentDisconnected, TimeoutError) as error:
         _LOG.warning("%s ended early: %s", request.action, error)
 
 
@@ -70,9 +70,9 @@ class _Served:
     clock: Clock
 
     @contextmanager
-    def watching(self, descriptor: int | None) -> Iterator[tuple[AgentWatch, _Served]]:
+    def watching(self, descriptor: int | None) -> Iterator[tuple[SessionCancellation, _Served]]:
         """What is asked from here on: it ends when the input on ``descriptor`` does, or when it lasts too long."""
-        with AgentWatch(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
+        with SessionCancellation(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
             yield agent, replace(self, answers=Answers(sys.stdout.buffer, agent))
 
     def browse(self, request: BrowseRequest) -> None:
@@ -91,7 +91,7 @@ class _Served:
                 plan.list_only(self.configuration, planned, self.answers)
             return
         port, module = _required(self.session.port, "port"), _required(self.session.module, "module")
-        tunnel_ownership.check(port)
+        tunnel_ownership.require_own_tunnel(port)
         with self._planned(wanted, request) as planned:
             if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
                 _LOG.info("%s: the agent does not go on with it", planned.kept.name)

@@ -15,7 +15,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.configuration import directory as configuration_files
 from turku.errors import LockHeld
 from turku.storage.session import request as session_request
-from turku.storage.session.session_slots import DEFAULT_LOG_FILE, DEFAULT_VAR_DIR, Kind, SessionSlots
+from turku.storage.session.session_slots import DEFAULT_LOG_FILE, DEFAULT_VAR_DIR, SessionKind, SessionSlots
 
 if TYPE_CHECKING:
     from turku.protocol.messages import SessionRequest
@@ -50,7 +50,7 @@ def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False
             try:
                 slots.turn_to(kind)
             except LockHeld as refusal:
-                if kind is Kind.HISTORY:
+                if kind is SessionKind.HISTORY:
                     return _refused(refusal)
                 raise
         _serve(config_dir, uuid, content, kind, descriptor=descriptor, debug=debug, clock=clock)
@@ -88,16 +88,16 @@ def _refused(refusal: LockHeld) -> int:
 
 
 def _serve(
-    config_dir: Path, uuid: str, content: bytes, kind: Kind | None, *, descriptor: int, debug: bool, clock: Clock
+    config_dir: Path, uuid: str, content: bytes, kind: SessionKind | None, *, descriptor: int, debug: bool, clock: Clock
 ) -> None:
     from turku.protocol.restore_messages import HistoryRequest
     from turku.storage.config import configuration as storage_configuration
     from turku.storage.session import tunnel_ownership
-    from turku.storage.session.agent_watch import AgentGone, AgentWatch
+    from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
     request = session_request.parse(content, kind)
     configuration = storage_configuration.load(config_dir)
-    is_restore = kind is Kind.RESTORE
+    is_restore = kind is SessionKind.RESTORE
     log.set_up(
         PROGRAM,
         destination=configuration.log_file,
@@ -113,16 +113,16 @@ def _serve(
         restore_session.serve(configuration, uuid, request, descriptor=descriptor, clock=clock)
         return
     _LOG.debug("from %s: %s", os.environ.get("SSH_CONNECTION", "no ssh"), os.environ.get("SSH_ORIGINAL_COMMAND", ""))
-    tunnel_ownership.check(request.port)
+    tunnel_ownership.require_own_tunnel(request.port)
     if not is_restore:
         from turku.storage.session.checkin import Checkin
 
-        with AgentWatch(descriptor, asked_sources=_asked(request)) as agent:
+        with SessionCancellation(descriptor, asked_sources=_asked(request)) as agent:
             Checkin(configuration, uuid, request, agent, clock).run()
         return
     from turku.protocol.messages import restore_active_line
 
-    with AgentWatch(descriptor, longest_seconds=configuration.max_run_seconds) as agent:
+    with SessionCancellation(descriptor, longest_seconds=configuration.max_run_seconds) as agent:
         _LOG.info("%s", restore_active_line(request.port))
         idle_seconds = configuration.restore_idle_seconds
         used = clock.monotonic_seconds()
@@ -134,5 +134,5 @@ def _serve(
             _LOG.warning(
                 "the restore ends: nothing went through its tunnel for %g s (restore_idle_seconds)", idle_seconds
             )
-        except AgentGone:
+        except AgentDisconnected:
             _LOG.info("the restore ends: %s", agent.reason)

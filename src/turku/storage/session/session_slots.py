@@ -29,7 +29,7 @@ _SHARE_OF_MEMORY: Final = 0.25
 _FEWEST, _MOST = 16, 1000
 
 
-class Kind(Enum):
+class SessionKind(Enum):
     """What a session is for; those of one kind are counted together."""
 
     CHECKIN = "checkin"
@@ -77,9 +77,9 @@ class SessionSlots:
         )
         self._take_one_of_all(self._unread, "session-unread", range(self._at_once))
 
-    def turn_to(self, kind: Kind) -> None:
+    def turn_to(self, kind: SessionKind) -> None:
         """Have a slot of that kind, and none for reading any more. Raises LockHeld."""
-        if kind is Kind.CHECKIN:
+        if kind is SessionKind.CHECKIN:
             self._take(
                 self._held,
                 [f"machine-{self._uuid}"],
@@ -90,12 +90,12 @@ class SessionSlots:
             self._take_one_of_all(self._held, "session", range(self._at_once - 1, -1, -1))
         else:
             count, what, hint = {
-                Kind.RESTORE: (
+                SessionKind.RESTORE: (
                     RESTORE_SESSIONS,
                     "restores of this machine are open here already",
                     "end one of them; one that nobody uses ends by itself (restore_idle_seconds)",
                 ),
-                Kind.HISTORY: (
+                SessionKind.HISTORY: (
                     self._history_at_once,
                     "looks at history or restores of this machine go on here already (machine_history_sessions)",
                     "wait until one of them has ended",

@@ -22,7 +22,7 @@ _MAPPED_LOOPBACK = ipaddress.ip_address("::ffff:127.0.0.1")
 
 
 @dataclass(frozen=True)
-class Listener:
+class ListeningSocket:
     """A TCP socket that takes connections to 127.0.0.1."""
 
     inode: int
@@ -30,7 +30,7 @@ class Listener:
     is_loopback: bool
 
 
-def check(port: int, *, proc: Path = _PROC) -> None:
+def require_own_tunnel(port: int, *, proc: Path = _PROC) -> None:
     """Return when ``port`` on 127.0.0.1 is the end of this session's own tunnel, or nothing speaks against it.
 
     The sockets of a tunnel belong to the sshd process that started this one. Where the kernel does not let us see its
@@ -79,9 +79,9 @@ def is_used(port: int, *, proc: Path = _PROC) -> bool:
         return True
 
 
-def _listeners(port: int, proc: Path) -> Iterator[Listener]:
+def _listeners(port: int, proc: Path) -> Iterator[ListeningSocket]:
     for address, columns in _sockets(port, _LISTENING, proc):
-        yield Listener(int(columns[9]), int(columns[7]), is_loopback=not address.is_unspecified)
+        yield ListeningSocket(int(columns[9]), int(columns[7]), is_loopback=not address.is_unspecified)
 
 
 def _sockets(port: int, state: str, proc: Path) -> Iterator[tuple[_Address, list[str]]]:

@@ -20,7 +20,7 @@ _LOOK_SECONDS: Final = 0.5
 
 
 @contextmanager
-def slot(
+def volume_slot(
     configuration: StorageConfig,
     machine_dir: Path,
     *,

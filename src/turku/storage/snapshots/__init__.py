@@ -5,7 +5,7 @@ from __future__ import annotations
 from turku.storage.snapshots.btrfs import Btrfs
 from turku.storage.snapshots.in_place import InPlace
 from turku.storage.snapshots.link_dest import LinkDest
-from turku.storage.snapshots.mode import SnapshotMode, Workspace
+from turku.storage.snapshots.mode import SnapshotMode
 from turku.storage.snapshots.mode_selection import AUTO, choose
 from turku.storage.snapshots.reflink import Reflink
 
@@ -14,4 +14,4 @@ MODE_NAMES = (*sorted(MODES), AUTO)
 """As a configuration may name them: a mode, or the choice among them."""
 DEFAULT_MODE = LinkDest.name
 
-__all__ = ["AUTO", "DEFAULT_MODE", "MODES", "MODE_NAMES", "SnapshotMode", "Workspace", "choose"]
+__all__ = ["AUTO", "DEFAULT_MODE", "MODES", "MODE_NAMES", "SnapshotMode", "choose"]

@@ -25,7 +25,7 @@ from turku.errors import TurkuError
 from turku.storage.fs import attributes, clone, hardlink_copy
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable
-from turku.storage.rsync.change_log import Change, Kind
+from turku.storage.rsync.change_log import Change, ChangeKind
 
 _LOOK_SECONDS = 0.2
 _LOG = logging.getLogger(__name__)
@@ -139,11 +139,11 @@ def apply(
                     # What it is a name of may be moved here yet.
                     continue
                 path = _inside(change.path)
-                status = None if change.kind is Kind.DELETED else staged.find(path)
-                if status is None and change.kind is not Kind.DELETED and stays(path):
+                status = None if change.kind is ChangeKind.DELETED else staged.find(path)
+                if status is None and change.kind is not ChangeKind.DELETED and stays(path):
                     continue
                 if status is None:
-                    target.remove(path, tell_deleted, also_directory=change.kind is Kind.DELETED)
+                    target.remove(path, tell_deleted, also_directory=change.kind is ChangeKind.DELETED)
                 elif stat.S_ISDIR(status.st_mode):
                     made += target.make_directory(path, tell_deleted)
                     directories.push(path)
@@ -168,7 +168,7 @@ def remove(tree: Path, paths: Iterable[bytes]) -> None:
             target.remove(_inside(path), lambda _path: None, also_directory=False)
 
 
-def take_back(tree: Path, created: Stack) -> None:
+def remove_created(tree: Path, created: Stack) -> None:
     """Remove what a run created in a tree: the last one first, so that directories are empty when their turn comes."""
     with _ChangeableTree(tree) as target:
         while (path := created.pop()) is not None:
@@ -347,7 +347,7 @@ def _take(old: DirectoryTree, target: _ChangeableTree, path: bytes, directories:
             clone.link_or_copy(old.directory(directory), name, target.directory(directory), name)
 
 
-def share(base: Path, tree: Path, *, compares_contents: bool) -> None:
+def share_unchanged(base: Path, tree: Path, *, compares_contents: bool) -> None:
     """Let each file of the complete ``tree`` that is as it is in ``base`` be the very same file.
 
     Names that share a file in ``tree`` go on sharing one, and no others do. Size, times, owner, mode and attributes
@@ -356,7 +356,7 @@ def share(base: Path, tree: Path, *, compares_contents: bool) -> None:
     with ExitStack() as stack:
         old, new = stack.enter_context(DirectoryTree(base)), stack.enter_context(DirectoryTree(tree))
         others = stack.enter_context(DirectoryTree(os.dup(new.root)))
-        sharing = _Sharing(others, compares_contents=compares_contents)
+        sharing = _UnchangedFiles(others, compares_contents=compares_contents)
         directories = stack.enter_context(Stack())
         directories.push(b"")
         directories.push_all(each.full_path for each in new.walk() if each.is_directory)
@@ -368,7 +368,7 @@ def share(base: Path, tree: Path, *, compares_contents: bool) -> None:
                 os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-class _Sharing:
+class _UnchangedFiles:
     def __init__(self, tree: DirectoryTree, *, compares_contents: bool) -> None:
         self._tree = tree
         self._compares_contents = compares_contents

@@ -10,9 +10,9 @@ from abc import abstractmethod
 from pathlib import Path
 
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import in_place_writing
+from turku.storage.rsync.workspace import Workspace
+from turku.storage.snapshots import rsync_inplace
 from turku.storage.snapshots.built_tree import BuiltTree
-from turku.storage.snapshots.mode import Workspace
 
 
 class BlockSharing(BuiltTree):
@@ -25,19 +25,19 @@ class BlockSharing(BuiltTree):
         place = self.place
         fs.make_directory(place.snapshots_dir)
         self.tidy()
-        self._doom(place.cloning, place.assembling)
+        self._mark_for_deletion(place.cloning, place.assembling)
         former = self._former_trees()
         is_resumed = self._can_resume()
         if not is_resumed:
-            self._doom(place.staging)
+            self._mark_for_deletion(place.staging)
             beginning = place.tree(base) if base is not None else next(iter(former), None)
             self._make_staging(beginning)
-        largest_file_bytes = in_place_writing.prepare(place.staging)
+        largest_file_bytes = rsync_inplace.prepare(place.staging)
         return Workspace(
             place.staging,
             tuple(former),
             writes_in_place=True,
-            block_bytes=in_place_writing.block_bytes(largest_file_bytes),
+            block_bytes=rsync_inplace.block_bytes(largest_file_bytes),
             is_resumed=is_resumed,
         )
 

@@ -19,7 +19,7 @@ class BuiltTree(SnapshotMode):
     keeps_history = True
 
     def abandon(self) -> None:
-        self._doom(self.place.staging, self.place.cloning, self.place.assembling)
+        self._mark_for_deletion(self.place.staging, self.place.cloning, self.place.assembling)
         self.sweep()
 
     def commit(self, record: SnapshotRecord, built: Path) -> str:
@@ -41,7 +41,7 @@ class BuiltTree(SnapshotMode):
         place = self.place
         fs.write_symbolic_link(place.latest, record.name)
         # Nothing that runs before this one left is wanted any more: the source is as it is in the snapshot.
-        self._doom(place.staging, place.cloning, place.assembling, place.former_tree, place.working_tree)
+        self._mark_for_deletion(place.staging, place.cloning, place.assembling, place.former_tree, place.working_tree)
         fs.unlink(place.in_place_mark)
         fs.unlink(place.unfinished_mark)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots.mode import SnapshotMode, Workspace
+from turku.storage.rsync.workspace import Workspace
+from turku.storage.snapshots.mode import SnapshotMode
 
 
 class InPlace(SnapshotMode):
@@ -29,7 +30,7 @@ class InPlace(SnapshotMode):
         self.tidy()
         if not place.is_marked_in_place(place.working_tree):
             if fs.is_directory(place.working_tree):
-                self._doom(place.former_tree)
+                self._mark_for_deletion(place.former_tree)
                 fs.move_directory(place.working_tree, place.former_tree)
             self._mark_unfinished()
             fs.make_directory(place.working_tree)
@@ -42,7 +43,7 @@ class InPlace(SnapshotMode):
         place = self.place
         fs.sync(built)
         fs.unlink(place.unfinished_mark)
-        self._doom(place.staging, place.former_tree)
+        self._mark_for_deletion(place.staging, place.former_tree)
 
     def _mark_unfinished(self) -> None:
         fs.write_bytes(self.place.unfinished_mark, b"")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from turku.storage.fs import subvolume
 from turku.storage.fs import tree as fs
+from turku.storage.rsync.workspace import Workspace
 from turku.storage.snapshots.built_tree import BuiltTree
-from turku.storage.snapshots.mode import Workspace
 
 
 class LinkDest(BuiltTree):
@@ -21,10 +21,10 @@ class LinkDest(BuiltTree):
         place = self.place
         fs.make_directory(place.snapshots_dir)
         self.tidy()
-        self._doom(place.cloning)
+        self._mark_for_deletion(place.cloning)
         if subvolume.is_subvolume(place.staging):
             # Of another mode: nothing can be moved out of it.
-            self._doom(place.staging)
+            self._mark_for_deletion(place.staging)
         is_resumed = fs.is_directory(place.staging)
         fs.make_directory(place.staging)
         basis = [*([place.tree(base)] if base is not None else []), *self._former_trees()]

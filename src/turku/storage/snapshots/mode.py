@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import secrets
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,26 +17,9 @@ from turku.storage.disk import leftovers, snapshot_links
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, SourcePlace
 from turku.storage.fs import tree as fs
+from turku.storage.rsync.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The directory that rsync writes into, and the trees beside it that it may read. It reaches nothing else of the
-    machine."""
-
-    directory: Path
-    basis: tuple[Path, ...] = ()
-    """Trees that it may copy from instead of asking the machine."""
-    is_new: bool = False
-    """True where the directory is empty, and there is no basis."""
-    writes_in_place: bool = False
-    """True where rsync changes blocks of the files that are there, which nobody else has."""
-    block_bytes: int | None = None
-    """The blocks by which rsync is to compare files; None where that is rsync's own to say."""
-    is_resumed: bool = False
-    """True where a run before this one has brought a part of it."""
 
 
 class SnapshotMode(ABC):
@@ -72,12 +54,12 @@ class SnapshotMode(ABC):
 
     def discard_assembled(self) -> None:
         """Give up a tree that was being assembled, where there is one. With the source's lock held."""
-        self._doom(self.place.assembling)
+        self._mark_for_deletion(self.place.assembling)
 
     def discard(self, name: str) -> None:
         """Let the snapshot be gone from history at once; ``sweep`` frees its space, now or later."""
         snapshot_links.hand_over(self.place, name)
-        fs.rename(self.place.snapshot(name), self._doomed(name))
+        fs.rename(self.place.snapshot(name), self._deletion_path(name))
         fs.unlink(self.place.information(name))
 
     def tidy(self) -> None:
@@ -97,15 +79,15 @@ class SnapshotMode(ABC):
         leftovers.remove(self.place, go_on)
         self.tidy()
 
-    def _doom(self, *paths: Path) -> None:
+    def _mark_for_deletion(self, *paths: Path) -> None:
         """Hide directories, those that are there, for ``sweep``; what has the name of one and is none is removed."""
         for path in paths:
             if fs.is_directory(path):
-                fs.move_directory(path, self._doomed(f"{path.name.lstrip('.')}-{secrets.token_hex(4)}"))
+                fs.move_directory(path, self._deletion_path(f"{path.name.lstrip('.')}-{secrets.token_hex(4)}"))
             else:
                 fs.unlink(path)
 
-    def _doomed(self, name: str) -> Path:
+    def _deletion_path(self, name: str) -> Path:
         return self.place.snapshots_dir / f"{DELETING_PREFIX}{name}"
 
     def _remove_orphaned_information(self) -> None:

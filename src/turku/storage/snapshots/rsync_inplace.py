@@ -48,7 +48,7 @@ def prepare(directory: Path) -> int:
                 if each.status.st_nlink > 1:
                     shared.append((each.path, each.name))
         for path, name in shared:
-            _let_be_its_own(opened.directory(path), name)
+            _unshare(opened.directory(path), name)
     return largest
 
 
@@ -69,7 +69,7 @@ def large_files(directory: Path, paths: Iterable[bytes]) -> list[bytes]:
     return found
 
 
-def dig_holes(directory: Path, paths: Iterable[bytes]) -> None:
+def punch_holes(directory: Path, paths: Iterable[bytes]) -> None:
     """Make holes of the zeros that were written into the files; times stay. What cannot be is left as it is."""
     with DirectoryTree(directory) as tree:
         for path in paths:
@@ -83,7 +83,7 @@ def dig_holes(directory: Path, paths: Iterable[bytes]) -> None:
                     os.close(descriptor)
 
 
-def _let_be_its_own(directory: int, name: bytes) -> None:
+def _unshare(directory: int, name: bytes) -> None:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if status.st_nlink == 1 or not stat.S_ISREG(status.st_mode):
         return

@@ -18,7 +18,7 @@ from turku.storage.catalog.entry import DIRECTORY, FILE, NO_ATTRIBUTES
 from turku.storage.catalog.scan import Tree
 
 
-class Basis:
+class DroppedAttributes:
     """The trees that rsync compares with; a context manager."""
 
     def __init__(self, trees: Sequence[Path], *, fake_super: bool) -> None:
@@ -36,7 +36,7 @@ class Basis:
     ) -> None:
         self._stack.close()
 
-    def leaves_out(self, path: bytes) -> bool:
+    def drops(self, path: bytes) -> bool:
         """Return True where one of the trees has an entry there that is no file or directory, with attributes."""
         above, name = split(path)
         for tree in self._trees:
@@ -46,12 +46,12 @@ class Basis:
                 return True
         return False
 
-    def left_out_in(self, made: Path) -> Iterator[bytes]:
+    def dropped_in(self, made: Path) -> Iterator[bytes]:
         """Yield the paths of a tree that rsync made, for which that is so. Raises OSError."""
         if not self._trees:
             return
         with Tree(made) as tree:
             for each in tree.walk():
                 may_be = self._fake_super if each.is_file else not each.is_directory
-                if may_be and self.leaves_out(each.full_path):
+                if may_be and self.drops(each.full_path):
                     yield each.full_path

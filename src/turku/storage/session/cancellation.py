@@ -21,18 +21,18 @@ _CHUNK_BYTES = 16 * 1024
 _LOG = logging.getLogger(__name__)
 
 
-class AgentGone(Cancelled):
+class AgentDisconnected(Cancelled):
     """The session's standard input ended, or the session lasted as long as it may."""
 
 
-class AgentWatch(Cancellation):
+class SessionCancellation(Cancellation):
     """Reads the rest of standard input in a thread, and is cancelled at its end; a context manager.
 
     ``longest_seconds`` (None: no limit) is for how long the session may go on at all. Without a ``descriptor`` that
     alone ends it. ``asked_sources`` are those whose changed entries the agent was asked for.
     """
 
-    raised = AgentGone
+    raised = AgentDisconnected
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class AgentWatch(Cancellation):
         self._over, self._end_of_block = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._watch, name="agent", daemon=True)
 
-    def __enter__(self) -> AgentWatch:
+    def __enter__(self) -> SessionCancellation:
         self._thread.start()
         return self
 
@@ -69,7 +69,7 @@ class AgentWatch(Cancellation):
         super().cancel()
         self._changed.end()
 
-    def hint(self, source: str, timeout_seconds: float) -> ChangedEntries | None:
+    def changed_entries(self, source: str, timeout_seconds: float) -> ChangedEntries | None:
         """Return the entries of the source that changed lately, as the agent names them; wait for them so long.
 
         None where the agent was not asked, cannot tell, is gone, or says nothing in time. The entries say nothing about

@@ -23,7 +23,7 @@ from turku.protocol.messages import SourceOrder
 from turku.storage import catalog
 from turku.storage.backup import incomplete
 from turku.storage.backup.changed_entries import ChangedEntries
-from turku.storage.backup.strategy import AttributeLook, Plan, Strategy, Sync, SyncResult
+from turku.storage.backup.strategy import AttributeComparison, BackupStrategy, DryRunResult, Sync, SyncResult
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.disk import dirty_flag, history, leftovers, retention_run, snapshot_notes, snapshot_record, trash
@@ -35,7 +35,7 @@ from turku.storage.fs import timestamp_range
 from turku.storage.fs import tree as fs
 from turku.storage.integrity import damage
 from turku.storage.rsync import stats, transfer, version
-from turku.storage.rsync.change_log import Changes, Kind
+from turku.storage.rsync.change_log import ChangeKind, ChangeLog
 from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose
 from turku.storage.snapshots.assembly import HardlinkCopy
 from turku.storage.snapshots.in_place import InPlace
@@ -67,7 +67,7 @@ class BackupJob:
 
 
 @dataclass(frozen=True)
-class BackupOutcome:
+class BackupReport:
     """What is reported to the coordinator; times are Unix seconds."""
 
     success: bool
@@ -92,21 +92,21 @@ class BackupOutcome:
 
 def back_up(
     job: BackupJob, configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK, cancellation: Cancellation = NEVER
-) -> BackupOutcome:
+) -> BackupReport:
     """How the backup went, retention included. A backup that fails is an outcome; nothing of the domain is raised.
 
     What ``cancellation`` raises is, as long as there is no snapshot.
     """
     begin = clock.now()
     try:
-        return _Run(job, configuration, clock, begin, cancellation).outcome()
+        return _BackupRun(job, configuration, clock, begin, cancellation).outcome()
     except TurkuError as error:
         summary = "\n".join(part for part in (error.message, error.details, error.hint) if part)
     except OSError as error:
         summary = f"{error.strerror or error}" + (f": {error.filename!r}" if error.filename else "")
     summary = "\n".join(one_line(line) for line in summary.splitlines())[: transfer.SUMMARY_LIMIT]
     _LOG.error("%s: backup failed: %s", job.source_name, "; ".join(summary.splitlines()))
-    return BackupOutcome(
+    return BackupReport(
         success=False,
         snapshot=None,
         summary=summary,
@@ -173,18 +173,18 @@ def _naming(option: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Committed:
     """A backup that is committed."""
 
     snapshot: str | None
-    transferred: transfer.Transferred
+    transferred: transfer.TransferResult
     noted: Notes
-    strategy: Strategy
+    strategy: BackupStrategy
     reason: str = ""
     warnings: tuple[str, ...] = ()
 
 
-class _Run:
+class _BackupRun:
     def __init__(
         self, job: BackupJob, configuration: StorageConfig, clock: Clock, begin: datetime, cancellation: Cancellation
     ) -> None:
@@ -196,7 +196,7 @@ class _Run:
         self._source = names.source_name(job.source_name)
         self._place = SourcePlace(job.machine_dir, self._source)
 
-    def outcome(self) -> BackupOutcome:
+    def outcome(self) -> BackupReport:
         try:
             # In the machine's directory, so that two storages' configurations on one volume exclude each other too.
             with fs.locked(self._job.machine_dir, f".{self._source}"):
@@ -208,11 +208,11 @@ class _Run:
         except LockHeld as error:
             raise BackupFailed(f"another run is backing up {self._source}", hint=error.hint) from error
 
-    def _outcome(self) -> BackupOutcome:
+    def _outcome(self) -> BackupReport:
         job = self._job
-        version.refuse_old(self._configuration)
+        version.require_supported(self._configuration)
         mode = MODES[mode_name(job.order, self._configuration, job.machine_dir)](self._place)
-        if limits.is_used_up(self._configuration, job.machine_dir):
+        if limits.lacks_space(self._configuration, job.machine_dir):
             # What a run left that was killed may be what the room is missing for.
             mode.abandon()
         try:
@@ -236,7 +236,7 @@ class _Run:
         selected = replace(selected, compress=transfer.is_compressed(self._compression, earlier))
         daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
         spool = self._place.machine_dir
-        with Changes(spool) as planned, Changes(spool) as changes:
+        with ChangeLog(spool) as planned, ChangeLog(spool) as changes:
             sync = Sync(
                 self._place,
                 self._configuration,
@@ -248,7 +248,7 @@ class _Run:
                 base,
                 base_files=earlier.figures.files if earlier.figures else None,
                 # What changed between the last two backups will have changed again.
-                expects_changes=earlier.strategy == Strategy.INCREMENTAL,
+                expects_changes=earlier.strategy == BackupStrategy.INCREMENTAL,
                 damaged=damage.to_fetch(self._place),
                 attributes=self._attribute_look(selected, earlier),
                 files_with_holes=job.files_with_holes,
@@ -277,10 +277,10 @@ class _Run:
             (end - self._begin).total_seconds(),
             "; ".join(line for line in transferred.statistics if line.startswith(_LOGGED_STATISTICS)),
         )
-        if transferred.outcome.meaning != "complete":
-            _LOG.warning("%s: %s", self._source, transferred.outcome.meaning)
+        if transferred.exit_status.meaning != "complete":
+            _LOG.warning("%s: %s", self._source, transferred.exit_status.meaning)
         lost = noted.incomplete
-        warnings = (*warnings, *made.warnings, *incomplete.sentences(lost))
+        warnings = (*warnings, *made.warnings, *incomplete.warnings(lost))
         for warning in warnings[:_LOGGED_WARNINGS]:
             _LOG.warning("%s: %s", self._source, warning)
         summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
@@ -288,7 +288,7 @@ class _Run:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
         self._forget_altered()
         self._retire(mode, snapshot, end)
-        return BackupOutcome(
+        return BackupReport(
             success=True,
             snapshot=snapshot,
             summary=summary,
@@ -318,20 +318,22 @@ class _Run:
         with _naming("compress"):
             return compression.parse(self._job.order.compress or compression.Compression.AUTO)
 
-    def _unchanged(self, sync: Sync, plan: Plan, compared: transfer.Transferred, changes: Changes) -> _Made:
+    def _unchanged(
+        self, sync: Sync, plan: DryRunResult, compared: transfer.TransferResult, changes: ChangeLog
+    ) -> _Committed:
         base = sync.existing_base
         tree = self._place.tree(base)
         changes.is_complete = True
         synced = SyncResult(
             compared,
             tree,
-            Strategy.UNCHANGED,
+            BackupStrategy.UNCHANGED,
             mishaps=plan.mishaps,
             has_compared_attributes=plan.has_compared_attributes,
         )
         return self._linked(sync, synced, base, changes)
 
-    def _linked(self, sync: Sync, synced: SyncResult, base: str, changes: Changes) -> _Made:
+    def _linked(self, sync: Sync, synced: SyncResult, base: str, changes: ChangeLog) -> _Committed:
         compared, tree = synced.transferred, synced.tree
         noted = self._notes(sync, synced, changes=changes)
         record = self._record(base, self._clock.now(), noted)
@@ -340,14 +342,16 @@ class _Run:
         snapshot = sync.mode.commit_unchanged(record, base)
         with suppress(OSError):
             dirty_flag.forget_if_nothing_is_left(self._place)
-        return _Made(snapshot, compared, noted, Strategy.UNCHANGED)
+        return _Committed(snapshot, compared, noted, BackupStrategy.UNCHANGED)
 
-    def _built(self, sync: Sync, plan: Plan, planned: Changes, changes: Changes, copy: HardlinkCopy | None) -> _Made:
+    def _built(
+        self, sync: Sync, plan: DryRunResult, planned: ChangeLog, changes: ChangeLog, copy: HardlinkCopy | None
+    ) -> _Committed:
         mode, base = sync.mode, sync.base
         with dirty_flag.writing(self._place), sync.indexer() as ahead:
             synced = sync.bring(plan, planned, changes, copy, ahead)
             self._cancellation.check()
-            if synced.strategy is Strategy.UNCHANGED and base is not None:
+            if synced.strategy is BackupStrategy.UNCHANGED and base is not None:
                 return self._linked(sync, synced, base, changes)
             noted = self._notes(sync, synced, changes=changes)
             record = self._record(base, self._clock.now(), noted)
@@ -355,14 +359,14 @@ class _Run:
             self._catalog(mode, record, synced.tree, changes, ahead=ahead, at_limit=at_limit)
             self._cancellation.check()
             snapshot = mode.commit(record, synced.tree)
-            return _Made(snapshot, synced.transferred, noted, synced.strategy, synced.reason, at_limit.sentences)
+            return _Committed(snapshot, synced.transferred, noted, synced.strategy, synced.reason, at_limit.sentences)
 
     def _catalog(
         self,
         mode: SnapshotMode,
         record: SnapshotRecord,
         tree: Path,
-        changes: Changes,
+        changes: ChangeLog,
         *,
         ahead: catalog.Ahead | None = None,
         at_limit: timestamp_range.DatesAtLimit | None = None,
@@ -381,31 +385,31 @@ class _Run:
                 dates=at_limit,
             )
 
-    def _notes(self, sync: Sync, synced: SyncResult, *, changes: Changes) -> Notes:
+    def _notes(self, sync: Sync, synced: SyncResult, *, changes: ChangeLog) -> Notes:
         """Return what is noted of the backup; that it is suspicious among it."""
         mode, base = sync.mode, sync.base
         tree, transferred = synced.tree, synced.transferred
         earlier = snapshot_notes.read(self._place, base) if base else NO_NOTES
         found: RunStats | None
         # Where all was fetched into an empty directory, rsync takes every file for a new one.
-        tells_what_is_new = synced.strategy is not Strategy.FULL and earlier.figures is not None
+        tells_what_is_new = synced.strategy is not BackupStrategy.FULL and earlier.figures is not None
         if not mode.keeps_history:
-            found = stats.of_run(transferred.statistics, transferred.suffixes, None)
-        elif base is None or (tells_what_is_new and not synced.has_former and not synced.mishaps.entries):
-            found = stats.of_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
+            found = stats.from_run(transferred.statistics, transferred.suffixes, None)
+        elif base is None or (tells_what_is_new and not synced.includes_earlier_run and not synced.mishaps.entries):
+            found = stats.from_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
         else:
-            found = stats.of_trees(self._place.tree(base), tree)
+            found = stats.from_trees(self._place.tree(base), tree)
         signs: tuple[str, ...] = ()
         lost = self._incompleteness(mode, synced, base, earlier)
         if found is not None:
             if base is not None and mode.keeps_history:
-                changed = (each.path for each in changes if each.kind is Kind.CHANGED)
-                found = stats.looked_into(found, changed, self._place.tree(base), tree)
+                changed = (each.path for each in changes if each.kind is ChangeKind.CHANGED)
+                found = stats.with_content_sample(found, changed, self._place.tree(base), tree)
             usual = history.usual(self._place, self._configuration.zone)
             thresholds = self._configuration.anomaly_of(self._place.machine_dir.name, self._source)
             signs = anomaly.findings(found, usual, thresholds=thresholds)
             before = earlier.figures.files if earlier.figures else found.files_before
-            signs += incomplete.signs(lost, earlier.incomplete, before, thresholds)
+            signs += incomplete.findings(lost, earlier.incomplete, before, thresholds)
         if mode.keeps_history and earlier.is_unjudged:
             signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
         return Notes(
@@ -422,14 +426,14 @@ class _Run:
             strategy_reason=synced.reason,
         )
 
-    def _attribute_look(self, selected: transfer.Selection, earlier: Notes) -> AttributeLook:
+    def _attribute_look(self, selected: transfer.Selection, earlier: Notes) -> AttributeComparison:
         """Return how changed attributes are found: at intervals, and where nothing is known, by comparing all."""
         keeps = selected.acls or selected.attributes
         compared, period = earlier.attributes_compared, self._configuration.compare_attributes_days
         is_recent = compared is not None and timedelta(0) <= self._begin - compared < timedelta(days=period)
         if not (keeps and is_recent):
-            return AttributeLook()
-        return AttributeLook(earlier.machine_moment_ns, self._job.changed_entries)
+            return AttributeComparison()
+        return AttributeComparison(earlier.machine_moment_ns, self._job.changed_entries)
 
     def _attributes_compared(self, sync: Sync, synced: SyncResult, earlier: Notes) -> datetime | None:
         if not (sync.selected.acls and sync.selected.attributes):
@@ -447,13 +451,13 @@ class _Run:
     ) -> Incompleteness:
         made = snapshot_record.read(self._place, base) if base else None
         before = self._place.tree(base) if base else None
-        return incomplete.found(
+        return incomplete.assess(
             synced.mishaps,
             # Without history the only tree still has what did not come.
             before if mode.keeps_history else synced.tree,
             earlier.incomplete,
             made.sync_begin.isoformat(timespec="seconds") if made else "an earlier backup",
-            (synced.transferred.left_out,) if synced.transferred.left_out else (),
+            (synced.transferred.skipped_devices_warning,) if synced.transferred.skipped_devices_warning else (),
         )
 
     def _warning(self, mode: SnapshotMode, noted: Notes) -> str:
