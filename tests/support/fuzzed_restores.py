@@ -37,7 +37,7 @@ from tests.support.hostile_storage import children_of
 from turku.agent.config import configuration
 from turku.agent.restore import run as restore_run
 from turku.agent.restore.run import RestoreJob
-from turku.agent.rsyncd import serving_daemon
+from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.core import command
 from turku.errors import TurkuError
 from turku.protocol import rsync_checksums
@@ -135,7 +135,7 @@ class FuzzedRestores:
         command.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], timeout_seconds=60)
         # Asked once: each fork knows it.
         rsync_checksums.knows_xxh128(self._agent.rsyncd_command)
-        serving_daemon.can_change_root()
+        rsync_daemon.can_change_root()
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ from turku.agent import ssh_tunnel
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.rsyncd import serving_daemon
-from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.rsyncd.module import Module
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
 from turku.agent.storage_output import StorageOutput
 from turku.core import command

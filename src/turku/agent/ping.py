@@ -199,7 +199,7 @@ class _SessionThread(threading.Thread):
     def _session(self) -> None:
         from turku.agent import backup_session
         from turku.agent.capture import excluded_paths, expected_mounts
-        from turku.agent.rsyncd.serving_daemon import Module
+        from turku.agent.rsyncd.module import Module
         from turku.agent.storage_output import StorageOutput
 
         def module(source: SourceConfig) -> Module:

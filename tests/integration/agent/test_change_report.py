@@ -20,7 +20,7 @@ from turku.agent.capture.change_report import ChangeReport
 from turku.agent.capture.changed_entries import ChangeScan
 from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
-from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.rsyncd.module import Module
 from turku.agent.storage_output import StorageOutput
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.storage.backup.changed_entries import ChangedEntries

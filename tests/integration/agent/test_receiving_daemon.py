@@ -15,7 +15,7 @@ from turku.agent.config import configuration
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.restore import run as restore_run
 from turku.agent.rsyncd import receiving_daemon
-from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.rsyncd.module import Module
 from turku.core.filesystem import extended_attributes
 from turku.protocol.messages import StorageAddress
 

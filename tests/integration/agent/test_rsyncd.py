@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from turku.agent.config.configuration import AgentConfig, load
-from turku.agent.rsyncd import serving_daemon
-from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.rsyncd import daemon, ports, serving_daemon
+from turku.agent.rsyncd.module import Module
 from turku.errors import CommandFailed
 
 NAMES = [
@@ -111,8 +111,8 @@ def test_a_port_that_is_taken_here_is_passed_over(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = itertools.chain([taken.getsockname()[1]], iter(serving_daemon.draw_port, None))
-        monkeypatch.setattr(serving_daemon, "draw_port", lambda: next(ports))
+        candidates = itertools.chain([taken.getsockname()[1]], iter(ports.draw_port, None))
+        monkeypatch.setattr(ports, "draw_port", lambda: next(candidates))
         (tmp_path / "run").mkdir(mode=0o700)
         module = Module("etc", str(tmp_path))
         with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
@@ -152,9 +152,9 @@ def test_a_listener_of_another_user_is_not_taken_for_ours() -> None:
         ["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert not serving_daemon._listener_is_ours(int(process.stdout.readline()))
+        assert not ports.is_listener_ours(int(process.stdout.readline()))
     with socket.create_server(("127.0.0.1", 0)) as ours:
-        assert serving_daemon._listener_is_ours(ours.getsockname()[1])
+        assert ports.is_listener_ours(ours.getsockname()[1])
 
 
 def test_rsyncd_answers_within_a_moment(agent: AgentConfig, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_directory_is_offered_without_what_is_in_it_and_no_other_one(
     change_root: bool,
 ) -> None:
     if not change_root:
-        monkeypatch.setattr(serving_daemon, "can_change_root", lambda: False)
+        monkeypatch.setattr(daemon, "can_change_root", lambda: False)
     tree = tmp_path / "tree"
     for name in (*EMPTIED, *LOOKALIKES):
         (tree / name / "sub").mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def test_the_whole_system_is_served(
     change_root: bool,
 ) -> None:
     if not change_root:
-        monkeypatch.setattr(serving_daemon, "can_change_root", lambda: False)
+        monkeypatch.setattr(daemon, "can_change_root", lambda: False)
     module = Module("system", "/", emptied=(Path("/proc"), Path("/sys")))
     (tmp_path / "run").mkdir(mode=0o700)
 

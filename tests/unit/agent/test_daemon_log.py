@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turku.agent.rsyncd.serving_daemon import DaemonLog
+from turku.agent.rsyncd.daemon import DaemonLog
 
 STAMP = "2026/11/29 06:40:59 [4711] "
 

@@ -14,8 +14,9 @@ from contextlib import suppress
 from turku.agent import backup_session, checkin, identity, runtime_directory, ssh_tunnel, state, trusted_storages
 from turku.agent.config.configuration import AgentConfig
 from turku.agent.identity import Identity
-from turku.agent.rsyncd import nodev_mount, serving_daemon
-from turku.agent.rsyncd.serving_daemon import Module
+from turku.agent.rsyncd import daemon as rsync_daemon
+from turku.agent.rsyncd import nodev_mount
+from turku.agent.rsyncd.module import Module
 from turku.agent.ssh_tunnel import Address
 from turku.agent.storage_output import StorageOutput
 from turku.core import command, durable, lock
@@ -95,7 +96,7 @@ def _make_restore_path(agent: AgentConfig) -> None:
             "not root: owners, device files and all that this user may not write are not restored; that takes %s",
             _AS_ROOT,
         )
-    if not serving_daemon.can_change_root():
+    if not rsync_daemon.can_change_root():
         # Where it is not locked into the module, rsyncd keeps links from leaving it by rewriting them.
         _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore_path)
 

@@ -33,9 +33,10 @@ from turku.agent.restore.progress import PlannedRestore, RestoreProgress, Restor
 from turku.agent.restore.session import HistorySession
 from turku.agent.restore.staging_directory import StagingDirectory
 from turku.agent.restore.verification import Verification
-from turku.agent.rsyncd import receiving_daemon, serving_daemon
+from turku.agent.rsyncd import daemon as rsync_daemon
+from turku.agent.rsyncd import receiving_daemon
+from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
-from turku.agent.rsyncd.serving_daemon import Module
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
 from turku.core import durable
 from turku.core.cli.listing import size
@@ -270,7 +271,7 @@ class _Attempt:
             not_placed = ProblemList()
             deleted = 0
             if not is_cancelled:
-                verification.finish(repairs_links=not serving_daemon.can_change_root())
+                verification.finish(repairs_links=not rsync_daemon.can_change_root())
                 self._tell_lost(not_placed)
                 self.with_holes.dig_holes(landing.staging.offered, not_placed)
                 self.unset.narrow_modes(landing.staging.tree, not_placed)

@@ -1,1 +1,1 @@
-"""The private rsync daemons of the agent: one serves a backup, one receives a restore."""
+"""The agent's own rsync daemons: one serves a backup, one receives a restore."""

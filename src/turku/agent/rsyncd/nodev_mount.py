@@ -1,8 +1,8 @@
-"""A directory that a storage's rsync may write by way of our rsyncd, in which no device can be opened.
+"""A mount without devices (``nodev``) for a directory that a storage may write to by way of our rsyncd.
 
-Device files are to come back like others, so that rsyncd makes what it is told to. It opens files by name, and writes
-to whatever has that name by then: a storage could put a disk there. Root offers the directory by way of a mount that
-knows no devices. Where there can be no such mount, rsyncd makes none.
+A restore brings device files back, so rsyncd creates the device files that it is sent. rsyncd opens files by name and
+writes to whatever has that name at that moment, so a storage could put a disk there. Root therefore offers the
+directory through a mount that opens no devices. Where such a mount is impossible, rsyncd creates no device files.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ _LOG = logging.getLogger(__name__)
 
 
 def drop_device_capability() -> None:
-    """To be called before rsyncd is started: see ``offered``."""
+    """Drop CAP_MKNOD where no mount without devices can be made. Call this before rsyncd is started."""
     if os.geteuid() != 0 or detached_mount.can_be_had() or not bounding_set.has(bounding_set.MAKE_DEVICES):
         return
     try:
         bounding_set.drop(bounding_set.MAKE_DEVICES)
     except OSError as error:
-        # Nothing is offered then.
+        # ``open_nodev`` then refuses to offer anything.
         _LOG.debug("CAP_MKNOD cannot be dropped: %s", error.strerror)
     else:
-        _LOG.warning("no device files are restored, as no mount without devices can be made here")
+        _LOG.warning("no device files are restored, because no mount without devices can be made here")
 
 
 def open_nodev(directory: int) -> int:
-    """Return a descriptor of the open directory, by which no device is opened. Nothing can be moved out of there by it.
+    """Return a descriptor of the open directory through which no device can be opened and nothing be moved out.
 
-    Raises RestoreFailed where rsyncd could make a device and have it opened.
+    Raises RestoreFailed where rsyncd could create a device and open it.
     """
     try:
         return detached_mount.without_devices(directory)
     except OSError as error:
         if os.geteuid() == 0 and bounding_set.has(bounding_set.MAKE_DEVICES):
             raise RestoreFailed(
-                f"a storage could write to this machine's devices: no mount without them can be made here "
+                f"a storage could write to this machine's devices: no mount without devices can be made here "
                 f"({error.strerror})",
-                hint="another directory may lie on a file system where it can",
+                hint="choose a directory on another file system",
             ) from error
         return os.dup(directory)
 
 
 def path(descriptor: int) -> str:
-    """Return the path by which programs started from here get at the open directory, wherever it lies meanwhile."""
+    """Return the path by which child processes reach the open directory, wherever it is moved to."""
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
