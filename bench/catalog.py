@@ -31,7 +31,7 @@ from turku.storage import catalog
 from turku.storage.backup import run as backup_run
 from turku.storage.catalog import database
 from turku.storage.catalog.versions import GAP
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SNAPSHOTS = 30
@@ -97,7 +97,7 @@ def rows(files: int) -> Iterator[tuple[Any, ...]]:
             yield (directory, name, snapshot * GAP, last, 0, 4096, 0o644, 0, 0, moment, checksum)
 
 
-def fill(place: SourcePlace, files: int) -> None:
+def fill(place: SourceDirectory, files: int) -> None:
     for number in range(1, SNAPSHOTS + 1):
         place.snapshot(snapshot_name(number)).mkdir(parents=True)
     connection = database.connect(place)
@@ -132,7 +132,7 @@ def fill(place: SourcePlace, files: int) -> None:
 
 
 def looking(directory: Path, files: int) -> None:
-    place = SourcePlace(directory / "volume" / MACHINE, "src")
+    place = SourceDirectory(directory / "volume" / MACHINE, "src")
     begun = time.perf_counter()
     fill(place, files)
     size = database.file_of(place).stat().st_size
@@ -252,7 +252,7 @@ def backing_up(directory: Path, files: int, *, whole: bool) -> None:
             read_again(machine.place, files)
 
 
-def read_again(place: SourcePlace, files: int) -> None:
+def read_again(place: SourceDirectory, files: int) -> None:
     begun = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     catalog.rebuild(place, zone=UTC)

@@ -129,9 +129,9 @@ def test_c3_inside_of_them_one_is(
     orders.extra = {"paths": ["ssh"], "of_machine": str(uuid4())}
     process = open_session()
     request = hostile.request()
-    assert request["action"] == "recover"
-    assert request["recover"]["paths"] == ["ssh"]
-    assert request["recover"]["request"] == orders.api.of_call(PROGRESS)[0]["request"]
+    assert request["action"] == "restore_files"
+    assert request["restore_files"]["paths"] == ["ssh"]
+    assert request["restore_files"]["request"] == orders.api.of_call(PROGRESS)[0]["request"]
     hostile.release()
     assert process.wait(timeout=60) == 0
     # The attacker says nothing, which is no restore: it is put off.

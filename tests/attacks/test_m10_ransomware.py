@@ -86,7 +86,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 def judge(machine: BackedUpMachine, judgement: str) -> None:
     """What the operator does with ``turku-storage quarantine``."""
     for stored in history.unjudged(machine.place, machine.storage.zone):
-        snapshot_notes.change(machine.place, stored.name, judgement=snapshot_notes.Judgement(judgement))
+        snapshot_notes.change(machine.place, stored.name, judgement=snapshot_notes.Review(judgement))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())

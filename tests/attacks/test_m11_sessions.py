@@ -21,7 +21,7 @@ from turku.core import command, lock
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.demo import programs as programs_of_ours
 from turku.errors import LockHeld, RestoreFailed
-from turku.protocol.jsonlines import Answers
+from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import BrowseEnd
 from turku.storage.session import request as session_request
 from turku.storage.session import restore_session, session_slots
@@ -30,7 +30,7 @@ from turku.storage.session.session_slots import SessionKind, SessionSlots
 ASKED_FOR = 12
 PAUSE_SECONDS = 0.2
 """sshd itself puts off those that come at the same moment."""
-PERMIT = "/v2/storage_restore_permit"
+PERMIT = "/v2/storage_access_request"
 OTHER_UUID = "0b9a6d5e-7f0c-4c58-9b6e-0f3c55e1a001"
 
 
@@ -56,7 +56,7 @@ def session(storage: OrderedStorage, action: str, **request: Any) -> Iterator[Ag
 
 
 def recover(storage: OrderedStorage) -> AbstractContextManager[AgentSide]:
-    return session(storage, "recover", module={"username": "u", "password": "p"}, recover={"source": "etc"})
+    return session(storage, "restore_files", module={"username": "u", "password": "p"}, restore_files={"source": "etc"})
 
 
 def programs(storage: OrderedStorage) -> list[int]:
@@ -130,7 +130,7 @@ def test_m11_one_key_holds_four_looks_and_recoveries_and_no_more(storage: Ordere
             for side in refused
         )
         # All of them, once more: one that comes alone is told what is wrong in the words of an answer.
-        with session(storage, "browse", browse={"what": "snapshots", "sources": ["etc"]}) as side:
+        with session(storage, "browse", browse={"listing": "snapshots", "sources": ["etc"]}) as side:
             side.wait()
             assert "4 looks at history or restores of this machine go on here already" in side.output
             assert '"row": "refusal", "code": "lock-held"' in side.output
@@ -171,7 +171,7 @@ def test_m11_one_check_in_goes_on_beside_a_restore_and_looks(storage: OrderedSto
         restore.wait_for("Restore mode active")
         first.wait_for('"row":"plan"')
         second.wait_for('"row":"plan"')
-        with session(storage, "browse", browse={"what": "snapshots", "sources": ["etc"]}) as look:
+        with session(storage, "browse", browse={"listing": "snapshots", "sources": ["etc"]}) as look:
             look.wait_for('"row":"browse-end"')
         before = len(list((storage.machine_dir / "etc.snapshots").glob("etc_*")))
         storage.session({"etc": order()})
@@ -252,7 +252,7 @@ def sent_to_nobody(watched: Cancellation, **options: float) -> BaseException:
     def send() -> None:
         try:
             with os.fdopen(writing, "wb") as stream:
-                Answers(stream, watched, **options).send_many([BrowseEnd(snapshot="x" * 1000)] * 1000)
+                JsonLines(stream, watched, **options).send_many([BrowseEnd(snapshot="x" * 1000)] * 1000)
         except BaseException as error:
             ended.append(error)
 

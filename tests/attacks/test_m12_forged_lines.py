@@ -28,15 +28,15 @@ from turku.protocol.restore_messages import (
     MODULE,
     TEMPORARY_DIRECTORY,
     Deleted,
+    FileRestoreRequest,
     Manifest,
     ManifestEntry,
-    RecoverEnd,
-    RecoverRequest,
+    RestoreEnd,
 )
 from turku.storage.containment import sandbox
 from turku.storage.restore import plan
 from turku.storage.restore import push as recovery_transfer
-from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.access import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
 
@@ -141,7 +141,9 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
     target = tmp_path / "target"
     (target / "wanted").mkdir(parents=True)
     (target / TEMPORARY_DIRECTORY).mkdir()
-    view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
+    view = HistoryView(
+        machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
+    )
     with view.catalog() as known:
         (entry,) = known.history(b"wanted/without-checksum")
         with known.writing() as connection:
@@ -163,7 +165,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             os.utime(target / "wanted/kept", ns=(0, kept.stat().st_mtime_ns))
             (target / "wanted/superfluous").write_text("to be deleted")
             collected = CollectedAnswers()
-            request = RecoverRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
+            request = FileRestoreRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
             with (
                 Meddler(daemon, messages) as meddler,
                 plan.prepared(machine.storage, view, request) as prepared,
@@ -174,7 +176,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
                 recovery_transfer.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
             assert meddler.messages_sent >= len(messages)
             decoded = collected.read()
-            assert isinstance(decoded[-1], RecoverEnd)
+            assert isinstance(decoded[-1], RestoreEnd)
             assert decoded[-1].rsync_exit_code == exit_code, decoded[-1]
             return decoded
 
@@ -217,7 +219,7 @@ def test_m12_nor_is_it_told_of_what_it_did_not_ask_for(push: Push) -> None:
     entries, _deleted = told(answers)
     assert [(entry.path, entry.is_recorded) for entry in entries] == [("wanted/sent", True)]
     # Its own messages come back to it as such.
-    (end,) = (each for each in answers if isinstance(each, RecoverEnd))
+    (end,) = (each for each in answers if isinstance(each, RestoreEnd))
     assert any(FORGED in text for text in end.last_lines)
 
 
@@ -235,7 +237,7 @@ def test_m12_a_tree_put_in_the_place_of_the_planned_one_at_the_last_moment_is_no
     confirmed = sandbox.in_same_directory
     monkeypatch.setattr(sandbox, "in_same_directory", swapped)
     (end,) = push([], "wanted", exit_code=3)
-    assert isinstance(end, RecoverEnd)
+    assert isinstance(end, RestoreEnd)
     assert "the directory to work in was replaced meanwhile" in end.last_lines
     assert not (tmp_path / "target/wanted/sent").exists()
 
@@ -259,6 +261,6 @@ def test_m12_nor_is_one_that_was_put_there_before(
 def test_m12_what_rsync_says_does_not_tell_where_the_tree_lies(push: Push, machine: BackedUpMachine) -> None:
     tree = machine.newest_tree()
     answers = push([], "wanted/sent", sandboxed="off", meanwhile=(tree / "wanted/sent").unlink, exit_code=23)
-    (end,) = (each for each in answers if isinstance(each, RecoverEnd))
+    (end,) = (each for each in answers if isinstance(each, RestoreEnd))
     assert any("wanted/sent" in text for text in end.last_lines)
     assert not any(tree.name in text for text in end.last_lines)

@@ -84,9 +84,9 @@ def refused(answers: list[dict[str, Any]]) -> str:
 
 def test_m12_a_machine_has_its_own_history(scene: Scene) -> None:
     # Else the others prove nothing.
-    rows = scene.ask("browse", what="ls", sources=["etc"], path="directory")
+    rows = scene.ask("browse", listing="ls", sources=["etc"], path="directory")
     assert [row.get("path") for row in rows] == ["directory/file", None]
-    plan, *_ = scene.ask("recover", source="etc", paths=["directory"], list_only=True)
+    plan, *_ = scene.ask("restore_files", source="etc", paths=["directory"], list_only=True)
     assert plan["row"] == "plan"
 
 
@@ -95,7 +95,7 @@ def test_m12_another_machines_is_not_shown(scene: Scene, what: str) -> None:
     for more in ({}, {"request": "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01"}):
         answers = scene.ask(
             "browse",
-            what=what,
+            listing=what,
             sources=["etc"],
             path="directory/file",
             pattern="*",
@@ -112,10 +112,10 @@ def test_m12_nor_handed_out(scene: Scene, list_only: bool) -> None:
             for owner in (scene.alice.uuid, scene.alice.uuid.upper()):
                 answers = scene.send(
                     {
-                        "action": "recover",
+                        "action": "restore_files",
                         "port": 50_000,
                         "module": {"username": "user", "password": "password"},
-                        "recover": {"source": "etc", "of_machine": owner, "list_only": list_only},
+                        "restore_files": {"source": "etc", "of_machine": owner, "list_only": list_only},
                     }
                 )
                 # Without a tunnel of its own a port is refused first.
@@ -142,9 +142,9 @@ def test_m12_nor_handed_out(scene: Scene, list_only: bool) -> None:
 def test_m12_a_sources_name_leads_nowhere_else(scene: Scene, source: str) -> None:
     name = source.format(alice=scene.alice.uuid)
     if len(name) % 2:
-        answers = scene.ask("browse", what="ls", sources=[name])
+        answers = scene.ask("browse", listing="ls", sources=[name])
     else:
-        answers = scene.ask("recover", source=name, list_only=True)
+        answers = scene.ask("restore_files", source=name, list_only=True)
     assert refused(answers) == "invalid-value"
 
 
@@ -154,9 +154,9 @@ def test_m12_a_sources_name_leads_nowhere_else(scene: Scene, source: str) -> Non
 def test_m12_nor_a_snapshots(scene: Scene, snapshot: str) -> None:
     name = snapshot.format(alice=scene.alice.uuid)
     if len(name) % 2:
-        answers = scene.ask("recover", source="etc", snapshot={"name": name}, list_only=True)
+        answers = scene.ask("restore_files", source="etc", snapshot={"name": name}, list_only=True)
     else:
-        answers = scene.ask("browse", what="ls", sources=["etc"], snapshot={"name": name})
+        answers = scene.ask("browse", listing="ls", sources=["etc"], snapshot={"name": name})
     assert refused(answers) == "not-in-history"
 
 
@@ -178,14 +178,14 @@ def test_m12_nor_a_snapshots(scene: Scene, snapshot: str) -> None:
 )
 def test_m12_nor_a_path(scene: Scene, path: Any) -> None:
     wanted = path.format(alice=scene.alice.uuid) if isinstance(path, str) else path
-    answers = scene.ask("recover", source="etc", paths=[wanted], list_only=True)
+    answers = scene.ask("restore_files", source="etc", paths=[wanted], list_only=True)
     assert refused(answers) in ("invalid-value", "not-in-history")
 
 
 @pytest.mark.parametrize("what", ["ls", "versions"])
 @pytest.mark.parametrize("path", ["../../{alice}/etc.snapshots", "up/directory/file"])
 def test_m12_nor_a_path_that_is_looked_at(scene: Scene, what: str, path: str) -> None:
-    answers = scene.ask("browse", what=what, sources=["etc"], path=path.format(alice=scene.alice.uuid))
+    answers = scene.ask("browse", listing=what, sources=["etc"], path=path.format(alice=scene.alice.uuid))
     assert refused(answers) in ("invalid-value", "not-in-history")
 
 
@@ -193,15 +193,15 @@ def test_m12_nor_a_path_that_is_looked_at(scene: Scene, what: str, path: str) ->
     "message",
     [
         {"action": "browse"},
-        {"action": "recover"},
-        {"action": "recover", "recover": {"source": "etc"}},
-        {"action": "recover", "recover": {"source": "etc", "paths": ["x"] * 1001}},
-        {"action": "browse", "browse": {"what": "find", "sources": ["etc"], "limit": 0}},
-        {"action": "browse", "browse": {"what": "find", "sources": []}},
-        {"action": "browse", "browse": {"what": "ls", "sources": ["etc", "etc"]}},
-        {"action": "browse", "browse": {"what": "remove", "sources": ["etc"]}},
-        {"action": "browse", "browse": {"what": "find", "sources": ["etc"], "pattern": "*a" * 4000}},
-        {"action": "recover", "port": 22, "recover": {"source": "etc"}},
+        {"action": "restore_files"},
+        {"action": "restore_files", "restore_files": {"source": "etc"}},
+        {"action": "restore_files", "restore_files": {"source": "etc", "paths": ["x"] * 1001}},
+        {"action": "browse", "browse": {"listing": "find", "sources": ["etc"], "limit": 0}},
+        {"action": "browse", "browse": {"listing": "find", "sources": []}},
+        {"action": "browse", "browse": {"listing": "ls", "sources": ["etc", "etc"]}},
+        {"action": "browse", "browse": {"listing": "remove", "sources": ["etc"]}},
+        {"action": "browse", "browse": {"listing": "find", "sources": ["etc"], "pattern": "*a" * 4000}},
+        {"action": "restore_files", "port": 22, "restore_files": {"source": "etc"}},
     ],
     ids=lambda message: str(message)[:70],
 )

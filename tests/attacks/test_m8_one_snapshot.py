@@ -27,8 +27,8 @@ from turku.agent.restore.progress import PlannedRestore
 from turku.errors import NotInHistory, RestoreFailed, TurkuError
 from turku.protocol.restore_messages import (
     BrowseRequest,
+    FileRestoreRequest,
     HistoryRequest,
-    RecoverRequest,
     SnapshotChoice,
 )
 
@@ -48,8 +48,8 @@ class History(Scene):
 
     def list_only(self, request: str, **recover: Any) -> list[Any]:
         """The answers to a recovery that writes nothing."""
-        wanted = RecoverRequest("etc", list_only=True, of_machine=self.alice.uuid, request=request, **recover)
-        return self.answers(HistoryRequest("recover", recover=wanted))
+        wanted = FileRestoreRequest("etc", list_only=True, of_machine=self.alice.uuid, request=request, **recover)
+        return self.answers(HistoryRequest("restore_files", restore_files=wanted))
 
     def answers(self, message: HistoryRequest) -> list[Any]:
         address = session.trusted_address(self.agent, self.order().storage)
@@ -130,13 +130,13 @@ def test_m8_a_permit_for_one_snapshot_tells_of_no_other(scene: History) -> None:
     request = scene.running("--snapshot", scene.approved)
     approved, after = SnapshotChoice(scene.approved), SnapshotChoice(scene.after)
     told = [
-        said(scene.ask, request, what="snapshots"),
-        said(scene.ask, request, what="versions", path=NEWER).replace(f"{NEWER} was in no", ""),
-        said(scene.ask, request, what="versions", path="ssh/sshd_config"),
-        said(scene.ask, request, what="find", pattern="*"),
-        said(scene.ask, request, what="ls", snapshot=after),
-        said(scene.ask, request, what="ls", snapshot=SnapshotChoice("never")),
-        said(scene.ask, request, what="diff", snapshot=approved, other=after),
+        said(scene.ask, request, listing="snapshots"),
+        said(scene.ask, request, listing="versions", path=NEWER).replace(f"{NEWER} was in no", ""),
+        said(scene.ask, request, listing="versions", path="ssh/sshd_config"),
+        said(scene.ask, request, listing="find", pattern="*"),
+        said(scene.ask, request, listing="ls", snapshot=after),
+        said(scene.ask, request, listing="ls", snapshot=SnapshotChoice("never")),
+        said(scene.ask, request, listing="diff", snapshot=approved, other=after),
         said(scene.list_only, request, snapshot=SnapshotChoice(at="2000-01-01")),
         said(scene.list_only, request, snapshot=approved, paths=["SALARIE"]),
         said(scene.list_only, request, snapshot=approved),
@@ -156,10 +156,10 @@ def test_m8_a_permit_for_some_paths_tells_of_no_other(scene: History, source: Pa
     request = scene.running("--snapshot", scene.approved, "--path", "ssh/key")
     approved = SnapshotChoice(scene.approved)
     told = [
-        said(scene.ask, request, what="snapshots"),
-        said(scene.ask, request, what="find", pattern="*"),
-        said(scene.ask, request, what="ls", snapshot=approved, is_recursive=True),
-        said(scene.ask, request, what="versions", path="ssh/sshd_config").replace("ssh/sshd_config was in no", ""),
+        said(scene.ask, request, listing="snapshots"),
+        said(scene.ask, request, listing="find", pattern="*"),
+        said(scene.ask, request, listing="ls", snapshot=approved, is_recursive=True),
+        said(scene.ask, request, listing="versions", path="ssh/sshd_config").replace("ssh/sshd_config was in no", ""),
         said(scene.list_only, request, snapshot=approved),
         said(scene.list_only, request, snapshot=approved, paths=["ssh/ke"]),
         said(scene.list_only, request, snapshot=approved, paths=["ssh/key"]),
@@ -199,12 +199,12 @@ def test_m8_what_a_choice_means_is_settled_when_it_is_used_first(
             "SELECT moment FROM restores_restorerequest WHERE id = ?", scene.fleet.coordinator.key(request)
         )
         choice = SnapshotChoice(at=moment)
-    [row] = scene.ask(request, what="snapshots")[:-1]
+    [row] = scene.ask(request, listing="snapshots")[:-1]
     assert row.name == scene.after
 
     (source / "ssh/sshd_config").write_text("made since it was approved\n")
     newer = scene.back_up()
-    for told in (scene.ask(request, what="ls", snapshot=choice), scene.list_only(request, snapshot=choice)):
+    for told in (scene.ask(request, listing="ls", snapshot=choice), scene.list_only(request, snapshot=choice)):
         assert newer not in repr(told)
         assert scene.after in repr(told)
     # A later run of the agent is told the name, and gets that one.
@@ -226,7 +226,7 @@ def test_m8_what_a_choice_means_is_settled_when_it_is_used_first(
 
     # Nor does it become another one when it is gone.
     os.rename(scene.directory / scene.after, scene.directory / f".deleting-{scene.after}")
-    refused = said(scene.ask, request, what="snapshots")
+    refused = said(scene.ask, request, listing="snapshots")
     assert refused.startswith("REFUSED")
     assert newer not in refused
     assert scene.approved not in refused

@@ -30,16 +30,16 @@ class Scene:
         response = requests.post(url, json=message, timeout=30)
         return response.status_code, response.json()
 
-    def permit(self, storage: V1Storage, machine: V1Machine, **asked: Any) -> Any:
+    def request_access(self, storage: V1Storage, machine: V1Machine, **asked: Any) -> Any:
         """What the storage is answered that asks whether it may send Alice's ``etc``, or what else is asked."""
         message = {
             "storage": {"name": storage.name, "secret": storage.secret},
             "machine": {"uuid": machine.uuid},
-            "action": "recover",
+            "action": "restore",
             "source": "etc",
             **asked,
         }
-        status, answer = self.post("storage_restore_permit", message)
+        status, answer = self.post("storage_access_request", message)
         assert status == 200, answer
         return answer
 
@@ -87,7 +87,7 @@ def scene(cast: HttpCast) -> Scene:
 def test_m8_nothing_but_a_running_request_onto_it_gives_a_machine_another_ones_history(scene: Scene) -> None:
     alice, bob, mallory = scene.cast.alice, scene.cast.bob, scene.mallory
     of_alice = {"of_machine": alice.uuid}
-    assert scene.permit(bob, alice) == {"allowed": True}
+    assert scene.request_access(bob, alice) == {"allowed": True}
     ones_own = scene.request()
     scene.tell(alice, ones_own, "picked_up")
     over = ("done", "cancelled", "expired", "rejected", "refused")
@@ -101,12 +101,12 @@ def test_m8_nothing_but_a_running_request_onto_it_gives_a_machine_another_ones_h
         "Alice's name alone": {},
     }
     for what, asked in attempts.items():
-        assert not scene.permit(bob, mallory, **asked)["allowed"], what
+        assert not scene.request_access(bob, mallory, **asked)["allowed"], what
     allowed = onto_mallory["waiting"]
     assert scene.tell(mallory, allowed, "picked_up") == (200, {"go_on": True})
-    assert scene.permit(bob, mallory, **of_alice, request=allowed)["allowed"]
+    assert scene.request_access(bob, mallory, **of_alice, request=allowed)["allowed"]
     for other in ({"source": "home"}, {"source": "nothing"}, {"of_machine": str(uuid4())}):
-        assert not scene.permit(bob, mallory, **{**of_alice, "request": allowed, **other})["allowed"], other
+        assert not scene.request_access(bob, mallory, **{**of_alice, "request": allowed, **other})["allowed"], other
     denied = scene.cast.rows("SELECT actor FROM audit_auditentry WHERE action = 'restore.denied'")
     assert bob.name in {row["actor"] for row in denied}
 
@@ -140,16 +140,16 @@ def test_s1_a_storage_is_permitted_nothing_of_what_another_keeps(scene: Scene) -
     alice, bob, mallory, eve = scene.cast.alice, scene.cast.bob, scene.mallory, scene.eve
     request = scene.request(onto=mallory)
     scene.tell(mallory, request, "picked_up")
-    unknown = scene.permit(eve, V1Machine(alice.post, uuid=str(uuid4())))
+    unknown = scene.request_access(eve, V1Machine(alice.post, uuid=str(uuid4())))
     assert not unknown["allowed"]
-    assert scene.permit(eve, alice) == unknown
-    assert scene.permit(eve, alice, source="nothing") == unknown
-    assert scene.permit(eve, mallory, of_machine=alice.uuid, request=request) == unknown
-    assert scene.permit(eve, alice, request=request) == unknown
-    assert scene.permit(eve, mallory)["allowed"], "its own"
+    assert scene.request_access(eve, alice) == unknown
+    assert scene.request_access(eve, alice, source="nothing") == unknown
+    assert scene.request_access(eve, mallory, of_machine=alice.uuid, request=request) == unknown
+    assert scene.request_access(eve, alice, request=request) == unknown
+    assert scene.request_access(eve, mallory)["allowed"], "its own"
     posing = V1Storage(eve.post, name=bob.name, secret=eve.secret)
     message = {"storage": {"name": posing.name, "secret": posing.secret}, "machine": {"uuid": alice.uuid}}
-    assert scene.post("storage_restore_permit", {**message, "action": "browse", "source": "etc"})[0] == 403
+    assert scene.post("storage_access_request", {**message, "action": "browse", "source": "etc"})[0] == 403
 
 
 def test_s1_the_other_machine_s_key_is_let_in_by_the_storage_that_has_the_files(scene: Scene) -> None:
@@ -166,7 +166,7 @@ def test_s1_the_other_machine_s_key_is_let_in_by_the_storage_that_has_the_files(
 
 def test_n3_malformed_messages_are_refused_with_a_field(scene: Scene) -> None:
     alice, bob = scene.cast.alice, scene.cast.bob
-    permit = {
+    request_access = {
         "storage": {"name": bob.name, "secret": bob.secret},
         "machine": {"uuid": alice.uuid},
         "action": "browse",
@@ -178,7 +178,7 @@ def test_n3_malformed_messages_are_refused_with_a_field(scene: Scene) -> None:
         "claim": "c" * 32,
         "step": "running",
     }
-    for call, message in (("storage_restore_permit", permit), ("agent_restore_progress", progress)):
+    for call, message in (("storage_access_request", request_access), ("agent_restore_progress", progress)):
         for name in message:
             for value in (None, 3, {}, [], "\0", "x" * 100_000, "\ud800"):
                 changed = json.loads(json.dumps({**message, name: value}))

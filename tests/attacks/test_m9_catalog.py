@@ -10,7 +10,7 @@ import pytest
 
 from turku.storage import catalog
 from turku.storage.catalog import database
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
 
 MOMENT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -18,12 +18,12 @@ FIRST, SECOND = "etc_20261101-120000_0001", "etc_20261101-130000_0002"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> SourcePlace:
+def place(tmp_path: Path) -> SourceDirectory:
     """A machine with one snapshot in its catalog, and the secret of another machine beside it."""
     victim = tmp_path / "11111111-1111-4111-8111-111111111111" / "etc"
     victim.mkdir(parents=True)
     (victim / "secret").write_text("a size that nobody else may know")
-    place = SourcePlace(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+    place = SourceDirectory(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
     place.snapshots_dir.mkdir(parents=True)
     tree = place.working_tree
     tree.mkdir()
@@ -33,7 +33,7 @@ def place(tmp_path: Path) -> SourcePlace:
     return place
 
 
-def test_a_name_that_rsync_told_leads_nowhere_out_of_the_tree(place: SourcePlace, tmp_path: Path) -> None:
+def test_a_name_that_rsync_told_leads_nowhere_out_of_the_tree(place: SourceDirectory, tmp_path: Path) -> None:
     tree = place.working_tree
     tree.mkdir()
     (tree / "link").symlink_to(tmp_path / "11111111-1111-4111-8111-111111111111" / "etc")
@@ -60,7 +60,7 @@ def test_a_name_that_rsync_told_leads_nowhere_out_of_the_tree(place: SourcePlace
         assert list(opened.find(b"secret")) == []
 
 
-def test_a_database_in_the_machine_s_directory_is_never_opened(place: SourcePlace) -> None:
+def test_a_database_in_the_machine_s_directory_is_never_opened(place: SourceDirectory) -> None:
     planted = place.machine_dir / database.DIRECTORY / place.machine_dir.name / f"{place.source}{database.SUFFIX}"
     planted.parent.mkdir(parents=True)
     with sqlite3.connect(planted) as connection:
@@ -72,7 +72,9 @@ def test_a_database_in_the_machine_s_directory_is_never_opened(place: SourcePlac
     assert place.machine_dir not in database.file_of(place).parents
 
 
-def test_a_snapshot_that_is_a_link_to_another_machine_is_not_looked_into(place: SourcePlace, tmp_path: Path) -> None:
+def test_a_snapshot_that_is_a_link_to_another_machine_is_not_looked_into(
+    place: SourceDirectory, tmp_path: Path
+) -> None:
     place.snapshot(SECOND).symlink_to(tmp_path / "11111111-1111-4111-8111-111111111111" / "etc")
     place.snapshot("etc_20261101-140000_0003").symlink_to("../../11111111-1111-4111-8111-111111111111/etc")
     with catalog.open_catalog(place, zone=UTC) as opened:

@@ -23,11 +23,11 @@ from turku.core.secret import Secret
 from turku.demo import programs
 from turku.storage import catalog
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
-from turku.storage.catalog import Kind
+from turku.storage.catalog import EntryKind
 from turku.storage.fs import subvolume
-from turku.storage.fs.stored_content import Pace
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
-from turku.storage.integrity.damage import Damage
+from turku.storage.integrity.damage import DamageRecord
 from turku.storage.integrity.scrub import Share
 from turku.storage.snapshots import MODES, SnapshotMode
 
@@ -104,7 +104,7 @@ class Victim:
                 for path, entry in listed.items():
                     stored = tree / os.fsdecode(path)
                     status = stored.lstat()
-                    if entry.kind is Kind.FILE:
+                    if entry.kind is EntryKind.FILE:
                         assert (entry.size, entry.mtime_ns) == (status.st_size, status.st_mtime_ns), (name, path)
                         assert entry.checksum is not None, (name, path)
                         assert entry.checksum == xxhash.xxh128(stored.read_bytes()).digest(), (name, path)
@@ -204,7 +204,7 @@ def test_m9_another_content_of_the_same_size_and_time_is_looked_at_although_its_
     victim: Victim, mode: type[SnapshotMode]
 ) -> None:
     # A file that is known to be damaged has all files compared, whatever their size and time.
-    damage.write(victim.machine.place, [Damage("diary", "content", "next_backup", ())])
+    damage.write(victim.machine.place, [DamageRecord("diary", "content", "next_backup", ())])
     same = [Forged(b"diary", b"day 9\n"), Forged(b"old.doc", EVIL, is_first_of_linked=True)]
     server = ForgingRsyncServer(same, said_before_file=[UNFINISHED])
     victim.succeed(server, preserve_hard_links=True)
@@ -270,7 +270,7 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
                 MODES[mode.name](machine.place).discard(tree.name)
         catalog.forget(machine.place, zone=machine.storage.zone)
     before = victim.state()
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
     assert [(each.path, each.state) for each in made.damages] == [("old.doc", "next_backup")]
     damage.write(machine.place, made.open_damages)
     assert damage.to_fetch(machine.place) == {b"old.doc"}
@@ -282,7 +282,7 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
     assert machine.differences(victim.newest()) == []
     now = victim.state()
     assert {key: now.get(key) for key in before} == before
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
     assert {each.state for each in made.damages} <= {"healed", "gone"}
     damage.write(machine.place, made.open_damages)
     now = victim.state()

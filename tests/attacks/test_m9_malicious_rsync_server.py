@@ -27,7 +27,7 @@ from turku.core.secret import Secret
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_record
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync import version
 
 ATTACKER = "11111111-1111-4111-8111-111111111111"
@@ -338,7 +338,7 @@ def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fil
     with MaliciousRsyncServer([Entry(b"file")]) as server:
         outcome = volume.back_up(server.port, snapshot_mode=mode)
     assert outcome.success, outcome.summary
-    place = SourcePlace(volume.attacker, "etc")
+    place = SourceDirectory(volume.attacker, "etc")
     for stored in history.stored_snapshots(place, volume.storage.zone):
         snapshot_record.read(place, stored.name)
 

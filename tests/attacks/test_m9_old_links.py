@@ -26,8 +26,8 @@ from turku.errors import TurkuError
 from turku.storage import cli
 from turku.storage.config import configuration
 from turku.storage.containment import sandbox
-from turku.storage.disk.source_directory import SourcePlace
-from turku.storage.restore.snapshot_lookup import KeptTree
+from turku.storage.disk.source_directory import SourceDirectory
+from turku.storage.restore.snapshot_lookup import SnapshotTree
 
 # One worker for all of them: they share a fleet.
 pytestmark = pytest.mark.xdist_group("old links")
@@ -225,13 +225,13 @@ def test_m9_an_old_link_is_followed_by_nobody(scene: Scene, name: str) -> None:
 def tell_all(scene: Scene, source: str) -> list[str]:
     """Ask for everything that a session or a command tells of the source."""
     answers = [
-        scene.ask("browse", what="snapshots", sources=[source]),
-        scene.ask("browse", what="ls", sources=[source]),
-        scene.ask("browse", what="find", sources=[source], pattern="*secret*"),
+        scene.ask("browse", listing="snapshots", sources=[source]),
+        scene.ask("browse", listing="ls", sources=[source]),
+        scene.ask("browse", listing="find", sources=[source], pattern="*secret*"),
     ]
     for chosen in (OLD, "x", "inner", "latest"):
-        answers.append(scene.ask("browse", what="ls", sources=[source], snapshot={"name": chosen}))
-        answers.append(scene.ask("recover", source=source, snapshot={"name": chosen}, list_only=True))
+        answers.append(scene.ask("browse", listing="ls", sources=[source], snapshot={"name": chosen}))
+        answers.append(scene.ask("restore_files", source=source, snapshot={"name": chosen}, list_only=True))
     return answers + [scene.command(words, source) for words in COMMANDS]
 
 
@@ -240,8 +240,8 @@ def test_m12_a_tree_that_became_a_link_after_the_plan_is_not_sent(scene: Scene, 
     storage = configuration.load(scene.storage.config_dir)
     newest = scene.storage.snapshots(scene.machine.uuid, "etc")[-1].name
     with scene.planted({f"etc.snapshots/{newest}": str(scene.elsewhere / "inner")}):
-        place = SourcePlace(scene.machine_dir, "etc")
-        kept = KeptTree(place, newest, place.snapshot(newest), None)
+        place = SourceDirectory(scene.machine_dir, "etc")
+        kept = SnapshotTree(place, newest, place.snapshot(newest), None)
         with (
             MaliciousRsyncServer([]) as server,
             pytest.raises((TurkuError, OSError)),

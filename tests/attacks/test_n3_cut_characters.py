@@ -35,9 +35,14 @@ def test_n3_an_unknown_word_of_any_length_is_refused_by_a_sentence(
     root = coordinator.url.removesuffix("/v1")
     for shift in SHIFTS:
         word = "x" * shift + character * length
-        permit = {"storage": {"name": "a", "secret": "b"}, "machine": {"uuid": "c"}, "source": "d", "action": word}
+        request_access = {
+            "storage": {"name": "a", "secret": "b"},
+            "machine": {"uuid": "c"},
+            "source": "d",
+            "action": word,
+        }
         progress = {"machine": {"uuid": "c", "secret": "d"}, "request": "e", "claim": "f" * 16, "step": word}
-        assert status(f"{root}/v2/storage_restore_permit", permit) == 400
+        assert status(f"{root}/v2/storage_access_request", request_access) == 400
         assert status(f"{root}/v2/agent_restore_progress", progress) == 400
 
 

@@ -22,7 +22,7 @@ from turku.storage.catalog import database
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Verdict
 from turku.storage.integrity import damage, drill, drill_record
-from turku.storage.integrity.damage import Damage
+from turku.storage.integrity.damage import DamageRecord
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")]
 SECRET = "NAME-OF-A-FILE-THAT-NOBODY-MAY-KNOW"
@@ -159,7 +159,7 @@ def test_n4_on_a_shared_volume_with_the_sticky_bit_a_catalog_of_ours_is_kept(mac
     machine.days(2)
     with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
         assert len(known.snapshots()) == 2
-    damage.write(machine.place, [Damage("x", "content", "next_backup", ())])
+    damage.write(machine.place, [DamageRecord("x", "content", "next_backup", ())])
     assert [each.path for each in damage.read(machine.place)] == ["x"]
 
 

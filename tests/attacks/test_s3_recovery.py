@@ -16,9 +16,9 @@ from tests.integration.agent.conftest import Machine, wait_for
 from tests.support.hostile_storage import HostileStorage, loot
 from tests.support.trees import differences
 
-MODULE = "turku-recover"
+MODULE = "turku-restore"
 PLAN: dict[str, Any] = {"row": "plan", "snapshot": "etc_20261124-084122_8491", "is_by_xxh128": True}
-END: dict[str, Any] = {"row": "recover-end", "rsync_exit_code": 0}
+END: dict[str, Any] = {"row": "restore-end", "rsync_exit_code": 0}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def started(
     machine.api.due = set()
     open_session("--version").wait(timeout=30)
     key = (machine.var_dir / "ssh_key.pub").read_text().strip()
-    machine.sshd.authorized_keys.write_text(hostile.line(key, "recover"))
+    machine.sshd.authorized_keys.write_text(hostile.line(key, "restore"))
     return machine.start("turku-agent", "restore", "etc", *map(str, words), "--yes")
 
 
@@ -294,7 +294,7 @@ def test_s3_what_the_manifest_names_outside_is_neither_read_nor_made(
         {"row": "refusal", "code": "not-in-history", "message": "\x1b[2J\nforged line", "details": "\x1b]0;x\x07" * 9},
         {"row": "unheard of"},
         {"row": "plan", "snapshot": "again"},
-        {"row": "recover-end", "rsync_exit_code": 23, "meaning": "\x1b[31m", "last_lines": ["\x1b[2J"] * 100_000},
+        {"row": "restore-end", "rsync_exit_code": 23, "meaning": "\x1b[31m", "last_lines": ["\x1b[2J"] * 100_000},
     ],
     ids=lambda answer: answer["row"],
 )

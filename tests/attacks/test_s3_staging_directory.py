@@ -404,7 +404,7 @@ def test_s3_s4_a_hostile_storage_tries_everything_in_one_restore(
     machine.api.due = set()
     open_session("--version").wait(timeout=30)
     key = (machine.var_dir / "ssh_key.pub").read_text().strip()
-    machine.sshd.authorized_keys.write_text(hostile.line(key, "recover"))
+    machine.sshd.authorized_keys.write_text(hostile.line(key, "restore"))
     before = around(home)
     names = ["docs/new", "docs/setuid", "docs/y/file", "passwd", "../passwd", "/etc/shadow", "docs/x/authorized_keys"]
     told = [manifest(*names[:4], "docs/x/authorized_keys", **{"docs/x": "../root/.ssh"})]
@@ -531,7 +531,7 @@ def test_s2_s3_a_hostile_storage_tries_everything_in_one_backup(
         fetch("etc/", *options)
     fetch("etc/", "--files-from=:/../../outside/secret", "--copy-links")
     # Other modules.
-    for module in ("later", "turku-recover", "turku-restore", "global", "etc]", "..", "etc%2f.."):
+    for module in ("later", "turku-restore", "turku-restore", "global", "etc]", "..", "etc%2f.."):
         assert fetch(f"{module}/") != 0, module
     content = [path.read_text() for path in stolen.rglob("*") if path.is_file() and not path.is_symlink()]
     assert "secret" not in content

@@ -31,7 +31,7 @@ from turku.storage.backup.run import BackupJob, BackupReport, back_up, mode_name
 from turku.storage.config import configuration
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync import transfer
 from turku.storage.snapshots import MODES
 
@@ -106,8 +106,8 @@ class BackedUpMachine:
     """What its agent names as files with holes; None where it cannot tell."""
 
     @property
-    def place(self) -> SourcePlace:
-        return SourcePlace(self.machine_dir, self.source)
+    def place(self) -> SourceDirectory:
+        return SourceDirectory(self.machine_dir, self.source)
 
     @property
     def fake_super(self) -> bool:

@@ -9,7 +9,7 @@ import tempfile
 from typing import Any
 
 from turku.protocol import codec
-from turku.protocol.jsonlines import Answers
+from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import Answer
 
 
@@ -18,7 +18,7 @@ class CollectedAnswers:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (gone with this object)
-        self.answers = Answers(self._file)
+        self.answers = JsonLines(self._file)
 
     def read(self) -> list[Any]:
         """Return the answers, in their order."""

@@ -295,7 +295,7 @@ class _Storage:
         mutates = self._kind in ("stream", "all")
         for _ in range(self._chance.choice((1, 1, 2)) if self._kind != "honest" else 1):
             with _Relay(request["port"], self._chance, mutates=mutates) as port:
-                address = f"rsync://{request['module']['username']}@127.0.0.1:{port}/turku-recover/{to}"
+                address = f"rsync://{request['module']['username']}@127.0.0.1:{port}/turku-restore/{to}"
                 with subprocess.Popen(
                     [*argv, address],
                     cwd=tree,
@@ -448,7 +448,7 @@ def _plan(request: dict[str, Any], tree: Path) -> list[dict[str, Any]]:
             "size_bytes": 1_000_000,
             "is_by_xxh128": True,
             "parents": [["other", 0o777, 65534, 65534, 0]],
-            "temporary": request["recover"].get("temporary"),
+            "temporary": request["restore_files"].get("temporary"),
         }
     ]
 
@@ -467,7 +467,7 @@ def _answers(tree: Path) -> list[dict[str, Any]]:
             entries.append([name, "fifo", 0, 0, False, False, None, None])
     return [
         {"row": "manifest", "entries": entries},
-        {"row": "recover-end", "rsync_exit_code": 0, "meaning": "", "last_lines": []},
+        {"row": "restore-end", "rsync_exit_code": 0, "meaning": "", "last_lines": []},
     ]
 
 

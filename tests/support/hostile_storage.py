@@ -188,7 +188,7 @@ def main(behaviour: str, directory: Path) -> int:
         for _ in range(600):
             time.sleep(0.1)
         return 0
-    if behaviour == "recover":
+    if behaviour == "restore":
         print((directory / "plan").read_text(), end="", flush=True)
         if os.read(0, 16) != b"go\n":
             return 0
@@ -197,7 +197,7 @@ def main(behaviour: str, directory: Path) -> int:
         # The end of input: the agent is gone.
         if select.select([0], [], [], 0.05)[0] and not os.read(0, 1024):
             return 1
-    if behaviour == "recover":
+    if behaviour == "restore":
         print((directory / "answers").read_text(), end="", flush=True)
     return 0
 

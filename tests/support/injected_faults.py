@@ -42,9 +42,9 @@ from turku.storage.catalog import database
 from turku.storage.commands import gc
 from turku.storage.containment import limits, sandbox
 from turku.storage.disk import history
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
-from turku.storage.fs.stored_content import Pace
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill, scrub
 from turku.storage.integrity.scrub import Share
 from turku.storage.rsync import version
@@ -120,7 +120,7 @@ class Stage:
         )
         self.machine_dir = self.volume.path / MACHINE
         self.machine_dir.mkdir(mode=0o700)
-        self.place = SourcePlace(self.machine_dir, SOURCE)
+        self.place = SourceDirectory(self.machine_dir, SOURCE)
 
     # --- the source
 
@@ -157,8 +157,8 @@ class Stage:
         )
         return back_up(job, self.storage, clock=Later(offset))
 
-    def verify(self) -> scrub.Verified:
-        return scrub.verify(self.place, zone=self.storage.zone, share=Share(), pace=Pace())
+    def verify(self) -> scrub.ScrubResult:
+        return scrub.verify(self.place, zone=self.storage.zone, share=Share(), pace=RateLimiter())
 
     def act(self, action: str) -> None:
         """Do one of the things that a storage does; raises what it raises."""

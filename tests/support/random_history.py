@@ -16,7 +16,7 @@ from pathlib import Path
 
 import xxhash
 
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
 
 NAMES = [
@@ -88,7 +88,7 @@ def attributes(path: bytes) -> bytes:
 class RandomHistory:
     """The snapshots of one source, by name; the newest tree is what the next one is made from."""
 
-    place: SourcePlace
+    place: SourceDirectory
     random: random.Random
     comes_back: bool
     """Whether files may become again what they were, and change without their size or time changing."""

@@ -74,8 +74,8 @@ class Pickup:
         return ask(post_v2, "agent_restore_progress", message)
 
 
-def permit(
-    storage: V1Storage, machine: V1Machine, source: str = "etc", *, action: str = "recover", **asked: Any
+def request_access(
+    storage: V1Storage, machine: V1Machine, source: str = "etc", *, action: str = "restore", **asked: Any
 ) -> Any:
     """The answer to a storage that asks whether it may serve the machine; raises Refused."""
     message = {
@@ -85,7 +85,7 @@ def permit(
         "source": source,
         **asked,
     }
-    return ask(post_v2, "storage_restore_permit", message)
+    return ask(post_v2, "storage_access_request", message)
 
 
-__all__ = ["ANN", "BEN", "EVE", "Pickup", "Refused", "ask_for", "permit", "post_v2", "row_of"]
+__all__ = ["ANN", "BEN", "EVE", "Pickup", "Refused", "ask_for", "post_v2", "request_access", "row_of"]

@@ -77,7 +77,7 @@ def those(machine: PrivateMachine, who: str) -> list[int]:
         "ssh": lambda words: words[0].endswith(b"ssh") and any(state in word for word in words),
         "storage": lambda words: any(word.endswith(b"/turku-storage-ping") for word in words[:2]) and uuid in words,
         "rsync": lambda words: (
-            os.path.basename(words[0]) == b"rsync" and any(b"/turku-recover/" in word for word in words)
+            os.path.basename(words[0]) == b"rsync" and any(b"/turku-restore/" in word for word in words)
         ),
     }
     found = [process for process, words in processes() if is_one[who](words)]

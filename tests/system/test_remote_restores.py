@@ -111,7 +111,7 @@ def test_a_machine_picks_up_restores_and_reports_them(fleet: Fleet, tmp_path: Pa
         assert (found["state"], found["files"], found["approved_by"]) == ("done", files, ["turku-api"]), found
         assert found["restored_snapshot"] == fleet.snapshots(machine, "etc")[-1].name
         assert "verified" in found["message"]
-    permitted = fleet.query("SELECT actor FROM audit_auditentry WHERE action = 'restore.permitted'")
+    permitted = fleet.query("SELECT actor FROM audit_auditentry WHERE action = 'restore.granted'")
     assert permitted.count((machine.uuid,)) == 2
     assert machine.ping().exit_code == 0, "and there is nothing more to be done"
 

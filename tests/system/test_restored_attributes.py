@@ -20,7 +20,7 @@ from turku.core.command import Completed
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 from turku.storage.disk import snapshot_notes
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 EVERYTHING = range(256)
 PARTLY = 3
@@ -115,7 +115,7 @@ def backed_up(fleet: Fleet, machine: PrivateMachine) -> None:
         (snapshot / "directory" / "second").unlink()
         os.link(snapshot / "first", snapshot / "directory" / "second")
     equip(snapshot)
-    place = SourcePlace(snapshot.parent.parent.resolve(), "home")
+    place = SourceDirectory(snapshot.parent.parent.resolve(), "home")
     snapshot_notes.change(place, snapshot.name, preserved=("acls", "attributes", "privileged"))
 
 
@@ -205,7 +205,7 @@ def test_attributes_that_a_snapshot_was_not_made_with_stay(
             os.removexattr(path, name, follow_symlinks=False)
     equip(source)
     was = facts(source)
-    snapshot_notes.change(SourcePlace(snapshot.parent.parent.resolve(), "home"), snapshot.name, preserved=())
+    snapshot_notes.change(SourceDirectory(snapshot.parent.parent.resolve(), "home"), snapshot.name, preserved=())
     restore(machine, "--in-place", "--yes")
     assert {name: each[4] for name, each in facts(source).items()} == {name: each[4] for name, each in was.items()}
 
@@ -295,7 +295,7 @@ def test_a_storage_that_keeps_them_in_attributes_of_rsyncs_own_gives_them_back(s
         for _time in range(2):
             command.run(["rsync", *options], timeout_seconds=60)
         os.utime(snapshot, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
-        place = SourcePlace(snapshot.parent.parent.resolve(), "home")
+        place = SourceDirectory(snapshot.parent.parent.resolve(), "home")
         snapshot_notes.change(place, snapshot.name, preserved=("acls", "attributes", "privileged"))
         restore(machine, "--to", tmp_path / "new")
         assert facts(tmp_path / "new") == facts(source)

@@ -17,7 +17,7 @@ EVERYTHING = range(256)
 NOT_IN_HISTORY = 66
 FAILING = """#!/bin/sh
 case "$*" in
-*--version*|*turku-recover*) exec rsync "$@" ;;
+*--version*|*turku-restore*) exec rsync "$@" ;;
 esac
 [ -e "$0.fails" ] || exec rsync "$@"
 rsync --exclude=/late "$@"

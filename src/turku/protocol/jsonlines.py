@@ -16,7 +16,7 @@ _CHUNK_BYTES = 4096
 """As much goes into a pipe or socket that can be written to, without waiting for its reader."""
 
 
-class Answers:
+class JsonLines:
     """Writes answers, each as a line of its own, from any thread.
 
     A reader that stalls is not waited for without end: ``cancellation`` is then cancelled.

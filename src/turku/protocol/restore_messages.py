@@ -15,7 +15,7 @@ from turku.protocol import session_framing
 from turku.protocol.messages import MachineReference, SourceCredentials, StorageCredentials, Text
 
 GO: Final = session_framing.GO
-MODULE: Final = "turku-recover"
+MODULE: Final = "turku-restore"
 """The agent's one writable module."""
 TEMPORARY_DIRECTORY: Final = ".turku-restore"
 """In the target, made and removed by the agent: what the storage's rsync has half written."""
@@ -113,7 +113,7 @@ class BrowseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     ``of_machine`` is another machine's UUID, ``request`` what the coordinator calls the request behind that.
     """
 
-    what: Literal["snapshots", "ls", "versions", "find", "diff"]
+    listing: Literal["snapshots", "ls", "versions", "find", "diff"]
     sources: Annotated[list[Text], Meta(min_length=1, max_length=SOURCES_LIMIT)]
     snapshot: SnapshotChoice = SnapshotChoice()
     other: SnapshotChoice = SnapshotChoice()
@@ -126,7 +126,7 @@ class BrowseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     request: Text | None = None
 
 
-class RecoverRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Files to be written into the agent's module, or (``list_only``) listed; no ``paths`` are the whole source."""
 
     source: Text
@@ -155,10 +155,10 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A session's request, with the field that its action names. ``port`` and ``module`` are for a recovery that
     writes: the tunnel's port, and the credentials of ``MODULE`` behind it."""
 
-    action: Literal["browse", "recover"]
+    action: Literal["browse", "restore_files"]
     verbose: bool = False
     browse: BrowseRequest | None = None
-    recover: RecoverRequest | None = None
+    restore_files: FileRestoreRequest | None = None
     port: Annotated[int, Meta(ge=1024, le=65535)] | None = None
     module: SourceCredentials | None = None
 
@@ -243,7 +243,7 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
         return time_ns(self.mtime_ns, self.exact_mtime)
 
 
-class RecoverPlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
+class RestorePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
     """What is about to be written, in all; ``files`` are those that are no directories.
 
     Figures are None where counting would take long.
@@ -329,7 +329,7 @@ class WithHoles(msgspec.Struct, frozen=True, tag_field="row", tag="with-holes"):
     paths: Annotated[list[WirePath], Meta(max_length=WITH_HOLES_AT_ONCE)]
 
 
-class RecoverEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="recover-end"):
+class RestoreEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="restore-end"):
     """How rsync ended: its exit code (None for a list), what that means, and its last lines.
 
     ``lost`` are paths that the storage's catalog lists in the snapshot and that its files lack, as far as they are
@@ -359,34 +359,34 @@ Answer = (
     | FileRow
     | DifferenceRow
     | BrowseEnd
-    | RecoverPlan
+    | RestorePlan
     | Manifest
     | WithHoles
     | Unset
     | Deleted
-    | RecoverEnd
+    | RestoreEnd
     | Refusal
 )
 
 
-# --- storage to coordinator: storage_restore_permit
+# --- storage to coordinator: storage_access_request
 
 
-class RestorePermitRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class StorageAccessRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """May ``machine`` see (``look``) or have (``recover``) what is kept of ``source`` of ``of_machine`` (None: itself)?
     ``request`` is the coordinator's own name of a restore that was asked for there. ``resolved`` is the name of the
     snapshot that the storage takes the request's choice to mean; the first one that is told counts for good."""
 
     storage: StorageCredentials
     machine: MachineReference
-    action: Literal["browse", "recover"]
+    action: Literal["browse", "restore"]
     source: Text
     of_machine: Text | None = None
     request: Text | None = None
     resolved: Text | None = None
 
 
-class RestorePermitAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+class StorageAccessAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """``reason`` says why not. With a ``request``, what of the source it is for: ``paths`` (none: all of it), the
     ``snapshot`` that was chosen when it was asked for, and the name that this choice was ``resolved`` to. Without a
     request ``snapshot`` is None: any."""

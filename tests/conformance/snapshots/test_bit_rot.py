@@ -12,9 +12,9 @@ from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.trees import flip_bit
 
 from turku.storage.fs import subvolume
-from turku.storage.fs.stored_content import Pace
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
-from turku.storage.integrity.scrub import Share, Verified
+from turku.storage.integrity.scrub import ScrubResult, Share
 from turku.storage.snapshots import SnapshotMode
 
 
@@ -35,8 +35,8 @@ def flip(tree: Path, name: str) -> None:
     os.sync()
 
 
-def verify(machine: BackedUpMachine) -> Verified:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+def verify(machine: BackedUpMachine) -> ScrubResult:
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
     damage.write(machine.place, made.open_damages)
     return made
 

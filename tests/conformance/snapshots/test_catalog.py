@@ -13,7 +13,7 @@ from tests.support.random_history import NAMES
 
 from turku.storage import catalog
 from turku.storage.catalog import database, streaming
-from turku.storage.catalog.staging import Gathering
+from turku.storage.catalog.staging import Staging
 from turku.storage.snapshots import SnapshotMode
 
 
@@ -49,7 +49,7 @@ def test_a_first_backup_is_written_down_while_it_comes(
     # A file is looked at while the next ones come, and not again in the end.
     monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 2)
     read: list[str] = []
-    monkeypatch.setattr(Gathering, "gather", lambda *_arguments, **_options: read.append("the tree was read"))
+    monkeypatch.setattr(Staging, "gather", lambda *_arguments, **_options: read.append("the tree was read"))
     assert machine.back_up().success
     assert read == []
     assert_agrees(machine)
@@ -76,7 +76,7 @@ def test_a_first_backup_that_is_not_told_whole_is_read_in_the_end(
         def fail(*_arguments: object) -> None:
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(Gathering, "add", fail)
+        monkeypatch.setattr(Staging, "add", fail)
     assert machine.back_up(preserve_hard_links=trouble == "hard links").success
     assert_agrees(machine, with_checksums=trouble != "goes on")
 
@@ -145,7 +145,7 @@ def test_one_changed_file_with_several_names_does_not_have_the_whole_tree_read(
             os.link(machine.source_dir / "one", path)
     assert machine.back_up().success
     read: list[str] = []
-    monkeypatch.setattr(Gathering, "_gather_all", lambda *_arguments: read.append("the tree was read"))
+    monkeypatch.setattr(Staging, "_gather_all", lambda *_arguments: read.append("the tree was read"))
     changes: list[Callable[[Path], object]] = [
         lambda path: path.write_text("another content"),
         lambda path: path.chmod(0o600),

@@ -81,7 +81,7 @@ def test_labels_are_left_alone_where_selinux_gave_them_and_the_snapshot_has_none
 ) -> None:
     monkeypatch.setattr(extended_attributes, "are_labelled_here", lambda: is_labelled_host)
     daemon = receiving_daemon.ReceivingDaemon(configured(tmp_path), tmp_path, 50_000, lambda *_: None)
-    module = Module("turku-recover", str(tmp_path), writable=True)
+    module = Module("turku-restore", str(tmp_path), writable=True)
     daemon.offer(module, may_delete=False, has_labels=has_labels, file_limit_bytes=None)
     text = (tmp_path / "rsyncd.conf").read_text()
     assert ("-x_security.selinux" in text) == (is_labelled_host and not has_labels)

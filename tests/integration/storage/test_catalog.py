@@ -29,7 +29,7 @@ from turku.storage import catalog
 from turku.storage.catalog import database, streaming
 from turku.storage.disk import history, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.change_log import ChangeLog, ItemizedLine
 from turku.storage.snapshots.link_dest import LinkDest
 
@@ -112,7 +112,7 @@ def memory() -> Iterator[Path]:
 
 
 def test_killed_at_any_step_catalog_and_snapshots_agree(memory: Path) -> None:
-    place = SourcePlace(memory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+    place = SourceDirectory(memory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
     place.machine_dir.mkdir()
     counter = itertools.count(1)
 
@@ -143,12 +143,12 @@ def test_killed_at_any_step_catalog_and_snapshots_agree(memory: Path) -> None:
 def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # rsync says its line before it gives a file its mode and time.
     monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 1)
-    place = SourcePlace(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+    place = SourceDirectory(tmp_path / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
     name, tree = "etc_2026-01-01_00-00-00", place.working_tree
     tree.mkdir(parents=True)
     place.snapshots_dir.mkdir(parents=True, exist_ok=True)
     written = ChangeLog(tmp_path)
-    with written, catalog.ahead_of_end(place) as reading:
+    with written, catalog.stream_index(place) as reading:
         assert reading is not None
         reading.begin(tree, written, has_attributes=False)
         for number in range(5):
@@ -176,11 +176,11 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
     assert found == {b"file %d" % number: (0o640, xxhash.xxh128(bytes([number])).digest()) for number in range(5)}
 
 
-def _names(place: SourcePlace) -> list[str]:
+def _names(place: SourceDirectory) -> list[str]:
     return [each.name for each in history.stored_snapshots(place, UTC)]
 
 
-def _back_up(place: SourcePlace, number: int) -> None:
+def _back_up(place: SourceDirectory, number: int) -> None:
     """What a backup does around its transfer; the oldest of three snapshots goes into the trash, and from there."""
     mode = LinkDest(place)
     names = _names(place)

@@ -16,9 +16,9 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core import command
 from turku.storage.containment import sandbox
-from turku.storage.fs.stored_content import Pace
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill_record, scrub
-from turku.storage.integrity.drill import Drill, drill
+from turku.storage.integrity.drill import DrillResult, drill
 from turku.storage.integrity.scrub import Share
 
 
@@ -31,11 +31,11 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
             (directory / f"f{number}").write_bytes(os.urandom(2000))
         (machine.source_dir / "d0" / "link").symlink_to("f0")
         machine.days(2)
-        scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+        scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
         yield machine
 
 
-def make(machine: BackedUpMachine, **keys: Any) -> Drill:
+def make(machine: BackedUpMachine, **keys: Any) -> DrillResult:
     made = drill(replace(machine.storage, **keys), machine.place)
     assert not list(machine.storage.drill_directory.iterdir()), "the scratch directory is gone"
     return made

@@ -10,9 +10,9 @@ import xxhash
 from tests.support.killed import killed_at_step
 from tests.support.trees import flip_bit
 
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.integrity import replacement
-from turku.storage.integrity.replacement import NotHealed, StoredName
+from turku.storage.integrity.replacement import NotRepaired, StoredName
 
 GOOD = os.urandom(300_000)
 CHECKSUM = xxhash.xxh128(GOOD).digest()
@@ -20,9 +20,9 @@ MTIME_NS = 1_700_000_000_123_456_789
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> SourcePlace:
+def place(tmp_path: Path) -> SourceDirectory:
     """A source with the snapshots ``a``, ``b`` and ``c``; in ``a`` and ``b`` the file is one, in ``c`` its own."""
-    place = SourcePlace(tmp_path / "machine", "etc")
+    place = SourceDirectory(tmp_path / "machine", "etc")
     for name in ("a", "b", "c"):
         (place.snapshot(name) / "d").mkdir(parents=True)
     for name in ("a", "c"):
@@ -41,16 +41,16 @@ def flip(path: Path) -> None:
     flip_bit(path, 150_000, 4)
 
 
-def names(place: SourcePlace, *snapshots: str) -> list[StoredName]:
+def names(place: SourceDirectory, *snapshots: str) -> list[StoredName]:
     return [StoredName(place.snapshot(name), b"d/f") for name in snapshots]
 
 
-def heal(place: SourcePlace, **changes: object) -> tuple[StoredName, ...]:
+def heal(place: SourceDirectory, **changes: object) -> tuple[StoredName, ...]:
     arguments = {"donor": names(place, "c")[0], "expected": CHECKSUM, "mtime_ns": MTIME_NS, **changes}
     return replacement.heal(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
 
 
-def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourcePlace) -> None:
+def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourceDirectory) -> None:
     damaged = place.snapshot("a") / "d" / "f"
     flip(damaged)
     before = damaged.stat().st_ino
@@ -68,10 +68,10 @@ def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourcePla
         assert path.parent.stat().st_mtime == 1_600_000_000
     assert os.path.samefile(place.snapshot("a") / "d" / "f", place.snapshot("b") / "d" / "f")
     assert (place.snapshot("c") / "d" / "f").stat().st_nlink == 1
-    assert not replacement.healing_directory(place).exists()
+    assert not replacement.repair_directory(place).exists()
 
 
-def test_a_healed_file_has_the_holes_of_the_donor(place: SourcePlace) -> None:
+def test_a_healed_file_has_the_holes_of_the_donor(place: SourceDirectory) -> None:
     length = 64 * 1024 * 1024
     for name in ("a", "b", "c"):
         os.truncate(place.snapshot(name) / "d" / "f", length)
@@ -83,17 +83,17 @@ def test_a_healed_file_has_the_holes_of_the_donor(place: SourcePlace) -> None:
     assert status.st_blocks * 512 < 1024 * 1024
 
 
-def test_a_donor_that_is_damaged_too_changes_nothing(place: SourcePlace) -> None:
+def test_a_donor_that_is_damaged_too_changes_nothing(place: SourceDirectory) -> None:
     for name in ("a", "c"):
         flip(place.snapshot(name) / "d" / "f")
     before = (place.snapshot("a") / "d" / "f").read_bytes()
-    with pytest.raises(NotHealed, match="damaged too"):
+    with pytest.raises(NotRepaired, match="damaged too"):
         heal(place)
     assert (place.snapshot("a") / "d" / "f").read_bytes() == before
-    assert not replacement.healing_directory(place).exists()
+    assert not replacement.repair_directory(place).exists()
 
 
-def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourcePlace) -> None:
+def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourceDirectory) -> None:
     (place.snapshot("b") / "d" / "f").unlink()
     healed = replacement.heal(
         place,
@@ -109,7 +109,7 @@ def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourcePlace) -> Non
     assert (path.stat().st_mode & 0o777, os.getxattr(path, "user.note")) == (0o640, b"kept")
 
 
-def test_no_symbolic_link_leads_it_astray(place: SourcePlace, tmp_path: Path) -> None:
+def test_no_symbolic_link_leads_it_astray(place: SourceDirectory, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "f").write_bytes(b"mine")
@@ -120,15 +120,15 @@ def test_no_symbolic_link_leads_it_astray(place: SourcePlace, tmp_path: Path) ->
     assert (outside / "f").read_bytes() == b"mine"
 
 
-def test_what_a_killed_run_left_is_removed(place: SourcePlace) -> None:
-    directory = replacement.healing_directory(place)
+def test_what_a_killed_run_left_is_removed(place: SourceDirectory) -> None:
+    directory = replacement.repair_directory(place)
     directory.mkdir()
     (directory / "half").write_bytes(b"x")
     replacement.sweep(place)
     assert not directory.exists()
 
 
-def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place: SourcePlace) -> None:
+def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place: SourceDirectory) -> None:
     damaged = place.snapshot("a") / "d" / "f"
     flip(damaged)
     wrong = damaged.read_bytes()
@@ -138,20 +138,20 @@ def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place
             assert (place.snapshot(name) / "d" / "f").read_bytes() in (GOOD, wrong)
             assert [path.name for path in (place.snapshot(name) / "d").iterdir()] == ["f"]
         replacement.sweep(place)
-        assert not replacement.healing_directory(place).exists()
+        assert not replacement.repair_directory(place).exists()
         step += 1
     assert step > 4
     assert (place.snapshot("b") / "d" / "f").read_bytes() == GOOD
 
 
-def test_a_link_in_the_place_of_the_snapshots_leads_nowhere(place: SourcePlace, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_the_snapshots_leads_nowhere(place: SourceDirectory, tmp_path: Path) -> None:
     """A receiver that was taken over makes one into another machine's directory, with all the same names (M9)."""
     flip(place.snapshot("a") / "d" / "f")
     victim = tmp_path / "victim"
     place.snapshots_dir.rename(victim)
     place.snapshots_dir.symlink_to(victim)
     before = (victim / "a" / "d" / "f").read_bytes()
-    with pytest.raises(NotHealed):
+    with pytest.raises(NotRepaired):
         heal(place)
     assert (victim / "a" / "d" / "f").read_bytes() == before
     assert sorted(path.name for path in victim.iterdir()) == ["a", "b", "c"]

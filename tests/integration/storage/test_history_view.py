@@ -20,18 +20,18 @@ from turku.policy import names
 from turku.protocol.restore_messages import (
     BrowseEnd,
     BrowseRequest,
+    FileRestoreRequest,
     FileRow,
     Manifest,
-    RecoverPlan,
-    RecoverRequest,
-    RestorePermitAnswer,
+    RestorePlan,
     SnapshotChoice,
     SnapshotRow,
+    StorageAccessAnswer,
 )
 from turku.storage import catalog
 from turku.storage.restore import access, browse, history_view
 from turku.storage.restore import plan as recovery
-from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.access import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.snapshot_lookup import CURRENT
 
@@ -44,7 +44,7 @@ KINDS = ("snapshots", "ls", "versions", "find", "diff")
 class Asker:
     """Somebody who asks through a view."""
 
-    def __init__(self, machine: BackedUpMachine, permitted: Permitted) -> None:
+    def __init__(self, machine: BackedUpMachine, permitted: AccessGrant) -> None:
         self.machine = machine
         self.view = HistoryView(machine.storage, permitted, clock=machine.clock)
 
@@ -56,7 +56,7 @@ class Asker:
     def list_only(self, **words: Any) -> list[Any]:
         collected = CollectedAnswers()
         answers = collected.answers
-        request = RecoverRequest("etc", list_only=True, **words)
+        request = FileRestoreRequest("etc", list_only=True, **words)
         with recovery.prepared(self.machine.storage, self.view, request) as prepared:
             answers.send(recovery.plan(self.machine.storage, prepared))
             recovery.list_only(self.machine.storage, prepared, answers)
@@ -95,10 +95,10 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def permitted(name: str | None, *paths: bytes, choice: SnapshotChoice | None = None) -> Permitted:
-    wanted = Wanted(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
+def permitted(name: str | None, *paths: bytes, choice: SnapshotChoice | None = None) -> AccessGrant:
+    wanted = AccessRequest(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
     chosen = choice or (None if name is None else SnapshotChoice(name))
-    return Permitted(OWN, "etc", wanted, frozenset(paths), chosen, name)
+    return AccessGrant(OWN, "etc", wanted, frozenset(paths), chosen, name)
 
 
 def every_question(asker: Asker, machine: BackedUpMachine) -> Iterator[str]:
@@ -124,19 +124,19 @@ def every_question(asker: Asker, machine: BackedUpMachine) -> Iterator[str]:
     for choice in (*choices, ours):
         for path in paths:
             for is_recursive in (False, True):
-                yield asker.said(asker.browse, what="ls", snapshot=choice, path=path, is_recursive=is_recursive)
+                yield asker.said(asker.browse, listing="ls", snapshot=choice, path=path, is_recursive=is_recursive)
             yield asker.said(asker.list_only, snapshot=choice, paths=[path])
         yield asker.said(asker.list_only, snapshot=choice)
         yield asker.said(asker.list_only, snapshot=choice, paths=list(paths[1:]))
         for pattern in ("*", "*/*", "SAL", "OLD", "config", "shadow"):
-            yield asker.said(asker.browse, what="find", snapshot=choice, pattern=pattern, ignores_case=True)
+            yield asker.said(asker.browse, listing="find", snapshot=choice, pattern=pattern, ignores_case=True)
         for other in (*choices, ours):
-            yield asker.said(asker.browse, what="diff", snapshot=choice, other=other)
+            yield asker.said(asker.browse, listing="diff", snapshot=choice, other=other)
     for path in paths:
-        yield asker.said(asker.browse, what="versions", path=path)
+        yield asker.said(asker.browse, listing="versions", path=path)
     for limit in (1, 2, 3):
-        yield asker.said(asker.browse, what="snapshots", limit=limit)
-        yield asker.said(asker.browse, what="find", pattern="*", limit=limit)
+        yield asker.said(asker.browse, listing="snapshots", limit=limit)
+        yield asker.said(asker.browse, listing="find", pattern="*", limit=limit)
 
 
 def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
@@ -147,15 +147,15 @@ def test_one_snapshot_is_all_there_is(machine: BackedUpMachine) -> None:
         for secret in secrets:
             assert secret not in text, text
 
-    rows = asker.browse(what="snapshots")
+    rows = asker.browse(listing="snapshots")
     assert [row.name for row in rows if isinstance(row, SnapshotRow)] == [approved]
-    [version, end] = asker.browse(what="versions", path="ssh/sshd_config")
+    [version, end] = asker.browse(listing="versions", path="ssh/sshd_config")
     assert (version.size_bytes, version.first, version.last, end) == (9, approved, approved, BrowseEnd())
     # A version that all three have is of this one alone.
-    [version, _end] = asker.browse(what="versions", path="shadow")
+    [version, _end] = asker.browse(listing="versions", path="shadow")
     assert (version.first, version.last) == (approved, approved)
     ours = SnapshotChoice(approved)
-    assert asker.browse(what="diff", snapshot=ours, other=ours) == [BrowseEnd(snapshot=approved, other=approved)]
+    assert asker.browse(listing="diff", snapshot=ours, other=ours) == [BrowseEnd(snapshot=approved, other=approved)]
 
 
 def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
@@ -166,17 +166,17 @@ def test_paths_are_all_there_is(machine: BackedUpMachine) -> None:
         for secret in ("shadow", "sshd_config", "linked-beside", OLDER, NEWER, str(directory), "files=5"):
             assert secret not in text, text
     ours = SnapshotChoice(approved)
-    found = asker.browse(what="find", pattern="*")
+    found = asker.browse(listing="find", pattern="*")
     assert [row.path for row in found if isinstance(row, FileRow)] == ["diary", "ssh/key"]
-    found = asker.browse(what="ls", snapshot=ours, is_recursive=True)
+    found = asker.browse(listing="ls", snapshot=ours, is_recursive=True)
     assert [row.path for row in found if isinstance(row, FileRow)] == ["diary", "ssh/key"]
     plan, manifest, _end = asker.list_only(snapshot=ours, paths=["ssh/key"])
-    assert isinstance(plan, RecoverPlan)
+    assert isinstance(plan, RestorePlan)
     assert isinstance(manifest, Manifest)
     assert (plan.files, plan.size_bytes, [entry.path for entry in manifest.entries]) == (1, 4, ["ssh/key"])
     [above] = plan.parents
     assert (above.path, above.mode) == ("ssh", 0o755)
-    [row, _end] = asker.browse(what="snapshots")
+    [row, _end] = asker.browse(listing="snapshots")
     assert (row.files, row.size_bytes) == (None, None)
 
 
@@ -187,30 +187,32 @@ def test_what_was_not_approved_and_what_is_not_there_are_answered_alike(machine:
     for there, missing in (("shadow", "shadox"), ("ssh/sshd_config", "ssh/sshd_confix"), ("ssh", "sss")):
         for known, unknown in (
             (asker.said(asker.list_only, snapshot=ours, paths=[path]) for path in (there, missing)),
-            (asker.said(asker.browse, what="versions", path=path) for path in (there, missing)),
-            (asker.said(asker.browse, what="ls", snapshot=ours, path=path) for path in (there, missing)),
+            (asker.said(asker.browse, listing="versions", path=path) for path in (there, missing)),
+            (asker.said(asker.browse, listing="ls", snapshot=ours, path=path) for path in (there, missing)),
         ):
             assert known == unknown
             assert known.startswith("REFUSED")
-    known, unknown = (asker.said(asker.browse, what="ls", snapshot=SnapshotChoice(name)) for name in (after, "never"))
+    known, unknown = (
+        asker.said(asker.browse, listing="ls", snapshot=SnapshotChoice(name)) for name in (after, "never")
+    )
     assert known == unknown
 
 
 def test_two_snapshots_with_paths_differ_in_these_alone(machine: BackedUpMachine) -> None:
     before, _approved, after = machine.snapshots()
     asker = Asker(machine, replace(permitted(None, b"ssh"), snapshot=None))
-    rows = asker.browse(what="diff", snapshot=SnapshotChoice(before), other=SnapshotChoice(after))
+    rows = asker.browse(listing="diff", snapshot=SnapshotChoice(before), other=SnapshotChoice(after))
     assert [row.path for row in rows[:-1]] == ["ssh/sshd_config"]
 
 
 def test_a_machine_sees_all_of_its_own(machine: BackedUpMachine) -> None:
     before, approved, after = machine.snapshots()
-    asker = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "browse", "etc")))
-    assert [row.name for row in asker.browse(what="snapshots")[:-1]] == [before, approved, after]
-    assert asker.browse(what="ls")[-1] == BrowseEnd(snapshot=after)
-    assert len(asker.browse(what="versions", path="ssh/sshd_config")) == 4
+    asker = Asker(machine, AccessGrant(OWN, "etc", AccessRequest(OWN, "browse", "etc")))
+    assert [row.name for row in asker.browse(listing="snapshots")[:-1]] == [before, approved, after]
+    assert asker.browse(listing="ls")[-1] == BrowseEnd(snapshot=after)
+    assert len(asker.browse(listing="versions", path="ssh/sshd_config")) == 4
     assert "there is shadow" in asker.said(asker.list_only, paths=["shadox"])
-    assert f"the newest is {after}" in asker.said(asker.browse, what="ls", snapshot=SnapshotChoice("never"))
+    assert f"the newest is {after}" in asker.said(asker.browse, listing="ls", snapshot=SnapshotChoice("never"))
 
 
 class Coordinator:
@@ -222,19 +224,19 @@ class Coordinator:
         self.told: list[str | None] = []
         self.is_unknown = False
 
-    def permitted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> Permitted:
+    def permitted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> AccessGrant:
         monkeypatch.setattr(access, "Coordinator", lambda _configuration: self)
-        wanted = Wanted(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
+        wanted = AccessRequest(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
         return access.require(machine.storage, wanted)
 
     def beyond_contract(self) -> Coordinator:
         return self
 
-    def call(self, _name: str, message: Any, _kind: Any) -> RestorePermitAnswer:
+    def call(self, _name: str, message: Any, _kind: Any) -> StorageAccessAnswer:
         asked = message(msgspec.UNSET)
         self.told.append(asked.resolved)
         self.resolved = self.resolved or asked.resolved
-        return RestorePermitAnswer(allowed=True, snapshot=self.choice, resolved=self.resolved)
+        return StorageAccessAnswer(allowed=True, snapshot=self.choice, resolved=self.resolved)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def test_a_choice_is_settled_once(
     for _ in range(2):
         asker = Asker(machine, coordinator.permitted(machine, monkeypatch))
         for asked in (choice or LATEST, SnapshotChoice(newest)):
-            assert asker.browse(what="ls", snapshot=asked)[-1] == BrowseEnd(snapshot=newest)
+            assert asker.browse(listing="ls", snapshot=asked)[-1] == BrowseEnd(snapshot=newest)
         # One more of the same day, and others.
         machine.back_up()
         machine.days(2)
@@ -265,7 +267,7 @@ def test_whoever_was_first_has_settled_it(machine: BackedUpMachine, monkeypatch:
     permission = coordinator.permitted(machine, monkeypatch)
     _before, approved, _after = machine.snapshots()
     coordinator.resolved = approved
-    assert Asker(machine, permission).browse(what="ls")[-1] == BrowseEnd(snapshot=approved)
+    assert Asker(machine, permission).browse(listing="ls")[-1] == BrowseEnd(snapshot=approved)
 
 
 @pytest.mark.parametrize(
@@ -292,23 +294,23 @@ def test_a_catalog_that_cannot_be_used_names_nothing(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _before, approved, after = machine.snapshots()
-    own = Asker(machine, Permitted(OWN, "etc", Wanted(OWN, "browse", "etc")))
+    own = Asker(machine, AccessGrant(OWN, "etc", AccessRequest(OWN, "browse", "etc")))
     asker = Asker(machine, permitted(approved))
 
     def unusable(*_arguments: object, **_options: object) -> None:
         raise CatalogUnusable(f"cannot read {after}")
 
     monkeypatch.setattr(catalog, "open_catalog", unusable)
-    assert after not in asker.said(asker.browse, what="ls", snapshot=SnapshotChoice(approved))
+    assert after not in asker.said(asker.browse, listing="ls", snapshot=SnapshotChoice(approved))
     assert after in caplog.text
-    assert after in own.said(own.browse, what="ls")
+    assert after in own.said(own.browse, listing="ls")
 
 
 def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
     asker = Asker(machine, permitted(machine.snapshots()[1]))
     choice = SnapshotChoice(machine.snapshots()[1])
     with (
-        recovery.prepared(machine.storage, asker.view, RecoverRequest("etc", choice, ["ssh"])) as prepared,
+        recovery.prepared(machine.storage, asker.view, FileRestoreRequest("etc", choice, ["ssh"])) as prepared,
         prepared.recorded(machine.storage) as recorded,
     ):
         assert recorded.found(b"shadow") is None
@@ -342,13 +344,13 @@ def test_a_coordinator_of_the_existing_system_permits_one_s_own_alone(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Existing(Coordinator):
-        def call(self, _name: str, _message: Any, _kind: Any) -> RestorePermitAnswer:
+        def call(self, _name: str, _message: Any, _kind: Any) -> StorageAccessAnswer:
             raise ApiRefused("no such call", status=404)
 
     with pytest.raises(NotInHistory):
         Existing(None).permitted(machine, monkeypatch)
     assert names.machine_uuid(OWN) == OWN
-    own = access.require(machine.storage, Wanted(OWN, "browse", "etc"))
+    own = access.require(machine.storage, AccessRequest(OWN, "browse", "etc"))
     assert own.snapshot is None
     assert history_view.HistoryView(machine.storage, own, clock=machine.clock).scope.snapshot is None
 

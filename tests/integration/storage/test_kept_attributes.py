@@ -14,7 +14,7 @@ from turku.core import command
 from turku.core.filesystem import extended_attributes
 from turku.core.filesystem.directory_tree import DirectoryTree as PlainTree
 from turku.core.filesystem.directory_tree import split
-from turku.storage.catalog.scan import Tree
+from turku.storage.catalog.scan import SnapshotReader
 
 NOBODY = 65534
 NAMES = (b"plain", b"user", b"trusted", b"capability", b"acl", b"narrow", b"mask", b"directory", b"minimal", b"link")
@@ -74,7 +74,7 @@ def of_machine(tree: Path) -> dict[bytes, bytes]:
 def of_storage(tree: Path, *, has_attributes: bool = True) -> dict[bytes, bytes | None]:
     """What gets into a catalog."""
     digests = {}
-    with Tree(tree, has_attributes=has_attributes) as kept:
+    with SnapshotReader(tree, has_attributes=has_attributes) as kept:
         for name in NAMES:
             directory = kept.find_directory(split(name)[0])
             assert directory is not None

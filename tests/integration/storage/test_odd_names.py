@@ -21,9 +21,9 @@ from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
     TEMPORARY_DIRECTORY,
+    FileRestoreRequest,
     Manifest,
-    RecoverEnd,
-    RecoverRequest,
+    RestoreEnd,
     path_bytes,
     wire_path,
 )
@@ -31,7 +31,7 @@ from turku.storage import catalog
 from turku.storage.integrity import source_comparison
 from turku.storage.integrity.drill import drill
 from turku.storage.restore import plan, push
-from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.access import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.transfer import Daemon
 
@@ -122,10 +122,12 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
 
 def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -> set[bytes]:
     """Restore these; the paths that the agent is told of."""
-    view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
+    view = HistoryView(
+        machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
+    )
     collected = CollectedAnswers()
     (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
-    request = RecoverRequest("etc", paths=[wire_path(path) for path in paths], knows_xxh128=True)
+    request = FileRestoreRequest("etc", paths=[wire_path(path) for path in paths], knows_xxh128=True)
     with (
         Rsyncd(target.with_suffix(".daemon"), {MODULE: target}, read_only=False) as receiving,
         plan.prepared(machine.storage, view, request) as prepared,
@@ -137,7 +139,7 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
         push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
     answers = collected.read()
     end = answers[-1]
-    assert isinstance(end, RecoverEnd)
+    assert isinstance(end, RestoreEnd)
     assert end.rsync_exit_code == 0, end
     entries = [entry for each in answers if isinstance(each, Manifest) for entry in each.entries]
     assert [entry for entry in entries if not entry.is_recorded] == []

@@ -11,13 +11,13 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 
 from turku.protocol import history_listing
-from turku.protocol.restore_messages import BrowseEnd, BrowseRequest, RecoverPlan, RecoverRequest, SnapshotChoice
+from turku.protocol.restore_messages import BrowseEnd, BrowseRequest, FileRestoreRequest, RestorePlan, SnapshotChoice
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.incompleteness import Incompleteness, LostEntry
-from turku.storage.disk.snapshot_notes import Judgement
+from turku.storage.disk.snapshot_notes import Review
 from turku.storage.restore import browse
 from turku.storage.restore import plan as recovery
-from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.access import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -33,12 +33,12 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def view(machine: BackedUpMachine, *paths: bytes) -> HistoryView:
-    permitted = Permitted(OWN, "etc", Wanted(OWN, "recover", "etc", None, None), frozenset(paths), None, None)
+    permitted = AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc", None, None), frozenset(paths), None, None)
     return HistoryView(machine.storage, permitted, clock=machine.clock)
 
 
-def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RecoverPlan:
-    request = RecoverRequest("etc", choice, list(paths))
+def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RestorePlan:
+    request = FileRestoreRequest("etc", choice, list(paths))
     with recovery.prepared(machine.storage, view(machine), request) as prepared:
         return recovery.plan(machine.storage, prepared)
 
@@ -55,9 +55,9 @@ def test_a_suspicious_snapshot_is_never_the_latest_without_a_word(machine: Backe
         f"{second} is suspicious, and nobody has judged it: {SIGN}; the last good one before it is {first}"
     )
     assert plan(machine, SnapshotChoice(first)).remarks == []
-    snapshot_notes.change(machine.place, second, judgement=Judgement.BAD)
+    snapshot_notes.change(machine.place, second, judgement=Review.BAD)
     assert "was judged bad" in plan(machine).remarks[0]
-    snapshot_notes.change(machine.place, second, judgement=Judgement.CLEAN)
+    snapshot_notes.change(machine.place, second, judgement=Review.CLEAN)
     assert plan(machine).remarks == []
 
 
@@ -84,7 +84,7 @@ def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> Non
 def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
     snapshot_notes.change(machine.place, machine.snapshots()[-1], suspicious=(SIGN,))
     collected = CollectedAnswers()
-    browse.show(view(machine), BrowseRequest(what="ls", sources=["etc"]), collected.answers)
+    browse.show(view(machine), BrowseRequest(listing="ls", sources=["etc"]), collected.answers)
     end = collected.read()[-1]
     assert isinstance(end, BrowseEnd)
     assert SIGN in end.remarks[0]

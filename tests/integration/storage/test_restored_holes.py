@@ -20,16 +20,16 @@ from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
     TEMPORARY_DIRECTORY,
-    RecoverEnd,
-    RecoverPlan,
-    RecoverRequest,
+    FileRestoreRequest,
+    RestoreEnd,
+    RestorePlan,
     WithHoles,
     path_bytes,
 )
 from turku.storage.catalog import database
 from turku.storage.restore import plan as recovery
 from turku.storage.restore import push, recorded_entries
-from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.access import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -56,12 +56,14 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[RecoverPlan, RecoverEnd, list[bytes] | None]:
+def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[RestorePlan, RestoreEnd, list[bytes] | None]:
     """Restore into the target; return the plan, the end, and the files in which the agent makes holes, if it does."""
-    view = HistoryView(machine.storage, Permitted(OWN, "etc", Wanted(OWN, "recover", "etc")), clock=machine.clock)
+    view = HistoryView(
+        machine.storage, AccessGrant(OWN, "etc", AccessRequest(OWN, "restore", "etc")), clock=machine.clock
+    )
     collected = CollectedAnswers()
     (target / TEMPORARY_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    request = RecoverRequest("etc", knows_xxh128=True, **{"digs_holes": True, **keys})
+    request = FileRestoreRequest("etc", knows_xxh128=True, **{"digs_holes": True, **keys})
     with (
         Rsyncd(target.with_suffix(f".daemon-{os.urandom(4).hex()}"), {MODULE: target}, read_only=False) as receiving,
         recovery.prepared(machine.storage, view, request) as prepared,
@@ -71,7 +73,7 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Recov
         push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
     answers = collected.read()
     end = answers[-1]
-    assert isinstance(end, RecoverEnd)
+    assert isinstance(end, RestoreEnd)
     assert end.rsync_exit_code == 0
     told = [path_bytes(path) for each in answers if isinstance(each, WithHoles) for path in each.paths]
     return plan, end, told if prepared.with_holes is not None else None

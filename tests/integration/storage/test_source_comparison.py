@@ -13,7 +13,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from turku.core.secret import Secret
 from turku.storage import catalog
 from turku.storage.disk import history, snapshot_notes
-from turku.storage.fs.stored_content import Pace
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub, source_comparison
 from turku.storage.integrity.scrub import Share
 from turku.storage.integrity.source_comparison import Compared
@@ -60,7 +60,7 @@ def test_an_altered_file_of_the_same_size_and_time_is_found(machine: BackedUpMac
 
 
 def test_a_kept_file_that_is_damaged_is_not_the_machines_fault(machine: BackedUpMachine) -> None:
-    scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=Pace())
+    scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
     alter(machine.place.tree(machine.snapshots()[-1]) / "file\n7")
     assert compare(machine).altered == ()
 

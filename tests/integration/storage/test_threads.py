@@ -18,15 +18,15 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core import command
 from turku.protocol.messages import SourceCredentials
-from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, RecoverEnd, RecoverRequest
+from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, FileRestoreRequest, RestoreEnd
 from turku.storage.catalog import sync as catalog_sync
-from turku.storage.catalog.scan import Tree
-from turku.storage.catalog.staging import Gathering
+from turku.storage.catalog.scan import SnapshotReader
+from turku.storage.catalog.staging import Staging
 from turku.storage.containment import sandbox
 from turku.storage.fs import hardlink_copy
 from turku.storage.registration import coordinator
 from turku.storage.restore import plan, push
-from turku.storage.restore.access import Permitted, Wanted
+from turku.storage.restore.access import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import ChangeLog
@@ -61,7 +61,7 @@ def test_a_first_backup_whose_indexing_fails_is_made_and_indexed_in_the_end(
     machine: BackedUpMachine, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     main = threading.current_thread()
-    owner = Gathering if place == "add_awaited" else Tree
+    owner = Staging if place == "add_awaited" else SnapshotReader
     real = getattr(owner, place)
 
     def fail_in_the_other_thread(*arguments: Any, **options: Any) -> Any:
@@ -175,20 +175,22 @@ def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
 ) -> None:
     assert machine.back_up().success
     uuid = machine.machine_dir.name
-    view = HistoryView(machine.storage, Permitted(uuid, "etc", Wanted(uuid, "recover", "etc")), clock=machine.clock)
+    view = HistoryView(
+        machine.storage, AccessGrant(uuid, "etc", AccessRequest(uuid, "restore", "etc")), clock=machine.clock
+    )
     target = tmp_path / "target"
     (target / TEMPORARY_DIRECTORY).mkdir(parents=True)
     collected = CollectedAnswers()
     monkeypatch.setattr(change_log if place == "parse" else plan, place, fail)
     with (
         Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon,
-        plan.prepared(machine.storage, view, RecoverRequest("etc")) as prepared,
+        plan.prepared(machine.storage, view, FileRestoreRequest("etc")) as prepared,
     ):
         credentials = SourceCredentials(daemon.username, daemon.password)
         push.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
     assert "the manifest is not told any further" in caplog.text
     end = collected.read()[-1]
-    assert isinstance(end, RecoverEnd)
+    assert isinstance(end, RestoreEnd)
     assert end.rsync_exit_code == 0
     assert len(list(target.iterdir())) == len(list(machine.source_dir.iterdir())) + 1
 

@@ -15,9 +15,9 @@ from tests.support.trees import flip_bit
 from turku.storage import catalog
 from turku.storage.disk import trash
 from turku.storage.fs import tree as fs
-from turku.storage.fs.stored_content import Pace
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
-from turku.storage.integrity.scrub import Share, Verified
+from turku.storage.integrity.scrub import ScrubResult, Share
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def verify(machine: BackedUpMachine, **share: float) -> Verified:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(**share), pace=Pace())
+def verify(machine: BackedUpMachine, **share: float) -> ScrubResult:
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(**share), pace=RateLimiter())
     damage.write(machine.place, [each for each in made.damages if each in made.open_damages])
     return made
 
@@ -173,7 +173,7 @@ def test_a_sample_takes_those_that_were_read_longest_ago(machine: BackedUpMachin
 
 
 def test_a_budget_that_is_used_up_leaves_the_rest_to_the_next_run(machine: BackedUpMachine) -> None:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(until_seconds=0.0), pace=Pace())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(until_seconds=0.0), pace=RateLimiter())
     assert (made.versions, made.is_through) == (0, False)
     assert verify(machine).versions == 6
 

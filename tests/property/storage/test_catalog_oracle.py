@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.support.random_history import BEGINNING, NAMES, Content, RandomHistory, State
 
 from turku.storage import catalog
-from turku.storage.catalog import Catalog, Entry
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.catalog import Catalog, CatalogEntry
+from turku.storage.disk.source_directory import SourceDirectory
 
 SNAPSHOTS = 20
 SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -26,7 +26,7 @@ SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(Healt
 def test_every_answer_is_that_of_the_trees(seed: int, comes_back: bool) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as directory:
-        place = SourcePlace(Path(directory, "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"), "src")
+        place = SourceDirectory(Path(directory, "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"), "src")
         history = RandomHistory(place, chance, comes_back)
         for number in range(SNAPSHOTS):
             make(history, chance)
@@ -150,7 +150,7 @@ def ask_for_differences(opened: Catalog, history: RandomHistory, before: str, af
     assert list(found) == sorted(expected, key=order)
 
 
-def content(history: RandomHistory, entry: Entry) -> Content:
+def content(history: RandomHistory, entry: CatalogEntry) -> Content:
     """As the trees have it: a checksum that nobody has computed is right."""
     expected = history.states[entry.first][entry.path][6]
     if entry.checksum is None and not history.comes_back:
@@ -158,7 +158,7 @@ def content(history: RandomHistory, entry: Entry) -> Content:
     return entry.content  # type: ignore[return-value]
 
 
-def told(history: RandomHistory, entries: Iterable[Entry]) -> list[tuple[bytes, Content]]:
+def told(history: RandomHistory, entries: Iterable[CatalogEntry]) -> list[tuple[bytes, Content]]:
     return [(entry.path, content(history, entry)) for entry in entries]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from tests.support.api_cast import Cast
-from tests.support.restore_requests import ANN, BEN, EVE, Pickup, Refused, ask_for, permit, row_of
+from tests.support.restore_requests import ANN, BEN, EVE, Pickup, Refused, ask_for, request_access, row_of
 from tests.support.v1_client import V1Machine, V1Storage
 
 from turku.api.audit.models import AuditEntry
@@ -346,7 +346,7 @@ class TestOntoAnotherMachine:
         request = approved(ask_for(cast.alice, target=row_of(bella)))
         agent = Pickup(bella)
         agent.tell(request, "picked_up")
-        assert permit(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk))["allowed"]
+        assert request_access(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk))["allowed"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])

@@ -13,13 +13,13 @@ from turku.errors import MalformedMessage
 from turku.protocol import codec
 from turku.protocol.restore_messages import (
     Answer,
+    FileRestoreRequest,
     FileRow,
     HistoryRequest,
     ManifestEntry,
     Nanoseconds,
     ParentDirectory,
-    RecoverPlan,
-    RecoverRequest,
+    RestorePlan,
     path_bytes,
     time_ns,
     wire_path,
@@ -73,12 +73,12 @@ def test_a_readable_path_is_readable() -> None:
 
 
 def test_what_is_not_said_is_not_sent() -> None:
-    request = HistoryRequest("recover", recover=RecoverRequest("etc"))
-    assert json.loads(codec.encode(request)) == {"action": "recover", "recover": {"source": "etc"}}
+    request = HistoryRequest("restore_files", restore_files=FileRestoreRequest("etc"))
+    assert json.loads(codec.encode(request)) == {"action": "restore_files", "restore_files": {"source": "etc"}}
 
 
 def test_answers_are_told_apart_by_their_row() -> None:
-    assert codec.decode(b'{"row": "plan", "snapshot": "x"}', Answer) == RecoverPlan("x")  # type: ignore[arg-type]
+    assert codec.decode(b'{"row": "plan", "snapshot": "x"}', Answer) == RestorePlan("x")  # type: ignore[arg-type]
     with pytest.raises(MalformedMessage):
         codec.decode(b'{"row": "other"}', Answer)  # type: ignore[arg-type]
 
@@ -86,12 +86,12 @@ def test_answers_are_told_apart_by_their_row() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        {"action": "recover", "recover": {"source": "etc", "paths": ["x"] * 1001}},
-        {"action": "recover", "recover": {"source": "etc", "overwrite": "maybe"}},
-        {"action": "browse", "browse": {"what": "ls", "sources": []}},
-        {"action": "browse", "browse": {"what": "ls", "sources": ["etc"], "limit": 0}},
-        {"action": "browse", "browse": {"what": "ls", "sources": ["etc"], "path": {"b64": "?"}}},
-        {"action": "recover", "port": 80},
+        {"action": "restore_files", "restore_files": {"source": "etc", "paths": ["x"] * 1001}},
+        {"action": "restore_files", "restore_files": {"source": "etc", "overwrite": "maybe"}},
+        {"action": "browse", "browse": {"listing": "ls", "sources": []}},
+        {"action": "browse", "browse": {"listing": "ls", "sources": ["etc"], "limit": 0}},
+        {"action": "browse", "browse": {"listing": "ls", "sources": ["etc"], "path": {"b64": "?"}}},
+        {"action": "restore_files", "port": 80},
     ],
     ids=str,
 )

@@ -18,9 +18,9 @@ from tests.support.random_history import link_copy, state
 from turku.core import lock
 from turku.core.filesystem import directory_tree
 from turku.storage import catalog
-from turku.storage.catalog import Entry, database
+from turku.storage.catalog import CatalogEntry, database
 from turku.storage.catalog.entry import NO_ATTRIBUTES
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog
 
 BEGINNING = datetime(2026, 11, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ class Source:
     """A source whose snapshots are made by hand; ``tell`` says of each what rsync would."""
 
     def __init__(self, directory: Path) -> None:
-        self.place = SourcePlace(directory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
+        self.place = SourceDirectory(directory / "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "etc")
         self.place.snapshots_dir.mkdir(parents=True)
         self.names: list[str] = []
 
@@ -71,7 +71,7 @@ class Source:
         self.names.append(name)
         return name
 
-    def entries(self, name: str) -> dict[bytes, Entry]:
+    def entries(self, name: str) -> dict[bytes, CatalogEntry]:
         with catalog.open_catalog(self.place, zone=UTC) as opened:
             found = {entry.path: entry for entry in opened.files(name)}
         assert {path: entry.content[:6] for path, entry in found.items()} == {
@@ -167,7 +167,7 @@ def test_a_changed_attribute_alone_is_a_new_version(source: Source) -> None:
         assert back.after.attributes == NO_ATTRIBUTES
 
 
-def as_of_an_earlier_release(place: SourcePlace) -> None:
+def as_of_an_earlier_release(place: SourceDirectory) -> None:
     """Let the catalog be one that knows no attributes, with its times as such a catalog has them."""
     with closing(sqlite3.connect(database.file_of(place))) as connection:
         connection.execute("ALTER TABLE versions DROP COLUMN attributes")

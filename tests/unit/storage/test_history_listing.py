@@ -10,7 +10,7 @@ import pytest
 
 from turku.storage.disk import history, snapshot_record
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 PARIS = ZoneInfo("Europe/Paris")
 HELSINKI = ZoneInfo("Europe/Helsinki")
@@ -18,19 +18,19 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> SourcePlace:
-    place = SourcePlace(tmp_path, "etc")
+def place(tmp_path: Path) -> SourceDirectory:
+    place = SourceDirectory(tmp_path, "etc")
     place.snapshots_dir.mkdir()
     return place
 
 
 def test_a_source_without_snapshots_has_no_history(tmp_path: Path) -> None:
-    place = SourcePlace(tmp_path, "etc")
+    place = SourceDirectory(tmp_path, "etc")
     assert history.stored_snapshots(place, UTC) == ()
     assert history.newest(place, UTC, now=NOW) is None
 
 
-def test_names_of_all_ages_are_read_and_sorted_by_their_moments(place: SourcePlace) -> None:
+def test_names_of_all_ages_are_read_and_sorted_by_their_moments(place: SourceDirectory) -> None:
     for name in ("etc_20260131-120000_0a1b", "2015-02-20T03:20:36.5", "1424400000", "2015-02-20T03:20:36", "by hand"):
         place.snapshot(name).mkdir()
     found = history.stored_snapshots(place, PARIS)
@@ -45,7 +45,7 @@ def test_names_of_all_ages_are_read_and_sorted_by_their_moments(place: SourcePla
     assert found[-1].moment == datetime(2026, 1, 31, 11, 0, tzinfo=UTC)
 
 
-def test_hidden_names_links_and_files_are_no_snapshots(place: SourcePlace) -> None:
+def test_hidden_names_links_and_files_are_no_snapshots(place: SourceDirectory) -> None:
     for name in (".deleting-etc_20260131-120000_0a1b", ".unfinished", ".committing"):
         place.snapshot(name).mkdir()
     place.latest.symlink_to("etc_20260131-120000_0a1b")
@@ -53,12 +53,12 @@ def test_hidden_names_links_and_files_are_no_snapshots(place: SourcePlace) -> No
     assert history.stored_snapshots(place, UTC) == ()
 
 
-def test_a_name_with_save_in_it_is_held(place: SourcePlace) -> None:
+def test_a_name_with_save_in_it_is_held(place: SourceDirectory) -> None:
     place.snapshot("etc_20260131-120000_0a1b.save").mkdir()
     assert history.stored_snapshots(place, UTC)[0].is_held
 
 
-def test_a_record_is_read_back_as_it_was_written(place: SourcePlace) -> None:
+def test_a_record_is_read_back_as_it_was_written(place: SourceDirectory) -> None:
     place.snapshot("etc_20260131-120000_0a1b").mkdir()
     written = SnapshotRecord(
         "etc_20260131-120000_0a1b",
@@ -72,7 +72,7 @@ def test_a_record_is_read_back_as_it_was_written(place: SourcePlace) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"name": 1}', b'{"sync_begin": "x", "sync_finish": 3}'])
 def test_a_record_that_is_missing_or_broken_leaves_the_snapshot_in_history(
-    place: SourcePlace, content: bytes | None
+    place: SourceDirectory, content: bytes | None
 ) -> None:
     place.snapshot("1424400000").mkdir()
     if content is not None:
@@ -81,14 +81,14 @@ def test_a_record_that_is_missing_or_broken_leaves_the_snapshot_in_history(
     assert snapshot_record.read(place, stored.name) is None
 
 
-def add(place: SourcePlace, name: str, begin: datetime | None = None) -> None:
+def add(place: SourceDirectory, name: str, begin: datetime | None = None) -> None:
     """A snapshot, with a record where ``begin`` is given."""
     place.snapshot(name).mkdir()
     if begin is not None:
         SnapshotRecord(name, None, begin, begin).write(place)
 
 
-def test_in_the_hour_that_comes_twice_the_record_s_time_tells_the_order(place: SourcePlace) -> None:
+def test_in_the_hour_that_comes_twice_the_record_s_time_tells_the_order(place: SourceDirectory) -> None:
     # On 25 October 2026 clocks in Helsinki go from 04:00 back to 03:00, at 01:00 UTC.
     first, second = datetime(2026, 10, 25, 0, 50, tzinfo=UTC), datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
     assert (f"{first.astimezone(HELSINKI):%H%M}", f"{second.astimezone(HELSINKI):%H%M}") == ("0350", "0310")
@@ -104,7 +104,7 @@ def test_in_the_hour_that_comes_twice_the_record_s_time_tells_the_order(place: S
     assert newest.moment == second
 
 
-def test_a_snapshot_dated_in_the_future_is_neither_newest_nor_base(place: SourcePlace) -> None:
+def test_a_snapshot_dated_in_the_future_is_neither_newest_nor_base(place: SourceDirectory) -> None:
     add(place, "etc_20261123-120000_aaaa", NOW - timedelta(days=1))
     add(place, "etc_20360101-120000_bbbb")
     for found in (history.newest(place, UTC, now=NOW), history.base(place, UTC, now=NOW)):
@@ -112,7 +112,7 @@ def test_a_snapshot_dated_in_the_future_is_neither_newest_nor_base(place: Source
         assert found.name == "etc_20261123-120000_aaaa"
 
 
-def test_a_clock_set_back_by_some_seconds_makes_no_snapshot_doubtful(place: SourcePlace) -> None:
+def test_a_clock_set_back_by_some_seconds_makes_no_snapshot_doubtful(place: SourceDirectory) -> None:
     add(place, "etc_20261124-115900_aaaa")
     add(place, "etc_20261124-120100_bbbb")
     newest = history.newest(place, UTC, now=NOW)
@@ -120,7 +120,7 @@ def test_a_clock_set_back_by_some_seconds_makes_no_snapshot_doubtful(place: Sour
     assert newest.name == "etc_20261124-120100_bbbb"
 
 
-def test_where_all_dates_are_in_the_future_the_last_one_counts(place: SourcePlace) -> None:
+def test_where_all_dates_are_in_the_future_the_last_one_counts(place: SourceDirectory) -> None:
     add(place, "etc_20360101-120000_aaaa")
     add(place, "etc_20360102-120000_bbbb")
     newest = history.newest(place, UTC, now=NOW)
@@ -128,7 +128,7 @@ def test_where_all_dates_are_in_the_future_the_last_one_counts(place: SourcePlac
     assert newest.name == "etc_20360102-120000_bbbb"
 
 
-def test_one_found_in_the_future_stays_doubtful_when_its_date_has_come(place: SourcePlace) -> None:
+def test_one_found_in_the_future_stays_doubtful_when_its_date_has_come(place: SourceDirectory) -> None:
     add(place, "etc_20261125-120000_aaaa")
     assert history.note_dates_ahead(place, UTC, now=NOW) == ("etc_20261125-120000_aaaa",)
     add(place, "etc_20261124-120000_bbbb", NOW)

@@ -12,7 +12,7 @@ from tests.support.backed_up_machine import fingerprint
 from tests.support.rich_tree import make_rich_tree
 
 from turku.storage.fs import hardlink_copy
-from turku.storage.fs.hardlink_copy import Stopped, link_tree
+from turku.storage.fs.hardlink_copy import CopyStopped, link_tree
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_it_is_told_how_many_directories_were_made_and_ends_when_told(source: Pa
     assert told == sorted(told)
     assert told[-1] == sum(1 for _ in os.walk(source))
     assert len(told) > 5
-    with pytest.raises(Stopped):
+    with pytest.raises(CopyStopped):
         link_tree(source, tmp_path / "another", lambda directories: directories < 20)
 
 

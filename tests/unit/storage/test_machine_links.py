@@ -12,7 +12,7 @@ from turku.errors import UsageError
 from turku.protocol.messages import AssignedMachine
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import machine_links, volumes
-from turku.storage.disk.source_lookup import kept_sources
+from turku.storage.disk.source_lookup import find_sources
 
 FIRST = "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 SECOND = "2bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -124,7 +124,7 @@ def test_what_is_no_link_of_ours_is_left_alone(storage: StorageConfig, kind: str
 
 def kept(storage: StorageConfig, machine: str) -> list[str]:
     """The machines whose sources are chosen."""
-    return [place.machine_dir.name for place in kept_sources(storage, machine=machine)]
+    return [place.machine_dir.name for place in find_sources(storage, machine=machine)]
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from turku.policy.anomaly import RunStats
 from turku.policy.compression import Compression
 from turku.storage.disk import history, snapshot_notes, snapshot_record
-from turku.storage.disk.snapshot_notes import Judgement, Notes
+from turku.storage.disk.snapshot_notes import Notes, Review
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 NAME = "etc_20260131-120000_0a1b"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -21,7 +21,7 @@ NOTES = Notes(
     period=timedelta(days=1),
     figures=RunStats(files_before=3, files=4, created=1, size_bytes=10),
     suspicious=("60% of the files were deleted",),
-    judgement=Judgement.BAD,
+    judgement=Review.BAD,
     bytes_per_second=1e6,
     compress=Compression.ON,
     held_until=MOMENT,
@@ -29,26 +29,26 @@ NOTES = Notes(
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> SourcePlace:
-    place = SourcePlace(tmp_path, "etc")
+def place(tmp_path: Path) -> SourceDirectory:
+    place = SourceDirectory(tmp_path, "etc")
     place.snapshot(NAME).mkdir(parents=True)
     return place
 
 
-def test_notes_are_read_back_as_they_were_written(place: SourcePlace) -> None:
+def test_notes_are_read_back_as_they_were_written(place: SourceDirectory) -> None:
     SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES).write(place)
     assert snapshot_notes.read(place, NAME) == NOTES
     assert snapshot_record.read(place, NAME) == SnapshotRecord(NAME, None, MOMENT, MOMENT, NOTES)
 
 
-def test_a_snapshot_without_a_file_can_be_noted_of(place: SourcePlace) -> None:
+def test_a_snapshot_without_a_file_can_be_noted_of(place: SourceDirectory) -> None:
     snapshot_notes.change(place, NAME, held_until=MOMENT)
     assert snapshot_notes.read(place, NAME) == Notes(held_until=MOMENT)
 
 
-def test_a_change_leaves_all_else_in_the_file(place: SourcePlace) -> None:
+def test_a_change_leaves_all_else_in_the_file(place: SourceDirectory) -> None:
     place.information(NAME).write_text(json.dumps({"name": NAME, "base": None, "theirs": [1], "suspicious": ["s"]}))
-    snapshot_notes.change(place, NAME, judgement=Judgement.CLEAN)
+    snapshot_notes.change(place, NAME, judgement=Review.CLEAN)
     assert json.loads(place.information(NAME).read_text()) == {
         "name": NAME,
         "base": None,
@@ -58,7 +58,7 @@ def test_a_change_leaves_all_else_in_the_file(place: SourcePlace) -> None:
     }
 
 
-def test_a_broken_value_costs_only_itself(place: SourcePlace) -> None:
+def test_a_broken_value_costs_only_itself(place: SourceDirectory) -> None:
     broken = {
         "compress": "?",
         "period_seconds": "x",
@@ -77,22 +77,22 @@ def test_a_broken_value_costs_only_itself(place: SourcePlace) -> None:
     [
         (Notes(), True, False),
         (Notes(suspicious=("s",)), False, True),
-        (Notes(suspicious=("s",), judgement=Judgement.CLEAN), True, False),
-        (Notes(suspicious=("s",), judgement=Judgement.BAD), False, False),
+        (Notes(suspicious=("s",), judgement=Review.CLEAN), True, False),
+        (Notes(suspicious=("s",), judgement=Review.BAD), False, False),
     ],
 )
 def test_a_suspicious_snapshot_is_good_only_once_judged_clean(noted: Notes, is_good: bool, is_unjudged: bool) -> None:
-    assert (noted.is_good, noted.is_unjudged) == (is_good, is_unjudged)
+    assert (noted.is_good, noted.needs_review) == (is_good, is_unjudged)
 
 
-def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourcePlace) -> None:
+def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourceDirectory) -> None:
     later = "etc_20260201-120000_0a1b"
     place.snapshot(later).mkdir()
     snapshot_notes.change(place, later, suspicious=("s",))
     base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == later
-    snapshot_notes.change(place, later, judgement=Judgement.BAD)
+    snapshot_notes.change(place, later, judgement=Review.BAD)
     base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == NAME

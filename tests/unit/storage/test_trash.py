@@ -17,7 +17,7 @@ from turku.storage.commands import trash as trash_command
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_notes, source_lookup, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.snapshots import MODES
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -26,23 +26,23 @@ NOW = datetime(2026, 2, 10, 12, 0, 0, 5, tzinfo=UTC)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> SourcePlace:
-    place = SourcePlace(tmp_path / "volume" / UUID, "etc")
+def place(tmp_path: Path) -> SourceDirectory:
+    place = SourceDirectory(tmp_path / "volume" / UUID, "etc")
     make_snapshot(place, NAME)
     return place
 
 
-def make_snapshot(place: SourcePlace, name: str) -> None:
+def make_snapshot(place: SourceDirectory, name: str) -> None:
     place.snapshot(name).mkdir(parents=True)
     (place.snapshot(name) / "file").write_text(name)
     SnapshotRecord(name, None, NOW, NOW).write(place)
 
 
-def names(place: SourcePlace) -> list[str]:
+def names(place: SourceDirectory) -> list[str]:
     return sorted(path.name for path in place.snapshots_dir.iterdir())
 
 
-def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: SourcePlace) -> None:
+def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: SourceDirectory) -> None:
     before = place.information(NAME).read_text()
     trashed = trash.put(place, NAME, now=NOW)
     assert history.stored_snapshots(place, UTC) == ()
@@ -57,14 +57,14 @@ def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: Sour
     assert restored == json.loads(before)
 
 
-def test_a_snapshot_in_history_is_not_replaced_by_one_from_the_trash(place: SourcePlace) -> None:
+def test_a_snapshot_in_history_is_not_replaced_by_one_from_the_trash(place: SourceDirectory) -> None:
     trashed = trash.put(place, NAME, now=NOW)
     make_snapshot(place, NAME)
     with pytest.raises(UsageError, match="in history already"):
         trash.restore(trashed, now=NOW, trash_days=7)
 
 
-def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourcePlace) -> None:
+def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourceDirectory) -> None:
     stored = trash.TrashedSnapshot(place, NAME, NOW.replace(microsecond=0)).stored_name
     # After the first step.
     place.information(stored).hardlink_to(place.information(NAME))
@@ -79,7 +79,7 @@ def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourceP
     assert trash.trashed_snapshots(place)[0].name == NAME
 
 
-def test_the_trash_goes_when_its_time_has_come(place: SourcePlace) -> None:
+def test_the_trash_goes_when_its_time_has_come(place: SourceDirectory) -> None:
     mode = MODES["link-dest"](place)
     trash.put(place, NAME, now=NOW)
     trash.empty(mode, removed_until=NOW - timedelta(seconds=1))
@@ -90,7 +90,7 @@ def test_the_trash_goes_when_its_time_has_come(place: SourcePlace) -> None:
     assert names(place) == []
 
 
-def test_a_snapshot_without_a_record_goes_there_and_back(place: SourcePlace) -> None:
+def test_a_snapshot_without_a_record_goes_there_and_back(place: SourceDirectory) -> None:
     make_snapshot(place, "1424400000")
     place.information("1424400000").unlink()
     trash.restore(trash.put(place, "1424400000", now=NOW), now=NOW, trash_days=7)
@@ -102,7 +102,7 @@ def test_a_snapshot_without_a_record_goes_there_and_back(place: SourcePlace) -> 
 
 
 @pytest.fixture
-def storage(tmp_path: Path, place: SourcePlace) -> StorageConfig:
+def storage(tmp_path: Path, place: SourceDirectory) -> StorageConfig:
     return storage_configuration(tmp_path / "storage", volumes={"data": {"path": str(tmp_path / "volume")}})
 
 
@@ -124,7 +124,7 @@ def said(storage: StorageConfig, *arguments: str) -> str:
     return "\n".join(lines)
 
 
-def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: SourcePlace) -> None:
+def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: SourceDirectory) -> None:
     assert said(storage, "trash", "list") == "the trash is empty"
     trash.put(place, NAME, now=NOW)
     assert NAME in said(storage, "trash", "list", "--machine", UUID, "--source", "etc")
@@ -140,15 +140,15 @@ def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: 
     assert names(place) == []
 
 
-def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: SourcePlace) -> None:
+def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: SourceDirectory) -> None:
     storage.machines_dir.mkdir(parents=True)
     (storage.machines_dir / "shop-web-0").symlink_to(UUID)
-    assert source_lookup.kept_sources(storage, machine="shop-web-0") == (place,)
+    assert source_lookup.find_sources(storage, machine="shop-web-0") == (place,)
     for unknown in ("other", "../shop-web-0", "11111111-1111-4111-8111-111111111111"):
         with pytest.raises(UsageError):
-            source_lookup.kept_sources(storage, machine=unknown)
+            source_lookup.find_sources(storage, machine=unknown)
     with pytest.raises(UsageError, match="no history of source usr"):
-        source_lookup.kept_sources(storage, source="usr")
+        source_lookup.find_sources(storage, source="usr")
 
 
 def test_what_is_not_in_the_trash_cannot_be_restored(storage: StorageConfig) -> None:
@@ -156,8 +156,8 @@ def test_what_is_not_in_the_trash_cannot_be_restored(storage: StorageConfig) -> 
         said(storage, "trash", "restore", NAME)
 
 
-def test_a_name_that_several_sources_have_wants_its_machine(storage: StorageConfig, place: SourcePlace) -> None:
-    other = SourcePlace(place.machine_dir, "usr")
+def test_a_name_that_several_sources_have_wants_its_machine(storage: StorageConfig, place: SourceDirectory) -> None:
+    other = SourceDirectory(place.machine_dir, "usr")
     for each in (place, other):
         make_snapshot(each, "1424400000")
         trash.put(each, "1424400000", now=NOW)
@@ -167,13 +167,13 @@ def test_a_name_that_several_sources_have_wants_its_machine(storage: StorageConf
     assert other.snapshot("1424400000").is_dir()
 
 
-def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageConfig, place: SourcePlace) -> None:
+def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageConfig, place: SourceDirectory) -> None:
     trash.put(place, NAME, now=NOW)
     with source_lookup.locked(place), pytest.raises(LockHeld, match="is being backed up"):
         said(storage, "trash", "restore", NAME)
 
 
-def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourcePlace) -> None:
+def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourceDirectory) -> None:
     assert said(storage, "quarantine", "list") == "no snapshot is suspicious"
     snapshot_notes.change(place, NAME, suspicious=("the source is empty",))
     shown = said(storage, "quarantine", "list")

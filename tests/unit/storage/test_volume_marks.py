@@ -67,7 +67,7 @@ def test_nothing_is_written_into_the_mount_point_of_a_volume_that_is_not_mounted
             volumes.machine_directory(storage, machine)
         assert "not mounted" in f"{raised.value.message} {raised.value.details}"
     assert volumes.space(storage) == (0, 0)
-    assert source_lookup.kept_sources(storage) == ()
+    assert source_lookup.find_sources(storage) == ()
     with pytest.raises(NoVolume) as refused:
         volume_marks.require_all(storage)
     assert "turku-storage accept-volume" in refused.value.hint

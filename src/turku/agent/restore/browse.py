@@ -80,7 +80,7 @@ def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: st
 def _rows(agent: AgentConfig, order: SourceOrder, request: BrowseRequest) -> Iterator[Answer]:
     address = session.trusted_address(agent, order.storage)
     is_whole = False
-    left = _SNAPSHOTS_LIMIT if request.what == "snapshots" else request.limit
+    left = _SNAPSHOTS_LIMIT if request.listing == "snapshots" else request.limit
     for answer in session.ask(
         agent, address, HistoryRequest("browse", browse=request), timeout_seconds=_TIMEOUT_SECONDS
     ):

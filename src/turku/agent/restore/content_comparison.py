@@ -22,8 +22,8 @@ from turku.protocol.restore_messages import (
     HistoryRequest,
     Manifest,
     ManifestEntry,
-    RecoverEnd,
-    RecoverPlan,
+    RestoreEnd,
+    RestorePlan,
     SnapshotChoice,
     path_bytes,
 )
@@ -58,12 +58,12 @@ def _compared(agent: AgentConfig, job: RestoreJob, address: Address, root: int) 
     from turku.agent.restore import run as restore_run
     from turku.agent.restore import session
 
-    request = HistoryRequest("recover", recover=job.message(agent, list_only=True))
+    request = HistoryRequest("restore_files", restore_files=job.message(agent, list_only=True))
     # As many as the user has files at most: nothing else is noted, whatever the storage lists.
     differing: set[bytes] = set()
     is_whole = False
     for answer in session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
-        if isinstance(answer, RecoverPlan):
+        if isinstance(answer, RestorePlan):
             snapshot = restore_run.planned_restore(agent, job, answer, address.name).snapshot
             if not job.snapshot.is_unfinished:
                 job = replace(job, snapshot=SnapshotChoice(name=snapshot))
@@ -71,7 +71,7 @@ def _compared(agent: AgentConfig, job: RestoreJob, address: Address, root: int) 
             differing.update(
                 path for entry in answer.entries if (path := _path(entry)) and not _is_the_same(root, path, entry)
             )
-        elif isinstance(answer, RecoverEnd):
+        elif isinstance(answer, RestoreEnd):
             is_whole = True
     if not is_whole:
         raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")

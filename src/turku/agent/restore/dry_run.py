@@ -24,8 +24,8 @@ from turku.protocol.restore_messages import (
     HistoryRequest,
     Manifest,
     ManifestEntry,
-    RecoverEnd,
-    RecoverPlan,
+    RestoreEnd,
+    RestorePlan,
     path_bytes,
 )
 
@@ -39,7 +39,7 @@ DryRunStep = Literal["create", "replace", "keep", "same", "delete", "lose"]
 def lines(agent: AgentConfig, job: RestoreJob) -> Iterator[str]:
     """A line for each path that would be written or deleted, and the sum. Raises as ``recovery.recover`` does."""
     address = session.trusted_address(agent, job.storage)
-    request = HistoryRequest("recover", recover=job.message(agent, list_only=True))
+    request = HistoryRequest("restore_files", restore_files=job.message(agent, list_only=True))
     counts: Counter[DryRunStep] = Counter()
     # However much a storage lists, it takes no more memory.
     kept = NameFilter()
@@ -48,7 +48,7 @@ def lines(agent: AgentConfig, job: RestoreJob) -> Iterator[str]:
     snapshot, is_whole = "", False
     try:
         for answer in session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
-            if isinstance(answer, RecoverPlan) and directory is None:
+            if isinstance(answer, RestorePlan) and directory is None:
                 plan = planned_restore(agent, job, answer, address.name)
                 snapshot, directory = plan.snapshot, plan.target
                 yield from (f"note: {remark}" for remark in plan.remarks)
@@ -63,7 +63,7 @@ def lines(agent: AgentConfig, job: RestoreJob) -> Iterator[str]:
                         kept.add(path)
                     if step in ("create", "replace"):
                         yield f"{step}  {shell_words.path_word(path)}"
-            elif isinstance(answer, RecoverEnd):
+            elif isinstance(answer, RestoreEnd):
                 is_whole = True
                 counts["lose"] = max(answer.lost_count, len(answer.lost))
                 for lost in answer.lost:

@@ -53,11 +53,11 @@ from turku.protocol.restore_messages import (
     TEMPORARY_DIRECTORY,
     Answer,
     Deleted,
+    FileRestoreRequest,
     HistoryRequest,
     Manifest,
-    RecoverEnd,
-    RecoverPlan,
-    RecoverRequest,
+    RestoreEnd,
+    RestorePlan,
     Settable,
     SnapshotChoice,
     Unset,
@@ -99,9 +99,9 @@ class RestoreJob:
 
     def message(
         self, agent: AgentConfig, *, list_only: bool = False, sets: list[Settable] | None = None
-    ) -> RecoverRequest:
+    ) -> FileRestoreRequest:
         """What the storage is asked for."""
-        return RecoverRequest(
+        return FileRestoreRequest(
             self.source,
             self.snapshot,
             [wire_path(path) for path in self.paths],
@@ -159,7 +159,7 @@ def restore(
     address = history_session.trusted_address(agent, job.storage)
     details = ""
     job, differing = content_comparison.find_differing(agent, job, address)
-    with history_session.scratch(agent, "recover") as directory:
+    with history_session.scratch(agent, "restore") as directory:
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             scratch = directory / f"attempt-{attempt}"
             scratch.mkdir(mode=0o700)
@@ -178,7 +178,7 @@ def discard(agent: AgentConfig, directory: Path) -> None:
         staging_directory.discard(agent, descriptor, directory)
 
 
-def planned_restore(agent: AgentConfig, job: RestoreJob, told: RecoverPlan, storage_name: str) -> PlannedRestore:
+def planned_restore(agent: AgentConfig, job: RestoreJob, told: RestorePlan, storage_name: str) -> PlannedRestore:
     """What the storage's words come to on this machine. Raises MalformedMessage, RestoreFailed."""
     try:
         snapshot = names.storage_name(told.snapshot)
@@ -221,7 +221,7 @@ class _Attempt:
     asker: _Callbacks
     differing: Collection[bytes] = ()
     verification: Verification | None = None
-    end: RecoverEnd | None = None
+    end: RestoreEnd | None = None
     problem: TurkuError | None = None
     reader: threading.Thread | None = None
     settable: tuple[Settable, ...] = ()
@@ -326,20 +326,20 @@ class _Attempt:
     def _opened(self, daemon: ReceivingDaemon, module: Module, scratch: Path) -> AbstractContextManager[HistorySession]:
         is_verbose = _LOG.isEnabledFor(logging.DEBUG)
         request = HistoryRequest(
-            "recover",
-            recover=self.job.message(self.agent, sets=list(self.settable)),
+            "restore_files",
+            restore_files=self.job.message(self.agent, sets=list(self.settable)),
             port=daemon.port,
             module=module.credentials,
             verbose=is_verbose,
         )
         return history_session.opened(self.agent, self.address, request, directory=scratch, is_shown=is_verbose)
 
-    def _told(self, session: HistorySession, answers: Iterator[Answer]) -> RecoverPlan:
+    def _told(self, session: HistorySession, answers: Iterator[Answer]) -> RestorePlan:
         """The storage's plan. Raises what it was refused with, RemotePortTaken, CommandFailed, MalformedMessage."""
         told = next(answers, None)
         if told is None:
             session.require_answer()
-        if not isinstance(told, RecoverPlan):
+        if not isinstance(told, RestorePlan):
             raise MalformedMessage(f"storage {self.address.name} answered with a {type(told).__name__}, not a plan")
         return told
 
@@ -376,7 +376,7 @@ class _Attempt:
                 elif isinstance(answer, Deleted):
                     # What is deleted here is counted here.
                     continue
-                elif isinstance(answer, RecoverEnd):
+                elif isinstance(answer, RestoreEnd):
                     self.end = answer
                     return
         except TurkuError as error:
@@ -506,7 +506,7 @@ class _PreparedTarget:
         agent: AgentConfig,
         job: RestoreJob,
         plan: PlannedRestore,
-        told: RecoverPlan,
+        told: RestorePlan,
         kept: ExitStack,
         *,
         differing: Collection[bytes],
@@ -562,7 +562,7 @@ class _PreparedTarget:
         """Open the content that the path will have. Raises OSError."""
         return self.basis_files.open_content(self.target, self.staging.offered, path)
 
-    def placed(self, job: RestoreJob, told: RecoverPlan, verification: Verification, *, is_whole: bool) -> Placement:
+    def placed(self, job: RestoreJob, told: RestorePlan, verification: Verification, *, is_whole: bool) -> Placement:
         """Move what arrived to its place; what only that was needed for goes."""
         placement = Placement(
             self.target,

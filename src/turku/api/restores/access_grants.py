@@ -18,7 +18,7 @@ from turku.api.restores.models import AT_WORK, RestoreRequest
 from turku.api.restores.transitions import move
 from turku.errors import InvalidValue
 from turku.policy import names
-from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest
+from turku.protocol.restore_messages import StorageAccessAnswer, StorageAccessRequest
 
 NOTE_RESOLUTION = timedelta(minutes=10)
 """Looks, and what was not permitted, are on the audit log once in that time for each machine and source."""
@@ -31,7 +31,7 @@ _UNKNOWN = (
 _HIDDEN = "a policy of the coordinator keeps this machine's history from it; an operator can ask for a restore there"
 
 
-def decide(storage: Storage, asked: RestorePermitRequest, *, now: datetime) -> RestorePermitAnswer:
+def decide(storage: Storage, asked: StorageAccessRequest, *, now: datetime) -> StorageAccessAnswer:
     """Whether the storage may show or send it. What is another storage's is answered as what does not exist (S1).
 
     Raises MalformedMessage for names that cannot be any.
@@ -44,13 +44,13 @@ def decide(storage: Storage, asked: RestorePermitRequest, *, now: datetime) -> R
         .first()
     )
     if source is None:
-        return RestorePermitAnswer(allowed=False, reason=_UNKNOWN)
+        return StorageAccessAnswer(allowed=False, reason=_UNKNOWN)
     if asked.request is not None or owner != uuid:
         return _by_request(storage, asked, source, uuid, now=now)
     return _of_its_own(storage, asked, source, now=now)
 
 
-def _of_its_own(storage: Storage, asked: RestorePermitRequest, source: Source, *, now: datetime) -> RestorePermitAnswer:
+def _of_its_own(storage: Storage, asked: StorageAccessRequest, source: Source, *, now: datetime) -> StorageAccessAnswer:
     machine = source.machine
     if not machine.active or not source.active:
         reason = _UNKNOWN
@@ -58,19 +58,19 @@ def _of_its_own(storage: Storage, asked: RestorePermitRequest, source: Source, *
         reason = _HIDDEN
     else:
         _note(log.actor_of(machine), asked, source, storage, now=now)
-        return RestorePermitAnswer(allowed=True)
+        return StorageAccessAnswer(allowed=True)
     _note_once("restore.denied", log.actor_of(storage), asked, source, storage, now=now)
-    return RestorePermitAnswer(allowed=False, reason=reason)
+    return StorageAccessAnswer(allowed=False, reason=reason)
 
 
 def _by_request(
-    storage: Storage, asked: RestorePermitRequest, source: Source, uuid: UUID, *, now: datetime
-) -> RestorePermitAnswer:
+    storage: Storage, asked: StorageAccessRequest, source: Source, uuid: UUID, *, now: datetime
+) -> StorageAccessAnswer:
     request = _running(source, uuid, asked.request, now=now)
     if request is None:
         # Noted as the storage's doing: it says by itself which machine it was.
         _note_once("restore.denied", log.actor_of(storage), asked, source, storage, now=now)
-        return RestorePermitAnswer(allowed=False, reason=_UNKNOWN)
+        return StorageAccessAnswer(allowed=False, reason=_UNKNOWN)
     if asked.resolved is None:
         _note(log.actor_of(request.target), asked, source, storage, now=now)
     else:
@@ -85,7 +85,7 @@ def _by_request(
             resolved_snapshot=name,
         )
         request.refresh_from_db(fields=["resolved_snapshot"])
-    return RestorePermitAnswer(
+    return StorageAccessAnswer(
         allowed=True,
         paths=request.paths,
         snapshot=offers.choice(request),
@@ -111,7 +111,7 @@ def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> 
     return held.select_related("target", "source__machine").first()
 
 
-def _entry(action: str, asked: RestorePermitRequest, source: Source, storage: Storage) -> log.Entry:
+def _entry(action: str, asked: StorageAccessRequest, source: Source, storage: Storage) -> log.Entry:
     new = {
         "source": source.name,
         "of_machine": str(source.machine.uuid),
@@ -123,16 +123,16 @@ def _entry(action: str, asked: RestorePermitRequest, source: Source, storage: St
     return log.Entry(action, source, new=new)
 
 
-def _note(actor: log.Actor, asked: RestorePermitRequest, source: Source, storage: Storage, *, now: datetime) -> None:
+def _note(actor: log.Actor, asked: StorageAccessRequest, source: Source, storage: Storage, *, now: datetime) -> None:
     """Each recovery, and a look once in a while. Raises ApiRefused (429) for a flood of them."""
     if asked.action == "browse":
-        _note_once("restore.looked", actor, asked, source, storage, now=now)
+        _note_once("restore.browsed", actor, asked, source, storage, now=now)
         return
-    log.record_of_program(actor, [_entry("restore.permitted", asked, source, storage)], now=now)
+    log.record_of_program(actor, [_entry("restore.granted", asked, source, storage)], now=now)
 
 
 def _note_once(
-    action: str, actor: log.Actor, asked: RestorePermitRequest, source: Source, storage: Storage, *, now: datetime
+    action: str, actor: log.Actor, asked: StorageAccessRequest, source: Source, storage: Storage, *, now: datetime
 ) -> None:
     recent = AuditEntry.objects.filter(
         actor_kind=actor.kind,

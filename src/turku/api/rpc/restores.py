@@ -1,4 +1,4 @@
-"""The calls of restores on behalf of others: ``storage_restore_permit``, ``agent_restores``,
+"""The calls of restores on behalf of others: ``storage_access_request``, ``agent_restores``,
 ``agent_restore_progress``."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
 from turku.protocol.messages import AgentPingRequest
-from turku.protocol.restore_messages import RestorePermitAnswer, RestorePermitRequest
+from turku.protocol.restore_messages import StorageAccessAnswer, StorageAccessRequest
 from turku.protocol.restore_request_messages import (
     AgentRestoreProgressAnswer,
     AgentRestoreProgressRequest,
@@ -19,8 +19,8 @@ from turku.protocol.restore_request_messages import (
 )
 
 
-@endpoint(RestorePermitRequest)
-def storage_restore_permit(request: RestorePermitRequest) -> RestorePermitAnswer:
+@endpoint(StorageAccessRequest)
+def storage_access_request(request: StorageAccessRequest) -> StorageAccessAnswer:
     """May the storage show a machine this history, or send it there?"""
     now = SYSTEM_CLOCK.now()
     storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)

@@ -13,7 +13,7 @@ from turku.api.rpc.endpoint import unknown_call
 _CALLS: dict[str, Callable[[HttpRequest], HttpResponse]] = {
     "storage_heartbeat": heartbeat.storage_heartbeat,
     "storage_integrity_report": integrity.storage_integrity_report,
-    "storage_restore_permit": restores.storage_restore_permit,
+    "storage_access_request": restores.storage_access_request,
     "agent_restores": restores.agent_restores,
     "agent_restore_progress": restores.agent_restore_progress,
     **restore_requests.CALLS,

@@ -15,7 +15,7 @@ from typing import Self
 
 from turku.core.filesystem.directory_tree import split
 from turku.storage.catalog.entry import DIRECTORY, FILE, NO_ATTRIBUTES
-from turku.storage.catalog.scan import Tree
+from turku.storage.catalog.scan import SnapshotReader
 
 
 class DroppedAttributes:
@@ -25,7 +25,7 @@ class DroppedAttributes:
         """With ``fake_super`` rsync keeps such entries as files with attributes. Raises OSError."""
         self._fake_super = fake_super
         with ExitStack() as stack:
-            self._trees = [stack.enter_context(Tree(tree, has_attributes=fake_super)) for tree in trees]
+            self._trees = [stack.enter_context(SnapshotReader(tree, has_attributes=fake_super)) for tree in trees]
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -50,7 +50,7 @@ class DroppedAttributes:
         """Yield the paths of a tree that rsync made, for which that is so. Raises OSError."""
         if not self._trees:
             return
-        with Tree(made) as tree:
+        with SnapshotReader(made) as tree:
             for each in tree.walk():
                 may_be = self._fake_super if each.is_file else not each.is_directory
                 if may_be and self.drops(each.full_path):

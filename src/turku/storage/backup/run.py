@@ -30,7 +30,7 @@ from turku.storage.disk import dirty_flag, history, leftovers, retention_run, sn
 from turku.storage.disk.incompleteness import Incompleteness
 from turku.storage.disk.snapshot_notes import NO_NOTES, Notes
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import timestamp_range
 from turku.storage.fs import tree as fs
 from turku.storage.integrity import damage
@@ -194,7 +194,7 @@ class _BackupRun:
         self._clock = clock
         self._begin = begin
         self._source = names.source_name(job.source_name)
-        self._place = SourcePlace(job.machine_dir, self._source)
+        self._place = SourceDirectory(job.machine_dir, self._source)
 
     def outcome(self) -> BackupReport:
         try:
@@ -222,7 +222,7 @@ class _BackupRun:
             self._sweep(mode)
             raise
         selected = selection(job.order, self._configuration)
-        if dirty_flag.went_down_while_writing(self._place):
+        if dirty_flag.unclean_shutdown(self._place):
             _LOG.warning("%s: this storage went down during a run; contents are compared", self._source)
             selected = replace(selected, compare_contents=True)
         if mode.keeps_history:
@@ -368,7 +368,7 @@ class _BackupRun:
         tree: Path,
         changes: ChangeLog,
         *,
-        ahead: catalog.Ahead | None = None,
+        ahead: catalog.StreamingIndexer | None = None,
         at_limit: timestamp_range.DatesAtLimit | None = None,
     ) -> None:
         """Write down what the snapshot has in it, just before it gets its name."""
@@ -410,7 +410,7 @@ class _BackupRun:
             signs = anomaly.findings(found, usual, thresholds=thresholds)
             before = earlier.figures.files if earlier.figures else found.files_before
             signs += incomplete.findings(lost, earlier.incomplete, before, thresholds)
-        if mode.keeps_history and earlier.is_unjudged:
+        if mode.keeps_history and earlier.needs_review:
             signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
         return Notes(
             period=retention_run.period(self._job.order, self._configuration),

@@ -31,7 +31,7 @@ from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.dropped_attributes import DroppedAttributes
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits, sandbox
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.rsync import bandwidth_windows, stats, transfer
@@ -124,7 +124,7 @@ class AttributeComparison:
 class Sync:
     """One backup's way from the machine to a complete tree."""
 
-    place: SourcePlace
+    place: SourceDirectory
     configuration: StorageConfig
     daemon: transfer.Daemon
     mode: SnapshotMode
@@ -290,7 +290,7 @@ class Sync:
         planned: ChangeLog,
         changes: ChangeLog,
         copy: HardlinkCopy | None,
-        indexer: catalog.Ahead | None = None,
+        indexer: catalog.StreamingIndexer | None = None,
     ) -> SyncResult:
         """Return a complete tree; ``changes`` are filled, and the indexer is told of a tree that is all new.
 
@@ -442,7 +442,12 @@ class Sync:
         return replace(transferred, exit_status=fetched.exit_status) if fetched.exit_status.is_partial else transferred
 
     def _whole(
-        self, workspace: Workspace, reason: str, planned: ChangeLog, changes: ChangeLog, indexer: catalog.Ahead | None
+        self,
+        workspace: Workspace,
+        reason: str,
+        planned: ChangeLog,
+        changes: ChangeLog,
+        indexer: catalog.StreamingIndexer | None,
     ) -> SyncResult:
         has_former = workspace.is_resumed or len(workspace.basis) > (self.base is not None)
         if indexer is not None and not has_former:
@@ -694,9 +699,9 @@ class Sync:
             cancellation=self.cancellation,
         )
 
-    def indexer(self) -> AbstractContextManager[catalog.Ahead | None]:
+    def indexer(self) -> AbstractContextManager[catalog.StreamingIndexer | None]:
         """Return what reads a first backup's tree for the catalog while it is fetched; None where it is of no use."""
         # In place there is no history.
         if self.base is None and self.mode.keeps_history:
-            return catalog.ahead_of_end(self.place)
+            return catalog.stream_index(self.place)
         return nullcontext()

@@ -5,29 +5,29 @@
 
 from __future__ import annotations
 
-from turku.storage.catalog.entry import Difference, Entry, Kind
+from turku.storage.catalog.entry import CatalogEntry, Difference, EntryKind
 from turku.storage.catalog.opening import open_catalog, update
 from turku.storage.catalog.reader import Catalog, CatalogedSnapshot
 from turku.storage.catalog.scope import WHOLE, Scope
 from turku.storage.catalog.snapshot_choice import LATEST, choose
-from turku.storage.catalog.streaming import Ahead, ahead_of_end
+from turku.storage.catalog.streaming import StreamingIndexer, stream_index
 from turku.storage.catalog.sync import forget, rebuild, record
 
 __all__ = [
     "LATEST",
     "WHOLE",
-    "Ahead",
     "Catalog",
+    "CatalogEntry",
     "CatalogedSnapshot",
     "Difference",
-    "Entry",
-    "Kind",
+    "EntryKind",
     "Scope",
-    "ahead_of_end",
+    "StreamingIndexer",
     "choose",
     "forget",
     "open_catalog",
     "rebuild",
     "record",
+    "stream_index",
     "update",
 ]

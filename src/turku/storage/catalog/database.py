@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from turku.errors import CatalogUnusable
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 DIRECTORY = ".catalogs"
@@ -83,18 +83,18 @@ CREATE INDEX versions_checked ON versions (checked) WHERE kind = 0;
 """
 
 
-def file_of(place: SourcePlace) -> Path:
+def file_of(place: SourceDirectory) -> Path:
     """Where the source's catalog lies; nothing is looked at."""
     machine = place.machine_dir
     return machine.parent / DIRECTORY / machine.name / f"{place.source}{SUFFIX}"
 
 
-def exists(place: SourcePlace) -> bool:
+def exists(place: SourceDirectory) -> bool:
     """Return True when the source has a catalog."""
     return fs.is_file(file_of(place))
 
 
-def connect(place: SourcePlace) -> sqlite3.Connection:
+def connect(place: SourceDirectory) -> sqlite3.Connection:
     """The source's catalog, open; an empty one where there was none, or none that can be read: that is moved aside.
 
     Raises CatalogUnusable where none can be had: no room, no permission.
@@ -123,7 +123,7 @@ def is_damage(error: sqlite3.Error) -> bool:
     )
 
 
-def move_aside(place: SourcePlace, reason: str) -> None:
+def move_aside(place: SourceDirectory, reason: str) -> None:
     """Give the catalog another name, for whoever wants to look at it; the newest such one is kept."""
     path = file_of(place)
     aside = path.with_name(f"{path.name}.broken")
@@ -135,7 +135,7 @@ def move_aside(place: SourcePlace, reason: str) -> None:
 
 
 @contextmanager
-def made_anew(place: SourcePlace) -> Iterator[sqlite3.Connection]:
+def made_anew(place: SourceDirectory) -> Iterator[sqlite3.Connection]:
     """An empty catalog beside the source's own, whose place it takes with the end of the block.
 
     Where the block raises, all is as it was: a full disk costs no catalog that is good. Raises CatalogUnusable.
@@ -157,14 +157,14 @@ def made_anew(place: SourcePlace) -> Iterator[sqlite3.Connection]:
             sweep(place)
 
 
-def sweep(place: SourcePlace) -> None:
+def sweep(place: SourceDirectory) -> None:
     """Remove what was to become a catalog when it was killed; with the source's lock held. Raises OSError."""
     beside = _beside(place)
     for each in (beside, _journal(beside)):
         fs.unlink(each)
 
 
-def _beside(place: SourcePlace) -> Path:
+def _beside(place: SourceDirectory) -> Path:
     path = file_of(place)
     return path.with_name(f"{path.name}.new")
 
@@ -198,7 +198,7 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _open(place: SourcePlace, path: Path) -> sqlite3.Connection:
+def _open(place: SourceDirectory, path: Path) -> sqlite3.Connection:
     if not fs.exists(path):
         make_directory(place)
     refuse_planted(place, path)
@@ -263,7 +263,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def make_directory(place: SourcePlace) -> None:
+def make_directory(place: SourceDirectory) -> None:
     """Let the directory of the machine's catalogs be there. Raises OSError, DurableWriteFailed."""
     directory = file_of(place).parent
     if not fs.is_directory(place.machine_dir):
@@ -276,7 +276,7 @@ def make_directory(place: SourcePlace) -> None:
             _give(place, each, 0o700)
 
 
-def _give(place: SourcePlace, path: Path, mode: int) -> None:
+def _give(place: SourceDirectory, path: Path, mode: int) -> None:
     """Let what root made belong to whom the machine's directory belongs to: the storage may run as another user."""
     with fs.opened(path.parent) as parent:
         owner = fs.status(place.machine_dir)
@@ -285,7 +285,7 @@ def _give(place: SourcePlace, path: Path, mode: int) -> None:
     fs.change_mode(path, mode)
 
 
-def refuse_planted(place: SourcePlace, path: Path) -> None:
+def refuse_planted(place: SourceDirectory, path: Path) -> None:
     """Raise OSError where somebody else could have put what is kept at the path, or a directory on the way, there (N4).
 
     SQLite opens its files by path. So nobody else may be able to change what the path leads to.
@@ -308,7 +308,7 @@ def refuse_planted(place: SourcePlace, path: Path) -> None:
             )
 
 
-def unusable(place: SourcePlace, error: Exception) -> CatalogUnusable:
+def unusable(place: SourceDirectory, error: Exception) -> CatalogUnusable:
     """What to raise where the catalog cannot be used."""
     return CatalogUnusable(
         f"the catalog {file_of(place)} cannot be used: {error}",

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What lies at a path."""
 
     FILE = "file"
@@ -22,17 +22,17 @@ class Kind(StrEnum):
 
 NO_ATTRIBUTES = b""
 """Stands for the digest of what has neither extended attributes nor ACLs."""
-KINDS = tuple(Kind)
+KINDS = tuple(EntryKind)
 """The catalog's files hold a kind by its place in here: never change their order."""
-FILE, DIRECTORY, LINK = (KINDS.index(kind) for kind in (Kind.FILE, Kind.DIRECTORY, Kind.LINK))
+FILE, DIRECTORY, LINK = (KINDS.index(kind) for kind in (EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.LINK))
 _BY_FORMAT = {
     stat.S_IFREG: FILE,
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFLNK: LINK,
-    stat.S_IFIFO: KINDS.index(Kind.FIFO),
-    stat.S_IFSOCK: KINDS.index(Kind.SOCKET),
-    stat.S_IFBLK: KINDS.index(Kind.BLOCK),
-    stat.S_IFCHR: KINDS.index(Kind.CHARACTER),
+    stat.S_IFIFO: KINDS.index(EntryKind.FIFO),
+    stat.S_IFSOCK: KINDS.index(EntryKind.SOCKET),
+    stat.S_IFBLK: KINDS.index(EntryKind.BLOCK),
+    stat.S_IFCHR: KINDS.index(EntryKind.CHARACTER),
 }
 
 
@@ -68,12 +68,12 @@ def is_time(recorded_ns: int, found_ns: int) -> bool:
     return recorded_ns in (found_ns, max(-_LONGEST_TIME - 1, min(found_ns, _LONGEST_TIME)))
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     """One version of a path, and the snapshots that have it."""
 
     path: bytes
     """Relative to the source."""
-    kind: Kind
+    kind: EntryKind
     size: int
     """Bytes of a file; 0 of anything else."""
     mode: int
@@ -117,7 +117,7 @@ class Entry(NamedTuple):
             self.attributes,
         )
 
-    def may_be(self, other: Entry) -> bool:
+    def may_be(self, other: CatalogEntry) -> bool:
         """Whether nothing that is known tells the two apart."""
         if self.checksum is not None and other.checksum is not None and self.checksum != other.checksum:
             return False
@@ -138,8 +138,8 @@ class Entry(NamedTuple):
 class Difference:
     """A path that is not the same in two snapshots; None stands for where it is not."""
 
-    before: Entry | None
-    after: Entry | None
+    before: CatalogEntry | None
+    after: CatalogEntry | None
 
     @property
     def path(self) -> bytes:

@@ -9,10 +9,10 @@ from datetime import tzinfo
 from turku.storage.catalog import database, sync
 from turku.storage.catalog.reader import Catalog
 from turku.storage.catalog.scope import WHOLE, Scope
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 
-def open_catalog(place: SourcePlace, *, zone: tzinfo, scope: Scope = WHOLE) -> Catalog:
+def open_catalog(place: SourceDirectory, *, zone: tzinfo, scope: Scope = WHOLE) -> Catalog:
     """The source's catalog, in step with what is on the disk; a context manager. ``zone`` is the snapshots' names'.
 
     It knows of nothing that is not in ``scope``. The first one who looks at a history that has no catalog yet waits
@@ -21,12 +21,12 @@ def open_catalog(place: SourcePlace, *, zone: tzinfo, scope: Scope = WHOLE) -> C
     return _open(place, zone, lambda: True, scope)
 
 
-def update(place: SourcePlace, *, zone: tzinfo, go_on: Callable[[], bool]) -> None:
+def update(place: SourceDirectory, *, zone: tzinfo, go_on: Callable[[], bool]) -> None:
     """Read the snapshots that are in no catalog yet, for as long as ``go_on`` says so. Raises CatalogUnusable."""
     _open(place, zone, go_on, WHOLE).close()
 
 
-def _open(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
+def _open(place: SourceDirectory, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
     try:
         return _opened(place, zone, go_on, scope)
     except sqlite3.Error as error:
@@ -39,7 +39,7 @@ def _open(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Sc
         raise database.unusable(place, error) from error
 
 
-def _opened(place: SourcePlace, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
+def _opened(place: SourceDirectory, zone: tzinfo, go_on: Callable[[], bool], scope: Scope) -> Catalog:
     connection = database.connect(place)
     try:
         sync.reconcile(connection, place, zone, go_on=go_on)

@@ -16,12 +16,12 @@ from turku.core.filesystem.directory_tree import split
 from turku.core.log import one_line
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage.catalog import database, statements, sync
-from turku.storage.catalog.entry import DIRECTORY, KINDS, Difference, Entry, time_of
+from turku.storage.catalog.entry import DIRECTORY, KINDS, CatalogEntry, Difference, time_of
 from turku.storage.catalog.patterns import Matcher, matcher
 from turku.storage.catalog.scope import WHOLE, Scope
 from turku.storage.disk import history
 from turku.storage.disk.history import StoredSnapshot
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 _PAGE = 2000
 """Rows read at once. Between two pages nothing is locked, however long somebody takes to read on."""
@@ -66,7 +66,7 @@ class Catalog:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, place: SourcePlace, zone: tzinfo, *, scope: Scope = WHOLE
+        self, connection: sqlite3.Connection, place: SourceDirectory, zone: tzinfo, *, scope: Scope = WHOLE
     ) -> None:
         self.place = place
         self._connection = connection
@@ -97,13 +97,13 @@ class Catalog:
         """The snapshots, oldest first."""
         return self._snapshots
 
-    def entry(self, snapshot: str, path: bytes) -> Entry | None:
+    def entry(self, snapshot: str, path: bytes) -> CatalogEntry | None:
         """The path in a snapshot; None where it has none such. Raises NotInHistory for an unknown snapshot."""
         directory, name = split(path)
         found = self._rows(statements.ONE, self._position(snapshot), directory, name=name)
         return next((entry for row in found if (entry := self._entry(directory, row))), None)
 
-    def list(self, snapshot: str, path: bytes = b"") -> Iterator[Entry]:
+    def list(self, snapshot: str, path: bytes = b"") -> Iterator[CatalogEntry]:
         """What a directory of the snapshot has in it, by name; ``b""`` is the source itself.
 
         Raises NotInHistory for an unknown snapshot, or a path that is no directory there.
@@ -118,7 +118,7 @@ class Catalog:
                 )
         return self._listed(position, path)
 
-    def files(self, snapshot: str, prefix: bytes = b"") -> Iterator[Entry]:
+    def files(self, snapshot: str, prefix: bytes = b"") -> Iterator[CatalogEntry]:
         """The path and everything below it, directory by directory; all of the snapshot for ``b""``.
 
         Nothing for what is not there. Raises NotInHistory for an unknown snapshot.
@@ -126,7 +126,7 @@ class Catalog:
         position = self._position(snapshot)
         return self._files(snapshot, position, prefix)
 
-    def history(self, path: bytes) -> tuple[Entry, ...]:
+    def history(self, path: bytes) -> tuple[CatalogEntry, ...]:
         """Every version of a path, oldest first; none for a path that was never there.
 
         A version that went and came back is there twice. ``first`` and ``last`` are the snapshots of one stretch.
@@ -135,7 +135,7 @@ class Catalog:
         rows = self._query(statements.ALL, directory, name)
         return tuple(entry for row in rows if (entry := self._entry(directory, row)))
 
-    def find(self, pattern: bytes, *, snapshot: str | None = None, ignore_case: bool = False) -> Iterator[Entry]:
+    def find(self, pattern: bytes, *, snapshot: str | None = None, ignore_case: bool = False) -> Iterator[CatalogEntry]:
         """The newest version of each path that matches, directory by directory; or what one snapshot has.
 
         See ``patterns.matcher`` for what matches.
@@ -150,12 +150,12 @@ class Catalog:
         """
         return self._differences(self._position(before), self._position(after))
 
-    def oldest_checked(self, limit: int) -> Sequence[Entry]:
+    def oldest_checked(self, limit: int) -> Sequence[CatalogEntry]:
         """Versions of files whose content was not compared for the longest time, or never; each has ``first``."""
         rows = self._ask(statements.OLDEST_CHECKED, {"limit": limit})
         return [entry for *row, directory in rows if (entry := self._entry(directory, tuple(row)))]
 
-    def with_checksum(self, checksum: bytes) -> Sequence[Entry]:
+    def with_checksum(self, checksum: bytes) -> Sequence[CatalogEntry]:
         """All versions of files that have this content."""
         rows = self._ask(statements.WITH_CHECKSUM, {"checksum": checksum})
         return [entry for *row, directory in rows if (entry := self._entry(directory, tuple(row)))]
@@ -223,7 +223,7 @@ class Catalog:
     def _query(self, query: str, directory: bytes, name: bytes) -> _Rows:
         return self._ask(query, {"directory": directory, "name": name})
 
-    def _listed(self, position: int, directory: bytes) -> Iterator[Entry]:
+    def _listed(self, position: int, directory: bytes) -> Iterator[CatalogEntry]:
         name = b""
         while True:
             rows = self._rows(statements.PAGE_OF_DIRECTORY, position, directory, name=name)
@@ -235,7 +235,7 @@ class Catalog:
                 return
             name = rows[-1][1]
 
-    def _files(self, snapshot: str, position: int, prefix: bytes) -> Iterator[Entry]:
+    def _files(self, snapshot: str, position: int, prefix: bytes) -> Iterator[CatalogEntry]:
         if prefix:
             top = self.entry(snapshot, prefix)
             if top is None:
@@ -267,7 +267,7 @@ class Catalog:
                 return
             after = rows[-1][0]
 
-    def _found(self, matcher: Matcher, position: int | None) -> Iterator[Entry]:
+    def _found(self, matcher: Matcher, position: int | None) -> Iterator[CatalogEntry]:
         for directory in self._directories(b""):
             name = b""
             while True:
@@ -280,7 +280,7 @@ class Catalog:
                     break
                 name = names[-1][0]
 
-    def _newest(self, directory: bytes, name: bytes, position: int | None) -> Iterator[Entry]:
+    def _newest(self, directory: bytes, name: bytes, position: int | None) -> Iterator[CatalogEntry]:
         if position is None:
             rows = self._query(statements.ALL, directory, name)
         else:
@@ -325,7 +325,7 @@ class Catalog:
         finally:
             self._ask("DELETE FROM temp.differing WHERE run = :run", {"run": run})
 
-    def _entry(self, directory: bytes, row: _Row) -> Entry | None:
+    def _entry(self, directory: bytes, row: _Row) -> CatalogEntry | None:
         """None for a version that only snapshots have which are not there any more, or that is out of scope."""
         version, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, digest = row
         path = directory + b"/" + name if directory else name
@@ -339,7 +339,7 @@ class Catalog:
                 return None
             span = self._snapshots[low].name, self._snapshots[high - 1].name
             self._spans[first, last] = span
-        return Entry(
+        return CatalogEntry(
             path,
             KINDS[kind],
             size,

@@ -44,7 +44,7 @@ class Found(NamedTuple):
         return (*self[:6], stored_time(self.mtime_ns), self.link_target, self.attributes)
 
 
-class Tree(directory_tree.DirectoryTree):
+class SnapshotReader(directory_tree.DirectoryTree):
     """A snapshot's directory, read for the catalog."""
 
     def __init__(self, root: Path | int, *, has_attributes: bool = True) -> None:

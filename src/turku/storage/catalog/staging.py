@@ -15,7 +15,7 @@ from turku.core.filesystem.directory_tree import is_inside, joined, split
 from turku.core.spool import Stack
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
-from turku.storage.catalog.scan import Found, Tree
+from turku.storage.catalog.scan import Found, SnapshotReader
 
 if TYPE_CHECKING:
     from turku.storage.rsync.change_log import ChangeLog
@@ -76,7 +76,7 @@ ORDER BY found.place, found.name LIMIT ?
 """
 
 
-class Gathering:
+class Staging:
     """One snapshot's entries, in the temporary tables of a connection."""
 
     def __init__(
@@ -121,7 +121,7 @@ class Gathering:
         ``not_told_is_same`` says that the run named every file whose content it wrote. Raises OSError.
         """
         place, name = 0, b""
-        with Tree(self._tree) as tree:
+        with SnapshotReader(self._tree) as tree:
             while True:
                 values = (place, name, not_told_is_same, ROWS_AT_ONCE)
                 rows = self._connection.execute(_WITHOUT_CHECKSUM, values).fetchall()
@@ -136,7 +136,7 @@ class Gathering:
                 if len(rows) < ROWS_AT_ONCE:
                     return
 
-    def add(self, tree: Tree, told: Iterable[Told]) -> None:
+    def add(self, tree: SnapshotReader, told: Iterable[Told]) -> None:
         """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
 
         Files get their checksums. Raises OSError where it cannot be read.
@@ -161,7 +161,7 @@ class Gathering:
         with database.gathering(self._connection):
             self._connection.executemany(_TOLD, told)
 
-    def add_awaited(self, tree: Tree) -> None:
+    def add_awaited(self, tree: SnapshotReader) -> None:
         """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
         waiting = self._connection.execute("SELECT directory, name FROM temp.told ORDER BY directory, name")
         while told := waiting.fetchmany(ROWS_AT_ONCE):
@@ -183,7 +183,7 @@ class Gathering:
     def _gather_all(self) -> None:
         rows: list[tuple[object, ...]] = []
         with ExitStack() as stack:
-            tree = stack.enter_context(Tree(self._tree))
+            tree = stack.enter_context(SnapshotReader(self._tree))
             others = self._opened(stack)
             waiting = stack.enter_context(Stack())
             waiting.push(b"")
@@ -203,7 +203,7 @@ class Gathering:
 
     def _gather_changed(self, changes: ChangeLog) -> None:
         with ExitStack() as stack:
-            tree = stack.enter_context(Tree(self._tree))
+            tree = stack.enter_context(SnapshotReader(self._tree))
             others = self._opened(stack)
             for path in self._with_parents(changes):
                 directory, name = split(path)
@@ -247,12 +247,12 @@ class Gathering:
             """
         )
 
-    def _opened(self, stack: ExitStack) -> list[Tree | None]:
-        opened: dict[Path, Tree | None] = {}
+    def _opened(self, stack: ExitStack) -> list[SnapshotReader | None]:
+        opened: dict[Path, SnapshotReader | None] = {}
         for path in self._others:
             if path is not None and path not in opened:
                 try:
-                    opened[path] = stack.enter_context(Tree(path))
+                    opened[path] = stack.enter_context(SnapshotReader(path))
                 except OSError:
                     opened[path] = None
         return [None if path is None else opened[path] for path in self._others]
@@ -276,7 +276,7 @@ class Gathering:
 
 
 def _row(
-    number: int, name: bytes, found: Found, others: list[Tree | None], directories: list[int | None]
+    number: int, name: bytes, found: Found, others: list[SnapshotReader | None], directories: list[int | None]
 ) -> tuple[object, ...]:
     same = []
     identities: dict[int, bool] = {}

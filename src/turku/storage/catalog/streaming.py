@@ -19,27 +19,27 @@ from typing import TYPE_CHECKING
 from turku.core.filesystem.directory_tree import split
 from turku.errors import TurkuError
 from turku.storage.catalog import database
-from turku.storage.catalog.scan import Tree
-from turku.storage.catalog.staging import ROWS_AT_ONCE, Gathering, Told
+from turku.storage.catalog.scan import SnapshotReader
+from turku.storage.catalog.staging import ROWS_AT_ONCE, Staging, Told
 
 if TYPE_CHECKING:
-    from turku.storage.disk.source_directory import SourcePlace
+    from turku.storage.disk.source_directory import SourceDirectory
     from turku.storage.rsync.change_log import ChangeLog
 
 _LOG = logging.getLogger(__name__)
 
 
-class Ahead:
+class StreamingIndexer:
     """What is known so far of the tree that a first backup makes; used by the thread that runs the backup."""
 
-    def __init__(self, connection: sqlite3.Connection, place: SourcePlace) -> None:
+    def __init__(self, connection: sqlite3.Connection, place: SourceDirectory) -> None:
         self.connection = connection
         self._place = place
         self._is_over = threading.Event()
         self._is_given_up = threading.Event()
         self._thread: threading.Thread | None = None
         self._told: ChangeLog | None = None
-        self._gathering: Gathering | None = None
+        self._gathering: Staging | None = None
 
     def begin(self, tree: Path, told: ChangeLog, *, has_attributes: bool) -> None:
         """Follow what is told about ``tree``, in which nothing is yet. ``has_attributes``: rsync keeps owners there."""
@@ -47,7 +47,7 @@ class Ahead:
         self._thread = threading.Thread(target=self._follow, args=(tree, told, has_attributes), daemon=True)
         self._thread.start()
 
-    def finished(self) -> Gathering | None:
+    def finished(self) -> Staging | None:
         """Return all of the tree, once the transfer is over; None where it must be read after all."""
         if self._thread is None or self._told is None:
             return None
@@ -66,9 +66,9 @@ class Ahead:
 
     def _follow(self, path: Path, told: ChangeLog, has_attributes: bool) -> None:  # noqa: FBT001
         """Read along; what is gathered counts only where that came to its end."""
-        gathering = Gathering(self.connection, path, base=None, before=None, after=None)
+        gathering = Staging(self.connection, path, base=None, before=None, after=None)
         try:
-            with Tree(path, has_attributes=has_attributes) as tree:
+            with SnapshotReader(path, has_attributes=has_attributes) as tree:
                 gathering.prepare()
                 self._gather(tree, told, gathering)
         except (OSError, sqlite3.Error) as error:
@@ -78,7 +78,7 @@ class Ahead:
         else:
             self._gathering = gathering
 
-    def _gather(self, tree: Tree, told: ChangeLog, gathering: Gathering) -> None:
+    def _gather(self, tree: SnapshotReader, told: ChangeLog, gathering: Staging) -> None:
         files: list[Told] = []
         others: list[Told] = []
         for change in told.follow(self._is_over):
@@ -100,7 +100,7 @@ class Ahead:
 
 
 @contextmanager
-def ahead_of_end(place: SourcePlace) -> Iterator[Ahead | None]:
+def stream_index(place: SourceDirectory) -> Iterator[StreamingIndexer | None]:
     """Yield what reads ahead for the source's catalog; None where that cannot be had. With the source's lock held."""
     try:
         connection = database.connect(place)
@@ -108,7 +108,7 @@ def ahead_of_end(place: SourcePlace) -> Iterator[Ahead | None]:
         _LOG.info("%s: %s", place.source, error.message)
         yield None
         return
-    ahead = Ahead(connection, place)
+    ahead = StreamingIndexer(connection, place)
     try:
         yield ahead
     finally:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from turku.errors import LockHeld, TurkuError
 from turku.storage.catalog import database, versions
-from turku.storage.catalog.scan import Tree
-from turku.storage.catalog.staging import Gathering
-from turku.storage.catalog.streaming import Ahead
+from turku.storage.catalog.scan import SnapshotReader
+from turku.storage.catalog.staging import Staging
+from turku.storage.catalog.streaming import StreamingIndexer
 from turku.storage.catalog.versions import Neighbours
 from turku.storage.disk import history
 from turku.storage.disk.history import StoredSnapshot
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import locked
 from turku.storage.fs.timestamp_range import DatesAtLimit
 
@@ -41,7 +41,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def record(
-    place: SourcePlace,
+    place: SourceDirectory,
     *,
     name: str,
     base: str | None,
@@ -49,7 +49,7 @@ def record(
     changes: ChangeLog | None,
     moment: datetime,
     zone: tzinfo,
-    ahead: Ahead | None = None,
+    ahead: StreamingIndexer | None = None,
     dates: DatesAtLimit | None = None,
 ) -> bool:
     """Whether the snapshot that is about to get its name is in the catalog; with the source's lock held.
@@ -73,7 +73,7 @@ def record(
     return False
 
 
-def forget(place: SourcePlace, *, zone: tzinfo) -> None:
+def forget(place: SourceDirectory, *, zone: tzinfo) -> None:
     """Drop the snapshots that left history; with the source's lock held. What cannot be done now is done later."""
     if not database.exists(place):
         return
@@ -84,7 +84,7 @@ def forget(place: SourcePlace, *, zone: tzinfo) -> None:
         _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
 
 
-def rebuild(place: SourcePlace, *, zone: tzinfo) -> int:
+def rebuild(place: SourceDirectory, *, zone: tzinfo) -> int:
     """How many snapshots were read into a new catalog; with the source's lock held. Their checksums are lost.
 
     The one that is there stays until the new one is whole. Raises CatalogUnusable, DurableWriteFailed.
@@ -94,7 +94,7 @@ def rebuild(place: SourcePlace, *, zone: tzinfo) -> int:
 
 
 def reconcile(
-    connection: sqlite3.Connection, place: SourcePlace, zone: tzinfo, *, go_on: Callable[[], bool] = lambda: True
+    connection: sqlite3.Connection, place: SourceDirectory, zone: tzinfo, *, go_on: Callable[[], bool] = lambda: True
 ) -> None:
     """Let catalog and disk agree, as far as a running backup lets us; ``go_on`` is asked before each tree."""
     for _round in range(_ROUNDS_LIMIT):
@@ -131,11 +131,11 @@ class _NewSnapshot:
     tree: Path
     changes: ChangeLog | None
     moment: datetime
-    ahead: Ahead | None
+    ahead: StreamingIndexer | None
     dates: DatesAtLimit | None
 
 
-def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapshot, zone: tzinfo) -> bool:
+def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSnapshot, zone: tzinfo) -> bool:
     stored = history.stored_snapshots(place, zone)
     _drop_gone(connection, stored)
     for misplaced in _misplaced(stored, positions(connection)):
@@ -161,7 +161,7 @@ def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapsho
     if new.ahead is not None and new.changes is not None and new.changes.is_complete and newest is None:
         gathering = new.ahead.finished()
     if gathering is None:
-        gathering = Gathering(
+        gathering = Staging(
             connection,
             new.tree,
             base=None if new.base is None else place.tree(new.base),
@@ -188,7 +188,7 @@ def _record(connection: sqlite3.Connection, place: SourcePlace, new: _NewSnapsho
 
 def _index(
     connection: sqlite3.Connection,
-    place: SourcePlace,
+    place: SourceDirectory,
     stored: tuple[StoredSnapshot, ...],
     go_on: Callable[[], bool] = lambda: True,
 ) -> int:
@@ -210,7 +210,7 @@ def _index(
 
 def _index_one(
     connection: sqlite3.Connection,
-    place: SourcePlace,
+    place: SourceDirectory,
     snapshot: StoredSnapshot,
     before: StoredSnapshot | None,
     after: StoredSnapshot | None,
@@ -221,7 +221,7 @@ def _index_one(
             _insert(connection, snapshot.name, positions(connection)[os.fsencode(before.name)], moment)
         return True
     before_tree = None if before is None else before.path
-    gathering = Gathering(
+    gathering = Staging(
         connection,
         snapshot.path,
         base=before_tree,
@@ -314,7 +314,7 @@ def _comparison(stack: ExitStack, before: Path | None, after: Path | None) -> ve
     try:
         if before is None or after is None:
             raise FileNotFoundError
-        trees = stack.enter_context(Tree(before)), stack.enter_context(Tree(after))
+        trees = stack.enter_context(SnapshotReader(before)), stack.enter_context(SnapshotReader(after))
     except OSError:
         return lambda _directory, _name: False
 

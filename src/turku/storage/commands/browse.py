@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from turku.core.cli.listing import Say
     from turku.core.clock import Clock
     from turku.protocol.restore_messages import FileRow
-    from turku.storage.catalog import Catalog, Entry
+    from turku.storage.catalog import Catalog, CatalogEntry
     from turku.storage.config.configuration import StorageConfig
-    from turku.storage.disk.source_directory import SourcePlace
+    from turku.storage.disk.source_directory import SourceDirectory
 
 NAMES = ("snapshots", "ls", "versions", "find", "diff")
 _LATEST = "latest"
@@ -75,11 +75,11 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     return 0
 
 
-def _place(configuration: StorageConfig, options: argparse.Namespace) -> tuple[SourcePlace, str | None]:
+def _place(configuration: StorageConfig, options: argparse.Namespace) -> tuple[SourceDirectory, str | None]:
     """The one source that is meant, and the snapshot named with it."""
-    from turku.storage.disk.source_lookup import kept_sources
+    from turku.storage.disk.source_lookup import find_sources
 
-    places = kept_sources(configuration, machine=options.machine)
+    places = find_sources(configuration, machine=options.machine)
     wanted, snapshot = options.source, None
     found = [place for place in places if place.source == wanted]
     if not found and "@" in wanted and options.command in ("ls", "find"):
@@ -120,10 +120,10 @@ class _Shown:
         from turku.core.cli import listing
         from turku.protocol import history_listing
         from turku.storage.disk import history
-        from turku.storage.disk.source_lookup import kept_sources
+        from turku.storage.disk.source_lookup import find_sources
         from turku.storage.restore import history_rows
 
-        places = kept_sources(self._configuration, machine=self._options.machine, source=self._options.source)
+        places = find_sources(self._configuration, machine=self._options.machine, source=self._options.source)
         rows = (
             (place.machine_dir.name, row)
             for place in places
@@ -204,7 +204,7 @@ class _Shown:
 
         history_listing.show_files(rows, self._say, zone=self._zone, is_json=self._options.json)
 
-    def _versions(self, entries: Iterable[Entry]) -> None:
+    def _versions(self, entries: Iterable[CatalogEntry]) -> None:
         from turku.protocol import history_listing
         from turku.storage.restore import history_rows
 

@@ -27,9 +27,9 @@ def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.Argum
 def run(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     """The exit code: 0 when every catalog is as its snapshots are."""
     from turku.storage import catalog
-    from turku.storage.disk.source_lookup import kept_sources, locked
+    from turku.storage.disk.source_lookup import find_sources, locked
 
-    for place in kept_sources(configuration, machine=options.machine, source=options.source):
+    for place in find_sources(configuration, machine=options.machine, source=options.source):
         if options.action == "rebuild":
             with locked(place):
                 catalog.rebuild(place, zone=configuration.zone)

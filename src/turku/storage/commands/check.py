@@ -15,8 +15,8 @@ from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.containment.sandbox import SandboxProbeFailed
 from turku.storage.disk import history, volume_marks, volumes
-from turku.storage.disk.source_directory import SourcePlace
-from turku.storage.disk.source_lookup import kept_sources
+from turku.storage.disk.source_directory import SourceDirectory
+from turku.storage.disk.source_lookup import find_sources
 from turku.storage.registration.coordinator import clock_warning
 
 _GIB = 1024**3
@@ -95,10 +95,10 @@ def _compare_clocks(
         say("  clock: as the coordinator's")
 
 
-def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[SourcePlace, list[str]]]:
+def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[SourceDirectory, list[str]]]:
     """Yield the sources that have snapshots dated in the future, with the names of these, oldest first."""
     now = clock.now()
-    for place in kept_sources(configuration):
+    for place in find_sources(configuration):
         # Records are many: they are read only where a name is of the future.
         if history.has_name_ahead(place, configuration.zone, now=now):
             stored = history.stored_snapshots(place, configuration.zone)

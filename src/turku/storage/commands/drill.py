@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     from turku.core.priority import be_gentle
     from turku.errors import TurkuError
     from turku.protocol.integrity_messages import SourceIntegrity
-    from turku.storage.disk.source_lookup import kept_sources
+    from turku.storage.disk.source_lookup import find_sources
     from turku.storage.integrity import drill, drill_record, report
 
     found: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         drill.sweep(configuration)
         if options.due:
             be_gentle()
-        for place in kept_sources(configuration, machine=options.machine, source=options.source):
+        for place in find_sources(configuration, machine=options.machine, source=options.source):
             if options.due and not drill_record.is_due(place, drill_days=configuration.drill_days, now=clock.now()):
                 continue
             made = drill.drill(configuration, place, clock=clock)
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
                     "seconds": round((made.end - made.begin).total_seconds(), 3),
                     "without_checksum": made.unchecked,
                     "problems": made.problems,
-                    "told_the_coordinator": told is report.Told.NOW,
+                    "told_the_coordinator": told is report.Delivery.NOW,
                 }
             )
             if not options.json:

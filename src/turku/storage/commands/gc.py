@@ -13,7 +13,7 @@ from turku.errors import LockHeld
 if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.configuration import StorageConfig
-    from turku.storage.disk.source_directory import SourcePlace
+    from turku.storage.disk.source_directory import SourceDirectory
 
 BACKGROUND_SECONDS = 600.0
 """How long one run in the background goes on; a timer starts the next one."""
@@ -52,14 +52,14 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gentle: bool) -> None:
     from turku.core.priority import be_gentle
     from turku.storage.disk import leftovers
-    from turku.storage.disk.source_lookup import kept_sources
+    from turku.storage.disk.source_lookup import find_sources
 
     go_on: leftovers.GoOn = lambda: True  # noqa: E731  (one of two)
     if is_gentle:
         be_gentle()
         go_on = _Pace(clock)
     count = left = 0
-    for place in kept_sources(configuration):
+    for place in find_sources(configuration):
         if go_on():
             _empty_trash(place, configuration, clock)
             count += leftovers.remove(place, go_on)
@@ -70,7 +70,7 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
         say(f"{count} tree{'' if count == 1 else 's'} removed" + (f", {left} left" if left else ""))
 
 
-def _empty_trash(place: SourcePlace, configuration: StorageConfig, clock: Clock) -> None:
+def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Clock) -> None:
     from turku.storage.disk import history, trash
     from turku.storage.disk.source_lookup import locked
     from turku.storage.snapshots import DEFAULT_MODE, MODES
@@ -87,7 +87,7 @@ def _empty_trash(place: SourcePlace, configuration: StorageConfig, clock: Clock)
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)
 
 
-def _remove_temporary_files(place: SourcePlace, clock: Clock) -> None:
+def _remove_temporary_files(place: SourceDirectory, clock: Clock) -> None:
     """Remove what was being written when a run was killed; nobody is at work any more on what is an hour old."""
     from turku.storage.catalog import database
     from turku.storage.fs import tree as fs
@@ -101,7 +101,7 @@ def _remove_temporary_files(place: SourcePlace, clock: Clock) -> None:
             _LOG.warning("%s: cannot clean up: %s", directory, error.strerror or error)
 
 
-def _update_catalog(place: SourcePlace, configuration: StorageConfig, go_on: Callable[[], bool]) -> None:
+def _update_catalog(place: SourceDirectory, configuration: StorageConfig, go_on: Callable[[], bool]) -> None:
     """Read what no backup had the time to read, such as an older storage's history; one tree after the other."""
     from turku.errors import CatalogUnusable
     from turku.storage import catalog

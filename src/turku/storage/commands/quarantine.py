@@ -41,10 +41,10 @@ def run(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> 
 
 def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     from turku.storage.disk import history, snapshot_notes
-    from turku.storage.disk.source_lookup import kept_sources
+    from turku.storage.disk.source_lookup import find_sources
 
     found: list[dict[str, Any]] = []
-    for place in kept_sources(configuration, machine=options.machine, source=options.source):
+    for place in find_sources(configuration, machine=options.machine, source=options.source):
         for stored in history.stored_snapshots(place, configuration.zone):
             noted = snapshot_notes.read(place, stored.name)
             if noted.suspicious:
@@ -73,11 +73,11 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -
 
 def _judge(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
     from turku.storage.disk import history, snapshot_notes
-    from turku.storage.disk.snapshot_notes import Judgement
-    from turku.storage.disk.source_lookup import kept_sources, locked
+    from turku.storage.disk.snapshot_notes import Review
+    from turku.storage.disk.source_lookup import find_sources, locked
 
-    judgement = Judgement.CLEAN if options.action == "accept" else Judgement.BAD
-    for place in kept_sources(configuration, machine=options.machine, source=options.source):
+    judgement = Review.CLEAN if options.action == "accept" else Review.BAD
+    for place in find_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
             stored = history.stored_snapshots(place, configuration.zone)
             suspicious = {each.name for each in stored if snapshot_notes.read(place, each.name).suspicious}

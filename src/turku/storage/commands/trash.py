@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 def _list(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:  # noqa: ARG001
     from turku.storage.disk import trash
-    from turku.storage.disk.source_lookup import kept_sources
+    from turku.storage.disk.source_lookup import find_sources
 
     found = [
         {
@@ -65,7 +65,7 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, clock: Cloc
             "removed": trashed.trashed.isoformat(),
             "kept_until": (trashed.trashed + timedelta(days=configuration.trash_days)).isoformat(),
         }
-        for place in kept_sources(configuration, machine=options.machine, source=options.source)
+        for place in find_sources(configuration, machine=options.machine, source=options.source)
         for trashed in trash.trashed_snapshots(place)
     ]
     if options.json:
@@ -83,11 +83,11 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, clock: Cloc
 
 def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     from turku.storage.disk import trash
-    from turku.storage.disk.source_lookup import kept_sources, locked
+    from turku.storage.disk.source_lookup import find_sources, locked
 
     found = [
         trashed
-        for place in kept_sources(configuration, machine=options.machine, source=options.source)
+        for place in find_sources(configuration, machine=options.machine, source=options.source)
         for trashed in trash.trashed_snapshots(place)
         if trashed.name == options.snapshot
     ]
@@ -109,7 +109,7 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
 
 def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     from turku.storage.disk import trash
-    from turku.storage.disk.source_lookup import kept_sources, locked
+    from turku.storage.disk.source_lookup import find_sources, locked
     from turku.storage.snapshots import DEFAULT_MODE, MODES
 
     if options.older_than is None and not options.yes:
@@ -119,7 +119,7 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
         )
     removed_until = clock.now() - timedelta(days=options.older_than or 0)
     count = 0
-    for place in kept_sources(configuration, machine=options.machine, source=options.source):
+    for place in find_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
             mode = MODES[DEFAULT_MODE](place)
             gone = trash.empty(mode, removed_until=removed_until)

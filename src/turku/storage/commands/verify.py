@@ -15,8 +15,8 @@ from turku.storage.commands import trash
 if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.configuration import StorageConfig
-    from turku.storage.disk.source_directory import SourcePlace
-    from turku.storage.integrity.scrub import Verified
+    from turku.storage.disk.source_directory import SourceDirectory
+    from turku.storage.integrity.scrub import ScrubResult
 
 _EXIT_PROBLEMS = 1
 _SHOWN_SNAPSHOTS = 5
@@ -83,16 +83,16 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     """The exit code: 1 where something is damaged and not healed, or a source could not be verified."""
     from turku.core import lock
     from turku.core.priority import be_gentle
-    from turku.storage.disk.source_lookup import kept_sources
-    from turku.storage.fs.stored_content import Pace
+    from turku.storage.disk.source_lookup import find_sources
+    from turku.storage.fs.stored_content import RateLimiter
 
-    places = kept_sources(configuration, machine=options.machine, source=options.source)
+    places = find_sources(configuration, machine=options.machine, source=options.source)
     if options.against_source:
         return _ask_for_comparison(places, configuration, say)
     if options.background:
         be_gentle()
     rate = configuration.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
-    pace = Pace(rate, clock)
+    pace = RateLimiter(rate, clock)
     found: list[dict[str, Any]] = []
     is_good = True
     with lock.exclusive(configuration.lock_dir, "verify"):
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 
 def _verified(
-    places: tuple[SourcePlace, ...],
+    places: tuple[SourceDirectory, ...],
     configuration: StorageConfig,
     pace: Any,
     clock: Clock,
@@ -146,10 +146,10 @@ def _verified(
             yield place, error
 
 
-def _tell(verified: Verified, configuration: StorageConfig, clock: Clock) -> bool:
+def _tell(verified: ScrubResult, configuration: StorageConfig, clock: Clock) -> bool:
     from turku.protocol.integrity_messages import SourceIntegrity, VerifyOutcome
     from turku.storage.integrity import damage, report
-    from turku.storage.integrity.report import Told
+    from turku.storage.integrity.report import Delivery
 
     place = verified.place
     outcome = VerifyOutcome(
@@ -164,13 +164,13 @@ def _tell(verified: Verified, configuration: StorageConfig, clock: Clock) -> boo
     integrity = SourceIntegrity(damages=[each.message() for each in news], verified=outcome)
     told = report.send(configuration, place.machine_dir.name, {place.source: integrity})
     # What is healed, or gone, is forgotten unless it is to be told later.
-    kept = [each for each in verified.damages if each in verified.open_damages or told is Told.LATER]
-    is_told = told is Told.NOW
+    kept = [each for each in verified.damages if each in verified.open_damages or told is Delivery.LATER]
+    is_told = told is Delivery.NOW
     damage.write(place, [replace(each, is_told=each.is_told or is_told) for each in kept])
     return is_told
 
 
-def _say(verified: Verified, say: Say) -> None:
+def _say(verified: ScrubResult, say: Say) -> None:
     place = verified.place
     state = f"{len(verified.open_damages)} DAMAGED" if verified.open_damages else "good"
     how_far = "" if verified.is_through else ", to be gone on with"
@@ -188,7 +188,7 @@ def _say(verified: Verified, say: Say) -> None:
         say(f"        in {', '.join(names)}{f' and {more} more' if more else ''}")
 
 
-def _shown(verified: Verified, *, is_told: bool) -> dict[str, Any]:
+def _shown(verified: ScrubResult, *, is_told: bool) -> dict[str, Any]:
     return {
         "machine": verified.place.machine_dir.name,
         "source": verified.place.source,
@@ -214,7 +214,7 @@ def _shown(verified: Verified, *, is_told: bool) -> dict[str, Any]:
     }
 
 
-def _ask_for_comparison(places: tuple[SourcePlace, ...], configuration: StorageConfig, say: Say) -> int:
+def _ask_for_comparison(places: tuple[SourceDirectory, ...], configuration: StorageConfig, say: Say) -> int:
     from turku.storage.integrity import source_comparison
 
     for place in places:

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.errors import TurkuError
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def went_down_while_writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> bool:
+def unclean_shutdown(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> bool:
     """Whether a run was under way when the system that this source lies on was started anew."""
     try:
         return fs.read_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
@@ -29,7 +29,7 @@ def went_down_while_writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> 
 
 
 @contextmanager
-def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
+def writing(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
     """Mark the source as being written to; the mark goes when all that was written is on the disk.
 
     A run that fails has its part flushed; one that is killed leaves the mark, which says nothing until the next start.
@@ -41,24 +41,24 @@ def writing(place: SourcePlace, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
         return
     fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
     # A mark that is there from before the last start stays until a run that compared contents went well.
-    if not went_down_while_writing(place, boot_id=boot_id):
+    if not unclean_shutdown(place, boot_id=boot_id):
         fs.write_bytes(_mark(place), mark.encode())
     try:
         yield
     except (TurkuError, OSError):
-        if not went_down_while_writing(place, boot_id=boot_id):
+        if not unclean_shutdown(place, boot_id=boot_id):
             fs.sync(_mark(place))
             fs.unlink(_mark(place))
         raise
     fs.unlink(_mark(place))
 
 
-def forget_if_nothing_is_left(place: SourcePlace) -> None:
+def forget_if_nothing_is_left(place: SourceDirectory) -> None:
     """Take the mark away where no tree is left that a run before had written to. Raises OSError."""
     fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
     if not any(fs.exists(tree) for tree in (place.staging, place.cloning, place.former_tree)):
         fs.unlink(_mark(place))
 
 
-def _mark(place: SourcePlace) -> Path:
+def _mark(place: SourceDirectory) -> Path:
     return place.machine_dir / f".{place.source}.writing"

@@ -12,8 +12,8 @@ from turku.policy import anomaly, names
 from turku.policy.anomaly import RunStats
 from turku.policy.timing import clock_agreement
 from turku.storage.disk import snapshot_notes, snapshot_record
-from turku.storage.disk.snapshot_notes import Judgement
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.snapshot_notes import Review
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 
@@ -36,7 +36,7 @@ class StoredSnapshot:
         return self.was_found_ahead or clock_agreement.is_ahead(self.moment, now=now)
 
 
-def stored_snapshots(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
+def stored_snapshots(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
     """Return the snapshots, oldest first. ``zone`` is that of their names.
 
     The record's time counts before the name's: in the hour that a clock shows twice, names of one hour mean two. Those
@@ -82,7 +82,7 @@ def latest_last(snapshots: Iterable[Snapshot], *, now: datetime) -> list[Snapsho
     return sorted(snapshots, key=lambda each: not each.is_date_in_doubt(now))
 
 
-def note_dates_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> tuple[str, ...]:
+def note_dates_ahead(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> tuple[str, ...]:
     """Note with each snapshot that its date lies in the future; return their names. The source's lock is held.
 
     Once their dates have come they would else look newer than what was made since.
@@ -96,34 +96,34 @@ def note_dates_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> tupl
     return tuple(each.name for each in ahead)
 
 
-def has_name_ahead(place: SourcePlace, zone: tzinfo, *, now: datetime) -> bool:
+def has_name_ahead(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> bool:
     """Return True where a name beside the snapshots says a time in the future; no record is read."""
     entries = fs.names(place.snapshots_dir)
     found = (names.parse_snapshot_name(entry, source=place.source, zone=zone) for entry in entries)
     return any(clock_agreement.is_ahead(each.moment, now=now) for each in found)
 
 
-def newest(place: SourcePlace, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
+def newest(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
     """Return the snapshot that is most like the source now; None before the first one."""
     snapshots = latest_last(stored_snapshots(place, zone), now=now)
     return snapshots[-1] if snapshots else None
 
 
-def base(place: SourcePlace, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
+def base(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
     """Return the snapshot to build the next one upon: the newest that nobody judged bad; the newest where all are."""
     snapshots = latest_last(stored_snapshots(place, zone), now=now)
     for snapshot in reversed(snapshots):
-        if snapshot_notes.read(place, snapshot.name).judgement is not Judgement.BAD:
+        if snapshot_notes.read(place, snapshot.name).judgement is not Review.BAD:
             return snapshot
     return snapshots[-1] if snapshots else None
 
 
-def unjudged(place: SourcePlace, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
+def unjudged(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
     """The suspicious snapshots that nobody has judged yet; while there is one, nothing of the source is pruned."""
-    return tuple(each for each in stored_snapshots(place, zone) if snapshot_notes.read(place, each.name).is_unjudged)
+    return tuple(each for each in stored_snapshots(place, zone) if snapshot_notes.read(place, each.name).needs_review)
 
 
-def usual(place: SourcePlace, zone: tzinfo) -> tuple[RunStats, ...]:
+def usual(place: SourceDirectory, zone: tzinfo) -> tuple[RunStats, ...]:
     """The figures of the newest good backups, those that were found suspicious and judged clean included."""
     found: list[RunStats] = []
     for snapshot in reversed(stored_snapshots(place, zone)):

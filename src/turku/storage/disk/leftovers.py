@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from turku.errors import LockHeld, TurkuError
-from turku.storage.disk.source_directory import DELETING_PREFIX, SourcePlace
+from turku.storage.disk.source_directory import DELETING_PREFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 
@@ -20,12 +20,12 @@ GoOn = Callable[[], bool]
 _LOG = logging.getLogger(__name__)
 
 
-def trees(place: SourcePlace) -> list[Path]:
+def trees(place: SourceDirectory) -> list[Path]:
     """Return what is to be removed."""
     return [place.snapshot(name) for name in fs.names(place.snapshots_dir) if name.startswith(DELETING_PREFIX)]
 
 
-def remove(place: SourcePlace, go_on: GoOn = lambda: True) -> int:
+def remove(place: SourceDirectory, go_on: GoOn = lambda: True) -> int:
     """How many trees were removed, until ``go_on`` said no; none while another process is at it.
 
     What cannot be removed is a warning.

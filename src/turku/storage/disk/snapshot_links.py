@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 
-from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, PROMOTING_PREFIX, SourcePlace
+from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, PROMOTING_PREFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 
 _LOG = logging.getLogger(__name__)
 
 
-def make(place: SourcePlace, name: str, base: str) -> None:
+def make(place: SourceDirectory, name: str, base: str) -> None:
     """Let the new snapshot ``name`` be what the snapshot ``base`` is."""
     fs.write_symbolic_link(place.snapshot(name), place.tree(base).name)
 
 
-def to(place: SourcePlace, name: str) -> list[str]:
+def to(place: SourceDirectory, name: str) -> list[str]:
     """The links to an entry, newest first; those in the trash come after those in history."""
     found = [
         entry
@@ -30,7 +30,7 @@ def to(place: SourcePlace, name: str) -> list[str]:
     return sorted(found, key=lambda each: (not each.startswith("."), each), reverse=True)
 
 
-def hand_over(place: SourcePlace, name: str, *, heir: str | None = None) -> None:
+def hand_over(place: SourceDirectory, name: str, *, heir: str | None = None) -> None:
     """Let no other snapshot depend on the entry ``name``; where one did, it is a link to that one afterwards.
 
     ``heir`` is the one that gets the tree, by default the newest.
@@ -54,14 +54,14 @@ def hand_over(place: SourcePlace, name: str, *, heir: str | None = None) -> None
     _promote(place, heir)
 
 
-def take_from_hidden(place: SourcePlace, name: str) -> None:
+def take_from_hidden(place: SourceDirectory, name: str) -> None:
     """Give the snapshot its tree where that has a hidden name, as in the trash, which then is a link to it."""
     target = place.link_target(name)
     if target is not None and target.startswith(".") and fs.is_directory(place.snapshot(target)):
         hand_over(place, target, heir=name)
 
 
-def tidy(place: SourcePlace) -> None:
+def tidy(place: SourceDirectory) -> None:
     """Finish what was killed, and repair or remove links whose tree somebody else renamed or removed."""
     for entry in fs.names(place.snapshots_dir):
         if entry.startswith(PROMOTING_PREFIX):
@@ -84,7 +84,7 @@ def tidy(place: SourcePlace) -> None:
             fs.unlink(place.information(entry))
 
 
-def _promote(place: SourcePlace, heir: str) -> None:
+def _promote(place: SourceDirectory, heir: str) -> None:
     promoting = place.snapshot(f"{PROMOTING_PREFIX}{heir}")
     if not fs.is_directory(promoting) or fs.is_directory(place.snapshot(heir)):
         return
@@ -92,5 +92,5 @@ def _promote(place: SourcePlace, heir: str) -> None:
     fs.rename(promoting, place.snapshot(heir))
 
 
-def _is_ours(place: SourcePlace, name: str) -> bool:
+def _is_ours(place: SourceDirectory, name: str) -> bool:
     return fs.is_file(place.information(name)) and not name.endswith(INFORMATION_SUFFIX)

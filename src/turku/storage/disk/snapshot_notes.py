@@ -19,7 +19,7 @@ import msgspec
 from turku.policy.anomaly import RunStats
 from turku.policy.compression import Compression
 from turku.storage.disk.incompleteness import COMPLETE, Incompleteness
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 LIMIT_BYTES = 512 * 1024
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
-class Judgement(StrEnum):
+class Review(StrEnum):
     """What a person said of a suspicious snapshot."""
 
     CLEAN = "clean"
@@ -45,7 +45,7 @@ class Notes:
     figures: RunStats | None = None
     suspicious: tuple[str, ...] = ()
     """What made it suspicious when it was made."""
-    judgement: Judgement | None = None
+    judgement: Review | None = None
     bytes_per_second: float | None = None
     """What came over the way from the machine when last enough came to tell."""
     compress: Compression = Compression.AUTO
@@ -71,10 +71,10 @@ class Notes:
 
     @property
     def is_good(self) -> bool:
-        return not self.suspicious or self.judgement is Judgement.CLEAN
+        return not self.suspicious or self.judgement is Review.CLEAN
 
     @property
-    def is_unjudged(self) -> bool:
+    def needs_review(self) -> bool:
         """Whether it is suspicious, and nobody has said yet what it is."""
         return bool(self.suspicious) and self.judgement is None
 
@@ -118,7 +118,7 @@ _KEYS = (
 )
 
 
-def read(place: SourcePlace, name: str) -> Notes:
+def read(place: SourceDirectory, name: str) -> Notes:
     """The notes about a snapshot."""
     try:
         content = _content(place, name)
@@ -136,7 +136,7 @@ def read(place: SourcePlace, name: str) -> Notes:
         period=value("period_seconds", lambda seconds: timedelta(seconds=seconds), None),
         figures=value("figures", lambda figures: msgspec.convert(figures, RunStats), None),
         suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
-        judgement=value("judgement", Judgement, None),
+        judgement=value("judgement", Review, None),
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
         compress=value("compress", Compression, Compression.AUTO),
         incomplete=value("incomplete", lambda found: msgspec.convert(found, Incompleteness), COMPLETE),
@@ -150,7 +150,7 @@ def read(place: SourcePlace, name: str) -> Notes:
     )
 
 
-def change(place: SourcePlace, name: str, **changes: Any) -> Notes:
+def change(place: SourceDirectory, name: str, **changes: Any) -> Notes:
     """The notes about a snapshot, changed and written; all else in the file stays.
 
     Raises OSError where the file is there and cannot be read: what it says would be lost.
@@ -162,7 +162,7 @@ def change(place: SourcePlace, name: str, **changes: Any) -> Notes:
     return notes
 
 
-def _content(place: SourcePlace, name: str) -> dict[str, Any]:
+def _content(place: SourceDirectory, name: str) -> dict[str, Any]:
     try:
         content = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
     except OSError as error:

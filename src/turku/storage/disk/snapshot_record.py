@@ -11,7 +11,7 @@ from turku.errors import InvalidValue
 from turku.policy.timing import local_time
 from turku.storage.disk import snapshot_notes as notes
 from turku.storage.disk.snapshot_notes import LIMIT_BYTES, NO_NOTES, Notes
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 
@@ -25,7 +25,7 @@ class SnapshotRecord:
     sync_finish: datetime
     notes: Notes = NO_NOTES
 
-    def write(self, place: SourcePlace) -> None:
+    def write(self, place: SourceDirectory) -> None:
         fs.write_json(
             place.information(self.name),
             {
@@ -38,7 +38,7 @@ class SnapshotRecord:
         )
 
 
-def read(place: SourcePlace, name: str) -> SnapshotRecord | None:
+def read(place: SourceDirectory, name: str) -> SnapshotRecord | None:
     """The record of a snapshot; None where a crash of an existing storage left none, or half of one."""
     try:
         content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
@@ -63,7 +63,7 @@ class RecordedDate:
     """See ``Notes.found_ahead``."""
 
 
-def date(place: SourcePlace, name: str) -> RecordedDate:
+def date(place: SourceDirectory, name: str) -> RecordedDate:
     """Return when the snapshot was made, as far as its record tells."""
     try:
         content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))

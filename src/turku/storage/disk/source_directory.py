@@ -21,7 +21,7 @@ _LINKS_LIMIT = 3
 
 
 @dataclass(frozen=True)
-class SourcePlace:
+class SourceDirectory:
     """The paths of one source of one machine; nothing is looked at before it is asked for."""
 
     machine_dir: Path

@@ -10,16 +10,16 @@ from turku.errors import InvalidValue, LockHeld, UsageError
 from turku.policy import machine_choice, names
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import machine_links, volumes
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 _NAMED = 10
 _SNAPSHOTS_SUFFIX = ".snapshots"
 
 
-def kept_sources(
+def find_sources(
     configuration: StorageConfig, *, machine: str | None = None, source: str | None = None
-) -> tuple[SourcePlace, ...]:
+) -> tuple[SourceDirectory, ...]:
     """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
 
     ``machine`` is a UUID or how that begins, a name or how that ends. Volumes that are not there are left out, with an
@@ -39,7 +39,7 @@ def kept_sources(
 
 
 @contextmanager
-def locked(place: SourcePlace) -> Iterator[None]:
+def locked(place: SourceDirectory) -> Iterator[None]:
     """Keep backups of the source out for the length of the block. Raises LockHeld while one is running."""
     try:
         with fs.locked(place.machine_dir, f".{place.source}"):
@@ -94,11 +94,11 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _places(machine_dir: Path) -> Iterator[SourcePlace]:
+def _places(machine_dir: Path) -> Iterator[SourceDirectory]:
     for entry in fs.names(machine_dir):
         if entry.endswith(_SNAPSHOTS_SUFFIX) and fs.is_directory(machine_dir / entry):
             try:
-                yield SourcePlace(machine_dir, names.source_name(entry.removesuffix(_SNAPSHOTS_SUFFIX)))
+                yield SourceDirectory(machine_dir, names.source_name(entry.removesuffix(_SNAPSHOTS_SUFFIX)))
             except InvalidValue:
                 # Nothing of ours.
                 continue

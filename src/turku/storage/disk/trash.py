@@ -15,7 +15,7 @@ from pathlib import Path
 
 from turku.errors import UsageError
 from turku.storage.disk import snapshot_links, snapshot_notes
-from turku.storage.disk.source_directory import INFORMATION_SUFFIX, SourcePlace
+from turku.storage.disk.source_directory import INFORMATION_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots import SnapshotMode
 
@@ -28,7 +28,7 @@ _NAME = re.compile(re.escape(PREFIX) + r"(\d{1,12})-(.+)", re.DOTALL)
 class TrashedSnapshot:
     """A snapshot in the trash."""
 
-    place: SourcePlace
+    place: SourceDirectory
     name: str
     """What it was called in history."""
     trashed: datetime
@@ -44,7 +44,7 @@ class TrashedSnapshot:
         return self.place.snapshot(self.stored_name)
 
 
-def trashed_snapshots(place: SourcePlace) -> tuple[TrashedSnapshot, ...]:
+def trashed_snapshots(place: SourceDirectory) -> tuple[TrashedSnapshot, ...]:
     """What is in the trash of a source, by name and time."""
     found = []
     for entry in fs.names(place.snapshots_dir):
@@ -55,7 +55,7 @@ def trashed_snapshots(place: SourcePlace) -> tuple[TrashedSnapshot, ...]:
     return tuple(sorted(found, key=lambda each: (each.name, each.trashed)))
 
 
-def put(place: SourcePlace, name: str, *, now: datetime) -> TrashedSnapshot:
+def put(place: SourceDirectory, name: str, *, now: datetime) -> TrashedSnapshot:
     """Move a snapshot from history to the trash; the entry it is there."""
     trashed = TrashedSnapshot(place, name, now.replace(microsecond=0))
     record = place.information(name)
@@ -98,7 +98,7 @@ def empty(mode: SnapshotMode, *, removed_until: datetime) -> tuple[TrashedSnapsh
     return tuple(gone)
 
 
-def sweep_records(place: SourcePlace) -> None:
+def sweep_records(place: SourceDirectory) -> None:
     """Remove records of the trash whose snapshot is not there, as a run leaves them that was killed."""
     for entry in fs.names(place.snapshots_dir):
         name = entry.removesuffix(INFORMATION_SUFFIX)

@@ -30,7 +30,7 @@ _LOOKED_AT_BYTES = 1024 * 1024
 """Smaller files count whole: their holes are no matter."""
 
 
-class Extent(NamedTuple):
+class BlockExtent(NamedTuple):
     """A part of a file that lies in one piece."""
 
     offset: int
@@ -153,7 +153,7 @@ class _Union:
         self._spans = merged
 
 
-def _extents(each: WalkEntry) -> Iterator[Extent]:
+def _extents(each: WalkEntry) -> Iterator[BlockExtent]:
     """Yield where the file's blocks lie; nothing where it cannot be read, or nobody tells."""
     with suppress(OSError):
         descriptor = open_file_in(each.directory, each.name)
@@ -163,7 +163,7 @@ def _extents(each: WalkEntry) -> Iterator[Extent]:
             os.close(descriptor)
 
 
-def _extents_of(descriptor: int) -> Iterator[Extent]:
+def _extents_of(descriptor: int) -> Iterator[BlockExtent]:
     start = 0
     while True:
         answer = bytearray(_HEADER.size + _EXTENTS_AT_ONCE * _EXTENT.size)
@@ -176,6 +176,6 @@ def _extents_of(descriptor: int) -> Iterator[Extent]:
             start = logical + length
             # What is kept beside the inode, or not written yet, has no place that others could share.
             is_shared = bool(flags & _SHARED) and not flags & _NOT_ON_DISK
-            yield Extent(logical, physical, physical + length, is_shared)
+            yield BlockExtent(logical, physical, physical + length, is_shared)
         if flags & _LAST:
             return

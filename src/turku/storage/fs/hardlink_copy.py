@@ -23,7 +23,7 @@ GoOn = Callable[[int], bool]
 """Asked every now and then whether to go on, by one thread at a time; is told how many directories were made."""
 
 
-class Stopped(Exception):
+class CopyStopped(Exception):
     """The linking was told not to go on; what there is of the tree is of no use."""
 
 
@@ -35,10 +35,10 @@ def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: Tru
     """
     tree.make_directory(target)
     with Stack() as waiting, Stack() as unfinished:
-        _Linking(source, target, go_on, waiting, unfinished).run()
+        _TreeLinker(source, target, go_on, waiting, unfinished).run()
 
 
-class _Linking:
+class _TreeLinker:
     """What the threads share. A directory waits until one of them takes it: it is then linked by that one alone."""
 
     def __init__(self, source: Path, target: Path, go_on: GoOn, waiting: Stack, unfinished: Stack) -> None:
@@ -156,7 +156,7 @@ class _Linking:
             if self._unasked >= _ENTRIES_BETWEEN_QUESTIONS:
                 self._unasked = 0
                 if not self._go_on(self._directories):
-                    raise Stopped
+                    raise CopyStopped
 
 
 def _finish(source: int, target: int) -> None:

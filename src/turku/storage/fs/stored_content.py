@@ -13,7 +13,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass
-class Pace:
+class RateLimiter:
     """How fast is read at most; ``bytes_per_second`` of None is as fast as it goes."""
 
     bytes_per_second: float | None = None
@@ -34,7 +34,7 @@ class Pace:
             self.clock.sleep(ahead)
 
 
-def checksum(descriptor: int, pace: Pace) -> bytes:
+def checksum(descriptor: int, pace: RateLimiter) -> bytes:
     """xxh128 of the open file's content, as rsync has it. Raises OSError where the disk does not give it."""
     hasher = xxhash.xxh128()
     # What a backup has just written lies in memory still: it is the disk that is to be asked.

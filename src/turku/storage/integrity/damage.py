@@ -19,7 +19,7 @@ import msgspec
 from turku.core.log import one_line
 from turku.protocol.integrity_messages import SNAPSHOTS_LIMIT, DamagedFile, DamageKind, DamageState
 from turku.storage.catalog import database
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 LIMIT = 10_000
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Damage:
+class DamageRecord:
     """A version of a path whose stored file is not what it should be, in some snapshots at least."""
 
     path: str
@@ -69,12 +69,12 @@ class Damage:
         )
 
 
-def file_of(place: SourcePlace) -> Path:
+def file_of(place: SourceDirectory) -> Path:
     """Where it is kept; nothing is looked at."""
     return database.file_of(place).with_suffix(".damage.json")
 
 
-def read(place: SourcePlace) -> list[Damage]:
+def read(place: SourceDirectory) -> list[DamageRecord]:
     """The damages, oldest first; none where there are none, or the file is not one of ours.
 
     Raises OSError where the disk does not give the file: what it says would be lost with the next write.
@@ -82,7 +82,7 @@ def read(place: SourcePlace) -> list[Damage]:
     try:
         database.refuse_planted(place, file_of(place))
         content = json.loads(fs.read_file(file_of(place), limit_bytes=_LIMIT_BYTES))
-        return msgspec.convert(content, list[Damage])
+        return msgspec.convert(content, list[DamageRecord])
     except OSError as error:
         if error.errno in fs.SAYS_NOTHING:
             raise
@@ -91,7 +91,7 @@ def read(place: SourcePlace) -> list[Damage]:
         return []
 
 
-def write(place: SourcePlace, damages: Iterable[Damage]) -> None:
+def write(place: SourceDirectory, damages: Iterable[DamageRecord]) -> None:
     """Keep these, and no others."""
     _write(file_of(place), [msgspec.to_builtins(damage) for damage in damages][:LIMIT])
 
@@ -105,7 +105,7 @@ def _write(path: Path, kept: list[Any]) -> None:
     fs.write_json(path, kept, owner=(owner.st_uid, owner.st_gid) if owner is not None and is_given else None)
 
 
-def to_fetch(place: SourcePlace) -> frozenset[bytes]:
+def to_fetch(place: SourceDirectory) -> frozenset[bytes]:
     """Return the paths of files that the next backup is to fetch, whatever their size and time say.
 
     They are those whose kept file is damaged, and those that a comparison found to have another content.
@@ -119,7 +119,7 @@ def to_fetch(place: SourcePlace) -> frozenset[bytes]:
     return found | altered(place)
 
 
-def altered(place: SourcePlace) -> frozenset[bytes]:
+def altered(place: SourceDirectory) -> frozenset[bytes]:
     """Return the paths that differ from the machine's, though size and time are alike, and were not fetched since."""
     try:
         database.refuse_planted(place, _altered_file(place))
@@ -129,21 +129,21 @@ def altered(place: SourcePlace) -> frozenset[bytes]:
         return frozenset()
 
 
-def note_altered(place: SourcePlace, paths: Iterable[bytes]) -> None:
+def note_altered(place: SourceDirectory, paths: Iterable[bytes]) -> None:
     """Have the next backup fetch these files as well. Raises OSError, DurableWriteFailed."""
     kept = sorted(altered(place).union(paths))[:LIMIT]
     _write(_altered_file(place), [os.fsdecode(path) for path in kept])
 
 
-def forget_altered(place: SourcePlace) -> None:
+def forget_altered(place: SourceDirectory) -> None:
     """Take note that a backup has fetched them. Raises OSError."""
     fs.unlink(_altered_file(place))
 
 
-def _altered_file(place: SourcePlace) -> Path:
+def _altered_file(place: SourceDirectory) -> Path:
     return database.file_of(place).with_suffix(".altered.json")
 
 
-def told(damages: Iterable[Damage]) -> list[Damage]:
+def told(damages: Iterable[DamageRecord]) -> list[DamageRecord]:
     """The damages that are still to be kept once the coordinator knows them: those that are not over."""
     return [replace(damage, is_told=True) for damage in damages if damage.state not in ("healed", "gone")]

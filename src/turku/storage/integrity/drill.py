@@ -29,16 +29,16 @@ from turku.core.log import one_line
 from turku.errors import CommandFailed, TurkuError
 from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog
-from turku.storage.catalog import Entry, Kind
+from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.catalog.scan import attributes_of
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.disk import history
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.fs.stored_content import RateLimiter, checksum
 from turku.storage.rsync import transfer
 
 VALID_FACTOR = 1.5
@@ -50,7 +50,7 @@ _RESTORE_SECONDS = 4 * 3600.0
 _SUMMARY_LIMIT = 16_000
 _PROBLEMS_SHOWN = 20
 _DAY_SECONDS = 86_400.0
-_DEVICES = (Kind.BLOCK, Kind.CHARACTER)
+_DEVICES = (EntryKind.BLOCK, EntryKind.CHARACTER)
 _FILE_CAPABILITIES = "security.capability"
 _READ_ERRORS = (11, 23)
 """rsync's exit codes where a file could not be read."""
@@ -58,10 +58,10 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass
-class Drill:
+class DrillResult:
     """How a drill went."""
 
-    place: SourcePlace
+    place: SourceDirectory
     begin: datetime
     end: datetime
     snapshot: str = ""
@@ -110,16 +110,16 @@ class Drill:
         )
 
 
-def drill(configuration: StorageConfig, place: SourcePlace, *, clock: Clock = SYSTEM_CLOCK) -> Drill:
+def drill(configuration: StorageConfig, place: SourceDirectory, *, clock: Clock = SYSTEM_CLOCK) -> DrillResult:
     """How a drill of the source went. What goes wrong is a problem of the drill, and nothing of the domain is raised.
 
     The directory that it restores into is gone afterwards.
     """
     begin = clock.now()
-    made = Drill(place, begin, begin)
+    made = DrillResult(place, begin, begin)
     try:
         with scratch(configuration, place) as directory:
-            _Run(configuration, made, directory, clock).run()
+            _DrillRun(configuration, made, directory, clock).run()
     except TurkuError as error:
         made.problems.append("; ".join(part for part in (error.message, error.details) if part))
     except OSError as error:
@@ -131,7 +131,7 @@ def drill(configuration: StorageConfig, place: SourcePlace, *, clock: Clock = SY
 
 
 @contextmanager
-def scratch(configuration: StorageConfig, place: SourcePlace) -> Iterator[Path]:
+def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Path]:
     """A private directory that is gone with the block."""
     # Nothing is reached by way of a link later on, and this directory is the operator's choice.
     parent = durable.make_private_directory(configuration.drill_directory).resolve()
@@ -151,9 +151,9 @@ def sweep(configuration: StorageConfig) -> None:
 
 
 @contextmanager
-def _opened(tree: DirectoryTree, entry: Entry) -> Iterator[int]:
+def _opened(tree: DirectoryTree, entry: CatalogEntry) -> Iterator[int]:
     """A descriptor of the file or directory for the length of the block. Raises OSError."""
-    if entry.kind is Kind.DIRECTORY:
+    if entry.kind is EntryKind.DIRECTORY:
         yield tree.directory(entry.path)
         return
     descriptor = tree.open_file(entry.path)
@@ -171,8 +171,8 @@ class _Ended(CommandFailed):
         self.program_code = program_code
 
 
-class _Run:
-    def __init__(self, configuration: StorageConfig, made: Drill, directory: Path, clock: Clock) -> None:
+class _DrillRun:
+    def __init__(self, configuration: StorageConfig, made: DrillResult, directory: Path, clock: Clock) -> None:
         self._clock = clock
         self._configuration = configuration
         self._made = made
@@ -199,12 +199,12 @@ class _Run:
         with DirectoryTree(self._restored) as tree, DirectoryTree(newest.path) as stored:
             for entry in chosen:
                 self._compare(tree, entry)
-                if entry.kind in (Kind.FILE, Kind.DIRECTORY) and entry.attributes is not None:
+                if entry.kind in (EntryKind.FILE, EntryKind.DIRECTORY) and entry.attributes is not None:
                     self._compare_attributes(tree, stored, entry, system)
         if self._configuration.drill_check_program is not None:
             self._check(self._configuration.drill_check_program)
 
-    def _chosen(self, entries: Iterable[Entry]) -> list[Entry]:
+    def _chosen(self, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
         """What is declared, and as much of the rest as the bounds allow, drawn by lot."""
         configuration, place = self._configuration, self._made.place
         declared = [
@@ -212,15 +212,15 @@ class _Run:
         ]
         missing = set(declared)
         lot = random.SystemRandom()
-        wanted: list[Entry] = []
-        drawn: list[Entry] = []
+        wanted: list[CatalogEntry] = []
+        drawn: list[CatalogEntry] = []
         count = 0
         for entry in entries:
             above = [path for path in declared if path in (b"", entry.path) or entry.path.startswith(path + b"/")]
             missing.difference_update(above)
             if above:
                 wanted.append(entry)
-            elif entry.kind in (Kind.FILE, Kind.LINK):
+            elif entry.kind in (EntryKind.FILE, EntryKind.LINK):
                 count += 1
                 if len(drawn) < configuration.drill_files:
                     drawn.append(entry)
@@ -236,7 +236,7 @@ class _Run:
                 left -= entry.size
         return wanted
 
-    def _lacks_room(self, stored: Path, chosen: Sequence[Entry]) -> bool:
+    def _lacks_room(self, stored: Path, chosen: Sequence[CatalogEntry]) -> bool:
         usage = shutil.disk_usage(self._directory)
         with DirectoryTree(stored) as tree:
             needed = disk_usage.copy_bytes(tree, ((entry.path, entry.size) for entry in chosen))
@@ -255,7 +255,7 @@ class _Run:
         # What all others need is not given to it: a drill shows that files can be restored.
         return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
 
-    def _restore(self, tree: Path, chosen: Sequence[Entry], system: transfer.FileSystem) -> None:
+    def _restore(self, tree: Path, chosen: Sequence[CatalogEntry], system: transfer.FileSystem) -> None:
         configuration = self._configuration
         listing = self._directory / "files"
         # A name that begins with '#' or ';' would be a comment.
@@ -310,10 +310,10 @@ class _Run:
                 ],
             )
 
-    def _compare(self, tree: DirectoryTree, entry: Entry) -> None:
+    def _compare(self, tree: DirectoryTree, entry: CatalogEntry) -> None:
         shown = one_line(entry.path)
         try:
-            if entry.kind is Kind.FILE:
+            if entry.kind is EntryKind.FILE:
                 self._compare_file(tree, entry, shown)
             else:
                 self._compare_other(tree, entry, shown)
@@ -321,7 +321,7 @@ class _Run:
             reason = "was not restored" if error.errno == errno.ENOENT else error.strerror
             self._made.problems.append(f"{shown}: {reason}")
 
-    def _compare_file(self, tree: DirectoryTree, entry: Entry, shown: str) -> None:
+    def _compare_file(self, tree: DirectoryTree, entry: CatalogEntry, shown: str) -> None:
         made = self._made
         descriptor = tree.open_file(entry.path)
         try:
@@ -332,13 +332,13 @@ class _Run:
                 made.problems.append(f"{shown}: has {size} bytes, and should have {entry.size}")
             elif entry.checksum is None:
                 made.unchecked += 1
-            elif checksum(descriptor, Pace()) != entry.checksum:
+            elif checksum(descriptor, RateLimiter()) != entry.checksum:
                 made.problems.append(f"{shown}: its content is not what was backed up")
         finally:
             os.close(descriptor)
 
     def _compare_attributes(
-        self, tree: DirectoryTree, stored: DirectoryTree, entry: Entry, system: transfer.FileSystem
+        self, tree: DirectoryTree, stored: DirectoryTree, entry: CatalogEntry, system: transfer.FileSystem
     ) -> None:
         def counts(name: str) -> bool:
             return (
@@ -364,11 +364,11 @@ class _Run:
                 f"{one_line(entry.path)}: its extended attributes or ACLs are not what was backed up"
             )
 
-    def _compare_other(self, tree: DirectoryTree, entry: Entry, shown: str) -> None:
+    def _compare_other(self, tree: DirectoryTree, entry: CatalogEntry, shown: str) -> None:
         status = tree.status(entry.path)
         self._made.files += 1
         # A storage without root keeps a link as a file with attributes.
-        if entry.kind is Kind.LINK and stat.S_ISLNK(status.st_mode):
+        if entry.kind is EntryKind.LINK and stat.S_ISLNK(status.st_mode):
             directory, name = split(entry.path)
             if os.readlink(name, dir_fd=tree.directory(directory)) != entry.link_target:
                 self._made.problems.append(f"{shown}: the link leads elsewhere than the one that was backed up")

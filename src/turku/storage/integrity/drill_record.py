@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from turku.storage.catalog import database
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
-    from turku.storage.integrity.drill import Drill
+    from turku.storage.integrity.drill import DrillResult
 
 RETRY = timedelta(days=1)
 """A drill that failed is made again after this."""
@@ -32,7 +32,7 @@ class DrillRecord:
     summary: str
 
 
-def read(place: SourcePlace) -> DrillRecord | None:
+def read(place: SourceDirectory) -> DrillRecord | None:
     """The last drill of the source; None before the first one."""
     path = database.file_of(place).with_suffix(".drill.json")
     try:
@@ -42,7 +42,7 @@ def read(place: SourcePlace) -> DrillRecord | None:
         return None
 
 
-def write(made: Drill) -> None:
+def write(made: DrillResult) -> None:
     """Let this be the last one. Raises CatalogUnusable, DurableWriteFailed where it cannot be written down."""
     path = database.file_of(made.place).with_suffix(".drill.json")
     try:
@@ -59,7 +59,7 @@ def write(made: Drill) -> None:
     )
 
 
-def is_due(place: SourcePlace, *, drill_days: float, now: datetime) -> bool:
+def is_due(place: SourceDirectory, *, drill_days: float, now: datetime) -> bool:
     """Whether a drill of the source is to be made by now; never with ``drill_days`` of 0."""
     if drill_days == 0:
         return False

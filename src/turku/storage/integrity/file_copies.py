@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.storage.catalog import Catalog, Entry
+from turku.storage.catalog import Catalog, CatalogEntry
 from turku.storage.fs import clone as copy
 from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
@@ -29,7 +29,7 @@ _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
-class Copy:
+class StoredCopy:
     """A stored file that holds a version."""
 
     names: tuple[StoredName, ...]
@@ -46,7 +46,7 @@ class Copy:
         return not any(fs.is_directory(name.tree) for name in self.names)
 
 
-class KeptCopies:
+class FileCopies:
     """The copies of versions in a source's snapshots; a context manager."""
 
     def __init__(self, known: Catalog) -> None:
@@ -68,7 +68,7 @@ class KeptCopies:
             tree.close()
         self._open.clear()
 
-    def of(self, entry: Entry) -> list[Copy]:
+    def of(self, entry: CatalogEntry) -> list[StoredCopy]:
         """The stored files that hold the version, each with all of its names; newest first.
 
         What a storage without root must not read is left out: it is not damaged. Raises OSError where this process, or
@@ -93,11 +93,11 @@ class KeptCopies:
             names.append(StoredName(tree, entry.path))
             all_snapshots += snapshots
         return [
-            Copy(tuple(names), tuple(sorted(snapshots, key=self.number.__getitem__)), status, failure)
+            StoredCopy(tuple(names), tuple(sorted(snapshots, key=self.number.__getitem__)), status, failure)
             for names, snapshots, status, failure in found.values()
         ]
 
-    def apart(self, copy: Copy) -> list[Copy]:
+    def apart(self, copy: StoredCopy) -> list[StoredCopy]:
         """Return the copy as one for each file: those whose blocks are the same have attributes of their own."""
         if not self._shares_blocks or copy.status is None or copy.status.st_nlink > 1:
             return [copy]
@@ -106,7 +106,7 @@ class KeptCopies:
             of_tree.setdefault(self._trees[self.number[snapshot]], []).append(snapshot)
         return [replace(copy, names=(name,), snapshots=tuple(of_tree[name.tree])) for name in copy.names]
 
-    def looked_at_again(self, copy: Copy) -> Copy:
+    def looked_at_again(self, copy: StoredCopy) -> StoredCopy:
         """Return the copy as it is found now, its tree opened anew. Raises OSError as ``of`` does."""
         name = copy.names[0]
         opened = self._open.pop(name.tree, None)

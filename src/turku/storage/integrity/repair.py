@@ -18,15 +18,15 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import LockHeld
 from turku.protocol.integrity_messages import DamageKind, DamageState
-from turku.storage.catalog import Catalog, Entry
+from turku.storage.catalog import Catalog, CatalogEntry
 from turku.storage.catalog.scan import attributes_of
 from turku.storage.disk import history, trash
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import locked
 from turku.storage.fs import tree as fs
 from turku.storage.integrity import replacement
-from turku.storage.integrity.damage import SNAPSHOTS_KEPT, Damage
-from turku.storage.integrity.replacement import NotHealed, StoredName
+from turku.storage.integrity.damage import SNAPSHOTS_KEPT, DamageRecord
+from turku.storage.integrity.replacement import NotRepaired, StoredName
 
 LOCK_WAIT_SECONDS = 10.0
 """For how long a backup of the source that is running is waited for."""
@@ -56,9 +56,9 @@ class Broken:
         """Return True when owner, mode and attributes are those of the same path elsewhere."""
         return self.kind in ("missing", "attributes")
 
-    def damage(self, state: DamageState) -> Damage:
+    def damage(self, state: DamageState) -> DamageRecord:
         """Return the damage that it is, with what became of it."""
-        return Damage(
+        return DamageRecord(
             path=os.fsdecode(self.path),
             kind=self.kind,
             state=state,
@@ -71,14 +71,14 @@ class Broken:
 
 
 def mend(
-    place: SourcePlace,
+    place: SourceDirectory,
     broken: Broken,
     known: Catalog,
     *,
     donors: Sequence[StoredName],
     zone: tzinfo,
     clock: Clock = SYSTEM_CLOCK,
-) -> Damage:
+) -> DamageRecord:
     """The damage, with what became of it. ``donors`` are copies that were just read and found good."""
     try:
         with _waiting_for_lock(place, clock):
@@ -93,7 +93,7 @@ def mend(
 
 
 def _mend(
-    place: SourcePlace,
+    place: SourceDirectory,
     broken: Broken,
     known: Catalog,
     donors: Sequence[StoredName],
@@ -113,7 +113,7 @@ def _mend(
                     is_missing=broken.kind == "missing",
                     takes_attributes=broken.kind == "attributes",
                 )
-            except NotHealed as error:
+            except NotRepaired as error:
                 _LOG.info("%s: not healed from %s: %s", os.fsdecode(broken.path), donor.tree.name, error.message)
                 continue
             left = [name for name in left if name not in healed]
@@ -137,7 +137,9 @@ def _let_backup_bring_it(left: Sequence[StoredName], base: history.StoredSnapsho
     return "next_backup" if any(base is not None and name.tree == base.path for name in left) else "lost"
 
 
-def _donors(place: SourcePlace, broken: Broken, known: Catalog, donors: Sequence[StoredName]) -> Iterator[StoredName]:
+def _donors(
+    place: SourceDirectory, broken: Broken, known: Catalog, donors: Sequence[StoredName]
+) -> Iterator[StoredName]:
     """Copies that may be good, those that were read just now first; each is read before it is used."""
     tried = set(broken.names)
     found = (*donors, *_of_catalog(place, broken, known), *_of_trash(place, [broken.path]))
@@ -151,7 +153,7 @@ def _donors(place: SourcePlace, broken: Broken, known: Catalog, donors: Sequence
             yield donor
 
 
-def _of_catalog(place: SourcePlace, broken: Broken, known: Catalog) -> Iterator[StoredName]:
+def _of_catalog(place: SourceDirectory, broken: Broken, known: Catalog) -> Iterator[StoredName]:
     if broken.checksum is None:
         return
     # Versions of the path itself first, those included whose checksum nobody knows yet, as a later backup's.
@@ -161,7 +163,7 @@ def _of_catalog(place: SourcePlace, broken: Broken, known: Catalog) -> Iterator[
             yield StoredName(tree, entry.path)
 
 
-def _of_trash(place: SourcePlace, paths: Sequence[bytes]) -> Iterator[StoredName]:
+def _of_trash(place: SourceDirectory, paths: Sequence[bytes]) -> Iterator[StoredName]:
     for trashed in reversed(trash.trashed_snapshots(place)):
         # A snapshot of an unchanged source is a link: its tree is history's, or another one's in the trash.
         if fs.is_directory(trashed.path):
@@ -169,7 +171,7 @@ def _of_trash(place: SourcePlace, paths: Sequence[bytes]) -> Iterator[StoredName
                 yield StoredName(trashed.path, path)
 
 
-def _trees(place: SourcePlace, entry: Entry, known: Catalog) -> Iterator[Path]:
+def _trees(place: SourceDirectory, entry: CatalogEntry, known: Catalog) -> Iterator[Path]:
     """The distinct trees that have the version, newest first."""
     names = [each.name for each in known.snapshots()]
     seen: set[Path] = set()
@@ -180,7 +182,7 @@ def _trees(place: SourcePlace, entry: Entry, known: Catalog) -> Iterator[Path]:
             yield tree
 
 
-def _other_links(place: SourcePlace, broken: Broken, known: Catalog) -> list[StoredName]:
+def _other_links(place: SourceDirectory, broken: Broken, known: Catalog) -> list[StoredName]:
     """Return further names of the damaged file: other paths that are hard links of it.
 
     Each is one of which the catalog says, in that very snapshot, that this content belongs there. The trash has no such
@@ -215,7 +217,7 @@ def _status(name: StoredName) -> os.stat_result | None:
 
 
 @contextmanager
-def _waiting_for_lock(place: SourcePlace, clock: Clock) -> Iterator[None]:
+def _waiting_for_lock(place: SourceDirectory, clock: Clock) -> Iterator[None]:
     end = clock.monotonic_seconds() + LOCK_WAIT_SECONDS
     while True:
         try:

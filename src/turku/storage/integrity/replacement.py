@@ -23,15 +23,15 @@ from typing import Any
 from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree, split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import attributes, clone, subvolume
 from turku.storage.fs import tree as fs
-from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.fs.stored_content import RateLimiter, checksum
 
 _LOG = logging.getLogger(__name__)
 
 
-class NotHealed(TurkuError):
+class NotRepaired(TurkuError):
     """A damaged file could not be replaced; the message says why. It never ends a program."""
 
 
@@ -43,13 +43,13 @@ class StoredName:
     path: bytes
 
 
-def healing_directory(place: SourcePlace) -> Path:
+def repair_directory(place: SourceDirectory) -> Path:
     """Where new files are made; what a killed run left there is the next one's to remove."""
     return place.snapshots_dir / ".healing"
 
 
 def heal(
-    place: SourcePlace,
+    place: SourceDirectory,
     damaged: Sequence[StoredName],
     *,
     donor: StoredName,
@@ -79,13 +79,13 @@ def heal(
         else:
             healed += [name for name in apart if _attempt(_take_content, place, name, donor, expected, mtime_ns)]
     except (OSError, DurableWriteFailed, BackupFailed) as error:
-        raise NotHealed(f"{os.fsdecode(donor.path)}: {error}") from error
+        raise NotRepaired(f"{os.fsdecode(donor.path)}: {error}") from error
     return tuple(healed)
 
 
-def sweep(place: SourcePlace) -> None:
+def sweep(place: SourceDirectory) -> None:
     """Remove what a killed run left, and seal subvolumes that it had opened."""
-    directory = healing_directory(place)
+    directory = repair_directory(place)
     for name in fs.names(directory):
         fs.unlink(directory / name)
     if fs.is_directory(directory):
@@ -120,7 +120,7 @@ class _NewFile:
 
 @contextmanager
 def _good_file(
-    place: SourcePlace, pattern: StoredName, donor: StoredName, expected: bytes, mtime_ns: int
+    place: SourceDirectory, pattern: StoredName, donor: StoredName, expected: bytes, mtime_ns: int
 ) -> Iterator[_NewFile]:
     """A new file beside the snapshots with the donor's content, checked, as ``pattern`` in all else; gone with the
     block."""
@@ -133,8 +133,8 @@ def _good_file(
                 attributes.copy(os.fstat(like), like, target)
                 os.utime(target, ns=(mtime_ns, mtime_ns))
             os.fsync(target)
-            if checksum(target, Pace()) != expected:
-                raise NotHealed(f"{os.fsdecode(donor.path)}: the other copy is damaged too")
+            if checksum(target, RateLimiter()) != expected:
+                raise NotRepaired(f"{os.fsdecode(donor.path)}: the other copy is damaged too")
             yield _NewFile(directory, name, target)
         finally:
             os.close(target)
@@ -142,9 +142,9 @@ def _good_file(
 
 
 @contextmanager
-def _new_directory(place: SourcePlace) -> Iterator[int]:
+def _new_directory(place: SourceDirectory) -> Iterator[int]:
     """The directory for new files, open; it is removed after the block where nothing is left in it."""
-    path = healing_directory(place)
+    path = repair_directory(place)
     fs.make_directory(path)
     with fs.opened(path) as directory:
         try:
@@ -170,7 +170,7 @@ def _take_place(new: _NewFile, name: StoredName) -> None:
         raise
 
 
-def _take_content(place: SourcePlace, name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
+def _take_content(place: SourceDirectory, name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
     with (
         _good_file(place, name, donor, expected, mtime_ns) as new,
         _writable(name.tree),

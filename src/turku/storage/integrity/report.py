@@ -21,7 +21,7 @@ from turku.storage.registration.coordinator import Coordinator
 _LOG = logging.getLogger(__name__)
 
 
-class Told(StrEnum):
+class Delivery(StrEnum):
     """Whether the coordinator knows what is proven."""
 
     NOW = "now"
@@ -31,7 +31,7 @@ class Told(StrEnum):
     """It has no such call, as the existing system's, or no such machine: the storage goes on without it."""
 
 
-def send(configuration: StorageConfig, machine: str, reports: Mapping[str, SourceIntegrity]) -> Told:
+def send(configuration: StorageConfig, machine: str, reports: Mapping[str, SourceIntegrity]) -> Delivery:
     """Whether the coordinator knows it all now; a line on the log where it does not. Nothing is raised."""
     api = Coordinator(configuration).beyond_contract()
     for part in _parts(reports):
@@ -48,13 +48,13 @@ def send(configuration: StorageConfig, machine: str, reports: Mapping[str, Sourc
                     machine,
                     CALL,
                 )
-                return Told.NEVER
+                return Delivery.NEVER
             _LOG.warning("%s: not told to the coordinator: %s %s", machine, error.message, error.details)
-            return Told.LATER
+            return Delivery.LATER
         except ApiUnreachable as error:
             _LOG.warning("%s: not told to the coordinator yet: %s", machine, error.message)
-            return Told.LATER
-    return Told.NOW
+            return Delivery.LATER
+    return Delivery.NOW
 
 
 def _parts(reports: Mapping[str, SourceIntegrity]) -> list[dict[str, SourceIntegrity]]:

@@ -24,16 +24,16 @@ from pathlib import Path
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
 from turku.protocol.integrity_messages import DamageKind
-from turku.storage.catalog import Catalog, Entry, Kind, database, open_catalog
+from turku.storage.catalog import Catalog, CatalogEntry, EntryKind, database, open_catalog
 from turku.storage.catalog.entry import is_time
 from turku.storage.catalog.scan import attributes_of
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import locked
 from turku.storage.fs import tree as fs
-from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.fs.stored_content import RateLimiter, checksum
 from turku.storage.integrity import damage, repair, replacement
-from turku.storage.integrity.damage import Damage
-from turku.storage.integrity.file_copies import NOT_OF_THE_FILE, Copy, KeptCopies
+from turku.storage.integrity.damage import DamageRecord
+from turku.storage.integrity.file_copies import NOT_OF_THE_FILE, FileCopies, StoredCopy
 from turku.storage.integrity.repair import Broken
 
 BATCH_ROWS = 500
@@ -62,10 +62,10 @@ class Share:
 
 
 @dataclass
-class Verified:
+class ScrubResult:
     """What came of a source's verification."""
 
-    place: SourcePlace
+    place: SourceDirectory
     versions: int = 0
     """Versions of paths that were compared."""
     files: int = 0
@@ -78,33 +78,35 @@ class Verified:
     """Whether everything that was to be read was."""
     oldest_check: datetime | None = None
     """When the version was checked that was checked longest ago; None where one never was."""
-    damages: list[Damage] = field(default_factory=list)
+    damages: list[DamageRecord] = field(default_factory=list)
     """What is or was damaged: what this run found, and what is known from earlier ones."""
 
     @property
-    def open_damages(self) -> list[Damage]:
+    def open_damages(self) -> list[DamageRecord]:
         return [each for each in self.damages if each.state not in ("healed", "gone")]
 
 
-def verify(place: SourcePlace, *, zone: tzinfo, share: Share, pace: Pace, clock: Clock = SYSTEM_CLOCK) -> Verified:
+def verify(
+    place: SourceDirectory, *, zone: tzinfo, share: Share, pace: RateLimiter, clock: Clock = SYSTEM_CLOCK
+) -> ScrubResult:
     """What came of reading the source's files again; damage is healed on the way where it can be.
 
     Raises CatalogUnusable, and OSError where the volume itself cannot be read.
     """
-    with open_catalog(place, zone=zone) as known, KeptCopies(known) as copies:
+    with open_catalog(place, zone=zone) as known, FileCopies(known) as copies:
         try:
-            return _Run(known, copies, zone=zone, share=share, pace=pace, clock=clock).run()
+            return _ScrubRun(known, copies, zone=zone, share=share, pace=pace, clock=clock).run()
         except sqlite3.Error as error:
             raise database.unusable(place, error) from error
 
 
-def last_run(place: SourcePlace) -> float:
+def last_run(place: SourceDirectory) -> float:
     """When the source's verification was last written down, in Unix seconds; 0 for never."""
     status = fs.status(_run_mark(place))
     return 0.0 if status is None else status.st_mtime
 
 
-def _run_mark(place: SourcePlace) -> Path:
+def _run_mark(place: SourceDirectory) -> Path:
     return database.file_of(place).with_suffix(".verified")
 
 
@@ -112,24 +114,24 @@ def _run_mark(place: SourcePlace) -> Path:
 class _Reading:
     """What reading a copy gave: what is wrong with it, or its checksum; neither where nothing is to be said of it."""
 
-    copy: Copy
+    copy: StoredCopy
     kind: DamageKind | None = None
     checksum: bytes | None = None
 
 
-def _identity(copy: Copy) -> Identity:
+def _identity(copy: StoredCopy) -> Identity:
     return (0, 0) if copy.status is None else (copy.status.st_dev, copy.status.st_ino)
 
 
-class _Run:
+class _ScrubRun:
     def __init__(
         self,
         known: Catalog,
-        copies: KeptCopies,
+        copies: FileCopies,
         *,
         zone: tzinfo,
         share: Share,
-        pace: Pace,
+        pace: RateLimiter,
         clock: Clock,
     ) -> None:
         self._place = place = known.place
@@ -138,18 +140,18 @@ class _Run:
         self._share = share
         self._pace = pace
         self._clock = clock
-        self._made = Verified(place)
+        self._made = ScrubResult(place)
         self._copies = copies
         self._read_before: dict[Identity, bytes] = {}
         self._known = {each.key: each for each in damage.read(place)}
-        self._found: dict[tuple[str, str], Damage] = {}
+        self._found: dict[tuple[str, str], DamageRecord] = {}
         self._first_seen: list[tuple[int, bytes]] = []
         """Versions with the checksums that they get."""
         self._first_attributes: list[tuple[int, bytes]] = []
         """Versions with the attributes that they get."""
         self._paused_seconds = 0.0
 
-    def run(self) -> Verified:
+    def run(self) -> ScrubResult:
         made, begin = self._made, self._clock.monotonic_seconds()
         read_before = self._pace.read_bytes
         try:
@@ -169,12 +171,12 @@ class _Run:
         made.oldest_check = datetime.fromtimestamp(oldest, UTC) if oldest else None
         return made
 
-    def _look_again(self, known: Damage) -> None:
+    def _look_again(self, known: DamageRecord) -> None:
         """Whether what was damaged is so still, and can be healed by now: a backup may have brought the file again."""
         entries = [
             entry
             for entry in self._catalog.history(known.raw_path)
-            if entry.kind is Kind.FILE
+            if entry.kind is EntryKind.FILE
             and (
                 (entry.checksum is not None and entry.checksum.hex() == known.checksum)
                 if known.checksum
@@ -224,7 +226,7 @@ class _Run:
         until = self._share.until_seconds
         return until is not None and self._clock.monotonic_seconds() >= until
 
-    def _verify(self, entry: Entry) -> None:
+    def _verify(self, entry: CatalogEntry) -> None:
         readings = [self._judged(entry, copy) for copy in self._copies.of(entry)]
         self._made.versions += 1
         broken = [(each.copy, each.kind) for each in readings if each.kind is not None]
@@ -242,7 +244,7 @@ class _Run:
         else:
             self._verify_attributes(entry, [each.copy for each in readings])
 
-    def _verify_attributes(self, entry: Entry, copies: Sequence[Copy]) -> None:
+    def _verify_attributes(self, entry: CatalogEntry, copies: Sequence[StoredCopy]) -> None:
         """Compare the attributes of copies whose content is right."""
         files = itertools.chain.from_iterable(map(self._copies.apart, copies))
         found = [(file, digest) for file in files if (digest := self._attributes(file)) is not None]
@@ -251,13 +253,13 @@ class _Run:
             if len(digests) == 1:
                 self._first_attributes.append((entry.version, digests.pop()))
             return
-        broken: list[tuple[Copy, DamageKind]] = [
+        broken: list[tuple[StoredCopy, DamageKind]] = [
             (file, "attributes") for file, digest in found if digest != entry.attributes
         ]
         if broken:
             self._mend(entry, broken, [file for file, digest in found if digest == entry.attributes])
 
-    def _attributes(self, copy: Copy) -> bytes | None:
+    def _attributes(self, copy: StoredCopy) -> bytes | None:
         """Return the attributes of a copy; None where they cannot be told."""
         try:
             descriptor = self._copies.open_file(copy.names[0])
@@ -270,7 +272,7 @@ class _Run:
         finally:
             os.close(descriptor)
 
-    def _judged(self, entry: Entry, copy: Copy) -> _Reading:
+    def _judged(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
         """Return what is to be thought of a copy: that something is wrong with it only where each reading said so."""
         reading = self._look(entry, copy)
         for attempt in range(1, READINGS):
@@ -298,7 +300,7 @@ class _Run:
             self._paused_seconds += seconds
             self._clock.sleep(seconds)
 
-    def _look(self, entry: Entry, copy: Copy) -> _Reading:
+    def _look(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
         """Return what reading the copy once gives. Raises OSError for what says nothing of the file."""
         status = copy.status
         if status is None:
@@ -321,7 +323,7 @@ class _Run:
             return _Reading(copy, checksum=found)
         return _Reading(copy, None if copy.is_gone else "content")
 
-    def _checksum(self, copy: Copy) -> bytes:
+    def _checksum(self, copy: StoredCopy) -> bytes:
         status, identity = copy.status, _identity(copy)
         if identity in self._read_before:
             return self._read_before[identity]
@@ -337,7 +339,9 @@ class _Run:
             self._read_before[identity] = found
         return found
 
-    def _mend(self, entry: Entry, broken: Sequence[tuple[Copy, DamageKind]], good: Sequence[Copy]) -> None:
+    def _mend(
+        self, entry: CatalogEntry, broken: Sequence[tuple[StoredCopy, DamageKind]], good: Sequence[StoredCopy]
+    ) -> None:
         for copy, kind in broken:
             found = Broken(
                 path=entry.path,
@@ -364,13 +368,13 @@ class _Run:
             donors = [each.names[0] for each in good if each.status is not None]
             self._note(repair.mend(self._place, found, self._catalog, donors=donors, zone=self._zone))
 
-    def _was_unreadable(self, entry: Entry) -> bool:
+    def _was_unreadable(self, entry: CatalogEntry) -> bool:
         """Return True when an earlier run could not read the version either."""
         checksum_text = "" if entry.checksum is None else entry.checksum.hex()
         known = self._known.get((os.fsdecode(entry.path), checksum_text))
         return known is not None and known.kind == "unreadable"
 
-    def _note(self, made: Damage) -> None:
+    def _note(self, made: DamageRecord) -> None:
         """Take note of a damage. One content at one path is one damage, however many files and versions hold it."""
         before = self._found.get(made.key)
         if before is not None:

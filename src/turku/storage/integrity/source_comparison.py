@@ -24,13 +24,13 @@ from turku.errors import BackupFailed, TurkuError
 from turku.policy import names
 from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
-from turku.storage.catalog import Entry, Kind
+from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits, sandbox
 from turku.storage.disk import snapshot_notes
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
-from turku.storage.fs.stored_content import Pace, checksum
+from turku.storage.fs.stored_content import RateLimiter, checksum
 from turku.storage.integrity import damage, report
 from turku.storage.rsync import change_log, transfer
 from turku.storage.rsync.transfer import Daemon
@@ -58,14 +58,14 @@ class Compared:
     """Of the same size and time as the kept file, which is as it was written; of another content."""
 
 
-def ask_for(configuration: StorageConfig, place: SourcePlace) -> None:
+def ask_for(configuration: StorageConfig, place: SourceDirectory) -> None:
     """Let the source be compared after its next backup."""
     path = _request(configuration, place)
     durable.make_private_directory(path.parent)
     durable.write_json(path, {"percent": ASKED_PERCENT})
 
 
-def percent(configuration: StorageConfig, place: SourcePlace) -> float:
+def percent(configuration: StorageConfig, place: SourceDirectory) -> float:
     """Of how many of its unchanged files a comparison is to be made now; 0 for none."""
     try:
         content = json.loads(durable.read_regular_file(_request(configuration, place), limit_bytes=4096))
@@ -77,7 +77,7 @@ def percent(configuration: StorageConfig, place: SourcePlace) -> float:
 
 def after_backup(
     configuration: StorageConfig,
-    place: SourcePlace,
+    place: SourceDirectory,
     daemon: Daemon,
     snapshot: str,
     *,
@@ -128,7 +128,7 @@ def after_backup(
 
 def compare(
     configuration: StorageConfig,
-    place: SourcePlace,
+    place: SourceDirectory,
     daemon: Daemon,
     snapshot: str,
     *,
@@ -155,13 +155,13 @@ def compare(
     return Compared(len(compared), sum(entry.size for entry in compared), tuple(altered))
 
 
-def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
+def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[CatalogEntry]:
     lot = random.SystemRandom()
-    drawn: list[Entry] = []
+    drawn: list[CatalogEntry] = []
     count = 0
     for entry in known.files(snapshot, b""):
         # What the backup brought just now was compared by rsync itself.
-        if entry.kind is not Kind.FILE or entry.first == snapshot or not entry.size:
+        if entry.kind is not EntryKind.FILE or entry.first == snapshot or not entry.size:
             continue
         if lot.random() * 100 >= share:
             continue
@@ -171,7 +171,7 @@ def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
         elif (at := lot.randrange(count)) < FILES_LIMIT:
             drawn[at] = entry
     lot.shuffle(drawn)
-    sample: list[Entry] = []
+    sample: list[CatalogEntry] = []
     left = BYTES_LIMIT
     for entry in drawn:
         if entry.size <= left:
@@ -182,7 +182,7 @@ def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Entry]:
 
 def _differing(
     configuration: StorageConfig,
-    place: SourcePlace,
+    place: SourceDirectory,
     daemon: Daemon,
     tree: Path,
     paths: Sequence[bytes],
@@ -262,18 +262,18 @@ def _read(stream: IO[bytes], looked_at: set[bytes], found: list[bytes]) -> None:
             found.append(line.path)
 
 
-def _is_as_written(tree: Path, entry: Entry) -> bool:
+def _is_as_written(tree: Path, entry: CatalogEntry) -> bool:
     """Whether the kept file is what was written; a damaged one is verification's to find, and no alarm."""
     if entry.checksum is None:
         return True
     with DirectoryTree(tree) as opened:
         descriptor = opened.open_file(entry.path)
         try:
-            return checksum(descriptor, Pace()) == entry.checksum
+            return checksum(descriptor, RateLimiter()) == entry.checksum
         finally:
             os.close(descriptor)
 
 
-def _request(configuration: StorageConfig, place: SourcePlace) -> Path:
+def _request(configuration: StorageConfig, place: SourceDirectory) -> Path:
     source = names.source_name(place.source)
     return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

@@ -11,32 +11,32 @@ from turku.errors import ApiRefused, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import MachineReference, StorageCredentials
 from turku.protocol.restore_messages import (
-    RestorePermitAnswer,
-    RestorePermitRequest,
     SnapshotChoice,
+    StorageAccessAnswer,
+    StorageAccessRequest,
     path_bytes,
 )
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
-_CALL = "storage_restore_permit"
+_CALL = "storage_access_request"
 _NOT_FOUND = 404
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AccessRequest:
     """Who wants what; every name in it is still as the machine sent it, but for its own UUID."""
 
     machine: str
-    action: Literal["browse", "recover"]
+    action: Literal["browse", "restore"]
     source: str
     of_machine: str | None = None
     request: str | None = None
 
 
 @dataclass(frozen=True)
-class Permitted:
+class AccessGrant:
     """The machine and the source whose history may be shown or handed out, as lawful names.
 
     ``history_view.HistoryView`` makes of it what there is to be seen; nobody else reads its fields.
@@ -44,7 +44,7 @@ class Permitted:
 
     machine: str
     source: str
-    wanted: Wanted
+    wanted: AccessRequest
     paths: frozenset[bytes] = frozenset()
     """These and what is below them; empty for all."""
     snapshot: SnapshotChoice | None = None
@@ -53,7 +53,7 @@ class Permitted:
     """The name that this choice stands for; None where nobody has used the permission yet."""
 
 
-def require(configuration: StorageConfig, wanted: Wanted) -> Permitted:
+def require(configuration: StorageConfig, wanted: AccessRequest) -> AccessGrant:
     """Return what may be shown or handed out.
 
     Another machine's history takes the coordinator's word. A coordinator of the existing system knows no such call: a
@@ -76,10 +76,10 @@ def require(configuration: StorageConfig, wanted: Wanted) -> Permitted:
     if snapshot is None and not (is_own and wanted.request is None):
         # A coordinator that names none for a request means the latest, and no other one.
         snapshot = SnapshotChoice()
-    return Permitted(owner, source, lawful, frozenset() if b"" in paths else paths, snapshot, answer.resolved)
+    return AccessGrant(owner, source, lawful, frozenset() if b"" in paths else paths, snapshot, answer.resolved)
 
 
-def settle(configuration: StorageConfig, permitted: Permitted, name: str) -> str:
+def fix_snapshot(configuration: StorageConfig, permitted: AccessGrant, name: str) -> str:
     """Return the name of the snapshot that the permission is for from now on.
 
     ``name`` is what its choice means now. The coordinator remembers the first name that it is told, so that a later
@@ -90,10 +90,10 @@ def settle(configuration: StorageConfig, permitted: Permitted, name: str) -> str
 
 
 def _ask(
-    configuration: StorageConfig, wanted: Wanted, *, is_own: bool, resolved: str | None = None
-) -> RestorePermitAnswer:
-    def message(credentials: StorageCredentials) -> RestorePermitRequest:
-        return RestorePermitRequest(
+    configuration: StorageConfig, wanted: AccessRequest, *, is_own: bool, resolved: str | None = None
+) -> StorageAccessAnswer:
+    def message(credentials: StorageCredentials) -> StorageAccessRequest:
+        return StorageAccessRequest(
             credentials,
             MachineReference(wanted.machine),
             wanted.action,
@@ -104,12 +104,12 @@ def _ask(
         )
 
     try:
-        answer = Coordinator(configuration).beyond_contract().call(_CALL, message, RestorePermitAnswer)
+        answer = Coordinator(configuration).beyond_contract().call(_CALL, message, StorageAccessAnswer)
     except ApiRefused as refusal:
         if refusal.status != _NOT_FOUND:
             raise
         _LOG.debug("the coordinator knows no %s", _CALL)
-        answer = RestorePermitAnswer(is_own, "the coordinator does not say that it may")
+        answer = StorageAccessAnswer(is_own, "the coordinator does not say that it may")
     if not answer.allowed:
         whose = "this machine" if is_own else f"machine {wanted.of_machine}"
         reason = one_line(answer.reason or "the coordinator says no")

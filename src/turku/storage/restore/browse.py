@@ -11,7 +11,7 @@ import msgspec
 from turku.core.log import one_line
 from turku.errors import InvalidValue, NotInHistory
 from turku.policy import names
-from turku.protocol.jsonlines import Answers
+from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import (
     REMARK_LIMIT,
     REMARKS_LIMIT,
@@ -21,22 +21,22 @@ from turku.protocol.restore_messages import (
     path_bytes,
 )
 from turku.storage.catalog import Catalog
-from turku.storage.catalog.scan import Tree
+from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.restore import history_rows, recorded_entries, snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
 
 _ROWS_AT_ONCE = 500
 
 
-def show(view: HistoryView, request: BrowseRequest, answers: Answers) -> None:
+def show(view: HistoryView, request: BrowseRequest, answers: JsonLines) -> None:
     """Send what is asked for. Raises NotInHistory, InvalidValue, CatalogUnusable."""
-    if request.what == "snapshots":
+    if request.listing == "snapshots":
         _send(view.snapshots(), BrowseEnd(), request.limit, answers)
         return
     path = names.path_inside(path_bytes(request.path))
-    if request.what == "ls" and not (kept := view.choose(request.snapshot)).is_snapshot:
+    if request.listing == "ls" and not (kept := view.choose(request.snapshot)).is_snapshot:
         # No catalog has it.
-        with Tree(kept.path) as tree:
+        with SnapshotReader(kept.path) as tree:
             rows_of_tree = (
                 history_rows.of_entry(entry)
                 for entry in recorded_entries.in_tree(tree, path, is_recursive=request.is_recursive)
@@ -46,15 +46,15 @@ def show(view: HistoryView, request: BrowseRequest, answers: Answers) -> None:
         return
     with view.catalog() as opened:
         end = BrowseEnd()
-        if request.what == "versions":
+        if request.listing == "versions":
             rows: Iterable[Any] = _history(opened, path)
-        elif request.what == "find":
+        elif request.listing == "find":
             rows = _find(view, opened, request)
         else:
             kept = view.choose(request.snapshot)
             chosen = kept.name
             remarks = [one_line(remark)[:REMARK_LIMIT] for remark in kept.remarks][:REMARKS_LIMIT]
-            if request.what == "ls":
+            if request.listing == "ls":
                 end = BrowseEnd(snapshot=chosen, remarks=remarks)
                 rows = history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
             else:
@@ -64,7 +64,7 @@ def show(view: HistoryView, request: BrowseRequest, answers: Answers) -> None:
         _send(rows, end, request.limit, answers)
 
 
-def _send(rows: Iterable[Any], end: BrowseEnd, limit: int, answers: Answers) -> None:
+def _send(rows: Iterable[Any], end: BrowseEnd, limit: int, answers: JsonLines) -> None:
     remaining = iter(rows)
     limited = itertools.islice(remaining, limit)
     while batch := list(itertools.islice(limited, _ROWS_AT_ONCE)):

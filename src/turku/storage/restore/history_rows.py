@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path, wire_time
-from turku.storage.catalog import Catalog, Difference, Entry
+from turku.storage.catalog import Catalog, CatalogEntry, Difference
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.history import StoredSnapshot
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 
 def of_snapshots(
-    place: SourcePlace,
+    place: SourceDirectory,
     snapshots: Sequence[StoredSnapshot],
     zone: tzinfo,
     *,
@@ -50,7 +50,7 @@ def of_directory(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: b
     return map(of_entry, entries)
 
 
-def of_entry(entry: Entry) -> FileRow:
+def of_entry(entry: CatalogEntry) -> FileRow:
     """One version of a path, with the snapshots that have it."""
     mtime_ns, exact_mtime = wire_time(entry.mtime_ns)
     return FileRow(

@@ -22,12 +22,12 @@ from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_notes, volumes
 from turku.storage.disk.history import StoredSnapshot
 from turku.storage.disk.incompleteness import Incompleteness
-from turku.storage.disk.snapshot_notes import Judgement, Notes
-from turku.storage.disk.source_directory import LATEST, SourcePlace
+from turku.storage.disk.snapshot_notes import Notes, Review
+from turku.storage.disk.source_directory import LATEST, SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.restore import access, history_rows
-from turku.storage.restore.access import Permitted
-from turku.storage.restore.snapshot_lookup import CURRENT, UNFINISHED, KeptTree
+from turku.storage.restore.access import AccessGrant
+from turku.storage.restore.snapshot_lookup import CURRENT, UNFINISHED, SnapshotTree
 
 _NAMED = 5
 """Entries that a remark names."""
@@ -38,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 class HistoryView:
     """The snapshots and paths of one source that there are for one session."""
 
-    def __init__(self, configuration: StorageConfig, permitted: Permitted, *, clock: Clock) -> None:
+    def __init__(self, configuration: StorageConfig, permitted: AccessGrant, *, clock: Clock) -> None:
         """Raises NotInHistory where nothing of the machine, the source or the approved snapshot is kept, NoVolume."""
         self._configuration = configuration
         self._clock = clock
@@ -65,7 +65,7 @@ class HistoryView:
             has_figures=not self.scope.paths,
         )
 
-    def choose(self, choice: SnapshotChoice) -> KeptTree:
+    def choose(self, choice: SnapshotChoice) -> SnapshotTree:
         """Return the tree that is meant. Raises NotInHistory, InvalidValue for a moment that is not understood."""
         if self.scope.snapshot is not None:
             if choice not in (self._approved, SnapshotChoice(self.scope.snapshot)):
@@ -90,7 +90,7 @@ class HistoryView:
         with opened:
             yield opened
 
-    def _settled(self, permitted: Permitted, snapshots: Sequence[StoredSnapshot]) -> str | None:
+    def _settled(self, permitted: AccessGrant, snapshots: Sequence[StoredSnapshot]) -> str | None:
         """Return the name of the one snapshot of the view; None where all are in it."""
         if permitted.snapshot is None or permitted.resolved is not None:
             return permitted.resolved
@@ -100,9 +100,9 @@ class HistoryView:
             # The reason would name others.
             raise NotInHistory(_GONE) from None
         # A whole name means the same for ever.
-        return name if name == permitted.snapshot.name else access.settle(self._configuration, permitted, name)
+        return name if name == permitted.snapshot.name else access.fix_snapshot(self._configuration, permitted, name)
 
-    def _unfinished(self, snapshots: Sequence[StoredSnapshot]) -> KeptTree:
+    def _unfinished(self, snapshots: Sequence[StoredSnapshot]) -> SnapshotTree:
         """Return what the runs of a source without a backup have brought. Raises NotInHistory."""
         place = self._place
         if snapshots or place.has_finished_tree():
@@ -113,15 +113,15 @@ class HistoryView:
         tree = place.unfinished_tree()
         if tree is None:
             raise NotInHistory(f"of source {place.source} nothing was backed up, not even in part")
-        return KeptTree(place, UNFINISHED, tree, None)
+        return SnapshotTree(place, UNFINISHED, tree, None)
 
-    def _chosen(self, choice: SnapshotChoice, snapshots: Sequence[StoredSnapshot]) -> KeptTree:
+    def _chosen(self, choice: SnapshotChoice, snapshots: Sequence[StoredSnapshot]) -> SnapshotTree:
         place = self._place
         if choice.is_unfinished:
             return self._unfinished(snapshots)
         if choice.name in (None, LATEST, CURRENT) and choice.at is None and not snapshots:
             if place.has_finished_tree():
-                return KeptTree(place, CURRENT, place.working_tree, None)
+                return SnapshotTree(place, CURRENT, place.working_tree, None)
             raise NotInHistory(
                 f"source {place.source} has no snapshot yet",
                 hint="no backup of it was finished; --unfinished restores what there is of one"
@@ -139,7 +139,7 @@ class HistoryView:
         ]
         noted = snapshot_notes.read(place, chosen.name)
         remarks = self._remarks(chosen, noted, snapshots, is_latest=choice.name in (None, LATEST) and choice.at is None)
-        return KeptTree(place, chosen.name, chosen.path, chosen.moment, noted, remarks)
+        return SnapshotTree(place, chosen.name, chosen.path, chosen.moment, noted, remarks)
 
     def _remarks(
         self, chosen: StoredSnapshot, noted: Notes, snapshots: Sequence[StoredSnapshot], *, is_latest: bool
@@ -149,7 +149,7 @@ class HistoryView:
         if not noted.is_good:
             # The signs name files, and speak of other snapshots.
             signs = f": {'; '.join(noted.suspicious)}" if self._is_whole else ""
-            judged = "was judged bad" if noted.judgement is Judgement.BAD else "is suspicious, and nobody has judged it"
+            judged = "was judged bad" if noted.judgement is Review.BAD else "is suspicious, and nobody has judged it"
             found.append(f"{chosen.name} {judged}{signs}{self._last_good(chosen, snapshots)}")
         if chosen.is_date_in_doubt(now):
             found.append(f"the date of {chosen.name} is in doubt, as the clock of the storage was wrong")
@@ -182,11 +182,11 @@ class HistoryView:
         return ""
 
 
-def _place(configuration: StorageConfig, permitted: Permitted) -> SourcePlace:
+def _place(configuration: StorageConfig, permitted: AccessGrant) -> SourceDirectory:
     directory = volumes.existing_directory(configuration, permitted.machine)
     if directory is None:
         raise NotInHistory(f"storage {configuration.name} has nothing of this machine")
-    place = SourcePlace(directory, permitted.source)
+    place = SourceDirectory(directory, permitted.source)
     if not (fs.is_directory(place.snapshots_dir) or fs.is_directory(place.working_tree)):
         raise NotInHistory(f"storage {configuration.name} has nothing of source {permitted.source}")
     return place

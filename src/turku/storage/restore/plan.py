@@ -18,31 +18,31 @@ from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
 from turku.errors import NotInHistory
 from turku.protocol import rsync_checksums
-from turku.protocol.jsonlines import Answers
+from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import (
     LOST_LIMIT,
     LOST_LIMIT_BYTES,
     REMARK_LIMIT,
     REMARKS_LIMIT,
+    FileRestoreRequest,
     Manifest,
     ManifestEntry,
     ParentDirectory,
-    RecoverEnd,
-    RecoverPlan,
-    RecoverRequest,
+    RestoreEnd,
+    RestorePlan,
     Settable,
     WirePath,
     path_bytes,
     wire_path,
     wire_time,
 )
-from turku.storage.catalog import Entry, Scope
+from turku.storage.catalog import CatalogEntry, Scope
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.restore import snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.recorded_entries import RecordedEntries
-from turku.storage.restore.snapshot_lookup import KeptTree
+from turku.storage.restore.snapshot_lookup import SnapshotTree
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -66,16 +66,16 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recovery:
+class PreparedRestore:
     """What goes back, everything in it checked: ``paths`` are relative and there, none for the whole tree."""
 
-    kept: KeptTree
+    snapshot: SnapshotTree
     root: int
     """The tree's directory, open from the plan to the end: what was planned is what is sent."""
     paths: tuple[bytes, ...]
     scope: Scope
     """What the session may be told of."""
-    request: RecoverRequest
+    request: FileRestoreRequest
     by_xxh128: bool
     lost_paths: tuple[bytes, ...] = ()
     """Paths asked for that only the catalog has."""
@@ -94,11 +94,11 @@ class Recovery:
 
     def recorded(self, configuration: StorageConfig) -> RecordedEntries:
         """Return what goes back, entry by entry."""
-        return RecordedEntries(configuration, self.kept, self.root, (*self.paths, *self.lost_paths))
+        return RecordedEntries(configuration, self.snapshot, self.root, (*self.paths, *self.lost_paths))
 
 
 @contextmanager
-def prepared(configuration: StorageConfig, view: HistoryView, request: RecoverRequest) -> Iterator[Recovery]:
+def prepared(configuration: StorageConfig, view: HistoryView, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
     """What goes back by this request, for the length of the block. Raises NotInHistory, InvalidValue."""
     kept = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
@@ -117,11 +117,11 @@ def prepared(configuration: StorageConfig, view: HistoryView, request: RecoverRe
                 hint="restore a directory above it",
             )
         there = tuple(path for path in paths.there if path not in long)
-        found = Recovery(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
+        found = PreparedRestore(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
         yield _counted(configuration, found)
 
 
-def _counted(configuration: StorageConfig, recovery: Recovery) -> Recovery:
+def _counted(configuration: StorageConfig, recovery: PreparedRestore) -> PreparedRestore:
     """Return what goes back with the number of its files, and those in which the agent makes the holes."""
     with recovery.recorded(configuration) as recorded:
         totals = recorded.totals()
@@ -134,7 +134,7 @@ def _counted(configuration: StorageConfig, recovery: Recovery) -> Recovery:
         return replace(recovery, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
 
 
-def _too_long(configuration: StorageConfig, kept: KeptTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+def _too_long(configuration: StorageConfig, kept: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return the paths that rsync refuses as arguments: it puts the directory that it works in before each."""
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
@@ -144,9 +144,9 @@ def _too_long(configuration: StorageConfig, kept: KeptTree, paths: Iterable[byte
     return tuple(path for path in long if len(path) > limit)
 
 
-def plan(configuration: StorageConfig, recovery: Recovery) -> RecoverPlan:
+def plan(configuration: StorageConfig, recovery: PreparedRestore) -> RestorePlan:
     """Return what is about to be written."""
-    kept = recovery.kept
+    kept = recovery.snapshot
     with recovery.recorded(configuration) as recorded:
         copy_bytes = recorded.copy_bytes()
         parents = [
@@ -154,7 +154,7 @@ def plan(configuration: StorageConfig, recovery: Recovery) -> RecoverPlan:
             for path in _parents(recovery.paths)
             if (found := recorded.now(path)) is not None
         ]
-    return RecoverPlan(
+    return RestorePlan(
         kept.name,
         moment=None if kept.moment is None else kept.moment.astimezone(configuration.zone).isoformat(),
         files=recovery.files,
@@ -170,7 +170,7 @@ def plan(configuration: StorageConfig, recovery: Recovery) -> RecoverPlan:
     )
 
 
-def _parent(recovery: Recovery, recorded: RecordedEntries, path: bytes, found: Entry) -> ParentDirectory:
+def _parent(recovery: PreparedRestore, recorded: RecordedEntries, path: bytes, found: CatalogEntry) -> ParentDirectory:
     names, group = recorded.beyond_mode(path)
     return ParentDirectory(
         wire_path(path),
@@ -182,18 +182,18 @@ def _parent(recovery: Recovery, recorded: RecordedEntries, path: bytes, found: E
     )
 
 
-def _remarks(recovery: Recovery) -> list[str]:
-    kept = recovery.kept
+def _remarks(recovery: PreparedRestore) -> list[str]:
+    kept = recovery.snapshot
     is_empty = recovery.files == 0 and not recovery.paths
     found = [*kept.remarks, *([f"there is no file in {kept.name}"] if is_empty else [])]
     return [one_line(remark)[:REMARK_LIMIT] for remark in found][:REMARKS_LIMIT]
 
 
-def _time_shown(recovery: Recovery, path: bytes, found: Entry) -> int:
+def _time_shown(recovery: PreparedRestore, path: bytes, found: CatalogEntry) -> int:
     # A directory above the permitted paths is made as it was, and its time tells when something else in it changed.
-    if recovery.scope.has_path(path) or recovery.kept.moment is None:
+    if recovery.scope.has_path(path) or recovery.snapshot.moment is None:
         return found.mtime_ns
-    return int(recovery.kept.moment.timestamp()) * 1_000_000_000
+    return int(recovery.snapshot.moment.timestamp()) * 1_000_000_000
 
 
 def _parents(paths: Iterable[bytes]) -> list[bytes]:
@@ -205,7 +205,7 @@ def _parents(paths: Iterable[bytes]) -> list[bytes]:
     return list(found)
 
 
-def list_only(configuration: StorageConfig, recovery: Recovery, answers: Answers) -> None:
+def list_only(configuration: StorageConfig, recovery: PreparedRestore, answers: JsonLines) -> None:
     """Send the manifest of all that would be considered."""
     with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
@@ -219,7 +219,7 @@ def list_only(configuration: StorageConfig, recovery: Recovery, answers: Answers
                 answers.send(Manifest(batch))
                 batch = []
         answers.send(Manifest(batch))
-    answers.send(RecoverEnd(lost=lost.named, lost_count=lost.count))
+    answers.send(RestoreEnd(lost=lost.named, lost_count=lost.count))
 
 
 class LostPaths:
@@ -237,7 +237,7 @@ class LostPaths:
             self.named.append(wire_path(path))
 
 
-def manifest_entry(found: Entry, *, is_sent: bool) -> ManifestEntry:
+def manifest_entry(found: CatalogEntry, *, is_sent: bool) -> ManifestEntry:
     mtime_ns, exact_mtime = wire_time(found.mtime_ns)
     return ManifestEntry(
         wire_path(found.path),

@@ -22,7 +22,7 @@ from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.policy import compression
 from turku.protocol import rsync_checksums
-from turku.protocol.jsonlines import Answers
+from turku.protocol.jsonlines import JsonLines
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
     MODULE,
@@ -31,9 +31,9 @@ from turku.protocol.restore_messages import (
     UNSET_NAMES_LIMIT,
     WITH_HOLES_AT_ONCE,
     Deleted,
+    FileRestoreRequest,
     Manifest,
-    RecoverEnd,
-    RecoverRequest,
+    RestoreEnd,
     Settable,
     Unset,
     UnsetEntry,
@@ -43,9 +43,9 @@ from turku.protocol.restore_messages import (
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import sandbox
 from turku.storage.restore import plan
-from turku.storage.restore.plan import LostPaths, Recovery
+from turku.storage.restore.plan import LostPaths, PreparedRestore
 from turku.storage.restore.recorded_entries import RecordedEntries, is_fake_super
-from turku.storage.restore.snapshot_lookup import KeptTree
+from turku.storage.restore.snapshot_lookup import SnapshotTree
 from turku.storage.rsync import change_log, exit_codes, messages, transfer
 from turku.storage.rsync.change_log import ItemizedLine
 
@@ -65,8 +65,8 @@ _LOG = logging.getLogger(__name__)
 
 def push(
     configuration: StorageConfig,
-    going_back: Recovery,
-    answers: Answers,
+    going_back: PreparedRestore,
+    answers: JsonLines,
     *,
     port: int,
     credentials: SourceCredentials,
@@ -77,7 +77,7 @@ def push(
     Raises CommandFailed when rsync cannot be started, InvalidValue for a user name that is none, BackupFailed when no
     daemon answers, ConfigurationError when the sandbox is required and cannot be had.
     """
-    kept = going_back.kept
+    kept = going_back.snapshot
     if going_back.with_holes:
         _LOG.info("%s: the agent makes the holes of %d files", kept.name, len(going_back.with_holes))
         for start in range(0, len(going_back.with_holes), WITH_HOLES_AT_ONCE):
@@ -107,13 +107,13 @@ def push(
         last_lines = [line.replace(str(kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
     meaning = exit_codes.exit_status(exit_code).meaning
     too_long = [wire_path(path) for path in going_back.long_paths]
-    answers.send(RecoverEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
+    answers.send(RestoreEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
     if lost.count:
         _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", kept.name, lost.count)
     _LOG.info("%s: rsync ended with exit code %d", kept.name, exit_code)
 
 
-def arguments(configuration: StorageConfig, going_back: Recovery, *, port: int, username: str) -> list[str]:
+def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port: int, username: str) -> list[str]:
     """Return the argument list, to be run in the tree. Raises InvalidValue as ``transfer.require_user`` does."""
     request = going_back.request
     temporary = request.temporary or TEMPORARY_DIRECTORY
@@ -133,7 +133,7 @@ def arguments(configuration: StorageConfig, going_back: Recovery, *, port: int, 
         f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
         f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
         "--modify-window=-1",
-        *_compression(going_back.kept),
+        *_compression(going_back.snapshot),
         *(["--no-inc-recursive"] if transfer.is_listed_at_once(going_back.files) else []),
         *([rsync_checksums.XXH128] if going_back.by_xxh128 else []),
         "--hard-links",
@@ -153,7 +153,7 @@ def arguments(configuration: StorageConfig, going_back: Recovery, *, port: int, 
     ]
 
 
-def _attribute_options(configuration: StorageConfig, request: RecoverRequest) -> list[str]:
+def _attribute_options(configuration: StorageConfig, request: FileRestoreRequest) -> list[str]:
     """Return the options by which rsync sends what the machine can set, and nothing else."""
     sets = request.sets or []
     options = ["--acls"] if "acls" in sets else []
@@ -168,7 +168,7 @@ def _attribute_options(configuration: StorageConfig, request: RecoverRequest) ->
     return options
 
 
-def _compression(kept: KeptTree) -> list[str]:
+def _compression(kept: SnapshotTree) -> list[str]:
     if not transfer.is_compressed(kept.notes.compress, kept.notes):
         return []
     is_slow = compression.is_slow(kept.notes.bytes_per_second)
@@ -177,8 +177,8 @@ def _compression(kept: KeptTree) -> list[str]:
 
 def _tell(
     configuration: StorageConfig,
-    going_back: Recovery,
-    answers: Answers,
+    going_back: PreparedRestore,
+    answers: JsonLines,
     stream: IO[bytes],
     others: deque[str],
     *,
@@ -212,12 +212,12 @@ def _tell(
                 lost.add(path)
     except Exception:
         # rsync must be read on, or it waits for ever; the agent misses what was not told, and says so.
-        _LOG.exception("%s: the manifest is not told any further", going_back.kept.name)
+        _LOG.exception("%s: the manifest is not told any further", going_back.snapshot.name)
         while stream.read(65536):
             pass
 
 
-def _lacking(request: RecoverRequest) -> tuple[str, ...]:
+def _lacking(request: FileRestoreRequest) -> tuple[str, ...]:
     """Return the beginnings of the names of attributes that the machine cannot set, and knows that it cannot."""
     if request.sets is None:
         return ()

@@ -16,12 +16,12 @@ from turku.core.log import one_line
 from turku.core.spool import Stack
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES
-from turku.storage.catalog import Catalog, Entry, Scope, database, open_catalog
-from turku.storage.catalog.entry import KINDS, Kind
-from turku.storage.catalog.scan import Found, Tree
+from turku.storage.catalog import Catalog, CatalogEntry, Scope, database, open_catalog
+from turku.storage.catalog.entry import KINDS, EntryKind
+from turku.storage.catalog.scan import Found, SnapshotReader
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.fs import attributes, disk_usage
-from turku.storage.restore.snapshot_lookup import KeptTree
+from turku.storage.restore.snapshot_lookup import SnapshotTree
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,13 +82,13 @@ def is_fake_super(configuration: StorageConfig) -> bool:
 class RecordedEntries:
     """The entries of one snapshot at and below some paths; a context manager, for one thread."""
 
-    def __init__(self, configuration: StorageConfig, kept: KeptTree, root: int, paths: Sequence[bytes]) -> None:
+    def __init__(self, configuration: StorageConfig, kept: SnapshotTree, root: int, paths: Sequence[bytes]) -> None:
         """``root`` is the open directory of the tree, and stays the caller's; without ``paths`` it is all of it."""
         self._stack = ExitStack()
         self._kept = kept
         self._paths = tuple(paths) or (b"",)
         self._scope = Scope(kept.name, frozenset(paths))
-        self._tree = self._stack.enter_context(Tree(os.dup(root)))
+        self._tree = self._stack.enter_context(SnapshotReader(os.dup(root)))
         self._position = 0
         self._is_faked = is_fake_super(configuration)
         self._catalog = self._opened(configuration)
@@ -105,7 +105,7 @@ class RecordedEntries:
     ) -> None:
         self._stack.close()
 
-    def now(self, path: bytes) -> Entry | None:
+    def now(self, path: bytes) -> CatalogEntry | None:
         """Return what the tree has at a path, be it one above those asked for; None for nothing."""
         parent, _slash, name = path.rpartition(b"/")
         directory = self._tree.find_directory(parent)
@@ -120,7 +120,7 @@ class RecordedEntries:
             return [], None
         return attributes.beyond_mode(directory, name, is_faked=self._is_faked)
 
-    def found(self, path: bytes) -> Entry | None:
+    def found(self, path: bytes) -> CatalogEntry | None:
         """Return what the path has to be; None for nothing, and for a path that was not asked for.
 
         Quick where paths come as rsync has them: a directory's entries one after the other, by name.
@@ -140,7 +140,7 @@ class RecordedEntries:
         entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
         if entry is None:
             return self.now(path)
-        if entry.kind is not Kind.DIRECTORY:
+        if entry.kind is not EntryKind.DIRECTORY:
             self._note(entry.version)
         return entry
 
@@ -176,7 +176,7 @@ class RecordedEntries:
                 if inside and self._tree.find_directory(inside) is None:
                     yield inside
 
-    def is_lost(self, entry: Entry) -> bool:
+    def is_lost(self, entry: CatalogEntry) -> bool:
         """Return True where the tree does not have the catalog's entry."""
         try:
             now = self.now(entry.path)
@@ -189,16 +189,18 @@ class RecordedEntries:
         """Return True where the catalog lists the path, whatever the tree has."""
         return self._catalog is not None and self._catalog.entry(self._kept.name, path) is not None
 
-    def all(self) -> Iterator[Entry]:
+    def all(self) -> Iterator[CatalogEntry]:
         """Yield everything that is no directory."""
         for path in self._paths:
             if self._catalog is not None:
                 yield from (
-                    entry for entry in self._catalog.files(self._kept.name, path) if entry.kind is not Kind.DIRECTORY
+                    entry
+                    for entry in self._catalog.files(self._kept.name, path)
+                    if entry.kind is not EntryKind.DIRECTORY
                 )
                 continue
             found = self.now(path) if path else None
-            if found is not None and found.kind is not Kind.DIRECTORY:
+            if found is not None and found.kind is not EntryKind.DIRECTORY:
                 yield found
             else:
                 yield from self._below(path)
@@ -292,21 +294,21 @@ class RecordedEntries:
                 return opened
         return None
 
-    def _below(self, path: bytes) -> Iterator[Entry]:
+    def _below(self, path: bytes) -> Iterator[CatalogEntry]:
         with Stack() as waiting:
             waiting.push(path)
             while (directory := waiting.pop()) is not None:
                 inner = []
                 for name, found in self._tree.entries(directory):
                     recorded = _of_tree(joined(directory, name), found)
-                    if recorded.kind is Kind.DIRECTORY:
+                    if recorded.kind is EntryKind.DIRECTORY:
                         inner.append(name)
                     else:
                         yield recorded
                 waiting.push_all(joined(directory, name) for name in sorted(inner, reverse=True))
 
 
-def in_tree(tree: Tree, path: bytes, *, is_recursive: bool) -> Iterator[Entry]:
+def in_tree(tree: SnapshotReader, path: bytes, *, is_recursive: bool) -> Iterator[CatalogEntry]:
     """Yield what a directory of a tree without a catalog has in it, by name; with everything below where recursive.
 
     Raises NotInHistory for what is no directory there.
@@ -320,14 +322,14 @@ def in_tree(tree: Tree, path: bytes, *, is_recursive: bool) -> Iterator[Entry]:
             for name, found in sorted(tree.entries(directory)):
                 entry = _of_tree(joined(directory, name), found)
                 yield entry
-                if entry.kind is Kind.DIRECTORY:
+                if entry.kind is EntryKind.DIRECTORY:
                     inner.append(entry.path)
             if is_recursive:
                 waiting.push_all(reversed(inner))
 
 
-def _of_tree(path: bytes, found: Found) -> Entry:
-    return Entry(
+def _of_tree(path: bytes, found: Found) -> CatalogEntry:
+    return CatalogEntry(
         path,
         KINDS[found.kind],
         found.size,
@@ -347,12 +349,12 @@ def _of_tree(path: bytes, found: Found) -> Entry:
 class _Listing:
     """A directory's entries by name, read on as they are asked for."""
 
-    def __init__(self, directory: bytes, entries: Iterator[Entry]) -> None:
+    def __init__(self, directory: bytes, entries: Iterator[CatalogEntry]) -> None:
         self.directory = directory
         self._entries = entries
         self._next = next(entries, None)
 
-    def at(self, path: bytes) -> Entry | None:
+    def at(self, path: bytes) -> CatalogEntry | None:
         """The entry of this path; None where there is none, or it was passed by already."""
         while self._next is not None and self._next.path < path:
             self._next = next(self._entries, None)

@@ -16,7 +16,7 @@ from turku.errors import NotInHistory
 from turku.policy import names
 from turku.storage.catalog import Scope
 from turku.storage.disk.snapshot_notes import NO_NOTES, Notes
-from turku.storage.disk.source_directory import SourcePlace
+from turku.storage.disk.source_directory import SourceDirectory
 
 CURRENT = "current"
 """What stands for a snapshot of a source without history: its working tree, as the last run left it."""
@@ -27,10 +27,10 @@ _SIBLINGS_LIMIT = 20_000
 
 
 @dataclass(frozen=True)
-class KeptTree:
+class SnapshotTree:
     """A snapshot's files."""
 
-    place: SourcePlace
+    place: SourceDirectory
     name: str
     path: Path
     moment: datetime | None
@@ -53,7 +53,12 @@ class CheckedPaths:
 
 
 def checked_paths(
-    kept: KeptTree, tree: DirectoryTree, paths: Sequence[bytes], scope: Scope, *, is_recorded: Callable[[bytes], bool]
+    kept: SnapshotTree,
+    tree: DirectoryTree,
+    paths: Sequence[bytes],
+    scope: Scope,
+    *,
+    is_recorded: Callable[[bytes], bool],
 ) -> CheckedPaths:
     """Return the paths, each lawful, in scope, and there or at least recorded in the catalog.
 
@@ -82,7 +87,7 @@ def checked_paths(
 
 
 def _is_there(
-    kept: KeptTree, tree: DirectoryTree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]
+    kept: SnapshotTree, tree: DirectoryTree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]
 ) -> bool:
     """Return False where the catalog alone has the path.
 

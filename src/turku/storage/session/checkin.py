@@ -204,11 +204,11 @@ class Checkin:
         """The outcome, suspicious where unchanged files are not what the machine has (source_comparison.py)."""
         if outcome.snapshot is None:
             return outcome
-        from turku.storage.disk.source_directory import SourcePlace
+        from turku.storage.disk.source_directory import SourceDirectory
         from turku.storage.integrity import source_comparison
         from turku.storage.rsync.transfer import Daemon
 
-        place = SourcePlace(job.machine_dir, job.source_name)
+        place = SourceDirectory(job.machine_dir, job.source_name)
         daemon = Daemon(job.rsync_port, job.source_name, job.username, job.password)
         try:
             signs = source_comparison.after_backup(

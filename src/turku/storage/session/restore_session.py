@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
-from turku.protocol.jsonlines import Answers
-from turku.protocol.restore_messages import BrowseRequest, HistoryRequest, RecoverRequest, Refusal
+from turku.protocol.jsonlines import JsonLines
+from turku.protocol.restore_messages import BrowseRequest, FileRestoreRequest, HistoryRequest, Refusal
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.restore import access, plan, push
-from turku.storage.restore.access import Wanted
+from turku.storage.restore.access import AccessRequest
 from turku.storage.restore.history_view import HistoryView
-from turku.storage.restore.plan import Recovery
+from turku.storage.restore.plan import PreparedRestore
 from turku.storage.session import request as session_request
 from turku.storage.session import tunnel_ownership
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
@@ -35,14 +35,14 @@ def serve(
 
     Raises TunnelRefused, for which the agent tries another port, OSError when nobody reads the answer.
     """
-    served = _Served(configuration, uuid, request, Answers(sys.stdout.buffer), descriptor, clock)
+    served = _Served(configuration, uuid, request, JsonLines(sys.stdout.buffer), descriptor, clock)
     try:
         if request.action == "browse":
             # Whoever looks may end its input after its request: that it went is seen by its not taking the answers.
             with served.watching(None) as (_agent, watched):
                 watched.browse(_required(request.browse, "browse"))
         else:
-            served.recover(_required(request.recover, "recover"))
+            served.restore(_required(request.restore_files, "restore_files"))
     except TunnelRefused:
         raise
     except TurkuError as error:
@@ -65,7 +65,7 @@ class _Served:
     configuration: StorageConfig
     uuid: str
     session: HistoryRequest
-    answers: Answers
+    answers: JsonLines
     descriptor: int
     clock: Clock
 
@@ -73,19 +73,19 @@ class _Served:
     def watching(self, descriptor: int | None) -> Iterator[tuple[SessionCancellation, _Served]]:
         """What is asked from here on: it ends when the input on ``descriptor`` does, or when it lasts too long."""
         with SessionCancellation(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
-            yield agent, replace(self, answers=Answers(sys.stdout.buffer, agent))
+            yield agent, replace(self, answers=JsonLines(sys.stdout.buffer, agent))
 
     def browse(self, request: BrowseRequest) -> None:
         from turku.storage.restore import browse
 
-        if request.what != "snapshots" and len(request.sources) != 1:
+        if request.listing != "snapshots" and len(request.sources) != 1:
             raise MalformedMessage("one source is looked into at a time - at `browse.sources`")
         for source in request.sources:
-            wanted = Wanted(self.uuid, "browse", source, request.of_machine, request.request)
+            wanted = AccessRequest(self.uuid, "browse", source, request.of_machine, request.request)
             browse.show(self._view(wanted), request, self.answers)
 
-    def recover(self, request: RecoverRequest) -> None:
-        wanted = Wanted(self.uuid, "recover", request.source, request.of_machine, request.request)
+    def restore(self, request: FileRestoreRequest) -> None:
+        wanted = AccessRequest(self.uuid, "restore", request.source, request.of_machine, request.request)
         if request.list_only:
             with self._planned(replace(wanted, action="browse"), request) as planned:
                 plan.list_only(self.configuration, planned, self.answers)
@@ -94,21 +94,21 @@ class _Served:
         tunnel_ownership.require_own_tunnel(port)
         with self._planned(wanted, request) as planned:
             if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
-                _LOG.info("%s: the agent does not go on with it", planned.kept.name)
+                _LOG.info("%s: the agent does not go on with it", planned.snapshot.name)
                 return
             count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
-            _LOG.info("%s: recovery begins, %s", planned.kept.name, count)
+            _LOG.info("%s: recovery begins, %s", planned.snapshot.name, count)
             with self.watching(self.descriptor) as (agent, watched):
                 push.push(
                     self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
                 )
 
-    def _view(self, wanted: Wanted) -> HistoryView:
+    def _view(self, wanted: AccessRequest) -> HistoryView:
         """Return what there is for this session."""
         return HistoryView(self.configuration, access.require(self.configuration, wanted), clock=self.clock)
 
     @contextmanager
-    def _planned(self, wanted: Wanted, request: RecoverRequest) -> Iterator[Recovery]:
+    def _planned(self, wanted: AccessRequest, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
         """What goes back, of which the agent was told."""
         with plan.prepared(self.configuration, self._view(wanted), request) as planned:
             self.answers.send(plan.plan(self.configuration, planned))

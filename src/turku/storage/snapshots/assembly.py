@@ -94,7 +94,7 @@ class HardlinkCopy:
             return
         try:
             hardlink_copy.link_tree(self._base, self.tree, self._goes_on)
-        except hardlink_copy.Stopped:
+        except hardlink_copy.CopyStopped:
             return
         except OSError as error:
             self._failure = f"{error.strerror or error}: {error.filename!r}"

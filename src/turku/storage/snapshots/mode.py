@@ -15,7 +15,7 @@ from typing import ClassVar
 from turku.errors import TurkuError
 from turku.storage.disk import leftovers, snapshot_links
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, SourcePlace
+from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.rsync.workspace import Workspace
 
@@ -31,7 +31,7 @@ class SnapshotMode(ABC):
     shares_blocks: ClassVar[bool] = False
     """True where a file that changed a little takes a little more space. Such a mode's run writes in place."""
 
-    def __init__(self, place: SourcePlace) -> None:
+    def __init__(self, place: SourceDirectory) -> None:
         self.place = place
 
     @abstractmethod

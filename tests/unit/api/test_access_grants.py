@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from tests.support.api_cast import Cast
-from tests.support.restore_requests import ANN, Pickup, Refused, ask_for, permit, row_of
+from tests.support.restore_requests import ANN, Pickup, Refused, ask_for, request_access, row_of
 from tests.support.v1_client import V1Machine, V1Storage
 
 from turku.api.audit import log
@@ -39,8 +39,8 @@ def noted(action: str) -> list[AuditEntry]:
 
 
 def test_a_machine_has_its_own_history(cast: Cast) -> None:
-    assert permit(cast.bob, cast.alice, action="browse") == {"allowed": True}
-    assert permit(cast.bob, cast.alice, action="recover") == {"allowed": True}
+    assert request_access(cast.bob, cast.alice, action="browse") == {"allowed": True}
+    assert request_access(cast.bob, cast.alice, action="restore") == {"allowed": True}
 
 
 @pytest.mark.parametrize("scope", ["all", "auth", "machine"])
@@ -51,8 +51,8 @@ def test_unless_a_policy_says_otherwise(cast: Cast, scope: str) -> None:
         machine=alice if scope == "machine" else None,
         history_visible=False,
     )
-    for action in ("browse", "recover"):
-        answer = permit(cast.bob, cast.alice, action=action)
+    for action in ("browse", "restore"):
+        answer = request_access(cast.bob, cast.alice, action=action)
         assert not answer["allowed"]
         assert "policy" in answer["reason"]
 
@@ -63,89 +63,89 @@ def test_the_most_specific_policy_counts(cast: Cast) -> None:
     RestorePolicy.objects.create(auth=alice.auth, other_machines=False)
     RestorePolicy.objects.create(machine=alice, history_visible=True)
     assert policies.rules_of(alice) == policies.HistoryRules(history_visible=True, approvals=2, other_machines=False)
-    assert permit(cast.bob, cast.alice)["allowed"]
+    assert request_access(cast.bob, cast.alice)["allowed"]
 
 
 def test_a_request_overrides_a_policy_that_hides_history(cast: Cast) -> None:
     RestorePolicy.objects.create(history_visible=False)
     request = running(cast, cast.alice)
-    assert not permit(cast.bob, cast.alice)["allowed"]
-    assert permit(cast.bob, cast.alice, request=str(request.pk))["allowed"]
+    assert not request_access(cast.bob, cast.alice)["allowed"]
+    assert request_access(cast.bob, cast.alice, request=str(request.pk))["allowed"]
 
 
 @pytest.mark.parametrize("switched_off", ["machine", "source"])
 def test_what_is_switched_off_has_none(cast: Cast, switched_off: str) -> None:
     (Machine if switched_off == "machine" else Source).objects.update(active=False)
-    assert not permit(cast.bob, cast.alice)["allowed"]
+    assert not request_access(cast.bob, cast.alice)["allowed"]
 
 
 def test_another_machine_has_it_by_a_request_of_that_source_that_it_runs(cast: Cast, bella: V1Machine) -> None:
     request = running(cast, bella, paths=[b"ssh", b"\xff"], snapshot="etc_20261124-084122_8491")
     said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
-    for action in ("browse", "recover"):
-        assert permit(cast.bob, bella, action=action, **said) == {
+    for action in ("browse", "restore"):
+        assert request_access(cast.bob, bella, action=action, **said) == {
             "allowed": True,
             "paths": ["ssh", {"b64": "/w=="}],
             "snapshot": {"name": "etc_20261124-084122_8491"},
         }
-    assert not permit(cast.bob, bella, "home", **said)["allowed"], "another source"
-    assert not permit(cast.bob, bella, of_machine=cast.alice.uuid)["allowed"], "no request named"
+    assert not request_access(cast.bob, bella, "home", **said)["allowed"], "another source"
+    assert not request_access(cast.bob, bella, of_machine=cast.alice.uuid)["allowed"], "no request named"
     third = cast.machine(unit_name="web-2")
     third.update_config({})
-    assert not permit(cast.bob, third, **said)["allowed"], "another machine's request"
+    assert not request_access(cast.bob, third, **said)["allowed"], "another machine's request"
 
 
 def test_the_request_ends_with_its_outcome_and_its_lease(cast: Cast, bella: V1Machine) -> None:
     request = running(cast, bella)
     said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
-    assert permit(cast.bob, bella, **said)["allowed"]
+    assert request_access(cast.bob, bella, **said)["allowed"]
     RestoreRequest.objects.update(date_offered=SYSTEM_CLOCK.now() - timedelta(seconds=1))
-    assert not permit(cast.bob, bella, **said)["allowed"]
+    assert not request_access(cast.bob, bella, **said)["allowed"]
     agent = Pickup(bella)
     agent.tell(request, "picked_up")
-    assert permit(cast.bob, bella, **said)["allowed"]
+    assert request_access(cast.bob, bella, **said)["allowed"]
     agent.tell(request, "postponed")
-    assert not permit(cast.bob, bella, **said)["allowed"], "it waits again"
+    assert not request_access(cast.bob, bella, **said)["allowed"], "it waits again"
     RestoreRequest.objects.update(date_offered=SYSTEM_CLOCK.now())
     agent.tell(request, "picked_up")
     transitions.cancel(request, actor=ANN, now=SYSTEM_CLOCK.now())
-    assert not permit(cast.bob, bella, **said)["allowed"]
+    assert not request_access(cast.bob, bella, **said)["allowed"]
 
 
 def test_what_is_not_this_storages_does_not_exist_for_it(cast: Cast, bella: V1Machine) -> None:
     mallory = V1Storage(cast.bob.post, auth=cast.bob.auth, name="mallory")
     mallory.update_config()
     request = running(cast, bella)
-    unknown = permit(mallory, cast.alice, "nothing")
+    unknown = request_access(mallory, cast.alice, "nothing")
     assert not unknown["allowed"]
     said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
-    assert permit(mallory, cast.alice) == permit(mallory, bella, **said) == unknown
+    assert request_access(mallory, cast.alice) == request_access(mallory, bella, **said) == unknown
     with pytest.raises(Refused) as refused:
-        permit(V1Storage(cast.bob.post, name="primary", secret="x" * 30), cast.alice)
+        request_access(V1Storage(cast.bob.post, name="primary", secret="x" * 30), cast.alice)
     assert refused.value.status == 403
 
 
 class TestAuditLog:
     def test_has_every_recovery_and_a_look_once_in_a_while(self, cast: Cast) -> None:
         for _ in range(3):
-            permit(cast.bob, cast.alice, action="recover")
-            permit(cast.bob, cast.alice, action="browse")
-        permit(cast.bob, cast.alice, "home", action="browse")
-        assert len(noted("restore.permitted")) == 3
-        assert [entry.subject for entry in noted("restore.looked")] == ["home", "etc"]
-        entry = noted("restore.permitted")[0]
+            request_access(cast.bob, cast.alice, action="restore")
+            request_access(cast.bob, cast.alice, action="browse")
+        request_access(cast.bob, cast.alice, "home", action="browse")
+        assert len(noted("restore.granted")) == 3
+        assert [entry.subject for entry in noted("restore.browsed")] == ["home", "etc"]
+        entry = noted("restore.granted")[0]
         assert (entry.actor_kind, entry.actor, entry.new["storage"]) == ("machine", cast.alice.uuid, "primary")
 
     def test_names_the_request_and_whose_files_they_are(self, cast: Cast, bella: V1Machine) -> None:
         request = running(cast, bella)
-        permit(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk))
-        (entry,) = noted("restore.permitted")
+        request_access(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk))
+        (entry,) = noted("restore.granted")
         assert (entry.actor, entry.new["of_machine"]) == (bella.uuid, cast.alice.uuid)
         assert entry.new["request"] == str(request.pk)
 
     def test_has_what_was_denied_once_in_a_while_as_the_storage_s_doing(self, cast: Cast, bella: V1Machine) -> None:
         for _ in range(3):
-            permit(cast.bob, bella, of_machine=cast.alice.uuid)
+            request_access(cast.bob, bella, of_machine=cast.alice.uuid)
         (entry,) = noted("restore.denied")
         assert (entry.actor_kind, entry.actor, entry.new["machine"]) == ("storage", "primary", bella.uuid)
 
@@ -153,9 +153,9 @@ class TestAuditLog:
         # What registered Alice counts too.
         monkeypatch.setattr(log, "FLOOD_LIMIT", AuditEntry.objects.filter(actor=cast.alice.uuid).count() + 3)
         for _ in range(3):
-            permit(cast.bob, cast.alice)
+            request_access(cast.bob, cast.alice)
         with pytest.raises(Refused) as refused:
-            permit(cast.bob, cast.alice)
+            request_access(cast.bob, cast.alice)
         assert refused.value.status == 429
 
 
@@ -170,11 +170,11 @@ class TestSnapshotOfARequest:
     def test_is_settled_by_the_first_who_tells(self, cast: Cast, bella: V1Machine) -> None:
         request = running(cast, bella)
         said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
-        assert permit(cast.bob, bella, **said) == {"allowed": True, "snapshot": {}}
-        first = permit(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
+        assert request_access(cast.bob, bella, **said) == {"allowed": True, "snapshot": {}}
+        first = request_access(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
         assert first["resolved"] == "etc_20261124-084122_8491"
-        assert permit(cast.bob, bella, **said, resolved="etc_20261125-084122_8491") == first
-        assert permit(cast.bob, bella, **said) == first
+        assert request_access(cast.bob, bella, **said, resolved="etc_20261125-084122_8491") == first
+        assert request_access(cast.bob, bella, **said) == first
         (entry,) = noted("restore.resolved")
         assert (entry.actor_kind, entry.actor) == ("storage", "primary")
         assert entry.new == {"resolved_snapshot": "etc_20261124-084122_8491"}
@@ -182,7 +182,7 @@ class TestSnapshotOfARequest:
     def test_is_what_a_later_run_is_told(self, cast: Cast, bella: V1Machine) -> None:
         request = running(cast, bella)
         said = {"of_machine": cast.alice.uuid, "request": str(request.pk)}
-        permit(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
+        request_access(cast.bob, bella, **said, resolved="etc_20261124-084122_8491")
         RestoreRequest.objects.update(date_offered=SYSTEM_CLOCK.now() - timedelta(seconds=1))
         [order] = Pickup(bella).offered()
         assert order["snapshot"] == {"name": "etc_20261124-084122_8491"}
@@ -192,19 +192,19 @@ class TestSnapshotOfARequest:
         mallory = V1Storage(cast.bob.post, auth=cast.bob.auth, name="mallory")
         mallory.update_config()
         said = {"of_machine": cast.alice.uuid, "request": str(request.pk), "resolved": "etc_20261124-084122_8491"}
-        assert not permit(mallory, bella, **said)["allowed"]
-        assert not permit(cast.bob, cast.alice, **said)["allowed"]
+        assert not request_access(mallory, bella, **said)["allowed"]
+        assert not request_access(cast.bob, cast.alice, **said)["allowed"]
         for name in ("../x", ".deleting", "a\nb", "x" * 300):
             with pytest.raises(Refused) as refused:
-                permit(cast.bob, bella, **{**said, "resolved": name})
+                request_access(cast.bob, bella, **{**said, "resolved": name})
             assert refused.value.status == 400
-        assert permit(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk)) == {
+        assert request_access(cast.bob, bella, of_machine=cast.alice.uuid, request=str(request.pk)) == {
             "allowed": True,
             "snapshot": {},
         }
 
 
 def test_a_machine_is_not_told_which_sources_another_has(cast: Cast, bella: V1Machine) -> None:
-    answers = [permit(cast.bob, bella, source, of_machine=cast.alice.uuid) for source in ("etc", "nothing")]
+    answers = [request_access(cast.bob, bella, source, of_machine=cast.alice.uuid) for source in ("etc", "nothing")]
     assert answers[0] == answers[1]
     assert not answers[0]["allowed"]
