@@ -1,20 +1,25 @@
-"""The tree of errors: one class is one kind of failure, one stable code and one exit code.
+"""The tree of errors. A class is one kind of failure, with a stable code and an exit code.
 
-Exit codes follow sysexits(3) where it has a fitting one; docs/reference/errors.md lists them and a test compares.
-A message says what happened and where; ``details`` holds evidence (the last lines a program printed); ``hint``
-says what to do about it.
+Callers catch a branch and never compare codes or statuses. Exit codes follow sysexits(3) where it has a fitting one.
+docs/reference/errors.md lists them, and a test compares the two.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class TurkuError(Exception):
-    """A failure we foresaw, worded for the person who must act on it."""
+    """A foreseen failure, worded for the person who must act on it.
+
+    The message says what happened and where, ``details`` holds evidence such as the last lines a program printed, and
+    ``hint`` says what to do.
+    """
 
     code: ClassVar[str] = "turku"
     exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = True
+    """False where the same request fails again, whatever happens meanwhile."""
 
     def __init__(self, message: str, *, details: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -22,12 +27,17 @@ class TurkuError(Exception):
         self.details = details
         self.hint = hint
 
+    def with_hint(self, hint: str) -> Self:
+        """Return the same error with another hint."""
+        return type(self)(self.message, details=self.details, hint=hint)
+
 
 class UsageError(TurkuError):
-    """The command line does not make sense."""
+    """The command line is not valid."""
 
     code = "usage"
     exit_code = 64
+    retryable = False
 
 
 class InvalidValue(TurkuError):
@@ -35,42 +45,71 @@ class InvalidValue(TurkuError):
 
     code = "invalid-value"
     exit_code = 65
+    retryable = False
 
 
 class MalformedMessage(TurkuError):
-    """A message of the protocol does not have the shape the contract gives it; the message names the field."""
+    """A protocol message does not have the shape that the contract gives it. The message names the field."""
 
     code = "malformed-message"
     exit_code = 76
+    retryable = False
 
 
-class ApiUnreachable(TurkuError):
-    """The coordinator could not be asked: network, TLS, time-out, or an answer that is not ours."""
+class ApiError(TurkuError):
+    """A call to the coordinator did not succeed."""
+
+
+class ApiUnreachable(ApiError):
+    """The coordinator gave no usable answer: network, TLS, time-out, a server error, or another program's answer."""
 
     code = "api-unreachable"
     exit_code = 69
 
 
-class ApiRefused(TurkuError):
-    """The coordinator answered with a refusal."""
+class ApiRefused(ApiError):
+    """The coordinator, or a proxy before it, refused the call (HTTP 4xx).
+
+    The branches below are the refusals that mean one thing only. Only those tell for certain that nothing was done.
+    """
 
     code = "api-refused"
     exit_code = 77
+    status: ClassVar[int] = 400
+    """The HTTP status with which a coordinator sends this refusal."""
 
-    def __init__(self, message: str, *, status: int, details: str = "", hint: str = "") -> None:
-        super().__init__(message, details=details, hint=hint)
-        self.status = status
+
+class ApiRejected(ApiRefused):
+    """The coordinator does not accept the content of the message (400)."""
+
+
+class ApiForbidden(ApiRefused):
+    """The coordinator does not accept the credentials, or the machine or storage is not active (403)."""
+
+    status = 403
+
+
+class ApiNotFound(ApiRefused):
+    """The coordinator does not have the call, as the existing system's, or not what the call names (404, 405)."""
+
+    status = 404
+
+
+class ApiThrottled(ApiRefused):
+    """The caller asked for too much lately (429)."""
+
+    status = 429
 
 
 class CommandFailed(TurkuError):
-    """A program we started could not be started, failed, or did not end in time."""
+    """A program could not be started, failed, or did not end in time."""
 
     code = "command-failed"
     exit_code = 70
 
 
 class ConfigurationError(TurkuError):
-    """The configuration cannot be used; the message lists every fault with file and key."""
+    """The configuration cannot be used. The message lists every fault with file and key."""
 
     code = "configuration"
     exit_code = 78
@@ -84,27 +123,31 @@ class LockHeld(TurkuError):
 
 
 class DurableWriteFailed(TurkuError):
-    """A file that must survive could not be written: no space, no permission, a read-only file system."""
+    """A file that must survive a crash could not be written: no space, no permission, or a read-only file system."""
 
     code = "write-failed"
     exit_code = 73
 
 
 class BackupFailed(TurkuError):
-    """One or more backups of a session failed; each was reported by itself."""
+    """A backup failed, or one or more backups of a session did and each was reported by itself."""
 
     code = "backup-failed"
     exit_code = 2
 
 
-class RestoreIncomplete(TurkuError):
-    """Some of what was to be restored is back, the rest is not, or is not what was backed up."""
+class RestoreError(TurkuError):
+    """A restore did not bring everything back."""
+
+
+class RestoreIncomplete(RestoreError):
+    """Some of the files were restored. The others were not, or differ from the backup."""
 
     code = "restore-incomplete"
     exit_code = 3
 
 
-class RestoreFailed(TurkuError):
+class RestoreFailed(RestoreError):
     """Nothing was restored."""
 
     code = "restore-failed"
@@ -112,21 +155,22 @@ class RestoreFailed(TurkuError):
 
 
 class NotInHistory(TurkuError):
-    """There is no such source, snapshot or path in what is kept, or it must not be seen; the message names it."""
+    """History has no such source, snapshot or path, or the machine may not see it. The message names it."""
 
     code = "not-in-history"
     exit_code = 66
+    retryable = False
 
 
 class CatalogUnusable(TurkuError):
-    """The catalog of a source's history can neither be read nor made anew; the history itself is untouched."""
+    """The catalog of a source can neither be read nor rebuilt. The history itself is untouched."""
 
     code = "catalog-unusable"
     exit_code = 72
 
 
 class NoVolume(TurkuError):
-    """A storage has no place for a machine: no volume takes new machines, or the machine's own is not there."""
+    """A storage has no volume for a machine: none takes new machines, or the machine's own volume is not mounted."""
 
     code = "no-volume"
     exit_code = 74
@@ -140,7 +184,7 @@ class TunnelRefused(TurkuError):
 
 
 class StorageNotTrusted(TurkuError):
-    """A storage shows host keys that this machine does not know; nobody accepted them here."""
+    """A storage shows host keys that this machine does not know and that nobody accepted here."""
 
     code = "storage-not-trusted"
     exit_code = 67

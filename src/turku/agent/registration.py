@@ -7,10 +7,9 @@ import logging
 from turku.agent import identity
 from turku.agent.capture import declared_sources, source_warnings
 from turku.agent.config.configuration import AgentConfig
-from turku.errors import ApiRefused
+from turku.errors import ApiForbidden
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
-_FORBIDDEN = 403
 _LOG = logging.getLogger(__name__)
 
 
@@ -38,10 +37,8 @@ def update_config(agent: AgentConfig) -> None:
     )
     try:
         answer = agent.api().call("update_config", message, UpdateConfigAnswer)
-    except ApiRefused as error:
-        if error.status != _FORBIDDEN:
-            raise
-        raise ApiRefused(error.message, status=error.status, details=error.details, hint=_hint(agent)) from error
+    except ApiForbidden as error:
+        raise error.with_hint(_hint(agent)) from error
     count = len(agent.sources)
     _LOG.info(
         "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"

@@ -19,7 +19,7 @@ from turku.agent.config.configuration import IDENTITY_FILE, AgentConfig
 from turku.core import durable
 from turku.core.configuration import directory
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ApiRefused, ConfigurationError, LockHeld
+from turku.errors import ApiNotFound, ApiRefused, ApiRejected, ApiThrottled, ConfigurationError, LockHeld
 from turku.policy import names
 from turku.protocol.messages import (
     Empty,
@@ -30,8 +30,6 @@ from turku.protocol.messages import (
 )
 
 _LOG = logging.getLogger(__name__)
-_NOT_APPLIED = (400, 404, 405)
-"""Refusals after which the coordinator holds the old secret for certain, if this was the first time it was asked."""
 _UNAPPLIED_HINT = "the coordinator must be one of ours for this; the machine's secret and key are as they were"
 
 
@@ -58,13 +56,12 @@ def rotate_keys(agent: AgentConfig) -> None:
         new = new or _begin(agent, code=None)
         try:
             _finish(agent, machine.uuid, new)
-        except ApiRefused as error:
-            if is_first and error.status in _NOT_APPLIED:
-                _drop(agent)
-                raise ApiRefused(
-                    error.message, status=error.status, details=error.details, hint=_UNAPPLIED_HINT
-                ) from error
-            raise
+        except (ApiRejected, ApiNotFound) as error:
+            if not is_first:
+                raise
+            # The coordinator holds the old secret for certain, as this was the first time it was asked.
+            _drop(agent)
+            raise error.with_hint(_UNAPPLIED_HINT) from error
 
 
 def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
@@ -193,6 +190,6 @@ def _drop(agent: AgentConfig) -> None:
 
 
 def _forget_refused_code(agent: AgentConfig, error: ApiRefused) -> None:
-    # Another code can be had of the operator. 429: it is to be tried again later.
-    if error.status != 429:
+    # The operator can give another code.
+    if not isinstance(error, ApiThrottled):
         _drop(agent)

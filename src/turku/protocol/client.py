@@ -20,7 +20,16 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from turku import __version__
 from turku.core.log import one_line
-from turku.errors import ApiRefused, ApiUnreachable, ConfigurationError, MalformedMessage
+from turku.errors import (
+    ApiForbidden,
+    ApiNotFound,
+    ApiRefused,
+    ApiRejected,
+    ApiThrottled,
+    ApiUnreachable,
+    ConfigurationError,
+    MalformedMessage,
+)
 from turku.protocol import codec
 
 T = TypeVar("T")
@@ -33,7 +42,14 @@ _READ_TIMEOUT_SECONDS = 120.0
 _ANSWER_TIMEOUT_SECONDS = 600.0
 _CHUNK_BYTES = 256 * 1024
 _VERSION_HINT = "does api_url end with the version, as in https://turku.example.com/v1?"
-_REFUSAL_HINTS = {403: "check the secrets in the configuration", 404: _VERSION_HINT, 405: _VERSION_HINT}
+_REFUSALS: dict[int, tuple[type[ApiRefused], str]] = {
+    400: (ApiRejected, ""),
+    403: (ApiForbidden, "check the secrets in the configuration"),
+    404: (ApiNotFound, _VERSION_HINT),
+    405: (ApiNotFound, _VERSION_HINT),
+    429: (ApiThrottled, ""),
+}
+"""The error and hint for each status of a refusal. Any other 4xx may be a proxy's."""
 
 
 def checked_url(url: str, *, allow_plain_http: bool = False) -> str:
@@ -83,14 +99,14 @@ class ApiClient:
     def beyond_contract(self) -> ApiClient:
         """The client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
 
-        A coordinator of the existing system answers them with 404 (ApiRefused).
+        A coordinator of the existing system answers them with 404 (ApiNotFound).
         """
         return ApiClient(f"{self._url.removesuffix('/v1')}/v2", allow_plain_http=True)
 
     def call(self, name: str, message: Any, answer: type[T]) -> T:
-        """The coordinator's answer to ``message``, as ``answer``.
+        """Send ``message`` to the coordinator and return its answer, decoded as ``answer``.
 
-        Raises ApiRefused (4xx), ApiUnreachable (network, TLS, time-out, 5xx, an answer that is none of ours).
+        Raises a branch of ApiRefused (4xx), or ApiUnreachable (network, TLS, time-out, 5xx, a malformed answer).
         """
         address = f"{self._url}/{name}"
         body = codec.encode(message)
@@ -115,12 +131,8 @@ class ApiClient:
             details = ""
         details = "\n".join(one_line(line) for line in details[:_REASON_LIMIT_CHARACTERS].splitlines())
         if 400 <= status < 500:
-            raise ApiRefused(
-                f"{address}: refused with {status} {reason}",
-                status=status,
-                details=details,
-                hint=_REFUSAL_HINTS.get(status, ""),
-            )
+            kind, hint = _REFUSALS.get(status, (ApiRefused, ""))
+            raise kind(f"{address}: refused with {status} {reason}", details=details, hint=hint)
         raise ApiUnreachable(f"{address}: answered {status} {reason}", details=details[:300])
 
     def _post(self, name: str, body: bytes) -> tuple[int, str, bytes | None]:

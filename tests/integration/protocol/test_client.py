@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from turku.core import command
-from turku.errors import ApiRefused, ApiUnreachable
+from turku.errors import ApiForbidden, ApiNotFound, ApiRefused, ApiRejected, ApiThrottled, ApiUnreachable
 from turku.protocol.client import ApiClient
 from turku.protocol.messages import Empty, HealthAnswer
 
@@ -69,14 +69,20 @@ def test_a_call_is_a_post_of_json_and_the_answer_is_typed() -> None:
     assert headers["accept-encoding"] == "identity"
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 405])
-def test_a_refusal_tells_status_and_sentence(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((400, ApiRejected), (403, ApiForbidden), (404, ApiNotFound), (405, ApiNotFound), (429, ApiThrottled)),
+        *((408, ApiRefused), (413, ApiRefused), (451, ApiRefused)),
+    ],
+)
+def test_each_refusal_is_a_branch_of_its_own_and_tells_the_sentence(status: int, kind: type[ApiRefused]) -> None:
     with coordinator(answer(status, b'{"error": "machine.uuid: is not a UUID"}')) as (url, _received):
         with pytest.raises(ApiRefused, match=f"refused with {status}") as refused:
             ApiClient(url).call("health", Empty(), HealthAnswer)
-        assert refused.value.status == status
+        assert type(refused.value) is kind
         assert "machine.uuid: is not a UUID" in refused.value.details
-        assert bool(refused.value.hint) == (status != 400)
+        assert bool(refused.value.hint) == (kind in (ApiForbidden, ApiNotFound))
 
 
 def test_a_page_for_people_is_not_shown_and_the_address_is_doubted() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 
-from turku.errors import ApiRefused, CatalogUnusable, NotInHistory, TurkuError
+from turku.errors import ApiNotFound, CatalogUnusable, NotInHistory, TurkuError
 from turku.policy import names
 from turku.protocol.restore_messages import (
     BrowseEnd,
@@ -345,7 +345,7 @@ def test_a_coordinator_of_the_existing_system_permits_one_s_own_alone(
 ) -> None:
     class Existing(Coordinator):
         def call(self, _name: str, _message: Any, _kind: Any) -> StorageAccessAnswer:
-            raise ApiRefused("no such call", status=404)
+            raise ApiNotFound("no such call")
 
     with pytest.raises(NotInHistory):
         Existing(None).permitted(machine, monkeypatch)

@@ -23,7 +23,16 @@ from turku.agent import identity, state
 from turku.agent.config.configuration import AgentConfig
 from turku.core import lock
 from turku.core.log import one_line
-from turku.errors import ApiRefused, ApiUnreachable, InvalidValue, LockHeld, MalformedMessage, TurkuError
+from turku.errors import (
+    ApiError,
+    ApiForbidden,
+    ApiNotFound,
+    ApiUnreachable,
+    InvalidValue,
+    LockHeld,
+    MalformedMessage,
+    TurkuError,
+)
 
 if TYPE_CHECKING:
     from turku.agent.restore.run import PlannedRestore, RestoreProgress, RestoreResult
@@ -32,9 +41,6 @@ if TYPE_CHECKING:
 LOCK_NAME = "turku-agent-remote-restore"
 REPORT_SECONDS = 5.0
 """Between two reports of a restore: well within the lease that the coordinator gives."""
-_FINAL_CODES = frozenset({"not-in-history", "invalid-value", "usage", "malformed-message"})
-"""Errors that a later ping would meet again; all others may be over by then."""
-_UNKNOWN_THERE = (403, 404)
 _MESSAGE_LIMIT = 4000
 _SECOND_TRY_SECONDS = 5.0
 _AT_ONCE = 50
@@ -137,7 +143,7 @@ class _RemoteRestore:
         """Pick the restore up and see it through. What went wrong is told to the coordinator and the log."""
         try:
             answer = self._report("picked_up")
-        except (ApiRefused, ApiUnreachable) as error:
+        except ApiError as error:
             _LOG.error("restore %s: not picked up: %s", self._order.request, error.message)
             return
         if not answer.go_on:
@@ -163,7 +169,7 @@ class _RemoteRestore:
         except TurkuError as error:
             _LOG.error("restore %s: %s", self._order.request, error.message)
             told = "\n".join(part for part in (error.message, error.hint, error.details) if part)
-            self._report_end("failed" if error.code in _FINAL_CODES else "postponed", told)
+            self._report_end("postponed" if error.retryable else "failed", told)
         except BaseException:
             # A fault of ours: a later ping picks it up again.
             with suppress(TurkuError):
@@ -237,10 +243,10 @@ class _RemoteRestore:
         while True:
             try:
                 answer = self._report("running")
-            except (ApiUnreachable, ApiRefused) as error:
-                # It may come back; files do not wait for it.
+            except ApiError as error:
+                # It may come back, and the restore of files goes on meanwhile.
                 _LOG.warning("restore %s: not reported: %s", self._order.request, error.message)
-                if isinstance(error, ApiRefused) and error.status in _UNKNOWN_THERE:
+                if isinstance(error, (ApiForbidden, ApiNotFound)):
                     self._is_cancelled = True
                     return
             else:
@@ -259,7 +265,7 @@ class _RemoteRestore:
                 return
             except ApiUnreachable as error:
                 reason = error.message
-            except ApiRefused as error:
+            except ApiError as error:
                 reason = error.message
                 break
             if pause_seconds is not None:

@@ -223,7 +223,8 @@ def error_of(address: Address, answer: Refusal) -> TurkuError:
     known = {
         kind.code: kind
         for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, TurkuError) and kind.__init__ is TurkuError.__init__
+        # A refusal of the storage by the coordinator is none of this machine.
+        if isinstance(kind, type) and issubclass(kind, TurkuError) and not issubclass(kind, errors.ApiRefused)
     }
     kind = known.get(answer.code, RestoreFailed)
     message, details, hint = (

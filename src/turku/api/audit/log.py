@@ -13,7 +13,7 @@ from turku.api.audit.models import TEXT_LENGTH, ActorKind, AuditEntry
 from turku.api.audit.values import loggable
 from turku.api.project import origin
 from turku.core.log import one_line
-from turku.errors import ApiRefused
+from turku.errors import ApiThrottled
 
 FLOOD_LIMIT = 1000
 FLOOD_SPAN = timedelta(hours=1)
@@ -86,7 +86,7 @@ def record(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
 
 
 def record_of_program(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
-    """Write what a machine or storage did. Raises ApiRefused (429) where it did too much within the hour."""
+    """Write what a machine or storage did. Raises ApiThrottled where it did too much within the hour."""
     if not entries:
         return
     require_room(actor, now=now)
@@ -94,11 +94,9 @@ def record_of_program(actor: Actor, entries: Sequence[Entry], *, now: datetime) 
 
 
 def require_room(actor: Actor, *, now: datetime) -> None:
-    """Raise ApiRefused (429) where a machine or storage did too much within the hour: to be asked before the work."""
+    """Raise ApiThrottled where a machine or storage did too much within the hour: to be asked before the work."""
     recent = AuditEntry.objects.filter(
         actor_kind=actor.kind, actor=_text(actor.name), date__gt=now - FLOOD_SPAN, date__lte=now
     )
     if recent.order_by()[:FLOOD_LIMIT].count() >= FLOOD_LIMIT:
-        raise ApiRefused(
-            f"more than {FLOOD_LIMIT} changes within an hour", status=429, hint="wait an hour, then send it again"
-        )
+        raise ApiThrottled(f"more than {FLOOD_LIMIT} changes within an hour", hint="wait an hour, then send it again")

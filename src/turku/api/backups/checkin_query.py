@@ -56,7 +56,7 @@ class Waiting:
 def machine_with_something_due(uuid: UUID, secret: str, *, now: datetime) -> Waiting | None:
     """What waits for the machine, which is noted as seen; None where nothing does.
 
-    Whether machine and storage are switched on is not looked at. Raises ApiRefused (403).
+    Whether machine and storage are switched on is not looked at. Raises ApiForbidden.
     """
     look, last = (_LOOK_FOR_RESTORES_TOO, (now,)) if open_offers.may_exist() else (_LOOK, ())
     latest = [moment for _days, moment in next_backup.latest_moments(now=now)]

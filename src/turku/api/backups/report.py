@@ -15,7 +15,7 @@ from turku.api.fleet.faults import Faults
 from turku.api.fleet.models import Machine, Storage
 from turku.api.project import many_rows
 from turku.core.log import one_line
-from turku.errors import ApiRefused, InvalidValue, MalformedMessage
+from turku.errors import ApiNotFound, InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.policy.timing import clock_agreement
 from turku.protocol.messages import STRATEGY_REASON_LIMIT, SourceReport
@@ -139,7 +139,7 @@ def _remarkable(source: Source) -> list[object]:
 def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], *, now: datetime) -> None:
     """Write a run for each report and move its source on; all of them or, when one is wrong, none.
 
-    Raises ApiRefused (404) for a source that the machine does not have, MalformedMessage.
+    Raises ApiNotFound for a source that the machine does not have, MalformedMessage.
     """
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
@@ -157,7 +157,7 @@ def _record(
     sources = {source.name: source for source in rows}
     unknown = [name for name in reports if name not in sources]
     if unknown:
-        raise ApiRefused(f"machine.sources: the machine has no source {unknown[0][:200]!r}", status=404)
+        raise ApiNotFound(f"machine.sources: the machine has no source {unknown[0][:200]!r}")
     faults = Faults()
     runs = [_run(sources[name], storage, report, faults, now=now) for name, report in reports.items()]
     faults.refuse()

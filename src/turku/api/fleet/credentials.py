@@ -15,7 +15,7 @@ from turku.api.fleet import keyring
 from turku.api.fleet.faults import checked
 from turku.api.fleet.keyring import Purpose
 from turku.api.fleet.models import Machine, Storage
-from turku.errors import ApiRefused
+from turku.errors import ApiForbidden, ApiNotFound
 from turku.policy import names
 
 Caller = TypeVar("Caller", Machine, Storage)
@@ -24,9 +24,9 @@ CHECK_IN_RESOLUTION = timedelta(minutes=1)
 """``date_checked_in`` is written at most this often."""
 
 
-def wrong_credentials() -> ApiRefused:
+def wrong_credentials() -> ApiForbidden:
     """The one answer to credentials that are not right, whatever is wrong about them."""
-    return ApiRefused("these credentials are not known here, or no longer valid", status=403)
+    return ApiForbidden("these credentials are not known here, or no longer valid")
 
 
 def machine_uuid(text: str) -> UUID:
@@ -62,13 +62,13 @@ def _proves(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> 
 
 
 def require_credentials(machine: Machine | None, secret: str) -> None:
-    """Raise ApiRefused (403) unless the machine is active and the secret is its own; for None at the same cost."""
+    """Raise ApiForbidden unless the machine is active and the secret is its own; for None at the same cost."""
     if not _proves(machine, Purpose.MACHINE, secret):
         raise wrong_credentials()
 
 
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
-    """The machine, noted as seen now. Raises MalformedMessage for no UUID, ApiRefused (403)."""
+    """The machine, noted as seen now. Raises MalformedMessage for no UUID, ApiForbidden."""
     machine, is_proved = examine_machine(machine_uuid(uuid_text), secret)
     if machine is None or not is_proved:
         raise wrong_credentials()
@@ -77,7 +77,7 @@ def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
 
 
 def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
-    """The storage, noted as seen now. Raises MalformedMessage for no name, ApiRefused (403)."""
+    """The storage, noted as seen now. Raises MalformedMessage for no name, ApiForbidden."""
     storage, is_proved = examine_storage(storage_name(name_text), secret)
     if storage is None or not is_proved:
         raise wrong_credentials()
@@ -86,10 +86,10 @@ def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
 
 
 def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
-    """The active machine of that storage. Raises ApiRefused (404): what is another storage's does not exist for it."""
+    """The active machine of that storage. Raises ApiNotFound: what is another storage's does not exist for it."""
     machine = Machine.objects.filter(uuid=machine_uuid(uuid_text), storage=storage, active=True).first()
     if machine is None:
-        raise ApiRefused("machine.uuid: no such machine is assigned to this storage", status=404)
+        raise ApiNotFound("machine.uuid: no such machine is assigned to this storage")
     machine.storage = storage
     return machine
 
@@ -97,7 +97,7 @@ def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
 def locked(caller: Caller | None) -> Caller:
     """The row as it is by now, which no other transaction changes until the end of this one.
 
-    Raises ApiRefused (403) where it is gone or was switched off since. ``no_key``, here and wherever rows are locked:
+    Raises ApiForbidden where it is gone or was switched off since. ``no_key``, here and wherever rows are locked:
     others may refer to the row meanwhile, or two that lock rows that refer to each other would wait for each other.
     """
     found = caller and type(caller)._default_manager.select_for_update(no_key=True).filter(pk=caller.pk).first()

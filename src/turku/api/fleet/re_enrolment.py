@@ -35,7 +35,7 @@ def redeem(code: str, secret: str, ssh_public_key: str, *, now: datetime) -> Mac
     """The machine that the code is for, with this secret and key from now on.
 
     The same code with the same secret is answered again until it ends: an answer may be lost. Raises MalformedMessage,
-    ApiRefused (403) for a code that is unknown, too old, or was used with another secret.
+    ApiForbidden for a code that is unknown, too old, or was used with another secret.
     """
     ring = keyring.current()
     machine = (

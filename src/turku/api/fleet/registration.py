@@ -26,7 +26,7 @@ FAULT_LENGTH = 500
 
 
 def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool) -> Auth:
-    """The Auth of a registration, for a caller that did not prove itself. Raises ApiRefused (403).
+    """The Auth of a registration, for a caller that did not prove itself. Raises ApiForbidden.
 
     One that is known already (not ``is_new``) has the wrong secret; it costs the same to say so.
     """
@@ -152,7 +152,7 @@ _UNREMARKABLE = {"date_checked_in", "space_total", "space_available", "ssh_key_f
 def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> None:
     """Take over what the machine or storage says of itself now, changes going to the audit log.
 
-    Raises ApiRefused (429) for too many changes.
+    Raises ApiThrottled for too many changes.
     """
     changed = assign(row, fields)
     remarkable = {name: values for name, values in changed.items() if name not in _UNREMARKABLE}

@@ -51,7 +51,7 @@ def _rotate(
 def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key: str | None, *, now: datetime) -> None:
     """Give the machine a new secret and, where one is given, a new key.
 
-    Raises MalformedMessage, ApiRefused (403) where neither secret is the machine's.
+    Raises MalformedMessage, ApiForbidden where neither secret is the machine's.
     """
     row = Machine.objects.select_for_update(no_key=True).filter(uuid=uuid).first()
     machine = _require_either(row, Purpose.MACHINE, secret, new_secret)
@@ -66,7 +66,7 @@ def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key:
 
 @transaction.atomic
 def rotate_storage(name: str, secret: str, new_secret: str, *, now: datetime) -> None:
-    """Give the storage a new secret. Raises MalformedMessage, ApiRefused (403)."""
+    """Give the storage a new secret. Raises MalformedMessage, ApiForbidden."""
     row = Storage.objects.select_for_update(no_key=True).filter(name=name).first()
     storage = _require_either(row, Purpose.STORAGE, secret, new_secret)
     faults = Faults()

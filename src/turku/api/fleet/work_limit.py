@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from turku.api.fleet.throttle import Recent
 from turku.core.clock import SYSTEM_CLOCK, Clock
-from turku.errors import ApiRefused
+from turku.errors import ApiThrottled
 
 REMEMBERED_CALLERS = 20_000
 
@@ -39,21 +39,19 @@ class WorkLimit:
 
     @contextmanager
     def piece(self, caller: str, units: int) -> Iterator[None]:
-        """Count that much work for the caller, and let it be done. Raises ApiRefused (429) where it is too much."""
+        """Count that much work for the caller, and let it be done. Raises ApiThrottled where it is too much."""
         is_large = units >= self._large
         with self._lock:
             begun, done = self._since(caller)
             if done + units > self._limit:
-                raise ApiRefused(
+                raise ApiThrottled(
                     f"more than {self._limit} sources and rules (a source counts as {UNITS_OF_A_SOURCE}) "
                     "within an hour",
-                    status=429,
                     hint="wait an hour, then send it again",
                 )
             if is_large and caller in self._at_work:
-                raise ApiRefused(
+                raise ApiThrottled(
                     "another message of the same sender is being worked on",
-                    status=429,
                     hint="send one after the other",
                 )
             self._spent.put(caller, (begun, done + units))

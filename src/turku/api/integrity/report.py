@@ -18,7 +18,7 @@ from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
 from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
 from turku.api.project import many_rows
 from turku.core.log import one_line
-from turku.errors import ApiRefused, MalformedMessage
+from turku.errors import ApiNotFound, MalformedMessage
 from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, SourceIntegrity
 
 DAMAGES_KEPT = 1000
@@ -37,7 +37,7 @@ _DAMAGE_FIELDS = (
 def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceIntegrity], *, now: datetime) -> None:
     """Write what was proved of sources of the machine; all of it or, when something is wrong, nothing.
 
-    Raises ApiRefused (404) for a source that the machine does not have, (429) as the audit log does, MalformedMessage.
+    Raises ApiNotFound for a source that the machine does not have, ApiThrottled, MalformedMessage.
     """
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
@@ -48,7 +48,7 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceInteg
     sources = {source.name: source for source in rows}
     unknown = [name for name in reports if name not in sources]
     if unknown:
-        raise ApiRefused(f"machine.sources: the machine has no source {unknown[0][:200]!r}", status=404)
+        raise ApiNotFound(f"machine.sources: the machine has no source {unknown[0][:200]!r}")
     entries = [
         *_record_damages(storage, sources, reports, now=now),
         *_record_drills(storage, sources, reports, now=now),

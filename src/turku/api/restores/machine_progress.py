@@ -12,7 +12,7 @@ from turku.api.audit import log
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.restores.models import APPROVED, AT_WORK, OVER, RestoreRequest, State
 from turku.api.restores.transitions import lease_end, move
-from turku.errors import ApiRefused, InvalidValue
+from turku.errors import ApiNotFound, InvalidValue
 from turku.policy import names
 from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, AgentRestoreProgressRequest
 
@@ -28,16 +28,16 @@ _ENDS = {
 
 
 def own_request(machine: Machine, text: str) -> RestoreRequest:
-    """The request onto this machine. Raises ApiRefused (404): what is another machine's does not exist for it."""
+    """The request onto this machine. Raises ApiNotFound: what is another machine's does not exist for it."""
     rows = RestoreRequest.objects.select_related("source__machine", "target").filter(target=machine)
     try:
         return rows.get(pk=UUID(names.machine_uuid(text)))
     except (InvalidValue, RestoreRequest.DoesNotExist):
-        raise ApiRefused("request: there is no such restore for this machine", status=404) from None
+        raise ApiNotFound("request: there is no such restore for this machine") from None
 
 
 def note(machine: Machine, told: AgentRestoreProgressRequest, *, now: datetime) -> AgentRestoreProgressAnswer:
-    """Take over what the machine tells; whether it is to go on. Raises ApiRefused (404)."""
+    """Take over what the machine tells; whether it is to go on. Raises ApiNotFound."""
     request = own_request(machine, told.request)
     actor = log.actor_of(machine)
     if told.step == "picked_up":

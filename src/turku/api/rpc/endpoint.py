@@ -20,7 +20,7 @@ from turku.api.fleet.throttle import CREDENTIALS
 from turku.api.project import origin
 from turku.api.rpc.unstorable import refuse_unstorable
 from turku.core.log import one_line
-from turku.errors import ApiRefused, InvalidValue, MalformedMessage
+from turku.errors import ApiForbidden, ApiRefused, InvalidValue, MalformedMessage
 from turku.protocol import codec
 from turku.protocol.messages import Empty
 
@@ -127,7 +127,7 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
             except (MalformedMessage, InvalidValue) as error:
                 status, sentence = int(HTTPStatus.BAD_REQUEST), _sentence(error)
             except ApiRefused as error:
-                if error.status == HTTPStatus.FORBIDDEN:
+                if isinstance(error, ApiForbidden):
                     CREDENTIALS.failed(address)
                 status, sentence = error.status, _sentence(error)
             except (DataError, IntegrityError):

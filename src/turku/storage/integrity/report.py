@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from enum import StrEnum
 
-from turku.errors import ApiRefused, ApiUnreachable
+from turku.errors import ApiNotFound, ApiRefused, ApiUnreachable
 from turku.protocol.integrity_messages import (
     CALL,
     DAMAGES_LIMIT,
@@ -41,14 +41,14 @@ def send(configuration: StorageConfig, machine: str, reports: Mapping[str, Sourc
 
         try:
             api.call(CALL, message, Empty)
+        except ApiNotFound:
+            _LOG.info(
+                "%s: not reported to the coordinator: it has no call %s, or no such machine or source here any more",
+                machine,
+                CALL,
+            )
+            return Delivery.NEVER
         except ApiRefused as error:
-            if error.status == 404:
-                _LOG.info(
-                    "%s: not told to the coordinator: it has no call %s, or no such machine or source here any more",
-                    machine,
-                    CALL,
-                )
-                return Delivery.NEVER
             _LOG.warning("%s: not told to the coordinator: %s %s", machine, error.message, error.details)
             return Delivery.LATER
         except ApiUnreachable as error:

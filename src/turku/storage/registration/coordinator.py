@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from turku.core.clock import Clock
 from turku.core.secret import Secret
-from turku.errors import ApiRefused
+from turku.errors import ApiForbidden
 from turku.policy.timing import clock_agreement
 from turku.protocol.client import ApiClient
 from turku.protocol.messages import StorageCredentials
@@ -33,7 +34,7 @@ class Coordinator:
         self._secret = configuration.secret
 
     def beyond_contract(self) -> Coordinator:
-        """Of the calls at ``/v2``; a coordinator of the existing system answers them with 404 (ApiRefused)."""
+        """Of the calls at ``/v2``; a coordinator of the existing system answers them with 404 (ApiNotFound)."""
         other = Coordinator(self._configuration)
         other._api = self._api.beyond_contract()
         other._secret = self._secret
@@ -43,18 +44,12 @@ class Coordinator:
         """The coordinator's answer to what ``message`` makes of the credentials. Raises ApiRefused, ApiUnreachable."""
         try:
             return self._call(name, message, answer, self._secret)
-        except ApiRefused as refusal:
-            if refusal.status != 403:
-                raise
+        except ApiForbidden:
             from turku.storage.registration import secret_rotation
 
             for secret in secret_rotation.other_secrets(self._configuration, self._secret):
-                try:
+                with suppress(ApiForbidden):
                     found = self._call(name, message, answer, secret)
-                except ApiRefused as again:
-                    if again.status != 403:
-                        raise
-                else:
                     self._secret = secret
                     return found
             raise

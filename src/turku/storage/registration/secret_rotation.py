@@ -20,7 +20,7 @@ import msgspec
 from turku.core import durable, lock
 from turku.core.configuration import directory as directories
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ApiRefused, ConfigurationError, LockHeld
+from turku.errors import ApiNotFound, ApiRefused, ConfigurationError, LockHeld
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
 from turku.storage.config.configuration import GENERATED_FILE, StorageConfig, StorageFile, write_identity
 from turku.storage.registration.acting_user import name_of
@@ -50,12 +50,9 @@ def rotate(configuration: StorageConfig) -> bool:
             if begun is None:
                 # Refused at the first time of asking: no coordinator holds the new one.
                 _drop(configuration)
-            if error.status in (404, 405):
-                raise ApiRefused(
-                    error.message,
-                    status=error.status,
-                    details=error.details,
-                    hint="the coordinator must be one of ours for this; the secret is as it was",
+            if isinstance(error, ApiNotFound):
+                raise error.with_hint(
+                    "the coordinator must be one of ours for this; the secret is as it was"
                 ) from error
             raise
     return begun is not None

@@ -12,7 +12,7 @@ import msgspec
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
-from turku.errors import ApiRefused, InvalidValue, LockHeld
+from turku.errors import ApiForbidden, InvalidValue, LockHeld
 from turku.policy import names
 from turku.protocol.messages import (
     STORAGE_FAULTS_LIMIT,
@@ -146,12 +146,9 @@ def _ask(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     coordinator = Coordinator(configuration)
     try:
         answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
-    except ApiRefused as error:
-        if error.status != 403:
-            raise
-        raise ApiRefused(
+    except ApiForbidden as error:
+        raise ApiForbidden(
             f"{error.message}: the coordinator does not know storage {configuration.name!r} with its secret",
-            status=error.status,
             details=error.details,
             hint=_registration_hint(configuration),
         ) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from turku.core.log import one_line
-from turku.errors import ApiRefused, NotInHistory
+from turku.errors import ApiNotFound, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import MachineReference, StorageCredentials
 from turku.protocol.restore_messages import (
@@ -20,7 +20,6 @@ from turku.storage.config.configuration import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _CALL = "storage_access_request"
-_NOT_FOUND = 404
 _LOG = logging.getLogger(__name__)
 
 
@@ -105,9 +104,7 @@ def _ask(
 
     try:
         answer = Coordinator(configuration).beyond_contract().call(_CALL, message, StorageAccessAnswer)
-    except ApiRefused as refusal:
-        if refusal.status != _NOT_FOUND:
-            raise
+    except ApiNotFound:
         _LOG.debug("the coordinator knows no %s", _CALL)
         answer = StorageAccessAnswer(is_own, "the coordinator does not say that it may")
     if not answer.allowed:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Final
 
-from turku.errors import ApiRefused, TurkuError
+from turku.errors import ApiNotFound, TurkuError
 from turku.protocol.heartbeat_messages import CALL, HEARTBEAT_SECONDS, StorageHeartbeatAnswer, StorageHeartbeatRequest
 from turku.protocol.messages import MachineReference, StorageCredentials
 from turku.storage.config.configuration import StorageConfig
@@ -72,9 +72,9 @@ class Heartbeat:
 
         try:
             answer = coordinator.call(CALL, message, StorageHeartbeatAnswer)
-        except ApiRefused as error:
+        except ApiNotFound as error:
             # Existing coordinators do not have the call.
-            self._is_known = error.status != 404
+            self._is_known = False
             _LOG.debug("heartbeat: %s", error.message)
         except TurkuError as error:
             _LOG.debug("heartbeat: %s", error.message)
