@@ -86,7 +86,7 @@ class CoordinatorInProcess:
         """Make the tables; the registration secrets of machines and of storages."""
         from django.core.management import call_command
 
-        from turku.api.fleet import auths, hash_keys
+        from turku.api.fleet.identity import auths, hash_keys
         from turku.api.fleet.models import AuthKind
 
         call_command("migrate", verbosity=0)

@@ -103,7 +103,7 @@ def fill(*, machines: int, now: datetime) -> None:
     from django.contrib.auth.models import User
     from django.db import transaction
 
-    from turku.api.fleet.auths import create
+    from turku.api.fleet.identity.auths import create
     from turku.api.fleet.models import AuthKind
 
     filler = Filler(now)
@@ -121,8 +121,8 @@ def fill(*, machines: int, now: datetime) -> None:
 
 
 def _storages(filler: Filler, auth: Any) -> None:
-    from turku.api.fleet import keyring
-    from turku.api.fleet.keyring import Purpose
+    from turku.api.fleet.identity import keyring
+    from turku.api.fleet.identity.keyring import Purpose
     from turku.api.fleet.models import FilterSet, Policy, Storage
 
     now = filler.now
@@ -146,8 +146,8 @@ def _storages(filler: Filler, auth: Any) -> None:
 
 
 def _machines(filler: Filler, auth: Any, count: int) -> None:
-    from turku.api.fleet import keyring
-    from turku.api.fleet.keyring import Purpose
+    from turku.api.fleet.identity import keyring
+    from turku.api.fleet.identity.keyring import Purpose
     from turku.api.fleet.models import Machine
 
     ring, now = keyring.current(), filler.now

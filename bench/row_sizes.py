@@ -91,7 +91,7 @@ def main() -> None:
         from django.core.management import call_command
         from django.db import connections
 
-        from turku.api.fleet import hash_keys
+        from turku.api.fleet.identity import hash_keys
         from turku.core.clock import SYSTEM_CLOCK
 
         call_command("migrate", verbosity=0)

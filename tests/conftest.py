@@ -17,7 +17,7 @@ from django.conf import settings as django_settings
 from hypothesis import settings as hypothesis_settings
 from tests.support import rsync_programs
 
-from turku.api.project import environment
+from turku.api.configuration import environment
 
 if "TURKU_DATABASE_URL" in os.environ:
     raise pytest.UsageError("TURKU_DATABASE_URL is set: the tests bring their own databases; unset it")

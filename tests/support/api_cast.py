@@ -9,7 +9,7 @@ from typing import Any
 from django.test import Client
 from tests.support.v1_client import V1Machine, V1Storage
 
-from turku.api.fleet import auths
+from turku.api.fleet.identity import auths
 from turku.api.fleet.models import AuthKind
 from turku.core.clock import SYSTEM_CLOCK
 

@@ -19,7 +19,7 @@ from turku.api.audit import log
 from turku.api.audit.models import ActorKind
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine
-from turku.api.restores import asking
+from turku.api.restores import new_request
 from turku.api.restores.models import RestoreRequest
 from turku.core.clock import SYSTEM_CLOCK
 
@@ -45,8 +45,8 @@ def ask_for(
     """A request by Ann for ``/srv/restored``, unless said otherwise."""
     found = Source.objects.select_related("machine").get(machine__uuid=machine.uuid, name=source)
     said = {"directory": "/srv/restored", "reason": "deleted by mistake", **wish}
-    return asking.ask(
-        asking.Wish(source=found, **said),
+    return new_request.ask(
+        new_request.Wish(source=found, **said),
         actor=actor,
         may_choose_any_machine=is_superuser,
         now=SYSTEM_CLOCK.now(),

@@ -18,14 +18,6 @@ from turku.core.secret import Secret
 Say = Callable[[str], None]
 
 
-def size(size_bytes: int) -> str:
-    """The size for people: ``812 bytes``, ``1.4 MiB``."""
-    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} byte{'' if size_bytes == 1 else 's'}"
-
-
 class Narrator:
     """Speaks on standard output, one line after the other, so that a log of it reads well too."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import generate_secret
+from turku.core.units import size
 from turku.demo import programs
 from turku.demo import tree as trees
-from turku.demo.narrator import Narrator, size
+from turku.demo.narrator import Narrator
 from turku.demo.private_coordinator import PrivateCoordinator
 from turku.demo.private_machine import PrivateMachine
 from turku.demo.private_sshd import PrivateSshd

@@ -10,6 +10,7 @@ import msgspec
 
 from turku.core.cli import listing, shell_words
 from turku.core.cli.listing import Say
+from turku.core.units import size
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, WirePath, path_bytes
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -50,7 +51,7 @@ def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
         row.name,
         row.moment or "",
         "" if row.files is None else f"{row.files:,}",
-        "" if row.size_bytes is None else listing.size(row.size_bytes),
+        "" if row.size_bytes is None else size(row.size_bytes),
         ", ".join(word for word, holds in marks if holds),
     )
 
@@ -184,4 +185,4 @@ def _shown(path: WirePath, link_target: WirePath | None = None) -> str:
 
 
 def _size(row: FileRow | None) -> str:
-    return listing.size(row.size_bytes) if row is not None and row.kind == "file" else ""
+    return size(row.size_bytes) if row is not None and row.kind == "file" else ""

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.support.api_cast import Cast, introduce
 from tests.support.api_messages import CALLS, changed, drop, lawful_messages, places, put
 
-from turku.api.fleet import keyring, throttle
-from turku.api.fleet.keyring import Purpose
+from turku.api.fleet.identity import keyring, throttle
+from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.models import Machine
 from turku.core.clock import SYSTEM_CLOCK
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.api_cast import Cast, introduce
 
-from turku.api.fleet import throttle, work_limit
+from turku.api.fleet.identity import throttle, work_limit
 
 
 @pytest.fixture(autouse=True)

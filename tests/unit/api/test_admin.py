@@ -156,14 +156,6 @@ def test_lists_cost_the_same_for_few_and_many_rows(admin: Client, cast: Cast, mo
     assert queries(lambda: page(admin, url)) == few
 
 
-@pytest.mark.parametrize(
-    ("mebibytes", "words"),
-    [(0, "0 MiB"), (1023, "1023 MiB"), (1536, "1.5 GiB"), (500_000, "488 GiB"), (3e7, "28.6 TiB")],
-)
-def test_sizes_are_human(mebibytes: float, words: str) -> None:
-    assert presentation.size(mebibytes) == words
-
-
 def test_times_are_human_with_the_exact_one_as_title() -> None:
     now = SYSTEM_CLOCK.now()
     assert ">3 h ago<" in presentation.moment(now - timedelta(hours=3, minutes=10), now=now)
@@ -185,14 +177,6 @@ def test_what_waits_for_its_turn_is_due() -> None:
     assert ">in 3 h</time>" in presentation.due(now + timedelta(hours=3), now=now)
     assert presentation.due(now - timedelta(hours=3), now=now).startswith("due <time")
     assert ">3 h ago</time>" in presentation.due(now - timedelta(hours=3), now=now)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(-2, "0 s"), (0.6, "1 s"), (59.4, "59 s"), (400, "6 min 40 s"), (4000, "1 h 6 min"), (200_000, "55 h 33 min")],
-)
-def test_how_long_a_run_took_is_told_in_two_units(seconds: float, words: str) -> None:
-    assert presentation.length(timedelta(seconds=seconds)) == words
 
 
 def test_times_on_pages_have_24_hours_and_a_zone() -> None:

@@ -15,7 +15,7 @@ from tests.support.v1_client import V1Storage
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
-from turku.api.queue import capacity, leases, waiting
+from turku.api.queue import capacity, leases, waiting_machines
 from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.policy.queue import DEFAULT_SLOTS, Lane
@@ -383,9 +383,9 @@ def test_an_impossible_number_is_refused(cast: Cast, slots: Any) -> None:
 def test_what_is_long_gone_is_forgotten(cast: Cast, bob: Storage) -> None:
     fill(cast, bob, NOON)
     ask(machine(cast, "web"), NOON)
-    waiting.forget(bob, now=NOON + 20 * MINUTE)
+    waiting_machines.forget(bob, now=NOON + 20 * MINUTE)
     assert WaitingMachine.objects.count() == 1
-    waiting.forget(bob, now=NOON + 25 * MINUTE)
+    waiting_machines.forget(bob, now=NOON + 25 * MINUTE)
     assert WaitingMachine.objects.count() == 0
 
 

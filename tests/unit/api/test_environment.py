@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.api.project import environment, key_file
+from turku.api.configuration import environment, key_file
 from turku.errors import ConfigurationError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.support.api_cast import Cast, introduce
 
-from turku.api.fleet import hash_keys, keyring
-from turku.api.fleet.keyring import Keyring, Purpose, UnknownHashKey
+from turku.api.fleet.identity import hash_keys, keyring
+from turku.api.fleet.identity.keyring import Keyring, Purpose, UnknownHashKey
 from turku.api.fleet.models import Auth, HashKey, Machine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import ConfigurationError, UsageError

@@ -12,8 +12,8 @@ from tests.support.api_cast import Cast, post
 
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
-from turku.api.status import backups
-from turku.api.status import fleet as fleet_health
+from turku.api.status import fleet_health as backups
+from turku.api.status import fleet_marks as fleet_health
 from turku.core.clock import SYSTEM_CLOCK
 
 MINUTE = timedelta(minutes=1)

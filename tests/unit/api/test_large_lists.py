@@ -16,16 +16,16 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import V1Machine
 
 from turku.api.admin import bounded_list
+from turku.api.admin.pages.audit import matching_entries
 from turku.api.audit.models import AuditEntry
-from turku.api.audit.search import matching_entries
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.search import matching_runs, matching_sources
 from turku.api.fleet import search
 from turku.api.fleet.models import Machine, Storage
 from turku.api.fleet.search import matching_machines
-from turku.api.status import backups as source_health
-from turku.api.status import fleet
-from turku.api.status.fleet import Mark, has_mark
+from turku.api.status import fleet_health as source_health
+from turku.api.status import fleet_marks
+from turku.api.status.fleet_marks import Mark, has_mark
 from turku.core.clock import SYSTEM_CLOCK
 
 
@@ -157,8 +157,8 @@ def test_filters_by_mark_find_the_rows_that_show_it(cast: Cast, machines: list[V
     Source.objects.filter(machine__unit_name="db-0", name="etc").update(date_next_backup=long_ago, suspicious=True)
     Source.objects.filter(machine__unit_name="db-0", name="spool").update(date_next_backup=long_ago)
     for rows, conditions in (
-        (fleet.storages(now=now), fleet.storage_conditions(now=now)),
-        (fleet.machines(now=now), fleet.machine_conditions(now=now)),
+        (fleet_marks.storages(now=now), fleet_marks.storage_conditions(now=now)),
+        (fleet_marks.machines(now=now), fleet_marks.machine_conditions(now=now)),
         (source_health.sources(now=now), source_health.source_conditions(now=now)),
     ):
         shown: dict[Mark, set[Any]] = {mark: set() for mark in Mark}
@@ -169,7 +169,7 @@ def test_filters_by_mark_find_the_rows_that_show_it(cast: Cast, machines: list[V
         problems = [mark for mark in Mark if mark.is_problem]
         expected = set().union(*(shown[mark] for mark in problems))
         assert {row.pk for row in rows.filter(has_mark(conditions, problems))} == expected
-    assert {row.mark for row in fleet.machines(now=now)} == {"off", "failed", "suspicious", "unassigned"}
+    assert {row.mark for row in fleet_marks.machines(now=now)} == {"off", "failed", "suspicious", "unassigned"}
     assert {row.mark for row in source_health.sources(now=now)} == {"ok", "off", "failed", "overdue", "suspicious"}
 
 

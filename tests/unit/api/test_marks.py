@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.support.api_cast import Cast
 
-from turku.api.backups.backup_now import back_up_now
 from turku.api.backups.models import Source
+from turku.api.backups.operator_actions import back_up_now
 from turku.api.fleet.models import Auth, Machine, Policy, Storage
-from turku.api.status import backups
-from turku.api.status import fleet as fleet_health
+from turku.api.status import fleet_health as backups
+from turku.api.status import fleet_marks as fleet_health
 from turku.core.clock import SYSTEM_CLOCK, SystemClock
 
 HOUR = timedelta(hours=1)

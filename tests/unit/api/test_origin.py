@@ -10,9 +10,9 @@ from django.test import Client
 from tests.support.api_cast import Cast
 
 from turku.api.audit.models import AuditEntry
-from turku.api.project import environment
-from turku.api.project.environment import TrustedProxies
-from turku.api.project.origin import client_address
+from turku.api.configuration import environment
+from turku.api.configuration.environment import TrustedProxies
+from turku.api.request.client_address import client_address
 
 
 def trusted(text: str) -> TrustedProxies:

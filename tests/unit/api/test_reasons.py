@@ -16,8 +16,8 @@ from tests.support.api_cast import Cast
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import REASON_LENGTH, BackupRun, Source
 from turku.api.fleet.models import Machine
-from turku.api.status import backups
-from turku.api.status import fleet as fleet_health
+from turku.api.status import fleet_health as backups
+from turku.api.status import fleet_marks as fleet_health
 from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError

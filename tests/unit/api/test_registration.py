@@ -10,8 +10,9 @@ from django.db import transaction
 from tests.support.api_cast import Cast, post
 from tests.support.v1_client import A_KEY, Refused, V1Machine
 
-from turku.api.fleet import assignment, auths, credentials
-from turku.api.fleet.credentials import CHECK_IN_RESOLUTION
+from turku.api.fleet import assignment
+from turku.api.fleet.identity import authentication, auths
+from turku.api.fleet.identity.authentication import CHECK_IN_RESOLUTION
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import ApiRefused
@@ -123,10 +124,10 @@ def test_a_machine_that_goes_while_it_calls_is_refused(cast: Cast) -> None:
     machine = Machine.objects.get(uuid=cast.alice.uuid)
     Machine.objects.update(active=False)
     with pytest.raises(ApiRefused), transaction.atomic():
-        credentials.locked(machine)
+        authentication.locked(machine)
     Machine.objects.all().delete()
     with pytest.raises(ApiRefused), transaction.atomic():
-        credentials.locked(machine)
+        authentication.locked(machine)
 
 
 def test_assignment_follows_free_space() -> None:

@@ -12,7 +12,7 @@ from tests.support.restore_requests import ANN, BEN, EVE, Pickup, Refused, ask_f
 from tests.support.v1_client import V1Machine, V1Storage
 
 from turku.api.audit.models import AuditEntry
-from turku.api.fleet import auths
+from turku.api.fleet.identity import auths
 from turku.api.fleet.models import AuthKind, Machine, Storage
 from turku.api.restores import transitions
 from turku.api.restores.models import AT_WORK, RestorePolicy, RestoreRequest, State

@@ -10,12 +10,12 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.api.audit.log import COMMAND_LINE
-from turku.api.backups import history
-from turku.api.backups.backup_now import back_up_now
+from turku.api.backups import runs
 from turku.api.backups.models import BackupRun, Source
 from turku.api.backups.next_backup import retry_pause
+from turku.api.backups.operator_actions import back_up_now
 from turku.api.fleet.models import Machine, Storage
-from turku.api.status import backups
+from turku.api.status import fleet_health
 from turku.core.clock import SYSTEM_CLOCK
 
 
@@ -114,7 +114,7 @@ def test_old_runs_are_deleted_and_sources_stay(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
     now = SYSTEM_CLOCK.now()
     BackupRun.objects.filter(source__name="etc").update(date=now - timedelta(days=31))
-    assert history.delete_runs(older_than_days=30, now=now) == 1
+    assert runs.delete_old(older_than_days=30, now=now) == 1
     assert BackupRun.objects.get().source.name == "home"
     assert Source.objects.count() == 2
 
@@ -132,7 +132,7 @@ def test_health_names_a_storage_whose_clock_was_ahead_at_its_last_report(cast: C
     def told(hours: float) -> list[str]:
         end = (SYSTEM_CLOCK.now() + timedelta(hours=hours)).timestamp()
         cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "time_begin": end - 5, "time_end": end}})
-        found = backups.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks
+        found = fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks
         return [remark for remark in found if "clock" in remark]
 
     assert told(4) == [

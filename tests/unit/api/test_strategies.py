@@ -11,8 +11,8 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.api.backups.models import FALLING_BACK_RUNS, BackupRun, Source, Strategy
-from turku.api.status import backups
-from turku.api.status.fleet import Mark
+from turku.api.status import fleet_health
+from turku.api.status.fleet_marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import STRATEGIES, STRATEGY_REASON_LIMIT
 
@@ -31,12 +31,12 @@ def fall_back(cast: Cast, times: int = FALLING_BACK_RUNS) -> None:
 
 
 def mark(name: str = "etc") -> str:
-    [source] = backups.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
+    [source] = fleet_health.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
     return str(source.mark)
 
 
 def remarks() -> list[str]:
-    return [each for each in backups.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks if "full" in each]
+    return [each for each in fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks if "full" in each]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -119,7 +119,7 @@ def test_a_first_backup_is_full_and_no_fallback(cast: Cast) -> None:
 def test_it_is_slow_and_not_broken(cast: Cast) -> None:
     fall_back(cast)
     assert not Mark.FALLING_BACK.is_problem
-    found = backups.fleet(now=SYSTEM_CLOCK.now())
+    found = fleet_health.fleet(now=SYSTEM_CLOCK.now())
     assert found.is_healthy
     assert found.remarks == ()
 

@@ -10,8 +10,8 @@ from tests.support.v1_client import Refused
 
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import BackupRun, Source
-from turku.api.status import backups
-from turku.api.status.fleet import Mark
+from turku.api.status import fleet_health
+from turku.api.status.fleet_marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 
 SIGNS = ["60% of the files were rewritten (600 of 1000)"]
@@ -23,7 +23,7 @@ def report(cast: Cast, *suspicious: str, **changes: Any) -> None:
 
 
 def mark() -> str:
-    [source] = backups.sources(now=SYSTEM_CLOCK.now()).filter(name="etc")
+    [source] = fleet_health.sources(now=SYSTEM_CLOCK.now()).filter(name="etc")
     return str(source.mark)
 
 
@@ -38,7 +38,7 @@ def test_it_is_on_the_audit_log_and_marks_its_source(cast: Cast) -> None:
     assert entry.new == {"snapshot": "etc_20260131-120000_0a1b", "signs": SIGNS}
     assert mark() == Mark.SUSPICIOUS
     assert Mark.SUSPICIOUS.is_problem
-    assert "suspicious" in backups.fleet(now=SYSTEM_CLOCK.now()).summary
+    assert "suspicious" in fleet_health.fleet(now=SYSTEM_CLOCK.now()).summary
     assert BackupRun.objects.get().success
 
 

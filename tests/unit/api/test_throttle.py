@@ -13,9 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from tests.support.api_cast import Cast, post
 from tests.support.v1_client import Refused, V1Machine, V1Storage
 
-from turku.api.fleet import throttle
+from turku.api.fleet.identity import throttle
+from turku.api.fleet.identity.throttle import Throttle
 from turku.api.fleet.models import BadCredentialCount
-from turku.api.fleet.throttle import Throttle
 
 
 class SteppedClock:

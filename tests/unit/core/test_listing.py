@@ -12,21 +12,6 @@ from rich.cells import cell_len
 from turku.core.cli import listing
 
 
-@pytest.mark.parametrize(
-    ("size_bytes", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 KiB"),
-        (1536, "1.5 KiB"),
-        (1024**2 * 250, "250 MiB"),
-        (1024**6, "1024 PiB"),
-    ],
-)
-def test_sizes(size_bytes: int, text: str) -> None:
-    assert listing.size(size_bytes) == text
-
-
 def test_modes_and_times() -> None:
     assert listing.mode("file", 0o4755) == "-rwsr-xr-x"
     assert listing.mode("directory", 0o1777) == "drwxrwxrwt"

@@ -5,18 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from turku.demo.narrator import Narrator, size
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (1_500_000, "1.4 MiB"), (5 * 1024**3, "5.0 GiB")],
-)
-def test_sizes_are_for_people(size_bytes: int, text: str) -> None:
-    assert size(size_bytes) == text
+from turku.demo.narrator import Narrator
 
 
 def test_without_a_terminal_there_are_no_colours_and_no_broken_lines() -> None:

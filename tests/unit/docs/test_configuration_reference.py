@@ -13,7 +13,7 @@ from tests.support import markdown
 from tests.support.markdown import REPOSITORY
 
 from turku.agent.config.configuration import AgentFile
-from turku.api.project import environment
+from turku.api.configuration import environment
 from turku.policy import source_options
 from turku.storage.config.configuration import AnomalySection, StorageFile, VolumeSection
 

@@ -13,8 +13,8 @@ from tests.support.markdown import REPOSITORY
 import turku.agent.config.configuration
 import turku.storage.config.configuration
 from turku.api.backups import declaration
-from turku.api.fleet.faults import Faults
-from turku.api.project import environment
+from turku.api.configuration import environment
+from turku.api.request.message_errors import Faults
 from turku.errors import ConfigurationError
 from turku.policy import source_options
 
@@ -123,7 +123,7 @@ def test_an_invalid_environment_is_refused_as_it_says(path: Path) -> None:
 def test_every_mistake_of_the_environment_has_an_example() -> None:
     import re
 
-    source = (REPOSITORY / "src/turku/api/project/environment.py").read_text()
+    source = (REPOSITORY / "src/turku/api/configuration/environment.py").read_text()
     numbers = {int(number) for number in re.findall(r"mistake\(\s*(\d+),", source)}
     shown = {
         int(number)

@@ -130,7 +130,7 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
 def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
     """Whether a person, or ``--yes``, wants it; a new directory needs nobody's word."""
     from turku.agent.restore.progress import count_of
-    from turku.core.cli.listing import size
+    from turku.core.units import size
 
     what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"
     if options.unfinished:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from turku.core.cli.listing import size
+from turku.core.units import size
 
 _SHOWN_PROBLEMS = 20
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from turku.agent.restore.progress import RestoreProgress
-from turku.core.cli.listing import size
 from turku.core.cli.output import unguarded
+from turku.core.units import size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -39,9 +39,9 @@ from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
 from turku.core import durable
-from turku.core.cli.listing import size
 from turku.core.filesystem import directory_tree
 from turku.core.log import one_line
+from turku.core.units import size
 from turku.errors import CommandFailed, InvalidValue, MalformedMessage, RestoreFailed, TurkuError
 from turku.policy import names
 from turku.protocol import rsync_checksums

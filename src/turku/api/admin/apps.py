@@ -19,15 +19,17 @@ class PagesConfig(AppConfig):
 
     def ready(self) -> None:
         # Registers the system checks and the pages.
-        from turku.api.admin import (  # noqa: F401
+        from turku.api.admin.pages import (  # noqa: F401
             audit,
-            backups,
-            fleet,
+            auths,
+            backup_runs,
+            filter_sets,
             integrity,
+            machines,
             policies,
             queue,
-            restore_policies,
             restores,
             source_changes,
+            sources,
+            storages,
         )
-        from turku.api.project import checks  # noqa: F401

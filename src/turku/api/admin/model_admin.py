@@ -1,4 +1,4 @@
-"""What the admin pages of all models share."""
+"""Base classes of the admin pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
-from turku.api.admin import bounded_list
+from turku.api.admin import bounded_list, presentation
 from turku.api.admin.audited import Audited
 from turku.api.admin.bounded_list import BoundedChangeList, BoundedPaginator
 from turku.api.status.marks import Conditions, Mark, has_mark
@@ -183,3 +183,19 @@ class RegisteredAdmin(SwitchableAdmin):
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False
+
+
+class OfSource:
+    """For a model with a ``source``, and a ``storage`` where its list names that column."""
+
+    @admin.display(description="source", ordering="source__name")
+    def source_link(self, row: Any) -> str:
+        return presentation.change_link(row.source)
+
+    @admin.display(description="machine", ordering="source__machine__unit_name")
+    def machine_link(self, row: Any) -> str:
+        return presentation.change_link(row.source.machine)
+
+    @admin.display(description="storage", ordering="storage__name")
+    def storage_link(self, row: Any) -> str:
+        return presentation.change_link(row.storage)

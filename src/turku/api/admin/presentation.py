@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,11 +14,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from turku.api.status.marks import Mark
+from turku.core.units import rough_duration
 
 NOTHING = "-"
 _COLUMN_LETTERS = 80
-_UNITS = ("MiB", "GiB", "TiB", "PiB", "EiB")
-_STEPS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)))
 
 
 def mark(value: str) -> SafeString:
@@ -36,28 +35,11 @@ def mark_with_reason(value: str, reason: str, next_step: str = "") -> SafeString
     return format_html('<span title="{}">{} {}</span>', title, mark(value), beginning)
 
 
-def size(mebibytes: float) -> str:
-    """A human size: ``1.5 TiB``."""
-    for unit in _UNITS[:-1]:
-        if mebibytes < 1024:
-            return f"{mebibytes:.0f} {unit}" if mebibytes >= 100 or unit == "MiB" else f"{mebibytes:.1f} {unit}"
-        mebibytes /= 1024
-    return f"{mebibytes:.1f} {_UNITS[-1]}"
-
-
-def distance(span: timedelta) -> str:
-    """The length of a span, in its largest unit: ``3 h``."""
-    for unit, length in _STEPS:
-        if span >= 2 * length or (span >= length and unit != "d"):
-            return f"{span // length} {unit}"
-    return "a moment"
-
-
 def moment(value: datetime | None, *, now: datetime) -> SafeString | str:
     """A human time, ``3 h ago`` or ``in 5 min``, with the exact one as its title."""
     if value is None:
         return NOTHING
-    words = f"{distance(now - value)} ago" if value <= now else f"in {distance(value - now)}"
+    words = f"{rough_duration(now - value)} ago" if value <= now else f"in {rough_duration(value - now)}"
     local = timezone.localtime(value)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', value.isoformat(), f"{local:%Y-%m-%d %H:%M:%S %Z}", words
@@ -69,17 +51,6 @@ def due(value: datetime | None, *, now: datetime) -> SafeString | str:
     if value is None or value > now:
         return moment(value, now=now)
     return format_html("due {}", moment(value, now=now))
-
-
-def length(span: timedelta) -> str:
-    """How long something took: ``40 s``, ``6 min 40 s``, ``1 h 6 min``."""
-    seconds = max(round(span.total_seconds()), 0)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def shortened(text: str) -> SafeString | str:

@@ -21,12 +21,12 @@ class TurkuAdminSite(AdminSite):
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Django's page; an address that failed too often is refused before the password is looked at."""
         # Models are not to be had yet when this module is read.
-        from turku.api.fleet.throttle import LOGINS
-        from turku.api.project import origin
+        from turku.api.fleet.identity.throttle import LOGINS
+        from turku.api.request import client_address
 
         if request.method != "POST":
             return super().login(request, extra_context)
-        address = origin.current_address()
+        address = client_address.current_address()
         seconds = LOGINS.blocked_seconds(address)
         if seconds:
             response = HttpResponse(

@@ -11,7 +11,7 @@ from django.db.models import Model
 
 from turku.api.audit.models import TEXT_LENGTH, ActorKind, AuditEntry
 from turku.api.audit.values import loggable
-from turku.api.project import origin
+from turku.api.request import client_address
 from turku.core.log import one_line
 from turku.errors import ApiThrottled
 
@@ -66,7 +66,7 @@ def _text(text: str) -> str:
 
 def record(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
     """Write the entries, in one query; the address is that of the request being answered."""
-    address = origin.current_address() or None
+    address = client_address.current_address() or None
     AuditEntry.objects.bulk_create(
         AuditEntry(
             date=now,
@@ -100,3 +100,16 @@ def require_room(actor: Actor, *, now: datetime) -> None:
     )
     if recent.order_by()[:FLOOD_LIMIT].count() >= FLOOD_LIMIT:
         raise ApiThrottled(f"more than {FLOOD_LIMIT} changes within an hour", hint="wait an hour, then send it again")
+
+
+def was_recorded(actor: Actor, action: str, subject: Model, *, within: timedelta, now: datetime) -> bool:
+    """Return True if an entry of the actor with this action and subject is younger than ``within``."""
+    recent = AuditEntry.objects.filter(
+        actor_kind=actor.kind,
+        actor=_text(actor.name),
+        action=action,
+        subject_key=_text(subject_key(subject)),
+        date__gt=now - within,
+        date__lte=now,
+    )
+    return recent.order_by().exists()

@@ -13,10 +13,10 @@ from turku.api.backups import source_changes
 from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import SOURCES_LIMIT, Source
 from turku.api.backups.next_backup import expected_after_change, longest_pause_days, next_backup
-from turku.api.fleet.faults import Faults
+from turku.api.database import many_rows
+from turku.api.fleet.identity.work_limit import UNITS_OF_A_SOURCE
 from turku.api.fleet.models import Machine
-from turku.api.fleet.work_limit import UNITS_OF_A_SOURCE
-from turku.api.project import many_rows
+from turku.api.request.message_errors import Faults
 from turku.policy import bandwidth, names, source_options
 from turku.policy.source_options import Option
 

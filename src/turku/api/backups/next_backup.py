@@ -1,4 +1,4 @@
-"""When a source is due next: by its schedule after a success, after a growing pause after failures."""
+"""The schedule of a source: when it is due next, and which sources are due now."""
 
 from __future__ import annotations
 
@@ -106,3 +106,20 @@ def expected_after_change(source: Source, *, now: datetime) -> datetime:
     if by_schedule > now:
         return by_schedule
     return min(source.date_expected or now, now)
+
+
+def may_be_due(*, now: datetime) -> Q:
+    """Return that a source's turn has come, or that it is planned for later than its schedule allows."""
+    return Q(date_next_backup__lte=now) | beyond_schedule(now=now)
+
+
+def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
+    """The machine's sources whose turn has come, by name, machine and storage with them; none while either of those is
+    switched off."""
+    switches = {
+        f"{path}{switch}": True
+        for path in ("", "machine__", "machine__storage__")
+        for switch in ("active", "published")
+    }
+    rows = Source.objects.filter(may_be_due(now=now), machine=machine_key, **switches)
+    return [row for row in rows.select_related("machine__storage").order_by("name") if bounded(row, now=now) <= now]

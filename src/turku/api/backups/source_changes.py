@@ -10,9 +10,9 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from turku.api.backups.models import Source, SourceChange
+from turku.api.database import many_rows
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
-from turku.api.project import many_rows
 from turku.policy import weakening
 from turku.policy.weakening import Declared, Weakening
 

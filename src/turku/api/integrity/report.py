@@ -14,9 +14,9 @@ from django.db.models.functions import RowNumber
 from turku.api.audit import log
 from turku.api.audit.log import Entry
 from turku.api.backups.models import SOURCES_LIMIT, Source
+from turku.api.database import many_rows
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
 from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
-from turku.api.project import many_rows
 from turku.core.log import one_line
 from turku.errors import ApiNotFound, MalformedMessage
 from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, SourceIntegrity

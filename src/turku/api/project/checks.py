@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as WarningMessage
 
-from turku.api.fleet import keyring
+from turku.api.fleet.identity import keyring
 from turku.errors import TurkuError
 
 

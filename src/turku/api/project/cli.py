@@ -67,7 +67,7 @@ def _prepare() -> None:
     os.umask(0o077)
     log.set_up("turku-api", debug=bool(os.environ.get("TURKU_DEBUG")), is_bounded=False)
     _quieten_django()
-    from turku.api.project import environment
+    from turku.api.configuration import environment
 
     state_dir: Path = environment.read(os.environ).state_dir
     if not state_dir.is_dir():

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
 
     django.setup()
     refuse_mistakes()
-    from turku.api.fleet import hash_keys
+    from turku.api.fleet.identity import hash_keys
     from turku.api.project.wsgi import application
 
     hash_keys.enrol(now=SYSTEM_CLOCK.now())

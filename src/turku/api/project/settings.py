@@ -9,14 +9,28 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from turku.api.project import environment, key_file
-from turku.api.project.hidden import hidden
+from turku.api.configuration import environment, key_file
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, TurkuError
 from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
+
+class HiddenText(str):
+    """A text that does not show itself where settings are listed (`turku-api diffsettings`, error pages)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def _hidden(secret: Secret) -> HiddenText:
+    """The secret's text for Django's settings."""
+    return HiddenText(secret.reveal())
+
+
 TURKU_ENVIRONMENT = environment.read(os.environ)
-_ENGINES = {"sqlite3": "django.db.backends.sqlite3", "postgresql": "turku.api.project.postgresql"}
+_ENGINES = {"sqlite3": "django.db.backends.sqlite3", "postgresql": "turku.api.database.postgresql"}
 TURKU_MISTAKES: list[environment.Mistake] = list(TURKU_ENVIRONMENT.mistakes)
 
 
@@ -43,7 +57,7 @@ def _database() -> dict[str, Any]:
         "ENGINE": _ENGINES[database.engine],
         "NAME": database.name,
         "USER": database.user,
-        "PASSWORD": hidden(database.password),
+        "PASSWORD": _hidden(database.password),
         "HOST": database.host,
         "PORT": database.port,
         "CONN_MAX_AGE": 60,
@@ -64,7 +78,7 @@ def _database() -> dict[str, Any]:
     return result
 
 
-SECRET_KEY = hidden(_secret_key())
+SECRET_KEY = _hidden(_secret_key())
 DEBUG = TURKU_ENVIRONMENT.debug
 ALLOWED_HOSTS = list(TURKU_ENVIRONMENT.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(TURKU_ENVIRONMENT.csrf_trusted_origins)
@@ -84,13 +98,14 @@ INSTALLED_APPS = [
     "turku.api.integrity.apps.IntegrityConfig",
     "turku.api.restores.apps.RestoresConfig",
     "turku.api.admin.apps.PagesConfig",
+    "turku.api.project.apps.ProjectConfig",
     "turku.api.commands.apps.CommandsConfig",
 ]
 
 MIDDLEWARE = [
-    "turku.api.project.origin.OriginMiddleware",
+    "turku.api.request.client_address.OriginMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "turku.api.project.headers.ContentSecurityPolicyMiddleware",
+    "turku.api.request.headers.ContentSecurityPolicyMiddleware",
     "turku.api.rpc.shortcut.CallsShortcutMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -16,11 +16,11 @@ from uuid import UUID
 
 from django.db.models import F, Q, QuerySet
 
-from turku.api.backups.due import may_be_due
 from turku.api.backups.models import Source
+from turku.api.backups.next_backup import may_be_due
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue import capacity
-from turku.api.queue import waiting as line
+from turku.api.queue import waiting_machines as line
 from turku.api.queue.models import LONGEST_LEASE, Slot, held
 from turku.policy import queue
 from turku.policy.queue import Lane

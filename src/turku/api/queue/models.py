@@ -9,8 +9,8 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.fleet.models import Machine, Storage
-from turku.api.status.thresholds import CLOCK_DIFFERENCE
 from turku.policy.queue import DEFAULT_SLOTS, SLOTS_LIMIT, Lane
+from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
 
 LANES = [(Lane.REGULAR.value, "regular"), (Lane.FIRST.value, "first backups")]
 
@@ -24,7 +24,9 @@ def held(*, now: datetime) -> Q:
 
     A lease that a clock which was ahead wrote would outlast every other one: it counts for nothing.
     """
-    return Q(machine__isnull=False, date_expires__gt=now, date_expires__lte=now + LONGEST_LEASE + CLOCK_DIFFERENCE)
+    return Q(
+        machine__isnull=False, date_expires__gt=now, date_expires__lte=now + LONGEST_LEASE + COORDINATORS_TOLERANCE
+    )
 
 
 class StorageSlots(models.Model):
@@ -91,7 +93,7 @@ class Slot(models.Model):
         """Whether somebody has it."""
         if self.machine_id is None or self.date_expires is None:
             return False
-        return now < self.date_expires <= now + LONGEST_LEASE + CLOCK_DIFFERENCE
+        return now < self.date_expires <= now + LONGEST_LEASE + COORDINATORS_TOLERANCE
 
     def free_since(self) -> datetime | None:
         """Since when nobody has it, of one that nobody has; None for since ever."""

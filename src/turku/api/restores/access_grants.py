@@ -8,12 +8,11 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from turku.api.audit import log
-from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
-from turku.api.fleet import credentials
-from turku.api.fleet.faults import checked
+from turku.api.fleet.identity import authentication
 from turku.api.fleet.models import Storage
-from turku.api.restores import asking, offers, policies
+from turku.api.request.message_errors import checked
+from turku.api.restores import new_request, offers, policies
 from turku.api.restores.models import AT_WORK, RestoreRequest
 from turku.api.restores.transitions import move
 from turku.errors import InvalidValue
@@ -36,7 +35,7 @@ def decide(storage: Storage, asked: StorageAccessRequest, *, now: datetime) -> S
 
     Raises MalformedMessage for names that cannot be any.
     """
-    uuid = credentials.machine_uuid(asked.machine.uuid)
+    uuid = authentication.machine_uuid(asked.machine.uuid)
     owner = uuid if asked.of_machine is None else UUID(checked("of_machine", names.machine_uuid, asked.of_machine))
     source = (
         Source.objects.select_related("machine")
@@ -74,7 +73,7 @@ def _by_request(
     if asked.resolved is None:
         _note(log.actor_of(request.target), asked, source, storage, now=now)
     else:
-        name = checked("resolved", asking.checked_snapshot, asked.resolved)
+        name = checked("resolved", new_request.checked_snapshot, asked.resolved)
         # The first one counts, whoever else has come to another one meanwhile.
         move(
             request,
@@ -134,13 +133,5 @@ def _note(actor: log.Actor, asked: StorageAccessRequest, source: Source, storage
 def _note_once(
     action: str, actor: log.Actor, asked: StorageAccessRequest, source: Source, storage: Storage, *, now: datetime
 ) -> None:
-    recent = AuditEntry.objects.filter(
-        actor_kind=actor.kind,
-        actor=actor.name[:200],
-        action=action,
-        subject_key=log.subject_key(source),
-        date__gt=now - NOTE_RESOLUTION,
-        date__lte=now,
-    )
-    if not recent.order_by().exists():
+    if not log.was_recorded(actor, action, source, within=NOTE_RESOLUTION, now=now):
         log.record_of_program(actor, [_entry(action, asked, source, storage)], now=now)

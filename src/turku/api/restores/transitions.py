@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from turku.api.audit import log
-from turku.api.restores import open_offers
+from turku.api.restores import offer_cache
 from turku.api.restores.models import AT_WORK, OPEN, OVER, RestoreRequest, State
 from turku.errors import UsageError
 
@@ -39,7 +39,7 @@ def move(
         if action:
             told = {name: value for name, value in changes.items() if not isinstance(value, F) and name in _TOLD}
             log.record(actor, [log.Entry(action, request, old={"state": request.state}, new=told)], now=now)
-    open_offers.forget()
+    offer_cache.forget()
     request.refresh_from_db()
     return True
 

@@ -3,25 +3,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
 from msgspec import UNSET, Raw
 
 from turku.api.audit import log
-from turku.api.backups import declaration, restores
-from turku.api.backups.checkin_query import machine_with_something_due
-from turku.api.backups.due import due_sources, restorable_sources
-from turku.api.backups.withdrawal import TOLD_LIMIT
-from turku.api.fleet import assignment, credentials, re_enrolment, registration, rotation, work_limit
-from turku.api.fleet.faults import Faults
+from turku.api.backups import declaration
+from turku.api.backups.models import Source
+from turku.api.backups.next_backup import due_sources
+from turku.api.fleet import assignment
+from turku.api.fleet.identity import authentication, re_enrolment, registration, rotation, work_limit
+from turku.api.fleet.identity.throttle import network_of
 from turku.api.fleet.models import Auth, AuthKind, Machine
-from turku.api.fleet.throttle import network_of
-from turku.api.project import origin
 from turku.api.queue import leases
+from turku.api.request import client_address
+from turku.api.request.message_errors import Faults
 from turku.api.restores import offers
-from turku.api.rpc import orders
+from turku.api.rpc import source_messages
+from turku.api.rpc.checkin_query import machine_with_something_due
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
@@ -40,13 +41,17 @@ from turku.protocol.messages import (
     UpdateConfigRequest,
 )
 
+_NAMED_WITHDRAWN = 100
+"""Withdrawn sources that an answer names."""
+_RESTORE_NOTE_RESOLUTION = timedelta(minutes=10)
+
 
 @endpoint(UpdateConfigRequest)
 def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     """Register the machine, or take over what its configuration says now: all of it, or nothing."""
     now = SYSTEM_CLOCK.now()
-    uuid = credentials.machine_uuid(request.machine.uuid)
-    known, is_proved = credentials.examine_machine(uuid, request.machine.secret)
+    uuid = authentication.machine_uuid(request.machine.uuid)
+    known, is_proved = authentication.examine_machine(uuid, request.machine.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None)
     # By now the caller is proved, and nothing is worked on yet.
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
@@ -54,9 +59,9 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
         with work_limit.CONFIGURATIONS.piece(str(uuid), units):
             withdrawn = _take_over(request, uuid, known, None, now=now)
     else:
-        with work_limit.REGISTRATIONS.piece(f"{auth.pk} {network_of(origin.current_address())}", units):
+        with work_limit.REGISTRATIONS.piece(f"{auth.pk} {network_of(client_address.current_address())}", units):
             withdrawn = _take_over(request, uuid, None, auth, now=now)
-    return UpdateConfigAnswer(withdrawn[:TOLD_LIMIT])
+    return UpdateConfigAnswer(withdrawn[:_NAMED_WITHDRAWN])
 
 
 def _take_over(
@@ -81,7 +86,7 @@ def _take_over(
         if auth is not None:
             machine = registration.register_machine(uuid, told.secret, fields, auth=auth, now=now)
         else:
-            machine = credentials.locked(known)
+            machine = authentication.locked(known)
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
@@ -92,25 +97,34 @@ def _take_over(
 def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     """The sources of the machine that are due now, and for which there is a slot; restores that wait for it."""
     now = SYSTEM_CLOCK.now()
-    uuid = credentials.machine_uuid(request.machine.uuid)
+    uuid = authentication.machine_uuid(request.machine.uuid)
     waiting = machine_with_something_due(uuid, request.machine.secret, now=now)
     if waiting is None:
         return AgentPingCheckinAnswer(DueMachine({}))
     sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []
     # A source brings its machine along.
     sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
-    due = orders.due(sources[0].machine, sources, now=now).by_name if sources else {}
+    due = source_messages.due(sources[0].machine, sources, now=now).by_name if sources else {}
     offered = offers.offered(waiting.machine_key, now=now) if waiting.has_restores else []
     return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET))
+
+
+def _restorable_sources(machine: Machine) -> list[Source]:
+    """The machine's active sources, also those its configuration no longer names: their history can be restored."""
+    if machine.storage is None or not machine.storage.active:
+        return []
+    return list(machine.sources.filter(active=True).order_by("name"))
 
 
 @endpoint(AgentPingRequest)
 def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
     """All active sources of the machine."""
     now = SYSTEM_CLOCK.now()
-    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
-    restores.note(machine, now=now)
-    restorable = orders.restorable(machine, restorable_sources(machine), now=now)
+    machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    actor = log.actor_of(machine)
+    if not log.was_recorded(actor, "restore.asked", machine, within=_RESTORE_NOTE_RESOLUTION, now=now):
+        log.record(actor, [log.Entry("restore.asked", machine)], now=now)
+    restorable = source_messages.restorable(machine, _restorable_sources(machine), now=now)
     return AgentPingRestoreAnswer(RestorableMachine(restorable.by_name))
 
 
@@ -118,7 +132,7 @@ def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
 def machine_rotate(request: MachineRotateRequest) -> Empty:
     """Give the machine a new secret and key."""
     told = request.machine
-    uuid = credentials.machine_uuid(told.uuid)
+    uuid = authentication.machine_uuid(told.uuid)
     now = SYSTEM_CLOCK.now()
     rotation.rotate_machine(uuid, told.secret, request.new_secret, request.new_ssh_public_key, now=now)
     return Empty()

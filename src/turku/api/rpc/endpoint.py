@@ -14,11 +14,11 @@ from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
-from turku.api.fleet import keyring
-from turku.api.fleet.keyring import UnknownHashKey
-from turku.api.fleet.throttle import CREDENTIALS
-from turku.api.project import origin
-from turku.api.rpc.unstorable import refuse_unstorable
+from turku.api.fleet.identity import keyring
+from turku.api.fleet.identity.keyring import UnknownHashKey
+from turku.api.fleet.identity.throttle import CREDENTIALS
+from turku.api.request import client_address
+from turku.api.rpc.nul_characters import refuse_unstorable
 from turku.core.log import one_line
 from turku.errors import ApiForbidden, ApiRefused, InvalidValue, MalformedMessage
 from turku.protocol import codec
@@ -114,7 +114,7 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
                 response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} is to be called with POST")
                 response.headers["Allow"] = "POST"
                 return response
-            address = origin.current_address()
+            address = client_address.current_address()
             try:
                 message = _decoded(_body(request), kind)
                 caller, secret = _presented(message)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from turku.api.backups.models import BackupRun, Source
+from turku.api.database import row_count
 from turku.api.fleet.models import Auth, FilterSet, Machine, Storage
-from turku.api.project import row_count
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import Empty, HealthAnswer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turku.api.fleet import credentials
+from turku.api.fleet.identity import authentication
 from turku.api.queue import leases
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
@@ -13,13 +13,13 @@ from turku.protocol.heartbeat_messages import StorageHeartbeatAnswer, StorageHea
 def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswer:
     """Prolong or end the leases of the session."""
     now = SYSTEM_CLOCK.now()
-    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
-    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = authentication.require_assigned_machine(storage, request.machine.uuid)
     if request.ended:
         leases.end(machine, storage, now=now)
         return StorageHeartbeatAnswer(leased=False)
     leased = leases.heartbeat(machine, storage, now=now)
     if leased:
         # While its session goes on, the machine does not ask by itself.
-        credentials.write_check_in(machine, now=now)
+        authentication.write_check_in(machine, now=now)
     return StorageHeartbeatAnswer(leased=leased)

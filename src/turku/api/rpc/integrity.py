@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turku.api.fleet import credentials
+from turku.api.fleet.identity import authentication
 from turku.api.integrity import report
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
@@ -14,7 +14,7 @@ from turku.protocol.messages import Empty
 def storage_integrity_report(request: StorageIntegrityReportRequest) -> Empty:
     """Take note of damage, verification and drills of a machine of this storage."""
     now = SYSTEM_CLOCK.now()
-    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
-    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = authentication.require_assigned_machine(storage, request.machine.uuid)
     report.record(machine, storage, request.machine.sources, now=now)
     return Empty()

@@ -16,12 +16,12 @@ from django.http import HttpRequest, HttpResponse
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
-from turku.api.fleet.faults import checked
 from turku.api.fleet.models import Machine
-from turku.api.restores import asking, listing, transitions
+from turku.api.request.message_errors import checked
+from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, RestoreRequest
 from turku.api.rpc.endpoint import refusal
-from turku.api.rpc.unstorable import refuse_unstorable
+from turku.api.rpc.nul_characters import refuse_unstorable
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, MalformedMessage, UsageError
 from turku.policy import names
@@ -79,8 +79,8 @@ def _uuid(field: str, text: str) -> UUID:
 def restore_request(user: Any, wish: RestoreWish) -> Any:
     """Ask for a restore."""
     sources = Source.objects.select_related("machine")
-    request = asking.ask(
-        asking.Wish(
+    request = new_request.ask(
+        new_request.Wish(
             source=sources.get(machine__uuid=_uuid("machine", wish.machine), name=wish.source),
             target=Machine.objects.get(uuid=_uuid("onto", wish.onto)) if wish.onto else None,
             directory=wish.directory,
@@ -95,14 +95,14 @@ def restore_request(user: Any, wish: RestoreWish) -> Any:
         may_choose_any_machine=user.is_superuser,
         now=SYSTEM_CLOCK.now(),
     )
-    return listing.described(request)
+    return description.described(request)
 
 
 def _decide(decide: Callable[..., None], user: Any, decision: RestoreDecision) -> Any:
     rows = RestoreRequest.objects.select_related("source__machine", "target")
     request = rows.get(pk=_uuid("request", decision.request))
     decide(request, actor=log.person(user), now=SYSTEM_CLOCK.now())
-    return listing.described(request)
+    return description.described(request)
 
 
 @_people_call(RestoreDecision, APPROVE)
@@ -132,7 +132,7 @@ def restore_request_list(_user: Any, wanted: RestoreListRequest) -> Any:
         rows = rows.filter(source__machine__uuid=_uuid("machine", wanted.machine))
     if not wanted.with_over:
         rows = rows.filter(state__in=OPEN)
-    return {"requests": [listing.described(row) for row in rows[:_LISTED]]}
+    return {"requests": [description.described(row) for row in rows[:_LISTED]]}
 
 
 CALLS: dict[str, View] = {

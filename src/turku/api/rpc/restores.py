@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from turku.api.fleet import credentials
-from turku.api.restores import access_grants, machine_progress, offers
+from turku.api.fleet.identity import authentication
+from turku.api.restores import access_grants, offers, progress_report
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
@@ -23,7 +23,7 @@ from turku.protocol.restore_request_messages import (
 def storage_access_request(request: StorageAccessRequest) -> StorageAccessAnswer:
     """May the storage show a machine this history, or send it there?"""
     now = SYSTEM_CLOCK.now()
-    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     return access_grants.decide(storage, request, now=now)
 
 
@@ -31,7 +31,7 @@ def storage_access_request(request: StorageAccessRequest) -> StorageAccessAnswer
 def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
     """The restores that wait for a machine that has no time for a check-in."""
     now = SYSTEM_CLOCK.now()
-    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     return AgentRestoresAnswer(Raw(encode(offers.offered(machine.pk, now=now))))
 
 
@@ -39,5 +39,5 @@ def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
 def agent_restore_progress(request: AgentRestoreProgressRequest) -> AgentRestoreProgressAnswer:
     """Take note of how a restore goes; is the machine to go on?"""
     now = SYSTEM_CLOCK.now()
-    machine = credentials.require_machine(request.machine.uuid, request.machine.secret, now=now)
-    return machine_progress.note(machine, request, now=now)
+    machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    return progress_report.note(machine, request, now=now)

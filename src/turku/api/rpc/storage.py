@@ -7,14 +7,15 @@ from datetime import datetime
 
 from django.db import transaction
 
-from turku.api.backups import report
-from turku.api.backups.due import due_sources
-from turku.api.fleet import assignment, credentials, registration, rotation
-from turku.api.fleet.faults import Faults
+from turku.api.backups import runs
+from turku.api.backups.next_backup import due_sources
+from turku.api.fleet import assignment
+from turku.api.fleet.identity import authentication, registration, rotation
 from turku.api.fleet.models import AuthKind, Machine, Storage
-from turku.api.queue import capacity, leases, waiting
+from turku.api.queue import capacity, leases, waiting_machines
+from turku.api.request.message_errors import Faults
 from turku.api.restores import offers
-from turku.api.rpc import orders
+from turku.api.rpc import source_messages
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import (
@@ -35,8 +36,8 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
     """Register the storage or take over what it says of itself; its machines."""
     now = SYSTEM_CLOCK.now()
     told = request.storage
-    name = credentials.storage_name(told.name)
-    known, is_proved = credentials.examine_storage(name, told.secret)
+    name = authentication.storage_name(told.name)
+    known, is_proved = authentication.examine_storage(name, told.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None)
     faults = Faults()
     if auth is not None:
@@ -47,10 +48,10 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
         if auth is not None:
             storage = registration.register_storage(name, told.secret, fields, auth=auth, now=now)
         else:
-            storage = credentials.locked(known)
+            storage = authentication.locked(known)
             registration.update(storage, {**fields, "date_checked_in": now}, now=now)
         capacity.tell(storage, told.slots, now=now)
-        waiting.forget(storage, now=now)
+        waiting_machines.forget(storage, now=now)
         assignment.assign_waiting(now=now)
     return StorageUpdateConfigAnswer(_assigned_machines(storage) | _guests(storage, now=now))
 
@@ -82,12 +83,12 @@ def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
 def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheckinAnswer:
     """A machine of this storage, with its sources that are due now and have a slot: the machine's lease begins."""
     now = SYSTEM_CLOCK.now()
-    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
-    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = authentication.require_assigned_machine(storage, request.machine.uuid)
     sources = leases.begin(
         machine, storage, due_sources(machine.pk, now=now), sends_heartbeats=request.sends_heartbeats, now=now
     )
-    due = orders.due(machine, sources, now=now)
+    due = source_messages.due(machine, sources, now=now)
     return StoragePingCheckinAnswer(
         ScheduledMachine(
             uuid=str(machine.uuid),
@@ -104,11 +105,11 @@ def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheck
 def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty:
     """Take note of how backups of a machine's sources went."""
     now = SYSTEM_CLOCK.now()
-    storage = credentials.require_storage(request.storage.name, request.storage.secret, now=now)
-    machine = credentials.require_assigned_machine(storage, request.machine.uuid)
-    report.record(machine, storage, request.machine.sources, now=now)
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
+    machine = authentication.require_assigned_machine(storage, request.machine.uuid)
+    runs.record(machine, storage, request.machine.sources, now=now)
     leases.after_report(machine, storage, now=now)
-    credentials.write_check_in(machine, now=now)
+    authentication.write_check_in(machine, now=now)
     return Empty()
 
 
@@ -116,6 +117,6 @@ def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty
 def storage_rotate(request: StorageRotateRequest) -> Empty:
     """Give the storage a new secret."""
     now = SYSTEM_CLOCK.now()
-    name = credentials.storage_name(request.storage.name)
+    name = authentication.storage_name(request.storage.name)
     rotation.rotate_storage(name, request.storage.secret, request.new_secret, now=now)
     return Empty()

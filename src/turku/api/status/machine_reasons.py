@@ -8,7 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from turku.api.backups.models import Source
-from turku.api.status import reasons
+from turku.api.status import source_reasons
 from turku.api.status.marks import Mark
 
 
@@ -23,7 +23,7 @@ def reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
         return f"its storage {machine.storage} is silent"
     if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
         return ""
-    said = reasons.reason(worst, mark, now=now)
+    said = source_reasons.reason(worst, mark, now=now)
     return f"{worst.name}: {said}" if said else worst.name
 
 
@@ -41,7 +41,7 @@ def next_step(machine: Any, worst: Source | None) -> str:
         return f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."
     if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
         return ""
-    return reasons.next_step(worst, mark)
+    return source_reasons.next_step(worst, mark)
 
 
 def _moment(moment: datetime | None) -> str:

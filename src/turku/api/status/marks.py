@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import models
 from django.db.models import Case, Q, Value, When
 
-LONGEST_MUTE = timedelta(days=366)
+from turku.api.fleet.mute import LONGEST_MUTE
 
 
 class Mark(models.TextChoices):

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from django.db.models import Count, Min
 
-from turku.api.admin import presentation
-from turku.api.queue import leases, waiting
+from turku.api.queue import leases, waiting_machines
+from turku.core.units import rough_duration
 
 TOO_LONG = timedelta(hours=6)
 """Somebody who has asked in vain for so long: a storage has too few slots, or sessions take too long."""
@@ -17,7 +17,7 @@ SENTENCES_LIMIT = 100
 def problems(*, now: datetime) -> tuple[str, ...]:
     """A sentence about each storage in whose line somebody waits too long; none where all is well."""
     rows = (
-        waiting.alive(now=now)
+        waiting_machines.alive(now=now)
         .order_by()
         .values("storage__name")
         .annotate(machines=Count("machine", distinct=True), first=Min("date_queued"))
@@ -29,7 +29,7 @@ def problems(*, now: datetime) -> tuple[str, ...]:
 
 def _long_line(storage: str, machines: int, span: timedelta) -> str:
     wait = "1 machine waits" if machines == 1 else f"{machines} machines wait"
-    return f"storage {storage}: {wait} for a slot, the first since {presentation.distance(span)}"
+    return f"storage {storage}: {wait} for a slot, the first since {rough_duration(span)}"
 
 
 def remarks(*, now: datetime) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def remarks(*, now: datetime) -> tuple[str, ...]:
     told = rows.values_list("storage__name", "machine__unit_name", "machine__uuid", "date_expires")[:SENTENCES_LIMIT]
     return tuple(
         f"storage {storage}: the session of machine {unit or uuid} went silent; its lease expired "
-        f"{presentation.distance(now - expired)} ago"
+        f"{rough_duration(now - expired)} ago"
         for storage, unit, uuid, expired in told
         if expired is not None
     )

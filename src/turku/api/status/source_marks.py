@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN
 from turku.api.backups.next_backup import beyond_schedule
-from turku.api.fleet import away
+from turku.api.fleet import silence
 from turku.api.status import integrity
 from turku.api.status.marks import Conditions, Mark, muted, off, worst_first
 from turku.api.status.thresholds import USUAL, Thresholds
@@ -50,5 +50,5 @@ def _overdue(*, now: datetime, thresholds: Thresholds) -> Q:
     if thresholds.machine_silence is not None:
         late = missing(max(thresholds.overdue, thresholds.machine_silence))
     else:
-        late = away.matching(lambda span: missing(max(thresholds.overdue, span)), "machine__")
+        late = silence.matching(lambda span: missing(max(thresholds.overdue, span)), "machine__")
     return late | beyond_schedule(now=now)

@@ -7,8 +7,6 @@ from datetime import timedelta
 
 STORAGE_SILENCE = timedelta(minutes=30)
 OVERDUE_AFTER = timedelta(hours=10)
-CLOCK_DIFFERENCE = timedelta(minutes=10)
-"""By how much the clocks of coordinators may differ: what lies further ahead was written by one that was wrong."""
 
 
 @dataclass(frozen=True)

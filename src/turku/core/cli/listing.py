@@ -17,7 +17,6 @@ from turku.core.log import one_line
 _DRAWN_ROWS = 500
 """So many rows decide how wide columns are; what comes later is never waited for."""
 _BETWEEN = "  "
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FORMATS = {
     "file": stat.S_IFREG,
     "directory": stat.S_IFDIR,
@@ -124,16 +123,6 @@ def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
         say(separator + json_text(row))
         separator = ","
     say("[]" if separator == "[" else "]")
-
-
-def size(size_bytes: int) -> str:
-    """``512 B``, ``1.5 KiB``, ``20 GiB``."""
-    value, unit = float(size_bytes), _UNITS[0]
-    for unit in _UNITS:
-        if value < 1000 or unit == _UNITS[-1]:
-            break
-        value /= 1024
-    return f"{value:.1f} {unit}" if unit != _UNITS[0] and value < 100 else f"{value:.0f} {unit}"
 
 
 def moment(mtime_ns: int, zone: tzinfo) -> str:

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 TOLERANCE = timedelta(minutes=5)
 """Clocks that differ by no more agree: a message takes its time, and a clock is set by some seconds now and then."""
+COORDINATORS_TOLERANCE = timedelta(minutes=10)
+"""The most by which the clocks of coordinators may differ. A later moment was written by a clock that was wrong."""
 
 
 def is_ahead(moment: datetime | None, *, now: datetime) -> bool:

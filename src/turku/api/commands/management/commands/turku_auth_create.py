@@ -9,9 +9,9 @@ from django.core.management.base import CommandParser
 from django.db import transaction
 
 from turku.api.audit import log
-from turku.api.fleet import auths, hash_keys
+from turku.api.commands.command import TurkuCommand
+from turku.api.fleet.identity import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, AuthKind
-from turku.api.project.command import TurkuCommand
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 

@@ -7,10 +7,11 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from turku.api.audit import log
-from turku.api.backups.backup_now import back_up_now, silent_sentence
 from turku.api.backups.models import Source
+from turku.api.backups.operator_actions import back_up_now
+from turku.api.commands.command import TurkuCommand
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
-from turku.api.project.command import TurkuCommand
+from turku.api.status.fleet_marks import silent_sentence
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import UsageError

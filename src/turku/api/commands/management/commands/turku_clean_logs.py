@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from turku.api.backups import history
-from turku.api.project.command import TurkuCommand
+from turku.api.backups import runs
+from turku.api.commands.command import TurkuCommand
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
@@ -26,5 +26,5 @@ class Command(TurkuCommand):
         days: int = options["days"]
         if not 1 <= days <= _LONGEST_DAYS:
             raise UsageError(f"--days must be between 1 and {_LONGEST_DAYS}, not {days}")
-        deleted = history.delete_runs(older_than_days=days, now=SYSTEM_CLOCK.now())
+        deleted = runs.delete_old(older_than_days=days, now=SYSTEM_CLOCK.now())
         self.stdout.write(f"{deleted} record{'' if deleted == 1 else 's'} deleted.")

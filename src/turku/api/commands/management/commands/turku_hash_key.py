@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from turku.api.audit import log
-from turku.api.fleet import hash_keys, keyring
-from turku.api.project.command import TurkuCommand
+from turku.api.commands.command import TurkuCommand
+from turku.api.fleet.identity import hash_keys, keyring
 from turku.core.clock import SYSTEM_CLOCK
 
 

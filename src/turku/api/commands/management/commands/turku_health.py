@@ -10,8 +10,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db import DatabaseError
 
-from turku.api.project.command import TurkuCommand
-from turku.api.status import backups
+from turku.api.commands.command import TurkuCommand
+from turku.api.status import fleet_health
 from turku.api.status.thresholds import USUAL, Thresholds
 from turku.core.clock import SYSTEM_CLOCK
 
@@ -70,7 +70,7 @@ class Command(TurkuCommand):
     def handle(self, *_arguments: Any, **options: Any) -> None:
         thresholds = Thresholds(options["storage_silent"], options["machine_silent"], options["overdue"])
         try:
-            state = backups.fleet(now=SYSTEM_CLOCK.now(), verbose=options["verbose"], thresholds=thresholds)
+            state = fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=options["verbose"], thresholds=thresholds)
         except DatabaseError as error:
             problem = " ".join(str(error).split())
             self.stdout.write(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")

@@ -9,13 +9,14 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from turku.api.audit import log
-from turku.api.backups import withdrawal
+from turku.api.backups import operator_actions
 from turku.api.backups.models import WITHDRAWN, Source
-from turku.api.fleet import mute, re_enrolment
+from turku.api.commands.command import TurkuCommand
+from turku.api.fleet import mute
+from turku.api.fleet.identity import re_enrolment
 from turku.api.fleet.models import Machine
+from turku.api.fleet.mute import LONGEST_MUTE
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
-from turku.api.project.command import TurkuCommand
-from turku.api.status.marks import LONGEST_MUTE
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
 
@@ -65,7 +66,7 @@ class Command(TurkuCommand):
                     f"machine {machine} has no withdrawn source {', '.join(sorted(missing))}",
                     hint="turku-api health --verbose names those that are withdrawn",
                 )
-        count = withdrawal.confirm(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
+        count = operator_actions.confirm_withdrawal(sources, actor=log.COMMAND_LINE, now=SYSTEM_CLOCK.now())
         self.stdout.write(f"{count} withdrawn source{'' if count == 1 else 's'} of machine {machine} confirmed.")
 
     def _mute(self, machine: Machine, options: dict[str, Any]) -> None:

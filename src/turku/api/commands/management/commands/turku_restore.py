@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
+from turku.api.commands.command import TurkuCommand
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
-from turku.api.project.command import TurkuCommand
-from turku.api.restores import asking, listing, transitions
+from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, Overwrite, RestoreRequest, State
 from turku.api.restores.named_request import named_request
 from turku.core.cli import listing as table
@@ -42,7 +42,9 @@ class Command(TurkuCommand):
         request.add_argument(
             "--overwrite", choices=Overwrite.values, default=Overwrite.NEVER.value, help="files that are there already"
         )
-        request.add_argument("--days", type=int, default=asking.DAYS, metavar="N", help="expires when not taken up")
+        request.add_argument(
+            "--days", type=int, default=new_request.DAYS, metavar="N", help="expires when not taken up"
+        )
         request.add_argument("--raw", action="store_true", help="print the request's id and nothing else")
         for word, meaning in (
             ("approve", "let the machine pick it up, where no further approval is needed"),
@@ -76,7 +78,7 @@ class Command(TurkuCommand):
             known = ", ".join(Source.objects.filter(machine=machine).values_list("name", flat=True)[:20])
             raise UsageError(f"machine {machine} has no source {options['source']!r}", hint=f"it has {known or 'none'}")
         source.machine = machine
-        wish = asking.Wish(
+        wish = new_request.Wish(
             source=source,
             target=named_machine(options["onto"]) if options["onto"] else None,
             directory=options["directory"],
@@ -87,20 +89,20 @@ class Command(TurkuCommand):
             overwrite=options["overwrite"],
             days=options["days"],
         )
-        request = asking.ask(wish, actor=log.COMMAND_LINE, may_choose_any_machine=True, now=SYSTEM_CLOCK.now())
+        request = new_request.ask(wish, actor=log.COMMAND_LINE, may_choose_any_machine=True, now=SYSTEM_CLOCK.now())
         if options["raw"]:
             self.stdout.write(str(request.pk))
             return
         self.stdout.write(
             f"Request {request.pk} {_sentence(request)}.\n"
-            f"{listing.what(request)} of {machine}, onto {request.target}, into {request.directory}\n"
+            f"{description.what(request)} of {machine}, onto {request.target}, into {request.directory}\n"
             "The machine obeys only where its own configuration allows it: remote_restore names the directories."
         )
 
     def _list(self, *, is_all: bool, is_json: bool) -> None:
         rows = RestoreRequest.objects.select_related("source__machine", "target")
         rows = rows if is_all else rows.filter(state__in=OPEN)
-        shown = [listing.described(row) for row in rows[:_LISTED]]
+        shown = [description.described(row) for row in rows[:_LISTED]]
         if is_json:
             self.stdout.write(json_text(shown, indent=4))
             return
@@ -117,7 +119,7 @@ class Command(TurkuCommand):
                     str(row.source.machine),
                     row.requested_by,
                     f"{row.target}:{row.directory}",
-                    listing.what(row),
+                    description.what(row),
                 )
                 for row in rows[:_LISTED]
             ),

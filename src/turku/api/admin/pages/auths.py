@@ -1,0 +1,62 @@
+"""The admin page of registration Auths."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.safestring import SafeString
+
+from turku.api.admin import presentation
+from turku.api.admin.model_admin import SwitchableAdmin
+from turku.api.fleet.identity import auths
+from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
+
+
+@admin.register(Auth)
+class AuthAdmin(SwitchableAdmin):
+    """Registration Auths; a new one's secret is shown once."""
+
+    list_display = ("name", "kind", "active", "machines_link", "storages_link", "added", "comment")
+    list_filter = ("kind", "active")
+    search_fields = ("name", "comment")
+    fields = ("name", "kind", "active", "comment")
+    related_counts = {Machine: "auth", Storage: "auth"}
+
+    def get_readonly_fields(self, _request: HttpRequest, obj: Auth | None = None) -> tuple[str, ...]:
+        return ("kind",) if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Auth, form: Any, change: bool) -> None:  # noqa: FBT001  (Django's signature)
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        secret = auths.prepare(obj, now=self.now)
+        obj.save()
+        # For response_add alone: kept with the request, never in a session or message.
+        request.turku_secret = secret  # type: ignore[attr-defined]
+
+    def response_add(self, request: HttpRequest, obj: Auth, _post_url_continue: str | None = None) -> HttpResponse:
+        """The page that shows the new secret."""
+        secret = request.turku_secret.reveal()  # type: ignore[attr-defined]
+        snippet = json.dumps({"api_auth_name": obj.name, "api_auth_secret": secret}, indent=4)
+        program = "machine's agent" if obj.kind == AuthKind.MACHINE else "storage"
+        context = {**self.admin_site.each_context(request), "title": f"Secret of {obj.name}"}
+        context |= {"auth": obj, "secret": secret, "snippet": snippet, "program": program}
+        response = TemplateResponse(request, "turku/auth_secret.html", context)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @admin.display(description="machines")
+    def machines_link(self, row: Any) -> SafeString:
+        return presentation.list_link(Machine, self.count(row, Machine), auth__id__exact=row.pk)
+
+    @admin.display(description="storages")
+    def storages_link(self, row: Any) -> SafeString:
+        return presentation.list_link(Storage, self.count(row, Storage), auth__id__exact=row.pk)
+
+    @admin.display(description="added", ordering="date_added")
+    def added(self, row: Auth) -> str:
+        return presentation.moment(row.date_added, now=self.now)

@@ -1,0 +1,147 @@
+"""The admin pages of damage, drills and states of proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from turku.api.admin import presentation
+from turku.api.admin.model_admin import DecidedInListAdmin, OfSource
+from turku.api.backups.search import matching_sources
+from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
+from turku.api.status.marks import Mark
+from turku.core import units
+
+
+class OpenFilter(admin.SimpleListFilter):
+    """Damage by whether somebody has to act on it."""
+
+    title = "health"
+    parameter_name = "open"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        return [("open", "to be acted on"), ("over", "healed, gone or judged")]
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[Damage]) -> QuerySet[Damage]:
+        if self.value() == "open":
+            return queryset.filter(OPEN)
+        return queryset.exclude(OPEN) if self.value() == "over" else queryset
+
+
+class _ReportedAdmin(OfSource, DecidedInListAdmin):
+    """Rows that storages report; each has a source."""
+
+    list_select_related = ["source__machine", "storage"]
+    linked_lookups = ("source__machine__id__exact", "source__id__exact")
+    search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
+
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_sources(words, "source__")
+
+
+@admin.register(Damage)
+class DamageAdmin(_ReportedAdmin):
+    """Damaged files; an operator judges those that cannot be healed."""
+
+    list_display = ("found", "health", "path_short", "source_link", "machine_link", "storage_link", "kind", "state")
+    list_filter = (OpenFilter, "storage")
+    sortable_by = ("found",)
+    actions = ("judge",)
+    fields = (
+        *("date_found", "date_changed", "health", "source_link", "machine_link", "storage_link", "path"),
+        *("kind", "state", "checksum", "snapshot_count", "snapshot_names", "date_judged", "judged_by"),
+    )
+    readonly_fields = fields
+
+    @admin.action(description="Judge: known, and nothing more to be done", permissions=["change"])
+    def judge(self, request: HttpRequest, queryset: QuerySet[Damage]) -> None:
+        now = self.now
+        rows = [row for row in queryset.select_related("source") if row.is_open]
+        for row in rows:
+            self.note_values(request, {"date_judged": None}, {"date_judged": now})
+            row.date_judged, row.judged_by = now, request.user.get_username()
+            with transaction.atomic():
+                row.save(update_fields=["date_judged", "judged_by"])
+                self.log_change(request, row, "Judged.")
+        self.message_user(request, f"{len(rows)} judged.", messages.SUCCESS)
+
+    @admin.display(description="found", ordering="date_found")
+    def found(self, row: Damage) -> str:
+        return presentation.moment(row.date_found, now=self.now)
+
+    @admin.display(description="health")
+    def health(self, row: Damage) -> SafeString:
+        if row.is_open:
+            return presentation.mark(Mark.DAMAGED)
+        return presentation.mark(Mark.OK if row.state in OVER else Mark.OFF)
+
+    @admin.display(description="path")
+    def path_short(self, row: Damage) -> str:
+        return row.path if len(row.path) <= 100 else f"...{row.path[-97:]}"
+
+    @admin.display(description="snapshots affected")
+    def snapshot_names(self, row: Damage) -> str:
+        more = row.snapshot_count - len(row.snapshots)
+        return ", ".join([*row.snapshots, *([f"and {more} more"] if more > 0 else [])])
+
+
+@admin.register(Drill)
+class DrillAdmin(_ReportedAdmin):
+    """The record of restore drills."""
+
+    list_display = ("reported", "result", "source_link", "machine_link", "storage_link", "files", "duration")
+    list_filter = ("success", "storage")
+    sortable_by = ("reported",)
+    fields = (
+        *("date", "result", "source_link", "machine_link", "storage_link", "snapshot"),
+        *("files", "size_bytes", "date_begin", "date_end", "duration", "summary"),
+    )
+    readonly_fields = fields
+
+    @admin.display(description="reported", ordering="date")
+    def reported(self, row: Drill) -> str:
+        return presentation.moment(row.date, now=self.now)
+
+    @admin.display(description="result")
+    def result(self, row: Drill) -> SafeString:
+        return presentation.mark(Mark.OK if row.success else Mark.FAILED)
+
+    @admin.display(description="duration")
+    def duration(self, row: Drill) -> str:
+        return units.duration(row.date_end - row.date_begin)
+
+
+@admin.register(IntegrityState)
+class IntegrityStateAdmin(_ReportedAdmin):
+    """What of each source is proven."""
+
+    list_display = ("source_link", "machine_link", "is_proven", "verified", "oldest_check", "drilled")
+    list_select_related = ["source__machine"]
+    sortable_by = ("verified", "drilled")
+    fields = (
+        *("source_link", "machine_link", "is_proven", "date_verified", "verified_files", "verified_bytes"),
+        *("date_oldest_check", "date_drilled", "date_proven_until", "drill_succeeded"),
+    )
+    readonly_fields = fields
+
+    @admin.display(description="proven", boolean=True)
+    def is_proven(self, row: IntegrityState) -> bool:
+        return row.date_proven_until is not None and row.date_proven_until >= self.now
+
+    @admin.display(description="last read again", ordering="date_verified")
+    def verified(self, row: IntegrityState) -> str:
+        return presentation.moment(row.date_verified, now=self.now)
+
+    @admin.display(description="every file was read since")
+    def oldest_check(self, row: IntegrityState) -> str:
+        return presentation.moment(row.date_oldest_check, now=self.now)
+
+    @admin.display(description="last good drill", ordering="date_drilled")
+    def drilled(self, row: IntegrityState) -> str:
+        return presentation.moment(row.date_drilled, now=self.now)

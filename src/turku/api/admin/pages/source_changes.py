@@ -1,0 +1,126 @@
+"""The admin page of changes that weaken protection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from turku.api.admin import presentation
+from turku.api.admin.model_admin import DecidedInListAdmin, OfSource
+from turku.api.backups.models import SourceChange
+from turku.api.backups.search import matching_sources
+from turku.core.clock import SYSTEM_CLOCK
+
+
+class HeldBackFilter(admin.SimpleListFilter):
+    """Changes by whether they have effect on history."""
+
+    title = "effect"
+    parameter_name = "effect"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        return [("held", "held back"), ("taken", "taken effect")]
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[SourceChange]) -> QuerySet[SourceChange]:
+        held_back = Q(date_effective=None) | Q(date_effective__gt=SYSTEM_CLOCK.now())
+        if self.value() == "held":
+            return queryset.filter(held_back)
+        return queryset.exclude(held_back) if self.value() == "taken" else queryset
+
+
+class DecisionForm(ActionForm):
+    """Carries when the list was shown: what a machine changed after that, nobody has decided on."""
+
+    shown = forms.FloatField(initial=lambda: SYSTEM_CLOCK.now().timestamp(), widget=forms.HiddenInput, label="")
+    """Unix seconds: to the microsecond, whatever the time zone."""
+
+
+@admin.register(SourceChange)
+class SourceChangeAdmin(OfSource, DecidedInListAdmin):
+    """What machines changed to the worse; the operator decides when it counts."""
+
+    list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")
+    list_filter = (HeldBackFilter, "source__machine__storage")
+    search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
+    linked_lookups = ("source__machine__id__exact",)
+    list_select_related = ("source__machine",)
+    actions = ("let_take_effect", "hold")
+    action_form = DecisionForm
+    fields = ("date", "machine_link", "source_link", "what", "takes_effect", "old_values", "new_values")
+    readonly_fields = fields
+
+    def matches(self, words: Sequence[str]) -> Q:
+        return matching_sources(words, "source__")
+
+    @admin.action(description="Let take effect on history now", permissions=["change"])
+    def let_take_effect(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
+        self._decide(request, queryset, self.now)
+
+    @admin.action(description="Hold back until an operator decides", permissions=["change"])
+    def hold(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
+        self._decide(request, queryset, None)
+
+    def _decide(self, request: HttpRequest, queryset: QuerySet[SourceChange], effective: datetime | None) -> None:
+        now = self.now
+        form = DecisionForm({**request.POST.dict(), "action": ""})
+        form.is_valid()
+        shown = form.cleaned_data.get("shown")
+        decided = unseen = 0
+        for row in queryset:
+            if row.date_effective is not None and row.date_effective <= now:
+                # It may have been pruned already: there is nothing left to decide.
+                continue
+            if shown is None or row.date.timestamp() > shown or not self._decide_one(request, row, effective):
+                unseen += 1
+                continue
+            decided += 1
+        if decided:
+            word = "held back" if effective is None else "take effect now"
+            self.message_user(request, f"{decided} {word}.", messages.SUCCESS)
+        if unseen:
+            sentence = f"{unseen} became weaker still after this list was shown: look again, and decide then."
+            self.message_user(request, sentence, messages.WARNING)
+
+    def _decide_one(self, request: HttpRequest, row: SourceChange, effective: datetime | None) -> bool:
+        """Whether the change was still the one that was read; otherwise nothing is decided."""
+        before = row.date_effective
+        with transaction.atomic():
+            # Conditional: a further change may join it in this moment.
+            same = SourceChange.objects.filter(pk=row.pk, date=row.date, date_effective=before)
+            if not same.update(date_effective=effective):
+                return False
+            row.date_effective = effective
+            self.note_values(request, {"date_effective": before}, {"date_effective": effective})
+            self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
+        return True
+
+    @admin.display(description="changed", ordering="date")
+    def changed(self, row: SourceChange) -> str:
+        return presentation.moment(row.date, now=self.now)
+
+    @admin.display(description="what is weaker")
+    def what(self, row: SourceChange) -> str:
+        return ", ".join(row.weakenings)
+
+    @admin.display(description="takes effect on history", ordering="date_effective")
+    def takes_effect(self, row: SourceChange) -> str:
+        if row.date_effective is None:
+            return "when an operator lets it"
+        return presentation.moment(row.date_effective, now=self.now)
+
+    @admin.display(description="before")
+    def old_values(self, row: SourceChange) -> SafeString:
+        return presentation.values(row.old)
+
+    @admin.display(description="after")
+    def new_values(self, row: SourceChange) -> SafeString:
+        return presentation.values(row.new)

@@ -1,0 +1,1 @@
+"""The settings of the coordinator: TURKU_* variables and key files."""

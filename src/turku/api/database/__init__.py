@@ -1,0 +1,1 @@
+"""Database helpers: batched writes, bounded row counts, and the PostgreSQL backend."""

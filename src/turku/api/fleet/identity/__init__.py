@@ -1,0 +1,1 @@
+"""Identity of machines and storages: secrets, registration, rotation, re-enrolment, and limits on attempts."""

@@ -1,0 +1,121 @@
+"""Keyed fast hashes of secrets that are random and long, and the keys they are made with.
+
+People's passwords are not such secrets: they stay with Django's slow hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+
+from django.conf import settings
+
+from turku.api.configuration import key_file
+from turku.api.configuration.environment import Environment
+from turku.core.secret import Secret
+from turku.errors import ConfigurationError
+
+MINIMUM_KEY_LENGTH = 32
+MINIMUM_SECRET_LENGTH = 16
+"""A fast hash is right only for secrets that nobody can guess."""
+_NOTHING = "0" * 64
+
+
+class Purpose(Enum):
+    """Whose secret it is; the same text hashes differently for each."""
+
+    AUTH = "auth"
+    MACHINE = "machine"
+    STORAGE = "storage"
+    RE_ENROL_CODE = "re-enrol code"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One hash key. ``id`` is public: it stands before each hash made with the key."""
+
+    id: str
+    secret: Secret
+
+    def digest(self, purpose: Purpose, secret: str) -> str:
+        message = f"{purpose.value}:{secret}".encode()
+        return hmac.new(self.secret.reveal().encode(), message, hashlib.sha256).hexdigest()
+
+
+class UnknownHashKey(ConfigurationError):
+    """A credential is hashed with a key that this coordinator does not have."""
+
+    code = "unknown-hash-key"
+
+
+class Keyring:
+    """The keys of this coordinator, newest first."""
+
+    def __init__(self, keys: tuple[Key, ...]) -> None:
+        self.keys = keys
+        self._by_id = {key.id: key for key in keys}
+
+    @property
+    def newest(self) -> Key:
+        return self.keys[0]
+
+    def hash(self, purpose: Purpose, secret: str) -> str:
+        """The hash to store: key id, colon, 64 hexadecimal digits, made with the newest key."""
+        return f"{self.newest.id}:{self.newest.digest(purpose, secret)}"
+
+    def candidates(self, purpose: Purpose, secret: str) -> list[str]:
+        """What the stored hash of this secret may be: one per key."""
+        return [f"{key.id}:{key.digest(purpose, secret)}" for key in self.keys]
+
+    def verify(self, purpose: Purpose, secret: str, stored: str | None) -> bool:
+        """Whether ``stored`` is the hash of ``secret``; for None (nobody of that name) False at the same cost.
+
+        Raises UnknownHashKey.
+        """
+        key_id, _, digest = (stored or f"{self.newest.id}:{_NOTHING}").partition(":")
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise UnknownHashKey(
+                f"credentials in the database are hashed with key {key_id}, which this coordinator does not have",
+                hint="give all coordinators of one database the same hash key file (TURKU_HASH_KEY_FILE)",
+            )
+        return hmac.compare_digest(key.digest(purpose, secret), digest)
+
+    def is_outdated(self, stored: str) -> bool:
+        """Whether the hash was made with another key than the newest."""
+        return not stored.startswith(f"{self.newest.id}:")
+
+
+def make_key(text: str) -> Key:
+    """The key of that text. Raises ConfigurationError where it is short."""
+    if len(text) < MINIMUM_KEY_LENGTH:
+        raise ConfigurationError(
+            f"a hash key is shorter than {MINIMUM_KEY_LENGTH} characters", hint="`turku-api hash-key rotate` makes one"
+        )
+    identity = hashlib.blake2b(text.encode(), digest_size=8, person=b"turku-key-id").hexdigest()
+    return Key(identity, Secret(text))
+
+
+def load(environment: Environment) -> Keyring:
+    """The keyring of that environment; a missing key file is generated. Raises ConfigurationError."""
+    text = environment.hash_keys or key_file.read_or_generate(environment.hash_key_file)
+    lines = [line.strip() for line in text.reveal().splitlines()]
+    return Keyring(tuple(make_key(line) for line in lines if line))
+
+
+@cache
+def _cached(environment: Environment) -> Keyring:
+    return load(environment)
+
+
+def current() -> Keyring:
+    """The keyring of the settings, read once."""
+    return _cached(settings.TURKU_ENVIRONMENT)
+
+
+def forget() -> None:
+    """Read the keys again at the next use: after a rotation, or when a hash names an unknown key."""
+    _cached.cache_clear()

@@ -1,0 +1,65 @@
+"""A reinstalled machine takes its place again: by an operator's one-time code, never by its own word (threats M8)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from turku.api.audit import log
+from turku.api.fleet.identity import keyring, registration
+from turku.api.fleet.identity.authentication import wrong_credentials
+from turku.api.fleet.identity.keyring import Purpose
+from turku.api.fleet.models import Machine
+from turku.api.request.message_errors import Faults
+from turku.core.secret import Secret, generate_secret
+
+LIFE = timedelta(hours=24)
+
+
+@transaction.atomic
+def issue(machine: Machine, *, actor: log.Actor, now: datetime) -> Secret:
+    """A new code for the machine; an older one is void. Only its keyed hash is kept."""
+    code = generate_secret()
+    machine.re_enrol_code_hash = keyring.current().hash(Purpose.RE_ENROL_CODE, code.reveal())
+    machine.date_re_enrol_code_ends = now + LIFE
+    machine.re_enrol_code_is_used = False
+    machine.save(update_fields=["re_enrol_code_hash", "date_re_enrol_code_ends", "re_enrol_code_is_used"])
+    entry = log.Entry("machine.re_enrolment_prepared", machine, new={"until": machine.date_re_enrol_code_ends})
+    log.record(actor, [entry], now=now)
+    return code
+
+
+@transaction.atomic
+def redeem(code: str, secret: str, ssh_public_key: str, *, now: datetime) -> Machine:
+    """The machine that the code is for, with this secret and key from now on.
+
+    The same code with the same secret is answered again until it ends: an answer may be lost. Raises MalformedMessage,
+    ApiForbidden for a code that is unknown, too old, or was used with another secret.
+    """
+    ring = keyring.current()
+    machine = (
+        Machine.objects.select_for_update(no_key=True)
+        .filter(
+            re_enrol_code_hash__in=ring.candidates(Purpose.RE_ENROL_CODE, code),
+            date_re_enrol_code_ends__gt=now,
+            active=True,
+        )
+        .first()
+    )
+    is_answered_before = ring.verify(Purpose.MACHINE, secret, machine.secret_hash if machine else None)
+    if machine is None or (machine.re_enrol_code_is_used and not is_answered_before):
+        raise wrong_credentials()
+    if machine.re_enrol_code_is_used:
+        return machine
+    faults = Faults()
+    faults.check("secret", registration.secret_for_registration, secret)
+    fields = registration.key_fields("ssh_public_key", ssh_public_key, faults, uuid=machine.uuid)
+    faults.refuse()
+    old = {"ssh_public_key": machine.ssh_public_key}
+    registration.assign(
+        machine, {**fields, "secret_hash": ring.hash(Purpose.MACHINE, secret), "re_enrol_code_is_used": True}
+    )
+    entry = log.Entry("machine.re_enrolled", machine, old=old, new={"ssh_public_key": machine.ssh_public_key})
+    log.record(log.actor_of(machine), [entry], now=now)
+    return machine

@@ -1,0 +1,170 @@
+"""What machines and storages say of themselves: checked, then written to new or existing rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from turku.api.audit import log
+from turku.api.fleet import assignment
+from turku.api.fleet.identity import auths, keyring
+from turku.api.fleet.identity.authentication import wrong_credentials
+from turku.api.fleet.identity.keyring import MINIMUM_SECRET_LENGTH, Purpose
+from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
+from turku.api.request.message_errors import Faults
+from turku.core.log import one_line
+from turku.errors import InvalidValue
+from turku.policy import names, ssh_key
+from turku.protocol.messages import MachineConfiguration, RegistrationAuth, StorageConfiguration
+
+_log = logging.getLogger(__name__)
+
+HOST_KEYS_LIMIT = 16
+FAULT_LENGTH = 500
+
+
+def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool) -> Auth:
+    """The Auth of a registration, for a caller that did not prove itself. Raises ApiForbidden.
+
+    One that is known already (not ``is_new``) has the wrong secret; it costs the same to say so.
+    """
+    auth = auths.find(kind, given) if given is not None else None
+    if auth is None or not is_new:
+        raise wrong_credentials()
+    return auth
+
+
+def label(kind: str) -> Callable[[str], str]:
+    """The rule for an informational text: empty, or what policy allows for that kind."""
+    return lambda text: names.label(text, kind=kind) if text else ""
+
+
+def secret_for_registration(secret: str) -> str:
+    """The secret. Raises InvalidValue where it is too short for a fast hash."""
+    if len(secret) < MINIMUM_SECRET_LENGTH:
+        raise InvalidValue(f"is shorter than {MINIMUM_SECRET_LENGTH} characters")
+    return secret
+
+
+def machine_fields(told: MachineConfiguration, faults: Faults, *, uuid: UUID) -> dict[str, Any]:
+    """The columns of a Machine that the message sets; ``uuid`` is the machine's, new or known."""
+    fields: dict[str, Any] = {}
+    for name, kind in (
+        ("environment_name", "environment name"),
+        ("service_name", "service name"),
+        ("unit_name", "unit name"),
+        ("comment", "comment"),
+    ):
+        text = getattr(told, name)
+        if text is not None:
+            fields[name] = faults.check(f"machine.{name}", label(kind), text)
+    if told.published is not None:
+        fields["published"] = told.published
+    if told.ssh_public_key is not None:
+        fields.update(key_fields("machine.ssh_public_key", told.ssh_public_key, faults, uuid=uuid))
+    return fields
+
+
+def key_fields(place: str, text: str, faults: Faults, *, uuid: UUID) -> dict[str, str]:
+    """The columns of a Machine that its SSH key sets; ``place`` is the message's field."""
+    key = faults.check(place, ssh_key.ssh_public_key, text)
+    if key is None:
+        return {}
+    owner = Machine.objects.filter(ssh_key_fingerprint=key.fingerprint).values_list("uuid", flat=True).first()
+    if owner not in (None, uuid):
+        faults.add(
+            place,
+            "belongs to another machine; remove ssh_key and ssh_key.pub from var_dir, so that a new key is made",
+        )
+    return {"ssh_public_key": key.line, "ssh_key_fingerprint": key.fingerprint}
+
+
+def storage_fields(told: StorageConfiguration, faults: Faults) -> dict[str, Any]:
+    """The columns of a Storage that the message sets."""
+    fields: dict[str, Any] = {
+        "ssh_ping_host": faults.check("storage.ssh_ping_host", names.host_name, told.ssh_ping_host),
+        "ssh_ping_port": faults.check("storage.ssh_ping_port", names.port, told.ssh_ping_port),
+        "ssh_ping_user": faults.check("storage.ssh_ping_user", names.user_name, told.ssh_ping_user),
+        "space_total": told.space_total,
+        "space_available": told.space_available,
+        "faults": [one_line(fault)[:FAULT_LENGTH] for fault in told.faults],
+    }
+    if len(told.ssh_ping_host_keys) > HOST_KEYS_LIMIT:
+        faults.add("storage.ssh_ping_host_keys", f"has more than {HOST_KEYS_LIMIT} keys")
+    else:
+        keys = [
+            faults.check(f"storage.ssh_ping_host_keys[{index}]", ssh_key.ssh_host_key, text)
+            for index, text in enumerate(told.ssh_ping_host_keys)
+        ]
+        fields["ssh_ping_host_keys"] = [key.line for key in keys if key is not None]
+    if told.comment is not None:
+        fields["comment"] = faults.check("storage.comment", label("comment"), told.comment)
+    if told.published is not None:
+        fields["published"] = told.published
+    return fields
+
+
+def register_machine(uuid: UUID, secret: str, fields: dict[str, Any], *, auth: Auth, now: datetime) -> Machine:
+    """A new machine, with a storage where one is open."""
+    secret_hash = keyring.current().hash(Purpose.MACHINE, secret)
+    machine = Machine(uuid=uuid, secret_hash=secret_hash, auth=auth, date_registered=now, date_checked_in=now, **fields)
+    machine.storage = assignment.storage_for(machine)
+    machine.save(force_insert=True)
+    _note_registration(machine, {**fields, "registered with": auth, "storage": machine.storage}, now=now)
+    return machine
+
+
+def register_storage(name: str, secret: str, fields: dict[str, Any], *, auth: Auth, now: datetime) -> Storage:
+    """A new storage."""
+    storage = Storage(
+        name=name,
+        secret_hash=keyring.current().hash(Purpose.STORAGE, secret),
+        auth=auth,
+        date_registered=now,
+        date_checked_in=now,
+        **fields,
+    )
+    storage.save(force_insert=True)
+    _note_registration(storage, {**fields, "registered with": auth}, now=now)
+    return storage
+
+
+def _note_registration(row: Machine | Storage, new: dict[str, Any], *, now: datetime) -> None:
+    _log.info("%s %s is registered with %s", row._meta.verbose_name, log.subject_key(row), row.auth)
+    log.record(log.actor_of(row), [log.Entry(f"{row._meta.model_name}.registered", row, new=new)], now=now)
+
+
+def assign(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Write the fields that differ from the row's; name to old and new value of each of them."""
+    changed = {name: (getattr(row, name), value) for name, value in fields.items() if getattr(row, name) != value}
+    for name, (_old, new) in changed.items():
+        setattr(row, name, new)
+    if changed:
+        row.save(update_fields=list(changed))
+    return changed
+
+
+_UNREMARKABLE = {"date_checked_in", "space_total", "space_available", "ssh_key_fingerprint"}
+
+
+def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> None:
+    """Take over what the machine or storage says of itself now, changes going to the audit log.
+
+    Raises ApiThrottled for too many changes.
+    """
+    changed = assign(row, fields)
+    remarkable = {name: values for name, values in changed.items() if name not in _UNREMARKABLE}
+    if not remarkable:
+        return
+    entry = log.Entry(
+        f"{row._meta.model_name}.changed",
+        row,
+        old={name: old for name, (old, _new) in remarkable.items()},
+        new={name: new for name, (_old, new) in remarkable.items()},
+        weakens=remarkable.get("published") == (True, False),
+    )
+    log.record_of_program(log.actor_of(row), [entry], now=now)
+    _log.info("%s %s changed %s", row._meta.verbose_name, row, ", ".join(remarkable))

@@ -1,0 +1,75 @@
+"""Machines and storages take new secrets, losing nothing.
+
+A program writes its new secret down before it sends it, and goes on asking until it is answered: whichever of the two
+secrets the coordinator holds by then, the program is known.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from turku.api.audit import log
+from turku.api.fleet.identity import keyring, registration
+from turku.api.fleet.identity.authentication import Caller, wrong_credentials
+from turku.api.fleet.identity.keyring import Purpose
+from turku.api.fleet.models import Machine, Storage
+from turku.api.request.message_errors import Faults
+
+
+def _require_either(caller: Caller | None, purpose: Purpose, *secrets: str) -> Caller:
+    ring = keyring.current()
+    # All of them are compared, whatever the first says: wrong and unknown cost the same.
+    matches = [ring.verify(purpose, secret, caller.secret_hash if caller else None) for secret in secrets]
+    if caller is None or not caller.active or not any(matches):
+        raise wrong_credentials()
+    return caller
+
+
+def _rotate(
+    caller: Machine | Storage, purpose: Purpose, new_secret: str, fields: dict[str, Any], *, now: datetime
+) -> None:
+    ring = keyring.current()
+    if not ring.verify(purpose, new_secret, caller.secret_hash):
+        fields["secret_hash"] = ring.hash(purpose, new_secret)
+    changed = registration.assign(caller, fields)
+    if not changed:
+        return
+    entry = log.Entry(
+        f"{caller._meta.model_name}.rotated",
+        caller,
+        old={name: old for name, (old, _new) in changed.items()},
+        new={name: new for name, (_old, new) in changed.items()},
+    )
+    log.record_of_program(log.actor_of(caller), [entry], now=now)
+
+
+@transaction.atomic
+def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key: str | None, *, now: datetime) -> None:
+    """Give the machine a new secret and, where one is given, a new key.
+
+    Raises MalformedMessage, ApiForbidden where neither secret is the machine's.
+    """
+    row = Machine.objects.select_for_update(no_key=True).filter(uuid=uuid).first()
+    machine = _require_either(row, Purpose.MACHINE, secret, new_secret)
+    faults = Faults()
+    faults.check("new_secret", registration.secret_for_registration, new_secret)
+    fields: dict[str, Any] = {}
+    if new_ssh_public_key is not None:
+        fields = registration.key_fields("new_ssh_public_key", new_ssh_public_key, faults, uuid=uuid)
+    faults.refuse()
+    _rotate(machine, Purpose.MACHINE, new_secret, fields, now=now)
+
+
+@transaction.atomic
+def rotate_storage(name: str, secret: str, new_secret: str, *, now: datetime) -> None:
+    """Give the storage a new secret. Raises MalformedMessage, ApiForbidden."""
+    row = Storage.objects.select_for_update(no_key=True).filter(name=name).first()
+    storage = _require_either(row, Purpose.STORAGE, secret, new_secret)
+    faults = Faults()
+    faults.check("new_secret", registration.secret_for_registration, new_secret)
+    faults.refuse()
+    _rotate(storage, Purpose.STORAGE, new_secret, {}, now=now)

@@ -1,0 +1,169 @@
+"""Asking for a restore: what an operator wishes, checked, becomes a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import transaction
+
+from turku.api.audit import log
+from turku.api.backups.models import Source
+from turku.api.fleet.models import Machine
+from turku.api.restores import description, offer_cache, policies
+from turku.api.restores.models import REASON_LENGTH, Overwrite, RestoreRequest, State
+from turku.errors import InvalidValue
+from turku.policy import names, restore_place
+from turku.policy.characters import size_bytes
+from turku.policy.timing import moments
+from turku.protocol.codec import encode
+from turku.protocol.restore_messages import PATHS_LIMIT, wire_path
+
+DAYS = 7
+"""A request that no machine took up by then expires."""
+DAYS_LIMIT = 90
+_PATHS_LIMIT_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What an operator asks for. ``target``: None for the machine that the source is of."""
+
+    source: Source
+    directory: str
+    reason: str
+    target: Machine | None = None
+    snapshot: str = ""
+    moment: str = ""
+    paths: Sequence[bytes] = ()
+    overwrite: str = Overwrite.NEVER.value
+    days: int = DAYS
+
+
+def ask(wish: Wish, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
+    """The new request. Raises as ``prepare`` does, which says what the other parameters mean."""
+    request = prepare(wish, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
+    submit(request, actor=actor, now=now)
+    return request
+
+
+def prepare(wish: Wish, *, requested_by: str, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
+    """A request to be submitted: it waits for approval or, where policy wants none, for the machine.
+
+    ``may_choose_any_machine``: a superuser decides which machines belong to one operator; others have those of one
+    Auth. Raises InvalidValue.
+    """
+    target = wish.target or wish.source.machine
+    needed = _approvals(wish.source.machine, target, may_choose_any_machine=may_choose_any_machine)
+    if wish.snapshot and wish.moment:
+        raise InvalidValue("a restore is of a snapshot or of a moment, not both")
+    if not 1 <= wish.days <= DAYS_LIMIT:
+        raise InvalidValue(f"a request waits for 1 to {DAYS_LIMIT} days")
+    request = RestoreRequest(
+        source=wish.source,
+        target=target,
+        snapshot=checked_snapshot(wish.snapshot),
+        moment=settled_moment(wish.moment, now=now),
+        paths=checked_paths(wish.paths),
+        directory=restore_place.target_directory(wish.directory),
+        overwrite=Overwrite(wish.overwrite).value,
+        reason=checked_reason(wish.reason),
+        approvals_needed=needed,
+        requested_by=requested_by,
+        date_requested=now,
+        date_expires=now + timedelta(days=wish.days),
+    )
+    if not needed:
+        request.state, request.date_approved, request.date_offered = State.WAITING, now, now
+    return request
+
+
+def submit(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
+    """Write the request down."""
+    with transaction.atomic():
+        request.save(force_insert=True)
+        log.record(actor, [log.Entry("restore.requested", request, new=told(request))], now=now)
+    offer_cache.forget()
+
+
+def told(request: RestoreRequest) -> dict[str, object]:
+    """What the audit log says of a request: whose files, of when, which, where to, why."""
+    return {
+        "source": str(request.source.pk),
+        "of_machine": str(request.source.machine.uuid),
+        "onto_machine": str(request.target.uuid),
+        **description.terms(request),
+    }
+
+
+def _approvals(machine: Machine, target: Machine, *, may_choose_any_machine: bool) -> int:
+    rules = policies.rules_of(machine)
+    if target.pk == machine.pk:
+        needed = rules.approvals
+    else:
+        if not may_choose_any_machine and (not rules.other_machines or target.auth_id != machine.auth_id):
+            raise InvalidValue(
+                f"what is kept of {machine} may not be restored onto {target}",
+                hint="they are registered with different auths, or a restore policy forbids it; a superuser may",
+            )
+        needed = max(rules.approvals, policies.rules_of(target).approvals)
+    if not target.active:
+        raise InvalidValue(f"machine {target} is switched off", hint="it picks up nothing; switch it on first")
+    return needed
+
+
+def checked_snapshot(text: str) -> str:
+    """The name of a snapshot, or nothing. Raises InvalidValue."""
+    name = names.label(text, kind="snapshot name")
+    if "/" in name or name.startswith("."):
+        raise InvalidValue(f"{name!r} is no name of a snapshot")
+    return name
+
+
+def settled_moment(text: str, *, now: datetime) -> str:
+    """The moment that people's words mean now, in ISO form, or nothing: ``3 days ago`` must not move while a request
+    waits. Raises InvalidValue."""
+    if not text.strip():
+        return ""
+    zone = ZoneInfo(settings.TIME_ZONE)
+    return moments.parse(text.strip(), now=now, zone=zone).astimezone(zone).isoformat()
+
+
+def checked_paths(paths: Sequence[bytes]) -> list[object]:
+    """The paths within their source as they are stored. Raises InvalidValue."""
+    if len(paths) > PATHS_LIMIT:
+        raise InvalidValue(f"more than {PATHS_LIMIT} paths; ask for a directory that holds them")
+    lawful = dict.fromkeys(names.path_inside(path) for path in paths)
+    if b"" in lawful:
+        return []
+    stored = [_stored(path) for path in lawful]
+    if len(encode(stored)) > _PATHS_LIMIT_BYTES:
+        raise InvalidValue("the paths are too long together; ask for a directory that holds them")
+    return stored
+
+
+def _stored(path: bytes) -> object:
+    if b"\0" in path:
+        raise InvalidValue("a path has a NUL character")
+    sent = wire_path(path)
+    return sent if isinstance(sent, str) else {"b64": _base64(path)}
+
+
+def _base64(path: bytes) -> str:
+    from base64 import b64encode
+
+    return b64encode(path).decode("ascii")
+
+
+def checked_reason(text: str) -> str:
+    """Why, in a line. Raises InvalidValue where nothing is said."""
+    reason = " ".join(text.split())
+    size_bytes(reason)
+    if not reason:
+        raise InvalidValue("a request says why it is made", hint="the audit log keeps the reason")
+    if len(reason) > REASON_LENGTH:
+        raise InvalidValue(f"the reason is longer than {REASON_LENGTH} characters")
+    return reason

@@ -1,0 +1,136 @@
+"""S of the contract: a source as agents and storages are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+
+from turku.api.backups import runs
+from turku.api.backups.effective_options import Protections
+from turku.api.backups.filter_sets import FilterSets
+from turku.api.backups.models import Source
+from turku.api.fleet.models import Machine, Storage
+from turku.errors import InvalidValue
+from turku.policy import bandwidth, compression, incomplete_runs, schedule, source_options
+from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
+
+
+def _address(storage: Storage) -> StorageAddress:
+    return StorageAddress(
+        name=storage.name,
+        ssh_ping_host=storage.ssh_ping_host,
+        ssh_ping_host_keys=storage.ssh_ping_host_keys,
+        ssh_ping_port=storage.ssh_ping_port,
+        ssh_ping_user=storage.ssh_ping_user,
+    )
+
+
+def _bandwidth(source: Source, *, now: datetime) -> tuple[int | None, str | None]:
+    """The limit now, for storages that know but numbers, and what it is when, where that depends on the time of day."""
+    text = source.other_options.get("bwlimit")
+    if not bandwidth.changes(text):
+        return source.bwlimit, None
+    return bandwidth.parse(text).at(now, ZoneInfo(settings.TIME_ZONE)), text
+
+
+def _option(source: Source, name: str) -> Any:
+    """Return a checked option that has no column. Its default stands in for a missing or an unlawful value."""
+    option = source_options.OPTIONS[name]
+    value = source.other_options.get(name)
+    try:
+        return option.default if value is None else option.check(value)
+    except InvalidValue:
+        return option.default
+
+
+def _order(
+    source: Source, storage: StorageAddress, rules: list[str], protections: Protections, *, now: datetime
+) -> SourceOrder:
+    protection, floor = protections.of(source), protections.floor
+    limit_now, windows = _bandwidth(source, now=now)
+    compress, incomplete = _option(source, "compress"), _option(source, incomplete_runs.OPTION)
+    return SourceOrder(
+        path=source.path,
+        storage=storage,
+        retention=protection.retention,
+        bwlimit=limit_now,
+        filter=rules,
+        exclude=source.exclude,
+        shared_service=source.shared_service,
+        large_rotating_files=source.large_rotating_files,
+        large_modifying_files=source.large_modifying_files,
+        snapshot_mode=protection.snapshot_mode,
+        preserve_hard_links=source.preserve_hard_links,
+        retention_floor=floor.retention_floor or None,
+        allowed_snapshot_modes=list(floor.allowed_snapshot_modes),
+        quota_bytes=floor.quota_bytes,
+        period_seconds=_period_seconds(source.frequency),
+        bandwidth_windows=windows,
+        # What a storage does by itself is left out.
+        compress=None if compress == compression.Compression.AUTO else compress,
+        not_preserved=sorted(_option(source, "not_preserved")),
+        incomplete=None if incomplete == incomplete_runs.KEEP else incomplete,
+        compare_contents=_option(source, "compare_contents"),
+        one_file_system=source.one_file_system,
+    )
+
+
+def _period_seconds(frequency: str) -> float | None:
+    try:
+        return schedule.parse(frequency).period.total_seconds()
+    except InvalidValue:
+        return None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Source name to S, and what all sources of the machine together may take."""
+
+    by_name: dict[str, SourceOrder]
+    quota_bytes: int | None
+
+
+def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
+    """The orders of due sources. One whose filter names a set that is gone is recorded as failed: it would be backed up
+    with other files than its owner meant, and it must not keep the others waiting."""
+
+    def fail(storage: Storage, source: Source, error: InvalidValue) -> None:
+        summary = f"not started: filter: {error.message}"
+        runs.record(machine, storage, {source.name: SourceReport(success=False, summary=summary)}, now=now)
+
+    return _orders(machine, sources, fail, now=now)
+
+
+def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
+    """The orders for restores: rules that cannot be expanded are left out, they say nothing about history."""
+    return _orders(machine, sources, lambda _storage, _source, _error: [], now=now)
+
+
+def _orders(
+    machine: Machine,
+    sources: Sequence[Source],
+    on_fault: Callable[[Storage, Source, InvalidValue], list[str] | None],
+    *,
+    now: datetime,
+) -> Orders:
+    """``on_fault`` gives the rules to send instead of those that cannot be expanded; None leaves the source out."""
+    filter_sets = FilterSets()
+    protections = Protections(machine, sources, now=now)
+    orders: dict[str, SourceOrder] = {}
+    storage = machine.storage
+    if storage is None:
+        return Orders({}, protections.floor.quota_bytes)
+    for source in sources:
+        rules: list[str] | None
+        try:
+            rules = filter_sets.expand(source.filter)
+        except InvalidValue as error:
+            rules = on_fault(storage, source, error)
+        if rules is not None:
+            orders[source.name] = _order(source, _address(storage), rules, protections, now=now)
+    return Orders(orders, protections.floor.quota_bytes)
