@@ -24,6 +24,7 @@ from turku.demo import programs
 from turku.storage import catalog
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.catalog import EntryKind
+from turku.storage.disk import deletion
 from turku.storage.fs import subvolume
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
@@ -242,7 +243,7 @@ def test_m13_a_row_whose_checksum_is_unknown_takes_none_that_a_machine_made_up(v
         assert {entry.checksum for entry in entries} <= {None, content}
     # The snapshots between go, so that rows become one.
     for name in victim.machine.snapshots()[1:-1]:
-        MODES[victim.machine.storage.snapshot_mode](place).discard(name)
+        deletion.mark(place, name)
     catalog.forget(place, zone=zone)
     victim.past = {key: value for key, value in victim.state().items() if key in victim.past}
     with catalog.open_catalog(place, zone=zone) as known:
@@ -264,10 +265,10 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
     if mode.shares_blocks:
         # The others have a good copy: it is gone with them.
         for name in machine.snapshots()[:-1]:
-            MODES[mode.name](machine.place).discard(name)
+            deletion.mark(machine.place, name)
         for tree in trees:
             if tree.name.startswith(".trash-"):
-                MODES[mode.name](machine.place).discard(tree.name)
+                deletion.mark(machine.place, tree.name)
         catalog.forget(machine.place, zone=machine.storage.zone)
     before = victim.state()
     made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())

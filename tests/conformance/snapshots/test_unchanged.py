@@ -14,7 +14,7 @@ from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.killed import killed_at_step
 from tests.support.rich_tree import make_rich_tree
 
-from turku.storage.disk import snapshot_links, trash
+from turku.storage.disk import deletion, snapshot_links, trash
 from turku.storage.snapshots import MODES, SnapshotMode
 from turku.storage.snapshots.assembly import HardlinkCopy
 
@@ -121,8 +121,8 @@ def test_any_order_of_going_leaves_the_rest_whole(unchanged: BackedUpMachine, or
     names = unchanged.snapshots()
     snapshot_mode = MODES["link-dest"](unchanged.place)
     for number, index in enumerate(order, start=1):
-        snapshot_mode.discard(names[index])
-        snapshot_mode.sweep()
+        deletion.mark(snapshot_mode.place, names[index])
+        snapshot_mode.collect()
         assert_all_whole(unchanged, 4 - number)
 
 
@@ -146,8 +146,8 @@ def test_emptying_the_trash_leaves_history_its_tree(unchanged: BackedUpMachine) 
     trash.put(place, names[0], now=unchanged.clock.now())
     trash.put(place, names[3], now=unchanged.clock.now())
     snapshot_mode = MODES["link-dest"](place)
-    assert len(trash.empty(snapshot_mode, removed_until=unchanged.clock.now() + timedelta(days=1))) == 2
-    snapshot_mode.sweep()
+    assert len(trash.empty(snapshot_mode.place, removed_until=unchanged.clock.now() + timedelta(days=1))) == 2
+    snapshot_mode.collect()
     assert_all_whole(unchanged, 2)
 
 
@@ -188,7 +188,7 @@ def test_a_link_to_anywhere_else_is_no_snapshot(unchanged: BackedUpMachine, targ
 @with_links
 @pytest.mark.parametrize(
     "going",
-    [lambda place, name: MODES["link-dest"](place).discard(name), lambda place, name: trash.put(place, name, now=NOW)],
+    [deletion.mark, lambda place, name: trash.put(place, name, now=NOW)],
 )
 def test_killed_at_any_step_of_its_going_every_other_one_is_whole(
     unchanged: BackedUpMachine, going: Callable[..., object]
@@ -211,7 +211,7 @@ def test_killed_at_any_step_of_its_going_every_other_one_is_whole(
             if not is_killed:
                 break
     assert step >= 1
-    snapshot_mode.sweep()
+    snapshot_mode.collect()
     assert_all_whole(unchanged, 1)
 
 

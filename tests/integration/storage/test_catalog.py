@@ -199,9 +199,9 @@ def _back_up(place: SourceDirectory, number: int) -> None:
     mode.commit(record, built)
     for name in names[:-1]:
         trash.put(place, name, now=moment)
-    trash.empty(mode, removed_until=moment - timedelta(hours=2))
+    trash.empty(place, removed_until=moment - timedelta(hours=2))
     catalog.forget(place, zone=UTC)
-    mode.sweep()
+    mode.collect()
 
 
 def test_a_broken_catalog_is_moved_aside_and_made_anew(

@@ -15,7 +15,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from turku.core import command, lock
 from turku.core.clock import SYSTEM_CLOCK
 from turku.storage.backup import run as backup_run
-from turku.storage.disk import leftovers, trash
+from turku.storage.disk import deletion, trash
 from turku.storage.fs.remove import remove_tree
 
 PROGRAM = Path(sys.executable).with_name("turku-storage")
@@ -66,7 +66,7 @@ def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachin
     kept = machine.days(3)
     leave_garbage(machine, 2)
     assert prune(machine) == "2 trees removed\n"
-    assert leftovers.trees(machine.place) == []
+    assert deletion.marked(machine.place) == []
     assert machine.snapshots() == kept
     assert prune(machine) == "0 trees removed\n"
     assert prune(machine, "--background") == ""
@@ -83,9 +83,9 @@ def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
     (machine.source_dir / "diary").write_text("another day")
     kept = machine.back_up(retention="last 1 snapshots").snapshot
     assert machine.snapshots() == [kept]
-    assert len(leftovers.trees(machine.place)) == 5 + len(gone)
+    assert len(deletion.marked(machine.place)) == 5 + len(gone)
     assert prune(machine, "--background") == "7 trees removed\n"
-    assert leftovers.trees(machine.place) == []
+    assert deletion.marked(machine.place) == []
 
 
 def test_a_backup_that_must_wait_for_room_makes_room_where_it_can(machine: BackedUpMachine) -> None:
@@ -93,7 +93,7 @@ def test_a_backup_that_must_wait_for_room_makes_room_where_it_can(machine: Backe
     leave_garbage(machine, 1)
     machine.storage = replace(machine.storage, low_water_free_percent=100.0)
     assert "low-water mark" in machine.back_up().summary
-    assert leftovers.trees(machine.place) == []
+    assert deletion.marked(machine.place) == []
 
 
 def test_the_removal_goes_on_while_the_source_is_backed_up(machine: BackedUpMachine) -> None:
@@ -121,16 +121,16 @@ def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
     with lock.exclusive(machine.storage.lock_dir, "gc"):
         assert prune(machine, "--background") == ""
     with lock.exclusive_directory(machine.place.snapshots_dir):
-        assert leftovers.remove(machine.place) == 0
-    assert leftovers.remove(machine.place) == 1
+        assert deletion.collect(machine.place) == 0
+    assert deletion.collect(machine.place) == 1
 
 
 def test_a_removal_stops_when_it_is_told_to_and_goes_on_later(machine: BackedUpMachine) -> None:
     machine.days(1)
     leave_garbage(machine, 2, files=250)
-    [first, _] = leftovers.trees(machine.place)
+    [first, _] = deletion.marked(machine.place)
     answers = iter([True, False])
-    assert leftovers.remove(machine.place, lambda: next(answers, False)) == 0
+    assert deletion.collect(machine.place, lambda: next(answers, False)) == 0
     assert 0 < len(os.listdir(first / "inner")) < 250
-    assert leftovers.remove(machine.place) == 2
+    assert deletion.collect(machine.place) == 2
     assert remove_tree(first)

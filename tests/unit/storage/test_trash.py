@@ -68,13 +68,13 @@ def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourceD
     stored = trash.TrashedSnapshot(place, NAME, NOW.replace(microsecond=0)).stored_name
     # After the first step.
     place.information(stored).hardlink_to(place.information(NAME))
-    trash.sweep_records(place)
+    trash.remove_stray_records(place)
     assert names(place) == [NAME, f"{NAME}.json"]
     # Again, and then after the second one.
     place.information(stored).hardlink_to(place.information(NAME))
     place.snapshot(NAME).rename(place.snapshot(stored))
-    MODES["link-dest"](place).sweep()
-    trash.sweep_records(place)
+    MODES["link-dest"](place).collect()
+    trash.remove_stray_records(place)
     assert names(place) == [stored, f"{stored}.json"]
     assert trash.trashed_snapshots(place)[0].name == NAME
 
@@ -82,11 +82,11 @@ def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourceD
 def test_the_trash_goes_when_its_time_has_come(place: SourceDirectory) -> None:
     mode = MODES["link-dest"](place)
     trash.put(place, NAME, now=NOW)
-    trash.empty(mode, removed_until=NOW - timedelta(seconds=1))
+    trash.empty(place, removed_until=NOW - timedelta(seconds=1))
     assert len(names(place)) == 2
-    trash.empty(mode, removed_until=NOW)
+    trash.empty(place, removed_until=NOW)
     assert names(place) == [f".deleting-.trash-{int(NOW.timestamp())}-{NAME}"]
-    mode.sweep()
+    mode.collect()
     assert names(place) == []
 
 

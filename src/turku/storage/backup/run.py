@@ -26,7 +26,7 @@ from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.strategy import AttributeComparison, BackupStrategy, DryRunResult, Sync, SyncResult
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment import limits
-from turku.storage.disk import dirty_flag, history, leftovers, retention_run, snapshot_notes, snapshot_record, trash
+from turku.storage.disk import deletion, dirty_flag, history, retention_run, snapshot_notes, snapshot_record, trash
 from turku.storage.disk.incompleteness import Incompleteness
 from turku.storage.disk.snapshot_notes import NO_NOTES, Notes
 from turku.storage.disk.snapshot_record import SnapshotRecord
@@ -474,12 +474,12 @@ class _BackupRun:
         """Remove what this run and failed or killed ones before it discarded, for a while: a success may be far off."""
         end = self._clock.monotonic_seconds() + SWEEP_AFTER_FAILURE_SECONDS
         with suppress(TurkuError, OSError):
-            leftovers.remove(self._place, lambda: self._clock.monotonic_seconds() < end)
+            deletion.collect(self._place, lambda: self._clock.monotonic_seconds() < end)
 
     def _sweep(self, mode: SnapshotMode) -> None:
         # The machine is waiting, and others after it: what is left is removed in the background.
         end = self._clock.monotonic_seconds() + SWEEP_SECONDS
-        mode.sweep(lambda: self._clock.monotonic_seconds() < end)
+        mode.collect(lambda: self._clock.monotonic_seconds() < end)
 
     def _record(self, base: str | None, finish: datetime, noted: Notes) -> SnapshotRecord:
         zone = self._configuration.zone
@@ -518,11 +518,11 @@ class _BackupRun:
                 )
             else:
                 if snapshot is not None:
-                    retention_run.prune(mode, self._job.order, configuration, now=now, newest_name=snapshot)
-                trash.empty(mode, removed_until=now - timedelta(days=configuration.trash_days))
+                    retention_run.apply(self._place, self._job.order, configuration, now=now, newest_name=snapshot)
+                trash.empty(self._place, removed_until=now - timedelta(days=configuration.trash_days))
                 catalog.forget(self._place, zone=configuration.zone)
             self._sweep(mode)
-            trash.sweep_records(self._place)
+            trash.remove_stray_records(self._place)
         except (TurkuError, OSError) as error:
             _LOG.warning("%s: retention: %s", self._source, error)
 

@@ -51,21 +51,21 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gentle: bool) -> None:
     from turku.core.priority import be_gentle
-    from turku.storage.disk import leftovers
+    from turku.storage.disk import deletion
     from turku.storage.disk.source_lookup import find_sources
 
-    go_on: leftovers.GoOn = lambda: True  # noqa: E731  (one of two)
+    go_on: deletion.GoOn = lambda: True  # noqa: E731  (one of two)
     if is_gentle:
         be_gentle()
-        go_on = _Pace(clock)
+        go_on = _TimeSlice(clock)
     count = left = 0
     for place in find_sources(configuration):
         if go_on():
             _empty_trash(place, configuration, clock)
-            count += leftovers.remove(place, go_on)
+            count += deletion.collect(place, go_on)
             _update_catalog(place, configuration, go_on)
             _remove_temporary_files(place, clock)
-        left += len(leftovers.trees(place))
+        left += len(deletion.marked(place))
     if count or left or not is_gentle:
         say(f"{count} tree{'' if count == 1 else 's'} removed" + (f", {left} left" if left else ""))
 
@@ -73,7 +73,6 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
 def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Clock) -> None:
     from turku.storage.disk import history, trash
     from turku.storage.disk.source_lookup import locked
-    from turku.storage.snapshots import DEFAULT_MODE, MODES
 
     removed_until = clock.now() - timedelta(days=configuration.trash_days)
     if not any(each.trashed <= removed_until for each in trash.trashed_snapshots(place)):
@@ -82,7 +81,7 @@ def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Cl
         with locked(place):
             # As after a backup: nothing goes while a suspicious snapshot waits to be judged.
             if not history.unjudged(place, configuration.zone):
-                trash.empty(MODES[DEFAULT_MODE](place), removed_until=removed_until)
+                trash.empty(place, removed_until=removed_until)
     except LockHeld:
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)
 
@@ -112,8 +111,8 @@ def _update_catalog(place: SourceDirectory, configuration: StorageConfig, go_on:
         _LOG.warning("%s: %s", place.source, error.message)
 
 
-class _Pace:
-    """Goes on for a while, resting as long as it works."""
+class _TimeSlice:
+    """A time slice of a background run: it rests as long as it works, and ends after ``BACKGROUND_SECONDS``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

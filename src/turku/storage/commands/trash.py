@@ -121,10 +121,9 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
     count = 0
     for place in find_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
-            mode = MODES[DEFAULT_MODE](place)
-            gone = trash.empty(mode, removed_until=removed_until)
+            gone = trash.empty(place, removed_until=removed_until)
             if gone:
-                mode.sweep()
+                MODES[DEFAULT_MODE](place).collect()
             count += len(gone)
             for each in gone:
                 say(f"removed {each.place.machine_dir.name}  {each.place.source}  {each.name}")

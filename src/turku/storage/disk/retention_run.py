@@ -1,4 +1,4 @@
-"""Retention, after each success: which snapshots go is policy's to say; they go to the trash."""
+"""Retention after a successful backup: ``policy.retention`` decides, and this module moves snapshots to the trash."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from turku.policy import retention
 from turku.policy.retention import Retention
 from turku.protocol.messages import SourceOrder
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.disk import history, snapshot_notes, trash
+from turku.storage.disk import deletion, history, snapshot_notes, trash
 from turku.storage.disk.snapshot_notes import Notes
-from turku.storage.snapshots import SnapshotMode
+from turku.storage.disk.source_directory import SourceDirectory
 
 LONGEST_PERIOD = timedelta(days=31)
-"""A schedule's longest period is a month; whatever a coordinator says."""
+"""The longest period that is believed, whatever a coordinator says. No schedule has one longer than a month."""
 _LOG = logging.getLogger(__name__)
 
 
 def effective_rules(order: SourceOrder, configuration: StorageConfig) -> Retention:
-    """What is kept: what the machine's rules, the operator's floor at the coordinator, or this storage's own keep.
+    """Return the union of the machine's rules, the operator's floor at the coordinator, and this storage's own floor.
 
-    The last one no machine and no coordinator can lower (threats C4). Raises InvalidValue for rules not understood.
+    No machine and no coordinator can lower the storage's own floor (threats C4). Raises InvalidValue for rules that are
+    not understood.
     """
     rules = retention.parse(order.retention)
     for floor in (order.retention_floor, configuration.retention_floor):
@@ -32,43 +33,46 @@ def effective_rules(order: SourceOrder, configuration: StorageConfig) -> Retenti
 
 
 def period(order: SourceOrder, configuration: StorageConfig) -> timedelta:
-    """The schedule's period that a snapshot made now belongs to; an existing coordinator tells none."""
+    """Return the period of the schedule that a snapshot made now belongs to.
+
+    A coordinator of the existing system reports no period. The storage's minimum then counts.
+    """
     seconds = max(order.period_seconds or 0.0, configuration.minimum_period_seconds)
     return min(timedelta(seconds=min(seconds, LONGEST_PERIOD.total_seconds())), LONGEST_PERIOD)
 
 
-def prune(
-    mode: SnapshotMode, order: SourceOrder, configuration: StorageConfig, *, now: datetime, newest_name: str
+def apply(
+    place: SourceDirectory, order: SourceOrder, configuration: StorageConfig, *, now: datetime, newest_name: str
 ) -> tuple[str, ...]:
-    """The names of the snapshots that left history; rules that are not understood delete nothing.
+    """Remove from history what the rules do not keep, and return the names of the removed snapshots.
 
-    ``newest_name`` is the snapshot just made: a clock that had gone wrong before does not make it go.
+    ``newest_name`` is the snapshot just made. It stays even if the clock was wrong before. Rules that are not
+    understood remove nothing.
     """
-    place = mode.place
     try:
         rules = effective_rules(order, configuration)
     except InvalidValue as error:
-        _LOG.warning("%s: retention %r: %s; no snapshot is deleted", place.source, order.retention, error)
+        _LOG.warning("%s: retention %r: %s. No snapshot is removed.", place.source, order.retention, error)
         return ()
     stored = history.stored_snapshots(place, configuration.zone)
     noted = {each.name: snapshot_notes.read(place, each.name) for each in stored}
     decisions = retention.decide(
-        [_as_policy_sees_it(each, noted[each.name], now) for each in stored], rules, now=now, zone=configuration.zone
+        [_policy_snapshot(each, noted[each.name], now) for each in stored], rules, now=now, zone=configuration.zone
     )
-    gone = [
+    removed = [
         decision.snapshot.name for decision in decisions if not decision.kept and decision.snapshot.name != newest_name
     ]
-    for name in gone:
+    for name in removed:
         if configuration.trash_days:
             trash.put(place, name, now=now)
         else:
-            mode.discard(name)
-    if gone:
-        _LOG.info("%s: retention removes %s", place.source, ", ".join(gone))
-    return tuple(gone)
+            deletion.mark(place, name)
+    if removed:
+        _LOG.info("%s: retention removes %s", place.source, ", ".join(removed))
+    return tuple(removed)
 
 
-def _as_policy_sees_it(stored: history.StoredSnapshot, noted: Notes, now: datetime) -> retention.Snapshot:
+def _policy_snapshot(stored: history.StoredSnapshot, noted: Notes, now: datetime) -> retention.Snapshot:
     return retention.Snapshot(
         name=stored.name,
         moment=stored.moment,

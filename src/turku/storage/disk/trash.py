@@ -1,8 +1,8 @@
-"""The trash of a source: what retention removed, hidden beside the snapshots and restorable for some days.
+"""The trash of a source: snapshots that retention removed, hidden beside history and restorable for some days.
 
-``<source>.snapshots/.trash-<Unix seconds of the removal>-<snapshot>/``, with the record beside it. One rename is the
-removal and one the return; what a crash leaves between them and the record's own is put right by the next run. Only
-the storage's clock and its own configuration say when the trash goes (threats C4).
+An entry is ``<source>.snapshots/.trash-<Unix seconds of the removal>-<snapshot>/``, with its record beside it. One
+rename removes a snapshot and one brings it back. If a crash separates that rename from the record's own, the next run
+puts both right. Only the storage's clock and its own configuration say when the trash is emptied (threats C4).
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from turku.errors import UsageError
-from turku.storage.disk import snapshot_links, snapshot_notes
+from turku.storage.disk import deletion, snapshot_links, snapshot_notes
 from turku.storage.disk.source_directory import INFORMATION_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
-from turku.storage.snapshots import SnapshotMode
 
 PREFIX = ".trash-"
 SHORTEST_HOLD = timedelta(days=7)
@@ -30,13 +29,13 @@ class TrashedSnapshot:
 
     place: SourceDirectory
     name: str
-    """What it was called in history."""
+    """Its name in history."""
     trashed: datetime
-    """When it was removed."""
+    """The time of its removal from history."""
 
     @property
     def stored_name(self) -> str:
-        """What its directory is called now."""
+        """Return the name of its directory in the trash."""
         return f"{PREFIX}{int(self.trashed.timestamp())}-{self.name}"
 
     @property
@@ -45,7 +44,7 @@ class TrashedSnapshot:
 
 
 def trashed_snapshots(place: SourceDirectory) -> tuple[TrashedSnapshot, ...]:
-    """What is in the trash of a source, by name and time."""
+    """Return the trash of a source, sorted by name and time of removal."""
     found = []
     for entry in fs.names(place.snapshots_dir):
         match = _NAME.fullmatch(entry)
@@ -56,10 +55,10 @@ def trashed_snapshots(place: SourceDirectory) -> tuple[TrashedSnapshot, ...]:
 
 
 def put(place: SourceDirectory, name: str, *, now: datetime) -> TrashedSnapshot:
-    """Move a snapshot from history to the trash; the entry it is there."""
+    """Move a snapshot from history to the trash, and return its entry there."""
     trashed = TrashedSnapshot(place, name, now.replace(microsecond=0))
     record = place.information(name)
-    # The record has both names until the snapshot has moved; the one that is left over is swept.
+    # The record has both names until the snapshot has moved. ``remove_stray_records`` removes the one left over.
     with suppress(FileNotFoundError, FileExistsError):
         fs.hard_link(record, place.information(trashed.stored_name))
     snapshot_links.hand_over(place, name)
@@ -69,14 +68,14 @@ def put(place: SourceDirectory, name: str, *, now: datetime) -> TrashedSnapshot:
 
 
 def restore(trashed: TrashedSnapshot, *, now: datetime, trash_days: float) -> datetime:
-    """Bring a snapshot back into history under its name, with its record; until when it is held there.
+    """Bring a snapshot back into history with its record, and return the time until which it is held there.
 
-    It is not pruned before that, whatever the rules. Raises UsageError when its name is taken.
+    Retention does not remove it before that time. Raises UsageError when its name is taken.
     """
     place, name = trashed.place, trashed.name
     if fs.exists(place.snapshot(name)):
         raise UsageError(
-            f"{name} is in history already", hint="rename the one that is there, if you want both (with its .json)"
+            f"{name} is in history already", hint="to have both, rename the one in history, with its .json"
         )
     held_until = now + max(timedelta(days=trash_days), SHORTEST_HOLD)
     kept = place.information(trashed.stored_name)
@@ -90,16 +89,19 @@ def restore(trashed: TrashedSnapshot, *, now: datetime, trash_days: float) -> da
     return held_until
 
 
-def empty(mode: SnapshotMode, *, removed_until: datetime) -> tuple[TrashedSnapshot, ...]:
-    """What had been in the trash at that moment or before, and is gone for good; ``mode.sweep`` frees its space."""
-    gone = [each for each in trashed_snapshots(mode.place) if each.trashed <= removed_until]
-    for each in gone:
-        mode.discard(each.stored_name)
-    return tuple(gone)
+def empty(place: SourceDirectory, *, removed_until: datetime) -> tuple[TrashedSnapshot, ...]:
+    """Mark for deletion what was put into the trash at or before ``removed_until``, and return it.
+
+    ``deletion.collect`` frees the space.
+    """
+    emptied = [each for each in trashed_snapshots(place) if each.trashed <= removed_until]
+    for each in emptied:
+        deletion.mark(place, each.stored_name)
+    return tuple(emptied)
 
 
-def sweep_records(place: SourceDirectory) -> None:
-    """Remove records of the trash whose snapshot is not there, as a run leaves them that was killed."""
+def remove_stray_records(place: SourceDirectory) -> None:
+    """Remove records in the trash without a snapshot. A killed run leaves such records."""
     for entry in fs.names(place.snapshots_dir):
         name = entry.removesuffix(INFORMATION_SUFFIX)
         if name != entry and entry.startswith(PREFIX) and not place.has(name):

@@ -20,7 +20,7 @@ class BuiltTree(SnapshotMode):
 
     def abandon(self) -> None:
         self._mark_for_deletion(self.place.staging, self.place.cloning, self.place.assembling)
-        self.sweep()
+        self.collect()
 
     def commit(self, record: SnapshotRecord, built: Path) -> str:
         place = self.place

@@ -1,7 +1,7 @@
 """The interface of a snapshot mode: where rsync writes, and how what it wrote becomes history.
 
 One backup: ``prepare`` (cleans up after killed runs), rsync into the workspace, ``commit``. A run that fails calls
-nothing more: what it left is the next ``prepare``'s to use. ``discard`` and ``sweep`` remove history.
+nothing more: what it left is the next ``prepare``'s to use. ``collect`` deletes what is marked for deletion.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from turku.errors import TurkuError
-from turku.storage.disk import leftovers, snapshot_links
+from turku.storage.disk import deletion, snapshot_links
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, SourceDirectory
+from turku.storage.disk.source_directory import INFORMATION_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.rsync.workspace import Workspace
 
@@ -56,12 +56,6 @@ class SnapshotMode(ABC):
         """Give up a tree that was being assembled, where there is one. With the source's lock held."""
         self._mark_for_deletion(self.place.assembling)
 
-    def discard(self, name: str) -> None:
-        """Let the snapshot be gone from history at once; ``sweep`` frees its space, now or later."""
-        snapshot_links.hand_over(self.place, name)
-        fs.rename(self.place.snapshot(name), self._deletion_path(name))
-        fs.unlink(self.place.information(name))
-
     def tidy(self) -> None:
         """Remove the small things that killed runs left; in no time, and what cannot be removed is a warning."""
         if not fs.is_directory(self.place.snapshots_dir):
@@ -74,21 +68,18 @@ class SnapshotMode(ABC):
         except (OSError, TurkuError) as error:
             _LOG.warning("%s: cannot clean up: %s", self.place.snapshots_dir, error)
 
-    def sweep(self, go_on: leftovers.GoOn = lambda: True) -> None:
-        """Remove what was discarded, also by runs that were killed, for as long as ``go_on`` says so."""
-        leftovers.remove(self.place, go_on)
+    def collect(self, go_on: deletion.GoOn = lambda: True) -> None:
+        """Delete the trees that are marked for deletion, also by killed runs, for as long as ``go_on`` says so."""
+        deletion.collect(self.place, go_on)
         self.tidy()
 
     def _mark_for_deletion(self, *paths: Path) -> None:
-        """Hide directories, those that are there, for ``sweep``; what has the name of one and is none is removed."""
+        """Hide directories, those that are there, for ``collect``. Anything else at these paths is removed."""
         for path in paths:
             if fs.is_directory(path):
-                fs.move_directory(path, self._deletion_path(f"{path.name.lstrip('.')}-{secrets.token_hex(4)}"))
+                fs.move_directory(path, deletion.path_of(self.place, f"{path.name.lstrip('.')}-{secrets.token_hex(4)}"))
             else:
                 fs.unlink(path)
-
-    def _deletion_path(self, name: str) -> Path:
-        return self.place.snapshots_dir / f"{DELETING_PREFIX}{name}"
 
     def _remove_orphaned_information(self) -> None:
         # Killed between writing it and the commit, or between a snapshot's going and its own.
