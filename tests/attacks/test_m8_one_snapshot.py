@@ -20,7 +20,7 @@ from tests.attacks.test_m8_others_history import Scene
 from tests.support.fleet import Fleet
 
 from turku.agent import identity
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import session
 from turku.agent.restore.progress import PlannedRestore

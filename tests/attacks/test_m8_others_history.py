@@ -13,8 +13,8 @@ import requests
 from tests.support.fleet import Fleet
 
 from turku.agent import checkin, identity
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import session
 from turku.agent.restore.run import RestoreJob

@@ -24,8 +24,8 @@ from tests.support.hostile_storage import HostileStorage, identity, roots_of_rsy
 from tests.support.landed_restore import LandedRestore
 from tests.support.trees import differences
 
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.core import command
 from turku.errors import RestoreFailed
 

@@ -34,7 +34,7 @@ from typing import Any, NoReturn, Self
 import xxhash
 from tests.support.hostile_storage import children_of
 
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
 from turku.agent.restore.run import RestoreJob
 from turku.agent.rsyncd import daemon as rsync_daemon
@@ -134,7 +134,7 @@ class FuzzedRestores:
         key = directory / "var" / "ssh_key"
         command.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], timeout_seconds=60)
         # Asked once: each fork knows it.
-        rsync_checksums.knows_xxh128(self._agent.rsyncd_command)
+        rsync_checksums.knows_xxh128(self._agent.rsyncd.rsyncd_command)
         rsync_daemon.can_change_root()
 
     def __enter__(self) -> Self:

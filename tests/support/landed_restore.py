@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import target as targets
 from turku.agent.restore.placement.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.placement.placement import Placement

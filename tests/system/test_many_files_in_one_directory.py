@@ -11,7 +11,7 @@ from tests.support.fleet import Fleet
 from tests.system.conftest import MakeMachine
 
 from turku.agent import checkin
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import verification
 from turku.agent.restore.run import RestoreJob

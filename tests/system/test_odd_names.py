@@ -12,7 +12,7 @@ from tests.support.fleet import Fleet
 from tests.support.odd_names import NAMES, content
 
 from turku.agent import checkin
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
 from turku.agent.restore.run import RestoreJob
 from turku.demo import programs

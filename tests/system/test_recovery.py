@@ -15,7 +15,7 @@ from tests.support.fleet import Fleet
 from tests.support.trees import differences
 from tests.system.conftest import MakeMachine
 
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.agent.restore import target as targets
 from turku.agent.restore.staging_directory import StagingDirectory
 from turku.core import command

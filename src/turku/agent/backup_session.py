@@ -15,7 +15,7 @@ from typing import Literal
 
 from turku.agent import ssh_tunnel
 from turku.agent.capture.change_report import ChangeReport
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.module import Module
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
@@ -65,7 +65,7 @@ def run(
                 port=port,
                 sources=sources,
                 withheld=withheld,
-                parallel_sources=agent.parallel_sources if action == "checkin" else None,
+                parallel_sources=agent.backup.parallel_sources if action == "checkin" else None,
                 moment_ns=None if report is None else report.moment.unix_ns,
             )
             if report is not None:

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import UnsetType
 
 from turku.agent import identity
-from turku.agent.config.configuration import AgentConfig, SourceConfig
+from turku.agent.config.model import AgentConfig
+from turku.agent.config.sources import SourceConfig
 from turku.protocol.messages import (
     AgentPingCheckinAnswer,
     AgentPingRequest,
@@ -52,7 +53,7 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     another path can be asked of the machine (threats S2).
     """
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
-    answer = agent.api().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
+    answer = agent.api.client().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     orders = answer.scheduled_sources
     for name in orders:
         if name not in agent.sources:
@@ -76,7 +77,7 @@ def restorable_storages(agent: AgentConfig) -> list[tuple[StorageAddress, list[s
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
     """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
-    return agent.api().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
+    return agent.api.client().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
 
 
 def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:

@@ -7,7 +7,6 @@ import logging
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,12 +14,13 @@ from turku import __version__
 from turku.agent import identity
 from turku.agent.commands import browse
 from turku.agent.commands import restore as recovery_command
-from turku.agent.config import configuration
-from turku.agent.config.configuration import DEFAULT_DIRECTORY, AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import DEFAULT_DIRECTORY, AgentConfig, program_words
 from turku.core import log
 from turku.core.cli import entry as core_entry
 from turku.core.cli.arguments import Parser, seconds
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.configuration.declaration import with_values
 from turku.errors import InvalidValue, UsageError
 
 _LOG = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def _with_gonogo(agent: AgentConfig, program: str | None) -> AgentConfig:
     if program is None:
         return agent
     try:
-        return replace(agent, gonogo_program=configuration.program_words(program))
+        return with_values(agent, gonogo_program=program_words(program))
     except InvalidValue as error:
         raise UsageError(f"--gonogo-program: {error.message}") from None
 
@@ -244,7 +244,7 @@ def _rotate_keys(arguments: argparse.Namespace) -> int:
     agent = configuration.load(arguments.config_dir)
     rotation.rotate_keys(agent)
     print(  # noqa: T201
-        f"{agent.machine_uuid} has a new secret and a new SSH key.\n"
+        f"{agent.identity.machine_uuid} has a new secret and a new SSH key.\n"
         "Storages take the key within minutes; until then the old one is offered beside it."
     )
     return 0
@@ -256,10 +256,10 @@ def _re_enrol(arguments: argparse.Namespace) -> int:
 
     before = configuration.load(arguments.config_dir)
     agent = rotation.re_enrol(before, arguments.code or _typed_code())
-    if before.machine_uuid not in (None, agent.machine_uuid):
-        print(f"This machine was {before.machine_uuid}; remove that one at the coordinator.")  # noqa: T201
+    if before.identity.machine_uuid not in (None, agent.identity.machine_uuid):
+        print(f"This machine was {before.identity.machine_uuid}; remove that one at the coordinator.")  # noqa: T201
     print(  # noqa: T201
-        f"This machine is {agent.machine_uuid}, with its history.\n"
+        f"This machine is {agent.identity.machine_uuid}, with its history.\n"
         "Put its sources into sources.d as they were, then run: turku-update-config"
     )
     return 0
@@ -318,7 +318,7 @@ def _only_one_that_waits(names: list[str]) -> str:
 
 
 def _obeyed(agent: AgentConfig) -> str:
-    directories = ", ".join(log.one_line(str(path)) for path in agent.remote_restore)
+    directories = ", ".join(log.one_line(str(path)) for path in agent.restore.remote_restore)
     return f"below {directories}" if directories else "refused (remote_restore)"
 
 
@@ -329,9 +329,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
     agent = configuration.load(arguments.config_dir)
     lines = [
-        f"Coordinator: {agent.api_url}",
-        f"Machine UUID: {agent.machine_uuid or 'none yet: turku-update-config registers this machine'}",
-        f"Machine unit: {agent.unit_name}",
+        f"Coordinator: {agent.api.api_url}",
+        f"Machine UUID: {agent.identity.machine_uuid or 'none yet: turku-update-config registers this machine'}",
+        f"Machine unit: {agent.identity.unit_name}",
         f"Restores that the coordinator asks for: {_obeyed(agent)}",
         "Sources:" if agent.sources else f"Sources: none in {agent.config_dir / 'sources.d'}",
     ]

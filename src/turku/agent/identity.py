@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.config.configuration import IDENTITY_FILE, IDENTITY_KEYS, AgentConfig
+from turku.agent.config.loading import IDENTITY_FILE, IDENTITY_KEYS
+from turku.agent.config.model import AgentConfig
 from turku.core import durable, lock
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.configuration import directory as configuration
@@ -52,14 +53,14 @@ class Identity:
 
 def existing(agent: AgentConfig) -> Identity:
     """The identity that the configuration holds. Raises ConfigurationError where the machine was never registered."""
-    if agent.machine_uuid is None or agent.machine_secret is None:
-        missing = "machine_uuid" if agent.machine_uuid is None else "machine_secret"
+    if agent.identity.machine_uuid is None or agent.identity.machine_secret is None:
+        missing = "machine_uuid" if agent.identity.machine_uuid is None else "machine_secret"
         raise ConfigurationError(
             f"this machine is not registered: no {missing} in {agent.config_dir / 'config.d'} "
-            f"or {agent.var_dir / 'config.d'}",
+            f"or {agent.state.var_dir / 'config.d'}",
             hint=_UNREGISTERED_HINT,
         )
-    return Identity(agent.machine_uuid, agent.machine_secret)
+    return Identity(agent.identity.machine_uuid, agent.identity.machine_secret)
 
 
 def ensure(agent: AgentConfig) -> Identity:
@@ -67,7 +68,7 @@ def ensure(agent: AgentConfig) -> Identity:
 
     Raises LockHeld where another run does so now.
     """
-    if agent.machine_uuid is not None and agent.machine_secret is not None:
+    if agent.identity.machine_uuid is not None and agent.identity.machine_secret is not None:
         found = existing(agent)
         _keep_copy(agent, found)
         return found
@@ -76,8 +77,8 @@ def ensure(agent: AgentConfig) -> Identity:
         path = directory / IDENTITY_FILE
         # Read again under the lock: another run may have written it since the configuration was loaded.
         content = configuration.read_directories([directory]).content
-        machine_uuid = agent.machine_uuid or content.get("machine_uuid") or str(uuid.uuid4())
-        secret = agent.machine_secret or Secret(content.get("machine_secret") or generate_secret().reveal())
+        machine_uuid = agent.identity.machine_uuid or content.get("machine_uuid") or str(uuid.uuid4())
+        secret = agent.identity.machine_secret or Secret(content.get("machine_secret") or generate_secret().reveal())
         write(agent, machine_uuid, secret)
         _LOG.info("this machine is %s from now on (%s)", machine_uuid, path)
     return Identity(machine_uuid, secret)
@@ -85,7 +86,7 @@ def ensure(agent: AgentConfig) -> Identity:
 
 def private_key_path(agent: AgentConfig) -> Path:
     """The machine's SSH key. Raises ConfigurationError where there is none, or a damaged one."""
-    path = agent.var_dir / "ssh_key"
+    path = agent.state.var_dir / "ssh_key"
     if not path.exists():
         raise ConfigurationError(f"this machine has no SSH key: {path} does not exist", hint=_UNREGISTERED_HINT)
     if is_damaged_key(path):
@@ -136,7 +137,7 @@ def _is_whole(content: memoryview) -> bool:
 
 def previous_keys(agent: AgentConfig, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
     """The machine's former SSH keys that a storage may still wait for, newest first; older ones are removed."""
-    moments = {path: path.stat().st_mtime for path in agent.var_dir.glob(f"{_PREVIOUS_KEY}*")}
+    moments = {path: path.stat().st_mtime for path in agent.state.var_dir.glob(f"{_PREVIOUS_KEY}*")}
     now = clock.now().timestamp()
     young = sorted((path for path in moments if now - moments[path] < PREVIOUS_KEY_SECONDS), key=moments.__getitem__)
     kept = young[::-1][:_PREVIOUS_KEYS]
@@ -148,13 +149,13 @@ def previous_keys(agent: AgentConfig, *, clock: Clock = SYSTEM_CLOCK) -> list[Pa
 def keep_as_previous(agent: AgentConfig, private: bytes, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Go on offering a private key beside the one that takes its place."""
     name = f"{_PREVIOUS_KEY}{int(clock.now().timestamp())}"
-    state.write_text(agent, agent.var_dir / name, private.decode("ascii"))
+    state.write_text(agent, agent.state.var_dir / name, private.decode("ascii"))
 
 
 def has_staged_files(agent: AgentConfig) -> bool:
     """Return True where a change of secret and key is under way, or a killed one left something. Each ping asks."""
     found = []
-    for directory in (agent.var_dir, agent.var_dir / "run"):
+    for directory in (agent.state.var_dir, agent.state.var_dir / "run"):
         with suppress(FileNotFoundError):
             found += [path.name for path in directory.iterdir()]
     begun = (NEW_IDENTITY_FILE, STAGED_KEY, ".new_", ".ssh_key", f".{IDENTITY_FILE}", SCRATCH_PREFIX)
@@ -180,7 +181,7 @@ def _content(machine_uuid: str, secret: Secret) -> dict[str, str]:
 
 def _keep_copy(agent: AgentConfig, found: Identity) -> None:
     """Heal the identity's file from what the copy had, or make the copy that an older agent did not."""
-    path = agent.var_dir / "config.d" / IDENTITY_FILE
+    path = agent.state.var_dir / "config.d" / IDENTITY_FILE
     content = _content(found.uuid, found.secret)
     is_damaged = identity_copy.is_damaged(path, IDENTITY_KEYS)
     # An identity that is set by hand is kept by whoever does so.
@@ -204,7 +205,7 @@ def ensure_public_key(agent: AgentConfig) -> str:
     anew. A damaged private one is set aside, and a new pair takes its place: the secret is what the coordinator knows
     this machine by. Raises CommandFailed, ConfigurationError, LockHeld.
     """
-    private, public = agent.var_dir / "ssh_key", agent.var_dir / "ssh_key.pub"
+    private, public = agent.state.var_dir / "ssh_key", agent.state.var_dir / "ssh_key.pub"
     if not (private.exists() and not is_damaged_key(private) and _public_line(public)):
         state.directory(agent)
         with locked(agent):
@@ -254,7 +255,7 @@ def generate_key(agent: AgentConfig, private: Path, public: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=runtime_directory.base(agent)) as scratch:
         fresh = Path(scratch) / "ssh_key"
         command.run(
-            ["ssh-keygen", "-q", "-t", agent.ssh_key_type, "-N", "", "-C", _COMMENT, "-f", fresh],
+            ["ssh-keygen", "-q", "-t", agent.tunnel.ssh_key_type, "-N", "", "-C", _COMMENT, "-f", fresh],
             timeout_seconds=_KEYGEN_TIMEOUT_SECONDS,
         )
         state.write_text(agent, public, fresh.with_suffix(".pub").read_text(encoding="ascii"), mode=0o644)

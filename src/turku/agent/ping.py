@@ -12,7 +12,8 @@ from msgspec import UNSET, Raw
 
 from turku.agent import checkin, state
 from turku.agent.checkin import DueStorage
-from turku.agent.config.configuration import AgentConfig, SourceConfig
+from turku.agent.config.model import AgentConfig
+from turku.agent.config.sources import SourceConfig
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
@@ -37,7 +38,7 @@ def ping(agent: AgentConfig) -> None:
     with _Restores(agent) as restores:
         try:
             with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
-                if agent.gonogo_program is not None and not _says_go(agent.gonogo_program):
+                if agent.backup.gonogo_program is not None and not _says_go(agent.backup.gonogo_program):
                     return
                 waiting = checkin.check_in(agent)
                 if waiting.restores is not UNSET:
@@ -47,7 +48,7 @@ def ping(agent: AgentConfig) -> None:
                     return
                 _back_up(agent, waiting.storages)
         except LockHeld:
-            if agent.remote_restore:
+            if agent.restore.remote_restore:
                 # A backup may take a day; a restore is not to wait for its end.
                 restores.begin_beside_backup()
             raise
@@ -224,7 +225,7 @@ class _SessionThread(threading.Thread):
             directory=self._directory,
             output=self._output,
             watch=lambda ssh, _port: backup_session.wait_for_end(
-                ssh, timeout_seconds=self._agent.session_timeout_seconds, stop=self._stop_event
+                ssh, timeout_seconds=self._agent.tunnel.session_timeout_seconds, stop=self._stop_event
             ),
             withheld=withheld,
         )

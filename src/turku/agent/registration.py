@@ -6,7 +6,7 @@ import logging
 
 from turku.agent import identity
 from turku.agent.capture import declared_sources, source_warnings
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.errors import ApiForbidden
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
@@ -23,20 +23,20 @@ def update_config(agent: AgentConfig) -> None:
         _LOG.error("%s", problem)
     machine = identity.ensure(agent)
     message = UpdateConfigRequest(
-        auth=agent.registration,
+        auth=agent.api.registration,
         machine=MachineConfiguration(
             uuid=machine.uuid,
             secret=machine.secret.reveal(),
-            environment_name=agent.environment_name,
-            service_name=agent.service_name,
-            unit_name=agent.unit_name,
+            environment_name=agent.identity.environment_name,
+            service_name=agent.identity.service_name,
+            unit_name=agent.identity.unit_name,
             ssh_public_key=identity.ensure_public_key(agent),
-            published=agent.published,
+            published=agent.identity.published,
             sources={source.name: dict(source.options) for source in agent.sources.values()},
         ),
     )
     try:
-        answer = agent.api().call("update_config", message, UpdateConfigAnswer)
+        answer = agent.api.client().call("update_config", message, UpdateConfigAnswer)
     except ApiForbidden as error:
         raise error.with_hint(_hint(agent)) from error
     count = len(agent.sources)
@@ -49,7 +49,7 @@ def update_config(agent: AgentConfig) -> None:
 
 
 def _hint(agent: AgentConfig) -> str:
-    if agent.registration is None:
+    if agent.api.registration is None:
         return (
             "to register, set api_auth_name and api_auth_secret (or api_auth) to a registration of kind machine_reg, "
             "made on the coordinator with: turku-api auth-create machine_reg"

@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from turku.agent import identity, state
-from turku.agent.config.configuration import IDENTITY_FILE, AgentConfig
+from turku.agent.config.loading import IDENTITY_FILE
+from turku.agent.config.model import AgentConfig
 from turku.core import durable
 from turku.core.configuration import directory
+from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiNotFound, ApiRefused, ApiRejected, ApiThrottled, ConfigurationError, LockHeld
 from turku.policy import names
@@ -77,7 +78,7 @@ def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
         if begun is None or begun.code != code:
             begun = _begin(agent, code=code)
         try:
-            return _finish(agent, agent.machine_uuid, begun)
+            return _finish(agent, agent.identity.machine_uuid, begun)
         except ApiRefused as error:
             _forget_refused_code(agent, error)
             raise
@@ -93,7 +94,7 @@ def resume(agent: AgentConfig) -> AgentConfig:
         if new is None:
             return agent
         try:
-            return _finish(agent, agent.machine_uuid, new)
+            return _finish(agent, agent.identity.machine_uuid, new)
         except ApiRefused as error:
             _LOG.warning("a change of this machine's secret and key is not finished: %s", error.message)
             if new.code is not None:
@@ -104,10 +105,10 @@ def resume(agent: AgentConfig) -> AgentConfig:
 def remove_leftovers(agent: AgentConfig) -> None:
     """Remove what a killed run left before it had begun anything; what was begun is ``resume``'s to finish."""
     with suppress(LockHeld), identity.locked(agent):
-        if (agent.var_dir / identity.NEW_IDENTITY_FILE).exists():
+        if (agent.state.var_dir / identity.NEW_IDENTITY_FILE).exists():
             return
         _drop(agent)
-        for left in (agent.var_dir / "run").glob(f"{identity.SCRATCH_PREFIX}*"):
+        for left in (agent.state.var_dir / "run").glob(f"{identity.SCRATCH_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
         _LOG.warning("removed keys that a killed change of this machine's key had left")
 
@@ -118,16 +119,16 @@ def _require_ours(agent: AgentConfig, *keys: str) -> None:
         if key in told.content:
             raise ConfigurationError(
                 f"{told.place(key)}: is set by hand, and would win over a new one",
-                hint=f"remove it there once it is in {agent.var_dir / 'config.d'}, where programs keep it",
+                hint=f"remove it there once it is in {agent.state.var_dir / 'config.d'}, where programs keep it",
             )
 
 
 def _staged_key(agent: AgentConfig) -> tuple[Path, Path]:
-    return agent.var_dir / identity.STAGED_KEY, agent.var_dir / f"{identity.STAGED_KEY}.pub"
+    return agent.state.var_dir / identity.STAGED_KEY, agent.state.var_dir / f"{identity.STAGED_KEY}.pub"
 
 
 def _begun(agent: AgentConfig) -> _NewIdentity | None:
-    path = agent.var_dir / identity.NEW_IDENTITY_FILE
+    path = agent.state.var_dir / identity.NEW_IDENTITY_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=_NewIdentity)
     except FileNotFoundError:
@@ -141,7 +142,7 @@ def _begin(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
     identity.generate_key(agent, *_staged_key(agent))
     new = _NewIdentity(generate_secret().reveal(), code)
     # Last: it is there only with the whole pair beside it.
-    state.write_text(agent, agent.var_dir / identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode())
+    state.write_text(agent, agent.state.var_dir / identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode())
     return new
 
 
@@ -156,20 +157,20 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
             new_secret=new.machine_secret,
             new_ssh_public_key=line,
         )
-        agent.api().call("machine_rotate", request, Empty)
+        agent.api.client().call("machine_rotate", request, Empty)
         machine_uuid = machine.uuid
     else:
         question = MachineReenrolRequest(code=new.code, secret=new.machine_secret, ssh_public_key=line)
-        answer = agent.api().call("machine_reenrol", question, MachineReenrolAnswer)
+        answer = agent.api.client().call("machine_reenrol", question, MachineReenrolAnswer)
         machine_uuid = names.machine_uuid(answer.machine.uuid)
     _install(agent, machine_uuid, secret, private.read_bytes(), line)
     _drop(agent)
-    return replace(agent, machine_uuid=machine_uuid, machine_secret=secret)
+    return with_values(agent, machine_uuid=machine_uuid, machine_secret=secret)
 
 
 def _install(agent: AgentConfig, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
     # Each step may be done twice; whoever breaks off between them leaves the file that has it done again.
-    current = agent.var_dir / "ssh_key"
+    current = agent.state.var_dir / "ssh_key"
     before = current.read_bytes() if current.exists() else private
     if before != private:
         identity.keep_as_previous(agent, before)
@@ -179,14 +180,14 @@ def _install(agent: AgentConfig, machine_uuid: str, secret: Secret, private: byt
 
 
 def _drop(agent: AgentConfig) -> None:
-    for path in (agent.var_dir / identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
+    for path in (agent.state.var_dir / identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
     # Half-written keys and secrets of a run that was killed; others write other files there at the same time.
     for name in ("new_", "ssh_key", IDENTITY_FILE):
-        durable.remove_temporary_files(agent.var_dir, of=name)
-    if (agent.var_dir / "config.d").exists():
-        durable.remove_temporary_files(agent.var_dir / "config.d", of=IDENTITY_FILE)
+        durable.remove_temporary_files(agent.state.var_dir, of=name)
+    if (agent.state.var_dir / "config.d").exists():
+        durable.remove_temporary_files(agent.state.var_dir / "config.d", of=IDENTITY_FILE)
 
 
 def _forget_refused_code(agent: AgentConfig, error: ApiRefused) -> None:

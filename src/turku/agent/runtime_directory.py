@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent import state
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 
 
 def base(agent: AgentConfig) -> Path:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msgspec import UNSET
 
 from turku.agent import identity, runtime_directory
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.storage_output import StorageOutput
 from turku.core import command
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
@@ -94,7 +94,11 @@ def ssh_arguments(
     Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``: a storage learns of a new key
     some minutes later.
     """
-    local = f"[{agent.rsyncd_local_address}]" if ":" in agent.rsyncd_local_address else agent.rsyncd_local_address
+    local = (
+        f"[{agent.rsyncd.rsyncd_local_address}]"
+        if ":" in agent.rsyncd.rsyncd_local_address
+        else agent.rsyncd.rsyncd_local_address
+    )
     options = {
         "BatchMode": "yes",
         "UserKnownHostsFile": _quoted(known_hosts),
@@ -120,12 +124,12 @@ def ssh_arguments(
         "LogLevel": "INFO",
     }
     return [
-        *agent.ssh_command,
-        *(() if any(word.startswith("-F") for word in agent.ssh_command) else ("-F", "none")),
+        *agent.tunnel.ssh_command,
+        *(() if any(word.startswith("-F") for word in agent.tunnel.ssh_command) else ("-F", "none")),
         "-T",
         *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
         *(word for path in previous_keys for word in ("-o", f"IdentityFile={_quoted(path)}")),
-        *_cipher_arguments(agent.ssh_command),
+        *_cipher_arguments(agent.tunnel.ssh_command),
         *(() if port is None else ("-R", f"{port}:{local}:{port}")),
         *("-p", str(address.port)),
         *("-l", address.user),

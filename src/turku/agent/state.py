@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from turku.agent.config.configuration import AgentConfig, foreign_owner
+from turku.agent.config.loading import foreign_owner
+from turku.agent.config.model import AgentConfig
 from turku.core import durable
 from turku.errors import DurableWriteFailed
 
 
 def directory(agent: AgentConfig, name: str = "") -> Path:
     """The directory of that name in ``var_dir`` (or ``var_dir`` itself), made (0700) where it is missing."""
-    path = durable.make_private_directory(agent.var_dir)
+    path = durable.make_private_directory(agent.state.var_dir)
     if name:
         path = path / name
         if path.is_symlink():
@@ -31,20 +32,20 @@ def directory(agent: AgentConfig, name: str = "") -> Path:
 
 def lock_directory(agent: AgentConfig) -> Path:
     """``lock_dir``, made where it is missing."""
-    if not agent.lock_dir.exists():
-        durable.make_private_directory(agent.lock_dir)
-        if agent.lock_dir.is_relative_to(agent.var_dir):
-            give(agent, agent.lock_dir)
-    return agent.lock_dir
+    if not agent.state.lock_dir.exists():
+        durable.make_private_directory(agent.state.lock_dir)
+        if agent.state.lock_dir.is_relative_to(agent.state.var_dir):
+            give(agent, agent.state.lock_dir)
+    return agent.state.lock_dir
 
 
 def write_text(agent: AgentConfig, path: Path, content: str, *, mode: int = 0o600) -> None:
     """Replace a file in ``var_dir``, durably."""
-    durable.write_text(path, content, mode=mode, owner=foreign_owner(agent.var_dir))
+    durable.write_text(path, content, mode=mode, owner=foreign_owner(agent.state.var_dir))
 
 
 def give(agent: AgentConfig, path: Path) -> None:
     """Let the owner of ``var_dir`` have what we made there."""
-    owner = foreign_owner(agent.var_dir)
+    owner = foreign_owner(agent.state.var_dir)
     if owner is not None:
         os.chown(path, *owner, follow_symlinks=False)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from turku.agent import state
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.ssh_tunnel import Address
 from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
@@ -68,12 +68,12 @@ class TrustedKeys:
 
 def trusted_keys(agent: AgentConfig) -> TrustedKeys:
     """What this machine knows now. Raises ConfigurationError where the file is damaged: that is no first contact."""
-    return TrustedKeys(agent.storage_host_keys, _read(agent.var_dir / KNOWN_FILE, TrustedStorage))
+    return TrustedKeys(agent.tunnel.storage_host_keys, _read(agent.state.var_dir / KNOWN_FILE, TrustedStorage))
 
 
 def pending(agent: AgentConfig) -> dict[str, PendingStorage]:
     """What waits to be accepted, by name of the storage."""
-    return _read(agent.var_dir / PENDING_FILE, PendingStorage) or {}
+    return _read(agent.state.var_dir / PENDING_FILE, PendingStorage) or {}
 
 
 def check_trust(
@@ -178,7 +178,7 @@ def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> Truste
     """What is known, with what ``trust_new_storages`` lets this machine learn from these addresses."""
     known = trusted_keys(agent)
     is_first = known.learned is None and not known.configured
-    if agent.trust_new_storages == "never" or not (is_first or agent.trust_new_storages == "always"):
+    if agent.tunnel.trust_new_storages == "never" or not (is_first or agent.tunnel.trust_new_storages == "always"):
         return known
     learnt = dict(known.learned or {})
     how = "first contact" if is_first else "new storage"

@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from msgspec import Meta
+
+from turku.core.configuration.declaration import Count, Key, Section
+
+Share = Annotated[float, Meta(gt=0, le=1)]
 BASELINE_RUNS = 10
 """Number of the last good backups that make up the baseline."""
 HALF = 0.5
@@ -90,24 +96,35 @@ class RunStats:
         return self.became_random / self.sampled if self.sampled >= SMALLEST_SAMPLE else 0.0
 
 
-@dataclass(frozen=True)
-class AnomalyThresholds:
+class AnomalyThresholds(Section, frozen=True):
     """The shares from which one finding alone quarantines a snapshot."""
 
-    enabled: bool = True
-    minimum_files: int = 20
-    """A source with fewer files is quarantined only when it becomes empty."""
-    deleted_share: float = 0.5
-    rewritten_share: float = 0.5
-    renamed_share: float = 0.25
-    shrunk_share: float = 0.8
-    """Lost size. It never counts alone, because one large file may be deleted."""
-    replaced_share: float = 0.8
-    """Size of new content. It never counts alone, nor at half of it, because it comes with rewritten files."""
-    unreadable_share: float = 0.1
-    """Files that could be read before and cannot now. It counts alone."""
-    random_share: float = 0.5
-    """Files that look encrypted now. It never counts alone, because archives and pictures look so too."""
+    enabled: Annotated[bool, Key("Looks for anomalies in backups.")] = True
+    minimum_files: Annotated[Count, Key("A source with fewer files is quarantined only when it becomes empty.")] = 20
+    deleted_share: Annotated[Share, Key("Files that are gone.")] = 0.5
+    rewritten_share: Annotated[Share, Key("Files of new content.")] = 0.5
+    renamed_share: Annotated[Share, Key("Files replaced by ones of the same name with one suffix added.")] = 0.25
+    shrunk_share: Annotated[Share, Key("Lost size. It never counts alone, because one large file may be deleted.")] = (
+        0.8
+    )
+    replaced_share: Annotated[
+        Share,
+        Key("Size of new content. It never counts alone, nor at half of it, because it comes with rewritten files."),
+    ] = 0.8
+    unreadable_share: Annotated[
+        Share,
+        Key(
+            "Files that could be read before and cannot be read now, as a share of all. It counts alone, as does a "
+            "directory of which nothing can be read any more."
+        ),
+    ] = 0.1
+    random_share: Annotated[
+        Share,
+        Key(
+            "Of up to 64 changed files, drawn by lot, those that look encrypted now. It never counts alone, because "
+            "archives and pictures look so too."
+        ),
+    ] = 0.5
 
 
 DEFAULT_THRESHOLDS = AnomalyThresholds()

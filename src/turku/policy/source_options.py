@@ -24,6 +24,7 @@ from turku.policy import (
     preserved,
     retention,
     schedule,
+    snapshot_mode,
 )
 from turku.policy.characters import shown, size_bytes
 
@@ -47,7 +48,6 @@ UNKNOWN_DEPTH = 20
 DEFAULT_FREQUENCY = "daily"
 DEFAULT_RETENTION = "last 5 days, earliest of month"
 """Both: contract, section 2 and the existing system's own description."""
-MODES = ("link-dest", "none", "btrfs", "reflink", "auto")
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,8 @@ def _flag(value: Any) -> bool:
 
 
 def _mode(value: Any) -> str:
-    if value not in MODES:
-        raise InvalidValue(f"must be one of: {', '.join(MODES)}")
+    if value not in snapshot_mode.NAMES:
+        raise InvalidValue(f"must be one of: {', '.join(snapshot_mode.NAMES)}")
     return str(value)
 
 

@@ -18,8 +18,8 @@ from turku.agent.capture import change_records, change_report
 from turku.agent.capture.change_records import Moment
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.capture.changed_entries import ChangeScan
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd.module import Module
 from turku.agent.storage_output import StorageOutput
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
@@ -123,7 +123,7 @@ def test_a_storage_that_does_not_ask_is_sent_nothing(machine: Machine, capsys: p
         report.keep()
     assert os.read(reading, 10) == b""
     os.close(reading)
-    assert not (machine.agent.var_dir / "changed_entries").exists()
+    assert not (machine.agent.state.var_dir / "changed_entries").exists()
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -17,8 +17,8 @@ import pytest
 from tests.support.landed_restore import LandedRestore, rsync
 from tests.support.trees import differences
 
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore.placement.basis_files import Overwrite
 from turku.agent.restore.placement.file_metadata import EVERY_KIND
 from turku.core import command

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import run as restore_run
 from turku.agent.rsyncd import receiving_daemon
 from turku.agent.rsyncd.module import Module

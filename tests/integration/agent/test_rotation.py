@@ -18,7 +18,7 @@ from tests.support.restore_mode import restore_mode
 from tests.support.v1_server import V1Api
 
 from turku.agent import checkin, cli, identity, rotation
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import ApiRefused
@@ -128,8 +128,8 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
         agent = cli._settled(configuration.load(machine.config_dir))
         assert checkin.due(agent) == []
         reloaded = configuration.load(machine.config_dir)
-        assert reloaded.machine_secret == agent.machine_secret
-        assert reloaded.machine_uuid == machine.uuid
+        assert reloaded.identity.machine_secret == agent.identity.machine_secret
+        assert reloaded.identity.machine_uuid == machine.uuid
         assert key_at_the_coordinator(fleet, machine) == public_key(machine)
         assert public_half(machine.var_dir / "ssh_key") == public_key(machine).split()
         assert not (machine.var_dir / identity.NEW_IDENTITY_FILE).exists()
@@ -264,12 +264,12 @@ def test_killed_at_any_step_a_re_enrolment_is_finished_by_the_next_run(
         if not killed_at_step(step, partial(re_enrol, fresh, code)):
             break
         agent = cli._settled(configuration.load(fresh.config_dir))
-        if agent.machine_uuid is None:
+        if agent.identity.machine_uuid is None:
             # Killed before it was written down: there is nothing to go on with, and the code is good still.
             agent = rotation.re_enrol(agent, code)
-        assert agent.machine_uuid == machine.uuid == fresh.uuid
-        assert agent.machine_secret is not None
-        assert is_known(fleet, machine, agent.machine_secret.reveal())
+        assert agent.identity.machine_uuid == machine.uuid == fresh.uuid
+        assert agent.identity.machine_secret is not None
+        assert is_known(fleet, machine, agent.identity.machine_secret.reveal())
         assert key_at_the_coordinator(fleet, fresh) == public_key(fresh)
         assert public_half(fresh.var_dir / "ssh_key") == public_key(fresh).split()
         # Each code takes a coordinator to start: every third step is as good as all.

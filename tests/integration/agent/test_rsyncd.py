@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.config.configuration import AgentConfig, load
+from turku.agent.config.loading import load
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import daemon, ports, serving_daemon
 from turku.agent.rsyncd.module import Module
+from turku.core.configuration.declaration import with_values
 from turku.errors import CommandFailed
 
 NAMES = [
@@ -131,7 +133,7 @@ def test_no_password_file_can_be_read_by_others(agent: AgentConfig, tmp_path: Pa
 
 def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
-    broken = replace(agent, rsyncd_command=("sh", "-c", "echo out of order >&2; exit 4"))
+    broken = with_values(agent, rsyncd_command=("sh", "-c", "echo out of order >&2; exit 4"))
     with pytest.raises(CommandFailed, match="rsyncd ended with exit code 4 before it answered") as error:
         serving_daemon.serve(broken, [], tmp_path / "run").__enter__()
     assert error.value.details == "out of order"
@@ -139,7 +141,7 @@ def test_a_daemon_that_does_not_come_up_is_an_error_with_its_last_words(agent: A
 
 def test_an_address_that_is_not_of_this_machine_is_named(agent: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
-    elsewhere = replace(agent, rsyncd_local_address="192.0.2.1")
+    elsewhere = with_values(agent, rsyncd_local_address="192.0.2.1")
     with pytest.raises(CommandFailed, match=re.escape("cannot listen on 192.0.2.1")):
         serving_daemon.serve(elsewhere, [], tmp_path / "run").__enter__()
 

@@ -11,7 +11,7 @@ from tests.unit.agent.conftest import Write
 
 from turku.agent.capture import change_records
 from turku.agent.capture.change_records import Moment, SourceRecord
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -76,7 +76,7 @@ def test_records_are_kept_per_storage_in_a_private_file(write: Write) -> None:
     assert change_records.read(agent, "primary") == {"etc": RECORD}
     assert change_records.read(agent, "other: storage") == {}
     assert change_records.read(agent, "third") == {}
-    for path in (agent.var_dir / "changed_entries").iterdir():
+    for path in (agent.state.var_dir / "changed_entries").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -84,7 +84,7 @@ def test_records_are_kept_per_storage_in_a_private_file(write: Write) -> None:
 def test_a_damaged_file_is_no_record(write: Write, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     agent = configuration.load(write())
     change_records.write(agent, "primary", {"etc": RECORD})
-    path = agent.var_dir / "changed_entries/primary.json"
+    path = agent.state.var_dir / "changed_entries/primary.json"
     path.write_bytes(content)
     assert change_records.read(agent, "primary") == {}
     assert f"{path} cannot be read and is made anew" in caplog.text
@@ -93,7 +93,7 @@ def test_a_damaged_file_is_no_record(write: Write, content: bytes, caplog: pytes
 def test_a_link_in_its_place_is_not_followed(write: Write, tmp_path: Path) -> None:
     agent = configuration.load(write())
     change_records.write(agent, "primary", {"etc": RECORD})
-    path = agent.var_dir / "changed_entries/primary.json"
+    path = agent.state.var_dir / "changed_entries/primary.json"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     assert change_records.read(agent, "primary") == {}
@@ -101,7 +101,7 @@ def test_a_link_in_its_place_is_not_followed(write: Write, tmp_path: Path) -> No
 
 def test_records_that_cannot_be_written_are_a_warning(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     agent = configuration.load(write())
-    agent.var_dir.parent.mkdir(exist_ok=True)
-    agent.var_dir.write_text("a file")
+    agent.state.var_dir.parent.mkdir(exist_ok=True)
+    agent.state.var_dir.write_text("a file")
     change_records.write(agent, "primary", {"etc": RECORD})
     assert "is not kept" in caplog.text

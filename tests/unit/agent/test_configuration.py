@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent.config.configuration import load, program_words
+from turku.agent.config.loading import load
+from turku.agent.config.model import program_words
 from turku.errors import ConfigurationError, InvalidValue
 from turku.protocol.messages import Registration
 
@@ -46,47 +47,59 @@ def faults(error: pytest.ExceptionInfo[ConfigurationError]) -> list[str]:
 
 def test_a_minimal_configuration_has_the_contracts_defaults(write: Write, tmp_path: Path) -> None:
     agent = load(write())
-    assert agent.unit_name == socket.gethostname()
-    assert agent.published is None
-    assert agent.lock_dir == tmp_path / "var/lock"
-    assert (agent.rsyncd_command, agent.ssh_command) == (("rsync",), ("ssh",))
-    assert (agent.rsyncd_local_address, agent.rsyncd_user, agent.rsyncd_group) == ("127.0.0.1", "root", "*")
-    assert agent.ssh_key_type == "ed25519"
-    assert (str(agent.restore_path), agent.restore_module) == ("/var/backups/turku-agent/restore", "turku-restore")
-    assert agent.gonogo_program is None
-    assert agent.registration is None
+    assert agent.identity.unit_name == socket.gethostname()
+    assert agent.identity.published is None
+    assert agent.state.lock_dir == tmp_path / "var/lock"
+    assert (agent.rsyncd.rsyncd_command, agent.tunnel.ssh_command) == (("rsync",), ("ssh",))
+    assert (agent.rsyncd.rsyncd_local_address, agent.rsyncd.rsyncd_user, agent.rsyncd.rsyncd_group) == (
+        "127.0.0.1",
+        "root",
+        "*",
+    )
+    assert agent.tunnel.ssh_key_type == "ed25519"
+    assert (str(agent.restore.restore_path), agent.restore.restore_module) == (
+        "/var/backups/turku-agent/restore",
+        "turku-restore",
+    )
+    assert agent.backup.gonogo_program is None
+    assert agent.api.registration is None
 
 
 def test_var_dir_is_the_contracts_where_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.d").mkdir()
     (tmp_path / "config.d/a.json").write_text('{"api_url": "https://x/v1"}')
-    assert load(tmp_path).var_dir == Path("/var/lib/turku-agent")
+    assert load(tmp_path).state.var_dir == Path("/var/lib/turku-agent")
 
 
 def test_every_key_is_read(write: Write) -> None:
     agent = load(write(**EVERY_KEY))
-    assert agent.api_url == "https://turku.example.com/v1"
-    assert agent.registration == Registration(name="web", secret="s" * 30)
-    assert agent.machine_uuid == "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-    assert agent.machine_secret is not None
-    assert agent.machine_secret.reveal() == "x" * 30
+    assert agent.api.api_url == "https://turku.example.com/v1"
+    assert agent.api.registration == Registration(name="web", secret="s" * 30)
+    assert agent.identity.machine_uuid == "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+    assert agent.identity.machine_secret is not None
+    assert agent.identity.machine_secret.reveal() == "x" * 30
     assert "x" * 30 not in repr(agent)
-    for key in ("environment_name", "service_name", "unit_name", "published", "rsyncd_local_address", "rsyncd_user"):
-        assert getattr(agent, key) == EVERY_KEY[key]
-    for key in ("rsyncd_group", "ssh_key_type", "restore_module", "session_timeout_seconds"):
-        assert getattr(agent, key) == EVERY_KEY[key]
-    for key in ("rsyncd_command", "ssh_command", "gonogo_program"):
-        assert getattr(agent, key) == tuple(EVERY_KEY[key])
-    assert (str(agent.lock_dir), str(agent.restore_path)) == ("/run/lock/turku", "/srv/restore")
+    for section, keys in (
+        (agent.identity, ("environment_name", "service_name", "unit_name", "published")),
+        (agent.rsyncd, ("rsyncd_local_address", "rsyncd_user", "rsyncd_group")),
+        (agent.tunnel, ("ssh_key_type", "session_timeout_seconds")),
+        (agent.restore, ("restore_module",)),
+    ):
+        for key in keys:
+            assert getattr(section, key) == EVERY_KEY[key]
+    assert agent.rsyncd.rsyncd_command == tuple(EVERY_KEY["rsyncd_command"])
+    assert agent.tunnel.ssh_command == tuple(EVERY_KEY["ssh_command"])
+    assert agent.backup.gonogo_program == tuple(EVERY_KEY["gonogo_program"])
+    assert (str(agent.state.lock_dir), str(agent.restore.restore_path)) == ("/run/lock/turku", "/srv/restore")
 
 
 def test_the_nameless_registration_string_is_kept_as_it_is(write: Write) -> None:
-    assert load(write(api_auth="MACHINE AUTH STRING")).registration == "MACHINE AUTH STRING"
+    assert load(write(api_auth="MACHINE AUTH STRING")).api.registration == "MACHINE AUTH STRING"
 
 
 def test_the_command_lines_registration_wins(write: Write) -> None:
     agent = load(write(api_auth="other"), api_auth_name="web", api_auth_secret="secret")
-    assert agent.registration == Registration(name="web", secret="secret")
+    assert agent.api.registration == Registration(name="web", secret="secret")
 
 
 def test_etc_wins_over_the_state_directory(write: Write, tmp_path: Path) -> None:
@@ -96,8 +109,8 @@ def test_etc_wins_over_the_state_directory(write: Write, tmp_path: Path) -> None
         json.dumps({"machine_uuid": "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d", "unit_name": "from-state"})
     )
     agent = load(write(unit_name="from-etc"))
-    assert agent.unit_name == "from-etc"
-    assert agent.machine_uuid == "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
+    assert agent.identity.unit_name == "from-etc"
+    assert agent.identity.machine_uuid == "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
 
 def test_files_are_merged_in_order_of_their_names_yaml_too(write: Write) -> None:
@@ -105,7 +118,7 @@ def test_files_are_merged_in_order_of_their_names_yaml_too(write: Write) -> None
     (directory / "config.d/zz.yaml").write_text("unit_name: last\n")
     (directory / "sources.d/zz.yaml").write_text("etc:\n  frequency: weekly\nhome:\n  path: /home\n")
     agent = load(directory)
-    assert agent.unit_name == "last"
+    assert agent.identity.unit_name == "last"
     assert agent.sources["etc"].options == {"path": "/etc", "frequency": "weekly"}
     assert agent.sources["home"].path == "/home"
 
@@ -118,7 +131,7 @@ def test_unknown_source_options_are_kept_verbatim(write: Write, caplog: pytest.L
 
 def test_a_source_without_path_is_no_source(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     assert list(load(write(sources={"a": {}, "b": {"path": None}, "etc": {"path": "/etc"}})).sources) == ["etc"]
-    assert caplog.text.count("is no source, because it has no path") == 2
+    assert caplog.text.count("is not a source, because it has no path") == 2
 
 
 def test_an_unknown_key_is_a_warning_with_a_suggestion(write: Write, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,12 +194,12 @@ def test_a_dot_in_a_sources_name_does_not_confuse_its_place(write: Write) -> Non
 
 def test_empty_names_are_as_good_as_absent(write: Write) -> None:
     agent = load(write(environment_name="", unit_name=" "))
-    assert agent.environment_name is None
-    assert agent.unit_name == socket.gethostname()
+    assert agent.identity.environment_name is None
+    assert agent.identity.unit_name == socket.gethostname()
 
 
 def test_a_go_no_go_program_is_split_as_a_shell_would(write: Write) -> None:
-    assert load(write(gonogo_program="may-i 'back up' now; rm x")).gonogo_program == (
+    assert load(write(gonogo_program="may-i 'back up' now; rm x")).backup.gonogo_program == (
         *("may-i", "back up", "now;", "rm", "x"),
     )
     for bad in ("", "''", [], "a 'b"):

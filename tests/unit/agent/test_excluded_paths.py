@@ -12,8 +12,9 @@ from tests.unit.agent.conftest import Write
 from turku.agent.capture import excluded_paths, source_warnings, storage_volumes
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig, SourceConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
+from turku.agent.config.sources import SourceConfig
 
 
 def source(path: Path | str, **options: object) -> SourceConfig:
@@ -93,8 +94,8 @@ def test_one_time_passwords_are_in_no_backup(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted(monkeypatch)
-    assert excluded_paths.find(agent, source("/")).emptied == (agent.var_dir / "run",)
-    assert excluded_paths.find(agent, source(agent.var_dir)).emptied == (agent.var_dir / "run",)
+    assert excluded_paths.find(agent, source("/")).emptied == (agent.state.var_dir / "run",)
+    assert excluded_paths.find(agent, source(agent.state.var_dir)).emptied == (agent.state.var_dir / "run",)
     assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
 
 

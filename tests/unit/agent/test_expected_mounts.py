@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from turku.agent.capture import expected_mounts, source_warnings
-from turku.agent.config.configuration import SourceConfig
+from turku.agent.config.sources import SourceConfig
 
 
 def source(path: Path | str, **options: object) -> SourceConfig:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
 
 STAMP = b"2026/11/29 18:33:25 [30454] "
@@ -69,7 +69,7 @@ def test_a_log_that_is_not_understood_is_read_all_the_same(tmp_path: Path, fault
     def fail(*_received: object) -> None:
         raise fault("a fault of our own")
 
-    agent: Any = SimpleNamespace(rsyncd_local_address="127.0.0.1")
+    agent: Any = SimpleNamespace(rsyncd=SimpleNamespace(rsyncd_local_address="127.0.0.1"))
     daemon = ReceivingDaemon(agent, tmp_path, 1, fail)
     line = b"2026/01/01 [1] " + daemon._token + b" " + b"00" * 16 + b" 5 name\n"
     log = io.BufferedReader(io.BytesIO(line * 100_000))  # type: ignore[arg-type]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import remote_restore
 from turku.agent.restore.remote_restore import NotAllowedHere, allowed_target, decode_orders
+from turku.core.configuration.declaration import with_values
 from turku.errors import ConfigurationError
 
 MakeAgent = Callable[..., AgentConfig]
@@ -126,6 +126,6 @@ def test_what_is_told_can_be_sent_and_stored() -> None:
 
 
 def test_the_setting_is_kept_apart_from_where_restore_mode_writes(load: MakeAgent) -> None:
-    agent = replace(load(remote_restore=["/srv/restored"]), restore_path=Path("/var/restore"))
+    agent = with_values(load(remote_restore=["/srv/restored"]), restore_path=Path("/var/restore"))
     with pytest.raises(NotAllowedHere, match="not inside"):
         allowed_target(agent, "/var/restore")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from turku.agent.commands import restore
-from turku.agent.config import configuration
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config import loading as configuration
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import staging_directory
 from turku.agent.restore.progress import PlannedRestore
 from turku.agent.restore.run import RestoreJob

@@ -10,7 +10,7 @@ import pytest
 
 from turku.agent import cli, identity, registration
 from turku.agent.capture import source_warnings
-from turku.agent.config import configuration
+from turku.agent.config import loading as configuration
 from turku.errors import ApiUnreachable
 
 TEXT = """{
@@ -55,7 +55,7 @@ def test_update_config_says_them_before_the_coordinator_does(
 
 def test_a_source_without_a_path_is_told_of_with_its_line(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     configuration.load(directory)
-    assert f"{directory}/sources.d/a.json, line 7: pathless: is no source, because it has no path" in caplog.text
+    assert f"{directory}/sources.d/a.json, line 7: pathless: is not a source, because it has no path" in caplog.text
 
 
 def test_a_file_that_is_not_read_is_told_of(directory: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from tests.support.v1_client import new_ssh_key
 from tests.unit.agent.conftest import Write
 
 from turku.agent import ssh_tunnel
-from turku.agent.config.configuration import load
+from turku.agent.config.loading import load
 from turku.agent.ssh_tunnel import RemotePortTaken, checked_address
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.protocol.messages import SourceCredentials, StorageAddress

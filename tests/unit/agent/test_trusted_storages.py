@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ from tests.support.v1_client import new_ssh_key
 from tests.unit.agent.conftest import Write
 
 from turku.agent import trusted_storages
-from turku.agent.config.configuration import AgentConfig, load
+from turku.agent.config.loading import load
+from turku.agent.config.model import AgentConfig
 from turku.agent.ssh_tunnel import Address
+from turku.core.configuration.declaration import with_values
 from turku.errors import ConfigurationError, StorageNotTrusted
 from turku.policy import ssh_key
 
@@ -72,7 +73,7 @@ def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(
     machine = agent()
     trusted(machine, address("one", OLD))
     assert trusted(machine, address("renamed", OLD)) == [(OLD,)]
-    told = replace(machine, storage_host_keys={"renamed": (NEW,)})
+    told = with_values(machine, storage_host_keys={"renamed": (NEW,)})
     assert trusted(told, address("renamed", OLD)) == [()]
     assert trusted(told, address("one", OLD), address("one", NEW)) == [(OLD,), (NEW,)]
 
@@ -80,7 +81,7 @@ def test_a_known_key_is_known_under_any_name_but_one_that_the_configuration_has(
 def test_what_the_configuration_says_of_a_name_replaces_what_was_learnt_of_it(agent: Make) -> None:
     machine = agent()
     trusted(machine, address("one", OLD))
-    told = replace(machine, storage_host_keys={"one": (NEW,)})
+    told = with_values(machine, storage_host_keys={"one": (NEW,)})
     assert trusted(told, address("one", OLD), address("two", OLD), address("one", NEW)) == [(), (), (NEW,)]
 
 
@@ -180,8 +181,8 @@ def test_a_fingerprint_is_the_one_that_ssh_keygen_shows() -> None:
     ("keys", "fault"),
     [
         ({"one": []}, "storage_host_keys"),
-        ({"one": ["ssh-ed25519 AAAA"]}, "storage_host_keys.one: the SSH key"),
-        ({"../one": [OLD]}, "storage_host_keys.../one"),
+        ({"one": ["ssh-ed25519 AAAA"]}, "storage_host_keys: one: the SSH key"),
+        ({"../one": [OLD]}, "storage_host_keys: ../one"),
         ([OLD], "storage_host_keys"),
         ({"one": OLD}, "storage_host_keys"),
     ],

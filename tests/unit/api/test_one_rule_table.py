@@ -9,9 +9,9 @@ from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
 from turku.agent.capture import source_warnings
-from turku.agent.config.configuration import SourceConfig
+from turku.agent.config.sources import SourceConfig
 from turku.api.backups.models import SnapshotMode
-from turku.policy import source_options
+from turku.policy import snapshot_mode
 
 CASES: list[dict[str, Any]] = [
     {"path": "/a\tb"},
@@ -65,4 +65,4 @@ def test_check_and_coordinator_agree(cast: Cast, options: dict[str, Any]) -> Non
 
 
 def test_the_modes_are_those_of_the_column() -> None:
-    assert sorted(source_options.MODES) == sorted(SnapshotMode.values)
+    assert sorted(snapshot_mode.NAMES) == sorted(SnapshotMode.values)

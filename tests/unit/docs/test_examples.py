@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.markdown import REPOSITORY
 
-import turku.agent.config.configuration
+import turku.agent.config.loading
 import turku.storage.config.configuration
 from turku.api.backups import declaration
 from turku.api.configuration import environment
@@ -37,8 +37,8 @@ def private_copy(example: Path, tmp_path: Path, **lower: Any) -> Path:
     return directory
 
 
-def load_agent(directory: Path) -> turku.agent.config.configuration.AgentConfig:
-    return turku.agent.config.configuration.load(directory)
+def load_agent(directory: Path) -> turku.agent.config.loading.AgentConfig:
+    return turku.agent.config.loading.load(directory)
 
 
 def load_storage(directory: Path) -> turku.storage.config.configuration.StorageConfig:

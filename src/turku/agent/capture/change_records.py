@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from turku.agent import state
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.core import clock, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
@@ -69,7 +69,7 @@ class SourceRecord(msgspec.Struct, frozen=True):
 
 def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
     """Return what is remembered of the sources' sessions with the storage; nothing where the file is damaged."""
-    path = agent.var_dir / _DIRECTORY / f"{storage_name}.json"
+    path = agent.state.var_dir / _DIRECTORY / f"{storage_name}.json"
     try:
         content = durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES)
         return msgspec.json.decode(content, type=dict[str, SourceRecord])

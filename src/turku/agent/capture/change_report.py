@@ -19,7 +19,7 @@ from typing import IO
 from turku.agent.capture import change_records
 from turku.agent.capture.change_records import Moment, SourceRecord
 from turku.agent.capture.changed_entries import ChangeScan, DirectoryDigests, ScanUncertain
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd.module import Module
 from turku.agent.storage_output import StorageOutput
 from turku.core.cancellation import Cancellation, Cancelled

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from turku.agent import state
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.core import durable
 from turku.core.log import one_line
 from turku.errors import TurkuError
@@ -47,7 +47,9 @@ def missing(agent: AgentConfig) -> list[str]:
 def _recorded(agent: AgentConfig) -> list[str]:
     """Return the names as they were written last; none where nothing is, or nothing that can be read."""
     try:
-        content = json.loads(durable.read_regular_file(agent.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES))
+        content = json.loads(
+            durable.read_regular_file(agent.state.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES)
+        )
     except (OSError, ValueError, RecursionError, TurkuError):
         return []
     is_list_of_names = isinstance(content, list) and all(isinstance(name, str) for name in content)

@@ -16,7 +16,8 @@ from pathlib import Path
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
-from turku.agent.config.configuration import AgentConfig, SourceConfig
+from turku.agent.config.model import AgentConfig
+from turku.agent.config.sources import SourceConfig
 from turku.agent.restore import staging_directory
 from turku.policy import one_file_system
 from turku.policy.one_file_system import OPTION
@@ -75,7 +76,7 @@ def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
         *_below(source, (mount.path for mount in others)),
         *_below(source, volumes),
         # One-time passwords, good for this session alone.
-        *_below(source, [agent.var_dir / _RUNTIME_DIRECTORY]),
+        *_below(source, [agent.state.var_dir / _RUNTIME_DIRECTORY]),
     }
     return ExcludedPaths(tuple(hidden), tuple(sorted(emptied)))
 
@@ -92,7 +93,7 @@ def protected_paths(agent: AgentConfig, source: SourceConfig | None, target: Pat
     found = {
         *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
         *(each for each in storage_volumes.paths(mounts) if each != base),
-        Path(os.path.realpath(agent.var_dir)) / _RUNTIME_DIRECTORY,
+        Path(os.path.realpath(agent.state.var_dir)) / _RUNTIME_DIRECTORY,
     }
     return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
 

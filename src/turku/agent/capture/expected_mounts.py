@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from turku.agent.config.configuration import SourceConfig
+from turku.agent.config.sources import SourceConfig
 
 OPTION = "expects_mount"
 _LOG = logging.getLogger(__name__)

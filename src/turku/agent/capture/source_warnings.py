@@ -8,7 +8,8 @@ from pathlib import Path
 
 from turku.agent.capture import excluded_paths, expected_mounts
 from turku.agent.capture import mounts as mount_points
-from turku.agent.config.configuration import AgentConfig, SourceConfig
+from turku.agent.config.model import AgentConfig
+from turku.agent.config.sources import SourceConfig
 from turku.policy import source_options
 
 

@@ -17,7 +17,7 @@ from turku.core.log import one_line
 from turku.errors import InvalidValue, UsageError
 
 if TYPE_CHECKING:
-    from turku.agent.config.configuration import AgentConfig
+    from turku.agent.config.model import AgentConfig
     from turku.protocol.messages import SourceOrder
     from turku.protocol.restore_messages import Answer, SnapshotChoice
 

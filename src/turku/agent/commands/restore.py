@@ -14,7 +14,7 @@ from turku.core.log import one_line
 from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 if TYPE_CHECKING:
-    from turku.agent.config.configuration import AgentConfig
+    from turku.agent.config.model import AgentConfig
     from turku.agent.restore.progress import PlannedRestore, RestoreResult
     from turku.agent.restore.run import RestoreJob
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from turku.agent import checkin
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
 from turku.core.log import one_line
 from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory

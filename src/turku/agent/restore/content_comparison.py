@@ -29,7 +29,7 @@ from turku.protocol.restore_messages import (
 )
 
 if TYPE_CHECKING:
-    from turku.agent.config.configuration import AgentConfig
+    from turku.agent.config.model import AgentConfig
     from turku.agent.restore.run import RestoreJob
     from turku.agent.ssh_tunnel import Address
 

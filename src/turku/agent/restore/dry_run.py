@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from turku.agent.capture import excluded_paths
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session, staging_directory
 from turku.agent.restore.run import RestoreJob, planned_restore
 from turku.core.cli import shell_words

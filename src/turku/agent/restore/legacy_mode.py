@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from turku.agent import backup_session, checkin, identity, runtime_directory, ssh_tunnel, state, trusted_storages
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import nodev_mount
@@ -55,8 +55,11 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
         address = _known(agent, storages, ssh_tunnel.checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent)
         output = StorageOutput(address.name, held_until_released=True, awaited=_ACTIVE)
-        with runtime_directory.fresh(agent, _PURPOSE) as directory, nodev_mount.mounted(agent.restore_path) as path:
-            module = Module(agent.restore_module, path, writable=True)
+        with (
+            runtime_directory.fresh(agent, _PURPOSE) as directory,
+            nodev_mount.mounted(agent.restore.restore_path) as path,
+        ):
+            module = Module(agent.restore.restore_module, path, writable=True)
             backup_session.run(
                 agent,
                 address,
@@ -86,9 +89,9 @@ def _known(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address
 def _make_restore_path(agent: AgentConfig) -> None:
     is_root = os.geteuid() == 0
     try:
-        durable.make_private_directory(agent.restore_path)
-        if not os.access(agent.restore_path, os.W_OK | os.X_OK, effective_ids=True):
-            raise DurableWriteFailed(f"cannot write to {agent.restore_path}")
+        durable.make_private_directory(agent.restore.restore_path)
+        if not os.access(agent.restore.restore_path, os.W_OK | os.X_OK, effective_ids=True):
+            raise DurableWriteFailed(f"cannot write to {agent.restore.restore_path}")
     except DurableWriteFailed as error:
         raise DurableWriteFailed(error.message, hint=error.hint if is_root else f"as root: {_AS_ROOT}") from error
     if not is_root:
@@ -98,7 +101,7 @@ def _make_restore_path(agent: AgentConfig) -> None:
         )
     if not rsync_daemon.can_change_root():
         # Where it is not locked into the module, rsyncd keeps links from leaving it by rewriting them.
-        _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore_path)
+        _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore.restore_path)
 
 
 def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
@@ -152,12 +155,16 @@ class _LegacySession:
 
 def instructions(agent: AgentConfig, machine: Identity, address: Address, module: Module, port: int) -> list[str]:
     """The lines an operator needs on the storage; they hold a password and go to the terminal only."""
-    named = [("environment", agent.environment_name), ("service", agent.service_name), ("unit", agent.unit_name)]
+    named = [
+        ("environment", agent.identity.environment_name),
+        ("service", agent.identity.service_name),
+        ("unit", agent.identity.unit_name),
+    ]
     return [
         f"Machine UUID: {machine.uuid}",
         *(f"Machine {kind}: {name}" for kind, name in named if name),
         f"Storage unit: {address.name}",
-        f"Local destination path: {agent.restore_path}",
+        f"Local destination path: {agent.restore.restore_path}",
         "Sample restore usage from storage unit:",
         f"    cd /var/lib/turku-storage/machines/{machine.uuid}/",
         f"    RSYNC_PASSWORD={module.password.reveal()} rsync -avzP --numeric-ids ${{P?}}/ \\",

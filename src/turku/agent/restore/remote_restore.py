@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from turku.agent import identity, state
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import (
@@ -59,7 +59,7 @@ def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
     from turku.protocol.restore_request_messages import WAITING_CALL, AgentRestoresAnswer
 
     request = AgentPingRequest(machine=identity.existing(agent).credentials)
-    return agent.api().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
+    return agent.api.client().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
 
 
 def decode_orders(told: msgspec.Raw) -> list[RestoreOrder]:
@@ -101,7 +101,7 @@ def allowed_target(agent: AgentConfig, directory: str) -> Path:
     """The directory, links resolved, where the configuration allows a restore into it. Raises NotAllowedHere."""
     from turku.policy import restore_place
 
-    if not agent.remote_restore:
+    if not agent.restore.remote_restore:
         raise NotAllowedHere(
             "remote_restore is not set on this machine", hint="it names the directories below which a restore may write"
         )
@@ -111,7 +111,7 @@ def allowed_target(agent: AgentConfig, directory: str) -> Path:
         raise NotAllowedHere(f"the directory {error.message}") from None
     # Of what is not there yet nothing can be a link; what is there counts as what it leads to.
     resolved = _resolved(wanted)
-    allowed = [_resolved(str(place)) for place in agent.remote_restore]
+    allowed = [_resolved(str(place)) for place in agent.restore.remote_restore]
     if not restore_place.lies_inside(resolved, allowed):
         leads = "" if resolved == wanted else f", which leads to {resolved},"
         raise NotAllowedHere(f"{wanted}{leads} is not inside any directory that remote_restore names on this machine")
@@ -132,7 +132,7 @@ class _RemoteRestore:
         self._agent = agent
         self._order = order
         self._claim = secrets.token_hex(16)
-        self._api = agent.api().beyond_contract()
+        self._api = agent.api.client().beyond_contract()
         self._stop = stop
         self._over = threading.Event()
         self._is_cancelled = False

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from turku.agent.capture import excluded_paths
-from turku.agent.config.configuration import AgentConfig, SourceConfig
+from turku.agent.config.model import AgentConfig
+from turku.agent.config.sources import SourceConfig
 from turku.agent.restore import content_comparison, staging_directory, target
 from turku.agent.restore import session as history_session
 from turku.agent.restore.placement import file_metadata
@@ -109,7 +110,7 @@ class RestoreJob:
             delete=self.delete,
             hard_links=self.hard_links,
             list_only=list_only,
-            knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd_command),
+            knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd.rsyncd_command),
             of_machine=self.of_machine,
             request=self.request,
             temporary=self.temporary(agent),
@@ -229,7 +230,9 @@ class _Attempt:
     with_holes: SparseFiles = field(default_factory=SparseFiles)
 
     def run(self, scratch: Path) -> RestoreResult:
-        self.settable = file_metadata.supported_kinds(self.job.target or self.job.below, self.agent.rsyncd_command)
+        self.settable = file_metadata.supported_kinds(
+            self.job.target or self.job.below, self.agent.rsyncd.rsyncd_command
+        )
         with ExitStack() as kept:
             self.unset = kept.enter_context(UnsupportedAttributes(scratch))
             with receiving_daemon.serve(self.agent, scratch, self._received) as daemon:
@@ -400,9 +403,9 @@ class _Attempt:
             self._require_as_planned(plan)
             if self.problem is not None:
                 return False
-            if time.monotonic() - begin > self.agent.session_timeout_seconds:
+            if time.monotonic() - begin > self.agent.tunnel.session_timeout_seconds:
                 self.problem = RestoreFailed(
-                    f"it did not end within {self.agent.session_timeout_seconds:g} s",
+                    f"it did not end within {self.agent.tunnel.session_timeout_seconds:g} s",
                     hint="session_timeout_seconds sets the limit",
                 )
                 return False

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from turku import errors
 from turku.agent import runtime_directory, ssh_tunnel, trusted_storages
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.ssh_tunnel import Address
 from turku.agent.storage_output import StorageOutput
 from turku.core import command, lock

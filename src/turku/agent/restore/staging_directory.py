@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 
 from turku.agent import state
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import nodev_mount
 from turku.core import durable
 from turku.core.filesystem import directory_tree, posix_acl
@@ -56,7 +56,7 @@ class _Record(msgspec.Struct, frozen=True):
 def existing(agent: AgentConfig) -> Iterator[Path]:
     """Yield the staging directories that are there: of restores that go on, and that did not come to their end."""
     try:
-        files = sorted((agent.var_dir / _STATE_DIRECTORY).glob("*.json"))
+        files = sorted((agent.state.var_dir / _STATE_DIRECTORY).glob("*.json"))
     except OSError:
         return
     for file in files:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from turku.agent import runtime_directory
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import config_text, daemon, nodev_mount, ports
 from turku.agent.rsyncd.config_text import ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
@@ -95,7 +95,7 @@ class ReceivingDaemon:
             output = os.fdopen(os.dup(child.stdout.fileno()), "rb")
             self._reader = threading.Thread(target=self._read_to_end, args=(output,), daemon=True)
             self._reader.start()
-            daemon.wait_until_ready(child, self._agent.rsyncd_local_address, self.port)
+            daemon.wait_until_ready(child, self._agent.rsyncd.rsyncd_local_address, self.port)
             try:
                 yield
             finally:
@@ -153,7 +153,7 @@ class ReceivingDaemon:
         is_root = os.geteuid() == 0
         return config_text.render(
             sections,
-            address=self._agent.rsyncd_local_address,
+            address=self._agent.rsyncd.rsyncd_local_address,
             port=self.port,
             lock_file=self._directory / "connections.lock",
             connections=_CONNECTIONS,
@@ -183,7 +183,7 @@ def serve(agent: AgentConfig, directory: Path, on_received: Received) -> Iterato
     ``directory`` is private and empty. Raises CommandFailed when the daemon does not start.
     """
     nodev_mount.drop_device_capability()
-    for attempt, port in enumerate(ports.candidates(agent.rsyncd_local_address), 1):
+    for attempt, port in enumerate(ports.candidates(agent.rsyncd.rsyncd_local_address), 1):
         own = directory / f"daemon-{attempt}"
         own.mkdir(mode=0o700)
         receiving = ReceivingDaemon(agent, own, port, on_received)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent import runtime_directory
-from turku.agent.config.configuration import AgentConfig
+from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import config_text, daemon, ports
 from turku.agent.rsyncd.config_text import ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
@@ -30,7 +30,7 @@ def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> Ite
     ``directory`` is private and empty. It receives the configuration and the secrets. Another port is drawn where one
     is taken on this machine. Raises CommandFailed when the daemon does not start.
     """
-    for attempt, port in enumerate(ports.candidates(agent.rsyncd_local_address), 1):
+    for attempt, port in enumerate(ports.candidates(agent.rsyncd.rsyncd_local_address), 1):
         try:
             with _serve_on(agent, modules, _write_files(agent, modules, directory / str(attempt), port), port):
                 yield port
@@ -45,7 +45,7 @@ def _serve_on(agent: AgentConfig, modules: Sequence[Module], configuration: Path
     environment = {config_text.PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
     log = DaemonLog()
     with daemon.start(agent, configuration, port, log, environment=environment) as child:
-        daemon.wait_until_ready(child, agent.rsyncd_local_address, port)
+        daemon.wait_until_ready(child, agent.rsyncd.rsyncd_local_address, port)
         try:
             yield
         finally:
@@ -67,10 +67,10 @@ def _write_files(agent: AgentConfig, modules: Sequence[Module], directory: Path,
         sections.append(ModuleSection(module, secrets, settings))
     text = configuration_text(
         sections,
-        address=agent.rsyncd_local_address,
+        address=agent.rsyncd.rsyncd_local_address,
         port=port,
         lock_file=directory / "connections.lock",
-        user_and_group=(agent.rsyncd_user, agent.rsyncd_group) if os.geteuid() == 0 else None,
+        user_and_group=(agent.rsyncd.rsyncd_user, agent.rsyncd.rsyncd_group) if os.geteuid() == 0 else None,
         change_root=daemon.can_change_root(),
     )
     return runtime_directory.write_private(directory / "rsyncd.conf", text)

@@ -1,4 +1,4 @@
-"""Configuration directories: every file read, merged key by key, all faults reported together."""
+"""Configuration directories: all files are read and merged key by key, and all faults are reported together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ API_URL_REQUIRED = "is required: the address of the coordinator, as https://turk
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, with its place."""
+    """A mistake in a configuration, with its place."""
 
     place: str
     message: str
@@ -30,7 +30,7 @@ class Fault:
 
 @dataclass
 class MergedFiles:
-    """What a configuration directory holds: merged content, where each top-level key came from, faults."""
+    """The merged content of configuration directories, with the file of each top-level key, and faults."""
 
     content: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, Path] = field(default_factory=dict)
@@ -48,13 +48,13 @@ class MergedFiles:
         return f"{self.origins[key]}{line}: {key}"
 
     def place(self, key: str) -> str:
-        """File and key, as people look for them: ``/etc/turku-agent/config.d/a.json: api_url``."""
+        """Return file and key, as people look for them: ``/etc/turku-agent/config.d/a.json: api_url``."""
         origin = self.origins.get(key.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0])
         return f"{origin}: {key}" if origin else key
 
 
 def merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """``lower`` with ``upper`` laid over it, nested dictionaries key by key (contract, section 2)."""
+    """Return ``lower`` with ``upper`` laid over it, nested dictionaries key by key (contract, section 2)."""
     result = dict(lower)
     for key, value in upper.items():
         below = result.get(key)
@@ -66,30 +66,30 @@ def merge(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_directories(directories: Iterable[Path]) -> MergedFiles:
-    """All ``*.json`` and ``*.yaml`` of the directories, in the given order and then by file name, merged.
+    """Merge all ``*.json`` and ``*.yaml`` of the directories, in the given order and then by file name.
 
-    A missing directory is empty. Faults (unreadable, malformed, no dictionary) are collected, never raised.
+    A missing directory is empty. Faults (unreadable, malformed, not a dictionary) are collected, never raised.
     """
-    tree = MergedFiles()
+    merged = MergedFiles()
     for directory in directories:
         try:
             entries = sorted(directory.iterdir())
         except FileNotFoundError:
             continue
         except OSError as error:
-            tree.faults.append(Fault(str(directory), f"cannot be read: {error.strerror}"))
+            merged.faults.append(Fault(str(directory), f"cannot be read: {error.strerror}"))
             continue
         for path in entries:
             reason = _why_ignored(path)
             if reason is None:
-                _read_file(path, tree)
+                _read_file(path, merged)
             elif reason:
-                tree.ignored.append(Fault(str(path), reason))
-    return tree
+                merged.ignored.append(Fault(str(path), reason))
+    return merged
 
 
 def _why_ignored(path: Path) -> str | None:
-    """Return why the file is not read; None for one that is, and nothing for one of which nobody would think so."""
+    """Return the reason why a file is not read. None: it is read. Empty: nobody would expect it to be."""
     has_suffix = path.suffix in _SUFFIXES
     if not path.name.startswith("."):
         return None if has_suffix else f"is not read: its name does not end with one of {', '.join(_SUFFIXES)}"
@@ -97,61 +97,61 @@ def _why_ignored(path: Path) -> str | None:
     return "is not read: its name begins with a dot" if has_suffix and not is_half_written else ""
 
 
-def ignored_file_warnings(tree: MergedFiles) -> list[str]:
+def ignored_file_warnings(merged: MergedFiles) -> list[str]:
     """Return a sentence for each file that is not read."""
-    return [str(each) for each in tree.ignored]
+    return [str(each) for each in merged.ignored]
 
 
 def read_with_state(config_dir: Path, *, default_var_dir: str) -> MergedFiles:
-    """``config_dir/config.d`` laid over ``var_dir/config.d``: what administrators write wins over what programs made.
+    """Merge ``config_dir/config.d`` over ``var_dir/config.d``: administrators win over what programs generated.
 
-    ``var_dir`` is itself a key of ``config_dir/config.d``, hence two readings.
+    ``var_dir`` is itself a key of ``config_dir/config.d``, so that directory is read twice.
     """
     etc = config_dir / "config.d"
-    tree = read_directories([etc])
-    var_dir = tree.content.get("var_dir", default_var_dir)
+    merged = read_directories([etc])
+    var_dir = merged.content.get("var_dir", default_var_dir)
     if isinstance(var_dir, str) and Path(var_dir).is_absolute():
-        tree = read_directories([Path(var_dir) / "config.d", etc])
-    return tree
+        merged = read_directories([Path(var_dir) / "config.d", etc])
+    return merged
 
 
-def _read_file(path: Path, tree: MergedFiles) -> None:
+def _read_file(path: Path, merged: MergedFiles) -> None:
     try:
         if path.stat().st_size > FILE_LIMIT_BYTES:
-            tree.faults.append(Fault(str(path), f"larger than {FILE_LIMIT_BYTES} bytes"))
+            merged.faults.append(Fault(str(path), f"larger than {FILE_LIMIT_BYTES} bytes"))
             return
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        tree.faults.append(Fault(str(path), f"is not UTF-8 text (byte {error.start})"))
+        merged.faults.append(Fault(str(path), f"is not UTF-8 text (byte {error.start})"))
         return
     except OSError as error:
-        tree.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
+        merged.faults.append(Fault(str(path), f"cannot be read: {error.strerror}"))
         return
     if not text.strip():
         # A write that was cut short leaves such a file: what it said must not silently be unsaid.
-        tree.faults.append(Fault(str(path), "is empty; write what it is to say ({} for nothing), or remove it"))
+        merged.faults.append(Fault(str(path), "is empty; write {} for no keys, or remove it"))
         return
     try:
         parsed = _parse_yaml(text) if path.suffix in _YAML_SUFFIXES else parse_json(text)
     except (ValueError, RecursionError) as error:
-        tree.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
+        merged.faults.append(Fault(str(path), f"malformed {path.suffix[1:].upper()}: {error}"))
         return
-    tree.faults += [Fault(_place(path, line, key), message) for line, key, message in parsed.faults]
+    merged.faults += [Fault(_place(path, line, key), message) for line, key, message in parsed.faults]
     content = {} if parsed.content is None else parsed.content
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        tree.faults.append(Fault(str(path), "must hold a dictionary with text keys at its top"))
+        merged.faults.append(Fault(str(path), "must hold a dictionary with text keys at its top"))
         return
-    tree.content = merge(tree.content, content)
-    tree.origins.update(dict.fromkeys(content, path))
+    merged.content = merge(merged.content, content)
+    merged.origins.update(dict.fromkeys(content, path))
     for key in content:
-        # What a file before it says of the key is at other lines.
-        tree.lines.pop(key, None)
+        # The line in an earlier file does not count any more.
+        merged.lines.pop(key, None)
         if (line := parsed.lines.get((key,))) is not None:
-            tree.lines[key] = line
+            merged.lines[key] = line
 
 
 def _parse_yaml(text: str) -> Parsed:
-    # Its reader takes memory that most programs need not spend.
+    # The YAML reader takes memory that most programs need not spend.
     from turku.core.configuration.text import parse_yaml
 
     return parse_yaml(text)
@@ -161,6 +161,7 @@ def _place(path: Path, line: int, key: KeyPath) -> str:
     return f"{path}, line {line}" + (f": {'.'.join(key)}" if key else "")
 
 
+# TEMPORARY
 def unknown_key_warnings(tree: MergedFiles, known: Iterable[str]) -> list[str]:
     """A sentence per top-level key nobody reads, with 'did you mean' where one is close."""
     names = sorted(known)
@@ -209,12 +210,15 @@ def require(tree: MergedFiles, key: str, sentence: str, *, config_dir: Path, fau
     faults.append(Fault(f"{directory}{missing}", f"{key}: {sentence}"))
 
 
+# END
+
+
 def refuse(faults: Iterable[Fault], *, program: str) -> None:
-    """Raise ConfigurationError naming every fault; nothing where there is none."""
+    """Raise ConfigurationError naming every fault, if there is one."""
     listed = list(faults)
     if listed:
         count = f"{len(listed)} fault{'s' if len(listed) > 1 else ''}"
         raise ConfigurationError(
             f"the configuration of {program} has {count}:\n" + "\n".join(f"  {fault}" for fault in listed),
-            hint="mend the files named above; docs/reference/configuration.md describes every key",
+            hint="fix the files named above; docs/reference/configuration.md describes every key",
         )

@@ -9,7 +9,7 @@ import pwd
 import shlex
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -285,7 +285,9 @@ def _thresholds(section: AnomalySection | None) -> AnomalyThresholds:
 def _thresholds_of_sources(section: AnomalySection | None) -> dict[str, AnomalyThresholds]:
     general = _thresholds(section)
     return {
-        key: replace(general, **{name: each for name, each in msgspec.structs.asdict(told).items() if each is not None})
+        key: msgspec.structs.replace(
+            general, **{name: each for name, each in msgspec.structs.asdict(told).items() if each is not None}
+        )
         for key, told in (section.sources if section else {}).items()
     }
 

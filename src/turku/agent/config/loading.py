@@ -1,0 +1,98 @@
+"""Loading of the agent's configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from turku.agent.config import sources as source_files
+from turku.agent.config.model import DEFAULT_VAR_DIR, AgentConfig
+from turku.core.configuration import directory as configuration
+from turku.core.configuration import identity_copy, loading
+from turku.core.configuration.directory import Fault, MergedFiles
+from turku.protocol.api_config import override_registration
+
+IDENTITY_FILE = "10-machine_uuid.json"
+"""In ``var_dir/config.d``; read with the rest of the configuration, written by identity.py."""
+IDENTITY_KEYS = ("machine_uuid", "machine_secret")
+_PROGRAM = "turku-agent"
+_LOG = logging.getLogger(__name__)
+
+
+def load(
+    config_dir: Path,
+    *,
+    api_auth_name: str | None = None,
+    api_auth_secret: str | None = None,
+) -> AgentConfig:
+    """Return the checked configuration. ``api_auth_*`` are the command line's and win over the files.
+
+    Warnings are logged. Raises ConfigurationError with every fault, each with its file and key.
+    """
+    return load_with_files(config_dir, api_auth_name=api_auth_name, api_auth_secret=api_auth_secret)[0]
+
+
+def load_with_files(
+    config_dir: Path, *, api_auth_name: str | None = None, api_auth_secret: str | None = None
+) -> tuple[AgentConfig, MergedFiles]:
+    """Return the checked configuration with the files that it is from. Raises as ``load`` does."""
+    files = _read_files(config_dir)
+    override_registration(files, api_auth_name, api_auth_secret)
+    faults = list(files.faults)
+    for warning in configuration.ignored_file_warnings(files) + loading.unknown_key_warnings(AgentConfig, files):
+        _LOG.warning("%s", warning)
+    sources = source_files.read(config_dir / "sources.d", faults)
+    checked = loading.load(AgentConfig, files, faults, program=_PROGRAM, config_dir=config_dir, sources=sources)
+    return checked, files
+
+
+def foreign_owner(var_dir: Path) -> tuple[int, int] | None:
+    """Return the user and group that ``var_dir`` belongs to, where this runs as root and they are not root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        status = var_dir.stat()
+    except OSError:
+        return None
+    return (status.st_uid, status.st_gid) if status.st_uid != 0 else None
+
+
+def _read_files(config_dir: Path) -> MergedFiles:
+    merged = configuration.read_with_state(config_dir, default_var_dir=DEFAULT_VAR_DIR)
+    var_dir = Path(str(merged.content.get("var_dir", DEFAULT_VAR_DIR)))
+    if not all(key in merged.content for key in IDENTITY_KEYS):
+        _use_copy_of_identity(merged, var_dir / "config.d" / IDENTITY_FILE)
+    if foreign_owner(var_dir) is None:
+        return merged
+    # The agent runs as a user of its own, and this is root, which restores a file. Files that the agent's user can
+    # write identify the machine and decide nothing else: root would run a program that they name.
+    administrators = configuration.read_directories([config_dir / "config.d"])
+    for key in IDENTITY_KEYS:
+        if key in merged.content and key not in administrators.content:
+            administrators.content[key], administrators.origins[key] = merged.content[key], merged.origins[key]
+    administrators.faults[:] = merged.faults
+    administrators.ignored[:] = merged.ignored
+    return administrators
+
+
+def _use_copy_of_identity(files: MergedFiles, path: Path) -> None:
+    """Take the identity from its copy where its file is damaged. A damaged file without a copy is a fault."""
+    if not identity_copy.is_damaged(path, IDENTITY_KEYS):
+        return
+    found = identity_copy.read(path, IDENTITY_KEYS)
+    files.faults[:] = [fault for fault in files.faults if fault.place != str(path)]
+    if found:
+        _LOG.warning("%s is damaged; this machine is known by %s", path, identity_copy.path_of(path))
+        missing = {key: text for key, text in found.items() if key not in files.content}
+        files.content |= missing
+        files.origins |= dict.fromkeys(missing, identity_copy.path_of(path))
+        return
+    files.faults.append(
+        Fault(
+            str(path),
+            "is damaged: it had this machine's UUID and secret. Bring it back from a backup; or remove it, and run "
+            "turku-agent re-enrol with a code of the coordinator's operator to have the machine's history again, or "
+            "turku-update-config to register as a new machine",
+        )
+    )
