@@ -18,11 +18,9 @@ from turku.policy import (
     bandwidth,
     compression,
     filters,
-    incomplete_runs,
     names,
-    one_file_system,
-    preserved,
     retention,
+    run_options,
     schedule,
     snapshot_mode,
 )
@@ -223,19 +221,13 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _mode(value: Any) -> str:
-    if value not in snapshot_mode.NAMES:
-        raise InvalidValue(f"must be one of: {', '.join(snapshot_mode.NAMES)}")
-    return str(value)
-
-
 OPTIONS: dict[str, Option] = {
     "path": Option("Absolute path of the directory that is backed up.", _path, is_required=True),
     "comment": Option("For people, one line.", _comment, ""),
     "frequency": Option("When it is backed up.", _rule(schedule.parse), DEFAULT_FREQUENCY),
     "retention": Option("What is kept.", _rule(retention.parse), DEFAULT_RETENTION),
     "bwlimit": Option("Transfer limit in KiB/s, or limits by time of day.", bandwidth.parse),
-    "snapshot_mode": Option("How history is kept.", _mode, ""),
+    "snapshot_mode": Option("How history is kept.", snapshot_mode.parse, ""),
     "filter": Option("List of rsync filter rules.", _filter, []),
     "exclude": Option("List of rsync exclude patterns.", _exclude, []),
     "preserve_hard_links": Option("Keeps hard links within the source as such.", _flag, False),
@@ -243,15 +235,17 @@ OPTIONS: dict[str, Option] = {
     "large_rotating_files": Option("Files are large and replaced.", _flag, False),
     "large_modifying_files": Option("Files are large and change in place.", _flag, False),
     "compress": Option("Compresses what is sent.", compression.parse, "auto", has_column=False),
-    "not_preserved": Option("Properties of files that are left out.", preserved.parse, [], has_column=False),
-    incomplete_runs.OPTION: Option(
+    "not_preserved": Option(
+        "Properties of files that are left out.", run_options.parse_not_preserved, [], has_column=False
+    ),
+    run_options.INCOMPLETE: Option(
         "Keeps a snapshot without the files that could not be read, or fails.",
-        incomplete_runs.parse,
-        incomplete_runs.KEEP,
+        run_options.parse_incomplete,
+        run_options.KEEP,
         has_column=False,
     ),
     "compare_contents": Option("Reads every file on both sides, each time.", _flag, False, has_column=False),
-    one_file_system.OPTION: Option("Leaves out what is mounted below the source.", _flag, has_column=False),
+    run_options.ONE_FILE_SYSTEM: Option("Leaves out what is mounted below the source.", _flag, has_column=False),
     "expects_mount": Option("Is backed up only while its path is a mount point.", _flag, False, has_column=False),
 }
 """Name to option, in the order in which people are shown them."""

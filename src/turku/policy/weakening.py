@@ -13,12 +13,10 @@ from datetime import timedelta
 from enum import StrEnum
 
 from turku.errors import InvalidValue
-from turku.policy import filters, retention, schedule
+from turku.policy import filters, retention, schedule, snapshot_mode
 from turku.policy.filters import FilterKind
 from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, RetentionRule
 
-NO_HISTORY = "none"
-"""The snapshot mode that keeps none."""
 KEEP_ALL = Retention((LastDays(retention.LARGEST_NUMBER),))
 
 _DAYS_OF = {"day": 1, "week": 7, "month": 31}
@@ -76,7 +74,7 @@ def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
         and not _selects_as_much(_filter_rules(old.filter), _filter_rules(new.filter)),
         Weakening.RETENTION: not keeps_as_much(old_rules, new_rules),
         Weakening.ONE_FILE_SYSTEM: new.one_file_system and not old.one_file_system,
-        Weakening.SNAPSHOT_MODE: new.snapshot_mode == NO_HISTORY != old.snapshot_mode,
+        Weakening.SNAPSHOT_MODE: new.snapshot_mode == snapshot_mode.NONE != old.snapshot_mode,
         Weakening.LESS_OFTEN: old_period < new_period,
         Weakening.MORE_OFTEN: old_period > new_period
         and any(isinstance(rule, LastSnapshots) for rule in old_rules.rules),

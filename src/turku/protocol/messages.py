@@ -100,8 +100,8 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
     sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
     the limits by time of day, in whose place ``bwlimit`` has the one of the moment; the source's ``compress`` and
-    ``not_preserved`` (``policy.preserved``); ``compare_contents``, for which every file is read on both sides;
-    ``incomplete``, what becomes of a run that could not read everything (``policy.incomplete_runs``); and
+    ``not_preserved`` (``policy.run_options``); ``compare_contents``, for which every file is read on both sides;
+    ``incomplete``, what becomes of a run that could not read everything (``policy.run_options``); and
     ``one_file_system``, which is on by itself where ``path`` is ``/``.
     """
 

@@ -8,7 +8,7 @@ import pytest
 
 from turku.policy import snapshot_mode, source_options
 from turku.policy.source_options import ENTRIES_LIMIT, OPTIONS, SOURCES_LIMIT, problems
-from turku.storage.snapshots import MODE_NAMES
+from turku.storage.snapshots import MODES
 
 
 def said(**options: Any) -> list[str]:
@@ -87,4 +87,4 @@ def test_a_misspelt_name_is_told_with_what_may_be_meant() -> None:
 
 
 def test_the_modes_are_those_of_storages() -> None:
-    assert sorted(snapshot_mode.NAMES) == sorted(MODE_NAMES)
+    assert sorted(snapshot_mode.NAMES) == sorted([*MODES, snapshot_mode.AUTO])

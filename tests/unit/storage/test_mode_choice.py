@@ -49,7 +49,7 @@ def test_the_source_s_mode_wins_over_large_files_and_they_over_the_configuration
 
 
 def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: StorageConfig) -> None:
-    with pytest.raises(BackupFailed, match=r"'attic' is none of btrfs, link-dest, none, reflink, auto"):
+    with pytest.raises(BackupFailed, match=r"'attic' is none of link-dest, none, btrfs, reflink, auto"):
         mode_name(order(snapshot_mode="attic"), storage, MEMORY)
 
 

@@ -19,8 +19,7 @@ from turku.agent.capture.mounts import Mount
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
 from turku.agent.restore import staging_directory
-from turku.policy import one_file_system
-from turku.policy.one_file_system import OPTION
+from turku.policy import run_options
 
 _SHOWN_MOUNTS = 20
 _RUNTIME_DIRECTORY = "run"
@@ -39,7 +38,9 @@ class ExcludedPaths:
 
 def stays_on_one_file_system(source: SourceConfig) -> bool:
     """Return the source's option, or what it is by default where the source's path leads."""
-    return one_file_system.is_on(os.path.realpath(source.path), source.options.get(OPTION))
+    return run_options.stays_on_one_file_system(
+        os.path.realpath(source.path), source.options.get(run_options.ONE_FILE_SYSTEM)
+    )
 
 
 def other_file_systems(source: SourceConfig, mounts: list[Mount]) -> list[Mount]:
@@ -107,7 +108,7 @@ def other_file_systems_text(others: list[Mount]) -> str:
         shown.append(f"{len(kept) - len(shown)} more")
     if len(others) > len(kept):
         shown.append(f"{len(others) - len(kept)} that the kernel makes, as /proc")
-    return f"other file systems are not backed up with it ({OPTION}): {', '.join(shown)}"
+    return f"other file systems are not backed up with it ({run_options.ONE_FILE_SYSTEM}): {', '.join(shown)}"
 
 
 def _below(source: SourceConfig, paths: Iterable[Path]) -> Iterator[Path]:

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from turku.api.backups import source_changes
-from turku.api.backups.models import SnapshotMode, Source, SourceChange
+from turku.api.backups.models import Source, SourceChange
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
 from turku.api.fleet.policies import Floor
-from turku.policy import weakening
+from turku.policy import snapshot_mode, weakening
 from turku.policy.weakening import Weakening
-
-DEFAULT_MODE = SnapshotMode.LINK_DEST.value
-"""What a storage does with a source that names no mode."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,9 @@ def effective_mode(source: Source, change: SourceChange | None, floor: Floor) ->
     wanted = source.resulting_mode
     if change is not None and Weakening.SNAPSHOT_MODE in change.weakenings:
         wanted = change.old["snapshot_mode"]
-        if wanted in ("", SnapshotMode.AUTO):
+        if wanted in ("", snapshot_mode.AUTO):
             # Left to the storage, it might be what is held back.
-            wanted = DEFAULT_MODE
+            wanted = snapshot_mode.DEFAULT
     if wanted and not floor.allows(wanted):
         wanted = _allowed_mode(floor, has_large_files=source.has_large_files)
     # A mode that follows from large_* alone is left to follow from them.
@@ -74,6 +71,6 @@ def effective_mode(source: Source, change: SourceChange | None, floor: Floor) ->
 def _allowed_mode(floor: Floor, *, has_large_files: bool) -> str:
     """The mode in place of one that the operator does not allow."""
     # A storage takes what is allowed from the order: where its file system shares blocks, large files keep history.
-    if has_large_files and floor.allows(SnapshotMode.AUTO.value):
-        return SnapshotMode.AUTO.value
-    return DEFAULT_MODE if floor.allows(DEFAULT_MODE) else floor.allowed_snapshot_modes[0]
+    if has_large_files and floor.allows(snapshot_mode.AUTO):
+        return snapshot_mode.AUTO
+    return snapshot_mode.DEFAULT if floor.allows(snapshot_mode.DEFAULT) else floor.allowed_snapshot_modes[0]

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage, lower_words
-from turku.policy import one_file_system, source_options
+from turku.policy import run_options, snapshot_mode, source_options
 from turku.protocol.messages import STRATEGY_REASON_LIMIT
 
 RULE_LENGTH = source_options.RULE_LENGTH
@@ -26,13 +26,13 @@ DEFAULT_RETENTION = source_options.DEFAULT_RETENTION
 
 
 class SnapshotMode(models.TextChoices):
-    """How a storage keeps history: the contract's own two (section 2), and those that storages of ours have besides."""
+    """The way a storage keeps history, as ``turku.policy.snapshot_mode`` names it."""
 
-    LINK_DEST = "link-dest", "link-dest"
-    NONE = "none", "none"
-    BTRFS = "btrfs", "btrfs"
-    REFLINK = "reflink", "reflink"
-    AUTO = "auto", "auto"
+    LINK_DEST = snapshot_mode.LINK_DEST, "link-dest"
+    NONE = snapshot_mode.NONE, "none"
+    BTRFS = snapshot_mode.BTRFS, "btrfs"
+    REFLINK = snapshot_mode.REFLINK, "reflink"
+    AUTO = snapshot_mode.AUTO, "auto"
 
 
 class Strategy(models.TextChoices):
@@ -147,18 +147,13 @@ class Source(models.Model):
 
     @property
     def resulting_mode(self) -> str:
-        """The snapshot mode, ``large_*`` options included (contract, section 5); empty for the storage's choice.
-
-        A storage whose file system cannot share blocks keeps no history of large files in mode ``auto`` either.
-        """
-        if self.has_large_files and self.snapshot_mode in ("", SnapshotMode.AUTO):
-            return SnapshotMode.NONE.value
-        return self.snapshot_mode
+        """The weakest snapshot mode that may result on a storage, or empty for the storage's default."""
+        return snapshot_mode.weakest(self.snapshot_mode, has_large_files=self.has_large_files)
 
     @property
     def one_file_system(self) -> bool:
         """The option of that name, which is among the others; its default depends on the path."""
-        return one_file_system.is_on(self.path, self.other_options.get(one_file_system.OPTION))
+        return run_options.stays_on_one_file_system(self.path, self.other_options.get(run_options.ONE_FILE_SYSTEM))
 
     @property
     def has_large_files(self) -> bool:

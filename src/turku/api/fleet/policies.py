@@ -10,6 +10,7 @@ from typing import TypeVar
 from django.db.models import Q, QuerySet
 
 from turku.api.fleet.models import Machine, Policy, ScopedPolicy
+from turku.policy import snapshot_mode
 
 Scoped = TypeVar("Scoped", bound=ScopedPolicy)
 Value = TypeVar("Value")
@@ -25,8 +26,8 @@ class Floor:
     delay: timedelta = timedelta(days=7)
     weakening_allowed: bool = True
 
-    def allows(self, snapshot_mode: str) -> bool:
-        return not self.allowed_snapshot_modes or snapshot_mode in self.allowed_snapshot_modes
+    def allows(self, mode: str) -> bool:
+        return snapshot_mode.is_allowed(mode, self.allowed_snapshot_modes)
 
 
 BUILT_IN = Floor()

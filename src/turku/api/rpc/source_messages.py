@@ -16,7 +16,7 @@ from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import InvalidValue
-from turku.policy import bandwidth, compression, incomplete_runs, schedule, source_options
+from turku.policy import bandwidth, compression, run_options, schedule, source_options
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 
@@ -53,7 +53,7 @@ def _order(
 ) -> SourceOrder:
     protection, floor = protections.of(source), protections.floor
     limit_now, windows = _bandwidth(source, now=now)
-    compress, incomplete = _option(source, "compress"), _option(source, incomplete_runs.OPTION)
+    compress, incomplete = _option(source, "compress"), _option(source, run_options.INCOMPLETE)
     return SourceOrder(
         path=source.path,
         storage=storage,
@@ -74,7 +74,7 @@ def _order(
         # What a storage does by itself is left out.
         compress=None if compress == compression.Compression.AUTO else compress,
         not_preserved=sorted(_option(source, "not_preserved")),
-        incomplete=None if incomplete == incomplete_runs.KEEP else incomplete,
+        incomplete=None if incomplete == run_options.KEEP else incomplete,
         compare_contents=_option(source, "compare_contents"),
         one_file_system=source.one_file_system,
     )

@@ -15,10 +15,8 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, InvalidValue, LockHeld, TurkuError
-from turku.policy import anomaly, bandwidth, compression, filters, names, preserved
+from turku.policy import anomaly, bandwidth, compression, filters, names, run_options, snapshot_mode
 from turku.policy.anomaly import RunStats
-from turku.policy.incomplete_runs import FAIL
-from turku.policy.preserved import Property
 from turku.protocol.messages import SourceOrder
 from turku.storage import catalog
 from turku.storage.backup import incomplete
@@ -36,9 +34,8 @@ from turku.storage.fs import tree as fs
 from turku.storage.integrity import damage
 from turku.storage.rsync import stats, transfer, version
 from turku.storage.rsync.change_log import ChangeKind, ChangeLog
-from turku.storage.snapshots import AUTO, MODE_NAMES, MODES, SnapshotMode, choose
+from turku.storage.snapshots import MODES, SnapshotMode, choose
 from turku.storage.snapshots.assembly import HardlinkCopy
-from turku.storage.snapshots.in_place import InPlace
 
 SWEEP_SECONDS = 0.5
 """For how long a session removes what left history: the machine waits for it, ``turku-storage gc`` has the time."""
@@ -116,23 +113,22 @@ def back_up(
 
 
 def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Path) -> str:
-    """The mode of the source's backup: the source's own, else ``none`` for large files, else the configuration's.
+    """Return the snapshot mode of the source's backup (contract, sections 2 and 5).
 
-    (contract, sections 2 and 5). Large files keep history where the configuration's mode shares their blocks; ``auto``
-    is settled for the volume that holds the machine's directory. Raises BackupFailed for a mode that this storage does
-    not have.
+    ``auto`` is settled for the volume that holds the machine's directory. Raises BackupFailed for a mode that this
+    storage does not have.
     """
     has_large_files = order.large_rotating_files or order.large_modifying_files
-    name = order.snapshot_mode or configuration.snapshot_mode
-    if name not in MODE_NAMES:
+    name = snapshot_mode.selected(
+        order.snapshot_mode or "", configuration.snapshot_mode, has_large_files=has_large_files
+    )
+    if name not in snapshot_mode.NAMES:
         raise BackupFailed(
-            f"snapshot_mode: {name!r} is none of {', '.join(MODE_NAMES)}",
-            hint="mend the source's snapshot_mode on the machine, or leave it out",
+            f"snapshot_mode: {name!r} is none of {', '.join(snapshot_mode.NAMES)}",
+            hint="fix the source's snapshot_mode on the machine, or leave it out",
         )
-    if name == AUTO:
+    if name == snapshot_mode.AUTO:
         return choose(machine_dir, has_large_files=has_large_files, allowed=order.allowed_snapshot_modes)
-    if has_large_files and not order.snapshot_mode and not MODES[name].shares_blocks:
-        return InPlace.name
     return name
 
 
@@ -149,14 +145,14 @@ def selection(order: SourceOrder, configuration: StorageConfig) -> transfer.Sele
     with _naming("bwlimit"):
         found = bandwidth.parse(order.bandwidth_windows or order.bwlimit)
     with _naming("not_preserved"):
-        omitted = preserved.parse(order.not_preserved)
+        omitted = run_options.parse_not_preserved(order.not_preserved)
     return transfer.Selection(
         rules=tuple(rules),
         hard_links=order.preserve_hard_links
-        or (configuration.preserve_hard_links and Property.HARD_LINKS not in omitted),
-        acls=Property.ACLS not in omitted,
-        attributes=Property.ATTRIBUTES not in omitted,
-        holes=Property.HOLES not in omitted,
+        or (configuration.preserve_hard_links and run_options.FileProperty.HARD_LINKS not in omitted),
+        acls=run_options.FileProperty.ACLS not in omitted,
+        attributes=run_options.FileProperty.ATTRIBUTES not in omitted,
+        holes=run_options.FileProperty.HOLES not in omitted,
         one_file_system=order.one_file_system,
         bandwidth_kib_per_second=found.constant,
         bandwidth_limits=found,
@@ -252,7 +248,7 @@ class _BackupRun:
                 damaged=damage.to_fetch(self._place),
                 attributes=self._attribute_look(selected, earlier),
                 files_with_holes=job.files_with_holes,
-                keeps_incomplete=job.order.incomplete != FAIL,
+                keeps_incomplete=job.order.incomplete != run_options.FAIL,
                 compares_base=job.order.compare_contents,
                 spools=(planned, changes),
                 clock=self._clock,

@@ -108,9 +108,10 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
 
 
 def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
+    from turku.policy import snapshot_mode
     from turku.storage.disk import trash
     from turku.storage.disk.source_lookup import find_sources, locked
-    from turku.storage.snapshots import DEFAULT_MODE, MODES
+    from turku.storage.snapshots import MODES
 
     if options.older_than is None and not options.yes:
         raise UsageError(
@@ -123,7 +124,7 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
         with locked(place):
             gone = trash.empty(place, removed_until=removed_until)
             if gone:
-                MODES[DEFAULT_MODE](place).collect()
+                MODES[snapshot_mode.DEFAULT](place).collect()
             count += len(gone)
             for each in gone:
                 say(f"removed {each.place.machine_dir.name}  {each.place.source}  {each.name}")

@@ -23,11 +23,10 @@ from turku.core.configuration import identity_copy
 from turku.core.configuration.directory import Fault, MergedFiles
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ConfigurationError, InvalidValue
-from turku.policy import retention
+from turku.policy import retention, snapshot_mode
 from turku.policy.anomaly import AnomalyThresholds
 from turku.protocol.client import ApiClient, checked_url
 from turku.protocol.messages import Registration, RegistrationAuth
-from turku.storage import snapshots
 from turku.storage.session import session_slots
 
 DEFAULT_DIRECTORY = Path("/etc/turku-storage")
@@ -96,7 +95,7 @@ class StorageFile(msgspec.Struct, frozen=True, kw_only=True):
     allow_plain_http: bool = False
     volumes: dict[str, VolumeSection] = {}
     accept_new_high_water_pct: Percent = 80.0
-    snapshot_mode: str = snapshots.DEFAULT_MODE
+    snapshot_mode: str = snapshot_mode.DEFAULT
     preserve_hard_links: bool = True
     rsync_command: Words = msgspec.field(default_factory=lambda: ["rsync"])
     fake_super: Literal["auto"] | bool = "auto"
@@ -442,8 +441,8 @@ def _check(config_dir: Path, tree: MergedFiles, values: dict[str, Any], faults: 
     for name, section in file.volumes.items():
         if not Path(section.path).is_absolute():
             fault(f"volumes.{name}.path", f"{section.path!r} is not an absolute path")
-    if file.snapshot_mode not in snapshots.MODE_NAMES:
-        fault("snapshot_mode", f"{file.snapshot_mode!r} is none of {', '.join(snapshots.MODE_NAMES)}")
+    if file.snapshot_mode not in snapshot_mode.NAMES:
+        fault("snapshot_mode", f"{file.snapshot_mode!r} is none of {', '.join(snapshot_mode.NAMES)}")
     if file.retention_floor:
         try:
             retention.parse(file.retention_floor)

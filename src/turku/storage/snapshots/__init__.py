@@ -6,12 +6,9 @@ from turku.storage.snapshots.btrfs import Btrfs
 from turku.storage.snapshots.in_place import InPlace
 from turku.storage.snapshots.link_dest import LinkDest
 from turku.storage.snapshots.mode import SnapshotMode
-from turku.storage.snapshots.mode_selection import AUTO, choose
+from turku.storage.snapshots.mode_selection import choose
 from turku.storage.snapshots.reflink import Reflink
 
 MODES: dict[str, type[SnapshotMode]] = {mode.name: mode for mode in (LinkDest, InPlace, Btrfs, Reflink)}
-MODE_NAMES = (*sorted(MODES), AUTO)
-"""As a configuration may name them: a mode, or the choice among them."""
-DEFAULT_MODE = LinkDest.name
 
-__all__ = ["AUTO", "DEFAULT_MODE", "MODES", "MODE_NAMES", "SnapshotMode", "choose"]
+__all__ = ["MODES", "SnapshotMode", "choose"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turku.errors import BackupFailed
+from turku.policy import snapshot_mode
 from turku.storage.fs import clone, subvolume
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.block_sharing import BlockSharing
@@ -13,7 +14,7 @@ from turku.storage.snapshots.block_sharing import BlockSharing
 class Btrfs(BlockSharing):
     """The staging directory is a snapshot of the base that rsync may write to; sealed, it becomes the next one."""
 
-    name = "btrfs"
+    name = snapshot_mode.BTRFS
 
     def _refuse_if_impossible(self) -> None:
         if not subvolume.is_btrfs(self.place.machine_dir):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from turku.policy import snapshot_mode
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.fs import tree as fs
 from turku.storage.rsync.workspace import Workspace
@@ -17,7 +18,7 @@ class InPlace(SnapshotMode):
     would change both. Such a tree is set aside, and a new one is filled by copying from it and the newest snapshot.
     """
 
-    name = "none"
+    name = snapshot_mode.NONE
     keeps_history = False
 
     def prepare(self, base: str | None) -> Workspace:

@@ -6,6 +6,7 @@ own code assembles the tree (``assembly.py``).
 
 from __future__ import annotations
 
+from turku.policy import snapshot_mode
 from turku.storage.fs import subvolume
 from turku.storage.fs import tree as fs
 from turku.storage.rsync.workspace import Workspace
@@ -15,7 +16,7 @@ from turku.storage.snapshots.built_tree import BuiltTree
 class LinkDest(BuiltTree):
     """rsync writes into the staging directory; it reads the base, and what another mode left."""
 
-    name = "link-dest"
+    name = snapshot_mode.LINK_DEST
 
     def prepare(self, base: str | None) -> Workspace:
         place = self.place

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turku.errors import BackupFailed
+from turku.policy import snapshot_mode
 from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
 from turku.storage.snapshots.block_sharing import BlockSharing
@@ -20,7 +21,7 @@ class Reflink(BlockSharing):
     Its mark says that it is such a clone: one that another mode left has a part of the source alone.
     """
 
-    name = "reflink"
+    name = snapshot_mode.REFLINK
 
     def _refuse_if_impossible(self) -> None:
         if not clone.can_clone(self.place.machine_dir):

@@ -1,10 +1,10 @@
-"""The option ``one_file_system`` and its default, which depends on the path."""
+"""The options that say what a run reads and keeps."""
 
 from __future__ import annotations
 
 import pytest
 
-from turku.policy import one_file_system
+from turku.policy import run_options
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,4 @@ from turku.policy import one_file_system
     ],
 )
 def test_it_is_on_for_the_whole_system_where_nothing_else_is_said(path: str, choice: object, is_on: bool) -> None:
-    assert one_file_system.is_on(path, choice) is is_on
+    assert run_options.stays_on_one_file_system(path, choice) is is_on
