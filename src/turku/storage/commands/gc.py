@@ -71,7 +71,6 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
 
 
 def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Clock) -> None:
-    from turku.policy import snapshot_mode
     from turku.storage.disk import history, trash
     from turku.storage.disk.source_lookup import locked
 
