@@ -108,6 +108,7 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
 
 
 def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
+    from turku.policy import snapshot_mode
     from turku.storage.disk import trash
     from turku.storage.disk.source_lookup import find_sources, locked
     from turku.storage.snapshots import MODES
