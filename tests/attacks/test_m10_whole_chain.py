@@ -44,5 +44,5 @@ def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_judged(
         listed = json.loads(operator("quarantine", "list", "--json"))
         assert [each["judgement"] for each in listed] == [None, None]
         said = operator("quarantine", "reject", "--machine", "web-0", "--source", "etc")
-        assert "pruned again from its next backup on" in said
+        assert "applies to etc again from its next backup on" in said
         assert operator("trash", "list", "--machine", machine.uuid) == "the trash is empty\n"

@@ -14,7 +14,7 @@ import pytest
 import xxhash
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
-from turku.errors import NotInHistory, TurkuError, UsageError
+from turku.errors import InvalidValue, NotInHistory, TurkuError, UsageError
 from turku.storage import cli
 from turku.storage.catalog import database
 
@@ -142,9 +142,9 @@ def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
         (["ls", "etc@never"], UsageError, "neither a snapshot of etc nor a time"),
         (["ls", "etc", "missing"], NotInHistory, "missing is not in"),
         (["ls", "etc", "../other"], TurkuError, "'..'"),
-        (["versions", "etc", "missing"], NotInHistory, "no snapshot has missing"),
-        (["versions", "etc", "."], UsageError, "no versions"),
-        (["find", "etc", ""], UsageError, "a pattern has"),
+        (["versions", "etc", "missing"], NotInHistory, "missing was in no snapshot"),
+        (["versions", "etc", "."], InvalidValue, "no versions"),
+        (["find", "etc", ""], InvalidValue, "pattern is empty"),
         (["diff", "etc", "2020-01-01"], NotInHistory, "no snapshot was made before"),
         (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is no machine"),
     ],

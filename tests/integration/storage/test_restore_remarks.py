@@ -10,7 +10,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 
-from turku.protocol import history_listing
+from turku.browse import output
 from turku.protocol.restore_messages import BrowseEnd, BrowseRequest, FileRestoreRequest, RestorePlan, SnapshotChoice
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.incompleteness import Incompleteness, LostEntry
@@ -110,7 +110,7 @@ def test_a_snapshot_that_lacks_files_says_so(machine: BackedUpMachine) -> None:
     )
     *_, newest = view(machine).snapshots()
     assert newest.unread_files == 3
-    assert history_listing.snapshot_cells(newest)[-1] == "incomplete"
+    assert output.snapshot_cells(newest)[-1] == "incomplete"
     assert view(machine).choose(LATEST).remarks == (
         f"{newest.name} is incomplete: 2 files could not be read and are not in it, 1 are as they were before: secret, "
         "diary",

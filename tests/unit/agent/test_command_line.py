@@ -6,6 +6,7 @@ import pytest
 from tests.unit.agent.conftest import Write
 
 from turku.agent import cli
+from turku.agent.commands import setup
 from turku.core.clock import SystemClock
 from turku.errors import UsageError
 
@@ -21,16 +22,16 @@ class SleepRecorder(SystemClock):
 def test_the_wait_is_a_random_part_of_what_was_asked() -> None:
     clock = SleepRecorder()
     for _ in range(50):
-        cli._wait(60, clock)
+        setup.wait(60, clock)
     assert all(0 <= seconds <= 60 for seconds in clock.slept)
     assert len(set(clock.slept)) > 25
-    cli._wait(None, clock)
+    setup.wait(0, clock)
     assert len(clock.slept) == 50
 
 
 @pytest.mark.parametrize("wait", ["-1", "soon", "nan", "1e9"])
 def test_a_wait_that_is_no_time_is_refused(wait: str) -> None:
-    with pytest.raises(UsageError, match=f"--wait.*'{wait}' is no number of seconds"):
+    with pytest.raises(UsageError, match=f"--wait.*'{wait}' is not a number of seconds"):
         cli.ping_main(["--wait", wait])
 
 

@@ -6,13 +6,13 @@ import argparse
 
 import pytest
 
-from turku.core.cli.arguments import Parser, seconds
+from turku.core.cli.arguments import Parser, number
 from turku.errors import UsageError
 
 
 def test_a_mistake_is_a_usage_error_with_the_usage_as_its_hint() -> None:
     parser = Parser(prog="turku-thing")
-    parser.add_argument("--wait", type=seconds(60))
+    parser.add_argument("--wait", type=number("seconds", 60))
     with pytest.raises(UsageError, match=r"turku-thing: unrecognized arguments: --frob") as refused:
         parser.parse_args(["--frob"])
     assert refused.value.hint == "usage: turku-thing [-h] [--wait WAIT]; --help tells more"
@@ -28,13 +28,13 @@ def test_a_subcommand_tells_mistakes_in_the_same_way() -> None:
 @pytest.mark.parametrize("text", ["soon", "-1", "61", "nan", "inf", ""])
 def test_seconds_out_of_range_are_refused_in_words(text: str) -> None:
     parser = Parser(prog="turku-thing")
-    parser.add_argument("--wait", type=seconds(60))
-    with pytest.raises(UsageError, match="is no number of seconds from 0 to 60"):
+    parser.add_argument("--wait", type=number("seconds", 60))
+    with pytest.raises(UsageError, match="is not a number of seconds from 0 to 60"):
         parser.parse_args([f"--wait={text}"])
 
 
 def test_seconds_in_range_are_a_number() -> None:
-    assert seconds(60)("2.5") == 2.5
+    assert number("seconds", 60)("2.5") == 2.5
 
 
 @pytest.fixture

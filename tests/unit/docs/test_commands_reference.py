@@ -40,7 +40,8 @@ def options(text: str) -> set[str]:
 
 
 def subcommands(text: str) -> set[str]:
-    return set(re.findall(r"^    ([a-z-]+)(?:\s|$)", text, re.MULTILINE))
+    listed = text.partition("\nCommands:\n")[2].partition("\n\n")[0]
+    return set(re.findall(r"^  ([a-z-]+)(?:\s|$)", listed, re.MULTILINE))
 
 
 def described_options(text: str) -> set[str]:

@@ -13,6 +13,7 @@ import pytest
 from turku import __version__
 from turku.errors import ConfigurationError, InvalidValue, UsageError
 from turku.storage import cli
+from turku.storage.commands import setup
 
 
 @pytest.fixture(autouse=True)
@@ -80,4 +81,4 @@ def test_turku_storage_runs_the_same_programs(arguments: list[str], tmp_path: Pa
 
 
 def test_a_relative_directory_is_found_from_anywhere() -> None:
-    assert cli._directory(argparse.Namespace(config_dir=Path("etc"))).is_absolute()
+    assert setup.config_dir(argparse.Namespace(config_dir=Path("etc"))).is_absolute()

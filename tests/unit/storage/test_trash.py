@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.support import storage_command
 from tests.support.backed_up_machine import StorageClock, storage_configuration
 
 from turku.errors import LockHeld, UsageError
-from turku.storage import cli
-from turku.storage.commands import quarantine
-from turku.storage.commands import trash as trash_command
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history, snapshot_notes, source_lookup, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
@@ -106,22 +103,10 @@ def storage(tmp_path: Path, place: SourceDirectory) -> StorageConfig:
     return storage_configuration(tmp_path / "storage", volumes={"data": {"path": str(tmp_path / "volume")}})
 
 
-def options_of(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command")
-    trash_command.add(commands.add_parser("trash"), cli._add_directory)
-    quarantine.add(commands.add_parser("quarantine"), cli._add_directory)
-    return parser.parse_args(arguments)
-
-
 def said(storage: StorageConfig, *arguments: str) -> str:
-    lines: list[str] = []
-    options = options_of(*arguments)
-    if options.command == "trash":
-        assert trash_command.run(options, storage, StorageClock(), lines.append) == 0
-    else:
-        assert quarantine.run(options, storage, lines.append) == 0
-    return "\n".join(lines)
+    exit_code, text = storage_command.run(storage, *arguments, clock=StorageClock())
+    assert exit_code == 0
+    return text.rstrip("\n")
 
 
 def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: SourceDirectory) -> None:
@@ -174,19 +159,19 @@ def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageCon
 
 
 def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourceDirectory) -> None:
-    assert said(storage, "quarantine", "list") == "no snapshot is suspicious"
+    assert said(storage, "quarantine", "list") == "no snapshot is in quarantine"
     snapshot_notes.change(place, NAME, suspicious=("the source is empty",))
     shown = said(storage, "quarantine", "list")
-    assert "not judged" in shown
+    assert "waits for a decision" in shown
     assert "the source is empty" in shown
     [listed] = json.loads(said(storage, "quarantine", "list", "--json"))
     assert (listed["signs"], listed["judgement"]) == (["the source is empty"], None)
-    assert "pruned again" in said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc")
+    assert "applies to etc again" in said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc")
     assert history.unjudged(place, UTC) == ()
-    with pytest.raises(UsageError, match="waiting to be judged"):
+    with pytest.raises(UsageError, match="no snapshot that waits"):
         said(storage, "quarantine", "accept", "--machine", UUID, "--source", "etc")
     # A person may find out later.
     said(storage, "quarantine", "accept", "--machine", UUID, "--source", "etc", NAME)
     assert snapshot_notes.read(place, NAME).is_good
-    with pytest.raises(UsageError, match="not a suspicious snapshot"):
+    with pytest.raises(UsageError, match="not a quarantined snapshot"):
         said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc", "other")

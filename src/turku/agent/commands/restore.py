@@ -1,15 +1,19 @@
-"""``turku-agent restore``: files out of a snapshot, back onto this machine."""
+"""``turku-agent restore``: bring files of a snapshot back to this machine."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from turku.agent.commands.browse import add_choice, choice_of
+from turku.agent.commands.browse import add_unfinished
+from turku.agent.commands.setup import configured
+from turku.browse.arguments import snapshot_choice
+from turku.core.cli import options as common
 from turku.core.cli.arguments import Parser
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Command
 from turku.core.log import one_line
 from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
@@ -18,34 +22,33 @@ if TYPE_CHECKING:
     from turku.agent.restore.progress import PlannedRestore, RestoreResult
     from turku.agent.restore.run import RestoreJob
 
-Say = Callable[[str], None]
 
-
-def add(subcommands: argparse._SubParsersAction[Parser], add_common: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the subcommand."""
-    parser = subcommands.add_parser("restore", help="get files back from a snapshot")
-    add_common(parser)
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="in the source; all of it if none is given")
-    add_choice(parser)
+def add_arguments(parser: Parser) -> None:
+    """Add what to restore, from which snapshot, and to where."""
+    parser.add_argument("source", metavar="SOURCE", help="Source to restore from.")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="Path in the source (default: all of it).")
+    parser.add_argument("--snapshot", metavar="NAME", help="Snapshot: its name, the end of its name, or 'latest'.")
+    common.add_at(parser)
+    add_unfinished(parser)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--to", type=Path, metavar="DIR", help="restore into this directory (default: a new one, SOURCE-restored-...)"
+        "--to", type=Path, metavar="DIR", help="Directory to restore into (default: a new one, SOURCE-restored-...)."
     )
-    place.add_argument("--in-place", action="store_true", help="restore to where the source lies")
+    place.add_argument("--in-place", action="store_true", help="Restore to where the source lies.")
     parser.add_argument(
         "--overwrite",
         choices=("never", "older", "always"),
         default="always",
-        help="replace files that are there and differ: never, those older than the backup's, always (the default)",
+        help="Replace existing files that differ: never, those older than the backup's, or always (the default).",
     )
     parser.add_argument(
-        "--unfinished", action="store_true", help="what there is of a source of which no backup was finished yet"
+        "--delete", action="store_true", help="Remove what the snapshot does not have, below the PATHs."
     )
-    parser.add_argument("--delete", action="store_true", help="remove what the snapshot does not have, below the PATHs")
-    parser.add_argument("--compare-contents", action="store_true", help="do not trust size and time of what is there")
-    parser.add_argument("--dry-run", "-n", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--compare-contents", action="store_true", help="Compare contents, not only size and time, of existing files."
+    )
+    common.add_dry_run(parser)
+    common.add_yes(parser)
 
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
@@ -100,7 +103,7 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
     from turku.agent.restore import browse
     from turku.agent.restore.run import RestoreJob
 
-    choice = choice_of(options.snapshot, options.at, is_unfinished=options.unfinished)
+    choice = snapshot_choice(options.snapshot, options.at, is_unfinished=options.unfinished)
     active = checkin.active_sources(agent)
     known = browse.order_of(active, options.source)
     paths = tuple(browse.path_in_source(agent, known, options.source, text) for text in options.paths)
@@ -186,3 +189,17 @@ def _told(outcome: RestoreResult, say: Say, hint: str) -> int:
         details="\n".join(problem.strip() for problem in problems),
         hint=hint,
     )
+
+
+COMMAND = Command(
+    "restore",
+    "Bring files of a snapshot back to this machine.",
+    configured(run, is_settled=True),
+    (
+        ("Restore a directory into a new one beside the current directory:", "{prog} home alice/letters"),
+        ("Restore a file to its place, as it was yesterday:", "{prog} home alice/a.odt --at yesterday --in-place"),
+        ("Show what a full restore would change:", "{prog} home --in-place --delete --dry-run"),
+    ),
+    add_arguments,
+    exit_codes={3: "Some files are restored. The error names those that are not.", 4: "Nothing was restored."},
+)

@@ -1,39 +1,39 @@
-"""``turku-storage drill``: restores are tried, of all sources or of those whose turn it is."""
+"""``turku-storage drill``: restore a sample of each source, or of those that are due, to prove that it works."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from turku.core.cli import options as common
+from turku.core.cli.arguments import Parser
+from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
-from turku.storage.commands import trash
+from turku.core.cli.program import Command
+from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.configuration import StorageConfig
 
-_EXIT_PROBLEMS = 1
 _LOG = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
 
-
-def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Give the parser its options."""
-    add_directory(parser)
-    trash.add_source(parser)
+def add_arguments(parser: Parser) -> None:
+    """Add the options."""
+    add_selection(parser)
     parser.add_argument(
         "--due",
         action="store_true",
-        help="only sources whose last drill is older than drill_days, or failed a day ago or more: what the timer does",
+        help="Only sources whose last good drill is drill_days old, or whose last one failed a day ago. The timer "
+        "does this.",
     )
-    parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
+    common.add_json(parser)
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    """The exit code: 1 where a drill failed."""
+    """Drill the sources that were chosen. Return 1 where a drill failed."""
     from turku.core import lock
     from turku.core.priority import be_gentle
     from turku.errors import TurkuError
@@ -78,4 +78,19 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         say(json_text(found, indent=4))
     elif not found:
         say("no drill is due" if options.due else "nothing is kept here")
-    return 0 if all(each["success"] for each in found) else _EXIT_PROBLEMS
+    return 0 if all(each["success"] for each in found) else EXIT_PROBLEMS
+
+
+COMMAND = Command(
+    "drill",
+    "Restore a sample of each source's newest snapshot, compare it, and report the result.",
+    configured(run, needs_all_volumes=True),
+    (
+        ("Drill every source:", "{prog}"),
+        ("Drill one source:", "{prog} --machine web-1 --source etc"),
+        ("Drill those whose turn it is, as the timer does:", "{prog} --due"),
+    ),
+    add_arguments,
+    "The sample goes into a scratch directory, and drill_check_program checks it.",
+    {1: "A drill failed.", 75: "Another drill is running."},
+)

@@ -1,4 +1,4 @@
-"""``turku-storage gc``: what left history or the trash is removed from the disk."""
+"""``turku-storage gc``: remove from the disk what left the history or the trash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from turku.core.cli.arguments import Parser
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Command
 from turku.errors import LockHeld
+from turku.storage.commands.setup import configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
@@ -16,27 +20,25 @@ if TYPE_CHECKING:
     from turku.storage.disk.source_directory import SourceDirectory
 
 BACKGROUND_SECONDS = 600.0
-"""How long one run in the background goes on; a timer starts the next one."""
+"""The length of a run in the background. A timer starts the next one."""
 _AT_WORK_SECONDS = 3600.0
 _WORK_SECONDS = 0.1
 _REST_SECONDS = 0.1
 _LOG = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
 
-
-def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Give the parser its options."""
-    add_directory(parser)
+def add_arguments(parser: Parser) -> None:
+    """Add the options."""
     parser.add_argument(
         "--background",
         action="store_true",
-        help=f"gently, for at most {BACKGROUND_SECONDS:g} seconds, and not at all while another such run goes on",
+        help=f"Use little of disk and processor, for at most {BACKGROUND_SECONDS:g} seconds, and not at all while "
+        "another run is active. The timer does this.",
     )
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    """The exit code: 0, also where something is left for the next run."""
+    """Remove what there is time for. What is left is for the next run."""
     from turku.core import lock
 
     try:
@@ -54,7 +56,7 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
     from turku.storage.disk import deletion
     from turku.storage.disk.source_lookup import find_sources
 
-    go_on: deletion.GoOn = lambda: True  # noqa: E731  (one of two)
+    go_on: deletion.GoOn = lambda: True  # noqa: E731  (the other choice is an object)
     if is_gentle:
         be_gentle()
         go_on = _TimeSlice(clock)
@@ -79,7 +81,7 @@ def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Cl
         return
     try:
         with locked(place):
-            # As after a backup: nothing goes while a suspicious snapshot waits to be judged.
+            # As after a backup: nothing goes while a quarantined snapshot waits for a decision.
             if not history.unjudged(place, configuration.zone):
                 trash.empty(place, removed_until=removed_until)
     except LockHeld:
@@ -87,7 +89,7 @@ def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Cl
 
 
 def _remove_temporary_files(place: SourceDirectory, clock: Clock) -> None:
-    """Remove what was being written when a run was killed; nobody is at work any more on what is an hour old."""
+    """Remove what a killed run was writing. No run works longer than an hour on such a file."""
     from turku.storage.catalog import database
     from turku.storage.fs import tree as fs
 
@@ -101,7 +103,7 @@ def _remove_temporary_files(place: SourceDirectory, clock: Clock) -> None:
 
 
 def _update_catalog(place: SourceDirectory, configuration: StorageConfig, go_on: Callable[[], bool]) -> None:
-    """Read what no backup had the time to read, such as an older storage's history; one tree after the other."""
+    """Read the snapshots that no backup had the time to read, such as an older storage's, one after the other."""
     from turku.errors import CatalogUnusable
     from turku.storage import catalog
 
@@ -112,7 +114,7 @@ def _update_catalog(place: SourceDirectory, configuration: StorageConfig, go_on:
 
 
 class _TimeSlice:
-    """A time slice of a background run: it rests as long as it works, and ends after ``BACKGROUND_SECONDS``."""
+    """A limit in time that rests for as long as the work took."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -125,3 +127,18 @@ class _TimeSlice:
             self._clock.sleep(_REST_SECONDS)
             self._rested = self._clock.monotonic_seconds()
         return now < self._end
+
+
+COMMAND = Command(
+    "gc",
+    "Remove from the disk what left the history, and what was in the trash for trash_days.",
+    configured(run, needs_all_volumes=True),
+    (
+        ("Free all space that can be freed now:", "{prog}"),
+        ("Free some of it, as the timer does:", "{prog} --background"),
+        ("Empty the trash, then free its space:", "turku-storage trash empty --yes && {prog}"),
+    ),
+    add_arguments,
+    "Snapshots that retention keeps are not touched: see turku-storage retention.",
+    {75: "Another run is active."},
+)

@@ -1,45 +1,37 @@
-"""``turku-storage quarantine list|clean|bad``: the snapshots kept apart, and a person's judgement of them."""
+"""``turku-storage quarantine list|accept|reject``: snapshots that look like an attack, and a person's decision."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from turku.core.cli import options as common
+from turku.core.cli.arguments import Parser
+from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
+from turku.core.cli.program import Command, CommandGroup
 from turku.errors import UsageError
-from turku.storage.commands import trash
+from turku.storage.commands.setup import add_selection, configured
 
 if TYPE_CHECKING:
+    from turku.core.clock import Clock
     from turku.storage.config.configuration import StorageConfig
 
-Say = Callable[[str], None]
+
+def _add_list(parser: Parser) -> None:
+    add_selection(parser)
+    common.add_json(parser)
 
 
-def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Give the parser its subcommands."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="show suspicious snapshots, and what was said of them")
-    listing.add_argument("--json", action="store_true", help="as a JSON array, for programs")
-    accept = actions.add_parser("accept", help="what looked suspicious was meant: count these snapshots like any other")
-    reject = actions.add_parser(
-        "reject", help="these snapshots hold no good data: they count nowhere, and the next one is not built upon them"
+def _add_decision(parser: Parser) -> None:
+    parser.add_argument(
+        "snapshots", nargs="*", metavar="SNAPSHOT", help="Name of a snapshot (default: all that wait for a decision)."
     )
-    for action in (listing, accept, reject):
-        add_directory(action)
-        trash.add_source(action, required=action is not listing)
-    for action in (accept, reject):
-        action.add_argument(
-            "snapshots", nargs="*", metavar="SNAPSHOT", help="only these; otherwise all that were not judged yet"
-        )
+    add_selection(parser, required=True)
 
 
-def run(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
-    """The exit code of the action."""
-    return _list(options, configuration, say) if options.action == "list" else _judge(options, configuration, say)
-
-
-def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
+def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
     from turku.storage.disk import history, snapshot_notes
     from turku.storage.disk.source_lookup import find_sources
 
@@ -61,39 +53,91 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, say: Say) -
         say(json_text(found, indent=4))
         return 0
     for each in found:
-        say(f"{each['machine']}  {each['source']}  {each['snapshot']}  {each['judgement'] or 'not judged'}")
+        say(f"{each['machine']}  {each['source']}  {each['snapshot']}  {each['judgement'] or 'waits for a decision'}")
         for sign in each["signs"]:
             say(f"    {sign}")
     if not found:
-        say("no snapshot is suspicious")
+        say("no snapshot is in quarantine")
     elif any(each["judgement"] is None for each in found):
         say("no snapshot of their sources expires before they are decided: 'quarantine accept' or 'quarantine reject'")
     return 0
 
 
-def _judge(options: argparse.Namespace, configuration: StorageConfig, say: Say) -> int:
+def _decide(
+    options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say, *, accepts: bool
+) -> int:
     from turku.storage.disk import history, snapshot_notes
     from turku.storage.disk.snapshot_notes import Review
     from turku.storage.disk.source_lookup import find_sources, locked
 
-    judgement = Review.CLEAN if options.action == "accept" else Review.BAD
+    decision = Review.CLEAN if accepts else Review.BAD
     for place in find_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
             stored = history.stored_snapshots(place, configuration.zone)
-            suspicious = {each.name for each in stored if snapshot_notes.read(place, each.name).suspicious}
-            unknown = sorted(set(options.snapshots) - suspicious)
+            quarantined = {each.name for each in stored if snapshot_notes.read(place, each.name).suspicious}
+            unknown = sorted(set(options.snapshots) - quarantined)
             if unknown:
-                raise UsageError(f"{', '.join(unknown)}: not a suspicious snapshot of {place.source}")
+                raise UsageError(f"{', '.join(unknown)}: not a quarantined snapshot of {place.source}")
             chosen = options.snapshots or [each.name for each in history.unjudged(place, configuration.zone)]
             if not chosen:
-                raise UsageError(f"{place.source} has no snapshot that is waiting to be judged")
+                raise UsageError(f"{place.source} has no snapshot that waits for a decision")
             for name in chosen:
-                snapshot_notes.change(place, name, judgement=judgement)
-                say(f"{name}: {options.action}ed")
+                snapshot_notes.change(place, name, judgement=decision)
+                say(f"{name}: {'accepted' if accepts else 'rejected'}")
             waiting = len(history.unjudged(place, configuration.zone))
             say(
-                f"{waiting} more to be judged before {place.source} is pruned again"
+                f"{waiting} more wait for a decision before retention applies to {place.source} again"
                 if waiting
-                else f"{place.source} is pruned again from its next backup on"
+                else f"retention applies to {place.source} again from its next backup on"
             )
     return 0
+
+
+_SNAPSHOT = "--machine web-1 --source etc 1424400000"
+
+COMMAND = CommandGroup(
+    "quarantine",
+    "List the snapshots that look like an attack, and accept or reject them.",
+    (
+        Command(
+            "list",
+            "Show quarantined snapshots with their findings, and what was decided.",
+            configured(_list),
+            (
+                ("Show those of all sources:", "{prog}"),
+                ("Show those of one machine:", "{prog} --machine web-1"),
+                ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+            ),
+            _add_list,
+        ),
+        Command(
+            "accept",
+            "Count these snapshots like any other: the change was meant.",
+            configured(partial(_decide, accepts=True)),
+            (
+                ("Accept all that wait of one source:", "{prog} --machine web-1 --source etc"),
+                ("Accept one snapshot:", f"{{prog}} {_SNAPSHOT}"),
+                ("Accept what was rejected before:", f"{{prog}} {_SNAPSHOT}"),
+            ),
+            _add_decision,
+        ),
+        Command(
+            "reject",
+            "Count these snapshots nowhere: they hold no good data.",
+            configured(partial(_decide, accepts=False)),
+            (
+                ("Reject all that wait of one source:", "{prog} --machine web-1 --source etc"),
+                ("Reject one snapshot:", f"{{prog}} {_SNAPSHOT}"),
+                ("Reject what was accepted before:", f"{{prog}} {_SNAPSHOT}"),
+            ),
+            _add_decision,
+            "The next snapshot is not built upon them.",
+        ),
+    ),
+    (
+        ("Show what waits for a decision:", "{prog} list"),
+        ("Accept a change that was meant:", "{prog} accept --machine web-1 --source etc"),
+        ("Reject snapshots of encrypted files:", "{prog} reject --machine web-1 --source home"),
+    ),
+    "Retention removes nothing of a source while one of its snapshots waits for a decision.",
+)

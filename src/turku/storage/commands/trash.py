@@ -1,59 +1,46 @@
-"""``turku-storage trash list|restore|empty``: what retention removed, and bringing it back."""
+"""``turku-storage trash list|restore|empty``: show what retention removed, bring it back, or remove it for good."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from turku.core.cli import options as common
+from turku.core.cli.arguments import Parser, number
+from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
+from turku.core.cli.program import Command, CommandGroup
 from turku.errors import UsageError
-from turku.policy.machine_choice import MACHINE_HELP
+from turku.storage.commands.setup import add_selection, configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.configuration import StorageConfig
 
-Say = Callable[[str], None]
+
+def _add_list(parser: Parser) -> None:
+    add_selection(parser)
+    common.add_json(parser)
 
 
-def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Give the parser its subcommands."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="show what is in the trash, and until when")
-    listing.add_argument("--json", action="store_true", help="as a JSON array, for programs")
-    restoring = actions.add_parser("restore", help="bring a snapshot back into history")
-    restoring.add_argument("snapshot", metavar="SNAPSHOT", help="its name, as 'list' shows it")
-    emptying = actions.add_parser("empty", help="remove what is in the trash for good")
-    emptying.add_argument(
-        "--older-than", type=_days, metavar="DAYS", help="only what was removed longer ago than this many days"
+def _add_restore(parser: Parser) -> None:
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="Name of the snapshot, as 'trash list' shows it.")
+    add_selection(parser)
+
+
+def _add_empty(parser: Parser) -> None:
+    add_selection(parser)
+    parser.add_argument(
+        "--older-than",
+        type=number("days", 36_500),
+        metavar="DAYS",
+        help="Only snapshots that were removed longer ago than this many days.",
     )
-    emptying.add_argument("--yes", action="store_true", help="all of it")
-    for action in (listing, restoring, emptying):
-        add_directory(action)
-        add_source(action)
+    common.add_yes(parser)
 
 
-def add_source(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Give the parser ``--machine`` and ``--source``."""
-    parser.add_argument("--machine", required=required, metavar="MACHINE", help=f"of this machine: {MACHINE_HELP}")
-    parser.add_argument("--source", required=required, metavar="SOURCE", help="of this source")
-
-
-def _days(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 36500:
-        raise argparse.ArgumentTypeError(f"{text}: days from 0 to 36500")
-    return value
-
-
-def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    """The exit code of the action."""
-    return {"list": _list, "restore": _restore, "empty": _empty}[options.action](options, configuration, clock, say)
-
-
-def _list(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:  # noqa: ARG001
+def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
     from turku.storage.disk import trash
     from turku.storage.disk.source_lookup import find_sources
 
@@ -130,3 +117,51 @@ def _empty(options: argparse.Namespace, configuration: StorageConfig, clock: Clo
                 say(f"removed {each.place.machine_dir.name}  {each.place.source}  {each.name}")
     say(f"{count} snapshot{'' if count == 1 else 's'} removed")
     return 0
+
+
+COMMAND = CommandGroup(
+    "trash",
+    "List, restore or remove the snapshots that retention removed.",
+    (
+        Command(
+            "list",
+            "Show what is in the trash, and until when.",
+            configured(_list),
+            (
+                ("Show the trash of all sources:", "{prog}"),
+                ("Show that of one machine:", "{prog} --machine web-1"),
+                ("Print the names alone:", "{prog} --json | jq -r '.[].snapshot'"),
+            ),
+            _add_list,
+        ),
+        Command(
+            "restore",
+            "Bring a snapshot back into the history.",
+            configured(_restore),
+            (
+                ("Bring a snapshot back:", "{prog} etc_20261101-020000_1a2b"),
+                ("Bring that of one machine back:", "{prog} etc_20261101-020000_1a2b --machine web-1"),
+                ("Bring that of one source back:", "{prog} 1424400000 --machine web-1 --source etc"),
+            ),
+            _add_restore,
+            "Retention does not remove it again for trash_days, at least 7 days.",
+        ),
+        Command(
+            "empty",
+            "Remove what is in the trash for good.",
+            configured(_empty),
+            (
+                ("Remove what was there for three days:", "{prog} --older-than 3"),
+                ("Remove all of it:", "{prog} --yes"),
+                ("Remove that of one source:", "{prog} --yes --machine web-1 --source etc"),
+            ),
+            _add_empty,
+            "Without --older-than it removes all of it, and needs --yes.",
+        ),
+    ),
+    (
+        ("Show what is in the trash:", "{prog} list"),
+        ("Bring a snapshot back:", "{prog} restore etc_20261101-020000_1a2b"),
+        ("Remove what was there for three days:", "{prog} empty --older-than 3"),
+    ),
+)

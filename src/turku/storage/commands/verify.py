@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from turku.core.cli import options as common
+from turku.core.cli.arguments import Parser, number
+from turku.core.cli.listing import Say
 from turku.core.cli.output import json_text
+from turku.core.cli.program import Command
 from turku.core.log import one_line
 from turku.errors import TurkuError
-from turku.storage.commands import trash
+from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
@@ -18,65 +21,38 @@ if TYPE_CHECKING:
     from turku.storage.disk.source_directory import SourceDirectory
     from turku.storage.integrity.scrub import ScrubResult
 
-_EXIT_PROBLEMS = 1
 _SHOWN_SNAPSHOTS = 5
 
-Say = Callable[[str], None]
 
-
-def add(parser: argparse.ArgumentParser, add_directory: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Give the parser its options."""
-    add_directory(parser)
-    trash.add_source(parser)
-    how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument(
+def add_arguments(parser: Parser) -> None:
+    """Add the options."""
+    add_selection(parser)
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
         "--sample",
-        type=_percent,
+        type=number("percent", 100, above_least=True),
         metavar="PERCENT",
-        help="of each source only so many percent of its files' versions, those that were read longest ago",
+        help="Read only this share of each source's file versions: those that were read longest ago.",
     )
-    how_much.add_argument(
+    amount.add_argument(
         "--budget",
-        type=_seconds,
+        type=number("seconds", 31 * 86_400, above_least=True),
         metavar="SECONDS",
-        help="stop after this time, shared by the sources; the next run goes on where this one stopped",
+        help="Stop after this time. The next run continues where this one stopped.",
     )
     parser.add_argument(
         "--rate",
-        type=_megabytes,
+        type=number("megabytes", 1_000_000, above_least=True),
         metavar="MB",
-        help="read at most so many megabytes in a second (default: verify_bytes_per_second of the configuration)",
+        help="Read at most this many megabytes per second (default: verify_bytes_per_second).",
     )
-    parser.add_argument("--background", action="store_true", help="gently: let everybody else go first")
+    parser.add_argument("--background", action="store_true", help="Let every other program use the disk first.")
     parser.add_argument(
         "--against-source",
         action="store_true",
-        help="read nothing now, but compare with the machine: after its next backup, a sample of the files that did "
-        "not change is compared through the tunnel, whole",
+        help="Read nothing now. After the next backup, compare a sample of unchanged files with the machine's.",
     )
-    parser.add_argument("--json", action="store_true", help="as a JSON array, for programs")
-
-
-def _percent(text: str) -> float:
-    return _number(text, 100)
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 31 * 86_400)
-
-
-def _megabytes(text: str) -> float:
-    return _number(text, 1_000_000)
-
-
-def _number(text: str, most: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not 0 < value <= most:
-        raise argparse.ArgumentTypeError(f"{text}: more than 0, and at most {most:g}")
-    return value
+    common.add_json(parser)
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
@@ -110,7 +86,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         say(json_text(found, indent=4))
     elif not places:
         say("nothing is kept here")
-    return 0 if is_good else _EXIT_PROBLEMS
+    return 0 if is_good else EXIT_PROBLEMS
 
 
 def _verified(
@@ -221,3 +197,18 @@ def _ask_for_comparison(places: tuple[SourceDirectory, ...], configuration: Stor
         source_comparison.ask_for(configuration, place)
         say(f"{place.machine_dir.name}  {place.source}  is compared with the machine after its next backup")
     return 0
+
+
+COMMAND = Command(
+    "verify",
+    "Read stored files again, compare them with the catalog, and repair what is damaged.",
+    configured(run, needs_all_volumes=True),
+    (
+        ("Read everything that one source has:", "{prog} --machine web-1 --source etc"),
+        ("Read for an hour, where it was longest ago:", "{prog} --budget 3600 --background"),
+        ("Read a hundredth of each source at 50 MB per second:", "{prog} --sample 1 --rate 50"),
+    ),
+    add_arguments,
+    "Damages are named with path and snapshots, and reported to the coordinator.",
+    {1: "Something is damaged and not repaired, or a source was not verified.", 75: "Another run is active."},
+)

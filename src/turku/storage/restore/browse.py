@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,12 +18,14 @@ from turku.protocol.restore_messages import (
     BrowseEnd,
     BrowseRequest,
     FileRow,
+    SnapshotChoice,
     path_bytes,
 )
 from turku.storage.catalog import Catalog
 from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.restore import history_rows, recorded_entries, snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
+from turku.storage.restore.snapshot_lookup import SnapshotTree
 
 _ROWS_AT_ONCE = 500
 
@@ -44,24 +46,37 @@ def show(view: HistoryView, request: BrowseRequest, answers: JsonLines) -> None:
             )
             _send(rows_of_tree, BrowseEnd(snapshot=kept.name), request.limit, answers)
         return
+    chosen: list[SnapshotTree] = []
+
+    def choose(choice: SnapshotChoice) -> str:
+        chosen.append(view.choose(choice))
+        return chosen[-1].name
+
     with view.catalog() as opened:
+        rows = catalog_rows(opened, request, choose)
         end = BrowseEnd()
-        if request.listing == "versions":
-            rows: Iterable[Any] = _history(opened, path)
-        elif request.listing == "find":
-            rows = _find(view, opened, request)
-        else:
-            kept = view.choose(request.snapshot)
-            chosen = kept.name
-            remarks = [one_line(remark)[:REMARK_LIMIT] for remark in kept.remarks][:REMARKS_LIMIT]
-            if request.listing == "ls":
-                end = BrowseEnd(snapshot=chosen, remarks=remarks)
-                rows = history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
-            else:
-                other = view.choose(request.other).name
-                end = BrowseEnd(snapshot=chosen, other=other, remarks=remarks)
-                rows = map(history_rows.of_difference, opened.diff(chosen, other))
+        if request.listing in ("ls", "diff"):
+            remarks = [one_line(remark)[:REMARK_LIMIT] for remark in chosen[0].remarks][:REMARKS_LIMIT]
+            other = chosen[1].name if request.listing == "diff" else None
+            end = BrowseEnd(snapshot=chosen[0].name, other=other, remarks=remarks)
         _send(rows, end, request.limit, answers)
+
+
+def catalog_rows(opened: Catalog, request: BrowseRequest, choose: Callable[[SnapshotChoice], str]) -> Iterator[Any]:
+    """Return the rows that answer a request about one source, out of its catalog.
+
+    ``choose`` returns the name of the snapshot that is meant. Raises NotInHistory and InvalidValue, and what ``choose``
+    raises.
+    """
+    path = names.path_inside(path_bytes(request.path))
+    if request.listing == "versions":
+        return _versions(opened, path)
+    if request.listing == "find":
+        return _find(opened, request, choose)
+    chosen = choose(request.snapshot)
+    if request.listing == "ls":
+        return history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
+    return map(history_rows.of_difference, opened.diff(chosen, choose(request.other)))
 
 
 def _send(rows: Iterable[Any], end: BrowseEnd, limit: int, answers: JsonLines) -> None:
@@ -73,24 +88,22 @@ def _send(rows: Iterable[Any], end: BrowseEnd, limit: int, answers: JsonLines) -
     answers.send(msgspec.structs.replace(end, is_cut=is_cut))
 
 
-def _history(opened: Catalog, path: bytes) -> Iterator[FileRow]:
+def _versions(opened: Catalog, path: bytes) -> Iterator[FileRow]:
     if not path:
-        raise InvalidValue("the source itself has no history of versions", hint="turku-agent snapshots shows its own")
+        raise InvalidValue("the source itself has no versions", hint="'snapshots' shows when it was backed up")
     found = opened.history(path)
     if not found:
         raise NotInHistory(
             f"{snapshot_lookup.shown(path)} was in no snapshot that is kept",
-            hint="turku-agent find searches all of them",
+            hint="'find' searches all snapshots for a name",
         )
-    yield from map(history_rows.of_entry, found)
+    return map(history_rows.of_entry, found)
 
 
-def _find(view: HistoryView, opened: Catalog, request: BrowseRequest) -> Iterator[FileRow]:
-    choice = request.snapshot
-    snapshot = None
-    if choice.name is not None or choice.at is not None:
-        snapshot = view.choose(choice).name
+def _find(opened: Catalog, request: BrowseRequest, choose: Callable[[SnapshotChoice], str]) -> Iterator[FileRow]:
     pattern = path_bytes(request.pattern)
     if not pattern:
         raise InvalidValue("the pattern is empty")
+    choice = request.snapshot
+    snapshot = None if choice.name is None and choice.at is None else choose(choice)
     return map(history_rows.of_entry, opened.find(pattern, snapshot=snapshot, ignore_case=request.ignores_case))

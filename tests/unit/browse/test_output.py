@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from turku.core.cli import listing
+from turku.browse import output
 from turku.core.cli.listing import Say
-from turku.protocol import history_listing
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, wire_path
 
 SNAPSHOT = "home_20261129-181530_0a1b"
@@ -37,16 +36,16 @@ FIGURES = ("123 GiB", "2026-09-21 14:13:20", "-rw-r-----", "65534:65534", bytes(
 
 
 def files(say: Say) -> None:
-    history_listing.show_files(FILES, say, zone=UTC, is_json=False)
+    output.show_files(FILES, say, zone=UTC, is_json=False)
 
 
 def versions(say: Say) -> None:
-    history_listing.show_versions(FILES, say, zone=UTC, is_json=False)
+    output.show_versions(FILES, say, zone=UTC, is_json=False)
 
 
 def differences(say: Say) -> None:
     rows = [DifferenceRow(row.path, "changed", before=row, after=row) for row in FILES]
-    history_listing.show_differences(rows, say, is_json=False)
+    output.show_differences(rows, say, is_json=False)
 
 
 def snapshots(say: Say) -> None:
@@ -54,13 +53,7 @@ def snapshots(say: Say) -> None:
         SnapshotRow(name, f"{name}_20261129-181530_0a1b", "2026-11-29T18:15:30+02:00", 1234567, 123 * 1024**3)
         for name in ("home", "\u6771\u4eac")
     ]
-    listing.show(
-        history_listing.SNAPSHOT_HEADINGS,
-        map(history_listing.snapshot_cells, rows),
-        say,
-        right=history_listing.SNAPSHOT_RIGHT,
-        drop=history_listing.SNAPSHOT_DROP,
-    )
+    output.show_snapshots((("primary", row) for row in rows), say, owner="storage", is_json=False)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
@@ -94,7 +87,7 @@ def test_nothing_is_cut(
         assert all(cell == figure or not figure.startswith(cell) for figure in FIGURES if len(cell) > 2), cell
 
 
-@pytest.mark.parametrize(("table", "columns"), [(files, 100), (versions, 240), (differences, 80), (snapshots, 100)])
+@pytest.mark.parametrize(("table", "columns"), [(files, 100), (versions, 240), (differences, 80), (snapshots, 110)])
 def test_what_fits_is_left_out_of_none(
     table: Callable[[Say], Any], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

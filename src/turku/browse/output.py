@@ -1,10 +1,12 @@
-"""Rows of history as the agent and the storage print them: the same tables for people, the same JSON for programs."""
+"""Rows of history as tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from datetime import tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,17 +16,70 @@ from turku.core.units import size
 from turku.protocol.restore_messages import DifferenceRow, FileRow, SnapshotRow, WirePath, path_bytes
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+_Row = TypeVar("_Row")
 
 
-SNAPSHOT_HEADINGS = ("source", "snapshot", "made", "files", "size", "marks")
-SNAPSHOT_RIGHT = ("files", "size")
-SNAPSHOT_DROP = ("made", "files", "size")
-"""What ``snapshot_cells`` has, which columns are figures, and which are left out where there is no room for them: a
-snapshot's name says when it was made."""
+class Limited(Iterator[_Row]):
+    """The first ``limit`` rows of an iterable, and whether there are more."""
+
+    def __init__(self, rows: Iterable[_Row], limit: int) -> None:
+        self._rows = iter(rows)
+        self._first = itertools.islice(self._rows, limit)
+        self.limit = limit
+
+    def __next__(self) -> _Row:
+        """Return the next row within the limit."""
+        return next(self._first)
+
+    def has_more(self) -> bool:
+        """Return whether a row was left. It takes that row."""
+        return next(self._rows, None) is not None
 
 
-def snapshot_object(row: SnapshotRow) -> dict[str, Any]:
-    """The snapshot for programs."""
+def warn_of_more(limit: int) -> None:
+    """Say on standard error that the limit left rows out."""
+    print(f"there are more rows; --limit shows more than {limit:,}", file=sys.stderr)  # noqa: T201
+
+
+def show(
+    what: str,
+    rows: Iterable[Any],
+    say: Say,
+    *,
+    zone: tzinfo,
+    is_json: bool,
+    snapshot_name: Callable[[str], str] = str,
+) -> None:
+    """Print the rows of ``ls``, ``versions``, ``find`` or ``diff``.
+
+    ``snapshot_name`` gives the short name of a snapshot for the tables of ``versions`` and ``find``.
+    """
+    if what == "diff":
+        show_differences(rows, say, is_json=is_json)
+    elif what == "ls":
+        show_files(rows, say, zone=zone, is_json=is_json)
+    else:
+        show_versions(rows, say, zone=zone, is_json=is_json, snapshot_name=snapshot_name)
+
+
+def show_snapshots(rows: Iterable[tuple[str, SnapshotRow]], say: Say, *, owner: str, is_json: bool) -> None:
+    """Print snapshots. ``owner`` names the first value of each row: ``machine`` or ``storage``.
+
+    A snapshot's name tells when it was made, so that the column ``made`` may go where there is no room for it.
+    """
+    if is_json:
+        listing.array(({owner: name, **_snapshot_object(row)} for name, row in rows), say)
+        return
+    listing.show(
+        (owner, "source", "snapshot", "made", "files", "size", "marks"),
+        ((name, *snapshot_cells(row)) for name, row in rows),
+        say,
+        right=("files", "size"),
+        drop=(*(["storage"] if owner == "storage" else []), "made", "files", "size"),
+    )
+
+
+def _snapshot_object(row: SnapshotRow) -> dict[str, Any]:
     return {
         "source": row.source,
         "snapshot": row.name,
@@ -39,10 +94,10 @@ def snapshot_object(row: SnapshotRow) -> dict[str, Any]:
 
 
 def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
-    """The snapshot for people: source, name, moment, files, size, and what is to be known of it."""
+    """Return the cells of a snapshot: source, name, moment, files, size and marks."""
     marks = (
         ("held", row.is_held),
-        ("suspicious", row.is_quarantined),
+        ("quarantined", row.is_quarantined),
         ("date in doubt", row.is_date_in_doubt),
         ("incomplete", row.unread_files > 0),
     )
@@ -57,7 +112,7 @@ def snapshot_cells(row: SnapshotRow) -> tuple[str, str, str, str, str, str]:
 
 
 def show_files(rows: Iterable[FileRow], say: Say, *, zone: tzinfo, is_json: bool) -> None:
-    """Print what a directory had in it."""
+    """Print what a directory contained."""
     if is_json:
         listing.array(map(_file_object, rows), say)
         return
@@ -87,7 +142,7 @@ def show_versions(
     is_json: bool,
     snapshot_name: Callable[[str], str] = str,
 ) -> None:
-    """Print versions of paths, with the snapshots that have them."""
+    """Print versions of paths, with the first and the last snapshot that has each."""
     if is_json:
         listing.array(map(_file_object, rows), say)
         return
@@ -113,7 +168,7 @@ def show_versions(
 
 
 def show_differences(rows: Iterable[DifferenceRow], say: Say, *, is_json: bool) -> None:
-    """Print what two snapshots do not have alike."""
+    """Print what differs between two snapshots."""
     if is_json:
         listing.array(map(_difference_object, rows), say)
         return

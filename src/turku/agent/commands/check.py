@@ -1,0 +1,78 @@
+"""``turku-agent check``: check the configuration and show the sources."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from turku.agent.commands.setup import configured
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Command
+from turku.core.log import one_line
+
+if TYPE_CHECKING:
+    from turku.agent.config.model import AgentConfig
+
+_EXIT_PROBLEMS = 1
+
+
+def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
+    """Print identity and sources, with problems and notes. Return 1 where there is a problem."""
+    from turku.agent.restore import staging_directory
+
+    remote_restore = ", ".join(one_line(str(path)) for path in agent.restore.remote_restore)
+    lines = [
+        f"Coordinator: {agent.api.api_url}",
+        f"Machine UUID: {agent.identity.machine_uuid or 'none yet: turku-update-config registers this machine'}",
+        f"Machine unit: {agent.identity.unit_name}",
+        "Restores that the coordinator asks for: "
+        + (f"below {remote_restore}" if remote_restore else "refused (remote_restore)"),
+        "Sources:" if agent.sources else f"Sources: none in {agent.config_dir / 'sources.d'}",
+    ]
+    problems = 0
+    for is_problem, line in _sources(agent):
+        problems += is_problem
+        lines.append(line)
+    lines += [
+        f"note: {one_line(str(directory))}: a restore is running there, or did not end; the next one into that "
+        "directory uses or removes it"
+        for directory in staging_directory.existing(agent)
+    ]
+    for line in lines:
+        say(line)
+    return _EXIT_PROBLEMS if problems else 0
+
+
+def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
+    """Yield the lines of the sources, and whether each tells a problem."""
+    from turku.agent.capture import declared_sources, source_warnings
+
+    for source in agent.sources.values():
+        yield False, f"    {source.name}: {one_line(source.path)}"
+        for key, value in source.options.items():
+            if key != "path":
+                yield False, f"        {one_line(f'{key}: {value}')}"
+        for warning in source_warnings.warnings(source):
+            where = f" ({source.place})" if warning.is_problem and source.place else ""
+            label = "PROBLEM" if warning.is_problem else "note"
+            yield warning.is_problem, f"        {label}: {one_line(warning.text + where)}"
+    for name in declared_sources.missing(agent):
+        yield (
+            True,
+            f"PROBLEM: source {one_line(name)} was declared at the last turku-update-config and is not in "
+            f"{agent.config_dir / 'sources.d'} now: the next one ends its backups",
+        )
+
+
+COMMAND = Command(
+    "check",
+    "Check the configuration and show the sources. Change nothing.",
+    configured(run),
+    (
+        ("Check the configuration:", "{prog}"),
+        ("Show the problems alone:", "{prog} | grep PROBLEM"),
+        ("Check another configuration:", "{prog} --config-dir /srv/turku-agent"),
+    ),
+    exit_codes={1: "The coordinator would refuse something, or a source is missing."},
+)

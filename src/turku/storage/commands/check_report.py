@@ -1,0 +1,118 @@
+"""``turku-storage check``: show the configuration as it is used, the volumes, the protection, and the problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import TurkuError
+from turku.policy.timing import clock_agreement
+from turku.protocol.messages import HealthAnswer
+from turku.storage.commands import protection
+from turku.storage.commands.protection import Verdict
+from turku.storage.config.configuration import StorageConfig
+from turku.storage.containment import sandbox
+from turku.storage.containment.sandbox import SandboxProbeFailed
+from turku.storage.disk import history, volume_marks, volumes
+from turku.storage.disk.source_directory import SourceDirectory
+from turku.storage.disk.source_lookup import find_sources
+from turku.storage.registration.coordinator import clock_warning
+
+_GIB = 1024**3
+
+
+def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
+    """The number of problems; each line goes to ``say``, those of what protects the host among them."""
+    problems: list[str] = []
+    say(f"storage {configuration.name}, coordinator {configuration.api_url}")
+    say(f"  machines connect to {_address(configuration)}")
+    _attempt(problems, lambda: say(f"  host keys: {', '.join(key.split()[0] for key in configuration.host_keys())}"))
+    say(f"  authorized_keys: {configuration.authorized_keys_file}, of user {configuration.authorized_keys_user}")
+    say(f"  forced command: {configuration.authorized_keys_command}")
+    say(f"  state: {configuration.var_dir}; locks: {configuration.lock_dir}; log: {configuration.log_file}")
+    say(f"  snapshots: {configuration.snapshot_mode}; time zone: {configuration.zone.key}")
+    say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
+    _compare_clocks(configuration, clock, problems, say)
+    say(f"  rsync: {' '.join(configuration.rsync_command)}")
+    with suppress(SandboxProbeFailed):
+        # Those who are told what protects the host are told of it.
+        found = sandbox.availability(configuration)
+        say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
+    for volume in configuration.volumes:
+        fault = volume_marks.fault(configuration, volume)
+        if fault is not None:
+            problems.append(f"volume {volume.name}: {fault}")
+            continue
+        space = volumes.volume_space(volume)
+        if space is None:
+            problems.append(f"volume {volume.name}: {volume.path} is not there")
+            continue
+        say(
+            f"volume {volume.name}: {volume.path}, {space.available_bytes / _GIB:.1f} of "
+            f"{space.total_bytes / _GIB:.1f} GiB free, {space.used_percent:.0f} % used, "
+            f"{space.inodes_used_percent:.0f} % of inodes; "
+            + (
+                f"takes new machines below {volume.accept_new_high_water_percent:g} %"
+                if volume.accept_new
+                else "takes no new machines"
+            )
+        )
+    _attempt(problems, lambda: volumes.choose_volume(configuration))
+    for place, ahead in _dates_ahead(configuration, clock):
+        problems.append(
+            f"source {place.source} of {place.machine_dir.name}: {len(ahead)} of its snapshots are dated in the "
+            f"future, the last of them {ahead[-1]}: a clock is or was wrong; they do not count as the latest, and "
+            "'turku-storage snapshots' marks them"
+        )
+    say("what protects this host:")
+    for fact in protection.facts(configuration):
+        if fact.verdict is Verdict.FAIL:
+            problems.append(f"{fact.subject}: {fact.text}")
+        else:
+            say(f"  {fact.verdict.value:4} {fact.subject}: {fact.text}")
+    for problem in problems:
+        say(f"PROBLEM: {problem}")
+    if not problems:
+        say("no problem found")
+    return len(problems)
+
+
+def _compare_clocks(
+    configuration: StorageConfig, clock: Clock, problems: list[str], say: Callable[[str], None]
+) -> None:
+    api = configuration.api()
+    reason = "it does not tell the time"
+    try:
+        api.call("health", {}, HealthAnswer)
+    except TurkuError as error:
+        reason = error.message
+    if api.their_time is None:
+        say(f"  clock: not compared with the coordinator's: {reason}")
+    elif warning := clock_warning(api, clock):
+        problems.append(warning)
+    else:
+        say("  clock: as the coordinator's")
+
+
+def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[SourceDirectory, list[str]]]:
+    """Yield the sources that have snapshots dated in the future, with the names of these, oldest first."""
+    now = clock.now()
+    for place in find_sources(configuration):
+        # Records are many: they are read only where a name is of the future.
+        if history.has_name_ahead(place, configuration.zone, now=now):
+            stored = history.stored_snapshots(place, configuration.zone)
+            ahead = [each.name for each in stored if clock_agreement.is_ahead(each.moment, now=now)]
+            if ahead:
+                yield place, ahead
+
+
+def _address(configuration: StorageConfig) -> str:
+    return f"{configuration.ssh_ping_user}@{configuration.ssh_ping_host}, port {configuration.ssh_ping_port}"
+
+
+def _attempt(problems: list[str], step: Callable[[], object]) -> None:
+    try:
+        step()
+    except TurkuError as error:
+        problems.append("; ".join(part for part in (error.message, *error.details.splitlines(), error.hint) if part))

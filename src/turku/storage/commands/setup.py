@@ -1,0 +1,85 @@
+"""The beginning and the end of subcommands: umask, logging, the configuration, and volumes that are absent."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from turku.core.cli.arguments import Parser
+from turku.core.cli.listing import Say
+from turku.core.cli.program import Run
+from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import TurkuError
+from turku.policy.machine_choice import MACHINE_HELP
+
+if TYPE_CHECKING:
+    from turku.storage.config.configuration import StorageConfig
+
+EXIT_PROBLEMS = 1
+PRIVATE_UMASK = 0o077
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Step = Callable[[argparse.Namespace, "StorageConfig", Clock, Say], int]
+
+
+def configured(step: Step, *, needs_all_volumes: bool = False) -> Run:
+    """Return a command that loads the configuration and takes the step with it.
+
+    With ``needs_all_volumes`` the command raises NoVolume at its end where a volume is absent, unless one machine was
+    named: the step sees to the other volumes first.
+    """
+
+    def run(options: argparse.Namespace) -> int:
+        from turku.core import log
+        from turku.storage.config import configuration
+        from turku.storage.disk import volume_marks
+
+        os.umask(PRIVATE_UMASK)
+        log.set_up("turku-storage", debug=options.debug)
+        loaded = configuration.load(config_dir(options))
+        exit_code = step(options, loaded, SYSTEM_CLOCK, print)
+        if needs_all_volumes and getattr(options, "machine", None) is None:
+            volume_marks.require_all(loaded)
+        return exit_code
+
+    return run
+
+
+def add_selection(parser: Parser, *, required: bool = False) -> None:
+    """Add ``--machine`` and ``--source``."""
+    add_machine(parser, required=required)
+    parser.add_argument("--source", required=required, metavar="SOURCE", help="Only this source.")
+
+
+def add_machine(parser: Parser, *, required: bool = False) -> None:
+    """Add ``--machine``."""
+    parser.add_argument("--machine", required=required, metavar="MACHINE", help=f"Only this machine: {MACHINE_HELP}.")
+
+
+def config_dir(options: argparse.Namespace) -> Path:
+    """Return the absolute directory: the forced command runs elsewhere, where a relative one is not found."""
+    directory: Path = options.config_dir
+    return directory.absolute()
+
+
+def logged(step: Callable[[], T]) -> T:
+    """Take the step. A failure goes to the log as well as to standard error, where ``core.cli.entry`` prints it."""
+    try:
+        return step()
+    except BaseException as ending:
+        root = logging.getLogger()
+        for handler in list(root.handlers):
+            if type(handler) is logging.StreamHandler:
+                root.removeHandler(handler)
+        if isinstance(ending, TurkuError):
+            _LOG.error("%s", "; ".join((ending.message, *ending.details.splitlines())))
+        elif isinstance(ending, Exception):
+            _LOG.exception("internal error")
+        else:
+            _LOG.warning("ended early: %s", type(ending).__name__)
+        raise
