@@ -85,8 +85,8 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 def judge(machine: BackedUpMachine, judgement: str) -> None:
     """What the operator does with ``turku-storage quarantine``."""
-    for stored in history.unjudged(machine.place, machine.storage.zone):
-        snapshot_notes.change(machine.place, stored.name, judgement=snapshot_notes.Review(judgement))
+    for stored in history.awaiting_review(machine.place, machine.storage.zone):
+        snapshot_notes.change(machine.place, stored.name, review=snapshot_notes.Review(judgement))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
@@ -204,7 +204,7 @@ def test_a_run_that_breaks_off_does_not_hide_what_it_brought_over(machine: Backe
 
 def test_history_of_an_existing_storage_is_compared_with_too(machine: BackedUpMachine) -> None:
     [first] = machine.days(1)
-    machine.place.information(first).unlink()
+    machine.place.record_path(first).unlink()
     rewrite(machine.source_dir)
     assert machine.back_up().suspicious
 

@@ -42,7 +42,7 @@ def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_judged(
         assert "100% of the files were rewritten (30 of 30)" in str(new)
         assert fleet.runs(machine, "etc")[-1]["summary"].startswith("SUSPICIOUS: ")
         listed = json.loads(operator("quarantine", "list", "--json"))
-        assert [each["judgement"] for each in listed] == [None, None]
+        assert [each["review"] for each in listed] == [None, None]
         said = operator("quarantine", "reject", "--machine", "web-0", "--source", "etc")
         assert "applies to etc again from its next backup on" in said
         assert operator("trash", "list", "--machine", machine.uuid) == "the trash is empty\n"

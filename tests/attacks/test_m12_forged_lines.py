@@ -36,7 +36,7 @@ from turku.protocol.restore_messages import (
 from turku.storage.containment import sandbox
 from turku.storage.restore import plan
 from turku.storage.restore import push as recovery_transfer
-from turku.storage.restore.access import AccessGrant, AccessRequest
+from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
 

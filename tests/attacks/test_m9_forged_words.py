@@ -29,7 +29,7 @@ from turku.storage.fs import subvolume
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
 from turku.storage.integrity.damage import DamageRecord
-from turku.storage.integrity.scrub import Share
+from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.snapshots import MODES, SnapshotMode
 
 __all__ = ["loop_volumes", "volume"]
@@ -271,7 +271,7 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
                 deletion.mark(machine.place, tree.name)
         catalog.forget(machine.place, zone=machine.storage.zone)
     before = victim.state()
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
     assert [(each.path, each.state) for each in made.damages] == [("old.doc", "next_backup")]
     damage.write(machine.place, made.open_damages)
     assert damage.to_fetch(machine.place) == {b"old.doc"}
@@ -283,7 +283,7 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
     assert machine.differences(victim.newest()) == []
     now = victim.state()
     assert {key: now.get(key) for key in before} == before
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
     assert {each.state for each in made.damages} <= {"healed", "gone"}
     damage.write(machine.place, made.open_damages)
     now = victim.state()

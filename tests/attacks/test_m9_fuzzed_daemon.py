@@ -26,7 +26,7 @@ from turku.storage import catalog
 from turku.storage.backup.run import BackupReport
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import scrub
-from turku.storage.integrity.scrub import Share
+from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.snapshots import assembly
@@ -149,7 +149,7 @@ def test_m9_a_time_that_the_catalog_cannot_hold_fails_no_backup(on_tmpfs: Backed
     catalog_oracle.assert_agrees(machine)
     # With the checksums of the backups, and with those that verification takes down itself.
     for _again in range(2):
-        made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
+        made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
         assert made.damages == []
         catalog.rebuild(machine.place, zone=machine.storage.zone)
 

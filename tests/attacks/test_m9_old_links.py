@@ -61,7 +61,7 @@ class Scene:
             (self.elsewhere / name).mkdir(parents=True)
             (self.elsewhere / name / "secret").write_text(SECRET)
         (self.elsewhere / f"{OLD}.json").write_text(json.dumps({"name": SECRET}))
-        (self.elsewhere / "record.json").write_text(json.dumps({"suspicious": [SECRET]}))
+        (self.elsewhere / "record.json").write_text(json.dumps({"findings": [SECRET]}))
         (self.elsewhere / "content").write_text(SECRET)
         # Old enough for the trash to be emptied, and for retention.
         (self.elsewhere / ".trash-1000000000-etc_20250101-000000_abcd").mkdir()

@@ -46,7 +46,7 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill, scrub
-from turku.storage.integrity.scrub import Share
+from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.rsync import version
 
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -158,7 +158,7 @@ class Stage:
         return back_up(job, self.storage, clock=Later(offset))
 
     def verify(self) -> scrub.ScrubResult:
-        return scrub.verify(self.place, zone=self.storage.zone, share=Share(), pace=RateLimiter())
+        return scrub.verify(self.place, zone=self.storage.zone, share=ScrubShare(), pace=RateLimiter())
 
     def act(self, action: str) -> None:
         """Do one of the things that a storage does; raises what it raises."""
@@ -249,7 +249,7 @@ class Stage:
         drills = self.directory / "drill"
         if drills.is_dir():
             # As the next drill does.
-            drill.sweep(self.storage)
+            drill.remove_leftovers(self.storage)
             left |= set(os.listdir(drills))
         if left:
             self.find(f"left over: {sorted(left)}")

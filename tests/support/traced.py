@@ -122,8 +122,8 @@ def _of_name(call: Call, path: str) -> str | None:
         return "goes by a path of several names"
     if call.name in _NEVER_FOLLOW and "AT_SYMLINK_FOLLOW" not in call.arguments:
         return None
-    is_told = any(word in call.arguments for word in ("AT_SYMLINK_NOFOLLOW", "O_NOFOLLOW", "O_EXCL"))
-    return None if is_told else "follows a link at the last name"
+    is_reported = any(word in call.arguments for word in ("AT_SYMLINK_NOFOLLOW", "O_NOFOLLOW", "O_EXCL"))
+    return None if is_reported else "follows a link at the last name"
 
 
 def programs(directory: Path) -> set[str]:

@@ -14,7 +14,7 @@ from tests.support.trees import flip_bit
 from turku.storage.fs import subvolume
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
-from turku.storage.integrity.scrub import ScrubResult, Share
+from turku.storage.integrity.scrub import ScrubResult, ScrubShare
 from turku.storage.snapshots import SnapshotMode
 
 
@@ -36,7 +36,7 @@ def flip(tree: Path, name: str) -> None:
 
 
 def verify(machine: BackedUpMachine) -> ScrubResult:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
     damage.write(machine.place, made.open_damages)
     return made
 

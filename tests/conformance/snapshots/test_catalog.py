@@ -49,7 +49,7 @@ def test_a_first_backup_is_written_down_while_it_comes(
     # A file is looked at while the next ones come, and not again in the end.
     monkeypatch.setattr(streaming, "ROWS_AT_ONCE", 2)
     read: list[str] = []
-    monkeypatch.setattr(Staging, "gather", lambda *_arguments, **_options: read.append("the tree was read"))
+    monkeypatch.setattr(Staging, "scan", lambda *_arguments, **_options: read.append("the tree was read"))
     assert machine.back_up().success
     assert read == []
     assert_agrees(machine)
@@ -145,7 +145,7 @@ def test_one_changed_file_with_several_names_does_not_have_the_whole_tree_read(
             os.link(machine.source_dir / "one", path)
     assert machine.back_up().success
     read: list[str] = []
-    monkeypatch.setattr(Staging, "_gather_all", lambda *_arguments: read.append("the tree was read"))
+    monkeypatch.setattr(Staging, "_scan_all", lambda *_arguments: read.append("the tree was read"))
     changes: list[Callable[[Path], object]] = [
         lambda path: path.write_text("another content"),
         lambda path: path.chmod(0o600),

@@ -224,7 +224,7 @@ def test_the_record_beside_a_snapshot_is_the_contract_s(machine: BackedUpMachine
         assert not machine.place.snapshots_dir.exists()
         return
     first, second = machine.snapshots()
-    record = json.loads(machine.place.information(second).read_text())
+    record = json.loads(machine.place.record_path(second).read_text())
     assert record.keys() >= {"name", "base", "sync_begin", "sync_finish"}
     assert (record["name"], record["base"]) == (second, first)
     assert datetime.fromisoformat(record["sync_begin"]) == machine.clock.moment

@@ -144,7 +144,7 @@ def test_retention_removes_what_no_rule_keeps_but_never_what_is_held(machine: Ba
     second, third = machine.snapshots()[-2:]
     outcome = machine.back_up(retention="last 2 snapshots")
     assert set(machine.snapshots()) == {held, third, outcome.snapshot}
-    assert not machine.place.information(second).exists()
+    assert not machine.place.record_path(second).exists()
 
 
 def test_malformed_retention_deletes_nothing_and_is_no_failure(
@@ -163,7 +163,7 @@ def test_history_that_an_existing_storage_made_goes_on(machine: BackedUpMachine)
     made = machine.place.snapshot(machine.snapshots()[0])
     # As the existing system named them, without a record after a crash, and with its own left-over working tree.
     iso = made.rename(machine.place.snapshot("2015-02-20T03:20:36.123456"))
-    machine.place.information(made.name).unlink()
+    machine.place.record_path(made.name).unlink()
     machine.place.latest.unlink()
     machine.place.latest.symlink_to(iso.name)
     machine.place.snapshot("1424400000").mkdir()

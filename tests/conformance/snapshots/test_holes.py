@@ -110,6 +110,6 @@ def test_figures_count_all_runs(machine: BackedUpMachine, source: Path, mode: ty
     assert told["Number of regular files transferred"] in ("4", "5")
     assert int(told["Literal data"].split()[0]) >= 20 * MIB
     if mode.keeps_history:
-        found = snapshot_notes.read(machine.place, machine.snapshots()[-1]).figures
+        found = snapshot_notes.read(machine.place, machine.snapshots()[-1]).stats
         assert found is not None
         assert (found.files, found.created, found.files_before) == (5, 5, 0)

@@ -240,11 +240,11 @@ def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpM
     from turku.storage.disk import history, snapshot_notes
 
     place = unchanged.place
-    snapshot_notes.change(place, unchanged.snapshots()[-1], suspicious=("looks odd",))
+    snapshot_notes.change(place, unchanged.snapshots()[-1], findings=("looks odd",))
     outcome = unchanged.back_up(retention="last 1 snapshots")
     assert outcome.suspicious
     assert len(unchanged.snapshots()) == 5
-    assert [each.name for each in history.unjudged(place, unchanged.storage.zone)] == unchanged.snapshots()[-2:]
+    assert [each.name for each in history.awaiting_review(place, unchanged.storage.zone)] == unchanged.snapshots()[-2:]
     assert place.snapshot(unchanged.snapshots()[-1]).is_symlink()
 
 

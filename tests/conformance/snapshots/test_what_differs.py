@@ -256,13 +256,13 @@ def test_figures_are_those_of_the_whole_source(big: BackedUpMachine) -> None:
     from turku.storage.disk import snapshot_notes
 
     assert big.back_up().success
-    first = snapshot_notes.read(big.place, big.snapshots()[-1]).figures
+    first = snapshot_notes.read(big.place, big.snapshots()[-1]).stats
     assert first is not None
     (big.source_dir / "5" / "5").write_text("changed")
     (big.source_dir / "3" / "3.locked").write_text("new")
     (big.source_dir / "4" / "4").unlink()
     outcome = big.back_up()
-    second = snapshot_notes.read(big.place, outcome.snapshot or "").figures
+    second = snapshot_notes.read(big.place, outcome.snapshot or "").stats
     assert second is not None
     assert (second.files_before, second.files, second.created) == (first.files, first.files, 1)
     assert (second.transferred, second.literal_bytes) == (2, len("changed" + "new"))

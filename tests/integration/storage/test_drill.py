@@ -19,7 +19,7 @@ from turku.storage.containment import sandbox
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill_record, scrub
 from turku.storage.integrity.drill import DrillResult, drill
-from turku.storage.integrity.scrub import Share
+from turku.storage.integrity.scrub import ScrubShare
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
             (directory / f"f{number}").write_bytes(os.urandom(2000))
         (machine.source_dir / "d0" / "link").symlink_to("f0")
         machine.days(2)
-        scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
+        scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
         yield machine
 
 
@@ -113,7 +113,7 @@ def test_attributes_and_acls_are_restored_and_compared(machine: BackedUpMachine,
     made = make(machine, drill_paths={"etc": ("/d1",)})
     assert made.problems == []
     # Leave to set what is the overlay's is more than a drill is given.
-    assert made.unheld == (0 if fake_super or not sandbox.is_contained(machine.storage) else 1)
+    assert made.without_attributes == (0 if fake_super or not sandbox.is_contained(machine.storage) else 1)
     for path, name in (("d0/f0", "user.comment"), ("d0/f9", "system.posix_acl_access"), ("d0/f3", None)):
         stored = machine.place.tree(machine.snapshots()[-1]) / path
         if name is not None and not fake_super:

@@ -47,7 +47,7 @@ def names(place: SourceDirectory, *snapshots: str) -> list[StoredName]:
 
 def heal(place: SourceDirectory, **changes: object) -> tuple[StoredName, ...]:
     arguments = {"donor": names(place, "c")[0], "expected": CHECKSUM, "mtime_ns": MTIME_NS, **changes}
-    return replacement.heal(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
+    return replacement.replace(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
 
 
 def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourceDirectory) -> None:
@@ -95,7 +95,7 @@ def test_a_donor_that_is_damaged_too_changes_nothing(place: SourceDirectory) -> 
 
 def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourceDirectory) -> None:
     (place.snapshot("b") / "d" / "f").unlink()
-    healed = replacement.heal(
+    healed = replacement.replace(
         place,
         names(place, "b"),
         donor=names(place, "c")[0],
@@ -124,7 +124,7 @@ def test_what_a_killed_run_left_is_removed(place: SourceDirectory) -> None:
     directory = replacement.repair_directory(place)
     directory.mkdir()
     (directory / "half").write_bytes(b"x")
-    replacement.sweep(place)
+    replacement.remove_leftovers(place)
     assert not directory.exists()
 
 
@@ -137,7 +137,7 @@ def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place
         for name in ("a", "b", "c"):
             assert (place.snapshot(name) / "d" / "f").read_bytes() in (GOOD, wrong)
             assert [path.name for path in (place.snapshot(name) / "d").iterdir()] == ["f"]
-        replacement.sweep(place)
+        replacement.remove_leftovers(place)
         assert not replacement.repair_directory(place).exists()
         step += 1
     assert step > 4

@@ -29,9 +29,9 @@ from turku.protocol.restore_messages import (
     StorageAccessAnswer,
 )
 from turku.storage import catalog
-from turku.storage.restore import access, browse, history_view
+from turku.storage.restore import access_grants, browse, history_view
 from turku.storage.restore import plan as recovery
-from turku.storage.restore.access import AccessGrant, AccessRequest
+from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.snapshot_lookup import CURRENT
 
@@ -58,7 +58,7 @@ class Asker:
         answers = collected.answers
         request = FileRestoreRequest("etc", list_only=True, **words)
         with recovery.prepared(self.machine.storage, self.view, request) as prepared:
-            answers.send(recovery.plan(self.machine.storage, prepared))
+            answers.send(recovery.message(self.machine.storage, prepared))
             recovery.list_only(self.machine.storage, prepared, answers)
         return collected.read()
 
@@ -225,9 +225,9 @@ class Coordinator:
         self.is_unknown = False
 
     def permitted(self, machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch) -> AccessGrant:
-        monkeypatch.setattr(access, "Coordinator", lambda _configuration: self)
+        monkeypatch.setattr(access_grants, "Coordinator", lambda _configuration: self)
         wanted = AccessRequest(OTHER, "browse", "etc", OWN, "7c2a5d0e-9a53-4f7a-8f5d-3f1f2b6f8f01")
-        return access.require(machine.storage, wanted)
+        return access_grants.require(machine.storage, wanted)
 
     def beyond_contract(self) -> Coordinator:
         return self
@@ -313,8 +313,8 @@ def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
         recovery.prepared(machine.storage, asker.view, FileRestoreRequest("etc", choice, ["ssh"])) as prepared,
         prepared.recorded(machine.storage) as recorded,
     ):
-        assert recorded.found(b"shadow") is None
-        assert recorded.found(b"ssh/key") is not None
+        assert recorded.expected(b"shadow") is None
+        assert recorded.expected(b"ssh/key") is not None
 
 
 def test_nobody_reaches_history_beside_the_view() -> None:
@@ -350,7 +350,7 @@ def test_a_coordinator_of_the_existing_system_permits_one_s_own_alone(
     with pytest.raises(NotInHistory):
         Existing(None).permitted(machine, monkeypatch)
     assert names.machine_uuid(OWN) == OWN
-    own = access.require(machine.storage, AccessRequest(OWN, "browse", "etc"))
+    own = access_grants.require(machine.storage, AccessRequest(OWN, "browse", "etc"))
     assert own.snapshot is None
     assert history_view.HistoryView(machine.storage, own, clock=machine.clock).scope.snapshot is None
 

@@ -78,7 +78,7 @@ def of_storage(tree: Path, *, has_attributes: bool = True) -> dict[bytes, bytes 
         for name in NAMES:
             directory = kept.find_directory(split(name)[0])
             assert directory is not None
-            found = kept.found(directory, name)
+            found = kept.entry(directory, name)
             assert found is not None
             digests[name] = found.attributes
             if found.kind == 0:

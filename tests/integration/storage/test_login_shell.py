@@ -45,7 +45,7 @@ def test_what_a_shell_does_of_its_own_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: str
 ) -> None:
     shell(tmp_path, monkeypatch, text)
-    said = login_shell.look(USER)
+    said = login_shell.check(USER)
     assert found in said
     assert bool(said) is bool(found)
 
@@ -55,12 +55,12 @@ def test_bash_reads_its_start_up_file_as_under_sshd(tmp_path: Path, monkeypatch:
     (tmp_path / ".bashrc").write_text("echo from the start-up file\n")
     account = SimpleNamespace(pw_uid=os.geteuid(), pw_dir=str(tmp_path), pw_shell="/bin/bash")
     monkeypatch.setattr(pwd, "getpwnam", lambda _name: account)
-    assert "from the start-up file" in login_shell.look(USER)
+    assert "from the start-up file" in login_shell.check(USER)
 
 
 def test_a_user_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CommandFailed, match="there is no user turku-nobody-has-this"):
-        login_shell.look("turku-nobody-has-this")
+        login_shell.check("turku-nobody-has-this")
 
 
 def test_check_calls_it_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

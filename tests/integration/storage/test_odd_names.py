@@ -31,7 +31,7 @@ from turku.storage import catalog
 from turku.storage.integrity import source_comparison
 from turku.storage.integrity.drill import drill
 from turku.storage.restore import plan, push
-from turku.storage.restore.access import AccessGrant, AccessRequest
+from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.transfer import Daemon
 
@@ -114,7 +114,7 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
     compared = source_comparison.compare(machine.storage, machine.place, daemon(machine), snapshot, share=100.0)
     assert set(compared.altered) == set(altered)
     # As verify --against-source has it done after the next backup.
-    source_comparison.ask_for(machine.storage, machine.place)
+    source_comparison.request(machine.storage, machine.place)
     [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert f"{len(altered)} of {len(NAMES)} files differ" in sign
     assert "\n" not in sign
@@ -133,7 +133,7 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
         plan.prepared(machine.storage, view, request) as prepared,
     ):
         # The directories above are the agent's to make.
-        for above in plan.plan(machine.storage, prepared).parents:
+        for above in plan.message(machine.storage, prepared).parents:
             _make_directory(target, path_bytes(above.path))
         credentials = SourceCredentials(receiving.username, receiving.password)
         push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)

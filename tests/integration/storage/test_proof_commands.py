@@ -63,7 +63,7 @@ def test_with_an_existing_coordinator_the_exit_code_and_the_terminal_tell(
     assert run(machine, "verify", "--json") == 1
     [found] = printed(capsys)
     assert (found["told_the_coordinator"], len(found["damages"])) == (False, 1)
-    assert [each.is_told for each in damage.read(machine.place)] == [False]
+    assert [each.is_reported for each in damage.read(machine.place)] == [False]
     machine.back_up()
     assert run(machine, "verify") == 0
     assert "f3: content, healed" in capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_what_was_healed_while_the_coordinator_was_away_is_told_later(machine: B
     machine.back_up()
     api.__exit__()
     assert run(machine, "verify") == 0
-    assert [(each.state, each.is_told) for each in damage.read(machine.place)] == [("healed", False)]
+    assert [(each.state, each.is_reported) for each in damage.read(machine.place)] == [("healed", False)]
 
 
 def test_a_sample_and_a_budget_bound_it(machine: BackedUpMachine, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from turku.storage.disk.incompleteness import Incompleteness, LostEntry
 from turku.storage.disk.snapshot_notes import Review
 from turku.storage.restore import browse
 from turku.storage.restore import plan as recovery
-from turku.storage.restore.access import AccessGrant, AccessRequest
+from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -40,7 +40,7 @@ def view(machine: BackedUpMachine, *paths: bytes) -> HistoryView:
 def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RestorePlan:
     request = FileRestoreRequest("etc", choice, list(paths))
     with recovery.prepared(machine.storage, view(machine), request) as prepared:
-        return recovery.plan(machine.storage, prepared)
+        return recovery.message(machine.storage, prepared)
 
 
 def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> None:
@@ -49,15 +49,15 @@ def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> No
 
 def test_a_suspicious_snapshot_is_never_the_latest_without_a_word(machine: BackedUpMachine) -> None:
     first, second = machine.snapshots()
-    snapshot_notes.change(machine.place, second, suspicious=(SIGN,))
+    snapshot_notes.change(machine.place, second, findings=(SIGN,))
     [remark] = plan(machine).remarks
     assert remark == (
         f"{second} is suspicious, and nobody has judged it: {SIGN}; the last good one before it is {first}"
     )
     assert plan(machine, SnapshotChoice(first)).remarks == []
-    snapshot_notes.change(machine.place, second, judgement=Review.BAD)
+    snapshot_notes.change(machine.place, second, review=Review.REJECTED)
     assert "was judged bad" in plan(machine).remarks[0]
-    snapshot_notes.change(machine.place, second, judgement=Review.CLEAN)
+    snapshot_notes.change(machine.place, second, review=Review.ACCEPTED)
     assert plan(machine).remarks == []
 
 
@@ -82,7 +82,7 @@ def test_snapshots_of_a_wrong_clock_are_told_of(machine: BackedUpMachine) -> Non
 
 
 def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
-    snapshot_notes.change(machine.place, machine.snapshots()[-1], suspicious=(SIGN,))
+    snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=(SIGN,))
     collected = CollectedAnswers()
     browse.show(view(machine), BrowseRequest(listing="ls", sources=["etc"]), collected.answers)
     end = collected.read()[-1]
@@ -91,7 +91,7 @@ def test_who_looks_at_the_latest_is_told_too(machine: BackedUpMachine) -> None:
 
 
 def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine) -> None:
-    snapshot_notes.change(machine.place, machine.snapshots()[-1], suspicious=("differs: secret/name",))
+    snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=("differs: secret/name",))
     kept = view(machine, b"diary").choose(SnapshotChoice())
     [remark] = kept.remarks
     assert "suspicious" in remark

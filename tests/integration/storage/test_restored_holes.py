@@ -29,7 +29,7 @@ from turku.protocol.restore_messages import (
 from turku.storage.catalog import database
 from turku.storage.restore import plan as recovery
 from turku.storage.restore import push, recorded_entries
-from turku.storage.restore.access import AccessGrant, AccessRequest
+from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -68,7 +68,7 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Resto
         Rsyncd(target.with_suffix(f".daemon-{os.urandom(4).hex()}"), {MODULE: target}, read_only=False) as receiving,
         recovery.prepared(machine.storage, view, request) as prepared,
     ):
-        plan = recovery.plan(machine.storage, prepared)
+        plan = recovery.message(machine.storage, prepared)
         credentials = SourceCredentials(receiving.username, receiving.password)
         push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
     answers = collected.read()

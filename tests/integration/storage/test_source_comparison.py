@@ -15,8 +15,8 @@ from turku.storage import catalog
 from turku.storage.disk import history, snapshot_notes
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub, source_comparison
-from turku.storage.integrity.scrub import Share
-from turku.storage.integrity.source_comparison import Compared
+from turku.storage.integrity.scrub import ScrubShare
+from turku.storage.integrity.source_comparison import ComparisonResult
 from turku.storage.rsync.transfer import Daemon
 
 
@@ -40,7 +40,7 @@ def daemon(machine: BackedUpMachine) -> Daemon:
     return Daemon(machine.daemon.port, machine.source, machine.daemon.username, Secret(machine.daemon.password))
 
 
-def compare(machine: BackedUpMachine, share: float = 100.0) -> Compared:
+def compare(machine: BackedUpMachine, share: float = 100.0) -> ComparisonResult:
     return source_comparison.compare(
         machine.storage, machine.place, daemon(machine), machine.snapshots()[-1], share=share
     )
@@ -60,7 +60,7 @@ def test_an_altered_file_of_the_same_size_and_time_is_found(machine: BackedUpMac
 
 
 def test_a_kept_file_that_is_damaged_is_not_the_machines_fault(machine: BackedUpMachine) -> None:
-    scrub.verify(machine.place, zone=machine.storage.zone, share=Share(), pace=RateLimiter())
+    scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
     alter(machine.place.tree(machine.snapshots()[-1]) / "file\n7")
     assert compare(machine).altered == ()
 
@@ -74,11 +74,11 @@ def test_it_is_made_after_a_backup_when_asked_for_and_makes_it_suspicious(machin
     snapshot = machine.back_up().snapshot
     assert snapshot is not None
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot) == ()
-    source_comparison.ask_for(machine.storage, machine.place)
+    source_comparison.request(machine.storage, machine.place)
     [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert "1 of 21 files differ" in sign
-    assert snapshot_notes.read(machine.place, snapshot).suspicious == (sign,)
-    assert history.unjudged(machine.place, machine.storage.zone)
+    assert snapshot_notes.read(machine.place, snapshot).findings == (sign,)
+    assert history.awaiting_review(machine.place, machine.storage.zone)
     assert source_comparison.percent(machine.storage, machine.place) == 0, "asked for once, it is made once"
     always = replace(machine.storage, compare_with_source_percent=5.0)
     assert source_comparison.percent(always, machine.place) == 5.0
@@ -89,7 +89,7 @@ def found_altered(machine: BackedUpMachine, path: str) -> None:
     alter(machine.source_dir / path)
     snapshot = machine.back_up().snapshot
     assert snapshot is not None
-    source_comparison.ask_for(machine.storage, machine.place)
+    source_comparison.request(machine.storage, machine.place)
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
 
 
@@ -174,7 +174,7 @@ def test_what_was_noticed_of_one_name_is_brought_by_all(
         "_sample",
         lambda *told: [each for each in drawn(*told) if each.path == os.fsencode(path.name)],
     )
-    source_comparison.ask_for(machine.storage, machine.place)
+    source_comparison.request(machine.storage, machine.place)
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert damage.altered(machine.place) == {b"file\n7", b"another name"}
     outcome = machine.back_up(preserve_hard_links=True)

@@ -26,7 +26,7 @@ from turku.storage.containment import sandbox
 from turku.storage.fs import hardlink_copy
 from turku.storage.registration import coordinator
 from turku.storage.restore import plan, push
-from turku.storage.restore.access import AccessGrant, AccessRequest
+from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import ChangeLog

@@ -17,7 +17,7 @@ from turku.storage.disk import trash
 from turku.storage.fs import tree as fs
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub
-from turku.storage.integrity.scrub import ScrubResult, Share
+from turku.storage.integrity.scrub import ScrubResult, ScrubShare
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def verify(machine: BackedUpMachine, **share: float) -> ScrubResult:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(**share), pace=RateLimiter())
+    made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(**share), pace=RateLimiter())
     damage.write(machine.place, [each for each in made.damages if each in made.open_damages])
     return made
 
@@ -51,7 +51,7 @@ def kept(machine: BackedUpMachine, number: int, path: str) -> Path:
 def test_all_is_read_once_however_many_snapshots_share_it(machine: BackedUpMachine) -> None:
     made = verify(machine)
     assert made.damages == []
-    assert made.is_through
+    assert made.is_complete
     # Three shared files, and the diary of each day.
     assert made.files == 6
     assert made.oldest_check is not None
@@ -173,8 +173,10 @@ def test_a_sample_takes_those_that_were_read_longest_ago(machine: BackedUpMachin
 
 
 def test_a_budget_that_is_used_up_leaves_the_rest_to_the_next_run(machine: BackedUpMachine) -> None:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=Share(until_seconds=0.0), pace=RateLimiter())
-    assert (made.versions, made.is_through) == (0, False)
+    made = scrub.verify(
+        machine.place, zone=machine.storage.zone, share=ScrubShare(until_seconds=0.0), pace=RateLimiter()
+    )
+    assert (made.versions, made.is_complete) == (0, False)
     assert verify(machine).versions == 6
 
 
@@ -185,7 +187,7 @@ def test_what_has_no_checksum_is_trusted_on_first_sight_if_size_and_time_agree(m
                 connection.execute("UPDATE versions SET checksum = NULL WHERE id = ?", (entry.version,))
     os.utime(kept(machine, 0, "twin"), (1, 1))
     made = verify(machine)
-    assert made.first_seen == 5
+    assert made.new_checksums == 5
     [found] = made.damages
     assert (found.path, found.kind) == ("twin", "content")
 
@@ -354,7 +356,7 @@ def test_notes_that_cannot_be_read_hold_their_snapshot(
     read_file = fs.read_file
 
     def failing(path: Path, *, limit_bytes: int) -> bytes:
-        if path == machine.place.information(oldest):
+        if path == machine.place.record_path(oldest):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read_file(path, limit_bytes=limit_bytes)
 

@@ -109,7 +109,7 @@ def test_a_certificate_or_a_key_of_a_type_that_is_not_allowed_gets_nothing(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     for kind in ("ssh-ed25519-cert-v01@openssh.com", "ssh-dss", "-oProxyCommand=x"):
         assert asked(storage, f"{kind} {new_ssh_key().split()[1]}", clock=clock) == []
     assert refreshes.moments == []
@@ -119,7 +119,7 @@ def test_a_key_that_is_known_asks_nobody(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     key = bare(new_ssh_key())
     admitted_keys.write(storage, [Admitted(UUID, key)])
     assert len(asked(storage, key, clock=clock)) == 1
@@ -130,7 +130,7 @@ def test_unknown_keys_ask_the_coordinator_once_in_a_while(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     while clock.seconds < 60:
         assert asked(storage, new_ssh_key(), clock=clock) == []
         clock.sleep(0.5)
@@ -141,7 +141,7 @@ def test_a_coordinator_that_is_slow_or_fails_is_asked_less_often(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock, seconds=6, error=ConfigurationError("no"))
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     while clock.seconds < 200:
         try:
             assert asked(storage, new_ssh_key(), clock=clock) == []
@@ -157,7 +157,7 @@ def test_what_update_config_has_just_asked_is_not_asked_again(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     update_config.update_config(storage, clock=clock)
     update_config.update_config(storage, clock=clock)
     assert asked(storage, new_ssh_key(), clock=clock) == []
@@ -169,7 +169,7 @@ def test_a_note_that_cannot_be_true_does_not_keep_machines_out(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock, note: str
 ) -> None:
     refreshes = Refreshes(clock)
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     storage.var_dir.mkdir(exist_ok=True)
     (storage.var_dir / "machines_asked.json").write_text(note)
     assert asked(storage, new_ssh_key(), clock=clock) == []
@@ -180,7 +180,7 @@ def test_where_nothing_can_be_noted_nothing_is_asked(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
     refreshes = Refreshes(clock)
-    monkeypatch.setattr(update_config, "_ask", refreshes)
+    monkeypatch.setattr(update_config, "_register", refreshes)
     (storage.var_dir / "machines_asked.json").mkdir(parents=True)
     for _ in range(3):
         with pytest.raises(DurableWriteFailed):
@@ -215,7 +215,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_the_user_of_sshd(stor
 def test_the_note_says_when_and_how_long(
     storage: StorageConfig, monkeypatch: pytest.MonkeyPatch, clock: SteppedClock
 ) -> None:
-    monkeypatch.setattr(update_config, "_ask", Refreshes(clock, seconds=3))
+    monkeypatch.setattr(update_config, "_register", Refreshes(clock, seconds=3))
     update_config.update_config(storage, clock=clock)
     note = json.loads((storage.var_dir / "machines_asked.json").read_text())
     assert note == {"begin": datetime(2026, 11, 24, tzinfo=UTC).timestamp(), "seconds": 3.0}

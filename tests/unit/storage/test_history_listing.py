@@ -49,7 +49,7 @@ def test_hidden_names_links_and_files_are_no_snapshots(place: SourceDirectory) -
     for name in (".deleting-etc_20260131-120000_0a1b", ".unfinished", ".committing"):
         place.snapshot(name).mkdir()
     place.latest.symlink_to("etc_20260131-120000_0a1b")
-    place.information("etc_20260131-120000_0a1b").write_text("{}")
+    place.record_path("etc_20260131-120000_0a1b").write_text("{}")
     assert history.stored_snapshots(place, UTC) == ()
 
 
@@ -76,7 +76,7 @@ def test_a_record_that_is_missing_or_broken_leaves_the_snapshot_in_history(
 ) -> None:
     place.snapshot("1424400000").mkdir()
     if content is not None:
-        place.information("1424400000").write_bytes(content)
+        place.record_path("1424400000").write_bytes(content)
     (stored,) = history.stored_snapshots(place, UTC)
     assert snapshot_record.read(place, stored.name) is None
 

@@ -19,9 +19,9 @@ NAME = "etc_20260131-120000_0a1b"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NOTES = Notes(
     period=timedelta(days=1),
-    figures=RunStats(files_before=3, files=4, created=1, size_bytes=10),
-    suspicious=("60% of the files were deleted",),
-    judgement=Review.BAD,
+    stats=RunStats(files_before=3, files=4, created=1, size_bytes=10),
+    findings=("60% of the files were deleted",),
+    review=Review.REJECTED,
     bytes_per_second=1e6,
     compress=Compression.ON,
     held_until=MOMENT,
@@ -47,14 +47,14 @@ def test_a_snapshot_without_a_file_can_be_noted_of(place: SourceDirectory) -> No
 
 
 def test_a_change_leaves_all_else_in_the_file(place: SourceDirectory) -> None:
-    place.information(NAME).write_text(json.dumps({"name": NAME, "base": None, "theirs": [1], "suspicious": ["s"]}))
-    snapshot_notes.change(place, NAME, judgement=Review.CLEAN)
-    assert json.loads(place.information(NAME).read_text()) == {
+    place.record_path(NAME).write_text(json.dumps({"name": NAME, "base": None, "theirs": [1], "findings": ["s"]}))
+    snapshot_notes.change(place, NAME, review=Review.ACCEPTED)
+    assert json.loads(place.record_path(NAME).read_text()) == {
         "name": NAME,
         "base": None,
         "theirs": [1],
-        "suspicious": ["s"],
-        "judgement": "clean",
+        "findings": ["s"],
+        "review": "accepted",
     }
 
 
@@ -62,37 +62,37 @@ def test_a_broken_value_costs_only_itself(place: SourceDirectory) -> None:
     broken = {
         "compress": "?",
         "period_seconds": "x",
-        "figures": {"files": "many"},
+        "stats": {"files": "many"},
         "held_until": "2026-01-01T00:00",
-        "judgement": "?",
+        "review": "?",
     }
-    place.information(NAME).write_text(json.dumps({**broken, "suspicious": ["s"]}))
-    assert snapshot_notes.read(place, NAME) == Notes(suspicious=("s",))
-    place.information(NAME).write_text("[1, 2")
+    place.record_path(NAME).write_text(json.dumps({**broken, "findings": ["s"]}))
+    assert snapshot_notes.read(place, NAME) == Notes(findings=("s",))
+    place.record_path(NAME).write_text("[1, 2")
     assert snapshot_notes.read(place, NAME) == Notes()
 
 
 @pytest.mark.parametrize(
-    ("noted", "is_good", "is_unjudged"),
+    ("noted", "is_good", "needs_review"),
     [
         (Notes(), True, False),
-        (Notes(suspicious=("s",)), False, True),
-        (Notes(suspicious=("s",), judgement=Review.CLEAN), True, False),
-        (Notes(suspicious=("s",), judgement=Review.BAD), False, False),
+        (Notes(findings=("s",)), False, True),
+        (Notes(findings=("s",), review=Review.ACCEPTED), True, False),
+        (Notes(findings=("s",), review=Review.REJECTED), False, False),
     ],
 )
-def test_a_suspicious_snapshot_is_good_only_once_judged_clean(noted: Notes, is_good: bool, is_unjudged: bool) -> None:
-    assert (noted.is_good, noted.needs_review) == (is_good, is_unjudged)
+def test_a_suspicious_snapshot_is_good_only_once_judged_clean(noted: Notes, is_good: bool, needs_review: bool) -> None:
+    assert (noted.is_good, noted.needs_review) == (is_good, needs_review)
 
 
 def test_the_next_snapshot_is_not_built_upon_one_judged_bad(place: SourceDirectory) -> None:
     later = "etc_20260201-120000_0a1b"
     place.snapshot(later).mkdir()
-    snapshot_notes.change(place, later, suspicious=("s",))
+    snapshot_notes.change(place, later, findings=("s",))
     base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == later
-    snapshot_notes.change(place, later, judgement=Review.BAD)
+    snapshot_notes.change(place, later, review=Review.REJECTED)
     base = history.base(place, UTC, now=datetime(2026, 2, 2, tzinfo=UTC))
     assert base is not None
     assert base.name == NAME

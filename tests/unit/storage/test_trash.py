@@ -40,7 +40,7 @@ def names(place: SourceDirectory) -> list[str]:
 
 
 def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: SourceDirectory) -> None:
-    before = place.information(NAME).read_text()
+    before = place.record_path(NAME).read_text()
     trashed = trash.put(place, NAME, now=NOW)
     assert history.stored_snapshots(place, UTC) == ()
     assert names(place) == [f".trash-{int(NOW.timestamp())}-{NAME}", f".trash-{int(NOW.timestamp())}-{NAME}.json"]
@@ -49,7 +49,7 @@ def test_what_is_trashed_leaves_history_at_once_and_comes_back_whole(place: Sour
     assert names(place) == [NAME, f"{NAME}.json"]
     assert (place.snapshot(NAME) / "file").read_text() == NAME
     assert snapshot_notes.read(place, NAME).held_until == held_until == NOW + timedelta(days=7)
-    restored = json.loads(place.information(NAME).read_text())
+    restored = json.loads(place.record_path(NAME).read_text())
     del restored["held_until"]
     assert restored == json.loads(before)
 
@@ -64,11 +64,11 @@ def test_a_snapshot_in_history_is_not_replaced_by_one_from_the_trash(place: Sour
 def test_a_run_killed_on_the_way_to_the_trash_leaves_nothing_over(place: SourceDirectory) -> None:
     stored = trash.TrashedSnapshot(place, NAME, NOW.replace(microsecond=0)).stored_name
     # After the first step.
-    place.information(stored).hardlink_to(place.information(NAME))
+    place.record_path(stored).hardlink_to(place.record_path(NAME))
     trash.remove_stray_records(place)
     assert names(place) == [NAME, f"{NAME}.json"]
     # Again, and then after the second one.
-    place.information(stored).hardlink_to(place.information(NAME))
+    place.record_path(stored).hardlink_to(place.record_path(NAME))
     place.snapshot(NAME).rename(place.snapshot(stored))
     MODES["link-dest"](place).collect()
     trash.remove_stray_records(place)
@@ -89,7 +89,7 @@ def test_the_trash_goes_when_its_time_has_come(place: SourceDirectory) -> None:
 
 def test_a_snapshot_without_a_record_goes_there_and_back(place: SourceDirectory) -> None:
     make_snapshot(place, "1424400000")
-    place.information("1424400000").unlink()
+    place.record_path("1424400000").unlink()
     trash.restore(trash.put(place, "1424400000", now=NOW), now=NOW, trash_days=7)
     assert (place.snapshot("1424400000") / "file").is_file()
     assert snapshot_notes.read(place, "1424400000").held_until is not None
@@ -160,14 +160,14 @@ def test_no_command_changes_a_source_that_is_being_backed_up(storage: StorageCon
 
 def test_the_operator_judges_what_is_suspicious(storage: StorageConfig, place: SourceDirectory) -> None:
     assert said(storage, "quarantine", "list") == "no snapshot is in quarantine"
-    snapshot_notes.change(place, NAME, suspicious=("the source is empty",))
+    snapshot_notes.change(place, NAME, findings=("the source is empty",))
     shown = said(storage, "quarantine", "list")
     assert "waits for a decision" in shown
     assert "the source is empty" in shown
     [listed] = json.loads(said(storage, "quarantine", "list", "--json"))
-    assert (listed["signs"], listed["judgement"]) == (["the source is empty"], None)
+    assert (listed["signs"], listed["review"]) == (["the source is empty"], None)
     assert "applies to etc again" in said(storage, "quarantine", "reject", "--machine", UUID, "--source", "etc")
-    assert history.unjudged(place, UTC) == ()
+    assert history.awaiting_review(place, UTC) == ()
     with pytest.raises(UsageError, match="no snapshot that waits"):
         said(storage, "quarantine", "accept", "--machine", UUID, "--source", "etc")
     # A person may find out later.

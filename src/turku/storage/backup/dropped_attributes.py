@@ -41,7 +41,7 @@ class DroppedAttributes:
         above, name = split(path)
         for tree in self._trees:
             directory = tree.find_directory(above)
-            found = None if directory is None else tree.found(directory, name)
+            found = None if directory is None else tree.entry(directory, name)
             if found is not None and found.kind not in (FILE, DIRECTORY) and found.attributes != NO_ATTRIBUTES:
                 return True
         return False

@@ -242,7 +242,7 @@ class _BackupRun:
                 bounds,
                 transfer.file_system(self._configuration, self._place.machine_dir),
                 base,
-                base_files=earlier.figures.files if earlier.figures else None,
+                base_files=earlier.stats.files if earlier.stats else None,
                 # What changed between the last two backups will have changed again.
                 expects_changes=earlier.strategy == BackupStrategy.INCREMENTAL,
                 damaged=damage.to_fetch(self._place),
@@ -280,7 +280,7 @@ class _BackupRun:
         for warning in warnings[:_LOGGED_WARNINGS]:
             _LOG.warning("%s: %s", self._source, warning)
         summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
-        if noted.suspicious:
+        if noted.findings:
             summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
         self._forget_altered()
         self._retire(mode, snapshot, end)
@@ -290,7 +290,7 @@ class _BackupRun:
             summary=summary,
             time_begin=self._begin.timestamp(),
             time_end=end.timestamp(),
-            suspicious=noted.suspicious,
+            suspicious=noted.findings,
             strategy=made.strategy,
             strategy_reason=made.reason,
             missing_files=lost.missing_files,
@@ -351,7 +351,7 @@ class _BackupRun:
                 return self._linked(sync, synced, base, changes)
             noted = self._notes(sync, synced, changes=changes)
             record = self._record(base, self._clock.now(), noted)
-            at_limit = timestamp_range.DatesAtLimit(timestamp_range.kept_in(self._place.machine_dir))
+            at_limit = timestamp_range.DatesAtLimit(timestamp_range.date_range(self._place.machine_dir))
             self._catalog(mode, record, synced.tree, changes, ahead=ahead, at_limit=at_limit)
             self._cancellation.check()
             snapshot = mode.commit(record, synced.tree)
@@ -388,11 +388,11 @@ class _BackupRun:
         earlier = snapshot_notes.read(self._place, base) if base else NO_NOTES
         found: RunStats | None
         # Where all was fetched into an empty directory, rsync takes every file for a new one.
-        tells_what_is_new = synced.strategy is not BackupStrategy.FULL and earlier.figures is not None
+        tells_what_is_new = synced.strategy is not BackupStrategy.FULL and earlier.stats is not None
         if not mode.keeps_history:
             found = stats.from_run(transferred.statistics, transferred.suffixes, None)
         elif base is None or (tells_what_is_new and not synced.includes_earlier_run and not synced.mishaps.entries):
-            found = stats.from_run(transferred.statistics, transferred.suffixes, earlier.figures or _NOTHING)
+            found = stats.from_run(transferred.statistics, transferred.suffixes, earlier.stats or _NOTHING)
         else:
             found = stats.from_trees(self._place.tree(base), tree)
         signs: tuple[str, ...] = ()
@@ -401,17 +401,17 @@ class _BackupRun:
             if base is not None and mode.keeps_history:
                 changed = (each.path for each in changes if each.kind is ChangeKind.CHANGED)
                 found = stats.with_content_sample(found, changed, self._place.tree(base), tree)
-            usual = history.usual(self._place, self._configuration.zone)
+            usual = history.baseline(self._place, self._configuration.zone)
             thresholds = self._configuration.anomaly_of(self._place.machine_dir.name, self._source)
             signs = anomaly.findings(found, usual, thresholds=thresholds)
-            before = earlier.figures.files if earlier.figures else found.files_before
+            before = earlier.stats.files if earlier.stats else found.files_before
             signs += incomplete.findings(lost, earlier.incomplete, before, thresholds)
         if mode.keeps_history and earlier.needs_review:
             signs = (*signs, f"it is built upon {base}, which is suspicious and was not judged yet")
         return Notes(
             period=retention_run.period(self._job.order, self._configuration),
-            figures=found,
-            suspicious=signs,
+            stats=found,
+            findings=signs,
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
             compress=self._compression,
             incomplete=lost,
@@ -462,7 +462,7 @@ class _BackupRun:
             if mode.keeps_history
             else "this source has no history"
         )
-        warning = f"SUSPICIOUS: {'; '.join(noted.suspicious)}; {consequence}"
+        warning = f"SUSPICIOUS: {'; '.join(noted.findings)}; {consequence}"
         _LOG.warning("%s: %s", self._source, warning)
         return warning
 
@@ -503,7 +503,7 @@ class _BackupRun:
         # The backup is made: what goes wrong from here on is a warning.
         configuration = self._configuration
         try:
-            unjudged = history.unjudged(self._place, configuration.zone)
+            unjudged = history.awaiting_review(self._place, configuration.zone)
             if unjudged:
                 _LOG.warning(
                     "%s: nothing is pruned: %d suspicious snapshots, the first of them %s, wait to be judged "

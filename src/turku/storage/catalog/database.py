@@ -135,14 +135,14 @@ def move_aside(place: SourceDirectory, reason: str) -> None:
 
 
 @contextmanager
-def made_anew(place: SourceDirectory) -> Iterator[sqlite3.Connection]:
+def rebuilding(place: SourceDirectory) -> Iterator[sqlite3.Connection]:
     """An empty catalog beside the source's own, whose place it takes with the end of the block.
 
     Where the block raises, all is as it was: a full disk costs no catalog that is good. Raises CatalogUnusable.
     """
     path, beside = file_of(place), _beside(place)
     try:
-        sweep(place)
+        remove_unfinished(place)
         with closing(_open(place, beside)) as connection:
             yield connection
         # What a killed writer left is undone in the file that it belongs to, and in no other.
@@ -154,10 +154,10 @@ def made_anew(place: SourceDirectory) -> Iterator[sqlite3.Connection]:
         raise unusable(place, error) from error
     finally:
         with suppress(OSError):
-            sweep(place)
+            remove_unfinished(place)
 
 
-def sweep(place: SourceDirectory) -> None:
+def remove_unfinished(place: SourceDirectory) -> None:
     """Remove what was to become a catalog when it was killed; with the source's lock held. Raises OSError."""
     beside = _beside(place)
     for each in (beside, _journal(beside)):
@@ -181,7 +181,7 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def gathering(connection: sqlite3.Connection) -> Iterator[None]:
+def staging_transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """The block writes into temporary tables; nobody is kept from the catalog by it."""
     with _transaction(connection, "BEGIN"):
         yield
@@ -208,7 +208,7 @@ def _open(place: SourceDirectory, path: Path) -> sqlite3.Connection:
         connection.executescript(_SETTINGS)
         if _pragma(connection, "user_version") == 0:
             _create(connection)
-            _give(place, path, 0o600)
+            _give_to_machine_owner(place, path, 0o600)
         elif _pragma(connection, "user_version") in _ADDED:
             _add_columns(connection)
             if _pragma(connection, "user_version") in _ADDED and _pragma(connection, "application_id") == _APPLICATION:
@@ -273,10 +273,10 @@ def make_directory(place: SourceDirectory) -> None:
     for each in (directory.parent, directory):
         if not fs.exists(each):
             fs.make_directory(each)
-            _give(place, each, 0o700)
+            _give_to_machine_owner(place, each, 0o700)
 
 
-def _give(place: SourceDirectory, path: Path, mode: int) -> None:
+def _give_to_machine_owner(place: SourceDirectory, path: Path, mode: int) -> None:
     """Let what root made belong to whom the machine's directory belongs to: the storage may run as another user."""
     with fs.opened(path.parent) as parent:
         owner = fs.status(place.machine_dir)

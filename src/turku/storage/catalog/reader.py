@@ -296,7 +296,7 @@ class Catalog:
         [(run,)] = self._ask("SELECT 1 + coalesce(max(run), 0) FROM temp.differing", {})
         # One statement: both sides are of one moment, and nothing is locked while somebody reads on.
         values = {"run": run, "older": min(before, after), "newer": max(before, after), "is_back": before > after}
-        self._ask(statements.GATHER_DIFFERING, values)
+        self._ask(statements.FILL_DIFFERING, values)
         try:
             number, waiting = 0, None
             while True:

@@ -22,7 +22,7 @@ _KEPT_IN_ATTRIBUTES = (stat.S_IFREG, stat.S_IFDIR)
 """rsync's ``--fake-super`` makes no other kinds of entries."""
 
 
-class Found(NamedTuple):
+class ScannedEntry(NamedTuple):
     """What lies at a name; without the name."""
 
     kind: int
@@ -55,16 +55,16 @@ class SnapshotReader(directory_tree.DirectoryTree):
         super().__init__(root)
         self._has_attributes = has_attributes
 
-    def found(self, directory: int, name: bytes) -> Found | None:
+    def entry(self, directory: int, name: bytes) -> ScannedEntry | None:
         """Return what lies at ``name`` in an open directory; None for nothing."""
         try:
-            return self._found(directory, name, os.stat(name, dir_fd=directory, follow_symlinks=False))
+            return self._scanned(directory, name, os.stat(name, dir_fd=directory, follow_symlinks=False))
         except OSError as error:
             if error.errno == errno.EIO:
                 raise
             return None
 
-    def entries(self, path: bytes) -> Iterator[tuple[bytes, Found]]:
+    def entries(self, path: bytes) -> Iterator[tuple[bytes, ScannedEntry]]:
         """Yield the entries of a directory, in no order; none where it cannot be read."""
         directory = self.find_directory(path)
         if directory is None:
@@ -80,7 +80,7 @@ class SnapshotReader(directory_tree.DirectoryTree):
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                yield name, self._found(directory, name, status)
+                yield name, self._scanned(directory, name, status)
 
     def identity(self, directory: int, name: bytes) -> tuple[int, int] | None:
         """Return device and inode of what lies there, equal for two names of one file; None for nothing."""
@@ -116,15 +116,15 @@ class SnapshotReader(directory_tree.DirectoryTree):
         finally:
             os.close(descriptor)
 
-    def _found(self, directory: int, name: bytes, status: os.stat_result) -> Found:
+    def _scanned(self, directory: int, name: bytes, status: os.stat_result) -> ScannedEntry:
         mode, uid, gid = status.st_mode, status.st_uid, status.st_gid
         faked, digest = None, None
         if self._has_attributes or stat.S_IFMT(mode) != stat.S_IFREG:
-            faked, digest = self._kept(extended_attributes.path_of(directory, name), status)
+            faked, digest = self._faked_digest(extended_attributes.path_of(directory, name), status)
         if faked is not None:
             mode, uid, gid = faked
         kind = kind_number(mode)
-        return Found(
+        return ScannedEntry(
             kind=kind,
             size=status.st_size if kind == FILE else 0,
             mode=stat.S_IMODE(mode),
@@ -139,7 +139,7 @@ class SnapshotReader(directory_tree.DirectoryTree):
             links=1 if kind == DIRECTORY else status.st_nlink,
         )
 
-    def _kept(self, path: bytes, status: os.stat_result) -> tuple[tuple[int, int, int] | None, bytes | None]:
+    def _faked_digest(self, path: bytes, status: os.stat_result) -> tuple[tuple[int, int, int] | None, bytes | None]:
         """Return mode with kind, uid and gid that rsync keeps in attributes, and the digest of the machine's own.
 
         Of a regular file nobody looks here where nothing was kept: ``content`` does it for a tenth of the time.

@@ -15,14 +15,14 @@ from turku.core.filesystem.directory_tree import is_inside, joined, split
 from turku.core.spool import Stack
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
-from turku.storage.catalog.scan import Found, SnapshotReader
+from turku.storage.catalog.scan import ScannedEntry, SnapshotReader
 
 if TYPE_CHECKING:
     from turku.storage.rsync.change_log import ChangeLog
 
 ROWS_AT_ONCE = 2000
 _DATED_NAMED = 10
-Told = tuple[bytes, bytes]
+ReportedName = tuple[bytes, bytes]
 """An entry that rsync names: its directory, and its name in it."""
 # `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
 # it, has there. `version`: the row of the catalog that it is a further snapshot of.
@@ -55,11 +55,11 @@ CREATE TABLE temp.found (
 CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
-_FOUND = """
+_INSERT_SCANNED = """
 INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
     attributes, same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_FOUND_AHEAD = """
+_INSERT_SCANNED_AND_READ = """
 INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
     attributes, same_base, same_before, same_after, told, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
@@ -68,7 +68,7 @@ _DATED = """
 SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
 WHERE mtime_ns IN (?, ?) AND NOT same_base ORDER BY places.path, found.name
 """
-_TOLD = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
+_INSERT_REPORTED = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
 _WITHOUT_CHECKSUM = """
 SELECT found.place, found.name, places.path, found.size FROM temp.found JOIN temp.places ON places.number = found.place
 WHERE (found.place, found.name) > (?, ?) AND kind = 0 AND NOT same_base AND (told OR NOT ?)
@@ -97,7 +97,7 @@ class Staging:
         self._numbers = 0
         self._known_numbers.clear()
 
-    def gather(self, changes: ChangeLog | None, *, may_trust: bool) -> None:
+    def scan(self, changes: ChangeLog | None, *, may_trust: bool) -> None:
         """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
 
         Complete changes name every name of a file that changed. Files get no checksums by it. Raises OSError where the
@@ -105,48 +105,48 @@ class Staging:
         """
         self.prepare()
         if changes is not None and changes.is_complete and may_trust:
-            with database.gathering(self._connection):
-                self._gather_changed(changes)
-                self._mark_told(changes)
+            with database.staging_transaction(self._connection):
+                self._scan_changed(changes)
+                self._mark_reported(changes)
             self.is_whole = False
             return
-        with database.gathering(self._connection):
-            self._gather_all()
+        with database.staging_transaction(self._connection):
+            self._scan_all()
             if changes is not None:
-                self._mark_told(changes)
+                self._mark_reported(changes)
 
-    def compute_checksums(self, *, not_told_is_same: bool) -> None:
+    def compute_checksums(self, *, reports_every_write: bool) -> None:
         """Read the files that the run wrote, and take down their checksums: nobody's word is taken for them.
 
-        ``not_told_is_same`` says that the run named every file whose content it wrote. Raises OSError.
+        ``reports_every_write`` says that the run named every file whose content it wrote. Raises OSError.
         """
         place, name = 0, b""
         with SnapshotReader(self._tree) as tree:
             while True:
-                values = (place, name, not_told_is_same, ROWS_AT_ONCE)
+                values = (place, name, reports_every_write, ROWS_AT_ONCE)
                 rows = self._connection.execute(_WITHOUT_CHECKSUM, values).fetchall()
                 found = []
                 for place, name, path, size in rows:
                     directory = tree.find_directory(path)
                     found.append((None if directory is None else tree.checksum(directory, name, size), place, name))
-                with database.gathering(self._connection):
+                with database.staging_transaction(self._connection):
                     self._connection.executemany(
                         "UPDATE temp.found SET checksum = ? WHERE place = ? AND name = ?", found
                     )
                 if len(rows) < ROWS_AT_ONCE:
                     return
 
-    def add(self, tree: SnapshotReader, told: Iterable[Told]) -> None:
+    def add(self, tree: SnapshotReader, told: Iterable[ReportedName]) -> None:
         """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
 
         Files get their checksums. Raises OSError where it cannot be read.
         """
         rows = []
         # In one transaction: each new directory's own would look through every page in the cache.
-        with database.gathering(self._connection):
+        with database.staging_transaction(self._connection):
             for directory, name in told:
                 descriptor = tree.find_directory(directory)
-                found = None if descriptor is None else tree.found(descriptor, name)
+                found = None if descriptor is None else tree.entry(descriptor, name)
                 if found is not None and descriptor is not None:
                     place = self._place(directory)
                     if found.kind != FILE:
@@ -154,20 +154,20 @@ class Staging:
                         continue
                     checksum, digest = tree.content(descriptor, name, found.size, found.attributes)
                     rows.append((place, name, *found.columns()[:-1], digest, checksum))
-            self._connection.executemany(_FOUND_AHEAD, rows)
+            self._connection.executemany(_INSERT_SCANNED_AND_READ, rows)
 
-    def remember(self, told: Iterable[Told]) -> None:
+    def defer(self, told: Iterable[ReportedName]) -> None:
         """Remember these places for ``add_awaited``."""
-        with database.gathering(self._connection):
-            self._connection.executemany(_TOLD, told)
+        with database.staging_transaction(self._connection):
+            self._connection.executemany(_INSERT_REPORTED, told)
 
-    def add_awaited(self, tree: SnapshotReader) -> None:
+    def add_deferred(self, tree: SnapshotReader) -> None:
         """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
         waiting = self._connection.execute("SELECT directory, name FROM temp.told ORDER BY directory, name")
         while told := waiting.fetchmany(ROWS_AT_ONCE):
             self.add(tree, told)
 
-    def dated(self, moments_ns: tuple[int | None, int | None]) -> tuple[list[bytes], int]:
+    def entries_dated(self, moments_ns: tuple[int | None, int | None]) -> tuple[list[bytes], int]:
         """Return the paths of some of the new entries that have either date, and the number of all of them."""
         found = self._connection.execute(
             _DATED, [None if moment_ns is None else stored_time(moment_ns) for moment_ns in moments_ns]
@@ -175,12 +175,12 @@ class Staging:
         named = [joined(path, name) for path, name in found.fetchmany(_DATED_NAMED)]
         return named, len(named) + sum(1 for _row in found)
 
-    def forget(self) -> None:
+    def drop_tables(self) -> None:
         """Empty the tables."""
         for table in ("places", "found", "told", "gone"):
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
-    def _gather_all(self) -> None:
+    def _scan_all(self) -> None:
         rows: list[tuple[object, ...]] = []
         with ExitStack() as stack:
             tree = stack.enter_context(SnapshotReader(self._tree))
@@ -196,25 +196,25 @@ class Staging:
                         inner.append(name)
                     rows.append(_row(number, name, found, others, directories))
                     if len(rows) >= ROWS_AT_ONCE:
-                        self._connection.executemany(_FOUND, rows)
+                        self._connection.executemany(_INSERT_SCANNED, rows)
                         rows.clear()
                 waiting.push_all(joined(path, name) for name in sorted(inner, reverse=True))
-            self._connection.executemany(_FOUND, rows)
+            self._connection.executemany(_INSERT_SCANNED, rows)
 
-    def _gather_changed(self, changes: ChangeLog) -> None:
+    def _scan_changed(self, changes: ChangeLog) -> None:
         with ExitStack() as stack:
             tree = stack.enter_context(SnapshotReader(self._tree))
             others = self._opened(stack)
             for path in self._with_parents(changes):
                 directory, name = split(path)
                 descriptor = tree.find_directory(directory)
-                found = None if descriptor is None else tree.found(descriptor, name)
+                found = None if descriptor is None else tree.entry(descriptor, name)
                 if found is None:
                     self._connection.execute("INSERT OR IGNORE INTO temp.gone VALUES (?, ?)", (directory, name))
                     continue
                 directories = [None if other is None else other.find_directory(directory) for other in others]
                 row = _row(self._place(directory), name, found, others, directories)
-                self._connection.execute(_FOUND, row)
+                self._connection.execute(_INSERT_SCANNED, row)
 
     def _with_parents(self, changes: ChangeLog) -> Iterator[bytes]:
         """Yield the paths that changed, and the directories above them: their times may have, too.
@@ -235,10 +235,11 @@ class Staging:
             yield change.path
             parent = above
 
-    def _mark_told(self, changes: ChangeLog) -> None:
+    def _mark_reported(self, changes: ChangeLog) -> None:
         connection = self._connection
         connection.executemany(
-            _TOLD, (split(change.path) for change in changes if change.kind == "changed" and is_inside(change.path))
+            _INSERT_REPORTED,
+            (split(change.path) for change in changes if change.kind == "changed" and is_inside(change.path)),
         )
         connection.execute(
             """
@@ -276,7 +277,7 @@ class Staging:
 
 
 def _row(
-    number: int, name: bytes, found: Found, others: list[SnapshotReader | None], directories: list[int | None]
+    number: int, name: bytes, found: ScannedEntry, others: list[SnapshotReader | None], directories: list[int | None]
 ) -> tuple[object, ...]:
     same = []
     identities: dict[int, bool] = {}

@@ -45,7 +45,7 @@ CREATE TEMP TABLE IF NOT EXISTS differing (
     link_target BLOB, checked INTEGER, attributes BLOB, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 """
-GATHER_DIFFERING = """
+FILL_DIFFERING = """
 INSERT INTO temp.differing
 SELECT :run, row_number() OVER (ORDER BY directories.path, name, is_after), is_after, directories.path,
     version, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes

@@ -20,7 +20,7 @@ from turku.core.filesystem.directory_tree import split
 from turku.errors import TurkuError
 from turku.storage.catalog import database
 from turku.storage.catalog.scan import SnapshotReader
-from turku.storage.catalog.staging import ROWS_AT_ONCE, Staging, Told
+from turku.storage.catalog.staging import ROWS_AT_ONCE, ReportedName, Staging
 
 if TYPE_CHECKING:
     from turku.storage.disk.source_directory import SourceDirectory
@@ -70,7 +70,7 @@ class StreamingIndexer:
         try:
             with SnapshotReader(path, has_attributes=has_attributes) as tree:
                 gathering.prepare()
-                self._gather(tree, told, gathering)
+                self._stage(tree, told, gathering)
         except (OSError, sqlite3.Error) as error:
             _LOG.info("%s: the tree is read for the catalog after the transfer: %s", self._place.source, error)
         except Exception:
@@ -78,9 +78,9 @@ class StreamingIndexer:
         else:
             self._gathering = gathering
 
-    def _gather(self, tree: SnapshotReader, told: ChangeLog, gathering: Staging) -> None:
-        files: list[Told] = []
-        others: list[Told] = []
+    def _stage(self, tree: SnapshotReader, told: ChangeLog, gathering: Staging) -> None:
+        files: list[ReportedName] = []
+        others: list[ReportedName] = []
         for change in told.follow(self._is_over):
             if self._is_given_up.is_set():
                 return
@@ -92,11 +92,11 @@ class StreamingIndexer:
                 gathering.add(tree, ready)
                 files = [newest]
             if len(others) > ROWS_AT_ONCE:
-                gathering.remember(others)
+                gathering.defer(others)
                 others = []
         gathering.add(tree, files)
-        gathering.remember(others)
-        gathering.add_awaited(tree)
+        gathering.defer(others)
+        gathering.add_deferred(tree)
 
 
 @contextmanager

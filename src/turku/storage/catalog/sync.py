@@ -60,7 +60,7 @@ def record(
     """
     new = _NewSnapshot(name, base, tree, changes, moment, ahead, dates)
     try:
-        database.sweep(place)
+        database.remove_unfinished(place)
         with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
             return _record(connection, place, new, zone)
     except (TurkuError, OSError, sqlite3.Error) as error:
@@ -79,7 +79,7 @@ def forget(place: SourceDirectory, *, zone: tzinfo) -> None:
         return
     try:
         with closing(database.connect(place)) as connection:
-            _drop_gone(connection, history.stored_snapshots(place, zone))
+            _drop_removed(connection, history.stored_snapshots(place, zone))
     except (TurkuError, OSError, sqlite3.Error) as error:
         _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
 
@@ -89,7 +89,7 @@ def rebuild(place: SourceDirectory, *, zone: tzinfo) -> int:
 
     The one that is there stays until the new one is whole. Raises CatalogUnusable, DurableWriteFailed.
     """
-    with database.made_anew(place) as connection:
+    with database.rebuilding(place) as connection:
         return _index(connection, place, history.stored_snapshots(place, zone))
 
 
@@ -104,7 +104,7 @@ def reconcile(
             return
         try:
             with locked(place):
-                _drop_gone(connection, history.stored_snapshots(place, zone))
+                _drop_removed(connection, history.stored_snapshots(place, zone))
         except (LockHeld, OSError, TurkuError):
             # Its snapshot may be in the catalog, and have no name yet.
             pass
@@ -137,7 +137,7 @@ class _NewSnapshot:
 
 def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSnapshot, zone: tzinfo) -> bool:
     stored = history.stored_snapshots(place, zone)
-    _drop_gone(connection, stored)
+    _drop_removed(connection, stored)
     for misplaced in _misplaced(stored, positions(connection)):
         _drop(connection, misplaced, stored)
     known = positions(connection)
@@ -149,10 +149,10 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
     known = positions(connection)
     base = None if new.base is None else known.get(os.fsencode(new.base))
     newest = max(known.values(), default=None)
-    is_told = new.changes is not None and new.changes.is_complete and base is not None
+    is_reported = new.changes is not None and new.changes.is_complete and base is not None
     # A file that a failed run had brought over has another size or time than the base's.
-    tells_content = is_told or (new.changes is not None and new.changes.tells_content)
-    if is_told and base == newest and newest is not None and not new.changes:
+    tells_content = is_reported or (new.changes is not None and new.changes.tells_content)
+    if is_reported and base == newest and newest is not None and not new.changes:
         # As it was: one more name for the same position.
         with database.writing(connection):
             _insert(connection, new.name, newest, new.moment)
@@ -168,10 +168,10 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
             before=next((each.path for each in reversed(stored) if known.get(os.fsencode(each.name)) == newest), None),
             after=None,
         )
-        gathering.gather(new.changes, may_trust=is_told and base == newest)
-        gathering.compute_checksums(not_told_is_same=tells_content and base == newest)
+        gathering.scan(new.changes, may_trust=is_reported and base == newest)
+        gathering.compute_checksums(reports_every_write=tells_content and base == newest)
     if new.dates is not None and any(new.dates.limits_ns):
-        new.dates.note(*gathering.dated(new.dates.limits_ns))
+        new.dates.note(*gathering.entries_dated(new.dates.limits_ns))
     with database.writing(connection):
         if positions(connection) != known:
             _LOG.info("%s: somebody else wrote the catalog meanwhile", place.source)
@@ -179,10 +179,15 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
         neighbours = Neighbours(newest, None)
         position = versions.GAP if newest is None else newest + versions.GAP
         versions.merge(
-            connection, position, neighbours, base=base, is_whole=gathering.is_whole, not_told_is_same=tells_content
+            connection,
+            position,
+            neighbours,
+            base=base,
+            is_whole=gathering.is_whole,
+            reports_every_write=tells_content,
         )
         _insert(connection, new.name, position, new.moment)
-    gathering.forget()
+    gathering.drop_tables()
     return True
 
 
@@ -229,7 +234,7 @@ def _index_one(
         after=None if after is None else after.path,
     )
     try:
-        gathering.gather(None, may_trust=False)
+        gathering.scan(None, may_trust=False)
     except FileNotFoundError:
         # It was pruned meanwhile.
         return False
@@ -246,9 +251,11 @@ def _index_one(
             position = neighbours.position()
         if position is None or not _are_adjacent(known, neighbours):
             return False
-        versions.merge(connection, position, neighbours, base=neighbours.before, is_whole=True, not_told_is_same=False)
+        versions.merge(
+            connection, position, neighbours, base=neighbours.before, is_whole=True, reports_every_write=False
+        )
         _insert(connection, snapshot.name, position, moment)
-    gathering.forget()
+    gathering.drop_tables()
     return True
 
 
@@ -288,7 +295,7 @@ def _misplaced(stored: tuple[StoredSnapshot, ...], known: dict[bytes, int]) -> l
     return [name for number, (name, _position) in enumerate(placed) if number not in in_order]
 
 
-def _drop_gone(connection: sqlite3.Connection, stored: tuple[StoredSnapshot, ...]) -> None:
+def _drop_removed(connection: sqlite3.Connection, stored: tuple[StoredSnapshot, ...]) -> None:
     there = {os.fsencode(each.name) for each in stored}
     for name in positions(connection):
         if name not in there:

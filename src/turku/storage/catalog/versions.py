@@ -27,7 +27,7 @@ UPDATE temp.found SET version = (
         AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR (versions.attributes IS NULL
             AND (found.same_before OR NOT found.told OR found.attributes = X'')))
         AND (found.kind <> 0 OR found.same_before OR versions.checksum = found.checksum
-            OR (:not_told_is_same AND NOT found.told)
+            OR (:reports_every_write AND NOT found.told)
             OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
 )
 WHERE version IS NULL
@@ -42,7 +42,7 @@ UPDATE temp.found SET checksum = (
         AND versions.first <= :base AND (versions.last IS NULL OR versions.last >= :base)
         AND versions.kind = 0 AND versions.size = found.size AND versions.mtime_ns = found.mtime_ns
 )
-WHERE version IS NULL AND kind = 0 AND checksum IS NULL AND (same_base OR (:not_told_is_same AND NOT told))
+WHERE version IS NULL AND kind = 0 AND checksum IS NULL AND (same_base OR (:reports_every_write AND NOT told))
 """
 _CLOSE_ALL_UNMATCHED = """
 UPDATE versions SET last = :before
@@ -143,12 +143,12 @@ def merge(
     *,
     base: int | None,
     is_whole: bool,
-    not_told_is_same: bool,
+    reports_every_write: bool,
 ) -> None:
-    """Write what was gathered as the state at ``position``; in a transaction of the caller's.
+    """Write the staged entries as the state at ``position``, in the caller's transaction.
 
-    ``base`` is the position of the snapshot that the run was built upon, ``not_told_is_same`` that the run told every
-    file whose content it wrote. What is not whole are the changes against ``neighbours.before``.
+    ``base`` is the position of the snapshot that the run was built upon. ``reports_every_write`` says that the run
+    named every file whose content it wrote. Without ``is_whole`` they are the changes since ``neighbours.before``.
     """
     connection.execute("INSERT OR IGNORE INTO directories (path) SELECT path FROM temp.places ORDER BY path")
     connection.execute(
@@ -159,11 +159,11 @@ def merge(
         "before": neighbours.before,
         "after": neighbours.after,
         "base": base,
-        "not_told_is_same": not_told_is_same and base == neighbours.before,
+        "reports_every_write": reports_every_write and base == neighbours.before,
         "last": None if neighbours.after is None else position,
-        "unknown_is_same": is_whole and not not_told_is_same and not connection.execute(_SHARES_FILES).fetchone(),
+        "unknown_is_same": is_whole and not reports_every_write and not connection.execute(_SHARES_FILES).fetchone(),
     }
-    carry = {"base": base, "not_told_is_same": not_told_is_same}
+    carry = {"base": base, "reports_every_write": reports_every_write}
     if base is not None and base != neighbours.before:
         connection.execute(_CARRY_OVER, carry)
     if neighbours.before is not None:

@@ -64,7 +64,7 @@ def _snapshots(options: argparse.Namespace, configuration: StorageConfig, clock:
         (
             (place.machine_dir.name, row)
             for place in find_sources(configuration, machine=options.machine, source=options.source)
-            for row in history_rows.of_snapshots(place, history.stored_snapshots(place, zone), zone, now=clock.now())
+            for row in history_rows.snapshot_rows(place, history.stored_snapshots(place, zone), zone, now=clock.now())
         ),
         options.limit,
     )

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
     found: list[dict[str, Any]] = []
     with lock.exclusive(configuration.lock_dir, "drill"):
-        drill.sweep(configuration)
+        drill.remove_leftovers(configuration)
         if options.due:
             be_gentle()
         for place in find_sources(configuration, machine=options.machine, source=options.source):

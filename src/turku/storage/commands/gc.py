@@ -82,7 +82,7 @@ def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Cl
     try:
         with locked(place):
             # As after a backup: nothing goes while a quarantined snapshot waits for a decision.
-            if not history.unjudged(place, configuration.zone):
+            if not history.awaiting_review(place, configuration.zone):
                 trash.empty(place, removed_until=removed_until)
     except LockHeld:
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)

@@ -85,7 +85,7 @@ def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
 def _login_shell(configuration: StorageConfig) -> Fact:
     subject, user = "login shell", configuration.ssh_ping_user
     try:
-        found = login_shell.look(user)
+        found = login_shell.check(user)
     except CommandFailed as error:
         return Fact(subject, Verdict.WARN, f"not looked at: {error.message}")
     if not found:

@@ -39,26 +39,26 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
     for place in find_sources(configuration, machine=options.machine, source=options.source):
         for stored in history.stored_snapshots(place, configuration.zone):
             noted = snapshot_notes.read(place, stored.name)
-            if noted.suspicious:
+            if noted.findings:
                 found.append(
                     {
                         "machine": place.machine_dir.name,
                         "source": place.source,
                         "snapshot": stored.name,
-                        "signs": list(noted.suspicious),
-                        "judgement": noted.judgement,
+                        "signs": list(noted.findings),
+                        "review": noted.review,
                     }
                 )
     if options.json:
         say(json_text(found, indent=4))
         return 0
     for each in found:
-        say(f"{each['machine']}  {each['source']}  {each['snapshot']}  {each['judgement'] or 'waits for a decision'}")
+        say(f"{each['machine']}  {each['source']}  {each['snapshot']}  {each['review'] or 'waits for a decision'}")
         for sign in each["signs"]:
             say(f"    {sign}")
     if not found:
         say("no snapshot is in quarantine")
-    elif any(each["judgement"] is None for each in found):
+    elif any(each["review"] is None for each in found):
         say("no snapshot of their sources expires before they are decided: 'quarantine accept' or 'quarantine reject'")
     return 0
 
@@ -70,21 +70,21 @@ def _decide(
     from turku.storage.disk.snapshot_notes import Review
     from turku.storage.disk.source_lookup import find_sources, locked
 
-    decision = Review.CLEAN if accepts else Review.BAD
+    decision = Review.ACCEPTED if accepts else Review.REJECTED
     for place in find_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
             stored = history.stored_snapshots(place, configuration.zone)
-            quarantined = {each.name for each in stored if snapshot_notes.read(place, each.name).suspicious}
+            quarantined = {each.name for each in stored if snapshot_notes.read(place, each.name).findings}
             unknown = sorted(set(options.snapshots) - quarantined)
             if unknown:
                 raise UsageError(f"{', '.join(unknown)}: not a quarantined snapshot of {place.source}")
-            chosen = options.snapshots or [each.name for each in history.unjudged(place, configuration.zone)]
+            chosen = options.snapshots or [each.name for each in history.awaiting_review(place, configuration.zone)]
             if not chosen:
                 raise UsageError(f"{place.source} has no snapshot that waits for a decision")
             for name in chosen:
-                snapshot_notes.change(place, name, judgement=decision)
+                snapshot_notes.change(place, name, review=decision)
                 say(f"{name}: {'accepted' if accepts else 'rejected'}")
-            waiting = len(history.unjudged(place, configuration.zone))
+            waiting = len(history.awaiting_review(place, configuration.zone))
             say(
                 f"{waiting} more wait for a decision before retention applies to {place.source} again"
                 if waiting

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
                 say(f"{place.machine_dir.name}  {place.source}  NOT VERIFIED: {verified}")
                 continue
             is_good = is_good and not verified.open_damages
-            found.append(_shown(verified, is_told=_tell(verified, configuration, clock)))
+            found.append(_shown(verified, is_reported=_tell(verified, configuration, clock)))
             if not options.json:
                 _say(verified, say)
     if options.json:
@@ -100,7 +100,7 @@ def _verified(
 ) -> Any:
     """Each source with what came of it. A budget begins with the source that was verified longest ago."""
     from turku.storage.integrity import scrub
-    from turku.storage.integrity.scrub import Share
+    from turku.storage.integrity.scrub import ScrubShare
 
     if end is not None:
         places = tuple(sorted(places, key=scrub.last_run))
@@ -113,7 +113,7 @@ def _verified(
                 scrub.verify(
                     place,
                     zone=configuration.zone,
-                    share=Share(percent=percent or 100.0, until_seconds=end),
+                    share=ScrubShare(percent=percent or 100.0, until_seconds=end),
                     pace=pace,
                     clock=clock,
                 ),
@@ -133,29 +133,29 @@ def _tell(verified: ScrubResult, configuration: StorageConfig, clock: Clock) -> 
         files=verified.versions,
         size_bytes=verified.size_bytes,
         seconds=verified.seconds,
-        is_whole=verified.is_through,
+        is_whole=verified.is_complete,
         time_oldest_check=None if verified.oldest_check is None else verified.oldest_check.timestamp(),
     )
-    news = [each for each in verified.damages if not each.is_told]
+    news = [each for each in verified.damages if not each.is_reported]
     integrity = SourceIntegrity(damages=[each.message() for each in news], verified=outcome)
     told = report.send(configuration, place.machine_dir.name, {place.source: integrity})
     # What is healed, or gone, is forgotten unless it is to be told later.
     kept = [each for each in verified.damages if each in verified.open_damages or told is Delivery.LATER]
-    is_told = told is Delivery.NOW
-    damage.write(place, [replace(each, is_told=each.is_told or is_told) for each in kept])
-    return is_told
+    is_reported = told is Delivery.NOW
+    damage.write(place, [replace(each, is_reported=each.is_reported or is_reported) for each in kept])
+    return is_reported
 
 
 def _say(verified: ScrubResult, say: Say) -> None:
     place = verified.place
     state = f"{len(verified.open_damages)} DAMAGED" if verified.open_damages else "good"
-    how_far = "" if verified.is_through else ", to be gone on with"
+    how_far = "" if verified.is_complete else ", to be gone on with"
     say(
         f"{place.machine_dir.name}  {place.source}  {state}: {verified.versions} versions in {verified.files} files, "
         f"{verified.size_bytes} bytes, in {verified.seconds:.1f} s{how_far}"
     )
-    if verified.first_seen:
-        say(f"    {verified.first_seen} had no checksum, and have one now")
+    if verified.new_checksums:
+        say(f"    {verified.new_checksums} had no checksum, and have one now")
     for each in verified.damages:
         names = list(each.snapshots[-_SHOWN_SNAPSHOTS:])
         more = each.snapshot_count - len(names)
@@ -164,7 +164,7 @@ def _say(verified: ScrubResult, say: Say) -> None:
         say(f"        in {', '.join(names)}{f' and {more} more' if more else ''}")
 
 
-def _shown(verified: ScrubResult, *, is_told: bool) -> dict[str, Any]:
+def _shown(verified: ScrubResult, *, is_reported: bool) -> dict[str, Any]:
     return {
         "machine": verified.place.machine_dir.name,
         "source": verified.place.source,
@@ -172,10 +172,10 @@ def _shown(verified: ScrubResult, *, is_told: bool) -> dict[str, Any]:
         "files": verified.files,
         "bytes": verified.size_bytes,
         "seconds": round(verified.seconds, 3),
-        "first_seen": verified.first_seen,
-        "is_through": verified.is_through,
+        "first_seen": verified.new_checksums,
+        "is_through": verified.is_complete,
         "oldest_check": None if verified.oldest_check is None else verified.oldest_check.isoformat(),
-        "told_the_coordinator": is_told,
+        "told_the_coordinator": is_reported,
         "damages": [
             {
                 "path": one_line(each.raw_path),
@@ -194,7 +194,7 @@ def _ask_for_comparison(places: tuple[SourceDirectory, ...], configuration: Stor
     from turku.storage.integrity import source_comparison
 
     for place in places:
-        source_comparison.ask_for(configuration, place)
+        source_comparison.request(configuration, place)
         say(f"{place.machine_dir.name}  {place.source}  is compared with the machine after its next backup")
     return 0
 

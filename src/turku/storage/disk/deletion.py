@@ -25,7 +25,7 @@ def mark(place: SourceDirectory, name: str) -> None:
     """Take the snapshot or trash entry ``name`` out of history at once. ``collect`` frees its space."""
     snapshot_links.hand_over(place, name)
     fs.rename(place.snapshot(name), path_of(place, name))
-    fs.unlink(place.information(name))
+    fs.unlink(place.record_path(name))
 
 
 def path_of(place: SourceDirectory, name: str) -> Path:

@@ -28,12 +28,12 @@ class StoredSnapshot:
     """When it was made, in UTC: by its record, else by its name. None when neither tells."""
     is_held: bool
     """Whether its name says that it is never to be pruned."""
-    was_found_ahead: bool = False
-    """True where a backup found its date in the future (``Notes.found_ahead``)."""
+    was_found_in_future: bool = False
+    """True where a backup found its date in the future (``Notes.found_in_future``)."""
 
     def is_date_in_doubt(self, now: datetime) -> bool:
         """Return True where the date lies in the future, or did when a later backup was made: a clock was wrong."""
-        return self.was_found_ahead or clock_agreement.is_ahead(self.moment, now=now)
+        return self.was_found_in_future or clock_agreement.is_ahead(self.moment, now=now)
 
 
 def stored_snapshots(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
@@ -50,16 +50,16 @@ def stored_snapshots(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapsh
         if not fs.is_directory(tree):
             continue
         name = names.parse_snapshot_name(entry, source=place.source, zone=zone)
-        recorded = snapshot_record.date(place, entry)
+        recorded = snapshot_record.recorded_date(place, entry)
         moment = recorded.sync_begin or name.moment
-        was_found_ahead = moment is not None and recorded.found_ahead is not None
-        found.append(StoredSnapshot(entry, tree, moment, name.is_held, was_found_ahead))
+        was_found_in_future = moment is not None and recorded.found_in_future is not None
+        found.append(StoredSnapshot(entry, tree, moment, name.is_held, was_found_in_future))
     return tuple(sorted(found, key=_age_order))
 
 
 def _age_order(snapshot: StoredSnapshot) -> tuple[bool, float, str]:
     moment = float("-inf") if snapshot.moment is None else snapshot.moment.timestamp()
-    return (snapshot.moment is not None and not snapshot.was_found_ahead, moment, snapshot.name)
+    return (snapshot.moment is not None and not snapshot.was_found_in_future, moment, snapshot.name)
 
 
 class Dated(Protocol):
@@ -91,8 +91,8 @@ def note_dates_ahead(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> 
         return ()
     ahead = [each for each in stored_snapshots(place, zone) if clock_agreement.is_ahead(each.moment, now=now)]
     for each in ahead:
-        if not each.was_found_ahead:
-            snapshot_notes.change(place, each.name, found_ahead=now)
+        if not each.was_found_in_future:
+            snapshot_notes.change(place, each.name, found_in_future=now)
     return tuple(each.name for each in ahead)
 
 
@@ -113,23 +113,23 @@ def base(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> StoredSnapsh
     """Return the snapshot to build the next one upon: the newest that nobody judged bad; the newest where all are."""
     snapshots = latest_last(stored_snapshots(place, zone), now=now)
     for snapshot in reversed(snapshots):
-        if snapshot_notes.read(place, snapshot.name).judgement is not Review.BAD:
+        if snapshot_notes.read(place, snapshot.name).review is not Review.REJECTED:
             return snapshot
     return snapshots[-1] if snapshots else None
 
 
-def unjudged(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
+def awaiting_review(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
     """The suspicious snapshots that nobody has judged yet; while there is one, nothing of the source is pruned."""
     return tuple(each for each in stored_snapshots(place, zone) if snapshot_notes.read(place, each.name).needs_review)
 
 
-def usual(place: SourceDirectory, zone: tzinfo) -> tuple[RunStats, ...]:
+def baseline(place: SourceDirectory, zone: tzinfo) -> tuple[RunStats, ...]:
     """The figures of the newest good backups, those that were found suspicious and judged clean included."""
     found: list[RunStats] = []
     for snapshot in reversed(stored_snapshots(place, zone)):
         noted = snapshot_notes.read(place, snapshot.name)
-        if noted.is_good and noted.figures is not None:
-            found.append(noted.figures)
+        if noted.is_good and noted.stats is not None:
+            found.append(noted.stats)
         if len(found) == anomaly.BASELINE_RUNS:
             break
     return tuple(found)

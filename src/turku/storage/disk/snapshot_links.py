@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 
-from turku.storage.disk.source_directory import DELETING_PREFIX, INFORMATION_SUFFIX, PROMOTING_PREFIX, SourceDirectory
+from turku.storage.disk.source_directory import DELETING_PREFIX, PROMOTING_PREFIX, RECORD_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 
 _LOG = logging.getLogger(__name__)
 
 
-def make(place: SourceDirectory, name: str, base: str) -> None:
+def link(place: SourceDirectory, name: str, base: str) -> None:
     """Let the new snapshot ``name`` be what the snapshot ``base`` is."""
     fs.write_symbolic_link(place.snapshot(name), place.tree(base).name)
 
 
-def to(place: SourceDirectory, name: str) -> list[str]:
+def links_to(place: SourceDirectory, name: str) -> list[str]:
     """The links to an entry, newest first; those in the trash come after those in history."""
     found = [
         entry
@@ -35,7 +35,7 @@ def hand_over(place: SourceDirectory, name: str, *, heir: str | None = None) -> 
 
     ``heir`` is the one that gets the tree, by default the newest.
     """
-    links = to(place, name)
+    links = links_to(place, name)
     target = place.link_target(name)
     if target is not None:
         # As a run leaves them that was killed below.
@@ -81,7 +81,7 @@ def tidy(place: SourceDirectory) -> None:
                 target,
             )
             fs.unlink(place.snapshot(entry))
-            fs.unlink(place.information(entry))
+            fs.unlink(place.record_path(entry))
 
 
 def _promote(place: SourceDirectory, heir: str) -> None:
@@ -93,4 +93,4 @@ def _promote(place: SourceDirectory, heir: str) -> None:
 
 
 def _is_ours(place: SourceDirectory, name: str) -> bool:
-    return fs.is_file(place.information(name)) and not name.endswith(INFORMATION_SUFFIX)
+    return fs.is_file(place.record_path(name)) and not name.endswith(RECORD_SUFFIX)

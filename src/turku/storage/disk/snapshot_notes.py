@@ -32,8 +32,8 @@ _Value = TypeVar("_Value")
 class Review(StrEnum):
     """What a person said of a suspicious snapshot."""
 
-    CLEAN = "clean"
-    BAD = "bad"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Notes:
 
     period: timedelta | None = None
     """The period of the schedule it was made under (``retention.Snapshot.slot``)."""
-    figures: RunStats | None = None
-    suspicious: tuple[str, ...] = ()
+    stats: RunStats | None = None
+    findings: tuple[str, ...] = ()
     """What made it suspicious when it was made."""
-    judgement: Review | None = None
+    review: Review | None = None
     bytes_per_second: float | None = None
     """What came over the way from the machine when last enough came to tell."""
     compress: Compression = Compression.AUTO
@@ -64,27 +64,27 @@ class Notes:
     """The machine's clock when the session began that made it, in Unix nanoseconds."""
     attributes_compared: datetime | None = None
     """When ACLs and extended attributes of all entries were last compared, for it or for one before it; aware."""
-    found_ahead: datetime | None = None
+    found_in_future: datetime | None = None
     """When a backup found that its date lies in the future: the storage's clock was wrong, then or when it was made."""
     is_readable: bool = True
     """False where the disk did not give the notes: what they hold back is not known, so it is not pruned."""
 
     @property
     def is_good(self) -> bool:
-        return not self.suspicious or self.judgement is Review.CLEAN
+        return not self.findings or self.review is Review.ACCEPTED
 
     @property
     def needs_review(self) -> bool:
         """Whether it is suspicious, and nobody has said yet what it is."""
-        return bool(self.suspicious) and self.judgement is None
+        return bool(self.findings) and self.review is None
 
     def as_json(self) -> dict[str, Any]:
         """The keys of the file; those that say nothing are left out."""
         content = {
             "period_seconds": None if self.period is None else self.period.total_seconds(),
-            "figures": None if self.figures is None else msgspec.to_builtins(self.figures),
-            "suspicious": list(self.suspicious),
-            "judgement": self.judgement,
+            "stats": None if self.stats is None else msgspec.to_builtins(self.stats),
+            "findings": list(self.findings),
+            "review": self.review,
             "bytes_per_second": self.bytes_per_second,
             "compress": None if self.compress is Compression.AUTO else self.compress,
             "incomplete": msgspec.to_builtins(self.incomplete),
@@ -94,7 +94,7 @@ class Notes:
             "strategy_reason": self.strategy_reason,
             "preserved": list(self.preserved),
             "held_until": None if self.held_until is None else self.held_until.isoformat(),
-            "found_ahead": None if self.found_ahead is None else self.found_ahead.isoformat(),
+            "found_in_future": None if self.found_in_future is None else self.found_in_future.isoformat(),
         }
         return {key: value for key, value in content.items() if value}
 
@@ -102,9 +102,9 @@ class Notes:
 NO_NOTES = Notes()
 _KEYS = (
     "period_seconds",
-    "figures",
-    "suspicious",
-    "judgement",
+    "stats",
+    "findings",
+    "review",
     "bytes_per_second",
     "compress",
     "incomplete",
@@ -114,7 +114,7 @@ _KEYS = (
     "strategy_reason",
     "preserved",
     "held_until",
-    "found_ahead",
+    "found_in_future",
 )
 
 
@@ -123,7 +123,7 @@ def read(place: SourceDirectory, name: str) -> Notes:
     try:
         content = _content(place, name)
     except OSError as error:
-        _LOG.warning("%s: cannot be read: %s", place.information(name), error.strerror or error)
+        _LOG.warning("%s: cannot be read: %s", place.record_path(name), error.strerror or error)
         return Notes(is_readable=False)
 
     def value(key: str, read_one: Callable[[Any], _Value], default: _Value) -> _Value:
@@ -134,9 +134,9 @@ def read(place: SourceDirectory, name: str) -> Notes:
 
     return Notes(
         period=value("period_seconds", lambda seconds: timedelta(seconds=seconds), None),
-        figures=value("figures", lambda figures: msgspec.convert(figures, RunStats), None),
-        suspicious=value("suspicious", lambda signs: tuple(msgspec.convert(signs, list[str])), ()),
-        judgement=value("judgement", Review, None),
+        stats=value("stats", lambda stats: msgspec.convert(stats, RunStats), None),
+        findings=value("findings", lambda findings: tuple(msgspec.convert(findings, list[str])), ()),
+        review=value("review", Review, None),
         bytes_per_second=value("bytes_per_second", lambda rate: msgspec.convert(rate, float), None),
         compress=value("compress", Compression, Compression.AUTO),
         incomplete=value("incomplete", lambda found: msgspec.convert(found, Incompleteness), COMPLETE),
@@ -146,7 +146,7 @@ def read(place: SourceDirectory, name: str) -> Notes:
         strategy_reason=value("strategy_reason", _text, ""),
         preserved=value("preserved", lambda kinds: tuple(msgspec.convert(kinds, list[str])), ()),
         held_until=value("held_until", _moment, None),
-        found_ahead=value("found_ahead", _moment, None),
+        found_in_future=value("found_in_future", _moment, None),
     )
 
 
@@ -158,13 +158,13 @@ def change(place: SourceDirectory, name: str, **changes: Any) -> Notes:
     content = _content(place, name)
     notes = replace(read(place, name), **changes)
     kept = {key: value for key, value in content.items() if key not in _KEYS}
-    fs.write_json(place.information(name), {"name": name, **kept, **notes.as_json()})
+    fs.write_json(place.record_path(name), {"name": name, **kept, **notes.as_json()})
     return notes
 
 
 def _content(place: SourceDirectory, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
+        content = json.loads(fs.read_file(place.record_path(name), limit_bytes=LIMIT_BYTES))
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise

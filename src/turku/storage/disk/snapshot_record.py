@@ -27,7 +27,7 @@ class SnapshotRecord:
 
     def write(self, place: SourceDirectory) -> None:
         fs.write_json(
-            place.information(self.name),
+            place.record_path(self.name),
             {
                 "name": self.name,
                 "base": self.base,
@@ -41,7 +41,7 @@ class SnapshotRecord:
 def read(place: SourceDirectory, name: str) -> SnapshotRecord | None:
     """The record of a snapshot; None where a crash of an existing storage left none, or half of one."""
     try:
-        content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
+        content: Any = json.loads(fs.read_file(place.record_path(name), limit_bytes=LIMIT_BYTES))
         return SnapshotRecord(
             name=name,
             base=str(content["base"]) if content.get("base") else None,
@@ -59,14 +59,14 @@ class RecordedDate:
 
     sync_begin: datetime | None = None
     """Aware; None where nothing of use is recorded."""
-    found_ahead: datetime | None = None
-    """See ``Notes.found_ahead``."""
+    found_in_future: datetime | None = None
+    """See ``Notes.found_in_future``."""
 
 
-def date(place: SourceDirectory, name: str) -> RecordedDate:
+def recorded_date(place: SourceDirectory, name: str) -> RecordedDate:
     """Return when the snapshot was made, as far as its record tells."""
     try:
-        content: Any = json.loads(fs.read_file(place.information(name), limit_bytes=LIMIT_BYTES))
+        content: Any = json.loads(fs.read_file(place.record_path(name), limit_bytes=LIMIT_BYTES))
     except (OSError, ValueError):
         return RecordedDate()
 
@@ -76,7 +76,7 @@ def date(place: SourceDirectory, name: str) -> RecordedDate:
         except (ValueError, KeyError, TypeError, InvalidValue):
             return None
 
-    return RecordedDate(moment("sync_begin"), moment("found_ahead"))
+    return RecordedDate(moment("sync_begin"), moment("found_in_future"))
 
 
 def _moment(text: str) -> datetime:

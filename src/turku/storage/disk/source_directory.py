@@ -13,7 +13,7 @@ from pathlib import Path
 from turku.policy import names
 from turku.storage.fs import tree as fs
 
-INFORMATION_SUFFIX = ".json"
+RECORD_SUFFIX = ".json"
 LATEST = "latest"
 DELETING_PREFIX = ".deleting-"
 PROMOTING_PREFIX = ".promoting-"
@@ -148,5 +148,5 @@ class SourceDirectory:
         """Whether there is such an entry with files in it: a snapshot, or what was one."""
         return fs.is_directory(self.tree(name))
 
-    def information(self, name: str) -> Path:
-        return self.snapshots_dir / f"{name}{INFORMATION_SUFFIX}"
+    def record_path(self, name: str) -> Path:
+        return self.snapshots_dir / f"{name}{RECORD_SUFFIX}"

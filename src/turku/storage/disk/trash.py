@@ -15,7 +15,7 @@ from pathlib import Path
 
 from turku.errors import UsageError
 from turku.storage.disk import deletion, snapshot_links, snapshot_notes
-from turku.storage.disk.source_directory import INFORMATION_SUFFIX, SourceDirectory
+from turku.storage.disk.source_directory import RECORD_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 
 PREFIX = ".trash-"
@@ -57,10 +57,10 @@ def trashed_snapshots(place: SourceDirectory) -> tuple[TrashedSnapshot, ...]:
 def put(place: SourceDirectory, name: str, *, now: datetime) -> TrashedSnapshot:
     """Move a snapshot from history to the trash, and return its entry there."""
     trashed = TrashedSnapshot(place, name, now.replace(microsecond=0))
-    record = place.information(name)
+    record = place.record_path(name)
     # The record has both names until the snapshot has moved. ``remove_stray_records`` removes the one left over.
     with suppress(FileNotFoundError, FileExistsError):
-        fs.hard_link(record, place.information(trashed.stored_name))
+        fs.hard_link(record, place.record_path(trashed.stored_name))
     snapshot_links.hand_over(place, name)
     fs.rename(place.snapshot(name), trashed.path)
     fs.unlink(record)
@@ -78,9 +78,9 @@ def restore(trashed: TrashedSnapshot, *, now: datetime, trash_days: float) -> da
             f"{name} is in history already", hint="to have both, rename the one in history, with its .json"
         )
     held_until = now + max(timedelta(days=trash_days), SHORTEST_HOLD)
-    kept = place.information(trashed.stored_name)
+    kept = place.record_path(trashed.stored_name)
     if fs.is_file(kept):
-        fs.write_bytes(place.information(name), fs.read_file(kept, limit_bytes=snapshot_notes.LIMIT_BYTES))
+        fs.write_bytes(place.record_path(name), fs.read_file(kept, limit_bytes=snapshot_notes.LIMIT_BYTES))
     snapshot_notes.change(place, name, held_until=held_until)
     snapshot_links.hand_over(place, trashed.stored_name)
     fs.rename(trashed.path, place.snapshot(name))
@@ -103,6 +103,6 @@ def empty(place: SourceDirectory, *, removed_until: datetime) -> tuple[TrashedSn
 def remove_stray_records(place: SourceDirectory) -> None:
     """Remove records in the trash without a snapshot. A killed run leaves such records."""
     for entry in fs.names(place.snapshots_dir):
-        name = entry.removesuffix(INFORMATION_SUFFIX)
+        name = entry.removesuffix(RECORD_SUFFIX)
         if name != entry and entry.startswith(PREFIX) and not place.has(name):
             fs.unlink(place.snapshot(entry))

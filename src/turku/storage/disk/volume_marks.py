@@ -207,7 +207,7 @@ def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str |
 
     An older installation has machines there already, and is evidently the volume; nothing else has its links.
     """
-    led_to = _led_to(configuration, volume)
+    led_to = _linked_machines(configuration, volume)
     there = [each for each in led_to if fs.is_directory(volume.path / each)]
     if len(there) * 2 < len(led_to):
         return (
@@ -219,7 +219,7 @@ def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str |
     return None
 
 
-def _led_to(configuration: StorageConfig, volume: Volume) -> Sequence[str]:
+def _linked_machines(configuration: StorageConfig, volume: Volume) -> Sequence[str]:
     """Return the machines whose links in ``var_dir/machines`` lead to the volume's path."""
     try:
         links = list(configuration.machines_dir.iterdir())

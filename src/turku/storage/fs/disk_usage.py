@@ -26,7 +26,7 @@ _END = 2**64 - 1
 _LAST, _NOT_ON_DISK, _SHARED = 0x1, 0x2 | 0x200, 0x2000
 BLOCK_BYTES = 512
 _SPANS_LIMIT = 100_000
-_LOOKED_AT_BYTES = 1024 * 1024
+_MINIMUM_CHECKED_BYTES = 1024 * 1024
 """Smaller files count whole: their holes are no matter."""
 
 
@@ -49,7 +49,7 @@ def measured_bytes(directory: Path) -> int:
     """
     shares_blocks = clone.may_share_blocks(directory)
     total = 0.0
-    shared = _Union()
+    shared = _ExtentUnion()
     with DirectoryTree(directory) as opened:
         for each in opened.walk():
             status = each.status
@@ -76,7 +76,7 @@ def copy_bytes(tree: DirectoryTree, files: Iterable[tuple[bytes, int]]) -> int:
     copied: set[tuple[int, int]] = set()
     for path, recorded_bytes in files:
         size_bytes = recorded_bytes
-        if size_bytes >= _LOOKED_AT_BYTES:
+        if size_bytes >= _MINIMUM_CHECKED_BYTES:
             with suppress(OSError):
                 status = tree.status(path)
                 if (status.st_dev, status.st_ino) in copied:
@@ -104,7 +104,7 @@ def _data_bytes(tree: DirectoryTree, path: bytes) -> int:
         os.close(descriptor)
 
 
-def signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
+def extent_signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
     """Where on the disk the open file's blocks lie; None where they have no place of their own yet, or nobody tells.
 
     Two files with the same one are the same blocks: what is read of the one was read of the other.
@@ -118,14 +118,14 @@ def signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
     return tuple((extent.begin, extent.end) for extent in extents)
 
 
-def spans_of_its_own(descriptor: int) -> Iterator[tuple[int, int]]:
+def unshared_spans(descriptor: int) -> Iterator[tuple[int, int]]:
     """Yield where in the open file parts begin and end that no other file shares. Raises OSError where nobody tells."""
     for extent in _extents_of(descriptor):
         if not extent.is_shared:
             yield extent.offset, extent.offset + extent.end - extent.begin
 
 
-class _Union:
+class _ExtentUnion:
     """The length of what spans cover together, in memory that what they cover takes, not their number."""
 
     def __init__(self) -> None:

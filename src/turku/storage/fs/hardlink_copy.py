@@ -49,7 +49,7 @@ class _TreeLinker:
         self._unfinished = unfinished
         """Directories that nobody could enter any more, had they their modes: those come in the end."""
         self._condition = threading.Condition()
-        self._at_work = 0
+        self._active = 0
         self._directories = 1
         self._unasked = 0
         """Entries made since ``go_on`` was asked."""
@@ -71,7 +71,7 @@ class _TreeLinker:
             # Those within others first.
             while (path := self._unfinished.pop()) is not None:
                 _finish(base.directory(path), made.directory(path))
-        self._hand_on(b"", [], _ENTRIES_BETWEEN_QUESTIONS)
+        self._enqueue(b"", [], _ENTRIES_BETWEEN_QUESTIONS)
 
     def _work(self) -> None:
         try:
@@ -83,7 +83,7 @@ class _TreeLinker:
                 while (path := self._next()) is not None:
                     self._link_directory(base.directory(path), made.directory(path), path, copies)
                     with self._condition:
-                        self._at_work -= 1
+                        self._active -= 1
                         self._condition.notify_all()
         except BaseException as error:
             with self._condition:
@@ -95,9 +95,9 @@ class _TreeLinker:
             while self._error is None:
                 path = self._waiting.pop()
                 if path is not None:
-                    self._at_work += 1
+                    self._active += 1
                     return path
-                if not self._at_work:
+                if not self._active:
                     break
                 self._condition.wait()
             return None
@@ -113,7 +113,7 @@ class _TreeLinker:
         with os.scandir(source) as listing:
             for entry in listing:
                 if count == _ENTRIES_BETWEEN_QUESTIONS:
-                    self._hand_on(path, inner, count)
+                    self._enqueue(path, inner, count)
                     count = 0
                 count += 1
                 name = os.fsencode(entry.name)
@@ -128,7 +128,7 @@ class _TreeLinker:
                         raise
                     with self._condition:
                         self._link_copy(source, target, (path, name), entry.inode(), copies)
-        self._hand_on(path, inner, count)
+        self._enqueue(path, inner, count)
         if can_be_entered:
             _finish(source, target)
 
@@ -144,7 +144,7 @@ class _TreeLinker:
         if not is_linked:
             self._copies[inode] = place
 
-    def _hand_on(self, path: bytes, made: list[bytes], count: int) -> None:
+    def _enqueue(self, path: bytes, made: list[bytes], count: int) -> None:
         """Let the directories that were made in that of the path be linked by whoever is free; ``count`` is of all
         entries that were made."""
         with self._condition:

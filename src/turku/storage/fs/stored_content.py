@@ -21,7 +21,7 @@ class RateLimiter:
     read_bytes: int = 0
     _begin: float = field(default=-1.0, init=False)
 
-    def passed(self, count: int) -> None:
+    def consume(self, count: int) -> None:
         """Take note of what was read, and wait where it was too fast."""
         self.read_bytes += count
         if self.bytes_per_second is None:
@@ -44,7 +44,7 @@ def checksum(descriptor: int, pace: RateLimiter) -> bytes:
         hasher.update(chunk)
         os.posix_fadvise(descriptor, offset, len(chunk), os.POSIX_FADV_DONTNEED)
         offset += len(chunk)
-        pace.passed(len(chunk))
+        pace.consume(len(chunk))
     return hasher.digest()
 
 

@@ -24,7 +24,7 @@ class DateRange:
     last_ns: int | None = None
 
 
-def kept_in(directory: Path) -> DateRange:
+def date_range(directory: Path) -> DateRange:
     """Return the dates that are kept there, tried with a file that has no name.
 
     A file system that refuses to be tried has no limit that is known: no backup is to fail for that.

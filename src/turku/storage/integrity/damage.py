@@ -45,7 +45,7 @@ class DamageRecord:
     """What it should have, hexadecimal; empty where nobody knows."""
     size: int = 0
     mtime_ns: int = 0
-    is_told: bool = False
+    is_reported: bool = False
     """Whether the coordinator knows of it as it is here."""
 
     @property
@@ -144,6 +144,6 @@ def _altered_file(place: SourceDirectory) -> Path:
     return database.file_of(place).with_suffix(".altered.json")
 
 
-def told(damages: Iterable[DamageRecord]) -> list[DamageRecord]:
+def open_damages(damages: Iterable[DamageRecord]) -> list[DamageRecord]:
     """The damages that are still to be kept once the coordinator knows them: those that are not over."""
-    return [replace(damage, is_told=True) for damage in damages if damage.state not in ("healed", "gone")]
+    return [replace(damage, is_reported=True) for damage in damages if damage.state not in ("healed", "gone")]

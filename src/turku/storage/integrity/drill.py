@@ -69,7 +69,7 @@ class DrillResult:
     size_bytes: int = 0
     unchecked: int = 0
     """Files of which no checksum is known yet: that they are there, with their size, is all that was seen."""
-    unheld: int = 0
+    skipped_attributes: int = 0
     """Files and directories with attributes that cannot be set where it restores to, and were compared without."""
     problems: list[str] = field(default_factory=list)
     check: str = ""
@@ -86,8 +86,10 @@ class DrillResult:
         lines = [f"{self.files} files, {self.size_bytes} bytes of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
         if self.unchecked:
             lines.append(f"{self.unchecked} of them have no checksum yet")
-        if self.unheld:
-            lines.append(f"{self.unheld} have attributes or ACLs that cannot be set there, and were compared without")
+        if self.skipped_attributes:
+            lines.append(
+                f"{self.skipped_attributes} have attributes or ACLs that cannot be set there, and were compared without"
+            )
         lines += [one_line(problem) for problem in self.problems[:_PROBLEMS_SHOWN]]
         if len(self.problems) > _PROBLEMS_SHOWN:
             lines.append(f"and {len(self.problems) - _PROBLEMS_SHOWN} more")
@@ -143,7 +145,7 @@ def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Pa
         remove_tree(directory)
 
 
-def sweep(configuration: StorageConfig) -> None:
+def remove_leftovers(configuration: StorageConfig) -> None:
     """Remove what killed drills left; no drill may be running."""
     if configuration.drill_directory.is_dir():
         for entry in configuration.drill_directory.iterdir():
@@ -358,7 +360,7 @@ class _DrillRun:
             # That it is not there was said.
             return
         if is_all_that_can_be and is_as_recorded:
-            self._made.unheld += 1
+            self._made.skipped_attributes += 1
         else:
             self._made.problems.append(
                 f"{one_line(entry.path)}: its extended attributes or ACLs are not what was backed up"

@@ -41,7 +41,7 @@ class StoredCopy:
     error: OSError | None = None
 
     @property
-    def is_gone(self) -> bool:
+    def has_left_history(self) -> bool:
         """Whether its snapshots left history meanwhile, so that nothing is said of it."""
         return not any(fs.is_directory(name.tree) for name in self.names)
 
@@ -68,7 +68,7 @@ class FileCopies:
             tree.close()
         self._open.clear()
 
-    def of(self, entry: CatalogEntry) -> list[StoredCopy]:
+    def copies_of(self, entry: CatalogEntry) -> list[StoredCopy]:
         """The stored files that hold the version, each with all of its names; newest first.
 
         What a storage without root must not read is left out: it is not damaged. Raises OSError where this process, or
@@ -97,7 +97,7 @@ class FileCopies:
             for names, snapshots, status, failure in found.values()
         ]
 
-    def apart(self, copy: StoredCopy) -> list[StoredCopy]:
+    def separate_files(self, copy: StoredCopy) -> list[StoredCopy]:
         """Return the copy as one for each file: those whose blocks are the same have attributes of their own."""
         if not self._shares_blocks or copy.status is None or copy.status.st_nlink > 1:
             return [copy]
@@ -106,7 +106,7 @@ class FileCopies:
             of_tree.setdefault(self._trees[self.number[snapshot]], []).append(snapshot)
         return [replace(copy, names=(name,), snapshots=tuple(of_tree[name.tree])) for name in copy.names]
 
-    def looked_at_again(self, copy: StoredCopy) -> StoredCopy:
+    def refreshed(self, copy: StoredCopy) -> StoredCopy:
         """Return the copy as it is found now, its tree opened anew. Raises OSError as ``of`` does."""
         name = copy.names[0]
         opened = self._open.pop(name.tree, None)
@@ -145,7 +145,7 @@ class FileCopies:
         if status.st_nlink == 1 and self._shares_blocks and status.st_size:
             descriptor = self._tree(tree).open_file(path)
             try:
-                return disk_usage.signature(descriptor) or (status.st_dev, status.st_ino)
+                return disk_usage.extent_signature(descriptor) or (status.st_dev, status.st_ino)
             finally:
                 os.close(descriptor)
         return (status.st_dev, status.st_ino)

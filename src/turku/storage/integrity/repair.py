@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Broken:
+class DamagedVersion:
     """One stored file that is not what the catalog says of it."""
 
     path: bytes
@@ -70,9 +70,9 @@ class Broken:
         )
 
 
-def mend(
+def repair(
     place: SourceDirectory,
-    broken: Broken,
+    broken: DamagedVersion,
     known: Catalog,
     *,
     donors: Sequence[StoredName],
@@ -82,7 +82,7 @@ def mend(
     """The damage, with what became of it. ``donors`` are copies that were just read and found good."""
     try:
         with _waiting_for_lock(place, clock):
-            state = _mend(place, broken, known, donors, history.base(place, zone, now=clock.now()))
+            state = _repair(place, broken, known, donors, history.base(place, zone, now=clock.now()))
     except LockHeld:
         _LOG.warning("%s: a backup is running; what is damaged is seen to by the next verification", place.source)
         state = "next_backup"
@@ -92,9 +92,9 @@ def mend(
     return broken.damage(state)
 
 
-def _mend(
+def _repair(
     place: SourceDirectory,
-    broken: Broken,
+    broken: DamagedVersion,
     known: Catalog,
     donors: Sequence[StoredName],
     base: history.StoredSnapshot | None,
@@ -104,7 +104,7 @@ def _mend(
         left += _other_links(place, broken, known)
         for donor in _donors(place, broken, known, donors):
             try:
-                healed = replacement.heal(
+                healed = replacement.replace(
                     place,
                     left,
                     donor=donor,
@@ -126,10 +126,10 @@ def _mend(
                     donor.tree.name,
                 )
                 return "healed"
-    return _let_backup_bring_it(left, base)
+    return _left_to_next_backup(left, base)
 
 
-def _let_backup_bring_it(left: Sequence[StoredName], base: history.StoredSnapshot | None) -> DamageState:
+def _left_to_next_backup(left: Sequence[StoredName], base: history.StoredSnapshot | None) -> DamageState:
     """Return what becomes of files without another copy: the next backup fetches those that it builds upon.
 
     Nothing is changed for it: the files may be shared with other snapshots (``damage.to_fetch``).
@@ -138,7 +138,7 @@ def _let_backup_bring_it(left: Sequence[StoredName], base: history.StoredSnapsho
 
 
 def _donors(
-    place: SourceDirectory, broken: Broken, known: Catalog, donors: Sequence[StoredName]
+    place: SourceDirectory, broken: DamagedVersion, known: Catalog, donors: Sequence[StoredName]
 ) -> Iterator[StoredName]:
     """Copies that may be good, those that were read just now first; each is read before it is used."""
     tried = set(broken.names)
@@ -153,7 +153,7 @@ def _donors(
             yield donor
 
 
-def _of_catalog(place: SourceDirectory, broken: Broken, known: Catalog) -> Iterator[StoredName]:
+def _of_catalog(place: SourceDirectory, broken: DamagedVersion, known: Catalog) -> Iterator[StoredName]:
     if broken.checksum is None:
         return
     # Versions of the path itself first, those included whose checksum nobody knows yet, as a later backup's.
@@ -182,7 +182,7 @@ def _trees(place: SourceDirectory, entry: CatalogEntry, known: Catalog) -> Itera
             yield tree
 
 
-def _other_links(place: SourceDirectory, broken: Broken, known: Catalog) -> list[StoredName]:
+def _other_links(place: SourceDirectory, broken: DamagedVersion, known: Catalog) -> list[StoredName]:
     """Return further names of the damaged file: other paths that are hard links of it.
 
     Each is one of which the catalog says, in that very snapshot, that this content belongs there. The trash has no such

@@ -48,7 +48,7 @@ def repair_directory(place: SourceDirectory) -> Path:
     return place.snapshots_dir / ".healing"
 
 
-def heal(
+def replace(
     place: SourceDirectory,
     damaged: Sequence[StoredName],
     *,
@@ -83,7 +83,7 @@ def heal(
     return tuple(healed)
 
 
-def sweep(place: SourceDirectory) -> None:
+def remove_leftovers(place: SourceDirectory) -> None:
     """Remove what a killed run left, and seal subvolumes that it had opened."""
     directory = repair_directory(place)
     for name in fs.names(directory):

@@ -34,7 +34,7 @@ from turku.storage.fs.stored_content import RateLimiter, checksum
 from turku.storage.integrity import damage, repair, replacement
 from turku.storage.integrity.damage import DamageRecord
 from turku.storage.integrity.file_copies import NOT_OF_THE_FILE, FileCopies, StoredCopy
-from turku.storage.integrity.repair import Broken
+from turku.storage.integrity.repair import DamagedVersion
 
 BATCH_ROWS = 500
 """Versions asked for, and noted as checked, at once."""
@@ -53,7 +53,7 @@ Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Share:
+class ScrubShare:
     """How much of a source is read: all of it, a percentage of its versions, or what a time allows."""
 
     percent: float = 100.0
@@ -71,10 +71,10 @@ class ScrubResult:
     files: int = 0
     """Stored files that were read for it."""
     size_bytes: int = 0
-    first_seen: int = 0
+    new_checksums: int = 0
     """Versions that had no checksum, and have one now."""
     seconds: float = 0.0
-    is_through: bool = False
+    is_complete: bool = False
     """Whether everything that was to be read was."""
     oldest_check: datetime | None = None
     """When the version was checked that was checked longest ago; None where one never was."""
@@ -87,7 +87,7 @@ class ScrubResult:
 
 
 def verify(
-    place: SourceDirectory, *, zone: tzinfo, share: Share, pace: RateLimiter, clock: Clock = SYSTEM_CLOCK
+    place: SourceDirectory, *, zone: tzinfo, share: ScrubShare, pace: RateLimiter, clock: Clock = SYSTEM_CLOCK
 ) -> ScrubResult:
     """What came of reading the source's files again; damage is healed on the way where it can be.
 
@@ -130,7 +130,7 @@ class _ScrubRun:
         copies: FileCopies,
         *,
         zone: tzinfo,
-        share: Share,
+        share: ScrubShare,
         pace: RateLimiter,
         clock: Clock,
     ) -> None:
@@ -145,9 +145,9 @@ class _ScrubRun:
         self._read_before: dict[Identity, bytes] = {}
         self._known = {each.key: each for each in damage.read(place)}
         self._found: dict[tuple[str, str], DamageRecord] = {}
-        self._first_seen: list[tuple[int, bytes]] = []
+        self._new_checksums: list[tuple[int, bytes]] = []
         """Versions with the checksums that they get."""
-        self._first_attributes: list[tuple[int, bytes]] = []
+        self._new_attributes: list[tuple[int, bytes]] = []
         """Versions with the attributes that they get."""
         self._paused_seconds = 0.0
 
@@ -156,11 +156,11 @@ class _ScrubRun:
         read_before = self._pace.read_bytes
         try:
             with locked(self._place):
-                replacement.sweep(self._place)
+                replacement.remove_leftovers(self._place)
         except LockHeld:
             pass
         for known in self._known.values():
-            self._look_again(known)
+            self._check_known(known)
         self._read()
         made.damages = list(self._found.values())
         damage.write(self._place, made.damages)
@@ -171,7 +171,7 @@ class _ScrubRun:
         made.oldest_check = datetime.fromtimestamp(oldest, UTC) if oldest else None
         return made
 
-    def _look_again(self, known: DamageRecord) -> None:
+    def _check_known(self, known: DamageRecord) -> None:
         """Whether what was damaged is so still, and can be healed by now: a backup may have brought the file again."""
         entries = [
             entry
@@ -186,7 +186,7 @@ class _ScrubRun:
         for entry in entries:
             self._verify(entry)
         if known.key not in self._found:
-            self._found[known.key] = replace(known, state="healed" if entries else "gone", is_told=False)
+            self._found[known.key] = replace(known, state="healed" if entries else "gone", is_reported=False)
 
     def _read(self) -> None:
         made = self._made
@@ -207,15 +207,15 @@ class _ScrubRun:
             finally:
                 self._write_down(checked, mark)
             left -= len(entries)
-        made.is_through = True
+        made.is_complete = True
 
     def _write_down(self, checked: Sequence[int], mark: int) -> None:
-        if self._first_seen:
-            self._catalog.set_checksums(self._first_seen)
-            self._first_seen.clear()
-        if self._first_attributes:
-            self._catalog.set_attributes(self._first_attributes)
-            self._first_attributes.clear()
+        if self._new_checksums:
+            self._catalog.set_checksums(self._new_checksums)
+            self._new_checksums.clear()
+        if self._new_attributes:
+            self._catalog.set_attributes(self._new_attributes)
+            self._new_attributes.clear()
         self._catalog.set_checked(checked, datetime.fromtimestamp(mark, UTC))
 
     def _number_of(self, function: str) -> int:
@@ -227,7 +227,7 @@ class _ScrubRun:
         return until is not None and self._clock.monotonic_seconds() >= until
 
     def _verify(self, entry: CatalogEntry) -> None:
-        readings = [self._judged(entry, copy) for copy in self._copies.of(entry)]
+        readings = [self._reading(entry, copy) for copy in self._copies.copies_of(entry)]
         self._made.versions += 1
         broken = [(each.copy, each.kind) for each in readings if each.kind is not None]
         good = [each.copy for each in readings if each.kind is None]
@@ -237,27 +237,27 @@ class _ScrubRun:
                 # Which of them is right nobody knows.
                 broken, good = [(copy, "content") for copy in good], []
             elif (checksum_seen := next(iter(found), None)) is not None and len(found) == 1:
-                self._first_seen.append((entry.version, checksum_seen))
-                self._made.first_seen += 1
+                self._new_checksums.append((entry.version, checksum_seen))
+                self._made.new_checksums += 1
         if broken:
-            self._mend(entry, broken, good)
+            self._repair(entry, broken, good)
         else:
             self._verify_attributes(entry, [each.copy for each in readings])
 
     def _verify_attributes(self, entry: CatalogEntry, copies: Sequence[StoredCopy]) -> None:
         """Compare the attributes of copies whose content is right."""
-        files = itertools.chain.from_iterable(map(self._copies.apart, copies))
+        files = itertools.chain.from_iterable(map(self._copies.separate_files, copies))
         found = [(file, digest) for file in files if (digest := self._attributes(file)) is not None]
         if entry.attributes is None:
             digests = {digest for _file, digest in found}
             if len(digests) == 1:
-                self._first_attributes.append((entry.version, digests.pop()))
+                self._new_attributes.append((entry.version, digests.pop()))
             return
         broken: list[tuple[StoredCopy, DamageKind]] = [
             (file, "attributes") for file, digest in found if digest != entry.attributes
         ]
         if broken:
-            self._mend(entry, broken, [file for file, digest in found if digest == entry.attributes])
+            self._repair(entry, broken, [file for file, digest in found if digest == entry.attributes])
 
     def _attributes(self, copy: StoredCopy) -> bytes | None:
         """Return the attributes of a copy; None where they cannot be told."""
@@ -272,18 +272,18 @@ class _ScrubRun:
         finally:
             os.close(descriptor)
 
-    def _judged(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
+    def _reading(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
         """Return what is to be thought of a copy: that something is wrong with it only where each reading said so."""
-        reading = self._look(entry, copy)
+        reading = self._read_once(entry, copy)
         for attempt in range(1, READINGS):
             if reading.kind is None:
                 break
             _LOG.info("%s: %s at reading %d; it is read again", os.fsdecode(entry.path), reading.kind, attempt)
             if reading.kind != "content":
                 self._pause(_PAUSES_SECONDS[attempt - 1])
-            before, copy = reading, self._copies.looked_at_again(copy)
+            before, copy = reading, self._copies.refreshed(copy)
             self._read_before.pop(_identity(copy), None)
-            reading = self._look(entry, copy)
+            reading = self._read_once(entry, copy)
             if reading.kind is None and reading.checksum is not None:
                 _LOG.warning(
                     "%s of %s: %s was %s at first and is good when read again: the disk or its way to this host fails "
@@ -300,28 +300,28 @@ class _ScrubRun:
             self._paused_seconds += seconds
             self._clock.sleep(seconds)
 
-    def _look(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
+    def _read_once(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
         """Return what reading the copy once gives. Raises OSError for what says nothing of the file."""
         status = copy.status
         if status is None:
-            return _Reading(copy, None if copy.is_gone else "missing" if copy.error is None else "unreadable")
+            return _Reading(copy, None if copy.has_left_history else "missing" if copy.error is None else "unreadable")
         is_other = status.st_size != entry.size or (
             entry.checksum is None and not is_time(entry.mtime_ns, status.st_mtime_ns)
         )
         if is_other:
-            return _Reading(copy, None if copy.is_gone else "content")
+            return _Reading(copy, None if copy.has_left_history else "content")
         try:
             found = self._checksum(copy)
         except OSError as error:
             if error.errno in NOT_OF_THE_FILE:
                 raise
-            if error.errno == errno.EACCES or copy.is_gone:
+            if error.errno == errno.EACCES or copy.has_left_history:
                 return _Reading(copy)
             _LOG.warning("%s: cannot be read: %s", os.fsdecode(entry.path), error.strerror or error)
             return _Reading(copy, "missing" if error.errno == errno.ENOENT else "unreadable")
         if entry.checksum is None or found == entry.checksum:
             return _Reading(copy, checksum=found)
-        return _Reading(copy, None if copy.is_gone else "content")
+        return _Reading(copy, None if copy.has_left_history else "content")
 
     def _checksum(self, copy: StoredCopy) -> bytes:
         status, identity = copy.status, _identity(copy)
@@ -339,11 +339,11 @@ class _ScrubRun:
             self._read_before[identity] = found
         return found
 
-    def _mend(
+    def _repair(
         self, entry: CatalogEntry, broken: Sequence[tuple[StoredCopy, DamageKind]], good: Sequence[StoredCopy]
     ) -> None:
         for copy, kind in broken:
-            found = Broken(
+            found = DamagedVersion(
                 path=entry.path,
                 kind=kind,
                 names=copy.names,
@@ -366,7 +366,7 @@ class _ScrubRun:
                 self._note(found.damage("alarm"))
                 continue
             donors = [each.names[0] for each in good if each.status is not None]
-            self._note(repair.mend(self._place, found, self._catalog, donors=donors, zone=self._zone))
+            self._note(repair.repair(self._place, found, self._catalog, donors=donors, zone=self._zone))
 
     def _was_unreadable(self, entry: CatalogEntry) -> bool:
         """Return True when an earlier run could not read the version either."""
@@ -383,5 +383,5 @@ class _ScrubRun:
             count = max(before.snapshot_count, made.snapshot_count, len(both))
             made = replace(made, snapshots=tuple(both[-damage.SNAPSHOTS_KEPT :]), snapshot_count=count)
         known = self._known.get(made.key)
-        is_known = known is not None and replace(made, is_told=known.is_told) == known
+        is_known = known is not None and replace(made, is_reported=known.is_reported) == known
         self._found[made.key] = known if known is not None and is_known else made

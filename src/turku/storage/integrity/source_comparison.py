@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonResult:
     """What a comparison found."""
 
     files: int
@@ -58,9 +58,9 @@ class Compared:
     """Of the same size and time as the kept file, which is as it was written; of another content."""
 
 
-def ask_for(configuration: StorageConfig, place: SourceDirectory) -> None:
+def request(configuration: StorageConfig, place: SourceDirectory) -> None:
     """Let the source be compared after its next backup."""
-    path = _request(configuration, place)
+    path = _request_file(configuration, place)
     durable.make_private_directory(path.parent)
     durable.write_json(path, {"percent": ASKED_PERCENT})
 
@@ -68,7 +68,7 @@ def ask_for(configuration: StorageConfig, place: SourceDirectory) -> None:
 def percent(configuration: StorageConfig, place: SourceDirectory) -> float:
     """Of how many of its unchanged files a comparison is to be made now; 0 for none."""
     try:
-        content = json.loads(durable.read_regular_file(_request(configuration, place), limit_bytes=4096))
+        content = json.loads(durable.read_regular_file(_request_file(configuration, place), limit_bytes=4096))
         asked = float(content["percent"])
     except (OSError, ValueError, TypeError, KeyError):
         asked = 0.0
@@ -92,7 +92,7 @@ def after_backup(
         return ()
     try:
         compared = compare(configuration, place, daemon, snapshot, share=share, cancellation=cancellation)
-        _request(configuration, place).unlink(missing_ok=True)
+        _request_file(configuration, place).unlink(missing_ok=True)
     except (TurkuError, OSError) as error:
         _LOG.warning("%s: not compared with the machine: %s", place.source, error)
         return ()
@@ -117,7 +117,7 @@ def after_backup(
         f"{shown}"
     )
     noted = snapshot_notes.read(place, snapshot)
-    snapshot_notes.change(place, snapshot, suspicious=(*noted.suspicious, sign))
+    snapshot_notes.change(place, snapshot, findings=(*noted.findings, sign))
     alarms = [
         DamagedFile(path=one_line(path)[:4000], kind="source", state="alarm", snapshots=[snapshot], snapshot_count=1)
         for path in compared.altered
@@ -134,7 +134,7 @@ def compare(
     *,
     share: float,
     cancellation: Cancellation = NEVER,
-) -> Compared:
+) -> ComparisonResult:
     """Which of a sample of files that the last backup did not bring have another content on the machine.
 
     Raises BackupFailed, CommandFailed, CatalogUnusable, OSError, and what ``cancellation`` raises.
@@ -142,7 +142,7 @@ def compare(
     with catalog.open_catalog(place, zone=configuration.zone) as known:
         sample = _sample(known, snapshot, share)
         if not sample:
-            return Compared(0, 0, ())
+            return ComparisonResult(0, 0, ())
         tree = place.tree(snapshot)
         by_path = {entry.path: entry for entry in sample}
         looked_at, differing = _differing(configuration, place, daemon, tree, list(by_path), cancellation=cancellation)
@@ -152,7 +152,7 @@ def compare(
             cancellation.check()
             if path in by_path and _is_as_written(tree, by_path[path]):
                 altered.append(path)
-    return Compared(len(compared), sum(entry.size for entry in compared), tuple(altered))
+    return ComparisonResult(len(compared), sum(entry.size for entry in compared), tuple(altered))
 
 
 def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[CatalogEntry]:
@@ -274,6 +274,6 @@ def _is_as_written(tree: Path, entry: CatalogEntry) -> bool:
             os.close(descriptor)
 
 
-def _request(configuration: StorageConfig, place: SourceDirectory) -> Path:
+def _request_file(configuration: StorageConfig, place: SourceDirectory) -> Path:
     source = names.source_name(place.source)
     return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

@@ -19,7 +19,7 @@ _LIMIT_BYTES = 64 * 1024
 _SHOWN = 3
 
 
-def look(user: str) -> str:
+def check(user: str) -> str:
     """Return what the user's shell does besides what it is told to; empty for a shell that is as it should be.
 
     The shell is run as sshd runs it, as that user. Raises CommandFailed where this process cannot.
@@ -53,10 +53,10 @@ def look(user: str) -> str:
         extra_environment=session,
         check=False,
     )
-    return _judged(shell, ended, mark.encode())
+    return _problem(shell, ended, mark.encode())
 
 
-def _judged(shell: str, ended: command.Completed, mark: bytes) -> str:
+def _problem(shell: str, ended: command.Completed, mark: bytes) -> str:
     before, found, after = ended.stdout.partition(mark)
     lines = [one_line(line) for line in (before + after).splitlines() if line.strip()]
     shown = "; ".join(repr(line[:200]) for line in lines[:_SHOWN])

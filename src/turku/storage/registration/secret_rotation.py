@@ -96,7 +96,7 @@ def _path(configuration: StorageConfig) -> Path:
     return configuration.var_dir / _PENDING_FILE
 
 
-def _kept_in(configuration: StorageConfig) -> Path:
+def _identity_file(configuration: StorageConfig) -> Path:
     return configuration.var_dir / "config.d" / GENERATED_FILE
 
 
@@ -105,7 +105,7 @@ def _tree(configuration: StorageConfig) -> directories.MergedFiles:
 
 
 def _require_ours(configuration: StorageConfig) -> None:
-    tree, path = _tree(configuration), _kept_in(configuration)
+    tree, path = _tree(configuration), _identity_file(configuration)
     if tree.origins.get("secret") != path:
         raise ConfigurationError(
             f"{tree.place('secret')}: is set by hand, and would win over a new one",
@@ -139,7 +139,7 @@ def _begin(configuration: StorageConfig) -> _NewSecret:
 
 
 def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
-    path = _kept_in(configuration)
+    path = _identity_file(configuration)
     # Read again under the lock: another run may have changed it since.
     content = json.loads(path.read_bytes())
     request = StorageRotateRequest(

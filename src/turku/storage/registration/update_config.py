@@ -38,7 +38,7 @@ _ASKED_FILE: Final = "machines_asked.json"
 _LOG = logging.getLogger(__name__)
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _LastRun(msgspec.Struct, frozen=True):
     """When the coordinator was last asked for the machines (Unix seconds), and for how long that went on."""
 
     begin: float
@@ -82,7 +82,7 @@ def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> Non
 
 def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
     try:
-        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_Asked)
+        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
     except (OSError, msgspec.MsgspecError, UnicodeError):
         return True
     elapsed = clock.now().timestamp() - asked.begin
@@ -91,20 +91,20 @@ def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
 
 
 @contextmanager
-def _noted(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
+def _recorded(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
     # Before it is done, too: where nothing can be noted, a full disk, nothing is asked either.
     path, begin = configuration.var_dir / _ASKED_FILE, clock.now().timestamp()
-    durable.write_json(path, msgspec.to_builtins(_Asked(begin, 0.0)))
+    durable.write_json(path, msgspec.to_builtins(_LastRun(begin, 0.0)))
     try:
         yield
     finally:
-        durable.write_json(path, msgspec.to_builtins(_Asked(begin, clock.now().timestamp() - begin)))
+        durable.write_json(path, msgspec.to_builtins(_LastRun(begin, clock.now().timestamp() - begin)))
 
 
 def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> None:
     durable.make_private_directory(configuration.machines_dir)
-    with _noted(configuration, clock):
-        machines = _lawful(_ask(configuration))
+    with _recorded(configuration, clock):
+        machines = _valid(_register(configuration))
         written = authorized_keys.write(configuration, machines, removal)
         admitted_keys.write(configuration, written.admitted)
         machine_links.update_links(configuration, machines)
@@ -118,7 +118,7 @@ def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> Non
     )
 
 
-def _ask(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
+def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
     waiting = key_removal.fault(configuration)
     faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
@@ -170,7 +170,7 @@ def _registration_hint(configuration: StorageConfig) -> str:
     )
 
 
-def _lawful(machines: Mapping[str, AssignedMachine]) -> dict[str, AssignedMachine]:
+def _valid(machines: Mapping[str, AssignedMachine]) -> dict[str, AssignedMachine]:
     lawful: dict[str, AssignedMachine] = {}
     for uuid, machine in machines.items():
         try:

@@ -40,7 +40,7 @@ def show(view: HistoryView, request: BrowseRequest, answers: JsonLines) -> None:
         # No catalog has it.
         with SnapshotReader(kept.path) as tree:
             rows_of_tree = (
-                history_rows.of_entry(entry)
+                history_rows.file_row(entry)
                 for entry in recorded_entries.in_tree(tree, path, is_recursive=request.is_recursive)
                 if view.scope.has_path(entry.path)
             )
@@ -75,8 +75,8 @@ def catalog_rows(opened: Catalog, request: BrowseRequest, choose: Callable[[Snap
         return _find(opened, request, choose)
     chosen = choose(request.snapshot)
     if request.listing == "ls":
-        return history_rows.of_directory(opened, chosen, path, is_recursive=request.is_recursive)
-    return map(history_rows.of_difference, opened.diff(chosen, choose(request.other)))
+        return history_rows.directory_rows(opened, chosen, path, is_recursive=request.is_recursive)
+    return map(history_rows.difference_row, opened.diff(chosen, choose(request.other)))
 
 
 def _send(rows: Iterable[Any], end: BrowseEnd, limit: int, answers: JsonLines) -> None:
@@ -97,7 +97,7 @@ def _versions(opened: Catalog, path: bytes) -> Iterator[FileRow]:
             f"{snapshot_lookup.shown(path)} was in no snapshot that is kept",
             hint="'find' searches all snapshots for a name",
         )
-    return map(history_rows.of_entry, found)
+    return map(history_rows.file_row, found)
 
 
 def _find(opened: Catalog, request: BrowseRequest, choose: Callable[[SnapshotChoice], str]) -> Iterator[FileRow]:
@@ -106,4 +106,4 @@ def _find(opened: Catalog, request: BrowseRequest, choose: Callable[[SnapshotCho
         raise InvalidValue("the pattern is empty")
     choice = request.snapshot
     snapshot = None if choice.name is None and choice.at is None else choose(choice)
-    return map(history_rows.of_entry, opened.find(pattern, snapshot=snapshot, ignore_case=request.ignores_case))
+    return map(history_rows.file_row, opened.find(pattern, snapshot=snapshot, ignore_case=request.ignores_case))

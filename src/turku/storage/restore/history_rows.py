@@ -12,7 +12,7 @@ from turku.storage.disk.history import StoredSnapshot
 from turku.storage.disk.source_directory import SourceDirectory
 
 
-def of_snapshots(
+def snapshot_rows(
     place: SourceDirectory,
     snapshots: Sequence[StoredSnapshot],
     zone: tzinfo,
@@ -23,7 +23,7 @@ def of_snapshots(
     """Yield a row for each of these snapshots, with their figures where ``has_figures``."""
     for snapshot in snapshots:
         noted = snapshot_notes.read(place, snapshot.name)
-        figures = noted.figures if has_figures else None
+        figures = noted.stats if has_figures else None
         moment = snapshot.moment
         yield SnapshotRow(
             place.source,
@@ -38,7 +38,7 @@ def of_snapshots(
         )
 
 
-def of_directory(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: bool) -> Iterator[FileRow]:
+def directory_rows(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: bool) -> Iterator[FileRow]:
     """What the directory had in it, or the one row of what is none; all below it where it ``is_recursive``."""
     entry = opened.entry(snapshot, path) if path and not is_recursive else None
     if is_recursive:
@@ -47,10 +47,10 @@ def of_directory(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: b
         entries = iter([entry])
     else:
         entries = opened.list(snapshot, path)
-    return map(of_entry, entries)
+    return map(file_row, entries)
 
 
-def of_entry(entry: CatalogEntry) -> FileRow:
+def file_row(entry: CatalogEntry) -> FileRow:
     """One version of a path, with the snapshots that have it."""
     mtime_ns, exact_mtime = wire_time(entry.mtime_ns)
     return FileRow(
@@ -70,11 +70,11 @@ def of_entry(entry: CatalogEntry) -> FileRow:
     )
 
 
-def of_difference(difference: Difference) -> DifferenceRow:
+def difference_row(difference: Difference) -> DifferenceRow:
     """A path that two snapshots do not have alike."""
     return DifferenceRow(
         wire_path(difference.path),
         difference.kind,  # type: ignore[arg-type]
-        before=None if difference.before is None else of_entry(difference.before),
-        after=None if difference.after is None else of_entry(difference.after),
+        before=None if difference.before is None else file_row(difference.before),
+        after=None if difference.after is None else file_row(difference.after),
     )

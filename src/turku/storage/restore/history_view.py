@@ -25,8 +25,8 @@ from turku.storage.disk.incompleteness import Incompleteness
 from turku.storage.disk.snapshot_notes import Notes, Review
 from turku.storage.disk.source_directory import LATEST, SourceDirectory
 from turku.storage.fs import tree as fs
-from turku.storage.restore import access, history_rows
-from turku.storage.restore.access import AccessGrant
+from turku.storage.restore import access_grants, history_rows
+from turku.storage.restore.access_grants import AccessGrant
 from turku.storage.restore.snapshot_lookup import CURRENT, UNFINISHED, SnapshotTree
 
 _NAMED = 5
@@ -48,7 +48,7 @@ class HistoryView:
         snapshots = history.stored_snapshots(self._place, configuration.zone)
         # Until it is known which snapshot is meant.
         self.scope = Scope(None, permitted.paths)
-        name = self._settled(permitted, snapshots)
+        name = self._granted_name(permitted, snapshots)
         self.scope = Scope(name, permitted.paths)
         self._snapshots = tuple(each for each in snapshots if self.scope.has_snapshot(each.name))
         if name not in (None, CURRENT) and not self._snapshots:
@@ -57,7 +57,7 @@ class HistoryView:
     def snapshots(self) -> Iterator[SnapshotRow]:
         """Yield a row for each snapshot, oldest first."""
         # Figures are of all paths.
-        return history_rows.of_snapshots(
+        return history_rows.snapshot_rows(
             self._place,
             self._snapshots,
             self._configuration.zone,
@@ -90,7 +90,7 @@ class HistoryView:
         with opened:
             yield opened
 
-    def _settled(self, permitted: AccessGrant, snapshots: Sequence[StoredSnapshot]) -> str | None:
+    def _granted_name(self, permitted: AccessGrant, snapshots: Sequence[StoredSnapshot]) -> str | None:
         """Return the name of the one snapshot of the view; None where all are in it."""
         if permitted.snapshot is None or permitted.resolved is not None:
             return permitted.resolved
@@ -100,7 +100,11 @@ class HistoryView:
             # The reason would name others.
             raise NotInHistory(_GONE) from None
         # A whole name means the same for ever.
-        return name if name == permitted.snapshot.name else access.fix_snapshot(self._configuration, permitted, name)
+        return (
+            name
+            if name == permitted.snapshot.name
+            else access_grants.fix_snapshot(self._configuration, permitted, name)
+        )
 
     def _unfinished(self, snapshots: Sequence[StoredSnapshot]) -> SnapshotTree:
         """Return what the runs of a source without a backup have brought. Raises NotInHistory."""
@@ -148,8 +152,8 @@ class HistoryView:
         found = []
         if not noted.is_good:
             # The signs name files, and speak of other snapshots.
-            signs = f": {'; '.join(noted.suspicious)}" if self._is_whole else ""
-            judged = "was judged bad" if noted.judgement is Review.BAD else "is suspicious, and nobody has judged it"
+            signs = f": {'; '.join(noted.findings)}" if self._is_whole else ""
+            judged = "was judged bad" if noted.review is Review.REJECTED else "is suspicious, and nobody has judged it"
             found.append(f"{chosen.name} {judged}{signs}{self._last_good(chosen, snapshots)}")
         if chosen.is_date_in_doubt(now):
             found.append(f"the date of {chosen.name} is in doubt, as the clock of the storage was wrong")

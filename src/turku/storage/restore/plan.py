@@ -144,7 +144,7 @@ def _too_long(configuration: StorageConfig, kept: SnapshotTree, paths: Iterable[
     return tuple(path for path in long if len(path) > limit)
 
 
-def plan(configuration: StorageConfig, recovery: PreparedRestore) -> RestorePlan:
+def message(configuration: StorageConfig, recovery: PreparedRestore) -> RestorePlan:
     """Return what is about to be written."""
     kept = recovery.snapshot
     with recovery.recorded(configuration) as recorded:
@@ -152,7 +152,7 @@ def plan(configuration: StorageConfig, recovery: PreparedRestore) -> RestorePlan
         parents = [
             _parent(recovery, recorded, path, found)
             for path in _parents(recovery.paths)
-            if (found := recorded.now(path)) is not None
+            if (found := recorded.stored(path)) is not None
         ]
     return RestorePlan(
         kept.name,
@@ -210,7 +210,7 @@ def list_only(configuration: StorageConfig, recovery: PreparedRestore, answers: 
     with recovery.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
         lost = LostPaths()
-        for found in recorded.all():
+        for found in recorded.entries():
             if found.version and recorded.is_lost(found):
                 lost.add(found.path)
                 continue

@@ -100,7 +100,7 @@ def push(
         ) as child,
     ):
         with sandbox.output_reader(
-            child, lambda stream: _tell(configuration, going_back, answers, stream, others, lost=lost)
+            child, lambda stream: _report(configuration, going_back, answers, stream, others, lost=lost)
         ):
             exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
@@ -175,7 +175,7 @@ def _compression(kept: SnapshotTree) -> list[str]:
     return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
 
 
-def _tell(
+def _report(
     configuration: StorageConfig,
     going_back: PreparedRestore,
     answers: JsonLines,
@@ -199,7 +199,7 @@ def _tell(
                 manifest = [
                     plan.manifest_entry(found, is_sent=is_sent)
                     for line, is_sent in batch
-                    if line.file_type != b"d" and (found := recorded.found(line.path)) is not None
+                    if line.file_type != b"d" and (found := recorded.expected(line.path)) is not None
                 ]
                 answers.send_many(
                     [

@@ -18,7 +18,7 @@ from turku.errors import CatalogUnusable, NotInHistory
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES
 from turku.storage.catalog import Catalog, CatalogEntry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, EntryKind
-from turku.storage.catalog.scan import Found, SnapshotReader
+from turku.storage.catalog.scan import ScannedEntry, SnapshotReader
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.fs import attributes, disk_usage
 from turku.storage.restore.snapshot_lookup import SnapshotTree
@@ -92,7 +92,7 @@ class RecordedEntries:
         self._position = 0
         self._is_faked = is_fake_super(configuration)
         self._catalog = self._opened(configuration)
-        self._listing = _Listing(b"", iter(()))
+        self._listing = _DirectoryCursor(b"", iter(()))
         # A bit for each row of the catalog: a path may be named more than once.
         self._named = bytearray()
         self._named_count = 0
@@ -105,12 +105,12 @@ class RecordedEntries:
     ) -> None:
         self._stack.close()
 
-    def now(self, path: bytes) -> CatalogEntry | None:
+    def stored(self, path: bytes) -> CatalogEntry | None:
         """Return what the tree has at a path, be it one above those asked for; None for nothing."""
         parent, _slash, name = path.rpartition(b"/")
         directory = self._tree.find_directory(parent)
-        found = None if directory is None else self._tree.found(directory, name)
-        return None if found is None else _of_tree(path, found)
+        found = None if directory is None else self._tree.entry(directory, name)
+        return None if found is None else _scanned_entry(path, found)
 
     def beyond_mode(self, path: bytes) -> tuple[list[str], int | None]:
         """Return the names of the ACLs and attributes that the tree has at a path, and what an ACL allows the group."""
@@ -120,7 +120,7 @@ class RecordedEntries:
             return [], None
         return attributes.beyond_mode(directory, name, is_faked=self._is_faked)
 
-    def found(self, path: bytes) -> CatalogEntry | None:
+    def expected(self, path: bytes) -> CatalogEntry | None:
         """Return what the path has to be; None for nothing, and for a path that was not asked for.
 
         Quick where paths come as rsync has them: a directory's entries one after the other, by name.
@@ -128,7 +128,7 @@ class RecordedEntries:
         if not self._scope.has_path(path):
             return None
         if self._catalog is None:
-            return self.now(path)
+            return self.stored(path)
         directory, _slash, _name = path.rpartition(b"/")
         if directory != self._listing.directory:
             try:
@@ -136,15 +136,15 @@ class RecordedEntries:
             except NotInHistory:
                 # A directory that the catalog does not have, or one above the paths that were asked for.
                 entries = iter(())
-            self._listing = _Listing(directory, entries)
+            self._listing = _DirectoryCursor(directory, entries)
         entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
         if entry is None:
-            return self.now(path)
+            return self.stored(path)
         if entry.kind is not EntryKind.DIRECTORY:
-            self._note(entry.version)
+            self._mark_named(entry.version)
         return entry
 
-    def _note(self, row: int) -> None:
+    def _mark_named(self, row: int) -> None:
         place, bit = row >> 3, 1 << (row & 7)
         if place >= len(self._named):
             self._named.extend(bytes(place + 1 - len(self._named)))
@@ -179,7 +179,7 @@ class RecordedEntries:
     def is_lost(self, entry: CatalogEntry) -> bool:
         """Return True where the tree does not have the catalog's entry."""
         try:
-            now = self.now(entry.path)
+            now = self.stored(entry.path)
         except OSError as error:
             _LOG.warning("%s: %s cannot be looked at: %s", self._kept.name, one_line(entry.path), error.strerror)
             return True
@@ -189,7 +189,7 @@ class RecordedEntries:
         """Return True where the catalog lists the path, whatever the tree has."""
         return self._catalog is not None and self._catalog.entry(self._kept.name, path) is not None
 
-    def all(self) -> Iterator[CatalogEntry]:
+    def entries(self) -> Iterator[CatalogEntry]:
         """Yield everything that is no directory."""
         for path in self._paths:
             if self._catalog is not None:
@@ -199,7 +199,7 @@ class RecordedEntries:
                     if entry.kind is not EntryKind.DIRECTORY
                 )
                 continue
-            found = self.now(path) if path else None
+            found = self.stored(path) if path else None
             if found is not None and found.kind is not EntryKind.DIRECTORY:
                 yield found
             else:
@@ -300,7 +300,7 @@ class RecordedEntries:
             while (directory := waiting.pop()) is not None:
                 inner = []
                 for name, found in self._tree.entries(directory):
-                    recorded = _of_tree(joined(directory, name), found)
+                    recorded = _scanned_entry(joined(directory, name), found)
                     if recorded.kind is EntryKind.DIRECTORY:
                         inner.append(name)
                     else:
@@ -320,7 +320,7 @@ def in_tree(tree: SnapshotReader, path: bytes, *, is_recursive: bool) -> Iterato
         while (directory := waiting.pop()) is not None:
             inner = []
             for name, found in sorted(tree.entries(directory)):
-                entry = _of_tree(joined(directory, name), found)
+                entry = _scanned_entry(joined(directory, name), found)
                 yield entry
                 if entry.kind is EntryKind.DIRECTORY:
                     inner.append(entry.path)
@@ -328,7 +328,7 @@ def in_tree(tree: SnapshotReader, path: bytes, *, is_recursive: bool) -> Iterato
                 waiting.push_all(reversed(inner))
 
 
-def _of_tree(path: bytes, found: Found) -> CatalogEntry:
+def _scanned_entry(path: bytes, found: ScannedEntry) -> CatalogEntry:
     return CatalogEntry(
         path,
         KINDS[found.kind],
@@ -346,7 +346,7 @@ def _of_tree(path: bytes, found: Found) -> CatalogEntry:
     )
 
 
-class _Listing:
+class _DirectoryCursor:
     """A directory's entries by name, read on as they are asked for."""
 
     def __init__(self, directory: bytes, entries: Iterator[CatalogEntry]) -> None:

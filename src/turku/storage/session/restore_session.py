@@ -14,8 +14,8 @@ from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRe
 from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import BrowseRequest, FileRestoreRequest, HistoryRequest, Refusal
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.restore import access, plan, push
-from turku.storage.restore.access import AccessRequest
+from turku.storage.restore import access_grants, plan, push
+from turku.storage.restore.access_grants import AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.plan import PreparedRestore
 from turku.storage.session import request as session_request
@@ -105,11 +105,11 @@ class _Served:
 
     def _view(self, wanted: AccessRequest) -> HistoryView:
         """Return what there is for this session."""
-        return HistoryView(self.configuration, access.require(self.configuration, wanted), clock=self.clock)
+        return HistoryView(self.configuration, access_grants.require(self.configuration, wanted), clock=self.clock)
 
     @contextmanager
     def _planned(self, wanted: AccessRequest, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
         """What goes back, of which the agent was told."""
         with plan.prepared(self.configuration, self._view(wanted), request) as planned:
-            self.answers.send(plan.plan(self.configuration, planned))
+            self.answers.send(plan.message(self.configuration, planned))
             yield planned

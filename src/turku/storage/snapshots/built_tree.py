@@ -33,7 +33,7 @@ class BuiltTree(SnapshotMode):
 
     def commit_unchanged(self, record: SnapshotRecord, base: str) -> str:
         record.write(self.place)
-        snapshot_links.make(self.place, record.name, base)
+        snapshot_links.link(self.place, record.name, base)
         self._follow_up(record)
         return record.name
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from turku.errors import TurkuError
 from turku.storage.disk import deletion, snapshot_links
 from turku.storage.disk.snapshot_record import SnapshotRecord
-from turku.storage.disk.source_directory import INFORMATION_SUFFIX, SourceDirectory
+from turku.storage.disk.source_directory import RECORD_SUFFIX, SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.rsync.workspace import Workspace
 
@@ -84,7 +84,7 @@ class SnapshotMode(ABC):
     def _remove_orphaned_information(self) -> None:
         # Killed between writing it and the commit, or between a snapshot's going and its own.
         for entry in fs.names(self.place.snapshots_dir):
-            name = entry.removesuffix(INFORMATION_SUFFIX)
+            name = entry.removesuffix(RECORD_SUFFIX)
             is_ours = name != entry and name.startswith(f"{self.place.source}_")
             if is_ours and not fs.exists(self.place.snapshot(name)):
-                fs.unlink(self.place.information(name))
+                fs.unlink(self.place.record_path(name))

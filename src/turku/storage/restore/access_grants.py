@@ -43,7 +43,7 @@ class AccessGrant:
 
     machine: str
     source: str
-    wanted: AccessRequest
+    request: AccessRequest
     paths: frozenset[bytes] = frozenset()
     """These and what is below them; empty for all."""
     snapshot: SnapshotChoice | None = None
@@ -84,8 +84,8 @@ def fix_snapshot(configuration: StorageConfig, permitted: AccessGrant, name: str
     ``name`` is what its choice means now. The coordinator remembers the first name that it is told, so that a later
     session, of another run perhaps, is about the same snapshot. Raises as ``require`` does.
     """
-    is_own = permitted.machine == permitted.wanted.machine
-    return _ask(configuration, permitted.wanted, is_own=is_own, resolved=name).resolved or name
+    is_own = permitted.machine == permitted.request.machine
+    return _ask(configuration, permitted.request, is_own=is_own, resolved=name).resolved or name
 
 
 def _ask(
