@@ -11,7 +11,7 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from tests.support.markdown import REPOSITORY
 from tests.support.sshd import Sshd, free_port
 from tests.support.storage_host import PROGRAMS
 
-from turku.core import command
+from turku.core import command, tcp_table
+from turku.core.tcp_table import TcpState
 from turku.protocol.messages import AssignedMachine
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Verdict
@@ -139,18 +140,11 @@ def assert_nobody_came(service: socket.socket) -> None:
 
 
 def listeners(port: int) -> set[str]:
-    """The addresses, in the kernel's digits, that take connections to the port."""
-    found = set()
-    for family in ("tcp", "tcp6"):
-        with suppress(FileNotFoundError):
-            for row in Path("/proc/net", family).read_text().splitlines()[1:]:
-                address, state = row.split()[1], row.split()[3]
-                if state == "0A" and int(address.partition(":")[2], 16) == port:
-                    found.add(address.partition(":")[0])
-    return found
+    """Return the addresses that take connections to the port."""
+    return {str(found.address) for found in tcp_table.sockets(TcpState.LISTEN, port=port)}
 
 
-LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
+LOOPBACK = {"127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize("bind", ["", "localhost:"])

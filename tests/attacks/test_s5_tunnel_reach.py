@@ -12,7 +12,8 @@ from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine
 from tests.support.hostile_storage import HostileStorage
 
-_LISTEN = "0A"
+from turku.core import tcp_table
+from turku.core.tcp_table import TcpState
 
 
 @pytest.fixture
@@ -36,15 +37,9 @@ def listeners(processes: set[int]) -> set[tuple[str, int]]:
                 inodes |= set(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
             except OSError:
                 continue
-    found = set()
-    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == _LISTEN and words[9] in inodes:
-                address, port = words[1].split(":")
-                raw = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
-                found.add((socket.inet_ntop(family, raw), int(port, 16)))
-    return found
+    return {
+        (str(found.address), found.port) for found in tcp_table.sockets(TcpState.LISTEN) if str(found.inode) in inodes
+    }
 
 
 def ancestors(process: int) -> set[int]:

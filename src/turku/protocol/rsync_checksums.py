@@ -1,4 +1,4 @@
-"""Whether a rsync checks what it transfers by xxh128, the checksum that catalogs keep."""
+"""Detection of the rsync programs that know xxh128, the checksum that catalogs keep."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import functools
 from collections.abc import Sequence
 from contextlib import suppress
 
-from turku.core import command
+from turku.core import command, retry
 from turku.errors import CommandFailed
 
 XXH128 = "--checksum-choice=xxh128"
 _TIMEOUT_SECONDS = 10.0
-_ATTEMPTS = 2
 
 
 def knows_xxh128(rsync_command: Sequence[str]) -> bool:
-    """Return True when it says so of itself (3.2 and later, built with xxhash); False for what cannot be asked.
+    """Return True when rsync names xxh128 among its checksums (3.2 and later, built with xxhash).
 
-    One that was killed or too slow is asked again, now and by the next call.
+    Returns False where it cannot be asked. A program that was killed or too slow is asked again, now and by the next
+    call.
     """
-    for _attempt in range(_ATTEMPTS):
-        with suppress(CommandFailed):
-            return _asked(tuple(rsync_command))
+    with suppress(CommandFailed):
+        return retry.call(
+            lambda: _asked(tuple(rsync_command)), on=CommandFailed, pauses_seconds=(0.0,), sleep=lambda _seconds: None
+        )
     return False
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from turku.agent import identity, state
 from turku.agent.config.model import AgentConfig
-from turku.core import lock
+from turku.core import lock, retry
 from turku.core.log import one_line
 from turku.errors import (
     ApiError,
@@ -45,7 +45,6 @@ _MESSAGE_LIMIT = 4000
 _SECOND_TRY_SECONDS = 5.0
 _AT_ONCE = 50
 """Restores of one answer. A coordinator may make up more: they wait for the next ping."""
-_REPORT_PAUSES_SECONDS = (1.0, 5.0, 20.0)
 _LOG = logging.getLogger(__name__)
 
 
@@ -259,18 +258,14 @@ class _RemoteRestore:
                 return
 
     def _report_end(self, step: Step, message: str, *, outcome: RestoreResult | None = None) -> None:
-        for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
-            try:
-                self._report(step, message=message, outcome=outcome)
-                return
-            except ApiUnreachable as error:
-                reason = error.message
-            except ApiError as error:
-                reason = error.message
-                break
-            if pause_seconds is not None:
-                threading.Event().wait(pause_seconds)
-        _LOG.error("restore %s: the coordinator does not know how it ended: %s", self._order.request, reason)
+        try:
+            retry.call(
+                lambda: self._report(step, message=message, outcome=outcome),
+                on=ApiUnreachable,
+                sleep=threading.Event().wait,
+            )
+        except ApiError as error:
+            _LOG.error("restore %s: the coordinator does not know how it ended: %s", self._order.request, error.message)
 
     def _report(
         self, step: Step, *, message: str = "", outcome: RestoreResult | None = None

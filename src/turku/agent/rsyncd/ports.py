@@ -8,13 +8,14 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 
+from turku.core import tcp_table
+from turku.core.tcp_table import TcpState
 from turku.errors import CommandFailed
 from turku.protocol.messages import PORT_RANGE
 
 _ATTEMPTS = 20
-_LISTEN_STATE = "0A"
 
 
 class PortTaken(CommandFailed):
@@ -58,14 +59,7 @@ def is_listener_ours(port: int) -> bool:
     the kernel does not name the owners.
     """
     owners = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with Path(table).open(encoding="ascii") as lines:
-                next(lines, None)
-                for line in lines:
-                    _slot, local, _remote, state, _queues, _timer, _retransmits, owner, *_ = line.split()
-                    if state == _LISTEN_STATE and local.endswith(f":{port:04X}"):
-                        owners.add(int(owner))
-        except OSError:
-            continue
+    with suppress(OSError):
+        for listener in tcp_table.sockets(TcpState.LISTEN, port=port):
+            owners.add(listener.uid)
     return owners <= {0, os.geteuid()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
 import secrets
 import shutil
 import stat
@@ -21,7 +20,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from turku.core import command, durable
+from turku.core import command, durable, sampling
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.filesystem.directory_tree import DirectoryTree, split
 from turku.core.filesystem.extended_attributes import ACCESS_ACL, DEFAULT_ACL
@@ -213,30 +212,20 @@ class _DrillRun:
             os.fsencode(path.strip("/")) for path in configuration.drill_paths_of(place.machine_dir.name, place.source)
         ]
         missing = set(declared)
-        lot = random.SystemRandom()
         wanted: list[CatalogEntry] = []
-        drawn: list[CatalogEntry] = []
-        count = 0
-        for entry in entries:
-            above = [path for path in declared if path in (b"", entry.path) or entry.path.startswith(path + b"/")]
-            missing.difference_update(above)
-            if above:
-                wanted.append(entry)
-            elif entry.kind in (EntryKind.FILE, EntryKind.LINK):
-                count += 1
-                if len(drawn) < configuration.drill_files:
-                    drawn.append(entry)
-                elif (at := lot.randrange(count)) < configuration.drill_files:
-                    drawn[at] = entry
+
+        def others() -> Iterator[CatalogEntry]:
+            for entry in entries:
+                above = [path for path in declared if path in (b"", entry.path) or entry.path.startswith(path + b"/")]
+                missing.difference_update(above)
+                if above:
+                    wanted.append(entry)
+                elif entry.kind in (EntryKind.FILE, EntryKind.LINK):
+                    yield entry
+
+        drawn = sampling.draw(others(), configuration.drill_files)
         self._made.problems += [f"{os.fsdecode(path)}: declared in drill_paths, and not there" for path in missing]
-        lot.shuffle(drawn)
-        left = configuration.drill_bytes
-        for entry in drawn:
-            # Too large for what is left: a smaller one may fit.
-            if entry.size <= left:
-                wanted.append(entry)
-                left -= entry.size
-        return wanted
+        return [*wanted, *sampling.within(drawn, configuration.drill_bytes, lambda entry: entry.size)]
 
     def _lacks_room(self, stored: Path, chosen: Sequence[CatalogEntry]) -> bool:
         usage = shutil.disk_usage(self._directory)

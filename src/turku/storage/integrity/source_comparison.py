@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from turku.core import durable
+from turku.core import durable, sampling
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.line_reading import lines_of
@@ -156,28 +155,14 @@ def compare(
 
 
 def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[CatalogEntry]:
-    lot = random.SystemRandom()
-    drawn: list[CatalogEntry] = []
-    count = 0
-    for entry in known.files(snapshot, b""):
+    candidates = (
+        entry
+        for entry in known.files(snapshot, b"")
         # What the backup brought just now was compared by rsync itself.
-        if entry.kind is not EntryKind.FILE or entry.first == snapshot or not entry.size:
-            continue
-        if lot.random() * 100 >= share:
-            continue
-        count += 1
-        if len(drawn) < FILES_LIMIT:
-            drawn.append(entry)
-        elif (at := lot.randrange(count)) < FILES_LIMIT:
-            drawn[at] = entry
-    lot.shuffle(drawn)
-    sample: list[CatalogEntry] = []
-    left = BYTES_LIMIT
-    for entry in drawn:
-        if entry.size <= left:
-            sample.append(entry)
-            left -= entry.size
-    return sample
+        if entry.kind is EntryKind.FILE and entry.first != snapshot and entry.size
+    )
+    drawn = sampling.draw(sampling.share(candidates, share), FILES_LIMIT)
+    return list(sampling.within(drawn, BYTES_LIMIT, lambda entry: entry.size))
 
 
 def _differing(

@@ -7,7 +7,6 @@ made has no figures to go on from, and files that a failed run had brought over 
 from __future__ import annotations
 
 import os
-import random
 import re
 import stat
 from collections import Counter
@@ -16,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from turku.core import sampling
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
 from turku.policy import anomaly
@@ -183,18 +183,10 @@ def with_content_sample(found: RunStats, changed: Iterable[bytes], base: Path, t
     A file counts whose name, or its name without a suffix that was added, the snapshot before had. ``changed`` are
     paths relative to the trees. At most ``SAMPLED_FILES`` are read, and of each its first ``SAMPLED_BYTES``.
     """
-    drawn: list[bytes] = []
-    # Not a secret: whoever could foresee the lot would have to spare these very files.
-    lot = random.SystemRandom()
-    for number, path in enumerate(changed):
-        if number < _DRAWN_FILES:
-            drawn.append(path)
-        elif (place := lot.randrange(number + 1)) < _DRAWN_FILES:
-            drawn[place] = path
+    drawn = sampling.draw(changed, _DRAWN_FILES)
     sampled = became_random = 0
     if drawn:
         with suppress(FileNotFoundError), DirectoryTree(base) as before, DirectoryTree(tree) as after:
-            lot.shuffle(drawn)
             for path in drawn:
                 pair = _beginnings(before, after, path)
                 if pair is not None:

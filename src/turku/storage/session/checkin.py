@@ -11,10 +11,11 @@ from typing import Final
 
 from msgspec import UNSET, structs
 
+from turku.core import retry
 from turku.core.clock import Clock
 from turku.core.log import one_line
 from turku.core.secret import Secret
-from turku.errors import ApiRefused, ApiUnreachable, BackupFailed, InvalidValue, LockHeld, TurkuError
+from turku.errors import ApiError, ApiUnreachable, BackupFailed, InvalidValue, LockHeld, TurkuError
 from turku.policy import names
 from turku.protocol.messages import (
     STRATEGY_REASON_LIMIT,
@@ -39,7 +40,6 @@ from turku.storage.session import volume_slots
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.heartbeat import Heartbeat
 
-_REPORT_PAUSES_SECONDS: Final = (1.0, 5.0, 20.0)
 """Before each further try of a report that did not get through: a coordinator restarts within them."""
 _SUMMARY_LIMIT: Final = 60_000
 _SIGNS_LIMIT: Final = 20
@@ -250,21 +250,19 @@ class Checkin:
         def message(credentials: StorageCredentials) -> StoragePingSourceUpdateRequest:
             return StoragePingSourceUpdateRequest(credentials, ReportedMachine(self.uuid, {name: report}))
 
-        for pause_seconds in (*_REPORT_PAUSES_SECONDS, None):
-            try:
-                api.call("storage_ping_source_update", message, Empty)
-                self.heartbeat.reported(name)
-                return
-            except ApiUnreachable as error:
-                reason = error.message
-            except ApiRefused as error:
-                reason = f"{error.message} {error.details}"
-                break
-            if pause_seconds is not None:
-                _LOG.warning("source %s: not reported yet: %s", name, reason)
-                self.clock.sleep(pause_seconds)
-        _LOG.error("source %s: the coordinator does not know of this backup: %s", name, reason)
-        self.unreported.append(name)
+        try:
+            retry.call(
+                lambda: api.call("storage_ping_source_update", message, Empty),
+                on=ApiUnreachable,
+                sleep=self.clock.sleep,
+                note=lambda error: _LOG.warning("source %s: not reported yet: %s", name, error),
+            )
+        except ApiError as error:
+            reason = f"{error.message} {error.details}".strip()
+            _LOG.error("source %s: the coordinator does not know of this backup: %s", name, reason)
+            self.unreported.append(name)
+        else:
+            self.heartbeat.reported(name)
 
     def _raise_failures(self, count: int) -> None:
         if self.failed:

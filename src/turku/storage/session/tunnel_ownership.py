@@ -5,32 +5,20 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from turku.core import tcp_table
+from turku.core.tcp_table import PROC, TcpSocket, TcpState
 from turku.errors import TunnelRefused
 
 _LOG = logging.getLogger(__name__)
 
-_PROC = Path("/proc")
-_LISTENING, _ESTABLISHED = "0A", "01"
 _ANCESTORS_LIMIT = 32
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_MAPPED_LOOPBACK = ipaddress.ip_address("::ffff:127.0.0.1")
+_LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::ffff:127.0.0.1"))
 
 
-@dataclass(frozen=True)
-class ListeningSocket:
-    """A TCP socket that takes connections to 127.0.0.1."""
-
-    inode: int
-    uid: int
-    is_loopback: bool
-
-
-def require_own_tunnel(port: int, *, proc: Path = _PROC) -> None:
+def require_own_tunnel(port: int, *, proc: Path = PROC) -> None:
     """Return when ``port`` on 127.0.0.1 is the end of this session's own tunnel, or nothing speaks against it.
 
     The sockets of a tunnel belong to the sshd process that started this one. Where the kernel does not let us see its
@@ -38,7 +26,7 @@ def require_own_tunnel(port: int, *, proc: Path = _PROC) -> None:
     Raises TunnelRefused.
     """
     try:
-        listeners = list(_listeners(port, proc))
+        listeners = list(_sockets(port, TcpState.LISTEN, proc))
     except OSError as error:
         _LOG.warning("cannot see whose port %d is: %s", port, error)
         return
@@ -48,7 +36,7 @@ def require_own_tunnel(port: int, *, proc: Path = _PROC) -> None:
             hint="the agent's ssh must forward it (-R PORT:127.0.0.1:PORT) before it sends its request; another "
             "program may have taken it on 127.0.0.1 alone, and the agent then tries another port",
         )
-    if not all(listener.is_loopback for listener in listeners):
+    if any(listener.address.is_unspecified for listener in listeners):
         _LOG.warning("port %d listens on more than loopback: sshd_config should have 'GatewayPorts no'", port)
     sshd = _session_sshd(proc)
     if sshd is None:
@@ -71,50 +59,19 @@ def require_own_tunnel(port: int, *, proc: Path = _PROC) -> None:
         )
 
 
-def is_used(port: int, *, proc: Path = _PROC) -> bool:
-    """Whether somebody on this host is connected to ``port`` on loopback, or that cannot be seen."""
+def is_used(port: int, *, proc: Path = PROC) -> bool:
+    """Return True when a program of this host is connected to ``port`` on loopback, or that cannot be seen."""
     try:
-        return any(not found.is_unspecified for found, _columns in _sockets(port, _ESTABLISHED, proc))
+        return any(not found.address.is_unspecified for found in _sockets(port, TcpState.ESTABLISHED, proc))
     except OSError:
         return True
 
 
-def _listeners(port: int, proc: Path) -> Iterator[ListeningSocket]:
-    for address, columns in _sockets(port, _LISTENING, proc):
-        yield ListeningSocket(int(columns[9]), int(columns[7]), is_loopback=not address.is_unspecified)
-
-
-def _sockets(port: int, state: str, proc: Path) -> Iterator[tuple[_Address, list[str]]]:
-    """The TCP sockets of ``port`` on 127.0.0.1 or on every address, each with its columns in the kernel's table."""
-    for family in ("tcp", "tcp6"):
-        try:
-            table = (proc / "net" / family).open(encoding="ascii")
-        except FileNotFoundError:
-            if family == "tcp":
-                raise
-            continue
-        with table:
-            next(table, None)
-            for text in table:
-                columns = text.split()
-                if columns[3] != state:
-                    continue
-                address_text, _, port_text = columns[1].partition(":")
-                if int(port_text, 16) != port:
-                    continue
-                address = _address(address_text)
-                if address.is_unspecified or address == _MAPPED_LOOPBACK or _is_version_4_loopback(address):
-                    yield address, columns
-
-
-def _is_version_4_loopback(address: _Address) -> bool:
-    return address == ipaddress.ip_address("127.0.0.1")
-
-
-def _address(text: str) -> _Address:
-    # The kernel prints each 32-bit word as a number, in the machine's own byte order.
-    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
-    return ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+def _sockets(port: int, state: TcpState, proc: Path) -> Iterator[TcpSocket]:
+    """Yield the TCP sockets of ``port`` on 127.0.0.1 or on every address."""
+    for found in tcp_table.sockets(state, port=port, proc=proc):
+        if found.address.is_unspecified or found.address in _LOOPBACK:
+            yield found
 
 
 def _session_sshd(proc: Path) -> int | None:
