@@ -91,7 +91,7 @@ class CoordinatorInProcess:
 
         call_command("migrate", verbosity=0)
         now = self.clock.now()
-        hash_keys.enrol(now=now)
+        hash_keys.register_newest_key(now=now)
         _auth, machines = auths.create(AuthKind.MACHINE, "machines", now=now)
         _auth, storages = auths.create(AuthKind.STORAGE, "storages", now=now)
         return machines.reveal(), storages.reveal()

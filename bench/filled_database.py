@@ -195,7 +195,7 @@ def _sources(filler: Filler, machines: int) -> None:
             "date_last_backed_up": now - timedelta(seconds=number * 7919 % 86_400),
             "success": number % 200 != 3,
             "failure_count": number % 7 + 1 if number % 200 == 3 else 0,
-            "suspicious": number % 5000 == 11,
+            "quarantined": number % 5000 == 11,
         }
         for machine in range(machines)
         for index in range(SOURCES_PER_MACHINE)

@@ -95,7 +95,7 @@ def main() -> None:
         from turku.core.clock import SYSTEM_CLOCK
 
         call_command("migrate", verbosity=0)
-        hash_keys.enrol(now=SYSTEM_CLOCK.now())
+        hash_keys.register_newest_key(now=SYSTEM_CLOCK.now())
         filled_database.fill(machines=arguments.machines, now=SYSTEM_CLOCK.now())
         write_runs(arguments.machines)
         found = measured()

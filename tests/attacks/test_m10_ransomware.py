@@ -1,6 +1,6 @@
 """M10: everything rewritten, renamed, deleted: the snapshot is kept apart, and pruning of its source freezes.
 
-On the audit log it comes by tests/unit/api/test_suspicious_reports.py; here is what the storage makes of it.
+On the audit log it comes by tests/unit/api/test_quarantined_reports.py; here is what the storage makes of it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_judged(
         ping()
         assert good in fleet.snapshots(machine, "etc")
         logged = fleet.query(
-            "SELECT actor, subject, new FROM audit_auditentry WHERE action = ? ORDER BY id", "backup.suspicious"
+            "SELECT actor, subject, new FROM audit_auditentry WHERE action = ? ORDER BY id", "backup.quarantined"
         )
         [(_actor, subject, new)] = logged
         assert subject == "etc"

@@ -45,8 +45,8 @@ def ask_for(
     """A request by Ann for ``/srv/restored``, unless said otherwise."""
     found = Source.objects.select_related("machine").get(machine__uuid=machine.uuid, name=source)
     said = {"directory": "/srv/restored", "reason": "deleted by mistake", **wish}
-    return new_request.ask(
-        new_request.Wish(source=found, **said),
+    return new_request.create(
+        new_request.RequestedRestore(source=found, **said),
         actor=actor,
         may_choose_any_machine=is_superuser,
         now=SYSTEM_CLOCK.now(),

@@ -121,7 +121,7 @@ def test_a_file_whose_time_was_set_back_is_an_alarm(site: Site) -> None:
     assert (code, "after its next backup" in said) == (0, True)
     site.back_up()
     assert states(site) == {"file11": "alarm"}
-    assert "suspicious" in site.health()
+    assert "quarantined" in site.health()
     assert "file11" in site.operator("quarantine", "list")[1]
 
 

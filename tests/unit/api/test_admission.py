@@ -114,7 +114,7 @@ def test_a_storage_without_heartbeats_has_a_long_lease_that_its_report_ends(cast
     assert holders(NOON + 11 * HOUR) == ["web"]
     assert holders(NOON + leases.LONG_LEASE) == []
     web.sources.update(date_next_backup=NOON + timedelta(days=1))
-    leases.after_report(web, bob, now=NOON + HOUR)
+    leases.free_finished_lanes(web, bob, now=NOON + HOUR)
     assert holders(NOON + HOUR) == []
 
 
@@ -178,7 +178,7 @@ def test_a_new_source_of_a_machine_waits_while_its_others_are_backed_up(cast: Ca
     assert ask(alice, NOON) == ["etc"]
     assert come(alice, bob, NOON) == ["etc"]
     alice.sources.filter(name="etc").update(date_next_backup=NOON + HOUR)
-    leases.after_report(alice, bob, now=NOON + MINUTE)
+    leases.free_finished_lanes(alice, bob, now=NOON + MINUTE)
     assert holders(NOON + MINUTE) == ["new"]
 
 
@@ -191,7 +191,7 @@ def test_a_machine_with_both_kinds_holds_one_slot_of_each_and_frees_each_when_it
     assert ask(alice, NOON) == come(alice, bob, NOON) == ["etc", "home"]
     assert {slot.lane for slot in Slot.objects.filter(machine=alice)} == {"first", "regular"}
     alice.sources.filter(name="etc").update(date_next_backup=NOON + HOUR)
-    leases.after_report(alice, bob, now=NOON + MINUTE)
+    leases.free_finished_lanes(alice, bob, now=NOON + MINUTE)
     assert {slot.lane for slot in Slot.objects.filter(machine=alice)} == {"first"}
 
 
@@ -280,7 +280,7 @@ def test_who_lets_a_slot_lapse_goes_behind_those_that_wait(cast: Cast, bob: Stor
     assert ask(hog, lapsed) == []
     assert ask(web, lapsed) == ["etc"]
     assert come(web, bob, lapsed) == ["etc"]
-    assert WaitingMachine.objects.get(machine=hog).date_missed is not None
+    assert WaitingMachine.objects.get(machine=hog).date_no_show is not None
     other = machine(cast, "other")
     assert ask(other, lapsed) == []
     leases.end(web, bob, now=lapsed + MINUTE)
@@ -331,9 +331,9 @@ def test_the_smaller_number_counts_of_operator_and_storage(
     cast: Cast, operator: int | None, told: int | None, first: int | None, expected: tuple[int, int]
 ) -> None:
     settings = StorageSlots.objects.get()
-    settings.slots, settings.told_slots, settings.first_slots = operator, told, first
+    settings.slots, settings.reported_slots, settings.first_slots = operator, told, first
     settings.save()
-    capacity.arrange(settings)
+    capacity.update_slots(settings)
     counts = tuple(Slot.objects.filter(lane=lane, retired=False).count() for lane in (Lane.REGULAR, Lane.FIRST))
     assert counts == expected
     assert DEFAULT_SLOTS == 32
@@ -345,10 +345,10 @@ def test_a_single_slot_is_for_both_kinds(cast: Cast) -> None:
     new, old = machine(cast, "new", is_first=True), machine(cast, "old")
     assert ask(new, NOON) == come(new, bob, NOON) == ["etc"]
     assert ask(old, NOON) == []
-    leases.after_report(new, bob, now=NOON)
+    leases.free_finished_lanes(new, bob, now=NOON)
     assert holders(NOON) == ["new"], "its source is not reported yet"
     new.sources.update(date_next_backup=NOON + HOUR)
-    leases.after_report(new, bob, now=NOON)
+    leases.free_finished_lanes(new, bob, now=NOON)
     assert ask(old, NOON) == ["etc"]
 
 
@@ -371,7 +371,11 @@ def test_a_changed_number_of_a_storage_is_on_the_audit_log_once(cast: Cast) -> N
         cast.bob.update_config(slots=slots)
     cast.bob.update_config()
     entries = AuditEntry.objects.filter(action="storage.slots").order_by("id")
-    assert [(entry.old["told_slots"], entry.new["told_slots"]) for entry in entries] == [(None, 8), (8, 16), (16, None)]
+    assert [(entry.old["reported_slots"], entry.new["reported_slots"]) for entry in entries] == [
+        (None, 8),
+        (8, 16),
+        (16, None),
+    ]
 
 
 @pytest.mark.parametrize("slots", [0, -1, 1001, "many", 2.5])
@@ -383,9 +387,9 @@ def test_an_impossible_number_is_refused(cast: Cast, slots: Any) -> None:
 def test_what_is_long_gone_is_forgotten(cast: Cast, bob: Storage) -> None:
     fill(cast, bob, NOON)
     ask(machine(cast, "web"), NOON)
-    waiting_machines.forget(bob, now=NOON + 20 * MINUTE)
+    waiting_machines.remove_stale(bob, now=NOON + 20 * MINUTE)
     assert WaitingMachine.objects.count() == 1
-    waiting_machines.forget(bob, now=NOON + 25 * MINUTE)
+    waiting_machines.remove_stale(bob, now=NOON + 25 * MINUTE)
     assert WaitingMachine.objects.count() == 0
 
 

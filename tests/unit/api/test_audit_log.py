@@ -224,5 +224,5 @@ def test_values_are_bounded_and_secrets_hidden() -> None:
 
 
 def test_entries_are_on_one_line(cast: Cast) -> None:
-    log.record(log.Actor(ActorKind.UNKNOWN, "a\nb"), [log.Entry("x.y", None)], now=SYSTEM_CLOCK.now())
+    log.record(log.Actor(ActorKind.UNKNOWN, "a\nb"), [log.NewEntry("x.y", None)], now=SYSTEM_CLOCK.now())
     assert entries("x.y")[0].actor == "a\\nb"

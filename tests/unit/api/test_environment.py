@@ -13,7 +13,7 @@ from turku.errors import ConfigurationError
 def test_nothing_set_means_sqlite_on_loopback() -> None:
     settings = environment.read({})
     assert settings.mistakes == ()
-    assert settings.database == environment.Database("sqlite3", "/var/lib/turku-api/db.sqlite3")
+    assert settings.database == environment.DatabaseSettings("sqlite3", "/var/lib/turku-api/db.sqlite3")
     assert settings.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
     assert (settings.time_zone, settings.debug, settings.hash_key_is_local) == ("UTC", False, True)
 

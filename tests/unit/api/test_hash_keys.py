@@ -89,11 +89,11 @@ def test_both_ways_to_register_move_the_auth(own_keys: Path) -> None:
 
 def test_a_coordinator_with_another_key_refuses_to_start(own_keys: Path) -> None:
     introduce()
-    hash_keys.enrol(now=SYSTEM_CLOCK.now())
+    hash_keys.register_newest_key(now=SYSTEM_CLOCK.now())
     own_keys.write_text("another key that is long enough for a hash key\n")
     keyring.forget()
     with pytest.raises(UnknownHashKey, match="this database belongs to"):
-        hash_keys.enrol(now=SYSTEM_CLOCK.now())
+        hash_keys.register_newest_key(now=SYSTEM_CLOCK.now())
     assert HashKey.objects.count() == 1
 
 

@@ -12,8 +12,7 @@ from tests.support.api_cast import Cast, post
 
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
-from turku.api.status import fleet_health as backups
-from turku.api.status import fleet_marks as fleet_health
+from turku.api.status import fleet_health, fleet_marks, source_marks
 from turku.core.clock import SYSTEM_CLOCK
 
 MINUTE = timedelta(minutes=1)
@@ -21,9 +20,9 @@ MINUTE = timedelta(minutes=1)
 
 def marks(now: Any) -> tuple[set[str], set[str], set[str]]:
     return (
-        {row.mark for row in fleet_health.storages(now=now)},
-        {row.mark for row in fleet_health.machines(now=now)},
-        {row.mark for row in backups.sources(now=now)},
+        {row.mark for row in fleet_marks.storages(now=now)},
+        {row.mark for row in fleet_marks.machines(now=now)},
+        {row.mark for row in source_marks.sources(now=now)},
     )
 
 
@@ -63,7 +62,7 @@ def test_what_is_switched_off_does_not_count(cast: Cast, change: dict[str, bool]
     assert marks(later)[1:] == ({"off"}, {"off"})
     Storage.objects.update(**change)
     assert marks(later)[0] == {"off"}
-    assert backups.fleet(now=later).summary == "OK: 0 storages ok; 0 machines ok; 0 sources ok"
+    assert fleet_health.current_health(now=later).summary == "OK: 0 storages ok; 0 machines ok; 0 sources ok"
 
 
 def test_a_machine_that_nobody_backs_up_is_marked(cast: Cast) -> None:
@@ -144,7 +143,7 @@ def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Ca
     }
     fault = "volume data: /srv/turku lacks the mark .turku-volume of this volume\n"
     post("storage_update_config", {"storage": {**configuration, "faults": [fault]}})
-    found = backups.fleet(now=SYSTEM_CLOCK.now(), verbose=True)
+    found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
     assert not found.is_healthy
     assert "1 faulty of 1 storage" in found.summary
     [sentence] = found.groups[0].sentences
@@ -152,4 +151,4 @@ def test_a_storage_that_says_what_is_wrong_with_it_is_marked_and_quoted(cast: Ca
     assert "\n" not in sentence
     # An existing storage, and one that is well again, say nothing.
     post("storage_update_config", {"storage": configuration})
-    assert backups.fleet(now=SYSTEM_CLOCK.now()).is_healthy
+    assert fleet_health.current_health(now=SYSTEM_CLOCK.now()).is_healthy

@@ -18,7 +18,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.integrity import report
 from turku.api.integrity.models import Damage, Drill, IntegrityState
-from turku.api.status import fleet_health
+from turku.api.status import fleet_health, source_marks
 from turku.api.status.fleet_marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 
@@ -52,7 +52,7 @@ def drill(success: bool = True, **changes: Any) -> dict[str, Any]:
 
 
 def mark() -> str:
-    [source] = fleet_health.sources(now=SYSTEM_CLOCK.now()).filter(name="etc")
+    [source] = source_marks.sources(now=SYSTEM_CLOCK.now()).filter(name="etc")
     return str(source.mark)
 
 
@@ -66,7 +66,7 @@ def test_damage_marks_its_source_until_it_is_healed(cast: Cast) -> None:
     [row] = Damage.objects.all()
     assert (row.path, row.state, row.snapshots) == ("ssh/sshd_config", "lost", ["etc_20260131-120000_0a1b"])
     assert mark() == Mark.DAMAGED
-    state = fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True)
+    state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
     assert not state.is_healthy
     assert "1 damaged" in state.summary
     report_damage(cast, {**DAMAGE, "state": "healed"})
@@ -77,13 +77,13 @@ def test_damage_marks_its_source_until_it_is_healed(cast: Cast) -> None:
 
 def test_it_is_told_once_and_a_judgement_holds_until_there_is_news(cast: Cast) -> None:
     report_damage(cast, DAMAGE)
-    Damage.objects.update(date_judged=SYSTEM_CLOCK.now(), judged_by="olga")
+    Damage.objects.update(date_acknowledged=SYSTEM_CLOCK.now(), acknowledged_by="olga")
     report_damage(cast, DAMAGE)
     assert mark() != Mark.DAMAGED
     assert actions() == ["damage.found"]
     report_damage(cast, {**DAMAGE, "kind": "missing"})
     assert mark() == Mark.DAMAGED
-    assert Damage.objects.get().judged_by == ""
+    assert Damage.objects.get().acknowledged_by == ""
     assert actions() == ["damage.found"] * 2
 
 
@@ -102,7 +102,7 @@ def test_rows_of_one_source_are_bounded_and_open_ones_stay(cast: Cast, monkeypat
 
 def test_a_good_drill_proves_a_source_for_a_while_and_a_bad_one_ends_it(cast: Cast) -> None:
     def remarks() -> str:
-        return "\n".join(fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks)
+        return "\n".join(fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True).remarks)
 
     assert remarks() == "", "nothing is expected of a source that was never backed up"
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
@@ -111,14 +111,14 @@ def test_a_good_drill_proves_a_source_for_a_while_and_a_bad_one_ends_it(cast: Ca
     assert send(cast.bob, cast.alice.uuid, {"etc": drill(), "home": drill()}) == (200, {})
     assert remarks() == ""
     assert [row.files for row in Drill.objects.all()] == [12, 12]
-    assert fleet_health.fleet(now=SYSTEM_CLOCK.now() + timedelta(days=41), verbose=True).remarks
+    assert fleet_health.current_health(now=SYSTEM_CLOCK.now() + timedelta(days=41), verbose=True).remarks
     send(cast.bob, cast.alice.uuid, {"etc": drill(success=False, summary="2 files differ")})
     assert "etc: unproven (the last restore drill failed)" in remarks()
     assert actions() == ["drill.failed"]
     Source.objects.filter(name="etc").update(snapshot_mode="none")
     assert remarks() == "", "drills are made of snapshots"
     # It is no fault of the fleet by itself.
-    assert fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).is_healthy
+    assert fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True).is_healthy
 
 
 def test_verification_is_noted(cast: Cast) -> None:

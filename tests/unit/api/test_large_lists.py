@@ -23,8 +23,7 @@ from turku.api.backups.search import matching_runs, matching_sources
 from turku.api.fleet import search
 from turku.api.fleet.models import Machine, Storage
 from turku.api.fleet.search import matching_machines
-from turku.api.status import fleet_health as source_health
-from turku.api.status import fleet_marks
+from turku.api.status import fleet_marks, source_marks
 from turku.api.status.fleet_marks import Mark, has_mark
 from turku.core.clock import SYSTEM_CLOCK
 
@@ -119,7 +118,7 @@ def test_a_word_finds_sources_and_runs_by_their_own_names_and_their_machines(
     machines: list[V1Machine], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing counts as few, or everything: the two ways must find the same.
-    monkeypatch.setattr(search, "FEW", few)
+    monkeypatch.setattr(search, "FEW_LIMIT", few)
     monkeypatch.setattr("turku.api.backups.search.FEW", few)
 
     def sources(*words: str) -> list[tuple[str, str]]:
@@ -154,12 +153,12 @@ def test_filters_by_mark_find_the_rows_that_show_it(cast: Cast, machines: list[V
     Machine.objects.filter(unit_name="mail-1").update(published=False)
     Machine.objects.filter(unit_name="db-0").update(date_checked_in=long_ago)
     Machine.objects.filter(uuid=cast.alice.uuid).update(storage=None, date_registered=long_ago)
-    Source.objects.filter(machine__unit_name="db-0", name="etc").update(date_next_backup=long_ago, suspicious=True)
+    Source.objects.filter(machine__unit_name="db-0", name="etc").update(date_next_backup=long_ago, quarantined=True)
     Source.objects.filter(machine__unit_name="db-0", name="spool").update(date_next_backup=long_ago)
     for rows, conditions in (
         (fleet_marks.storages(now=now), fleet_marks.storage_conditions(now=now)),
         (fleet_marks.machines(now=now), fleet_marks.machine_conditions(now=now)),
-        (source_health.sources(now=now), source_health.source_conditions(now=now)),
+        (source_marks.sources(now=now), source_marks.conditions(now=now)),
     ):
         shown: dict[Mark, set[Any]] = {mark: set() for mark in Mark}
         for row in rows:
@@ -169,8 +168,8 @@ def test_filters_by_mark_find_the_rows_that_show_it(cast: Cast, machines: list[V
         problems = [mark for mark in Mark if mark.is_problem]
         expected = set().union(*(shown[mark] for mark in problems))
         assert {row.pk for row in rows.filter(has_mark(conditions, problems))} == expected
-    assert {row.mark for row in fleet_marks.machines(now=now)} == {"off", "failed", "suspicious", "unassigned"}
-    assert {row.mark for row in source_health.sources(now=now)} == {"ok", "off", "failed", "overdue", "suspicious"}
+    assert {row.mark for row in fleet_marks.machines(now=now)} == {"off", "failed", "quarantined", "unassigned"}
+    assert {row.mark for row in source_marks.sources(now=now)} == {"ok", "off", "failed", "overdue", "quarantined"}
 
 
 def test_calls_pass_by_what_pages_need(cast: Cast) -> None:

@@ -11,8 +11,7 @@ from tests.support.api_cast import Cast
 from turku.api.backups.models import Source
 from turku.api.backups.operator_actions import back_up_now
 from turku.api.fleet.models import Auth, Machine, Policy, Storage
-from turku.api.status import fleet_health as backups
-from turku.api.status import fleet_marks as fleet_health
+from turku.api.status import fleet_health, fleet_marks, source_marks
 from turku.core.clock import SYSTEM_CLOCK, SystemClock
 
 HOUR = timedelta(hours=1)
@@ -38,12 +37,12 @@ def machine_mark(**moved: Any) -> str:
     now = SYSTEM_CLOCK.now() + timedelta(**moved)
     if moved:
         Storage.objects.update(date_checked_in=now)
-    [machine] = fleet_health.machines(now=now)
+    [machine] = fleet_marks.machines(now=now)
     return str(machine.mark)
 
 
 def source_mark(name: str = "etc", **moved: Any) -> str:
-    [source] = backups.sources(now=SYSTEM_CLOCK.now() + timedelta(**moved)).filter(name=name)
+    [source] = source_marks.sources(now=SYSTEM_CLOCK.now() + timedelta(**moved)).filter(name=name)
     return str(source.mark)
 
 
@@ -58,10 +57,10 @@ def seen(storage: bool = True) -> None:
     ("change", "mark"),
     [
         ({"success": False}, "failed"),
-        ({"suspicious": True}, "suspicious"),
+        ({"quarantined": True}, "quarantined"),
         ({"fallback_count": 5}, "falling-back"),
         ({"date_expected": SYSTEM_CLOCK.now() - DAY}, "overdue"),
-        ({"suspicious": True, "active": False}, "ok"),
+        ({"quarantined": True, "active": False}, "ok"),
     ],
 )
 def test_a_machine_has_the_mark_of_its_worst_source(cast: Cast, change: dict[str, Any], mark: str) -> None:
@@ -76,15 +75,15 @@ def test_the_worst_of_several_counts(cast: Cast) -> None:
     assert machine_mark() == "failed"
     Machine.objects.update(date_checked_in=SYSTEM_CLOCK.now() - DAY)
     assert machine_mark() == "failed"
-    Source.objects.filter(name="home").update(suspicious=True)
-    assert machine_mark() == "suspicious"
+    Source.objects.filter(name="home").update(quarantined=True)
+    assert machine_mark() == "quarantined"
 
 
 def test_a_silent_storage_marks_its_machines(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
     Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(minutes=31))
     assert machine_mark() == "storage-silent"
-    assert "1 storage silent of 1 machine" in backups.fleet(now=SYSTEM_CLOCK.now()).summary
+    assert "1 storage silent of 1 machine" in fleet_health.current_health(now=SYSTEM_CLOCK.now()).summary
 
 
 def test_back_up_now_hides_no_overdue_source(cast: Cast, clock: Clock) -> None:
@@ -134,21 +133,21 @@ def test_a_rarer_schedule_is_reckoned_from_the_last_good_backup(cast: Cast, cloc
 
 def test_how_long_a_machine_may_be_away_is_a_matter_of_policy(cast: Cast) -> None:
     assert [machine_mark(minutes=minutes) for minutes in (59, 61)] == ["ok", "silent"]
-    everyone = Policy.objects.create(away_hours=2)
+    everyone = Policy.objects.create(silent_after_hours=2)
     assert [machine_mark(hours=hours) for hours in (1.9, 2.1)] == ["ok", "silent"]
-    laptops = Policy.objects.create(auth=Auth.objects.get(name="machines"), away_hours=336)
+    laptops = Policy.objects.create(auth=Auth.objects.get(name="machines"), silent_after_hours=336)
     assert [machine_mark(days=days) for days in (13.9, 14.1)] == ["ok", "silent"]
-    own = Policy.objects.create(machine=Machine.objects.get(), away_hours=5)
+    own = Policy.objects.create(machine=Machine.objects.get(), silent_after_hours=5)
     assert [machine_mark(hours=hours) for hours in (4.9, 5.1)] == ["ok", "silent"]
     for policy in (own, laptops, everyone):
-        policy.away_hours = None
+        policy.silent_after_hours = None
         policy.save()
     assert [machine_mark(minutes=minutes) for minutes in (59, 61)] == ["ok", "silent"]
 
 
 def test_sources_of_a_machine_that_may_be_away_are_overdue_as_late(cast: Cast) -> None:
     cast.machine(unit_name="server").update_config({"srv": {"path": "/srv"}})
-    Policy.objects.create(machine=Machine.objects.get(uuid=cast.alice.uuid), away_hours=336)
+    Policy.objects.create(machine=Machine.objects.get(uuid=cast.alice.uuid), silent_after_hours=336)
     assert [source_mark(hours=11), source_mark("srv", hours=11)] == ["ok", "overdue"]
     assert [source_mark(days=13.9), source_mark(days=14.1)] == ["ok", "overdue"]
 
@@ -172,7 +171,7 @@ def test_a_clock_that_was_ahead_puts_no_backup_off(cast: Cast, clock: Clock, ahe
     clock.ahead = timedelta(0)
     seen()
     assert source_mark() == machine_mark() == "overdue"
-    assert not backups.fleet(now=SYSTEM_CLOCK.now()).is_healthy
+    assert not fleet_health.current_health(now=SYSTEM_CLOCK.now()).is_healthy
     due = cast.alice.due() if call == "agent" else cast.bob.due(cast.alice.uuid)
     assert set(due) == {"etc", "home"}
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
@@ -200,11 +199,11 @@ def test_who_was_seen_in_the_future_is_silent_now(cast: Cast, clock: Clock) -> N
     cast.alice.due()
     cast.bob.update_config()
     clock.ahead = timedelta(0)
-    assert [str(row.mark) for row in fleet_health.storages(now=SYSTEM_CLOCK.now())] == ["silent"]
+    assert [str(row.mark) for row in fleet_marks.storages(now=SYSTEM_CLOCK.now())] == ["silent"]
     assert machine_mark() == "silent"
     cast.bob.update_config()
     cast.alice.due()
-    assert [str(row.mark) for row in fleet_health.storages(now=SYSTEM_CLOCK.now())] == ["ok"]
+    assert [str(row.mark) for row in fleet_marks.storages(now=SYSTEM_CLOCK.now())] == ["ok"]
     Source.objects.update(date_next_backup=SYSTEM_CLOCK.now(), date_expected=SYSTEM_CLOCK.now())
     assert machine_mark() == "ok"
 
@@ -226,5 +225,5 @@ def test_a_lease_from_the_future_holds_no_slot(cast: Cast, clock: Clock) -> None
     Machine.objects.filter(uuid=cast.alice.uuid).update(date_checked_in=SYSTEM_CLOCK.now() - DAY)
     assert set(other.due()) == {"etc"}
     assert set(cast.bob.due(other.uuid)) == {"etc"}
-    [mark] = fleet_health.machines(now=SYSTEM_CLOCK.now()).filter(uuid=cast.alice.uuid).values_list("mark", flat=True)
+    [mark] = fleet_marks.machines(now=SYSTEM_CLOCK.now()).filter(uuid=cast.alice.uuid).values_list("mark", flat=True)
     assert mark == "silent"

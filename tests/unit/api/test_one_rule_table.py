@@ -10,7 +10,7 @@ from tests.support.v1_client import Refused
 
 from turku.agent.capture import source_warnings
 from turku.agent.config.sources import SourceConfig
-from turku.api.backups.models import SnapshotMode
+from turku.api.backups.models import SnapshotModeChoices
 from turku.policy import snapshot_mode
 
 CASES: list[dict[str, Any]] = [
@@ -65,4 +65,4 @@ def test_check_and_coordinator_agree(cast: Cast, options: dict[str, Any]) -> Non
 
 
 def test_the_modes_are_those_of_the_column() -> None:
-    assert sorted(snapshot_mode.NAMES) == sorted(SnapshotMode.values)
+    assert sorted(snapshot_mode.NAMES) == sorted(SnapshotModeChoices.values)

@@ -16,8 +16,7 @@ from tests.support.api_cast import Cast
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import REASON_LENGTH, BackupRun, Source
 from turku.api.fleet.models import Machine
-from turku.api.status import fleet_health as backups
-from turku.api.status import fleet_marks as fleet_health
+from turku.api.status import fleet_health, fleet_marks, source_marks
 from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
@@ -57,7 +56,7 @@ def etc() -> Source:
 
 
 def mark(name: str = "etc") -> str:
-    [source] = backups.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
+    [source] = source_marks.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
     return str(source.mark)
 
 
@@ -105,7 +104,7 @@ def test_a_failure_that_lies_is_bounded_and_harmless(cast: Cast, admin: Client) 
 
 def test_the_reasons_of_suspicion_stand_beside_source_and_machine(cast: Cast, admin: Client) -> None:
     report(cast, findings=SIGNS)
-    assert etc().suspicious_signs == SIGNS
+    assert etc().findings == SIGNS
     for page in (shown_list(admin, Source), shown_list(admin, Machine)):
         assert SIGNS[0] in page
     for page in (shown(admin, etc()), shown(admin, Machine.objects.get())):
@@ -120,9 +119,9 @@ def test_the_reasons_of_suspicion_stand_beside_source_and_machine(cast: Cast, ad
         in (verbose())
     )
     report(cast, success=False)
-    assert etc().suspicious_signs == SIGNS
+    assert etc().findings == SIGNS
     report(cast)
-    assert etc().suspicious_signs == []
+    assert etc().findings == []
 
 
 def test_a_snapshot_that_misses_files_is_a_problem_of_its_own(cast: Cast, admin: Client) -> None:
@@ -135,7 +134,7 @@ def test_a_snapshot_that_misses_files_is_a_problem_of_its_own(cast: Cast, admin:
     assert since is not None
     assert mark() == Mark.INCOMPLETE
     assert Mark.INCOMPLETE.is_problem
-    assert [str(row.mark) for row in fleet_health.machines(now=SYSTEM_CLOCK.now())] == ["incomplete"]
+    assert [str(row.mark) for row in fleet_marks.machines(now=SYSTEM_CLOCK.now())] == ["incomplete"]
     text = "2 files missing and 1 file stale: /etc/shadow could not be read: Permission denied"
     assert text in verbose()
     assert text[:30] in shown_list(admin, Source)
@@ -200,7 +199,7 @@ def test_silence_says_since_when(cast: Cast, admin: Client) -> None:
 
 
 def test_sentences_are_bounded(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backups, "SENTENCES_LIMIT", 3)
+    monkeypatch.setattr(fleet_health, "SENTENCES_LIMIT", 3)
     cast.alice.update_config({f"source-{number}": {"path": "/x"} for number in range(8)})
     cast.bob.failed(cast.alice.uuid, *(f"source-{number}" for number in range(8)))
     lines = verbose().splitlines()
@@ -219,14 +218,14 @@ def test_a_mute_has_an_end_and_a_reason(cast: Cast, admin: Client) -> None:
     cast.bob.succeeded(cast.alice.uuid, "home")
     cast.bob.failed(cast.alice.uuid, "etc")
     assert "is muted until" in run_machine("mute", "web-0", "--days", "3", "--reason", "moved to the new rack")
-    assert backups.fleet(now=SYSTEM_CLOCK.now()).summary == "OK: 1 storage ok; 1 machine ok; 2 sources ok"
+    assert fleet_health.current_health(now=SYSTEM_CLOCK.now()).summary == "OK: 1 storage ok; 1 machine ok; 2 sources ok"
     assert mark() == Mark.MUTED
     assert "moved to the new rack" in shown_list(admin, Machine)
     assert "moved to the new rack" in verbose()
     entry = AuditEntry.objects.get(action="machine.muted")
     assert (entry.actor_kind, entry.weakens) == ("command", True)
     later = SYSTEM_CLOCK.now() + timedelta(days=3, minutes=1)
-    assert "1 failed of 1 machine" in backups.fleet(now=later).summary
+    assert "1 failed of 1 machine" in fleet_health.current_health(now=later).summary
     run_machine("unmute", "web-0")
     assert mark() == Mark.FAILED
     assert AuditEntry.objects.filter(action="machine.unmuted").exists()
@@ -235,8 +234,8 @@ def test_a_mute_has_an_end_and_a_reason(cast: Cast, admin: Client) -> None:
 def test_a_mute_hides_no_attack(cast: Cast) -> None:
     run_machine("mute", "web-0", "--days", "1", "--reason", "away")
     report(cast, findings=SIGNS)
-    assert mark() == Mark.SUSPICIOUS
-    assert [str(row.mark) for row in fleet_health.machines(now=SYSTEM_CLOCK.now())] == ["suspicious"]
+    assert mark() == Mark.QUARANTINED
+    assert [str(row.mark) for row in fleet_marks.machines(now=SYSTEM_CLOCK.now())] == ["quarantined"]
 
 
 @pytest.mark.parametrize(("days", "reason"), [("0", "x"), ("-1", "x"), ("1000", "x"), ("nan", "x"), ("1", " ")])

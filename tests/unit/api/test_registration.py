@@ -124,20 +124,20 @@ def test_a_machine_that_goes_while_it_calls_is_refused(cast: Cast) -> None:
     machine = Machine.objects.get(uuid=cast.alice.uuid)
     Machine.objects.update(active=False)
     with pytest.raises(ApiRefused), transaction.atomic():
-        authentication.locked(machine)
+        authentication.lock_active(machine)
     Machine.objects.all().delete()
     with pytest.raises(ApiRefused), transaction.atomic():
-        authentication.locked(machine)
+        authentication.lock_active(machine)
 
 
 def test_assignment_follows_free_space() -> None:
     storages = [Storage(name="large", space_available=900), Storage(name="small", space_available=100)]
     storages.append(Storage(name="full", space_available=0))
     chance = random.Random(7)
-    names = [storage.name for storage in (assignment.choose(storages, chance) for _ in range(1000)) if storage]
+    names = [storage.name for storage in (assignment.choose_storage(storages, chance) for _ in range(1000)) if storage]
     assert 850 < names.count("large") < 950
     assert names.count("full") == 0
-    assert assignment.choose([], chance) is None
+    assert assignment.choose_storage([], chance) is None
 
 
 def test_only_open_storages_take_machines(cast: Cast) -> None:
@@ -148,7 +148,7 @@ def test_only_open_storages_take_machines(cast: Cast) -> None:
     ):
         cast.storage(name).update_config()
         Storage.objects.filter(name=name).update(**change)
-    assert [storage.name for storage in assignment.open_storages()] == ["primary"]
+    assert [storage.name for storage in assignment.eligible_storages()] == ["primary"]
 
 
 def test_a_storage_sees_its_active_published_machines(cast: Cast) -> None:

@@ -15,7 +15,7 @@ from tests.support.restore_requests import ANN, BEN, Pickup, ask_for, row_of
 
 from turku.api.audit.models import AuditEntry
 from turku.api.restores import transitions
-from turku.api.restores.models import RestorePolicy, RestoreRequest, State
+from turku.api.restores.models import RequestState, RestorePolicy, RestoreRequest
 from turku.core.clock import SYSTEM_CLOCK
 
 LIST = "/admin/restores/restorerequest/"
@@ -170,7 +170,7 @@ class TestActions:
         request = ask_for(cast.alice)
         assert "1 approved." in act(ben, "approve", request)
         request.refresh_from_db()
-        assert (request.state, request.approvers) == (State.WAITING, ("ben",))
+        assert (request.state, request.approvers) == (RequestState.WAITING, ("ben",))
         assert "cannot be approved any more" in act(ben, "approve", request)
         assert "1 cancelled." in act(ann, "cancel", request)
 
@@ -184,13 +184,13 @@ class TestActions:
         request = ask_for(cast.alice)
         act(ann, action, request)
         request.refresh_from_db()
-        assert request.state == State.REQUESTED
+        assert request.state == RequestState.REQUESTED
 
     def test_who_looks_only_cannot_cancel(self, cast: Cast, vera: Client) -> None:
         request = ask_for(cast.alice)
         act(vera, "cancel", request)
         request.refresh_from_db()
-        assert request.state == State.REQUESTED
+        assert request.state == RequestState.REQUESTED
 
 
 def test_a_policy_is_made_and_listed(cast: Cast) -> None:
@@ -238,7 +238,7 @@ class TestConsoleCalls:
             assert self.call(ann, f"restore_request_{verb}", {"request": str(request.pk)})[0] == 403
         assert self.call(vera, "restore_request_cancel", {"request": str(request.pk)})[0] == 403
         request.refresh_from_db()
-        assert request.state == State.REQUESTED
+        assert request.state == RequestState.REQUESTED
 
     def test_want_the_token_against_forged_requests(self, cast: Cast, ann: Client) -> None:
         strict = Client(enforce_csrf_checks=True)

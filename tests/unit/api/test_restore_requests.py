@@ -15,7 +15,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.fleet.identity import auths
 from turku.api.fleet.models import AuthKind, Machine, Storage
 from turku.api.restores import transitions
-from turku.api.restores.models import AT_WORK, RestorePolicy, RestoreRequest, State
+from turku.api.restores.models import IN_PROGRESS, RequestState, RestorePolicy, RestoreRequest
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
 
@@ -48,7 +48,7 @@ def bella(cast: Cast) -> V1Machine:
 def test_a_request_goes_its_way_from_wish_to_outcome(cast: Cast) -> None:
     request = ask_for(cast.alice, paths=[b"ssh//sshd_config", b"\xff"], snapshot="etc_20261124-084122_8491")
     agent = Pickup(cast.alice)
-    assert (request.state, agent.offered()) == (State.REQUESTED, [])
+    assert (request.state, agent.offered()) == (RequestState.REQUESTED, [])
     approved(request)
     (order,) = agent.offered()
     assert order["storage"].pop("ssh_ping_host_keys")
@@ -70,11 +70,11 @@ def test_a_request_goes_its_way_from_wish_to_outcome(cast: Cast) -> None:
     assert agent.offered() == [], "it is held by a run now"
     assert agent.tell(request, "running", files=1, size_bytes=10, files_total=2, size_total_bytes=20)["go_on"]
     request.refresh_from_db()
-    assert (request.state, request.files, request.files_total) == (State.RUNNING, 1, 2)
+    assert (request.state, request.files, request.files_total) == (RequestState.RUNNING, 1, 2)
     assert agent.tell(request, "running", files=2)["go_on"]
     assert not agent.tell(request, "whole", files=2, size_bytes=20, snapshot="etc_1", message="2 files")["go_on"]
     request.refresh_from_db()
-    assert (request.state, request.size_bytes, request.message) == (State.DONE, 20, "2 files")
+    assert (request.state, request.size_bytes, request.message) == (RequestState.DONE, 20, "2 files")
     assert request.approvers == ("ben",)
     assert request.date_ended is not None
     assert agent.offered() == []
@@ -93,30 +93,30 @@ def test_an_agent_of_the_existing_system_leaves_it_waiting(cast: Cast) -> None:
     for _ in range(3):
         assert set(cast.alice.due()) == {"etc", "home"}
     request.refresh_from_db()
-    assert request.state == State.WAITING
+    assert request.state == RequestState.WAITING
 
 
 class TestApproval:
     def test_without_any_the_machine_has_it_at_once(self, cast: Cast) -> None:
         RestorePolicy.objects.create(approvals=0)
-        assert ask_for(cast.alice).state == State.WAITING
+        assert ask_for(cast.alice).state == RequestState.WAITING
         assert len(Pickup(cast.alice).offered()) == 1
 
     def test_by_one_operator_may_be_the_requester_s_own(self, cast: Cast) -> None:
         request = ask_for(cast.alice, actor=ANN)
         transitions.approve(request, actor=ANN, now=now())
-        assert request.state == State.WAITING
+        assert request.state == RequestState.WAITING
 
     def test_by_two_needs_a_second_person_who_did_not_ask(self, cast: Cast) -> None:
         RestorePolicy.objects.create(machine=row_of(cast.alice), approvals=2)
         request = ask_for(cast.alice, actor=ANN)
         transitions.approve(request, actor=BEN, now=now())
-        assert request.state == State.REQUESTED
+        assert request.state == RequestState.REQUESTED
         for again in (BEN, ANN):
             with pytest.raises(UsageError, match="somebody else"):
                 transitions.approve(request, actor=again, now=now())
         transitions.approve(request, actor=EVE, now=now())
-        assert (request.state, request.approvers) == (State.WAITING, ("ben", "eve"))
+        assert (request.state, request.approvers) == (RequestState.WAITING, ("ben", "eve"))
 
     def test_the_stricter_of_two_machines_policies_counts(self, cast: Cast, bella: V1Machine) -> None:
         RestorePolicy.objects.create(machine=row_of(cast.alice), approvals=0)
@@ -144,14 +144,14 @@ class TestCancel:
         request, agent = ask_for(cast.alice), Pickup(cast.alice)
         if stage != "requested":
             approved(request)
-        if stage in AT_WORK:
+        if stage in IN_PROGRESS:
             agent.tell(request, "picked_up")
         if stage == "running":
             agent.tell(request, "running")
         request.refresh_from_db()
         assert request.state == stage
         transitions.cancel(request, actor=ANN, now=now())
-        assert request.state == State.CANCELLED
+        assert request.state == RequestState.CANCELLED
         assert agent.offered() == []
         with pytest.raises(UsageError, match="is cancelled by ann"):
             transitions.cancel(request, actor=ANN, now=now())
@@ -163,7 +163,7 @@ class TestCancel:
         assert agent.tell(request, "running", files=3) == {"go_on": False, "reason": "the request is cancelled by ann"}
         agent.tell(request, "cancelled", files=4, message="ended after 4 files")
         request.refresh_from_db()
-        assert (request.state, request.files, request.message) == (State.CANCELLED, 4, "ended after 4 files")
+        assert (request.state, request.files, request.message) == (RequestState.CANCELLED, 4, "ended after 4 files")
 
     def test_an_outcome_that_comes_later_does_not_undo_it(self, cast: Cast) -> None:
         request, agent = approved(ask_for(cast.alice)), Pickup(cast.alice)
@@ -171,7 +171,7 @@ class TestCancel:
         transitions.cancel(request, actor=ANN, now=now())
         agent.tell(request, "whole", files=4)
         request.refresh_from_db()
-        assert (request.state, request.files) == (State.CANCELLED, 4)
+        assert (request.state, request.files) == (RequestState.CANCELLED, 4)
 
 
 class TestPickUp:
@@ -205,15 +205,16 @@ class TestPickUp:
         agent.tell(request, "picked_up")
         agent.tell(request, "postponed", message="the storage cannot be reached")
         request.refresh_from_db()
-        assert (request.state, request.message) == (State.WAITING, "the storage cannot be reached")
+        assert (request.state, request.message) == (RequestState.WAITING, "the storage cannot be reached")
         assert agent.offered() == []
         RestoreRequest.objects.update(date_offered=now())
         assert Pickup(cast.alice).tell(request, "picked_up")["go_on"]
 
     @pytest.mark.parametrize(
-        ("step", "state"), [("refused", State.REFUSED), ("partial", State.PARTIAL), ("failed", State.FAILED)]
+        ("step", "state"),
+        [("refused", RequestState.REFUSED), ("partial", RequestState.PARTIAL), ("failed", RequestState.FAILED)],
     )
-    def test_ends_as_the_machine_says(self, cast: Cast, step: str, state: State) -> None:
+    def test_ends_as_the_machine_says(self, cast: Cast, step: str, state: RequestState) -> None:
         request, agent = approved(ask_for(cast.alice)), Pickup(cast.alice)
         agent.tell(request, "picked_up")
         agent.tell(request, step, message="why")
@@ -263,7 +264,7 @@ class TestExpiry:
         assert Pickup(cast.alice).offered() == []
         assert not Pickup(cast.alice).tell(request, "picked_up")["go_on"]
         request.refresh_from_db()
-        assert request.state == State.EXPIRED
+        assert request.state == RequestState.EXPIRED
 
 
 class TestWish:

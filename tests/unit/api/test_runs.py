@@ -132,7 +132,7 @@ def test_health_names_a_storage_whose_clock_was_ahead_at_its_last_report(cast: C
     def told(hours: float) -> list[str]:
         end = (SYSTEM_CLOCK.now() + timedelta(hours=hours)).timestamp()
         cast.bob.report(cast.alice.uuid, {"etc": {"success": True, "time_begin": end - 5, "time_end": end}})
-        found = fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks
+        found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True).remarks
         return [remark for remark in found if "clock" in remark]
 
     assert told(4) == [

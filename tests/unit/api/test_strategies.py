@@ -10,8 +10,8 @@ from django.test import Client
 from tests.support.api_cast import Cast
 from tests.support.v1_client import Refused
 
-from turku.api.backups.models import FALLING_BACK_RUNS, BackupRun, Source, Strategy
-from turku.api.status import fleet_health
+from turku.api.backups.models import FALLING_BACK_RUNS, BackupRun, Source, StrategyChoices
+from turku.api.status import fleet_health, source_marks
 from turku.api.status.fleet_marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.messages import STRATEGIES, STRATEGY_REASON_LIMIT
@@ -31,12 +31,14 @@ def fall_back(cast: Cast, times: int = FALLING_BACK_RUNS) -> None:
 
 
 def mark(name: str = "etc") -> str:
-    [source] = fleet_health.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
+    [source] = source_marks.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
     return str(source.mark)
 
 
 def remarks() -> list[str]:
-    return [each for each in fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=True).remarks if "full" in each]
+    return [
+        each for each in fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True).remarks if "full" in each
+    ]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -47,7 +49,7 @@ def test_it_is_kept_with_the_run(cast: Cast, strategy: str) -> None:
 
 
 def test_those_of_the_wire_are_those_of_the_database() -> None:
-    assert tuple(Strategy.values) == STRATEGIES
+    assert tuple(StrategyChoices.values) == STRATEGIES
 
 
 def test_a_storage_of_the_existing_system_tells_none(cast: Cast) -> None:
@@ -119,7 +121,7 @@ def test_a_first_backup_is_full_and_no_fallback(cast: Cast) -> None:
 def test_it_is_slow_and_not_broken(cast: Cast) -> None:
     fall_back(cast)
     assert not Mark.FALLING_BACK.is_problem
-    found = fleet_health.fleet(now=SYSTEM_CLOCK.now())
+    found = fleet_health.current_health(now=SYSTEM_CLOCK.now())
     assert found.is_healthy
     assert found.remarks == ()
 

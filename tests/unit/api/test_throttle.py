@@ -139,7 +139,7 @@ def test_the_refusal_says_how_long(cast: Cast) -> None:
 def test_processes_refuse_together(db: None) -> None:
     clock = SteppedClock()
     workers = [
-        Throttle("test", limit=lambda: 30, span=timedelta(minutes=1), told_every=5, clock=clock) for _ in range(4)
+        Throttle("test", limit=lambda: 30, span=timedelta(minutes=1), report_every=5, clock=clock) for _ in range(4)
     ]
     tries = 0
     while open_workers := [worker for worker in workers if not worker.blocked_seconds("192.0.2.1")]:
@@ -154,7 +154,7 @@ def test_processes_refuse_together(db: None) -> None:
 
 def test_a_few_failures_a_minute_are_nobodys_fault(db: None) -> None:
     clock = SteppedClock()
-    throttled = Throttle("test", limit=lambda: 30, span=timedelta(minutes=1), told_every=5, clock=clock)
+    throttled = Throttle("test", limit=lambda: 30, span=timedelta(minutes=1), report_every=5, clock=clock)
     for _ in range(500):
         throttled.failed("192.0.2.1")
         clock.sleep(4)

@@ -15,8 +15,7 @@ from tests.support.api_cast import Cast
 from turku.api.audit.models import AuditEntry
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine
-from turku.api.status import fleet_health as backups
-from turku.api.status import fleet_marks as fleet_health
+from turku.api.status import fleet_health, fleet_marks, source_marks
 from turku.api.status.marks import Mark
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
@@ -26,12 +25,12 @@ BOTH = {**ETC, "home": {"path": "/home"}}
 
 
 def mark(name: str = "home") -> str:
-    [source] = backups.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
+    [source] = source_marks.sources(now=SYSTEM_CLOCK.now()).filter(name=name)
     return str(source.mark)
 
 
 def machine_mark() -> str:
-    [machine] = fleet_health.machines(now=SYSTEM_CLOCK.now())
+    [machine] = fleet_marks.machines(now=SYSTEM_CLOCK.now())
     return str(machine.mark)
 
 
@@ -52,7 +51,7 @@ def withdrawn(cast: Cast) -> Cast:
 def test_it_is_a_problem_of_source_and_machine(withdrawn: Cast) -> None:
     assert mark() == machine_mark() == Mark.WITHDRAWN
     assert Mark.WITHDRAWN.is_problem
-    state = backups.fleet(now=SYSTEM_CLOCK.now(), verbose=True)
+    state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
     assert state.summary.endswith("1 withdrawn of 1 machine; 1 withdrawn of 2 sources")
     assert "source web-0 / home: withdrawn: its machine declares it no more since" in state.groups[2].sentences[0]
 
@@ -78,7 +77,7 @@ def test_one_that_comes_back_is_as_before(withdrawn: Cast) -> None:
 def test_who_loses_every_file_is_told_all(cast: Cast) -> None:
     cast.bob.succeeded(cast.alice.uuid, "etc", "home")
     assert cast.alice.update_config({}) == {"withdrawn": ["etc", "home"]}
-    assert not backups.fleet(now=SYSTEM_CLOCK.now()).is_healthy
+    assert not fleet_health.current_health(now=SYSTEM_CLOCK.now()).is_healthy
 
 
 def test_a_late_report_does_not_hide_it(withdrawn: Cast) -> None:

@@ -14,7 +14,7 @@ import turku.agent.config.loading
 import turku.storage.config.configuration
 from turku.api.backups import declaration
 from turku.api.configuration import environment
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.errors import ConfigurationError
 from turku.policy import source_options
 
@@ -61,10 +61,10 @@ def test_the_sources_of_an_agent_example_are_taken_by_the_coordinator(example: P
     from turku.api.fleet.models import FilterSet
 
     FilterSet.objects.create(name="caches", rules=["- .cache/"])
-    faults = Faults()
+    faults = MessageErrors()
     agent = load_agent(private_copy(example, tmp_path))
     declared = declaration.check({name: source.options for name, source in agent.sources.items()}, {}, faults)
-    faults.refuse()
+    faults.raise_if_any()
     assert set(declared) == set(agent.sources)
     # Limits by time of day are kept there, as they were sent.
     kept = {"bwlimit", *(name for name, option in source_options.OPTIONS.items() if not option.has_column)}

@@ -4,13 +4,13 @@ from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
 
 
-class TurkuAdminConfig(AdminConfig):
+class TurkuAdminApp(AdminConfig):
     """Django's admin with Turku's title."""
 
     default_site = "turku.api.admin.site.TurkuAdminSite"
 
 
-class PagesConfig(AppConfig):
+class PagesApp(AppConfig):
     """Checks, styles and the front page."""
 
     name = "turku.api.admin"

@@ -32,7 +32,7 @@ def _shown(form: Any, name: str, value: Any) -> Any:
     return list(value) if isinstance(value, QuerySet) else value
 
 
-class Audited(_ModelAdmin):
+class AuditedMixin(_ModelAdmin):
     """Mixed into each ModelAdmin; an entry is written in the transaction of the page's own change."""
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:  # noqa: FBT001, FBT002  (Django's signature)
@@ -64,5 +64,5 @@ class Audited(_ModelAdmin):
         request.turku_audit_values = ({}, {})  # type: ignore[attr-defined]
         weakens = word == "deleted" or (new.get("active") is False and old.get("active") is True)
         action = f"{self.opts.model_name}.{word}"
-        entries = [log.Entry(action, row, old=old, new=new, weakens=weakens) for row in rows]
+        entries = [log.NewEntry(action, row, old=old, new=new, weakens=weakens) for row in rows]
         log.record(log.person(request.user), entries, now=SYSTEM_CLOCK.now())

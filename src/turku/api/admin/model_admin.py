@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils.text import capfirst
 
 from turku.api.admin import bounded_list, presentation
-from turku.api.admin.audited import Audited
+from turku.api.admin.audited import AuditedMixin
 from turku.api.admin.bounded_list import BoundedChangeList, BoundedPaginator
 from turku.api.status.marks import Conditions, Mark, has_mark
 from turku.core.clock import SYSTEM_CLOCK
@@ -48,7 +48,7 @@ else:
     _ModelAdmin = admin.ModelAdmin
 
 
-class TurkuModelAdmin(Audited, _ModelAdmin):
+class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
     """Audited; bounded lists of fifty with marks styled, and the current time for those who show times.
 
     Lists are sorted by what ``sortable_by`` names: the columns that have an index, or few rows.
@@ -132,7 +132,7 @@ class TurkuModelAdmin(Audited, _ModelAdmin):
         return queryset.filter(found), False
 
 
-class KeptAdmin(TurkuModelAdmin):
+class NoAddDeleteAdmin(TurkuModelAdmin):
     """Models whose rows are Turku's own to make and to remove: nobody does either here."""
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
@@ -142,7 +142,7 @@ class KeptAdmin(TurkuModelAdmin):
         return False
 
 
-class DecidedInListAdmin(KeptAdmin):
+class ListActionAdmin(NoAddDeleteAdmin):
     """Pages to read: what there is to decide is decided in the list."""
 
     def change_view(
@@ -178,14 +178,14 @@ class SwitchableAdmin(TurkuModelAdmin):
         self.message_user(request, f"{len(switched)} {word}.", messages.SUCCESS)
 
 
-class RegisteredAdmin(SwitchableAdmin):
+class NoAddAdmin(SwitchableAdmin):
     """Models whose rows register themselves: the operator switches and deletes, but makes none."""
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False
 
 
-class OfSource:
+class SourceColumns:
     """For a model with a ``source``, and a ``storage`` where its list names that column."""
 
     @admin.display(description="source", ordering="source__name")

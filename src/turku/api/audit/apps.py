@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class AuditConfig(AppConfig):
+class AuditApp(AppConfig):
     """The audit log."""
 
     name = "turku.api.audit"

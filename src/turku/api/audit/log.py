@@ -34,7 +34,7 @@ COORDINATOR = Actor(ActorKind.COORDINATOR)
 
 
 @dataclass(frozen=True)
-class Entry:
+class NewEntry:
     """One entry to be written. ``subject`` is the row it is about."""
 
     action: str
@@ -64,7 +64,7 @@ def _text(text: str) -> str:
     return one_line(text)[:TEXT_LENGTH]
 
 
-def record(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
+def record(actor: Actor, entries: Sequence[NewEntry], *, now: datetime) -> None:
     """Write the entries, in one query; the address is that of the request being answered."""
     address = client_address.current_address() or None
     AuditEntry.objects.bulk_create(
@@ -85,7 +85,7 @@ def record(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
     )
 
 
-def record_of_program(actor: Actor, entries: Sequence[Entry], *, now: datetime) -> None:
+def record_of_program(actor: Actor, entries: Sequence[NewEntry], *, now: datetime) -> None:
     """Write what a machine or storage did. Raises ApiThrottled where it did too much within the hour."""
     if not entries:
         return

@@ -16,14 +16,14 @@ from turku.core.clock import SYSTEM_CLOCK
 @receiver(user_logged_in)
 def logged_in(user: Any, **_arguments: Any) -> None:
     """A person logged in."""
-    log.record(log.person(user), [log.Entry("login.succeeded", user)], now=SYSTEM_CLOCK.now())
+    log.record(log.person(user), [log.NewEntry("login.succeeded", user)], now=SYSTEM_CLOCK.now())
 
 
 @receiver(user_logged_out)
 def logged_out(user: Any, **_arguments: Any) -> None:
     """A person logged out."""
     if user is not None:
-        log.record(log.person(user), [log.Entry("login.ended", user)], now=SYSTEM_CLOCK.now())
+        log.record(log.person(user), [log.NewEntry("login.ended", user)], now=SYSTEM_CLOCK.now())
 
 
 @receiver(user_login_failed)
@@ -34,4 +34,4 @@ def login_failed(credentials: dict[str, Any], **_arguments: Any) -> None:
     name = str(credentials.get(model.USERNAME_FIELD, ""))
     user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
     actor = log.Actor(ActorKind.UNKNOWN)
-    log.record(actor, [log.Entry("login.failed", user)], now=SYSTEM_CLOCK.now())
+    log.record(actor, [log.NewEntry("login.failed", user)], now=SYSTEM_CLOCK.now())

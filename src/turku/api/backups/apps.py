@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class BackupsConfig(AppConfig):
+class BackupsApp(AppConfig):
     """Sources and the record of their backups."""
 
     name = "turku.api.backups"

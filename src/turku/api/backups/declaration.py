@@ -14,9 +14,9 @@ from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import SOURCES_LIMIT, Source
 from turku.api.backups.next_backup import expected_after_change, longest_pause_days, next_backup
 from turku.api.database import many_rows
-from turku.api.fleet.identity.work_limit import UNITS_OF_A_SOURCE
+from turku.api.fleet.identity.work_limit import UNITS_PER_SOURCE
 from turku.api.fleet.models import Machine
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.policy import bandwidth, names, source_options
 from turku.policy.source_options import Option
 
@@ -60,7 +60,7 @@ def _state(source: Source) -> tuple[Any, ...]:
 
 def units_of(declared: Mapping[str, Mapping[str, Any]]) -> int:
     """How much work it is to check and to apply what is declared: to be known before any of it is done."""
-    return UNITS_OF_A_SOURCE * len(declared) + source_options.entries(declared)
+    return UNITS_PER_SOURCE * len(declared) + source_options.entries(declared)
 
 
 def known_sources(machine: Machine) -> dict[str, Source]:
@@ -69,7 +69,7 @@ def known_sources(machine: Machine) -> dict[str, Source]:
 
 
 def check(
-    declared: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source], faults: Faults
+    declared: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source], faults: MessageErrors
 ) -> dict[str, dict[str, Any]]:
     """Source name to all its columns, defaults included; what is wrong goes to ``faults``.
 
@@ -110,7 +110,7 @@ def _or_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
-class Plan:
+class DeclarationChanges:
     """What a declaration changes, worked out before the transaction that writes it: nothing is to wait for it there."""
 
     def __init__(self, known: Mapping[str, Source], declared: Mapping[str, dict[str, Any]], *, now: datetime) -> None:
@@ -118,18 +118,18 @@ class Plan:
         _refuse_new([name for name in declared if name not in known], known)
         self.declared = declared
         self._now = now
-        self._planned: dict[str, tuple[tuple[Any, ...], _Change]] = {}
+        self._planned: dict[str, tuple[tuple[Any, ...], _SourceUpdate]] = {}
         for name, source in known.items():
             before = _state(source)
             self._planned[name] = before, _update(source, declared.get(name), now=now)
 
     @property
-    def changes_something(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether the audit log will have entries of it."""
         is_changed = any(change.columns for _before, change in self._planned.values())
         return is_changed or not self.declared.keys() <= self._planned.keys()
 
-    def change_of(self, source: Source) -> _Change:
+    def change_of(self, source: Source) -> _SourceUpdate:
         """The change of a source that is locked now, set on it; worked out anew where it has changed in between."""
         before, change = self._planned.get(source.name, (None, None))
         if change is None or before != _state(source):
@@ -139,7 +139,7 @@ class Plan:
         return replace(change, source=source)
 
 
-def apply(machine: Machine, plan: Plan, *, now: datetime) -> list[str]:
+def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[str]:
     """Make the machine's sources those declared; the others are unpublished, never deleted (contract, section 3).
 
     Return the names of those that were backed up, are declared no more, and of which nobody confirmed that this is
@@ -166,8 +166,8 @@ def apply(machine: Machine, plan: Plan, *, now: datetime) -> list[str]:
     changed = [change for change in changes if change.columns]
     columns = {column for change in changed for column in change.columns}
     many_rows.save_columns([change.source for change in changed], columns)
-    source_changes.note(machine, [change.weakened for change in changed if change.weakened], now=now)
-    entries = [log.Entry("source.added", source, new=declared[source.name]) for source in added]
+    source_changes.hold_back(machine, [change.weakened for change in changed if change.weakened], now=now)
+    entries = [log.NewEntry("source.added", source, new=declared[source.name]) for source in added]
     entries += [change.entry() for change in changed]
     # Whether the machine still may change something was asked before all this.
     log.record(log.actor_of(machine), entries, now=now)
@@ -177,30 +177,30 @@ def apply(machine: Machine, plan: Plan, *, now: datetime) -> list[str]:
 def _refuse_new(new: Sequence[str], existing: Mapping[str, Source]) -> None:
     if not new:
         return
-    faults = Faults()
+    faults = MessageErrors()
     if len(new) + len(existing) > SOURCES_LIMIT:
         faults.add(
             "machine.sources", f"the machine would have more than {SOURCES_LIMIT}, those included it no longer names"
         )
     # A name that only case or spelling tells from a former one would share its directory on some file systems.
     faults.check("machine.sources", names.source_names, [*existing, *new])
-    faults.refuse()
+    faults.raise_if_any()
 
 
 @dataclass(frozen=True)
-class _Change:
+class _SourceUpdate:
     """What became of an existing source. ``columns``: name to old and new value."""
 
     source: Source
     columns: dict[str, tuple[Any, Any]]
-    weakened: source_changes.Weakened | None
+    weakened: source_changes.WeakenedSource | None
 
-    def entry(self) -> log.Entry:
+    def entry(self) -> log.NewEntry:
         published = self.columns.get("published")
         word = "changed" if published is None else "returned" if published[1] else "no_longer_declared"
         weakened = self.weakened
         notes = {"weakens": [str(each) for each in weakened.weakenings]} if weakened else {}
-        return log.Entry(
+        return log.NewEntry(
             f"source.{word}",
             self.source,
             old={name: old for name, (old, _new) in self.columns.items()},
@@ -209,9 +209,9 @@ class _Change:
         )
 
 
-def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) -> _Change:
+def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) -> _SourceUpdate:
     """The change, set on the source and not written yet."""
-    before = source_changes.declared(source)
+    before = source_changes.declared_options(source)
     wanted = {"published": False} if columns is None else {"published": True, **columns}
     changed = {name: (getattr(source, name), value) for name, value in wanted.items() if getattr(source, name) != value}
     for name, (_old, new) in changed.items():
@@ -241,7 +241,7 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
         source.date_withdrawn = withdrawn
     weakened = None
     if changed:
-        after = None if columns is None else source_changes.declared(source)
+        after = None if columns is None else source_changes.declared_options(source)
         weakened = source_changes.compare(source, before, after)
         _log.info("source %s of machine %s changed %s", source.name, source.machine, ", ".join(sorted(changed)))
-    return _Change(source, changed, weakened)
+    return _SourceUpdate(source, changed, weakened)

@@ -16,14 +16,14 @@ from turku.policy.weakening import Weakening
 
 
 @dataclass(frozen=True)
-class Protection:
+class EffectiveOptions:
     """How a source's history is kept."""
 
     retention: str
     snapshot_mode: str | None
 
 
-class Protections:
+class OptionResolver:
     """The protection of sources of one machine, asked of the database in two queries."""
 
     def __init__(self, machine: Machine, sources: Sequence[Source], *, now: datetime) -> None:
@@ -31,10 +31,10 @@ class Protections:
         held_back = source_changes.held_back(sources, now=now) if sources else ()
         self._held_back = {change.source_id: change for change in held_back}
 
-    def of(self, source: Source) -> Protection:
+    def resolve(self, source: Source) -> EffectiveOptions:
         """The protection of one of the sources."""
         change = self._held_back.get(source.pk)
-        return Protection(
+        return EffectiveOptions(
             retention=effective_retention(source, change, self.floor),
             snapshot_mode=effective_mode(source, change, self.floor),
         )

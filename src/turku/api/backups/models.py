@@ -25,7 +25,7 @@ DEFAULT_FREQUENCY = source_options.DEFAULT_FREQUENCY
 DEFAULT_RETENTION = source_options.DEFAULT_RETENTION
 
 
-class SnapshotMode(models.TextChoices):
+class SnapshotModeChoices(models.TextChoices):
     """The way a storage keeps history, as ``turku.policy.snapshot_mode`` names it."""
 
     LINK_DEST = snapshot_mode.LINK_DEST, "link-dest"
@@ -35,7 +35,7 @@ class SnapshotMode(models.TextChoices):
     AUTO = snapshot_mode.AUTO, "auto"
 
 
-class Strategy(models.TextChoices):
+class StrategyChoices(models.TextChoices):
     """How a snapshot was made: those of ``turku.protocol.messages.STRATEGIES``."""
 
     UNCHANGED = "unchanged", "unchanged"
@@ -55,7 +55,7 @@ class Source(models.Model):
     frequency = models.CharField(max_length=RULE_LENGTH, default=DEFAULT_FREQUENCY)
     retention = models.CharField(max_length=RULE_LENGTH, default=DEFAULT_RETENTION)
     bwlimit = models.PositiveBigIntegerField("bandwidth limit", null=True, blank=True, help_text="KiB/s")
-    snapshot_mode = models.CharField(max_length=16, choices=SnapshotMode.choices, blank=True)
+    snapshot_mode = models.CharField(max_length=16, choices=SnapshotModeChoices.choices, blank=True)
     filter = models.JSONField(default=list, blank=True)
     exclude = models.JSONField(default=list, blank=True)
     preserve_hard_links = models.BooleanField(default=False)
@@ -86,10 +86,10 @@ class Source(models.Model):
     longest_pause_days = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     """How far ahead its schedule can have the next backup (schedule_slot.py); 0 for no bound."""
     success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
-    suspicious = models.BooleanField(
+    quarantined = models.BooleanField(
         "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."
     )
-    suspicious_signs = models.JSONField("reasons of suspicion", default=list, blank=True, editable=False)
+    findings = models.JSONField("reasons of suspicion", default=list, blank=True, editable=False)
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
     failure_reason = models.CharField(
         "reason of the last failure",
@@ -135,7 +135,7 @@ class Source(models.Model):
         # The rare states have indexes of their own, which cost nothing while all is well.
         indexes = [
             models.Index(fields=("machine",), condition=Q(success=False), name="source_failed"),
-            models.Index(fields=("machine",), condition=Q(suspicious=True), name="source_suspicious"),
+            models.Index(fields=("machine",), condition=Q(quarantined=True), name="source_quarantined"),
             models.Index(fields=("machine",), condition=FALLING_BACK, name="source_falling_back"),
             models.Index(fields=("machine",), condition=INCOMPLETE, name="source_incomplete"),
             models.Index(fields=("machine",), condition=WITHDRAWN, name="source_withdrawn"),
@@ -188,7 +188,7 @@ class BackupRun(models.Model):
     date = models.DateTimeField("reported", db_index=True)
     success = models.BooleanField()
     snapshot = models.CharField(max_length=NAME_LENGTH, blank=True)
-    strategy = models.CharField(max_length=16, choices=Strategy.choices, blank=True, default="", db_default="")
+    strategy = models.CharField(max_length=16, choices=StrategyChoices.choices, blank=True, default="", db_default="")
     strategy_reason = models.CharField(
         "reason",
         max_length=STRATEGY_REASON_LIMIT,

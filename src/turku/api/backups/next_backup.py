@@ -22,7 +22,7 @@ LONGEST_PAUSE = timedelta(hours=6)
 _UNREADABLE_PAUSE = timedelta(days=1)
 _CLOCK_CHANGES = timedelta(hours=3)
 """By how much clocks that change can lengthen a pause."""
-BOUNDED_DAYS = tuple(pause.days for pause in schedule.LONGEST_PAUSES[:-1])
+LONGEST_PAUSE_DAYS = tuple(pause.days for pause in schedule.LONGEST_PAUSES[:-1])
 """What ``longest_pause_days`` can be where the next backup of a source has a bound."""
 
 
@@ -32,7 +32,7 @@ def retry_pause(failure_count: int) -> timedelta:
     return min(FIRST_PAUSE * factor, LONGEST_PAUSE)
 
 
-class Upcoming:
+class NextBackups:
     """The next moments of sources, computed before a transaction begins: nothing is to wait for it there."""
 
     def __init__(self, sources: Iterable[Source], *, now: datetime) -> None:
@@ -67,29 +67,29 @@ def longest_pause_days(frequency: str) -> int:
         return _UNREADABLE_PAUSE.days
 
 
-def latest_moments(*, now: datetime) -> list[tuple[int, datetime]]:
+def latest_due_dates(*, now: datetime) -> list[tuple[int, datetime]]:
     """Return for each longest pause the moment after which no backup can be due next."""
-    return [(days, now + timedelta(days=days) + _CLOCK_CHANGES) for days in BOUNDED_DAYS]
+    return [(days, now + timedelta(days=days) + _CLOCK_CHANGES) for days in LONGEST_PAUSE_DAYS]
 
 
-def beyond_schedule(*, now: datetime) -> Q:
+def later_than_schedule(*, now: datetime) -> Q:
     """Return that a source is to be backed up later than its schedule has it, counted from now.
 
     The clock was ahead when that was written; ``bounded`` says when such a source is due instead.
     """
     found = Q(pk__in=())
-    for days, latest in latest_moments(now=now):
+    for days, latest in latest_due_dates(now=now):
         found |= Q(longest_pause_days=days, date_next_backup__gt=latest)
     return found
 
 
-def bounded(source: Source, *, now: datetime) -> datetime:
+def next_due(source: Source, *, now: datetime) -> datetime:
     """Return when the source is due next, as far as its schedule allows.
 
     A moment that a clock which was ahead wrote down is replaced by the schedule's own one after the last good backup,
     or after the source was added where that backup lies ahead too.
     """
-    latest = dict(latest_moments(now=now)).get(source.longest_pause_days)
+    latest = dict(latest_due_dates(now=now)).get(source.longest_pause_days)
     if latest is None or source.date_next_backup <= latest:
         return source.date_next_backup
     past = [moment for moment in (source.date_last_backed_up, source.date_added) if moment and moment <= now]
@@ -110,7 +110,7 @@ def expected_after_change(source: Source, *, now: datetime) -> datetime:
 
 def may_be_due(*, now: datetime) -> Q:
     """Return that a source's turn has come, or that it is planned for later than its schedule allows."""
-    return Q(date_next_backup__lte=now) | beyond_schedule(now=now)
+    return Q(date_next_backup__lte=now) | later_than_schedule(now=now)
 
 
 def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
@@ -122,4 +122,4 @@ def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
         for switch in ("active", "published")
     }
     rows = Source.objects.filter(may_be_due(now=now), machine=machine_key, **switches)
-    return [row for row in rows.select_related("machine__storage").order_by("name") if bounded(row, now=now) <= now]
+    return [row for row in rows.select_related("machine__storage").order_by("name") if next_due(row, now=now) <= now]

@@ -18,7 +18,7 @@ def back_up_now(sources: QuerySet[Source], *, actor: log.Actor, now: datetime) -
     # In the order of their names, as everybody locks them; an update by itself has an order of its own.
     list(wanted.select_for_update(no_key=True).values_list("pk"))
     count = wanted.order_by().update(date_next_backup=now)
-    log.record(actor, [log.Entry("source.back_up_now", None, new={"sources": count})], now=now)
+    log.record(actor, [log.NewEntry("source.back_up_now", None, new={"sources": count})], now=now)
     return count
 
 
@@ -29,7 +29,7 @@ def confirm_withdrawal(sources: QuerySet[Source], *, actor: log.Actor, now: date
     rows = list(sources.filter(WITHDRAWN).order_by("machine", "name").select_for_update(no_key=True, of=("self",)))
     Source.objects.filter(pk__in=[row.pk for row in rows]).update(date_withdrawn=None)
     entries = [
-        log.Entry(
+        log.NewEntry(
             "source.withdrawal_confirmed",
             row,
             old={"date_withdrawn": row.date_withdrawn},

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from django.db import transaction
 
 from turku.api.audit import log
-from turku.api.backups.models import REASON_LENGTH, SOURCES_LIMIT, BackupRun, Source, Strategy
-from turku.api.backups.next_backup import Upcoming, retry_pause
+from turku.api.backups.models import REASON_LENGTH, SOURCES_LIMIT, BackupRun, Source, StrategyChoices
+from turku.api.backups.next_backup import NextBackups, retry_pause
 from turku.api.database import many_rows
 from turku.api.fleet.models import Machine, Storage
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.core.log import one_line
 from turku.errors import ApiNotFound, InvalidValue, MalformedMessage
 from turku.policy import names
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 NO_REASON = "its storage gave no reason"
 _LATEST_UNIX_SECONDS = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 _STATE = (
-    *("success", "suspicious", "failure_count"),
+    *("success", "quarantined", "failure_count"),
     *("date_last_backed_up", "date_next_backup", "date_expected"),
 )
-_REMARKABLE = (
-    *("fallback_count", "fallback_reason", "suspicious_signs", "failure_reason"),
+_RARELY_CHANGED = (
+    *("fallback_count", "fallback_reason", "findings", "failure_reason"),
     *("date_incomplete_since", "missing_files", "stale_files", "incomplete_reasons"),
 )
 """What seldom changes, and is written where it does."""
@@ -76,7 +76,7 @@ def first_line(summary: str) -> str:
     return next((line for line in _reasons(summary.splitlines()) if line.strip()), NO_REASON)
 
 
-def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults, *, now: datetime) -> BackupRun:
+def _run(source: Source, storage: Storage, report: SourceReport, faults: MessageErrors, *, now: datetime) -> BackupRun:
     place = f"machine.sources.{source.name}"
     return BackupRun(
         source=source,
@@ -85,7 +85,7 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
         success=report.success,
         snapshot=faults.check(f"{place}.snapshot", _snapshot, report.snapshot) or "",
         # A newer storage may have further ones.
-        strategy=report.strategy if report.strategy in Strategy.values else "",
+        strategy=report.strategy if report.strategy in StrategyChoices.values else "",
         strategy_reason=one_line(report.strategy_reason)[:STRATEGY_REASON_LIMIT],
         summary="\n".join(part for part in (_clock_warning(report, now), report.summary) if part),
         missing_files=_count(report.missing_files),
@@ -97,19 +97,21 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Faults,
     )
 
 
-def _move_on(source: Source, run: BackupRun, report: SourceReport, upcoming: Upcoming, *, now: datetime) -> None:
+def _update_source(
+    source: Source, run: BackupRun, report: SourceReport, next_backups: NextBackups, *, now: datetime
+) -> None:
     source.success = run.success
     if run.success:
-        source.suspicious = bool(report.findings)
-        source.suspicious_signs = _reasons(report.findings)
+        source.quarantined = bool(report.findings)
+        source.findings = _reasons(report.findings)
         source.failure_count = 0
         source.failure_reason = ""
         _note_incomplete(source, run, now=now)
-        is_fallback = run.strategy == Strategy.FULL and run.strategy_reason != ""
+        is_fallback = run.strategy == StrategyChoices.FULL and run.strategy_reason != ""
         source.fallback_count = source.fallback_count + 1 if is_fallback else 0
         source.fallback_reason = run.strategy_reason if is_fallback else ""
         source.date_last_backed_up = now
-        source.date_next_backup = source.date_expected = upcoming.of(source)
+        source.date_next_backup = source.date_expected = next_backups.of(source)
     else:
         source.failure_count += 1
         source.failure_reason = first_line(run.summary)
@@ -132,8 +134,8 @@ def _note_incomplete(source: Source, run: BackupRun, *, now: datetime) -> None:
     source.incomplete_reasons = run.warnings[:_REASONS_OF_A_SOURCE] if is_incomplete else []
 
 
-def _remarkable(source: Source) -> list[object]:
-    return [getattr(source, name) for name in _REMARKABLE]
+def _rarely_changed(source: Source) -> list[object]:
+    return [getattr(source, name) for name in _RARELY_CHANGED]
 
 
 def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], *, now: datetime) -> None:
@@ -144,13 +146,13 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
     succeeded = [name for name, report in reports.items() if report.success]
-    upcoming = Upcoming(machine.sources.filter(name__in=succeeded) if succeeded else (), now=now)
+    next_backups = NextBackups(machine.sources.filter(name__in=succeeded) if succeeded else (), now=now)
     with transaction.atomic():
-        _record(machine, storage, reports, upcoming, now=now)
+        _record(machine, storage, reports, next_backups, now=now)
 
 
 def _record(
-    machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], upcoming: Upcoming, *, now: datetime
+    machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], next_backups: NextBackups, *, now: datetime
 ) -> None:
     # In the order of their names, as everybody locks them.
     rows = machine.sources.filter(name__in=list(reports)).select_for_update(no_key=True)
@@ -158,23 +160,25 @@ def _record(
     unknown = [name for name in reports if name not in sources]
     if unknown:
         raise ApiNotFound(f"machine.sources: the machine has no source {unknown[0][:200]!r}")
-    faults = Faults()
+    faults = MessageErrors()
     runs = [_run(sources[name], storage, report, faults, now=now) for name, report in reports.items()]
-    faults.refuse()
-    became_suspicious = [
-        log.Entry("backup.suspicious", source, new={"snapshot": report.snapshot or "", "signs": list(report.findings)})
+    faults.raise_if_any()
+    newly_quarantined = [
+        log.NewEntry(
+            "backup.quarantined", source, new={"snapshot": report.snapshot or "", "findings": list(report.findings)}
+        )
         for name, report in reports.items()
-        if report.success and report.findings and not (source := sources[name]).suspicious
+        if report.success and report.findings and not (source := sources[name]).quarantined
     ]
-    before = {source.pk: _remarkable(source) for source in sources.values()}
+    before = {source.pk: _rarely_changed(source) for source in sources.values()}
     for run, report in zip(runs, reports.values(), strict=True):
-        _move_on(run.source, run, report, upcoming, now=now)
+        _update_source(run.source, run, report, next_backups, now=now)
     # Not counted against the storage: of a fleet under attack each one must get through.
-    log.record(log.actor_of(storage), became_suspicious, now=now)
+    log.record(log.actor_of(storage), newly_quarantined, now=now)
     BackupRun.objects.bulk_create(runs)
     # Nearly never anything to write.
-    has_changed = any(_remarkable(source) != before[source.pk] for source in sources.values())
-    many_rows.save_columns(list(sources.values()), (*_STATE, *(_REMARKABLE if has_changed else ())))
+    has_changed = any(_rarely_changed(source) != before[source.pk] for source in sources.values())
+    many_rows.save_columns(list(sources.values()), (*_STATE, *(_RARELY_CHANGED if has_changed else ())))
 
 
 _BATCH = 5000

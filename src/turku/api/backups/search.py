@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from django.db.models import Q
 
 from turku.api.backups.models import Source
-from turku.api.fleet.search import FEW, few_machines, matching_machines, uuid_of
+from turku.api.fleet.search import FEW_LIMIT, few_machines, matching_machines, uuid_of
 
 
 def matching_sources(words: Sequence[str], path: str = "") -> Q:
@@ -32,6 +32,6 @@ def _matching_sources(word: str, path: str) -> Q:
 def matching_runs(words: Sequence[str]) -> Q:
     """The runs of the sources that the words find, and those that made the snapshot of that name."""
     sources = Source.objects.filter(matching_sources(words)).order_by().values_list("pk", flat=True)
-    keys = list(sources[: FEW + 1])
-    of_sources = Q(source__in=keys) if len(keys) <= FEW else matching_sources(words, "source__")
+    keys = list(sources[: FEW_LIMIT + 1])
+    of_sources = Q(source__in=keys) if len(keys) <= FEW_LIMIT else matching_sources(words, "source__")
     return of_sources | Q(snapshot__in=words)

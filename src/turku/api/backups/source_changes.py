@@ -18,7 +18,7 @@ from turku.policy.weakening import Declared, Weakening
 
 
 @dataclass(frozen=True)
-class Weakened:
+class WeakenedSource:
     """A source and how its protection is weaker now; the values as they are stored with the change."""
 
     source: Source
@@ -27,7 +27,7 @@ class Weakened:
     new: dict[str, Any]
 
 
-def declared(source: Source) -> Declared:
+def declared_options(source: Source) -> Declared:
     """What the machine's configuration says of the source now."""
     return Declared(
         path=source.path,
@@ -40,7 +40,7 @@ def declared(source: Source) -> Declared:
     )
 
 
-def compare(source: Source, old: Declared, new: Declared | None) -> Weakened | None:
+def compare(source: Source, old: Declared, new: Declared | None) -> WeakenedSource | None:
     """How the change weakens the source; None where it does not."""
     found = weakening.weakenings(old, new)
     if not found:
@@ -48,7 +48,7 @@ def compare(source: Source, old: Declared, new: Declared | None) -> Weakened | N
     before, after = _values(old), {} if new is None else _values(new)
     # The rules that history was kept by are always stored: they are what is sent on.
     differing = {name for name in before if before[name] != after.get(name)} | {"retention", "snapshot_mode"}
-    return Weakened(
+    return WeakenedSource(
         source,
         found,
         {name: value for name, value in before.items() if name in differing},
@@ -74,7 +74,7 @@ def held_back(sources: Iterable[Source], *, now: datetime) -> QuerySet[SourceCha
     return SourceChange.objects.filter(not_yet, source__in=list(sources))
 
 
-def note(machine: Machine, weakened: Sequence[Weakened], *, now: datetime) -> None:
+def hold_back(machine: Machine, weakened: Sequence[WeakenedSource], *, now: datetime) -> None:
     """Hold the changes back for as long as the machine's policy says; three queries, however many there are.
 
     A source has at most one change that is held back: a further one joins it and starts the delay again.
@@ -101,7 +101,7 @@ def note(machine: Machine, weakened: Sequence[Weakened], *, now: datetime) -> No
     many_rows.save_columns(list(waiting.values()), ("date", "date_effective", "weakenings", "old", "new"))
 
 
-def _join(change: SourceChange, further: Weakened) -> None:
+def _join(change: SourceChange, further: WeakenedSource) -> None:
     """Keep the oldest values, and of retention all rules that history was kept by."""
     rules = weakening.widest(*(weakening.understood(old["retention"]) for old in (change.old, further.old)))
     had_history = Weakening.SNAPSHOT_MODE in change.weakenings or Weakening.SNAPSHOT_MODE not in further.weakenings

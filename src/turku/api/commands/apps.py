@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class CommandsConfig(AppConfig):
+class CommandsApp(AppConfig):
     """The management commands behind the subcommands of ``turku-api``."""
 
     name = "turku.api.commands"

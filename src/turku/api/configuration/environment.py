@@ -21,7 +21,7 @@ _FALSE = ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
-class Mistake:
+class SettingError:
     """One setting that cannot be used; shown as a Django system check with this id."""
 
     id: str
@@ -30,7 +30,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Database:
+class DatabaseSettings:
     """Where the data lies. ``engine`` is ``sqlite3`` or ``postgresql``; the other fields as Django has them."""
 
     engine: str
@@ -67,7 +67,7 @@ class Environment:
     """The settings, with a usable value in each field also where the variable was mistaken."""
 
     state_dir: Path
-    database: Database
+    database: DatabaseSettings
     secret_key: Secret
     secret_key_file: Path
     hash_keys: Secret
@@ -83,16 +83,16 @@ class Environment:
     time_zone: str
     debug: bool
     allow_insecure_cookies: bool
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[SettingError, ...] = ()
 
 
 class _Reader:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
-        self.mistakes: list[Mistake] = []
+        self.mistakes: list[SettingError] = []
 
     def mistake(self, number: int, message: str, hint: str = "") -> None:
-        self.mistakes.append(Mistake(f"turku.E{number:03}", message, hint))
+        self.mistakes.append(SettingError(f"turku.E{number:03}", message, hint))
 
     def text(self, name: str) -> str:
         return self.variables.get(name, "").strip()
@@ -185,9 +185,9 @@ class _Reader:
             return default
         return int(value)
 
-    def database(self, state_dir: Path) -> Database:
+    def database(self, state_dir: Path) -> DatabaseSettings:
         url = self.text("TURKU_DATABASE_URL")
-        default = Database("sqlite3", str(state_dir / "db.sqlite3"))
+        default = DatabaseSettings("sqlite3", str(state_dir / "db.sqlite3"))
         if not url:
             return default
         try:
@@ -202,7 +202,7 @@ class _Reader:
             return default
 
 
-def parse_database_url(url: str) -> Database:
+def parse_database_url(url: str) -> DatabaseSettings:
     """The database a URL names.
 
     ``postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=...``; ``?host=/run/postgresql`` for a Unix socket;
@@ -218,13 +218,13 @@ def parse_database_url(url: str) -> Database:
         path = "/" + unquote(parts.path).lstrip("/")
         if parts.netloc or path == "/":
             raise ValueError("sqlite takes an absolute path after three slashes")
-        return Database("sqlite3", path)
+        return DatabaseSettings("sqlite3", path)
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError(f"{parts.scheme or 'a missing scheme'!r} is neither 'postgresql' nor 'sqlite'")
     name = unquote(parts.path).lstrip("/")
     if not name:
         raise ValueError("it does not name a database after the host")
-    return Database(
+    return DatabaseSettings(
         "postgresql",
         name,
         user=unquote(parts.username or "") or options.pop("user", ""),

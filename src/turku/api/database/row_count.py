@@ -11,7 +11,7 @@ from django.db.models import Model
 EXACT_UP_TO = 10_000
 
 
-def of(model: type[Model]) -> int:
+def bounded_count(model: type[Model]) -> int:
     """The number of rows; above EXACT_UP_TO an estimate, never less than that."""
     found = model._default_manager.order_by().values_list("pk")[: EXACT_UP_TO + 1].count()
     return found if found <= EXACT_UP_TO else max(_estimate(model), found)

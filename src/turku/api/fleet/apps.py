@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class FleetConfig(AppConfig):
+class FleetApp(AppConfig):
     """Registration Auths, storages, machines, filter sets."""
 
     name = "turku.api.fleet"

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 _RANDOM = random.SystemRandom()
 
 
-def choose(storages: Sequence[Storage], source_of_chance: random.Random = _RANDOM) -> Storage | None:
+def choose_storage(storages: Sequence[Storage], source_of_chance: random.Random = _RANDOM) -> Storage | None:
     """One of the storages, at random, weighted by their free space (contract, section 3); None where none has any."""
     with_space = [storage for storage in storages if storage.space_available > 0]
     if not with_space:
@@ -23,14 +23,14 @@ def choose(storages: Sequence[Storage], source_of_chance: random.Random = _RANDO
     return source_of_chance.choices(with_space, [storage.space_available for storage in with_space])[0]
 
 
-def open_storages() -> list[Storage]:
+def eligible_storages() -> list[Storage]:
     """The storages that take new machines: active, published, with space."""
     return list(Storage.objects.filter(active=True, published=True, space_available__gt=0))
 
 
 def storage_for(machine: Machine) -> Storage | None:
     """A storage for a machine that has none; None, and a log line, where none is open."""
-    storage = choose(open_storages())
+    storage = choose_storage(eligible_storages())
     if storage is None:
         _log.warning("machine %s has no storage: none is active, published and has space", machine)
     else:
@@ -38,18 +38,18 @@ def storage_for(machine: Machine) -> Storage | None:
     return storage
 
 
-def assign_waiting(*, now: datetime) -> None:
+def assign_unassigned(*, now: datetime) -> None:
     """Give every active machine without a storage one, where a storage is open. To be called in a transaction."""
     # Who is locked is being given a storage by another worker, or asks for one itself.
     machines = list(Machine.objects.filter(storage=None, active=True).select_for_update(no_key=True, skip_locked=True))
-    storages = open_storages() if machines else []
+    storages = eligible_storages() if machines else []
     chosen: dict[Storage, list[Machine]] = defaultdict(list)
     for machine in machines:
-        storage = choose(storages)
+        storage = choose_storage(storages)
         if storage is not None:
             chosen[storage].append(machine)
     for storage, assigned in chosen.items():
         Machine.objects.filter(pk__in=[machine.pk for machine in assigned]).update(storage=storage)
-        entries = [log.Entry("machine.assigned", machine, new={"storage": storage}) for machine in assigned]
+        entries = [log.NewEntry("machine.assigned", machine, new={"storage": storage}) for machine in assigned]
         log.record(log.COORDINATOR, entries, now=now)
         _log.info("%d waiting machines are assigned to storage %s", len(assigned), storage)

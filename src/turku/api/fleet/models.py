@@ -201,7 +201,7 @@ class Policy(ScopedPolicy):
     weakening_allowed = models.BooleanField(
         null=True, blank=True, help_text="No: such a change waits until an operator lets it take effect."
     )
-    away_hours = models.PositiveIntegerField(
+    silent_after_hours = models.PositiveIntegerField(
         "may be away",
         null=True,
         blank=True,

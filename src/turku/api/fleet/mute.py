@@ -40,4 +40,4 @@ def mute(machine: Machine, until: datetime | None, reason: str, *, actor: log.Ac
         row.date_muted_until, row.mute_reason = until, reason
     locked.save(update_fields=list(new))
     action = "machine.muted" if until else "machine.unmuted"
-    log.record(actor, [log.Entry(action, machine, old=old, new=new, weakens=until is not None)], now=now)
+    log.record(actor, [log.NewEntry(action, machine, old=old, new=new, weakens=until is not None)], now=now)

@@ -34,7 +34,7 @@ BUILT_IN = Floor()
 """Where no policy says anything: no floor but the delay."""
 
 
-def that_count(policies: QuerySet[Scoped], machine: Machine) -> QuerySet[Scoped]:
+def applicable(policies: QuerySet[Scoped], machine: Machine) -> QuerySet[Scoped]:
     """Those of the policies that are about the machine."""
     for_all = Q(machine=None, auth=None)
     return policies.filter(for_all | Q(auth=machine.auth_id) | Q(machine=machine.pk))
@@ -45,7 +45,7 @@ def most_specific_first(policies: Iterable[Scoped]) -> list[Scoped]:
     return sorted(policies, key=lambda policy: (policy.machine_id is None, policy.auth_id is None))
 
 
-def first(policies: Iterable[Scoped], column: Callable[[Scoped], Value | None], otherwise: Value) -> Value:
+def first_value(policies: Iterable[Scoped], column: Callable[[Scoped], Value | None], otherwise: Value) -> Value:
     """What the first of the policies says that says something."""
     said = (column(policy) for policy in policies)
     return next((value for value in said if value is not None), otherwise)
@@ -55,20 +55,22 @@ def combine(policies: Iterable[Policy]) -> Floor:
     """The floor that these policies make together, whatever their order."""
     ordered = most_specific_first(policies)
     return Floor(
-        retention_floor=first(ordered, lambda policy: policy.retention_floor or None, BUILT_IN.retention_floor),
+        retention_floor=first_value(ordered, lambda policy: policy.retention_floor or None, BUILT_IN.retention_floor),
         allowed_snapshot_modes=tuple(
-            first(ordered, lambda policy: policy.allowed_snapshot_modes or None, list(BUILT_IN.allowed_snapshot_modes))
+            first_value(
+                ordered, lambda policy: policy.allowed_snapshot_modes or None, list(BUILT_IN.allowed_snapshot_modes)
+            )
         ),
-        quota_bytes=first(ordered, lambda policy: policy.quota_bytes, BUILT_IN.quota_bytes),
-        delay=first(
+        quota_bytes=first_value(ordered, lambda policy: policy.quota_bytes, BUILT_IN.quota_bytes),
+        delay=first_value(
             ordered,
             lambda policy: None if policy.delay_hours is None else timedelta(hours=policy.delay_hours),
             BUILT_IN.delay,
         ),
-        weakening_allowed=first(ordered, lambda policy: policy.weakening_allowed, BUILT_IN.weakening_allowed),
+        weakening_allowed=first_value(ordered, lambda policy: policy.weakening_allowed, BUILT_IN.weakening_allowed),
     )
 
 
 def floor_of(machine: Machine) -> Floor:
     """The floor of one machine, asked of the database in one query."""
-    return combine(that_count(Policy.objects.all(), machine))
+    return combine(applicable(Policy.objects.all(), machine))

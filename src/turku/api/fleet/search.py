@@ -15,7 +15,7 @@ _WHOLE_UUID_DIGITS = 32
 _SHORTEST_UUID_DIGITS = 4
 
 
-FEW = 2000
+FEW_LIMIT = 2000
 """Up to as many keys are given to the database as they are: it then knows how few they are."""
 
 
@@ -35,8 +35,8 @@ def _matching_machines(word: str, path: str) -> Q:
 def few_machines(word: str, column: str) -> list[Any] | None:
     """That column of the machines that the word finds; None where they are many."""
     found = Machine.objects.filter(matching_machines([word])).order_by().values_list(column, flat=True)
-    values = list(found[: FEW + 1])
-    return values if len(values) <= FEW else None
+    values = list(found[: FEW_LIMIT + 1])
+    return values if len(values) <= FEW_LIMIT else None
 
 
 def uuid_of(word: str) -> UUID | None:

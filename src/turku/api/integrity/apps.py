@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class IntegrityConfig(AppConfig):
+class IntegrityApp(AppConfig):
     """Damage to what is kept, and restore drills."""
 
     name = "turku.api.integrity"

@@ -29,7 +29,7 @@ class DamageState(models.TextChoices):
     GONE = "gone", "left history"
 
 
-OVER = (DamageState.HEALED.value, DamageState.GONE.value)
+RESOLVED = (DamageState.HEALED.value, DamageState.GONE.value)
 """The states that nobody has to act on."""
 
 
@@ -48,8 +48,8 @@ class Damage(models.Model):
     snapshot_count = models.PositiveBigIntegerField("snapshots affected", default=0)
     date_found = models.DateTimeField("found", db_index=True)
     date_changed = models.DateTimeField("last told of")
-    date_judged = models.DateTimeField("judged", null=True, blank=True)
-    judged_by = models.CharField(max_length=NAME_LENGTH, blank=True)
+    date_acknowledged = models.DateTimeField("judged", null=True, blank=True)
+    acknowledged_by = models.CharField(max_length=NAME_LENGTH, blank=True)
 
     class Meta:
         ordering = ("-date_found", "-id")
@@ -58,7 +58,7 @@ class Damage(models.Model):
             # The rare state has an index of its own, which costs nothing while all is well.
             models.Index(
                 fields=("source",),
-                condition=~Q(state__in=OVER) & Q(date_judged=None),
+                condition=~Q(state__in=RESOLVED) & Q(date_acknowledged=None),
                 name="damage_open",
             ),
             models.Index(fields=("storage", "-date_found"), name="damage_storage_date"),
@@ -71,10 +71,10 @@ class Damage(models.Model):
     @property
     def is_open(self) -> bool:
         """Whether somebody has to act."""
-        return self.state not in OVER and self.date_judged is None
+        return self.state not in RESOLVED and self.date_acknowledged is None
 
 
-OPEN = ~Q(state__in=OVER) & Q(date_judged=None)
+OPEN = ~Q(state__in=RESOLVED) & Q(date_acknowledged=None)
 """``Damage.is_open``, for the database."""
 
 

@@ -12,11 +12,11 @@ from django.db.models import Case, Count, F, Value, When, Window
 from django.db.models.functions import RowNumber
 
 from turku.api.audit import log
-from turku.api.audit.log import Entry
+from turku.api.audit.log import NewEntry
 from turku.api.backups.models import SOURCES_LIMIT, Source
 from turku.api.database import many_rows
 from turku.api.fleet.models import NAME_LENGTH, Machine, Storage
-from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
+from turku.api.integrity.models import OPEN, RESOLVED, Damage, Drill, IntegrityState
 from turku.core.log import one_line
 from turku.errors import ApiNotFound, MalformedMessage
 from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, SourceIntegrity
@@ -29,7 +29,7 @@ _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 _LOGGED_PATHS = 20
 _DAMAGE_FIELDS = (
     *("storage", "kind", "state", "checksum", "snapshots", "snapshot_count"),
-    *("date_found", "date_changed", "date_judged", "judged_by"),
+    *("date_found", "date_changed", "date_acknowledged", "acknowledged_by"),
 )
 
 
@@ -63,7 +63,7 @@ def _digest(damage: DamagedFile) -> str:
 
 def _record_damages(
     storage: Storage, sources: Mapping[str, Source], reports: Mapping[str, SourceIntegrity], *, now: datetime
-) -> list[Entry]:
+) -> list[NewEntry]:
     told = {
         (sources[name].pk, _digest(damage)): (sources[name], damage)
         for name, report in reports.items()
@@ -84,9 +84,9 @@ def _record_damages(
         before = known.get(key)
         row = before or Damage(source=source, path=one_line(damage.path), digest=key[1])
         if before is None or _is_news(before, damage):
-            row.date_found, row.date_judged, row.judged_by = now, None, ""
+            row.date_found, row.date_acknowledged, row.acknowledged_by = now, None, ""
             found.setdefault(source.name, []).append(damage)
-        elif row.state not in OVER and damage.state in OVER:
+        elif row.state not in RESOLVED and damage.state in RESOLVED:
             healed.setdefault(source.name, []).append(damage)
         row.storage, row.kind, row.state, row.checksum = storage, damage.kind, damage.state, one_line(damage.checksum)
         row.snapshots, row.snapshot_count = [one_line(name) for name in damage.snapshots], damage.snapshot_count
@@ -98,14 +98,14 @@ def _record_damages(
         _drop_surplus(Damage, keys, DAMAGES_KEPT, ("-date_changed", "-pk"))
     by_name = {source.name: source for source, _damage in told.values()}
     return [
-        *(Entry("damage.found", by_name[name], new=_shown(damages)) for name, damages in found.items()),
-        *(Entry("damage.healed", by_name[name], new=_shown(damages)) for name, damages in healed.items()),
+        *(NewEntry("damage.found", by_name[name], new=_shown(damages)) for name, damages in found.items()),
+        *(NewEntry("damage.healed", by_name[name], new=_shown(damages)) for name, damages in healed.items()),
     ]
 
 
 def _is_news(row: Damage, told: DamagedFile) -> bool:
     """Whether what is told is another damage than the one that is known: an operator's judgement was not about it."""
-    is_over_again = row.state in OVER and told.state not in OVER
+    is_over_again = row.state in RESOLVED and told.state not in RESOLVED
     return is_over_again or row.kind != told.kind
 
 
@@ -121,13 +121,13 @@ def _shown(damages: Sequence[DamagedFile]) -> dict[str, object]:
 
 def _record_drills(
     storage: Storage, sources: Mapping[str, Source], reports: Mapping[str, SourceIntegrity], *, now: datetime
-) -> list[Entry]:
+) -> list[NewEntry]:
     told = {sources[name]: report for name, report in reports.items() if report.drill or report.verified}
     if not told:
         return []
     states = {row.source_id: row for row in IntegrityState.objects.filter(source__in=list(told))}
     drills: list[Drill] = []
-    entries: list[Entry] = []
+    entries: list[NewEntry] = []
     rows: list[IntegrityState] = []
     for source, report in told.items():
         row = states.get(source.pk) or IntegrityState(source=source)
@@ -139,7 +139,7 @@ def _record_drills(
                 row.date_oldest_check = min(_moment(verified.time_oldest_check), now)
         if (drill := report.drill) is not None:
             if row.drill_succeeded is not False and not drill.success:
-                entries.append(Entry("drill.failed", source, new={"snapshot": drill.snapshot, "why": drill.summary}))
+                entries.append(NewEntry("drill.failed", source, new={"snapshot": drill.snapshot, "why": drill.summary}))
             row.drill_succeeded = drill.success
             if drill.success:
                 row.date_drilled = now

@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class ProjectConfig(AppConfig):
+class ProjectApp(AppConfig):
     """The system checks of the coordinator."""
 
     name = "turku.api.project"

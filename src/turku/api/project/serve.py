@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     from turku.api.fleet.identity import hash_keys
     from turku.api.project.wsgi import application
 
-    hash_keys.enrol(now=SYSTEM_CLOCK.now())
+    hash_keys.register_newest_key(now=SYSTEM_CLOCK.now())
     # A connection must not be shared by the workers that are forked from here.
     connections.close_all()
 

@@ -31,7 +31,7 @@ def _hidden(secret: Secret) -> HiddenText:
 
 TURKU_ENVIRONMENT = environment.read(os.environ)
 _ENGINES = {"sqlite3": "django.db.backends.sqlite3", "postgresql": "turku.api.database.postgresql"}
-TURKU_MISTAKES: list[environment.Mistake] = list(TURKU_ENVIRONMENT.mistakes)
+TURKU_MISTAKES: list[environment.SettingError] = list(TURKU_ENVIRONMENT.mistakes)
 
 
 def _secret_key() -> Secret:
@@ -46,7 +46,7 @@ def _secret_key() -> Secret:
             )
         return found
     except TurkuError as error:
-        TURKU_MISTAKES.append(environment.Mistake("turku.E010", f"No secret key: {error.message}.", error.hint))
+        TURKU_MISTAKES.append(environment.SettingError("turku.E010", f"No secret key: {error.message}.", error.hint))
         # Good for this process alone; `turku-api serve` refuses to start with the mistake.
         return generate_secret(64)
 
@@ -84,26 +84,26 @@ ALLOWED_HOSTS = list(TURKU_ENVIRONMENT.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(TURKU_ENVIRONMENT.csrf_trusted_origins)
 
 INSTALLED_APPS = [
-    "turku.api.admin.apps.TurkuAdminConfig",
+    "turku.api.admin.apps.TurkuAdminApp",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
-    "turku.api.audit.apps.AuditConfig",
-    "turku.api.fleet.apps.FleetConfig",
-    "turku.api.backups.apps.BackupsConfig",
-    "turku.api.queue.apps.QueueConfig",
-    "turku.api.integrity.apps.IntegrityConfig",
-    "turku.api.restores.apps.RestoresConfig",
-    "turku.api.admin.apps.PagesConfig",
-    "turku.api.project.apps.ProjectConfig",
-    "turku.api.commands.apps.CommandsConfig",
+    "turku.api.audit.apps.AuditApp",
+    "turku.api.fleet.apps.FleetApp",
+    "turku.api.backups.apps.BackupsApp",
+    "turku.api.queue.apps.QueueApp",
+    "turku.api.integrity.apps.IntegrityApp",
+    "turku.api.restores.apps.RestoresApp",
+    "turku.api.admin.apps.PagesApp",
+    "turku.api.project.apps.ProjectApp",
+    "turku.api.commands.apps.CommandsApp",
 ]
 
 MIDDLEWARE = [
-    "turku.api.request.client_address.OriginMiddleware",
+    "turku.api.request.client_address.ClientAddressMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "turku.api.request.headers.ContentSecurityPolicyMiddleware",
     "turku.api.rpc.shortcut.CallsShortcutMiddleware",

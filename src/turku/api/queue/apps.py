@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class QueueConfig(AppConfig):
+class QueueApp(AppConfig):
     """Slots of storages, leases and the queue."""
 
     name = "turku.api.queue"

@@ -24,21 +24,21 @@ def settings_of(storage: Storage) -> StorageSlots:
     if found is None:
         StorageSlots.objects.bulk_create([StorageSlots(storage=storage)], ignore_conflicts=True)
         found = StorageSlots.objects.get(storage=storage)
-        arrange(found)
+        update_slots(found)
     return found
 
 
-def sizes(settings: StorageSlots) -> dict[Lane, int]:
+def lane_sizes(settings: StorageSlots) -> dict[Lane, int]:
     """How many slots each lane has; where the operator's share of first backups fits no longer, a quarter."""
     slots = min(max(settings.effective, 1), queue.SLOTS_LIMIT)
     first = settings.first_slots
     return queue.lanes(slots, first if first is not None and 1 <= first < slots else None)
 
 
-def arrange(settings: StorageSlots) -> None:
+def update_slots(settings: StorageSlots) -> None:
     """Let the storage have as many rows as it has slots. One that is too many and taken stays with its holder till the
     end, and nobody gets it after."""
-    wanted = sizes(settings)
+    wanted = lane_sizes(settings)
     with transaction.atomic():
         # Two that arrange at once take turns.
         StorageSlots.objects.select_for_update(no_key=True).get(pk=settings.pk)
@@ -59,17 +59,17 @@ def arrange(settings: StorageSlots) -> None:
         rows.exclude(surplus).filter(retired=True).update(retired=False)
 
 
-def tell(storage: Storage, told_slots: int | None, *, now: datetime) -> None:
+def record_reported_slots(storage: Storage, reported_slots: int | None, *, now: datetime) -> None:
     """Take over how many slots the storage's configuration names; the change goes to the audit log."""
     settings = settings_of(storage)
-    old = settings.told_slots
-    if old != told_slots:
+    old = settings.reported_slots
+    if old != reported_slots:
         with transaction.atomic():
-            settings.told_slots = told_slots
-            settings.save(update_fields=["told_slots"])
-            arrange(settings)
-            values: list[dict[str, Any]] = [{"told_slots": old}, {"told_slots": told_slots}]
+            settings.reported_slots = reported_slots
+            settings.save(update_fields=["reported_slots"])
+            update_slots(settings)
+            values: list[dict[str, Any]] = [{"reported_slots": old}, {"reported_slots": reported_slots}]
             log.record_of_program(
-                log.actor_of(storage), [log.Entry("storage.slots", storage, old=values[0], new=values[1])], now=now
+                log.actor_of(storage), [log.NewEntry("storage.slots", storage, old=values[0], new=values[1])], now=now
             )
         _log.info("storage %s has %d slots", storage, settings.effective)

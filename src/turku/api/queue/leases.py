@@ -124,7 +124,7 @@ def lapsed(*, now: datetime) -> QuerySet[Slot]:
     )
 
 
-def after_report(machine: Machine, storage: Storage, *, now: datetime) -> None:
+def free_finished_lanes(machine: Machine, storage: Storage, *, now: datetime) -> None:
     """Free the machine's slots of the lanes in which nothing is left to do, now that sources were reported."""
     held = list(Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False))
     if not held:
@@ -194,15 +194,15 @@ def _claim(
     own = free[0] if free and free[0].machine_id == machine.pk else None
     missed = own.date_expires if own is not None and own.date_begun is None else None
     claim = line.claim_of(machine, lane, sources, missed=missed, now=now)
-    if free and _may_go(free, storage, machine, lane, claim, now=now):
+    if free and _may_start(free, storage, machine, lane, claim, now=now):
         for row in free:
             if _take(row, machine, now=now):
                 if row.machine_id not in (None, machine.pk) and row.date_begun is None:
-                    line.miss(storage, lane, row.machine_id, now=now)
+                    line.record_no_show(storage, lane, row.machine_id, now=now)
                 if claim.row is not None:
-                    line.leave(claim.row)
+                    line.dequeue(claim.row)
                 return row
-    line.wait(storage, lane, machine, claim, now=now)
+    line.enqueue(storage, lane, machine, claim, now=now)
     return None
 
 
@@ -210,15 +210,15 @@ def _is_free(row: Slot, storage: Storage, lane: Lane, *, now: datetime) -> bool:
     return row.storage_id == storage.pk and row.lane == lane and not row.retired and not row.is_held(now)
 
 
-def _may_go(
-    free: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, claim: line.Claim, *, now: datetime
+def _may_start(
+    free: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, claim: line.QueueClaim, *, now: datetime
 ) -> bool:
     longest = min(free, key=lambda row: row.free_since() or _LONG_AGO)
     since = longest.free_since()
     slots = queue.FreeSlots(len(free), timedelta.max if since is None else now - since, longest.last_length())
     widest = queue.eligible_count(slots, None, now=now)
     # While slots lie idle nobody waits, and nobody needs to be asked for.
-    waiting = [] if widest >= queue.UNLIMITED else line.foremost(storage, lane, machine, limit=widest, now=now)
+    waiting = [] if widest >= queue.UNLIMITED else line.queue_head(storage, lane, machine, limit=widest, now=now)
     return queue.may_start(claim.deadline, waiting, slots, now=now)
 
 

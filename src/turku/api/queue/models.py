@@ -32,7 +32,7 @@ def held(*, now: datetime) -> Q:
 class StorageSlots(models.Model):
     """How many machines may be backed up to a storage at once; the smaller of what operator and storage say."""
 
-    storage = models.OneToOneField(Storage, models.CASCADE, primary_key=True, related_name="admission")
+    storage = models.OneToOneField(Storage, models.CASCADE, primary_key=True, related_name="slot_settings")
     slots = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -46,7 +46,7 @@ class StorageSlots(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(SLOTS_LIMIT)],
         help_text="How many of them; empty: a quarter.",
     )
-    told_slots = models.PositiveIntegerField("slots by its configuration", null=True, blank=True, editable=False)
+    reported_slots = models.PositiveIntegerField("slots by its configuration", null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ("storage__name",)
@@ -58,7 +58,7 @@ class StorageSlots(models.Model):
     @property
     def effective(self) -> int:
         """The number that counts."""
-        return min((slots for slots in (self.slots, self.told_slots) if slots is not None), default=DEFAULT_SLOTS)
+        return min((slots for slots in (self.slots, self.reported_slots) if slots is not None), default=DEFAULT_SLOTS)
 
 
 class Slot(models.Model):
@@ -116,7 +116,7 @@ class WaitingMachine(models.Model):
     date_deadline = models.DateTimeField("patience ends", help_text="The queue's order.")
     date_queued = models.DateTimeField("waiting since")
     date_asked = models.DateTimeField("asked last")
-    date_missed = models.DateTimeField(
+    date_no_show = models.DateTimeField(
         "did not come", null=True, blank=True, help_text="When it let a slot lapse that was reserved for it."
     )
 

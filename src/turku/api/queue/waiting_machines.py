@@ -20,13 +20,13 @@ REMEMBERED = timedelta(days=1)
 _UNREADABLE_PERIOD = timedelta(days=1)
 
 
-def alive(*, now: datetime) -> QuerySet[WaitingMachine]:
+def asking_machines(*, now: datetime) -> QuerySet[WaitingMachine]:
     """Those that asked lately; who does not ask any more is not waited for."""
     return WaitingMachine.objects.filter(date_asked__gt=now - queue.WAITING_TIMEOUT)
 
 
 @dataclass(frozen=True)
-class Claim:
+class QueueClaim:
     """What a machine asks for in a lane: since when it is due there, when its patience ends, its row in the line."""
 
     due: datetime
@@ -36,16 +36,16 @@ class Claim:
 
 def claim_of(
     machine: Machine, lane: Lane, sources: Sequence[Source], *, now: datetime, missed: datetime | None = None
-) -> Claim:
+) -> QueueClaim:
     """The claim of a machine with these sources due; ``missed`` is when it let a slot lapse that was reserved for it,
     where that is not on its row."""
     row = WaitingMachine.objects.filter(machine=machine, lane=lane).first()
     if missed is None and row is not None:
-        missed = row.date_missed
+        missed = row.date_no_show
     # All of them are due, also one that a clock which was ahead planned for later.
     dues = [(min(source.date_next_backup, now), source) for source in sources]
     deadline = min(queue.deadline(due, _period(source), no_show=missed) for due, source in dues)
-    return Claim(min(due for due, _source in dues), deadline, row)
+    return QueueClaim(min(due for due, _source in dues), deadline, row)
 
 
 def _period(source: Source) -> timedelta:
@@ -55,15 +55,17 @@ def _period(source: Source) -> timedelta:
         return _UNREADABLE_PERIOD
 
 
-def foremost(storage: Storage, lane: Lane, machine: Machine, *, limit: int, now: datetime) -> list[QueueEntry]:
+def queue_head(storage: Storage, lane: Lane, machine: Machine, *, limit: int, now: datetime) -> list[QueueEntry]:
     """The foremost of the others in the line."""
-    others = alive(now=now).filter(storage=storage, lane=lane).exclude(machine=machine).order_by("date_deadline")
+    others = (
+        asking_machines(now=now).filter(storage=storage, lane=lane).exclude(machine=machine).order_by("date_deadline")
+    )
     return [
         QueueEntry(deadline, since) for deadline, since in others.values_list("date_deadline", "date_queued")[:limit]
     ]
 
 
-def wait(storage: Storage, lane: Lane, machine: Machine, claim: Claim, *, now: datetime) -> None:
+def enqueue(storage: Storage, lane: Lane, machine: Machine, claim: QueueClaim, *, now: datetime) -> None:
     """Put the machine into the line; one that stands in it keeps its place."""
     row = claim.row
     place = WaitingMachine(
@@ -84,12 +86,12 @@ def wait(storage: Storage, lane: Lane, machine: Machine, claim: Claim, *, now: d
     WaitingMachine.objects.filter(pk=row.pk).update(**{name: getattr(place, name) for name in columns})
 
 
-def leave(row: WaitingMachine) -> None:
+def dequeue(row: WaitingMachine) -> None:
     """Take the machine out of the line."""
     WaitingMachine.objects.filter(pk=row.pk).delete()
 
 
-def miss(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None:
+def record_no_show(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None:
     """Remember that a machine did not come for the slot that was reserved for it, which another one got."""
     never = now - queue.WAITING_TIMEOUT
     place = WaitingMachine(
@@ -100,14 +102,14 @@ def miss(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None
         date_deadline=now,
         date_queued=never,
         date_asked=never,
-        date_missed=now,
+        date_no_show=now,
     )
     WaitingMachine.objects.bulk_create(
-        [place], update_conflicts=True, unique_fields=["machine", "lane"], update_fields=["date_missed"]
+        [place], update_conflicts=True, unique_fields=["machine", "lane"], update_fields=["date_no_show"]
     )
 
 
-def forget(storage: Storage, *, now: datetime) -> None:
+def remove_stale(storage: Storage, *, now: datetime) -> None:
     """Remove from the storage's line who is long gone."""
     gone = WaitingMachine.objects.filter(storage=storage, date_asked__lte=now - 2 * queue.WAITING_TIMEOUT)
-    gone.filter(Q(date_missed=None) | Q(date_missed__lte=now - REMEMBERED)).delete()
+    gone.filter(Q(date_no_show=None) | Q(date_no_show__lte=now - REMEMBERED)).delete()

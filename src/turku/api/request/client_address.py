@@ -55,7 +55,7 @@ def client_address(peer: str, forwarded_for: str, trusted: TrustedProxies) -> st
     return address
 
 
-class OriginMiddleware:
+class ClientAddressMiddleware:
     """Notes the client's address for the length of the request and believes a trusted proxy about the scheme."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:

@@ -14,7 +14,7 @@ _SHOWN = 20
 _SHOWN_LENGTH = 300
 
 
-class Faults:
+class MessageErrors:
     """Collects faults, each with the path of its field (``machine.sources.etc.frequency``)."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Faults:
             self.add(field, f"{error.message} ({error.hint})" if error.hint else error.message)
             return None
 
-    def refuse(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise MalformedMessage with every fault; nothing where there is none."""
         if not self._sentences:
             return

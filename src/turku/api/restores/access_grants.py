@@ -13,8 +13,8 @@ from turku.api.fleet.identity import authentication
 from turku.api.fleet.models import Storage
 from turku.api.request.message_errors import checked
 from turku.api.restores import new_request, offers, policies
-from turku.api.restores.models import AT_WORK, RestoreRequest
-from turku.api.restores.transitions import move
+from turku.api.restores.models import IN_PROGRESS, RestoreRequest
+from turku.api.restores.transitions import transition
 from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.restore_messages import StorageAccessAnswer, StorageAccessRequest
@@ -46,10 +46,12 @@ def decide(storage: Storage, asked: StorageAccessRequest, *, now: datetime) -> S
         return StorageAccessAnswer(allowed=False, reason=_UNKNOWN)
     if asked.request is not None or owner != uuid:
         return _by_request(storage, asked, source, uuid, now=now)
-    return _of_its_own(storage, asked, source, now=now)
+    return _own_history(storage, asked, source, now=now)
 
 
-def _of_its_own(storage: Storage, asked: StorageAccessRequest, source: Source, *, now: datetime) -> StorageAccessAnswer:
+def _own_history(
+    storage: Storage, asked: StorageAccessRequest, source: Source, *, now: datetime
+) -> StorageAccessAnswer:
     machine = source.machine
     if not machine.active or not source.active:
         reason = _UNKNOWN
@@ -75,9 +77,9 @@ def _by_request(
     else:
         name = checked("resolved", new_request.checked_snapshot, asked.resolved)
         # The first one counts, whoever else has come to another one meanwhile.
-        move(
+        transition(
             request,
-            Q(resolved_snapshot="", state__in=AT_WORK),
+            Q(resolved_snapshot="", state__in=IN_PROGRESS),
             "restore.resolved",
             log.actor_of(storage),
             now=now,
@@ -87,7 +89,7 @@ def _by_request(
     return StorageAccessAnswer(
         allowed=True,
         paths=request.paths,
-        snapshot=offers.choice(request),
+        snapshot=offers.snapshot_choice(request),
         resolved=request.resolved_snapshot or None,
     )
 
@@ -103,14 +105,14 @@ def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> 
         source=source,
         target__uuid=uuid,
         target__active=True,
-        state__in=AT_WORK,
+        state__in=IN_PROGRESS,
         # Its lease.
         date_offered__gt=now,
     )
     return held.select_related("target", "source__machine").first()
 
 
-def _entry(action: str, asked: StorageAccessRequest, source: Source, storage: Storage) -> log.Entry:
+def _entry(action: str, asked: StorageAccessRequest, source: Source, storage: Storage) -> log.NewEntry:
     new = {
         "source": source.name,
         "of_machine": str(source.machine.uuid),
@@ -119,7 +121,7 @@ def _entry(action: str, asked: StorageAccessRequest, source: Source, storage: St
         "action": asked.action,
         "request": asked.request or "",
     }
-    return log.Entry(action, source, new=new)
+    return log.NewEntry(action, source, new=new)
 
 
 def _note(actor: log.Actor, asked: StorageAccessRequest, source: Source, storage: Storage, *, now: datetime) -> None:

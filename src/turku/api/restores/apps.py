@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class RestoresConfig(AppConfig):
+class RestoresApp(AppConfig):
     """Policies of history and restore requests."""
 
     name = "turku.api.restores"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any
 
-from turku.api.restores.models import RestoreRequest, State
+from turku.api.restores.models import RequestState, RestoreRequest
 from turku.core.log import one_line
 
 _SHOWN_PATHS = 3
@@ -18,7 +18,7 @@ def path_text(path: Any) -> str:
     return b64decode(path["b64"]).decode("utf-8", "backslashreplace")
 
 
-def what(request: RestoreRequest) -> str:
+def subject_text(request: RestoreRequest) -> str:
     """What is restored: ``etc``, ``etc: ssh/sshd_config, hosts and 3 more (as of ...)``."""
     paths = [path_text(path) for path in request.paths]
     more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
@@ -27,7 +27,7 @@ def what(request: RestoreRequest) -> str:
     return one_line(f"{request.source.name}{named}{of}")
 
 
-def progress(request: RestoreRequest) -> str:
+def progress_text(request: RestoreRequest) -> str:
     """How far it is: ``1,200 of 5,000 files, 24%``; empty before anything was restored."""
     if not request.files and not request.files_total:
         return ""
@@ -38,9 +38,9 @@ def progress(request: RestoreRequest) -> str:
     return f"{request.files:,}{of} files{share}"
 
 
-def why_waiting(request: RestoreRequest) -> str:
+def waiting_reason(request: RestoreRequest) -> str:
     """Why a request that waits for its machine is not picked up, as far as that can be seen; else empty."""
-    if request.state != State.WAITING or request.date_approved is None:
+    if request.state != RequestState.WAITING or request.date_approved is None:
         return ""
     target = request.target
     if request.attempts:
@@ -71,7 +71,7 @@ def terms(request: RestoreRequest) -> dict[str, Any]:
     }
 
 
-def described(request: RestoreRequest) -> dict[str, Any]:
+def message_fields(request: RestoreRequest) -> dict[str, Any]:
     """The request as programs get it."""
     dates = ("requested", "first_approval", "second_approval", "expires", "picked_up", "progress", "ended")
     return {
@@ -91,7 +91,7 @@ def described(request: RestoreRequest) -> dict[str, Any]:
         "resolved_snapshot": request.resolved_snapshot,
         "restored_snapshot": request.restored_snapshot,
         "message": request.message,
-        "why_waiting": why_waiting(request),
+        "why_waiting": waiting_reason(request),
         **{
             f"date_{name}": value.isoformat() if (value := getattr(request, f"date_{name}")) is not None else None
             for name in dates

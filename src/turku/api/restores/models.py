@@ -72,7 +72,7 @@ class RestorePolicy(ScopedPolicy):
         constraints = scope_constraints("restore_policy_scope")
 
 
-class State(models.TextChoices):
+class RequestState(models.TextChoices):
     """Where a request stands; those of ``OVER`` are its end."""
 
     REQUESTED = "requested", "waits for approval"
@@ -88,10 +88,10 @@ class State(models.TextChoices):
     EXPIRED = "expired", "expired"
 
 
-AT_WORK = (State.PICKED_UP.value, State.RUNNING.value)
-APPROVED = (State.WAITING.value, *AT_WORK)
-OPEN = (State.REQUESTED.value, *APPROVED)
-OVER = tuple(state.value for state in State if state.value not in OPEN)
+IN_PROGRESS = (RequestState.PICKED_UP.value, RequestState.RUNNING.value)
+APPROVED = (RequestState.WAITING.value, *IN_PROGRESS)
+OPEN = (RequestState.REQUESTED.value, *APPROVED)
+ENDED = tuple(state.value for state in RequestState if state.value not in OPEN)
 
 
 class Overwrite(models.TextChoices):
@@ -130,7 +130,9 @@ class RestoreRequest(models.Model):
     )
     reason = models.CharField(max_length=REASON_LENGTH)
 
-    state = models.CharField(max_length=16, choices=State.choices, default=State.REQUESTED, editable=False)
+    state = models.CharField(
+        max_length=16, choices=RequestState.choices, default=RequestState.REQUESTED, editable=False
+    )
     approvals_needed = models.PositiveSmallIntegerField(choices=Approvals.choices, editable=False)
     requested_by = models.CharField(max_length=NAME_LENGTH, editable=False)
     date_requested = models.DateTimeField("requested", editable=False)

@@ -14,7 +14,7 @@ from turku.api.audit import log
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine
 from turku.api.restores import description, offer_cache, policies
-from turku.api.restores.models import REASON_LENGTH, Overwrite, RestoreRequest, State
+from turku.api.restores.models import REASON_LENGTH, Overwrite, RequestState, RestoreRequest
 from turku.errors import InvalidValue
 from turku.policy import names, restore_place
 from turku.policy.characters import size_bytes
@@ -22,14 +22,14 @@ from turku.policy.timing import moments
 from turku.protocol.codec import encode
 from turku.protocol.restore_messages import PATHS_LIMIT, wire_path
 
-DAYS = 7
+DEFAULT_DAYS = 7
 """A request that no machine took up by then expires."""
 DAYS_LIMIT = 90
 _PATHS_LIMIT_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
-class Wish:
+class RequestedRestore:
     """What an operator asks for. ``target``: None for the machine that the source is of."""
 
     source: Source
@@ -40,17 +40,17 @@ class Wish:
     moment: str = ""
     paths: Sequence[bytes] = ()
     overwrite: str = Overwrite.NEVER.value
-    days: int = DAYS
+    days: int = DEFAULT_DAYS
 
 
-def ask(wish: Wish, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
+def create(wish: RequestedRestore, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
     """The new request. Raises as ``prepare`` does, which says what the other parameters mean."""
-    request = prepare(wish, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
-    submit(request, actor=actor, now=now)
+    request = build(wish, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
+    save(request, actor=actor, now=now)
     return request
 
 
-def prepare(wish: Wish, *, requested_by: str, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
+def build(wish: RequestedRestore, *, requested_by: str, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
     """A request to be submitted: it waits for approval or, where policy wants none, for the machine.
 
     ``may_choose_any_machine``: a superuser decides which machines belong to one operator; others have those of one
@@ -66,7 +66,7 @@ def prepare(wish: Wish, *, requested_by: str, may_choose_any_machine: bool, now:
         source=wish.source,
         target=target,
         snapshot=checked_snapshot(wish.snapshot),
-        moment=settled_moment(wish.moment, now=now),
+        moment=resolved_moment(wish.moment, now=now),
         paths=checked_paths(wish.paths),
         directory=restore_place.target_directory(wish.directory),
         overwrite=Overwrite(wish.overwrite).value,
@@ -77,19 +77,19 @@ def prepare(wish: Wish, *, requested_by: str, may_choose_any_machine: bool, now:
         date_expires=now + timedelta(days=wish.days),
     )
     if not needed:
-        request.state, request.date_approved, request.date_offered = State.WAITING, now, now
+        request.state, request.date_approved, request.date_offered = RequestState.WAITING, now, now
     return request
 
 
-def submit(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
+def save(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
     """Write the request down."""
     with transaction.atomic():
         request.save(force_insert=True)
-        log.record(actor, [log.Entry("restore.requested", request, new=told(request))], now=now)
+        log.record(actor, [log.NewEntry("restore.requested", request, new=logged_values(request))], now=now)
     offer_cache.forget()
 
 
-def told(request: RestoreRequest) -> dict[str, object]:
+def logged_values(request: RestoreRequest) -> dict[str, object]:
     """What the audit log says of a request: whose files, of when, which, where to, why."""
     return {
         "source": str(request.source.pk),
@@ -123,7 +123,7 @@ def checked_snapshot(text: str) -> str:
     return name
 
 
-def settled_moment(text: str, *, now: datetime) -> str:
+def resolved_moment(text: str, *, now: datetime) -> str:
     """The moment that people's words mean now, in ISO form, or nothing: ``3 days ago`` must not move while a request
     waits. Raises InvalidValue."""
     if not text.strip():

@@ -17,7 +17,7 @@ def may_exist() -> bool:
     return SYSTEM_CLOCK.monotonic_seconds() >= _none_until
 
 
-def note_none() -> None:
+def remember_none() -> None:
     """Remember that there was none just now."""
     global _none_until  # noqa: PLW0603  (of the process, as it is meant)
     _none_until = SYSTEM_CLOCK.monotonic_seconds() + REMEMBERED_SECONDS

@@ -9,19 +9,19 @@ from django.db.models import Q
 
 from turku.api.fleet.models import Machine, Storage
 from turku.api.restores import transitions
-from turku.api.restores.models import APPROVED, AT_WORK, RestoreRequest
+from turku.api.restores.models import APPROVED, IN_PROGRESS, RestoreRequest
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import SnapshotChoice
 from turku.protocol.restore_request_messages import RestoreOrder
 
-AT_ONCE = 10
+OFFERS_LIMIT = 10
 """Restores in one answer; the others come when these are done."""
 
 
-def offered(machine_key: int, *, now: datetime) -> list[RestoreOrder]:
+def offered_restores(machine_key: int, *, now: datetime) -> list[RestoreOrder]:
     """The restores that wait for the machine, oldest first."""
     waiting = RestoreRequest.objects.filter(target=machine_key, date_offered__lte=now)
-    rows = waiting.select_related("source__machine__storage", "target").order_by("date_offered")[:AT_ONCE]
+    rows = waiting.select_related("source__machine__storage", "target").order_by("date_offered")[:OFFERS_LIMIT]
     orders = []
     for row in rows:
         if row.date_expires <= now:
@@ -46,21 +46,21 @@ def _order(row: RestoreRequest, storage: Storage) -> RestoreOrder:
             ssh_ping_user=storage.ssh_ping_user,
         ),
         directory=row.directory,
-        snapshot=SnapshotChoice(name=row.resolved_snapshot) if row.resolved_snapshot else choice(row),
+        snapshot=SnapshotChoice(name=row.resolved_snapshot) if row.resolved_snapshot else snapshot_choice(row),
         paths=row.paths,
         overwrite=row.overwrite,  # type: ignore[arg-type]  # the model's choices are the message's
         of_machine=str(row.source.machine.uuid) if row.is_onto_another_machine else None,
     )
 
 
-def choice(row: RestoreRequest) -> SnapshotChoice:
+def snapshot_choice(row: RestoreRequest) -> SnapshotChoice:
     """Return the snapshot that the request is for, as it was asked for; nothing chosen is the latest."""
     return SnapshotChoice(name=row.snapshot or None, at=row.moment or None)
 
 
-def guests(storage: Storage, *, now: datetime) -> Iterator[Machine]:
+def guest_machines(storage: Storage, *, now: datetime) -> Iterator[Machine]:
     """The machines of other storages that are about to restore from this one: it has to know their keys."""
-    approved = Q(state__in=AT_WORK) | Q(state__in=APPROVED, date_expires__gt=now)
+    approved = Q(state__in=IN_PROGRESS) | Q(state__in=APPROVED, date_expires__gt=now)
     rows = RestoreRequest.objects.filter(approved, source__machine__storage=storage).exclude(target__storage=storage)
     targets = rows.order_by().values("target")
     return Machine.objects.filter(pk__in=targets, active=True).order_by("pk").iterator()

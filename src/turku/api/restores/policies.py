@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from turku.api.fleet.models import Machine
-from turku.api.fleet.policies import first, most_specific_first, that_count
+from turku.api.fleet.policies import applicable, first_value, most_specific_first
 from turku.api.restores.models import Approvals, RestorePolicy
 
 
@@ -28,12 +28,12 @@ def combine(policies: Iterable[RestorePolicy]) -> HistoryRules:
     """The rules that these policies make together, whatever their order."""
     ordered = most_specific_first(policies)
     return HistoryRules(
-        history_visible=first(ordered, lambda policy: policy.history_visible, BUILT_IN.history_visible),
-        approvals=first(ordered, lambda policy: policy.approvals, BUILT_IN.approvals),
-        other_machines=first(ordered, lambda policy: policy.other_machines, BUILT_IN.other_machines),
+        history_visible=first_value(ordered, lambda policy: policy.history_visible, BUILT_IN.history_visible),
+        approvals=first_value(ordered, lambda policy: policy.approvals, BUILT_IN.approvals),
+        other_machines=first_value(ordered, lambda policy: policy.other_machines, BUILT_IN.other_machines),
     )
 
 
 def rules_of(machine: Machine) -> HistoryRules:
     """The rules of one machine, asked of the database in one query."""
-    return combine(that_count(RestorePolicy.objects.all(), machine))
+    return combine(applicable(RestorePolicy.objects.all(), machine))

@@ -10,8 +10,8 @@ from django.db.models import F, Q
 
 from turku.api.audit import log
 from turku.api.fleet.models import NAME_LENGTH, Machine
-from turku.api.restores.models import APPROVED, AT_WORK, OVER, RestoreRequest, State
-from turku.api.restores.transitions import lease_end, move
+from turku.api.restores.models import APPROVED, ENDED, IN_PROGRESS, RequestState, RestoreRequest
+from turku.api.restores.transitions import lease_end, transition
 from turku.errors import ApiNotFound, InvalidValue
 from turku.policy import names
 from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, AgentRestoreProgressRequest
@@ -20,10 +20,10 @@ ATTEMPTS_LIMIT = 100
 _PAUSE_STEP = timedelta(minutes=2)
 _LONGEST_PAUSE = timedelta(hours=1)
 _ENDS = {
-    "whole": State.DONE,
-    "partial": State.PARTIAL,
-    "failed": State.FAILED,
-    "refused": State.REFUSED,
+    "whole": RequestState.DONE,
+    "partial": RequestState.PARTIAL,
+    "failed": RequestState.FAILED,
+    "refused": RequestState.REFUSED,
 }
 
 
@@ -36,81 +36,96 @@ def own_request(machine: Machine, text: str) -> RestoreRequest:
         raise ApiNotFound("request: there is no such restore for this machine") from None
 
 
-def note(machine: Machine, told: AgentRestoreProgressRequest, *, now: datetime) -> AgentRestoreProgressAnswer:
+def record(machine: Machine, report: AgentRestoreProgressRequest, *, now: datetime) -> AgentRestoreProgressAnswer:
     """Take over what the machine tells; whether it is to go on. Raises ApiNotFound."""
-    request = own_request(machine, told.request)
+    request = own_request(machine, report.request)
     actor = log.actor_of(machine)
-    if told.step == "picked_up":
-        moved = _pick_up(request, told.claim, actor, now=now)
-    elif told.step in _ENDS:
-        moved = _end(request, told, _ENDS[told.step], actor, now=now)
-    elif told.step == "postponed":
-        moved = _postpone(request, told, actor, now=now)
-    elif told.step == "running":
-        moved = _go_on(request, told, actor, now=now)
+    if report.step == "picked_up":
+        moved = _pick_up(request, report.claim, actor, now=now)
+    elif report.step in _ENDS:
+        moved = _end(request, report, _ENDS[report.step], actor, now=now)
+    elif report.step == "postponed":
+        moved = _postpone(request, report, actor, now=now)
+    elif report.step == "running":
+        moved = _go_on(request, report, actor, now=now)
     else:
         moved = False
     if moved:
-        return AgentRestoreProgressAnswer(go_on=told.step in ("picked_up", "running"))
+        return AgentRestoreProgressAnswer(go_on=report.step in ("picked_up", "running"))
     # Ended here already: how far the machine came is still worth knowing.
-    held = Q(claim=told.claim, state__in=(State.CANCELLED, State.EXPIRED))
-    move(request, held, "", actor, now=now, date_progress=now, **_figures(told))
+    held = Q(claim=report.claim, state__in=(RequestState.CANCELLED, RequestState.EXPIRED))
+    transition(request, held, "", actor, now=now, date_progress=now, **_statistics(report))
     request.refresh_from_db()
-    return AgentRestoreProgressAnswer(go_on=False, reason=_why_not(request, told.claim))
+    return AgentRestoreProgressAnswer(go_on=False, reason=_why_not(request, report.claim))
+
+
+def _lease(now: datetime) -> dict[str, Any]:
+    return {"date_progress": now, "date_offered": lease_end(now)}
 
 
 def _pick_up(request: RestoreRequest, claim: str, actor: log.Actor, *, now: datetime) -> bool:
-    changes: dict[str, Any] = {"state": State.PICKED_UP.value, "date_progress": now, "date_offered": lease_end(now)}
+    changes: dict[str, Any] = {"state": RequestState.PICKED_UP.value, **_lease(now)}
     if request.claim == claim:
         # The answer was lost, and it asks again.
-        return move(request, Q(state__in=AT_WORK, claim=claim), "", actor, now=now, **changes)
+        return transition(request, Q(state__in=IN_PROGRESS, claim=claim), "", actor, now=now, **changes)
     free = Q(state__in=APPROVED, date_offered__lte=now, date_expires__gt=now)
     taken = {"claim": claim, "date_picked_up": now, "attempts": F("attempts") + 1, "message": ""}
-    return move(request, free, "restore.picked_up", actor, now=now, **changes, **taken)
+    return transition(request, free, "restore.picked_up", actor, now=now, **changes, **taken)
 
 
-def _go_on(request: RestoreRequest, told: AgentRestoreProgressRequest, actor: log.Actor, *, now: datetime) -> bool:
-    changes = {"state": State.RUNNING.value, "date_progress": now, "date_offered": lease_end(now), **_figures(told)}
-    picked_up, running = (Q(claim=told.claim, state=state) for state in AT_WORK)
-    return move(request, picked_up, "restore.running", actor, now=now, **changes) or move(
+def _go_on(request: RestoreRequest, report: AgentRestoreProgressRequest, actor: log.Actor, *, now: datetime) -> bool:
+    changes = {"state": RequestState.RUNNING.value, **_lease(now), **_statistics(report)}
+    picked_up, running = (Q(claim=report.claim, state=state) for state in IN_PROGRESS)
+    return transition(request, picked_up, "restore.running", actor, now=now, **changes) or transition(
         request, running, "", actor, now=now, **changes
     )
 
 
 def _end(
-    request: RestoreRequest, told: AgentRestoreProgressRequest, state: State, actor: log.Actor, *, now: datetime
+    request: RestoreRequest,
+    report: AgentRestoreProgressRequest,
+    state: RequestState,
+    actor: log.Actor,
+    *,
+    now: datetime,
 ) -> bool:
-    changes = {"state": state.value, "date_progress": now, "date_ended": now, "date_offered": None, **_figures(told)}
-    return move(request, Q(claim=told.claim, state__in=AT_WORK), "restore.ended", actor, now=now, **changes)
+    changes = {
+        "state": state.value,
+        "date_progress": now,
+        "date_ended": now,
+        "date_offered": None,
+        **_statistics(report),
+    }
+    return transition(request, Q(claim=report.claim, state__in=IN_PROGRESS), "restore.ended", actor, now=now, **changes)
 
 
-def _postpone(request: RestoreRequest, told: AgentRestoreProgressRequest, actor: log.Actor, *, now: datetime) -> bool:
+def _postpone(request: RestoreRequest, report: AgentRestoreProgressRequest, actor: log.Actor, *, now: datetime) -> bool:
     if request.attempts >= ATTEMPTS_LIMIT:
-        return _end(request, told, State.FAILED, actor, now=now)
+        return _end(request, report, RequestState.FAILED, actor, now=now)
     pause = min(request.attempts * _PAUSE_STEP, _LONGEST_PAUSE)
-    changes = {"state": State.WAITING.value, "claim": "", "date_progress": now, "date_offered": now + pause}
-    held = Q(claim=told.claim, state__in=AT_WORK)
-    return move(request, held, "restore.postponed", actor, now=now, **changes, **_figures(told))
+    changes = {"state": RequestState.WAITING.value, "claim": "", "date_progress": now, "date_offered": now + pause}
+    held = Q(claim=report.claim, state__in=IN_PROGRESS)
+    return transition(request, held, "restore.postponed", actor, now=now, **changes, **_statistics(report))
 
 
-def _figures(told: AgentRestoreProgressRequest) -> dict[str, Any]:
-    figures: dict[str, Any] = {"files": told.files, "size_bytes": told.size_bytes}
-    if told.files_total is not None:
-        figures["files_total"] = told.files_total
-    if told.size_total_bytes is not None:
-        figures["size_total_bytes"] = told.size_total_bytes
-    if told.snapshot:
-        figures["restored_snapshot"] = told.snapshot[:NAME_LENGTH]
-    if told.message:
-        figures["message"] = told.message
+def _statistics(report: AgentRestoreProgressRequest) -> dict[str, Any]:
+    figures: dict[str, Any] = {"files": report.files, "size_bytes": report.size_bytes}
+    if report.files_total is not None:
+        figures["files_total"] = report.files_total
+    if report.size_total_bytes is not None:
+        figures["size_total_bytes"] = report.size_total_bytes
+    if report.snapshot:
+        figures["restored_snapshot"] = report.snapshot[:NAME_LENGTH]
+    if report.message:
+        figures["message"] = report.message
     return figures
 
 
 def _why_not(request: RestoreRequest, claim: str) -> str:
-    state = State(request.state)
-    if state.value in OVER:
+    state = RequestState(request.state)
+    if state.value in ENDED:
         by = f" by {request.ended_by}" if request.ended_by else ""
         return f"the request is {state.label}{by}"
-    if state.value in AT_WORK and request.claim != claim:
+    if state.value in IN_PROGRESS and request.claim != claim:
         return "another run of this machine has it"
     return f"the request {state.label}"

@@ -14,13 +14,13 @@ from django.db.models import F, Q
 
 from turku.api.audit import log
 from turku.api.restores import offer_cache
-from turku.api.restores.models import AT_WORK, OPEN, OVER, RestoreRequest, State
+from turku.api.restores.models import ENDED, IN_PROGRESS, OPEN, RequestState, RestoreRequest
 from turku.errors import UsageError
 
 LEASE = timedelta(minutes=3)
 """A run that is not heard of for that long is taken for dead: the machine is told of the restore again."""
-_SWEPT_AT_ONCE = 500
-_TOLD = frozenset(
+_EXPIRED_PER_CALL = 500
+_LOGGED = frozenset(
     {
         *("state", "attempts", "files", "size_bytes", "restored_snapshot", "message"),
         *("first_approval_by", "second_approval_by", "resolved_snapshot"),
@@ -29,7 +29,7 @@ _TOLD = frozenset(
 """What an entry of the audit log has of the changes."""
 
 
-def move(
+def transition(
     request: RestoreRequest, condition: Q, action: str, actor: log.Actor, *, now: datetime, **changes: Any
 ) -> bool:
     """Change the request where the condition holds for it; whether it did. ``action``: empty for no audit entry."""
@@ -37,8 +37,8 @@ def move(
         if not RestoreRequest.objects.filter(condition, pk=request.pk).update(**changes):
             return False
         if action:
-            told = {name: value for name, value in changes.items() if not isinstance(value, F) and name in _TOLD}
-            log.record(actor, [log.Entry(action, request, old={"state": request.state}, new=told)], now=now)
+            told = {name: value for name, value in changes.items() if not isinstance(value, F) and name in _LOGGED}
+            log.record(actor, [log.NewEntry(action, request, old={"state": request.state}, new=told)], now=now)
     offer_cache.forget()
     request.refresh_from_db()
     return True
@@ -49,21 +49,22 @@ def approve(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None
 
     The second of two approvals is neither the first approver's nor the requester's. Raises UsageError.
     """
-    waits = Q(state=State.REQUESTED, date_expires__gt=now)
+    waits = Q(state=RequestState.REQUESTED, date_expires__gt=now)
     first = waits & Q(first_approval_by="")
     second = waits & Q(approvals_needed=2) & ~Q(first_approval_by="") & ~Q(first_approval_by=actor.name)
     second &= ~Q(requested_by=actor.name)
+    action = "restore.approved"
     to_first = {"first_approval_by": actor.name, "date_first_approval": now}
     to_second = {"second_approval_by": actor.name, "date_second_approval": now}
-    to_machine = {"state": State.WAITING.value, "date_approved": now, "date_offered": now}
+    to_machine = {"state": RequestState.WAITING.value, "date_approved": now, "date_offered": now}
     if (
-        move(request, first & Q(approvals_needed__lte=1), "restore.approved", actor, now=now, **to_first, **to_machine)
-        or move(request, first & Q(approvals_needed=2), "restore.approved", actor, now=now, **to_first)
-        or move(request, second, "restore.approved", actor, now=now, **to_second, **to_machine)
+        transition(request, first & Q(approvals_needed__lte=1), action, actor, now=now, **to_first, **to_machine)
+        or transition(request, first & Q(approvals_needed=2), action, actor, now=now, **to_first)
+        or transition(request, second, action, actor, now=now, **to_second, **to_machine)
     ):
         return
     request.refresh_from_db()
-    if request.state == State.REQUESTED and request.date_expires > now:
+    if request.state == RequestState.REQUESTED and request.date_expires > now:
         raise UsageError(
             "the second approval has to come from somebody else than the first, and not from who asked for the restore"
         )
@@ -72,8 +73,8 @@ def approve(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None
 
 def reject(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
     """End a request that waits for approval. Raises UsageError."""
-    changes = {"state": State.REJECTED.value, "ended_by": actor.name, "date_ended": now}
-    if not move(request, Q(state=State.REQUESTED), "restore.rejected", actor, now=now, **changes):
+    changes = {"state": RequestState.REJECTED.value, "ended_by": actor.name, "date_ended": now}
+    if not transition(request, Q(state=RequestState.REQUESTED), "restore.rejected", actor, now=now, **changes):
         request.refresh_from_db()
         raise _not_open(request, "rejected", now=now)
 
@@ -83,28 +84,28 @@ def cancel(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
 
     Raises UsageError.
     """
-    changes = {"state": State.CANCELLED.value, "ended_by": actor.name, "date_ended": now, "date_offered": None}
-    if not move(request, Q(state__in=OPEN), "restore.cancelled", actor, now=now, **changes):
+    changes = {"state": RequestState.CANCELLED.value, "ended_by": actor.name, "date_ended": now, "date_offered": None}
+    if not transition(request, Q(state__in=OPEN), "restore.cancelled", actor, now=now, **changes):
         request.refresh_from_db()
         raise _not_open(request, "cancelled", now=now)
 
 
 def expire(*, now: datetime) -> int:
     """The number of requests that expired: nobody approved them, or no machine took them up (again), in time."""
-    idle = Q(state__in=(State.REQUESTED, State.WAITING)) | Q(state__in=AT_WORK, date_offered__lte=now)
+    idle = Q(state__in=(RequestState.REQUESTED, RequestState.WAITING)) | Q(state__in=IN_PROGRESS, date_offered__lte=now)
     over = Q(date_expires__lte=now) & idle
-    changes = {"state": State.EXPIRED.value, "date_ended": now, "date_offered": None}
+    changes = {"state": RequestState.EXPIRED.value, "date_ended": now, "date_offered": None}
     rows = RestoreRequest.objects.filter(over, state__in=OPEN).select_related("source", "target")
     return sum(
-        move(row, over, "restore.expired", log.COORDINATOR, now=now, **changes)
-        for row in rows.order_by("date_expires")[:_SWEPT_AT_ONCE]
+        transition(row, over, "restore.expired", log.COORDINATOR, now=now, **changes)
+        for row in rows.order_by("date_expires")[:_EXPIRED_PER_CALL]
     )
 
 
 def _not_open(request: RestoreRequest, word: str, *, now: datetime) -> UsageError:
-    state = State(request.state)
-    if state.value not in OVER and request.date_expires <= now:
-        state = State.EXPIRED
+    state = RequestState(request.state)
+    if state.value not in ENDED and request.date_expires <= now:
+        state = RequestState.EXPIRED
     ended = f" by {request.ended_by}" if request.ended_by else ""
     return UsageError(f"request {request.pk} cannot be {word} any more: it is {state.label}{ended}")
 

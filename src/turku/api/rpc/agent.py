@@ -19,10 +19,10 @@ from turku.api.fleet.identity.throttle import network_of
 from turku.api.fleet.models import Auth, AuthKind, Machine
 from turku.api.queue import leases
 from turku.api.request import client_address
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.api.restores import offers
 from turku.api.rpc import source_messages
-from turku.api.rpc.checkin_query import machine_with_something_due
+from turku.api.rpc.checkin_query import pending_work
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
 from turku.protocol.codec import encode
@@ -51,25 +51,25 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     """Register the machine, or take over what its configuration says now: all of it, or nothing."""
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
-    known, is_proved = authentication.examine_machine(uuid, request.machine.secret)
+    known, is_proved = authentication.authenticate_machine(uuid, request.machine.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None)
     # By now the caller is proved, and nothing is worked on yet.
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
     if auth is None:
-        with work_limit.CONFIGURATIONS.piece(str(uuid), units):
-            withdrawn = _take_over(request, uuid, known, None, now=now)
+        with work_limit.CONFIGURATIONS.reserve(str(uuid), units):
+            withdrawn = _apply_configuration(request, uuid, known, None, now=now)
     else:
-        with work_limit.REGISTRATIONS.piece(f"{auth.pk} {network_of(client_address.current_address())}", units):
-            withdrawn = _take_over(request, uuid, None, auth, now=now)
+        with work_limit.REGISTRATIONS.reserve(f"{auth.pk} {network_of(client_address.current_address())}", units):
+            withdrawn = _apply_configuration(request, uuid, None, auth, now=now)
     return UpdateConfigAnswer(withdrawn[:_NAMED_WITHDRAWN])
 
 
-def _take_over(
+def _apply_configuration(
     request: UpdateConfigRequest, uuid: UUID, known: Machine | None, auth: Auth | None, *, now: datetime
 ) -> list[str]:
     """Write it down; return the names of the machine's sources that are withdrawn."""
     told = request.machine
-    faults = Faults()
+    faults = MessageErrors()
     if auth is not None:
         faults.check("machine.secret", registration.secret_for_registration, told.secret)
     fields = registration.machine_fields(told, faults, uuid=uuid)
@@ -77,16 +77,16 @@ def _take_over(
     if told.sources is not UNSET:
         sources = {} if known is None else declaration.known_sources(known)
         declared = declaration.check(told.sources, sources, faults)
-        faults.refuse()
-        plan = declaration.Plan(sources, declared, now=now)
-        if known is not None and plan.changes_something:
+        faults.raise_if_any()
+        plan = declaration.DeclarationChanges(sources, declared, now=now)
+        if known is not None and plan.has_changes:
             log.require_room(log.actor_of(known), now=now)
-    faults.refuse()
+    faults.raise_if_any()
     with transaction.atomic():
         if auth is not None:
             machine = registration.register_machine(uuid, told.secret, fields, auth=auth, now=now)
         else:
-            machine = authentication.locked(known)
+            machine = authentication.lock_active(known)
             if machine.storage_id is None:
                 fields["storage"] = assignment.storage_for(machine)
             registration.update(machine, {**fields, "date_checked_in": now}, now=now)
@@ -98,14 +98,14 @@ def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
     """The sources of the machine that are due now, and for which there is a slot; restores that wait for it."""
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
-    waiting = machine_with_something_due(uuid, request.machine.secret, now=now)
+    waiting = pending_work(uuid, request.machine.secret, now=now)
     if waiting is None:
         return AgentPingCheckinAnswer(DueMachine({}))
     sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []
     # A source brings its machine along.
     sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
     due = source_messages.due(sources[0].machine, sources, now=now).by_name if sources else {}
-    offered = offers.offered(waiting.machine_key, now=now) if waiting.has_restores else []
+    offered = offers.offered_restores(waiting.machine_key, now=now) if waiting.has_restores else []
     return AgentPingCheckinAnswer(DueMachine(due, Raw(encode(offered)) if offered else UNSET))
 
 
@@ -123,7 +123,7 @@ def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     actor = log.actor_of(machine)
     if not log.was_recorded(actor, "restore.asked", machine, within=_RESTORE_NOTE_RESOLUTION, now=now):
-        log.record(actor, [log.Entry("restore.asked", machine)], now=now)
+        log.record(actor, [log.NewEntry("restore.asked", machine)], now=now)
     restorable = source_messages.restorable(machine, _restorable_sources(machine), now=now)
     return AgentPingRestoreAnswer(RestorableMachine(restorable.by_name))
 

@@ -18,15 +18,16 @@ from turku.api.fleet.models import Machine
 from turku.api.restores import offer_cache
 from turku.api.restores.models import RestoreRequest
 
-_BEYOND_SCHEDULE = [
-    f" OR (source.longest_pause_days = {days} AND source.date_next_backup > %s)" for days in next_backup.BOUNDED_DAYS
+_LATER_THAN_SCHEDULE = [
+    f" OR (source.longest_pause_days = {days} AND source.date_next_backup > %s)"
+    for days in next_backup.LONGEST_PAUSE_DAYS
 ]
-"""The same as ``schedule_slot.beyond_schedule``."""
+"""The condition of ``next_backup.later_than_schedule`` as SQL."""
 _COLUMNS = f"""
 SELECT id, secret_hash, active, date_checked_in > %s AND date_checked_in < %s, EXISTS (
     SELECT 1 FROM {Source._meta.db_table} AS source
     WHERE source.machine_id = machine.id AND source.active AND source.published
-    AND (source.date_next_backup <= %s{"".join(_BEYOND_SCHEDULE)})
+    AND (source.date_next_backup <= %s{"".join(_LATER_THAN_SCHEDULE)})
 )"""  # noqa: S608  (the names of our own tables)
 _RESTORES = f""", EXISTS (
     SELECT 1 FROM {RestoreRequest._meta.db_table} AS restore
@@ -45,7 +46,7 @@ _moment = Machine._meta.get_field("date_checked_in")
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingWork:
     """What waits for the machine of that key: sources that are due, restores, or both."""
 
     machine_key: int
@@ -53,26 +54,26 @@ class Waiting:
     has_restores: bool
 
 
-def machine_with_something_due(uuid: UUID, secret: str, *, now: datetime) -> Waiting | None:
+def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | None:
     """What waits for the machine, which is noted as seen; None where nothing does.
 
     Whether machine and storage are switched on is not looked at. Raises ApiForbidden.
     """
     look, last = (_LOOK_FOR_RESTORES_TOO, (now,)) if offer_cache.may_exist() else (_LOOK, ())
-    latest = [moment for _days, moment in next_backup.latest_moments(now=now)]
-    values = (*authentication.noted_since(now), now, *latest, *last)
+    latest = [moment for _days, moment in next_backup.latest_due_dates(now=now)]
+    values = (*authentication.recent_check_in_range(now), now, *latest, *last)
     moments = [_moment.get_db_prep_value(value, connection) for value in values]
     with connection.cursor() as cursor:
         cursor.execute(look, [*moments, _uuid.get_db_prep_value(uuid, connection)])
         row = cursor.fetchone()
     if row is None:
-        authentication.require_credentials(None, secret)
+        authentication.require_machine_secret(None, secret)
         return None
     *columns, is_noted, has_due, has_restores, are_there_any = row
     if not are_there_any:
-        offer_cache.note_none()
+        offer_cache.remember_none()
     machine = Machine.from_db(connection.alias, ("id", "secret_hash", "active"), columns)
-    authentication.require_credentials(machine, secret)
+    authentication.require_machine_secret(machine, secret)
     if not is_noted:
         authentication.write_check_in(machine, now=now)
-    return Waiting(machine.pk, bool(has_due), bool(has_restores)) if has_due or has_restores else None
+    return PendingWork(machine.pk, bool(has_due), bool(has_restores)) if has_due or has_restores else None

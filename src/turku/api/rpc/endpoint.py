@@ -18,7 +18,7 @@ from turku.api.fleet.identity import keyring
 from turku.api.fleet.identity.keyring import UnknownHashKey
 from turku.api.fleet.identity.throttle import CREDENTIALS
 from turku.api.request import client_address
-from turku.api.rpc.nul_characters import refuse_unstorable
+from turku.api.rpc.nul_characters import refuse_nul_characters
 from turku.core.log import one_line
 from turku.errors import ApiForbidden, ApiRefused, InvalidValue, MalformedMessage
 from turku.protocol import codec
@@ -59,7 +59,7 @@ def _decoded(body: bytes, kind: type[Request]) -> Request:
         except UnicodeDecodeError as error:
             raise MalformedMessage(f"the message is not UTF-8 text (byte {error.start})") from None
     message = codec.decode(body, kind)
-    refuse_unstorable(body)
+    refuse_nul_characters(body)
     return message
 
 

@@ -17,11 +17,11 @@ def health(_request: Empty) -> HealthAnswer:
         healthy=True,
         date=SYSTEM_CLOCK.now().isoformat(),
         counts={
-            "auth": row_count.of(Auth),
-            "storage": row_count.of(Storage),
-            "machine": row_count.of(Machine),
-            "source": row_count.of(Source),
-            "filter_set": row_count.of(FilterSet),
-            "backup_log": row_count.of(BackupRun),
+            "auth": row_count.bounded_count(Auth),
+            "storage": row_count.bounded_count(Storage),
+            "machine": row_count.bounded_count(Machine),
+            "source": row_count.bounded_count(Source),
+            "filter_set": row_count.bounded_count(FilterSet),
+            "backup_log": row_count.bounded_count(BackupRun),
         },
     )

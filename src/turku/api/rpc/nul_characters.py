@@ -25,7 +25,7 @@ def _places(message: dict[str, Any]) -> Iterator[str]:
             waiting += [(f"{path}.{key}", item) for key, item in value.items()]
 
 
-def refuse_unstorable(body: bytes) -> None:
+def refuse_nul_characters(body: bytes) -> None:
     """Raise MalformedMessage naming a field with a NUL character; ``body`` is an object in JSON."""
     if _NUL_ESCAPE not in body:
         return

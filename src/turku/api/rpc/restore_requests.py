@@ -21,7 +21,7 @@ from turku.api.request.message_errors import checked
 from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, RestoreRequest
 from turku.api.rpc.endpoint import refusal
-from turku.api.rpc.nul_characters import refuse_unstorable
+from turku.api.rpc.nul_characters import refuse_nul_characters
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, MalformedMessage, UsageError
 from turku.policy import names
@@ -56,7 +56,7 @@ def _people_call(kind: type[Message], *permissions: str) -> Callable[[Callable[[
                 return refusal(HTTPStatus.FORBIDDEN, "this account has no permission to do that")
             try:
                 message = codec.decode(request.body, kind)
-                refuse_unstorable(request.body)
+                refuse_nul_characters(request.body)
                 answer = handle(request.user, message)
             except (MalformedMessage, InvalidValue) as error:
                 return refusal(HTTPStatus.BAD_REQUEST, f"{error.message} {error.hint}".strip())
@@ -79,8 +79,8 @@ def _uuid(field: str, text: str) -> UUID:
 def restore_request(user: Any, wish: RestoreWish) -> Any:
     """Ask for a restore."""
     sources = Source.objects.select_related("machine")
-    request = new_request.ask(
-        new_request.Wish(
+    request = new_request.create(
+        new_request.RequestedRestore(
             source=sources.get(machine__uuid=_uuid("machine", wish.machine), name=wish.source),
             target=Machine.objects.get(uuid=_uuid("onto", wish.onto)) if wish.onto else None,
             directory=wish.directory,
@@ -95,14 +95,14 @@ def restore_request(user: Any, wish: RestoreWish) -> Any:
         may_choose_any_machine=user.is_superuser,
         now=SYSTEM_CLOCK.now(),
     )
-    return description.described(request)
+    return description.message_fields(request)
 
 
 def _decide(decide: Callable[..., None], user: Any, decision: RestoreDecision) -> Any:
     rows = RestoreRequest.objects.select_related("source__machine", "target")
     request = rows.get(pk=_uuid("request", decision.request))
     decide(request, actor=log.person(user), now=SYSTEM_CLOCK.now())
-    return description.described(request)
+    return description.message_fields(request)
 
 
 @_people_call(RestoreDecision, APPROVE)
@@ -132,7 +132,7 @@ def restore_request_list(_user: Any, wanted: RestoreListRequest) -> Any:
         rows = rows.filter(source__machine__uuid=_uuid("machine", wanted.machine))
     if not wanted.with_over:
         rows = rows.filter(state__in=OPEN)
-    return {"requests": [description.described(row) for row in rows[:_LISTED]]}
+    return {"requests": [description.message_fields(row) for row in rows[:_LISTED]]}
 
 
 CALLS: dict[str, View] = {

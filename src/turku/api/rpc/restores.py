@@ -32,7 +32,7 @@ def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
     """The restores that wait for a machine that has no time for a check-in."""
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
-    return AgentRestoresAnswer(Raw(encode(offers.offered(machine.pk, now=now))))
+    return AgentRestoresAnswer(Raw(encode(offers.offered_restores(machine.pk, now=now))))
 
 
 @endpoint(AgentRestoreProgressRequest)
@@ -40,4 +40,4 @@ def agent_restore_progress(request: AgentRestoreProgressRequest) -> AgentRestore
     """Take note of how a restore goes; is the machine to go on?"""
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
-    return progress_report.note(machine, request, now=now)
+    return progress_report.record(machine, request, now=now)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 
 from turku.api.backups import runs
-from turku.api.backups.effective_options import Protections
+from turku.api.backups.effective_options import OptionResolver
 from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
@@ -49,9 +49,9 @@ def _option(source: Source, name: str) -> Any:
 
 
 def _order(
-    source: Source, storage: StorageAddress, rules: list[str], protections: Protections, *, now: datetime
+    source: Source, storage: StorageAddress, rules: list[str], protections: OptionResolver, *, now: datetime
 ) -> SourceOrder:
-    protection, floor = protections.of(source), protections.floor
+    protection, floor = protections.resolve(source), protections.floor
     limit_now, windows = _bandwidth(source, now=now)
     compress, incomplete = _option(source, "compress"), _option(source, run_options.INCOMPLETE)
     return SourceOrder(
@@ -88,14 +88,14 @@ def _period_seconds(frequency: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Orders:
+class SourceMessages:
     """Source name to S, and what all sources of the machine together may take."""
 
     by_name: dict[str, SourceOrder]
     quota_bytes: int | None
 
 
-def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
+def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> SourceMessages:
     """The orders of due sources. One whose filter names a set that is gone is recorded as failed: it would be backed up
     with other files than its owner meant, and it must not keep the others waiting."""
 
@@ -106,7 +106,7 @@ def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders
     return _orders(machine, sources, fail, now=now)
 
 
-def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Orders:
+def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) -> SourceMessages:
     """The orders for restores: rules that cannot be expanded are left out, they say nothing about history."""
     return _orders(machine, sources, lambda _storage, _source, _error: [], now=now)
 
@@ -117,14 +117,14 @@ def _orders(
     on_fault: Callable[[Storage, Source, InvalidValue], list[str] | None],
     *,
     now: datetime,
-) -> Orders:
+) -> SourceMessages:
     """``on_fault`` gives the rules to send instead of those that cannot be expanded; None leaves the source out."""
     filter_sets = FilterSets()
-    protections = Protections(machine, sources, now=now)
+    protections = OptionResolver(machine, sources, now=now)
     orders: dict[str, SourceOrder] = {}
     storage = machine.storage
     if storage is None:
-        return Orders({}, protections.floor.quota_bytes)
+        return SourceMessages({}, protections.floor.quota_bytes)
     for source in sources:
         rules: list[str] | None
         try:
@@ -133,4 +133,4 @@ def _orders(
             rules = on_fault(storage, source, error)
         if rules is not None:
             orders[source.name] = _order(source, _address(storage), rules, protections, now=now)
-    return Orders(orders, protections.floor.quota_bytes)
+    return SourceMessages(orders, protections.floor.quota_bytes)

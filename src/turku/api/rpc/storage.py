@@ -13,7 +13,7 @@ from turku.api.fleet import assignment
 from turku.api.fleet.identity import authentication, registration, rotation
 from turku.api.fleet.models import AuthKind, Machine, Storage
 from turku.api.queue import capacity, leases, waiting_machines
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.api.restores import offers
 from turku.api.rpc import source_messages
 from turku.api.rpc.endpoint import endpoint
@@ -37,22 +37,22 @@ def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateC
     now = SYSTEM_CLOCK.now()
     told = request.storage
     name = authentication.storage_name(told.name)
-    known, is_proved = authentication.examine_storage(name, told.secret)
+    known, is_proved = authentication.authenticate_storage(name, told.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None)
-    faults = Faults()
+    faults = MessageErrors()
     if auth is not None:
         faults.check("storage.secret", registration.secret_for_registration, told.secret)
     fields = registration.storage_fields(told, faults)
-    faults.refuse()
+    faults.raise_if_any()
     with transaction.atomic():
         if auth is not None:
             storage = registration.register_storage(name, told.secret, fields, auth=auth, now=now)
         else:
-            storage = authentication.locked(known)
+            storage = authentication.lock_active(known)
             registration.update(storage, {**fields, "date_checked_in": now}, now=now)
-        capacity.tell(storage, told.slots, now=now)
-        waiting_machines.forget(storage, now=now)
-        assignment.assign_waiting(now=now)
+        capacity.record_reported_slots(storage, told.slots, now=now)
+        waiting_machines.remove_stale(storage, now=now)
+        assignment.assign_unassigned(now=now)
     return StorageUpdateConfigAnswer(_assigned_machines(storage) | _guests(storage, now=now))
 
 
@@ -75,7 +75,7 @@ def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
     """Machines of other storages that are about to restore from this one: their keys, and no more of them."""
     return {
         str(machine.uuid): AssignedMachine(ssh_public_key=machine.ssh_public_key or None)
-        for machine in offers.guests(storage, now=now)
+        for machine in offers.guest_machines(storage, now=now)
     }
 
 
@@ -108,7 +108,7 @@ def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty
     storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = authentication.require_assigned_machine(storage, request.machine.uuid)
     runs.record(machine, storage, request.machine.sources, now=now)
-    leases.after_report(machine, storage, now=now)
+    leases.free_finished_lanes(machine, storage, now=now)
     authentication.write_check_in(machine, now=now)
     return Empty()
 

@@ -12,27 +12,16 @@ from django.utils import timezone
 
 from turku.api.backups.models import FALLING_BACK, Source
 from turku.api.fleet.models import Machine
-from turku.api.status import clocks, integrity, machine_reasons, queue, source_marks, source_reasons
-from turku.api.status import fleet_marks as fleet_health
-from turku.api.status.marks import Conditions, Mark, mark_of, muted, off
-from turku.api.status.thresholds import USUAL, Thresholds
+from turku.api.status import clocks, fleet_marks, integrity, machine_reasons, queue, source_marks, source_reasons
+from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
+from turku.api.status.marks import Mark, muted, off
 from turku.core.log import one_line
 
 SENTENCES_LIMIT = 100
 
 
-def source_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
-    """The marks of sources; a new one is due at once and has 10 hours until it counts as overdue."""
-    return source_marks.conditions(now=now, thresholds=thresholds)
-
-
-def sources(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Source]:
-    """All sources, each with its ``mark``."""
-    return Source.objects.annotate(mark=mark_of(source_conditions(now=now, thresholds=thresholds)))
-
-
 @dataclass(frozen=True)
-class Group:
+class HealthGroup:
     """One kind of thing: how many count, how many of them have which problem, and a sentence about each of those."""
 
     noun: str
@@ -52,32 +41,32 @@ class Group:
 class FleetHealth:
     """Storages, machines and sources; those switched off do not count."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[HealthGroup, ...]
     remarks: tuple[str, ...] = ()
     """What is no problem by itself: sources that are backed up in full each time, or of which no restore was tried."""
-    long_lines: tuple[str, ...] = ()
+    long_queues: tuple[str, ...] = ()
     """A sentence about each storage at which machines wait too long for a slot."""
 
     @property
     def is_healthy(self) -> bool:
-        return not any(group.problems for group in self.groups) and not self.long_lines
+        return not any(group.problems for group in self.groups) and not self.long_queues
 
     @property
     def summary(self) -> str:
         """One line, as Nagios shows it."""
         parts = [str(group) for group in self.groups]
-        if self.long_lines:
-            parts.append(f"too long a line at {len(self.long_lines)} storage{'s' * (len(self.long_lines) > 1)}")
+        if self.long_queues:
+            parts.append(f"too long a line at {len(self.long_queues)} storage{'s' * (len(self.long_queues) > 1)}")
         return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(parts)}"
 
 
-_TO_BE_DECIDED = (Mark.SUSPICIOUS, Mark.WITHDRAWN)
+_TO_BE_DECIDED = (Mark.QUARANTINED, Mark.WITHDRAWN)
 """Marks that end when somebody decides: what there is to decide is said, too."""
 Reason = Callable[[Sequence[Any]], Sequence[str]]
 """Gives for rows with a mark why each has it; empty where the mark says it all."""
 
 
-def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason, *, verbose: bool) -> Group:
+def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason, *, verbose: bool) -> HealthGroup:
     counts = {
         Mark(mark): count
         for mark, count in rows.order_by().values_list("mark").annotate(Count("pk")).values_list("mark", "pk__count")
@@ -95,7 +84,7 @@ def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason
         more = sum(count for _mark, count in problems) - len(first)
         sentences += [f"and {more} more {noun}s that have a problem"] if more > 0 else []
     counted = sum(count for mark, count in counts.items() if mark is not Mark.OFF)
-    return Group(noun, counted, problems, tuple(map(one_line, sentences)))
+    return HealthGroup(noun, counted, problems, tuple(map(one_line, sentences)))
 
 
 def _why_machines(now: datetime) -> Reason:
@@ -150,17 +139,17 @@ def _falling_back() -> tuple[str, ...]:
     return (f"{count} source{'' if count == 1 else 's'} backed up in full each time", *sentences, *more)
 
 
-def fleet(*, now: datetime, verbose: bool = False, thresholds: Thresholds = USUAL) -> FleetHealth:
+def current_health(*, now: datetime, verbose: bool = False, limits: HealthLimits = DEFAULT_LIMITS) -> FleetHealth:
     """The state of everything; sentences about each problem only with ``verbose``."""
-    storages = fleet_health.storages(now=now, thresholds=thresholds)
-    machines = fleet_health.machines(now=now, thresholds=thresholds)
+    storages = fleet_marks.storages(now=now, limits=limits)
+    machines = fleet_marks.machines(now=now, limits=limits)
     return FleetHealth(
         (
             _group("storage", storages, (), _why_storages, verbose=verbose),
             _group("machine", machines, ("storage",), _why_machines(now), verbose=verbose),
             _group(
                 "source",
-                sources(now=now, thresholds=thresholds),
+                source_marks.sources(now=now, limits=limits),
                 ("machine__storage",),
                 _why_sources(now),
                 verbose=verbose,

@@ -12,17 +12,17 @@ from turku.api.fleet import silence
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue.models import Slot, held
 from turku.api.status import source_marks
+from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
 from turku.api.status.marks import Conditions, Mark, has_mark, mark_of, muted, off, worst_first
-from turku.api.status.thresholds import USUAL, Thresholds
 from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
 
 NAMED = 10
 """Silent machines that are named; the others are counted."""
 
 
-def storage_conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
+def storage_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> Conditions:
     """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
-    silent = Q(last_seen__lt=now - thresholds.storage_silence) | _seen_in_future(now=now)
+    silent = Q(last_seen__lt=now - limits.storage_silence) | _seen_in_future(now=now)
     return {Mark.OFF: off(""), Mark.SILENT: silent, Mark.FAULTY: ~Q(faults=[])}
 
 
@@ -31,16 +31,16 @@ def _seen_in_future(*, now: datetime) -> Q:
     return Q(last_seen__gt=now + COORDINATORS_TOLERANCE)
 
 
-def storages(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Storage]:
+def storages(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Storage]:
     """All storages, each with its ``mark``."""
-    return _seen_storages().annotate(mark=mark_of(storage_conditions(now=now, thresholds=thresholds)))
+    return _seen_storages().annotate(mark=mark_of(storage_conditions(now=now, limits=limits)))
 
 
 def _seen_storages() -> QuerySet[Storage]:
     return Storage.objects.annotate(last_seen=Coalesce("date_checked_in", "date_registered"))
 
 
-def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL, is_for_all: bool = True) -> Conditions:
+def machine_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS, is_for_all: bool = True) -> Conditions:
     """The marks of machines, for rows of ``machines``: the worst of a machine's own and of its sources'.
 
     ``is_for_all``: in the form that finds the machines with a mark among all; else in the one that finds the marks of
@@ -53,26 +53,26 @@ def machine_conditions(*, now: datetime, thresholds: Thresholds = USUAL, is_for_
     own = {
         Mark.OFF: off(""),
         Mark.MUTED: muted("", now=now),
-        Mark.SILENT: _silent(now=now, thresholds=thresholds),
-        Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - thresholds.storage_silence),
-        Mark.STORAGE_SILENT: _of_silent_storages(now=now, thresholds=thresholds),
+        Mark.SILENT: _silent(now=now, limits=limits),
+        Mark.UNASSIGNED: without_storage & Q(date_registered__lt=now - limits.storage_silence),
+        Mark.STORAGE_SILENT: _of_silent_storages(now=now, limits=limits),
     }
-    of_sources = source_marks.conditions(now=now, thresholds=thresholds)
+    of_sources = source_marks.conditions(now=now, limits=limits)
     return worst_first({**own, **_of_sources(of_sources, is_for_all=is_for_all)})
 
 
-def _silent(*, now: datetime, thresholds: Thresholds) -> Q:
-    if thresholds.machine_silence is not None:
-        late = Q(last_seen__lt=now - thresholds.machine_silence)
+def _silent(*, now: datetime, limits: HealthLimits) -> Q:
+    if limits.machine_silence is not None:
+        late = Q(last_seen__lt=now - limits.machine_silence)
     else:
-        late = silence.matching(lambda span: Q(last_seen__lt=now - span))
+        late = silence.silence_condition(lambda span: Q(last_seen__lt=now - span))
     late |= _seen_in_future(now=now)
     at_work = Slot.objects.filter(held(now=now), date_begun__isnull=False)
     return late & ~Q(pk__in=at_work.order_by().values("machine"))
 
 
-def _of_silent_storages(*, now: datetime, thresholds: Thresholds) -> Q:
-    silent = has_mark(storage_conditions(now=now, thresholds=thresholds), [Mark.SILENT])
+def _of_silent_storages(*, now: datetime, limits: HealthLimits) -> Q:
+    silent = has_mark(storage_conditions(now=now, limits=limits), [Mark.SILENT])
     return Q(storage__in=_seen_storages().filter(silent).order_by().values("pk"))
 
 
@@ -92,9 +92,9 @@ def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
     }
 
 
-def machines(*, now: datetime, thresholds: Thresholds = USUAL) -> QuerySet[Machine]:
+def machines(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Machine]:
     """All machines, each with its ``mark``."""
-    return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, thresholds=thresholds, is_for_all=False)))
+    return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, limits=limits, is_for_all=False)))
 
 
 def _seen_machines() -> QuerySet[Machine]:
@@ -103,7 +103,7 @@ def _seen_machines() -> QuerySet[Machine]:
 
 def silent_machines(*, now: datetime) -> QuerySet[Machine]:
     """Return the machines that are silent or have a silent storage, whatever other mark they have."""
-    is_silent = _silent(now=now, thresholds=USUAL) | _of_silent_storages(now=now, thresholds=USUAL)
+    is_silent = _silent(now=now, limits=DEFAULT_LIMITS) | _of_silent_storages(now=now, limits=DEFAULT_LIMITS)
     return _seen_machines().filter(is_silent)
 
 

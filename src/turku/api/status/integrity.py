@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django.db.models import Q, QuerySet
 
-from turku.api.backups.models import SnapshotMode, Source
+from turku.api.backups.models import SnapshotModeChoices, Source
 from turku.api.integrity.models import OPEN, Damage
 from turku.api.status.marks import off
 from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
@@ -27,7 +27,7 @@ def unproven(*, now: datetime) -> QuerySet[Source]:
     return (
         Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
         .filter(date_last_backed_up__isnull=False)
-        .exclude(snapshot_mode=SnapshotMode.NONE)
+        .exclude(snapshot_mode=SnapshotModeChoices.NONE)
         .exclude(integrity__date_proven_until__gte=now, integrity__date_drilled__lte=now + COORDINATORS_TOLERANCE)
     )
 

@@ -19,7 +19,7 @@ class Mark(models.TextChoices):
 
     OK = "ok", "ok"
     OFF = "off", "switched off"
-    SUSPICIOUS = "suspicious", "suspicious"
+    QUARANTINED = "quarantined", "quarantined"
     DAMAGED = "damaged", "damaged"
     WITHDRAWN = "withdrawn", "withdrawn"
     MUTED = "muted", "muted"

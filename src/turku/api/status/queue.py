@@ -17,7 +17,7 @@ SENTENCES_LIMIT = 100
 def problems(*, now: datetime) -> tuple[str, ...]:
     """A sentence about each storage in whose line somebody waits too long; none where all is well."""
     rows = (
-        waiting_machines.alive(now=now)
+        waiting_machines.asking_machines(now=now)
         .order_by()
         .values("storage__name")
         .annotate(machines=Count("machine", distinct=True), first=Min("date_queued"))

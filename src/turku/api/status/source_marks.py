@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN
-from turku.api.backups.next_backup import beyond_schedule
+from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN, Source
+from turku.api.backups.next_backup import later_than_schedule
 from turku.api.fleet import silence
 from turku.api.status import integrity
-from turku.api.status.marks import Conditions, Mark, muted, off, worst_first
-from turku.api.status.thresholds import USUAL, Thresholds
+from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
+from turku.api.status.marks import Conditions, Mark, mark_of, muted, off, worst_first
 
 _STILL_WITHDRAWN = WITHDRAWN & Q(active=True)
 OFF_BY_ITSELF = off("") & ~_STILL_WITHDRAWN
 """What its machine stopped declaring is off once somebody confirms it, or switches it off."""
 
 
-def conditions(*, now: datetime, thresholds: Thresholds = USUAL) -> Conditions:
+def conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> Conditions:
     """The marks of sources, the worst first."""
     return worst_first(
         {
             Mark.OFF: OFF_BY_ITSELF | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
-            Mark.SUSPICIOUS: Q(suspicious=True),
+            Mark.QUARANTINED: Q(quarantined=True),
             Mark.DAMAGED: integrity.damaged(),
             Mark.WITHDRAWN: _STILL_WITHDRAWN,
             Mark.MUTED: muted("machine__", now=now),
             Mark.FAILED: Q(success=False),
-            Mark.OVERDUE: _overdue(now=now, thresholds=thresholds),
+            Mark.OVERDUE: _overdue(now=now, limits=limits),
             Mark.INCOMPLETE: INCOMPLETE,
             Mark.FALLING_BACK: FALLING_BACK,
         }
     )
 
 
-def _overdue(*, now: datetime, thresholds: Thresholds) -> Q:
+def _overdue(*, now: datetime, limits: HealthLimits) -> Q:
     """Return that a good backup is missing for too long.
 
     Reckoned from the last good backup by the schedule, which no order to back up now changes, and from such an order.
@@ -47,8 +47,13 @@ def _overdue(*, now: datetime, thresholds: Thresholds) -> Q:
         limit = now - span
         return Q(date_next_backup__lt=limit) | Q(date_expected__lt=limit)
 
-    if thresholds.machine_silence is not None:
-        late = missing(max(thresholds.overdue, thresholds.machine_silence))
+    if limits.machine_silence is not None:
+        late = missing(max(limits.overdue, limits.machine_silence))
     else:
-        late = silence.matching(lambda span: missing(max(thresholds.overdue, span)), "machine__")
-    return late | beyond_schedule(now=now)
+        late = silence.silence_condition(lambda span: missing(max(limits.overdue, span)), "machine__")
+    return late | later_than_schedule(now=now)
+
+
+def sources(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Source]:
+    """Return all sources, each annotated with its ``mark``."""
+    return Source.objects.annotate(mark=mark_of(conditions(now=now, limits=limits)))

@@ -10,7 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from turku.api.backups.models import Source
-from turku.api.backups.next_backup import bounded
+from turku.api.backups.next_backup import next_due
 from turku.api.status import source_marks
 from turku.api.status.marks import Mark, has_mark, mark_of
 
@@ -20,8 +20,8 @@ WORST_LIMIT = 2000
 
 def reason(source: Source, mark: Mark, *, now: datetime) -> str:
     """Return why the source has the mark, on one line; nothing where the mark says it all."""
-    if mark is Mark.SUSPICIOUS:
-        return "; ".join(source.suspicious_signs)
+    if mark is Mark.QUARANTINED:
+        return "; ".join(source.findings)
     if mark is Mark.WITHDRAWN:
         return f"its machine declares it no more since {_day(source.date_withdrawn)}: nothing new of it is backed up"
     if mark is Mark.FAILED:
@@ -58,7 +58,7 @@ def _day(moment: datetime | None) -> str:
 
 def _lateness(source: Source, *, now: datetime) -> str:
     last = source.date_last_backed_up
-    if bounded(source, now=now) != source.date_next_backup:
+    if next_due(source, now=now) != source.date_next_backup:
         planned = f"{_day(source.date_next_backup)} is later than its schedule allows"
         return f"the clock of the coordinator was ahead when the next backup was planned: {planned}"
     if last is None:
@@ -70,7 +70,7 @@ def next_step(source: Source, mark: Mark) -> str:
     """Return what an operator does about it; nothing where there is nothing to do."""
     chosen = f"--machine {source.machine.uuid} --source {shlex.quote(source.name)}"
     where = f"on the storage {source.machine.storage}" if source.machine.storage else "on its storage"
-    if mark is Mark.SUSPICIOUS:
+    if mark is Mark.QUARANTINED:
         return (
             f"Look at the signs {where}: turku-storage quarantine list {chosen}. Judge the snapshot with "
             "'quarantine accept' where the change was meant, else with 'quarantine reject'. "

@@ -14,8 +14,8 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.audited import Audited
-from turku.api.admin.model_admin import KeptAdmin
+from turku.api.admin.audited import AuditedMixin
+from turku.api.admin.model_admin import NoAddDeleteAdmin
 from turku.api.audit.models import AuditEntry
 from turku.api.fleet.search import few_machines
 
@@ -23,12 +23,12 @@ admin.site.unregister([User, Group])
 
 
 @admin.register(User)
-class AuditedUserAdmin(Audited, UserAdmin):  # type: ignore[type-arg]  # generic in Django's type stubs only
+class AuditedUserAdmin(AuditedMixin, UserAdmin):  # type: ignore[type-arg]  # generic in Django's type stubs only
     """People."""
 
 
 @admin.register(Group)
-class AuditedGroupAdmin(Audited, GroupAdmin):
+class AuditedGroupAdmin(AuditedMixin, GroupAdmin):
     """Groups of people."""
 
 
@@ -76,7 +76,7 @@ class ActionFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(KeptAdmin):
+class AuditEntryAdmin(NoAddDeleteAdmin):
     """The audit log, to be read only."""
 
     list_display = ("happened", "action", "subject", "subject_kind", "by", "address", "weakens", "was", "becomes")

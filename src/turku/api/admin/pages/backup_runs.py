@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import OfSource, TurkuModelAdmin
+from turku.api.admin.model_admin import SourceColumns, TurkuModelAdmin
 from turku.api.backups import runs
 from turku.api.backups.models import BackupRun
 from turku.api.backups.search import matching_runs
@@ -20,7 +20,7 @@ from turku.core import units
 
 
 @admin.register(BackupRun)
-class BackupRunAdmin(OfSource, TurkuModelAdmin):
+class BackupRunAdmin(SourceColumns, TurkuModelAdmin):
     """The record of backup runs, to be read only."""
 
     list_display = (

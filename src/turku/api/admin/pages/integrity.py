@@ -12,14 +12,14 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import DecidedInListAdmin, OfSource
+from turku.api.admin.model_admin import ListActionAdmin, SourceColumns
 from turku.api.backups.search import matching_sources
-from turku.api.integrity.models import OPEN, OVER, Damage, Drill, IntegrityState
+from turku.api.integrity.models import OPEN, RESOLVED, Damage, Drill, IntegrityState
 from turku.api.status.marks import Mark
 from turku.core import units
 
 
-class OpenFilter(admin.SimpleListFilter):
+class OpenDamageFilter(admin.SimpleListFilter):
     """Damage by whether somebody has to act on it."""
 
     title = "health"
@@ -34,7 +34,7 @@ class OpenFilter(admin.SimpleListFilter):
         return queryset.exclude(OPEN) if self.value() == "over" else queryset
 
 
-class _ReportedAdmin(OfSource, DecidedInListAdmin):
+class _ReportedAdmin(SourceColumns, ListActionAdmin):
     """Rows that storages report; each has a source."""
 
     list_select_related = ["source__machine", "storage"]
@@ -50,12 +50,12 @@ class DamageAdmin(_ReportedAdmin):
     """Damaged files; an operator judges those that cannot be healed."""
 
     list_display = ("found", "health", "path_short", "source_link", "machine_link", "storage_link", "kind", "state")
-    list_filter = (OpenFilter, "storage")
+    list_filter = (OpenDamageFilter, "storage")
     sortable_by = ("found",)
     actions = ("judge",)
     fields = (
         *("date_found", "date_changed", "health", "source_link", "machine_link", "storage_link", "path"),
-        *("kind", "state", "checksum", "snapshot_count", "snapshot_names", "date_judged", "judged_by"),
+        *("kind", "state", "checksum", "snapshot_count", "snapshot_names", "date_acknowledged", "acknowledged_by"),
     )
     readonly_fields = fields
 
@@ -64,10 +64,10 @@ class DamageAdmin(_ReportedAdmin):
         now = self.now
         rows = [row for row in queryset.select_related("source") if row.is_open]
         for row in rows:
-            self.note_values(request, {"date_judged": None}, {"date_judged": now})
-            row.date_judged, row.judged_by = now, request.user.get_username()
+            self.note_values(request, {"date_acknowledged": None}, {"date_acknowledged": now})
+            row.date_acknowledged, row.acknowledged_by = now, request.user.get_username()
             with transaction.atomic():
-                row.save(update_fields=["date_judged", "judged_by"])
+                row.save(update_fields=["date_acknowledged", "acknowledged_by"])
                 self.log_change(request, row, "Judged.")
         self.message_user(request, f"{len(rows)} judged.", messages.SUCCESS)
 
@@ -79,7 +79,7 @@ class DamageAdmin(_ReportedAdmin):
     def health(self, row: Damage) -> SafeString:
         if row.is_open:
             return presentation.mark(Mark.DAMAGED)
-        return presentation.mark(Mark.OK if row.state in OVER else Mark.OFF)
+        return presentation.mark(Mark.OK if row.state in RESOLVED else Mark.OFF)
 
     @admin.display(description="path")
     def path_short(self, row: Damage) -> str:

@@ -13,14 +13,13 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import MarkFilter, RegisteredAdmin
+from turku.api.admin.model_admin import MarkFilter, NoAddAdmin
 from turku.api.admin.pages.sources import tell_back_up_now
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet import mute
 from turku.api.fleet.models import Machine
 from turku.api.fleet.search import matching_machines
-from turku.api.status import fleet_marks as health
-from turku.api.status import machine_reasons, source_reasons
+from turku.api.status import fleet_marks, machine_reasons, source_reasons
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue
 
@@ -28,7 +27,7 @@ from turku.errors import InvalidValue
 class MachineMarkFilter(MarkFilter):
     """The marks that a machine can have."""
 
-    conditions = staticmethod(lambda now: health.machine_conditions(now=now))
+    conditions = staticmethod(lambda now: fleet_marks.machine_conditions(now=now))
 
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class MachineForm(_MachineModelForm):
 
 
 @admin.register(Machine)
-class MachineAdmin(RegisteredAdmin):
+class MachineAdmin(NoAddAdmin):
     """Machines; the operator switches them and chooses their storage, all else is the machine's own word."""
 
     list_display = (
@@ -97,7 +96,7 @@ class MachineAdmin(RegisteredAdmin):
     )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Machine]:
-        return health.machines(now=self.now)
+        return fleet_marks.machines(now=self.now)
 
     def matches(self, words: Sequence[str]) -> Q:
         return matching_machines(words)

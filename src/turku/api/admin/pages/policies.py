@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 
 from turku.api.admin import presentation
 from turku.api.admin.model_admin import TurkuModelAdmin
-from turku.api.backups.models import SnapshotMode
+from turku.api.backups.models import SnapshotModeChoices
 from turku.api.fleet.models import Policy, ScopedPolicy
 from turku.api.restores.models import RestorePolicy
 from turku.core import units
@@ -56,7 +56,7 @@ class PolicyForm(_PolicyModelForm):
     modes = forms.MultipleChoiceField(
         label="Allowed snapshot modes",
         required=False,
-        choices=SnapshotMode.choices,
+        choices=SnapshotModeChoices.choices,
         widget=forms.CheckboxSelectMultiple,
         help_text="A source that asks for another mode gets the default one. None ticked: any mode, or as wider "
         "policies say.",
@@ -71,7 +71,15 @@ class PolicyForm(_PolicyModelForm):
 
     class Meta:
         model = Policy
-        fields = ("auth", "machine", "retention_floor", "delay_hours", "weakening_allowed", "away_hours", "comment")
+        fields = (
+            "auth",
+            "machine",
+            "retention_floor",
+            "delay_hours",
+            "weakening_allowed",
+            "silent_after_hours",
+            "comment",
+        )
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -101,7 +109,7 @@ class PolicyAdmin(ScopedPolicyAdmin):
 
     form = PolicyForm
     list_display = (
-        *("scope", "retention_floor", "modes", "quota", "delay_hours", "weakening_allowed", "away_hours"),
+        *("scope", "retention_floor", "modes", "quota", "delay_hours", "weakening_allowed", "silent_after_hours"),
         "comment",
     )
     list_filter = ("weakening_allowed",)
@@ -110,7 +118,7 @@ class PolicyAdmin(ScopedPolicyAdmin):
         FOR,
         ("Floor", {"fields": ("retention_floor", "modes", "quota_gib")}),
         ("Changes that weaken protection", {"fields": ("delay_hours", "weakening_allowed")}),
-        ("Silence", {"fields": ("away_hours",)}),
+        ("Silence", {"fields": ("silent_after_hours",)}),
         (None, {"fields": ("comment",)}),
     )
 

@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import KeptAdmin
+from turku.api.admin.model_admin import NoAddDeleteAdmin
 from turku.api.queue import capacity, leases
 from turku.api.queue import waiting_machines as line
 from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
@@ -38,7 +38,9 @@ class StorageSlotsForm(_StorageSlotsModelForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         settings = StorageSlots(
-            slots=cleaned.get("slots"), first_slots=cleaned.get("first_slots"), told_slots=self.instance.told_slots
+            slots=cleaned.get("slots"),
+            first_slots=cleaned.get("first_slots"),
+            reported_slots=self.instance.reported_slots,
         )
         if not self.errors and settings.first_slots is not None:
             try:
@@ -49,20 +51,20 @@ class StorageSlotsForm(_StorageSlotsModelForm):
 
 
 @admin.register(StorageSlots)
-class StorageSlotsAdmin(KeptAdmin):
+class StorageSlotsAdmin(NoAddDeleteAdmin):
     """How many machines a storage takes at once; the operator's number can only lower the storage's own."""
 
     form = StorageSlotsForm
-    list_display = ("storage", "counts", "running", "reserved", "waiting", "slots", "first_slots", "told_slots")
+    list_display = ("storage", "counts", "running", "reserved", "waiting", "slots", "first_slots", "reported_slots")
     search_fields = ("storage__name",)
     list_select_related = ("storage",)
-    fields = ("storage_link", "counts", "told_slots", "slots", "first_slots", "slots_link", "waiting_link")
-    readonly_fields = ("storage_link", "counts", "told_slots", "slots_link", "waiting_link")
+    fields = ("storage_link", "counts", "reported_slots", "slots", "first_slots", "slots_link", "waiting_link")
+    readonly_fields = ("storage_link", "counts", "reported_slots", "slots_link", "waiting_link")
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[StorageSlots]:
         now = self.now
         held = Slot.objects.filter(storage=OuterRef("storage"), machine__isnull=False, date_expires__gt=now)
-        waiting = line.alive(now=now).filter(storage=OuterRef("storage"))
+        waiting = line.asking_machines(now=now).filter(storage=OuterRef("storage"))
         return StorageSlots.objects.annotate(
             running_count=_count(held.filter(date_begun__isnull=False), "storage"),
             reserved_count=_count(held.filter(date_begun=None), "storage"),
@@ -71,7 +73,7 @@ class StorageSlotsAdmin(KeptAdmin):
 
     def save_model(self, request: HttpRequest, obj: StorageSlots, form: Any, change: bool) -> None:  # noqa: FBT001  (Django's signature)
         super().save_model(request, obj, form, change)
-        capacity.arrange(obj)
+        capacity.update_slots(obj)
 
     @admin.display(description="storage")
     def storage_link(self, row: StorageSlots) -> str:
@@ -79,7 +81,7 @@ class StorageSlotsAdmin(KeptAdmin):
 
     @admin.display(description="slots that count")
     def counts(self, row: StorageSlots) -> str:
-        sizes = capacity.sizes(row)
+        sizes = capacity.lane_sizes(row)
         return f"{sizes[queue.Lane.REGULAR]} + {sizes[queue.Lane.FIRST]} for first backups"
 
     @admin.display(description="running")
@@ -131,7 +133,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(Slot)
-class SlotAdmin(KeptAdmin):
+class SlotAdmin(NoAddDeleteAdmin):
     """Who has which slot; the operator can end a lease."""
 
     list_display = ("place", "state", "machine_link", "taken", "begun", "heartbeat", "expires")
@@ -190,7 +192,7 @@ class SlotAdmin(KeptAdmin):
 
 
 @admin.register(WaitingMachine)
-class WaitingMachineAdmin(KeptAdmin):
+class WaitingMachineAdmin(NoAddDeleteAdmin):
     """The line: who waits for a slot, and at which place."""
 
     list_display = ("machine_link", "storage", "lane", "position", "due", "since", "asked", "deadline", "missed")
@@ -205,7 +207,7 @@ class WaitingMachineAdmin(KeptAdmin):
         return False
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[WaitingMachine]:
-        alive = line.alive(now=self.now)
+        alive = line.asking_machines(now=self.now)
         ahead = alive.filter(
             storage=OuterRef("storage"), lane=OuterRef("lane"), date_deadline__lt=OuterRef("date_deadline")
         )
@@ -238,4 +240,4 @@ class WaitingMachineAdmin(KeptAdmin):
 
     @admin.display(description="let a slot lapse")
     def missed(self, row: WaitingMachine) -> str:
-        return presentation.moment(row.date_missed, now=self.now)
+        return presentation.moment(row.date_no_show, now=self.now)

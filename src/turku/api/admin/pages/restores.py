@@ -22,7 +22,7 @@ from turku.api.audit.models import AuditEntry
 from turku.api.backups.search import matching_sources
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.restores import description, new_request, transitions
-from turku.api.restores.models import OPEN, OVER, RestoreRequest, State
+from turku.api.restores.models import ENDED, OPEN, RequestState, RestoreRequest
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
 
@@ -33,17 +33,17 @@ else:
     _RequestModelForm = forms.ModelForm
 
 _COLOURS = {
-    State.REQUESTED: "overdue",
-    State.DONE: "ok",
-    State.PARTIAL: "overdue",
-    State.FAILED: "failed",
-    State.REFUSED: "failed",
-    State.EXPIRED: "overdue",
+    RequestState.REQUESTED: "overdue",
+    RequestState.DONE: "ok",
+    RequestState.PARTIAL: "overdue",
+    RequestState.FAILED: "failed",
+    RequestState.REFUSED: "failed",
+    RequestState.EXPIRED: "overdue",
 }
 """The styles of health marks that states borrow; the others are plain."""
 
 
-class OpenFilter(admin.SimpleListFilter):
+class OpenRequestFilter(admin.SimpleListFilter):
     """Requests by whether anything is still to come."""
 
     title = "progress"
@@ -53,7 +53,7 @@ class OpenFilter(admin.SimpleListFilter):
         return [("approval", "to be approved"), ("open", "open"), ("over", "over")]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[RestoreRequest]) -> QuerySet[RestoreRequest]:
-        states = {"approval": (State.REQUESTED.value,), "open": OPEN, "over": OVER}.get(self.value() or "")
+        states = {"approval": (RequestState.REQUESTED.value,), "open": OPEN, "over": ENDED}.get(self.value() or "")
         return queryset if states is None else queryset.filter(state__in=states)
 
 
@@ -77,7 +77,7 @@ class RequestForm(_RequestModelForm):
     )
     days = forms.IntegerField(
         label="Expires after days",
-        initial=new_request.DAYS,
+        initial=new_request.DEFAULT_DAYS,
         min_value=1,
         max_value=new_request.DAYS_LIMIT,
         help_text="When it is not approved, or the machine does not pick it up, by then.",
@@ -111,7 +111,7 @@ class RequestForm(_RequestModelForm):
         if self.errors:
             return said
         try:
-            self.instance = new_request.prepare(
+            self.instance = new_request.build(
                 self._wish(said),
                 requested_by=log.person(self.user).name,
                 may_choose_any_machine=self.user.is_superuser,
@@ -121,11 +121,11 @@ class RequestForm(_RequestModelForm):
             raise ValidationError(f"{error.message} {error.hint}".strip()) from None
         return said
 
-    def _wish(self, said: dict[str, Any]) -> new_request.Wish:
+    def _wish(self, said: dict[str, Any]) -> new_request.RequestedRestore:
         sources = {source.name: source for source in said["machine"].sources.select_related("machine").all()}
         if said["source_name"] not in sources:
             raise ValidationError({"source_name": f"The machine has: {', '.join(sorted(sources)) or 'no source'}."})
-        return new_request.Wish(
+        return new_request.RequestedRestore(
             source=sources[said["source_name"]],
             target=said["target"],
             directory=said["directory"],
@@ -148,7 +148,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
 
     form = RequestForm
     list_display = ("requested", "status", "progress", "what", "machines", "directory", "who")
-    list_filter = (OpenFilter,)
+    list_filter = (OpenRequestFilter,)
     list_select_related = ("source__machine__storage", "target")
     search_fields = ("source__name",)
     sortable_by = ("requested",)
@@ -181,7 +181,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     def get_fieldsets(self, _request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
             return self.add_fieldsets
-        silent = () if description.why_waiting(obj) else ("why_waiting",)
+        silent = () if description.waiting_reason(obj) else ("why_waiting",)
         return ((None, {"fields": [name for name in self._shown if name not in silent]}),)
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     def save_model(self, request: HttpRequest, obj: RestoreRequest, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001  (Django's signature)
         if change:
             raise PermissionDenied
-        new_request.submit(obj, actor=log.person(request.user), now=self.now)
+        new_request.save(obj, actor=log.person(request.user), now=self.now)
 
     def _record(self, _request: HttpRequest, _word: str, _rows: Iterable[Model]) -> None:
         # Requests and what becomes of them are on the audit log wherever they come from.
@@ -242,20 +242,20 @@ class RestoreRequestAdmin(TurkuModelAdmin):
 
     @admin.display(description="state")
     def status(self, row: RestoreRequest) -> SafeString:
-        state = State(row.state)
+        state = RequestState(row.state)
         return format_html('<span class="mark mark-{}">{}</span>', _COLOURS.get(state, "off"), state.label)
 
     @admin.display(description="progress")
     def progress(self, row: RestoreRequest) -> str:
-        return description.progress(row) or description.why_waiting(row) or presentation.NOTHING
+        return description.progress_text(row) or description.waiting_reason(row) or presentation.NOTHING
 
     @admin.display(description="why it waits")
     def why_waiting(self, row: RestoreRequest) -> str:
-        return description.why_waiting(row) or presentation.NOTHING
+        return description.waiting_reason(row) or presentation.NOTHING
 
     @admin.display(description="what")
     def what(self, row: RestoreRequest) -> str:
-        return description.what(row)
+        return description.subject_text(row)
 
     @admin.display(description="machine", ordering="source__machine__unit_name")
     def machines(self, row: RestoreRequest) -> str:
@@ -285,7 +285,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
 
     @admin.display(description="expires")
     def expires(self, row: RestoreRequest) -> str:
-        return presentation.NOTHING if row.state in OVER else presentation.moment(row.date_expires, now=self.now)
+        return presentation.NOTHING if row.state in ENDED else presentation.moment(row.date_expires, now=self.now)
 
     @admin.display(description="picked up")
     def picked_up(self, row: RestoreRequest) -> str:

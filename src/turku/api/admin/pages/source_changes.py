@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import DecidedInListAdmin, OfSource
+from turku.api.admin.model_admin import ListActionAdmin, SourceColumns
 from turku.api.backups.models import SourceChange
 from turku.api.backups.search import matching_sources
 from turku.core.clock import SYSTEM_CLOCK
@@ -45,7 +45,7 @@ class DecisionForm(ActionForm):
 
 
 @admin.register(SourceChange)
-class SourceChangeAdmin(OfSource, DecidedInListAdmin):
+class SourceChangeAdmin(SourceColumns, ListActionAdmin):
     """What machines changed to the worse; the operator decides when it counts."""
 
     list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")

@@ -12,16 +12,15 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import MarkFilter, RegisteredAdmin
+from turku.api.admin.model_admin import MarkFilter, NoAddAdmin
 from turku.api.audit import log
 from turku.api.audit.models import AuditEntry
 from turku.api.backups import operator_actions
 from turku.api.backups.models import BackupRun, Source, SourceChange
-from turku.api.backups.next_backup import bounded
+from turku.api.backups.next_backup import next_due
 from turku.api.backups.operator_actions import back_up_now
 from turku.api.backups.search import matching_sources
-from turku.api.status import fleet_health as health
-from turku.api.status import source_reasons
+from turku.api.status import source_marks, source_reasons
 from turku.api.status.fleet_marks import silent_sentence
 from turku.api.status.marks import Mark
 
@@ -41,7 +40,7 @@ def tell_back_up_now(page: Any, request: HttpRequest, sources: QuerySet[Source],
 class SourceMarkFilter(MarkFilter):
     """The marks that a source can have."""
 
-    conditions = staticmethod(lambda now: health.source_conditions(now=now))
+    conditions = staticmethod(lambda now: source_marks.conditions(now=now))
 
 
 _DECLARED = (
@@ -57,7 +56,7 @@ _STATE = (
 
 
 @admin.register(Source)
-class SourceAdmin(RegisteredAdmin):
+class SourceAdmin(NoAddAdmin):
     """Sources; the operator switches them, all else is the machine's own word."""
 
     list_display = (
@@ -83,7 +82,7 @@ class SourceAdmin(RegisteredAdmin):
     readonly_fields = ("name", "machine_link", "health", "why", "what_to_do", "published", *_DECLARED, *_STATE)
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
-        return health.sources(now=self.now)
+        return source_marks.sources(now=self.now)
 
     def matches(self, words: Sequence[str]) -> Q:
         return matching_sources(words)
@@ -123,7 +122,7 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="reasons of suspicion")
     def suspicion(self, row: Source) -> str:
-        return "\n".join(row.suspicious_signs) or presentation.NOTHING
+        return "\n".join(row.findings) or presentation.NOTHING
 
     @admin.display(description="incomplete")
     def incompleteness(self, row: Source) -> str:
@@ -139,7 +138,7 @@ class SourceAdmin(RegisteredAdmin):
 
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:
-        return presentation.due(bounded(row, now=self.now), now=self.now)
+        return presentation.due(next_due(row, now=self.now), now=self.now)
 
     @admin.display(description="full each time")
     def falls_back(self, row: Source) -> str:

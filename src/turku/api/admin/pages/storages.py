@@ -10,9 +10,9 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
-from turku.api.admin.model_admin import MarkFilter, RegisteredAdmin
+from turku.api.admin.model_admin import MarkFilter, NoAddAdmin
 from turku.api.fleet.models import Machine, Storage
-from turku.api.status import fleet_marks as health
+from turku.api.status import fleet_marks
 from turku.core import units
 
 _MIB = 1024**2
@@ -21,11 +21,11 @@ _MIB = 1024**2
 class StorageMarkFilter(MarkFilter):
     """The marks that a storage can have."""
 
-    conditions = staticmethod(lambda now: health.storage_conditions(now=now))
+    conditions = staticmethod(lambda now: fleet_marks.storage_conditions(now=now))
 
 
 @admin.register(Storage)
-class StorageAdmin(RegisteredAdmin):
+class StorageAdmin(NoAddAdmin):
     """Storages; all but the operator's switch is the storage's own word."""
 
     list_display = ("name", "health", "seen", "machines_link", "available", "total", "address", "active", "published")
@@ -46,7 +46,7 @@ class StorageAdmin(RegisteredAdmin):
     )
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Storage]:
-        return health.storages(now=self.now)
+        return fleet_marks.storages(now=self.now)
 
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:

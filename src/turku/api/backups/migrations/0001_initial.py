@@ -91,7 +91,7 @@ class Migration(migrations.Migration):
                     models.BooleanField(blank=True, editable=False, null=True, verbose_name="last run succeeded"),
                 ),
                 (
-                    "suspicious",
+                    "quarantined",
                     models.BooleanField(
                         default=False,
                         editable=False,
@@ -100,7 +100,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "suspicious_signs",
+                    "findings",
                     models.JSONField(blank=True, default=list, editable=False, verbose_name="reasons of suspicion"),
                 ),
                 (
@@ -294,7 +294,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="source",
-            index=models.Index(condition=models.Q(("suspicious", True)), fields=["machine"], name="source_suspicious"),
+            index=models.Index(
+                condition=models.Q(("quarantined", True)), fields=["machine"], name="source_quarantined"
+            ),
         ),
         migrations.AddIndex(
             model_name="source",

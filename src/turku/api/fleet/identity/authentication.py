@@ -24,7 +24,7 @@ CHECK_IN_RESOLUTION = timedelta(minutes=1)
 """``date_checked_in`` is written at most this often."""
 
 
-def wrong_credentials() -> ApiForbidden:
+def invalid_credentials() -> ApiForbidden:
     """The one answer to credentials that are not right, whatever is wrong about them."""
     return ApiForbidden("these credentials are not known here, or no longer valid")
 
@@ -39,19 +39,19 @@ def storage_name(text: str) -> str:
     return checked("storage.name", names.storage_name, text)
 
 
-def examine_machine(uuid: UUID, secret: str) -> tuple[Machine | None, bool]:
+def authenticate_machine(uuid: UUID, secret: str) -> tuple[Machine | None, bool]:
     """The machine of that UUID, its storage with it, or None; and whether it is active and proves to be the caller."""
     machine = Machine.objects.select_related("storage").filter(uuid=uuid).first()
-    return machine, _proves(machine, Purpose.MACHINE, secret)
+    return machine, _is_authentic(machine, Purpose.MACHINE, secret)
 
 
-def examine_storage(name: str, secret: str) -> tuple[Storage | None, bool]:
+def authenticate_storage(name: str, secret: str) -> tuple[Storage | None, bool]:
     """The storage of that name, or None; and whether it is active and proves to be the caller."""
     storage = Storage.objects.filter(name=name).first()
-    return storage, _proves(storage, Purpose.STORAGE, secret)
+    return storage, _is_authentic(storage, Purpose.STORAGE, secret)
 
 
-def _proves(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> bool:
+def _is_authentic(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> bool:
     ring = keyring.current()
     matches = ring.verify(purpose, secret, caller.secret_hash if caller else None)
     if caller is None or not matches or not caller.active:
@@ -61,27 +61,27 @@ def _proves(caller: Machine | Storage | None, purpose: Purpose, secret: str) -> 
     return True
 
 
-def require_credentials(machine: Machine | None, secret: str) -> None:
+def require_machine_secret(machine: Machine | None, secret: str) -> None:
     """Raise ApiForbidden unless the machine is active and the secret is its own; for None at the same cost."""
-    if not _proves(machine, Purpose.MACHINE, secret):
-        raise wrong_credentials()
+    if not _is_authentic(machine, Purpose.MACHINE, secret):
+        raise invalid_credentials()
 
 
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
     """The machine, noted as seen now. Raises MalformedMessage for no UUID, ApiForbidden."""
-    machine, is_proved = examine_machine(machine_uuid(uuid_text), secret)
+    machine, is_proved = authenticate_machine(machine_uuid(uuid_text), secret)
     if machine is None or not is_proved:
-        raise wrong_credentials()
-    note_check_in(machine, now=now)
+        raise invalid_credentials()
+    record_check_in(machine, now=now)
     return machine
 
 
 def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
     """The storage, noted as seen now. Raises MalformedMessage for no name, ApiForbidden."""
-    storage, is_proved = examine_storage(storage_name(name_text), secret)
+    storage, is_proved = authenticate_storage(storage_name(name_text), secret)
     if storage is None or not is_proved:
-        raise wrong_credentials()
-    note_check_in(storage, now=now)
+        raise invalid_credentials()
+    record_check_in(storage, now=now)
     return storage
 
 
@@ -94,7 +94,7 @@ def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
     return machine
 
 
-def locked(caller: Caller | None) -> Caller:
+def lock_active(caller: Caller | None) -> Caller:
     """The row as it is by now, which no other transaction changes until the end of this one.
 
     Raises ApiForbidden where it is gone or was switched off since. ``no_key``, here and wherever rows are locked:
@@ -102,18 +102,18 @@ def locked(caller: Caller | None) -> Caller:
     """
     found = caller and type(caller)._default_manager.select_for_update(no_key=True).filter(pk=caller.pk).first()
     if not found or not found.active:
-        raise wrong_credentials()
+        raise invalid_credentials()
     return found
 
 
-def note_check_in(caller: Machine | Storage, *, now: datetime) -> None:
+def record_check_in(caller: Machine | Storage, *, now: datetime) -> None:
     """Write that the caller was seen, unless that was written less than a minute ago."""
-    earliest, latest = noted_since(now)
+    earliest, latest = recent_check_in_range(now)
     if caller.date_checked_in is None or not earliest < caller.date_checked_in < latest:
         write_check_in(caller, now=now)
 
 
-def noted_since(now: datetime) -> tuple[datetime, datetime]:
+def recent_check_in_range(now: datetime) -> tuple[datetime, datetime]:
     """Between which moments a ``date_checked_in`` must lie to be left as it is: coordinators' clocks differ a little,
     and one that was far ahead once must not count for ever."""
     return now - CHECK_IN_RESOLUTION, now + CHECK_IN_RESOLUTION
@@ -122,7 +122,9 @@ def noted_since(now: datetime) -> tuple[datetime, datetime]:
 def write_check_in(caller: Machine | Storage, *, now: datetime) -> None:
     """Write that the caller was seen; as SQL, because nearly every call comes here."""
     column = caller._meta.get_field("date_checked_in")
-    moment, earliest, latest = (column.get_db_prep_value(value, connection) for value in (now, *noted_since(now)))
+    moment, earliest, latest = (
+        column.get_db_prep_value(value, connection) for value in (now, *recent_check_in_range(now))
+    )
     # Conditional, so that of many calls in the same moment one writes.
     statement = (
         f"UPDATE {caller._meta.db_table} SET date_checked_in = %s "  # noqa: S608  (the name of our own table)

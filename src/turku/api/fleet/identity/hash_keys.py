@@ -15,7 +15,7 @@ from turku.core.secret import generate_secret
 from turku.errors import UsageError
 
 
-def enrol(*, now: datetime) -> None:
+def register_newest_key(*, now: datetime) -> None:
     """Note the newest key in the database. Raises UnknownHashKey when the database needs one that we do not have."""
     ring = keyring.current()
     with transaction.atomic():
@@ -49,7 +49,7 @@ def _require_key_file() -> None:
         )
 
 
-def _write(keys: list[keyring.Key]) -> None:
+def _write(keys: list[keyring.DigestKey]) -> None:
     lines = "".join(f"{key.secret.reveal()}\n" for key in keys)
     durable.write_text(settings.TURKU_ENVIRONMENT.hash_key_file, lines)
     keyring.forget()
@@ -58,7 +58,7 @@ def _write(keys: list[keyring.Key]) -> None:
 def rotate(*, now: datetime) -> str:
     """The id of a new key, put before the others in the key file and noted in the database."""
     _require_key_file()
-    enrol(now=now)
+    register_newest_key(now=now)
     key = keyring.make_key(generate_secret(64).reveal())
     _write([key, *keyring.current().keys])
     HashKey.objects.create(key_id=key.id, date_added=now)

@@ -34,7 +34,7 @@ class Purpose(Enum):
 
 
 @dataclass(frozen=True)
-class Key:
+class DigestKey:
     """One hash key. ``id`` is public: it stands before each hash made with the key."""
 
     id: str
@@ -54,12 +54,12 @@ class UnknownHashKey(ConfigurationError):
 class Keyring:
     """The keys of this coordinator, newest first."""
 
-    def __init__(self, keys: tuple[Key, ...]) -> None:
+    def __init__(self, keys: tuple[DigestKey, ...]) -> None:
         self.keys = keys
         self._by_id = {key.id: key for key in keys}
 
     @property
-    def newest(self) -> Key:
+    def newest(self) -> DigestKey:
         return self.keys[0]
 
     def hash(self, purpose: Purpose, secret: str) -> str:
@@ -89,14 +89,14 @@ class Keyring:
         return not stored.startswith(f"{self.newest.id}:")
 
 
-def make_key(text: str) -> Key:
+def make_key(text: str) -> DigestKey:
     """The key of that text. Raises ConfigurationError where it is short."""
     if len(text) < MINIMUM_KEY_LENGTH:
         raise ConfigurationError(
             f"a hash key is shorter than {MINIMUM_KEY_LENGTH} characters", hint="`turku-api hash-key rotate` makes one"
         )
     identity = hashlib.blake2b(text.encode(), digest_size=8, person=b"turku-key-id").hexdigest()
-    return Key(identity, Secret(text))
+    return DigestKey(identity, Secret(text))
 
 
 def load(environment: Environment) -> Keyring:

@@ -8,13 +8,13 @@ from django.db import transaction
 
 from turku.api.audit import log
 from turku.api.fleet.identity import keyring, registration
-from turku.api.fleet.identity.authentication import wrong_credentials
+from turku.api.fleet.identity.authentication import invalid_credentials
 from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.models import Machine
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.core.secret import Secret, generate_secret
 
-LIFE = timedelta(hours=24)
+CODE_LIFETIME = timedelta(hours=24)
 
 
 @transaction.atomic
@@ -22,10 +22,10 @@ def issue(machine: Machine, *, actor: log.Actor, now: datetime) -> Secret:
     """A new code for the machine; an older one is void. Only its keyed hash is kept."""
     code = generate_secret()
     machine.re_enrol_code_hash = keyring.current().hash(Purpose.RE_ENROL_CODE, code.reveal())
-    machine.date_re_enrol_code_ends = now + LIFE
+    machine.date_re_enrol_code_ends = now + CODE_LIFETIME
     machine.re_enrol_code_is_used = False
     machine.save(update_fields=["re_enrol_code_hash", "date_re_enrol_code_ends", "re_enrol_code_is_used"])
-    entry = log.Entry("machine.re_enrolment_prepared", machine, new={"until": machine.date_re_enrol_code_ends})
+    entry = log.NewEntry("machine.re_enrolment_prepared", machine, new={"until": machine.date_re_enrol_code_ends})
     log.record(actor, [entry], now=now)
     return code
 
@@ -49,17 +49,17 @@ def redeem(code: str, secret: str, ssh_public_key: str, *, now: datetime) -> Mac
     )
     is_answered_before = ring.verify(Purpose.MACHINE, secret, machine.secret_hash if machine else None)
     if machine is None or (machine.re_enrol_code_is_used and not is_answered_before):
-        raise wrong_credentials()
+        raise invalid_credentials()
     if machine.re_enrol_code_is_used:
         return machine
-    faults = Faults()
+    faults = MessageErrors()
     faults.check("secret", registration.secret_for_registration, secret)
     fields = registration.key_fields("ssh_public_key", ssh_public_key, faults, uuid=machine.uuid)
-    faults.refuse()
+    faults.raise_if_any()
     old = {"ssh_public_key": machine.ssh_public_key}
-    registration.assign(
+    registration.set_fields(
         machine, {**fields, "secret_hash": ring.hash(Purpose.MACHINE, secret), "re_enrol_code_is_used": True}
     )
-    entry = log.Entry("machine.re_enrolled", machine, old=old, new={"ssh_public_key": machine.ssh_public_key})
+    entry = log.NewEntry("machine.re_enrolled", machine, old=old, new={"ssh_public_key": machine.ssh_public_key})
     log.record(log.actor_of(machine), [entry], now=now)
     return machine

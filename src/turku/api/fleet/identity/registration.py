@@ -11,10 +11,10 @@ from uuid import UUID
 from turku.api.audit import log
 from turku.api.fleet import assignment
 from turku.api.fleet.identity import auths, keyring
-from turku.api.fleet.identity.authentication import wrong_credentials
+from turku.api.fleet.identity.authentication import invalid_credentials
 from turku.api.fleet.identity.keyring import MINIMUM_SECRET_LENGTH, Purpose
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 from turku.core.log import one_line
 from turku.errors import InvalidValue
 from turku.policy import names, ssh_key
@@ -33,11 +33,11 @@ def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool
     """
     auth = auths.find(kind, given) if given is not None else None
     if auth is None or not is_new:
-        raise wrong_credentials()
+        raise invalid_credentials()
     return auth
 
 
-def label(kind: str) -> Callable[[str], str]:
+def label_rule(kind: str) -> Callable[[str], str]:
     """The rule for an informational text: empty, or what policy allows for that kind."""
     return lambda text: names.label(text, kind=kind) if text else ""
 
@@ -49,7 +49,7 @@ def secret_for_registration(secret: str) -> str:
     return secret
 
 
-def machine_fields(told: MachineConfiguration, faults: Faults, *, uuid: UUID) -> dict[str, Any]:
+def machine_fields(told: MachineConfiguration, faults: MessageErrors, *, uuid: UUID) -> dict[str, Any]:
     """The columns of a Machine that the message sets; ``uuid`` is the machine's, new or known."""
     fields: dict[str, Any] = {}
     for name, kind in (
@@ -60,7 +60,7 @@ def machine_fields(told: MachineConfiguration, faults: Faults, *, uuid: UUID) ->
     ):
         text = getattr(told, name)
         if text is not None:
-            fields[name] = faults.check(f"machine.{name}", label(kind), text)
+            fields[name] = faults.check(f"machine.{name}", label_rule(kind), text)
     if told.published is not None:
         fields["published"] = told.published
     if told.ssh_public_key is not None:
@@ -68,7 +68,7 @@ def machine_fields(told: MachineConfiguration, faults: Faults, *, uuid: UUID) ->
     return fields
 
 
-def key_fields(place: str, text: str, faults: Faults, *, uuid: UUID) -> dict[str, str]:
+def key_fields(place: str, text: str, faults: MessageErrors, *, uuid: UUID) -> dict[str, str]:
     """The columns of a Machine that its SSH key sets; ``place`` is the message's field."""
     key = faults.check(place, ssh_key.ssh_public_key, text)
     if key is None:
@@ -82,7 +82,7 @@ def key_fields(place: str, text: str, faults: Faults, *, uuid: UUID) -> dict[str
     return {"ssh_public_key": key.line, "ssh_key_fingerprint": key.fingerprint}
 
 
-def storage_fields(told: StorageConfiguration, faults: Faults) -> dict[str, Any]:
+def storage_fields(told: StorageConfiguration, faults: MessageErrors) -> dict[str, Any]:
     """The columns of a Storage that the message sets."""
     fields: dict[str, Any] = {
         "ssh_ping_host": faults.check("storage.ssh_ping_host", names.host_name, told.ssh_ping_host),
@@ -101,7 +101,7 @@ def storage_fields(told: StorageConfiguration, faults: Faults) -> dict[str, Any]
         ]
         fields["ssh_ping_host_keys"] = [key.line for key in keys if key is not None]
     if told.comment is not None:
-        fields["comment"] = faults.check("storage.comment", label("comment"), told.comment)
+        fields["comment"] = faults.check("storage.comment", label_rule("comment"), told.comment)
     if told.published is not None:
         fields["published"] = told.published
     return fields
@@ -113,7 +113,7 @@ def register_machine(uuid: UUID, secret: str, fields: dict[str, Any], *, auth: A
     machine = Machine(uuid=uuid, secret_hash=secret_hash, auth=auth, date_registered=now, date_checked_in=now, **fields)
     machine.storage = assignment.storage_for(machine)
     machine.save(force_insert=True)
-    _note_registration(machine, {**fields, "registered with": auth, "storage": machine.storage}, now=now)
+    _log_registration(machine, {**fields, "registered with": auth, "storage": machine.storage}, now=now)
     return machine
 
 
@@ -128,16 +128,16 @@ def register_storage(name: str, secret: str, fields: dict[str, Any], *, auth: Au
         **fields,
     )
     storage.save(force_insert=True)
-    _note_registration(storage, {**fields, "registered with": auth}, now=now)
+    _log_registration(storage, {**fields, "registered with": auth}, now=now)
     return storage
 
 
-def _note_registration(row: Machine | Storage, new: dict[str, Any], *, now: datetime) -> None:
+def _log_registration(row: Machine | Storage, new: dict[str, Any], *, now: datetime) -> None:
     _log.info("%s %s is registered with %s", row._meta.verbose_name, log.subject_key(row), row.auth)
-    log.record(log.actor_of(row), [log.Entry(f"{row._meta.model_name}.registered", row, new=new)], now=now)
+    log.record(log.actor_of(row), [log.NewEntry(f"{row._meta.model_name}.registered", row, new=new)], now=now)
 
 
-def assign(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def set_fields(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Write the fields that differ from the row's; name to old and new value of each of them."""
     changed = {name: (getattr(row, name), value) for name, value in fields.items() if getattr(row, name) != value}
     for name, (_old, new) in changed.items():
@@ -147,7 +147,7 @@ def assign(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tuple[An
     return changed
 
 
-_UNREMARKABLE = {"date_checked_in", "space_total", "space_available", "ssh_key_fingerprint"}
+_UNLOGGED = {"date_checked_in", "space_total", "space_available", "ssh_key_fingerprint"}
 
 
 def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> None:
@@ -155,11 +155,11 @@ def update(row: Machine | Storage, fields: dict[str, Any], *, now: datetime) -> 
 
     Raises ApiThrottled for too many changes.
     """
-    changed = assign(row, fields)
-    remarkable = {name: values for name, values in changed.items() if name not in _UNREMARKABLE}
+    changed = set_fields(row, fields)
+    remarkable = {name: values for name, values in changed.items() if name not in _UNLOGGED}
     if not remarkable:
         return
-    entry = log.Entry(
+    entry = log.NewEntry(
         f"{row._meta.model_name}.changed",
         row,
         old={name: old for name, (old, _new) in remarkable.items()},

@@ -14,10 +14,10 @@ from django.db import transaction
 
 from turku.api.audit import log
 from turku.api.fleet.identity import keyring, registration
-from turku.api.fleet.identity.authentication import Caller, wrong_credentials
+from turku.api.fleet.identity.authentication import Caller, invalid_credentials
 from turku.api.fleet.identity.keyring import Purpose
 from turku.api.fleet.models import Machine, Storage
-from turku.api.request.message_errors import Faults
+from turku.api.request.message_errors import MessageErrors
 
 
 def _require_either(caller: Caller | None, purpose: Purpose, *secrets: str) -> Caller:
@@ -25,7 +25,7 @@ def _require_either(caller: Caller | None, purpose: Purpose, *secrets: str) -> C
     # All of them are compared, whatever the first says: wrong and unknown cost the same.
     matches = [ring.verify(purpose, secret, caller.secret_hash if caller else None) for secret in secrets]
     if caller is None or not caller.active or not any(matches):
-        raise wrong_credentials()
+        raise invalid_credentials()
     return caller
 
 
@@ -35,10 +35,10 @@ def _rotate(
     ring = keyring.current()
     if not ring.verify(purpose, new_secret, caller.secret_hash):
         fields["secret_hash"] = ring.hash(purpose, new_secret)
-    changed = registration.assign(caller, fields)
+    changed = registration.set_fields(caller, fields)
     if not changed:
         return
-    entry = log.Entry(
+    entry = log.NewEntry(
         f"{caller._meta.model_name}.rotated",
         caller,
         old={name: old for name, (old, _new) in changed.items()},
@@ -55,12 +55,12 @@ def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key:
     """
     row = Machine.objects.select_for_update(no_key=True).filter(uuid=uuid).first()
     machine = _require_either(row, Purpose.MACHINE, secret, new_secret)
-    faults = Faults()
+    faults = MessageErrors()
     faults.check("new_secret", registration.secret_for_registration, new_secret)
     fields: dict[str, Any] = {}
     if new_ssh_public_key is not None:
         fields = registration.key_fields("new_ssh_public_key", new_ssh_public_key, faults, uuid=uuid)
-    faults.refuse()
+    faults.raise_if_any()
     _rotate(machine, Purpose.MACHINE, new_secret, fields, now=now)
 
 
@@ -69,7 +69,7 @@ def rotate_storage(name: str, secret: str, new_secret: str, *, now: datetime) ->
     """Give the storage a new secret. Raises MalformedMessage, ApiForbidden."""
     row = Storage.objects.select_for_update(no_key=True).filter(name=name).first()
     storage = _require_either(row, Purpose.STORAGE, secret, new_secret)
-    faults = Faults()
+    faults = MessageErrors()
     faults.check("new_secret", registration.secret_for_registration, new_secret)
-    faults.refuse()
+    faults.raise_if_any()
     _rotate(storage, Purpose.STORAGE, new_secret, {}, now=now)

@@ -34,7 +34,7 @@ REMEMBERED_PLACES = 4
 """Networks from which one caller is remembered: one good credential must not push all others out of memory."""
 
 
-class Recent(Generic[Value]):
+class BoundedCache(Generic[Value]):
     """A dictionary that forgets its oldest entries: memory stays bounded whoever calls."""
 
     def __init__(self, limit: int) -> None:
@@ -63,7 +63,7 @@ class _GoodCredentials:
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._digests: Recent[dict[str, bytes]] = Recent(REMEMBERED_CALLERS)
+        self._digests: BoundedCache[dict[str, bytes]] = BoundedCache(REMEMBERED_CALLERS)
 
     def _digest(self, secret: str) -> bytes:
         return hmac.digest(self._key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
@@ -101,13 +101,13 @@ class Throttle:
         *,
         limit: Callable[[], int],
         span: timedelta,
-        told_every: int = 1,
+        report_every: int = 1,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._name = name
         self._limit = limit
         self._span = span
-        self._told_every = told_every
+        self._report_every = report_every
         """Failures that a process counts by itself before it tells the others."""
         self._clock = clock
         self._lock = threading.Lock()
@@ -115,8 +115,8 @@ class Throttle:
 
     def forget(self) -> None:
         """Start anew in this process: for tests."""
-        self._untold: Recent[int] = Recent(REMEMBERED_ADDRESSES)
-        self._blocked_until: Recent[float] = Recent(REMEMBERED_ADDRESSES)
+        self._unreported: BoundedCache[int] = BoundedCache(REMEMBERED_ADDRESSES)
+        self._blocked_until: BoundedCache[float] = BoundedCache(REMEMBERED_ADDRESSES)
         self._good_credentials = _GoodCredentials()
 
     def blocked_seconds(self, address: str, caller: str = "", secret: str = "") -> float:
@@ -146,13 +146,13 @@ class Throttle:
         if not network or limit <= 0:
             return
         with self._lock:
-            untold = (self._untold.get(network) or 0) + 1
-            if untold < min(self._told_every, limit):
-                self._untold.put(network, untold)
+            untold = (self._unreported.get(network) or 0) + 1
+            if untold < min(self._report_every, limit):
+                self._unreported.put(network, untold)
                 return
-            self._untold.drop(network)
+            self._unreported.drop(network)
         try:
-            count = self._tell(network, untold, now=self._clock.now())
+            count = self._add_to_shared_count(network, untold, now=self._clock.now())
         except DatabaseError as error:
             # The refusal itself stands; the next failure is counted again.
             _log.error("cannot count bad credentials: %s", " ".join(str(error).split()))
@@ -168,7 +168,7 @@ class Throttle:
                 self._span,
             )
 
-    def _tell(self, network: str, count: int, *, now: datetime) -> int:
+    def _add_to_shared_count(self, network: str, count: int, *, now: datetime) -> int:
         """The failures of all processes within the span, these included."""
         bucket = f"{self._name} {network}"
         counts = BadCredentialCount.objects.filter(bucket=bucket)
@@ -189,7 +189,7 @@ CREDENTIALS = Throttle(
     "credentials",
     limit=lambda: int(settings.TURKU_ENVIRONMENT.bad_credentials_per_minute),
     span=timedelta(minutes=1),
-    told_every=5,
+    report_every=5,
 )
 """Secrets of machines, storages and registration Auths."""
 LOGINS = Throttle("logins", limit=lambda: 10, span=timedelta(minutes=15))

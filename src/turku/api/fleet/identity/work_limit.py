@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from turku.api.fleet.identity.throttle import Recent
+from turku.api.fleet.identity.throttle import BoundedCache
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import ApiThrottled
 
@@ -33,20 +33,19 @@ class WorkLimit:
 
     def forget(self) -> None:
         """Start anew in this process: for tests."""
-        self._spent: Recent[tuple[float, int]] = Recent(REMEMBERED_CALLERS)
+        self._spent: BoundedCache[tuple[float, int]] = BoundedCache(REMEMBERED_CALLERS)
         """Caller to when its span began and what was done since."""
         self._at_work: set[str] = set()
 
     @contextmanager
-    def piece(self, caller: str, units: int) -> Iterator[None]:
+    def reserve(self, caller: str, units: int) -> Iterator[None]:
         """Count that much work for the caller, and let it be done. Raises ApiThrottled where it is too much."""
         is_large = units >= self._large
         with self._lock:
             begun, done = self._since(caller)
             if done + units > self._limit:
                 raise ApiThrottled(
-                    f"more than {self._limit} sources and rules (a source counts as {UNITS_OF_A_SOURCE}) "
-                    "within an hour",
+                    f"more than {self._limit} sources and rules (a source counts as {UNITS_PER_SOURCE}) within an hour",
                     hint="wait an hour, then send it again",
                 )
             if is_large and caller in self._at_work:
@@ -70,7 +69,7 @@ class WorkLimit:
         return known if known is not None and now - known[0] < self._span.total_seconds() else (now, 0)
 
 
-UNITS_OF_A_SOURCE = 20
+UNITS_PER_SOURCE = 20
 """A source costs as much as so many of its rules."""
 CONFIGURATIONS = WorkLimit(limit=1_500_000, large=5_000, span=timedelta(hours=1))
 """What a machine declares. The largest message has 120,000 units; a machine sends its configuration twice a day."""

@@ -245,7 +245,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "away_hours",
+                    "silent_after_hours",
                     models.PositiveIntegerField(
                         blank=True,
                         help_text="Hours that a machine may be away before it counts as silent: 1 suits servers, and counts where no policy says otherwise; 336, which is 14 days, suits laptops.",

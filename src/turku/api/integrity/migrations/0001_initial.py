@@ -78,8 +78,8 @@ class Migration(migrations.Migration):
                 ("snapshot_count", models.PositiveBigIntegerField(default=0, verbose_name="snapshots affected")),
                 ("date_found", models.DateTimeField(db_index=True, verbose_name="found")),
                 ("date_changed", models.DateTimeField(verbose_name="last told of")),
-                ("date_judged", models.DateTimeField(blank=True, null=True, verbose_name="judged")),
-                ("judged_by", models.CharField(blank=True, max_length=200)),
+                ("date_acknowledged", models.DateTimeField(blank=True, null=True, verbose_name="judged")),
+                ("acknowledged_by", models.CharField(blank=True, max_length=200)),
                 (
                     "source",
                     models.ForeignKey(
@@ -102,7 +102,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(
                         condition=models.Q(
-                            models.Q(("state__in", ("healed", "gone")), _negated=True), ("date_judged", None)
+                            models.Q(("state__in", ("healed", "gone")), _negated=True), ("date_acknowledged", None)
                         ),
                         fields=["source"],
                         name="damage_open",

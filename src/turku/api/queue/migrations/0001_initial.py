@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                     models.OneToOneField(
                         on_delete=django.db.models.deletion.CASCADE,
                         primary_key=True,
-                        related_name="admission",
+                        related_name="slot_settings",
                         serialize=False,
                         to="fleet.storage",
                     ),
@@ -52,7 +52,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "told_slots",
+                    "reported_slots",
                     models.PositiveIntegerField(
                         blank=True, editable=False, null=True, verbose_name="slots by its configuration"
                     ),
@@ -137,7 +137,7 @@ class Migration(migrations.Migration):
                 ("date_queued", models.DateTimeField(verbose_name="waiting since")),
                 ("date_asked", models.DateTimeField(verbose_name="asked last")),
                 (
-                    "date_missed",
+                    "date_no_show",
                     models.DateTimeField(
                         blank=True,
                         help_text="When it let a slot lapse that was reserved for it.",

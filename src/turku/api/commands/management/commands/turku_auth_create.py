@@ -38,11 +38,11 @@ class Command(TurkuCommand):
         name = options["name"] or f"{kind.value} {now:%Y-%m-%d %H:%M:%S.%f}"
         if len(name) > NAME_LENGTH or not name.isprintable():
             raise UsageError(f"--name must be printable and at most {NAME_LENGTH} characters long")
-        hash_keys.enrol(now=now)
+        hash_keys.register_newest_key(now=now)
         with transaction.atomic():
             auth, secret = auths.create(kind, name, now=now)
             log.record(
-                log.COMMAND_LINE, [log.Entry("auth.added", auth, new={"name": name, "kind": kind.label})], now=now
+                log.COMMAND_LINE, [log.NewEntry("auth.added", auth, new={"name": name, "kind": kind.label})], now=now
             )
         if options["raw"]:
             self.stdout.write(secret.reveal())

@@ -27,14 +27,16 @@ class Command(TurkuCommand):
         now = SYSTEM_CLOCK.now()
         if options["action"] == "rotate":
             key_id = hash_keys.rotate(now=now)
-            log.record(log.COMMAND_LINE, [log.Entry("hash_key.added", None, new={"id": key_id})], now=now)
+            log.record(log.COMMAND_LINE, [log.NewEntry("hash_key.added", None, new={"id": key_id})], now=now)
             self.stdout.write(
                 f"New hash key {key_id}. Copy the key file to every other coordinator of this database and start "
                 "all of them again; each credential moves to the new key when it is next used."
             )
         elif options["action"] == "retire":
             hash_keys.retire(options["key_id"])
-            log.record(log.COMMAND_LINE, [log.Entry("hash_key.retired", None, old={"id": options["key_id"]})], now=now)
+            log.record(
+                log.COMMAND_LINE, [log.NewEntry("hash_key.retired", None, old={"id": options["key_id"]})], now=now
+            )
             self.stdout.write(f"Hash key {options['key_id']} is gone.")
         else:
             newest = keyring.current().newest.id

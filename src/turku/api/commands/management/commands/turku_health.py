@@ -12,7 +12,7 @@ from django.db import DatabaseError
 
 from turku.api.commands.command import TurkuCommand
 from turku.api.status import fleet_health
-from turku.api.status.thresholds import USUAL, Thresholds
+from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
 from turku.core.clock import SYSTEM_CLOCK
 
 _CRITICAL = 2
@@ -48,7 +48,7 @@ class Command(TurkuCommand):
         parser.add_argument(
             "--storage-silent",
             type=_minutes,
-            default=USUAL.storage_silence,
+            default=DEFAULT_LIMITS.storage_silence,
             metavar="MINUTES",
             help="a storage is silent after this time (default: 30)",
         )
@@ -61,16 +61,16 @@ class Command(TurkuCommand):
         parser.add_argument(
             "--overdue",
             type=_hours,
-            default=USUAL.overdue,
+            default=DEFAULT_LIMITS.overdue,
             metavar="HOURS",
             help="a source is overdue this long after its turn (default: 10), or as long as its machine may be away, "
             "if that is longer",
         )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
-        thresholds = Thresholds(options["storage_silent"], options["machine_silent"], options["overdue"])
+        limits = HealthLimits(options["storage_silent"], options["machine_silent"], options["overdue"])
         try:
-            state = fleet_health.fleet(now=SYSTEM_CLOCK.now(), verbose=options["verbose"], thresholds=thresholds)
+            state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=options["verbose"], limits=limits)
         except DatabaseError as error:
             problem = " ".join(str(error).split())
             self.stdout.write(f"CRITICAL: the database cannot be read: {problem} (is it set up? turku-api migrate)")
@@ -79,7 +79,7 @@ class Command(TurkuCommand):
         for group in state.groups:
             for sentence in group.sentences:
                 self.stdout.write(f"  {sentence}")
-        for remark in (*(state.long_lines if options["verbose"] else ()), *state.remarks):
+        for remark in (*(state.long_queues if options["verbose"] else ()), *state.remarks):
             self.stdout.write(f"  {remark}")
         if not state.is_healthy:
             sys.exit(_CRITICAL)

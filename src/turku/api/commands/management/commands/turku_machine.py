@@ -93,7 +93,7 @@ class Command(TurkuCommand):
         if options["raw"]:
             self.stdout.write(code)
             return
-        hours = int(re_enrolment.LIFE.total_seconds() // 3600)
+        hours = int(re_enrolment.CODE_LIFETIME.total_seconds() // 3600)
         self.stdout.write(
             f"Machine: {machine} ({machine.uuid})\nCode:    {code}\n\n"
             f"The code works once, within {hours} hours, and is shown this once. Whoever uses it becomes this machine: "

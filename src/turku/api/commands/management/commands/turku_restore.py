@@ -13,7 +13,7 @@ from turku.api.backups.models import Source
 from turku.api.commands.command import TurkuCommand
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.restores import description, new_request, transitions
-from turku.api.restores.models import OPEN, Overwrite, RestoreRequest, State
+from turku.api.restores.models import OPEN, Overwrite, RequestState, RestoreRequest
 from turku.api.restores.named_request import named_request
 from turku.core.cli import listing as table
 from turku.core.cli.output import json_text
@@ -43,7 +43,7 @@ class Command(TurkuCommand):
             "--overwrite", choices=Overwrite.values, default=Overwrite.NEVER.value, help="files that are there already"
         )
         request.add_argument(
-            "--days", type=int, default=new_request.DAYS, metavar="N", help="expires when not taken up"
+            "--days", type=int, default=new_request.DEFAULT_DAYS, metavar="N", help="expires when not taken up"
         )
         request.add_argument("--raw", action="store_true", help="print the request's id and nothing else")
         for word, meaning in (
@@ -78,7 +78,7 @@ class Command(TurkuCommand):
             known = ", ".join(Source.objects.filter(machine=machine).values_list("name", flat=True)[:20])
             raise UsageError(f"machine {machine} has no source {options['source']!r}", hint=f"it has {known or 'none'}")
         source.machine = machine
-        wish = new_request.Wish(
+        wish = new_request.RequestedRestore(
             source=source,
             target=named_machine(options["onto"]) if options["onto"] else None,
             directory=options["directory"],
@@ -89,20 +89,20 @@ class Command(TurkuCommand):
             overwrite=options["overwrite"],
             days=options["days"],
         )
-        request = new_request.ask(wish, actor=log.COMMAND_LINE, may_choose_any_machine=True, now=SYSTEM_CLOCK.now())
+        request = new_request.create(wish, actor=log.COMMAND_LINE, may_choose_any_machine=True, now=SYSTEM_CLOCK.now())
         if options["raw"]:
             self.stdout.write(str(request.pk))
             return
         self.stdout.write(
             f"Request {request.pk} {_sentence(request)}.\n"
-            f"{description.what(request)} of {machine}, onto {request.target}, into {request.directory}\n"
+            f"{description.subject_text(request)} of {machine}, onto {request.target}, into {request.directory}\n"
             "The machine obeys only where its own configuration allows it: remote_restore names the directories."
         )
 
     def _list(self, *, is_all: bool, is_json: bool) -> None:
         rows = RestoreRequest.objects.select_related("source__machine", "target")
         rows = rows if is_all else rows.filter(state__in=OPEN)
-        shown = [description.described(row) for row in rows[:_LISTED]]
+        shown = [description.message_fields(row) for row in rows[:_LISTED]]
         if is_json:
             self.stdout.write(json_text(shown, indent=4))
             return
@@ -115,11 +115,11 @@ class Command(TurkuCommand):
                 (
                     str(row.pk)[:8],
                     f"{timezone.localtime(row.date_requested):%Y-%m-%d %H:%M}",
-                    State(row.state).label,
+                    RequestState(row.state).label,
                     str(row.source.machine),
                     row.requested_by,
                     f"{row.target}:{row.directory}",
-                    description.what(row),
+                    description.subject_text(row),
                 )
                 for row in rows[:_LISTED]
             ),
@@ -129,8 +129,8 @@ class Command(TurkuCommand):
 
 
 def _sentence(request: RestoreRequest) -> str:
-    state = State(request.state)
-    if state is State.REQUESTED:
+    state = RequestState(request.state)
+    if state is RequestState.REQUESTED:
         missing = request.approvals_needed - len(request.approvers)
         return f"{state.label}: {missing} of {request.approvals_needed} missing"
-    return state.label if state in (State.WAITING,) else f"is {state.label}"
+    return state.label if state in (RequestState.WAITING,) else f"is {state.label}"

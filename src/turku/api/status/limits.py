@@ -10,7 +10,7 @@ OVERDUE_AFTER = timedelta(hours=10)
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class HealthLimits:
     """How long each may last. ``machine_silence``: for all machines; None leaves it to their policies."""
 
     storage_silence: timedelta = STORAGE_SILENCE
@@ -18,4 +18,4 @@ class Thresholds:
     overdue: timedelta = OVERDUE_AFTER
 
 
-USUAL = Thresholds()
+DEFAULT_LIMITS = HealthLimits()
