@@ -43,7 +43,7 @@ from tests.support.loop_volume import loop_volume
 from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.storage.backup.run import BackupReport
-from turku.storage.containment import limits, sandbox
+from turku.storage.containment import daemon_connection, processes
 from turku.storage.fs.remove import remove_tree
 
 SESSIONS = 10_000
@@ -175,7 +175,7 @@ class Worker:
         logging.getLogger().setLevel(logging.DEBUG)
         signal.signal(signal.SIGALRM, _too_long)
         # Where a greeting does not come: it is bounded, and 30 s of it are too dear to wait for often.
-        sandbox._CONNECT_TIMEOUT_SECONDS = 2.0
+        daemon_connection._CONNECT_TIMEOUT_SECONDS = 2.0
         if os.geteuid() == 0:
             for kind in sorted({FILE_SYSTEMS[mode] for mode in self._modes}):
                 mounted = self._stack.enter_context(loop_volume(kind, size_bytes=_VOLUME_BYTES))
@@ -194,7 +194,7 @@ class Worker:
         try:
             with fuzzed_volume(directory, volume, mode) as fuzzed:
                 # The machine's daemon is none of a session's.
-                daemon = limits.descendants(os.getpid())
+                daemon = processes.descendants(os.getpid())
                 for session in range(sessions):
                     faults = self._session(fuzzed, number, session, daemon)
                     if session % HONEST_EVERY == HONEST_EVERY - 1 or session == sessions - 1:
@@ -292,7 +292,7 @@ def _too_long(_signal: int, _frame: FrameType | None) -> None:
 
 def _in_short(outcome: BackupReport) -> str:
     if outcome.success:
-        return f"success {outcome.strategy}" + (" (suspicious)" if outcome.suspicious else "")
+        return f"success {outcome.strategy}" + (" (suspicious)" if outcome.findings else "")
     if match := _BOUND.search(outcome.summary):
         return match[1]
     if match := _EXIT_CODE.search(outcome.summary):

@@ -99,14 +99,14 @@ def test_an_attack_is_kept_apart_and_pruning_freezes(
     machine.clock.moment += timedelta(days=5)
     outcome = machine.back_up(retention=RULES)
     assert outcome.success
-    assert outcome.suspicious
+    assert outcome.findings
     assert outcome.summary.startswith("SUSPICIOUS: ")
     assert outcome.snapshot is not None
     assert not snapshot_notes.read(machine.place, outcome.snapshot).is_good
     # Days later all of it is still there, however quiet the attacker is from then on.
     for _ in range(3):
         machine.clock.moment += timedelta(days=5)
-        assert machine.back_up(retention=RULES).suspicious
+        assert machine.back_up(retention=RULES).findings
     assert before.items() <= {name: fingerprint(machine.place.snapshot(name)) for name in machine.snapshots()}.items()
     assert "nothing is pruned: 4 suspicious snapshots" in caplog.text
 
@@ -117,11 +117,11 @@ def test_a_third_of_the_files_encrypted_is_seen_by_what_they_became(machine: Bac
     machine.days(3)
     for path in files_of(machine.source_dir)[: FILES // 5]:
         path.write_text(path.read_text().replace("people", "others"))
-    assert machine.back_up().suspicious == (), "a fifth changed is a fifth changed"
+    assert machine.back_up().findings == (), "a fifth changed is a fifth changed"
     for path in files_of(machine.source_dir)[: FILES // 3]:
         path.write_bytes(os.urandom(path.stat().st_size))
     outcome = machine.back_up()
-    assert any("look encrypted now" in sign for sign in outcome.suspicious)
+    assert any("look encrypted now" in sign for sign in outcome.findings)
 
 
 def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: BackedUpMachine) -> None:
@@ -135,24 +135,24 @@ def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: Bac
         },
     )
     rewrite(machine.source_dir, FILES * 6 // 10)
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
     rewrite(machine.source_dir)
-    assert machine.back_up().suspicious
+    assert machine.back_up().findings
 
 
 def test_a_first_backup_an_upgrade_and_touched_files_are_not_suspicious(machine: BackedUpMachine) -> None:
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
     rewrite(machine.source_dir, FILES // 10)
     (machine.source_dir / "new").write_text("new")
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
     for path in files_of(machine.source_dir):
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
     for path in files_of(machine.source_dir):
         path.chmod(0o600)
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
     (machine.source_dir / "directory0").rename(machine.source_dir / "moved")
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
 
 
 def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: BackedUpMachine) -> None:
@@ -162,13 +162,13 @@ def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: Backe
     bad = machine.back_up(retention="last 2 snapshots").snapshot
     judge(machine, "bad")
     # The attacker goes on: it is seen again, by comparison with the last good one.
-    assert machine.back_up(retention="last 2 snapshots").suspicious
+    assert machine.back_up(retention="last 2 snapshots").findings
     judge(machine, "bad")
     for path in files_of(machine.source_dir):
         path.write_bytes(kept[path.name])
     machine.clock.moment += timedelta(days=1)
     outcome = machine.back_up(retention="last 2 snapshots")
-    assert outcome.suspicious == ()
+    assert outcome.findings == ()
     # The newest and the last good one before the attack; what was bad used up no place.
     assert {good[-1], outcome.snapshot} <= set(machine.snapshots())
     assert good[0] not in machine.snapshots()
@@ -182,12 +182,12 @@ def test_judged_clean_it_is_usual_from_then_on(machine: BackedUpMachine) -> None
     machine.days(3)
     rewrite(machine.source_dir)
     outcome = machine.back_up(retention=RULES)
-    assert outcome.suspicious
+    assert outcome.findings
     judge(machine, "clean")
     rewrite(machine.source_dir)
     machine.clock.moment += timedelta(days=9)
     again = machine.back_up(retention=RULES)
-    assert again.suspicious == ()
+    assert again.findings == ()
     assert machine.snapshots() == [again.snapshot]
 
 
@@ -199,14 +199,14 @@ def test_a_run_that_breaks_off_does_not_hide_what_it_brought_over(machine: Backe
     assert outcome.success
     # What the first of the two brought was not sent again.
     assert "Literal data: 0 bytes" in outcome.summary
-    assert outcome.suspicious
+    assert outcome.findings
 
 
 def test_history_of_an_existing_storage_is_compared_with_too(machine: BackedUpMachine) -> None:
     [first] = machine.days(1)
     machine.place.record_path(first).unlink()
     rewrite(machine.source_dir)
-    assert machine.back_up().suspicious
+    assert machine.back_up().findings
 
 
 def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
@@ -216,7 +216,7 @@ def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
     assert trashed
     empty(machine.source_dir)
     machine.clock.moment += timedelta(days=30)
-    assert machine.back_up(retention="last 2 days").suspicious
+    assert machine.back_up(retention="last 2 days").findings
     assert [each.name for each in trash.trashed_snapshots(machine.place)] == trashed
 
 
@@ -224,7 +224,7 @@ def test_the_operator_may_set_other_thresholds_or_none(machine: BackedUpMachine)
     machine.days(1)
     machine.storage = replace(machine.storage, anomaly=AnomalyThresholds(rewritten_share=0.9))
     rewrite(machine.source_dir, FILES * 6 // 10)
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()
     machine.storage = replace(machine.storage, anomaly=AnomalyThresholds(enabled=False))
     empty(machine.source_dir)
-    assert machine.back_up().suspicious == ()
+    assert machine.back_up().findings == ()

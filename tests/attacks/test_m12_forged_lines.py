@@ -33,7 +33,7 @@ from turku.protocol.restore_messages import (
     ManifestEntry,
     RestoreEnd,
 )
-from turku.storage.containment import sandbox
+from turku.storage.containment import bubblewrap
 from turku.storage.restore import plan
 from turku.storage.restore import push as recovery_transfer
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
@@ -234,8 +234,8 @@ def test_m12_a_tree_put_in_the_place_of_the_planned_one_at_the_last_moment_is_no
         (tree / "wanted/sent").write_text("another machine's")
         return confirmed(directory, argv)
 
-    confirmed = sandbox.in_same_directory
-    monkeypatch.setattr(sandbox, "in_same_directory", swapped)
+    confirmed = bubblewrap.in_same_directory
+    monkeypatch.setattr(bubblewrap, "in_same_directory", swapped)
     (end,) = push([], "wanted", exit_code=3)
     assert isinstance(end, RestoreEnd)
     assert "the directory to work in was replaced meanwhile" in end.last_lines

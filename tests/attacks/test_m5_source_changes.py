@@ -46,15 +46,15 @@ def test_history_stays_and_an_emptied_source_does_not_age_it_out(
         outcome = machine.back_up(**hostile, retention="last 1 snapshots")
         assert outcome.success, outcome.summary
         # A mode without history is no sign; that a source became empty is.
-        assert bool(outcome.suspicious) == ("exclude" in hostile or "filter" in hostile)
+        assert bool(outcome.findings) == ("exclude" in hostile or "filter" in hostile)
     after = history_of(machine)
     assert before.items() <= after.items()
 
 
 def test_a_source_without_history_that_becomes_empty_is_reported(machine: BackedUpMachine) -> None:
-    assert machine.back_up(snapshot_mode="none").suspicious == ()
+    assert machine.back_up(snapshot_mode="none").findings == ()
     outcome = machine.back_up(snapshot_mode="none", exclude=["*"])
-    assert "the source is empty" in outcome.suspicious[0]
+    assert "the source is empty" in outcome.findings[0]
     assert outcome.summary.startswith("SUSPICIOUS: ")
 
 
@@ -67,7 +67,7 @@ def test_a_source_that_is_pointed_elsewhere_is_kept_apart(machine: BackedUpMachi
         (machine.source_dir / f"other{number}").write_text("something else\n")
     for _ in range(3):
         machine.clock.moment += timedelta(days=2)
-        assert machine.back_up(retention="last 1 snapshots").suspicious
+        assert machine.back_up(retention="last 1 snapshots").findings
     assert before.items() <= history_of(machine).items()
 
 

@@ -49,7 +49,7 @@ def test_a_name_that_rsync_told_leads_nowhere_out_of_the_tree(place: SourceDirec
         b"NUL\0",
     ]
     with ChangeLog() as changes:
-        changes.is_complete = True
+        changes.lists_every_change = True
         for path in paths:
             changes.add(Change(path, ChangeKind.CHANGED, b"\1" * 16))
         changes.add(Change(b"file", ChangeKind.DELETED))

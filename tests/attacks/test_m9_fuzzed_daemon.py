@@ -94,7 +94,7 @@ def test_the_fuzzer_notices_an_honest_backup_that_is_not_like_its_source(fuzzed:
     tree = fuzzed.machine.place.tree(fuzzed.machine.snapshots()[-1])
     # One that nobody told the plan of.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(change_log.ChangeLog, "note", lambda _changes, _line: None)
+        patched.setattr(change_log.ChangeLog, "add_line", lambda _changes, _line: None)
         fuzzed.change_source(7)
         faults = fuzzed.honest_faults()
     assert any("diary" in fault for fault in faults)

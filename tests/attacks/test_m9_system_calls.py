@@ -16,7 +16,7 @@ import pytest
 from tests.support.loop_volume import loop_volume
 
 from turku.core import command
-from turku.storage.containment import sandbox, seccomp
+from turku.storage.containment import bubblewrap, capabilities, seccomp
 from turku.storage.containment.seccomp import SyscallFilter
 from turku.storage.fs import subvolume
 
@@ -83,7 +83,7 @@ def numbers() -> dict[str, int]:
     return {**known, **seccomp._COMMON, "clone3": seccomp._COMMON_CLONE3}
 
 
-OF_ATTRIBUTES = (*sandbox.OWNER_CAPABILITIES, sandbox.FILE_CAPABILITY, sandbox.ATTRIBUTE_CAPABILITY)
+OF_ATTRIBUTES = (*capabilities.OWNER_CAPABILITIES, capabilities.FILE_CAPABILITY, capabilities.ATTRIBUTE_CAPABILITY)
 """What a receiver keeps that sets ``trusted.*`` and ``security.*``."""
 
 
@@ -92,12 +92,12 @@ def said(
     machine_dir: Path,
     *,
     is_filtered: bool = True,
-    capabilities: Sequence[str] = sandbox.OWNER_CAPABILITIES,
+    capabilities: Sequence[str] = capabilities.OWNER_CAPABILITIES,
 ) -> dict[str, int]:
     """What the kernel said to each attempt in the receiver's sandbox; 0 is that it was done."""
     with ExitStack() as stack:
-        options, descriptors = sandbox._filter(stack) if is_filtered else ((), ())
-        argv = sandbox.wrap(
+        options, descriptors = bubblewrap.syscall_filter(stack) if is_filtered else ((), ())
+        argv = bubblewrap.wrap(
             [PYTHON, "-c", TRYING, json.dumps(attempts)],
             writable={str(machine_dir): machine_dir},
             directory=str(machine_dir),
@@ -112,7 +112,7 @@ def said(
 
 
 @pytest.mark.usefixtures("filtered")
-@pytest.mark.parametrize("capabilities", [sandbox.OWNER_CAPABILITIES, OF_ATTRIBUTES], ids=["owners", "attributes"])
+@pytest.mark.parametrize("capabilities", [capabilities.OWNER_CAPABILITIES, OF_ATTRIBUTES], ids=["owners", "attributes"])
 def test_m9_each_refused_call_is_refused_in_the_sandbox(tmp_path: Path, capabilities: Sequence[str]) -> None:
     known = numbers()
     calls = (*seccomp._X86_64, *seccomp._COMMON)
@@ -152,8 +152,8 @@ print(json.dumps(found))
 def test_m9_a_receiver_of_attributes_changes_nothing_of_the_host(tmp_path: Path) -> None:
     host = os.uname().nodename
     with ExitStack() as stack:
-        options, descriptors = sandbox._filter(stack)
-        argv = sandbox.wrap(
+        options, descriptors = bubblewrap.syscall_filter(stack)
+        argv = bubblewrap.wrap(
             [PYTHON, "-c", WRITING_SETTINGS],
             writable={str(tmp_path): tmp_path},
             directory=str(tmp_path),

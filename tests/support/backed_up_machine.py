@@ -32,7 +32,7 @@ from turku.storage.config import configuration
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
-from turku.storage.rsync import transfer
+from turku.storage.rsync.file_system_support import probe_file_system
 from turku.storage.snapshots import MODES
 
 ADDRESS = StorageAddress(
@@ -111,7 +111,7 @@ class BackedUpMachine:
 
     @property
     def fake_super(self) -> bool:
-        return transfer.file_system(self.storage, self.machine_dir).fake_super
+        return probe_file_system(self.storage, self.machine_dir).fake_super
 
     def job(self, **options: Any) -> BackupJob:
         return BackupJob(
@@ -121,7 +121,7 @@ class BackedUpMachine:
             rsync_port=self.daemon.port,
             username=self.daemon.username,
             password=Secret(self.daemon.password),
-            moment_ns=self.moment_ns,
+            machine_time_ns=self.moment_ns,
             changed_entries=self.changed_entries,
             files_with_holes=lambda _timeout_seconds: self.with_holes,
         )

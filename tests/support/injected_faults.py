@@ -40,7 +40,7 @@ from turku.storage import catalog
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.catalog import database
 from turku.storage.commands import gc
-from turku.storage.containment import limits, sandbox
+from turku.storage.containment import availability, processes
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
@@ -293,7 +293,7 @@ class Begun:
     def descendants(self, name: str) -> list[int]:
         """Processes below the child that run a program of this name."""
         found = []
-        for pid in limits.descendants(self.pid):
+        for pid in processes.descendants(self.pid):
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().strip() == name:
                     found.append(pid)
@@ -325,7 +325,7 @@ class Begun:
             os.close(self._go)
             self._go = -1
         if self._status is None:
-            below = list(limits.descendants(self.pid))
+            below = list(processes.descendants(self.pid))
             for pid in (self.pid, *below):
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
@@ -344,7 +344,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
     ):
         made = Stage(directory, mode, random.Random(seed), volume, daemon, source_dir)
         # Asked once in each process: its children need not ask again, so that what is hit is the work itself.
-        sandbox.availability(made.storage)
+        availability.sandbox_availability(made.storage)
         version.installed(made.storage.rsync_command)
         for number in range(40):
             (source_dir / f"d{number % 6}").mkdir(exist_ok=True)

@@ -130,8 +130,8 @@ class RandomHistory:
     def changes(self, base: str | None, tree: Path, *, is_complete: bool) -> ChangeLog:
         """What rsync would have told of it."""
         told = ChangeLog()
-        told.is_complete = is_complete
-        told.tells_content = is_complete or self.random.random() < 0.5
+        told.lists_every_change = is_complete
+        told.lists_every_written_file = is_complete or self.random.random() < 0.5
         before, after = self.states.get(base or "", {}), state(tree)
         for path in sorted(before.keys() - after.keys(), reverse=True):
             told.add(Change(path, ChangeKind.DELETED))

@@ -82,7 +82,7 @@ def test_a_first_backup_is_kept_without_what_cannot_be_read(machine: BackedUpMac
     assert outcome.success, outcome.summary
     assert (outcome.missing_files, outcome.stale_files) == (2, 0)
     assert sorted(path.name for path in newest(machine).iterdir()) == ["closed", "file"]
-    assert outcome.suspicious == ()
+    assert outcome.findings == ()
 
 
 def test_a_file_that_cannot_be_read_any_more_keeps_its_last_good_content(
@@ -146,7 +146,7 @@ def test_a_directory_that_cannot_be_read_any_more_keeps_all_that_was_in_it_and_i
     found = facts(newest(machine) / "directory")
     assert [line for line in different_facts(kept, found) if not line.startswith("'.': mode")] == []
     if mode.keeps_history:
-        assert outcome.suspicious == ("nothing in directory can be read any more, it had 3 files",)
+        assert outcome.findings == ("nothing in directory can be read any more, it had 3 files",)
         assert noted(machine).needs_review
     if first:
         assert fingerprint(first) == before

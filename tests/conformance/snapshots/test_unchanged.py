@@ -242,7 +242,7 @@ def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpM
     place = unchanged.place
     snapshot_notes.change(place, unchanged.snapshots()[-1], findings=("looks odd",))
     outcome = unchanged.back_up(retention="last 1 snapshots")
-    assert outcome.suspicious
+    assert outcome.findings
     assert len(unchanged.snapshots()) == 5
     assert [each.name for each in history.awaiting_review(place, unchanged.storage.zone)] == unchanged.snapshots()[-2:]
     assert place.snapshot(unchanged.snapshots()[-1]).is_symlink()

@@ -17,7 +17,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.killed import as_user
 from tests.support.rich_tree import make_rich_tree
 
-from turku.storage.rsync import transfer
+from turku.storage.rsync import request
 
 NOBODY = 65534
 
@@ -174,6 +174,6 @@ def test_a_dry_run_lists_at_once_what_is_known_to_be_few(
     (machine.source_dir / "two").write_text("2")
     assert dry_run() == []
     assert "--no-inc-recursive" in dry_run()
-    monkeypatch.setattr(transfer, "LISTED_AT_ONCE_FILES", 1)
+    monkeypatch.setattr(request, "LIST_FIRST_LIMIT_FILES", 1)
     assert "--dry-run" in dry_run()
     assert "--no-inc-recursive" not in dry_run()

@@ -155,11 +155,11 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
             file = tree / f"file {number}"
             file.touch(mode=0o600)
             file.write_bytes(bytes([number]))
-            written.note(ItemizedLine(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=b"\xff" * 16))
+            written.add_line(ItemizedLine(os.fsencode(file.name), is_new=True, file_type=b"f", checksum=b"\xff" * 16))
             written.flush()
             time.sleep(0.1)
             file.chmod(0o640)
-        written.is_complete = written.tells_content = True
+        written.lists_every_change = written.lists_every_written_file = True
         assert catalog.record(
             place,
             name=name,
@@ -187,7 +187,7 @@ def _back_up(place: SourceDirectory, number: int) -> None:
     base = names[-1] if names else None
     moment = BEGINNING + timedelta(hours=number)
     mode.prepare(base)
-    mode.discard_assembled()
+    mode.discard_assembly()
     built = place.staging if base is None else place.assembling
     if base is not None:
         link_copy(os.fsencode(place.tree(base)), os.fsencode(built))

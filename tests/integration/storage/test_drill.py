@@ -15,7 +15,7 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core import command
-from turku.storage.containment import sandbox
+from turku.storage.containment import availability, bubblewrap
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill_record, scrub
 from turku.storage.integrity.drill import DrillResult, drill
@@ -113,7 +113,7 @@ def test_attributes_and_acls_are_restored_and_compared(machine: BackedUpMachine,
     made = make(machine, drill_paths={"etc": ("/d1",)})
     assert made.problems == []
     # Leave to set what is the overlay's is more than a drill is given.
-    assert made.without_attributes == (0 if fake_super or not sandbox.is_contained(machine.storage) else 1)
+    assert made.without_attributes == (0 if fake_super or not availability.is_contained(machine.storage) else 1)
     for path, name in (("d0/f0", "user.comment"), ("d0/f9", "system.posix_acl_access"), ("d0/f3", None)):
         stored = machine.place.tree(machine.snapshots()[-1]) / path
         if name is not None and not fake_super:
@@ -188,8 +188,8 @@ def test_the_tree_that_was_opened_is_the_one_that_is_restored(
         (tree / "planted").write_text("another machine's")
         return confirmed(directory, argv)
 
-    confirmed = sandbox.in_same_directory
-    monkeypatch.setattr(sandbox, "in_same_directory", swapped)
+    confirmed = bubblewrap.in_same_directory
+    monkeypatch.setattr(bubblewrap, "in_same_directory", swapped)
     made = make(machine, sandbox=sandboxed)
     if sandboxed == "off":
         # It starts in the open directory, whatever has its name.

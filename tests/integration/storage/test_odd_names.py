@@ -33,7 +33,7 @@ from turku.storage.integrity.drill import drill
 from turku.storage.restore import plan, push
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
-from turku.storage.rsync.transfer import Daemon
+from turku.storage.rsync.request import RsyncDaemon
 
 OWN = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
 
@@ -94,8 +94,8 @@ def test_a_drill_restores_each_of_them(machine: BackedUpMachine) -> None:
     assert (made.files, made.unchecked) == (len(NAMES), 0)
 
 
-def daemon(machine: BackedUpMachine) -> Daemon:
-    return Daemon(machine.daemon.port, machine.source, machine.daemon.username, Secret(machine.daemon.password))
+def daemon(machine: BackedUpMachine) -> RsyncDaemon:
+    return RsyncDaemon(machine.daemon.port, machine.source, machine.daemon.username, Secret(machine.daemon.password))
 
 
 def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMachine) -> None:

@@ -19,7 +19,7 @@ from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import limits
+from turku.storage.containment import limits, watchdog
 from turku.storage.session import checkin
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
@@ -144,15 +144,17 @@ def test_they_share_the_machines_quota(daemon: Rsyncd, tmp_path: Path) -> None:
     storage = storage_configuration(tmp_path / "storage", machine_quota_bytes=9_000_000)
     machine_dir = tmp_path / "storage" / "volume" / UUID
     machine_dir.mkdir(parents=True)
-    bounds = [limits.bounds(storage, machine_dir) for _ in range(2)]
+    bounds = [limits.run_limits(storage, machine_dir) for _ in range(2)]
     assert all(each.shares_bytes for each in bounds)
-    watches = [limits.Watchdog(each, process=os.getpid(), tree=machine_dir, machine_dir=machine_dir) for each in bounds]
-    with limits.counting(machine_dir, watches[0]), limits.counting(machine_dir, watches[1]):
+    watches = [
+        watchdog.Watchdog(each, process=os.getpid(), tree=machine_dir, machine_dir=machine_dir) for each in bounds
+    ]
+    with watchdog.counting(machine_dir, watches[0]), watchdog.counting(machine_dir, watches[1]):
         watches[0].written_bytes = watches[1].written_bytes = bounds[0].bytes // 2 + 1 if bounds[0].bytes else 0
-        assert "quota" in (watches[0]._bytes_fault() or "")
+        assert "quota" in (watches[0]._bytes_violation() or "")
     # What one has written before the other ends still counts.
-    third = limits.Watchdog(bounds[0], process=os.getpid(), tree=machine_dir, machine_dir=machine_dir)
-    assert "quota" in (third._bytes_fault() or "")
+    third = watchdog.Watchdog(bounds[0], process=os.getpid(), tree=machine_dir, machine_dir=machine_dir)
+    assert "quota" in (third._bytes_violation() or "")
 
 
 def job(machine_dir: Path, daemon: Rsyncd, name: str) -> BackupJob:
@@ -163,7 +165,7 @@ def test_reports_and_usage_add_up(daemon: Rsyncd, tmp_path: Path) -> None:
     storage: StorageConfig = storage_configuration(tmp_path / "storage", machine_quota_bytes=10**9)
     machine_dir = tmp_path / "storage" / "volume" / UUID
     machine_dir.mkdir(parents=True)
-    limits.bounds(storage, machine_dir)
+    limits.run_limits(storage, machine_dir)
     outcomes: list[BackupReport] = []
     threads = [
         threading.Thread(target=lambda each=name: outcomes.append(back_up(job(machine_dir, daemon, each), storage)))  # type: ignore[misc]

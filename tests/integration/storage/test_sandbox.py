@@ -26,10 +26,10 @@ from turku.core.secret import Secret
 from turku.errors import BackupFailed, ConfigurationError
 from turku.protocol import rsync_checksums
 from turku.storage.commands import check_report
-from turku.storage.containment import sandbox, seccomp
+from turku.storage.containment import availability, bubblewrap, daemon_connection, sandbox, seccomp
 from turku.storage.fs import clone
 from turku.storage.fs import tree as fs
-from turku.storage.rsync import transfer
+from turku.storage.rsync.file_system_support import probe_file_system
 
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
 NOBODY = 65534
@@ -134,7 +134,7 @@ def test_without_the_sandbox_the_same_receiver_reaches_everything(scene: Scene, 
 def test_without_root_a_taken_over_receiver_reaches_no_more(scene: Scene) -> None:
     descriptor = seccomp.descriptor()
     options = ["--seccomp", str(descriptor)] if descriptor is not None else []
-    argv = sandbox.wrap(
+    argv = bubblewrap.wrap(
         scene.argv, writable={"/tree": scene.staging}, directory="/tree", capabilities=None, options=options
     )
     with command.start([*AS_NOBODY, *argv], pass_descriptors=[] if descriptor is None else [descriptor]) as child:
@@ -179,7 +179,7 @@ def test_a_service_that_is_no_rsync_daemon_gets_no_byte(tmp_path: Path) -> None:
 
 def test_a_port_where_nobody_listens_is_said_to_be_that(tmp_path: Path) -> None:
     with pytest.raises(BackupFailed, match="nobody listens at port"):
-        sandbox.connect(free_port())
+        daemon_connection.connect(free_port())
 
 
 def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path) -> None:
@@ -205,13 +205,13 @@ def test_no_process_of_the_sandbox_outlives_the_run(scene: Scene, tmp_path: Path
 def test_required_refuses_where_bubblewrap_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = storage_configuration(tmp_path / "storage", sandbox="required")
     monkeypatch.setenv("PATH", str(tmp_path))
-    sandbox._probe.cache_clear()
+    availability._probe.cache_clear()
     try:
         with pytest.raises(ConfigurationError, match="not installed"):
-            sandbox.is_contained(storage)
-        assert not sandbox.is_contained(storage_configuration(tmp_path / "other", sandbox="auto"))
+            availability.is_contained(storage)
+        assert not availability.is_contained(storage_configuration(tmp_path / "other", sandbox="auto"))
     finally:
-        sandbox._probe.cache_clear()
+        availability._probe.cache_clear()
 
 
 class Probed:
@@ -225,7 +225,7 @@ class Probed:
         monkeypatch.setenv("PATH", f"{self.program.parent}:{os.environ['PATH']}")
 
     def does(self, script: str) -> None:
-        sandbox._probe.cache_clear()
+        availability._probe.cache_clear()
         self.program.write_text(f'#!/bin/sh\n{script}\nexec {self.real} "$@"\n')
         self.program.chmod(0o755)
 
@@ -233,7 +233,7 @@ class Probed:
 @pytest.fixture
 def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probed]:
     yield Probed(tmp_path, monkeypatch)
-    sandbox._probe.cache_clear()
+    availability._probe.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probed]:
 def test_a_session_whose_sandbox_could_not_be_tried_does_not_go_on_without(
     probed: Probed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    monkeypatch.setattr(sandbox, "_PROBE_TIMEOUTS_SECONDS", (0.5, 0.5))
+    monkeypatch.setattr(availability, "_PROBE_TIMEOUTS_SECONDS", (0.5, 0.5))
     with backed_up_machine(tmp_path / "machine", sandbox="auto") as machine:
         (machine.source_dir / "file").write_text("content")
         probed.does(script)
@@ -258,21 +258,21 @@ def test_a_session_whose_sandbox_could_not_be_tried_does_not_go_on_without(
         assert "could not be tried" in outcome.summary
         assert machine.snapshots() == []
         # Nothing is remembered of it: the next run is contained.
-        sandbox_is_remembered = sandbox._probe.cache_info().currsize
+        sandbox_is_remembered = availability._probe.cache_info().currsize
         assert sandbox_is_remembered == 0
         probed.does("")
         assert machine.back_up().success
-        assert sandbox.availability(machine.storage).is_used
+        assert availability.sandbox_availability(machine.storage).is_used
 
 
 def test_a_probe_that_was_killed_once_is_made_again(probed: Probed, tmp_path: Path) -> None:
     probed.does(f"[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; kill -KILL $$; }}")
-    assert sandbox.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
+    assert availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
 
 
 def test_auto_does_without_where_bubblewrap_says_that_it_cannot(probed: Probed, tmp_path: Path) -> None:
     probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
-    assert not sandbox.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
+    assert not availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
 
 
 def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_file_system_that_could_not_be_tried_is_not_taken_for_one_that_cannot(
     monkeypatch.setattr(fs, "create_unnamed_file", fails)
     # Owners would be lost, a mode without history chosen, and rsync's checksums left out.
     with pytest.raises(OSError, match="No space left"):
-        transfer.file_system(storage, tmp_path)
+        probe_file_system(storage, tmp_path)
     with pytest.raises(OSError, match="No space left"):
         clone.can_clone(tmp_path)
     assert clone.may_share_blocks(tmp_path)

@@ -17,7 +17,7 @@ from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, scrub, source_comparison
 from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.integrity.source_comparison import ComparisonResult
-from turku.storage.rsync.transfer import Daemon
+from turku.storage.rsync.request import RsyncDaemon
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def alter(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def daemon(machine: BackedUpMachine) -> Daemon:
-    return Daemon(machine.daemon.port, machine.source, machine.daemon.username, Secret(machine.daemon.password))
+def daemon(machine: BackedUpMachine) -> RsyncDaemon:
+    return RsyncDaemon(machine.daemon.port, machine.source, machine.daemon.username, Secret(machine.daemon.password))
 
 
 def compare(machine: BackedUpMachine, share: float = 100.0) -> ComparisonResult:

@@ -22,7 +22,7 @@ from turku.protocol.restore_messages import MODULE, TEMPORARY_DIRECTORY, FileRes
 from turku.storage.catalog import sync as catalog_sync
 from turku.storage.catalog.scan import SnapshotReader
 from turku.storage.catalog.staging import Staging
-from turku.storage.containment import sandbox
+from turku.storage.containment import child_output
 from turku.storage.fs import hardlink_copy
 from turku.storage.registration import coordinator
 from turku.storage.restore import plan, push
@@ -86,13 +86,13 @@ def test_a_backup_whose_catalog_fails_is_made(
     assert_agrees(machine, with_checksums=False)
 
 
-@pytest.mark.parametrize("place", ["note", "parse"])
+@pytest.mark.parametrize("place", ["add_line", "parse"])
 def test_a_backup_whose_lines_are_not_understood_any_further_is_made(
     machine: BackedUpMachine, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _round in range(2):
-        if place == "note":
-            monkeypatch.setattr(ChangeLog, "note", fail)
+        if place == "add_line":
+            monkeypatch.setattr(ChangeLog, "add_line", fail)
         else:
             monkeypatch.setattr(change_log, "parse", fail)
         outcome = machine.back_up()
@@ -108,14 +108,14 @@ def test_what_a_failed_reader_leaves_is_read_all_the_same(caplog: pytest.LogCapt
         fail()
 
     with command.start(SAYS_MUCH, stdout=True) as child:
-        with sandbox.output_reader(child, read) as reader:
+        with child_output.output_reader(child, read) as reader:
             assert child.wait(60) == 7
         assert not reader.is_alive()
-    assert "the rest of it is not told" in caplog.text
+    assert "the rest of it is ignored" in caplog.text
 
 
 def test_what_a_reader_does_not_want_is_read_all_the_same() -> None:
-    with command.start(SAYS_MUCH, stdout=True) as child, sandbox.output_reader(child, lambda _stream: None):
+    with command.start(SAYS_MUCH, stdout=True) as child, child_output.output_reader(child, lambda _stream: None):
         assert child.wait(60) == 7
 
 

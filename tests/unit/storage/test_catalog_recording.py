@@ -55,7 +55,7 @@ class Source:
         name = f"etc_{moment:%Y%m%d-%H%M%S}_{number:04x}"
         base = base or (self.names[-1] if self.names else None)
         with ChangeLog() as told:
-            told.is_complete = is_complete
+            told.lists_every_change = is_complete
             for change in changes or ():
                 told.add(change)
             assert catalog.record(
@@ -266,7 +266,7 @@ def test_a_look_leaves_alone_what_a_run_is_about_to_commit(source: Source) -> No
     name = f"etc_{BEGINNING + timedelta(hours=9):%Y%m%d-%H%M%S}_0009"
     told = [Change(b"file", ChangeKind.CHANGED)]
     with lock.exclusive(source.place.machine_dir, ".etc"), ChangeLog() as changes:
-        changes.is_complete = True
+        changes.lists_every_change = True
         changes.add(told[0])
         assert catalog.record(
             source.place,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine, parse, unescaped
+from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine, parse, unescape
 
 CHECKSUM = "7c282968b0591d9654a7d9dde88eadb0"
 NONE = b" " * 32
@@ -55,7 +55,7 @@ def test_a_checksum_of_another_width_is_none_of_ours() -> None:
     ],
 )
 def test_names_are_what_the_file_system_has(written: bytes, name: bytes) -> None:
-    assert unescaped(written) == name
+    assert unescape(written) == name
     assert parse(b":>f+++++++++|" + CHECKSUM.encode() + b"|" + written + b"\n").path == name  # type: ignore[union-attr]
 
 
@@ -90,7 +90,7 @@ def test_changes_come_back_in_order_as_often_as_asked(tmp_path: Path) -> None:
         assert list(changes) == wanted
         assert list(zip(changes, changes, strict=True)) == list(zip(wanted, wanted, strict=True))
         assert len(changes) == 4
-        assert not changes.is_complete
+        assert not changes.lists_every_change
         assert list(tmp_path.iterdir()) == []
 
 
@@ -106,7 +106,7 @@ def test_what_a_line_says_of_content_is_not_taken_note_of() -> None:
     line = parse(f":>f+++++++++|{CHECKSUM}|a/b\n".encode())
     assert line is not None
     with ChangeLog() as changes:
-        changes.note(line)
+        changes.add_line(line)
         assert list(changes) == [Change(b"a/b", ChangeKind.CHANGED, is_file=True)]
 
 

@@ -96,7 +96,7 @@ def test_only_a_suffix_added_to_a_file_that_was_there_counts(tmp_path: Path) -> 
     (tmp_path / "directory").mkdir()
     suffixes = SuffixCounter(tmp_path)
     for name in (b"a.txt.locked", b"b.txt.locked", b"c.txt", b"new.locked", b"directory.locked", b"x.y/z", b"a.txt."):
-        suffixes.note(name)
+        suffixes.add(name)
     assert suffixes.most_common == (".locked", 2)
 
 
@@ -104,10 +104,10 @@ def test_suffixes_are_fit_to_be_shown_and_their_number_is_bounded(tmp_path: Path
     (tmp_path / "a").touch()
     suffixes = SuffixCounter(tmp_path)
     for number in range(5000):
-        suffixes.note(b"a.%d" % number)
+        suffixes.add(b"a.%d" % number)
     assert len(suffixes._counts) == 1000
     odd = SuffixCounter(tmp_path)
-    odd.note(b"a.\xff\x1b")
+    odd.add(b"a.\xff\x1b")
     assert odd.most_common[0].isprintable()
 
 

@@ -13,8 +13,9 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import BackupFailed
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import limits
-from turku.storage.containment.limits import RunLimits, VolumeSpace, Watchdog
+from turku.storage.containment import limits, quota
+from turku.storage.containment.limits import RunLimits, VolumeSpace
+from turku.storage.containment.watchdog import Watchdog
 from turku.storage.fs import disk_usage
 
 BIG = 1 << 40
@@ -54,11 +55,11 @@ def test_the_smaller_share_of_space_and_inodes_counts() -> None:
 
 def test_a_run_waits_below_the_low_water_mark(tmp_path: Path, machine_dir: Path) -> None:
     with pytest.raises(BackupFailed, match="below the low-water mark of 100 %"):
-        limits.bounds(configuration(tmp_path, low_water_free_pct=100), machine_dir)
+        limits.run_limits(configuration(tmp_path, low_water_free_pct=100), machine_dir)
 
 
 def test_a_run_that_started_is_ended_at_half_of_the_mark(tmp_path: Path, machine_dir: Path) -> None:
-    bounds = limits.bounds(configuration(tmp_path, low_water_free_pct=0.002), machine_dir)
+    bounds = limits.run_limits(configuration(tmp_path, low_water_free_pct=0.002), machine_dir)
     assert bounds.reserve_percent == pytest.approx(0.001)
 
 
@@ -66,8 +67,8 @@ def test_memory_is_limited_to_half_of_the_hosts_unless_the_operator_says_otherwi
     tmp_path: Path, machine_dir: Path
 ) -> None:
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    assert limits.bounds(configuration(tmp_path), machine_dir).memory_bytes == half
-    assert limits.bounds(configuration(tmp_path, max_run_memory_bytes=5), machine_dir).memory_bytes == 5
+    assert limits.run_limits(configuration(tmp_path), machine_dir).memory_bytes == half
+    assert limits.run_limits(configuration(tmp_path, max_run_memory_bytes=5), machine_dir).memory_bytes == 5
 
 
 def test_a_file_with_several_names_is_measured_once(machine_dir: Path) -> None:
@@ -91,50 +92,50 @@ def test_links_out_of_a_tree_are_not_followed_when_it_is_measured(machine_dir: P
 def test_a_machine_over_its_quota_waits(tmp_path: Path, machine_dir: Path) -> None:
     (machine_dir / "data").write_bytes(b"x" * 200_000)
     with pytest.raises(BackupFailed, match="quota"):
-        limits.bounds(configuration(tmp_path, machine_quota_bytes=100_000), machine_dir)
+        limits.run_limits(configuration(tmp_path, machine_quota_bytes=100_000), machine_dir)
 
 
 def test_a_run_may_write_what_the_quota_left(tmp_path: Path, machine_dir: Path) -> None:
     (machine_dir / "data").write_bytes(b"x" * 200_000)
     used = disk_usage.measured_bytes(machine_dir)
-    bounds = limits.bounds(configuration(tmp_path, machine_quota_bytes=BIG, max_run_bytes=2 * BIG), machine_dir)
+    bounds = limits.run_limits(configuration(tmp_path, machine_quota_bytes=BIG, max_run_bytes=2 * BIG), machine_dir)
     assert bounds.bytes == BIG - used
     assert "machine_quota_bytes" in bounds.bytes_reason
-    assert limits.bounds(configuration(tmp_path, machine_quota_bytes=BIG, max_run_bytes=7), machine_dir).bytes == 7
+    assert limits.run_limits(configuration(tmp_path, machine_quota_bytes=BIG, max_run_bytes=7), machine_dir).bytes == 7
 
 
 def test_what_runs_wrote_is_added_up(tmp_path: Path, machine_dir: Path) -> None:
     storage, clock = configuration(tmp_path, machine_quota_bytes=1_000_000), SetClock()
-    before = limits.bounds(storage, machine_dir, clock=clock).bytes
-    limits.record(storage, machine_dir, 300_000)
+    before = limits.run_limits(storage, machine_dir, clock=clock).bytes
+    quota.record_usage(storage, machine_dir, 300_000)
     assert before is not None
-    assert limits.bounds(storage, machine_dir, clock=clock).bytes == before - 300_000
+    assert limits.run_limits(storage, machine_dir, clock=clock).bytes == before - 300_000
 
 
 def test_near_the_quota_the_truth_is_measured_again_but_not_at_every_run(tmp_path: Path, machine_dir: Path) -> None:
     storage, clock = configuration(tmp_path, machine_quota_bytes=1_000_000), SetClock()
-    limits.bounds(storage, machine_dir, clock=clock)
-    limits.record(storage, machine_dir, 5_000_000)
+    limits.run_limits(storage, machine_dir, clock=clock)
+    quota.record_usage(storage, machine_dir, 5_000_000)
     with pytest.raises(BackupFailed, match="quota"):
-        limits.bounds(storage, machine_dir, clock=clock)
+        limits.run_limits(storage, machine_dir, clock=clock)
     clock.sleep(7 * 3600)
-    bounds = limits.bounds(storage, machine_dir, clock=clock)
+    bounds = limits.run_limits(storage, machine_dir, clock=clock)
     assert bounds.bytes is not None
     assert bounds.bytes > 900_000
 
 
 def test_a_broken_record_of_use_is_measured_anew(tmp_path: Path, machine_dir: Path) -> None:
     storage = configuration(tmp_path, machine_quota_bytes=BIG)
-    limits.bounds(storage, machine_dir)
+    limits.run_limits(storage, machine_dir)
     path = storage.var_dir / "usage" / f"{machine_dir.name}.json"
     path.write_text('{"used_bytes": ')
-    assert limits.bounds(storage, machine_dir).bytes is not None
+    assert limits.run_limits(storage, machine_dir).bytes is not None
 
 
 def test_without_a_quota_nothing_is_measured_or_kept(tmp_path: Path, machine_dir: Path) -> None:
     storage = configuration(tmp_path)
-    assert limits.bounds(storage, machine_dir).bytes is None
-    limits.record(storage, machine_dir, 1)
+    assert limits.run_limits(storage, machine_dir).bytes is None
+    quota.record_usage(storage, machine_dir, 1)
     assert not (storage.var_dir / "usage").exists()
 
 

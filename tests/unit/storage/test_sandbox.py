@@ -13,14 +13,16 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.storage.commands import protection
-from turku.storage.containment import sandbox, seccomp
+from turku.storage.containment import availability, bubblewrap, capabilities, seccomp
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
 STAGING, BASE = MACHINE / "etc.snapshots" / ".staging", MACHINE / "etc.snapshots" / "etc_20260131-120000_0a1b"
 
 
-def wrapped(capabilities: tuple[str, ...] | None = sandbox.OWNER_CAPABILITIES, **keywords: list[Path]) -> list[str]:
-    return sandbox.wrap(
+def wrapped(
+    capabilities: tuple[str, ...] | None = capabilities.OWNER_CAPABILITIES, **keywords: list[Path]
+) -> list[str]:
+    return bubblewrap.wrap(
         ["rsync", "--archive"],
         writable={"/tree": STAGING},
         readable={"/beside0": BASE},
@@ -61,7 +63,7 @@ def test_root_keeps_the_capabilities_it_is_given_and_no_other() -> None:
     first_drop = argv.index("--cap-drop")
     assert argv[first_drop + 1] == "ALL"
     added = [argv[place + 1] for place, word in enumerate(argv) if word == "--cap-add"]
-    assert added == list(sandbox.OWNER_CAPABILITIES)
+    assert added == list(capabilities.OWNER_CAPABILITIES)
     assert first_drop < argv.index("--cap-add")
     assert "CAP_MKNOD" not in added
 
@@ -270,7 +272,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(seccomp, "_by_library", unknown)
     monkeypatch.setattr(seccomp, "table_filter", lambda _machine: None)
-    caches = (seccomp.available_filter, sandbox._warn_of_no_filter)
+    caches = (seccomp.available_filter, bubblewrap._warn_of_no_filter)
     for function in caches:
         function.cache_clear()
     yield
@@ -290,7 +292,7 @@ def test_no_session_is_silently_without_a_filter(caplog: pytest.LogCaptureFixtur
     assert seccomp.table_filter("riscv64") is None
     with ExitStack() as stack:
         for _ in range(3):
-            assert sandbox._filter(stack) == ((), ())
+            assert bubblewrap.syscall_filter(stack) == ((), ())
     [record] = [record for record in caplog.records if "no system-call filter" in record.message]
     assert record.levelname == "WARNING"
     assert "install libseccomp2" in record.message
@@ -298,17 +300,23 @@ def test_no_session_is_silently_without_a_filter(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.usefixtures("nothing_known")
 def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.SandboxAvailability(True, "works"))
+    monkeypatch.setattr(
+        availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(True, "works")
+    )
     fact = protection._filter(storage_configuration(tmp_path))
     assert fact.verdict is protection.Verdict.FAIL
     assert "install libseccomp2" in fact.text
 
 
 def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.SandboxAvailability(True, "works"))
+    monkeypatch.setattr(
+        availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(True, "works")
+    )
     monkeypatch.setattr(seccomp, "available_filter", lambda: seccomp.SyscallFilter(b"", "libseccomp"))
     fact = protection._filter(storage_configuration(tmp_path))
     assert fact.verdict is protection.Verdict.OK
     assert "made by libseccomp" in fact.text
-    monkeypatch.setattr(sandbox, "availability", lambda _configuration: sandbox.SandboxAvailability(False, "is off"))
+    monkeypatch.setattr(
+        availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(False, "is off")
+    )
     assert protection._filter(storage_configuration(tmp_path)).verdict is protection.Verdict.WARN

@@ -8,23 +8,27 @@ import pytest
 
 from turku.core.secret import Secret
 from turku.errors import InvalidValue
-from turku.storage.rsync import exit_codes, transfer
+from turku.storage.rsync import exit_codes
+from turku.storage.rsync.arguments import arguments
+from turku.storage.rsync.file_system_support import FileSystemSupport
+from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope
+from turku.storage.rsync.result import SUMMARY_LIMIT, TransferResult
 from turku.storage.rsync.workspace import Workspace
 
 BASE = Path("/volume/machine/etc.snapshots/base")
 WORKSPACE = Workspace(Path("/volume/machine/etc.snapshots/.staging"), (BASE,))
-DAEMON = transfer.Daemon(port=50000, module="etc", username="9bef0a75-x", password=Secret("one-time password"))
-EVERYTHING = transfer.Selection()
-PLAIN = transfer.FileSystem()
+DAEMON = RsyncDaemon(port=50000, module="etc", username="9bef0a75-x", password=Secret("one-time password"))
+EVERYTHING = TransferOptions()
+PLAIN = FileSystemSupport()
 
 
 def command_line(
-    daemon: transfer.Daemon = DAEMON,
-    selection: transfer.Selection = EVERYTHING,
-    system: transfer.FileSystem = PLAIN,
-    extent: transfer.TransferScope = transfer.WHOLE_SOURCE,
+    daemon: RsyncDaemon = DAEMON,
+    selection: TransferOptions = EVERYTHING,
+    system: FileSystemSupport = PLAIN,
+    extent: TransferScope = WHOLE_SOURCE,
 ) -> list[str]:
-    return transfer.arguments(["sudo", "rsync"], daemon, selection, WORKSPACE, system, extent=extent)
+    return arguments(["sudo", "rsync"], daemon, selection, WORKSPACE, system, scope=extent)
 
 
 def test_the_machine_s_module_is_pulled_into_the_workspace() -> None:
@@ -38,14 +42,14 @@ def test_the_machine_s_module_is_pulled_into_the_workspace() -> None:
 def test_rsync_is_told_what_it_sees_and_makes_no_hard_link_into_a_snapshot() -> None:
     listed = BASE.with_name(".fetch-list")
     names = {BASE: "/beside0", listed: "/beside1"}
-    line = transfer.arguments(
+    line = arguments(
         ["rsync"],
         DAEMON,
         EVERYTHING,
         WORKSPACE,
         PLAIN,
-        extent=transfer.TransferScope(listed=listed),
-        seen=names.__getitem__,
+        scope=TransferScope(files_from=listed),
+        path_in_sandbox=names.__getitem__,
     )
     assert {"--copy-dest=/beside0", "--files-from=/beside1", "--from0"} <= set(line)
     assert not any("link-dest" in word or "/volume" in word for word in line)
@@ -57,7 +61,7 @@ def test_the_password_is_not_on_the_command_line() -> None:
 
 
 def test_rules_come_in_their_order_each_as_one_argument() -> None:
-    line = command_line(selection=transfer.Selection(rules=("+ /a b", "- *.tmp")))
+    line = command_line(selection=TransferOptions(rules=("+ /a b", "- *.tmp")))
     assert line.index("--filter=+ /a b") < line.index("--filter=- *.tmp")
 
 
@@ -65,53 +69,53 @@ def test_options_appear_only_when_asked_for() -> None:
     plain = set(command_line())
     full = set(
         command_line(
-            selection=transfer.Selection(one_file_system=True, bandwidth_kib_per_second=512, compare_contents=True),
-            system=transfer.FileSystem(fake_super=True, nanoseconds=True),
+            selection=TransferOptions(one_file_system=True, bandwidth_kib_per_second=512, compare_contents=True),
+            system=FileSystemSupport(fake_super=True, nanoseconds=True),
         )
     )
     assert full - plain == {
         *("--checksum", "--bwlimit=512", "--fake-super", "--modify-window=-1"),
         "--one-file-system",
     }
-    none = set(command_line(selection=transfer.Selection(hard_links=False, holes=False)))
+    none = set(command_line(selection=TransferOptions(hard_links=False, holes=False)))
     assert plain - none == {"--hard-links", "--sparse"}
 
 
 @pytest.mark.parametrize("listed", [None, Path("/listed")])
 def test_a_dry_run_is_one_whatever_it_is_about(listed: Path | None) -> None:
-    assert "--dry-run" in command_line(extent=transfer.TransferScope(is_dry_run=True, listed=listed))
-    assert "--dry-run" not in command_line(extent=transfer.TransferScope(listed=listed))
+    assert "--dry-run" in command_line(extent=TransferScope(is_dry_run=True, files_from=listed))
+    assert "--dry-run" not in command_line(extent=TransferScope(files_from=listed))
 
 
 def test_attributes_are_asked_for_where_they_can_be_kept() -> None:
-    system = transfer.FileSystem(acls=True, attributes=True, privileged_attributes=("trusted.*",))
+    system = FileSystemSupport(acls=True, attributes=True, privileged_attributes=("trusted.*",))
     every = command_line(system=system)
     assert {"--acls", "--xattrs"} <= set(every)
     for left_out, option in (("acls", "--acls"), ("attributes", "--xattrs")):
-        assert option not in command_line(selection=transfer.Selection(**{left_out: False}), system=system)
-    plan = command_line(system=system, extent=transfer.TransferScope(is_dry_run=True, compares_attributes=False))
+        assert option not in command_line(selection=TransferOptions(**{left_out: False}), system=system)
+    plan = command_line(system=system, extent=TransferScope(is_dry_run=True, compares_attributes=False))
     assert not {"--acls", "--xattrs"} & set(plan)
-    assert not {"--acls", "--xattrs"} & set(command_line(system=transfer.FileSystem()))
+    assert not {"--acls", "--xattrs"} & set(command_line(system=FileSystemSupport()))
 
 
 @pytest.mark.parametrize("username", ["x@evil.example", "a/b", "a:b", "", "-v", "é", "a\n", "x" * 129])
 def test_a_user_name_that_would_lead_elsewhere_is_refused(username: str) -> None:
     with pytest.raises(InvalidValue):
-        command_line(transfer.Daemon(50000, "etc", username, Secret("p")))
+        command_line(RsyncDaemon(50000, "etc", username, Secret("p")))
 
 
 def test_the_summary_of_a_success_is_its_statistics() -> None:
-    transferred = transfer.TransferResult(exit_codes.exit_status(0), ("Number of files: 3",), ("noise",))
+    transferred = TransferResult(exit_codes.exit_status(0), ("Number of files: 3",), ("noise",))
     assert transferred.summary == "Number of files: 3"
 
 
 def test_the_summary_of_a_failure_says_what_it_means_and_ends_somewhere() -> None:
-    transferred = transfer.TransferResult(exit_codes.exit_status(30), (), ("x" * 5000,) * 100)
+    transferred = TransferResult(exit_codes.exit_status(30), (), ("x" * 5000,) * 100)
     assert transferred.summary.startswith("nothing came through the tunnel for too long")
-    assert len(transferred.summary) <= transfer.SUMMARY_LIMIT
+    assert len(transferred.summary) <= SUMMARY_LIMIT
     assert max(map(len, transferred.summary.splitlines())) <= 1000
 
 
 def test_compression_is_asked_for_where_it_is_wanted() -> None:
     assert "--compress" not in command_line()
-    assert "--compress" in command_line(selection=transfer.Selection(compress=True))
+    assert "--compress" in command_line(selection=TransferOptions(compress=True))

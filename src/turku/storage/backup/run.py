@@ -32,8 +32,12 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import timestamp_range
 from turku.storage.fs import tree as fs
 from turku.storage.integrity import damage
-from turku.storage.rsync import stats, transfer, version
+from turku.storage.rsync import stats, version
+from turku.storage.rsync.arguments import preserved_properties
 from turku.storage.rsync.change_log import ChangeKind, ChangeLog
+from turku.storage.rsync.file_system_support import probe_file_system
+from turku.storage.rsync.request import RsyncDaemon, TransferOptions, should_compress
+from turku.storage.rsync.result import SUMMARY_LIMIT, TransferResult
 from turku.storage.snapshots import MODES, SnapshotMode, choose
 from turku.storage.snapshots.assembly import HardlinkCopy
 
@@ -55,7 +59,7 @@ class BackupJob:
     rsync_port: int
     username: str
     password: Secret
-    moment_ns: int | None = None
+    machine_time_ns: int | None = None
     """The machine's clock when the session began, in Unix nanoseconds; None where its agent does not tell."""
     changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
     """``strategy.AttributeLook``."""
@@ -72,7 +76,7 @@ class BackupReport:
     summary: str
     time_begin: float
     time_end: float
-    suspicious: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     """What makes it look as if the machine had been taken over, a sentence each (threats M10)."""
     strategy: str = ""
     """How it was made (``strategy.Strategy``); empty where it failed."""
@@ -101,7 +105,7 @@ def back_up(
         summary = "\n".join(part for part in (error.message, error.details, error.hint) if part)
     except OSError as error:
         summary = f"{error.strerror or error}" + (f": {error.filename!r}" if error.filename else "")
-    summary = "\n".join(one_line(line) for line in summary.splitlines())[: transfer.SUMMARY_LIMIT]
+    summary = "\n".join(one_line(line) for line in summary.splitlines())[:SUMMARY_LIMIT]
     _LOG.error("%s: backup failed: %s", job.source_name, "; ".join(summary.splitlines()))
     return BackupReport(
         success=False,
@@ -132,7 +136,7 @@ def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Pat
     return name
 
 
-def selection(order: SourceOrder, configuration: StorageConfig) -> transfer.Selection:
+def selection(order: SourceOrder, configuration: StorageConfig) -> TransferOptions:
     """What the order selects. Every rule is checked again here: a coordinator may be an older one, or hostile.
 
     Raises InvalidValue naming the option.
@@ -146,7 +150,7 @@ def selection(order: SourceOrder, configuration: StorageConfig) -> transfer.Sele
         found = bandwidth.parse(order.bandwidth_windows or order.bwlimit)
     with _naming("not_preserved"):
         omitted = run_options.parse_not_preserved(order.not_preserved)
-    return transfer.Selection(
+    return TransferOptions(
         rules=tuple(rules),
         hard_links=order.preserve_hard_links
         or (configuration.preserve_hard_links and run_options.FileProperty.HARD_LINKS not in omitted),
@@ -173,7 +177,7 @@ class _Committed:
     """A backup that is committed."""
 
     snapshot: str | None
-    transferred: transfer.TransferResult
+    transferred: TransferResult
     noted: Notes
     strategy: BackupStrategy
     reason: str = ""
@@ -210,9 +214,9 @@ class _BackupRun:
         mode = MODES[mode_name(job.order, self._configuration, job.machine_dir)](self._place)
         if limits.lacks_space(self._configuration, job.machine_dir):
             # What a run left that was killed may be what the room is missing for.
-            mode.abandon()
+            mode.discard_staging()
         try:
-            bounds = limits.bounds(self._configuration, job.machine_dir, clock=self._clock)
+            bounds = limits.run_limits(self._configuration, job.machine_dir, clock=self._clock)
         except BackupFailed:
             # What left history may be what the room is missing for.
             self._sweep(mode)
@@ -229,8 +233,8 @@ class _BackupRun:
         base = newest.name if newest else None
         _LOG.info("%s: backup begins (%s, on top of %s)", self._source, mode.name, base or "nothing")
         earlier = snapshot_notes.read(self._place, base) if base else NO_NOTES
-        selected = replace(selected, compress=transfer.is_compressed(self._compression, earlier))
-        daemon = transfer.Daemon(job.rsync_port, self._source, job.username, job.password)
+        selected = replace(selected, compress=should_compress(self._compression, earlier))
+        daemon = RsyncDaemon(job.rsync_port, self._source, job.username, job.password)
         spool = self._place.machine_dir
         with ChangeLog(spool) as planned, ChangeLog(spool) as changes:
             sync = Sync(
@@ -240,13 +244,13 @@ class _BackupRun:
                 mode,
                 selected,
                 bounds,
-                transfer.file_system(self._configuration, self._place.machine_dir),
+                probe_file_system(self._configuration, self._place.machine_dir),
                 base,
                 base_files=earlier.stats.files if earlier.stats else None,
                 # What changed between the last two backups will have changed again.
                 expects_changes=earlier.strategy == BackupStrategy.INCREMENTAL,
                 damaged=damage.to_fetch(self._place),
-                attributes=self._attribute_look(selected, earlier),
+                attribute_comparison=self._attribute_look(selected, earlier),
                 files_with_holes=job.files_with_holes,
                 keeps_incomplete=job.order.incomplete != run_options.FAIL,
                 compares_base=job.order.compare_contents,
@@ -279,9 +283,9 @@ class _BackupRun:
         warnings = (*warnings, *made.warnings, *incomplete.warnings(lost))
         for warning in warnings[:_LOGGED_WARNINGS]:
             _LOG.warning("%s: %s", self._source, warning)
-        summary = "\n".join((*warnings, transferred.summary))[: transfer.SUMMARY_LIMIT]
+        summary = "\n".join((*warnings, transferred.summary))[:SUMMARY_LIMIT]
         if noted.findings:
-            summary = f"{self._warning(mode, noted)}\n{summary}"[: transfer.SUMMARY_LIMIT]
+            summary = f"{self._warning(mode, noted)}\n{summary}"[:SUMMARY_LIMIT]
         self._forget_altered()
         self._retire(mode, snapshot, end)
         return BackupReport(
@@ -290,7 +294,7 @@ class _BackupRun:
             summary=summary,
             time_begin=self._begin.timestamp(),
             time_end=end.timestamp(),
-            suspicious=noted.findings,
+            findings=noted.findings,
             strategy=made.strategy,
             strategy_reason=made.reason,
             missing_files=lost.missing_files,
@@ -314,18 +318,16 @@ class _BackupRun:
         with _naming("compress"):
             return compression.parse(self._job.order.compress or compression.Compression.AUTO)
 
-    def _unchanged(
-        self, sync: Sync, plan: DryRunResult, compared: transfer.TransferResult, changes: ChangeLog
-    ) -> _Committed:
+    def _unchanged(self, sync: Sync, plan: DryRunResult, compared: TransferResult, changes: ChangeLog) -> _Committed:
         base = sync.existing_base
         tree = self._place.tree(base)
-        changes.is_complete = True
+        changes.lists_every_change = True
         synced = SyncResult(
             compared,
             tree,
             BackupStrategy.UNCHANGED,
-            mishaps=plan.mishaps,
-            has_compared_attributes=plan.has_compared_attributes,
+            file_errors=plan.mishaps,
+            compared_all_attributes=plan.has_compared_attributes,
         )
         return self._linked(sync, synced, base, changes)
 
@@ -391,7 +393,7 @@ class _BackupRun:
         tells_what_is_new = synced.strategy is not BackupStrategy.FULL and earlier.stats is not None
         if not mode.keeps_history:
             found = stats.from_run(transferred.statistics, transferred.suffixes, None)
-        elif base is None or (tells_what_is_new and not synced.includes_earlier_run and not synced.mishaps.entries):
+        elif base is None or (tells_what_is_new and not synced.includes_earlier_run and not synced.file_errors.entries):
             found = stats.from_run(transferred.statistics, transferred.suffixes, earlier.stats or _NOTHING)
         else:
             found = stats.from_trees(self._place.tree(base), tree)
@@ -415,14 +417,14 @@ class _BackupRun:
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,
             compress=self._compression,
             incomplete=lost,
-            machine_moment_ns=self._job.moment_ns,
+            machine_moment_ns=self._job.machine_time_ns,
             attributes_compared=self._attributes_compared(sync, synced, earlier),
             preserved=self._preserved(sync, synced, earlier),
             strategy=synced.strategy,
             strategy_reason=synced.reason,
         )
 
-    def _attribute_look(self, selected: transfer.Selection, earlier: Notes) -> AttributeComparison:
+    def _attribute_look(self, selected: TransferOptions, earlier: Notes) -> AttributeComparison:
         """Return how changed attributes are found: at intervals, and where nothing is known, by comparing all."""
         keeps = selected.acls or selected.attributes
         compared, period = earlier.attributes_compared, self._configuration.compare_attributes_days
@@ -432,15 +434,15 @@ class _BackupRun:
         return AttributeComparison(earlier.machine_moment_ns, self._job.changed_entries)
 
     def _attributes_compared(self, sync: Sync, synced: SyncResult, earlier: Notes) -> datetime | None:
-        if not (sync.selected.acls and sync.selected.attributes):
+        if not (sync.options.acls and sync.options.attributes):
             # Those that are left out now are looked at once they are not.
             return None
-        return self._begin if synced.has_compared_attributes else earlier.attributes_compared
+        return self._begin if synced.compared_all_attributes else earlier.attributes_compared
 
     def _preserved(self, sync: Sync, synced: SyncResult, earlier: Notes) -> tuple[str, ...]:
-        now = transfer.preserved(sync.selected, sync.file_system)
+        now = preserved_properties(sync.options, sync.file_system)
         # Files that did not change have what they had.
-        return now if synced.has_compared_attributes else tuple(each for each in now if each in earlier.preserved)
+        return now if synced.compared_all_attributes else tuple(each for each in now if each in earlier.preserved)
 
     def _incompleteness(
         self, mode: SnapshotMode, synced: SyncResult, base: str | None, earlier: Notes
@@ -448,7 +450,7 @@ class _BackupRun:
         made = snapshot_record.read(self._place, base) if base else None
         before = self._place.tree(base) if base else None
         return incomplete.assess(
-            synced.mishaps,
+            synced.file_errors,
             # Without history the only tree still has what did not come.
             before if mode.keeps_history else synced.tree,
             earlier.incomplete,

@@ -30,14 +30,17 @@ from turku.storage import catalog
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.dropped_attributes import DroppedAttributes
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import limits, sandbox
+from turku.storage.containment import daemon_connection, limits, quota
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.rsync import bandwidth_windows, stats, transfer
+from turku.storage.rsync import bandwidth_windows, stats
+from turku.storage.rsync import run as rsync_run
 from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, ItemizedLine
 from turku.storage.rsync.file_errors import FileErrors
-from turku.storage.rsync.transfer import TransferResult
+from turku.storage.rsync.file_system_support import FileSystemSupport
+from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope, should_list_first
+from turku.storage.rsync.result import TransferResult
 from turku.storage.rsync.workspace import Workspace
 from turku.storage.snapshots import SnapshotMode, assembly, rsync_inplace
 from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
@@ -87,9 +90,9 @@ class SyncResult:
     strategy: BackupStrategy
     reason: str = ""
     """Why it was a full run although there is a base."""
-    mishaps: FileErrors = field(default_factory=FileErrors)
+    file_errors: FileErrors = field(default_factory=FileErrors)
     """What rsync said of single entries, in all runs together."""
-    has_compared_attributes: bool = True
+    compared_all_attributes: bool = True
     """False where only those of entries were compared that the agent named."""
     includes_earlier_run: bool = False
     """True where some of it had been brought by runs before, so that rsync's statistics do not tell all."""
@@ -126,11 +129,11 @@ class Sync:
 
     place: SourceDirectory
     configuration: StorageConfig
-    daemon: transfer.Daemon
+    daemon: RsyncDaemon
     mode: SnapshotMode
-    selected: transfer.Selection
-    bounds: limits.RunLimits
-    file_system: transfer.FileSystem
+    options: TransferOptions
+    run_limits: limits.RunLimits
+    file_system: FileSystemSupport
     base: str | None
     """The snapshot that the next one is built upon."""
     base_files: int | None = None
@@ -142,7 +145,7 @@ class Sync:
     time say."""
     compares_base: bool = False
     """True where the content of files in the base is compared too, as the source asks for."""
-    attributes: AttributeComparison = field(default_factory=AttributeComparison)
+    attribute_comparison: AttributeComparison = field(default_factory=AttributeComparison)
     files_with_holes: Callable[[float], frozenset[bytes] | None] = lambda _timeout_seconds: None
     """Waits so many seconds for the source's files that have holes; None where the agent cannot tell."""
     keeps_incomplete: bool = True
@@ -165,21 +168,21 @@ class Sync:
         if self.base is None or self.mode.shares_blocks or not self.mode.keeps_history:
             yield None
             return
-        self.mode.discard_assembled()
+        self.mode.discard_assembly()
         try:
             with HardlinkCopy(self.place.tree(self.base), self.place.assembling, self._check_directories) as copy:
                 yield copy
         finally:
             # Where it was committed, it has another name by now.
-            self.mode.discard_assembled()
+            self.mode.discard_assembly()
 
     def _check_directories(self, count: int) -> None:
-        limits.check_directories(self.bounds, self.place.machine_dir, count)
+        limits.check_directories(self.run_limits, self.place.machine_dir, count)
 
     def _other_names(self, planned: ChangeLog) -> set[bytes]:
         """Return further names of files that changed while their size and time stayed, which rsync does not tell of:
         what it compares is the first name of a file. Raises TooManyFiles."""
-        if self.base is None or not (self.compares_base and self.selected.hard_links):
+        if self.base is None or not (self.compares_base and self.options.hard_links):
             return set()
         changed = find_other_names(self.place.tree(self.base), (each.path for each in planned if each.is_file))
         return changed - {each.path for each in planned} if changed else changed
@@ -200,10 +203,10 @@ class Sync:
             damaged.discard(line.path)
             if line.is_linked and not line.link_target:
                 unresolved[:] = [line.path]
-            planned.note(line)
+            planned.add_line(line)
 
         # The base is on the disk: it is what a run left that may be there without its content.
-        believing = replace(self, selected=replace(self.selected, compare_contents=self.compares_base))
+        believing = replace(self, options=replace(self.options, compare_contents=self.compares_base))
         workspace = Workspace(self.place.tree(self.base))
         compared, has_compared_attributes = believing._compared(workspace, planned, note)
         mishaps = compared.file_errors
@@ -212,7 +215,7 @@ class Sync:
             unreadable = mishaps.hidden_paths
             if unreadable and mishaps.can_be_protected:
                 planned.clear()
-                protecting = replace(believing, selected=replace(believing.selected, unreadable=unreadable))
+                protecting = replace(believing, options=replace(believing.options, unreadable_paths=unreadable))
                 compared, has_compared_attributes = protecting._compared(workspace, planned, note)
                 mishaps.add(compared.file_errors)
             elif not mishaps.can_be_protected:
@@ -222,7 +225,7 @@ class Sync:
             raise self._failed(compared)
         if compared.exit_status.meaning != "complete" and not is_partial:
             refusal = f"the dry run ended so: {compared.exit_status.meaning}"
-        elif not compared.is_understood or stats.from_run(compared.statistics, compared.suffixes, None) is None:
+        elif not compared.all_lines_parsed or stats.from_run(compared.statistics, compared.suffixes, None) is None:
             refusal = "the dry run said what is not understood"
         elif unresolved:
             refusal = f"rsync did not say which file {one_line(unresolved[0])} is a further name of"
@@ -246,10 +249,10 @@ class Sync:
         Elsewhere those of the entries are compared whose change time moved, as the agent says; where it cannot say, the
         dry run is made again.
         """
-        extent = transfer.TransferScope(
+        extent = TransferScope(
             is_dry_run=True,
-            lists_before_comparing=transfer.is_listed_at_once(self.base_files),
-            compares_attributes=self.attributes.since_ns is None,
+            lists_first=should_list_first(self.base_files),
+            compares_attributes=self.attribute_comparison.since_ns is None,
         )
         compared = self._run(workspace, extent, note)
         is_usable = compared.exit_status.success or self._may_be_incomplete(compared)
@@ -263,7 +266,7 @@ class Sync:
             return again, True
         if paths:
             with self._listed(Change(path, ChangeKind.CHANGED) for path in paths) as listed:
-                looked = self._run(workspace, transfer.TransferScope(is_dry_run=True, listed=listed), note)
+                looked = self._run(workspace, TransferScope(is_dry_run=True, files_from=listed), note)
             compared.file_errors.add(looked.file_errors)
             if not looked.exit_status.success:
                 compared = replace(compared, exit_status=looked.exit_status)
@@ -274,9 +277,9 @@ class Sync:
 
         None where the agent cannot tell.
         """
-        since_ns = self.attributes.since_ns
+        since_ns = self.attribute_comparison.since_ns
         timeout_seconds = max(_CHANGED_ENTRIES_SECONDS, 2 * plan_seconds)
-        told = self.attributes.changed_entries(timeout_seconds)
+        told = self.attribute_comparison.changed_entries(timeout_seconds)
         if since_ns is None or told is None or told.since_ns > since_ns:
             return None
         paths = dict.fromkeys(told.paths)
@@ -353,15 +356,15 @@ class Sync:
 
         if mishaps.entries and all(change.path in mishaps.entries for change in planned):
             # Nothing came that the base does not have.
-            changes.is_complete = True
+            changes.lists_every_change = True
             remove_tree(workspace.directory, lambda: True)
             tree = self.place.tree(self.existing_base)
             return SyncResult(
                 compared.with_amounts_of(transferred),
                 tree,
                 BackupStrategy.UNCHANGED,
-                mishaps=mishaps,
-                has_compared_attributes=plan.has_compared_attributes,
+                file_errors=mishaps,
+                compared_all_attributes=plan.has_compared_attributes,
             )
 
         def tell_deleted(path: bytes) -> None:
@@ -380,21 +383,21 @@ class Sync:
             )
             self._check_directories(made)
         except limits.SpaceLimitExceeded:
-            self.mode.abandon()
+            self.mode.discard_staging()
             raise
-        limits.record(self.configuration, self.place.machine_dir, made * limits.DIRECTORY_BYTES)
+        quota.record_usage(self.configuration, self.place.machine_dir, made * limits.DIRECTORY_BYTES)
         for change in planned:
             changes.add(change)
         # Directories alone are left there, and no more of them than changed.
         end = self.clock.monotonic_seconds() + _CLEANING_SECONDS
         remove_tree(workspace.directory, lambda: self.clock.monotonic_seconds() < end)
-        changes.is_complete = changes.tells_content = True
+        changes.lists_every_change = changes.lists_every_written_file = True
         return SyncResult(
             compared.with_amounts_of(transferred),
             copy.tree,
             BackupStrategy.INCREMENTAL,
-            mishaps=mishaps,
-            has_compared_attributes=plan.has_compared_attributes,
+            file_errors=mishaps,
+            compared_all_attributes=plan.has_compared_attributes,
             includes_earlier_run=workspace.is_resumed,
         )
 
@@ -412,7 +415,7 @@ class Sync:
         transferred: TransferResult | None = None
         for sync, is_wanted in runs:
             with self._listed(each for each in planned if is_wanted(each) and not is_apart(each)) as listed:
-                fetched = sync._transfer(workspace, transfer.TransferScope(listed=listed), lambda _line: None)
+                fetched = sync._transfer(workspace, TransferScope(files_from=listed), lambda _line: None)
             mishaps.add(fetched.file_errors)
             if transferred is not None:
                 outcome = transferred.exit_status if transferred.exit_status.is_partial else fetched.exit_status
@@ -424,7 +427,7 @@ class Sync:
 
     def _basis(self, workspace: Workspace) -> DroppedAttributes:
         """Return what rsync compares with, as far as it leaves out attributes for it."""
-        trees = workspace.basis if self.selected.attributes else ()
+        trees = workspace.basis if self.options.attributes else ()
         return DroppedAttributes(trees, fake_super=self.file_system.fake_super)
 
     def _without_basis(
@@ -437,7 +440,7 @@ class Sync:
             return transferred
         with self._listed(chain([first], changes)) as listed:
             bare = replace(workspace, basis=(), is_new=False)
-            fetched = self._transfer(bare, transfer.TransferScope(listed=listed), lambda _line: None)
+            fetched = self._transfer(bare, TransferScope(files_from=listed), lambda _line: None)
         mishaps.add(fetched.file_errors)
         return replace(transferred, exit_status=fetched.exit_status) if fetched.exit_status.is_partial else transferred
 
@@ -462,7 +465,7 @@ class Sync:
         if assembled_base is not None:
             _LOG.warning("%s: this is a full run: %s", self.place.source, reason)
         try:
-            fetching, transferred = self._everything(workspace, planned, changes.note)
+            fetching, transferred = self._everything(workspace, planned, changes.add_line)
             mishaps = transferred.file_errors
             if transferred.exit_status.is_partial and (is_in_place or has_former):
                 # What is gone is still there.
@@ -478,13 +481,13 @@ class Sync:
         built = workspace.directory
         if assembled_base is not None:
             # From here on it shares files with the base: what a killed run leaves of it must never be written into.
-            self.mode.discard_assembled()
+            self.mode.discard_assembly()
             fs.move_directory(built, self.place.assembling)
             built = self.place.assembling
             assembly.share_unchanged(
                 self.place.tree(assembled_base),
                 built,
-                compares_contents=self.selected.compare_contents or bool(self.damaged),
+                compares_contents=self.options.compare_contents or bool(self.damaged),
             )
             if mishaps.unnamed_count:
                 raise BackupFailed(
@@ -494,16 +497,16 @@ class Sync:
             assembly.take_from_base(self.place.tree(assembled_base), built, mishaps.entries)
         # Where the staging directory was empty, rsync is not told what it need not delete.
         tells_deletions = self.base is None or self.mode.shares_blocks
-        changes.is_complete = transferred.is_understood and tells_deletions and not has_former
+        changes.lists_every_change = transferred.all_lines_parsed and tells_deletions and not has_former
         # A file that a run before wrote may have the size and time of the base's by now, so that this one says nothing.
-        changes.tells_content = transferred.is_understood and not has_former
+        changes.lists_every_written_file = transferred.all_lines_parsed and not has_former
         return SyncResult(
             transferred,
             built,
             BackupStrategy.IN_PLACE if is_in_place else BackupStrategy.FULL,
             reason,
-            mishaps=mishaps,
-            includes_earlier_run=has_former or transferred.is_continued,
+            file_errors=mishaps,
+            includes_earlier_run=has_former or transferred.was_restarted,
         )
 
     def _everything(
@@ -519,8 +522,8 @@ class Sync:
         # Without history the only tree is to be incomplete for one run, and not for two.
         with_holes = self._with_holes(_FILES_WITH_HOLES_SECONDS) if self.mode.keeps_history else None
         writes_in_place = workspace.writes_in_place and self.file_system.opens_read_only_files
-        if not self.selected.holes or (with_holes is None and not writes_in_place):
-            return self, self._transfer(workspace, transfer.WHOLE_SOURCE, on_entry)
+        if not self.options.holes or (with_holes is None and not writes_in_place):
+            return self, self._transfer(workspace, WHOLE_SOURCE, on_entry)
         paths: Iterable[bytes] = with_holes or ()
         if with_holes is None:
             paths = (each.path for each in planned if each.is_file and not each.link_target)
@@ -531,23 +534,23 @@ class Sync:
         else:
             first, later, listed_first = digging, plain, sorted(with_holes.difference(in_place))
         # A name that is one more of a file might be written through, were it another file's by the time of the rest.
-        first = replace(first, selected=replace(first.selected, hard_links=False))
+        first = replace(first, options=replace(first.options, hard_links=False))
         with ExitStack() as stack:
             before = []
             if listed_first:
                 listed = stack.enter_context(self._listed(Change(path, ChangeKind.CHANGED) for path in listed_first))
-                before.append((first, transfer.TransferScope(listed=listed, compares_attributes=False)))
-            transferred = later._transfer(workspace, transfer.WHOLE_SOURCE, on_entry, before=before)
+                before.append((first, TransferScope(files_from=listed, compares_attributes=False)))
+            transferred = later._transfer(workspace, WHOLE_SOURCE, on_entry, before=before)
         rsync_inplace.punch_holes(workspace.directory, in_place)
         return later, transferred
 
     def _with_holes(self, timeout_seconds: float) -> frozenset[bytes] | None:
         """Return the source's files that have holes; None where the machine does not say, or nobody wants to know."""
-        return self.files_with_holes(timeout_seconds) if self.selected.holes else None
+        return self.files_with_holes(timeout_seconds) if self.options.holes else None
 
     @property
     def _without_holes(self) -> Sync:
-        return replace(self, selected=replace(self.selected, holes=False))
+        return replace(self, options=replace(self.options, holes=False))
 
     def _deleted_too(
         self, workspace: Workspace, transferred: TransferResult, changes: ChangeLog
@@ -561,8 +564,8 @@ class Sync:
         if not mishaps.can_be_protected:
             mishaps.add_warning(_NOTHING_DELETED)
             return transferred, mishaps
-        again = replace(self, selected=replace(self.selected, unreadable=unreadable))
-        later = again._transfer(workspace, transfer.WHOLE_SOURCE, changes.note)
+        again = replace(self, options=replace(self.options, unreadable_paths=unreadable))
+        later = again._transfer(workspace, WHOLE_SOURCE, changes.add_line)
         mishaps.add(later.file_errors)
         return transferred, mishaps
 
@@ -588,24 +591,24 @@ class Sync:
     def _transfer(
         self,
         workspace: Workspace,
-        extent: transfer.TransferScope,
+        extent: TransferScope,
         on_entry: Callable[[ItemizedLine], None],
         *,
-        before: Sequence[tuple[Sync, transfer.TransferScope]] = (),
+        before: Sequence[tuple[Sync, TransferScope]] = (),
     ) -> TransferResult:
         """Return what came of a complete transfer. Raises BackupFailed for any other, be it NotUnderstood.
 
         The runs ``before`` it bring a part of the same, within the same bounds; there are none without history.
         """
         if self.mode.keeps_history:
-            bounds, earlier = self.bounds, None
+            bounds, earlier = self.run_limits, None
             # What is gone is removed by the last one.
             partly = replace(workspace, is_resumed=False)
             for sync, part in before:
-                done = replace(sync, bounds=bounds)._transfer_once(partly, part, on_entry)
-                bounds = bounds.remaining(done.seconds, done.taken_bytes)
+                done = replace(sync, run_limits=bounds)._transfer_once(partly, part, on_entry)
+                bounds = bounds.remaining(done.seconds, done.written_bytes)
                 earlier = done if earlier is None else done.after(earlier)
-            transferred = replace(self, bounds=bounds)._transfer_once(workspace, extent, on_entry)
+            transferred = replace(self, run_limits=bounds)._transfer_once(workspace, extent, on_entry)
             return transferred if earlier is None else transferred.after(earlier)
         with Stack() as created:
 
@@ -624,7 +627,7 @@ class Sync:
                 raise
 
     def _transfer_once(
-        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+        self, workspace: Workspace, extent: TransferScope, on_entry: Callable[[ItemizedLine], None]
     ) -> TransferResult:
         is_complete = took_too_much = False
         try:
@@ -639,7 +642,7 @@ class Sync:
         finally:
             if not is_complete and (took_too_much or limits.lacks_space(self.configuration, self.place.machine_dir)):
                 # The next run would start from it; others need the room more (threats M11).
-                self.mode.abandon()
+                self.mode.discard_staging()
 
     def _failed(self, transferred: TransferResult) -> BackupFailed:
         kind = BackupFailed
@@ -650,27 +653,29 @@ class Sync:
         return kind(transferred.exit_status.meaning, details="\n".join(transferred.last_lines))
 
     def _paced(
-        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+        self, workspace: Workspace, extent: TransferScope, on_entry: Callable[[ItemizedLine], None]
     ) -> TransferResult:
         """Return what came of it, under the bandwidth limits of the times of day that it goes on for."""
 
-        if self.selected.bandwidth_limits.changes:
+        if self.options.bandwidth_limits.changes:
             # A further part finds what the one before it brought.
             workspace = replace(workspace, is_new=False)
 
-        def part(selected: transfer.Selection, bounds: limits.RunLimits) -> TransferResult:
-            return replace(self, selected=selected, bounds=bounds)._run(workspace, extent, on_entry)
+        def part(options: TransferOptions, run_limits: limits.RunLimits) -> TransferResult:
+            return replace(self, options=options, run_limits=run_limits)._run(workspace, extent, on_entry)
 
         # Without history the tree is the only copy: half a file must not take a whole one's place.
-        selected = replace(self.selected, keeps_partial_files=self.mode.keeps_history)
-        return bandwidth_windows.run(selected, self.bounds, part, configuration=self.configuration, clock=self.clock)
+        selected = replace(self.options, keep_partial_files=self.mode.keeps_history)
+        return bandwidth_windows.run(
+            selected, self.run_limits, part, configuration=self.configuration, clock=self.clock
+        )
 
     def _run(
-        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+        self, workspace: Workspace, extent: TransferScope, on_entry: Callable[[ItemizedLine], None]
     ) -> TransferResult:
         try:
             transferred = self._started(workspace, extent, on_entry)
-        except sandbox.DaemonUnreachable:
+        except daemon_connection.DaemonUnreachable:
             self._await_end_of_session()
             raise
         if transferred.exit_status.is_connection_failure:
@@ -682,18 +687,18 @@ class Sync:
             self.cancellation.wait(_END_OF_SESSION_SECONDS)
 
     def _started(
-        self, workspace: Workspace, extent: transfer.TransferScope, on_entry: Callable[[ItemizedLine], None]
+        self, workspace: Workspace, extent: TransferScope, on_entry: Callable[[ItemizedLine], None]
     ) -> TransferResult:
-        return transfer.run(
+        return rsync_run.run(
             self.configuration,
             self.daemon,
-            self.selected,
+            self.options,
             workspace,
             self.file_system,
             machine_dir=self.place.machine_dir,
-            bounds=self.bounds,
+            run_limits=self.run_limits,
             base=self.place.tree(self.base) if self.base and self.mode.keeps_history else None,
-            extent=extent,
+            scope=extent,
             on_entry=on_entry,
             spooled_bytes=lambda: sum(spool.size_bytes for spool in self.spools),
             cancellation=self.cancellation,

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from turku.core.filesystem import directory_tree, extended_attributes, holes
 from turku.storage.catalog.entry import DIRECTORY, FILE, LINK, NO_ATTRIBUTES, kind_number, stored_time
-from turku.storage.containment import sandbox
 from turku.storage.fs import attributes, stored_content
 
 _KEPT_IN_ATTRIBUTES = (stat.S_IFREG, stat.S_IFDIR)
@@ -176,7 +175,7 @@ def _digest(target: int | bytes, listed: list[str], mode: int, faked: tuple[int,
     # Without root nothing but rsync's own attributes can be the machine's.
     is_faked = os.geteuid() != 0 or extended_attributes.is_faked(listed)
     faked_mode = (mode if faked is None else faked[0]) if is_faked else None
-    if sandbox.has_selinux_labels():
+    if extended_attributes.are_labelled_here():
         # This host's, of which no machine knows.
         listed = [name for name in listed if name != extended_attributes.LABEL]
     return extended_attributes.digest(extended_attributes.pairs(target, listed, faked_mode=faked_mode)) or NO_ATTRIBUTES

@@ -104,7 +104,7 @@ class Staging:
         tree cannot be read.
         """
         self.prepare()
-        if changes is not None and changes.is_complete and may_trust:
+        if changes is not None and changes.lists_every_change and may_trust:
             with database.staging_transaction(self._connection):
                 self._scan_changed(changes)
                 self._mark_reported(changes)

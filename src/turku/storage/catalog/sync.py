@@ -149,16 +149,16 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
     known = positions(connection)
     base = None if new.base is None else known.get(os.fsencode(new.base))
     newest = max(known.values(), default=None)
-    is_reported = new.changes is not None and new.changes.is_complete and base is not None
+    is_reported = new.changes is not None and new.changes.lists_every_change and base is not None
     # A file that a failed run had brought over has another size or time than the base's.
-    tells_content = is_reported or (new.changes is not None and new.changes.tells_content)
+    tells_content = is_reported or (new.changes is not None and new.changes.lists_every_written_file)
     if is_reported and base == newest and newest is not None and not new.changes:
         # As it was: one more name for the same position.
         with database.writing(connection):
             _insert(connection, new.name, newest, new.moment)
         return True
     gathering = None
-    if new.ahead is not None and new.changes is not None and new.changes.is_complete and newest is None:
+    if new.ahead is not None and new.changes is not None and new.changes.lists_every_change and newest is None:
         gathering = new.ahead.finished()
     if gathering is None:
         gathering = Staging(

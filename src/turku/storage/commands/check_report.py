@@ -12,8 +12,8 @@ from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Verdict
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import sandbox
-from turku.storage.containment.sandbox import SandboxProbeFailed
+from turku.storage.containment import availability
+from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.disk import history, volume_marks, volumes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import find_sources
@@ -37,7 +37,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     say(f"  rsync: {' '.join(configuration.rsync_command)}")
     with suppress(SandboxProbeFailed):
         # Those who are told what protects the host are told of it.
-        found = sandbox.availability(configuration)
+        found = availability.sandbox_availability(configuration)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
     for volume in configuration.volumes:
         fault = volume_marks.fault(configuration, volume)

@@ -17,8 +17,8 @@ from pathlib import Path
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.config.configuration import StorageConfig, Volume
-from turku.storage.containment import limits, sandbox, seccomp
-from turku.storage.containment.sandbox import SandboxProbeFailed
+from turku.storage.containment import availability, limits, seccomp
+from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.fs import tree as fs
 from turku.storage.registration import acting_user, login_shell
 from turku.storage.rsync import version as rsync_version
@@ -118,7 +118,7 @@ def _user(configuration: StorageConfig) -> Fact:
 
 def _sandbox(configuration: StorageConfig) -> Fact:
     try:
-        found = sandbox.availability(configuration)
+        found = availability.sandbox_availability(configuration)
     except SandboxProbeFailed as error:
         return Fact("sandbox", Verdict.FAIL, f"{error.message}; {error.hint}")
     if found.is_used:
@@ -137,7 +137,7 @@ def _sandbox(configuration: StorageConfig) -> Fact:
 def _filter(configuration: StorageConfig) -> Fact:
     subject = "system-call filter"
     try:
-        is_used = sandbox.availability(configuration).is_used
+        is_used = availability.sandbox_availability(configuration).is_used
     except SandboxProbeFailed:
         return Fact(subject, Verdict.WARN, "it is not known whether it is in force")
     if not is_used:

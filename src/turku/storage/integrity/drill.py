@@ -31,14 +31,17 @@ from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.catalog.scan import attributes_of
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import sandbox
+from turku.storage.containment import availability, bubblewrap, sandbox
+from turku.storage.containment.capabilities import DEVICE_CAPABILITY, FILE_CAPABILITY, OWNER_CAPABILITIES
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
 from turku.storage.fs.stored_content import RateLimiter, checksum
-from turku.storage.rsync import transfer
+from turku.storage.rsync.arguments import attribute_options
+from turku.storage.rsync.file_system_support import FileSystemSupport, probe_file_system
+from turku.storage.rsync.request import TransferOptions
 
 VALID_FACTOR = 1.5
 """A drill counts for so many times ``drill_days``: one that comes late, or is tried again, is no alarm yet."""
@@ -238,15 +241,15 @@ class _DrillRun:
             )
         return usage.free < needed
 
-    def _file_system(self) -> transfer.FileSystem:
+    def _file_system(self) -> FileSystemSupport:
         """Return what can be kept in the scratch directory by an rsync that is contained."""
-        system = transfer.file_system(self._configuration, self._directory)
-        if not (system.privileged_attributes and sandbox.is_contained(self._configuration)):
+        system = probe_file_system(self._configuration, self._directory)
+        if not (system.privileged_attributes and availability.is_contained(self._configuration)):
             return system
         # What all others need is not given to it: a drill shows that files can be restored.
         return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
 
-    def _restore(self, tree: Path, chosen: Sequence[CatalogEntry], system: transfer.FileSystem) -> None:
+    def _restore(self, tree: Path, chosen: Sequence[CatalogEntry], system: FileSystemSupport) -> None:
         configuration = self._configuration
         listing = self._directory / "files"
         # A name that begins with '#' or ';' would be a comment.
@@ -257,7 +260,7 @@ class _DrillRun:
             "--numeric-ids",
             "--hard-links",
             "--sparse",
-            *transfer.attribute_options(transfer.Selection(), system),
+            *attribute_options(TransferOptions(), system),
             *(["--fake-super"] if system.fake_super else []),
             *([] if system.devices or system.fake_super else ["--no-devices"]),
             "--from0",
@@ -283,21 +286,21 @@ class _DrillRun:
         except CommandFailed as error:
             self._made.problems.append("; ".join(part for part in (error.message, error.details[-2000:]) if part))
 
-    def _receive(self, argv: Sequence[str], tree: Path, system: transfer.FileSystem) -> None:
+    def _receive(self, argv: Sequence[str], tree: Path, system: FileSystemSupport) -> None:
         with fs.opened(tree) as opened:
             self._run(
                 argv,
                 # An rsync of one's own may lie outside the system directories that the sandbox shows.
                 readable={
                     sandbox.WORKING_DIRECTORY: tree,
-                    **{str(path): path for path in sandbox.programs(self._configuration.rsync_command)},
+                    **{str(path): path for path in sandbox.rsync_programs(self._configuration.rsync_command)},
                 },
                 directory=sandbox.WORKING_DIRECTORY,
                 opened=opened,
                 timeout_seconds=_RESTORE_SECONDS,
                 capabilities=[
-                    *([sandbox.FILE_CAPABILITY] if system.privileged_attributes else []),
-                    *([sandbox.DEVICE_CAPABILITY] if system.devices and not system.fake_super else []),
+                    *([FILE_CAPABILITY] if system.privileged_attributes else []),
+                    *([DEVICE_CAPABILITY] if system.devices and not system.fake_super else []),
                 ],
             )
 
@@ -329,7 +332,7 @@ class _DrillRun:
             os.close(descriptor)
 
     def _compare_attributes(
-        self, tree: DirectoryTree, stored: DirectoryTree, entry: CatalogEntry, system: transfer.FileSystem
+        self, tree: DirectoryTree, stored: DirectoryTree, entry: CatalogEntry, system: FileSystemSupport
     ) -> None:
         def counts(name: str) -> bool:
             return (
@@ -402,16 +405,16 @@ class _DrillRun:
         it has ``capabilities`` beside those by which it reads and writes all of that."""
         configuration = self._configuration
         working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
-        if sandbox.is_contained(configuration):
+        if availability.is_contained(configuration):
             # It sees nothing but what is restored and where to: leave to read and write all of that harms nobody.
-            held = (*sandbox.OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
-            argv = sandbox.wrap(
-                argv if opened is None else sandbox.in_same_directory(opened, argv),
+            held = (*OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
+            argv = bubblewrap.wrap(
+                argv if opened is None else bubblewrap.in_same_directory(opened, argv),
                 readable=readable,
                 writable={str(self._directory): self._directory},
                 directory=directory,
                 capabilities=held if os.geteuid() == 0 else None,
-                options=sandbox.availability(configuration).options,
+                options=availability.sandbox_availability(configuration).options,
             )
         with command.start(argv, working_directory=working_directory, extra_environment=extra_environment) as child:
             code = child.wait(timeout_seconds)

@@ -25,14 +25,20 @@ from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import limits, sandbox
+from turku.storage.containment import child_output, limits, sandbox, watchdog
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 from turku.storage.fs.stored_content import RateLimiter, checksum
 from turku.storage.integrity import damage, report
-from turku.storage.rsync import change_log, transfer
-from turku.storage.rsync.transfer import Daemon
+from turku.storage.rsync import change_log
+from turku.storage.rsync.file_system_support import FileSystemSupport, probe_file_system
+from turku.storage.rsync.request import (
+    CONNECT_TIMEOUT_SECONDS,
+    SILENCE_TIMEOUT_SECONDS,
+    RsyncDaemon,
+    require_valid_username,
+)
 from turku.storage.snapshots.hard_links import find_other_names
 
 ASKED_PERCENT = 100.0
@@ -77,7 +83,7 @@ def percent(configuration: StorageConfig, place: SourceDirectory) -> float:
 def after_backup(
     configuration: StorageConfig,
     place: SourceDirectory,
-    daemon: Daemon,
+    daemon: RsyncDaemon,
     snapshot: str,
     *,
     cancellation: Cancellation = NEVER,
@@ -128,7 +134,7 @@ def after_backup(
 def compare(
     configuration: StorageConfig,
     place: SourceDirectory,
-    daemon: Daemon,
+    daemon: RsyncDaemon,
     snapshot: str,
     *,
     share: float,
@@ -168,7 +174,7 @@ def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Catalog
 def _differing(
     configuration: StorageConfig,
     place: SourceDirectory,
-    daemon: Daemon,
+    daemon: RsyncDaemon,
     tree: Path,
     paths: Sequence[bytes],
     *,
@@ -183,9 +189,9 @@ def _differing(
         # A name that begins with '#' or ';' would be a comment.
         file.write(b"".join(b"./" + path + b"\0" for path in paths))
     try:
-        bounds = limits.bounds(configuration, place.machine_dir)
+        bounds = limits.run_limits(configuration, place.machine_dir)
         bounds = replace(bounds, seconds=min(bounds.seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
-        system = transfer.file_system(configuration, place.machine_dir)
+        system = probe_file_system(configuration, place.machine_dir)
         with (
             sandbox.receiver(
                 lambda seen: _arguments(configuration, daemon, seen(listing), system),
@@ -198,11 +204,11 @@ def _differing(
             ) as receiver,
             receiver.start(password=daemon.password) as child,
         ):
-            watch = limits.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
-            with sandbox.output_reader(
+            watch = watchdog.Watchdog(bounds, process=child.pid, tree=place.machine_dir, is_new_tree=False)
+            with child_output.output_reader(
                 child, lambda stream: _read(stream, looked_at, found), timeout_seconds=_READ_TIMEOUT_SECONDS
             ):
-                code = limits.wait(child, watch, cancellation)
+                code = watchdog.wait_for(child, watch, cancellation)
             lines = child.last_lines
         # 23 and 24: files that went or could not be read there, which says nothing of the others.
         if code not in (0, 23, 24):
@@ -212,8 +218,8 @@ def _differing(
     return looked_at, found
 
 
-def _arguments(configuration: StorageConfig, daemon: Daemon, listing: str, system: transfer.FileSystem) -> list[str]:
-    user = transfer.checked_user(daemon.username)
+def _arguments(configuration: StorageConfig, daemon: RsyncDaemon, listing: str, system: FileSystemSupport) -> list[str]:
+    user = require_valid_username(daemon.username)
     return [
         *configuration.rsync_command,
         "--dry-run",
@@ -227,8 +233,8 @@ def _arguments(configuration: StorageConfig, daemon: Daemon, listing: str, syste
         f"--out-format={change_log.OUT_FORMAT}",
         "--no-motd",
         "--8-bit-output",
-        f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
-        f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
+        f"--timeout={SILENCE_TIMEOUT_SECONDS}",
+        f"--contimeout={CONNECT_TIMEOUT_SECONDS}",
         *(["--modify-window=-1"] if system.nanoseconds else []),
         "--",
         f"rsync://{user}@127.0.0.1:{daemon.port}/{daemon.module}/",

@@ -41,13 +41,20 @@ from turku.protocol.restore_messages import (
     wire_path,
 )
 from turku.storage.config.configuration import StorageConfig
-from turku.storage.containment import sandbox
+from turku.storage.containment import child_output, sandbox
 from turku.storage.restore import plan
 from turku.storage.restore.plan import LostPaths, PreparedRestore
 from turku.storage.restore.recorded_entries import RecordedEntries, is_fake_super
 from turku.storage.restore.snapshot_lookup import SnapshotTree
-from turku.storage.rsync import change_log, exit_codes, messages, transfer
+from turku.storage.rsync import change_log, exit_codes, messages
 from turku.storage.rsync.change_log import ItemizedLine
+from turku.storage.rsync.request import (
+    CONNECT_TIMEOUT_SECONDS,
+    SILENCE_TIMEOUT_SECONDS,
+    require_valid_username,
+    should_compress,
+    should_list_first,
+)
 
 _BATCH = 400
 _NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
@@ -99,7 +106,7 @@ def push(
             on_line=lambda line: log(line) if line else None,
         ) as child,
     ):
-        with sandbox.output_reader(
+        with child_output.output_reader(
             child, lambda stream: _report(configuration, going_back, answers, stream, others, lost=lost)
         ):
             exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
@@ -130,11 +137,11 @@ def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port
         "--no-human-readable",
         "--no-motd",
         "--8-bit-output",
-        f"--timeout={transfer.SILENCE_TIMEOUT_SECONDS}",
-        f"--contimeout={transfer.CONNECT_TIMEOUT_SECONDS}",
+        f"--timeout={SILENCE_TIMEOUT_SECONDS}",
+        f"--contimeout={CONNECT_TIMEOUT_SECONDS}",
         "--modify-window=-1",
         *_compression(going_back.snapshot),
-        *(["--no-inc-recursive"] if transfer.is_listed_at_once(going_back.files) else []),
+        *(["--no-inc-recursive"] if should_list_first(going_back.files) else []),
         *([rsync_checksums.XXH128] if going_back.by_xxh128 else []),
         "--hard-links",
         *(["--sparse"] if going_back.with_holes is None else []),
@@ -149,7 +156,7 @@ def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port
         *(["--relative", "--no-implied-dirs"] if going_back.paths else []),
         "--",
         *(os.fsdecode(b"./" + path) for path in going_back.paths or (b"",)),
-        f"rsync://{transfer.checked_user(username)}@127.0.0.1:{port}/{MODULE}/",
+        f"rsync://{require_valid_username(username)}@127.0.0.1:{port}/{MODULE}/",
     ]
 
 
@@ -169,7 +176,7 @@ def _attribute_options(configuration: StorageConfig, request: FileRestoreRequest
 
 
 def _compression(kept: SnapshotTree) -> list[str]:
-    if not transfer.is_compressed(kept.notes.compress, kept.notes):
+    if not should_compress(kept.notes.compress, kept.notes):
         return []
     is_slow = compression.is_slow(kept.notes.bytes_per_second)
     return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
@@ -254,7 +261,7 @@ def _batches(
         if line.is_deleted:
             deleted.append(line.path)
         else:
-            batch.append((line, own.startswith(change_log.MARK + b"<")))
+            batch.append((line, own.startswith(change_log.MARKER + b"<")))
         if len(batch) + len(deleted) == _BATCH:
             yield batch, deleted
             batch, deleted = [], []

@@ -18,7 +18,8 @@ from turku.errors import CommandFailed
 from turku.storage.config.configuration import StorageConfig
 from turku.storage.containment.limits import RunLimits
 from turku.storage.rsync import version as rsync_version
-from turku.storage.rsync.transfer import Selection, TransferResult
+from turku.storage.rsync.request import TransferOptions
+from turku.storage.rsync.result import TransferResult
 
 _STOPPED: Final = "stopping at requested limit"
 """What rsync says then; its exit code is one of several."""
@@ -27,9 +28,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(
-    selected: Selection,
+    selected: TransferOptions,
     bounds: RunLimits,
-    part: Callable[[Selection, RunLimits], TransferResult],
+    part: Callable[[TransferOptions, RunLimits], TransferResult],
     *,
     configuration: StorageConfig,
     clock: Clock,
@@ -37,7 +38,7 @@ def run(
     """What came of the transfer, which ``part`` runs once for each limit that holds while it goes on."""
     windows = selected.bandwidth_limits
     if not windows.changes:
-        return part(replace(selected, keeps_partial_files=False), bounds)
+        return part(replace(selected, keep_partial_files=False), bounds)
     zone, stops = configuration.zone, _can_stop(configuration)
     begin, taken_bytes, is_continued = clock.monotonic_seconds(), 0, False
     while True:
@@ -50,8 +51,10 @@ def run(
         done = part(replace(selected, bandwidth_kib_per_second=limit, stop_after_minutes=minutes), left)
         if until is None or clock.now() < until or _STOPPED not in done.last_lines:
             # What an rsync did that was stopped it may not have said.
-            return replace(done, is_understood=done.is_understood and not is_continued, is_continued=is_continued)
-        taken_bytes += done.taken_bytes
+            return replace(
+                done, all_lines_parsed=done.all_lines_parsed and not is_continued, was_restarted=is_continued
+            )
+        taken_bytes += done.written_bytes
         is_continued = True
 
 

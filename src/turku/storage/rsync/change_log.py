@@ -24,13 +24,13 @@ import msgspec
 from turku.core.filesystem.directory_tree import is_inside
 from turku.storage.fs import tree as fs
 
-MARK = b":"
+MARKER = b":"
 """With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
 _FORMAT, _TARGET_FORMAT = "%i|%C|%n", "%i|%C|%L|%n"
 _LINKED_TO, _POINTS_TO = b" => ", b" -> "
 _UNKNOWN_TARGET = b"."
 """As rsync 3.2.7 has it of some names."""
-OUT_FORMAT = f"{MARK.decode()}{_FORMAT}"
+OUT_FORMAT = f"{MARKER.decode()}{_FORMAT}"
 """With the checksum, for a reason of its own too: rsync then prints the line after the transfer of a file."""
 CHECKSUM_BYTES = 16
 LINE_LIMIT_BYTES = 32 * 1024
@@ -88,14 +88,14 @@ class ItemizedLine(msgspec.Struct, frozen=True):
         return self.is_new and self.file_type == b"f"
 
 
-def new_mark() -> bytes:
+def random_marker() -> bytes:
     """Return a mark for one run, drawn by lot.
 
     A machine's messages come in the stream of rsync's lines, and need not end with a line break. No text of theirs can
     look like a line with this mark, nor begin one that hides it. That something was deleted a machine can have printed
     all the same: rsync has a message for it, and makes the line itself.
     """
-    return MARK + secrets.token_hex(8).encode() + MARK
+    return MARKER + secrets.token_hex(8).encode() + MARKER
 
 
 def out_format(mark: bytes, *, has_targets: bool = False) -> str:
@@ -103,7 +103,7 @@ def out_format(mark: bytes, *, has_targets: bool = False) -> str:
     return mark.decode() + (_TARGET_FORMAT if has_targets else _FORMAT)
 
 
-def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> ItemizedLine | None:
+def parse(text: bytes, mark: bytes = MARKER, *, has_targets: bool = False) -> ItemizedLine | None:
     """What a line says; None where it is not understood, or names a path that leads out of the tree."""
     if not text.startswith(mark):
         return None
@@ -119,8 +119,8 @@ def parse(text: bytes, mark: bytes = MARK, *, has_targets: bool = False) -> Item
         if match["kind"] != b"h" or target == _UNKNOWN_TARGET:
             target = b""
     # rsync marks a directory with a slash.
-    path = unescaped(name).removesuffix(b"/")
-    target = unescaped(target)
+    path = unescape(name).removesuffix(b"/")
+    target = unescape(target)
     if target and (len(target) > _PATH_LIMIT_BYTES or not is_inside(target)):
         return None
     if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
@@ -152,7 +152,7 @@ def _split_target(text: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
-def unescaped(name: bytes) -> bytes:
+def unescape(name: bytes) -> bytes:
     r"""The name as the file system has it: rsync writes ``\#012`` for a line break, and for ``\#`` with digits too."""
     if b"\\#" not in name:
         return name
@@ -167,10 +167,10 @@ class ChangeLog:
 
     def __init__(self, directory: Path | None = None) -> None:
         """``directory`` is where the spool lies, without a name; by default where temporary files do."""
-        self.is_complete = False
+        self.lists_every_change = False
         """Whether they tell everything that differs from the snapshot before: deletions too, and of a file with several
         names each name."""
-        self.tells_content = False
+        self.lists_every_written_file = False
         """Whether they tell every file that this run wrote; what a run before it had brought over may be missing."""
         self._count = 0
         self.size_bytes = 0
@@ -189,7 +189,7 @@ class ChangeLog:
     def __len__(self) -> int:
         return self._count
 
-    def note(self, line: ItemizedLine) -> None:
+    def add_line(self, line: ItemizedLine) -> None:
         """Take note of what a line says; but for the checksum, which a machine may have forged."""
         kind = ChangeKind.DELETED if line.is_deleted else ChangeKind.CHANGED
         self.add(Change(line.path, kind, is_file=line.file_type == b"f", link_target=line.link_target))
@@ -203,8 +203,8 @@ class ChangeLog:
         self._file.seek(0)
         self._file.truncate()
         self._count = self.size_bytes = 0
-        self.is_complete = False
-        self.tells_content = False
+        self.lists_every_change = False
+        self.lists_every_written_file = False
 
     def add(self, change: Change) -> None:
         """Take note of a change."""

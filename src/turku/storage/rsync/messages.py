@@ -14,7 +14,7 @@ from enum import StrEnum
 from turku.core import bounded_log
 from turku.core.filesystem.directory_tree import is_inside
 from turku.core.log import one_line
-from turku.storage.rsync.change_log import unescaped
+from turku.storage.rsync.change_log import unescape
 
 LINE_LIMIT_BYTES = 16 * 1024
 """A longer line is not read: rsync writes each of a path's 4,096 bytes as four at most, and never all of them."""
@@ -219,7 +219,7 @@ def _message(
     number = int(groups["number"]) if groups.get("number") else None
     path = None
     if told is not None and not _has_two_readings(match) and (is_exact or not _DISGUISED.search(told)):
-        path = _relative(unescaped(told), is_of_daemon=groups.get("module") is not None, directory=directory)
+        path = _relative(unescape(told), is_of_daemon=groups.get("module") is not None, directory=directory)
     return Message(
         kind=_by_number(kind, number),
         side=side,

@@ -46,7 +46,7 @@ class SuffixCounter:
     def __post_init__(self) -> None:
         self._counts: Counter[bytes] = Counter()
 
-    def note(self, name: bytes) -> None:
+    def add(self, name: bytes) -> None:
         """Take note of a created file; ``name`` is relative to the tree."""
         stem, dot, suffix = name.rpartition(b".")
         if self.base is None or not dot or not 0 < len(suffix) <= _SUFFIX_LIMIT_BYTES or b"/" in suffix:
@@ -156,7 +156,7 @@ def from_trees(base: Path | None, tree: Path) -> RunStats:
                     continue
             else:
                 created += 1
-                suffixes.note(each.full_path)
+                suffixes.add(each.full_path)
             transferred += 1
             transferred_size += status.st_size
         if old is not None:

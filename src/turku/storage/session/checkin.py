@@ -124,7 +124,7 @@ class Checkin:
             rsync_port=self.request.port,
             username=credentials.username,
             password=Secret(credentials.password),
-            moment_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
+            machine_time_ns=None if self.request.moment_ns is UNSET else self.request.moment_ns,
             changed_entries=functools.partial(self.agent.changed_entries, name),
             files_with_holes=functools.partial(self.agent.files_with_holes, name),
         )
@@ -206,10 +206,10 @@ class Checkin:
             return outcome
         from turku.storage.disk.source_directory import SourceDirectory
         from turku.storage.integrity import source_comparison
-        from turku.storage.rsync.transfer import Daemon
+        from turku.storage.rsync.request import RsyncDaemon
 
         place = SourceDirectory(job.machine_dir, job.source_name)
-        daemon = Daemon(job.rsync_port, job.source_name, job.username, job.password)
+        daemon = RsyncDaemon(job.rsync_port, job.source_name, job.username, job.password)
         try:
             signs = source_comparison.after_backup(
                 self.configuration, place, daemon, outcome.snapshot, cancellation=self.agent
@@ -224,7 +224,7 @@ class Checkin:
         if not signs:
             return outcome
         summary = "\n".join((f"SUSPICIOUS: {'; '.join(signs)}", outcome.summary))
-        return replace(outcome, suspicious=(*outcome.suspicious, *signs)[:_SIGNS_LIMIT], summary=summary)
+        return replace(outcome, findings=(*outcome.findings, *signs)[:_SIGNS_LIMIT], summary=summary)
 
     def _failure(self, begin: float, summary: str) -> BackupReport:
         end = self.clock.now().timestamp()
@@ -238,7 +238,7 @@ class Checkin:
             summary="\n".join((*self.warnings, outcome.summary))[:_SUMMARY_LIMIT],
             time_begin=outcome.time_begin,
             time_end=outcome.time_end,
-            findings=list(outcome.suspicious),
+            findings=list(outcome.findings),
             strategy=outcome.strategy,
             strategy_reason=one_line(outcome.strategy_reason)[:STRATEGY_REASON_LIMIT],
             missing_files=outcome.missing_files,

@@ -44,13 +44,13 @@ class HardlinkCopy:
     A context manager; leaving it ends what is under way.
     """
 
-    def __init__(self, base: Path, tree: Path, check: Callable[[int], None] = lambda _directories: None) -> None:
+    def __init__(self, base: Path, tree: Path, check_limits: Callable[[int], None] = lambda _directories: None) -> None:
         """``check`` is told now and then how many directories were made, and raises where that is too much."""
         self.tree = tree
         self.directories = 0
         """How many it has made: all else takes no room of its own."""
         self._base = base
-        self._check = check
+        self._check = check_limits
         self._refusal: TurkuError | None = None
         self._begun = threading.Event()
         self._is_over = threading.Event()

@@ -49,10 +49,10 @@ class SnapshotMode(ABC):
     def commit(self, record: SnapshotRecord, built: Path) -> str | None:
         """Make the complete tree ``built`` the snapshot, durably; return None in a mode without history."""
 
-    def abandon(self) -> None:  # noqa: B027  (a mode may have nothing to give back)
+    def discard_staging(self) -> None:  # noqa: B027  (a mode may have nothing to give back)
         """Give back what a run wrote that took more than it may; nothing where that is all there is of the source."""
 
-    def discard_assembled(self) -> None:
+    def discard_assembly(self) -> None:
         """Give up a tree that was being assembled, where there is one. With the source's lock held."""
         self._mark_for_deletion(self.place.assembling)
 

@@ -1,0 +1,153 @@
+"""One rsync run against a machine's daemon, contained and within its limits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from turku.core import command
+from turku.core.bounded_log import bounded_log
+from turku.core.cancellation import NEVER, Cancellation
+from turku.errors import TurkuError
+from turku.storage.config.configuration import StorageConfig
+from turku.storage.containment import availability, quota, sandbox, watchdog
+from turku.storage.containment.child_output import output_reader
+from turku.storage.containment.limits import RunLimits
+from turku.storage.fs import tree as fs
+from turku.storage.rsync import exit_codes, messages, stats
+from turku.storage.rsync.arguments import arguments
+from turku.storage.rsync.change_log import ItemizedLine
+from turku.storage.rsync.file_system_support import FileSystemSupport
+from turku.storage.rsync.output import OutputReader
+from turku.storage.rsync.request import WHOLE_SOURCE, RsyncDaemon, TransferOptions, TransferScope
+from turku.storage.rsync.result import TransferResult
+from turku.storage.rsync.workspace import Workspace
+
+_LAST_LINES_TIMEOUT_SECONDS = 5.0
+_WRITE_BACK_SECONDS = 3.0
+_LOG = logging.getLogger(__name__)
+
+
+def run(
+    configuration: StorageConfig,
+    daemon: RsyncDaemon,
+    options: TransferOptions,
+    workspace: Workspace,
+    support: FileSystemSupport,
+    *,
+    machine_dir: Path,
+    run_limits: RunLimits,
+    base: Path | None = None,
+    scope: TransferScope = WHOLE_SOURCE,
+    on_entry: Callable[[ItemizedLine], None] = lambda _line: None,
+    spooled_bytes: Callable[[], int] = lambda: 0,
+    cancellation: Cancellation = NEVER,
+) -> TransferResult:
+    """Run rsync and return its result. rsync is ended when it exceeds its limits (threats M9).
+
+    ``base`` is the tree of the base snapshot. ``on_entry`` is called from another thread for each entry that rsync
+    makes, changes or deletes. ``spooled_bytes`` returns the size of the change logs on the volume.
+
+    Raises CommandFailed if rsync cannot be started, InvalidValue as ``arguments`` does, BackupFailed if no daemon
+    answers or a limit is exceeded, ConfigurationError if the sandbox is required and not available, and whatever
+    ``cancellation`` raises.
+    """
+    is_contained = availability.sandbox_availability(configuration).is_used
+    directory = os.fsencode(sandbox.WORKING_DIRECTORY if is_contained else workspace.directory)
+    output = OutputReader(
+        daemon.module, stats.SuffixCounter(base), on_entry, has_targets=scope.is_dry_run, directory=directory
+    )
+    # An rsync that is to stop at a certain time reports that as an error. The caller knows its meaning.
+    level = logging.INFO if options.stop_after_minutes else logging.WARNING
+    with (
+        bounded_log(_LOG, daemon.module, level=level, kind=messages.kind_of) as log,
+        sandbox.receiver(
+            lambda path_in_sandbox: arguments(
+                configuration.rsync_command,
+                daemon,
+                options,
+                workspace,
+                support,
+                scope=scope,
+                path_in_sandbox=path_in_sandbox,
+                marker=output.marker,
+            ),
+            configuration=configuration,
+            port=daemon.port,
+            fake_super=support.fake_super,
+            keeps_privileged_attributes=bool(support.privileged_attributes) and scope.compares_attributes,
+            directory=workspace.directory,
+            is_writable=not scope.is_dry_run,
+            readable=workspace.basis if scope.files_from is None else (*workspace.basis, scope.files_from),
+        ) as receiver,
+        receiver.start(
+            password=daemon.password,
+            on_line=lambda line: log(line) if line else None,
+            on_bytes=output.add_message,
+        ) as child,
+    ):
+        begin = time.monotonic()
+        watch = watchdog.Watchdog(
+            run_limits,
+            process=child.pid,
+            tree=workspace.directory,
+            is_new_tree=not workspace.writes_in_place,
+            machine_dir=machine_dir,
+            spooled_bytes=spooled_bytes,
+        )
+        try:
+            with (
+                output_reader(
+                    child, output.read, abandon=output.abandon, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS
+                ) as reader,
+                watchdog.counting(machine_dir, watch),
+                _writing_back(workspace.directory, scope),
+            ):
+                exit_code = watchdog.wait_for(child, watch, cancellation)
+        finally:
+            if not scope.is_dry_run:
+                quota.record_usage(configuration, machine_dir, watch.total_written_bytes())
+        last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
+    return TransferResult(
+        exit_codes.exit_status(exit_code),
+        tuple(output.statistics),
+        tuple(last_lines),
+        output.suffixes,
+        seconds=time.monotonic() - begin,
+        all_lines_parsed=output.all_lines_parsed and not reader.is_alive(),
+        written_bytes=watch.total_written_bytes(),
+        skipped_devices=output.skipped_devices,
+        file_errors=output.file_errors,
+    )
+
+
+@contextmanager
+def _writing_back(directory: Path, scope: TransferScope) -> Iterator[None]:
+    """Write a long run's data to the disk while it goes on, so that the commit need not wait for all of it."""
+    is_over = threading.Event()
+
+    def write_back() -> None:
+        pause_seconds = _WRITE_BACK_SECONDS
+        while not is_over.wait(pause_seconds):
+            begin = time.monotonic()
+            try:
+                fs.sync(directory)
+            except (TurkuError, OSError):
+                return
+            # Leave a busy disk to other work.
+            pause_seconds = max(_WRITE_BACK_SECONDS, 2 * (time.monotonic() - begin))
+
+    if scope.is_dry_run:
+        yield
+        return
+    thread = threading.Thread(target=write_back, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
