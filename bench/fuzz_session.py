@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--real", type=int, default=REAL_REQUESTS, help="real commands besides (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20261124)
     options = parser.parse_args()
-    import turku.storage.config.configuration
+    import turku.storage.config.loading
     import turku.storage.session.server  # noqa: F401  (so that the forks have it)
 
     forks, commands = Tally("forked"), Tally("installed command")

@@ -48,7 +48,7 @@ def test_what_it_orders_away_can_be_brought_back_for_days(machine: BackedUpMachi
         machine.clock.moment += timedelta(days=1)
         assert machine.back_up(**{**NOTHING_KEPT, **hostile}).success
     for trashed in trash.trashed_snapshots(machine.place):
-        trash.restore(trashed, now=machine.clock.moment, trash_days=machine.storage.trash_days)
+        trash.restore(trashed, now=machine.clock.moment, trash_days=machine.storage.retention.trash_days)
     assert known == {name: fingerprint(machine.place.snapshot(name)) for name in before}
     # Its next orders do not take them again.
     assert machine.back_up(**{**NOTHING_KEPT, **hostile}).success

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, backed_up_machine, fingerprint
 
+from turku.core.configuration.declaration import with_values
 from turku.policy.anomaly import AnomalyThresholds
+from turku.storage.config.model import AnomalyConfig
 from turku.storage.disk import history, snapshot_notes, trash
 
 FILES = 40
@@ -85,7 +86,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 def judge(machine: BackedUpMachine, judgement: str) -> None:
     """What the operator does with ``turku-storage quarantine``."""
-    for stored in history.awaiting_review(machine.place, machine.storage.zone):
+    for stored in history.awaiting_review(machine.place, machine.storage.state.timezone):
         snapshot_notes.change(machine.place, stored.name, review=snapshot_notes.Review(judgement))
 
 
@@ -127,12 +128,14 @@ def test_a_third_of_the_files_encrypted_is_seen_by_what_they_became(machine: Bac
 def test_thresholds_of_one_source_are_the_operators_and_no_machines(machine: BackedUpMachine) -> None:
     machine.days(1)
     uuid = machine.machine_dir.name
-    machine.storage = replace(
+    machine.storage = with_values(
         machine.storage,
-        anomaly_of_sources={
-            "etc": AnomalyThresholds(enabled=False),
-            f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9),
-        },
+        anomaly=AnomalyConfig(
+            sources={
+                "etc": AnomalyThresholds(enabled=False),
+                f"{uuid}/etc": AnomalyThresholds(rewritten_share=0.9),
+            }
+        ),
     )
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().findings == ()
@@ -210,7 +213,7 @@ def test_history_of_an_existing_storage_is_compared_with_too(machine: BackedUpMa
 
 
 def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
-    machine.storage = replace(machine.storage, trash_days=2)
+    machine.storage = with_values(machine.storage, trash_days=2)
     machine.days(5, retention="last 2 days")
     trashed = [each.name for each in trash.trashed_snapshots(machine.place)]
     assert trashed
@@ -222,9 +225,9 @@ def test_the_trash_is_frozen_with_the_rest(machine: BackedUpMachine) -> None:
 
 def test_the_operator_may_set_other_thresholds_or_none(machine: BackedUpMachine) -> None:
     machine.days(1)
-    machine.storage = replace(machine.storage, anomaly=AnomalyThresholds(rewritten_share=0.9))
+    machine.storage = with_values(machine.storage, anomaly=AnomalyConfig(rewritten_share=0.9))
     rewrite(machine.source_dir, FILES * 6 // 10)
     assert machine.back_up().findings == ()
-    machine.storage = replace(machine.storage, anomaly=AnomalyThresholds(enabled=False))
+    machine.storage = with_values(machine.storage, anomaly=AnomalyConfig(enabled=False))
     empty(machine.source_dir)
     assert machine.back_up().findings == ()

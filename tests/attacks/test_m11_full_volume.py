@@ -18,6 +18,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, 
 from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer
 
 from turku.core import command
+from turku.core.configuration.declaration import with_values
 from turku.errors import CommandFailed
 from turku.storage.backup.run import BackupReport, back_up
 from turku.storage.containment import limits, quota
@@ -125,7 +126,7 @@ def test_below_the_low_water_mark_no_run_starts_and_nothing_is_pruned(neighbours
 
 def test_a_volume_without_room_for_one_more_byte_keeps_its_history_whole(neighbours: Neighbours) -> None:
     # No mark, no reserve: the file system itself says that it is full, in the middle of the attacker's run.
-    outcome = neighbours.attack([Entry(b"endless", size=2**50)], endless=True, low_water_free_percent=0.0)
+    outcome = neighbours.attack([Entry(b"endless", size=2**50)], endless=True, low_water_free_pct=0.0)
     assert not outcome.success
     neighbours.assert_history_is_whole()
 
@@ -159,7 +160,7 @@ def test_a_flood_of_deletions_takes_no_more_than_a_run_may(neighbours: Neighbour
 def with_directories(neighbours: Neighbours, count: int, **keys: Any) -> list[BackupReport]:
     """Two runs for a source of so many directories, of which the second is incremental."""
     honest = neighbours.honest
-    storage = replace(honest.storage, **keys)
+    storage = with_values(honest.storage, **keys)
     for number in range(count):
         (honest.source_dir / f"{number}").mkdir()
     outcomes = []

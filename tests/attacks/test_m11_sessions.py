@@ -23,6 +23,7 @@ from turku.demo import programs as programs_of_ours
 from turku.errors import LockHeld, RestoreFailed
 from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import BrowseEnd
+from turku.storage.config.defaults import DEFAULT_HISTORY_SESSIONS
 from turku.storage.session import request as session_request
 from turku.storage.session import restore_session, session_slots
 from turku.storage.session.session_slots import SessionKind, SessionSlots
@@ -119,8 +120,8 @@ def test_m11_one_key_holds_four_looks_and_recoveries_and_no_more(storage: Ordere
     gone(storage)
     with ExitStack() as stack:
         sides = opened(stack, lambda: recover(storage))
-        alive = settled(sides, session_slots.DEFAULT_HISTORY_SESSIONS)
-        assert len(alive) == session_slots.DEFAULT_HISTORY_SESSIONS
+        alive = settled(sides, DEFAULT_HISTORY_SESSIONS)
+        assert len(alive) == DEFAULT_HISTORY_SESSIONS
         for side in alive:
             side.wait_for('"row":"plan"')
         refused = [side for side in sides if side not in alive]

@@ -12,7 +12,6 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -22,6 +21,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 from tests.support.collected_answers import CollectedAnswers
 from tests.support.rsyncd import Rsyncd
 
+from turku.core.configuration.declaration import with_values
 from turku.errors import BackupFailed
 from turku.protocol.messages import SourceCredentials
 from turku.protocol.restore_messages import (
@@ -172,7 +172,7 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             ):
                 credentials = SourceCredentials(daemon.username, daemon.password)
                 meanwhile()
-                storage = replace(machine.storage, sandbox=sandboxed)
+                storage = with_values(machine.storage, sandbox=sandboxed)
                 recovery_transfer.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
             assert meddler.messages_sent >= len(messages)
             decoded = collected.read()

@@ -6,13 +6,13 @@ Real rsync, a clock of the test's own. Each test switches the other guards off, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
+from turku.core.configuration.declaration import with_values
 from turku.policy import names
 from turku.storage.disk import history, snapshot_notes, trash
 
@@ -45,7 +45,7 @@ def test_quick_backups_do_not_push_out_what_last_snapshots_keeps(machine: Backed
 
 
 def test_a_quicker_schedule_is_no_way_around_it(machine: BackedUpMachine) -> None:
-    machine.storage = replace(machine.storage, minimum_period_seconds=3600)
+    machine.storage = with_values(machine.storage, minimum_period_seconds=3600)
     before = machine.days(5, retention="last 5 snapshots", period_seconds=DAY_SECONDS)
     # What the machine declares now: cron * * * * *.
     flood(machine, 12, retention="last 5 snapshots", period_seconds=60.0)
@@ -53,7 +53,7 @@ def test_a_quicker_schedule_is_no_way_around_it(machine: BackedUpMachine) -> Non
 
 
 def test_nor_is_a_coordinator_of_the_existing_system_which_tells_no_slot(machine: BackedUpMachine) -> None:
-    machine.storage = replace(machine.storage, minimum_period_seconds=3600)
+    machine.storage = with_values(machine.storage, minimum_period_seconds=3600)
     before = machine.days(5, retention="last 5 snapshots")
     flood(machine, 12, retention="last 5 snapshots")
     assert machine.snapshots()[:-1] == before
@@ -78,7 +78,7 @@ def test_a_floor_that_is_not_understood_prunes_nothing(machine: BackedUpMachine)
 
 
 def test_what_is_pruned_all_the_same_is_in_the_trash(machine: BackedUpMachine) -> None:
-    machine.storage = replace(machine.storage, trash_days=7)
+    machine.storage = with_values(machine.storage, trash_days=7)
     before = machine.days(4)
     flood(machine, 5, retention="last 1 snapshots")
     trashed = {each.name: each for each in trash.trashed_snapshots(machine.place)}
@@ -96,7 +96,7 @@ def test_snapshots_are_named_and_dated_by_the_storage_s_clock(machine: BackedUpM
     (machine.source_dir / "file").write_text("from another time")
     outcome = machine.back_up(period_seconds=DAY_SECONDS)
     assert outcome.snapshot is not None
-    parsed = names.parse_snapshot_name(outcome.snapshot, source="etc", zone=machine.storage.zone)
+    parsed = names.parse_snapshot_name(outcome.snapshot, source="etc", zone=machine.storage.state.timezone)
     assert parsed.moment == machine.clock.moment
     assert snapshot_notes.read(machine.place, outcome.snapshot).period == timedelta(days=1)
-    assert history.newest(machine.place, machine.storage.zone, now=machine.clock.now()) is not None
+    assert history.newest(machine.place, machine.storage.state.timezone, now=machine.clock.now()) is not None

@@ -78,11 +78,11 @@ def target(directory: Path, guard: str, *generous: str, forced: str = COMMAND) -
     )
     include = () if guard == LINE else (f"Include {snippet}",)
     lines = (*include, *generous, *GENEROUS)
-    with Sshd(directory / "sshd", authorized_keys=configuration.authorized_keys_file, extra_lines=lines) as sshd:
+    with Sshd(directory / "sshd", authorized_keys=configuration.ssh.authorized_keys_file, extra_lines=lines) as sshd:
         key = sshd.new_key("machine")
         public_key = Path(f"{key}.pub").read_text()
         if guard == SNIPPET_ALONE:
-            configuration.authorized_keys_file.write_text(public_key)
+            configuration.ssh.authorized_keys_file.write_text(public_key)
         else:
             authorized_keys.write(configuration, {UUID: AssignedMachine(ssh_public_key=public_key)})
         yield Target(sshd, key)

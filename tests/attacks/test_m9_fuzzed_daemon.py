@@ -149,9 +149,9 @@ def test_m9_a_time_that_the_catalog_cannot_hold_fails_no_backup(on_tmpfs: Backed
     catalog_oracle.assert_agrees(machine)
     # With the checksums of the backups, and with those that verification takes down itself.
     for _again in range(2):
-        made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
+        made = scrub.verify(machine.place, zone=machine.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
         assert made.damages == []
-        catalog.rebuild(machine.place, zone=machine.storage.zone)
+        catalog.rebuild(machine.place, zone=machine.storage.state.timezone)
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import StorageClock, fingerprint, order, storage_configuration
 from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncServer, directory, symbolic_link
 
+from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import history, snapshot_record
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync import version
@@ -155,7 +155,7 @@ def test_device_nodes_are_left_out(volume: Volume) -> None:
 def test_not_even_a_receiver_that_wants_to_makes_device_nodes(volume: Volume) -> None:
     # rsync is told to make them; the sandbox has taken the capability.
     wants_devices = 'for word; do shift; [ "$word" = --no-devices ] || set -- "$@" "$word"; done; exec "$0" "$@"'
-    asked = replace(volume.storage, rsync_command=("sh", "-c", wants_devices, rsync_programs.chosen.storage))
+    asked = with_values(volume.storage, rsync_command=("sh", "-c", wants_devices, rsync_programs.chosen.storage))
     with MaliciousRsyncServer([Entry(b"disk", mode=stat.S_IFBLK | 0o666, device=(254, 0))]) as server:
         outcome = volume.back_up(server.port, storage=asked)
     assert "mknod" in outcome.summary
@@ -185,7 +185,7 @@ def test_no_file_outside_is_taken_as_a_base_to_be_told_to_the_daemon(volume: Vol
 
 
 def test_an_endless_file_is_ended_by_the_limit_on_bytes(volume: Volume) -> None:
-    volume.storage = replace(volume.storage, max_run_bytes=20_000_000)
+    volume.storage = with_values(volume.storage, max_run_bytes=20_000_000)
     began = time.monotonic()
     outcome = volume.attack([Entry(b"endless", size=2**62)], endless=True)
     assert not outcome.success
@@ -202,7 +202,7 @@ def test_a_file_of_an_enormous_claimed_size_takes_no_space_by_that(volume: Volum
 
 
 def test_a_flood_of_small_files_is_ended_by_the_limit_on_files(volume: Volume) -> None:
-    volume.storage = replace(volume.storage, max_run_files=2_000)
+    volume.storage = with_values(volume.storage, max_run_files=2_000)
     began = time.monotonic()
     # A long list of many directories: rsync begins to write while it still reads.
     outcome = volume.attack(Entry(b"%08d" % number, size=1) for number in range(300_000))
@@ -212,7 +212,7 @@ def test_a_flood_of_small_files_is_ended_by_the_limit_on_files(volume: Volume) -
 
 
 def test_a_list_of_files_without_an_end_is_ended_by_the_limit_on_memory(volume: Volume) -> None:
-    volume.storage = replace(volume.storage, max_run_memory_bytes=100_000_000)
+    volume.storage = with_values(volume.storage, max_run_memory_bytes=100_000_000)
     began = time.monotonic()
     outcome = volume.attack(Entry(b"%012d" % number * 15) for number in itertools.count())
     assert not outcome.success
@@ -221,7 +221,7 @@ def test_a_list_of_files_without_an_end_is_ended_by_the_limit_on_memory(volume: 
 
 
 def test_a_daemon_that_falls_silent_is_ended_by_the_limit_on_time(volume: Volume) -> None:
-    volume.storage = replace(volume.storage, max_run_seconds=2)
+    volume.storage = with_values(volume.storage, max_run_seconds=2)
     began = time.monotonic()
     outcome = volume.attack([Entry(b"file")], silent=True)
     assert "max_run_seconds" in outcome.summary
@@ -231,7 +231,9 @@ def test_a_daemon_that_falls_silent_is_ended_by_the_limit_on_time(volume: Volume
 def test_an_old_rsync_is_refused_with_the_reason(volume: Volume) -> None:
     old = ("sh", "-c", 'echo "rsync  version 3.4.1  protocol version 32"', "rsync")
     with MaliciousRsyncServer([Entry(b"file")]) as server:
-        outcome = volume.back_up(server.port, storage=replace(volume.storage, rsync_command=old, allow_old_rsync=False))
+        outcome = volume.back_up(
+            server.port, storage=with_values(volume.storage, rsync_command=old, allow_old_rsync=False)
+        )
         assert not outcome.success
         assert version.REASON in outcome.summary
         assert "allow_old_rsync" in outcome.summary
@@ -265,7 +267,7 @@ def test_a_taken_over_receiver_writes_to_no_other_machines_tree(volume: Volume, 
         str(volume.victim / "etc.snapshots" / SNAPSHOT / "file"),
         f"../{VICTIM}/etc/file",
         str(volume.canary / "file"),
-        str(volume.storage.var_dir / "config.d" / "x.json"),
+        str(volume.storage.state.var_dir / "config.d" / "x.json"),
     ]
     with MaliciousRsyncServer([]) as server:
         volume.back_up(server.port, storage=taken_over(volume, TAKEN_OVER, ":".join(targets)))
@@ -339,7 +341,7 @@ def test_what_an_older_fault_left_among_the_storages_notes_neither_stops_nor_fil
         outcome = volume.back_up(server.port, snapshot_mode=mode)
     assert outcome.success, outcome.summary
     place = SourceDirectory(volume.attacker, "etc")
-    for stored in history.stored_snapshots(place, volume.storage.zone):
+    for stored in history.stored_snapshots(place, volume.storage.state.timezone):
         snapshot_record.read(place, stored.name)
 
 
@@ -347,4 +349,4 @@ def taken_over(volume: Volume, script: str, *arguments: str) -> StorageConfig:
     """The storage with a receiver that runs ``script``, whatever rsync's arguments are."""
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
     # It says no version.
-    return replace(volume.storage, rsync_command=(python, "-c", script, *arguments), allow_old_rsync=True)
+    return with_values(volume.storage, rsync_command=(python, "-c", script, *arguments), allow_old_rsync=True)

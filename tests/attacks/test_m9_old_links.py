@@ -24,7 +24,7 @@ from turku.core.secret import Secret
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import TurkuError
 from turku.storage import cli
-from turku.storage.config import configuration
+from turku.storage.config import loading as configuration
 from turku.storage.containment import sandbox
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.restore.snapshot_lookup import SnapshotTree

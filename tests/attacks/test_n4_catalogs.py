@@ -140,7 +140,10 @@ def test_n4_a_planted_catalog_is_neither_read_nor_written(
     before = state(trap), state(volume(machine) / ".catalogs")
     assert machine.back_up().success
     machine.days(1)
-    with pytest.raises(CatalogUnusable) as raised, catalog.open_catalog(machine.place, zone=machine.storage.zone):
+    with (
+        pytest.raises(CatalogUnusable) as raised,
+        catalog.open_catalog(machine.place, zone=machine.storage.state.timezone),
+    ):
         pass
     assert "others may write to it" in str(raised.value)
     assert damage.read(machine.place) == []
@@ -157,7 +160,7 @@ def test_n4_on_a_shared_volume_with_the_sticky_bit_a_catalog_of_ours_is_kept(mac
     # Else the others show nothing.
     volume(machine).chmod(0o1777)
     machine.days(2)
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
         assert len(known.snapshots()) == 2
     damage.write(machine.place, [DamageRecord("x", "content", "next_backup", ())])
     assert [each.path for each in damage.read(machine.place)] == ["x"]
@@ -177,7 +180,7 @@ def test_n4_on_a_shared_volume_with_the_sticky_bit_a_catalog_of_ours_is_kept(mac
 def test_n4_the_check_tells_of_a_volume_that_others_may_write_to(
     machine: BackedUpMachine, mode: int, owner: int, verdict: Verdict | None
 ) -> None:
-    own = machine.storage.volumes[0]
+    own = machine.storage.disk.volumes[0]
     own.path.mkdir(exist_ok=True)
     own.path.chmod(mode)
     os.chown(own.path, owner, owner)

@@ -24,12 +24,13 @@ from typing import Any
 from tests.support import rsync_programs, trees
 from tests.support.rsyncd import Rsyncd
 
+from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret
 from turku.protocol.messages import SourceOrder, StorageAddress
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.run import BackupJob, BackupReport, back_up, mode_name
-from turku.storage.config import configuration
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config import loading as configuration
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import history
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.rsync.file_system_support import probe_file_system
@@ -148,7 +149,7 @@ class BackedUpMachine:
         What stands in for rsync need not say a version. A script starts the storage's rsync as ``"$0"``.
         """
         stand_in = tuple(rsync_programs.words(rsync_command))
-        storage = replace(self.storage, rsync_command=stand_in, sandbox="off", allow_old_rsync=True)
+        storage = with_values(self.storage, rsync_command=stand_in, sandbox="off", allow_old_rsync=True)
         return replace(self, storage=storage)
 
     def newest_tree(self) -> Path:
@@ -157,7 +158,7 @@ class BackedUpMachine:
         return self.place.snapshot(self.snapshots()[-1]) if mode.keeps_history else self.place.working_tree
 
     def snapshots(self) -> list[str]:
-        return [stored.name for stored in history.stored_snapshots(self.place, self.storage.zone)]
+        return [stored.name for stored in history.stored_snapshots(self.place, self.storage.state.timezone)]
 
     def differences(self, tree: Path, *options: str) -> list[str]:
         """A line per difference between the source and ``tree``, as rsync itemizes them."""

@@ -43,7 +43,7 @@ def change(source: Path, number: int) -> None:
 
 def assert_agrees(machine: BackedUpMachine, *, with_checksums: bool = True) -> None:
     """Every row is as the trees are; every checksum that is there is right."""
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
         assert [each.name for each in opened.snapshots()] == machine.snapshots()
         for name in machine.snapshots():
             expected = state(machine.place.tree(name))

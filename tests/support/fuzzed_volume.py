@@ -135,7 +135,7 @@ class FuzzedVolume:
         """Compare each row of the catalog with the trees; a checksum that is not known says nothing."""
         machine = self.machine
         faults = []
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
             names = [each.name for each in opened.snapshots()]
             if names != machine.snapshots():
                 faults.append(f"the catalog has other snapshots: {names}, {machine.snapshots()}")

@@ -158,7 +158,7 @@ class Stage:
         return back_up(job, self.storage, clock=Later(offset))
 
     def verify(self) -> scrub.ScrubResult:
-        return scrub.verify(self.place, zone=self.storage.zone, share=ScrubShare(), pace=RateLimiter())
+        return scrub.verify(self.place, zone=self.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
 
     def act(self, action: str) -> None:
         """Do one of the things that a storage does; raises what it raises."""
@@ -169,7 +169,7 @@ class Stage:
         elif action == "gc":
             gc.run(argparse.Namespace(background=False), self.storage, SYSTEM_CLOCK, lambda _line: None)
         elif action == "rebuild":
-            catalog.rebuild(self.place, zone=self.storage.zone)
+            catalog.rebuild(self.place, zone=self.storage.state.timezone)
         else:
             drill.drill(self.storage, self.place)
 
@@ -188,7 +188,7 @@ class Stage:
         self.findings.append(Finding(self.mode, self.number, self.kind, text))
 
     def snapshots(self) -> list[str]:
-        return [each.name for each in history.stored_snapshots(self.place, self.storage.zone)]
+        return [each.name for each in history.stored_snapshots(self.place, self.storage.state.timezone)]
 
     def look(self, *, may_be_gone: Collection[str] = ()) -> None:
         """Each known snapshot is there as it was, but for some that may have been pruned. New ones are noted."""
@@ -213,7 +213,7 @@ class Stage:
     def go_on(self) -> None:
         """The next backup succeeds, is as the source, prunes what is too much, and leaves nothing behind."""
         # By their dates: while a clock is behind, all others are taken for ahead, and come first.
-        stored = history.stored_snapshots(self.place, self.storage.zone)
+        stored = history.stored_snapshots(self.place, self.storage.state.timezone)
         before = [
             each.name for each in sorted(stored, key=lambda each: each.moment or datetime.min.replace(tzinfo=UTC))
         ]
@@ -345,7 +345,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
         made = Stage(directory, mode, random.Random(seed), volume, daemon, source_dir)
         # Asked once in each process: its children need not ask again, so that what is hit is the work itself.
         availability.sandbox_availability(made.storage)
-        version.installed(made.storage.rsync_command)
+        version.installed(made.storage.receiving.rsync_command)
         for number in range(40):
             (source_dir / f"d{number % 6}").mkdir(exist_ok=True)
             (source_dir / f"d{number % 6}" / f"f{number // 6}").write_bytes(
@@ -528,7 +528,7 @@ def damage_a_file(stage: Stage) -> None:
         database.file_of(stage.place),
         stage.place.latest,
         *stage.place.snapshots_dir.glob("*.json"),
-        *(path for path in stage.storage.var_dir.rglob("*") if path.is_file()),
+        *(path for path in stage.storage.state.var_dir.rglob("*") if path.is_file()),
         database.file_of(stage.place).with_suffix(".verified"),
     ]
     path = stage.chance.choice(sorted(each for each in candidates if os.path.lexists(each)))

@@ -10,8 +10,8 @@ from unittest import mock
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.storage import cli
-from turku.storage.config import configuration
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config import loading as configuration
+from turku.storage.config.model import StorageConfig
 
 
 def run(storage: StorageConfig, *arguments: str, clock: Clock = SYSTEM_CLOCK) -> tuple[int, str]:

@@ -36,7 +36,7 @@ def flip(tree: Path, name: str) -> None:
 
 
 def verify(machine: BackedUpMachine) -> ScrubResult:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
+    made = scrub.verify(machine.place, zone=machine.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
     damage.write(machine.place, made.open_damages)
     return made
 

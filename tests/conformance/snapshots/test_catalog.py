@@ -87,7 +87,7 @@ def test_an_unchanged_backup_adds_no_row_of_a_version(machine: BackedUpMachine, 
     counts = []
     for _ in range(4):
         assert machine.back_up().success
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
             counts.append(opened.connection.execute("SELECT count(*) FROM versions").fetchone()[0])
     assert counts[0] == counts[-1] > len(NAMES)
     assert_agrees(machine)
@@ -104,7 +104,7 @@ def test_what_a_failed_run_brought_over_gets_no_wrong_checksum_and_the_rest_keep
     assert machine.back_up().success
     assert_agrees(machine, with_checksums=False)
     first, second = machine.snapshots()
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
         # What the failed run did not touch is no new version, and has its checksum still.
         entries = {entry.path: entry for entry in opened.files(second)}
     assert entries[b"new\nline"].first == first
@@ -121,7 +121,7 @@ def test_a_catalog_made_anew_has_no_more_versions_than_the_one_that_was_lost(
         assert machine.back_up().success
 
     def count() -> int:
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
             found: int = opened.connection.execute("SELECT count(*) FROM versions").fetchone()[0]
         return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine
 from tests.support.rich_tree import change_rich_tree, make_rich_tree
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.snapshots import SnapshotMode
 
 FAKE_SUPER = [None] if os.geteuid() == 0 else [None, False]
@@ -30,7 +30,7 @@ def hidden_names(machine: BackedUpMachine) -> list[str]:
 def test_a_backup_is_identical_to_its_source(
     machine: BackedUpMachine, mode: type[SnapshotMode], fake_super: bool | None
 ) -> None:
-    machine.storage = replace(machine.storage, fake_super=fake_super)
+    machine.storage = with_values(machine.storage, fake_super=fake_super)
     make_rich_tree(machine.source_dir)
     outcome = machine.back_up(preserve_hard_links=True)
     assert outcome.success, outcome.summary
@@ -59,7 +59,7 @@ def test_an_empty_source_is_backed_up_too(machine: BackedUpMachine) -> None:
 def test_a_source_that_forbids_writing_or_reading_is_backed_up_again_and_again(
     machine: BackedUpMachine, fake_super: bool | None
 ) -> None:
-    machine.storage = replace(machine.storage, fake_super=fake_super)
+    machine.storage = with_values(machine.storage, fake_super=fake_super)
     (machine.source_dir / "file").write_text("content")
     # Without root its own daemon could not read the last one.
     for permissions in (0o500, 0o555, *([0o000] if os.geteuid() == 0 else [])):

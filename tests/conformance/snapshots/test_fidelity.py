@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from tests.support.attribute_tree import (
 from tests.support.backed_up_machine import BackedUpMachine
 
 from turku.core import command
+from turku.core.configuration.declaration import with_values
 from turku.storage.snapshots import SnapshotMode
 
 FAKE_SUPER = [None, True] if os.geteuid() == 0 else [None]
@@ -34,14 +34,14 @@ FAKE_SUPER = [None, True] if os.geteuid() == 0 else [None]
 @pytest.fixture(params=FAKE_SUPER)
 def attributed(request: pytest.FixtureRequest, machine: BackedUpMachine) -> BackedUpMachine:
     """A machine whose source has everything, at a storage that keeps owners as they are, or in attributes."""
-    machine.storage = replace(machine.storage, fake_super=request.param)
+    machine.storage = with_values(machine.storage, fake_super=request.param)
     make_attribute_tree(machine.source_dir)
     return machine
 
 
 def as_machine_has_it(machine: BackedUpMachine, tree: Path) -> dict[str, dict[str, object]]:
     """The facts of the tree, where owners are kept in attributes those of a copy that has them as they were."""
-    if not machine.storage.fake_super and os.geteuid() == 0:
+    if machine.storage.receiving.fake_super is not True and os.geteuid() == 0:
         return facts(tree)
     # Not on XFS, of whose ACLs rsync sees more than it should.
     with tempfile.TemporaryDirectory() as name:
@@ -167,7 +167,7 @@ CHANGES: list[Callable[[Path], None]] = [
 def test_a_change_of_it_alone_is_a_new_snapshot(
     attributed: BackedUpMachine, mode: type[SnapshotMode], change: Callable[[Path], None]
 ) -> None:
-    if attributed.storage.fake_super and mode.shares_blocks:
+    if attributed.storage.receiving.fake_super is True and mode.shares_blocks:
         pytest.skip("rsync's own attributes are changed by the same code in mode none")
     outcome = attributed.back_up()
     assert outcome.success, outcome.summary

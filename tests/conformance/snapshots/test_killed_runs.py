@@ -12,6 +12,7 @@ import pytest
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
 from tests.support.killed import killed_at_step
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.backup.strategy import DryRunResult, Sync
 from turku.storage.snapshots import SnapshotMode, assembly
 
@@ -76,7 +77,7 @@ def test_nights_that_fail_leave_nothing_to_be_removed(machine: BackedUpMachine, 
 def test_a_run_killed_at_any_step_leaves_whole_snapshots_and_the_next_run_goes_on(
     machine: BackedUpMachine, mode: type[SnapshotMode]
 ) -> None:
-    machine.storage = replace(machine.storage, sandbox="off")
+    machine.storage = with_values(machine.storage, sandbox="off")
     make_small_tree(machine.source_dir)
     known: dict[str, Any] = {}
 

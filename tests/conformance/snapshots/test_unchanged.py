@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.killed import killed_at_step
 from tests.support.rich_tree import make_rich_tree
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.disk import deletion, snapshot_links, trash
 from turku.storage.snapshots import MODES, SnapshotMode
 from turku.storage.snapshots.assembly import HardlinkCopy
@@ -29,7 +29,7 @@ def mode(request: pytest.FixtureRequest) -> type[SnapshotMode]:
 @pytest.fixture
 def unchanged(machine: BackedUpMachine) -> BackedUpMachine:
     """With four snapshots, of one tree."""
-    machine.storage = replace(machine.storage, sandbox="off")
+    machine.storage = with_values(machine.storage, sandbox="off")
     make_rich_tree(machine.source_dir)
     for _ in range(4):
         assert machine.back_up().success
@@ -244,7 +244,9 @@ def test_a_suspicious_one_is_kept_apart_though_it_is_a_link(unchanged: BackedUpM
     outcome = unchanged.back_up(retention="last 1 snapshots")
     assert outcome.findings
     assert len(unchanged.snapshots()) == 5
-    assert [each.name for each in history.awaiting_review(place, unchanged.storage.zone)] == unchanged.snapshots()[-2:]
+    assert [
+        each.name for each in history.awaiting_review(place, unchanged.storage.state.timezone)
+    ] == unchanged.snapshots()[-2:]
     assert place.snapshot(unchanged.snapshots()[-1]).is_symlink()
 
 

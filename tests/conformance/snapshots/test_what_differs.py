@@ -13,6 +13,7 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 from tests.support.rich_tree import change_rich_tree, make_rich_tree
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.snapshots import MODES, SnapshotMode
 
 MANY = 400
@@ -66,7 +67,7 @@ def test_every_kind_of_change_arrives(
     big: BackedUpMachine, spied: Path, caplog: pytest.LogCaptureFixture, fake_super: bool | None
 ) -> None:
     caplog.set_level("INFO")
-    big.storage = replace(big.storage, fake_super=fake_super)
+    big.storage = with_values(big.storage, fake_super=fake_super)
     source = big.source_dir
     assert big.back_up().success
     before = fingerprint(big.newest_tree())

@@ -63,20 +63,20 @@ def test_a_rebuild_on_a_full_disk_costs_no_good_catalog(tmp_path: Path) -> None:
             while True:
                 stream.write(bytes(4096))
         with pytest.raises(CatalogUnusable, match="cannot be used"):
-            catalog.rebuild(machine.place, zone=machine.storage.zone)
+            catalog.rebuild(machine.place, zone=machine.storage.state.timezone)
         assert database.file_of(machine.place).read_bytes() == before
         assert [path.name for path in database.file_of(machine.place).parent.iterdir()] == ["etc.sqlite"]
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
             assert len(known.snapshots()) == 2
         fill.unlink()
-        assert catalog.rebuild(machine.place, zone=machine.storage.zone) == 2
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        assert catalog.rebuild(machine.place, zone=machine.storage.state.timezone) == 2
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
             assert len(known.snapshots()) == 2
 
 
 def test_a_rebuild_that_is_killed_leaves_the_catalog_as_it_was_or_a_whole_new_one(machine: BackedUpMachine) -> None:
     machine.days(2)
-    zone = machine.storage.zone
+    zone = machine.storage.state.timezone
     step = 1
     while killed_at_call(step, STEPS, lambda: catalog.rebuild(machine.place, zone=zone)):
         with closing(sqlite3.connect(database.file_of(machine.place))) as connection:
@@ -287,7 +287,7 @@ def test_a_catalog_of_an_earlier_release_is_read_where_its_volume_is_mounted_rea
     ):
         make_tree(machine.source_dir)
         [_first, last] = machine.days(2)
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
             before = [(entry.path, entry.checksum) for entry in known.files(last)]
         with closing(sqlite3.connect(database.file_of(machine.place))) as connection:
             for column in lacks:
@@ -295,7 +295,7 @@ def test_a_catalog_of_an_earlier_release_is_read_where_its_volume_is_mounted_rea
             connection.execute(f"PRAGMA user_version = {release}")
             connection.commit()
         command.run(["mount", "-o", "remount,ro", volume], timeout_seconds=30)
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
             assert [(entry.path, entry.checksum) for entry in known.files(last)] == before
             columns = ", ".join(lacks)
             assert known.connection.execute(f"SELECT DISTINCT {columns} FROM versions").fetchall() == [

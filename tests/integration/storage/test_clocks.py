@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +16,7 @@ import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.configuration.declaration import with_values
 from turku.policy import names
 from turku.protocol.messages import SessionRequest
 from turku.storage import catalog
@@ -82,7 +82,7 @@ def test_the_catalog_knows_all_snapshots_while_one_is_of_the_future(machine: Bac
     made = [back_up(machine, NOW + timedelta(days=day), f"day {day}") for day in range(3)]
     made.append(back_up(machine, NOW + timedelta(days=3650), "of a wrong clock"))
     made += [back_up(machine, NOW + timedelta(days=day), f"day {day}, later") for day in range(3, 6)]
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
         assert {each.name for each in opened.snapshots()} == set(made)
         for name in made:
             entry = opened.entry(name, b"file")
@@ -113,7 +113,7 @@ def test_the_hour_that_comes_twice_leaves_snapshots_in_the_order_of_their_making
     assert hours == ["20261025-0320", "20261025-0350"] * 2
     assert machine.snapshots() == autumn
     assert [base_of(machine, name) for name in autumn] == [None, *autumn[:-1]]
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
         assert [each.name for each in opened.snapshots()] == autumn
         versions = opened.history(b"file")
         assert [each.first for each in versions] == autumn[::-1] or [each.first for each in versions] == autumn
@@ -127,7 +127,7 @@ def test_retention_counts_the_hour_that_comes_twice_as_two(machine: BackedUpMach
 def test_the_state_at_a_time_of_that_hour_is_that_of_its_second_pass(
     machine: BackedUpMachine, autumn: list[str]
 ) -> None:
-    zone = machine.storage.zone
+    zone = machine.storage.state.timezone
     with catalog.open_catalog(machine.place, zone=zone) as opened:
         at = "2026-10-25T01:25:00+00:00"
         chosen = catalog.choose(opened.snapshots(), at=at, now=machine.clock.now(), zone=zone)
@@ -139,8 +139,8 @@ def test_two_backups_of_one_second_have_names_in_their_order(machine: BackedUpMa
     for number in range(4):
         made.append(back_up(machine, NOW + timedelta(milliseconds=number), f"backup {number}"))
     assert made == sorted(made)
-    assert [each.name for each in history.stored_snapshots(machine.place, machine.storage.zone)] == made
-    parsed = names.parse_snapshot_name(made[0], source="etc", zone=machine.storage.zone)
+    assert [each.name for each in history.stored_snapshots(machine.place, machine.storage.state.timezone)] == made
+    parsed = names.parse_snapshot_name(made[0], source="etc", zone=machine.storage.state.timezone)
     assert parsed.moment == NOW
 
 
@@ -176,7 +176,7 @@ HEALTHY = b'{"healthy": true, "date": "2026-11-24", "counts": {}}'
 
 def checked(machine: BackedUpMachine, api_url: str, clock: Clock = SYSTEM_CLOCK) -> list[str]:
     lines: list[str] = []
-    check_report.report(replace(machine.storage, api_url=api_url), lines.append, clock=clock)
+    check_report.report(with_values(machine.storage, api_url=api_url), lines.append, clock=clock)
     return lines
 
 
@@ -209,7 +209,7 @@ def test_a_session_tells_its_log_and_the_coordinator_of_a_clock_that_is_wrong(
     answer = json.dumps({"machine": {"uuid": uuid, "scheduled_sources": {}}}).encode()
     with coordinator(answer, ahead=timedelta(hours=-3)) as api_url, watching_agent() as agent:
         request = SessionRequest("checkin", 50000)
-        session = Checkin(replace(machine.storage, api_url=api_url), uuid, request, agent, SYSTEM_CLOCK)
+        session = Checkin(with_values(machine.storage, api_url=api_url), uuid, request, agent, SYSTEM_CLOCK)
         session.run()
     (warning,) = session.warnings
     assert warning.startswith("the clock of this storage is 3 hours ahead of the clock of the coordinator")

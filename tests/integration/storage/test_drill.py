@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core import command
+from turku.core.configuration.declaration import with_values
 from turku.storage.containment import availability, bubblewrap
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import drill_record, scrub
@@ -31,13 +31,13 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
             (directory / f"f{number}").write_bytes(os.urandom(2000))
         (machine.source_dir / "d0" / "link").symlink_to("f0")
         machine.days(2)
-        scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
+        scrub.verify(machine.place, zone=machine.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
         yield machine
 
 
 def make(machine: BackedUpMachine, **keys: Any) -> DrillResult:
-    made = drill(replace(machine.storage, **keys), machine.place)
-    assert not list(machine.storage.drill_directory.iterdir()), "the scratch directory is gone"
+    made = drill(with_values(machine.storage, **keys), machine.place)
+    assert not list(machine.storage.integrity.drill_directory.iterdir()), "the scratch directory is gone"
     return made
 
 
@@ -108,7 +108,7 @@ def with_attributes(machine: BackedUpMachine) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can set trusted and security attributes")
 @pytest.mark.parametrize("fake_super", [False, True])
 def test_attributes_and_acls_are_restored_and_compared(machine: BackedUpMachine, fake_super: bool) -> None:
-    machine.storage = replace(machine.storage, fake_super=fake_super)
+    machine.storage = with_values(machine.storage, fake_super=fake_super)
     with_attributes(machine)
     made = make(machine, drill_paths={"etc": ("/d1",)})
     assert made.problems == []
@@ -170,7 +170,7 @@ def test_a_drill_is_due_once_in_its_days_and_sooner_after_a_failure(machine: Bac
 def test_the_scratch_directory_may_lie_behind_a_link(machine: BackedUpMachine, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to("elsewhere")
-    made = drill(replace(machine.storage, drill_directory=tmp_path / "link" / "drill"), machine.place)
+    made = drill(with_values(machine.storage, drill_directory=tmp_path / "link" / "drill"), machine.place)
     assert made.problems == []
     assert made.files == 32
     assert list((tmp_path / "elsewhere" / "drill").iterdir()) == []
@@ -201,7 +201,7 @@ def test_the_tree_that_was_opened_is_the_one_that_is_restored(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")
 @pytest.mark.parametrize("keys", [{"keep_devices": True}, {"fake_super": True}])
 def test_device_nodes_that_are_kept_fail_no_drill(machine: BackedUpMachine, keys: dict[str, bool]) -> None:
-    machine.storage = replace(machine.storage, **keys)
+    machine.storage = with_values(machine.storage, **keys)
     os.mknod(machine.source_dir / "d0" / "null", 0o20666, os.makedev(1, 3))
     assert machine.back_up().success
     made = make(machine, drill_paths={"etc": ("/",)})

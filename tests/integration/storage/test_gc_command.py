@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
 from turku.core import command, lock
 from turku.core.clock import SYSTEM_CLOCK
+from turku.core.configuration.declaration import with_values
 from turku.storage.backup import run as backup_run
 from turku.storage.disk import deletion, trash
 from turku.storage.fs.remove import remove_tree
@@ -91,7 +91,7 @@ def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
 def test_a_backup_that_must_wait_for_room_makes_room_where_it_can(machine: BackedUpMachine) -> None:
     machine.days(1)
     leave_garbage(machine, 1)
-    machine.storage = replace(machine.storage, low_water_free_percent=100.0)
+    machine.storage = with_values(machine.storage, low_water_free_pct=100.0)
     assert "low-water mark" in machine.back_up().summary
     assert deletion.marked(machine.place) == []
 
@@ -118,7 +118,7 @@ def test_the_trash_of_a_source_that_is_no_longer_backed_up_is_emptied_in_its_tim
 def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
     machine.days(1)
     leave_garbage(machine, 1)
-    with lock.exclusive(machine.storage.lock_dir, "gc"):
+    with lock.exclusive(machine.storage.state.lock_dir, "gc"):
         assert prune(machine, "--background") == ""
     with lock.exclusive_directory(machine.place.snapshots_dir):
         assert deletion.collect(machine.place) == 0

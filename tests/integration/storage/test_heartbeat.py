@@ -14,7 +14,7 @@ from tests.support.http_cast import HttpCast
 from tests.support.sshd import free_port
 from tests.support.v1_server import V1Api
 
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.session.heartbeat import Heartbeat
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"

@@ -173,7 +173,7 @@ def test_a_quote_in_the_command_does_not_end_the_option(tmp_path: Path) -> None:
         authorized_keys_command="""/bin/echo "a  b" 'c"d' '\\"' 'e\\'""",
         authorized_keys_file=str(tmp_path / "authorized_keys"),
     )
-    with Sshd(tmp_path / "sshd", authorized_keys=configuration.authorized_keys_file) as running:
+    with Sshd(tmp_path / "sshd", authorized_keys=configuration.ssh.authorized_keys_file) as running:
         key = running.new_key("machine")
         public_key = Path(f"{key}.pub").read_text()
         authorized_keys.write(configuration, {UUID: AssignedMachine(ssh_public_key=public_key)})

@@ -105,7 +105,7 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
     assert (compared.files, compared.altered) == (len(NAMES), ())
     # As somebody does who sets the times back.
     times = {}
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
         times = {entry.path: entry.mtime_ns for entry in known.files(snapshot) if entry.kind == "file"}
     altered = tuple(name for name in NAMES if name != LONG)
     write(machine, version=1, names=altered)

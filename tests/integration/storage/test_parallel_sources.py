@@ -18,7 +18,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits, watchdog
 from turku.storage.session import checkin
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
@@ -176,5 +176,5 @@ def test_reports_and_usage_add_up(daemon: Rsyncd, tmp_path: Path) -> None:
     for thread in threads:
         thread.join(60)
     assert [outcome.success for outcome in outcomes] == [True] * 4
-    [usage] = (storage.var_dir / "usage").iterdir()
+    [usage] = (storage.state.var_dir / "usage").iterdir()
     assert json.loads(usage.read_text())["used_bytes"] > 0

@@ -98,7 +98,7 @@ def test_a_sample_and_a_budget_bound_it(machine: BackedUpMachine, capsys: pytest
 
 
 def test_one_verification_at_a_time(machine: BackedUpMachine) -> None:
-    with lock.exclusive(machine.storage.lock_dir, "verify"), pytest.raises(LockHeld):
+    with lock.exclusive(machine.storage.state.lock_dir, "verify"), pytest.raises(LockHeld):
         run(machine, "verify")
 
 
@@ -114,7 +114,7 @@ def test_a_drill_tells_what_it_restored(machine: BackedUpMachine, capsys: pytest
 
 
 def test_what_a_killed_drill_left_is_removed(machine: BackedUpMachine) -> None:
-    left = machine.storage.drill_directory / "left"
+    left = machine.storage.integrity.drill_directory / "left"
     left.mkdir(parents=True)
     (left / "file").touch()
     assert run(machine, "drill", "--due") == 0

@@ -28,7 +28,7 @@ from turku.protocol.messages import (
     StoragePingCheckinAnswer,
     StoragePingCheckinRequest,
 )
-from turku.storage.config import configuration
+from turku.storage.config import loading as configuration
 from turku.storage.registration import secret_rotation, update_config
 from turku.storage.registration.coordinator import Coordinator
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine
 
+from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret
 from turku.storage import catalog
 from turku.storage.disk import history, snapshot_notes
@@ -60,7 +60,7 @@ def test_an_altered_file_of_the_same_size_and_time_is_found(machine: BackedUpMac
 
 
 def test_a_kept_file_that_is_damaged_is_not_the_machines_fault(machine: BackedUpMachine) -> None:
-    scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(), pace=RateLimiter())
+    scrub.verify(machine.place, zone=machine.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
     alter(machine.place.tree(machine.snapshots()[-1]) / "file\n7")
     assert compare(machine).altered == ()
 
@@ -78,9 +78,9 @@ def test_it_is_made_after_a_backup_when_asked_for_and_makes_it_suspicious(machin
     [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert "1 of 21 files differ" in sign
     assert snapshot_notes.read(machine.place, snapshot).findings == (sign,)
-    assert history.awaiting_review(machine.place, machine.storage.zone)
+    assert history.awaiting_review(machine.place, machine.storage.state.timezone)
     assert source_comparison.percent(machine.storage, machine.place) == 0, "asked for once, it is made once"
-    always = replace(machine.storage, compare_with_source_percent=5.0)
+    always = with_values(machine.storage, compare_with_source_percent=5.0)
     assert source_comparison.percent(always, machine.place) == 5.0
 
 
@@ -121,7 +121,7 @@ def test_a_backup_that_fails_leaves_it_to_the_next_one(machine: BackedUpMachine)
 def test_what_was_brought_so_is_another_version_in_the_catalog(machine: BackedUpMachine) -> None:
     found_altered(machine, "file\n7")
     machine.back_up()
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as opened:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as opened:
         versions = opened.history(b"file\n7")
         assert len(versions) == 2
         assert len({each.checksum for each in versions}) == 2

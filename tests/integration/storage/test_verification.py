@@ -34,7 +34,9 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
 
 
 def verify(machine: BackedUpMachine, **share: float) -> ScrubResult:
-    made = scrub.verify(machine.place, zone=machine.storage.zone, share=ScrubShare(**share), pace=RateLimiter())
+    made = scrub.verify(
+        machine.place, zone=machine.storage.state.timezone, share=ScrubShare(**share), pace=RateLimiter()
+    )
     damage.write(machine.place, [each for each in made.damages if each in made.open_damages])
     return made
 
@@ -56,7 +58,7 @@ def test_all_is_read_once_however_many_snapshots_share_it(machine: BackedUpMachi
     assert made.files == 6
     assert made.oldest_check is not None
     for path in ("d/shared", "twin"):
-        with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+        with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
             assert all(entry.checksum for entry in known.history(path.encode()))
 
 
@@ -146,7 +148,10 @@ def test_attributes_that_no_copy_has_are_brought_by_the_next_backup(machine: Bac
 
 
 def test_attributes_that_nobody_has_looked_at_are_taken_as_they_are(machine: BackedUpMachine) -> None:
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known, known.writing() as connection:
+    with (
+        catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known,
+        known.writing() as connection,
+    ):
         connection.execute("UPDATE versions SET attributes = NULL")
     with_attribute(kept(machine, 0, "twin"), b"of old")
     assert verify(machine).damages == []
@@ -168,20 +173,20 @@ def test_damage_of_a_snapshot_that_leaves_history_is_gone(machine: BackedUpMachi
 def test_a_sample_takes_those_that_were_read_longest_ago(machine: BackedUpMachine) -> None:
     counts = [verify(machine, percent=34).versions for _ in range(3)]
     assert sum(counts) >= 6
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
         assert all(entry.checked for entry in known.oldest_checked(100))
 
 
 def test_a_budget_that_is_used_up_leaves_the_rest_to_the_next_run(machine: BackedUpMachine) -> None:
     made = scrub.verify(
-        machine.place, zone=machine.storage.zone, share=ScrubShare(until_seconds=0.0), pace=RateLimiter()
+        machine.place, zone=machine.storage.state.timezone, share=ScrubShare(until_seconds=0.0), pace=RateLimiter()
     )
     assert (made.versions, made.is_complete) == (0, False)
     assert verify(machine).versions == 6
 
 
 def test_what_has_no_checksum_is_trusted_on_first_sight_if_size_and_time_agree(machine: BackedUpMachine) -> None:
-    with catalog.open_catalog(machine.place, zone=machine.storage.zone) as known:
+    with catalog.open_catalog(machine.place, zone=machine.storage.state.timezone) as known:
         for entry in known.oldest_checked(100):
             with known.writing() as connection:
                 connection.execute("UPDATE versions SET checksum = NULL WHERE id = ?", (entry.version,))

@@ -1,24 +1,61 @@
 """Configuration directories: reading, merging, and reporting every fault with its place."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 
+from turku.core.configuration import declaration, loading
 from turku.core.configuration import directory as configuration
+from turku.core.configuration.declaration import Key, Line, Section
 from turku.core.configuration.directory import Fault, MergedFiles
 from turku.errors import ConfigurationError
 
 
-class Example(msgspec.Struct):
+class Folder(Section, frozen=True, kw_only=True):
+    """A section of which there are several, each with a name."""
+
+    name: str = ""
+    path: Annotated[Path, Key("Where it is.")]
+    limit: Annotated[int, Key("Most of it.")] = 0
+
+
+class Main(Section, frozen=True, kw_only=True):
+    """The main section."""
+
+    api_url: Annotated[Line, Key("Where to call.")] = "none"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535), Key("Which port.")] = 22
+    limit: Annotated[int, Key("Most of each.")] = 5
+    volumes: Annotated[tuple[Folder, ...], Key("Volumes.")] = ()
+    mode: Annotated[Literal["auto", "off"], Key("Which mode.")] = "auto"
+    home: Annotated[
+        Path, Key("Derived.", default_text="`x` there", find_default=lambda values: Path("/") / values["api_url"])
+    ]
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration as a program declares it."""
 
-    api_url: str = ""
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 22
-    volumes: dict[str, dict[str, str]] = {}
+    config_dir: Path
+    main: Main
+
+
+class Demanding(Section, frozen=True, kw_only=True):
+    """A section with a key that is required."""
+
+    api_url: Annotated[Line, Key("Where to call.", example="https://x/v1")]
+
+
+class Required(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that cannot be empty."""
+
+    config_dir: Path
+    demanding: Demanding
+
+
+def loaded(files: MergedFiles, faults: list[Fault], kind: Any = Example, config_dir: Path = Path("/etc/x")) -> Any:
+    return loading.try_load(kind, files, faults, config_dir=config_dir)
 
 
 def write(directory: Path, **files: str) -> Path:
@@ -187,31 +224,64 @@ def test_a_huge_file_is_a_fault_and_not_read(tmp_path: Path) -> None:
 
 
 def test_what_fits_is_taken_and_every_misfit_is_reported_with_its_file(tmp_path: Path) -> None:
-    write(tmp_path, a__json='{"api_url": 5, "volumes": {"data": {"path": 1}}}', b__json='{"port": 70000, "x": 1}')
+    write(
+        tmp_path,
+        a__json='{"api_url": 5, "volumes": {"data": {"path": 1}, "more": 2}}',
+        b__json='{"port": 70000, "x": 1}',
+    )
     tree = configuration.read_directories([tmp_path])
     faults: list[Fault] = []
-    assert configuration.convert(tree, Example, faults) == {}
+    assert loaded(tree, faults).main == Main(home=Path("/none"))
     assert [fault.place for fault in faults] == [
         f"{tmp_path}/a.json: api_url",
         f"{tmp_path}/b.json: port",
-        f"{tmp_path}/a.json: volumes",
+        f"{tmp_path}/a.json: volumes.data.path",
+        f"{tmp_path}/a.json: volumes.more",
     ]
-    assert "$[...]" in faults[2].message
+
+
+def test_named_sections_have_their_names_and_what_they_leave_out_is_as_around_them() -> None:
+    content = {"limit": 7, "volumes": {"data": {"path": "/srv"}, "more": {"path": "/more", "limit": 9}}}
+    faults: list[Fault] = []
+    main = loaded(MergedFiles(content=content), faults).main
+    assert faults == []
+    assert main.volumes == (
+        Folder(name="data", path=Path("/srv"), limit=7),
+        Folder(name="more", path=Path("/more"), limit=9),
+    )
+
+
+def test_a_default_is_found_from_the_keys_before() -> None:
+    assert loaded(MergedFiles(content={"api_url": "y", "home": None}), []).main.home == Path("/y")
+    assert loaded(MergedFiles(content={"home": "/given"}), []).main.home == Path("/given")
+
+
+def test_values_are_replaced_in_their_sections() -> None:
+    changed = declaration.with_values(loaded(MergedFiles(), []), port=23, config_dir=Path("/y"))
+    assert (changed.main.port, changed.main.mode, changed.config_dir) == (23, "auto", Path("/y"))
+
+
+@pytest.mark.parametrize("path", ["relative", "", "/a\nb", "/" + "x" * 5000])
+def test_a_path_is_absolute_and_one_line(path: str) -> None:
+    faults: list[Fault] = []
+    loaded(MergedFiles(content={"home": path}), faults)
+    assert [fault.place for fault in faults] == ["home"]
 
 
 def test_a_number_in_quotes_is_no_number(tmp_path: Path) -> None:
     write(tmp_path, a__json='{"port": "22"}')
     faults: list[Fault] = []
-    configuration.convert(configuration.read_directories([tmp_path]), Example, faults)
+    loaded(configuration.read_directories([tmp_path]), faults)
     assert len(faults) == 1
 
 
 def test_an_unknown_key_is_a_warning_with_the_nearest_known_one(tmp_path: Path) -> None:
-    write(tmp_path, a__json='{"api_ulr": "https://x", "zebra": 1, "port": 1}')
+    write(tmp_path, a__json='{"api_ulr": "https://x", "zebra": 1, "port": 1, "volumes": {"d": {"pat": 1}}}')
     tree = configuration.read_directories([tmp_path])
-    assert configuration.unknown_key_warnings(tree, ["api_url", "port"]) == [
+    assert loading.unknown_key_warnings(Example, tree) == [
         f"{tmp_path}/a.json: api_ulr: unknown key, ignored; did you mean 'api_url'?",
         f"{tmp_path}/a.json: zebra: unknown key, ignored",
+        f"{tmp_path}/a.json: volumes.d.pat: unknown key, ignored; did you mean 'path'?",
     ]
 
 
@@ -239,26 +309,23 @@ def test_no_fault_is_no_error() -> None:
 
 def test_a_required_key_is_missed_by_its_name_and_directory(tmp_path: Path) -> None:
     faults: list[Fault] = []
-    configuration.require(MergedFiles(), "api_url", "is required", config_dir=tmp_path / "none", faults=faults)
+    assert loaded(MergedFiles(), faults, Required, tmp_path / "none") is None
     write(tmp_path / "config.d")
-    configuration.require(MergedFiles(), "api_url", "is required", config_dir=tmp_path, faults=faults)
+    assert loaded(MergedFiles(), faults, Required, tmp_path) is None
     assert [str(fault) for fault in faults] == [
-        f"{tmp_path}/none/config.d (there is no such directory): api_url: is required",
-        f"{tmp_path}/config.d: api_url: is required",
+        f"{tmp_path}/none/config.d (there is no such directory): api_url: is required, for example https://x/v1",
+        f"{tmp_path}/config.d: api_url: is required, for example https://x/v1",
     ]
 
 
 def test_a_required_key_is_not_missed_where_a_file_could_not_be_read(tmp_path: Path) -> None:
     tree = configuration.read_directories([write(tmp_path / "config.d", a__json="{")])
     faults = list(tree.faults)
-    configuration.require(tree, "api_url", "is required", config_dir=tmp_path, faults=faults)
+    loaded(tree, faults, Required, tmp_path)
     assert len(faults) == 1
 
 
 def test_a_word_that_is_none_of_some_is_told_which_there_are() -> None:
-    class Choice(msgspec.Struct):
-        mode: Literal["auto", "off"] = "auto"
-
     faults: list[Fault] = []
-    configuration.convert(MergedFiles(content={"mode": "on"}), Choice, faults)
+    loaded(MergedFiles(content={"mode": "on"}), faults)
     assert faults[0].message.endswith("; one of auto, off")

@@ -16,31 +16,27 @@ from turku.agent.config.model import AgentConfig
 from turku.api.configuration import environment
 from turku.core.configuration import declaration
 from turku.policy import source_options
-from turku.storage.config.configuration import AnomalySection, StorageFile, VolumeSection
+from turku.storage.config.model import AnomalyConfig, StorageConfig, Volume
 
 PAGE = "docs/reference/configuration.md"
 STRUCTS = [
     ("The machine", AgentConfig),
-    ("The storage", StorageFile),
-    ("Volumes", VolumeSection),
-    ("Anomaly", AnomalySection),
+    ("The storage", StorageConfig),
+    ("Volumes", Volume),
+    ("Anomaly", AnomalyConfig),
 ]
 
 
 def defaults(kind: type[Any]) -> dict[str, Any]:
     """Key to default; NODEFAULT for a required one."""
-    if kind is AgentConfig:
-        return {
-            key.name: None
-            if key.key.find_default
-            else msgspec.to_builtins(key.static_default, enc_hook=str)
-            if key.static_default is not msgspec.NODEFAULT
-            else msgspec.NODEFAULT
-            for key in declaration.all_keys(kind)
-        }
+    keys = declaration.all_keys(kind) if "config_dir" in kind.__annotations__ else declaration.keys(kind)
     return {
-        info.encode_name: info.default_factory() if info.default_factory is not msgspec.NODEFAULT else info.default
-        for info in msgspec.structs.fields(kind)
+        key.name: None
+        if key.key.find_default or key.key.default_text
+        else msgspec.NODEFAULT
+        if key.is_required
+        else msgspec.to_builtins(key.static_default, enc_hook=str)
+        for key in keys
     }
 
 
@@ -127,7 +123,7 @@ def test_every_key_is_in_an_example() -> None:
         for path in (REPOSITORY / "examples" / program).rglob("config.d/*.json"):
             keys.update(json.loads(path.read_text()))
     assert seen["agent"] >= set(defaults(AgentConfig))
-    assert seen["storage"] >= set(defaults(StorageFile))
+    assert seen["storage"] >= set(defaults(StorageConfig))
 
 
 def test_every_source_option_is_in_an_example() -> None:

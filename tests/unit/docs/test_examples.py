@@ -11,7 +11,7 @@ import pytest
 from tests.support.markdown import REPOSITORY
 
 import turku.agent.config.loading
-import turku.storage.config.configuration
+import turku.storage.config.loading
 from turku.api.backups import declaration
 from turku.api.configuration import environment
 from turku.api.request.message_errors import MessageErrors
@@ -41,8 +41,8 @@ def load_agent(directory: Path) -> turku.agent.config.loading.AgentConfig:
     return turku.agent.config.loading.load(directory)
 
 
-def load_storage(directory: Path) -> turku.storage.config.configuration.StorageConfig:
-    return turku.storage.config.configuration.load(directory)
+def load_storage(directory: Path) -> turku.storage.config.loading.StorageConfig:
+    return turku.storage.config.loading.load(directory)
 
 
 HOST = {"name": "host.example.com", "secret": "s" * 30, "ssh_ping_host": "host.example.com"}
@@ -74,8 +74,8 @@ def test_the_sources_of_an_agent_example_are_taken_by_the_coordinator(example: P
 @pytest.mark.parametrize("example", directories(EXAMPLES / "storage"), ids=lambda path: path.name)
 def test_a_storage_example_is_taken(example: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     storage = load_storage(private_copy(example, tmp_path, **HOST))
-    assert storage.volumes
-    assert storage.registration
+    assert storage.disk.volumes
+    assert storage.api.registration
     assert not caplog.records, "an example has no unknown key"
 
 

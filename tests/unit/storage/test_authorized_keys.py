@@ -10,9 +10,11 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 from tests.support.v1_client import A_KEY, new_ssh_key
 
+from turku.core.configuration.declaration import with_values
 from turku.errors import ConfigurationError
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import DEFAULT_DIRECTORY, StorageConfig
+from turku.storage.config.defaults import DEFAULT_DIRECTORY
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration import authorized_keys
 from turku.storage.registration.authorized_keys import Admitted, admit
 
@@ -38,9 +40,8 @@ def test_a_line_restricts_the_key_to_the_forced_command_and_loopback(tmp_path: P
 
 
 def test_the_default_directory_is_not_named(tmp_path: Path) -> None:
-    from dataclasses import replace
 
-    default = replace(configuration(tmp_path), config_dir=DEFAULT_DIRECTORY)
+    default = with_values(configuration(tmp_path), config_dir=DEFAULT_DIRECTORY)
     assert authorized_keys.forced_command(default, UUID) == f"turku-storage-ping {UUID}"
 
 
@@ -105,7 +106,7 @@ def test_a_key_of_the_operator_is_not_given_to_a_machine() -> None:
 
 def test_static_lines_come_first_even_without_an_end_of_line(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
-    path = storage.authorized_keys_file
+    path = storage.ssh.authorized_keys_file
     path.with_name("authorized_keys.static").write_bytes(b"# \xff\nssh-ed25519 AAAA operator")
     authorized_keys.write(storage, {UUID: AssignedMachine(ssh_public_key=new_ssh_key())})
     lines = path.read_bytes().split(b"\n")
@@ -118,29 +119,31 @@ def test_a_run_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
     machines = {UUID: AssignedMachine(ssh_public_key=new_ssh_key())}
     assert authorized_keys.write(storage, machines).changed
-    inode = storage.authorized_keys_file.stat().st_ino
+    inode = storage.ssh.authorized_keys_file.stat().st_ino
     assert not authorized_keys.write(storage, machines).changed
-    assert storage.authorized_keys_file.stat().st_ino == inode
+    assert storage.ssh.authorized_keys_file.stat().st_ino == inode
 
 
 def test_a_mode_that_sshd_would_refuse_is_mended(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
     authorized_keys.write(storage, {})
-    storage.authorized_keys_file.chmod(0o666)
+    storage.ssh.authorized_keys_file.chmod(0o666)
     assert authorized_keys.write(storage, {}).changed
-    assert storage.authorized_keys_file.stat().st_mode & 0o777 == 0o600
+    assert storage.ssh.authorized_keys_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_file_of_the_existing_system_is_taken_over(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
-    storage.authorized_keys_file.write_text(f'command="turku-storage-ping {UUID}",no-pty ssh-rsa AAAA x\n# comment\n\n')
+    storage.ssh.authorized_keys_file.write_text(
+        f'command="turku-storage-ping {UUID}",no-pty ssh-rsa AAAA x\n# comment\n\n'
+    )
     authorized_keys.write(storage, {})
-    assert "ssh-rsa" not in storage.authorized_keys_file.read_text()
+    assert "ssh-rsa" not in storage.ssh.authorized_keys_file.read_text()
 
 
 def test_a_line_without_the_forced_command_is_not_lost_and_not_kept_unasked(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
-    path = storage.authorized_keys_file
+    path = storage.ssh.authorized_keys_file
     path.write_text("ssh-rsa AAAA planted or the operator's\n")
     with pytest.raises(ConfigurationError, match="1 line that Turku did not write"):
         authorized_keys.write(storage, {})
@@ -153,15 +156,14 @@ def test_a_line_without_the_forced_command_is_not_lost_and_not_kept_unasked(tmp_
 def test_a_static_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     storage = configuration(tmp_path)
     (tmp_path / "elsewhere").write_text("secret\n")
-    storage.authorized_keys_file.with_name("authorized_keys.static").symlink_to(tmp_path / "elsewhere")
+    storage.ssh.authorized_keys_file.with_name("authorized_keys.static").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         authorized_keys.write(storage, {})
-    assert not storage.authorized_keys_file.exists()
+    assert not storage.ssh.authorized_keys_file.exists()
 
 
 def test_control_characters_never_reach_a_line(tmp_path: Path) -> None:
-    from dataclasses import replace
 
-    storage = replace(configuration(tmp_path), config_dir=Path("/etc/a\nssh-ed25519 AAAA"))
+    storage = with_values(configuration(tmp_path), config_dir=Path("/etc/a\nssh-ed25519 AAAA"))
     with pytest.raises(ConfigurationError):
         authorized_keys.line(storage, Admitted(UUID, bare(new_ssh_key())))

@@ -16,7 +16,7 @@ from tests.support.v1_client import new_ssh_key
 from turku.errors import ConfigurationError, DurableWriteFailed
 from turku.protocol.messages import AssignedMachine
 from turku.storage.commands import authorized_keys as authorized_keys_command
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration import admitted_keys, authorized_keys, update_config
 from turku.storage.registration.authorized_keys import Admitted
 
@@ -74,7 +74,7 @@ def bare(key: str) -> str:
 def asked(storage: StorageConfig, key: str, *, user: str | None = None, clock: SteppedClock | None = None) -> list[str]:
     said: list[str] = []
     words = key.split()
-    options = argparse.Namespace(user=user or storage.authorized_keys_user, type=words[0], key=words[1])
+    options = argparse.Namespace(user=user or storage.ssh.authorized_keys_user, type=words[0], key=words[1])
     authorized_keys_command.run(options, storage, clock or SteppedClock(), said.append)
     return said
 
@@ -83,7 +83,7 @@ def test_the_line_is_the_one_of_authorized_keys(storage: StorageConfig) -> None:
     keys = {uuid: AssignedMachine(ssh_public_key=new_ssh_key()) for uuid in (UUID, OTHER)}
     written = authorized_keys.write(storage, keys)
     admitted_keys.write(storage, written.admitted)
-    lines = storage.authorized_keys_file.read_text().splitlines()
+    lines = storage.ssh.authorized_keys_file.read_text().splitlines()
     for uuid, machine in keys.items():
         [line] = asked(storage, str(machine.ssh_public_key))
         assert line in lines
@@ -93,7 +93,7 @@ def test_the_line_is_the_one_of_authorized_keys(storage: StorageConfig) -> None:
 def test_a_part_of_a_key_is_no_key(storage: StorageConfig) -> None:
     key = bare(new_ssh_key())
     admitted_keys.write(storage, [Admitted(UUID, key)])
-    assert storage.authorized_keys_user
+    assert storage.ssh.authorized_keys_user
     for part in (key[:-4], key.replace("ssh-ed25519", "ed25519"), key.upper()):
         assert asked(storage, part) == []
 
@@ -170,8 +170,8 @@ def test_a_note_that_cannot_be_true_does_not_keep_machines_out(
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_register", refreshes)
-    storage.var_dir.mkdir(exist_ok=True)
-    (storage.var_dir / "machines_asked.json").write_text(note)
+    storage.state.var_dir.mkdir(exist_ok=True)
+    (storage.state.var_dir / "machines_asked.json").write_text(note)
     assert asked(storage, new_ssh_key(), clock=clock) == []
     assert len(refreshes.moments) == 1
 
@@ -181,7 +181,7 @@ def test_where_nothing_can_be_noted_nothing_is_asked(
 ) -> None:
     refreshes = Refreshes(clock)
     monkeypatch.setattr(update_config, "_register", refreshes)
-    (storage.var_dir / "machines_asked.json").mkdir(parents=True)
+    (storage.state.var_dir / "machines_asked.json").mkdir(parents=True)
     for _ in range(3):
         with pytest.raises(DurableWriteFailed):
             asked(storage, new_ssh_key(), clock=clock)
@@ -189,8 +189,8 @@ def test_where_nothing_can_be_noted_nothing_is_asked(
 
 
 def test_a_run_under_way_is_waited_for_a_while(storage: StorageConfig, clock: SteppedClock) -> None:
-    storage.lock_dir.mkdir(parents=True)
-    with (storage.lock_dir / "update-config.lock").open("w") as stream:
+    storage.state.lock_dir.mkdir(parents=True)
+    with (storage.state.lock_dir / "update-config.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert asked(storage, new_ssh_key(), clock=clock) == []
     assert clock.seconds == pytest.approx(10, abs=1)
@@ -217,5 +217,5 @@ def test_the_note_says_when_and_how_long(
 ) -> None:
     monkeypatch.setattr(update_config, "_register", Refreshes(clock, seconds=3))
     update_config.update_config(storage, clock=clock)
-    note = json.loads((storage.var_dir / "machines_asked.json").read_text())
+    note = json.loads((storage.state.var_dir / "machines_asked.json").read_text())
     assert note == {"begin": datetime(2026, 11, 24, tzinfo=UTC).timestamp(), "seconds": 3.0}

@@ -13,8 +13,8 @@ import pytest
 
 from turku.errors import ConfigurationError
 from turku.protocol.messages import Registration
-from turku.storage.config import configuration
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config import loading as configuration
+from turku.storage.config.model import StorageConfig
 
 
 def write(directory: Path, file_name: str = "config.json", /, **keys: Any) -> Path:
@@ -51,36 +51,36 @@ def faults(directory: Path, **keys: Any) -> str:
 
 def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     storage = load(tmp_path)
-    assert storage.snapshot_mode == "link-dest"
-    assert storage.preserve_hard_links
-    assert storage.ssh_ping_port == 22
-    assert storage.ssh_ping_host_keys_glob == "/etc/ssh/ssh_host_*_key.pub"
-    assert storage.authorized_keys_command == "turku-storage-ping"
-    assert storage.authorized_keys_file == Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".ssh" / "authorized_keys"
-    assert storage.lock_dir == tmp_path / "var" / "lock"
-    assert storage.machines_dir == tmp_path / "var" / "machines"
-    assert storage.zone.key == "UTC"
-    assert storage.published is None
-    [volume] = storage.volumes
-    assert (volume.accept_new, volume.accept_new_high_water_percent) == (True, 80)
+    assert storage.receiving.snapshot_mode == "link-dest"
+    assert storage.receiving.preserve_hard_links
+    assert storage.ssh.ssh_ping_port == 22
+    assert storage.ssh.ssh_ping_host_keys_glob == "/etc/ssh/ssh_host_*_key.pub"
+    assert storage.ssh.authorized_keys_command == "turku-storage-ping"
+    assert storage.ssh.authorized_keys_file == Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".ssh" / "authorized_keys"
+    assert storage.state.lock_dir == tmp_path / "var" / "lock"
+    assert storage.state.machines_dir == tmp_path / "var" / "machines"
+    assert storage.state.timezone.key == "UTC"
+    assert storage.identity.published is None
+    [volume] = storage.disk.volumes
+    assert (volume.accept_new, volume.accept_new_high_water_pct) == (True, 80)
 
 
 def test_a_volume_may_have_a_high_water_mark_of_its_own(tmp_path: Path) -> None:
     volumes = {"a": {"path": "/a"}, "b": {"path": "/b", "accept_new_high_water_pct": 95.5, "accept_new": False}}
     storage = load(tmp_path, volumes=volumes, accept_new_high_water_pct=60)
-    assert [volume.accept_new_high_water_percent for volume in storage.volumes] == [60, 95.5]
-    assert [volume.accept_new for volume in storage.volumes] == [True, False]
+    assert [volume.accept_new_high_water_pct for volume in storage.disk.volumes] == [60, 95.5]
+    assert [volume.accept_new for volume in storage.disk.volumes] == [True, False]
 
 
 def test_later_files_win_key_by_key(tmp_path: Path) -> None:
     write(tmp_path / "etc", "20-more.json", volumes={"data": {"accept_new": False}}, name="second")
     storage = load(tmp_path)
-    assert storage.name == "primary"
+    assert storage.identity.name == "primary"
     write(tmp_path / "etc", "z.json", name="second", volumes={"data": {"accept_new": False}})
     storage = load(tmp_path)
-    assert storage.name == "second"
-    assert storage.volumes[0].path == Path("/srv/turku")
-    assert not storage.volumes[0].accept_new
+    assert storage.identity.name == "second"
+    assert storage.disk.volumes[0].path == Path("/srv/turku")
+    assert not storage.disk.volumes[0].accept_new
 
 
 def test_all_faults_are_reported_together_each_with_file_and_key(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_fault_names_its_key(tmp_path: Path, key: str, value: Any) -> None:
 def test_a_user_without_a_name_is_asked_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 3_000_000_001)
     assert "ssh_ping_user: is required: user 3000000001" in faults(tmp_path)
-    assert load(tmp_path, ssh_ping_user="turku", authorized_keys_file="/k").ssh_ping_user == "turku"
+    assert load(tmp_path, ssh_ping_user="turku", authorized_keys_file="/k").ssh.ssh_ping_user == "turku"
 
 
 def test_a_malformed_file_is_named(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_an_unknown_key_is_a_warning_that_names_its_likely_meaning(
 def test_name_and_secret_are_made_once_and_kept_private(tmp_path: Path) -> None:
     first = load(tmp_path, name=None, secret=None)
     second = load(tmp_path, name=None, secret=None)
-    assert first.name == second.name
-    assert first.secret == second.secret
-    assert len(first.secret.reveal()) == 30
+    assert first.identity.name == second.identity.name
+    assert first.identity.secret == second.identity.secret
+    assert len(first.identity.secret.reveal()) == 30
     path = tmp_path / "var" / "config.d" / "10-storage.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -161,39 +161,39 @@ def test_name_and_secret_are_made_once_and_kept_private(tmp_path: Path) -> None:
 def test_etc_wins_over_what_was_made(tmp_path: Path) -> None:
     made = load(tmp_path, name=None, secret=None)
     named = load(tmp_path, name="primary", secret=None)
-    assert named.name == "primary"
-    assert named.secret == made.secret
+    assert named.identity.name == "primary"
+    assert named.identity.secret == made.identity.secret
 
 
 def test_a_nameless_registration_string_is_taken(tmp_path: Path) -> None:
-    assert load(tmp_path, api_auth="STRING").registration == "STRING"
+    assert load(tmp_path, api_auth="STRING").api.registration == "STRING"
 
 
 def test_name_and_secret_of_a_registration_win_over_the_nameless_one(tmp_path: Path) -> None:
     storage = load(tmp_path, api_auth="STRING", api_auth_name="n", api_auth_secret="s")
-    assert storage.registration == Registration(name="n", secret="s")
+    assert storage.api.registration == Registration(name="n", secret="s")
 
 
 def test_the_command_lines_registration_wins_over_the_files(tmp_path: Path) -> None:
     directory = write(tmp_path / "etc", **least(tmp_path, api_auth="STRING"))
     storage = configuration.load(directory, api_auth_name="n", api_auth_secret="s")
-    assert storage.registration == Registration(name="n", secret="s")
+    assert storage.api.registration == Registration(name="n", secret="s")
 
 
 def test_host_keys_are_read_from_their_files(tmp_path: Path) -> None:
     (tmp_path / "ssh_host_a_key.pub").write_text("ssh-ed25519 AAAA root@storage\n")
     (tmp_path / "ssh_host_b_key.pub").write_text("ssh-rsa BBBB\nsecond line\n")
     storage = load(tmp_path, ssh_ping_host_keys_glob=str(tmp_path / "ssh_host_*_key.pub"))
-    assert storage.host_keys() == ["ssh-ed25519 AAAA", "ssh-rsa BBBB"]
+    assert storage.ssh.host_keys() == ["ssh-ed25519 AAAA", "ssh-rsa BBBB"]
 
 
 def test_configured_host_keys_win_over_the_files(tmp_path: Path) -> None:
-    assert load(tmp_path, ssh_ping_host_keys=["ssh-ed25519 CCCC comment"]).host_keys() == ["ssh-ed25519 CCCC"]
+    assert load(tmp_path, ssh_ping_host_keys=["ssh-ed25519 CCCC comment"]).ssh.host_keys() == ["ssh-ed25519 CCCC"]
 
 
 def test_no_host_key_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no SSH host key"):
-        load(tmp_path, ssh_ping_host_keys_glob=str(tmp_path / "none*")).host_keys()
+        load(tmp_path, ssh_ping_host_keys_glob=str(tmp_path / "none*")).ssh.host_keys()
 
 
 def test_yaml_is_read_as_well(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_yaml_is_read_as_well(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text("comment: in the cellar\nssh_ping_port: 2222\n")
     storage = load(tmp_path)
-    assert (storage.comment, storage.ssh_ping_port) == ("in the cellar", 2222)
+    assert (storage.identity.comment, storage.ssh.ssh_ping_port) == ("in the cellar", 2222)
 
 
 def test_secrets_do_not_print_themselves(tmp_path: Path) -> None:
@@ -217,5 +217,5 @@ def test_what_a_generated_identity_leaves_is_no_file_to_warn_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(tmp_path, name=None, secret=None)
-    assert load(tmp_path, name=None, secret=None).secret
+    assert load(tmp_path, name=None, secret=None).identity.secret
     assert [record.message for record in caplog.records if "is not read" in record.message] == []

@@ -9,7 +9,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import ConfigurationError
-from turku.storage.config import configuration
+from turku.storage.config import loading as configuration
 
 DAMAGES = {"emptied": b"", "NUL bytes": b"\0" * 130, "cut off": b'{\n    "secr', "another's": b'{"unrelated": 1}'}
 
@@ -29,8 +29,11 @@ def test_a_damaged_secret_is_healed_from_its_copy(tmp_path: Path, identity: Path
     before = configuration.load(tmp_path)
     identity.write_bytes(damage)
     after = configuration.load(tmp_path)
-    assert (after.name, after.secret.reveal()) == (before.name, before.secret.reveal())
-    assert json.loads(identity.read_text())["secret"] == before.secret.reveal()
+    assert (after.identity.name, after.identity.secret.reveal()) == (
+        before.identity.name,
+        before.identity.secret.reveal(),
+    )
+    assert json.loads(identity.read_text())["secret"] == before.identity.secret.reveal()
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -42,4 +45,4 @@ def test_without_a_copy_it_is_named_and_not_drawn_anew(tmp_path: Path, identity:
         configuration.load(tmp_path)
     assert identity.read_bytes() == damage
     identity.unlink()
-    assert configuration.load(tmp_path).secret
+    assert configuration.load(tmp_path).identity.secret

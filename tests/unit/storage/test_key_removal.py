@@ -11,7 +11,7 @@ from tests.support.backed_up_machine import storage_configuration
 from tests.support.v1_client import new_ssh_key
 
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration import authorized_keys, key_removal
 from turku.storage.registration.key_removal import PAUSE_SECONDS, Removal
 
@@ -46,7 +46,7 @@ def clock() -> Later:
 @pytest.fixture
 def storage(tmp_path: Path, clock: Later) -> StorageConfig:
     configured = storage_configuration(tmp_path)
-    configured.var_dir.mkdir()
+    configured.state.var_dir.mkdir()
     answer(configured, clock, *UUIDS)
     return configured
 
@@ -55,7 +55,7 @@ def answer(storage: StorageConfig, clock: Later, *named: str, is_confirmed: bool
     """Take an answer that names these machines; those that are let in then."""
     removal = Removal(storage, clock=clock, is_confirmed=is_confirmed)
     written = authorized_keys.write(storage, {uuid: FLEET[uuid] for uuid in named}, removal)
-    lines = storage.authorized_keys_file.read_text()
+    lines = storage.ssh.authorized_keys_file.read_text()
     assert {each.uuid for each in written.admitted} == {uuid for uuid in UUIDS if f"turku:{uuid}\n" in lines}
     return {each.uuid for each in written.admitted}
 
@@ -118,7 +118,7 @@ def test_the_operator_may_say_that_it_is_right(storage: StorageConfig, clock: La
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b'{"since": {"x": "y"}}'])
 def test_a_damaged_note_makes_it_wait_longer(storage: StorageConfig, clock: Later, content: bytes) -> None:
     answer(storage, clock)
-    [note] = storage.var_dir.glob("keys_*.json")
+    [note] = storage.state.var_dir.glob("keys_*.json")
     note.write_bytes(content)
     clock.passes(PAUSE_SECONDS + 1)
     assert answer(storage, clock) == set(UUIDS)
@@ -140,5 +140,5 @@ def test_lines_of_an_existing_storage_are_held_too(storage: StorageConfig, clock
         f"{machine.ssh_public_key} {uuid}"
         for uuid, machine in FLEET.items()
     ]
-    storage.authorized_keys_file.write_text("# Automatically generated\n" + "\n".join(lines) + "\n")
+    storage.ssh.authorized_keys_file.write_text("# Automatically generated\n" + "\n".join(lines) + "\n")
     assert answer(storage, clock, UUIDS[0]) == set(UUIDS)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import BackupFailed
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits, quota
 from turku.storage.containment.limits import RunLimits, VolumeSpace
 from turku.storage.containment.watchdog import Watchdog
@@ -127,7 +127,7 @@ def test_near_the_quota_the_truth_is_measured_again_but_not_at_every_run(tmp_pat
 def test_a_broken_record_of_use_is_measured_anew(tmp_path: Path, machine_dir: Path) -> None:
     storage = configuration(tmp_path, machine_quota_bytes=BIG)
     limits.run_limits(storage, machine_dir)
-    path = storage.var_dir / "usage" / f"{machine_dir.name}.json"
+    path = storage.state.var_dir / "usage" / f"{machine_dir.name}.json"
     path.write_text('{"used_bytes": ')
     assert limits.run_limits(storage, machine_dir).bytes is not None
 
@@ -136,7 +136,7 @@ def test_without_a_quota_nothing_is_measured_or_kept(tmp_path: Path, machine_dir
     storage = configuration(tmp_path)
     assert limits.run_limits(storage, machine_dir).bytes is None
     quota.record_usage(storage, machine_dir, 1)
-    assert not (storage.var_dir / "usage").exists()
+    assert not (storage.state.var_dir / "usage").exists()
 
 
 # --- the watch; the process that it looks at is the test's own

@@ -10,7 +10,7 @@ from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import UsageError
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.disk.source_lookup import find_sources
 
@@ -32,7 +32,7 @@ def links(storage: StorageConfig) -> dict[str, str]:
     """Name to target of the readable links."""
     return {
         entry.name: os.readlink(entry)
-        for entry in storage.machines_dir.iterdir()
+        for entry in storage.state.machines_dir.iterdir()
         if entry.is_symlink() and entry.name not in (FIRST, SECOND)
     }
 
@@ -44,7 +44,7 @@ def named(unit: str | None, **names: str) -> AssignedMachine:
 def test_a_machine_is_reached_by_environment_service_and_unit(storage: StorageConfig) -> None:
     machine_links.update_links(storage, {FIRST: named("db/2", environment_name="prod", service_name="sql")})
     assert links(storage) == {"prod-sql-db_2": FIRST}
-    assert (storage.machines_dir / "prod-sql-db_2").resolve() == storage.volumes[0].path / FIRST
+    assert (storage.state.machines_dir / "prod-sql-db_2").resolve() == storage.disk.volumes[0].path / FIRST
 
 
 def test_a_machine_without_a_directory_gets_no_link(storage: StorageConfig) -> None:
@@ -53,9 +53,9 @@ def test_a_machine_without_a_directory_gets_no_link(storage: StorageConfig) -> N
 
 
 def test_a_link_by_uuid_that_is_gone_comes_back(storage: StorageConfig) -> None:
-    (storage.machines_dir / FIRST).unlink()
+    (storage.state.machines_dir / FIRST).unlink()
     machine_links.update_links(storage, {FIRST: named("web")})
-    assert (storage.machines_dir / "web").resolve() == storage.volumes[0].path / FIRST
+    assert (storage.state.machines_dir / "web").resolve() == storage.disk.volumes[0].path / FIRST
 
 
 def test_a_machine_that_was_renamed_loses_its_former_name(storage: StorageConfig) -> None:
@@ -87,13 +87,13 @@ def test_a_machine_that_is_assigned_no_more_keeps_its_name_until_another_comes(s
 
 
 def test_links_that_lead_nowhere_go(storage: StorageConfig) -> None:
-    (storage.machines_dir / "gone").symlink_to("3bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
+    (storage.state.machines_dir / "gone").symlink_to("3bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
     machine_links.update_links(storage, {})
     assert links(storage) == {}
 
 
 def test_absolute_links_of_the_existing_system_are_understood(storage: StorageConfig) -> None:
-    (storage.machines_dir / "old").symlink_to(storage.machines_dir / FIRST)
+    (storage.state.machines_dir / "old").symlink_to(storage.state.machines_dir / FIRST)
     machine_links.update_links(storage, {FIRST: named("new")})
     assert links(storage) == {"new": FIRST}
 
@@ -102,15 +102,15 @@ def test_absolute_links_of_the_existing_system_are_understood(storage: StorageCo
 def test_a_name_that_would_be_unsafe_or_another_machines_uuid_makes_no_link(
     storage: StorageConfig, unit: str | None
 ) -> None:
-    before = {entry.name: os.readlink(entry) for entry in storage.machines_dir.iterdir()}
+    before = {entry.name: os.readlink(entry) for entry in storage.state.machines_dir.iterdir()}
     machine_links.update_links(storage, {FIRST: named(unit)})
     machine_links.update_name_link(storage, FIRST, named(unit))
-    assert {entry.name: os.readlink(entry) for entry in storage.machines_dir.iterdir()} == before
+    assert {entry.name: os.readlink(entry) for entry in storage.state.machines_dir.iterdir()} == before
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link elsewhere"])
 def test_what_is_no_link_of_ours_is_left_alone(storage: StorageConfig, kind: str, tmp_path: Path) -> None:
-    path = storage.machines_dir / "web"
+    path = storage.state.machines_dir / "web"
     if kind == "directory":
         path.mkdir()
     elif kind == "file":
@@ -130,7 +130,7 @@ def kept(storage: StorageConfig, machine: str) -> list[str]:
 @pytest.fixture
 def with_history(storage: StorageConfig) -> StorageConfig:
     for uuid in (FIRST, SECOND):
-        (storage.volumes[0].path / uuid / "etc.snapshots").mkdir()
+        (storage.disk.volumes[0].path / uuid / "etc.snapshots").mkdir()
     return storage
 
 
@@ -165,10 +165,10 @@ def test_an_end_that_two_machines_have_is_refused_with_both(with_history: Storag
 @pytest.mark.parametrize("record", ["", "[", "[1]", '{"x": 1}', "\\x00"])
 def test_a_damaged_record_of_names_leaves_the_links(with_history: StorageConfig, record: str) -> None:
     machine_links.update_links(with_history, {FIRST: named("web")})
-    (with_history.var_dir / "machine_names.json").write_text(record)
+    (with_history.state.var_dir / "machine_names.json").write_text(record)
     assert kept(with_history, "web") == [FIRST]
     machine_links.update_links(with_history, {FIRST: named("web")})
-    assert FIRST in (with_history.var_dir / "machine_names.json").read_text()
+    assert FIRST in (with_history.state.var_dir / "machine_names.json").read_text()
 
 
 def test_what_names_no_machine_is_refused(with_history: StorageConfig) -> None:

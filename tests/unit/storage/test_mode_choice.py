@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.backed_up_machine import order, storage_configuration
 
+from turku.core.configuration.declaration import with_values
 from turku.errors import BackupFailed, InvalidValue
 from turku.storage.backup.run import mode_name, selection
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 
 MEMORY = Path("/dev/shm")
 """A file system in memory, which can neither clone nor make subvolumes."""
@@ -45,7 +45,7 @@ def storage(tmp_path: Path) -> StorageConfig:
 def test_the_source_s_mode_wins_over_large_files_and_they_over_the_configuration(
     storage: StorageConfig, options: dict[str, Any], configured: str, expected: str
 ) -> None:
-    assert mode_name(order(**options), replace(storage, snapshot_mode=configured), MEMORY) == expected
+    assert mode_name(order(**options), with_values(storage, snapshot_mode=configured), MEMORY) == expected
 
 
 def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: StorageConfig) -> None:
@@ -59,7 +59,7 @@ def test_filter_rules_come_before_excludes(storage: StorageConfig) -> None:
 
 
 def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(storage: StorageConfig) -> None:
-    without = replace(storage, preserve_hard_links=False)
+    without = with_values(storage, preserve_hard_links=False)
     assert selection(order(), storage).hard_links
     assert not selection(order(), without).hard_links
     assert selection(order(preserve_hard_links=True), without).hard_links

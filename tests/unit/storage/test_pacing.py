@@ -11,7 +11,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.policy import bandwidth
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment.limits import RunLimits, SpaceLimitExceeded
 from turku.storage.rsync import bandwidth_windows, exit_codes, version
 from turku.storage.rsync.request import TransferOptions

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Fact, Verdict
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 
 GOOD_SSHD = """\
 port 22
@@ -116,15 +116,15 @@ def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) 
 
 
 def test_a_volume_mounted_without_nosuid_and_nodev_is_a_warning(storage: StorageConfig) -> None:
-    facts = list(protection._volume(storage, storage.volumes[0]))
-    missing = {"nosuid", "nodev"} - protection.mount_options(storage.volumes[0].path)
+    facts = list(protection._volume(storage, storage.disk.volumes[0]))
+    missing = {"nosuid", "nodev"} - protection.mount_options(storage.disk.volumes[0].path)
     assert (facts[0].verdict is Verdict.WARN) == bool(missing)
     assert all(option in facts[0].text for option in missing)
 
 
 def test_a_volume_below_the_low_water_mark_is_a_failure(storage: StorageConfig) -> None:
-    low = replace(storage, low_water_free_percent=100.0)
-    assert Verdict.FAIL in {fact.verdict for fact in protection._volume(low, low.volumes[0])}
+    low = with_values(storage, low_water_free_pct=100.0)
+    assert Verdict.FAIL in {fact.verdict for fact in protection._volume(low, low.disk.volumes[0])}
 
 
 def test_a_file_with_a_secret_that_others_may_read_is_a_failure(storage: StorageConfig) -> None:
@@ -143,20 +143,20 @@ def test_files_without_a_secret_may_be_read_by_all(storage: StorageConfig) -> No
 
 
 def test_a_state_directory_that_others_may_write_is_a_failure(storage: StorageConfig) -> None:
-    storage.var_dir.mkdir(exist_ok=True)
-    storage.var_dir.chmod(0o777)
-    assert private_facts(storage)[str(storage.var_dir)] is Verdict.FAIL
-    storage.var_dir.chmod(0o755)
-    assert private_facts(storage)[str(storage.var_dir)] is Verdict.OK
+    storage.state.var_dir.mkdir(exist_ok=True)
+    storage.state.var_dir.chmod(0o777)
+    assert private_facts(storage)[str(storage.state.var_dir)] is Verdict.FAIL
+    storage.state.var_dir.chmod(0o755)
+    assert private_facts(storage)[str(storage.state.var_dir)] is Verdict.OK
 
 
 def test_a_sandbox_that_is_off_is_a_warning(storage: StorageConfig) -> None:
-    fact: Fact = protection._sandbox(replace(storage, sandbox="off"))
+    fact: Fact = protection._sandbox(with_values(storage, sandbox="off"))
     assert fact.verdict is Verdict.WARN
 
 
 def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: StorageConfig) -> None:
-    verdict = protection._user(replace(storage, fake_super=False)).verdict
+    verdict = protection._user(with_values(storage, fake_super=False)).verdict
     assert (verdict is Verdict.WARN) == (os.geteuid() != 0)
 
 
@@ -180,6 +180,6 @@ def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "storage.localdomain"])
 def test_an_address_that_leads_machines_to_themselves_is_told(storage: StorageConfig, host: str) -> None:
-    (fact,) = protection._address(replace(storage, ssh_ping_host=host))
+    (fact,) = protection._address(with_values(storage, ssh_ping_host=host))
     assert fact.verdict is Verdict.WARN
-    assert list(protection._address(replace(storage, ssh_ping_host="storage.example.com"))) == []
+    assert list(protection._address(with_values(storage, ssh_ping_host="storage.example.com"))) == []

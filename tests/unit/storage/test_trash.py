@@ -11,7 +11,7 @@ from tests.support import storage_command
 from tests.support.backed_up_machine import StorageClock, storage_configuration
 
 from turku.errors import LockHeld, UsageError
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import history, snapshot_notes, source_lookup, trash
 from turku.storage.disk.snapshot_record import SnapshotRecord
 from turku.storage.disk.source_directory import SourceDirectory
@@ -126,8 +126,8 @@ def test_the_operator_lists_restores_and_empties(storage: StorageConfig, place: 
 
 
 def test_a_machine_is_found_by_its_name_too(storage: StorageConfig, place: SourceDirectory) -> None:
-    storage.machines_dir.mkdir(parents=True)
-    (storage.machines_dir / "shop-web-0").symlink_to(UUID)
+    storage.state.machines_dir.mkdir(parents=True)
+    (storage.state.machines_dir / "shop-web-0").symlink_to(UUID)
     assert source_lookup.find_sources(storage, machine="shop-web-0") == (place,)
     for unknown in ("other", "../shop-web-0", "11111111-1111-4111-8111-111111111111"):
         with pytest.raises(UsageError):

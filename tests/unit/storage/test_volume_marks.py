@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.core import durable
+from turku.core.configuration.declaration import with_values
 from turku.errors import ConfigurationError, NoVolume
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import source_lookup, volume_marks, volumes
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -34,7 +35,7 @@ def mark(directory: Path) -> str:
 
 def unmount(storage: StorageConfig) -> Path:
     """Leave an empty directory in the volume's place, as an unmounted file system does; where the volume is now."""
-    path = storage.volumes[0].path
+    path = storage.disk.volumes[0].path
     away = path.with_name("away")
     path.rename(away)
     path.mkdir()
@@ -42,8 +43,8 @@ def unmount(storage: StorageConfig) -> Path:
 
 
 def mount(storage: StorageConfig, away: Path) -> None:
-    shutil.rmtree(storage.volumes[0].path)
-    away.rename(storage.volumes[0].path)
+    shutil.rmtree(storage.disk.volumes[0].path)
+    away.rename(storage.disk.volumes[0].path)
 
 
 def test_the_first_use_of_an_empty_volume_marks_it(storage: StorageConfig, tmp_path: Path) -> None:
@@ -71,16 +72,16 @@ def test_nothing_is_written_into_the_mount_point_of_a_volume_that_is_not_mounted
     with pytest.raises(NoVolume) as refused:
         volume_marks.require_all(storage)
     assert "turku-storage accept-volume" in refused.value.hint
-    assert list(storage.volumes[0].path.iterdir()) == []
+    assert list(storage.disk.volumes[0].path.iterdir()) == []
     mount(storage, away)
-    assert volumes.machine_directory(storage, UUID) == storage.volumes[0].path / UUID
-    assert not (storage.volumes[0].path / OTHER).exists()
+    assert volumes.machine_directory(storage, UUID) == storage.disk.volumes[0].path / UUID
+    assert not (storage.disk.volumes[0].path / OTHER).exists()
 
 
 def test_new_machines_go_to_the_volumes_that_are_there(storage: StorageConfig, tmp_path: Path) -> None:
-    second = replace(storage.volumes[0], name="second", path=tmp_path / "second")
+    second = replace(storage.disk.volumes[0], name="second", path=tmp_path / "second")
     second.path.mkdir()
-    both = replace(storage, volumes=(*storage.volumes, second))
+    both = with_values(storage, volumes=(*storage.disk.volumes, second))
     volumes.space(both)
     away = unmount(storage)
     assert volumes.machine_directory(both, OTHER) == second.path / OTHER
@@ -95,7 +96,7 @@ def test_an_existing_volume_of_an_older_installation_is_adopted_once(storage: St
     assert volumes.machine_directory(storage, UUID) == directory
     assert mark(tmp_path / "volume")
     # So it is where the links are lost, as after var_dir was.
-    shutil.rmtree(storage.var_dir)
+    shutil.rmtree(storage.state.var_dir)
     (tmp_path / "volume" / ".turku-volume").unlink()
     assert volumes.machine_directory(storage, UUID) == directory
 
@@ -128,9 +129,9 @@ def test_a_directory_that_is_a_mount_point_of_the_system_is_no_volume_before_it_
 def test_a_volume_may_move_to_another_path(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.machine_directory(storage, UUID)
     (tmp_path / "volume").rename(tmp_path / "elsewhere")
-    moved = replace(storage, volumes=(replace(storage.volumes[0], path=tmp_path / "elsewhere"),))
+    moved = with_values(storage, volumes=(replace(storage.disk.volumes[0], path=tmp_path / "elsewhere"),))
     assert volumes.machine_directory(moved, UUID) == tmp_path / "elsewhere" / UUID
-    renamed = replace(moved, volumes=(replace(moved.volumes[0], name="archive"),))
+    renamed = with_values(moved, volumes=(replace(moved.disk.volumes[0], name="archive"),))
     assert volumes.machine_directory(renamed, UUID) == tmp_path / "elsewhere" / UUID
 
 
@@ -159,8 +160,8 @@ def test_a_new_disk_in_the_place_of_a_lost_one_is_accepted_by_the_operator(
 def test_a_volume_and_its_copy_are_not_both_taken(storage: StorageConfig, tmp_path: Path) -> None:
     volumes.machine_directory(storage, UUID)
     shutil.copytree(tmp_path / "volume", tmp_path / "copy")
-    copied = replace(storage.volumes[0], name="copy", path=tmp_path / "copy")
-    both = replace(storage, volumes=(*storage.volumes, copied))
+    copied = replace(storage.disk.volumes[0], name="copy", path=tmp_path / "copy")
+    both = with_values(storage, volumes=(*storage.disk.volumes, copied))
     assert len(volume_marks.faults(both)) == 2
     # The operator says that the copy is a volume of its own.
     volume_marks.accept(both, "copy")
@@ -173,7 +174,7 @@ def test_a_damaged_mark_is_a_fault_and_a_damaged_note_of_it_is_none(
     storage: StorageConfig, tmp_path: Path, content: bytes
 ) -> None:
     volumes.machine_directory(storage, UUID)
-    [note] = (storage.var_dir / "volumes").iterdir()
+    [note] = (storage.state.var_dir / "volumes").iterdir()
     note.write_bytes(content)
     assert volumes.machine_directory(storage, UUID)
     assert json.loads(note.read_text())["id"] == mark(tmp_path / "volume")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.backed_up_machine import storage_configuration
 
+from turku.core.configuration.declaration import with_values
 from turku.errors import LockHeld
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.session.volume_slots import WAIT_SECONDS, volume_slot
 
 
@@ -79,16 +79,16 @@ def test_a_slot_that_becomes_free_meanwhile_is_taken(storage: StorageConfig, tmp
 
 
 def test_without_a_number_there_is_no_limit(storage: StorageConfig, tmp_path: Path) -> None:
-    unlimited = replace(storage, volume_slots=None)
+    unlimited = with_values(storage, volume_slots=None)
     with ExitStack() as stack:
         for number in range(50):
             stack.enter_context(volume_slot(unlimited, machine(tmp_path, "one", str(number))))
-    assert not unlimited.lock_dir.exists()
+    assert not unlimited.state.lock_dir.exists()
 
 
 def test_a_volume_may_lie_anywhere(storage: StorageConfig, tmp_path: Path) -> None:
     volume = "with spaces/and a very long name " + "x" * 200
     with volume_slot(storage, machine(tmp_path, volume, "a")):
-        (name,) = [path.name for path in storage.lock_dir.iterdir()]
+        (name,) = [path.name for path in storage.state.lock_dir.iterdir()]
     assert name.startswith("volume-")
     assert len(name) < 40

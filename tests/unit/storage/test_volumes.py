@@ -11,7 +11,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.errors import InvalidValue, NoVolume
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import volumes
 from turku.storage.disk.volumes import VolumeSpace
 
@@ -67,7 +67,7 @@ def test_a_new_machine_gets_a_private_directory_and_a_link(tmp_path: Path) -> No
     directory = volumes.machine_directory(configured, UUID.upper())
     assert directory == tmp_path / "a" / UUID
     assert directory.stat().st_mode & 0o777 == 0o700
-    assert (configured.machines_dir / UUID).readlink() == directory
+    assert (configured.state.machines_dir / UUID).readlink() == directory
 
 
 def test_a_machine_keeps_its_directory(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_directory_is_found_when_its_link_is_gone(tmp_path: Path) -> None:
     configured = storage(tmp_path, "a", "b", b={"accept_new": False})
     (tmp_path / "b" / UUID).mkdir()
     assert volumes.machine_directory(configured, UUID) == tmp_path / "b" / UUID
-    assert (configured.machines_dir / UUID).readlink() == tmp_path / "b" / UUID
+    assert (configured.state.machines_dir / UUID).readlink() == tmp_path / "b" / UUID
 
 
 def test_a_link_to_a_volume_that_is_no_longer_configured_is_followed(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_volume_that_is_not_mounted_starts_no_second_history(tmp_path: Path) -
 
 def test_what_is_no_link_is_not_overwritten(tmp_path: Path) -> None:
     configured = storage(tmp_path, "a")
-    (configured.machines_dir / UUID).mkdir(parents=True)
+    (configured.state.machines_dir / UUID).mkdir(parents=True)
     with pytest.raises(NoVolume, match="no symbolic link"):
         volumes.machine_directory(configured, UUID)
 
@@ -150,7 +150,7 @@ def test_a_volume_whose_inodes_run_out_takes_no_new_machines(tmp_path: Path, spa
 
 
 def test_inodes_are_counted_where_the_file_system_counts_them(tmp_path: Path) -> None:
-    [volume] = storage(tmp_path, "a").volumes
+    [volume] = storage(tmp_path, "a").disk.volumes
     found = volumes.volume_space(volume)
     assert found is not None
     assert found.fullness_percent == max(found.used_percent, found.inodes_used_percent)

@@ -82,8 +82,12 @@ class DeclaredKey(msgspec.Struct, frozen=True):
 
     @property
     def entry_section(self) -> type[Section] | None:
-        """The section of each entry, if the value maps names to sections."""
-        return _as_section(get_args(self.plain_type)[1]) if get_origin(self.plain_type) is Mapping else None
+        """The section of each entry, if files map names to sections here.
+
+        The value is such a mapping too, or a tuple of sections that have a field ``name`` beside their keys.
+        """
+        origin, arguments = get_origin(self.plain_type), get_args(self.plain_type)
+        return _as_section(arguments[1 if origin is Mapping else 0]) if origin in (Mapping, tuple) else None
 
     @property
     def is_required(self) -> bool:

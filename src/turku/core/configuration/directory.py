@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from turku.core import durable
 from turku.core.configuration.text import KeyPath, Parsed, parse_json
@@ -14,7 +14,6 @@ from turku.errors import ConfigurationError
 _YAML_SUFFIXES = (".yaml", ".yml")
 _SUFFIXES = (".json", *_YAML_SUFFIXES)
 FILE_LIMIT_BYTES = 4 * 1024 * 1024
-API_URL_REQUIRED = "is required: the address of the coordinator, as https://turku.example.com/v1"
 
 
 @dataclass(frozen=True)
@@ -159,58 +158,6 @@ def _parse_yaml(text: str) -> Parsed:
 
 def _place(path: Path, line: int, key: KeyPath) -> str:
     return f"{path}, line {line}" + (f": {'.'.join(key)}" if key else "")
-
-
-# TEMPORARY
-def unknown_key_warnings(tree: MergedFiles, known: Iterable[str]) -> list[str]:
-    """A sentence per top-level key nobody reads, with 'did you mean' where one is close."""
-    names = sorted(known)
-    warnings = []
-    for key in tree.content:
-        if key not in names:
-            import difflib
-
-            close = difflib.get_close_matches(key, names, n=1)
-            suggestion = f"; did you mean {close[0]!r}?" if close else ""
-            warnings.append(f"{tree.place(key)}: unknown key, ignored{suggestion}")
-    return warnings
-
-
-def convert(tree: MergedFiles, kind: type[Any], faults: list[Fault]) -> dict[str, Any]:
-    """The keys of ``kind`` (a msgspec.Struct) that the tree has, each converted to its field's type by itself.
-
-    Values that do not fit are left out and added to ``faults``, so that all of them are reported at once.
-    """
-    # Here, as reading files takes little memory without it.
-    import msgspec
-
-    values: dict[str, Any] = {}
-    for info in msgspec.structs.fields(kind):
-        key = info.encode_name
-        if key in tree.content:
-            try:
-                values[info.name] = msgspec.convert(tree.content[key], info.type, strict=True)
-            except msgspec.ValidationError as error:
-                faults.append(Fault(tree.place(key), f"{error}{_choices(info.type)}"))
-    return values
-
-
-def _choices(kind: Any) -> str:
-    """``; one of 'a', 'b'`` where a text must be one of some."""
-    words = [word for word in (get_args(kind) if get_origin(kind) is Literal else ()) if isinstance(word, str)]
-    return f"; one of {', '.join(words)}" if words else ""
-
-
-def require(tree: MergedFiles, key: str, sentence: str, *, config_dir: Path, faults: list[Fault]) -> None:
-    """Add a fault where ``key`` is nowhere; none where something could not be read, which has its own fault."""
-    if key in tree.content or tree.faults:
-        return
-    directory = config_dir / "config.d"
-    missing = "" if directory.is_dir() else " (there is no such directory)"
-    faults.append(Fault(f"{directory}{missing}", f"{key}: {sentence}"))
-
-
-# END
 
 
 def refuse(faults: Iterable[Fault], *, program: str) -> None:

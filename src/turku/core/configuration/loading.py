@@ -109,15 +109,22 @@ class _Loader:
             if key.section is not None:
                 return self._nested(key.section, place, written)
             if (section := key.entry_section) is not None:
-                entries = {
-                    name: self._entry(section, f"{place}.{name}", each, before) for name, each in written.items()
-                }
-                return _UNUSABLE if any(each is _UNUSABLE for each in entries.values()) else entries
+                return self._entries(key, section, place, written, before)
         try:
             return msgspec.convert(written, key.type, strict=True, dec_hook=declaration.from_builtin)
         except msgspec.ValidationError as error:
             self._fault(place, f"{error}{_choices(key.plain_type)}")
         return _UNUSABLE
+
+    def _entries(
+        self, key: DeclaredKey, section: type[Section], place: str, written: dict[str, Any], around: Mapping[str, Any]
+    ) -> Any:
+        entries = {name: self._entry(section, f"{place}.{name}", each, around) for name, each in written.items()}
+        if any(each is _UNUSABLE for each in entries.values()):
+            return _UNUSABLE
+        if get_origin(key.plain_type) is tuple:
+            return tuple(msgspec.structs.replace(each, name=name) for name, each in entries.items())
+        return entries
 
     def _entry(self, section: type[Section], place: str, written: Any, around: Mapping[str, Any]) -> Any:
         """Return one of several named sections. A key that it leaves out is as in the section around it."""

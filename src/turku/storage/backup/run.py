@@ -12,6 +12,7 @@ from pathlib import Path
 
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.configuration.declaration import with_values
 from turku.core.log import one_line
 from turku.core.secret import Secret
 from turku.errors import BackupFailed, InvalidValue, LockHeld, TurkuError
@@ -22,7 +23,7 @@ from turku.storage import catalog
 from turku.storage.backup import incomplete
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.strategy import AttributeComparison, BackupStrategy, DryRunResult, Sync, SyncResult
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits
 from turku.storage.disk import deletion, dirty_flag, history, retention_run, snapshot_notes, snapshot_record, trash
 from turku.storage.disk.incompleteness import Incompleteness
@@ -124,7 +125,7 @@ def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Pat
     """
     has_large_files = order.large_rotating_files or order.large_modifying_files
     name = snapshot_mode.selected(
-        order.snapshot_mode or "", configuration.snapshot_mode, has_large_files=has_large_files
+        order.snapshot_mode or "", configuration.receiving.snapshot_mode, has_large_files=has_large_files
     )
     if name not in snapshot_mode.NAMES:
         raise BackupFailed(
@@ -153,7 +154,7 @@ def selection(order: SourceOrder, configuration: StorageConfig) -> TransferOptio
     return TransferOptions(
         rules=tuple(rules),
         hard_links=order.preserve_hard_links
-        or (configuration.preserve_hard_links and run_options.FileProperty.HARD_LINKS not in omitted),
+        or (configuration.receiving.preserve_hard_links and run_options.FileProperty.HARD_LINKS not in omitted),
         acls=run_options.FileProperty.ACLS not in omitted,
         attributes=run_options.FileProperty.ATTRIBUTES not in omitted,
         holes=run_options.FileProperty.HOLES not in omitted,
@@ -227,7 +228,7 @@ class _BackupRun:
             selected = replace(selected, compare_contents=True)
         if mode.keeps_history:
             mode.tidy()
-        zone = self._configuration.zone
+        zone = self._configuration.state.timezone
         warnings = self._clock_warnings(history.note_dates_ahead(self._place, zone, now=self._begin))
         newest = history.base(self._place, zone, now=self._begin)
         base = newest.name if newest else None
@@ -378,7 +379,7 @@ class _BackupRun:
                 tree=tree,
                 changes=changes,
                 moment=record.sync_begin,
-                zone=self._configuration.zone,
+                zone=self._configuration.state.timezone,
                 ahead=ahead,
                 dates=at_limit,
             )
@@ -403,8 +404,8 @@ class _BackupRun:
             if base is not None and mode.keeps_history:
                 changed = (each.path for each in changes if each.kind is ChangeKind.CHANGED)
                 found = stats.with_content_sample(found, changed, self._place.tree(base), tree)
-            usual = history.baseline(self._place, self._configuration.zone)
-            thresholds = self._configuration.anomaly_of(self._place.machine_dir.name, self._source)
+            usual = history.baseline(self._place, self._configuration.state.timezone)
+            thresholds = self._configuration.anomaly.thresholds_of(self._place.machine_dir.name, self._source)
             signs = anomaly.findings(found, usual, thresholds=thresholds)
             before = earlier.stats.files if earlier.stats else found.files_before
             signs += incomplete.findings(lost, earlier.incomplete, before, thresholds)
@@ -427,7 +428,7 @@ class _BackupRun:
     def _attribute_look(self, selected: TransferOptions, earlier: Notes) -> AttributeComparison:
         """Return how changed attributes are found: at intervals, and where nothing is known, by comparing all."""
         keeps = selected.acls or selected.attributes
-        compared, period = earlier.attributes_compared, self._configuration.compare_attributes_days
+        compared, period = earlier.attributes_compared, self._configuration.receiving.compare_attributes_days
         is_recent = compared is not None and timedelta(0) <= self._begin - compared < timedelta(days=period)
         if not (keeps and is_recent):
             return AttributeComparison()
@@ -480,7 +481,7 @@ class _BackupRun:
         mode.collect(lambda: self._clock.monotonic_seconds() < end)
 
     def _record(self, base: str | None, finish: datetime, noted: Notes) -> SnapshotRecord:
-        zone = self._configuration.zone
+        zone = self._configuration.state.timezone
         begin = self._begin.astimezone(zone)
         taken = [each.name for each in history.stored_snapshots(self._place, zone)]
         named = begin
@@ -505,7 +506,7 @@ class _BackupRun:
         # The backup is made: what goes wrong from here on is a warning.
         configuration = self._configuration
         try:
-            unjudged = history.awaiting_review(self._place, configuration.zone)
+            unjudged = history.awaiting_review(self._place, configuration.state.timezone)
             if unjudged:
                 _LOG.warning(
                     "%s: nothing is pruned: %d suspicious snapshots, the first of them %s, wait to be judged "
@@ -517,8 +518,8 @@ class _BackupRun:
             else:
                 if snapshot is not None:
                     retention_run.apply(self._place, self._job.order, configuration, now=now, newest_name=snapshot)
-                trash.empty(self._place, removed_until=now - timedelta(days=configuration.trash_days))
-                catalog.forget(self._place, zone=configuration.zone)
+                trash.empty(self._place, removed_until=now - timedelta(days=configuration.retention.trash_days))
+                catalog.forget(self._place, zone=configuration.state.timezone)
             self._sweep(mode)
             trash.remove_stray_records(self._place)
         except (TurkuError, OSError) as error:
@@ -527,8 +528,8 @@ class _BackupRun:
 
 def _with_quota(configuration: StorageConfig, quota_bytes: int | None) -> StorageConfig:
     """The configuration with the operator's quota at the coordinator, where that is the smaller one."""
-    quotas = [quota for quota in (configuration.machine_quota_bytes, quota_bytes) if quota is not None]
-    return replace(configuration, machine_quota_bytes=min(quotas, default=None))
+    quotas = [quota for quota in (configuration.disk.machine_quota_bytes, quota_bytes) if quota is not None]
+    return with_values(configuration, machine_quota_bytes=min(quotas, default=None))
 
 
 _LOGGED_WARNINGS = 25

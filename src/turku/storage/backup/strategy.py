@@ -29,7 +29,7 @@ from turku.errors import BackupFailed
 from turku.storage import catalog
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.dropped_attributes import DroppedAttributes
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import daemon_connection, limits, quota
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs

@@ -12,7 +12,7 @@ from turku.storage.commands.setup import configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 
 def add_arguments(parser: Parser) -> None:

@@ -21,7 +21,7 @@ from turku.storage.commands.setup import PRIVATE_UMASK, config_dir, logged
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ def add_arguments(parser: Parser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from turku.core import log
-    from turku.storage.config import configuration
+    from turku.storage.config import loading as configuration
 
     os.umask(PRIVATE_UMASK)
     loaded = configuration.load(config_dir(options))
     # sshd discards standard error.
-    log.set_up("turku-storage", destination=loaded.log_file, debug=options.debug, terminal=sys.stderr.isatty())
+    log.set_up("turku-storage", destination=loaded.state.log_file, debug=options.debug, terminal=sys.stderr.isatty())
     logged(lambda: run(options, loaded, SYSTEM_CLOCK, print))
     return 0
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     from turku.storage.registration import admitted_keys
 
     # sshd_config may name this program for every user. Machines log in as this one alone.
-    if options.user != configuration.authorized_keys_user:
+    if options.user != configuration.ssh.authorized_keys_user:
         _LOG.debug("nobody logs in as %s with a machine's key", options.user)
         return
     try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.protocol.restore_messages import SnapshotChoice
     from turku.storage.catalog import Catalog
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
     from turku.storage.disk.source_directory import SourceDirectory
 
 _NAMED = 10
@@ -41,13 +41,13 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         first, second = SnapshotChoice(options.before), SnapshotChoice(options.after)
     path = os.fsencode(getattr(options, "path", ""))
     request = arguments.request(options, source, path, snapshot=first, other=second)
-    with catalog.open_catalog(place, zone=configuration.zone) as opened:
+    with catalog.open_catalog(place, zone=configuration.state.timezone) as opened:
 
         def choose(choice: SnapshotChoice) -> str:
             return _snapshot_name(opened, choice, configuration, clock)
 
         rows = output.Limited(browse.catalog_rows(opened, request, choose), options.limit)
-        output.show(options.browse, rows, say, zone=configuration.zone, is_json=options.json)
+        output.show(options.browse, rows, say, zone=configuration.state.timezone, is_json=options.json)
         if rows.has_more():
             output.warn_of_more(options.limit)
     return 0
@@ -59,7 +59,7 @@ def _snapshots(options: argparse.Namespace, configuration: StorageConfig, clock:
     from turku.storage.disk.source_lookup import find_sources
     from turku.storage.restore import history_rows
 
-    zone = configuration.zone
+    zone = configuration.state.timezone
     rows = output.Limited(
         (
             (place.machine_dir.name, row)
@@ -105,7 +105,7 @@ def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: Stora
     from turku.storage import catalog
 
     snapshots, name = opened.snapshots(), choice.name
-    now, zone = clock.now(), configuration.zone
+    now, zone = clock.now(), configuration.state.timezone
     if name and name != arguments.LATEST and not choice.at and all(each.name != name for each in snapshots):
         try:
             return catalog.choose(snapshots, at=name, now=now, zone=zone)

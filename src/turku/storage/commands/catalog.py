@@ -12,7 +12,7 @@ from turku.storage.commands.setup import add_selection, configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say, *, rebuilds: bool) -> int:
@@ -23,8 +23,8 @@ def run(options: argparse.Namespace, configuration: StorageConfig, _clock: Clock
     for place in find_sources(configuration, machine=options.machine, source=options.source):
         if rebuilds:
             with locked(place):
-                catalog.rebuild(place, zone=configuration.zone)
-        with catalog.open_catalog(place, zone=configuration.zone) as opened:
+                catalog.rebuild(place, zone=configuration.state.timezone)
+        with catalog.open_catalog(place, zone=configuration.state.timezone) as opened:
             count = len(opened.snapshots())
         say(f"{place.machine_dir.name}  {place.source}: {count} snapshot{'' if count == 1 else 's'}")
     return 0

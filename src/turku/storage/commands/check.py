@@ -12,7 +12,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the report. Return 1 where there is a problem."""
     from turku.core import log
     from turku.storage.commands import check_report
-    from turku.storage.config import configuration
+    from turku.storage.config import loading as configuration
 
     log.set_up("turku-storage", debug=options.debug)
     loaded = configuration.load(config_dir(options))

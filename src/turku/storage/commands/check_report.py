@@ -11,7 +11,7 @@ from turku.policy.timing import clock_agreement
 from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import protection
 from turku.storage.commands.protection import Verdict
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import availability
 from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.disk import history, volume_marks, volumes
@@ -25,21 +25,22 @@ _GIB = 1024**3
 def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
     """The number of problems; each line goes to ``say``, those of what protects the host among them."""
     problems: list[str] = []
-    say(f"storage {configuration.name}, coordinator {configuration.api_url}")
+    state, ssh, retention = configuration.state, configuration.ssh, configuration.retention
+    say(f"storage {configuration.identity.name}, coordinator {configuration.api.api_url}")
     say(f"  machines connect to {_address(configuration)}")
-    _attempt(problems, lambda: say(f"  host keys: {', '.join(key.split()[0] for key in configuration.host_keys())}"))
-    say(f"  authorized_keys: {configuration.authorized_keys_file}, of user {configuration.authorized_keys_user}")
-    say(f"  forced command: {configuration.authorized_keys_command}")
-    say(f"  state: {configuration.var_dir}; locks: {configuration.lock_dir}; log: {configuration.log_file}")
-    say(f"  snapshots: {configuration.snapshot_mode}; time zone: {configuration.zone.key}")
-    say(f"  kept in any case: {configuration.retention_floor or 'nothing'}; trash: {configuration.trash_days:g} days")
+    _attempt(problems, lambda: say(f"  host keys: {', '.join(key.split()[0] for key in ssh.host_keys())}"))
+    say(f"  authorized_keys: {ssh.authorized_keys_file}, of user {ssh.authorized_keys_user}")
+    say(f"  forced command: {ssh.authorized_keys_command}")
+    say(f"  state: {state.var_dir}; locks: {state.lock_dir}; log: {state.log_file}")
+    say(f"  snapshots: {configuration.receiving.snapshot_mode}; time zone: {state.timezone.key}")
+    say(f"  kept in any case: {retention.retention_floor or 'nothing'}; trash: {retention.trash_days:g} days")
     _compare_clocks(configuration, clock, problems, say)
-    say(f"  rsync: {' '.join(configuration.rsync_command)}")
+    say(f"  rsync: {' '.join(configuration.receiving.rsync_command)}")
     with suppress(SandboxProbeFailed):
         # Those who are told what protects the host are told of it.
         found = availability.sandbox_availability(configuration)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
-    for volume in configuration.volumes:
+    for volume in configuration.disk.volumes:
         fault = volume_marks.fault(configuration, volume)
         if fault is not None:
             problems.append(f"volume {volume.name}: {fault}")
@@ -53,7 +54,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
             f"{space.total_bytes / _GIB:.1f} GiB free, {space.used_percent:.0f} % used, "
             f"{space.inodes_used_percent:.0f} % of inodes; "
             + (
-                f"takes new machines below {volume.accept_new_high_water_percent:g} %"
+                f"takes new machines below {volume.accept_new_high_water_pct:g} %"
                 if volume.accept_new
                 else "takes no new machines"
             )
@@ -81,7 +82,7 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
 def _compare_clocks(
     configuration: StorageConfig, clock: Clock, problems: list[str], say: Callable[[str], None]
 ) -> None:
-    api = configuration.api()
+    api = configuration.api.client()
     reason = "it does not tell the time"
     try:
         api.call("health", {}, HealthAnswer)
@@ -100,15 +101,17 @@ def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[S
     now = clock.now()
     for place in find_sources(configuration):
         # Records are many: they are read only where a name is of the future.
-        if history.has_name_ahead(place, configuration.zone, now=now):
-            stored = history.stored_snapshots(place, configuration.zone)
+        if history.has_name_ahead(place, configuration.state.timezone, now=now):
+            stored = history.stored_snapshots(place, configuration.state.timezone)
             ahead = [each.name for each in stored if clock_agreement.is_ahead(each.moment, now=now)]
             if ahead:
                 yield place, ahead
 
 
 def _address(configuration: StorageConfig) -> str:
-    return f"{configuration.ssh_ping_user}@{configuration.ssh_ping_host}, port {configuration.ssh_ping_port}"
+    return (
+        f"{configuration.ssh.ssh_ping_user}@{configuration.ssh.ssh_ping_host}, port {configuration.ssh.ssh_ping_port}"
+    )
 
 
 def _attempt(problems: list[str], step: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configure
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,12 +42,14 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     from turku.storage.integrity import drill, drill_record, report
 
     found: list[dict[str, Any]] = []
-    with lock.exclusive(configuration.lock_dir, "drill"):
+    with lock.exclusive(configuration.state.lock_dir, "drill"):
         drill.remove_leftovers(configuration)
         if options.due:
             be_gentle()
         for place in find_sources(configuration, machine=options.machine, source=options.source):
-            if options.due and not drill_record.is_due(place, drill_days=configuration.drill_days, now=clock.now()):
+            if options.due and not drill_record.is_due(
+                place, drill_days=configuration.integrity.drill_days, now=clock.now()
+            ):
                 continue
             made = drill.drill(configuration, place, clock=clock)
             try:

@@ -16,7 +16,7 @@ from turku.storage.commands.setup import configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
     from turku.storage.disk.source_directory import SourceDirectory
 
 BACKGROUND_SECONDS = 600.0
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     from turku.core import lock
 
     try:
-        with lock.exclusive(configuration.lock_dir, "gc"):
+        with lock.exclusive(configuration.state.lock_dir, "gc"):
             _remove_all(configuration, clock, say, is_gentle=options.background)
     except LockHeld:
         if not options.background:
@@ -76,13 +76,13 @@ def _empty_trash(place: SourceDirectory, configuration: StorageConfig, clock: Cl
     from turku.storage.disk import history, trash
     from turku.storage.disk.source_lookup import locked
 
-    removed_until = clock.now() - timedelta(days=configuration.trash_days)
+    removed_until = clock.now() - timedelta(days=configuration.retention.trash_days)
     if not any(each.trashed <= removed_until for each in trash.trashed_snapshots(place)):
         return
     try:
         with locked(place):
             # As after a backup: nothing goes while a quarantined snapshot waits for a decision.
-            if not history.awaiting_review(place, configuration.zone):
+            if not history.awaiting_review(place, configuration.state.timezone):
                 trash.empty(place, removed_until=removed_until)
     except LockHeld:
         _LOG.debug("%s is being backed up; its trash is emptied after it", place.source)
@@ -108,7 +108,7 @@ def _update_catalog(place: SourceDirectory, configuration: StorageConfig, go_on:
     from turku.storage import catalog
 
     try:
-        catalog.update(place, zone=configuration.zone, go_on=go_on)
+        catalog.update(place, zone=configuration.state.timezone, go_on=go_on)
     except CatalogUnusable as error:
         _LOG.warning("%s: %s", place.source, error.message)
 

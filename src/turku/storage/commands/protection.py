@@ -16,7 +16,7 @@ from pathlib import Path
 
 from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
-from turku.storage.config.configuration import StorageConfig, Volume
+from turku.storage.config.model import StorageConfig, Volume
 from turku.storage.containment import availability, limits, seccomp
 from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.fs import tree as fs
@@ -73,8 +73,8 @@ def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
         _sandbox(configuration),
         _filter(configuration),
         _rsync(configuration),
-        *(fact for volume in configuration.volumes for fact in _volume(configuration, volume)),
-        *(fact for volume in configuration.volumes for fact in _writers(volume)),
+        *(fact for volume in configuration.disk.volumes for fact in _volume(configuration, volume)),
+        *(fact for volume in configuration.disk.volumes for fact in _writers(volume)),
         *_private_files(configuration),
         *_sudo(configuration),
         *_sshd(configuration),
@@ -83,7 +83,7 @@ def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
 
 
 def _login_shell(configuration: StorageConfig) -> Fact:
-    subject, user = "login shell", configuration.ssh_ping_user
+    subject, user = "login shell", configuration.ssh.ssh_ping_user
     try:
         found = login_shell.check(user)
     except CommandFailed as error:
@@ -99,7 +99,7 @@ def _login_shell(configuration: StorageConfig) -> Fact:
 
 
 def _address(configuration: StorageConfig) -> Iterator[Fact]:
-    host = configuration.ssh_ping_host
+    host = configuration.ssh.ssh_ping_host
     if host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localdomain"):
         yield Fact(
             "address", Verdict.WARN, f"machines are told {host}, which leads them to themselves: set ssh_ping_host"
@@ -111,7 +111,7 @@ def _user(configuration: StorageConfig) -> Fact:
         return Fact(
             "user", Verdict.OK, "runs as root: owners of files are kept as they are; the sandbox drops the rest"
         )
-    if configuration.fake_super is False:
+    if configuration.receiving.fake_super is False:
         return Fact("user", Verdict.WARN, "runs without root and fake_super is off: owners of files are not kept")
     return Fact("user", Verdict.OK, "runs without root: owners of files are kept in extended attributes")
 
@@ -125,7 +125,7 @@ def _sandbox(configuration: StorageConfig) -> Fact:
         return Fact(
             "sandbox", Verdict.OK, "each rsync sees its staging directory and the base snapshot, and no network"
         )
-    verdict = Verdict.FAIL if configuration.sandbox == "required" else Verdict.WARN
+    verdict = Verdict.FAIL if configuration.limits.sandbox == "required" else Verdict.WARN
     return Fact(
         "sandbox",
         verdict,
@@ -151,7 +151,7 @@ def _filter(configuration: StorageConfig) -> Fact:
 def _rsync(configuration: StorageConfig) -> Fact:
     try:
         rsync_version.require_supported(configuration)
-        version = rsync_version.installed(configuration.rsync_command)
+        version = rsync_version.installed(configuration.receiving.rsync_command)
     except ConfigurationError as error:
         return Fact("rsync", Verdict.FAIL, f"{error.message}; {error.hint}")
     except CommandFailed as error:
@@ -182,14 +182,14 @@ def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
         )
     else:
         yield Fact(subject, Verdict.OK, f"{volume.path} is mounted with nosuid,nodev")
-    if free_percent < configuration.low_water_free_percent:
+    if free_percent < configuration.disk.low_water_free_pct:
         yield Fact(
             subject,
             Verdict.FAIL,
-            f"{free_percent:.1f} % is free, below the low-water mark of {configuration.low_water_free_percent:g} %: "
+            f"{free_percent:.1f} % is free, below the low-water mark of {configuration.disk.low_water_free_pct:g} %: "
             "no backup starts; make room or add a volume",
         )
-    if os.geteuid() != 0 and configuration.fake_super is not False:
+    if os.geteuid() != 0 and configuration.receiving.fake_super is not False:
         if _has_user_attributes(volume.path):
             yield Fact(subject, Verdict.OK, "has user extended attributes: owners and modes are kept in them")
         else:
@@ -224,12 +224,12 @@ def mount_options(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) ->
 def _private_files(configuration: StorageConfig) -> Iterator[Fact]:
     secret_files = [
         path
-        for directory in (configuration.var_dir / "config.d", configuration.config_dir / "config.d")
+        for directory in (configuration.state.var_dir / "config.d", configuration.config_dir / "config.d")
         if directory.is_dir()
         for path in sorted(directory.iterdir())
         if path.suffix in (".json", ".yaml") and _names_a_secret(path)
     ]
-    for path in [configuration.var_dir, *secret_files]:
+    for path in [configuration.state.var_dir, *secret_files]:
         try:
             status = path.stat()
         except OSError:
@@ -263,8 +263,8 @@ def _names_a_secret(path: Path) -> bool:
 
 def _sudo(configuration: StorageConfig) -> Iterator[Fact]:
     """Whether sudo lets the user run the forced command, where it is one of sudo; root alone may ask."""
-    words = shlex.split(configuration.authorized_keys_command)
-    user = configuration.ssh_ping_user
+    words = shlex.split(configuration.ssh.authorized_keys_command)
+    user = configuration.ssh.ssh_ping_user
     if os.geteuid() != 0 or words[0] != "sudo" or len(words) < 2 or words[1].startswith("-") or user == "root":
         return
     try:
@@ -281,7 +281,7 @@ def _sudo(configuration: StorageConfig) -> Iterator[Fact]:
 
 
 def _sshd(configuration: StorageConfig) -> Iterator[Fact]:
-    subject, user = "sshd", configuration.authorized_keys_user
+    subject, user = "sshd", configuration.ssh.authorized_keys_user
     search = f"{command.environment()['PATH']}:{_SSHD_DIRECTORIES}"
     program = shutil.which("sshd", path=search)
     if program is None:

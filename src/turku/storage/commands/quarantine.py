@@ -16,7 +16,7 @@ from turku.storage.commands.setup import add_selection, configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 
 def _add_list(parser: Parser) -> None:
@@ -37,7 +37,7 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
 
     found: list[dict[str, Any]] = []
     for place in find_sources(configuration, machine=options.machine, source=options.source):
-        for stored in history.stored_snapshots(place, configuration.zone):
+        for stored in history.stored_snapshots(place, configuration.state.timezone):
             noted = snapshot_notes.read(place, stored.name)
             if noted.findings:
                 found.append(
@@ -73,18 +73,20 @@ def _decide(
     decision = Review.ACCEPTED if accepts else Review.REJECTED
     for place in find_sources(configuration, machine=options.machine, source=options.source):
         with locked(place):
-            stored = history.stored_snapshots(place, configuration.zone)
+            stored = history.stored_snapshots(place, configuration.state.timezone)
             quarantined = {each.name for each in stored if snapshot_notes.read(place, each.name).findings}
             unknown = sorted(set(options.snapshots) - quarantined)
             if unknown:
                 raise UsageError(f"{', '.join(unknown)}: not a quarantined snapshot of {place.source}")
-            chosen = options.snapshots or [each.name for each in history.awaiting_review(place, configuration.zone)]
+            chosen = options.snapshots or [
+                each.name for each in history.awaiting_review(place, configuration.state.timezone)
+            ]
             if not chosen:
                 raise UsageError(f"{place.source} has no snapshot that waits for a decision")
             for name in chosen:
                 snapshot_notes.change(place, name, review=decision)
                 say(f"{name}: {'accepted' if accepts else 'rejected'}")
-            waiting = len(history.awaiting_review(place, configuration.zone))
+            waiting = len(history.awaiting_review(place, configuration.state.timezone))
             say(
                 f"{waiting} more wait for a decision before retention applies to {place.source} again"
                 if waiting

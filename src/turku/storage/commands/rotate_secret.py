@@ -11,7 +11,7 @@ from turku.storage.commands.setup import configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 
 def run(_options: argparse.Namespace, configuration: StorageConfig, _clock: Clock, say: Say) -> int:
@@ -19,7 +19,10 @@ def run(_options: argparse.Namespace, configuration: StorageConfig, _clock: Cloc
     from turku.storage.registration import secret_rotation
 
     was_begun = secret_rotation.rotate(configuration)
-    say(f"storage {configuration.name} has a new secret" + (", as an earlier run had begun" if was_begun else ""))
+    say(
+        f"storage {configuration.identity.name} has a new secret"
+        + (", as an earlier run had begun" if was_begun else "")
+    )
     return 0
 
 

@@ -17,7 +17,7 @@ from turku.errors import TurkuError
 from turku.policy.machine_choice import MACHINE_HELP
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 EXIT_PROBLEMS = 1
 PRIVATE_UMASK = 0o077
@@ -36,7 +36,7 @@ def configured(step: Step, *, needs_all_volumes: bool = False) -> Run:
 
     def run(options: argparse.Namespace) -> int:
         from turku.core import log
-        from turku.storage.config import configuration
+        from turku.storage.config import loading as configuration
         from turku.storage.disk import volume_marks
 
         os.umask(PRIVATE_UMASK)

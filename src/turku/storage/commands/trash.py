@@ -16,7 +16,7 @@ from turku.storage.commands.setup import add_selection, configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 
 def _add_list(parser: Parser) -> None:
@@ -50,7 +50,7 @@ def _list(options: argparse.Namespace, configuration: StorageConfig, _clock: Clo
             "source": place.source,
             "snapshot": trashed.name,
             "removed": trashed.trashed.isoformat(),
-            "kept_until": (trashed.trashed + timedelta(days=configuration.trash_days)).isoformat(),
+            "kept_until": (trashed.trashed + timedelta(days=configuration.retention.trash_days)).isoformat(),
         }
         for place in find_sources(configuration, machine=options.machine, source=options.source)
         for trashed in trash.trashed_snapshots(place)
@@ -86,7 +86,7 @@ def _restore(options: argparse.Namespace, configuration: StorageConfig, clock: C
         )
     trashed = found[-1]
     with locked(trashed.place):
-        held_until = trash.restore(trashed, now=clock.now(), trash_days=configuration.trash_days)
+        held_until = trash.restore(trashed, now=clock.now(), trash_days=configuration.retention.trash_days)
     say(
         f"{trashed.place.snapshot(trashed.name)} is back; it is not pruned before {held_until.isoformat()}. "
         "To keep it longer, put 'save' into its name"

@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Register this storage or report its space, and write authorized_keys."""
     from turku.core import log
-    from turku.storage.config import configuration
+    from turku.storage.config import loading as configuration
     from turku.storage.registration import update_config
 
     name = options.api_auth_name or os.environ.get("TURKU_API_AUTH_NAME")
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     # A timer's run speaks through its log. A person's run, and one with --debug, speaks in the terminal too.
     log.set_up(
         _PROGRAM,
-        destination=loaded.log_file,
+        destination=loaded.state.log_file,
         debug=options.debug,
         terminal=options.debug or sys.stderr.isatty(),
     )

@@ -17,7 +17,7 @@ from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configure
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
     from turku.storage.disk.source_directory import SourceDirectory
     from turku.storage.integrity.scrub import ScrubResult
 
@@ -67,11 +67,11 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
         return _ask_for_comparison(places, configuration, say)
     if options.background:
         be_gentle()
-    rate = configuration.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
+    rate = configuration.integrity.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
     pace = RateLimiter(rate, clock)
     found: list[dict[str, Any]] = []
     is_good = True
-    with lock.exclusive(configuration.lock_dir, "verify"):
+    with lock.exclusive(configuration.state.lock_dir, "verify"):
         end = None if options.budget is None else clock.monotonic_seconds() + options.budget
         for place, verified in _verified(places, configuration, pace, clock, percent=options.sample, end=end):
             if isinstance(verified, (TurkuError, OSError)):
@@ -112,7 +112,7 @@ def _verified(
                 place,
                 scrub.verify(
                     place,
-                    zone=configuration.zone,
+                    zone=configuration.state.timezone,
                     share=ScrubShare(percent=percent or 100.0, until_seconds=end),
                     pace=pace,
                     clock=clock,

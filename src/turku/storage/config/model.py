@@ -256,13 +256,11 @@ class Volume(Section, frozen=True, kw_only=True):
     ] = 80.0
 
 
-def _volumes(volumes: Mapping[str, Volume]) -> Mapping[str, Volume]:
+def _volumes(volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
     if not volumes:
         raise InvalidValue("at least one is required")
     # No symbolic link is followed below a volume's path (fs/tree.py). The path itself may have some.
-    return {
-        name: msgspec.structs.replace(volume, name=name, path=volume.path.resolve()) for name, volume in volumes.items()
-    }
+    return tuple(msgspec.structs.replace(volume, path=volume.path.resolve()) for volume in volumes)
 
 
 class DiskConfig(Section, frozen=True, kw_only=True):
@@ -276,7 +274,7 @@ class DiskConfig(Section, frozen=True, kw_only=True):
         ),
     ] = 80.0
     volumes: Annotated[
-        Mapping[str, Volume],
+        tuple[Volume, ...],
         Key(
             "Name to section, at least one. See [volumes](#volumes).",
             check=_volumes,

@@ -17,7 +17,7 @@ from turku.errors import BackupFailed, CommandFailed, ConfigurationError
 from turku.storage.containment import bubblewrap
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 _PROBE_TIMEOUTS_SECONDS = (10.0, 30.0)
 """Limits of each attempt. A busy host gets more time before a session is given up."""
@@ -47,7 +47,7 @@ def sandbox_availability(configuration: StorageConfig) -> SandboxAvailability:
 
     Raises SandboxProbeFailed.
     """
-    if configuration.sandbox == "off":
+    if configuration.limits.sandbox == "off":
         return SandboxAvailability(is_used=False, reason="sandbox is off in the configuration")
     return _probe(os.geteuid() == 0)
 
@@ -58,9 +58,9 @@ def is_contained(configuration: StorageConfig) -> bool:
     Raises ConfigurationError if the sandbox is ``required`` and not available, SandboxProbeFailed if that is unknown.
     """
     found = sandbox_availability(configuration)
-    if found.is_used or configuration.sandbox == "off":
+    if found.is_used or configuration.limits.sandbox == "off":
         return found.is_used
-    if configuration.sandbox == "required":
+    if configuration.limits.sandbox == "required":
         raise ConfigurationError(
             f"sandbox: required, but {found.reason}",
             hint="install bubblewrap and allow it user namespaces, or run as root; see turku-storage check",

@@ -13,7 +13,7 @@ from turku.storage.containment import seccomp
 from turku.storage.containment.availability import sandbox_availability
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 FAKE_SUPER_CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_FOWNER")
 OWNER_CAPABILITIES = (*FAKE_SUPER_CAPABILITIES, "CAP_CHOWN", "CAP_FSETID")
@@ -38,7 +38,7 @@ def of_receiver(
         return FAKE_SUPER_CAPABILITIES
     return (
         *OWNER_CAPABILITIES,
-        *([DEVICE_CAPABILITY] if configuration.keep_devices else []),
+        *([DEVICE_CAPABILITY] if configuration.receiving.keep_devices else []),
         *(_attribute_capabilities(configuration) if keeps_privileged_attributes else []),
     )
 
@@ -56,7 +56,7 @@ def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
 
     A host with SELinux gives each file a label of its own, which differs from the machine's.
     """
-    if not configuration.keep_privileged_attributes:
+    if not configuration.receiving.keep_privileged_attributes:
         return ()
     if sandbox_availability(configuration).is_used:
         held = _attribute_capabilities(configuration)
@@ -70,7 +70,7 @@ def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
 
 
 def _attribute_capabilities(configuration: StorageConfig) -> list[str]:
-    if not configuration.keep_privileged_attributes:
+    if not configuration.receiving.keep_privileged_attributes:
         return []
     wanted = [FILE_CAPABILITY]
     if seccomp.available_filter() is not None:

@@ -13,7 +13,7 @@ from turku.storage.containment import quota
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 END_SHARE_OF_LOW_WATER: Final = 0.5
 """New runs wait below the low-water mark. A running one is ended below this share of it."""
@@ -97,16 +97,16 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
     Raises BackupFailed if the run must wait: its volume is below the low-water mark, or its quota is used up.
     """
     free = volume_space(machine_dir).free_percent
-    low_water = configuration.low_water_free_percent
+    low_water = configuration.disk.low_water_free_pct
     if free < low_water:
         raise BackupFailed(
             f"not started: the volume has {free:.1f} % free, below the low-water mark of {low_water:g} %; "
             "what is there stays as it is",
             hint="make room or add a volume (low_water_free_pct sets the mark)",
         )
-    limit, reason, shares = configuration.max_run_bytes, "max_run_bytes", False
+    limit, reason, shares = configuration.limits.max_run_bytes, "max_run_bytes", False
     counted = quota.RUNS.finished_bytes(machine_dir)
-    quota_bytes = configuration.machine_quota_bytes
+    quota_bytes = configuration.disk.machine_quota_bytes
     if quota_bytes is not None:
         used = quota.used_bytes(configuration, machine_dir, quota_bytes, clock)
         left = quota_bytes - used
@@ -118,13 +118,13 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
         if limit is None or left < limit:
             limit, reason, shares = left, f"what its quota of {quota_bytes} (machine_quota_bytes) left", True
     return RunLimits(
-        seconds=configuration.max_run_seconds,
+        seconds=configuration.limits.max_run_seconds,
         bytes=limit,
         bytes_reason=reason,
         shares_bytes=shares,
         counted_bytes=counted,
-        files=configuration.max_run_files,
-        memory_bytes=configuration.max_run_memory_bytes or _half_of_memory_bytes(),
+        files=configuration.limits.max_run_files,
+        memory_bytes=configuration.limits.max_run_memory_bytes or _half_of_memory_bytes(),
         reserve_percent=low_water * END_SHARE_OF_LOW_WATER,
     )
 
@@ -134,7 +134,7 @@ def lacks_space(configuration: StorageConfig, machine_dir: Path) -> bool:
     space = volume_space(machine_dir)
     has_few_inodes = space.total_inodes > 0 and space.free_inodes < _MINIMUM_INODES
     is_full = space.free_bytes < _MINIMUM_BYTES or has_few_inodes
-    return is_full or space.free_percent < configuration.low_water_free_percent
+    return is_full or space.free_percent < configuration.disk.low_water_free_pct
 
 
 def check_directories(limits: RunLimits, tree: Path, count: int) -> None:

@@ -21,7 +21,7 @@ from turku.core.clock import Clock
 from turku.storage.fs import disk_usage
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
     from turku.storage.containment.watchdog import Watchdog
 
 _NEAR_QUOTA: Final = 0.9
@@ -36,7 +36,7 @@ class _Usage(msgspec.Struct):
 
 def record_usage(configuration: StorageConfig, machine_dir: Path, written_bytes: int) -> None:
     """Add the bytes of a run to the machine's usage. Does nothing without a quota."""
-    if configuration.machine_quota_bytes is None:
+    if configuration.disk.machine_quota_bytes is None:
         return
     path = _usage_path(configuration, machine_dir)
     # Sources of a machine are backed up side by side.
@@ -63,7 +63,7 @@ def used_bytes(configuration: StorageConfig, machine_dir: Path, quota: int, cloc
 
 
 def _usage_path(configuration: StorageConfig, machine_dir: Path) -> Path:
-    return configuration.var_dir / "usage" / f"{machine_dir.name}.json"
+    return configuration.state.var_dir / "usage" / f"{machine_dir.name}.json"
 
 
 def _read_usage(path: Path) -> _Usage | None:

@@ -33,7 +33,7 @@ from turku.storage.containment.daemon_connection import connect
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
-    from turku.storage.config.configuration import StorageConfig
+    from turku.storage.config.model import StorageConfig
 
 WORKING_DIRECTORY = "/tree"
 """The directory in which a contained rsync works."""
@@ -160,7 +160,7 @@ def _connected(
         filter_options, descriptors = bubblewrap.syscall_filter(stack)
         # Short, so that the longest paths of the machine can be reached below them.
         names = {path: f"{_READABLE}{number}" for number, path in enumerate(readable)}
-        visible = {str(path): path for path in rsync_programs(configuration.rsync_command)}
+        visible = {str(path): path for path in rsync_programs(configuration.receiving.rsync_command)}
         visible |= {name: path for path, name in names.items()}
         yield SandboxedRsync(
             bubblewrap.wrap(
@@ -216,5 +216,9 @@ def rsync_programs(rsync_command: Sequence[str]) -> list[Path]:
 
 def _directories_in_system(configuration: StorageConfig) -> list[Path]:
     """Return directories of ours that lie below /usr and would be visible with the read-only system."""
-    ours = [configuration.var_dir, configuration.config_dir, *(volume.path for volume in configuration.volumes)]
+    ours = [
+        configuration.state.var_dir,
+        configuration.config_dir,
+        *(volume.path for volume in configuration.disk.volumes),
+    ]
     return [path.resolve() for path in ours if path.resolve().is_relative_to("/usr") and path.is_dir()]

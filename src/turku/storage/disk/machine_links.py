@@ -13,7 +13,7 @@ from turku.core import durable
 from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.messages import AssignedMachine, ScheduledMachine
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import volumes
 from turku.storage.fs import tree as fs
 
@@ -40,7 +40,7 @@ def update_name_link(configuration: StorageConfig, uuid: str, machine: AssignedM
     """Let the machine's readable name lead to it, unless another machine with a directory holds that name."""
     name = link_name(machine)
     if name is not None:
-        _point(configuration.machines_dir / name, uuid)
+        _point(configuration.state.machines_dir / name, uuid)
 
 
 def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMachine]) -> None:
@@ -49,24 +49,24 @@ def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMa
     """
     present = _present_uuids(configuration)
     for uuid in machines:
-        if uuid in present and not os.path.lexists(configuration.machines_dir / uuid):
+        if uuid in present and not os.path.lexists(configuration.state.machines_dir / uuid):
             directory = volumes.existing_directory(configuration, uuid)
             if directory is not None:
                 volumes.link_directory(configuration, uuid, directory)
-    links = _read_name_links(configuration.machines_dir)
+    links = _read_name_links(configuration.state.machines_dir)
     wanted = {uuid: link_name(machine) for uuid, machine in machines.items()}
     for link in links:
-        is_dangling = not os.path.lexists(configuration.machines_dir / link.uuid)
+        is_dangling = not os.path.lexists(configuration.state.machines_dir / link.uuid)
         is_former = link.uuid in wanted and wanted[link.uuid] != link.name
         # A machine that is assigned no more keeps its name until another one of that name comes.
         is_inherited = link.uuid not in wanted and link.name in wanted.values()
         if is_dangling or is_former or is_inherited:
             _LOG.info("removing the link %s to %s", link.name, link.uuid)
-            (configuration.machines_dir / link.name).unlink(missing_ok=True)
+            (configuration.state.machines_dir / link.name).unlink(missing_ok=True)
     _record_names(configuration, {uuid: name for uuid, name in wanted.items() if name is not None})
     for uuid, name in wanted.items():
-        if name is not None and os.path.lexists(configuration.machines_dir / uuid):
-            _point(configuration.machines_dir / name, uuid)
+        if name is not None and os.path.lexists(configuration.state.machines_dir / uuid):
+            _point(configuration.state.machines_dir / name, uuid)
 
 
 def known_names(configuration: StorageConfig) -> dict[str, set[str]]:
@@ -75,7 +75,7 @@ def known_names(configuration: StorageConfig) -> dict[str, set[str]]:
     Of two machines with the same name only one has the link.
     """
     known: dict[str, set[str]] = {}
-    for link in _read_name_links(configuration.machines_dir):
+    for link in _read_name_links(configuration.state.machines_dir):
         known.setdefault(link.uuid, set()).add(link.name)
     for uuid, name in _recorded_names(configuration).items():
         known.setdefault(uuid, set()).add(name)
@@ -83,7 +83,7 @@ def known_names(configuration: StorageConfig) -> dict[str, set[str]]:
 
 
 def _recorded_names(configuration: StorageConfig) -> dict[str, str]:
-    path = configuration.var_dir / _NAMES_FILE
+    path = configuration.state.var_dir / _NAMES_FILE
     try:
         content = json.loads(durable.read_regular_file(path, limit_bytes=_NAMES_LIMIT_BYTES))
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def _recorded_names(configuration: StorageConfig) -> dict[str, str]:
 
 def _record_names(configuration: StorageConfig, told: Mapping[str, str]) -> None:
     if told != _recorded_names(configuration):
-        durable.write_json(configuration.var_dir / _NAMES_FILE, dict(sorted(told.items())))
+        durable.write_json(configuration.state.var_dir / _NAMES_FILE, dict(sorted(told.items())))
 
 
 @dataclass(frozen=True)

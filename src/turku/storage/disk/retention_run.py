@@ -9,7 +9,7 @@ from turku.errors import InvalidValue
 from turku.policy import retention
 from turku.policy.retention import Retention
 from turku.protocol.messages import SourceOrder
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import deletion, history, snapshot_notes, trash
 from turku.storage.disk.snapshot_notes import Notes
 from turku.storage.disk.source_directory import SourceDirectory
@@ -26,7 +26,7 @@ def effective_rules(order: SourceOrder, configuration: StorageConfig) -> Retenti
     not understood.
     """
     rules = retention.parse(order.retention)
-    for floor in (order.retention_floor, configuration.retention_floor):
+    for floor in (order.retention_floor, configuration.retention.retention_floor):
         if floor:
             rules = rules.union(retention.parse(floor))
     return rules
@@ -37,7 +37,7 @@ def period(order: SourceOrder, configuration: StorageConfig) -> timedelta:
 
     A coordinator of the existing system reports no period. The storage's minimum then counts.
     """
-    seconds = max(order.period_seconds or 0.0, configuration.minimum_period_seconds)
+    seconds = max(order.period_seconds or 0.0, configuration.retention.minimum_period_seconds)
     return min(timedelta(seconds=min(seconds, LONGEST_PERIOD.total_seconds())), LONGEST_PERIOD)
 
 
@@ -54,16 +54,19 @@ def apply(
     except InvalidValue as error:
         _LOG.warning("%s: retention %r: %s. No snapshot is removed.", place.source, order.retention, error)
         return ()
-    stored = history.stored_snapshots(place, configuration.zone)
+    stored = history.stored_snapshots(place, configuration.state.timezone)
     noted = {each.name: snapshot_notes.read(place, each.name) for each in stored}
     decisions = retention.decide(
-        [_policy_snapshot(each, noted[each.name], now) for each in stored], rules, now=now, zone=configuration.zone
+        [_policy_snapshot(each, noted[each.name], now) for each in stored],
+        rules,
+        now=now,
+        zone=configuration.state.timezone,
     )
     removed = [
         decision.snapshot.name for decision in decisions if not decision.kept and decision.snapshot.name != newest_name
     ]
     for name in removed:
-        if configuration.trash_days:
+        if configuration.retention.trash_days:
             trash.put(place, name, now=now)
         else:
             deletion.mark(place, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from turku.errors import InvalidValue, LockHeld, UsageError
 from turku.policy import machine_choice, names
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
@@ -75,7 +75,8 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
     found = machine_choice.chosen(machine, kept)
     if not found:
         raise UsageError(
-            f"{machine} is no machine of this storage", hint=f"a UUID, or a name out of {configuration.machines_dir}"
+            f"{machine} is no machine of this storage",
+            hint=f"a UUID, or a name out of {configuration.state.machines_dir}",
         )
     if len(found) > 1:
         named = ", ".join(f"{' or '.join(sorted(kept[uuid])) or 'without a name'} ({uuid})" for uuid in found[:_NAMED])

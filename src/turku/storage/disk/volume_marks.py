@@ -21,7 +21,7 @@ from urllib.parse import quote
 from turku.core import durable
 from turku.errors import ConfigurationError, DurableWriteFailed, InvalidValue, NoVolume
 from turku.policy import names
-from turku.storage.config.configuration import StorageConfig, Volume
+from turku.storage.config.model import StorageConfig, Volume
 from turku.storage.fs import tree as fs
 
 FILE: Final = ".turku-volume"
@@ -58,7 +58,7 @@ def fault(configuration: StorageConfig, volume: Volume) -> str | None:
 
 def faults(configuration: StorageConfig) -> list[str]:
     """Return what is wrong with each volume where anything is, a sentence each."""
-    found = ((volume, fault(configuration, volume)) for volume in configuration.volumes)
+    found = ((volume, fault(configuration, volume)) for volume in configuration.disk.volumes)
     return [f"volume {volume.name}: {text}" for volume, text in found if text is not None]
 
 
@@ -90,9 +90,9 @@ def accept(configuration: StorageConfig, name: str) -> str:
 
     Raises ConfigurationError where there is no such volume, NoVolume where its path is no directory.
     """
-    volume = next((each for each in configuration.volumes if each.name == name), None)
+    volume = next((each for each in configuration.disk.volumes if each.name == name), None)
     if volume is None:
-        known = ", ".join(each.name for each in configuration.volumes)
+        known = ", ".join(each.name for each in configuration.disk.volumes)
         raise ConfigurationError(f"there is no volume {name!r} in the configuration", hint=f"there is {known}")
     if not fs.is_directory(volume.path):
         raise NoVolume(f"volume {name}: {volume.path} is not there", hint="is its file system mounted?")
@@ -165,7 +165,7 @@ def _write(volume: Volume, *, replaces: bool = False) -> str:
 
 
 def _file(configuration: StorageConfig, volume: Volume) -> Path:
-    return configuration.var_dir / _REMEMBERED / f"{quote(volume.name, safe='')}.json"
+    return configuration.state.var_dir / _REMEMBERED / f"{quote(volume.name, safe='')}.json"
 
 
 def _remembered(configuration: StorageConfig, volume: Volume) -> str | None:
@@ -188,7 +188,7 @@ def _remember(configuration: StorageConfig, volume: Volume, found: str) -> None:
 
 def _twin(configuration: StorageConfig, volume: Volume, found: str) -> str | None:
     """Return what is wrong where another volume of the configuration has the same mark: one of both is a copy."""
-    for other in configuration.volumes:
+    for other in configuration.disk.volumes:
         if other.name == volume.name or _is_same_directory(other.path, volume.path):
             continue
         with suppress(OSError, ValueError):
@@ -212,7 +212,7 @@ def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str |
     if len(there) * 2 < len(led_to):
         return (
             f"{volume.path} lacks {len(led_to) - len(there)} of the {len(led_to)} machines that "
-            f"{configuration.machines_dir} has links to there: it is not mounted, or it was replaced"
+            f"{configuration.state.machines_dir} has links to there: it is not mounted, or it was replaced"
         )
     if not there and not any(_is_uuid(name) for name in fs.names(volume.path)) and _is_to_be_mounted(volume.path):
         return f"{_TABLE} has a file system for {volume.path} that is not mounted"
@@ -222,7 +222,7 @@ def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str |
 def _linked_machines(configuration: StorageConfig, volume: Volume) -> Sequence[str]:
     """Return the machines whose links in ``var_dir/machines`` lead to the volume's path."""
     try:
-        links = list(configuration.machines_dir.iterdir())
+        links = list(configuration.state.machines_dir.iterdir())
     except FileNotFoundError:
         return []
     found = []

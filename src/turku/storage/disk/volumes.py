@@ -11,7 +11,7 @@ from pathlib import Path
 from turku.core import durable
 from turku.errors import NoVolume
 from turku.policy import names
-from turku.storage.config.configuration import StorageConfig, Volume
+from turku.storage.config.model import StorageConfig, Volume
 from turku.storage.disk import volume_marks
 from turku.storage.fs import tree as fs
 
@@ -75,7 +75,7 @@ def space(configuration: StorageConfig) -> tuple[float, float]:
 def usable(configuration: StorageConfig) -> list[Volume]:
     """Return the volumes that are there, marked where this is their first use; an error on the log names each other."""
     found = []
-    for volume in configuration.volumes:
+    for volume in configuration.disk.volumes:
         try:
             volume_marks.require(configuration, volume)
         except NoVolume as error:
@@ -102,11 +102,11 @@ def existing_directory(configuration: StorageConfig, uuid: str) -> Path | None:
 
     Raises NoVolume when its link leads to what is not there, or to a volume that is not the one it was.
     """
-    link = configuration.machines_dir / names.machine_uuid(uuid)
+    link = configuration.state.machines_dir / names.machine_uuid(uuid)
     if link.is_symlink():
         target = link.parent / link.readlink()
         target = target.parent.resolve() / target.name
-        for volume in configuration.volumes:
+        for volume in configuration.disk.volumes:
             if volume.path == target.parent and fs.is_directory(volume.path):
                 volume_marks.require(configuration, volume)
         if target.name == uuid and fs.is_directory(target):
@@ -161,8 +161,8 @@ def _refuse_planted(volume: Volume, directory: Path) -> None:
 
 def link_directory(configuration: StorageConfig, uuid: str, directory: Path) -> None:
     """Let ``machines/<uuid>`` be a link to ``directory``."""
-    durable.make_private_directory(configuration.machines_dir)
-    durable.write_symbolic_link(configuration.machines_dir / uuid, str(directory))
+    durable.make_private_directory(configuration.state.machines_dir)
+    durable.write_symbolic_link(configuration.state.machines_dir / uuid, str(directory))
 
 
 def choose_volume(configuration: StorageConfig) -> Volume:
@@ -171,7 +171,7 @@ def choose_volume(configuration: StorageConfig) -> Volume:
     """
     weights: list[tuple[Volume, int]] = []
     reasons: list[str] = []
-    for volume in configuration.volumes:
+    for volume in configuration.disk.volumes:
         fault = volume_marks.fault(configuration, volume) if volume.accept_new else None
         found = volume_space(volume) if volume.accept_new and fault is None else None
         if not volume.accept_new:
@@ -180,11 +180,11 @@ def choose_volume(configuration: StorageConfig) -> Volume:
             reasons.append(f"{volume.name}: {fault}")
         elif found is None:
             reasons.append(f"{volume.name}: {volume.path} is not there")
-        elif found.available_bytes <= 0 or found.fullness_percent >= volume.accept_new_high_water_percent:
+        elif found.available_bytes <= 0 or found.fullness_percent >= volume.accept_new_high_water_pct:
             kind = " of inodes" if found.inodes_used_percent > found.used_percent else ""
             reasons.append(
                 f"{volume.name}: {found.fullness_percent:.0f} %{kind} used, "
-                f"high-water mark {volume.accept_new_high_water_percent:g} %"
+                f"high-water mark {volume.accept_new_high_water_pct:g} %"
             )
         else:
             weights.append((volume, found.available_bytes))

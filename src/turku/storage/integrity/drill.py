@@ -30,7 +30,7 @@ from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.catalog.scan import attributes_of
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import availability, bubblewrap, sandbox
 from turku.storage.containment.capabilities import DEVICE_CAPABILITY, FILE_CAPABILITY, OWNER_CAPABILITIES
 from turku.storage.disk import history
@@ -101,7 +101,7 @@ class DrillResult:
 
     def outcome(self, configuration: StorageConfig) -> DrillOutcome:
         """It, as it is told to the coordinator."""
-        days = configuration.drill_days or DEFAULT_VALID_DAYS
+        days = configuration.integrity.drill_days or DEFAULT_VALID_DAYS
         return DrillOutcome(
             success=self.is_good,
             time_begin=self.begin.timestamp(),
@@ -138,7 +138,7 @@ def drill(configuration: StorageConfig, place: SourceDirectory, *, clock: Clock 
 def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Path]:
     """A private directory that is gone with the block."""
     # Nothing is reached by way of a link later on, and this directory is the operator's choice.
-    parent = durable.make_private_directory(configuration.drill_directory).resolve()
+    parent = durable.make_private_directory(configuration.integrity.drill_directory).resolve()
     directory = parent / f"{place.machine_dir.name}-{secrets.token_hex(4)}"
     directory.mkdir(mode=0o700)
     try:
@@ -149,8 +149,8 @@ def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Pa
 
 def remove_leftovers(configuration: StorageConfig) -> None:
     """Remove what killed drills left; no drill may be running."""
-    if configuration.drill_directory.is_dir():
-        for entry in configuration.drill_directory.iterdir():
+    if configuration.integrity.drill_directory.is_dir():
+        for entry in configuration.integrity.drill_directory.iterdir():
             remove_tree(entry)
 
 
@@ -185,12 +185,12 @@ class _DrillRun:
 
     def run(self) -> None:
         made, place = self._made, self._made.place
-        newest = history.base(place, self._configuration.zone, now=self._clock.now())
+        newest = history.base(place, self._configuration.state.timezone, now=self._clock.now())
         if newest is None:
             made.problems.append("there is no snapshot yet")
             return
         made.snapshot = newest.name
-        with catalog.open_catalog(place, zone=self._configuration.zone) as known:
+        with catalog.open_catalog(place, zone=self._configuration.state.timezone) as known:
             chosen = self._chosen(known.files(newest.name, b""))
         if self._lacks_room(newest.path, chosen):
             return
@@ -205,14 +205,15 @@ class _DrillRun:
                 self._compare(tree, entry)
                 if entry.kind in (EntryKind.FILE, EntryKind.DIRECTORY) and entry.attributes is not None:
                     self._compare_attributes(tree, stored, entry, system)
-        if self._configuration.drill_check_program is not None:
-            self._check(self._configuration.drill_check_program)
+        if self._configuration.integrity.drill_check_program is not None:
+            self._check(self._configuration.integrity.drill_check_program)
 
     def _chosen(self, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
         """What is declared, and as much of the rest as the bounds allow, drawn by lot."""
         configuration, place = self._configuration, self._made.place
         declared = [
-            os.fsencode(path.strip("/")) for path in configuration.drill_paths_of(place.machine_dir.name, place.source)
+            os.fsencode(path.strip("/"))
+            for path in configuration.integrity.drill_paths_of(place.machine_dir.name, place.source)
         ]
         missing = set(declared)
         wanted: list[CatalogEntry] = []
@@ -226,9 +227,9 @@ class _DrillRun:
                 elif entry.kind in (EntryKind.FILE, EntryKind.LINK):
                     yield entry
 
-        drawn = sampling.draw(others(), configuration.drill_files)
+        drawn = sampling.draw(others(), configuration.integrity.drill_files)
         self._made.problems += [f"{os.fsdecode(path)}: declared in drill_paths, and not there" for path in missing]
-        return [*wanted, *sampling.within(drawn, configuration.drill_bytes, lambda entry: entry.size)]
+        return [*wanted, *sampling.within(drawn, configuration.integrity.drill_bytes, lambda entry: entry.size)]
 
     def _lacks_room(self, stored: Path, chosen: Sequence[CatalogEntry]) -> bool:
         usage = shutil.disk_usage(self._directory)
@@ -255,7 +256,7 @@ class _DrillRun:
         # A name that begins with '#' or ';' would be a comment.
         listing.write_bytes(b"".join(b"./" + entry.path + b"\0" for entry in chosen))
         argv = [
-            *configuration.rsync_command,
+            *configuration.receiving.rsync_command,
             "--archive",
             "--numeric-ids",
             "--hard-links",
@@ -293,7 +294,7 @@ class _DrillRun:
                 # An rsync of one's own may lie outside the system directories that the sandbox shows.
                 readable={
                     sandbox.WORKING_DIRECTORY: tree,
-                    **{str(path): path for path in sandbox.rsync_programs(self._configuration.rsync_command)},
+                    **{str(path): path for path in sandbox.rsync_programs(self._configuration.receiving.rsync_command)},
                 },
                 directory=sandbox.WORKING_DIRECTORY,
                 opened=opened,
@@ -382,7 +383,7 @@ class _DrillRun:
                 program,
                 readable={str(path): path for path in readable},
                 directory=str(self._directory),
-                timeout_seconds=self._configuration.drill_check_seconds,
+                timeout_seconds=self._configuration.integrity.drill_check_seconds,
                 extra_environment=extra,
             )
             made.check = lines[-1] if lines else "found it good"

@@ -15,7 +15,7 @@ from turku.protocol.integrity_messages import (
     StorageIntegrityReportRequest,
 )
 from turku.protocol.messages import Empty, StorageCredentials
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _LOG = logging.getLogger(__name__)

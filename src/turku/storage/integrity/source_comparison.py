@@ -24,7 +24,7 @@ from turku.policy import names
 from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import child_output, limits, sandbox, watchdog
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_directory import SourceDirectory
@@ -77,7 +77,7 @@ def percent(configuration: StorageConfig, place: SourceDirectory) -> float:
         asked = float(content["percent"])
     except (OSError, ValueError, TypeError, KeyError):
         asked = 0.0
-    return max(asked, configuration.compare_with_source_percent)
+    return max(asked, configuration.integrity.compare_with_source_percent)
 
 
 def after_backup(
@@ -144,7 +144,7 @@ def compare(
 
     Raises BackupFailed, CommandFailed, CatalogUnusable, OSError, and what ``cancellation`` raises.
     """
-    with catalog.open_catalog(place, zone=configuration.zone) as known:
+    with catalog.open_catalog(place, zone=configuration.state.timezone) as known:
         sample = _sample(known, snapshot, share)
         if not sample:
             return ComparisonResult(0, 0, ())
@@ -221,7 +221,7 @@ def _differing(
 def _arguments(configuration: StorageConfig, daemon: RsyncDaemon, listing: str, system: FileSystemSupport) -> list[str]:
     user = require_valid_username(daemon.username)
     return [
-        *configuration.rsync_command,
+        *configuration.receiving.rsync_command,
         "--dry-run",
         "--checksum",
         "--times",
@@ -267,4 +267,4 @@ def _is_as_written(tree: Path, entry: CatalogEntry) -> bool:
 
 def _request_file(configuration: StorageConfig, place: SourceDirectory) -> Path:
     source = names.source_name(place.source)
-    return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"
+    return configuration.state.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

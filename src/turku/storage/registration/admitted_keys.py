@@ -13,7 +13,7 @@ from typing import Final
 from turku.core import durable
 from turku.errors import ConfigurationError
 from turku.policy.ssh_key import SshKey
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration import authorized_keys
 from turku.storage.registration.authorized_keys import Admitted
 
@@ -23,7 +23,7 @@ _LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 def path(configuration: StorageConfig) -> Path:
     """Where they are kept."""
-    return configuration.var_dir / _FILE
+    return configuration.state.var_dir / _FILE
 
 
 def write(configuration: StorageConfig, admitted: Sequence[Admitted]) -> None:

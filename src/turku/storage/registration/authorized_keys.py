@@ -29,7 +29,8 @@ from turku.core import durable
 from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import names, ssh_key
 from turku.protocol.messages import AssignedMachine
-from turku.storage.config.configuration import DEFAULT_DIRECTORY, StorageConfig
+from turku.storage.config.defaults import DEFAULT_DIRECTORY
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration.acting_user import acting_as
 from turku.storage.registration.key_removal import Removal
 
@@ -64,8 +65,8 @@ def forced_command(configuration: StorageConfig, uuid: str) -> str:
 
     The configured part is the operator's own shell text (``sudo -n turku-storage-ping``) and stays as it is.
     """
-    command = f"{configuration.authorized_keys_command} {names.machine_uuid(uuid)}"
-    words = shlex.split(configuration.authorized_keys_command)
+    command = f"{configuration.ssh.authorized_keys_command} {names.machine_uuid(uuid)}"
+    words = shlex.split(configuration.ssh.authorized_keys_command)
     names_directory = any(word == "-c" or word.startswith("--config-dir") for word in words)
     if configuration.config_dir != DEFAULT_DIRECTORY and not names_directory:
         command += f" --config-dir {shlex.quote(str(configuration.config_dir))}"
@@ -126,9 +127,9 @@ def write(
     None is for none. Raises ConfigurationError where lines that are not Turku's would be lost, or a file cannot be read
     safely; DurableWriteFailed.
     """
-    path = configuration.authorized_keys_file
+    path = configuration.ssh.authorized_keys_file
     static_path = path.with_name(f"{path.name}.static")
-    with acting_as(configuration.authorized_keys_user, for_path=path) as owner:
+    with acting_as(configuration.ssh.authorized_keys_user, for_path=path) as owner:
         _make_parent(path.parent, owner)
         static = _read(static_path)
         current = _read(path)
@@ -138,7 +139,7 @@ def write(
     if removal is not None:
         # Its own files are in var_dir, which the other user may not even reach.
         admitted += _held(removal, current or b"", admitted)
-    with acting_as(configuration.authorized_keys_user, for_path=path) as owner:
+    with acting_as(configuration.ssh.authorized_keys_user, for_path=path) as owner:
         content = _content(configuration, static or b"", admitted)
         changed = content != current or not _is_as_sshd_wants(path, owner)
         if changed:
@@ -188,7 +189,7 @@ def _holders(current: bytes) -> dict[str, str]:
 def _refuse_loss(configuration: StorageConfig, current: bytes) -> None:
     if _MARK in current:
         return
-    commands = (_V1_COMMAND, configuration.authorized_keys_command.encode())
+    commands = (_V1_COMMAND, configuration.ssh.authorized_keys_command.encode())
     foreign = [
         text
         for text in current.splitlines()
@@ -197,7 +198,7 @@ def _refuse_loss(configuration: StorageConfig, current: bytes) -> None:
         and not (b'command="' in text and any(command in text for command in commands))
     ]
     if foreign:
-        path = configuration.authorized_keys_file
+        path = configuration.ssh.authorized_keys_file
         # Not kept without asking: the existing system let machines put whole lines into this file.
         raise ConfigurationError(
             f"{path} has {len(foreign)} line{'s' if len(foreign) > 1 else ''} that Turku did not write",

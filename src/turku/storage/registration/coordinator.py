@@ -12,7 +12,7 @@ from turku.errors import ApiForbidden
 from turku.policy.timing import clock_agreement
 from turku.protocol.client import ApiClient
 from turku.protocol.messages import StorageCredentials
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ class Coordinator:
 
     def __init__(self, configuration: StorageConfig) -> None:
         self._configuration = configuration
-        self._api = configuration.api()
-        self._secret = configuration.secret
+        self._api = configuration.api.client()
+        self._secret = configuration.identity.secret
 
     def beyond_contract(self) -> Coordinator:
         """Of the calls at ``/v2``; a coordinator of the existing system answers them with 404 (ApiNotFound)."""
@@ -59,5 +59,5 @@ class Coordinator:
         return clock_warning(self._api, clock)
 
     def _call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T], secret: Secret) -> T:
-        credentials = StorageCredentials(name=self._configuration.name, secret=secret.reveal())
+        credentials = StorageCredentials(name=self._configuration.identity.name, secret=secret.reveal())
         return self._api.call(name, message(credentials), answer)

@@ -16,7 +16,7 @@ import msgspec
 
 from turku.core import durable
 from turku.core.clock import Clock
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 
 PAUSE_SECONDS: Final = 120.0
 """Between the first answer that lacks a machine and the one that is believed: a login makes us ask at any moment."""
@@ -40,7 +40,7 @@ class Removal:
     """What is done about machines that an answer lacks; ``is_confirmed`` where the operator said that it is right."""
 
     def __init__(self, configuration: StorageConfig, *, clock: Clock, is_confirmed: bool = False) -> None:
-        self._path = configuration.var_dir / _FILE
+        self._path = configuration.state.var_dir / _FILE
         self._clock = clock
         self._is_confirmed = is_confirmed
 
@@ -75,7 +75,7 @@ class Removal:
 
 def fault(configuration: StorageConfig) -> str | None:
     """Return the sentence about machines that keep their keys for now; None where there are none."""
-    known = _read(configuration.var_dir / _FILE)
+    known = _read(configuration.state.var_dir / _FILE)
     return None if known is None else _sentence(known)
 
 

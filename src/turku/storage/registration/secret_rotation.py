@@ -11,7 +11,6 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +18,13 @@ import msgspec
 
 from turku.core import durable, lock
 from turku.core.configuration import directory as directories
+from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret, generate_secret
 from turku.errors import ApiNotFound, ApiRefused, ConfigurationError, LockHeld
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
-from turku.storage.config.configuration import GENERATED_FILE, StorageConfig, StorageFile, write_identity
+from turku.storage.config.defaults import DEFAULT_VAR_DIR
+from turku.storage.config.loading import GENERATED_FILE, write_identity
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration.acting_user import name_of
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def rotate(configuration: StorageConfig) -> bool:
     LockHeld, DurableWriteFailed. After ApiUnreachable the next run of any kind finishes.
     """
     _require_ours(configuration)
-    with lock.exclusive(configuration.lock_dir, _LOCK):
+    with lock.exclusive(configuration.state.lock_dir, _LOCK):
         begun = _begun(configuration)
         new = begun or _begin(configuration)
         try:
@@ -65,7 +67,7 @@ def resume(configuration: StorageConfig) -> StorageConfig:
     """
     if not _path(configuration).exists():
         return configuration
-    with suppress(LockHeld), lock.exclusive(configuration.lock_dir, _LOCK):
+    with suppress(LockHeld), lock.exclusive(configuration.state.lock_dir, _LOCK):
         new = _begun(configuration)
         if new is None:
             return configuration
@@ -76,7 +78,7 @@ def resume(configuration: StorageConfig) -> StorageConfig:
             _LOG.warning("the change of this storage's secret is not finished: %s", error.message)
             return configuration
         _LOG.info("the change of this storage's secret, begun by another run, is finished")
-        return replace(configuration, secret=Secret(new.secret))
+        return with_values(configuration, secret=Secret(new.secret))
     return configuration
 
 
@@ -93,15 +95,15 @@ def other_secrets(configuration: StorageConfig, refused: Secret) -> list[Secret]
 
 
 def _path(configuration: StorageConfig) -> Path:
-    return configuration.var_dir / _PENDING_FILE
+    return configuration.state.var_dir / _PENDING_FILE
 
 
 def _identity_file(configuration: StorageConfig) -> Path:
-    return configuration.var_dir / "config.d" / GENERATED_FILE
+    return configuration.state.var_dir / "config.d" / GENERATED_FILE
 
 
 def _tree(configuration: StorageConfig) -> directories.MergedFiles:
-    return directories.read_with_state(configuration.config_dir, default_var_dir=StorageFile().var_dir)
+    return directories.read_with_state(configuration.config_dir, default_var_dir=DEFAULT_VAR_DIR)
 
 
 def _require_ours(configuration: StorageConfig) -> None:
@@ -143,13 +145,13 @@ def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
     # Read again under the lock: another run may have changed it since.
     content = json.loads(path.read_bytes())
     request = StorageRotateRequest(
-        storage=StorageCredentials(name=configuration.name, secret=content["secret"]), new_secret=new.secret
+        storage=StorageCredentials(name=configuration.identity.name, secret=content["secret"]), new_secret=new.secret
     )
-    configuration.api().call("storage_rotate", request, Empty)
+    configuration.api.client().call("storage_rotate", request, Empty)
     write_identity(path, {**content, "secret": new.secret})
     _drop(configuration)
 
 
 def _drop(configuration: StorageConfig) -> None:
     _path(configuration).unlink(missing_ok=True)
-    durable.fsync_directory(configuration.var_dir)
+    durable.fsync_directory(configuration.state.var_dir)

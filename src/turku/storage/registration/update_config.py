@@ -22,7 +22,7 @@ from turku.protocol.messages import (
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volume_marks, volumes
 from turku.storage.registration import admitted_keys, authorized_keys, key_removal, secret_rotation
 from turku.storage.registration.coordinator import Coordinator
@@ -55,7 +55,7 @@ def update_config(
     where a volume is not there; a single machine whose data is no good is left out with a warning.
     """
     configuration = secret_rotation.resume(configuration)
-    with lock.exclusive(configuration.lock_dir, _LOCK):
+    with lock.exclusive(configuration.state.lock_dir, _LOCK):
         _update(configuration, clock, Removal(configuration, clock=clock, is_confirmed=confirms_removals))
     # The coordinator knows by now, and machines of other volumes are let in.
     volume_marks.require_all(configuration)
@@ -70,7 +70,7 @@ def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> Non
     deadline = clock.monotonic_seconds() + _RUN_UNDER_WAY_SECONDS
     while True:
         try:
-            with lock.exclusive(configuration.lock_dir, _LOCK):
+            with lock.exclusive(configuration.state.lock_dir, _LOCK):
                 if _is_due(configuration, clock):
                     _update(configuration, clock, Removal(configuration, clock=clock))
                 return
@@ -82,7 +82,7 @@ def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> Non
 
 def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
     try:
-        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
+        asked = msgspec.json.decode((configuration.state.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
     except (OSError, msgspec.MsgspecError, UnicodeError):
         return True
     elapsed = clock.now().timestamp() - asked.begin
@@ -93,7 +93,7 @@ def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
 @contextmanager
 def _recorded(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
     # Before it is done, too: where nothing can be noted, a full disk, nothing is asked either.
-    path, begin = configuration.var_dir / _ASKED_FILE, clock.now().timestamp()
+    path, begin = configuration.state.var_dir / _ASKED_FILE, clock.now().timestamp()
     durable.write_json(path, msgspec.to_builtins(_LastRun(begin, 0.0)))
     try:
         yield
@@ -102,7 +102,7 @@ def _recorded(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
 
 
 def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> None:
-    durable.make_private_directory(configuration.machines_dir)
+    durable.make_private_directory(configuration.state.machines_dir)
     with _recorded(configuration, clock):
         machines = _valid(_register(configuration))
         written = authorized_keys.write(configuration, machines, removal)
@@ -113,7 +113,7 @@ def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> Non
         len(written.admitted),
         "" if len(written.admitted) == 1 else "s",
         len(set(machines) - {each.uuid for each in written.admitted}),
-        configuration.authorized_keys_file,
+        configuration.ssh.authorized_keys_file,
         "written" if written.changed else "unchanged",
     )
 
@@ -122,25 +122,25 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
     waiting = key_removal.fault(configuration)
     faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
-    host_keys = configuration.host_keys()
+    host_keys = configuration.ssh.host_keys()
 
     def request(credentials: StorageCredentials) -> StorageUpdateConfigRequest:
         return StorageUpdateConfigRequest(
             storage=StorageConfiguration(
                 name=credentials.name,
                 secret=credentials.secret,
-                ssh_ping_host=configuration.ssh_ping_host,
+                ssh_ping_host=configuration.ssh.ssh_ping_host,
                 ssh_ping_host_keys=host_keys,
-                ssh_ping_port=configuration.ssh_ping_port,
-                ssh_ping_user=configuration.ssh_ping_user,
+                ssh_ping_port=configuration.ssh.ssh_ping_port,
+                ssh_ping_user=configuration.ssh.ssh_ping_user,
                 space_total=total_mib,
                 space_available=available_mib,
-                published=configuration.published,
-                comment=configuration.comment,
-                slots=configuration.slots,
+                published=configuration.identity.published,
+                comment=configuration.identity.comment,
+                slots=configuration.sessions.slots,
                 faults=[one_line(fault)[:_FAULT_LENGTH] for fault in faults[:STORAGE_FAULTS_LIMIT]],
             ),
-            auth=configuration.registration,
+            auth=configuration.api.registration,
         )
 
     coordinator = Coordinator(configuration)
@@ -148,18 +148,18 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
         answer = coordinator.call("storage_update_config", request, StorageUpdateConfigAnswer)
     except ApiForbidden as error:
         raise ApiForbidden(
-            f"{error.message}: the coordinator does not know storage {configuration.name!r} with its secret",
+            f"{error.message}: the coordinator does not know storage {configuration.identity.name!r} with its secret",
             details=error.details,
             hint=_registration_hint(configuration),
         ) from error
     if warning := coordinator.clock_warning(SYSTEM_CLOCK):
         _LOG.warning("%s", warning)
-    _LOG.info("storage %s: %.0f of %.0f MiB available", configuration.name, available_mib, total_mib)
+    _LOG.info("storage %s: %.0f of %.0f MiB available", configuration.identity.name, available_mib, total_mib)
     return answer.machines
 
 
 def _registration_hint(configuration: StorageConfig) -> str:
-    if configuration.registration is None:
+    if configuration.api.registration is None:
         return (
             "to register, set api_auth (or api_auth_name and api_auth_secret) to a registration of kind storage_reg, "
             "made on the coordinator with: turku_auth_create storage_reg"

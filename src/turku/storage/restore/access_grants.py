@@ -16,7 +16,7 @@ from turku.protocol.restore_messages import (
     StorageAccessRequest,
     path_bytes,
 )
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _CALL = "storage_access_request"
@@ -61,10 +61,10 @@ def require(configuration: StorageConfig, wanted: AccessRequest) -> AccessGrant:
     """
     source = names.source_name(wanted.source)
     owner = names.machine_uuid(wanted.of_machine) if wanted.of_machine else wanted.machine
-    if not configuration.machines_see_history:
+    if not configuration.sessions.machines_see_history:
         # Not even where the coordinator would let it: a hostile one must not have history handed out (threats C4).
         raise NotInHistory(
-            f"storage {configuration.name} shows no history to machines (machines_see_history)",
+            f"storage {configuration.identity.name} shows no history to machines (machines_see_history)",
             hint="an operator of the storage can restore: turku-agent-ping --restore",
         )
     is_own = owner == wanted.machine

@@ -18,7 +18,7 @@ from turku.errors import CatalogUnusable, NotInHistory
 from turku.protocol.restore_messages import SnapshotChoice, SnapshotRow
 from turku.storage import catalog
 from turku.storage.catalog import Catalog, Scope
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import history, snapshot_notes, volumes
 from turku.storage.disk.history import StoredSnapshot
 from turku.storage.disk.incompleteness import Incompleteness
@@ -45,7 +45,7 @@ class HistoryView:
         self._approved = permitted.snapshot
         self._is_whole = not permitted.paths and permitted.snapshot is None
         self._place = _place(configuration, permitted)
-        snapshots = history.stored_snapshots(self._place, configuration.zone)
+        snapshots = history.stored_snapshots(self._place, configuration.state.timezone)
         # Until it is known which snapshot is meant.
         self.scope = Scope(None, permitted.paths)
         name = self._granted_name(permitted, snapshots)
@@ -60,7 +60,7 @@ class HistoryView:
         return history_rows.snapshot_rows(
             self._place,
             self._snapshots,
-            self._configuration.zone,
+            self._configuration.state.timezone,
             now=self._clock.now(),
             has_figures=not self.scope.paths,
         )
@@ -80,7 +80,7 @@ class HistoryView:
     def catalog(self) -> Iterator[Catalog]:
         """The catalog, for the length of the block: it has what the view has. Raises CatalogUnusable."""
         try:
-            opened = catalog.open_catalog(self._place, zone=self._configuration.zone, scope=self.scope)
+            opened = catalog.open_catalog(self._place, zone=self._configuration.state.timezone, scope=self.scope)
         except CatalogUnusable as error:
             if self.scope == catalog.WHOLE:
                 raise
@@ -139,7 +139,9 @@ class HistoryView:
             meant = [each for each in by_name if each.removeprefix(f"{place.source}_").startswith(name)]
             name = meant[0] if len(meant) == 1 else name
         chosen = by_name[
-            catalog.choose(snapshots, name=name, at=choice.at, now=self._clock.now(), zone=self._configuration.zone)
+            catalog.choose(
+                snapshots, name=name, at=choice.at, now=self._clock.now(), zone=self._configuration.state.timezone
+            )
         ]
         noted = snapshot_notes.read(place, chosen.name)
         remarks = self._remarks(chosen, noted, snapshots, is_latest=choice.name in (None, LATEST) and choice.at is None)
@@ -189,8 +191,8 @@ class HistoryView:
 def _place(configuration: StorageConfig, permitted: AccessGrant) -> SourceDirectory:
     directory = volumes.existing_directory(configuration, permitted.machine)
     if directory is None:
-        raise NotInHistory(f"storage {configuration.name} has nothing of this machine")
+        raise NotInHistory(f"storage {configuration.identity.name} has nothing of this machine")
     place = SourceDirectory(directory, permitted.source)
     if not (fs.is_directory(place.snapshots_dir) or fs.is_directory(place.working_tree)):
-        raise NotInHistory(f"storage {configuration.name} has nothing of source {permitted.source}")
+        raise NotInHistory(f"storage {configuration.identity.name} has nothing of source {permitted.source}")
     return place

@@ -37,7 +37,7 @@ from turku.protocol.restore_messages import (
     wire_time,
 )
 from turku.storage.catalog import CatalogEntry, Scope
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import availability, sandbox
 from turku.storage.restore import snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
@@ -101,7 +101,7 @@ class PreparedRestore:
 def prepared(configuration: StorageConfig, view: HistoryView, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
     """What goes back by this request, for the length of the block. Raises NotInHistory, InvalidValue."""
     kept = view.choose(request.snapshot)
-    by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.rsync_command)
+    by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.receiving.rsync_command)
     with DirectoryTree(kept.path) as tree:
         asked = [path_bytes(path) for path in request.paths]
 
@@ -156,7 +156,7 @@ def message(configuration: StorageConfig, recovery: PreparedRestore) -> RestoreP
         ]
     return RestorePlan(
         kept.name,
-        moment=None if kept.moment is None else kept.moment.astimezone(configuration.zone).isoformat(),
+        moment=None if kept.moment is None else kept.moment.astimezone(configuration.state.timezone).isoformat(),
         files=recovery.files,
         size_bytes=recovery.size_bytes,
         # Where SELinux is at work it gives a label to every file, the source's own directory among them.

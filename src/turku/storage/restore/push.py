@@ -40,7 +40,7 @@ from turku.protocol.restore_messages import (
     WithHoles,
     wire_path,
 )
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import child_output, sandbox
 from turku.storage.restore import plan
 from turku.storage.restore.plan import LostPaths, PreparedRestore
@@ -109,7 +109,7 @@ def push(
         with child_output.output_reader(
             child, lambda stream: _report(configuration, going_back, answers, stream, others, lost=lost)
         ):
-            exit_code = child.wait(configuration.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
+            exit_code = child.wait(configuration.limits.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
         # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
         last_lines = [line.replace(str(kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
     meaning = exit_codes.exit_status(exit_code).meaning
@@ -127,7 +127,7 @@ def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port
     partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
     overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
     return [
-        *configuration.rsync_command,
+        *configuration.receiving.rsync_command,
         "--archive",
         "--numeric-ids",
         # Twice: what is there already is named too, for the agent to check.

@@ -19,7 +19,7 @@ from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_B
 from turku.storage.catalog import Catalog, CatalogEntry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, EntryKind
 from turku.storage.catalog.scan import ScannedEntry, SnapshotReader
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.fs import attributes, disk_usage
 from turku.storage.restore.snapshot_lookup import SnapshotTree
 
@@ -76,7 +76,8 @@ WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
 
 def is_fake_super(configuration: StorageConfig) -> bool:
     """Return True where trees here keep owners, and what else only root may set, in attributes of rsync's own."""
-    return os.geteuid() != 0 if configuration.fake_super is None else configuration.fake_super
+    fake_super = configuration.receiving.fake_super
+    return os.geteuid() != 0 if fake_super == "auto" else fake_super
 
 
 class RecordedEntries:
@@ -283,7 +284,7 @@ class RecordedEntries:
             return None
         try:
             opened = self._stack.enter_context(
-                open_catalog(self._kept.place, zone=configuration.zone, scope=self._scope)
+                open_catalog(self._kept.place, zone=configuration.state.timezone, scope=self._scope)
             )
         except CatalogUnusable as error:
             _LOG.warning("%s: restored without the catalog: %s", self._kept.name, error.message)

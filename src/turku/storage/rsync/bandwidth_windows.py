@@ -15,7 +15,7 @@ from typing import Final
 
 from turku.core.clock import Clock
 from turku.errors import CommandFailed
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment.limits import RunLimits
 from turku.storage.rsync import version as rsync_version
 from turku.storage.rsync.request import TransferOptions
@@ -39,7 +39,7 @@ def run(
     windows = selected.bandwidth_limits
     if not windows.changes:
         return part(replace(selected, keep_partial_files=False), bounds)
-    zone, stops = configuration.zone, _can_stop(configuration)
+    zone, stops = configuration.state.timezone, _can_stop(configuration)
     begin, taken_bytes, is_continued = clock.monotonic_seconds(), 0, False
     while True:
         now = clock.now()
@@ -61,7 +61,7 @@ def run(
 def _can_stop(configuration: StorageConfig) -> bool:
     """Whether the storage's rsync can stop by itself; with an older one the limit of the beginning holds to the end."""
     try:
-        version = rsync_version.installed(configuration.rsync_command)
+        version = rsync_version.installed(configuration.receiving.rsync_command)
     except CommandFailed:
         return False
     return version is not None and version >= _STOPS

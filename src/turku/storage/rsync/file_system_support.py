@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.core.filesystem import posix_acl
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import capabilities
 from turku.storage.fs import tree as fs
 
@@ -39,8 +39,8 @@ def probe_file_system(configuration: StorageConfig, machine_dir: Path) -> FileSy
     """Return what can be stored in the directory. Raises OSError if that cannot be determined."""
     is_root = os.geteuid() == 0
     has_attributes, has_acls, has_nanoseconds = _probe(machine_dir)
-    fake_super = configuration.fake_super
-    if fake_super is None:
+    fake_super = configuration.receiving.fake_super
+    if fake_super == "auto":
         fake_super = not is_root and has_attributes
     privileged: tuple[str, ...] = ()
     if is_root and not fake_super and has_attributes:
@@ -48,7 +48,7 @@ def probe_file_system(configuration: StorageConfig, machine_dir: Path) -> FileSy
     return FileSystemSupport(
         fake_super=fake_super,
         # Other users than root cannot make devices, and each failure would make the run incomplete.
-        devices=configuration.keep_devices and is_root,
+        devices=configuration.receiving.keep_devices and is_root,
         acls=has_attributes if fake_super else has_acls,
         attributes=has_attributes,
         privileged_attributes=privileged,

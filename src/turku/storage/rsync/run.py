@@ -14,7 +14,7 @@ from turku.core import command
 from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.errors import TurkuError
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.containment import availability, quota, sandbox, watchdog
 from turku.storage.containment.child_output import output_reader
 from turku.storage.containment.limits import RunLimits
@@ -68,7 +68,7 @@ def run(
         bounded_log(_LOG, daemon.module, level=level, kind=messages.kind_of) as log,
         sandbox.receiver(
             lambda path_in_sandbox: arguments(
-                configuration.rsync_command,
+                configuration.receiving.rsync_command,
                 daemon,
                 options,
                 workspace,

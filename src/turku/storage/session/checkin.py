@@ -33,7 +33,7 @@ from turku.protocol.messages import (
     StoragePingSourceUpdateRequest,
 )
 from turku.storage.backup.run import BackupJob, BackupReport, back_up
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.registration.coordinator import Coordinator
 from turku.storage.session import volume_slots
@@ -92,7 +92,7 @@ class Checkin:
                 self._report(api, name, self._failure(begin, "\n".join(filter(None, (error.message, error.details)))))
             raise
         machine_links.update_name_link(self.configuration, self.uuid, machine)
-        at_once = min(len(orders), self.configuration.parallel_sources)
+        at_once = min(len(orders), self.configuration.sessions.parallel_sources)
         if self.request.parallel_sources is not UNSET:
             at_once = min(at_once, self.request.parallel_sources)
         with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="source") as pool:

@@ -14,7 +14,7 @@ from typing import Final
 from turku.errors import ApiNotFound, TurkuError
 from turku.protocol.heartbeat_messages import CALL, HEARTBEAT_SECONDS, StorageHeartbeatAnswer, StorageHeartbeatRequest
 from turku.protocol.messages import MachineReference, StorageCredentials
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _LAST_WORD_SECONDS: Final = 10.0

@@ -13,7 +13,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import BackupFailed, MalformedMessage, RestoreFailed, TunnelRefused, TurkuError
 from turku.protocol.jsonlines import JsonLines
 from turku.protocol.restore_messages import BrowseRequest, FileRestoreRequest, HistoryRequest, Refusal
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 from turku.storage.restore import access_grants, plan, push
 from turku.storage.restore.access_grants import AccessRequest
 from turku.storage.restore.history_view import HistoryView
@@ -72,7 +72,7 @@ class _Served:
     @contextmanager
     def watching(self, descriptor: int | None) -> Iterator[tuple[SessionCancellation, _Served]]:
         """What is asked from here on: it ends when the input on ``descriptor`` does, or when it lasts too long."""
-        with SessionCancellation(descriptor, longest_seconds=self.configuration.max_run_seconds) as agent:
+        with SessionCancellation(descriptor, longest_seconds=self.configuration.limits.max_run_seconds) as agent:
             yield agent, replace(self, answers=JsonLines(sys.stdout.buffer, agent))
 
     def browse(self, request: BrowseRequest) -> None:

@@ -14,8 +14,9 @@ from turku.core import log
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.configuration import directory as configuration_files
 from turku.errors import LockHeld
+from turku.storage.config.defaults import DEFAULT_LOG_FILE, DEFAULT_VAR_DIR
 from turku.storage.session import request as session_request
-from turku.storage.session.session_slots import DEFAULT_LOG_FILE, DEFAULT_VAR_DIR, SessionKind, SessionSlots
+from turku.storage.session.session_slots import SessionKind, SessionSlots
 
 if TYPE_CHECKING:
     from turku.protocol.messages import SessionRequest
@@ -37,7 +38,7 @@ def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False
     tree = configuration_files.read_with_state(config_dir, default_var_dir=DEFAULT_VAR_DIR)
     files = tree.content
     if tree.faults or not isinstance(files.get("api_url"), str):
-        from turku.storage.config import configuration
+        from turku.storage.config import loading as configuration
 
         configuration.load(config_dir)
     destination = files.get("log_file", DEFAULT_LOG_FILE)
@@ -91,7 +92,7 @@ def _serve(
     config_dir: Path, uuid: str, content: bytes, kind: SessionKind | None, *, descriptor: int, debug: bool, clock: Clock
 ) -> None:
     from turku.protocol.restore_messages import HistoryRequest
-    from turku.storage.config import configuration as storage_configuration
+    from turku.storage.config import loading as storage_configuration
     from turku.storage.session import tunnel_ownership
     from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
@@ -100,11 +101,11 @@ def _serve(
     is_restore = kind is SessionKind.RESTORE
     log.set_up(
         PROGRAM,
-        destination=configuration.log_file,
+        destination=configuration.state.log_file,
         debug=debug,
         # What is logged for the terminal goes to the agent by way of standard error.
         terminal=request.verbose or is_restore,
-        terminal_name=configuration.name,
+        terminal_name=configuration.identity.name,
         prefix=f"{uuid}: ",
     )
     if isinstance(request, HistoryRequest):
@@ -122,9 +123,9 @@ def _serve(
         return
     from turku.protocol.messages import restore_active_line
 
-    with SessionCancellation(descriptor, longest_seconds=configuration.max_run_seconds) as agent:
+    with SessionCancellation(descriptor, longest_seconds=configuration.limits.max_run_seconds) as agent:
         _LOG.info("%s", restore_active_line(request.port))
-        idle_seconds = configuration.restore_idle_seconds
+        idle_seconds = configuration.sessions.restore_idle_seconds
         used = clock.monotonic_seconds()
         try:
             while clock.monotonic_seconds() - used < idle_seconds:

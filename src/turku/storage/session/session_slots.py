@@ -15,10 +15,8 @@ from typing import Any, Final
 
 from turku.core import lock
 from turku.errors import LockHeld
+from turku.storage.config.defaults import DEFAULT_HISTORY_SESSIONS, DEFAULT_VAR_DIR
 
-DEFAULT_VAR_DIR: Final = "/var/lib/turku-storage"
-DEFAULT_LOG_FILE: Final = "systemd"
-DEFAULT_HISTORY_SESSIONS: Final = 4
 RESTORE_SESSIONS: Final = 2
 """Of one machine: one that goes on, and one whose connection broke without anybody having noticed yet."""
 UNREAD_SESSIONS: Final = 4

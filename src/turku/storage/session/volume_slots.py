@@ -12,7 +12,7 @@ from turku.core import lock
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
-from turku.storage.config.configuration import StorageConfig
+from turku.storage.config.model import StorageConfig
 
 WAIT_SECONDS: Final = 60.0
 """How long a source waits for its turn, its machine with it."""
@@ -32,7 +32,7 @@ def volume_slot(
 
     Raises LockHeld where none becomes free in time, and what ``cancellation`` raises.
     """
-    count = configuration.volume_slots
+    count = configuration.sessions.volume_slots
     if count is None:
         yield
         return
@@ -41,7 +41,7 @@ def volume_slot(
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(lock.one_of(configuration.lock_dir, names))
+                stack.enter_context(lock.one_of(configuration.state.lock_dir, names))
                 break
             except LockHeld:
                 if clock.monotonic_seconds() >= deadline:
