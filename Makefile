@@ -7,18 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-old-rsync test-faults fuzz check lint types fmt imports bench clean
+.PHONY: help setup demo test test-old-rsync test-faults fuzz check check-pythons coverage lint types fmt imports bench constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
+# The build uses the setuptools of constraints.txt, so that every download has a hash.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed. On Debian: apt install python3-venv" >&2; exit 1; }
 	@echo 'installing into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement constraints.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: $(STAMP) ## make .venv in the checkout, with all the programs in .venv/bin
+setup: $(STAMP) ## create .venv in the checkout, with all the programs in .venv/bin
 	@:
 
 demo: ## back up and restore a real directory on this machine, nothing outside a private directory touched
@@ -59,21 +61,45 @@ bench: ## measure all, peers beside us: about an hour and 50 GB of disk; BENCH_A
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.everything $(BENCH_ARGUMENTS)
 
-check: lint types imports ## everything that reads the code without running it
+check: lint types imports ## read the code without running it: ruff, mypy, import contracts (about 20 s)
+
+# The oldest and the newest Python that are supported.
+PYTHONS ?= 3.11 3.13
+check-pythons: ## 'make check' on each supported Python (3.11 and 3.13), and the unit tests of core, policy and protocol
+	@for version in $(PYTHONS); do \
+	  python=$$(packaging/find-python.sh $$version); \
+	  echo "== Python $$version: $$python"; \
+	  $(MAKE) --no-print-directory check PYTHON=$$python VENV=.cache/venv-$$version; \
+	  .cache/venv-$$version/bin/python -m pytest -q -n 2 $(COVERED_TESTS); \
+	done
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## mypy, strict
+types: setup ## mypy, strict, for the Python of the virtual environment
 	$(BIN)/mypy
 
-imports: setup ## who may import whom
+imports: setup ## import contracts: which package may import which
 	$(BIN)/lint-imports
 
-fmt: setup ## format and mend what ruff can mend
+COVERED := core policy protocol
+COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) tests/property/$(package)))
+coverage: setup ## branch coverage of core, policy and protocol by their unit tests, with the floor of pyproject.toml
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	$(BIN)/coverage run -m pytest -q -n 2 $(COVERED_TESTS)
+	@$(BIN)/coverage combine --quiet
+	@for package in $(COVERED); do $(BIN)/coverage report --include="src/turku/$$package/*"; done
+
+fmt: setup ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+constraints: ## pin every package with its hashes in constraints.txt. CONSTRAINTS_ARGUMENTS=--upgrade takes new releases
+	@test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; }
+	@.cache/uv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-emit-package colorama --no-emit-index-url --custom-compile-command 'make constraints' --quiet \
+	  --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
