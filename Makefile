@@ -84,7 +84,7 @@ imports: setup ## import contracts: which package may import which
 	$(BIN)/lint-imports
 
 COVERED := core policy protocol
-COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) tests/property/$(package)))
+COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) tests/property/$(package) tests/integration/$(package)))
 coverage: setup ## branch coverage of core, policy and protocol by their unit tests, with the floor of pyproject.toml
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	$(BIN)/coverage run -m pytest -q -n 2 $(COVERED_TESTS)
