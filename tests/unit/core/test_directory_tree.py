@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.core.filesystem import directory_tree, openat2
+from turku.core.filesystem import directory_tree, openat2, removal
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -63,9 +63,9 @@ def test_a_tree_is_removed_whatever_its_depth_and_what_its_links_lead_to_stays(r
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    assert directory_tree.remove(root, b"a") == 1200 + 5
-    assert directory_tree.remove(root, b"away") == 1
-    assert directory_tree.remove(root, b"never") == 0
+    assert removal.remove(root, b"a") == 1200 + 5
+    assert removal.remove(root, b"away") == 1
+    assert removal.remove(root, b"never") == 0
     assert os.listdir(root) == ["link"]
     assert (tmp_path / "outside" / "b" / "file").read_text() == "outside"
 

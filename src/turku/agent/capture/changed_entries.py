@@ -22,8 +22,9 @@ from typing import Final, Self
 
 import xxhash
 
-from turku.core.filesystem import directory_tree, holes
+from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import DirectoryTree
+from turku.core.paths import joined
 from turku.core.spool import Stack
 from turku.protocol.changed_entries_messages import OWN_DIRECTORY
 
@@ -112,7 +113,7 @@ class ChangeScan:
                     self.go_on()
                     mark, path = item[:1], item[1:]
                     came, inner = self._directory(tree.directory(path), path, came=mark == _CAME)
-                    below = [directory_tree.joined(path, name) for name in inner]
+                    below = [joined(path, name) for name in inner]
                     waiting.push_all((_CAME if came else _KNOWN) + each for each in below if each not in hidden)
         except (OSError, ValueError) as error:
             raise ScanUncertain(str(error)) from error
@@ -166,7 +167,7 @@ def _entries(directory: int) -> Iterator[os.DirEntry[str]]:
 
 
 def _path_of(entry: os.DirEntry[str], directory: bytes) -> bytes:
-    return directory_tree.joined(directory, os.fsencode(entry.name))
+    return joined(directory, os.fsencode(entry.name))
 
 
 def file_system(descriptor: int, *, process: Path = Path("/proc/self")) -> str:

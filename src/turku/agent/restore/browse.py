@@ -10,6 +10,7 @@ from turku.agent import checkin
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
 from turku.core.log import one_line
+from turku.core.paths import is_within
 from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import SourceOrder
@@ -69,7 +70,7 @@ def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: st
     configured = agent.sources.get(source)
     root = os.fsencode(configured.path if configured is not None else order.path)
     for base in {root.rstrip(b"/"), os.fsencode(Path(os.fsdecode(root)).resolve())}:
-        if path.rstrip(b"/") == base or path.startswith(base + b"/"):
+        if is_within(path.rstrip(b"/") or b"/", base):
             return names.path_inside(path[len(base) :].lstrip(b"/"))
     raise InvalidValue(
         f"{one_line(path)} is not in source {source}, which is {one_line(root)}",

@@ -21,7 +21,7 @@ import msgspec
 
 from turku.agent import identity, state
 from turku.agent.config.model import AgentConfig
-from turku.core import lock, retry
+from turku.core import lock, paths, retry
 from turku.core.log import one_line
 from turku.errors import (
     ApiError,
@@ -111,7 +111,7 @@ def allowed_target(agent: AgentConfig, directory: str) -> Path:
     # Of what is not there yet nothing can be a link; what is there counts as what it leads to.
     resolved = _resolved(wanted)
     allowed = [_resolved(str(place)) for place in agent.restore.remote_restore]
-    if not restore_place.lies_inside(resolved, allowed):
+    if not any(paths.is_within(resolved, each) for each in allowed):
         leads = "" if resolved == wanted else f", which leads to {resolved},"
         raise NotAllowedHere(f"{wanted}{leads} is not inside any directory that remote_restore names on this machine")
     return Path(resolved)

@@ -40,7 +40,7 @@ from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
 from turku.agent.ssh_tunnel import Address, RemotePortTaken
 from turku.core import durable
-from turku.core.filesystem import directory_tree
+from turku.core.filesystem import removal
 from turku.core.log import one_line
 from turku.core.units import size
 from turku.errors import CommandFailed, InvalidValue, MalformedMessage, RestoreFailed, TurkuError
@@ -540,7 +540,7 @@ class _PreparedTarget:
         # Where it is interrupted, the same command goes on with what arrived: that must then be all there is.
         kept.callback(landing._keep_what_arrived)
         try:
-            directory_tree.remove(staging.tree, landing.temporary)
+            removal.remove(staging.tree, landing.temporary)
             os.mkdir(landing.temporary, 0o700, dir_fd=staging.tree)
             landing.basis_files.create(
                 descriptor,

@@ -24,7 +24,7 @@ from turku.agent import state
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import nodev_mount
 from turku.core import durable
-from turku.core.filesystem import directory_tree, posix_acl
+from turku.core.filesystem import directory_tree, posix_acl, removal
 from turku.core.spool import Stack
 from turku.errors import RestoreFailed
 
@@ -161,7 +161,7 @@ class StagingDirectory:
                 staging._remove_special_files()
                 return staging
         with _times_preserved(target):
-            directory_tree.remove(target, name)
+            removal.remove(target, name)
         return None
 
     @classmethod
@@ -221,7 +221,7 @@ class StagingDirectory:
         """Remove it with all that is in it. Raises RestoreFailed."""
         try:
             with _times_preserved(self._target):
-                directory_tree.remove(self._target, self.name)
+                removal.remove(self._target, self.name)
         except OSError as error:
             raise RestoreFailed(
                 f"{self._place / self._remembered.name} could not be removed: {error.strerror or error}",
@@ -238,7 +238,7 @@ class StagingDirectory:
             while (path := waiting.pop()) is not None:
                 directory = directory_tree.open_directory(self.tree, path)
                 try:
-                    directory_tree.make_writable(directory)
+                    removal.make_writable(directory)
                     with os.scandir(directory) as entries:
                         for entry in entries:
                             name = os.fsencode(entry.name)
@@ -258,7 +258,7 @@ def discard(agent: AgentConfig, target: int, place: Path) -> None:
     with suppress(OSError), _times_preserved(target):
         found = directory_tree.status(target, os.fsencode(remembered.name))
         if found is not None and found.st_uid == os.geteuid():
-            directory_tree.remove(target, os.fsencode(remembered.name))
+            removal.remove(target, os.fsencode(remembered.name))
         _state_file(agent, place).unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from turku.core.filesystem import directory_tree
+from turku.core.paths import is_entry_path
 from turku.errors import MalformedMessage
 from turku.protocol import codec
 from turku.protocol.changed_entries_messages import (
@@ -115,7 +115,7 @@ class ChangedEntriesReader:
         if self._left_paths < 0:
             raise MalformedMessage(f"more than {PATHS_LIMIT} paths came")
         paths = tuple(path_bytes(path) for path in line.paths)
-        if not all(path == OWN_DIRECTORY or directory_tree.is_inside(path) for path in paths):
+        if not all(path == OWN_DIRECTORY or is_entry_path(path) for path in paths):
             raise MalformedMessage("a path does not lie inside its source")
         _LOG.debug(
             "source %s: the machine names %d %s%s",

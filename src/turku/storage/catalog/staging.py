@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from turku.core.filesystem.directory_tree import is_inside, joined, split
+from turku.core.paths import is_entry_path, is_within, joined, split
 from turku.core.spool import Stack
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
@@ -224,11 +224,11 @@ class Staging:
         """
         parent = b""
         for change in changes:
-            if not is_inside(change.path):
+            if not is_entry_path(change.path):
                 continue
             above = each = split(change.path)[0]
             untold: list[bytes] = []
-            while each and each != parent and not parent.startswith(each + b"/"):
+            while each and not is_within(parent, each):
                 untold.append(each)
                 each = split(each)[0]
             yield from reversed(untold)
@@ -239,7 +239,7 @@ class Staging:
         connection = self._connection
         connection.executemany(
             _INSERT_REPORTED,
-            (split(change.path) for change in changes if change.kind == "changed" and is_inside(change.path)),
+            (split(change.path) for change in changes if change.kind == "changed" and is_entry_path(change.path)),
         )
         connection.execute(
             """

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from turku.core.filesystem.directory_tree import joined
+from turku.core.paths import joined
 
 GAP = 1024
 """Between the positions of two snapshots made one after the other."""

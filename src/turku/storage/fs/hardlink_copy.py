@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from turku.core.filesystem.directory_tree import DirectoryTree, joined
+from turku.core.filesystem.directory_tree import DirectoryTree
+from turku.core.paths import joined
 from turku.core.spool import Stack
 from turku.storage.fs import attributes, clone, tree
 

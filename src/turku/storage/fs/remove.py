@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from turku.core.filesystem import directory_tree
+from turku.core.filesystem import removal
 from turku.errors import DurableWriteFailed
 from turku.storage.fs import subvolume, tree
 
@@ -25,9 +25,9 @@ def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
         if stat.S_ISDIR(status.st_mode) and subvolume.is_subvolume(path) and subvolume.delete(path):
             return True
         with tree.opened(path.parent) as parent:
-            directory_tree.remove(parent, os.fsencode(path.name), go_on=go_on, prepare=_unlock)
+            removal.remove(parent, os.fsencode(path.name), go_on=go_on, prepare=_unlock)
         return True
-    except directory_tree.RemovalStopped:
+    except removal.RemovalStopped:
         return False
     except OSError as error:
         raise DurableWriteFailed(
@@ -38,7 +38,7 @@ def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
 
 def open_changeable(name: bytes, *, parent: int) -> int:
     """Return a descriptor of the directory, made readable and writable for its owner where it was not."""
-    return directory_tree.open_changeable(name, parent=parent, prepare=_unlock)
+    return removal.open_changeable(name, parent=parent, prepare=_unlock)
 
 
 def _unlock(directory: int) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 from turku.core import durable, lock
 from turku.core.filesystem import openat2
-from turku.core.filesystem.directory_tree import CREATE_FLAGS, set_mode_of_handle
+from turku.core.filesystem.directory_tree import CREATE_FLAGS
+from turku.core.filesystem.removal import set_mode_of_handle
 from turku.errors import BackupFailed, DurableWriteFailed
 
 _DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE

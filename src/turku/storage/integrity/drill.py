@@ -22,9 +22,10 @@ from pathlib import Path
 
 from turku.core import command, durable, sampling
 from turku.core.clock import SYSTEM_CLOCK, Clock
-from turku.core.filesystem.directory_tree import DirectoryTree, split
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.extended_attributes import ACCESS_ACL, DEFAULT_ACL
 from turku.core.log import one_line
+from turku.core.paths import is_within, split
 from turku.errors import CommandFailed, TurkuError
 from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog
@@ -220,7 +221,7 @@ class _DrillRun:
 
         def others() -> Iterator[CatalogEntry]:
             for entry in entries:
-                above = [path for path in declared if path in (b"", entry.path) or entry.path.startswith(path + b"/")]
+                above = [path for path in declared if is_within(entry.path, path)]
                 missing.difference_update(above)
                 if above:
                     wanted.append(entry)

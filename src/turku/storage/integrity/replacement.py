@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from turku.core.filesystem import holes
-from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree, split
+from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree
+from turku.core.paths import split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import attributes, clone, subvolume

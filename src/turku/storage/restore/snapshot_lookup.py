@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from turku.core.filesystem.directory_tree import DirectoryTree, joined
+from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.log import one_line
+from turku.core.paths import is_within, joined
 from turku.errors import NotInHistory
 from turku.policy import names
 from turku.storage.catalog import Scope
@@ -76,7 +77,7 @@ def checked_paths(
     lost: list[bytes] = []
     for path in lawful:
         is_there = _is_there(kept, tree, path, scope, is_recorded)
-        if not any(path.startswith(other + b"/") for other in (*found, *lost)):
+        if not any(is_within(path, other) for other in (*found, *lost)):
             (found if is_there else lost).append(path)
     if not found:
         raise NotInHistory(

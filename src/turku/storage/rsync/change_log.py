@@ -21,7 +21,7 @@ from typing import IO, Self
 
 import msgspec
 
-from turku.core.filesystem.directory_tree import is_inside
+from turku.core.paths import is_entry_path
 from turku.storage.fs import tree as fs
 
 MARKER = b":"
@@ -121,9 +121,9 @@ def parse(text: bytes, mark: bytes = MARKER, *, has_targets: bool = False) -> It
     # rsync marks a directory with a slash.
     path = unescape(name).removesuffix(b"/")
     target = unescape(target)
-    if target and (len(target) > _PATH_LIMIT_BYTES or not is_inside(target)):
+    if target and (len(target) > _PATH_LIMIT_BYTES or not is_entry_path(target)):
         return None
-    if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
+    if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_entry_path(path)):
         return None
     if match["deleted"]:
         return ItemizedLine(path, is_deleted=True)

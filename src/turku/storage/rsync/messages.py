@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from turku.core import bounded_log
-from turku.core.filesystem.directory_tree import is_inside
 from turku.core.log import one_line
+from turku.core.paths import is_entry_path
 from turku.storage.rsync.change_log import unescape
 
 LINE_LIMIT_BYTES = 16 * 1024
@@ -256,7 +256,7 @@ def _relative(path: bytes, *, is_of_daemon: bool, directory: bytes | None) -> by
         else:
             return None
     path = path.removesuffix(b"/.") or b"."
-    if len(path) > PATH_LIMIT_BYTES or (path != b"." and not is_inside(path)):
+    if len(path) > PATH_LIMIT_BYTES or (path != b"." and not is_entry_path(path)):
         return None
     return path
 

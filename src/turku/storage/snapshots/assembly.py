@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from turku.core.cancellation import NEVER, Cancellation
-from turku.core.filesystem.directory_tree import DirectoryTree, is_inside, joined, open_file_in, split
+from turku.core.filesystem.directory_tree import DirectoryTree, open_file_in
+from turku.core.paths import is_entry_path, joined, split
 from turku.core.spool import Stack
 from turku.errors import TurkuError
 from turku.storage.fs import attributes, clone, hardlink_copy
@@ -180,7 +181,7 @@ def remove_created(tree: Path, created: Stack) -> None:
 def _inside(path: bytes) -> bytes:
     """Return the path of a plan as trees have it: empty for the tree itself."""
     # rsync prints the lines of a plan, but a machine's messages can have it print one about any path.
-    if path != b"." and not is_inside(path):
+    if path != b"." and not is_entry_path(path):
         raise IncrementalFailed("the plan has a path that is none of a tree's")
     return b"" if path == b"." else path
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from turku.agent.restore.placement import file_metadata
-from turku.core.filesystem import directory_tree
+from turku.core.filesystem import directory_tree, removal
 from turku.core.spool import Stack
 from turku.protocol.restore_messages import Settable
 
@@ -196,7 +196,7 @@ class BasisFiles:
             while (path := waiting.pop()) is not None:
                 known = self.inodes_in(path)
                 with directory_tree.opened_directory(tree, path) as directory, os.scandir(directory) as entries:
-                    directory_tree.make_writable(directory)
+                    removal.make_writable(directory)
                     for entry in entries:
                         name = os.fsencode(entry.name)
                         if entry.is_dir(follow_symlinks=False):

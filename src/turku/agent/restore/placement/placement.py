@@ -19,7 +19,8 @@ from turku.agent.restore.placement.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.placement.file_metadata import EVERY_KIND
 from turku.agent.restore.problems import ProblemList
 from turku.agent.restore.staging_directory import StagingDirectory
-from turku.core.filesystem import directory_tree, holes, posix_acl
+from turku.core.filesystem import directory_tree, holes, posix_acl, removal
+from turku.core.paths import joined, split
 from turku.core.spool import Stack
 from turku.errors import InvalidValue
 from turku.policy import names
@@ -184,8 +185,8 @@ class Placement:
                 )
                 how = _LEAVE_NEW if is_new else _LEAVE if is_changed else _LEAVE_AS_IT_IS
                 self._waiting.push(how + attributes + path)
-                directory_tree.make_writable(inner)
-                directory_tree.make_writable(outer)
+                removal.make_writable(inner)
+                removal.make_writable(outer)
                 self._contents(path, inner, outer)
             finally:
                 os.close(outer)
@@ -207,7 +208,7 @@ class Placement:
                     self.problems.add(inside, f"could not be put in its place: {_reason(error)}")
         if self._delete:
             for name in had:
-                inside = directory_tree.joined(path, name)
+                inside = joined(path, name)
                 if not (not path and name == self._staging.name) and inside not in self._untouched:
                     try:
                         self._refuse_untouched(inside)
@@ -368,7 +369,7 @@ class Placement:
             directory = directory_tree.open_directory(inner, name)
             try:
                 mode = stat.S_IMODE(os.fstat(directory).st_mode)
-                directory_tree.make_writable(directory)
+                removal.make_writable(directory)
                 os.rename(name, name, src_dir_fd=inner, dst_dir_fd=outer)
                 os.fchmod(directory, mode)
             finally:
@@ -384,12 +385,12 @@ class Placement:
         if there is None or not stat.S_ISDIR(there.st_mode):
             return
         if self._replaces_directories:
-            directory_tree.remove(outer, name)
+            removal.remove(outer, name)
         else:
             os.rmdir(name, dir_fd=outer)
 
     def _remove(self, outer: int, name: bytes) -> None:
-        self.deleted += directory_tree.remove(outer, name)
+        self.deleted += removal.remove(outer, name)
 
     # --- what is there already
 
@@ -419,7 +420,7 @@ class Placement:
         self.problems.add(path, "could not be restored: the file that it is another name of is gone")
 
     def _origin_stays(self, path: bytes) -> None:
-        above, name = directory_tree.split(path)
+        above, name = split(path)
         with (
             directory_tree.opened_directory(self._tree, above) as inner,
             suppress(FileNotFoundError, NotADirectoryError),
@@ -485,7 +486,7 @@ class Placement:
         finally:
             os.close(source)
         for other in self._basis_files.paths_of(wanted.st_ino):
-            above, last = directory_tree.split(other)
+            above, last = split(other)
             directory = directory_tree.open_directory(self._target, above)
             try:
                 found = _status(directory, last)
@@ -554,7 +555,7 @@ def _spare_beside(directory: int, prefix: bytes) -> Iterator[int]:
             os.close(spare)
     finally:
         with suppress(OSError):
-            directory_tree.remove(directory, name)
+            removal.remove(directory, name)
 
 
 def _outermost(paths: Sequence[bytes]) -> list[bytes]:

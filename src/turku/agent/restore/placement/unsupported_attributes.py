@@ -18,8 +18,9 @@ import msgspec
 
 from turku.agent.restore.problems import ProblemList
 from turku.agent.restore.progress import count_of
-from turku.core.filesystem import directory_tree, posix_acl
+from turku.core.filesystem import directory_tree, posix_acl, removal
 from turku.core.log import one_line
+from turku.core.paths import split
 from turku.core.spool import Spool
 from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
@@ -85,7 +86,7 @@ class UnsupportedAttributes:
 
 
 def _narrow(tree: int, path: bytes, group: int) -> None:
-    above, name = directory_tree.split(path)
+    above, name = split(path)
     try:
         directory = directory_tree.open_directory(tree, above)
     except (FileNotFoundError, NotADirectoryError):
@@ -99,6 +100,6 @@ def _narrow(tree: int, path: bytes, group: int) -> None:
     try:
         found = os.fstat(handle)
         if not stat.S_ISLNK(found.st_mode):
-            directory_tree.set_mode_of_handle(handle, posix_acl.narrowed(stat.S_IMODE(found.st_mode), group))
+            removal.set_mode_of_handle(handle, posix_acl.narrowed(stat.S_IMODE(found.st_mode), group))
     finally:
         os.close(handle)
