@@ -168,7 +168,7 @@ def test_a_file_is_looked_at_once_the_next_one_s_line_has_come(tmp_path: Path, m
             changes=written,
             moment=BEGINNING,
             zone=UTC,
-            ahead=reading,
+            indexer=reading,
         )
     tree.rename(place.snapshot(name))
     with catalog.open_catalog(place, zone=UTC) as opened:

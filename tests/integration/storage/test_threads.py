@@ -70,7 +70,7 @@ def test_a_first_backup_whose_indexing_fails_is_made_and_indexed_in_the_end(
     monkeypatch.setattr(owner, place, fail_in_the_other_thread)
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
-    assert "the tree is read for the catalog after the transfer" in caplog.text
+    assert "the tree is read into the catalog after the transfer" in caplog.text
     monkeypatch.undo()
     assert_agrees(machine)
 

@@ -380,7 +380,7 @@ class _BackupRun:
                 changes=changes,
                 moment=record.sync_begin,
                 zone=self._configuration.state.timezone,
-                ahead=ahead,
+                indexer=ahead,
                 dates=at_limit,
             )
 

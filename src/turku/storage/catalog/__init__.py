@@ -1,6 +1,7 @@
-"""The catalog of a source: which version of which path is in which snapshot (database.py has where it lies, and why).
+"""The catalog of a source: which version of which path is in which snapshot.
 
-``record`` writes a snapshot down just before it gets its name, ``open_catalog`` is for looking.
+``record`` writes a new snapshot into it just before the snapshot gets its name, and ``open_catalog`` opens it for
+reading. ``database`` tells where its file lies, and why there.
 """
 
 from __future__ import annotations

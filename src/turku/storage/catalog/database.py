@@ -1,7 +1,7 @@
 """The catalog's file: one SQLite database per source, beside the machines' directories.
 
-``<volume>/.catalogs/<uuid>/<source>.sqlite``. Not in the machine's directory: a receiver that was taken over can write
-there, and would feed us a database (threats M9).
+Its path is ``<volume>/.catalogs/<uuid>/<source>.sqlite``. It is not in the machine's directory, because a compromised
+receiver can write there and could plant a database (threats M9).
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ from turku.storage.fs import tree as fs
 DIRECTORY = ".catalogs"
 SUFFIX = ".sqlite"
 FORMAT = 4
-"""Catalogs of the first format held checksums that a machine could have forged: they are made anew.
+"""The format of a catalog's file.
 
-Those of the second knew no attributes, and of times that 64 bits of nanoseconds do not hold the nearest that they do.
-Those of the third did not know which files have holes. They go on as they are, and what they do not know is NULL.
+Catalogs of format 1 contain checksums that a machine could have forged, so they are rebuilt. Format 2 had no
+attributes, and rounded times that do not fit 64 bits of nanoseconds. Format 3 did not know which files have holes.
+Formats 2 and 3 are extended, and what they do not know is NULL.
 """
 _ADDED = {2: ("attributes BLOB", "has_holes INTEGER"), 3: ("has_holes INTEGER",)}
-"""The columns that ``versions`` lacks in each format that goes on."""
+"""The columns that ``versions`` lacks in each format that is extended."""
 _APPLICATION = 0x7475726B
 _BUSY_SECONDS = 5.0
 _LOG = logging.getLogger(__name__)
 
-# A rollback journal, not WAL: a catalog at rest is one file, readable on a volume that is mounted read-only, and WAL
-# needs shared memory, which volumes on a network do not have. Writers gather what they write in temporary tables first,
-# so that readers wait for milliseconds. EXTRA: a commit is durable before the snapshot's own, the journal's name too.
+# The journal is a rollback journal, not WAL. A catalog at rest is then one file and readable on a volume that is
+# mounted read-only, and WAL needs shared memory, which volumes on a network lack. Writers stage their rows in temporary
+# tables first, so readers wait for milliseconds only. EXTRA makes a commit durable before the snapshot's own, including
+# the removal of the journal's name.
 _SETTINGS = """
 PRAGMA journal_mode = DELETE;
 PRAGMA synchronous = EXTRA;
@@ -45,8 +47,8 @@ PRAGMA temp.cache_size = -8192;
 PRAGMA trusted_schema = OFF;
 PRAGMA cell_size_check = ON;
 """
-# `first` and `last` are positions; `last` is NULL while the newest position has the version, so that an unchanged
-# backup changes no row. Positions leave gaps: a snapshot that comes back from the trash gets its place between two.
+# `first` and `last` are positions. `last` is NULL while the newest position has the version, so an unchanged backup
+# changes no row. Positions leave gaps, so that a snapshot that returns from the trash fits between two others.
 _SCHEMA = """
 CREATE TABLE snapshots (
     name BLOB PRIMARY KEY,
@@ -84,20 +86,21 @@ CREATE INDEX versions_checked ON versions (checked) WHERE kind = 0;
 
 
 def file_of(place: SourceDirectory) -> Path:
-    """Where the source's catalog lies; nothing is looked at."""
+    """Return the path of the source's catalog. The disk is not read."""
     machine = place.machine_dir
     return machine.parent / DIRECTORY / machine.name / f"{place.source}{SUFFIX}"
 
 
 def exists(place: SourceDirectory) -> bool:
-    """Return True when the source has a catalog."""
+    """Return True if the source has a catalog."""
     return fs.is_file(file_of(place))
 
 
 def connect(place: SourceDirectory) -> sqlite3.Connection:
-    """The source's catalog, open; an empty one where there was none, or none that can be read: that is moved aside.
+    """Open the source's catalog. Create it if there is none, or none that is readable.
 
-    Raises CatalogUnusable where none can be had: no room, no permission.
+    An unreadable catalog is moved aside. Raises CatalogUnusable if it can be neither opened nor created, for lack of
+    space or permission.
     """
     path = file_of(place)
     try:
@@ -115,7 +118,7 @@ def connect(place: SourceDirectory) -> sqlite3.Connection:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the error says that the file is no catalog, or a broken one: rows that contradict each other, too."""
+    """Return True if the error says that the file is not a catalog, or a damaged one, including contradictory rows."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
@@ -124,28 +127,33 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def move_aside(place: SourceDirectory, reason: str) -> None:
-    """Give the catalog another name, for whoever wants to look at it; the newest such one is kept."""
+    """Rename the catalog, so that somebody can examine it. The newest such file is kept."""
     path = file_of(place)
     aside = path.with_name(f"{path.name}.broken")
-    _LOG.warning("%s: the catalog cannot be used (%s); it is made anew, the old one is %s", place.source, reason, aside)
+    _LOG.warning(
+        "%s: the catalog cannot be used (%s). It is built anew, and the old one is kept as %s",
+        place.source,
+        reason,
+        aside,
+    )
     if fs.exists(path):
         fs.rename(path, aside)
-    # It belongs to the file that went.
+    # The journal belongs to the file that was renamed.
     fs.unlink(_journal(path))
 
 
 @contextmanager
 def rebuilding(place: SourceDirectory) -> Iterator[sqlite3.Connection]:
-    """An empty catalog beside the source's own, whose place it takes with the end of the block.
+    """Yield an empty catalog beside the source's own, which it replaces at the end of the block.
 
-    Where the block raises, all is as it was: a full disk costs no catalog that is good. Raises CatalogUnusable.
+    If the block raises, the old catalog stays: a full disk costs no good catalog. Raises CatalogUnusable.
     """
     path, beside = file_of(place), _beside(place)
     try:
         remove_unfinished(place)
         with closing(_open(place, beside)) as connection:
             yield connection
-        # What a killed writer left is undone in the file that it belongs to, and in no other.
+        # A killed writer's journal is rolled back in its own file, and in no other.
         with suppress(sqlite3.Error, OSError), closing(_open(place, path)):
             pass
         fs.unlink(_journal(path))
@@ -158,7 +166,7 @@ def rebuilding(place: SourceDirectory) -> Iterator[sqlite3.Connection]:
 
 
 def remove_unfinished(place: SourceDirectory) -> None:
-    """Remove what was to become a catalog when it was killed; with the source's lock held. Raises OSError."""
+    """Remove a new catalog that was never finished. The source's lock must be held. Raises OSError."""
     beside = _beside(place)
     for each in (beside, _journal(beside)):
         fs.unlink(each)
@@ -175,14 +183,14 @@ def _journal(path: Path) -> Path:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the block is written, durably, or nothing of it."""
+    """Run the block in a durable transaction: all of it is written, or nothing."""
     with _transaction(connection, "BEGIN IMMEDIATE"):
         yield
 
 
 @contextmanager
 def staging_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """The block writes into temporary tables; nobody is kept from the catalog by it."""
+    """Run the block in a transaction on temporary tables. It keeps nobody from the catalog."""
     with _transaction(connection, "BEGIN"):
         yield
 
@@ -202,7 +210,7 @@ def _open(place: SourceDirectory, path: Path) -> sqlite3.Connection:
     if not fs.exists(path):
         make_directory(place)
     refuse_planted(place, path)
-    # Who reads ahead does so in another thread than the one that finishes; never both at once.
+    # The streaming indexer uses the connection in another thread than the backup, but never at the same time.
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.executescript(_SETTINGS)
@@ -239,22 +247,22 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Let the catalog have the columns of this format. On a volume that is mounted read-only it seems to have them."""
+    """Add the columns that this format has. On a volume that is mounted read-only, a view supplies them."""
     try:
         with writing(connection):
-            # None where another process was faster.
+            # None if another process was faster.
             columns = _ADDED.get(_pragma(connection, "user_version"))
             if columns is not None and _pragma(connection, "application_id") == _APPLICATION:
                 for column in columns:
                     connection.execute(f"ALTER TABLE versions ADD COLUMN {column}")
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
     except sqlite3.OperationalError as error:
-        # Not where another file has its name by now (SQLITE_READONLY_DBMOVED).
+        # Not if another file has its name by now (SQLITE_READONLY_DBMOVED).
         columns = _ADDED.get(_pragma(connection, "user_version"))
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY or columns is None:
             raise
         unknown = ", ".join(f"NULL AS {column.split()[0]}" for column in columns)
-        # A name of a temporary view goes before a table's.
+        # SQLite looks up a temporary view before a table of the same name.
         connection.execute(f"CREATE TEMP VIEW versions AS SELECT *, {unknown} FROM main.versions")  # noqa: S608  (ours)
 
 
@@ -264,10 +272,10 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def make_directory(place: SourceDirectory) -> None:
-    """Let the directory of the machine's catalogs be there. Raises OSError, DurableWriteFailed."""
+    """Create the directory of the machine's catalogs if it is missing. Raises OSError, DurableWriteFailed."""
     directory = file_of(place).parent
     if not fs.is_directory(place.machine_dir):
-        # Where a volume was unmounted meanwhile, nothing is made in its mount point.
+        # If the volume was unmounted meanwhile, nothing is created in its mount point.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place.machine_dir))
     refuse_planted(place, file_of(place))
     for each in (directory.parent, directory):
@@ -277,7 +285,7 @@ def make_directory(place: SourceDirectory) -> None:
 
 
 def _give_to_machine_owner(place: SourceDirectory, path: Path, mode: int) -> None:
-    """Let what root made belong to whom the machine's directory belongs to: the storage may run as another user."""
+    """Give a new file to the owner of the machine's directory, as the storage may run as another user than root."""
     with fs.opened(path.parent) as parent:
         owner = fs.status(place.machine_dir)
         if os.geteuid() == 0 and owner is not None:
@@ -286,9 +294,9 @@ def _give_to_machine_owner(place: SourceDirectory, path: Path, mode: int) -> Non
 
 
 def refuse_planted(place: SourceDirectory, path: Path) -> None:
-    """Raise OSError where somebody else could have put what is kept at the path, or a directory on the way, there (N4).
+    """Raise OSError if another user could have planted the file at the path, or a directory above it (N4).
 
-    SQLite opens its files by path. So nobody else may be able to change what the path leads to.
+    SQLite opens its files by path. Nobody else may therefore be able to change what the path leads to.
     """
     volume, catalogs, machine = place.machine_dir.parent, path.parent.parent, path.parent
     owner = fs.status(place.machine_dir)
@@ -309,7 +317,7 @@ def refuse_planted(place: SourceDirectory, path: Path) -> None:
 
 
 def unusable(place: SourceDirectory, error: Exception) -> CatalogUnusable:
-    """What to raise where the catalog cannot be used."""
+    """Return the exception for a catalog that cannot be used."""
     return CatalogUnusable(
         f"the catalog {file_of(place)} cannot be used: {error}",
         hint="is there room on the volume, and does it belong to the user that this runs as?",

@@ -1,4 +1,4 @@
-"""What the catalog says of a path: an entry is one version of it."""
+"""The entries of a catalog. An entry is one version of a path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class EntryKind(StrEnum):
-    """What lies at a path."""
+    """The kind of a directory entry."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -21,9 +21,9 @@ class EntryKind(StrEnum):
 
 
 NO_ATTRIBUTES = b""
-"""Stands for the digest of what has neither extended attributes nor ACLs."""
+"""The digest of a file with neither extended attributes nor ACLs."""
 KINDS = tuple(EntryKind)
-"""The catalog's files hold a kind by its place in here: never change their order."""
+"""The kinds by the number that catalog files store. Their order must never change."""
 FILE, DIRECTORY, LINK = (KINDS.index(kind) for kind in (EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.LINK))
 _BY_FORMAT = {
     stat.S_IFREG: FILE,
@@ -37,7 +37,7 @@ _BY_FORMAT = {
 
 
 def kind_number(mode: int) -> int:
-    """The number of the kind that a file's mode tells; that of a file for one which is not known."""
+    """Return the number of the kind in a file's mode, or that of a regular file for an unknown kind."""
     return _BY_FORMAT.get(stat.S_IFMT(mode), FILE)
 
 
@@ -46,9 +46,9 @@ _EXACT_TIME_BYTES = 16
 
 
 def stored_time(mtime_ns: int) -> int | bytes:
-    """Return a time as the catalog's files hold it: a number of 64 bits, or 16 bytes where it does not fit.
+    """Return a time as catalog files store it: a number of 64 bits, or 16 bytes if it does not fit.
 
-    btrfs, tmpfs and xfs keep seconds of 64 bits, and ext4 goes to the year 2446.
+    btrfs, tmpfs and xfs have seconds of 64 bits, and ext4 reaches the year 2446.
     """
     if -_LONGEST_TIME <= mtime_ns < _LONGEST_TIME:
         return mtime_ns
@@ -56,14 +56,14 @@ def stored_time(mtime_ns: int) -> int | bytes:
 
 
 def time_of(stored: int | bytes) -> int:
-    """Return the nanoseconds of a time from a catalog's file."""
+    """Return the nanoseconds of a time in a catalog file."""
     return int.from_bytes(stored, "big", signed=True) if isinstance(stored, bytes) else stored
 
 
 def is_time(recorded_ns: int, found_ns: int) -> bool:
-    """Return True when a file with this time has the recorded one.
+    """Return True if a file with this time has the recorded time.
 
-    Catalogs of earlier releases have the nearest time that 64 bits of nanoseconds hold.
+    Catalogs of earlier releases store the nearest time that 64 bits of nanoseconds can express.
     """
     return recorded_ns in (found_ns, max(-_LONGEST_TIME - 1, min(found_ns, _LONGEST_TIME)))
 
@@ -72,39 +72,40 @@ class CatalogEntry(NamedTuple):
     """One version of a path, and the snapshots that have it."""
 
     path: bytes
-    """Relative to the source."""
+    """The path relative to the source."""
     kind: EntryKind
     size: int
-    """Bytes of a file; 0 of anything else."""
+    """The size of a file in bytes, 0 for other kinds."""
     mode: int
-    """Permissions, without the kind."""
+    """The permissions, without the kind."""
     uid: int
     gid: int
     mtime_ns: int
     checksum: bytes | None
-    """xxh128 of a file's content, 16 bytes; None where nobody has computed it yet."""
+    """The xxh128 of a file's content, 16 bytes, or None if it was not computed yet."""
     link_target: bytes | None
     first: str
-    """The oldest snapshot that has this version, of those that have it without a gap."""
+    """The oldest snapshot of an unbroken series that has this version."""
     last: str
-    """The newest of those."""
+    """The newest snapshot of that series."""
     version: int
-    """Names this version to ``Catalog.set_checksums`` and ``Catalog.set_checked``; not for keeping."""
+    """The number of this version for ``Catalog.set_checksums`` and ``Catalog.set_checked``. It is not stable."""
     checked: int = 0
-    """When its content was last compared with the checksum, in Unix seconds; 0 for never."""
+    """The time when the content was last compared with the checksum, in Unix seconds, or 0 for never."""
     attributes: bytes | None = None
-    """Digest of the extended attributes and ACLs (``core.extended_attributes``), ``NO_ATTRIBUTES`` for none.
+    """The digest of extended attributes and ACLs (``core.extended_attributes``), or ``NO_ATTRIBUTES`` for none.
 
-    None where nobody has looked at them yet."""
+    None if they were not read yet.
+    """
 
     @property
     def name(self) -> bytes:
-        """The last part of the path."""
+        """Return the last part of the path."""
         return self.path.rpartition(b"/")[2]
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What makes two versions differ."""
+        """Return the values in which two versions differ."""
         return (
             self.kind,
             self.size,
@@ -118,7 +119,7 @@ class CatalogEntry(NamedTuple):
         )
 
     def may_be(self, other: CatalogEntry) -> bool:
-        """Whether nothing that is known tells the two apart."""
+        """Return True if nothing that is known distinguishes the two."""
         if self.checksum is not None and other.checksum is not None and self.checksum != other.checksum:
             return False
         if self.attributes is not None and other.attributes is not None and self.attributes != other.attributes:
@@ -136,7 +137,7 @@ class CatalogEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A path that is not the same in two snapshots; None stands for where it is not."""
+    """A path that differs between two snapshots. A side that lacks it is None."""
 
     before: CatalogEntry | None
     after: CatalogEntry | None
@@ -148,7 +149,7 @@ class Difference:
 
     @property
     def kind(self) -> str:
-        """``added``, ``removed`` or ``changed``."""
+        """Return ``added``, ``removed`` or ``changed``."""
         if self.before is None:
             return "added"
         return "removed" if self.after is None else "changed"

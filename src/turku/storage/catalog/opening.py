@@ -1,4 +1,4 @@
-"""Opening a catalog to look into it: whatever happened to it meanwhile is made good first."""
+"""Opening of a catalog. It is brought in step with the disk first."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from turku.storage.disk.source_directory import SourceDirectory
 
 
 def open_catalog(place: SourceDirectory, *, zone: tzinfo, scope: Scope = WHOLE) -> Catalog:
-    """The source's catalog, in step with what is on the disk; a context manager. ``zone`` is the snapshots' names'.
+    """Return the source's catalog, in step with the disk, as a context manager.
 
-    It knows of nothing that is not in ``scope``. The first one who looks at a history that has no catalog yet waits
-    until its trees are read. Raises CatalogUnusable.
+    ``zone`` is the time zone of the snapshots' names. The catalog contains nothing outside ``scope``. The first reader
+    of a history without a catalog waits until its trees are read. Raises CatalogUnusable.
     """
     return _open(place, zone, lambda: True, scope)
 
 
 def update(place: SourceDirectory, *, zone: tzinfo, go_on: Callable[[], bool]) -> None:
-    """Read the snapshots that are in no catalog yet, for as long as ``go_on`` says so. Raises CatalogUnusable."""
+    """Read the snapshots that no catalog has yet, while ``go_on`` returns True. Raises CatalogUnusable."""
     _open(place, zone, go_on, WHOLE).close()
 
 

@@ -1,4 +1,4 @@
-"""What a person types to find a file."""
+"""Patterns that a person types to find a file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable
 from turku.errors import UsageError
 
 Matcher = Callable[[bytes, bytes], bool]
-"""Whether the name (second) in the directory (first) is meant."""
+"""A test whether the name (second) in the directory (first) matches."""
 _LIMIT_BYTES = 1000
 _WILD = re.compile(rb"[*?\[]")
 
 
 def matcher(pattern: bytes, *, ignore_case: bool = False) -> Matcher:
-    """What the pattern means: a part of a name; with ``*``, ``?`` or ``[...]`` in it, a whole name.
+    """Return the test for a pattern: a part of a name, or a whole name if it contains ``*``, ``?`` or ``[...]``.
 
-    With a slash in it the path is compared instead of the name; ``*`` stands for slashes too. Case is ignored of ASCII
-    letters only: names are bytes. Raises UsageError for an empty pattern, or a very long one.
+    A pattern with a slash is compared with the path instead of the name, and its ``*`` matches slashes too. Only the
+    case of ASCII letters can be ignored, as names are bytes. Raises UsageError for an empty or a very long pattern.
     """
     if not pattern or len(pattern) > _LIMIT_BYTES:
         raise UsageError(
@@ -26,7 +26,7 @@ def matcher(pattern: bytes, *, ignore_case: bool = False) -> Matcher:
         )
     flags = re.IGNORECASE if ignore_case else 0
     if _WILD.search(pattern):
-        # Latin-1 is bytes by another name.
+        # Latin-1 maps each byte to a character.
         find = re.compile(fnmatch.translate(pattern.decode("latin-1")).encode("latin-1"), flags).match
     else:
         find = re.compile(re.escape(pattern), flags).search

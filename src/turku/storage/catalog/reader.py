@@ -1,4 +1,4 @@
-"""Looking into a catalog: which snapshots there are, what they hold, how a path changed."""
+"""Queries of a catalog: its snapshots, their entries, and the versions of a path."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from turku.storage.disk.history import StoredSnapshot
 from turku.storage.disk.source_directory import SourceDirectory
 
 _PAGE = 2000
-"""Rows read at once. Between two pages nothing is locked, however long somebody takes to read on."""
+"""The number of rows read at once. Nothing is locked between two pages, however slow the reader is."""
 _Row: TypeAlias = tuple[
     int,
     bytes,
@@ -46,23 +46,24 @@ _Rows: TypeAlias = list[Any]
 
 @dataclass(frozen=True)
 class CatalogedSnapshot:
-    """A snapshot that the catalog can be asked about."""
+    """A snapshot in the catalog."""
 
     name: str
     moment: datetime | None
-    """When it was made."""
+    """The time of the snapshot."""
     stored: StoredSnapshot
     position: int
 
     def is_date_in_doubt(self, now: datetime) -> bool:
-        """Return what the snapshot itself says."""
+        """Return True if the stored snapshot's date is in doubt."""
         return self.stored.is_date_in_doubt(now)
 
 
 class Catalog:
-    """The catalog of one source; opened by ``open_catalog``, closed at its block's end.
+    """The catalog of one source, opened by ``open_catalog`` and closed at the end of its block.
 
-    It knows the snapshots and paths of its scope alone: each row comes from ``_entry``, each name from ``_snapshots``.
+    It contains only the snapshots and paths of its scope: each row passes ``_entry``, and each name comes from
+    ``_snapshots``.
     """
 
     def __init__(
@@ -90,23 +91,23 @@ class Catalog:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def snapshots(self) -> tuple[CatalogedSnapshot, ...]:
-        """The snapshots, oldest first."""
+        """Return the snapshots, oldest first."""
         return self._snapshots
 
     def entry(self, snapshot: str, path: bytes) -> CatalogEntry | None:
-        """The path in a snapshot; None where it has none such. Raises NotInHistory for an unknown snapshot."""
+        """Return the path in a snapshot, or None if it has none. Raises NotInHistory for an unknown snapshot."""
         directory, name = split(path)
         found = self._rows(statements.ONE, self._position(snapshot), directory, name=name)
         return next((entry for row in found if (entry := self._entry(directory, row))), None)
 
     def list(self, snapshot: str, path: bytes = b"") -> Iterator[CatalogEntry]:
-        """What a directory of the snapshot has in it, by name; ``b""`` is the source itself.
+        """Yield the entries of a directory of the snapshot, by name. ``b""`` is the source itself.
 
-        Raises NotInHistory for an unknown snapshot, or a path that is no directory there.
+        Raises NotInHistory for an unknown snapshot, or a path that is not a directory there.
         """
         position = self._position(snapshot)
         if path:
@@ -119,63 +120,63 @@ class Catalog:
         return self._listed(position, path)
 
     def files(self, snapshot: str, prefix: bytes = b"") -> Iterator[CatalogEntry]:
-        """The path and everything below it, directory by directory; all of the snapshot for ``b""``.
+        """Yield the path and everything below it, directory by directory. ``b""`` is the whole snapshot.
 
-        Nothing for what is not there. Raises NotInHistory for an unknown snapshot.
+        Yields nothing for a path that is not there. Raises NotInHistory for an unknown snapshot.
         """
         position = self._position(snapshot)
         return self._files(snapshot, position, prefix)
 
     def history(self, path: bytes) -> tuple[CatalogEntry, ...]:
-        """Every version of a path, oldest first; none for a path that was never there.
+        """Return all versions of a path, oldest first. Empty for a path that was never there.
 
-        A version that went and came back is there twice. ``first`` and ``last`` are the snapshots of one stretch.
+        A version that was deleted and came back is there twice. ``first`` and ``last`` span one unbroken series.
         """
         directory, name = split(path)
         rows = self._query(statements.ALL, directory, name)
         return tuple(entry for row in rows if (entry := self._entry(directory, row)))
 
     def find(self, pattern: bytes, *, snapshot: str | None = None, ignore_case: bool = False) -> Iterator[CatalogEntry]:
-        """The newest version of each path that matches, directory by directory; or what one snapshot has.
+        """Yield the newest version of each matching path, directory by directory, or that of one snapshot.
 
-        See ``patterns.matcher`` for what matches.
+        ``patterns.matcher`` defines what matches.
         """
         position = None if snapshot is None else self._position(snapshot)
         return self._found(matcher(pattern, ignore_case=ignore_case), position)
 
     def diff(self, before: str, after: str) -> Iterator[Difference]:
-        """What differs between two snapshots, directory by directory.
+        """Yield the differences between two snapshots, directory by directory.
 
-        Of two files that are equal but for a checksum that nobody has computed yet, nothing is said.
+        Two files that are equal except for a checksum that is not known yet do not count as different.
         """
         return self._differences(self._position(before), self._position(after))
 
     def oldest_checked(self, limit: int) -> Sequence[CatalogEntry]:
-        """Versions of files whose content was not compared for the longest time, or never; each has ``first``."""
+        """Return the versions of files whose content was not compared for the longest time, or never."""
         rows = self._ask(statements.OLDEST_CHECKED, {"limit": limit})
         return [entry for *row, directory in rows if (entry := self._entry(directory, tuple(row)))]
 
     def with_checksum(self, checksum: bytes) -> Sequence[CatalogEntry]:
-        """All versions of files that have this content."""
+        """Return all versions of files with this content."""
         rows = self._ask(statements.WITH_CHECKSUM, {"checksum": checksum})
         return [entry for *row, directory in rows if (entry := self._entry(directory, tuple(row)))]
 
     def set_checksums(self, found: Sequence[tuple[int, bytes]]) -> None:
-        """Say which contents these versions have, all at once."""
+        """Set the checksums of these versions, in one transaction."""
         with self.writing() as connection:
             connection.executemany(
                 "UPDATE versions SET checksum = ? WHERE id = ?", [(checksum, version) for version, checksum in found]
             )
 
     def set_attributes(self, found: Sequence[tuple[int, bytes]]) -> None:
-        """Say which attributes these versions have, all at once."""
+        """Set the attributes of these versions, in one transaction."""
         with self.writing() as connection:
             connection.executemany(
                 "UPDATE versions SET attributes = ? WHERE id = ?", [(digest, version) for version, digest in found]
             )
 
     def set_checked(self, versions: Sequence[int], moment: datetime) -> None:
-        """Say that the content of these versions was compared at the moment."""
+        """Set the time at which the content of these versions was compared."""
         stamp = int(moment.timestamp())
         with self.writing() as connection:
             connection.executemany(
@@ -184,7 +185,7 @@ class Catalog:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction for tables of others in this file (verification's); all of the block, or nothing of it."""
+        """Run the block in a transaction, for a scrub's own tables in this file."""
         try:
             with database.writing(self._connection):
                 yield self._connection
@@ -193,7 +194,10 @@ class Catalog:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """For others' tables. Rows of ``snapshots``, ``directories`` and ``versions`` are changed in this package."""
+        """Return the connection, for the tables of others.
+
+        Rows of ``snapshots``, ``directories`` and ``versions`` are changed in this package only.
+        """
         return self._connection
 
     def _ask(self, query: str, values: Mapping[str, object]) -> _Rows:
@@ -203,7 +207,7 @@ class Catalog:
             raise self._broken(error) from error
 
     def _broken(self, error: sqlite3.Error) -> CatalogUnusable:
-        """What to raise; a file that is damaged makes way for a new one."""
+        """Return the exception to raise. A damaged file is moved aside for a new one."""
         if database.is_damage(error):
             database.move_aside(self.place, str(error))
         return database.unusable(self.place, error)
@@ -247,7 +251,7 @@ class Catalog:
             yield from self._listed(position, directory)
 
     def _directories(self, top: bytes) -> Iterator[bytes]:
-        """The directories that ever were: ``top`` and all below it, by path."""
+        """Yield the directories of all snapshots: ``top`` and everything below it, by path."""
         if top:
             if self._ask("SELECT 1 FROM directories WHERE path = :path", {"path": top}):
                 yield top
@@ -294,7 +298,7 @@ class Catalog:
     def _differences(self, before: int, after: int) -> Iterator[Difference]:
         self._ask(statements.DIFFERING, {})
         [(run,)] = self._ask("SELECT 1 + coalesce(max(run), 0) FROM temp.differing", {})
-        # One statement: both sides are of one moment, and nothing is locked while somebody reads on.
+        # One statement, so that both sides are of one moment and nothing is locked while the reader goes on.
         values = {"run": run, "older": min(before, after), "newer": max(before, after), "is_back": before > after}
         self._ask(statements.FILL_DIFFERING, values)
         try:
@@ -326,7 +330,7 @@ class Catalog:
             self._ask("DELETE FROM temp.differing WHERE run = :run", {"run": run})
 
     def _entry(self, directory: bytes, row: _Row) -> CatalogEntry | None:
-        """None for a version that only snapshots have which are not there any more, or that is out of scope."""
+        """Return the entry of a row, or None if it is out of scope or its snapshots are all gone."""
         version, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, digest = row
         path = directory + b"/" + name if directory else name
         if not self._scope.has_path(path):

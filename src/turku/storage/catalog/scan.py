@@ -1,7 +1,7 @@
-"""What a snapshot's tree holds, entry by entry, as the machine has it.
+"""The entries of a snapshot's tree, with the attributes that they have on the machine.
 
-Ownership, kinds and modes that a storage without root keeps in extended attributes (rsync's ``--fake-super``) are told
-as the machine has them.
+A storage without root keeps owners, kinds and modes in extended attributes (rsync's ``--fake-super``). They are read
+from there.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from turku.storage.catalog.entry import DIRECTORY, FILE, LINK, NO_ATTRIBUTES, ki
 from turku.storage.fs import attributes, stored_content
 
 _KEPT_IN_ATTRIBUTES = (stat.S_IFREG, stat.S_IFDIR)
-"""rsync's ``--fake-super`` makes no other kinds of entries."""
+"""The kinds of entries that rsync's ``--fake-super`` creates."""
 
 
 class ScannedEntry(NamedTuple):
-    """What lies at a name; without the name."""
+    """An entry of a tree, without its name."""
 
     kind: int
     size: int
@@ -33,13 +33,13 @@ class ScannedEntry(NamedTuple):
     mtime_ns: int
     link_target: bytes | None
     attributes: bytes | None
-    """As the catalog has them (``Entry.attributes``)."""
+    """The digest of its attributes (``CatalogEntry.attributes``)."""
     device: int
     inode: int
     links: int
 
     def columns(self) -> tuple[object, ...]:
-        """Return what a row of the catalog's files has of it, from the kind to the attributes."""
+        """Return the columns of a catalog row, from the kind to the attributes."""
         return (*self[:6], stored_time(self.mtime_ns), self.link_target, self.attributes)
 
 
@@ -47,15 +47,15 @@ class SnapshotReader(directory_tree.DirectoryTree):
     """A snapshot's directory, read for the catalog."""
 
     def __init__(self, root: Path | int, *, has_attributes: bool = True) -> None:
-        """``root`` is as with ``directory_tree.Tree``. Without ``has_attributes`` rsync kept no owners in any.
+        """Open the directory, as ``DirectoryTree`` does.
 
-        Raises OSError where no directory is.
+        Without ``has_attributes`` rsync kept no owners in attributes. Raises OSError if it is not a directory.
         """
         super().__init__(root)
         self._has_attributes = has_attributes
 
     def entry(self, directory: int, name: bytes) -> ScannedEntry | None:
-        """Return what lies at ``name`` in an open directory; None for nothing."""
+        """Return the entry ``name`` of an open directory, or None if there is none."""
         try:
             return self._scanned(directory, name, os.stat(name, dir_fd=directory, follow_symlinks=False))
         except OSError as error:
@@ -64,7 +64,7 @@ class SnapshotReader(directory_tree.DirectoryTree):
             return None
 
     def entries(self, path: bytes) -> Iterator[tuple[bytes, ScannedEntry]]:
-        """Yield the entries of a directory, in no order; none where it cannot be read."""
+        """Yield the entries of a directory, in no order, or none if it cannot be read."""
         directory = self.find_directory(path)
         if directory is None:
             return
@@ -82,7 +82,7 @@ class SnapshotReader(directory_tree.DirectoryTree):
                 yield name, self._scanned(directory, name, status)
 
     def identity(self, directory: int, name: bytes) -> tuple[int, int] | None:
-        """Return device and inode of what lies there, equal for two names of one file; None for nothing."""
+        """Return device and inode, equal for two names of one file, or None if there is no such entry."""
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
@@ -90,15 +90,16 @@ class SnapshotReader(directory_tree.DirectoryTree):
         return status.st_dev, status.st_ino
 
     def checksum(self, directory: int, name: bytes, size_bytes: int) -> bytes | None:
-        """Return the checksum of the file's content, computed now; None where it cannot be read."""
+        """Compute the checksum of the file's content. Return None if it cannot be read."""
         return self.content(directory, name, size_bytes)[0]
 
     def content(
         self, directory: int, name: bytes, size_bytes: int, known: bytes | None = NO_ATTRIBUTES
     ) -> tuple[bytes | None, bytes | None]:
-        """Return checksum and attributes of a file, computed now; None where it cannot be read.
+        """Compute the checksum of a file, and return it with its attributes.
 
-        ``known`` are the attributes as ``found`` has them. Where that is None, those of the open file are read.
+        The checksum is None if the file cannot be read. ``known`` are the attributes from ``entry``. If that is None,
+        those of the open file are read.
         """
         try:
             descriptor = directory_tree.open_file_in(directory, name)
@@ -139,9 +140,9 @@ class SnapshotReader(directory_tree.DirectoryTree):
         )
 
     def _faked_digest(self, path: bytes, status: os.stat_result) -> tuple[tuple[int, int, int] | None, bytes | None]:
-        """Return mode with kind, uid and gid that rsync keeps in attributes, and the digest of the machine's own.
+        """Return the mode with kind, uid and gid that rsync keeps in attributes, and the digest of the machine's.
 
-        Of a regular file nobody looks here where nothing was kept: ``content`` does it for a tenth of the time.
+        Regular files are skipped where rsync keeps nothing in attributes: ``content`` reads theirs ten times faster.
         """
         try:
             listed = extended_attributes.names(path)
@@ -155,9 +156,9 @@ class SnapshotReader(directory_tree.DirectoryTree):
 
 
 def attributes_of(descriptor: int, *, counts: Callable[[str], bool] | None = None) -> bytes | None:
-    """Return the attributes of an open file or directory as the catalog has them; None where they cannot be read.
+    """Return the digest of the attributes of an open file or directory, or None if they cannot be read.
 
-    ``counts`` is asked which of them do, by the names that they have here.
+    ``counts`` decides by an attribute's name on this host whether it counts.
     """
     try:
         listed = extended_attributes.names(descriptor)
@@ -172,10 +173,10 @@ def attributes_of(descriptor: int, *, counts: Callable[[str], bool] | None = Non
 
 
 def _digest(target: int | bytes, listed: list[str], mode: int, faked: tuple[int, int, int] | None) -> bytes:
-    # Without root nothing but rsync's own attributes can be the machine's.
+    # Without root, only attributes that rsync keeps can be the machine's.
     is_faked = os.geteuid() != 0 or extended_attributes.is_faked(listed)
     faked_mode = (mode if faked is None else faked[0]) if is_faked else None
     if extended_attributes.are_labelled_here():
-        # This host's, of which no machine knows.
+        # This host's own labels, which no machine knows.
         listed = [name for name in listed if name != extended_attributes.LABEL]
     return extended_attributes.digest(extended_attributes.pairs(target, listed, faked_mode=faked_mode)) or NO_ATTRIBUTES

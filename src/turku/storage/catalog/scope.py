@@ -1,4 +1,4 @@
-"""What of a history a reader may know of. Everything else does not exist for that reader."""
+"""The part of a history that a reader may see. Nothing else exists for that reader."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scope:
-    """The snapshots and the paths that there are for a reader."""
+    """The snapshots and paths that exist for a reader."""
 
     snapshot: str | None = None
-    """The name of the only snapshot; None for all snapshots."""
+    """The name of the only snapshot, or None for all snapshots."""
     paths: frozenset[bytes] = frozenset()
-    """The only paths, with everything below them; empty for all paths."""
+    """The only paths, with everything below them, or empty for all paths."""
 
     def has_snapshot(self, name: str) -> bool:
-        """Return True when the snapshot is one of these."""
+        """Return True if the snapshot is in scope."""
         return self.snapshot is None or name == self.snapshot
 
     def has_path(self, path: bytes) -> bool:
-        """Return True when the path is one of these or below one of them. The source itself is in the widest alone."""
+        """Return True if the path is in scope. The source itself is in scope only if all paths are."""
         if not self.paths:
             return True
         while path and path not in self.paths:

@@ -1,4 +1,4 @@
-"""Which snapshot a person means: by name, the latest, or as it was at a time."""
+"""The choice of a snapshot: by name, the latest, or the state at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LATEST = "latest"
 def choose(
     snapshots: Sequence[Dated], *, name: str | None = None, at: str | None = None, now: datetime, zone: tzinfo
 ) -> str:
-    """Return the name of the snapshot: ``name`` (or ``latest``), else the newest made at or before ``at``, else the
-    newest. One whose date is in doubt is the newest only where all are.
+    """Return the name of the chosen snapshot.
 
-    ``snapshots`` are oldest first. Raises NotInHistory where there is none such, InvalidValue for an ``at`` that is not
-    understood, UsageError for both at once.
+    It is ``name`` (or ``latest``), or the newest one made at or before ``at``, or else the newest. A snapshot whose
+    date is in doubt is the newest only if all dates are. ``snapshots`` are given oldest first. Raises NotInHistory if
+    there is no such snapshot, InvalidValue for an ``at`` that is not understood, UsageError for both at once.
     """
     if name and at:
         raise UsageError("a snapshot is chosen by its name or by a time, not by both")

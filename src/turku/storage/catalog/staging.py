@@ -1,6 +1,6 @@
-"""What is to be written is gathered in temporary tables first: the whole tree, or what a run says that it changed.
+"""Staging of a snapshot's entries in temporary tables: the whole tree, or what a run reported as changed.
 
-Nothing of the catalog itself is read or locked meanwhile, so that nobody waits for a tree of 1,000,000 files.
+Nothing of the catalog itself is read or locked meanwhile, so nobody waits for a tree of 1,000,000 files.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 2000
 _DATED_NAMED = 10
 ReportedName = tuple[bytes, bytes]
-"""An entry that rsync names: its directory, and its name in it."""
-# `told`: rsync named it. `same_*`: it is the very file (device, inode) that the base, or the snapshot before or after
-# it, has there. `version`: the row of the catalog that it is a further snapshot of.
+"""An entry that rsync reported: its directory, and its name in that directory."""
+# `was_reported`: rsync named it. `same_*`: it is the same file (device, inode) as in the base, or in the snapshot
+# before or after it. `version`: the row of the catalog that continues in this snapshot.
 _TABLES = """
 DROP TABLE IF EXISTS temp.places;
-DROP TABLE IF EXISTS temp.found;
-DROP TABLE IF EXISTS temp.told;
-DROP TABLE IF EXISTS temp.gone;
+DROP TABLE IF EXISTS temp.scanned;
+DROP TABLE IF EXISTS temp.reported;
+DROP TABLE IF EXISTS temp.deleted;
 CREATE TABLE temp.places (number INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, id INTEGER);
-CREATE TABLE temp.found (
+CREATE TABLE temp.scanned (
     place INTEGER NOT NULL,
     name BLOB NOT NULL,
     kind INTEGER NOT NULL,
@@ -47,44 +47,45 @@ CREATE TABLE temp.found (
     same_base INTEGER NOT NULL,
     same_before INTEGER NOT NULL,
     same_after INTEGER NOT NULL,
-    told INTEGER NOT NULL DEFAULT 0,
+    was_reported INTEGER NOT NULL DEFAULT 0,
     checksum BLOB,
     version INTEGER,
     PRIMARY KEY (place, name)
 ) WITHOUT ROWID;
-CREATE TABLE temp.told (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
-CREATE TABLE temp.gone (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
+CREATE TABLE temp.reported (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
+CREATE TABLE temp.deleted (directory BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
 _INSERT_SCANNED = """
-INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
+INSERT OR REPLACE INTO temp.scanned (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
     attributes, same_base, same_before, same_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_SCANNED_AND_READ = """
-INSERT OR REPLACE INTO temp.found (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
-    attributes, same_base, same_before, same_after, told, checksum)
+INSERT OR REPLACE INTO temp.scanned (place, name, kind, size, mode, uid, gid, has_holes, mtime_ns, link_target,
+    attributes, same_base, same_before, same_after, was_reported, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, ?)
 """
 _DATED = """
-SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
-WHERE mtime_ns IN (?, ?) AND NOT same_base ORDER BY places.path, found.name
+SELECT places.path, scanned.name FROM temp.scanned JOIN temp.places ON places.number = scanned.place
+WHERE mtime_ns IN (?, ?) AND NOT same_base ORDER BY places.path, scanned.name
 """
-_INSERT_REPORTED = "INSERT OR REPLACE INTO temp.told VALUES (?, ?)"
+_INSERT_REPORTED = "INSERT OR REPLACE INTO temp.reported VALUES (?, ?)"
 _WITHOUT_CHECKSUM = """
-SELECT found.place, found.name, places.path, found.size FROM temp.found JOIN temp.places ON places.number = found.place
-WHERE (found.place, found.name) > (?, ?) AND kind = 0 AND NOT same_base AND (told OR NOT ?)
-ORDER BY found.place, found.name LIMIT ?
+SELECT scanned.place, scanned.name, places.path, scanned.size
+FROM temp.scanned JOIN temp.places ON places.number = scanned.place
+WHERE (scanned.place, scanned.name) > (?, ?) AND kind = 0 AND NOT same_base AND (was_reported OR NOT ?)
+ORDER BY scanned.place, scanned.name LIMIT ?
 """
 
 
 class Staging:
-    """One snapshot's entries, in the temporary tables of a connection."""
+    """The staged entries of one snapshot, in temporary tables of a connection."""
 
     def __init__(
         self, connection: sqlite3.Connection, tree: Path, *, base: Path | None, before: Path | None, after: Path | None
     ) -> None:
-        """``base``, ``before`` and ``after`` are trees to compare with; one that is not there is left out."""
+        """Prepare to stage ``tree``. ``base``, ``before`` and ``after`` are trees to compare with, if they exist."""
         self.is_whole = True
-        """Whether every entry of the tree is here; else only what changed, and ``gone``."""
+        """True if all entries of the tree are staged, False if only the changed and deleted ones are."""
         self._connection = connection
         self._tree = tree
         self._others = (base, before, after)
@@ -92,16 +93,16 @@ class Staging:
         self._known_numbers: dict[bytes, int] = {}
 
     def prepare(self) -> None:
-        """Make the tables anew."""
+        """Create the tables anew."""
         self._connection.executescript(_TABLES)
         self._numbers = 0
         self._known_numbers.clear()
 
     def scan(self, changes: ChangeLog | None, *, may_trust: bool) -> None:
-        """Read the tree; only what ``changes`` name where they are complete and ``may_trust`` says so.
+        """Read the tree, or only what ``changes`` name if they are complete and ``may_trust`` allows it.
 
-        Complete changes name every name of a file that changed. Files get no checksums by it. Raises OSError where the
-        tree cannot be read.
+        Complete changes name every name of a file that changed. Files get no checksums here. Raises OSError if the tree
+        cannot be read.
         """
         self.prepare()
         if changes is not None and changes.lists_every_change and may_trust:
@@ -116,7 +117,7 @@ class Staging:
                 self._mark_reported(changes)
 
     def compute_checksums(self, *, reports_every_write: bool) -> None:
-        """Read the files that the run wrote, and take down their checksums: nobody's word is taken for them.
+        """Read the files that the run wrote, and record their checksums. The machine's word is not taken for them.
 
         ``reports_every_write`` says that the run named every file whose content it wrote. Raises OSError.
         """
@@ -131,20 +132,20 @@ class Staging:
                     found.append((None if directory is None else tree.checksum(directory, name, size), place, name))
                 with database.staging_transaction(self._connection):
                     self._connection.executemany(
-                        "UPDATE temp.found SET checksum = ? WHERE place = ? AND name = ?", found
+                        "UPDATE temp.scanned SET checksum = ? WHERE place = ? AND name = ?", found
                     )
                 if len(rows) < ROWS_AT_ONCE:
                     return
 
-    def add(self, tree: SnapshotReader, told: Iterable[ReportedName]) -> None:
-        """Take in what lies now at these places of ``tree``, of which nothing is compared with another one.
+    def add(self, tree: SnapshotReader, reported: Iterable[ReportedName]) -> None:
+        """Stage the present entries at these places of ``tree``, with checksums and without a comparison.
 
-        Files get their checksums. Raises OSError where it cannot be read.
+        Raises OSError if the tree cannot be read.
         """
         rows = []
-        # In one transaction: each new directory's own would look through every page in the cache.
+        # In one transaction: one for each new directory would search every page in the cache.
         with database.staging_transaction(self._connection):
-            for directory, name in told:
+            for directory, name in reported:
                 descriptor = tree.find_directory(directory)
                 found = None if descriptor is None else tree.entry(descriptor, name)
                 if found is not None and descriptor is not None:
@@ -156,19 +157,19 @@ class Staging:
                     rows.append((place, name, *found.columns()[:-1], digest, checksum))
             self._connection.executemany(_INSERT_SCANNED_AND_READ, rows)
 
-    def defer(self, told: Iterable[ReportedName]) -> None:
-        """Remember these places for ``add_awaited``."""
+    def defer(self, reported: Iterable[ReportedName]) -> None:
+        """Remember these places for ``add_deferred``."""
         with database.staging_transaction(self._connection):
-            self._connection.executemany(_INSERT_REPORTED, told)
+            self._connection.executemany(_INSERT_REPORTED, reported)
 
     def add_deferred(self, tree: SnapshotReader) -> None:
-        """Take in what lies now at the places that were to be looked at in the end. Raises OSError."""
-        waiting = self._connection.execute("SELECT directory, name FROM temp.told ORDER BY directory, name")
-        while told := waiting.fetchmany(ROWS_AT_ONCE):
-            self.add(tree, told)
+        """Stage the present entries at the deferred places. Raises OSError."""
+        waiting = self._connection.execute("SELECT directory, name FROM temp.reported ORDER BY directory, name")
+        while reported := waiting.fetchmany(ROWS_AT_ONCE):
+            self.add(tree, reported)
 
     def entries_dated(self, moments_ns: tuple[int | None, int | None]) -> tuple[list[bytes], int]:
-        """Return the paths of some of the new entries that have either date, and the number of all of them."""
+        """Return the paths of a few new entries with either date, and the number of all of them."""
         found = self._connection.execute(
             _DATED, [None if moment_ns is None else stored_time(moment_ns) for moment_ns in moments_ns]
         )
@@ -176,8 +177,8 @@ class Staging:
         return named, len(named) + sum(1 for _row in found)
 
     def drop_tables(self) -> None:
-        """Empty the tables."""
-        for table in ("places", "found", "told", "gone"):
+        """Drop the tables."""
+        for table in ("places", "scanned", "reported", "deleted"):
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
     def _scan_all(self) -> None:
@@ -210,28 +211,28 @@ class Staging:
                 descriptor = tree.find_directory(directory)
                 found = None if descriptor is None else tree.entry(descriptor, name)
                 if found is None:
-                    self._connection.execute("INSERT OR IGNORE INTO temp.gone VALUES (?, ?)", (directory, name))
+                    self._connection.execute("INSERT OR IGNORE INTO temp.deleted VALUES (?, ?)", (directory, name))
                     continue
                 directories = [None if other is None else other.find_directory(directory) for other in others]
                 row = _row(self._place(directory), name, found, others, directories)
                 self._connection.execute(_INSERT_SCANNED, row)
 
     def _with_parents(self, changes: ChangeLog) -> Iterator[bytes]:
-        """Yield the paths that changed, and the directories above them: their times may have, too.
+        """Yield the changed paths and the directories above them, as their times may have changed too.
 
-        What is above the path before, too, was told with that. Each directory comes after the one that it is in, which
-        is open then: whoever made the tree chose how deep it is.
+        Directories above the previous path were yielded with it. Each directory comes after its parent, which is open
+        by then: the machine chose how deep the tree is.
         """
         parent = b""
         for change in changes:
             if not is_entry_path(change.path):
                 continue
             above = each = split(change.path)[0]
-            untold: list[bytes] = []
+            above_unreported: list[bytes] = []
             while each and not is_within(parent, each):
-                untold.append(each)
+                above_unreported.append(each)
                 each = split(each)[0]
-            yield from reversed(untold)
+            yield from reversed(above_unreported)
             yield change.path
             parent = above
 
@@ -243,8 +244,9 @@ class Staging:
         )
         connection.execute(
             """
-            UPDATE temp.found SET told = 1 FROM temp.told JOIN temp.places ON places.path = told.directory
-            WHERE found.place = places.number AND found.name = told.name
+            UPDATE temp.scanned SET was_reported = 1
+            FROM temp.reported JOIN temp.places ON places.path = reported.directory
+            WHERE scanned.place = places.number AND scanned.name = reported.name
             """
         )
 

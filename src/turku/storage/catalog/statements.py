@@ -1,4 +1,4 @@
-"""The questions that a catalog answers, in SQL; every row of a version has the same columns in the same order."""
+"""The SQL queries of a catalog. Every row of a version has the same columns in the same order."""
 
 from __future__ import annotations
 

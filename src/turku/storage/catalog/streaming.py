@@ -1,9 +1,9 @@
-"""A first backup's rows, read while the transfer still goes on, so that nobody waits for them at its end.
+"""Indexing of a first backup while its transfer goes on, so that nobody waits for the catalog at its end.
 
-rsync says a line for each entry that it makes, and of a source that has no history that is every entry there will be. A
-thread of its own follows these lines, looks at the files and computes their checksums while they are in memory still. A
-file is looked at when the next one's line has come: rsync gives it its attributes after its own line. Directories wait
-for the end, as their times change with every entry.
+rsync prints a line for each entry that it creates, and in a source without history that is every entry. A thread
+follows these lines, reads the entries and computes checksums while the files are still in the page cache. A file is
+read when the next file's line has come, because rsync sets its attributes after its line. Directories wait for the end,
+as their times change with every entry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class StreamingIndexer:
-    """What is known so far of the tree that a first backup makes; used by the thread that runs the backup."""
+    """The index of the tree of a first backup, built during its transfer and used by the backup's thread."""
 
     def __init__(self, connection: sqlite3.Connection, place: SourceDirectory) -> None:
         self.connection = connection
@@ -38,50 +38,53 @@ class StreamingIndexer:
         self._is_over = threading.Event()
         self._is_given_up = threading.Event()
         self._thread: threading.Thread | None = None
-        self._told: ChangeLog | None = None
-        self._gathering: Staging | None = None
+        self._changes: ChangeLog | None = None
+        self._staging: Staging | None = None
 
-    def begin(self, tree: Path, told: ChangeLog, *, has_attributes: bool) -> None:
-        """Follow what is told about ``tree``, in which nothing is yet. ``has_attributes``: rsync keeps owners there."""
-        self._told = told
-        self._thread = threading.Thread(target=self._follow, args=(tree, told, has_attributes), daemon=True)
+    def begin(self, tree: Path, changes: ChangeLog, *, has_attributes: bool) -> None:
+        """Follow ``changes`` as they are reported about the empty ``tree``.
+
+        ``has_attributes`` says that rsync keeps owners in extended attributes there.
+        """
+        self._changes = changes
+        self._thread = threading.Thread(target=self._follow, args=(tree, changes, has_attributes), daemon=True)
         self._thread.start()
 
-    def finished(self) -> Staging | None:
-        """Return all of the tree, once the transfer is over; None where it must be read after all."""
-        if self._thread is None or self._told is None:
+    def result(self) -> Staging | None:
+        """Return the staged tree after the end of the transfer, or None if it must be read after all."""
+        if self._thread is None or self._changes is None:
             return None
-        self._told.flush()
+        self._changes.flush()
         self._is_over.set()
         self._thread.join()
-        return self._gathering
+        return self._staging
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Stop following, and close the connection."""
         self._is_given_up.set()
         self._is_over.set()
         if self._thread is not None:
             self._thread.join()
         self.connection.close()
 
-    def _follow(self, path: Path, told: ChangeLog, has_attributes: bool) -> None:  # noqa: FBT001
-        """Read along; what is gathered counts only where that came to its end."""
-        gathering = Staging(self.connection, path, base=None, before=None, after=None)
+    def _follow(self, path: Path, changes: ChangeLog, has_attributes: bool) -> None:  # noqa: FBT001
+        """Follow the changes. The staged entries count only if this comes to its end."""
+        staging = Staging(self.connection, path, base=None, before=None, after=None)
         try:
             with SnapshotReader(path, has_attributes=has_attributes) as tree:
-                gathering.prepare()
-                self._stage(tree, told, gathering)
+                staging.prepare()
+                self._stage(tree, changes, staging)
         except (OSError, sqlite3.Error) as error:
-            _LOG.info("%s: the tree is read for the catalog after the transfer: %s", self._place.source, error)
+            _LOG.info("%s: the tree is read into the catalog after the transfer: %s", self._place.source, error)
         except Exception:
-            _LOG.exception("%s: the tree is read for the catalog after the transfer", self._place.source)
+            _LOG.exception("%s: the tree is read into the catalog after the transfer", self._place.source)
         else:
-            self._gathering = gathering
+            self._staging = staging
 
-    def _stage(self, tree: SnapshotReader, told: ChangeLog, gathering: Staging) -> None:
+    def _stage(self, tree: SnapshotReader, changes: ChangeLog, staging: Staging) -> None:
         files: list[ReportedName] = []
         others: list[ReportedName] = []
-        for change in told.follow(self._is_over):
+        for change in changes.follow(self._is_over):
             if self._is_given_up.is_set():
                 return
             if change.kind == "deleted" or change.path == b".":
@@ -89,27 +92,30 @@ class StreamingIndexer:
             (files if change.is_file else others).append(split(change.path))
             if len(files) > ROWS_AT_ONCE:
                 *ready, newest = files
-                gathering.add(tree, ready)
+                staging.add(tree, ready)
                 files = [newest]
             if len(others) > ROWS_AT_ONCE:
-                gathering.defer(others)
+                staging.defer(others)
                 others = []
-        gathering.add(tree, files)
-        gathering.defer(others)
-        gathering.add_deferred(tree)
+        staging.add(tree, files)
+        staging.defer(others)
+        staging.add_deferred(tree)
 
 
 @contextmanager
 def stream_index(place: SourceDirectory) -> Iterator[StreamingIndexer | None]:
-    """Yield what reads ahead for the source's catalog; None where that cannot be had. With the source's lock held."""
+    """Yield an indexer for the source's catalog, or None if the catalog cannot be opened.
+
+    The source's lock must be held.
+    """
     try:
         connection = database.connect(place)
     except TurkuError as error:
         _LOG.info("%s: %s", place.source, error.message)
         yield None
         return
-    ahead = StreamingIndexer(connection, place)
+    indexer = StreamingIndexer(connection, place)
     try:
-        yield ahead
+        yield indexer
     finally:
-        ahead.close()
+        indexer.close()

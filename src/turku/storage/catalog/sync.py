@@ -1,8 +1,7 @@
-"""Keeping the catalog in step with the snapshots: a new one is written down, one that is gone is dropped.
+"""Synchronization of the catalog with the snapshots: new ones are recorded, and removed ones are dropped.
 
-The rows of a new snapshot are durable before it gets its name. Whatever a crash leaves, the next one who opens the
-catalog compares the names: one that is not on the disk is dropped, one that is not in the catalog is read from its
-tree.
+The rows of a new snapshot are durable before it gets its name. After a crash, the next program that opens the catalog
+compares the names. It drops a snapshot that is not on the disk, and reads one that is not in the catalog from its tree.
 """
 
 from __future__ import annotations
@@ -35,7 +34,10 @@ if TYPE_CHECKING:
     from turku.storage.rsync.change_log import ChangeLog
 
 MOST_READ_IN_A_BACKUP = 2
-"""Trees: with more than these missing in the catalog, a machine is not kept waiting; see ``reconcile``."""
+"""The most trees that are read during a backup.
+
+If more are missing from the catalog, the machine does not wait for them.
+"""
 _ROUNDS_LIMIT = 3
 _LOG = logging.getLogger(__name__)
 
@@ -49,45 +51,55 @@ def record(
     changes: ChangeLog | None,
     moment: datetime,
     zone: tzinfo,
-    ahead: StreamingIndexer | None = None,
+    indexer: StreamingIndexer | None = None,
     dates: DatesAtLimit | None = None,
 ) -> bool:
-    """Whether the snapshot that is about to get its name is in the catalog; with the source's lock held.
+    """Record the snapshot that is about to get its name. Return True if the catalog has it.
 
-    ``changes`` are what the run told of what it changed against ``base``, ``ahead`` what was read meanwhile of a first
-    backup. ``dates`` are told of what has such a date. Where it is not there it is written down by the next one who
-    opens the catalog: nothing is raised, as no backup fails for its catalog.
+    ``changes`` are the run's reported changes against ``base``, and ``indexer`` read a first backup during its
+    transfer. ``dates`` receives the entries that have such a date. The source's lock must be held. If this fails, the
+    next program that opens the catalog records the snapshot. Nothing is raised, as no backup fails for its catalog.
     """
-    new = _NewSnapshot(name, base, tree, changes, moment, ahead, dates)
+    new = _NewSnapshot(name, base, tree, changes, moment, indexer, dates)
     try:
         database.remove_unfinished(place)
-        with closing(database.connect(place) if ahead is None else ahead.connection) as connection:
+        with closing(database.connect(place) if indexer is None else indexer.connection) as connection:
             return _record(connection, place, new, zone)
     except (TurkuError, OSError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and database.is_damage(error):
             database.move_aside(place, str(error))
-        _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
+        _LOG.warning(
+            "%s: the catalog was not updated: %s. The next command that opens it makes up for that", place.source, error
+        )
     except Exception:
         # A fault of ours, which is no reason to lose the backup.
-        _LOG.exception("%s: the catalog was not written; it is made up for later", place.source)
+        _LOG.exception(
+            "%s: the catalog was not updated. The next command that opens it makes up for that", place.source
+        )
     return False
 
 
 def forget(place: SourceDirectory, *, zone: tzinfo) -> None:
-    """Drop the snapshots that left history; with the source's lock held. What cannot be done now is done later."""
+    """Drop the snapshots that left history. The source's lock must be held.
+
+    What fails now is done when the catalog is opened.
+    """
     if not database.exists(place):
         return
     try:
         with closing(database.connect(place)) as connection:
             _drop_removed(connection, history.stored_snapshots(place, zone))
     except (TurkuError, OSError, sqlite3.Error) as error:
-        _LOG.warning("%s: the catalog was not written (%s); it is made up for later", place.source, error)
+        _LOG.warning(
+            "%s: the catalog was not updated: %s. The next command that opens it makes up for that", place.source, error
+        )
 
 
 def rebuild(place: SourceDirectory, *, zone: tzinfo) -> int:
-    """How many snapshots were read into a new catalog; with the source's lock held. Their checksums are lost.
+    """Read all snapshots into a new catalog, and return their number. The known checksums are lost.
 
-    The one that is there stays until the new one is whole. Raises CatalogUnusable, DurableWriteFailed.
+    The old catalog stays until the new one is complete. The source's lock must be held. Raises CatalogUnusable,
+    DurableWriteFailed.
     """
     with database.rebuilding(place) as connection:
         return _index(connection, place, history.stored_snapshots(place, zone))
@@ -96,7 +108,10 @@ def rebuild(place: SourceDirectory, *, zone: tzinfo) -> int:
 def reconcile(
     connection: sqlite3.Connection, place: SourceDirectory, zone: tzinfo, *, go_on: Callable[[], bool] = lambda: True
 ) -> None:
-    """Let catalog and disk agree, as far as a running backup lets us; ``go_on`` is asked before each tree."""
+    """Bring the catalog in step with the disk, as far as a running backup allows it.
+
+    ``go_on`` is called before each tree.
+    """
     for _round in range(_ROUNDS_LIMIT):
         stored = history.stored_snapshots(place, zone)
         known = positions(connection)
@@ -106,7 +121,7 @@ def reconcile(
             with locked(place):
                 _drop_removed(connection, history.stored_snapshots(place, zone))
         except (LockHeld, OSError, TurkuError):
-            # Its snapshot may be in the catalog, and have no name yet.
+            # The running backup's snapshot may be in the catalog before it has its name.
             pass
         stored = history.stored_snapshots(place, zone)
         for name in _misplaced(stored, positions(connection)):
@@ -118,7 +133,7 @@ def reconcile(
 
 
 def positions(connection: sqlite3.Connection) -> dict[bytes, int]:
-    """The snapshots in the catalog."""
+    """Return the positions of the snapshots in the catalog, by name."""
     return dict(connection.execute("SELECT name, position FROM snapshots"))
 
 
@@ -131,7 +146,7 @@ class _NewSnapshot:
     tree: Path
     changes: ChangeLog | None
     moment: datetime
-    ahead: StreamingIndexer | None
+    indexer: StreamingIndexer | None
     dates: DatesAtLimit | None
 
 
@@ -143,38 +158,42 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
     known = positions(connection)
     missing = sum(os.fsencode(each.name) not in known for each in stored)
     if missing > MOST_READ_IN_A_BACKUP:
-        _LOG.info("%s: %d snapshots wait to be read into the catalog; 'catalog update' does it", place.source, missing)
+        _LOG.info(
+            "%s: %d snapshots are missing from the catalog. 'turku-storage catalog update' reads them",
+            place.source,
+            missing,
+        )
         return False
     _index(connection, place, stored)
     known = positions(connection)
     base = None if new.base is None else known.get(os.fsencode(new.base))
     newest = max(known.values(), default=None)
     is_reported = new.changes is not None and new.changes.lists_every_change and base is not None
-    # A file that a failed run had brought over has another size or time than the base's.
+    # A file that a failed run transferred has another size or time than in the base.
     tells_content = is_reported or (new.changes is not None and new.changes.lists_every_written_file)
     if is_reported and base == newest and newest is not None and not new.changes:
-        # As it was: one more name for the same position.
+        # Nothing changed: this is one more name for the same position.
         with database.writing(connection):
             _insert(connection, new.name, newest, new.moment)
         return True
-    gathering = None
-    if new.ahead is not None and new.changes is not None and new.changes.lists_every_change and newest is None:
-        gathering = new.ahead.finished()
-    if gathering is None:
-        gathering = Staging(
+    staging = None
+    if new.indexer is not None and new.changes is not None and new.changes.lists_every_change and newest is None:
+        staging = new.indexer.result()
+    if staging is None:
+        staging = Staging(
             connection,
             new.tree,
             base=None if new.base is None else place.tree(new.base),
             before=next((each.path for each in reversed(stored) if known.get(os.fsencode(each.name)) == newest), None),
             after=None,
         )
-        gathering.scan(new.changes, may_trust=is_reported and base == newest)
-        gathering.compute_checksums(reports_every_write=tells_content and base == newest)
+        staging.scan(new.changes, may_trust=is_reported and base == newest)
+        staging.compute_checksums(reports_every_write=tells_content and base == newest)
     if new.dates is not None and any(new.dates.limits_ns):
-        new.dates.note(*gathering.entries_dated(new.dates.limits_ns))
+        new.dates.note(*staging.entries_dated(new.dates.limits_ns))
     with database.writing(connection):
         if positions(connection) != known:
-            _LOG.info("%s: somebody else wrote the catalog meanwhile", place.source)
+            _LOG.info("%s: another process has changed the catalog meanwhile", place.source)
             return False
         neighbours = Neighbours(newest, None)
         position = versions.GAP if newest is None else newest + versions.GAP
@@ -183,11 +202,11 @@ def _record(connection: sqlite3.Connection, place: SourceDirectory, new: _NewSna
             position,
             neighbours,
             base=base,
-            is_whole=gathering.is_whole,
+            is_whole=staging.is_whole,
             reports_every_write=tells_content,
         )
         _insert(connection, new.name, position, new.moment)
-    gathering.drop_tables()
+    staging.drop_tables()
     return True
 
 
@@ -197,7 +216,7 @@ def _index(
     stored: tuple[StoredSnapshot, ...],
     go_on: Callable[[], bool] = lambda: True,
 ) -> int:
-    """How many snapshots were read: each that is not in the catalog, oldest first, into its place."""
+    """Read each snapshot that the catalog lacks, oldest first, into its place. Return their number."""
     count = 0
     before: StoredSnapshot | None = None
     for number, snapshot in enumerate(stored):
@@ -226,7 +245,7 @@ def _index_one(
             _insert(connection, snapshot.name, positions(connection)[os.fsencode(before.name)], moment)
         return True
     before_tree = None if before is None else before.path
-    gathering = Staging(
+    staging = Staging(
         connection,
         snapshot.path,
         base=before_tree,
@@ -234,9 +253,9 @@ def _index_one(
         after=None if after is None else after.path,
     )
     try:
-        gathering.scan(None, may_trust=False)
+        staging.scan(None, may_trust=False)
     except FileNotFoundError:
-        # It was pruned meanwhile.
+        # Retention removed it meanwhile.
         return False
     with database.writing(connection):
         known = positions(connection)
@@ -255,7 +274,7 @@ def _index_one(
             connection, position, neighbours, base=neighbours.before, is_whole=True, reports_every_write=False
         )
         _insert(connection, snapshot.name, position, moment)
-    gathering.drop_tables()
+    staging.drop_tables()
     return True
 
 
@@ -265,20 +284,21 @@ def _neighbours(known: dict[bytes, int], before: StoredSnapshot | None, after: S
 
 
 def _are_adjacent(known: dict[bytes, int], neighbours: Neighbours) -> bool:
-    """Whether nobody else put a snapshot between the two, or took them away, meanwhile."""
+    """Return True if no other process has put a snapshot between the two or removed one of them meanwhile."""
     ordered: list[int | None] = [None, *sorted(set(known.values())), None]
     return (neighbours.before, neighbours.after) in itertools.pairwise(ordered)
 
 
 def _misplaced(stored: tuple[StoredSnapshot, ...], known: dict[bytes, int]) -> list[bytes]:
-    """Return the snapshots that lie in the catalog where by their age they do not belong.
+    """Return the snapshots whose place in the catalog does not match their age.
 
-    Such are renamed ones, and those of a clock that was wrong. They are the fewest without which the rest is in order:
-    each is read again.
+    Renamed snapshots and those made with a wrong clock are such. The result is the smallest set without which the rest
+    is in order. Each of them is read again.
     """
     names = (os.fsencode(each.name) for each in stored)
     placed = [(name, known[name]) for name in names if name in known]
-    # The longest row of positions that does not descend. By its length: the lowest end of one, and who is that end.
+    # The longest sequence of positions that does not descend. For each length: the lowest end of such a sequence, and
+    # the snapshot at that end.
     ends: list[int] = []
     last: list[int] = []
     before: list[int | None] = []

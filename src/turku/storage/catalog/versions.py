@@ -1,8 +1,8 @@
-"""How a gathered snapshot becomes rows: what goes on is left alone, what is new is added, what ended is closed.
+"""Conversion of a staged snapshot into rows: versions that continue are left alone, new ones added, ended ones closed.
 
-A row is a version of a path: it is there from the position ``first`` to the position ``last``. Two versions of a file
-are one if everything that a directory shows of them is equal and their content is known to be: it is the same file on
-the disk, or has the same checksum, or the run that made it said that it did not touch it.
+A row is a version of a path, from the position ``first`` to the position ``last``. Two versions of a file are one if
+all that a directory shows of them is equal and their content is known to be equal: it is the same file on the disk, or
+has the same checksum, or the run that made it reported that it did not write it.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from dataclasses import dataclass
 from turku.core.paths import joined
 
 GAP = 1024
-"""Between the positions of two snapshots made one after the other."""
+"""The distance between the positions of two successive snapshots."""
 
 _MATCH = """
-UPDATE temp.found SET version = (
+UPDATE temp.scanned SET version = (
     SELECT versions.id FROM temp.places JOIN versions ON versions.directory = places.id
-    WHERE places.number = found.place AND versions.name = found.name
+    WHERE places.number = scanned.place AND versions.name = scanned.name
         AND versions.first <= :before AND (versions.last IS NULL OR versions.last >= :before)
-        AND versions.kind = found.kind AND versions.size = found.size AND versions.mode = found.mode
-        AND versions.uid = found.uid AND versions.gid = found.gid AND versions.mtime_ns = found.mtime_ns
-        AND versions.link_target IS found.link_target
-        AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR (versions.attributes IS NULL
-            AND (found.same_before OR NOT found.told OR found.attributes = X'')))
-        AND (found.kind <> 0 OR found.same_before OR versions.checksum = found.checksum
-            OR (:reports_every_write AND NOT found.told)
-            OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
+        AND versions.kind = scanned.kind AND versions.size = scanned.size AND versions.mode = scanned.mode
+        AND versions.uid = scanned.uid AND versions.gid = scanned.gid AND versions.mtime_ns = scanned.mtime_ns
+        AND versions.link_target IS scanned.link_target
+        AND (versions.attributes IS scanned.attributes OR scanned.attributes IS NULL OR (versions.attributes IS NULL
+            AND (scanned.same_before OR NOT scanned.was_reported OR scanned.attributes = X'')))
+        AND (scanned.kind <> 0 OR scanned.same_before OR versions.checksum = scanned.checksum
+            OR (:reports_every_write AND NOT scanned.was_reported)
+            OR (:unknown_is_same AND versions.checksum IS NULL AND scanned.checksum IS NULL))
 )
 WHERE version IS NULL
 """
-# A tree with hard links into another one tells by itself which files are others. Where the mode makes each file anew,
-# as a clone or in a subvolume, two of equal time and size that nobody has read yet count as one.
-_SHARES_FILES = "SELECT 1 FROM temp.found WHERE kind = 0 AND (same_base OR same_before OR same_after) LIMIT 1"
+# A tree with hard links into another one shows by itself which files differ. Where the mode makes each file anew, as a
+# clone or in a subvolume, two files of equal time and size without checksums count as one.
+_SHARES_FILES = "SELECT 1 FROM temp.scanned WHERE kind = 0 AND (same_base OR same_before OR same_after) LIMIT 1"
 _CARRY_OVER = """
-UPDATE temp.found SET checksum = (
+UPDATE temp.scanned SET checksum = (
     SELECT versions.checksum FROM temp.places JOIN versions ON versions.directory = places.id
-    WHERE places.number = found.place AND versions.name = found.name
+    WHERE places.number = scanned.place AND versions.name = scanned.name
         AND versions.first <= :base AND (versions.last IS NULL OR versions.last >= :base)
-        AND versions.kind = 0 AND versions.size = found.size AND versions.mtime_ns = found.mtime_ns
+        AND versions.kind = 0 AND versions.size = scanned.size AND versions.mtime_ns = scanned.mtime_ns
 )
-WHERE version IS NULL AND kind = 0 AND checksum IS NULL AND (same_base OR (:reports_every_write AND NOT told))
+WHERE version IS NULL AND kind = 0 AND checksum IS NULL AND (same_base OR (:reports_every_write AND NOT was_reported))
 """
 _CLOSE_ALL_UNMATCHED = """
 UPDATE versions SET last = :before
-WHERE last IS NULL AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+WHERE last IS NULL AND id NOT IN (SELECT version FROM temp.scanned WHERE version IS NOT NULL)
 """
 _CLOSE_NAMED_UNMATCHED = """
 UPDATE versions SET last = :before WHERE last IS NULL AND id IN (
-    SELECT versions.id FROM temp.found JOIN temp.places ON places.number = found.place
-        JOIN versions ON versions.directory = places.id AND versions.name = found.name
-    WHERE found.version IS NULL AND versions.last IS NULL
+    SELECT versions.id FROM temp.scanned JOIN temp.places ON places.number = scanned.place
+        JOIN versions ON versions.directory = places.id AND versions.name = scanned.name
+    WHERE scanned.version IS NULL AND versions.last IS NULL
     UNION ALL
-    SELECT versions.id FROM temp.gone JOIN directories ON directories.path = gone.directory
-        JOIN versions ON versions.directory = directories.id AND versions.name = gone.name
+    SELECT versions.id FROM temp.deleted JOIN directories ON directories.path = deleted.directory
+        JOIN versions ON versions.directory = directories.id AND versions.name = deleted.name
     WHERE versions.last IS NULL
 )
 """
-_DIRECTORIES_THAT_WENT = """
-SELECT places.path, found.name FROM temp.found JOIN temp.places ON places.number = found.place
-    JOIN versions ON versions.directory = places.id AND versions.name = found.name
-WHERE found.version IS NULL AND found.kind <> 1 AND versions.last IS NULL AND versions.kind = 1
+_REMOVED_DIRECTORIES = """
+SELECT places.path, scanned.name FROM temp.scanned JOIN temp.places ON places.number = scanned.place
+    JOIN versions ON versions.directory = places.id AND versions.name = scanned.name
+WHERE scanned.version IS NULL AND scanned.kind <> 1 AND versions.last IS NULL AND versions.kind = 1
 UNION ALL
-SELECT gone.directory, gone.name FROM temp.gone JOIN directories ON directories.path = gone.directory
-    JOIN versions ON versions.directory = directories.id AND versions.name = gone.name
+SELECT deleted.directory, deleted.name FROM temp.deleted JOIN directories ON directories.path = deleted.directory
+    JOIN versions ON versions.directory = directories.id AND versions.name = deleted.name
 WHERE versions.last IS NULL AND versions.kind = 1
 """
 _CLOSE_BELOW = """
@@ -76,12 +76,12 @@ UPDATE versions SET last = :before WHERE last IS NULL AND directory IN (
 _INSERT = """
 INSERT INTO versions
     (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes, has_holes)
-SELECT places.id, found.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, attributes,
-    has_holes
-FROM temp.found JOIN temp.places ON places.number = found.place WHERE version IS NULL
-ORDER BY places.id, found.name
+SELECT places.id, scanned.name, :position, :last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target,
+    attributes, has_holes
+FROM temp.scanned JOIN temp.places ON places.number = scanned.place WHERE version IS NULL
+ORDER BY places.id, scanned.name
 """
-# The snapshot lies between two others: what both of them have and it has not is split in two.
+# The snapshot lies between two others. A version that both of them have and it lacks is split in two.
 _SPLIT = """
 INSERT INTO versions
     (directory, name, first, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes,
@@ -89,45 +89,45 @@ INSERT INTO versions
 SELECT directory, name, :after, last, kind, size, mode, uid, gid, mtime_ns, checksum, link_target, checked, attributes,
     has_holes
 FROM versions WHERE first <= :before AND (last IS NULL OR last >= :after)
-    AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+    AND id NOT IN (SELECT version FROM temp.scanned WHERE version IS NOT NULL)
 """
 _END_SPLIT = """
 UPDATE versions SET last = :before WHERE first <= :before AND (last IS NULL OR last >= :after)
-    AND id NOT IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+    AND id NOT IN (SELECT version FROM temp.scanned WHERE version IS NOT NULL)
 """
-_GO_ON = """
+_EXTEND = """
 UPDATE versions SET last = :position WHERE last >= :before AND last < :after
-    AND id IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+    AND id IN (SELECT version FROM temp.scanned WHERE version IS NOT NULL)
 """
 _MATCH_AFTER = """
-UPDATE temp.found SET version = (
+UPDATE temp.scanned SET version = (
     SELECT versions.id FROM temp.places JOIN versions ON versions.directory = places.id
-    WHERE places.number = found.place AND versions.name = found.name
+    WHERE places.number = scanned.place AND versions.name = scanned.name
         AND versions.first > :before AND versions.first <= :after AND (versions.last IS NULL OR versions.last >= :after)
-        AND versions.kind = found.kind AND versions.size = found.size AND versions.mode = found.mode
-        AND versions.uid = found.uid AND versions.gid = found.gid AND versions.mtime_ns = found.mtime_ns
-        AND versions.link_target IS found.link_target
-        AND (versions.attributes IS found.attributes OR found.attributes IS NULL OR versions.attributes IS NULL)
-        AND (found.kind <> 0 OR found.same_after OR versions.checksum = found.checksum
-            OR (:unknown_is_same AND versions.checksum IS NULL AND found.checksum IS NULL))
+        AND versions.kind = scanned.kind AND versions.size = scanned.size AND versions.mode = scanned.mode
+        AND versions.uid = scanned.uid AND versions.gid = scanned.gid AND versions.mtime_ns = scanned.mtime_ns
+        AND versions.link_target IS scanned.link_target
+        AND (versions.attributes IS scanned.attributes OR scanned.attributes IS NULL OR versions.attributes IS NULL)
+        AND (scanned.kind <> 0 OR scanned.same_after OR versions.checksum = scanned.checksum
+            OR (:unknown_is_same AND versions.checksum IS NULL AND scanned.checksum IS NULL))
 )
 WHERE version IS NULL
 """
 _BEGIN_EARLIER = """
 UPDATE versions SET first = :position WHERE first > :before AND first <= :after
-    AND id IN (SELECT version FROM temp.found WHERE version IS NOT NULL)
+    AND id IN (SELECT version FROM temp.scanned WHERE version IS NOT NULL)
 """
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Where a snapshot belongs: the positions of the ones made before and after it, where there are any."""
+    """The place of a snapshot: the positions of the snapshots made before and after it, if there are any."""
 
     before: int | None
     after: int | None
 
     def position(self) -> int | None:
-        """A position between the two; None where there is no room left."""
+        """Return a position between the two, or None if there is no room left."""
         if self.before is None:
             return GAP if self.after is None else self.after - GAP
         if self.after is None:
@@ -175,9 +175,9 @@ def merge(
     elif is_whole:
         connection.execute(_CLOSE_ALL_UNMATCHED, values)
     else:
-        went = [joined(directory, name) for directory, name in connection.execute(_DIRECTORIES_THAT_WENT)]
+        removed = [joined(directory, name) for directory, name in connection.execute(_REMOVED_DIRECTORIES)]
         connection.execute(_CLOSE_NAMED_UNMATCHED, values)
-        for path in went:
+        for path in removed:
             values |= {"path": path, "begin": path + b"/", "end": path + b"0"}
             connection.execute(_CLOSE_BELOW, values)
     connection.execute(_INSERT, values)
@@ -186,9 +186,9 @@ def merge(
 def _make_room(connection: sqlite3.Connection, values: dict[str, object]) -> None:
     if values["before"] is not None:
         connection.execute(_SPLIT, values)
-        # The new rows begin at `after`: they are none of those that are ended here.
+        # The new rows begin at `after`, so they are not among those ended here.
         connection.execute(_END_SPLIT, values)
-        connection.execute(_GO_ON, values)
+        connection.execute(_EXTEND, values)
     else:
         values = {**values, "before": -(1 << 62)}
     connection.execute(_MATCH_AFTER, values)
@@ -207,8 +207,8 @@ _DELETE_EMPTY_DIRECTORIES = """
 DELETE FROM directories WHERE id IN (SELECT directory FROM temp.touched)
     AND NOT EXISTS (SELECT 1 FROM versions WHERE versions.directory = directories.id)
 """
-_NOW_ONE = """
-CREATE TEMP TABLE now_one AS
+_MERGEABLE = """
+CREATE TEMP TABLE mergeable AS
 SELECT former.id AS former, latter.id AS latter, latter.last AS last,
     coalesce(former.checksum, latter.checksum) AS checksum,
     CASE WHEN former.checksum = latter.checksum THEN max(former.checked, latter.checked) ELSE 0 END AS checked,
@@ -224,16 +224,16 @@ WHERE former.last >= :before AND former.last < :after AND former.first <= :befor
     AND (former.checksum IS NULL OR latter.checksum IS NULL OR former.checksum = latter.checksum)
 """
 _UNSURE = """
-SELECT now_one.rowid, directories.path, now_one.name
-FROM temp.now_one JOIN directories ON directories.id = now_one.directory WHERE NOT is_sure ORDER BY directories.path
+SELECT mergeable.rowid, directories.path, mergeable.name
+FROM temp.mergeable JOIN directories ON directories.id = mergeable.directory WHERE NOT is_sure ORDER BY directories.path
 """
 
 IsSame = Callable[[bytes, bytes], bool]
-"""Whether the name (second) in the directory (first) is the same file on both sides of a snapshot that goes."""
+"""A test whether the name (second) in the directory (first) is the same file on both sides of a removed snapshot."""
 
 
 def drop(connection: sqlite3.Connection, neighbours: Neighbours, is_same: IsSame) -> None:
-    """Remove what only the position between these two had; what its going makes one version becomes one row."""
+    """Remove the versions that only the position between these two had, and join versions that become one."""
     connection.execute("DROP TABLE IF EXISTS temp.touched")
     before = -(1 << 62) if neighbours.before is None else neighbours.before
     values = {"before": before, "after": neighbours.after}
@@ -244,18 +244,18 @@ def drop(connection: sqlite3.Connection, neighbours: Neighbours, is_same: IsSame
     else:
         connection.execute(_TOUCHED, values)
         connection.execute(_DELETE, values)
-        connection.execute("DROP TABLE IF EXISTS temp.now_one")
-        connection.execute(_NOW_ONE, values)
+        connection.execute("DROP TABLE IF EXISTS temp.mergeable")
+        connection.execute(_MERGEABLE, values)
         for row, directory, name in connection.execute(_UNSURE).fetchall():
             if not is_same(directory, name):
-                connection.execute("DELETE FROM temp.now_one WHERE rowid = ?", (row,))
-        connection.execute("DELETE FROM versions WHERE id IN (SELECT latter FROM temp.now_one)")
+                connection.execute("DELETE FROM temp.mergeable WHERE rowid = ?", (row,))
+        connection.execute("DELETE FROM versions WHERE id IN (SELECT latter FROM temp.mergeable)")
         connection.execute(
-            "UPDATE versions SET last = now_one.last, checksum = now_one.checksum, checked = now_one.checked "
-            "FROM temp.now_one WHERE versions.id = now_one.former"
+            "UPDATE versions SET last = mergeable.last, checksum = mergeable.checksum, checked = mergeable.checked "
+            "FROM temp.mergeable WHERE versions.id = mergeable.former"
         )
-        connection.execute("DROP TABLE temp.now_one")
-        # No row begins or ends where no snapshot is: another one may get a position near it.
+        connection.execute("DROP TABLE temp.mergeable")
+        # No row begins or ends at a position without a snapshot, as another one may get a position near it.
         connection.execute("UPDATE versions SET first = :after WHERE first > :before AND first < :after", values)
         connection.execute("UPDATE versions SET last = :before WHERE last > :before AND last < :after", values)
     connection.execute(_DELETE_EMPTY_DIRECTORIES)
@@ -263,11 +263,11 @@ def drop(connection: sqlite3.Connection, neighbours: Neighbours, is_same: IsSame
 
 
 def spread(connection: sqlite3.Connection) -> None:
-    """Make room between all positions again."""
+    """Restore the gaps between all positions."""
     positions = [row[0] for row in connection.execute("SELECT DISTINCT position FROM snapshots ORDER BY position")]
     if not positions:
         return
-    # Above all there are, so that no row gets another's key on the way.
+    # Above all existing positions, so that no row gets another's key on the way.
     start = positions[-1] + GAP
     connection.execute("CREATE TEMP TABLE spread (old INTEGER PRIMARY KEY, new INTEGER)")
     connection.executemany(

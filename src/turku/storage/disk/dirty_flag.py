@@ -1,7 +1,7 @@
-"""Knowing that the storage went down while rsync was writing.
+"""The dirty flag of a source: it tells that the storage went down while rsync was writing.
 
-What was written to a tree and not flushed may then be there with its size and time, but without its content, and the
-quick check of rsync would take it for whole. Such a run is followed by one that compares contents.
+Data that was written and not flushed may then be there with its size and time but without its content. rsync's quick
+check would take such a file for complete, so the next run compares contents.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def unclean_shutdown(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> bool:
-    """Whether a run was under way when the system that this source lies on was started anew."""
+    """Return True if a run was writing when the system that holds this source went down."""
     try:
         return fs.read_file(_mark(place), limit_bytes=4096) != boot_id.read_bytes()
     except FileNotFoundError:
         return False
     except OSError as error:
-        # What the disk does not give may say so: contents are compared once too often rather than not at all.
+        # An unreadable flag may say so. Comparing contents once too often is better than not at all.
         return error.errno in fs.SAYS_NOTHING
 
 
 @contextmanager
 def writing(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> Iterator[None]:
-    """Mark the source as being written to; the mark goes when all that was written is on the disk.
+    """Set the dirty flag of the source for the length of the block.
 
-    A run that fails has its part flushed; one that is killed leaves the mark, which says nothing until the next start.
+    It is cleared when all that was written is on the disk. If a run fails, what it wrote is flushed. A killed run
+    leaves the flag, which counts from the next start of the system on.
     """
     try:
         mark = boot_id.read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def writing(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> Iterator[Non
         yield
         return
     fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
-    # A mark that is there from before the last start stays until a run that compared contents went well.
+    # A flag from before the last start stays until a run that compared contents has succeeded.
     if not unclean_shutdown(place, boot_id=boot_id):
         fs.write_bytes(_mark(place), mark.encode())
     try:
@@ -54,7 +55,7 @@ def writing(place: SourceDirectory, *, boot_id: Path = _BOOT_ID) -> Iterator[Non
 
 
 def forget_if_nothing_is_left(place: SourceDirectory) -> None:
-    """Take the mark away where no tree is left that a run before had written to. Raises OSError."""
+    """Clear the flag if no tree that an earlier run wrote to is left. Raises OSError."""
     fs.remove_temporary_files(place.machine_dir, of_just=_mark(place).name)
     if not any(fs.exists(tree) for tree in (place.staging, place.cloning, place.former_tree)):
         fs.unlink(_mark(place))

@@ -1,4 +1,4 @@
-"""The snapshots of a source that are on disk, those made by an existing storage included (contract, section 5)."""
+"""The history of a source: its snapshots on disk, including those of an existing storage (contract, section 5)."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from turku.storage.fs import tree as fs
 
 @dataclass(frozen=True)
 class StoredSnapshot:
-    """A snapshot that is whole; what is being made or removed never shows."""
+    """A complete snapshot. What is being made or deleted never shows."""
 
     name: str
     path: Path
-    """The directory with its files; that of another snapshot, where the source had not changed (snapshots/links.py)."""
+    """The directory with its files. Where the source had not changed, it is another snapshot's (``snapshot_links``)."""
     moment: datetime | None
-    """When it was made, in UTC: by its record, else by its name. None when neither tells."""
+    """Its time in UTC, from its record or else from its name, or None if neither tells."""
     is_held: bool
-    """Whether its name says that it is never to be pruned."""
+    """True if its name says that retention never removes it."""
     was_found_in_future: bool = False
-    """True where a backup found its date in the future (``Notes.found_in_future``)."""
+    """True if a backup found its date in the future (``Notes.found_in_future``)."""
 
     def is_date_in_doubt(self, now: datetime) -> bool:
-        """Return True where the date lies in the future, or did when a later backup was made: a clock was wrong."""
+        """Return True if the date is in the future, or was when a later backup was made: a clock was wrong."""
         return self.was_found_in_future or clock_agreement.is_ahead(self.moment, now=now)
 
 
 def stored_snapshots(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
-    """Return the snapshots, oldest first. ``zone`` is that of their names.
+    """Return the snapshots of the source, oldest first. ``zone`` is the time zone of their names.
 
-    The record's time counts before the name's: in the hour that a clock shows twice, names of one hour mean two. Those
-    whose date is not known, or was found to be in the future, come before the others.
+    The record's time counts before the name's, as names of the hour that a clock shows twice are ambiguous. Snapshots
+    whose date is unknown, or was found in the future, come first.
     """
     found = []
     for entry in fs.names(place.snapshots_dir):
@@ -63,7 +63,7 @@ def _age_order(snapshot: StoredSnapshot) -> tuple[bool, float, str]:
 
 
 class Dated(Protocol):
-    """A snapshot, as far as its date goes."""
+    """A snapshot as far as its date is concerned."""
 
     @property
     def name(self) -> str: ...
@@ -78,14 +78,17 @@ Snapshot = TypeVar("Snapshot", bound=Dated)
 
 
 def latest_last(snapshots: Iterable[Snapshot], *, now: datetime) -> list[Snapshot]:
-    """Return the snapshots, given oldest first, so that the latest is the last: dates in doubt count for nothing."""
+    """Return the snapshots with those of doubtful dates first, so that the last one is the latest.
+
+    ``snapshots`` are given oldest first.
+    """
     return sorted(snapshots, key=lambda each: not each.is_date_in_doubt(now))
 
 
 def note_dates_ahead(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> tuple[str, ...]:
-    """Note with each snapshot that its date lies in the future; return their names. The source's lock is held.
+    """Record with each snapshot from the future that its date is wrong, and return the names of those snapshots.
 
-    Once their dates have come they would else look newer than what was made since.
+    Otherwise they would look newer than later snapshots once their dates have come. The source's lock must be held.
     """
     if not has_name_ahead(place, zone, now=now):
         return ()
@@ -97,20 +100,23 @@ def note_dates_ahead(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> 
 
 
 def has_name_ahead(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> bool:
-    """Return True where a name beside the snapshots says a time in the future; no record is read."""
+    """Return True if a name beside the snapshots contains a time in the future. No record is read."""
     entries = fs.names(place.snapshots_dir)
     found = (names.parse_snapshot_name(entry, source=place.source, zone=zone) for entry in entries)
     return any(clock_agreement.is_ahead(each.moment, now=now) for each in found)
 
 
 def newest(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
-    """Return the snapshot that is most like the source now; None before the first one."""
+    """Return the snapshot that is most like the source now, or None before the first one."""
     snapshots = latest_last(stored_snapshots(place, zone), now=now)
     return snapshots[-1] if snapshots else None
 
 
 def base(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> StoredSnapshot | None:
-    """Return the snapshot to build the next one upon: the newest that nobody judged bad; the newest where all are."""
+    """Return the snapshot to build the next one upon, or None before the first one.
+
+    It is the newest one that nobody rejected, or the newest one if all were rejected.
+    """
     snapshots = latest_last(stored_snapshots(place, zone), now=now)
     for snapshot in reversed(snapshots):
         if snapshot_notes.read(place, snapshot.name).review is not Review.REJECTED:
@@ -119,12 +125,12 @@ def base(place: SourceDirectory, zone: tzinfo, *, now: datetime) -> StoredSnapsh
 
 
 def awaiting_review(place: SourceDirectory, zone: tzinfo) -> tuple[StoredSnapshot, ...]:
-    """The suspicious snapshots that nobody has judged yet; while there is one, nothing of the source is pruned."""
+    """Return the quarantined snapshots that nobody has reviewed. While there is one, retention removes nothing."""
     return tuple(each for each in stored_snapshots(place, zone) if snapshot_notes.read(place, each.name).needs_review)
 
 
 def baseline(place: SourceDirectory, zone: tzinfo) -> tuple[RunStats, ...]:
-    """The figures of the newest good backups, those that were found suspicious and judged clean included."""
+    """Return the baseline of the source: the statistics of its newest good backups, including accepted ones."""
     found: list[RunStats] = []
     for snapshot in reversed(stored_snapshots(place, zone)):
         noted = snapshot_notes.read(place, snapshot.name)

@@ -1,4 +1,4 @@
-"""The files that a snapshot lacks or has as they were before, because they could not be read when it was made."""
+"""The record of files that a snapshot lacks, or has in an older state, because they could not be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 ENTRIES_LIMIT = 200
 ENTRIES_LIMIT_BYTES = 64 * 1024
-"""Both: of entries that are named; all are counted."""
+"""Both limits are for entries that are named. All entries are counted."""
 WARNINGS_LIMIT = 50
 
 
@@ -16,13 +16,16 @@ class LostEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """An entry of the source that could not be read."""
 
     path: str
-    """Relative to the source, as Python decodes file names: bytes that are no UTF-8 are kept (``os.fsdecode``)."""
+    """The path relative to the source, decoded by ``os.fsdecode``, which keeps bytes that are not UTF-8."""
     reason: str
-    """For people."""
+    """The reason in words for people."""
     files: int = 1
-    """Files that are there as they were before; 1 for one that is missing, as nobody knows what is in a directory."""
+    """The number of files kept in their older state.
+
+    It is 1 for a missing entry, as nobody knows what a directory contains.
+    """
     last_good: str = ""
-    """When the snapshot was made that last read it, in ISO 8601 with its zone; empty where none did: it is missing."""
+    """The time of the snapshot that last read it, in ISO 8601 with its zone. Empty if no snapshot has it."""
 
     @property
     def raw_path(self) -> bytes:
@@ -30,30 +33,30 @@ class LostEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_stale(self) -> bool:
-        """True where the snapshot has what an earlier one had."""
+        """Return True if the snapshot has the entry as an earlier snapshot had it."""
         return self.last_good != ""
 
 
 class Incompleteness(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What of the source is not in a snapshot as it was when that was made."""
+    """The part of the source that a snapshot does not have in its state at that time."""
 
     missing_files: int = 0
-    """Entries that could not be read, and are in no snapshot before either."""
+    """Entries that could not be read and are in no earlier snapshot either."""
     stale_files: int = 0
-    """Files that could not be read, and are there as an earlier snapshot had them."""
+    """Files that could not be read, and are kept as an earlier snapshot had them."""
     entries: tuple[LostEntry, ...] = ()
-    """The first of both."""
+    """The first of the missing and stale entries."""
     warning_count: int = 0
-    """Properties of files that could not be kept, and other mishaps."""
+    """The number of warnings: properties of files that could not be kept, and other mishaps."""
     warnings: tuple[str, ...] = ()
-    """The first of them, a sentence each."""
+    """The first of the warnings, a sentence each."""
 
     @property
     def files(self) -> int:
         return self.missing_files + self.stale_files
 
     def last_good(self, path: bytes) -> str:
-        """Return when the entry was last read, where this snapshot has it as it was before; empty for any other."""
+        """Return the time when a stale entry was last read, or empty for any other path."""
         decoded = os.fsdecode(path)
         return next((each.last_good for each in self.entries if each.path == decoded), "")
 
@@ -62,7 +65,7 @@ COMPLETE = Incompleteness()
 
 
 def bounded(entries: list[LostEntry]) -> tuple[LostEntry, ...]:
-    """Return as many of the entries as are named."""
+    """Return the entries that are named, within both limits."""
     kept: list[LostEntry] = []
     left_bytes = ENTRIES_LIMIT_BYTES
     for each in entries[:ENTRIES_LIMIT]:

@@ -1,4 +1,4 @@
-"""The links that people look for: ``machines/[<environment>-][<service>-]<unit>`` to ``<uuid>`` (contract, 5)."""
+"""The readable links to machines: ``machines/[<environment>-][<service>-]<unit>`` to ``<uuid>`` (contract, 5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
-    """The machine's readable name; None where it has none that could be a link."""
+    """Return the readable name of the machine, or None if it has none that can be a link."""
     try:
         name = names.machine_link_name(
             environment_name=machine.environment_name,
@@ -32,20 +32,22 @@ def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
         )
     except InvalidValue:
         return None
-    # A unit called like another machine's UUID would take that machine's place.
+    # A unit named like another machine's UUID would take that machine's place.
     return None if name is None or _is_uuid(name) else name
 
 
 def update_name_link(configuration: StorageConfig, uuid: str, machine: AssignedMachine | ScheduledMachine) -> None:
-    """Let the machine's readable name lead to it, unless another machine with a directory holds that name."""
+    """Point the machine's readable name to it, unless another machine with a directory holds that name."""
     name = link_name(machine)
     if name is not None:
         _point(configuration.state.machines_dir / name, uuid)
 
 
 def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMachine]) -> None:
-    """Bring the links of all assigned machines up to date: a link by UUID for each that has a directory, one by name
-    beside it; links that lead nowhere and links by former names go. What is no link is left alone.
+    """Update the links of all assigned machines.
+
+    Each machine with a directory gets a link by UUID and one by name beside it. Links that lead nowhere and links by
+    former names are removed. Anything that is not a link is left alone.
     """
     present = _present_uuids(configuration)
     for uuid in machines:
@@ -58,7 +60,7 @@ def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMa
     for link in links:
         is_dangling = not os.path.lexists(configuration.state.machines_dir / link.uuid)
         is_former = link.uuid in wanted and wanted[link.uuid] != link.name
-        # A machine that is assigned no more keeps its name until another one of that name comes.
+        # A machine that is no longer assigned keeps its name until another one of that name comes.
         is_inherited = link.uuid not in wanted and link.name in wanted.values()
         if is_dangling or is_former or is_inherited:
             _LOG.info("removing the link %s to %s", link.name, link.uuid)
@@ -70,7 +72,7 @@ def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMa
 
 
 def known_names(configuration: StorageConfig) -> dict[str, set[str]]:
-    """Return the names of machines by their UUIDs: those of the links, and those that the coordinator told last.
+    """Return the names of machines by UUID, from the links and from the coordinator's last answer.
 
     Of two machines with the same name only one has the link.
     """
@@ -135,7 +137,10 @@ def _read_name_links(directory: Path) -> list[_NameLink]:
 
 
 def _linked_uuid(link: Path) -> str | None:
-    """The UUID that a link by name leads to, relative or (in the existing system) absolute; None for any other link."""
+    """Return the UUID that a link by name leads to, or None for any other link.
+
+    The target is relative, or absolute in the existing system.
+    """
     try:
         target = link.readlink()
     except OSError:

@@ -1,8 +1,8 @@
-"""Snapshots that are links: a source that did not change has a further snapshot, and no further tree.
+"""Snapshots that are symbolic links: an unchanged source gets a further snapshot and no further tree.
 
-``<snapshot>`` is then a symbolic link to the name of the snapshot, in the same directory, that has the tree; its
-``.json`` is its own. When that snapshot leaves history, the tree is handed over to the newest of its links. Killed at
-any step, every snapshot still leads to its tree (``SourcePlace.tree``), and ``tidy`` goes on.
+``<snapshot>`` is then a link to the name of the snapshot, in the same directory, that has the tree. Its ``.json`` is
+its own. When the snapshot with the tree leaves history, the tree is handed over to its newest link. If the program is
+killed at any step, every snapshot still leads to its tree (``SourceDirectory.tree``), and ``tidy`` goes on.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def link(place: SourceDirectory, name: str, base: str) -> None:
-    """Let the new snapshot ``name`` be what the snapshot ``base`` is."""
+    """Create the snapshot ``name`` as a link to the tree of the snapshot ``base``."""
     fs.write_symbolic_link(place.snapshot(name), place.tree(base).name)
 
 
 def links_to(place: SourceDirectory, name: str) -> list[str]:
-    """The links to an entry, newest first; those in the trash come after those in history."""
+    """Return the links to an entry, newest first. Links in the trash come after those in history."""
     found = [
         entry
         for entry in fs.names(place.snapshots_dir)
@@ -31,14 +31,14 @@ def links_to(place: SourceDirectory, name: str) -> list[str]:
 
 
 def hand_over(place: SourceDirectory, name: str, *, heir: str | None = None) -> None:
-    """Let no other snapshot depend on the entry ``name``; where one did, it is a link to that one afterwards.
+    """Detach all snapshots that depend on the entry ``name``. It becomes a link itself if there was one.
 
-    ``heir`` is the one that gets the tree, by default the newest.
+    ``heir`` is the snapshot that gets the tree, by default the newest.
     """
     links = links_to(place, name)
     target = place.link_target(name)
     if target is not None:
-        # As a run leaves them that was killed below.
+        # A run that was killed in the steps below leaves such links.
         for each in links:
             fs.write_symbolic_link(place.snapshot(each), target)
         return
@@ -55,14 +55,17 @@ def hand_over(place: SourceDirectory, name: str, *, heir: str | None = None) -> 
 
 
 def take_from_hidden(place: SourceDirectory, name: str) -> None:
-    """Give the snapshot its tree where that has a hidden name, as in the trash, which then is a link to it."""
+    """Move the tree of the snapshot to it if the tree has a hidden name, as in the trash.
+
+    The hidden entry becomes a link to the snapshot.
+    """
     target = place.link_target(name)
     if target is not None and target.startswith(".") and fs.is_directory(place.snapshot(target)):
         hand_over(place, target, heir=name)
 
 
 def tidy(place: SourceDirectory) -> None:
-    """Finish what was killed, and repair or remove links whose tree somebody else renamed or removed."""
+    """Finish what a killed run began, and repair or remove links whose tree another program renamed or removed."""
     for entry in fs.names(place.snapshots_dir):
         if entry.startswith(PROMOTING_PREFIX):
             _promote(place, entry.removeprefix(PROMOTING_PREFIX))

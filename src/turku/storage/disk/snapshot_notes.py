@@ -1,6 +1,6 @@
-"""What we write of a snapshot beside what the contract asks for, under keys of our own in the same file.
+"""Notes about a snapshot, in the same file as the contract's record, under keys of our own.
 
-An existing storage leaves them out of account. They are read one by one: what is missing or broken says nothing.
+An existing storage ignores these keys. Each key is read by itself, and a missing or broken one counts as not set.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from turku.storage.fs import tree as fs
 
 LIMIT_BYTES = 512 * 1024
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
-"""Errors that say that there is no such file, or none that we wrote; all others say nothing of it."""
+"""Errors that say that there is no such file, or none that we wrote. Other errors do not tell."""
 _LOG = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
 class Review(StrEnum):
-    """What a person said of a suspicious snapshot."""
+    """The decision of a person about a quarantined snapshot."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -38,36 +38,36 @@ class Review(StrEnum):
 
 @dataclass(frozen=True)
 class Notes:
-    """Notes about one snapshot."""
+    """The notes about one snapshot."""
 
     period: timedelta | None = None
-    """The period of the schedule it was made under (``retention.Snapshot.slot``)."""
+    """The period of the schedule that the snapshot belongs to (``retention.Snapshot.period``)."""
     stats: RunStats | None = None
     findings: tuple[str, ...] = ()
-    """What made it suspicious when it was made."""
+    """The findings of the anomaly check when it was made. A snapshot with findings is quarantined."""
     review: Review | None = None
     bytes_per_second: float | None = None
-    """What came over the way from the machine when last enough came to tell."""
+    """The transfer rate from the machine, measured when enough was last transferred."""
     compress: Compression = Compression.AUTO
-    """What the source said when it was made; a restore goes the same way back."""
+    """The source's option when the snapshot was made. A restore compresses in the same way."""
     strategy: str = ""
-    """How the backup was made (``strategy.Strategy``)."""
+    """The strategy of the run (``strategy.Strategy``)."""
     strategy_reason: str = ""
-    """Why everything was looked at although there was a snapshot to build upon."""
+    """The reason for a full run although there was a base."""
     preserved: tuple[str, ...] = ()
-    """The kinds of attributes that all its files were backed up with (``restore_messages.Settable``)."""
+    """The kinds of attributes that all of its files were backed up with (``restore_messages.Settable``)."""
     held_until: datetime | None = None
-    """Until when it is not pruned, as it was brought back from the trash; aware."""
+    """The time until which retention keeps it after its return from the trash. Aware."""
     incomplete: Incompleteness = COMPLETE
-    """What of the source could not be read."""
+    """The part of the source that could not be read."""
     machine_moment_ns: int | None = None
-    """The machine's clock when the session began that made it, in Unix nanoseconds."""
+    """The machine's clock at the beginning of the session, in Unix nanoseconds."""
     attributes_compared: datetime | None = None
-    """When ACLs and extended attributes of all entries were last compared, for it or for one before it; aware."""
+    """The time of the last comparison of all ACLs and extended attributes, for it or for an earlier snapshot. Aware."""
     found_in_future: datetime | None = None
-    """When a backup found that its date lies in the future: the storage's clock was wrong, then or when it was made."""
+    """The time when a backup found the snapshot's date in the future, because a clock of the storage was wrong."""
     is_readable: bool = True
-    """False where the disk did not give the notes: what they hold back is not known, so it is not pruned."""
+    """False if the disk did not return the notes. Retention then keeps the snapshot, as the notes may demand it."""
 
     @property
     def is_good(self) -> bool:
@@ -75,11 +75,11 @@ class Notes:
 
     @property
     def needs_review(self) -> bool:
-        """Whether it is suspicious, and nobody has said yet what it is."""
+        """Return True if the snapshot is quarantined and nobody has reviewed it."""
         return bool(self.findings) and self.review is None
 
     def as_json(self) -> dict[str, Any]:
-        """The keys of the file; those that say nothing are left out."""
+        """Return the keys of the file. Keys without a value are left out."""
         content = {
             "period_seconds": None if self.period is None else self.period.total_seconds(),
             "stats": None if self.stats is None else msgspec.to_builtins(self.stats),
@@ -119,7 +119,7 @@ _KEYS = (
 
 
 def read(place: SourceDirectory, name: str) -> Notes:
-    """The notes about a snapshot."""
+    """Return the notes about a snapshot."""
     try:
         content = _content(place, name)
     except OSError as error:
@@ -151,9 +151,9 @@ def read(place: SourceDirectory, name: str) -> Notes:
 
 
 def change(place: SourceDirectory, name: str, **changes: Any) -> Notes:
-    """The notes about a snapshot, changed and written; all else in the file stays.
+    """Change some notes about a snapshot, write them, and return all of its notes.
 
-    Raises OSError where the file is there and cannot be read: what it says would be lost.
+    Other keys of the file stay. Raises OSError if the file exists and cannot be read, as its content would be lost.
     """
     content = _content(place, name)
     notes = replace(read(place, name), **changes)

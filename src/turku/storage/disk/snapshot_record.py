@@ -1,4 +1,4 @@
-"""What is written beside a snapshot: its name, what it was built against, when it was begun and finished."""
+"""The record beside a snapshot: its name, its base, and the times of its beginning and end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from turku.storage.fs import tree as fs
 
 @dataclass(frozen=True)
 class SnapshotRecord:
-    """The ``<snapshot>.json`` of the contract, section 5, and our notes."""
+    """The contract's ``<snapshot>.json`` (section 5) with our notes."""
 
     name: str
     base: str | None
@@ -39,7 +39,7 @@ class SnapshotRecord:
 
 
 def read(place: SourceDirectory, name: str) -> SnapshotRecord | None:
-    """The record of a snapshot; None where a crash of an existing storage left none, or half of one."""
+    """Return the record of a snapshot, or None if a crash of an existing storage left none, or half of one."""
     try:
         content: Any = json.loads(fs.read_file(place.record_path(name), limit_bytes=LIMIT_BYTES))
         return SnapshotRecord(
@@ -55,16 +55,16 @@ def read(place: SourceDirectory, name: str) -> SnapshotRecord | None:
 
 @dataclass(frozen=True)
 class RecordedDate:
-    """The part of a record that says when a snapshot was made."""
+    """The date of a snapshot as its record has it."""
 
     sync_begin: datetime | None = None
-    """Aware; None where nothing of use is recorded."""
+    """The beginning of the run, aware, or None if the record has no usable date."""
     found_in_future: datetime | None = None
-    """See ``Notes.found_in_future``."""
+    """The value of ``Notes.found_in_future``."""
 
 
 def recorded_date(place: SourceDirectory, name: str) -> RecordedDate:
-    """Return when the snapshot was made, as far as its record tells."""
+    """Return the date of the snapshot, as far as its record has one."""
     try:
         content: Any = json.loads(fs.read_file(place.record_path(name), limit_bytes=LIMIT_BYTES))
     except (OSError, ValueError):

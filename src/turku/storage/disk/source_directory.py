@@ -1,6 +1,6 @@
-"""Where one source lies on a volume (contract, section 5), and the hidden names beside its snapshots.
+"""The paths of one source on a volume (contract, section 5), and the hidden names beside its snapshots.
 
-Names that begin with a dot are nobody's history: neither this storage nor an existing one lists, prunes or links them.
+Names that begin with a dot belong to no history: neither this storage nor an existing one lists, prunes or links them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ _LINKS_LIMIT = 3
 
 @dataclass(frozen=True)
 class SourceDirectory:
-    """The paths of one source of one machine; nothing is looked at before it is asked for."""
+    """The paths of one source of one machine. Nothing is read from the disk before a method asks for it."""
 
     machine_dir: Path
     source: str
 
     def __post_init__(self) -> None:
-        # An absolute name would replace the machine's directory: whatever was checked before, never beyond this point.
+        # An absolute name would replace the machine's directory. Whatever was checked before, it must not pass this
+        # point.
         names.source_name(self.source)
 
     @property
     def working_tree(self) -> Path:
-        """The tree of a source without history, or what an existing storage left."""
+        """Return the tree of a source without history, or of an existing storage."""
         return self.machine_dir / self.source
 
     @property
@@ -42,60 +43,62 @@ class SourceDirectory:
 
     @property
     def latest(self) -> Path:
-        """The symbolic link to the snapshot made last."""
+        """Return the path of the symbolic link to the newest snapshot."""
         return self.snapshots_dir / LATEST
 
     @property
     def staging(self) -> Path:
-        """The directory that rsync writes into. It shares no file with a snapshot, so a run may go on with one that a
-        failed run left."""
+        """Return the directory that rsync writes to.
+
+        It shares no file with a snapshot, so a run may continue with what a failed run left there.
+        """
         return self.snapshots_dir / ".staging"
 
     @property
     def fetch_list(self) -> Path:
-        """The list of the paths that rsync is to fetch."""
+        """Return the path of the list of files that rsync is to fetch."""
         return self.snapshots_dir / ".fetch-list"
 
     @property
     def assembling(self) -> Path:
-        """A new snapshot's tree while it is assembled from its base and the staging directory."""
+        """Return the path of a new snapshot's tree while it is assembled from its base and the staging directory."""
         return self.snapshots_dir / ".assembling"
 
     @property
     def former_tree(self) -> Path:
-        """A working tree that may share files with snapshots, set aside; the next run copies from it."""
+        """Return the path of a former working tree that may share files with snapshots. The next run copies from it."""
         return self.snapshots_dir / ".former"
 
     @property
     def cloning(self) -> Path:
-        """A staging directory that is being made by cloning."""
+        """Return the path of a staging directory that is being cloned."""
         return self.snapshots_dir / ".cloning"
 
     @property
     def in_place_mark(self) -> Path:
-        """The file that says which tree shares no file with a snapshot, so that it may be changed in place."""
+        """Return the path of the mark of the tree that shares no file with a snapshot, and may be changed in place."""
         return self.snapshots_dir / ".in-place"
 
     @property
     def unfinished_mark(self) -> Path:
-        """The file that says that no run has brought the whole working tree yet."""
+        """Return the path of the mark that no run has transferred the whole working tree yet."""
         return self.machine_dir / f".{self.source}.unfinished"
 
     def has_finished_tree(self) -> bool:
-        """Return True where the working tree is a backup: a run of a mode without history has come to its end."""
+        """Return True if the working tree is a backup: a run of a mode without history has finished."""
         if not fs.is_directory(self.working_tree) or fs.exists(self.unfinished_mark):
             return False
-        # Beside a directory of snapshots, a tree without the mark is what a run of an existing storage has begun.
+        # Beside a directory of snapshots, a tree without the mark was begun by an existing storage.
         return not fs.is_directory(self.snapshots_dir) or self.is_marked_in_place(self.working_tree)
 
     def unfinished_tree(self) -> Path | None:
-        """Return what runs have brought that did not come to their end; None for nothing."""
+        """Return the tree of runs that did not finish, or None if there is none."""
         trees = [self.staging, *([] if self.has_finished_tree() else [self.working_tree])]
         return next((tree for tree in trees if fs.is_directory(tree)), None)
 
     def is_marked_in_place(self, tree: Path) -> bool:
-        """Whether the mark is about the directory ``tree``."""
-        # By its inode: an existing storage that takes over for a while renames the tree away and makes another.
+        """Return True if the mark is about the directory ``tree``."""
+        # The inode tells. An existing storage that takes over for a while renames the tree and makes another.
         try:
             content = json.loads(fs.read_file(self.in_place_mark, limit_bytes=4096))
         except (OSError, ValueError):
@@ -104,7 +107,10 @@ class SourceDirectory:
         return status is not None and stat.S_ISDIR(status.st_mode) and content == {"inode": status.st_ino}
 
     def mark_in_place(self, tree: Path) -> None:
-        """Say it of the directory ``tree``, and of no other one; the mark stays true when it is moved."""
+        """Mark the directory ``tree`` as one that may be changed in place.
+
+        The mark stays valid when the tree is moved.
+        """
         status = fs.status(tree)
         if status is not None:
             fs.write_json(self.in_place_mark, {"inode": status.st_ino})
@@ -113,13 +119,13 @@ class SourceDirectory:
         return self.snapshots_dir / name
 
     def tree(self, name: str) -> Path:
-        """The directory that holds the snapshot's files; ``snapshot(name)`` itself where nothing holds them.
+        """Return the directory that holds the snapshot's files, or ``snapshot(name)`` itself if nothing holds them.
 
-        That of an unchanged source's snapshot is another one's (links.py).
+        A snapshot of an unchanged source has another snapshot's tree (``snapshot_links``).
         """
         wanted = name
         for _ in range(_LINKS_LIMIT):
-            # What a tree is called while it gets this name.
+            # The name of a tree while it is getting this name.
             for path in (self.snapshot(wanted), self.snapshot(f"{PROMOTING_PREFIX}{wanted}")):
                 if fs.is_directory(path):
                     return path
@@ -131,7 +137,10 @@ class SourceDirectory:
         return renamed or self.snapshot(name)
 
     def _renamed(self, name: str) -> Path | None:
-        """The directory that has the name in its own: a person puts ``save`` into it, to keep a snapshot for ever."""
+        """Return a directory whose name contains the name.
+
+        A person adds ``save`` to it, to keep a snapshot for ever.
+        """
         for entry in fs.names(self.snapshots_dir):
             is_it = name in entry if not entry.startswith(".") else entry.endswith(f"-{name}")
             if is_it and not entry.startswith(DELETING_PREFIX) and fs.is_directory(self.snapshot(entry)):
@@ -139,13 +148,13 @@ class SourceDirectory:
         return None
 
     def link_target(self, name: str) -> str | None:
-        """The name of the entry beside it that the entry ``name`` is a link to; None for all else."""
+        """Return the name of the entry beside it that the entry ``name`` is a link to, or None for anything else."""
         target = None if name == LATEST else fs.link_target(self.snapshot(name))
         # A link that somebody else made must not lead anywhere else.
         return None if target is None or "/" in target or target in (".", "..", LATEST) else target
 
     def has(self, name: str) -> bool:
-        """Whether there is such an entry with files in it: a snapshot, or what was one."""
+        """Return True if there is such an entry with files: a snapshot, or a former snapshot."""
         return fs.is_directory(self.tree(name))
 
     def record_path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The sources whose history is kept here: on which volume, of which machine; for commands of the operator."""
+"""Lookup of the sources whose history is kept here, by machine and name, for the operator's commands."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _SNAPSHOTS_SUFFIX = ".snapshots"
 def find_sources(
     configuration: StorageConfig, *, machine: str | None = None, source: str | None = None
 ) -> tuple[SourceDirectory, ...]:
-    """The places of all sources with a snapshots directory, or of those of one machine, or of one name.
+    """Return all sources with a snapshots directory, or those of one machine or one name.
 
-    ``machine`` is a UUID or how that begins, a name or how that ends. Volumes that are not there are left out, with an
-    error on the log: see ``volume_marks.require_all``. Raises UsageError when there is none, and when several machines
-    fit.
+    ``machine`` is a UUID or its beginning, a name or its end. Volumes that are missing are skipped, with an error on
+    the log (see ``volume_marks.require_all``). Raises UsageError if nothing matches or several machines do.
     """
     found = tuple(
         place
@@ -40,7 +39,7 @@ def find_sources(
 
 @contextmanager
 def locked(place: SourceDirectory) -> Iterator[None]:
-    """Keep backups of the source out for the length of the block. Raises LockHeld while one is running."""
+    """Lock the source against backups for the length of the block. Raises LockHeld while one is running."""
     try:
         with fs.locked(place.machine_dir, f".{place.source}"):
             yield
@@ -65,7 +64,7 @@ def _all_directories(configuration: StorageConfig) -> Iterator[Path]:
 
 
 def _uuid(configuration: StorageConfig, machine: str) -> str:
-    """Return the UUID of the machine that is meant. Raises UsageError for none, and for several, which are named."""
+    """Return the UUID of the machine that is meant. Raises UsageError if none or several match, and names those."""
     try:
         return names.machine_uuid(machine)
     except InvalidValue:
@@ -101,5 +100,5 @@ def _places(machine_dir: Path) -> Iterator[SourceDirectory]:
             try:
                 yield SourceDirectory(machine_dir, names.source_name(entry.removesuffix(_SNAPSHOTS_SUFFIX)))
             except InvalidValue:
-                # Nothing of ours.
+                # Not a directory of a source.
                 continue

@@ -1,8 +1,8 @@
-"""The mark of a volume: a file in its own directory, by which a volume that is mounted is told from its mount point.
+"""The mark of a volume: a file that tells a mounted volume from its empty mount point.
 
-``<volume>/.turku-volume`` has an id, which is drawn at the volume's first use, and ``var_dir/volumes`` remembers it. A
-directory without the mark that is remembered is not the volume: nothing is read there or written to, whatever else lies
-in it. An operator who replaced the volume says so with ``turku-storage accept-volume``.
+``<volume>/.turku-volume`` has an id, which is drawn when the volume is first used, and ``var_dir/volumes`` remembers
+it. A directory without the remembered mark is not the volume: nothing is read there or written to, whatever else it
+contains. An operator who replaced the volume runs ``turku-storage accept-volume``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from turku.storage.fs import tree as fs
 FILE: Final = ".turku-volume"
 _REMEMBERED: Final = "volumes"
 _UNKNOWN: Final = ""
-"""In place of an id that was known and is lost."""
+"""The value in place of an id that was known and is lost."""
 _LIMIT_BYTES: Final = 4096
 _TABLE: Final = Path("/etc/fstab")
 _TABLE_LIMIT_BYTES: Final = 1024 * 1024
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def fault(configuration: StorageConfig, volume: Volume) -> str | None:
-    """Return what is wrong with what lies at the volume's path; None where it is the volume, or may become one.
+    """Return the fault at the volume's path, or None if it is the volume or may become it.
 
     Nothing is written.
     """
@@ -57,22 +57,22 @@ def fault(configuration: StorageConfig, volume: Volume) -> str | None:
 
 
 def faults(configuration: StorageConfig) -> list[str]:
-    """Return what is wrong with each volume where anything is, a sentence each."""
+    """Return the faults of all volumes, a sentence each."""
     found = ((volume, fault(configuration, volume)) for volume in configuration.disk.volumes)
     return [f"volume {volume.name}: {text}" for volume, text in found if text is not None]
 
 
 def require_all(configuration: StorageConfig) -> None:
-    """Raise NoVolume where any volume is not there; for who has done what could be done on the others."""
+    """Raise NoVolume if any volume is missing. Called after the work on the other volumes is done."""
     found = faults(configuration)
     if found:
         raise NoVolume(found[0], details="\n".join(found[1:]), hint=_hint())
 
 
 def require(configuration: StorageConfig, volume: Volume) -> None:
-    """Return when the volume is the one that is mounted at its path, which is marked where this is its first use.
+    """Check that the volume is mounted at its path, and mark it if this is its first use.
 
-    Raises NoVolume for what is not.
+    Raises NoVolume if it is not.
     """
     text = fault(configuration, volume)
     if text is not None:
@@ -81,14 +81,14 @@ def require(configuration: StorageConfig, volume: Volume) -> None:
         if _remembered(configuration, volume) in (None, _UNKNOWN):
             _adopt(configuration, volume)
     except (OSError, ValueError, DurableWriteFailed) as error:
-        # As a volume that is full, or whose own directory is root's: it is used all the same.
+        # The volume is full, or its own directory is root's. It is used all the same.
         _LOG.warning("volume %s: %s cannot be marked: %s", volume.name, volume.path, error)
 
 
 def accept(configuration: StorageConfig, name: str) -> str:
-    """Take what lies at the path of the volume ``name`` for that volume from now on; return its path.
+    """Accept what lies at the path of the volume ``name`` as that volume from now on, and return the path.
 
-    Raises ConfigurationError where there is no such volume, NoVolume where its path is no directory.
+    Raises ConfigurationError if there is no such volume, NoVolume if its path is not a directory.
     """
     volume = next((each for each in configuration.disk.volumes if each.name == name), None)
     if volume is None:
@@ -122,8 +122,11 @@ def _adopt(configuration: StorageConfig, volume: Volume) -> None:
 
 
 def _mark(volume: Volume) -> str | None:
-    """Return the id that lies at the volume's path; None for none. Raises OSError, ValueError for a damaged one."""
-    # A path that is no directory is named as such, and not taken for one without a mark.
+    """Return the id at the volume's path, or None if there is no mark.
+
+    Raises OSError, and ValueError for a damaged mark.
+    """
+    # A path that is not a directory raises, and does not count as one without a mark.
     with fs.opened(volume.path):
         pass
     try:
@@ -141,7 +144,10 @@ def _id(content: bytes) -> str:
 
 
 def _write(volume: Volume, *, replaces: bool = False) -> str:
-    """Return the id of the mark at the volume's path, made now; of several who make one at once, that of the first."""
+    """Return the id of the mark just made at the volume's path.
+
+    If several processes make one at once, the first one's mark counts.
+    """
     new = str(uuid.uuid4())
     content = durable.json_bytes({"id": new, "note": "Turku's mark of this volume; see turku-storage accept-volume"})
     path = volume.path / FILE
@@ -169,7 +175,7 @@ def _file(configuration: StorageConfig, volume: Volume) -> Path:
 
 
 def _remembered(configuration: StorageConfig, volume: Volume) -> str | None:
-    """Return the id that the volume had; None where none is known, and ``_UNKNOWN`` where the note of it is damaged."""
+    """Return the remembered id of the volume, or None if none is known, and ``_UNKNOWN`` if the record is damaged."""
     path = _file(configuration, volume)
     try:
         return _id(durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES))
@@ -187,7 +193,7 @@ def _remember(configuration: StorageConfig, volume: Volume, found: str) -> None:
 
 
 def _twin(configuration: StorageConfig, volume: Volume, found: str) -> str | None:
-    """Return what is wrong where another volume of the configuration has the same mark: one of both is a copy."""
+    """Return the fault if another volume of the configuration has the same mark. One of the two is then a copy."""
     for other in configuration.disk.volumes:
         if other.name == volume.name or _is_same_directory(other.path, volume.path):
             continue
@@ -203,9 +209,10 @@ def _is_same_directory(first: Path, second: Path) -> bool:
 
 
 def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str | None:
-    """Return why a directory without a mark, of which nothing is known, is not to become the volume.
+    """Return the reason not to make an unmarked directory the volume, or None if there is none.
 
-    An older installation has machines there already, and is evidently the volume; nothing else has its links.
+    A directory of an older installation contains machines already, so it is evidently the volume. No other one has its
+    links.
     """
     led_to = _linked_machines(configuration, volume)
     there = [each for each in led_to if fs.is_directory(volume.path / each)]
@@ -242,7 +249,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _is_to_be_mounted(path: Path) -> bool:
-    """Return True when the system's table names the path itself as a mount point, and nothing is mounted there."""
+    """Return True if /etc/fstab names the path itself as a mount point, and nothing is mounted there."""
     try:
         table = durable.read_regular_file(_TABLE, limit_bytes=_TABLE_LIMIT_BYTES)
         is_mounted = os.path.ismount(path)

@@ -1,4 +1,4 @@
-"""The volumes: how much space they have, and which of them holds a machine's directory (contract, section 5)."""
+"""The volumes: their free space, and the lookup and choice of a machine's volume (contract, section 5)."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _RANDOM = secrets.SystemRandom()
 
 @dataclass(frozen=True)
 class VolumeSpace:
-    """A volume's file system at one moment."""
+    """The space of a volume's file system at one moment."""
 
     device: int
     total_bytes: int
     available_bytes: int
-    """What this process's user may still fill."""
+    """The space that this process's user may still fill."""
     used_percent: float
-    """As df has it: of what users may fill, so that the reserve of root does not count."""
+    """The percentage that df shows: of what users may fill, without root's reserve."""
     inodes_used_percent: float = 0.0
-    """The same of inodes, which a tree of small files uses up first; 0 where the file system does not count them."""
+    """The same percentage of inodes, which a tree of small files uses up first. 0 where inodes are not counted."""
 
     @property
     def fullness_percent(self) -> float:
-        """Of space or of inodes, whichever is scarcer."""
+        """Return the percentage used of space or of inodes, whichever is scarcer."""
         return max(self.used_percent, self.inodes_used_percent)
 
 
 def volume_space(volume: Volume) -> VolumeSpace | None:
-    """The space of the volume's file system; None, with a warning, when the directory is not there."""
+    """Return the space of the volume's file system, or None, with a warning, if the directory is missing."""
     try:
         with fs.opened(volume.path) as directory:
             device = os.fstat(directory).st_dev
@@ -64,7 +64,7 @@ def _percent(used: int, fillable: int, *, otherwise: float) -> float:
 
 
 def space(configuration: StorageConfig) -> tuple[float, float]:
-    """Total and available space in MiB of the volumes that are there; those on one file system count once."""
+    """Return total and available space of the present volumes, in MiB. Volumes on one file system count once."""
     by_device = {found.device: found for volume in usable(configuration) if (found := volume_space(volume)) is not None}
     return (
         sum(found.total_bytes for found in by_device.values()) / _MIB,
@@ -73,7 +73,7 @@ def space(configuration: StorageConfig) -> tuple[float, float]:
 
 
 def usable(configuration: StorageConfig) -> list[Volume]:
-    """Return the volumes that are there, marked where this is their first use; an error on the log names each other."""
+    """Return the volumes that are present, marked at their first use. Each missing one is an error on the log."""
     found = []
     for volume in configuration.disk.volumes:
         try:
@@ -86,10 +86,10 @@ def usable(configuration: StorageConfig) -> list[Volume]:
 
 
 def machine_directory(configuration: StorageConfig, uuid: str) -> Path:
-    """The machine's directory on a volume, made (mode 0700) when there is none; ``machines/<uuid>`` links to it.
+    """Return the machine's directory on a volume. Create it (mode 0700) and its link ``machines/<uuid>`` if needed.
 
-    Raises InvalidValue for what is no UUID, NoVolume when the directory's volume is gone or no volume takes new
-    machines, DurableWriteFailed.
+    Raises InvalidValue if ``uuid`` is not a UUID, NoVolume if the directory's volume is missing or no volume takes new
+    machines, and DurableWriteFailed.
     """
     uuid = names.machine_uuid(uuid)
     directory = existing_directory(configuration, uuid) or _make_directory(configuration, uuid)
@@ -98,9 +98,9 @@ def machine_directory(configuration: StorageConfig, uuid: str) -> Path:
 
 
 def existing_directory(configuration: StorageConfig, uuid: str) -> Path | None:
-    """Where the machine's directory is: by its link, else by looking on every volume; None when there is none.
+    """Return the machine's directory by its link, or else by a search of all volumes, or None if there is none.
 
-    Raises NoVolume when its link leads to what is not there, or to a volume that is not the one it was.
+    Raises NoVolume if the link leads to a missing directory or to a volume that is not the one it was.
     """
     link = configuration.state.machines_dir / names.machine_uuid(uuid)
     if link.is_symlink():
@@ -149,7 +149,7 @@ def _look_on_volumes(configuration: StorageConfig, uuid: str) -> Path | None:
 
 
 def _refuse_planted(volume: Volume, directory: Path) -> None:
-    """Raise NoVolume for what another user put there: on a volume that many may write to (N4)."""
+    """Raise NoVolume if another user put the directory there, on a volume that many may write to (N4)."""
     status, parent = fs.status(directory), fs.status(volume.path)
     trusted = {0, os.geteuid(), *([] if parent is None else [parent.st_uid])}
     if status is None or status.st_uid not in trusted:
@@ -160,14 +160,16 @@ def _refuse_planted(volume: Volume, directory: Path) -> None:
 
 
 def link_directory(configuration: StorageConfig, uuid: str, directory: Path) -> None:
-    """Let ``machines/<uuid>`` be a link to ``directory``."""
+    """Create or replace the link ``machines/<uuid>`` to ``directory``."""
     durable.make_private_directory(configuration.state.machines_dir)
     durable.write_symbolic_link(configuration.state.machines_dir / uuid, str(directory))
 
 
 def choose_volume(configuration: StorageConfig) -> Volume:
-    """A volume for a new machine: drawn by weight of free space among those that accept new ones and are below their
-    high-water mark (contract, section 5). Raises NoVolume saying why each was passed over.
+    """Return a volume for a new machine.
+
+    It is drawn by weight of free space among the volumes that accept new machines and are below their high-water mark
+    (contract, section 5). Raises NoVolume with the reason for each volume.
     """
     weights: list[tuple[Volume, int]] = []
     reasons: list[str] = []

@@ -1,1 +1,1 @@
-"""The only code that opens what lies on a volume: through open directories, and never by way of a symbolic link."""
+"""File access on volumes: through open directories, and never by way of a symbolic link."""

@@ -1,5 +1,8 @@
-"""Owner, mode, times and extended attributes of stored files: copied between open files, and read as the machine has
-them where a storage without root keeps them in attributes (rsync's ``--fake-super``)."""
+"""Owner, mode, times and extended attributes of stored files.
+
+A storage without root keeps the machine's values in extended attributes (rsync's ``--fake-super``). This module copies
+attributes between open files, and reads them as the machine has them.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,22 @@ _CANNOT_BE_SET = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
 
 
 def copy(status: os.stat_result, source: int, target: int, *, mode: int | None = None) -> None:
-    """Give the open file or directory ``target`` what ``source`` has, whose status is given; ``mode`` is another one.
+    """Copy owner, mode, extended attributes and times from the open ``source`` to the open ``target``.
 
-    Times come last. Attributes that the kernel reserves for others are left out where they cannot be set.
+    ``status`` is that of ``source``. ``mode`` replaces its mode where it is given. Times are set last. Attributes that
+    the kernel reserves for others are skipped where they cannot be set.
     """
     if os.geteuid() == 0:
         os.fchown(target, status.st_uid, status.st_gid)
-    # An ACL sets the mode, and the mode an ACL's mask: first without one, then with the one that is wanted.
+    # An ACL sets the mode, and the mode sets an ACL's mask: set a mode without an ACL first, then the mode that is
+    # wanted.
     copy_extended(source, target)
     os.fchmod(target, stat.S_IMODE(status.st_mode) if mode is None else mode)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def copy_extended(source: int, target: int) -> None:
-    """Give the open ``target`` the extended attributes of ``source``, ACLs among them, and no others."""
+    """Make the extended attributes of the open ``target`` those of ``source``, ACLs included."""
     try:
         wanted = os.listxattr(source)
         for name in set(os.listxattr(target)) - set(wanted):
@@ -62,7 +67,7 @@ def _remove(target: int, name: str) -> None:
 
 
 def extended(descriptor: int) -> dict[str, bytes]:
-    """Return the extended attributes of an open file; none where the file system keeps none."""
+    """Return the extended attributes of an open file, or empty where the file system has none."""
     try:
         return {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor) if is_kept(name)}
     except OSError as error:
@@ -72,7 +77,7 @@ def extended(descriptor: int) -> dict[str, bytes]:
 
 
 def copy_link(source: int, target: int, name: bytes) -> None:
-    """Make the symbolic link ``name`` of the directory ``source`` in ``target``, with owner and times."""
+    """Copy the symbolic link ``name`` from the open directory ``source`` to ``target``, with owner and times."""
     status = os.stat(name, dir_fd=source, follow_symlinks=False)
     os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     if os.geteuid() == 0:
@@ -81,9 +86,9 @@ def copy_link(source: int, target: int, name: bytes) -> None:
 
 
 def faked_in(target: int | bytes, listed: Sequence[str]) -> tuple[int, int, int] | None:
-    """Return mode with kind, uid and gid that are kept in attributes of an open file or a path; None where none are.
+    """Return the mode with its kind, the uid and the gid that rsync keeps in attributes, or None where it keeps none.
 
-    ``listed`` are the names of its attributes.
+    ``target`` is an open file or a path, ``listed`` the names of its attributes.
     """
     if _FAKED_ATTRIBUTE not in listed:
         return None
@@ -95,11 +100,11 @@ def faked_in(target: int | bytes, listed: Sequence[str]) -> tuple[int, int, int]
 
 
 def link_target(directory: int, name: bytes, *, is_faked: bool) -> bytes | None:
-    """Return what a symbolic link says, be it kept as a file; None where it cannot be read."""
+    """Return the target of a symbolic link, even if it is kept as a file, or None where it cannot be read."""
     with suppress(OSError):
         if not is_faked:
             return os.readlink(name, dir_fd=directory)
-        # Links have no attributes, so that rsync makes a file of one, whose content is the target.
+        # Links have no attributes, so rsync keeps one as a file whose content is the link's target.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         try:
             return os.read(descriptor, _LINK_LIMIT_BYTES)
@@ -109,10 +114,10 @@ def link_target(directory: int, name: bytes, *, is_faked: bool) -> bytes | None:
 
 
 def beyond_mode(directory: int, name: bytes, *, is_faked: bool) -> tuple[list[str], int | None]:
-    """Return the names of the ACLs and attributes of ``name``, and what an ACL allows the group; None without one.
+    """Return the names of the ACLs and attributes of ``name``, and the rights that an ACL gives the group.
 
-    ``is_faked`` says that the tree keeps what only root may set in attributes of rsync's own. Then they have the names
-    that they have on the machine.
+    The rights are None without an ACL. ``is_faked`` says that the tree keeps what only root may set in attributes of
+    rsync's own. The names are then those on the machine.
     """
     path = extended_attributes.path_of(directory, name)
     found = []

@@ -1,8 +1,8 @@
-"""Copies that take no space of their own: clones of a tree, and further names of a file.
+"""Copies that share blocks: clones of a tree, and further names of a file.
 
-A clone is a file of its own that shares its blocks until one of both is written to; XFS (made with ``reflink=1``, which
-mkfs does by itself since 2018) and btrfs have them. Names that share a file in the one tree have a clone each in the
-other.
+A clone is a file of its own that shares its blocks until one of the two is written to. XFS (made with ``reflink=1``,
+the default of mkfs since 2018) and btrfs have clones. Where several names share a file in one tree, each name has its
+own clone in the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from turku.core.spool import Stack
 from turku.storage.fs import attributes, tree
 
 _FICLONE = 0x40049409
-# <linux/fs.h>: attributes of XFS, which what is made in a directory inherits.
+# From <linux/fs.h>: attributes of XFS, inherited by what is made in a directory.
 _FSGETXATTR = 0x801C581F
 _FSSETXATTR = 0x401C5820
 _FSXATTR = struct.Struct("=IIIII8x")
@@ -34,9 +34,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def can_clone(directory: Path) -> bool:
-    """Return True when files in the directory can be cloned; two without a name are tried.
+    """Return True if files in the directory can be cloned. Two files without a name are tried.
 
-    Raises OSError for what says nothing of that, as a full disk.
+    Raises OSError for errors that do not tell, such as a full disk.
     """
     with ExitStack() as stack:
         try:
@@ -54,7 +54,7 @@ def can_clone(directory: Path) -> bool:
 
 
 def may_share_blocks(directory: Path) -> bool:
-    """Return False when no two files in the directory can share blocks; True when they can, or nobody can tell."""
+    """Return False if no two files in the directory can share blocks, and True if they can or it is not known."""
     try:
         return can_clone(directory)
     except OSError:
@@ -62,10 +62,10 @@ def may_share_blocks(directory: Path) -> bool:
 
 
 def clone_tree(source: Path, target: Path) -> None:
-    """Clone what is in the directory ``source`` into the empty directory ``target``, with owners, modes and times.
+    """Clone the entries of the directory ``source`` into the empty directory ``target``, with their attributes.
 
-    Files that cannot be read or cloned, pipes, sockets and devices are left out: whoever syncs the clone sees to them.
-    Raises OSError, as for a full disk.
+    Files that cannot be read or cloned, pipes, sockets and devices are skipped: whoever syncs the clone adds them.
+    Raises OSError, for example for a full disk.
     """
     left_out = 0
 
@@ -90,14 +90,14 @@ def clone_tree(source: Path, target: Path) -> None:
 
 
 def clone_within(directory: int, name: bytes, clone: bytes) -> None:
-    """Let the new name ``clone`` in the open directory be a clone of the file ``name``, attributes included."""
+    """Clone the file ``name`` of the open directory under the new name ``clone``, attributes included."""
     _clone_file(directory, directory, name, clone)
 
 
 def take_content(source: int, target: int) -> None:
-    """Let the open file ``target`` have the content of the open file ``source`` by sharing its blocks.
+    """Give the open file ``target`` the content of the open file ``source`` by sharing its blocks.
 
-    Nothing is written but what says which blocks it has, so there is no half of it. Raises OSError.
+    Only the list of blocks is written, so the content is never half there. Raises OSError.
     """
     size_bytes = os.fstat(source).st_size
     if size_bytes:
@@ -106,11 +106,12 @@ def take_content(source: int, target: int) -> None:
 
 
 def keep_changes_small(directory: Path) -> None:
-    """Let a write into a clone, below the new directory, take the blocks that it writes; nothing where it does anyway.
+    """Make writes into clones below the new directory allocate no more than the blocks written.
 
-    XFS sets 128 KiB apart for each, and gives back what was not needed only after half an hour.
+    XFS reserves 128 KiB for each such write, and gives back what was not needed only after half an hour. Does nothing
+    on other file systems.
     """
-    # Another file system, or another user than the owner's: it is a saving, and no need.
+    # Another file system, or a directory of another user. This saves space, and nothing depends on it.
     with tree.opened(directory) as descriptor, suppress(OSError):
         answer = fcntl.ioctl(descriptor, _FSGETXATTR, bytes(_FSXATTR.size))
         flags, extent_bytes, extents, project, _ = _FSXATTR.unpack(answer)
@@ -129,20 +130,20 @@ def _copy(base: DirectoryTree, copy: DirectoryTree, copy_entry: Callable[[WalkEn
                 directories.push(each.full_path)
             else:
                 copy_entry(each, directory)
-        # Those within others first: their coming changed the times of these.
+        # Directories inside others first: adding them changed the times of the outer ones.
         while (path := directories.pop()) is not None:
             source = base.find_directory(path)
             if source is not None:
                 status = os.fstat(source)
-                # Where root is not, whoever owns a clone must be able to write below it.
+                # Without root, the owner of a clone must be able to write below it.
                 mode = stat.S_IMODE(status.st_mode) | stat.S_IRWXU if os.geteuid() != 0 else None
                 attributes.copy(status, source, copy.directory(path), mode=mode)
 
 
 def link_or_copy(source: int, name: bytes, target: int, new_name: bytes) -> bool:
-    """Let ``new_name`` in the open directory ``target`` be the file ``name`` of ``source``; return False for a copy.
+    """Make ``new_name`` in the open directory ``target`` a link to the file ``name`` of ``source``, or a copy of it.
 
-    Raises OSError.
+    Returns False for a copy. Raises OSError.
     """
     try:
         os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
@@ -178,7 +179,7 @@ def _clone_file(source: int, target: int, name: bytes, clone: bytes) -> None:
 
 
 def _make_file(source: int, target: int, name: bytes, new_name: bytes, fill: Callable[[int, int, int], None]) -> None:
-    """Make a file in the directory ``target``: its content is ``fill``'s, all else that of ``name``."""
+    """Create a file in the directory ``target``. ``fill`` writes its content, and all else is that of ``name``."""
     inner_source = open_file_in(source, name)
     try:
         status = os.fstat(inner_source)

@@ -1,7 +1,7 @@
-"""The disk space of a tree: what its files share counts once, on file systems whose files share blocks, too.
+"""The disk space of a tree. Blocks that its files share count once, also on file systems with shared blocks.
 
-Asked of the kernel file by file (FIEMAP). Space that a file outside the tree shares counts too, and what the file
-system compressed counts as it was before: rather too much than too little.
+The kernel is asked file by file (FIEMAP). Space that is shared with a file outside the tree counts as well, and
+compressed data counts uncompressed: the result is rather too much than too little.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _LAST, _NOT_ON_DISK, _SHARED = 0x1, 0x2 | 0x200, 0x2000
 BLOCK_BYTES = 512
 _SPANS_LIMIT = 100_000
 _MINIMUM_CHECKED_BYTES = 1024 * 1024
-"""Smaller files count whole: their holes are no matter."""
+"""The size below which a file counts whole, as its holes do not matter."""
 
 
 class BlockExtent(NamedTuple):
-    """A part of a file that lies in one piece."""
+    """A contiguous part of a file."""
 
     offset: int
-    """Where it begins in the file, in bytes."""
+    """Its start in the file, in bytes."""
     begin: int
-    """Where it begins on the disk."""
+    """Its start on the disk, in bytes."""
     end: int
     is_shared: bool
-    """True where another file may have it too."""
+    """True if another file may share it."""
 
 
 def measured_bytes(directory: Path) -> int:
-    """Return the disk space of the tree, in bytes; what its files share counts once.
+    """Return the disk space of the tree, in bytes. What its files share counts once.
 
-    Hard links are taken to be all in it, and what cannot be read to share nothing.
+    All hard links of a file are assumed to be in the tree. A file that cannot be read is assumed to share nothing.
     """
     shares_blocks = clone.may_share_blocks(directory)
     total = 0.0
@@ -68,9 +68,10 @@ def measured_bytes(directory: Path) -> int:
 
 
 def copy_bytes(tree: DirectoryTree, files: Iterable[tuple[bytes, int]]) -> int:
-    """Return how many bytes copies of the files take: holes take nothing, and a file with several names counts once.
+    """Return the disk space that copies of the files take, in bytes.
 
-    ``files`` are paths in the tree, with the sizes that count for what is small or cannot be looked at.
+    Holes take nothing, and a file with several names counts once. ``files`` are paths in the tree with their sizes,
+    which count for small files and for files that cannot be read.
     """
     total = 0
     copied: set[tuple[int, int]] = set()
@@ -90,13 +91,13 @@ def copy_bytes(tree: DirectoryTree, files: Iterable[tuple[bytes, int]]) -> int:
 
 
 def _data_bytes(tree: DirectoryTree, path: bytes) -> int:
-    """Return how many bytes of the file lie in no hole. Raises OSError for what is no regular file."""
+    """Return the number of bytes of the file outside its holes. Raises OSError if it is not a regular file."""
     descriptor = tree.open_file(path)
     try:
         total = 0
         for number, (begin, end) in enumerate(holes.data_spans(descriptor)):
             if number == _SPANS_LIMIT:
-                # Whoever made the file chose how many they are: the rest counts whole.
+                # The machine chose the number of holes, so the rest counts whole.
                 return total + os.fstat(descriptor).st_size - begin
             total += end - begin
         return total
@@ -105,9 +106,9 @@ def _data_bytes(tree: DirectoryTree, path: bytes) -> int:
 
 
 def extent_signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
-    """Where on the disk the open file's blocks lie; None where they have no place of their own yet, or nobody tells.
+    """Return the position of the open file's blocks on the disk, or None where it is not known.
 
-    Two files with the same one are the same blocks: what is read of the one was read of the other.
+    Two files with equal signatures are the same blocks, so reading one of them is enough.
     """
     try:
         extents = list(_extents_of(descriptor))
@@ -119,14 +120,17 @@ def extent_signature(descriptor: int) -> tuple[tuple[int, int], ...] | None:
 
 
 def unshared_spans(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yield where in the open file parts begin and end that no other file shares. Raises OSError where nobody tells."""
+    """Yield begin and end of the parts of the open file that no other file shares.
+
+    Raises OSError where it is not known.
+    """
     for extent in _extents_of(descriptor):
         if not extent.is_shared:
             yield extent.offset, extent.offset + extent.end - extent.begin
 
 
 class _ExtentUnion:
-    """The length of what spans cover together, in memory that what they cover takes, not their number."""
+    """The total length of a union of spans. Its memory grows with the union, not with the number of spans added."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[int, int]] = []
@@ -154,7 +158,7 @@ class _ExtentUnion:
 
 
 def _extents(each: WalkEntry) -> Iterator[BlockExtent]:
-    """Yield where the file's blocks lie; nothing where it cannot be read, or nobody tells."""
+    """Yield the extents of the file, or none where it cannot be read or they are not known."""
     with suppress(OSError):
         descriptor = open_file_in(each.directory, each.name)
         try:
@@ -174,7 +178,7 @@ def _extents_of(descriptor: int) -> Iterator[BlockExtent]:
         for number in range(count):
             logical, physical, length, flags = _EXTENT.unpack_from(answer, _HEADER.size + number * _EXTENT.size)
             start = logical + length
-            # What is kept beside the inode, or not written yet, has no place that others could share.
+            # Data inside the inode or not written yet has no place that others could share.
             is_shared = bool(flags & _SHARED) and not flags & _NOT_ON_DISK
             yield BlockExtent(logical, physical, physical + length, is_shared)
         if flags & _LAST:

@@ -1,6 +1,6 @@
-"""A tree that has a further hard link to everything in another one, directories made anew.
+"""A copy of a tree by hard links, with new directories.
 
-A link is little work for us and much for the kernel, so that several threads share it.
+Making a link is little work for the program and much for the kernel, so several threads share it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from turku.storage.fs import attributes, clone, tree
 _THREADS_LIMIT: Final = 4
 _ENTRIES_BETWEEN_QUESTIONS: Final = 100
 GoOn = Callable[[int], bool]
-"""Asked every now and then whether to go on, by one thread at a time; is told how many directories were made."""
+"""A callback, called now and then by one thread at a time with the number of directories made. False stops the copy."""
 
 
 class CopyStopped(Exception):
-    """The linking was told not to go on; what there is of the tree is of no use."""
+    """The ``go_on`` callback stopped the copy. What was made of the tree is of no use."""
 
 
 def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: True) -> None:
-    """Make the new directory ``target`` with a hard link to everything that is in ``source``, directories made anew.
+    """Create the directory ``target`` with a hard link to everything in ``source``, and new directories.
 
-    A file that can have no more names is copied, once for as many names as its copy can have. Raises OSError, Stopped
-    where ``go_on`` said no, and what ``go_on`` raises.
+    A file that can have no more names is copied, once for as many names as the copy can have. Raises OSError,
+    CopyStopped if ``go_on`` returns False, and what ``go_on`` raises.
     """
     tree.make_directory(target)
     with Stack() as waiting, Stack() as unfinished:
@@ -40,7 +40,7 @@ def link_tree(source: Path, target: Path, go_on: GoOn = lambda _directories: Tru
 
 
 class _TreeLinker:
-    """What the threads share. A directory waits until one of them takes it: it is then linked by that one alone."""
+    """The shared state of the threads. A directory waits until one thread takes it, and that thread alone links it."""
 
     def __init__(self, source: Path, target: Path, go_on: GoOn, waiting: Stack, unfinished: Stack) -> None:
         self._source = source
@@ -48,15 +48,15 @@ class _TreeLinker:
         self._go_on = go_on
         self._waiting = waiting
         self._unfinished = unfinished
-        """Directories that nobody could enter any more, had they their modes: those come in the end."""
+        """Directories that nobody could enter if they had their modes already. They get them last."""
         self._condition = threading.Condition()
         self._active = 0
         self._directories = 1
         self._unasked = 0
-        """Entries made since ``go_on`` was asked."""
+        """The number of entries made since ``go_on`` was called."""
         self._error: BaseException | None = None
         self._copies: dict[int, tuple[bytes, bytes]] = {}
-        """Where the copy of a file is that can have no more names, by its inode."""
+        """The path of the copy of each file that can have no more names, by the file's inode."""
 
     def run(self) -> None:
         self._waiting.push(b"")
@@ -69,7 +69,7 @@ class _TreeLinker:
         if self._error is not None:
             raise self._error
         with DirectoryTree(self._source) as base, DirectoryTree(self._target) as made:
-            # Those within others first.
+            # Directories inside others first.
             while (path := self._unfinished.pop()) is not None:
                 _finish(base.directory(path), made.directory(path))
         self._enqueue(b"", [], _ENTRIES_BETWEEN_QUESTIONS)
@@ -104,7 +104,7 @@ class _TreeLinker:
             return None
 
     def _link_directory(self, source: int, target: int, path: bytes, copies: DirectoryTree) -> None:
-        """Link what is in the directory. The directories in it are made empty, and wait to be linked."""
+        """Link the entries of the directory. The directories inside it are created empty, and wait to be linked."""
         can_be_entered = os.geteuid() == 0 or os.fstat(source).st_mode & stat.S_IRWXU == stat.S_IRWXU
         if not can_be_entered:
             with self._condition:
@@ -146,8 +146,7 @@ class _TreeLinker:
             self._copies[inode] = place
 
     def _enqueue(self, path: bytes, made: list[bytes], count: int) -> None:
-        """Let the directories that were made in that of the path be linked by whoever is free; ``count`` is of all
-        entries that were made."""
+        """Queue the directories made in ``path`` for linking. ``count`` is the number of entries made."""
         with self._condition:
             self._waiting.push_all(joined(path, name) for name in made)
             self._directories += len(made)
@@ -161,5 +160,5 @@ class _TreeLinker:
 
 
 def _finish(source: int, target: int) -> None:
-    """Give the directory what the other one has; its entries are all there, so that its times stay."""
+    """Copy a directory's attributes. All of its entries are there by now, so its times stay."""
     attributes.copy(os.fstat(source), source, target)

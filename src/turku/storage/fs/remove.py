@@ -1,4 +1,4 @@
-"""Removing a tree of a volume, which may be a subvolume or have one in it."""
+"""Removal of a tree on a volume. The tree may be a subvolume or contain one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from turku.storage.fs import subvolume, tree
 
 
 def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
-    """Remove the file, link or directory at ``path``; return False where ``go_on``, asked now and then, said no.
+    """Remove the file, link or directory at ``path``. Return False if ``go_on`` returned False before the end.
 
-    Raises DurableWriteFailed naming what could not be removed.
+    Raises DurableWriteFailed, with the name of what could not be removed.
     """
     status = tree.status(path)
     if status is None:
@@ -37,7 +37,7 @@ def remove_tree(path: Path, go_on: Callable[[], bool] = lambda: True) -> bool:
 
 
 def open_changeable(name: bytes, *, parent: int) -> int:
-    """Return a descriptor of the directory, made readable and writable for its owner where it was not."""
+    """Return a descriptor of the directory, made readable and writable for its owner if it was not."""
     return removal.open_changeable(name, parent=parent, prepare=_unlock)
 
 

@@ -1,4 +1,4 @@
-"""Reading stored files again: from the disk rather than from memory, gently, and leaving memory to others."""
+"""Checksums of stored files, read from the disk rather than from the page cache, at a limited rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_BYTES = 1024 * 1024
 
 @dataclass
 class RateLimiter:
-    """How fast is read at most; ``bytes_per_second`` of None is as fast as it goes."""
+    """A limit on reading. ``bytes_per_second`` of None is no limit."""
 
     bytes_per_second: float | None = None
     clock: Clock = SYSTEM_CLOCK
@@ -22,7 +22,7 @@ class RateLimiter:
     _begin: float = field(default=-1.0, init=False)
 
     def consume(self, count: int) -> None:
-        """Take note of what was read, and wait where it was too fast."""
+        """Count bytes that were read, and wait if reading was too fast."""
         self.read_bytes += count
         if self.bytes_per_second is None:
             return
@@ -35,9 +35,9 @@ class RateLimiter:
 
 
 def checksum(descriptor: int, pace: RateLimiter) -> bytes:
-    """xxh128 of the open file's content, as rsync has it. Raises OSError where the disk does not give it."""
+    """Return the xxh128 of the open file's content, as rsync computes it. Raises OSError for a read error."""
     hasher = xxhash.xxh128()
-    # What a backup has just written lies in memory still: it is the disk that is to be asked.
+    # A backup's new files are still in the page cache. The disk is to be asked.
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     offset = 0
     while chunk := os.pread(descriptor, CHUNK_BYTES, offset):
@@ -49,11 +49,12 @@ def checksum(descriptor: int, pace: RateLimiter) -> bytes:
 
 
 def checksum_in_memory(descriptor: int, size_bytes: int) -> bytes:
-    """Return the xxh128 of the open file's content, which was written just now; ``size_bytes`` is what it should have.
+    """Return the xxh128 of the open file's content, which was written just now and should be ``size_bytes`` long.
 
     Raises OSError.
     """
-    # A byte more: a file that is larger is read on. A buffer of a megabyte for each small file would cost more than it.
+    # One byte more, so that a longer file is read on. A buffer of a megabyte for each small file would cost more than
+    # the file.
     content = os.read(descriptor, min(size_bytes + 1, CHUNK_BYTES))
     if len(content) <= size_bytes < CHUNK_BYTES:
         digest: bytes = xxhash.xxh128_digest(content)

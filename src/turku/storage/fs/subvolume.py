@@ -1,7 +1,7 @@
-"""Subvolumes of btrfs, by the kernel's own calls: made, snapshotted, sealed and deleted without a program's help.
+"""Subvolumes of btrfs: created, snapshotted, sealed and deleted by the kernel's own calls.
 
 The root directory of a subvolume has inode number 256, and nothing else on btrfs has. A read-only subvolume can be
-renamed within its directory, and not be moved into another one.
+renamed within its directory, but not moved into another one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from turku.storage.fs import tree
 
 ROOT_INODE = 256
-# <linux/btrfs.h>: direction and size of the argument, 0x94, number of the call.
+# From <linux/btrfs.h>: direction and size of the argument, 0x94, number of the call.
 _SNAP_DESTROY = 0x5000940F
 _SNAP_CREATE_V2 = 0x50009417
 _SUBVOL_CREATE_V2 = 0x50009418
@@ -30,26 +30,26 @@ _REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EROFS)
 
 
 def is_btrfs(directory: Path) -> bool:
-    """Return True when the directory lies on btrfs. Raises OSError for what says nothing of that."""
+    """Return True if the directory lies on btrfs. Raises OSError for errors that do not tell."""
     try:
         with tree.opened(directory) as descriptor:
             _flags(descriptor)
     except OSError as error:
         if error.errno in tree.SAYS_NOTHING:
             raise
-        # On btrfs the call says that it wants the root of a subvolume; elsewhere there is no such call.
+        # On btrfs the call demands the root of a subvolume. Elsewhere there is no such call.
         return error.errno == errno.EINVAL
     return True
 
 
 def is_subvolume(path: Path) -> bool:
-    """Whether a subvolume, not a link to one, is at ``path``."""
+    """Return True if a subvolume, not a link to one, lies at ``path``."""
     status = tree.status(path)
     return status is not None and stat.S_ISDIR(status.st_mode) and status.st_ino == ROOT_INODE and is_btrfs(path.parent)
 
 
 def create(path: Path) -> None:
-    """Make an empty subvolume, open to its owner alone."""
+    """Create an empty subvolume that only its owner can enter."""
     with tree.opened(path.parent) as parent:
         _call(parent, _SUBVOL_CREATE_V2, _ARGUMENTS_V2.pack(0, 0, 0, b"", os.fsencode(path.name)), path)
         tree.change_mode(path, 0o700)
@@ -57,19 +57,19 @@ def create(path: Path) -> None:
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Make a writable snapshot of the subvolume at ``source``; it is whole from its first moment on, and durable."""
+    """Create a writable snapshot of the subvolume ``source``. It is complete and durable from its first moment."""
     with tree.opened(source) as descriptor, tree.opened(target.parent) as parent:
         _call(parent, _SNAP_CREATE_V2, _ARGUMENTS_V2.pack(descriptor, 0, 0, b"", os.fsencode(target.name)), target)
 
 
 def set_read_only(path: Path, *, read_only: bool) -> None:
-    """Seal the subvolume at ``path``, or let it be written to again."""
+    """Make the subvolume at ``path`` read-only, or writable again."""
     with tree.opened(path) as descriptor:
         set_read_only_by_descriptor(descriptor, read_only=read_only)
 
 
 def set_read_only_by_descriptor(descriptor: int, *, read_only: bool) -> None:
-    """As ``set_read_only``, for a subvolume's open root directory."""
+    """Do what ``set_read_only`` does, for the open root directory of a subvolume."""
     flags = _flags(descriptor)
     wanted = flags | _READ_ONLY if read_only else flags & ~_READ_ONLY
     if wanted != flags:
@@ -77,10 +77,10 @@ def set_read_only_by_descriptor(descriptor: int, *, read_only: bool) -> None:
 
 
 def delete(path: Path) -> bool:
-    """True when the subvolume is gone, its space being freed by the kernel; False when the kernel does not let us.
+    """Delete the subvolume. Return False if the kernel does not allow it.
 
-    It lets root, and an owner where the file system is mounted with ``user_subvol_rm_allowed``, delete a subvolume that
-    has no other one in it.
+    The kernel frees the space later. It allows root to delete a subvolume without another one inside, and an owner
+    where the file system is mounted with ``user_subvol_rm_allowed``.
     """
     try:
         set_read_only(path, read_only=False)
@@ -101,7 +101,7 @@ def _flags(descriptor: int) -> int:
 
 def _call(descriptor: int, request: int, arguments: bytes, path: Path) -> None:
     try:
-        # A bytearray: Python copies no more than 1024 bytes of what cannot change.
+        # A bytearray, because Python copies no more than 1024 bytes of an immutable argument.
         fcntl.ioctl(descriptor, request, bytearray(arguments), True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,4 +1,4 @@
-"""The dates that a file system keeps. One beyond them becomes the first or the last of them, and no program is told."""
+"""The range of dates that a file system keeps. It clamps other dates to the range, and no program notices."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from turku.core.log import one_line
 from turku.storage.fs import tree
 
 _FAR_SECONDS = 2**55
-"""From the epoch, in both directions: kept by file systems that keep all dates of 64 bits."""
+"""The distance from the epoch, in both directions, of the dates tried. File systems with 64-bit dates keep them."""
 _NS = 10**9
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class DateRange:
-    """The first and the last date that is kept, in Unix nanoseconds; None where there is no end."""
+    """The first and the last date that a file system keeps, in Unix nanoseconds, or None where there is no limit."""
 
     first_ns: int | None = None
     last_ns: int | None = None
 
 
 def date_range(directory: Path) -> DateRange:
-    """Return the dates that are kept there, tried with a file that has no name.
+    """Return the dates that the file system of the directory keeps, tried with a file that has no name.
 
-    A file system that refuses to be tried has no limit that is known: no backup is to fail for that.
+    A file system that refuses the try counts as unlimited: no backup is to fail for that.
     """
     with suppress(OSError):
         descriptor = tree.create_unnamed_file(directory)
@@ -46,25 +46,25 @@ def _limit_ns(descriptor: int, far_seconds: int) -> int | None:
 
 @dataclass
 class DatesAtLimit:
-    """What a backup wrote that has the first or the last date that is kept, so that its own may lie beyond."""
+    """Entries of a backup whose date is the first or the last one kept, so that the machine's date may lie beyond."""
 
     kept: DateRange
     paths: list[bytes] = field(default_factory=list)
-    """The first few of them."""
+    """The first few of these paths."""
     count: int = 0
 
     @property
     def limits_ns(self) -> tuple[int | None, int | None]:
-        """The dates that are looked for."""
+        """The dates that are searched for."""
         return self.kept.first_ns, self.kept.last_ns
 
     def note(self, paths: list[bytes], count: int) -> None:
-        """Take note of so many entries, the first of which are named."""
+        """Record the number of such entries, and the names of the first few."""
         self.paths, self.count = paths[:_NAMED], count
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Return what people are told; nothing where there is no such entry."""
+        """Return warnings for people, or empty if there is no such entry."""
         if not self.count:
             return ()
         named = ", ".join(one_line(path) for path in self.paths)

@@ -1,11 +1,11 @@
-"""Access to what lies on a volume: every name is reached through open directories, and no symbolic link is followed.
+"""File access on volumes. Every name is reached through open directories, and no symbolic link is followed.
 
-A machine says what its trees hold, and an existing storage, another user or an earlier fault may have left links beside
-them. A path on a volume is therefore only a name. Its directory is opened with ``openat2`` and
-``RESOLVE_NO_SYMLINKS``, or component by component where the kernel does not have that, and the last name is looked up
-in the open directory. The paths of volumes themselves are resolved once, when the configuration is read.
+A machine chooses the names in its trees, and another storage, another user or an earlier fault may have left links
+beside them. A path on a volume is therefore only a name. Its directory is opened with ``openat2`` and
+``RESOLVE_NO_SYMLINKS``, or component by component where the kernel lacks that, and the last name is looked up in the
+open directory. The paths of the volumes themselves are resolved once, when the configuration is read.
 
-``tests/unit/house/test_volume_access.py`` holds everybody else to it.
+``tests/unit/house/test_volume_access.py`` checks that all other modules use this one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from turku.errors import BackupFailed, DurableWriteFailed
 
 _DIRECTORY, _HANDLE = openat2.DIRECTORY, openat2.HANDLE
 SAYS_NOTHING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE)
-"""Errors of a moment, or of a disk: they say nothing of what a file is or of what a file system can do."""
+"""Passing errors, or errors of a disk. They do not tell what a file is or what a file system can do."""
 
 
 # --- opening
@@ -34,9 +34,10 @@ SAYS_NOTHING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR
 
 @contextmanager
 def opened(path: Path, flags: int = _DIRECTORY) -> Iterator[int]:
-    """A descriptor of the directory for the length of the block; nothing on the way to it may be a symbolic link.
+    """Open the directory for the length of the block, and yield its descriptor.
 
-    Raises OSError: ELOOP or ENOTDIR for a link, FileNotFoundError for what is not there.
+    No part of the path may be a symbolic link. Raises OSError: ELOOP or ENOTDIR for a link, FileNotFoundError for a
+    missing directory.
     """
     descriptor = openat2.open_absolute(path, flags)
     try:
@@ -46,7 +47,7 @@ def opened(path: Path, flags: int = _DIRECTORY) -> Iterator[int]:
 
 
 def _name(path: Path) -> str:
-    """Return the last name of the path. Raises OSError for '..', which is no name in a directory."""
+    """Return the last name of the path. Raises OSError for '..', which is not a name in a directory."""
     if path.name in ("", ".."):
         raise OSError(errno.EINVAL, "is not a name in a directory", str(path))
     return path.name
@@ -55,7 +56,7 @@ def _name(path: Path) -> str:
 @contextmanager
 def _parent(path: Path) -> Iterator[int]:
     _name(path)
-    # Its names are used, and it is flushed: a backed-up directory is never a parent here, so that it can be read.
+    # Open it for reading, as it is flushed. A backed-up directory is never a parent here, so it is readable.
     with opened(path.parent) as directory:
         yield directory
 
@@ -71,11 +72,14 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-# --- looking
+# --- reading
 
 
 def status(path: Path) -> os.stat_result | None:
-    """Return what lies at the path, without following a link; None for nothing, or where a link is on the way."""
+    """Return the status of what lies at the path, or None for nothing, or where a link is on the way.
+
+    A link at the path itself is not followed.
+    """
     try:
         with opened(path.parent, _HANDLE) as directory:
             return os.stat(_name(path), dir_fd=directory, follow_symlinks=False)
@@ -86,24 +90,24 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def exists(path: Path) -> bool:
-    """Return True when anything lies at the path, be it a link."""
+    """Return True if anything lies at the path, even a link."""
     return status(path) is not None
 
 
 def is_directory(path: Path) -> bool:
-    """Return True when a directory, not a link to one, lies at the path."""
+    """Return True if a directory, not a link to one, lies at the path."""
     found = status(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def is_file(path: Path) -> bool:
-    """Return True when a regular file lies at the path."""
+    """Return True if a regular file lies at the path."""
     found = status(path)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def link_target(path: Path) -> str | None:
-    """Return what the symbolic link at the path says; None where no link is."""
+    """Return the target of the symbolic link at the path, or None where there is no link."""
     try:
         with opened(path.parent, _HANDLE) as directory:
             return os.readlink(_name(path), dir_fd=directory)
@@ -114,7 +118,7 @@ def link_target(path: Path) -> str | None:
 
 
 def names(path: Path) -> list[str]:
-    """Return the names in the directory, sorted; none where there is no such directory."""
+    """Return the names in the directory, sorted, or empty if there is no such directory."""
     try:
         with opened(path) as directory:
             return sorted(map(os.fsdecode, names_in(directory)))
@@ -130,7 +134,7 @@ def names_in(directory: int) -> list[bytes]:
 
 
 def read_file(path: Path, *, limit_bytes: int) -> bytes:
-    """Return the first bytes of the regular file at the path. Raises OSError for anything else."""
+    """Return up to ``limit_bytes`` of the regular file at the path. Raises OSError for anything else."""
     with opened(path.parent, _HANDLE) as directory:
         return durable.read_regular_file_in(directory, _name(path), limit_bytes=limit_bytes)
 
@@ -145,9 +149,9 @@ def volume_status(path: Path) -> os.statvfs_result:
 
 
 def make_directory(path: Path) -> None:
-    """Let a directory be at the path, readable by its owner alone where it is new.
+    """Create the directory at the path if it is missing, readable by its owner alone.
 
-    Raises BackupFailed when something else has its name, DurableWriteFailed.
+    Raises BackupFailed if something else has the name, and DurableWriteFailed.
     """
     try:
         with _parent(path) as parent:
@@ -164,9 +168,9 @@ def make_directory(path: Path) -> None:
 
 
 def move_directory(source: Path, target: Path) -> None:
-    """Rename a directory, its mode kept; durable. Raises DurableWriteFailed.
+    """Rename a directory durably, keeping its mode. Raises DurableWriteFailed.
 
-    The kernel wants leave to write in a directory that gets another parent, and a backed-up directory may not give it.
+    The kernel demands write permission on a directory that gets another parent, and a backed-up directory may lack it.
     """
     with _explained(target), _parent(source) as before, _parent(target) as after:
         mode = stat.S_IMODE(os.stat(source.name, dir_fd=before, follow_symlinks=False).st_mode)
@@ -179,7 +183,7 @@ def move_directory(source: Path, target: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename what lies at ``source``; durable. Raises DurableWriteFailed."""
+    """Rename what lies at ``source`` durably. Raises DurableWriteFailed."""
     with _explained(target), _parent(source) as before, _parent(target) as after:
         durable.rename_in(before, source.name, after, target.name)
 
@@ -191,7 +195,7 @@ def hard_link(source: Path, target: Path) -> None:
 
 
 def unlink(path: Path) -> None:
-    """Remove the file or link at the path, where one is. Raises OSError."""
+    """Remove the file or link at the path, if there is one. Raises OSError."""
     with suppress(FileNotFoundError), _parent(path) as parent:
         os.unlink(path.name, dir_fd=parent)
 
@@ -203,24 +207,24 @@ def remove_directory(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
-    """Replace the file at the path, readable by its owner alone; durable. Raises DurableWriteFailed."""
+    """Replace the file at the path durably, readable by its owner alone. Raises DurableWriteFailed."""
     with _explained(path), _parent(path) as parent:
         durable.write_bytes_in(parent, path.name, content, owner=owner)
 
 
 def write_json(path: Path, content: Any, *, owner: tuple[int, int] | None = None) -> None:
-    """Replace the file at the path with JSON; durable. Raises DurableWriteFailed."""
+    """Replace the file at the path with JSON, durably. Raises DurableWriteFailed."""
     write_bytes(path, durable.json_bytes(content), owner=owner)
 
 
 def write_symbolic_link(path: Path, target: str) -> None:
-    """Let a symbolic link with that target be at the path; durable. Raises DurableWriteFailed."""
+    """Create or replace the symbolic link at the path, durably. Raises DurableWriteFailed."""
     with _explained(path), _parent(path) as parent:
         durable.write_symbolic_link_in(parent, path.name, target)
 
 
 def create_file(path: Path) -> int:
-    """Return a descriptor of a new file at the path, in place of one that is there. Raises OSError."""
+    """Create the file at the path, in place of an existing one, and return its descriptor. Raises OSError."""
     with _parent(path) as parent:
         with suppress(FileNotFoundError):
             os.unlink(path.name, dir_fd=parent)
@@ -233,7 +237,7 @@ def create_unnamed_file(directory: Path) -> int:
         try:
             return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=descriptor)
         except OSError:
-            # A file system that has none, as one on a network.
+            # A file system without such files, for example on a network.
             name = f".turku-unnamed-{os.getpid()}-{os.urandom(6).hex()}"
             file = os.open(name, CREATE_FLAGS, 0o600, dir_fd=descriptor)
             os.unlink(name, dir_fd=descriptor)
@@ -241,22 +245,22 @@ def create_unnamed_file(directory: Path) -> int:
 
 
 def remove_temporary_files(directory: Path, *, of_just: str = "", until: float | None = None) -> None:
-    """Remove what durable writes that were killed left in the directory; nothing where there is none.
+    """Remove the temporary files that killed durable writes left in the directory, if it exists.
 
-    ``of_just`` and ``until`` are as with ``durable.remove_temporary_files_in``. Raises OSError.
+    ``of_just`` and ``until`` are those of ``durable.remove_temporary_files_in``. Raises OSError.
     """
     with suppress(FileNotFoundError), opened(directory) as descriptor:
         durable.remove_temporary_files_in(descriptor, of_just=of_just, until=until)
 
 
 def sync(path: Path) -> None:
-    """Make all that was written to the file system of the path durable. Raises DurableWriteFailed."""
+    """Flush the file system that holds the path. Raises DurableWriteFailed."""
     with _explained(path), opened(path.parent) as directory:
         durable.sync_file_system_of(directory)
 
 
 def change_mode(path: Path, mode: int) -> None:
-    """Give the file or directory at the path a mode. Raises OSError."""
+    """Set the mode of the file or directory at the path. Raises OSError."""
     with _parent(path) as parent:
         _set_mode(parent, path.name, mode)
 
@@ -271,7 +275,7 @@ def _set_mode(parent: int, name: str, mode: int) -> None:
 
 @contextmanager
 def locked(directory: Path, name: str) -> Iterator[None]:
-    """Hold the lock ``name`` in the directory for the length of the block. Raises as ``lock.exclusive`` does."""
+    """Hold the lock ``name`` in the directory for the length of the block. Raises what ``lock.exclusive`` raises."""
     with opened(directory) as descriptor, lock.exclusive_in(descriptor, name, shown=directory):
         yield
 

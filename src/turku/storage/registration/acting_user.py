@@ -1,4 +1,4 @@
-"""Doing file work as the user it belongs to, so that root follows no link that user planted (threats N4)."""
+"""File access as the owner of the files, so that root follows no link that this user planted (threats N4)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def only_root_can_change(path: Path) -> bool:
-    """True when no one but root can change what the path leads to: each directory above it is root's, none a link."""
+    """Return True if only root can change what the path leads to.
+
+    Each directory above it is then root's, and no part of it is a link.
+    """
     for directory in path.parents:
         try:
             status = directory.lstat()
         except FileNotFoundError:
             continue
-        # In a sticky directory, as /tmp, only an entry's owner may replace it.
+        # In a sticky directory such as /tmp, only the owner of an entry may replace it.
         is_shared = bool(status.st_mode & _OTHERS_WRITE) and not status.st_mode & stat.S_ISVTX
         if status.st_uid != 0 or is_shared or stat.S_ISLNK(status.st_mode):
             return False
@@ -29,7 +32,7 @@ def only_root_can_change(path: Path) -> bool:
 
 
 def name_of(uid: int) -> str:
-    """The user's name; the number as ``runuser`` and ``sudo`` take it, ``#1234``, where it has none (a container's)."""
+    """Return the user's name, or ``#1234``, as ``runuser`` and ``sudo`` take it, if there is none (in a container)."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -38,10 +41,11 @@ def name_of(uid: int) -> str:
 
 @contextmanager
 def acting_as(user: str, *, for_path: Path) -> Iterator[tuple[int, int] | None]:
-    """(uid, gid) that new files must be given, None where they have the right owner by themselves.
+    """Act as ``user`` for the block.
 
-    Root becomes ``user`` for the block, unless only root can change ``for_path``: there it stays root. Anyone else
-    stays who they are. The process must have one thread.
+    Yield the (uid, gid) to give to new files, or None if they are right by themselves. Root becomes ``user``, unless
+    only root can change ``for_path``: then it stays root. Any other user stays the same. The process must have one
+    thread.
     """
     if os.geteuid() != 0 or user == "root":
         yield None

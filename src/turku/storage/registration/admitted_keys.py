@@ -1,6 +1,6 @@
-"""The machines' lines of authorized_keys once more, in ``var_dir``, for the program that sshd asks about a key.
+"""A copy of the machines' lines of authorized_keys in ``var_dir``, for the program that sshd asks about a key.
 
-Kept apart from authorized_keys itself: that is another user's file, which sshd may not even be told to read.
+It is separate from authorized_keys, which is another user's file and which sshd may not even read.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 def path(configuration: StorageConfig) -> Path:
-    """Where they are kept."""
+    """Return the path of the copy."""
     return configuration.state.var_dir / _FILE
 
 
 def write(configuration: StorageConfig, admitted: Sequence[Admitted]) -> None:
-    """Keep the lines of these machines and no others. Raises DurableWriteFailed, ConfigurationError."""
+    """Write the lines of these machines and no others. Raises DurableWriteFailed, ConfigurationError."""
     content = "".join(f"{authorized_keys.line(configuration, machine)}\n" for machine in admitted).encode()
     current = None
     with suppress(OSError):
@@ -37,7 +37,7 @@ def write(configuration: StorageConfig, admitted: Sequence[Admitted]) -> None:
 
 
 def line_of(configuration: StorageConfig, key: SshKey) -> str | None:
-    """The line that lets this key in, as authorized_keys has it; None where no machine has the key."""
+    """Return the line of authorized_keys that admits this key, or None if no machine has the key."""
     try:
         content = durable.read_regular_file(path(configuration), limit_bytes=_LIMIT_BYTES)
     except FileNotFoundError:
@@ -47,8 +47,8 @@ def line_of(configuration: StorageConfig, key: SshKey) -> str | None:
             f"{path(configuration)} cannot be read: {error.strerror or error}",
             hint="AuthorizedKeysCommandUser must be the user who runs turku-storage-update-config",
         ) from error
-    # Both are at the end of a line, whatever the command before them holds. The file is searched, not parsed: it has
-    # megabytes on a large storage, and sshd asks at each login.
+    # Key and UUID are at the end of a line, whatever the command before them contains. The file is searched, not
+    # parsed: it has megabytes on a large storage, and sshd asks at each login.
     found = content.find(f" {key.line} turku:".encode())
     if found < 0:
         return None

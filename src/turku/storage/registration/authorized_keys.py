@@ -1,16 +1,18 @@
-"""The authorized_keys file: one line a machine, which lets its key do nothing but Turku's session (threats M1, M6, C5).
+"""The authorized_keys file: a line for each machine, which restricts its key to Turku's session.
+
+The restrictions answer the threats M1, M6 and C5.
 
 The options of a line, as OpenSSH's sshd takes them:
 
-* ``restrict`` forbids everything it knows (pty, agent, X11, user rc, forwarding), and what later versions add;
-* ``command`` is all that runs, whatever the machine asks for: shell, program or subsystem such as sftp;
-* ``port-forwarding`` gives forwarding back, of which only ``-R`` is needed;
-* ``permitlisten="localhost:*"`` lets it listen on loopback only, on any port;
+* ``restrict`` forbids everything it knows (pty, agent, X11, user rc, forwarding), and what later versions add.
+* ``command`` is all that runs, whatever the machine asks for: shell, program or subsystem such as sftp.
+* ``port-forwarding`` gives forwarding back, of which only ``-R`` is needed.
+* ``permitlisten="localhost:*"`` lets it listen on loopback only, on any port.
 * ``permitopen`` is there because without it ``-L`` would reach every host, port and Unix socket that the storage can.
   sshd takes neither ``none`` nor port 0 in a key's line, so it names an address that TCP cannot connect to.
 
 No option of a line forbids ``-R /path/of/a/socket:...``, nor, with ``port-forwarding``, a network device (``-w``), nor
-what ``AcceptEnv`` and ``GatewayPorts yes`` allow: that is up to sshd_config, and ``turku-storage check`` looks at it.
+what ``AcceptEnv`` and ``GatewayPorts yes`` allow: sshd_config must do that, and ``turku-storage check`` checks it.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ _FILE_MODE: Final = 0o600
 
 @dataclass(frozen=True)
 class Admitted:
-    """A machine whose key is good: ``key`` is ``TYPE BASE64``."""
+    """A machine whose key is valid. ``key`` is ``TYPE BASE64``."""
 
     uuid: str
     key: str
@@ -54,14 +56,14 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the file."""
+    """The result of writing the file."""
 
     admitted: tuple[Admitted, ...]
     changed: bool
 
 
 def forced_command(configuration: StorageConfig, uuid: str) -> str:
-    """What sshd hands to the user's shell: the configured command with the machine's UUID.
+    """Return the command for the user's shell: the configured command with the machine's UUID.
 
     The configured part is the operator's own shell text (``sudo -n turku-storage-ping``) and stays as it is.
     """
@@ -74,7 +76,7 @@ def forced_command(configuration: StorageConfig, uuid: str) -> str:
 
 
 def line(configuration: StorageConfig, machine: Admitted) -> str:
-    """The machine's line, without its end."""
+    """Return the line of the machine, without its newline."""
     # Within the quotes sshd knows one escape: a backslash before a quote.
     command = forced_command(configuration, machine.uuid).replace('"', '\\"')
     text = f'{_RESTRICTIONS},command="{command}" {machine.key} turku:{machine.uuid}'
@@ -84,10 +86,11 @@ def line(configuration: StorageConfig, machine: Admitted) -> str:
 
 
 def admit(machines: Mapping[str, AssignedMachine], *, static: bytes = b"", current: bytes = b"") -> list[Admitted]:
-    """The machines whose UUID and key are good, in the given order; of each other one a warning says why not.
+    """Return the machines with a valid UUID and key, in the given order. A warning gives the reason for each other one.
 
-    A key that several machines claim stays with the one that has it in ``current``, else goes to the first; sshd would
-    take the first line only, and so let a machine act as another. A key of the ``static`` lines is the operator's.
+    A key that several machines claim stays with the one that has it in ``current``, or else goes to the first. sshd
+    would take the first line only, and so let a machine act as another. A key in the ``static`` lines is the
+    operator's.
     """
     static_words = set(static.split())
     holders = _holders(current)
@@ -121,11 +124,11 @@ def admit(machines: Mapping[str, AssignedMachine], *, static: bytes = b"", curre
 def write(
     configuration: StorageConfig, machines: Mapping[str, AssignedMachine], removal: Removal | None = None
 ) -> Written:
-    """Replace the file, the ``.static`` lines first, then those of the machines; who is in it, and if it changed.
+    """Replace the file: first the ``.static`` lines, then those of the machines.
 
-    ``removal`` says which machines that are in it already keep their lines although they are not among ``machines``;
-    None is for none. Raises ConfigurationError where lines that are not Turku's would be lost, or a file cannot be read
-    safely; DurableWriteFailed.
+    Return who is in it, and if it changed. ``removal`` decides which machines keep their present lines although
+    ``machines`` lacks them. None is for none. Raises ConfigurationError if lines that are not Turku's would be lost or
+    a file cannot be read safely, and DurableWriteFailed.
     """
     path = configuration.ssh.authorized_keys_file
     static_path = path.with_name(f"{path.name}.static")
@@ -137,7 +140,7 @@ def write(
             _refuse_loss(configuration, current)
     admitted = admit(machines, static=static or b"", current=current or b"")
     if removal is not None:
-        # Its own files are in var_dir, which the other user may not even reach.
+        # The temporary file is in var_dir, which the other user may not even reach.
         admitted += _held(removal, current or b"", admitted)
     with acting_as(configuration.ssh.authorized_keys_user, for_path=path) as owner:
         content = _content(configuration, static or b"", admitted)
@@ -148,7 +151,7 @@ def write(
 
 
 def _held(removal: Removal, current: bytes, admitted: Sequence[Admitted]) -> list[Admitted]:
-    """Return the machines that keep the lines they have; a key that is another machine's by now is not kept."""
+    """Return the machines that keep their present lines. A key that belongs to another machine by now is not kept."""
     before = {uuid: key for key, uuid in (_holders(current) or _foreign_holders(current)).items()}
     taken = {machine.key for machine in admitted}
     held = removal.held(before, [machine.uuid for machine in admitted])
@@ -156,7 +159,7 @@ def _held(removal: Removal, current: bytes, admitted: Sequence[Admitted]) -> lis
 
 
 def _foreign_holders(current: bytes) -> dict[str, str]:
-    """Key to UUID, of the lines that an existing storage wrote before this one took over."""
+    """Return the UUID of each key in lines that an existing storage wrote before this one took over."""
     holders: dict[str, str] = {}
     for text in current.decode("utf-8", "replace").splitlines():
         found = _V1_LINE.search(text)
@@ -175,11 +178,11 @@ def _content(configuration: StorageConfig, static: bytes, admitted: Sequence[Adm
 
 
 def _holders(current: bytes) -> dict[str, str]:
-    """Key to UUID, of the lines that Turku wrote below its mark."""
+    """Return the UUID of each key in the lines that Turku wrote below its mark."""
     _, mark, ours = current.rpartition(_MARK)
     holders: dict[str, str] = {}
     for text in ours.decode("utf-8", "replace").splitlines() if mark else ():
-        # Both are at the end, so that quotes and blanks in the command do not matter.
+        # Key and UUID are at the end, so quotes and blanks in the command do not matter.
         *_, kind, blob, comment = ["", "", "", *text.rsplit(maxsplit=3)]
         if comment.startswith("turku:"):
             holders[f"{kind} {blob}"] = comment.removeprefix("turku:")
@@ -224,7 +227,10 @@ def _make_parent(directory: Path, owner: tuple[int, int] | None) -> None:
 
 
 def _read(path: Path) -> bytes | None:
-    """The file's content; None when it is not there. A link is not followed: it might lead where only root may read."""
+    """Return the content of the file, or None if it is missing.
+
+    A link is not followed, as it might lead where only root may read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Asking the coordinator as this storage, also while its secret changes: a session may outlast a secret."""
+"""Calls of this storage to the coordinator, also while its secret changes: a session may outlast a secret."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def clock_warning(api: ApiClient, clock: Clock) -> str:
-    """Return a sentence about how this storage's clock differs from what was last answered; empty where they agree."""
+    """Return a sentence if this storage's clock differs from the coordinator's last answer, or an empty text."""
     if api.their_time is None:
         return ""
     found = clock_agreement.disagreement(clock.now(), api.their_time, whose="the coordinator")
@@ -26,7 +26,7 @@ def clock_warning(api: ApiClient, clock: Clock) -> str:
 
 
 class Coordinator:
-    """Asks with the configuration's secret until another one is what the coordinator takes."""
+    """The coordinator, called with the configured secret until it accepts another one."""
 
     def __init__(self, configuration: StorageConfig) -> None:
         self._configuration = configuration
@@ -34,14 +34,20 @@ class Coordinator:
         self._secret = configuration.identity.secret
 
     def beyond_contract(self) -> Coordinator:
-        """Of the calls at ``/v2``; a coordinator of the existing system answers them with 404 (ApiNotFound)."""
+        """Return a client for the calls at ``/v2``.
+
+        A coordinator of the existing system answers them with 404 (ApiNotFound).
+        """
         other = Coordinator(self._configuration)
         other._api = self._api.beyond_contract()
         other._secret = self._secret
         return other
 
     def call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T]) -> T:
-        """The coordinator's answer to what ``message`` makes of the credentials. Raises ApiRefused, ApiUnreachable."""
+        """Call the coordinator with the message that ``message`` makes of the credentials.
+
+        Raises ApiRefused, ApiUnreachable.
+        """
         try:
             return self._call(name, message, answer, self._secret)
         except ApiForbidden:
@@ -55,7 +61,7 @@ class Coordinator:
             raise
 
     def clock_warning(self, clock: Clock) -> str:
-        """Return a sentence about the clocks, as of the last answer; empty where they agree or nobody tells."""
+        """Return a sentence if the clocks differed at the last answer, or an empty text."""
         return clock_warning(self._api, clock)
 
     def _call(self, name: str, message: Callable[[StorageCredentials], Any], answer: type[T], secret: Secret) -> T:

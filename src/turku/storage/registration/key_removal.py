@@ -1,7 +1,7 @@
-"""Removing machines' keys with care: an answer that lacks most of the machines is believed when another one lacks them.
+"""Careful removal of machines' keys. An answer that lacks most machines counts only if a later one lacks them too.
 
-A coordinator whose database was emptied, restored or taken over names few machines or none (threats C5). Machines that
-are let in here keep their keys then, until they were missing for a while, and in more than one answer.
+A coordinator whose database was emptied, restored or compromised names few machines or none (threats C5). Admitted
+machines then keep their keys until they have been missing for a while, in more than one answer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from turku.core.clock import Clock
 from turku.storage.config.model import StorageConfig
 
 PAUSE_SECONDS: Final = 120.0
-"""Between the first answer that lacks a machine and the one that is believed: a login makes us ask at any moment."""
+"""The time between the first answer that lacks a machine and the one that counts.
+
+A login may cause an answer at any moment.
+"""
 _MOST_SHARE: Final = 0.5
 _MOST_AT_ONCE: Final = 1
-"""So many are removed at once however few there are."""
+"""The number of machines that may be removed at once, however few there are."""
 _FILE: Final = "keys_missing.json"
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _SHOWN: Final = 5
@@ -31,13 +34,13 @@ _LOG = logging.getLogger(__name__)
 
 class _Missing(msgspec.Struct, frozen=True):
     since: dict[str, float]
-    """When each machine was missing first, by its UUID, in Unix seconds."""
+    """The time when each machine was first missing, by UUID, in Unix seconds."""
     present: int
-    """How many machines were let in then."""
+    """The number of admitted machines at that time."""
 
 
 class Removal:
-    """What is done about machines that an answer lacks; ``is_confirmed`` where the operator said that it is right."""
+    """The treatment of machines that an answer lacks. ``is_confirmed`` says that the operator confirmed the removal."""
 
     def __init__(self, configuration: StorageConfig, *, clock: Clock, is_confirmed: bool = False) -> None:
         self._path = configuration.state.var_dir / _FILE
@@ -45,21 +48,21 @@ class Removal:
         self._is_confirmed = is_confirmed
 
     def held(self, current: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-        """Return which of the ``current`` machines keep their keys although they are not among those ``wanted``.
+        """Return the ``current`` machines that keep their keys although they are not ``wanted``.
 
         Both are by UUID. Raises DurableWriteFailed.
         """
         missing = sorted(set(current) - set(wanted))
         is_much = len(missing) > _MOST_AT_ONCE and len(missing) > _MOST_SHARE * len(current)
         known = _read(self._path)
-        # What is left of an answer that is being taken step by step is no small removal by itself.
+        # The last step of a removal in several steps is not a small removal by itself.
         is_going_on = known is not None and bool(known.since.keys() & set(missing))
         if self._is_confirmed or not missing or not (is_much or is_going_on):
             self._path.unlink(missing_ok=True)
             return {}
         now = self._clock.now().timestamp()
         former = {} if known is None else known.since
-        # A clock that was set back begins anew.
+        # After the clock was set back, the time begins anew.
         since = {uuid: min(former.get(uuid, now), now) for uuid in missing}
         held = {uuid: current[uuid] for uuid in missing if now - since[uuid] < PAUSE_SECONDS}
         if not held:
@@ -74,7 +77,7 @@ class Removal:
 
 
 def fault(configuration: StorageConfig) -> str | None:
-    """Return the sentence about machines that keep their keys for now; None where there are none."""
+    """Return a sentence about the machines that keep their keys for now, or None if there are none."""
     known = _read(configuration.state.var_dir / _FILE)
     return None if known is None else _sentence(known)
 
@@ -95,6 +98,6 @@ def _read(path: Path) -> _Missing | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        # As if nothing had been missing before: then more answers are waited for, not fewer.
+        # Count as if nothing had been missing before: more answers are then needed, not fewer.
         _LOG.warning("%s is of no use: %s", path, error)
         return None

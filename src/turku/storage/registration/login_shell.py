@@ -1,7 +1,8 @@
-"""The shell of the user that machines log in as: sshd has it run the forced command, and it may print before.
+"""Check of the login shell of the machines' user.
 
-``~/.bashrc``, ``~/.zshenv`` and ``~/.cshrc`` are read though nobody sits there. What they print reaches the machine in
-front of the storage's own answers.
+sshd lets the shell run the forced command, and the shell may print something first. It reads ``~/.bashrc``,
+``~/.zshenv`` or ``~/.cshrc`` without a terminal too. What they print reaches the machine before the storage's own
+answers.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ _SHOWN = 3
 
 
 def check(user: str) -> str:
-    """Return what the user's shell does besides what it is told to; empty for a shell that is as it should be.
+    """Return the fault of the user's shell, or an empty text if it only runs the command.
 
-    The shell is run as sshd runs it, as that user. Raises CommandFailed where this process cannot.
+    The shell is run as sshd runs it, as that user. Raises CommandFailed if this process cannot do that.
     """
     try:
         account = pwd.getpwnam(user)
     except KeyError:
         raise CommandFailed(f"there is no user {user} on this host") from None
-    # For an empty field sshd takes this one.
+    # sshd uses this shell for an empty field.
     shell = account.pw_shell or "/bin/sh"
     mark = f"turku-{secrets.token_hex(8)}"
     argv = [shell, "-c", f"echo {mark}"]
@@ -41,7 +42,7 @@ def check(user: str) -> str:
         "USER": user,
         "LOGNAME": user,
         "SHELL": shell,
-        # By these a shell knows that sshd started it.
+        # A shell recognises by these variables that sshd started it.
         "SSH_CLIENT": "127.0.0.1 50000 22",
         "SSH_CONNECTION": "127.0.0.1 50000 127.0.0.1 22",
         "SSH_ORIGINAL_COMMAND": "turku-ping-remote",

@@ -1,8 +1,8 @@
-"""A new secret for this storage, losing nothing whenever it breaks off.
+"""Rotation of this storage's secret. Nothing is lost if it is interrupted.
 
-The new secret is on the disk before the coordinator hears of it, and stays there until it is in the configuration. The
-coordinator takes either secret for the change, so that it can be asked again; everything else that asks it meanwhile
-has both at hand (``coordinator``).
+The new secret is on the disk before the coordinator receives it, and stays there until it is in the configuration. The
+coordinator accepts either secret for the change, so the call can be repeated. Other calls have both secrets meanwhile
+(``registration.coordinator``).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class _NewSecret(msgspec.Struct, frozen=True):
 
 
 def rotate(configuration: StorageConfig) -> bool:
-    """Give this storage a new secret, or finish what a run before began; whether that was so.
+    """Give this storage a new secret, or finish an earlier change. Return True for an earlier change.
 
     Raises ConfigurationError (the secret is set by hand, or the storage is another user's), ApiRefused, ApiUnreachable,
-    LockHeld, DurableWriteFailed. After ApiUnreachable the next run of any kind finishes.
+    LockHeld, DurableWriteFailed. After ApiUnreachable the next run of any kind finishes the change.
     """
     _require_ours(configuration)
     with lock.exclusive(configuration.state.lock_dir, _LOCK):
@@ -50,7 +50,7 @@ def rotate(configuration: StorageConfig) -> bool:
             _finish(configuration, new)
         except ApiRefused as error:
             if begun is None:
-                # Refused at the first time of asking: no coordinator holds the new one.
+                # Refused at the first try, so no coordinator holds the new secret.
                 _drop(configuration)
             if isinstance(error, ApiNotFound):
                 raise error.with_hint(
@@ -61,9 +61,9 @@ def rotate(configuration: StorageConfig) -> bool:
 
 
 def resume(configuration: StorageConfig) -> StorageConfig:
-    """The storage after what another run has begun: finished now, or put off where the coordinator refuses.
+    """Finish a change that another run began, and return the storage's new configuration.
 
-    Raises ApiUnreachable, DurableWriteFailed.
+    The change is put off if the coordinator refuses it. Raises ApiUnreachable, DurableWriteFailed.
     """
     if not _path(configuration).exists():
         return configuration
@@ -83,12 +83,12 @@ def resume(configuration: StorageConfig) -> StorageConfig:
 
 
 def other_secrets(configuration: StorageConfig, refused: Secret) -> list[Secret]:
-    """Secrets that the coordinator may hold by now instead of ``refused``: one to come, one that came meanwhile."""
+    """Return other secrets that the coordinator may hold instead of ``refused``: a pending and a recent one."""
     found = []
     with suppress(ConfigurationError):
         new = _begun(configuration)
         found += [Secret(new.secret)] if new is not None else []
-    # Last: what is no longer to come has come.
+    # Read last, as a secret that is no longer pending is stored.
     stored = _tree(configuration).content.get("secret")
     found += [Secret(stored)] if isinstance(stored, str) else []
     return [secret for secret in dict.fromkeys(found) if secret != refused]
@@ -115,7 +115,7 @@ def _require_ours(configuration: StorageConfig) -> None:
         )
     owner = path.stat().st_uid
     if owner != os.geteuid():
-        # A file of root's would be one that this storage cannot read.
+        # A file of root's could not be read by this storage.
         raise ConfigurationError(
             f"{path} belongs to another user", hint=f"run this as that user: runuser -u '{name_of(owner)}' -- ..."
         )
@@ -142,7 +142,7 @@ def _begin(configuration: StorageConfig) -> _NewSecret:
 
 def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
     path = _identity_file(configuration)
-    # Read again under the lock: another run may have changed it since.
+    # Read again under the lock, as another run may have changed it.
     content = json.loads(path.read_bytes())
     request = StorageRotateRequest(
         storage=StorageCredentials(name=configuration.identity.name, secret=content["secret"]), new_secret=new.secret

@@ -1,4 +1,4 @@
-"""What ``turku-storage-update-config`` does: tell the coordinator of this storage, admit the machines it is given."""
+"""Implementation of ``turku-storage-update-config``: report this storage, and admit the machines assigned to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from turku.storage.registration.key_removal import Removal
 
 REFRESH_PAUSE_SECONDS: Final = 15.0
 _REFRESH_PAUSE_SHARE: Final = 10
-"""At most a tenth of the time is spent on refreshing, however many machines there are and however slow it is."""
+"""Refreshing takes at most a tenth of the time, however many machines there are and however slow it is."""
 _RUN_UNDER_WAY_SECONDS: Final = 10.0
 _LOCK: Final = "update-config"
 _FAULT_LENGTH: Final = 500
@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _LastRun(msgspec.Struct, frozen=True):
-    """When the coordinator was last asked for the machines (Unix seconds), and for how long that went on."""
+    """The time of the last call for the machines (Unix seconds), and its duration in seconds."""
 
     begin: float
     seconds: float
@@ -48,24 +48,24 @@ class _LastRun(msgspec.Struct, frozen=True):
 def update_config(
     configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK, confirms_removals: bool = False
 ) -> None:
-    """Register this storage or report its space and address, then bring authorized_keys and the links up to date.
+    """Register this storage or report its space and address, then update authorized_keys and the links.
 
-    With ``confirms_removals`` machines that the answer lacks lose their keys at once, however many they are.
-    Raises LockHeld, ConfigurationError, ApiRefused, ApiUnreachable, DurableWriteFailed, and, when all is done, NoVolume
-    where a volume is not there; a single machine whose data is no good is left out with a warning.
+    With ``confirms_removals``, machines that the answer lacks lose their keys at once, however many there are. A
+    machine with invalid data is skipped with a warning. Raises LockHeld, ConfigurationError, ApiRefused,
+    ApiUnreachable, DurableWriteFailed, and at the end NoVolume if a volume is missing.
     """
     configuration = secret_rotation.resume(configuration)
     with lock.exclusive(configuration.state.lock_dir, _LOCK):
         _update(configuration, clock, Removal(configuration, clock=clock, is_confirmed=confirms_removals))
-    # The coordinator knows by now, and machines of other volumes are let in.
+    # By now the coordinator knows, and machines of other volumes are admitted.
     volume_marks.require_all(configuration)
 
 
 def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Do what ``update_config`` does, unless it was done a moment ago; a run that is under way is waited for.
+    """Do what ``update_config`` does, unless that was done a moment ago. Wait for another run that is doing it.
 
-    So whoever makes us do this costs the coordinator and this host a bounded part of their time. Raises as
-    ``update_config`` does, but for LockHeld.
+    A login that causes this therefore costs the coordinator and this host a bounded part of their time. Raises what
+    ``update_config`` raises except LockHeld.
     """
     deadline = clock.monotonic_seconds() + _RUN_UNDER_WAY_SECONDS
     while True:
@@ -86,13 +86,13 @@ def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
     except (OSError, msgspec.MsgspecError, UnicodeError):
         return True
     elapsed = clock.now().timestamp() - asked.begin
-    # Below zero: the clock was set back.
+    # Negative after the clock was set back.
     return not 0 <= elapsed < max(REFRESH_PAUSE_SECONDS, _REFRESH_PAUSE_SHARE * asked.seconds)
 
 
 @contextmanager
 def _recorded(configuration: StorageConfig, clock: Clock) -> Iterator[None]:
-    # Before it is done, too: where nothing can be noted, a full disk, nothing is asked either.
+    # Recorded before the call as well. If nothing can be recorded, as on a full disk, nothing is called either.
     path, begin = configuration.state.var_dir / _ASKED_FILE, clock.now().timestamp()
     durable.write_json(path, msgspec.to_builtins(_LastRun(begin, 0.0)))
     try:
