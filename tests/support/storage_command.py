@@ -10,7 +10,7 @@ from unittest import mock
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.storage import cli
-from turku.storage.config import loading as configuration
+from turku.storage.config import loading
 from turku.storage.config.model import StorageConfig
 
 
@@ -21,7 +21,7 @@ def run(storage: StorageConfig, *arguments: str, clock: Clock = SYSTEM_CLOCK) ->
     handlers = list(logging.getLogger().handlers)
     try:
         with (
-            mock.patch.object(configuration, "load", return_value=storage),
+            mock.patch.object(loading, "load", return_value=storage),
             mock.patch("turku.storage.commands.setup.SYSTEM_CLOCK", clock),
             contextlib.redirect_stdout(output),
         ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Protocol
 
 from turku.errors import InvalidValue
@@ -61,6 +61,30 @@ class Decision:
     snapshot: Snapshot
     kept: bool
     reasons: tuple[str, ...]
+    until: datetime | None = None
+    """The moment from which no reason holds any more, if the upcoming snapshots come as expected. None where no moment
+    is known."""
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """The good snapshots that are expected: the first at a moment, then one per period."""
+
+    first: datetime
+    period: timedelta
+
+    def moment(self, number: int) -> datetime:
+        """Return the moment of an expected snapshot. The first one has the number 0."""
+        return self.first + number * self.period
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A snapshot that a rule keeps, the reason, and the moment from which the rule does not keep it."""
+
+    snapshot: _Dated
+    reason: str
+    until: datetime | None
 
 
 @dataclass(frozen=True)
@@ -82,8 +106,10 @@ class RetentionRule(Protocol):
     def text(self) -> str:
         """The rule as a person writes it."""
 
-    def keeps(self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo) -> Iterator[tuple[_Dated, str]]:
-        """Yield each snapshot that the rule keeps, with the reason. ``snapshots`` come oldest first."""
+    def keeps(
+        self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo, upcoming: Upcoming | None
+    ) -> Iterator[_Kept]:
+        """Yield each snapshot that the rule keeps. ``snapshots`` come oldest first."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +128,11 @@ class LastDays:
         *,
         now: datetime,
         zone: tzinfo,  # noqa: ARG002 - a rule on elapsed time
-    ) -> Iterator[tuple[_Dated, str]]:
+        upcoming: Upcoming | None,  # noqa: ARG002 - likewise
+    ) -> Iterator[_Kept]:
         for snapshot in snapshots:
             if now - snapshot.moment <= timedelta(days=self.number):
-                yield snapshot, self.text
+                yield _Kept(snapshot, self.text, snapshot.moment + timedelta(days=self.number))
 
 
 @dataclass(frozen=True)
@@ -127,7 +154,8 @@ class LastSnapshots:
         *,
         now: datetime,  # noqa: ARG002 - a rule on order
         zone: tzinfo,  # noqa: ARG002 - likewise
-    ) -> Iterator[tuple[_Dated, str]]:
+        upcoming: Upcoming | None,
+    ) -> Iterator[_Kept]:
         good_count = 0
         openers = _period_openers(snapshots)
         for snapshot in reversed(snapshots):
@@ -135,8 +163,10 @@ class LastSnapshots:
                 return
             if snapshot.is_good and snapshot.index not in openers:
                 continue
+            # As many good ones have to come before it is the last of N no more.
+            missing = self.number - good_count
             good_count += snapshot.is_good
-            yield snapshot, self.text
+            yield _Kept(snapshot, self.text, upcoming.moment(missing - 1) if upcoming else None)
 
 
 def _period_openers(snapshots: Sequence[_Dated]) -> set[int]:
@@ -155,10 +185,11 @@ def _period_openers(snapshots: Sequence[_Dated]) -> set[int]:
 
 @dataclass(frozen=True)
 class _CalendarUnit:
-    """A unit of the calendar: the running number of the unit that has a date, and its name."""
+    """A unit of the calendar: the running number of the unit that has a date, its name, and its first day."""
 
     number: Callable[[date], int]
     name: Callable[[date], str]
+    first_day: Callable[[int], date]
 
 
 def _sunday(day: date) -> date:
@@ -167,9 +198,17 @@ def _sunday(day: date) -> date:
 
 
 _CALENDAR_UNITS = {
-    "day": _CalendarUnit(date.toordinal, date.isoformat),
-    "week": _CalendarUnit(lambda day: day.toordinal() // 7, lambda day: _sunday(day).isoformat()),
-    "month": _CalendarUnit(lambda day: day.year * 12 + day.month, lambda day: f"{day:%Y-%m}"),
+    "day": _CalendarUnit(date.toordinal, date.isoformat, date.fromordinal),
+    "week": _CalendarUnit(
+        lambda day: day.toordinal() // 7,
+        lambda day: _sunday(day).isoformat(),
+        lambda number: date.fromordinal(number * 7),
+    ),
+    "month": _CalendarUnit(
+        lambda day: day.year * 12 + day.month,
+        lambda day: f"{day:%Y-%m}",
+        lambda number: date((number - 1) // 12, (number - 1) % 12 + 1, 1),
+    ),
 }
 
 
@@ -188,7 +227,14 @@ class EarliestOf:
     def text(self) -> str:
         return f"earliest of {self.number} {self.unit}s" if self.number > 1 else f"earliest of {self.unit}"
 
-    def keeps(self, snapshots: Sequence[_Dated], *, now: datetime, zone: tzinfo) -> Iterator[tuple[_Dated, str]]:
+    def keeps(
+        self,
+        snapshots: Sequence[_Dated],
+        *,
+        now: datetime,
+        zone: tzinfo,
+        upcoming: Upcoming | None,  # noqa: ARG002 - the earliest stays the earliest
+    ) -> Iterator[_Kept]:
         unit = _CALENDAR_UNITS[self.unit]
         current = unit.number(now.astimezone(zone).date())
         seen: set[tuple[int, bool]] = set()
@@ -198,7 +244,8 @@ class EarliestOf:
                 continue
             if (number, True) not in seen and (number, snapshot.is_good) not in seen:
                 seen.add((number, snapshot.is_good))
-                yield snapshot, f"{self.text} ({unit.name(snapshot.local_date)})"
+                end = datetime.combine(unit.first_day(number + self.number), time(), zone).astimezone(UTC)
+                yield _Kept(snapshot, f"{self.text} ({unit.name(snapshot.local_date)})", end)
 
 
 @dataclass(frozen=True)
@@ -249,38 +296,56 @@ def _number(digits: str, text: str) -> int:
     return number
 
 
-def decide(snapshots: Sequence[Snapshot], rules: Retention, *, now: datetime, zone: tzinfo) -> tuple[Decision, ...]:
+def decide(
+    snapshots: Sequence[Snapshot],
+    rules: Retention,
+    *,
+    now: datetime,
+    zone: tzinfo,
+    upcoming: Upcoming | None = None,
+) -> tuple[Decision, ...]:
     """Return a decision for each snapshot, in the given order. Days, weeks and months are those of ``zone``.
 
     Held snapshots, future ones and those without a known date are kept in any case and do not count for the rules.
+    ``Decision.until`` rests on ``upcoming``.
     """
     if now.tzinfo is None:
         raise ValueError("now has no zone")
-    reasons: list[list[str]] = [[] for _ in snapshots]
+    reasons: list[list[tuple[str, datetime | None]]] = [[] for _ in snapshots]
     dated: list[_Dated] = []
     for index, snapshot in enumerate(snapshots):
         moment = _understood(snapshot.moment)
         if snapshot.is_held:
-            reasons[index].append(HELD)
+            reasons[index].append((HELD, None))
         if moment is None:
-            reasons[index].append(NOT_UNDERSTOOD)
+            reasons[index].append((NOT_UNDERSTOOD, None))
         elif moment > now:
-            reasons[index].append(IN_THE_FUTURE)
+            reasons[index].append((IN_THE_FUTURE, None))
         elif not snapshot.is_held:
             period = snapshot.period or timedelta()
             dated.append(_Dated(index, moment, moment.astimezone(zone).date(), snapshot.is_good, period))
     dated.sort(key=lambda each: (each.moment, snapshots[each.index].name))
 
-    kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, now=now, zone=zone)]
-    for each, reason in kept_by_rules:
-        reasons[each.index].append(reason)
+    kept_by_rules = [kept for rule in rules.rules for kept in rule.keeps(dated, now=now, zone=zone, upcoming=upcoming)]
+    for kept in kept_by_rules:
+        reasons[kept.snapshot.index].append((kept.reason, kept.until))
+    next_moment = upcoming.first if upcoming else None
     if not kept_by_rules:
         for each in dated:
-            reasons[each.index].append(NO_RULE_KEEPS_ANY)
+            reasons[each.index].append((NO_RULE_KEEPS_ANY, next_moment))
     newest_good = next((each for each in reversed(dated) if each.is_good), None)
     if newest_good is not None:
-        reasons[newest_good.index].append(NEWEST_GOOD)
-    return tuple(Decision(snapshot, bool(why), tuple(why)) for snapshot, why in zip(snapshots, reasons, strict=True))
+        reasons[newest_good.index].append((NEWEST_GOOD, next_moment))
+    return tuple(
+        Decision(snapshot, bool(why), tuple(reason for reason, _until in why), _latest([until for _, until in why]))
+        for snapshot, why in zip(snapshots, reasons, strict=True)
+    )
+
+
+def _latest(moments: Sequence[datetime | None]) -> datetime | None:
+    """Return the latest of the moments, or None where one of them is not known."""
+    known = [moment for moment in moments if moment is not None]
+    return max(known) if known and len(known) == len(moments) else None
 
 
 def _understood(moment: datetime | None) -> datetime | None:

@@ -28,7 +28,7 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-def prune(machine: BackedUpMachine, *options: str) -> str:
+def gc(machine: BackedUpMachine, *options: str) -> str:
     completed = command.run([PROGRAM, "gc", "--config-dir", machine.storage.config_dir, *options], timeout_seconds=60)
     return completed.stdout.decode()
 
@@ -54,22 +54,22 @@ def test_what_was_being_written_when_a_run_was_killed_goes_an_hour_later(machine
     ]
     for path in left:
         path.write_text("half")
-    prune(machine)
+    gc(machine)
     assert all(path.exists() for path in left)
     for path in left:
         os.utime(path, (1, 1))
-    prune(machine)
+    gc(machine)
     assert not any(path.exists() for path in left)
 
 
 def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachine) -> None:
     kept = machine.days(3)
     leave_garbage(machine, 2)
-    assert prune(machine) == "2 trees removed\n"
+    assert gc(machine) == "2 trees removed\n"
     assert deletion.marked(machine.place) == []
     assert machine.snapshots() == kept
-    assert prune(machine) == "0 trees removed\n"
-    assert prune(machine, "--background") == ""
+    assert gc(machine) == "0 trees removed\n"
+    assert gc(machine, "--background") == ""
 
 
 def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
@@ -84,7 +84,7 @@ def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
     kept = machine.back_up(retention="last 1 snapshots").snapshot
     assert machine.snapshots() == [kept]
     assert len(deletion.marked(machine.place)) == 5 + len(gone)
-    assert prune(machine, "--background") == "7 trees removed\n"
+    assert gc(machine, "--background") == "7 trees removed\n"
     assert deletion.marked(machine.place) == []
 
 
@@ -100,7 +100,7 @@ def test_the_removal_goes_on_while_the_source_is_backed_up(machine: BackedUpMach
     machine.days(1)
     leave_garbage(machine, 1)
     with lock.exclusive(machine.machine_dir, ".etc"):
-        assert prune(machine, "--background") == "1 tree removed\n"
+        assert gc(machine, "--background") == "1 tree removed\n"
 
 
 def test_the_trash_of_a_source_that_is_no_longer_backed_up_is_emptied_in_its_time(machine: BackedUpMachine) -> None:
@@ -108,9 +108,9 @@ def test_the_trash_of_a_source_that_is_no_longer_backed_up_is_emptied_in_its_tim
     # The configuration of the program: what is in the trash is kept for 0 days.
     trash.put(machine.place, old, now=machine.clock.now())
     with lock.exclusive(machine.machine_dir, ".etc"):
-        prune(machine)
+        gc(machine)
     assert [each.name for each in trash.trashed_snapshots(machine.place)] == [old]
-    assert prune(machine) == "1 tree removed\n"
+    assert gc(machine) == "1 tree removed\n"
     assert trash.trashed_snapshots(machine.place) == ()
     assert machine.snapshots() == [kept]
 
@@ -119,7 +119,7 @@ def test_only_one_run_removes_at_a_time(machine: BackedUpMachine) -> None:
     machine.days(1)
     leave_garbage(machine, 1)
     with lock.exclusive(machine.storage.state.lock_dir, "gc"):
-        assert prune(machine, "--background") == ""
+        assert gc(machine, "--background") == ""
     with lock.exclusive_directory(machine.place.snapshots_dir):
         assert deletion.collect(machine.place) == 0
     assert deletion.collect(machine.place) == 1

@@ -173,3 +173,52 @@ def test_any_text_is_understood_whole_or_refused(text: str) -> None:
         return
     assert retention.parse(parsed.text) == parsed
     assert parsed.rules
+
+
+@given(
+    histories=st.lists(
+        st.tuples(st.integers(0, 24 * 90).map(lambda hours: timedelta(hours=hours)), st.booleans() | st.just(True)),
+        min_size=1,
+        max_size=15,
+        unique_by=lambda each: each[0],
+    ),
+    rules=st.lists(
+        st.one_of(
+            st.builds("last {} days".format, st.integers(1, 20)),
+            st.builds("last {} snapshots".format, st.integers(1, 8)),
+            st.builds("earliest of {} {}s".format, st.integers(1, 4), st.sampled_from(["day", "week", "month"])),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    now=NOWS,
+    zone=st.sampled_from(ZONES),
+    period=st.integers(1, 96).map(lambda hours: timedelta(hours=hours)),
+)
+def test_until_is_the_moment_from_which_no_rule_keeps_it_if_snapshots_come_as_expected(
+    histories: list[tuple[timedelta, bool]], rules: list[str], now: datetime, zone: ZoneInfo, period: timedelta
+) -> None:
+    parsed = retention.parse(", ".join(rules))
+    stored = [
+        Snapshot(f"s{number:02}", now - age, is_good=is_good, period=period)
+        for number, (age, is_good) in enumerate(histories)
+    ]
+    upcoming = retention.Upcoming(now + period, period)
+
+    def is_kept(name: str, moment: datetime) -> bool:
+        coming = []
+        while upcoming.moment(len(coming)) <= moment:
+            coming.append(Snapshot(f"t{len(coming)}", upcoming.moment(len(coming)), period=period))
+        decisions = retention.decide([*stored, *coming], parsed, now=moment, zone=zone)
+        # Until the next snapshot comes, all stay where no rule would keep any.
+        return any(
+            set(each.reasons) - {retention.NO_RULE_KEEPS_ANY} for each in decisions if each.snapshot.name == name
+        )
+
+    instant = timedelta(microseconds=1)
+    for decision in retention.decide(stored, parsed, now=now, zone=zone, upcoming=upcoming):
+        assert (decision.until is not None) == decision.kept
+        if decision.until is not None:
+            if retention.NO_RULE_KEEPS_ANY not in decision.reasons:
+                assert is_kept(decision.snapshot.name, max(decision.until - instant, now))
+            assert not is_kept(decision.snapshot.name, decision.until + instant)

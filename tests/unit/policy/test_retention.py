@@ -10,7 +10,7 @@ import pytest
 
 from turku.errors import InvalidValue
 from turku.policy import retention
-from turku.policy.retention import Snapshot
+from turku.policy.retention import Snapshot, Upcoming
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 """A Wednesday."""
@@ -188,3 +188,58 @@ def test_what_is_not_understood_is_refused_with_what_would_be_right(text: str) -
         retention.parse(text)
     if text.isascii():
         assert "last N days" in caught.value.hint
+
+
+def untils(rules: str, snapshots: Sequence[Snapshot], *, zone: tzinfo = UTC) -> dict[str, str]:
+    upcoming = Upcoming(NOW + timedelta(hours=12), timedelta(days=1))
+    decisions = retention.decide(snapshots, retention.parse(rules), now=NOW, zone=zone, upcoming=upcoming)
+    return {each.snapshot.name: each.until.strftime("%m-%dT%H:%M") for each in decisions if each.until is not None}
+
+
+def test_until_of_last_days_is_as_many_days_after_the_snapshot() -> None:
+    assert untils("last 5 days", made("2026-11-22T03:00", "2026-11-25T03:00")) == {
+        "2026-11-22T03:00": "11-27T03:00",
+        "2026-11-25T03:00": "11-30T03:00",
+    }
+
+
+def test_until_of_last_snapshots_counts_the_expected_ones() -> None:
+    daily = made("2026-11-23", "2026-11-24", "2026-11-25")
+    assert untils("last 3 snapshots", daily) == {
+        "2026-11-23": "11-26T00:00",
+        "2026-11-24": "11-27T00:00",
+        "2026-11-25": "11-28T00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "end"),
+    [
+        ("earliest of 3 days", "11-27T00:00"),
+        ("earliest of week", "11-29T00:00"),
+        ("earliest of 2 weeks", "12-06T00:00"),
+        ("earliest of 2 months", "01-01T00:00"),
+    ],
+)
+def test_until_of_earliest_is_the_end_of_the_last_unit_that_counts(rule: str, end: str) -> None:
+    assert untils(rule, made("2026-11-24", "2026-11-25"))["2026-11-24"] == end
+
+
+def test_until_of_earliest_is_a_midnight_of_the_zone() -> None:
+    assert untils("earliest of week", made("2026-11-24", "2026-11-25"), zone=BERLIN)["2026-11-24"] == "11-28T23:00"
+
+
+def test_until_is_not_known_of_what_is_held_in_the_future_or_not_understood() -> None:
+    snapshots = [
+        Snapshot("held", NOW - timedelta(days=1), is_held=True),
+        Snapshot("future", NOW + timedelta(days=1)),
+        Snapshot("dateless", None),
+    ]
+    assert untils("last 5 days", snapshots) == {}
+
+
+def test_until_is_not_known_without_a_schedule_where_it_depends_on_snapshots_to_come() -> None:
+    decisions = retention.decide(
+        made("2026-11-24", "2026-11-25"), retention.parse("last 1 day, last 2 snapshots"), now=NOW, zone=UTC
+    )
+    assert [each.until for each in decisions] == [None, None]

@@ -25,7 +25,16 @@ from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.backup.strategy import AttributeComparison, BackupStrategy, DryRunResult, Sync, SyncResult
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits
-from turku.storage.disk import deletion, dirty_flag, history, retention_run, snapshot_notes, snapshot_record, trash
+from turku.storage.disk import (
+    deletion,
+    dirty_flag,
+    history,
+    retention_rules,
+    retention_run,
+    snapshot_notes,
+    snapshot_record,
+    trash,
+)
 from turku.storage.disk.incompleteness import Incompleteness
 from turku.storage.disk.snapshot_notes import NO_NOTES, Notes
 from turku.storage.disk.snapshot_record import SnapshotRecord
@@ -522,6 +531,7 @@ class _BackupRun:
                 catalog.forget(self._place, zone=configuration.state.timezone)
             self._sweep(mode)
             trash.remove_stray_records(self._place)
+            retention_rules.record(self._place, self._job.order)
         except (TurkuError, OSError) as error:
             _LOG.warning("%s: retention: %s", self._source, error)
 

@@ -80,6 +80,11 @@ class SourceDirectory:
         return self.snapshots_dir / ".in-place"
 
     @property
+    def retention_rules(self) -> Path:
+        """The file with the retention rules of the last successful run (retention_rules.py)."""
+        return self.snapshots_dir / ".retention"
+
+    @property
     def unfinished_mark(self) -> Path:
         """Return the path of the mark that no run has transferred the whole working tree yet."""
         return self.machine_dir / f".{self.source}.unfinished"

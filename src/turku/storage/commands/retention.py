@@ -1,0 +1,142 @@
+"""``turku-storage retention``: show which snapshots stay, by which rules and until when, and remove the others."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any
+
+from turku.core.cli import options as common
+from turku.core.cli.arguments import Parser
+from turku.core.cli.listing import Say
+from turku.core.cli.output import json_text
+from turku.core.cli.program import Command
+from turku.errors import InvalidValue, LockHeld
+from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configured
+
+if TYPE_CHECKING:
+    from turku.core.clock import Clock
+    from turku.storage.config.model import StorageConfig
+    from turku.storage.disk.retention_run import RetainedSnapshot
+    from turku.storage.disk.source_directory import SourceDirectory
+
+_HEADINGS = ("machine", "source", "snapshot", "action", "until", "kept by")
+_LOG = logging.getLogger(__name__)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the options."""
+    add_selection(parser)
+    common.add_dry_run(parser)
+    common.add_json(parser)
+
+
+def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
+    """Print a row for each snapshot. Return 1 where a source was skipped."""
+    from turku.storage.disk.source_lookup import find_sources
+
+    now = clock.now()
+    places = find_sources(configuration, machine=options.machine, source=options.source)
+    found: list[tuple[SourceDirectory, RetainedSnapshot]] = []
+    skipped = 0
+    for place in places:
+        try:
+            rows = _review(place, configuration, now) if options.dry_run else _apply(place, configuration, now)
+        except (InvalidValue, LockHeld) as error:
+            if len(places) == 1:
+                raise
+            skipped += 1
+            _LOG.error("%s of %s: skipped: %s", place.source, place.machine_dir.name, error.message)
+            continue
+        found += [(place, row) for row in rows]
+    _show(found, configuration.state.timezone, say, is_json=options.json, is_dry_run=options.dry_run)
+    return EXIT_PROBLEMS if skipped else 0
+
+
+def _review(place: SourceDirectory, configuration: StorageConfig, now: datetime) -> Sequence[RetainedSnapshot]:
+    from turku.storage.disk import retention_rules, retention_run
+
+    return retention_run.review(place, retention_rules.read(place), configuration, now=now)
+
+
+def _apply(place: SourceDirectory, configuration: StorageConfig, now: datetime) -> Sequence[RetainedSnapshot]:
+    from turku.storage import catalog
+    from turku.storage.disk import retention_run, trash
+    from turku.storage.disk.source_lookup import locked
+
+    with locked(place):
+        rows = _review(place, configuration, now)
+        removed = [each.name for each in rows if not each.reasons]
+        if removed:
+            retention_run.remove(place, removed, configuration, now=now)
+            catalog.forget(place, zone=configuration.state.timezone)
+            trash.remove_stray_records(place)
+    return rows
+
+
+def _show(
+    found: Sequence[tuple[SourceDirectory, RetainedSnapshot]],
+    zone: tzinfo,
+    say: Say,
+    *,
+    is_json: bool,
+    is_dry_run: bool,
+) -> None:
+    from turku.core.cli import listing
+
+    if is_json:
+        say(json_text([_as_object(place, row, is_dry_run=is_dry_run) for place, row in found], indent=4))
+        return
+    listing.show(
+        _HEADINGS,
+        (
+            (
+                place.machine_dir.name,
+                place.source,
+                row.name,
+                "keep" if row.reasons else "remove",
+                "" if row.until is None else f"{row.until.astimezone(zone):%Y-%m-%d %H:%M}",
+                ", ".join(row.reasons),
+            )
+            for place, row in found
+        ),
+        say,
+        drop=("machine", "source"),
+    )
+    if not is_dry_run:
+        count = sum(not row.reasons for _place, row in found)
+        _LOG.info("retention removed %d snapshot%s", count, "" if count == 1 else "s")
+
+
+def _as_object(place: SourceDirectory, row: RetainedSnapshot, *, is_dry_run: bool) -> dict[str, Any]:
+    return {
+        "machine": place.machine_dir.name,
+        "source": place.source,
+        "snapshot": row.name,
+        "moment": None if row.moment is None else row.moment.isoformat(),
+        "is_kept": bool(row.reasons),
+        "is_removed": not row.reasons and not is_dry_run,
+        "reasons": list(row.reasons),
+        "until": None if row.until is None else row.until.isoformat(),
+    }
+
+
+COMMAND = Command(
+    "retention",
+    "Show which snapshots stay, by which rules and until when, and remove the others.",
+    configured(run, needs_all_volumes=True),
+    (
+        ("Show what the rules keep, and change nothing:", "{prog} --dry-run"),
+        ("Apply the rules of one source now:", "{prog} --machine web-1 --source etc"),
+        ("Print what would be removed, for programs:", "{prog} -n --json | jq '.[]|select(.is_kept|not)'"),
+    ),
+    add_arguments,
+    "Removed snapshots go to the trash, as after a backup. The rules are those of the last successful backup: the "
+    "source's own, the coordinator's floor, and retention_floor of this storage. A snapshot stays where any rule keeps "
+    "it. The column 'until' has the moment from which no rule keeps it, if backups succeed once in each period of the "
+    "schedule. The next backup after that moment removes it. The column is empty where no moment is known. A source "
+    "loses nothing while one of its snapshots is in quarantine, or as long as no backup recorded its rules.",
+    {1: "A source was skipped: it is being backed up, or its rules are not valid."},
+)
