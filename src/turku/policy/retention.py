@@ -259,10 +259,6 @@ class Retention:
         """The rules as a person writes them."""
         return ", ".join(rule.text for rule in self.rules)
 
-    def union(self, other: Retention) -> Retention:
-        """Return the retention that keeps everything that this or the other one keeps."""
-        return Retention(tuple(dict.fromkeys((*self.rules, *other.rules))))
-
 
 def parse(text: str) -> Retention:
     """Parse retention rules. Raises InvalidValue for anything not understood, so that the caller deletes nothing."""

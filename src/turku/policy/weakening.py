@@ -13,13 +13,10 @@ from datetime import timedelta
 from enum import StrEnum
 
 from turku.errors import InvalidValue
-from turku.policy import filters, retention, schedule, snapshot_mode
+from turku.policy import filters, floor, schedule, snapshot_mode
 from turku.policy.filters import FilterKind
-from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, RetentionRule
+from turku.policy.retention import LastSnapshots
 
-KEEP_ALL = Retention((LastDays(retention.LARGEST_NUMBER),))
-
-_DAYS_OF = {"day": 1, "week": 7, "month": 31}
 _EXCLUDING = (FilterKind.EXCLUDE, FilterKind.HIDE)
 _INCLUDING = (FilterKind.INCLUDE, FilterKind.SHOW)
 
@@ -64,7 +61,7 @@ def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
     """What the change from ``old`` to ``new`` (None: the source is gone) weakens; nothing where it is harmless."""
     if new is None:
         return (Weakening.GONE,)
-    old_rules, new_rules = understood(old.retention), understood(new.retention)
+    old_rules, new_rules = floor.parse_or_keep_all(old.retention), floor.parse_or_keep_all(new.retention)
     old_period, new_period = _period(old.frequency), _period(new.frequency)
     found = {
         Weakening.PATH: _plain_path(old.path) != _plain_path(new.path),
@@ -72,7 +69,7 @@ def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
         and not _selects_as_much(_exclude_rules(old.exclude), _exclude_rules(new.exclude)),
         Weakening.FILTER: list(old.filter) != list(new.filter)
         and not _selects_as_much(_filter_rules(old.filter), _filter_rules(new.filter)),
-        Weakening.RETENTION: not keeps_as_much(old_rules, new_rules),
+        Weakening.RETENTION: not floor.keeps_as_much(old_rules, new_rules),
         Weakening.ONE_FILE_SYSTEM: new.one_file_system and not old.one_file_system,
         Weakening.SNAPSHOT_MODE: new.snapshot_mode == snapshot_mode.NONE != old.snapshot_mode,
         Weakening.LESS_OFTEN: old_period < new_period,
@@ -80,40 +77,6 @@ def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
         and any(isinstance(rule, LastSnapshots) for rule in old_rules.rules),
     }
     return tuple(weakening for weakening, is_found in found.items() if is_found)
-
-
-def understood(text: str) -> Retention:
-    """The retention; what is malformed prunes nothing, so nothing keeps more: then KEEP_ALL."""
-    try:
-        return retention.parse(text)
-    except InvalidValue:
-        return KEEP_ALL
-
-
-def widest(*retentions: Retention) -> Retention:
-    """What keeps exactly all that any of them keeps, with one rule of each shape: the one with the largest number."""
-    largest: dict[tuple[type[RetentionRule], str], RetentionRule] = {}
-    for rule in (rule for each in retentions for rule in each.rules):
-        shape = (type(rule), rule.unit if isinstance(rule, EarliestOf) else "")
-        if shape not in largest or _number(rule) > _number(largest[shape]):
-            largest[shape] = rule
-    return Retention(tuple(largest.values()))
-
-
-def keeps_as_much(old: Retention, new: Retention) -> bool:
-    """Whether every snapshot that a rule of ``old`` keeps is provably kept by one of ``new``."""
-    return all(any(_covers(rule, other) for rule in new.rules) for other in old.rules)
-
-
-def _covers(rule: RetentionRule, other: RetentionRule) -> bool:
-    if isinstance(rule, LastDays) and isinstance(other, EarliestOf):
-        # A day more than the longest its periods can be, for the one that began today and for clocks put back.
-        return rule.number > other.number * _DAYS_OF[other.unit]
-    return widest(Retention((rule,)), Retention((other,))) == Retention((rule,))
-
-
-def _number(rule: RetentionRule) -> int:
-    return rule.number if isinstance(rule, (LastDays, LastSnapshots, EarliestOf)) else 0
 
 
 def _period(frequency: str) -> timedelta:

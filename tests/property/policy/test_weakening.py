@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from turku.policy import filters, retention, weakening
+from turku.policy import filters, floor, retention, weakening
 from turku.policy.filters import FilterKind
 from turku.policy.retention import EarliestOf, LastDays, LastSnapshots, Retention, Snapshot
 from turku.policy.weakening import Declared, Weakening
@@ -42,8 +42,8 @@ def test_rules_that_keep_as_much_keep_a_superset(
     data: st.DataObject, old: Retention, new: Retention, now: datetime, zone: ZoneInfo
 ) -> None:
     if data.draw(st.booleans()):
-        new = weakening.widest(old, new)
-    assume(weakening.keeps_as_much(old, new))
+        new = floor.widest(old, new)
+    assume(floor.keeps_as_much(old, new))
     history = data.draw(histories(now))
     event(f"{len(history)} snapshots")
     assert kept_by_rules(history, old, now, zone) <= kept_by_rules(history, new, now, zone)
@@ -53,7 +53,7 @@ def test_rules_that_keep_as_much_keep_a_superset(
 def test_the_widest_keeps_exactly_the_union(
     data: st.DataObject, sets: list[Retention], now: datetime, zone: ZoneInfo
 ) -> None:
-    widest = weakening.widest(*sets)
+    widest = floor.widest(*sets)
     assert len(widest.rules) <= 5
     assert retention.parse(widest.text) == widest
     history = data.draw(histories(now))
@@ -67,7 +67,7 @@ def test_the_days_that_cover_earliest_rules_do_so_on_every_day(
     now: datetime, zone: ZoneInfo, unit: str, number: int
 ) -> None:
     old = Retention((EarliestOf(unit, number),))
-    days = next(days for days in range(1, 3000) if weakening.keeps_as_much(old, Retention((LastDays(days),))))
+    days = next(days for days in range(1, 3000) if floor.keeps_as_much(old, Retention((LastDays(days),))))
     history = [Snapshot(str(hours), now - timedelta(hours=hours)) for hours in range(0, (days + 40) * 24, 7)]
     assert kept_by_rules(history, old, now, zone) <= kept_by_rules(history, Retention((LastDays(days),)), now, zone)
 

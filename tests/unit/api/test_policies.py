@@ -18,10 +18,10 @@ from turku.api.backups.models import Source, SourceChange
 from turku.api.fleet import policies
 from turku.api.fleet.models import Auth, Machine, Policy
 from turku.core.clock import SYSTEM_CLOCK
-from turku.policy import weakening
+from turku.policy import floor
 
 LONG = "last 30 days, earliest of 12 months"
-KEEP_ALL = weakening.KEEP_ALL.text
+KEEP_ALL = floor.KEEP_ALL.text
 
 
 def order(cast: Cast, name: str = "etc") -> dict[str, Any]:

@@ -152,11 +152,6 @@ def test_without_a_rule_all_are_kept() -> None:
     assert all(decision.kept for decision in decisions)
 
 
-def test_the_union_keeps_what_either_keeps() -> None:
-    machine, floor = retention.parse("last 1 snapshot"), retention.parse("last 7 days, last 1 snapshot")
-    assert machine.union(floor).text == "last 1 snapshot, last 7 days"
-
-
 @pytest.mark.parametrize(
     ("text", "printed"),
     [

@@ -11,7 +11,7 @@ from turku.api.backups.models import Source, SourceChange
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
 from turku.api.fleet.policies import Floor
-from turku.policy import snapshot_mode, weakening
+from turku.policy import floor, snapshot_mode
 from turku.policy.weakening import Weakening
 
 
@@ -40,21 +40,19 @@ class OptionResolver:
         )
 
 
-def effective_retention(source: Source, change: SourceChange | None, floor: Floor) -> str:
-    """The rules to send. A union of rules works with every storage, one of the existing system included."""
-    if change is None and not floor.retention_floor:
+def effective_retention(source: Source, change: SourceChange | None, limits: Floor) -> str:
+    """Return the rules to send. Storages of the existing system know no floor, but they keep what any rule keeps."""
+    if change is None and not limits.retention_floor:
         return source.retention
-    rules = [weakening.understood(source.retention)]
-    if floor.retention_floor:
-        rules.append(weakening.understood(floor.retention_floor))
+    rules = [floor.effective(source.retention, limits.retention_floor, parse=floor.parse_or_keep_all)]
     if change is not None:
-        rules.append(weakening.understood(change.old["retention"]))
+        rules.append(floor.parse_or_keep_all(change.old["retention"]))
         if any(Weakening(name).ages_history for name in change.weakenings):
-            rules.append(weakening.KEEP_ALL)
-    return weakening.widest(*rules).text
+            rules.append(floor.KEEP_ALL)
+    return floor.widest(*rules).text
 
 
-def effective_mode(source: Source, change: SourceChange | None, floor: Floor) -> str | None:
+def effective_mode(source: Source, change: SourceChange | None, limits: Floor) -> str | None:
     """The mode to send; None leaves it to the storage."""
     wanted = source.resulting_mode
     if change is not None and Weakening.SNAPSHOT_MODE in change.weakenings:
@@ -62,15 +60,15 @@ def effective_mode(source: Source, change: SourceChange | None, floor: Floor) ->
         if wanted in ("", snapshot_mode.AUTO):
             # Left to the storage, it might be what is held back.
             wanted = snapshot_mode.DEFAULT
-    if wanted and not floor.allows(wanted):
-        wanted = _allowed_mode(floor, has_large_files=source.has_large_files)
+    if wanted and not limits.allows(wanted):
+        wanted = _allowed_mode(limits, has_large_files=source.has_large_files)
     # A mode that follows from large_* alone is left to follow from them.
     return source.snapshot_mode or None if wanted == source.resulting_mode else wanted
 
 
-def _allowed_mode(floor: Floor, *, has_large_files: bool) -> str:
+def _allowed_mode(limits: Floor, *, has_large_files: bool) -> str:
     """The mode in place of one that the operator does not allow."""
     # A storage takes what is allowed from the order: where its file system shares blocks, large files keep history.
-    if has_large_files and floor.allows(snapshot_mode.AUTO):
+    if has_large_files and limits.allows(snapshot_mode.AUTO):
         return snapshot_mode.AUTO
-    return snapshot_mode.DEFAULT if floor.allows(snapshot_mode.DEFAULT) else floor.allowed_snapshot_modes[0]
+    return snapshot_mode.DEFAULT if limits.allows(snapshot_mode.DEFAULT) else limits.allowed_snapshot_modes[0]

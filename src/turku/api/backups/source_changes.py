@@ -13,7 +13,7 @@ from turku.api.backups.models import Source, SourceChange
 from turku.api.database import many_rows
 from turku.api.fleet import policies
 from turku.api.fleet.models import Machine
-from turku.policy import weakening
+from turku.policy import floor, weakening
 from turku.policy.weakening import Declared, Weakening
 
 
@@ -81,8 +81,8 @@ def hold_back(machine: Machine, weakened: Sequence[WeakenedSource], *, now: date
     """
     if not weakened:
         return
-    floor = policies.floor_of(machine)
-    effective = now + floor.delay if floor.weakening_allowed else None
+    limits = policies.floor_of(machine)
+    effective = now + limits.delay if limits.weakening_allowed else None
     # Locked: an operator may decide on one of them in this moment.
     rows = held_back([each.source for each in weakened], now=now).select_for_update(no_key=True)
     waiting = {change.source_id: change for change in rows}
@@ -103,7 +103,7 @@ def hold_back(machine: Machine, weakened: Sequence[WeakenedSource], *, now: date
 
 def _join(change: SourceChange, further: WeakenedSource) -> None:
     """Keep the oldest values, and of retention all rules that history was kept by."""
-    rules = weakening.widest(*(weakening.understood(old["retention"]) for old in (change.old, further.old)))
+    rules = floor.widest(*(floor.parse_or_keep_all(old["retention"]) for old in (change.old, further.old)))
     had_history = Weakening.SNAPSHOT_MODE in change.weakenings or Weakening.SNAPSHOT_MODE not in further.weakenings
     mode = (change if had_history else further).old["snapshot_mode"]
     change.old = {**further.old, **change.old, "retention": rules.text, "snapshot_mode": mode}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from turku.errors import InvalidValue
-from turku.policy import retention
+from turku.policy import floor, retention
 from turku.policy.retention import Retention, Upcoming
 from turku.protocol.messages import SourceOrder
 from turku.storage.config.model import StorageConfig
@@ -45,11 +45,7 @@ def effective_rules(order: SourceOrder | SourceRules, configuration: StorageConf
     No machine and no coordinator can lower the storage's own floor (threats C4). Raises InvalidValue for rules that are
     not understood.
     """
-    rules = retention.parse(order.retention)
-    for floor in (order.retention_floor, configuration.retention.retention_floor):
-        if floor:
-            rules = rules.union(retention.parse(floor))
-    return rules
+    return floor.effective(order.retention, order.retention_floor, configuration.retention.retention_floor)
 
 
 def period(order: SourceOrder | SourceRules, configuration: StorageConfig) -> timedelta:
