@@ -17,7 +17,7 @@ from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import session
-from turku.agent.restore.run import RestoreJob
+from turku.agent.restore.job import RestoreJob
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import NotInHistory
 from turku.protocol.restore_messages import BrowseRequest, HistoryRequest, SnapshotChoice

@@ -36,7 +36,7 @@ from tests.support.hostile_storage import children_of
 
 from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
-from turku.agent.restore.run import RestoreJob
+from turku.agent.restore.job import RestoreJob
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.core import command
 from turku.errors import TurkuError

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore import target as targets
-from turku.agent.restore.placement.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.placement.placement import Placement
-from turku.agent.restore.staging_directory import StagingDirectory
+from turku.agent.restore.staging import target as targets
+from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
+from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
 from turku.core.spool import NameFilter
 from turku.protocol.restore_messages import Settable
@@ -87,14 +87,14 @@ class LandedRestore:
             self._descriptor,
             self.staging,
             self.basis_files,
-            is_named=is_named or self._all_that_is_there(),
+            is_in_manifest=is_named or self._all_that_is_there(),
             overwrite=self._overwrite,
             delete=self._delete,
-            is_whole=is_whole,
+            is_complete=is_whole,
             temporary=TEMPORARY,
             partial=PARTIAL,
             kinds=self._kinds,
-            kept=self._kinds,
+            recorded_kinds=self._kinds,
         )
         placement.run(self.paths, told.get("parents", ()))
         if is_whole:

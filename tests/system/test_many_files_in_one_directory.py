@@ -14,7 +14,7 @@ from turku.agent import checkin
 from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import verification
-from turku.agent.restore.run import RestoreJob
+from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.verification import Verification
 
 FILES = 5000

@@ -14,7 +14,7 @@ from tests.support.odd_names import NAMES, content
 from turku.agent import checkin
 from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
-from turku.agent.restore.run import RestoreJob
+from turku.agent.restore.job import RestoreJob
 from turku.demo import programs
 
 

@@ -14,7 +14,7 @@ from tests.system.conftest import MakeMachine
 from turku.agent import checkin
 from turku.agent.config import loading as configuration
 from turku.agent.restore import run as restore_run
-from turku.agent.restore.run import RestoreJob
+from turku.agent.restore.job import RestoreJob
 from turku.demo import programs
 
 NAMES = (
@@ -31,7 +31,7 @@ NAMES = (
         ".~tmp~",
         ".rsync-partial",
         "tree",
-        "spare",
+        "scratch",
         ".damaged-1",
         ".deleting-home",
         ".staging",

@@ -16,8 +16,8 @@ from tests.support.trees import differences
 from tests.system.conftest import MakeMachine
 
 from turku.agent.config import loading as configuration
-from turku.agent.restore import target as targets
-from turku.agent.restore.staging_directory import StagingDirectory
+from turku.agent.restore.staging import target as targets
+from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
 from turku.core.command import Completed
 from turku.demo import programs

@@ -234,7 +234,7 @@ def test_where_no_acl_can_be_set_nobody_may_more(machine: PrivateMachine, source
         restore(machine, "--to", plain / "new", "--yes", code=PARTLY)
         assert stat.S_IMODE((plain / "new" / "friend").stat().st_mode) == 0o600
         told = restore(machine, "directory/inner/file", "--to", plain / "one", code=PARTLY)
-        assert "directory was made without its ACL" in told
+        assert "directory was created without its ACL" in told
         assert stat.S_IMODE((plain / "one" / "directory").stat().st_mode) == 0o705
 
         # Such a file system mounted within the target.

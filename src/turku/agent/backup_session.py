@@ -18,7 +18,8 @@ from turku.agent.capture.change_report import ChangeReport
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.module import Module
-from turku.agent.ssh_tunnel import Address, RemotePortTaken
+from turku.agent.ssh_tunnel import RemotePortTaken
+from turku.agent.storage_address import Address
 from turku.agent.storage_output import StorageOutput
 from turku.core import command
 from turku.errors import CommandFailed

@@ -1,4 +1,4 @@
-"""A run of turku-agent-ping: go or no-go, check-in, and a session with each storage that has something to do."""
+"""A run of turku-agent-ping: go/no-go program, checkin, and a session with each storage that has something to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
 
 if TYPE_CHECKING:
-    from turku.agent.ssh_tunnel import Address
+    from turku.agent.storage_address import Address
     from turku.agent.storage_output import StorageOutput
 
 LOCK_NAME = "turku-agent-ping"
@@ -30,10 +30,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def ping(agent: AgentConfig) -> None:
-    """Have everything backed up that is due, and restored what was asked for at the coordinator.
+    """Let the storages back up what is due, and run the restores that were requested at the coordinator.
 
-    How restores go is told there and on the log. Raises LockHeld while another run is active, BackupFailed when a
-    session failed (the others went on), and what check_in.ask raises.
+    The results of restores are reported to the coordinator and logged. Raises LockHeld while another run is active,
+    BackupFailed when a session failed while the others went on, and the errors of ``checkin.check_in``.
     """
     with _Restores(agent) as restores:
         try:
@@ -42,20 +42,23 @@ def ping(agent: AgentConfig) -> None:
                     return
                 waiting = checkin.check_in(agent)
                 if waiting.restores is not UNSET:
-                    restores.begin(waiting.restores)
+                    restores.start(waiting.restores)
                 if not waiting.storages:
                     _LOG.debug("nothing is due")
                     return
                 _back_up(agent, waiting.storages)
         except LockHeld:
             if agent.restore.remote_restore:
-                # A backup may take a day; a restore is not to wait for its end.
-                restores.begin_beside_backup()
+                # A backup may take a day, and a restore must not wait for its end.
+                restores.start_beside_backup()
             raise
 
 
 class _Restores:
-    """Restores of this run, beside its backups; over, or postponed where the run is ended, with the block."""
+    """The restores of this run, beside its backups.
+
+    With the end of the block they are over, or postponed where the run was ended.
+    """
 
     def __init__(self, agent: AgentConfig) -> None:
         self._agent = agent
@@ -75,24 +78,24 @@ class _Restores:
             self._stop.set()
             self._thread.join()
 
-    def begin(self, told: Raw) -> None:
+    def start(self, answer: Raw) -> None:
         from turku.agent.restore import remote_restore
 
-        orders = remote_restore.decode_orders(told)
+        orders = remote_restore.decode_orders(answer)
         if orders:
             arguments = (self._agent, orders, self._stop)
             self._thread = threading.Thread(target=remote_restore.run, args=arguments, name="restores")
             self._thread.start()
 
-    def begin_beside_backup(self) -> None:
+    def start_beside_backup(self) -> None:
         from turku.agent.restore import remote_restore
 
         try:
-            told = remote_restore.waiting_orders(self._agent)
+            answer = remote_restore.waiting_orders(self._agent)
         except TurkuError as error:
-            _LOG.warning("not asked for restores: %s", error.message)
+            _LOG.warning("cannot ask the coordinator for restores: %s", error.message)
         else:
-            self.begin(told)
+            self.start(answer)
 
 
 def _says_go(program: Sequence[str]) -> bool:
@@ -110,18 +113,18 @@ def _says_go(program: Sequence[str]) -> bool:
 
 
 def _back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
-    # What only a backup needs is imported only for one.
+    # Imported here, because a run with nothing due does not need it.
     from turku.agent import runtime_directory
 
     with runtime_directory.fresh(agent, _PURPOSE) as directory:
         stop = threading.Event()
-        known, refused = _known(storages, agent)
+        trusted, refused = _trusted(storages, agent)
         runs = [
             _SessionThread(agent, address, sources, directory / str(number), stop)
-            for number, (address, sources) in enumerate(known)
+            for number, (address, sources) in enumerate(trusted)
         ]
         try:
-            # Side by side: a storage that is slow or holds its session open keeps nobody else waiting.
+            # In parallel, so that a slow storage, or one that holds its session open, delays no other.
             for run in runs:
                 run.start()
             for run in runs:
@@ -136,33 +139,34 @@ def _back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
         raise BackupFailed(f"the session with {', '.join(failed)} failed; what was due there stays due")
 
 
-def _known(
+def _trusted(
     storages: Sequence[DueStorage], agent: AgentConfig
 ) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
-    """The storages that this machine knows, with what is due there; the names of the others, each told of."""
-    from turku.agent import ssh_tunnel, trusted_storages
+    """Return the trusted storages with their due sources, and the names of the others, each of which is logged."""
+    from turku.agent import trusted_storages
+    from turku.agent.storage_address import checked_address
 
     refused: list[str] = []
     addresses, sources = [], []
     for storage in storages:
         try:
-            addresses.append(ssh_tunnel.checked_address(storage.address))
+            addresses.append(checked_address(storage.address))
             sources.append(storage.sources)
         except TurkuError as error:
             refused.append(one_line(storage.address.name)[:255])
             _log_error(error)
-    known = []
+    trusted = []
     for verdict, address, due in zip(trusted_storages.check_trust(agent, addresses), addresses, sources, strict=True):
         if isinstance(verdict, TurkuError):
             refused.append(address.name)
             _log_error(verdict)
         else:
-            known.append((verdict, due))
-    return known, refused
+            trusted.append((verdict, due))
+    return trusted, refused
 
 
 class _SessionThread(threading.Thread):
-    """One storage's session; its children end with it."""
+    """The session with one storage. Its child processes end with it."""
 
     def __init__(
         self,
@@ -193,7 +197,7 @@ class _SessionThread(threading.Thread):
             self.failed = True
             _log_error(error, self._output)
         except Exception:
-            # A fault of ours in one session must not silence the others; the exit code tells of it.
+            # An internal error in one session must not end the others. The exit code reports it.
             self.failed = True
             _LOG.exception("internal error in the session with %s", self.storage_name)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -14,10 +13,10 @@ from msgspec import UNSET
 
 from turku.agent import identity, runtime_directory
 from turku.agent.config.model import AgentConfig
+from turku.agent.storage_address import Address
 from turku.agent.storage_output import StorageOutput
 from turku.core import command
-from turku.errors import CommandFailed, InvalidValue, TunnelRefused
-from turku.policy import names, ssh_key
+from turku.errors import CommandFailed, TunnelRefused
 from turku.protocol import codec
 from turku.protocol.messages import (
     REMOTE_COMMAND,
@@ -25,7 +24,6 @@ from turku.protocol.messages import (
     SESSION_REQUEST_LIMIT_BYTES,
     SessionRequest,
     SourceCredentials,
-    StorageAddress,
 )
 
 EXIT_SSH_ITSELF = 255
@@ -45,39 +43,8 @@ _AES_CTR = ("aes256-ctr", "aes192-ctr", "aes128-ctr")
 _PORT_REFUSED = "remote port forwarding failed for listen port"
 
 
-@dataclass(frozen=True)
-class Address:
-    """A storage's address, checked: nothing in it can be taken for an option or reach another line of a file."""
-
-    name: str
-    host: str
-    port: int
-    user: str
-    host_keys: tuple[str, ...]
-
-
 class RemotePortTaken(CommandFailed):
     """The storage could not listen on the port we asked for."""
-
-
-def checked_address(address: StorageAddress) -> Address:
-    """The address that the API gave, as it may be used. Raises InvalidValue."""
-    name = names.storage_name(address.name)
-    try:
-        keys = tuple(dict.fromkeys(ssh_key.ssh_host_key(key).line for key in address.ssh_ping_host_keys))
-        if not keys:
-            raise InvalidValue("has no SSH host key, so nobody could tell it from another")
-        return Address(
-            name=name,
-            host=names.host_name(address.ssh_ping_host),
-            port=names.port(address.ssh_ping_port),
-            user=names.user_name(address.ssh_ping_user),
-            host_keys=keys,
-        )
-    except InvalidValue as error:
-        raise InvalidValue(
-            f"storage {name}, as the coordinator describes it: {error.message}", hint=error.hint
-        ) from None
 
 
 def ssh_arguments(
@@ -94,11 +61,9 @@ def ssh_arguments(
     Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``: a storage learns of a new key
     some minutes later.
     """
-    local = (
-        f"[{agent.rsyncd.rsyncd_local_address}]"
-        if ":" in agent.rsyncd.rsyncd_local_address
-        else agent.rsyncd.rsyncd_local_address
-    )
+    local = agent.rsyncd.rsyncd_local_address
+    if ":" in local:
+        local = f"[{local}]"
     options = {
         "BatchMode": "yes",
         "UserKnownHostsFile": _quoted(known_hosts),

@@ -17,7 +17,7 @@ import msgspec
 
 from turku.agent import state
 from turku.agent.config.model import AgentConfig
-from turku.agent.ssh_tunnel import Address
+from turku.agent.storage_address import Address
 from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import ConfigurationError, StorageNotTrusted

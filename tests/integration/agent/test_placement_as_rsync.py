@@ -19,8 +19,8 @@ from tests.support.trees import differences
 
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore.placement.basis_files import Overwrite
-from turku.agent.restore.placement.file_metadata import EVERY_KIND
+from turku.agent.restore.file_metadata import EVERY_KIND
+from turku.agent.restore.staging.basis_files import Overwrite
 from turku.core import command
 from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed

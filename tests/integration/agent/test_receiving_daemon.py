@@ -13,7 +13,7 @@ import pytest
 
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore import run as restore_run
+from turku.agent.restore.job import RestoreJob
 from turku.agent.rsyncd import receiving_daemon
 from turku.agent.rsyncd.module import Module
 from turku.core.filesystem import extended_attributes
@@ -92,7 +92,7 @@ def test_who_may_not_write_into_every_file_leaves_holes_to_rsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
 ) -> None:
     agent = configured(tmp_path)
-    monkeypatch.setattr(restore_run.RestoreJob, "temporary", lambda _order, _agent: f".turku-restore-{'0' * 32}")
+    monkeypatch.setattr(RestoreJob, "temporary", lambda _order, _agent: f".turku-restore-{'0' * 32}")
     monkeypatch.setattr(os, "geteuid", lambda: user)
     storage = StorageAddress("primary", "127.0.0.1", [], 22, "root")
-    assert restore_run.RestoreJob("etc", storage, None).message(agent).digs_holes == (user == 0)
+    assert RestoreJob("etc", storage, None).message(agent).digs_holes == (user == 0)

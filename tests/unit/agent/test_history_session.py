@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from turku.agent.restore.session import HistorySession
-from turku.agent.ssh_tunnel import Address
+from turku.agent.storage_address import Address
 from turku.errors import MalformedMessage, RestoreFailed
 from turku.protocol.restore_messages import BrowseEnd
 
@@ -54,5 +54,5 @@ def test_what_is_printed_after_the_first_answer_is_malformed() -> None:
 
 def test_a_storage_that_only_prints_is_not_listened_to_for_long() -> None:
     session = HistorySession(ADDRESS, _Ssh(b"Welcome\n" * 1000))  # type: ignore[arg-type]
-    with pytest.raises(MalformedMessage, match="storage primary prints, and does not answer"):
+    with pytest.raises(MalformedMessage, match="storage primary prints text, and does not answer"):
         list(session.answers())

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from turku.agent import staging_records
 from turku.agent.commands import restore
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore import staging_directory
-from turku.agent.restore.progress import PlannedRestore
-from turku.agent.restore.run import RestoreJob
-from turku.agent.restore.staging_directory import StagingDirectory
+from turku.agent.restore.job import RestoreJob
+from turku.agent.restore.plan import PlannedRestore
+from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import SnapshotChoice
 
@@ -113,4 +113,4 @@ def test_where_nothing_of_use_is_left_nothing_is_promised(agent: AgentConfig, tm
     left(agent, target, order, has_basis_files=False)
     other = RestoreJob("etc", STORAGE, target, paths=(b"ssh",))
     assert restore._next_step(agent, other, [plan(target)]) == "", "another restore removes it"
-    assert staging_directory.is_interrupted(agent, target)
+    assert staging_records.is_interrupted(agent, target)

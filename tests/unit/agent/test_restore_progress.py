@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from turku.agent.restore import progress_display
-from turku.agent.restore.progress import RestoreProgress, RestoreResult, count_of
+from turku.agent.restore import progress as restore_progress
+from turku.agent.restore.progress import RestoreProgress
+from turku.agent.restore.result import RestoreResult, count_of
 
 WHOLE = RestoreResult("whole", "etc_1", Path("/srv/x"), files=5000, size_bytes=2**20, verified=5000, seconds=2.0)
 
@@ -19,17 +20,17 @@ def progress(files: int, size_bytes: int, *, seconds: float = 10.0) -> RestorePr
 
 
 def test_a_line_has_files_bytes_rate_and_time_left() -> None:
-    line = progress_display.progress_line(progress(50, 500))
+    line = restore_progress.progress_line(progress(50, 500))
     assert line == "restored 50 of 100 files, 500 B of 1.0 KiB, 50 B/s, 10 s left"
 
 
 def test_without_totals_there_is_no_time_left() -> None:
-    assert progress_display.progress_line(RestoreProgress(5, 10, None, None, 1.0)) == "restored 5 files, 10 B, 10 B/s"
+    assert restore_progress.progress_line(RestoreProgress(5, 10, None, None, 1.0)) == "restored 5 files, 10 B, 10 B/s"
 
 
 @pytest.mark.parametrize(("files", "size_bytes", "left"), [(0, 0, None), (10, 900, 90), (90, 100, 90), (100, 1000, 0)])
 def test_whichever_is_further_behind_tells_the_time_left(files: int, size_bytes: int, left: float | None) -> None:
-    assert progress_display.seconds_left(progress(files, size_bytes)) == left
+    assert restore_progress.seconds_left(progress(files, size_bytes)) == left
 
 
 def test_a_whole_restore_is_one_sentence() -> None:
@@ -61,7 +62,7 @@ def test_a_narrow_terminal_gets_fewer_figures_and_each_of_them_whole(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    bar, task = progress_display._new_bar(RestoreProgress(1, 1, 12_345_678, 567_800_000_000, 1.0))
+    bar, task = restore_progress._new_bar(RestoreProgress(1, 1, 12_345_678, 567_800_000_000, 1.0))
     try:
         bar.update(task, completed=123_400_000_000, files="12,345,678/12,345,678 files")
         output = io.StringIO()
@@ -71,5 +72,5 @@ def test_a_narrow_terminal_gets_fewer_figures_and_each_of_them_whole(
     [line] = output.getvalue().splitlines() or [""]
     assert "\u2026" not in line
     for part, figure in (("files", "12,345,678/12,345,678 files"), ("size", "123.4/567.8 GB"), ("left", "-:--:--")):
-        assert (figure in line) is (part in progress_display.columns_for(columns))
-    assert progress_display.columns_for(60) == ["files", "size", "left"]
+        assert (figure in line) is (part in restore_progress.columns_for(columns))
+    assert restore_progress.columns_for(60) == ["files", "size", "left"]

@@ -14,7 +14,8 @@ from tests.unit.agent.conftest import Write
 
 from turku.agent import ssh_tunnel
 from turku.agent.config.loading import load
-from turku.agent.ssh_tunnel import RemotePortTaken, checked_address
+from turku.agent.ssh_tunnel import RemotePortTaken
+from turku.agent.storage_address import checked_address
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.protocol.messages import SourceCredentials, StorageAddress
 

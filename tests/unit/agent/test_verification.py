@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import xxhash
 
-from turku.agent.restore import problems, verification
+from turku.agent.restore import result, verification
 from turku.agent.restore.verification import Verification
 from turku.core.filesystem import extended_attributes
 from turku.errors import MalformedMessage
@@ -197,7 +197,7 @@ def test_memory_is_bounded_when_files_never_come(
     compared: Verification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "_WAITING_LIMIT", 10)
-    monkeypatch.setattr(problems, "NAMED_LIMIT", 5)
+    monkeypatch.setattr(result, "NAMED_LIMIT", 5)
     for number in range(100):
         compared.expect(entry(str(number), b"1"))
         compared.received(f"other {number}".encode(), digest(b"1"), 1)

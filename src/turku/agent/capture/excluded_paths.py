@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from turku.agent import staging_records
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
-from turku.agent.restore import staging_directory
 from turku.policy import run_options
 
 _SHOWN_MOUNTS = 20
@@ -59,7 +59,7 @@ def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
 def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
     """Return what is left out of the source now; it is on the log, too."""
     mounts = mount_points.all_mounts()
-    hidden = list(_below(source, staging_directory.existing(agent)))
+    hidden = list(_below(source, staging_records.existing(agent)))
     for each in hidden:
         _LOG.warning(
             "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the next one "

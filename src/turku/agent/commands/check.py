@@ -19,7 +19,7 @@ _EXIT_PROBLEMS = 1
 
 def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Print identity and sources, with problems and notes. Return 1 where there is a problem."""
-    from turku.agent.restore import staging_directory
+    from turku.agent import staging_records
 
     remote_restore = ", ".join(one_line(str(path)) for path in agent.restore.remote_restore)
     lines = [
@@ -37,7 +37,7 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     lines += [
         f"note: {one_line(str(directory))}: a restore is running there, or did not end; the next one into that "
         "directory uses or removes it"
-        for directory in staging_directory.existing(agent)
+        for directory in staging_records.existing(agent)
     ]
     for line in lines:
         say(line)

@@ -19,8 +19,9 @@ from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 if TYPE_CHECKING:
     from turku.agent.config.model import AgentConfig
-    from turku.agent.restore.progress import PlannedRestore, RestoreResult
-    from turku.agent.restore.run import RestoreJob
+    from turku.agent.restore.job import RestoreJob
+    from turku.agent.restore.plan import PlannedRestore
+    from turku.agent.restore.result import RestoreResult
 
 
 def add_arguments(parser: Parser) -> None:
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
             say(line)
         return 0
     from turku.agent.restore import run as restore_run
-    from turku.agent.restore.progress_display import ProgressDisplay
+    from turku.agent.restore.progress import ProgressDisplay
 
     if options.in_place and not options.yes:
         _require_person()
@@ -87,9 +88,9 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 def _next_step(agent: AgentConfig, job: RestoreJob, plans: list[PlannedRestore]) -> str:
     """Return the sentence that says how to go on; empty where nothing is left to go on with."""
-    from turku.agent.restore import staging_directory
+    from turku.agent import staging_records
 
-    if not plans or not staging_directory.can_resume(agent, plans[0].target, job.digest(plans[0].snapshot)):
+    if not plans or not staging_records.can_resume(agent, plans[0].target, job.digest(plans[0].snapshot)):
         return ""
     if job.snapshot.name is not None:
         return "the same command again goes on where this one ended"
@@ -101,7 +102,7 @@ def _next_step(agent: AgentConfig, job: RestoreJob, plans: list[PlannedRestore])
 def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
     from turku.agent import checkin
     from turku.agent.restore import browse
-    from turku.agent.restore.run import RestoreJob
+    from turku.agent.restore.job import RestoreJob
 
     choice = snapshot_choice(options.snapshot, options.at, is_unfinished=options.unfinished)
     active = checkin.active_sources(agent)
@@ -132,7 +133,7 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
 
 def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
     """Whether a person, or ``--yes``, wants it; a new directory needs nobody's word."""
-    from turku.agent.restore.progress import count_of
+    from turku.agent.restore.result import count_of
     from turku.core.units import size
 
     what = f"source {plan.source} as of {one_line(plan.moment or plan.snapshot)}"

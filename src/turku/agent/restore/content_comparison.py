@@ -1,7 +1,7 @@
-"""``--compare-contents``: which files are there with the same size and time, and with other content?
+"""``--compare-contents``: find files of the target that have the same size and time as the backup's, but other content.
 
-The storage lists what it has with the checksums of the backup, and the files are read here. So nothing of this machine
-is shown to the storage, and its rsync needs to read nothing.
+The storage lists its files with the checksums of the backup, and the target's files are read here. So the storage
+learns nothing about this machine, and its rsync needs to read nothing.
 """
 
 from __future__ import annotations
@@ -11,36 +11,25 @@ import stat
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import xxhash
 
+from turku.agent.config.model import AgentConfig
+from turku.agent.restore import manifest
+from turku.agent.restore.job import RestoreJob
+from turku.agent.restore.plan import planned_restore
+from turku.agent.storage_address import Address
 from turku.core.filesystem import directory_tree
-from turku.errors import CommandFailed, InvalidValue, MalformedMessage
-from turku.policy import names
-from turku.protocol.restore_messages import (
-    HistoryRequest,
-    Manifest,
-    ManifestEntry,
-    RestoreEnd,
-    RestorePlan,
-    SnapshotChoice,
-    path_bytes,
-)
-
-if TYPE_CHECKING:
-    from turku.agent.config.model import AgentConfig
-    from turku.agent.restore.run import RestoreJob
-    from turku.agent.ssh_tunnel import Address
+from turku.protocol.restore_messages import Manifest, ManifestEntry, RestorePlan, SnapshotChoice
 
 _TIMEOUT_SECONDS = 24 * 3600.0
 _CHUNK_BYTES = 1024 * 1024
 
 
 def find_differing(agent: AgentConfig, job: RestoreJob, address: Address) -> tuple[RestoreJob, Collection[bytes]]:
-    """Return the job, of one certain snapshot, with the paths whose files have to be sent though they look the same.
+    """Return the job, fixed to one snapshot, and the paths of files that must be sent although they look unchanged.
 
-    Without ``compare_contents`` there are none. Raises as ``recovery.recover`` does.
+    Without ``compare_contents`` there are no such paths. Raises as ``run.restore`` does.
     """
     if not job.compare_contents or job.target is None or job.overwrite == "never":
         return job, ()
@@ -49,44 +38,30 @@ def find_differing(agent: AgentConfig, job: RestoreJob, address: Address) -> tup
     except OSError:
         return job, ()
     try:
-        return _compared(agent, job, address, root)
+        return _compare(agent, job, address, root)
     finally:
         os.close(root)
 
 
-def _compared(agent: AgentConfig, job: RestoreJob, address: Address, root: int) -> tuple[RestoreJob, Collection[bytes]]:
-    from turku.agent.restore import run as restore_run
-    from turku.agent.restore import session
-
-    request = HistoryRequest("restore_files", restore_files=job.message(agent, list_only=True))
-    # As many as the user has files at most: nothing else is noted, whatever the storage lists.
+def _compare(agent: AgentConfig, job: RestoreJob, address: Address, root: int) -> tuple[RestoreJob, Collection[bytes]]:
+    # At most as many as the target has files, whatever the storage lists.
     differing: set[bytes] = set()
-    is_whole = False
-    for answer in session.ask(agent, address, request, timeout_seconds=_TIMEOUT_SECONDS):
+    fixed = job
+    for answer in manifest.request(agent, job, address, timeout_seconds=_TIMEOUT_SECONDS):
         if isinstance(answer, RestorePlan):
-            snapshot = restore_run.planned_restore(agent, job, answer, address.name).snapshot
+            snapshot = planned_restore(agent, job, answer, address.name).snapshot
             if not job.snapshot.is_unfinished:
-                job = replace(job, snapshot=SnapshotChoice(name=snapshot))
+                fixed = replace(job, snapshot=SnapshotChoice(name=snapshot))
         elif isinstance(answer, Manifest):
-            differing.update(
-                path for entry in answer.entries if (path := _path(entry)) and not _is_the_same(root, path, entry)
-            )
-        elif isinstance(answer, RestoreEnd):
-            is_whole = True
-    if not is_whole:
-        raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
-    return job, differing
+            for entry in answer.entries:
+                path = manifest.checked_path(entry.path)
+                if not _can_trust_metadata(root, path, entry):
+                    differing.add(path)
+    return fixed, differing
 
 
-def _path(entry: ManifestEntry) -> bytes:
-    try:
-        return names.path_inside(path_bytes(entry.path))
-    except InvalidValue as error:
-        raise MalformedMessage(f"the storage's manifest: {error.message}") from error
-
-
-def _is_the_same(root: int, path: bytes, entry: ManifestEntry) -> bool:
-    """Whether rsync may judge by size and time: that tells it enough, or the content is the same."""
+def _can_trust_metadata(root: int, path: bytes, entry: ManifestEntry) -> bool:
+    """Return False for a file whose size and time are the backup's and whose content is not."""
     if entry.kind != "file":
         return True
     with suppress(OSError):
@@ -95,12 +70,16 @@ def _is_the_same(root: int, path: bytes, entry: ManifestEntry) -> bool:
             return True
         if (found.st_size, found.st_mtime_ns) != (entry.size_bytes, entry.modified_ns):
             return True
-        descriptor = directory_tree.open_file(root, path)
-        try:
-            hasher = xxhash.xxh128()
-            while chunk := os.read(descriptor, _CHUNK_BYTES):
-                hasher.update(chunk)
-        finally:
-            os.close(descriptor)
-        return hasher.digest() == entry.checksum
+        return checksum_of(directory_tree.open_file(root, path)) == entry.checksum
     return False
+
+
+def checksum_of(descriptor: int) -> bytes:
+    """Return the xxh128 checksum of an open file, and close it. Raises OSError."""
+    try:
+        hasher = xxhash.xxh128()
+        while chunk := os.read(descriptor, _CHUNK_BYTES):
+            hasher.update(chunk)
+        return hasher.digest()
+    finally:
+        os.close(descriptor)

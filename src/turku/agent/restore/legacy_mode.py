@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from turku.agent import backup_session, checkin, identity, runtime_directory, ssh_tunnel, state, trusted_storages
+from turku.agent import backup_session, checkin, identity, runtime_directory, state, trusted_storages
 from turku.agent.config.model import AgentConfig
 from turku.agent.identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import nodev_mount
 from turku.agent.rsyncd.module import Module
-from turku.agent.ssh_tunnel import Address
+from turku.agent.storage_address import Address, checked_address
 from turku.agent.storage_output import StorageOutput
 from turku.core import command, durable, lock
 from turku.core.log import one_line
@@ -52,7 +52,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
             _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
         if storages:
             _say("")
-        address = _known(agent, storages, ssh_tunnel.checked_address(_choose(storages, storage_name)))
+        address = _known(agent, storages, checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent)
         output = StorageOutput(address.name, held_until_released=True, awaited=_ACTIVE)
         with (
@@ -78,7 +78,7 @@ def _known(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address
     for address, _sources in storages:
         # What is wrong with a storage that nobody asked for is no reason to restore nothing.
         with suppress(InvalidValue):
-            others.append(ssh_tunnel.checked_address(address))
+            others.append(checked_address(address))
     verdicts = dict(zip(others, trusted_storages.check_trust(agent, others), strict=True))
     verdict = verdicts[chosen]
     if isinstance(verdict, StorageNotTrusted):

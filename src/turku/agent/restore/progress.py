@@ -1,40 +1,27 @@
-"""How far a restore is, and how it ended."""
+"""The progress of a restore, shown as a bar in a terminal and as an occasional line elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
+from turku.core.cli.output import unguarded
 from turku.core.units import size
 
-_SHOWN_PROBLEMS = 20
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
-
-@dataclass(frozen=True)
-class PlannedRestore:
-    """What is about to be restored; figures are None where the storage does not know them yet."""
-
-    source: str
-    snapshot: str
-    moment: str | None
-    files: int | None
-    size_bytes: int | None
-    target: Path
-    is_target_empty: bool
-    """Whether nothing is there that could be overwritten."""
-    was_interrupted: bool
-    """Whether an earlier restore into the target did not come to its end."""
-    remarks: tuple[str, ...] = ()
-    """What the storage says of the snapshot, such as that it is suspicious."""
-    copy_bytes: int | None = None
-    """The disk space that it takes, which is less than its size where files have holes or several names."""
+_LINE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class RestoreProgress:
-    """What is restored so far."""
+    """The part of a restore that is done."""
 
     files: int
     size_bytes: int
@@ -43,66 +30,119 @@ class RestoreProgress:
     seconds: float
 
 
-@dataclass(frozen=True)
-class RestoreResult:
-    """How a restore ended. ``files`` are all that are no directories."""
+class ProgressDisplay:
+    """Shows progress on standard error. A context manager."""
 
-    state: Literal["whole", "partial", "cancelled"]
-    snapshot: str
-    target: Path
-    files: int = 0
-    size_bytes: int = 0
-    verified: int = 0
-    """Files that have the checksum of the backup."""
-    mismatched: int = 0
-    unverifiable: int = 0
-    """Files that are as the storage has them, and of which the backup left no checksum."""
-    kept: int = 0
-    """Files that were there, and that ``overwrite`` did not let be replaced."""
-    deleted: int = 0
-    warnings: tuple[str, ...] = ()
-    """What is not as it was, and makes nothing less safe."""
-    problems: tuple[str, ...] = ()
-    further_problems: int = 0
-    """Those beyond the ones that are named."""
-    seconds: float = 0.0
-    owners_restored: bool = False
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._last_line = time.monotonic()
 
-    @property
-    def summary(self) -> str:
-        """One sentence, for a log or an operator."""
-        if self.state == "cancelled":
-            return f"nothing more was restored from {self.snapshot}: cancelled"
-        return f"{self.snapshot} into {self.target}: {'; '.join(self._parts())}"
+    def __enter__(self) -> Self:
+        return self
 
-    def _parts(self) -> Iterator[str]:
-        rate = self.size_bytes / self.seconds if self.seconds > 0 else 0.0
-        yield (
-            f"{count_of(self.files, 'file')}, {size(self.size_bytes)} in {self.seconds:.1f} s ({size(round(rate))}/s)"
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the bar and leave the terminal as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+    def show(self, progress: RestoreProgress) -> None:
+        """Show the progress."""
+        if self._is_terminal:
+            self._show_bar(progress)
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            print(progress_line(progress), file=sys.stderr, flush=True)  # noqa: T201
+
+    def _show_bar(self, progress: RestoreProgress) -> None:
+        if self._bar is None or self._task is None:
+            self._bar, self._task = _new_bar(progress)
+        files = (
+            f"{progress.files:,}" + ("" if progress.files_total is None else f"/{progress.files_total:,}") + " files"
         )
-        if self.verified:
-            yield f"{self.verified:,} verified by the checksums of the backup"
-        if self.unverifiable:
-            yield f"{self.unverifiable:,} without a checksum of the backup, as the storage has them"
-        if self.mismatched:
-            yield f"{self.mismatched:,} NOT as they were backed up"
-        if self.kept:
-            yield f"{self.kept:,} left as they were"
-        if self.deleted:
-            yield f"{self.deleted:,} deleted"
-        if not self.owners_restored:
-            yield "owners were not restored (that takes root)"
-        if self.state == "partial":
-            yield f"NOT whole: {count_of(len(self.problems) + self.further_problems, 'problem')}"
-
-    def lines(self) -> list[str]:
-        """The summary and the first problems, for people."""
-        shown = [f"  {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]]
-        more = len(self.problems) + self.further_problems - len(shown)
-        warnings = [f"  {warning}" for warning in self.warnings]
-        return [self.summary, *warnings, *shown, *([f"  and {more:,} more"] if more > 0 else [])]
+        self._bar.update(self._task, completed=progress.size_bytes, files=files)
 
 
-def count_of(count: int, noun: str) -> str:
-    """``1 file``, ``5,000 files``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def progress_line(progress: RestoreProgress) -> str:
+    """Return files, bytes, rate and remaining time as one line."""
+    files = f"{progress.files:,}" + ("" if progress.files_total is None else f" of {progress.files_total:,}")
+    total = progress.size_total_bytes
+    sizes = size(progress.size_bytes) + ("" if total is None else f" of {size(total)}")
+    rate = progress.size_bytes / progress.seconds if progress.seconds > 0 else 0.0
+    left = seconds_left(progress)
+    ending = "" if left is None else f", {left:.0f} s left"
+    return f"restored {files} files, {sizes}, {size(round(rate))}/s{ending}"
+
+
+def seconds_left(progress: RestoreProgress) -> float | None:
+    """Return the estimated remaining time in seconds, by bytes or files, whichever is further behind.
+
+    Returns None where the totals are unknown.
+    """
+    shares = [
+        done / total
+        for done, total in (
+            (progress.files, progress.files_total),
+            (progress.size_bytes, progress.size_total_bytes),
+        )
+        if total
+    ]
+    share = min(shares, default=0.0)
+    return None if share <= 0 else max(0.0, progress.seconds * (1 - share) / share)
+
+
+def _new_bar(progress: RestoreProgress) -> tuple[Bar, TaskID]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.table import Column
+
+    console = Console(file=unguarded(sys.stderr))
+    # A narrow terminal gets fewer columns, and each of them whole.
+    whole = {name: Column(no_wrap=True, min_width=width) for name, width in _WIDTHS.items()}
+    makers: dict[str, Callable[[], ProgressColumn]] = {
+        "bar": lambda: BarColumn(bar_width=min(_LONGEST_BAR, console.width - sum(map(_width, shown)) - 1)),
+        "files": lambda: TextColumn("{task.fields[files]}", table_column=whole["files"]),
+        "size": lambda: DownloadColumn(table_column=whole["size"]),
+        "speed": lambda: TransferSpeedColumn(table_column=whole["speed"]),
+        "left": lambda: TimeRemainingColumn(table_column=whole["left"]),
+    }
+    shown = columns_for(console.width)
+    has_bar = console.width - sum(map(_width, shown)) > _SHORTEST_BAR
+    columns = [make() for name, make in makers.items() if name in shown or (name == "bar" and has_bar)]
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("restore", total=progress.size_total_bytes, files="")
+    bar.start()
+    return bar, task
+
+
+_WIDTHS = {"files": 31, "size": 15, "left": 7, "speed": 10}
+"""The greatest width of each column, such as ``123,456,789/123,456,789 files``. The most important one is first."""
+_SHORTEST_BAR, _LONGEST_BAR = 8, 40
+
+
+def _width(column: str) -> int:
+    return _WIDTHS[column] + 1
+
+
+def columns_for(room: int) -> list[str]:
+    """Return the columns that fit into a terminal of this width, the most important one first."""
+    shown: list[str] = []
+    for column in _WIDTHS:
+        if sum(map(_width, [*shown, column])) <= room:
+            shown.append(column)
+    return shown

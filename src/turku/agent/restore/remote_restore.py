@@ -35,7 +35,9 @@ from turku.errors import (
 )
 
 if TYPE_CHECKING:
-    from turku.agent.restore.run import PlannedRestore, RestoreProgress, RestoreResult
+    from turku.agent.restore.plan import PlannedRestore
+    from turku.agent.restore.progress import RestoreProgress
+    from turku.agent.restore.result import RestoreResult
     from turku.protocol.restore_request_messages import AgentRestoreProgressAnswer, RestoreOrder, Step
 
 LOCK_NAME = "turku-agent-remote-restore"
@@ -206,13 +208,14 @@ class _RemoteRestore:
 
     def _restore_once(self, target: Path) -> RestoreResult:
         from turku.agent.restore import run as restore_run
+        from turku.agent.restore.job import RestoreJob
         from turku.policy import names
         from turku.protocol.restore_messages import path_bytes
 
         order = self._order
         return restore_run.restore(
             self._agent,
-            restore_run.RestoreJob(
+            RestoreJob(
                 source=names.source_name(order.source),
                 storage=order.storage,
                 target=target,

@@ -1,4 +1,4 @@
-"""One session with a storage about its history: a request, and answers line by line (protocol/restore_messages.py)."""
+"""A history session: one request to a storage about its history, and the answers line by line (restore_messages.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from turku import errors
 from turku.agent import runtime_directory, ssh_tunnel, trusted_storages
 from turku.agent.config.model import AgentConfig
-from turku.agent.ssh_tunnel import Address
+from turku.agent.storage_address import Address, checked_address
 from turku.agent.storage_output import StorageOutput
 from turku.core import command, lock
 from turku.core.log import one_line
@@ -39,32 +39,23 @@ _OLD_STORAGE_HINT = (
     "a storage of an earlier release, or of the existing system, shows no history; turku-agent-ping --restore works "
     "with every one"
 )
-
-
 _PRINTED_LIMIT = 20
 _PRINTED_LINE_BYTES = 500
-_FIRST_WORD = b'{"row":'
-"""What every answer begins with."""
+_ANSWER_START = b'{"row":'
 _LOG = logging.getLogger(__name__)
 
 
-def _split_answer(line: bytes) -> tuple[bytes, bytes]:
-    """Return what of a line was printed before the storage's answer, and the answer; either may be empty."""
-    before, found, rest = line.partition(_FIRST_WORD)
-    return before, found + rest
-
-
 class HistorySession:
-    """A running session; its answers are read by one thread."""
+    """A running session. One thread reads its answers."""
 
     def __init__(self, address: Address, ssh: command.Child) -> None:
         self._address = address
         self._ssh = ssh
         self._printed: list[str] | None = []
-        """What came before the first answer; None from then on."""
+        """Lines that the storage's login shell printed before the first answer. None after that answer."""
 
     def answers(self) -> Iterator[Answer]:
-        """What the storage answers, to its end. Raises MalformedMessage, and what the storage refused it with."""
+        """Yield the storage's answers to their end. Raises MalformedMessage, and the error of a refusal."""
         while line := self._ssh.stdout.readline(ANSWER_LINE_LIMIT_BYTES + 1):
             if self._printed is not None:
                 printed, line = _split_answer(line)
@@ -82,7 +73,7 @@ class HistorySession:
     def _keep_printed(self, printed: bytes) -> None:
         if self._printed is None or len(self._printed) >= _PRINTED_LIMIT:
             raise MalformedMessage(
-                f"storage {self._address.name} prints, and does not answer", details=self._printed_details
+                f"storage {self._address.name} prints text, and does not answer", details=self._printed_details
             )
         if printed.strip():
             self._printed.append(one_line(printed.rstrip(b"\r\n")[:_PRINTED_LINE_BYTES]))
@@ -100,26 +91,26 @@ class HistorySession:
         return "\n".join(self._printed or ())
 
     def release_storage(self) -> None:
-        """Let the storage write."""
+        """Let the storage send its files. Raises RestoreFailed, and the error of a refusal."""
         try:
             self._ssh.stdin.write(GO + b"\n")
             self._ssh.stdin.flush()
         except OSError as error:
-            # Its last answer may say why.
+            # The storage's last answer may name the reason.
             for _answer in self.answers():
                 pass
             raise RestoreFailed(f"storage {self._address.name} ended the session") from error
 
     def close(self) -> None:
-        """Say that nothing more is wanted; the storage ends the session."""
+        """Tell the storage that nothing more is wanted. The storage then ends the session."""
         self._ssh.stdin.close()
 
     def terminate(self) -> None:
-        """Let the storage go: its answers end here."""
+        """End the connection. The answers end with it."""
         os.kill(self._ssh.pid, signal.SIGTERM)
 
     def require_end(self) -> None:
-        """Return when the session ended well. Raises RemotePortTaken, CommandFailed."""
+        """Return when the session has ended well. Raises RemotePortTaken, CommandFailed."""
         exit_code = self._ssh.wait(_END_TIMEOUT_SECONDS)
         try:
             ssh_tunnel.require_success(self._address, exit_code, self._ssh.last_lines)
@@ -129,7 +120,7 @@ class HistorySession:
             raise CommandFailed(error.message, details=error.details, hint=error.hint or _OLD_STORAGE_HINT) from error
 
     def require_answer(self) -> None:
-        """Raise CommandFailed: the session ended, well or not, without the answer that it was for."""
+        """Raise RemotePortTaken or CommandFailed, because the session ended without an answer."""
         try:
             self.require_end()
         except ssh_tunnel.RemotePortTaken:
@@ -150,13 +141,20 @@ class HistorySession:
         )
 
 
+def _split_answer(line: bytes) -> tuple[bytes, bytes]:
+    """Split a line into the text printed before an answer and the answer. Either part may be empty."""
+    before, start, rest = line.partition(_ANSWER_START)
+    return before, start + rest
+
+
 @contextmanager
 def opened(
     agent: AgentConfig, address: Address, request: HistoryRequest, *, directory: Path, is_shown: bool = False
 ) -> Iterator[HistorySession]:
-    """A session that asks for this; ended with the block. ``directory`` is private and has no known_hosts yet.
+    """Open a session with this request for the length of the block.
 
-    What the storage logs is shown where ``is_shown``; it is in the errors in any case.
+    ``directory`` is private and has no known_hosts file yet. The storage's log is shown where ``is_shown``. Errors
+    contain it in any case. Raises CommandFailed when ssh cannot be started.
     """
     output = StorageOutput(address.name, held_until_released=not is_shown)
     with ssh_tunnel.open_tunnel(
@@ -173,9 +171,9 @@ def opened(
 
 @contextmanager
 def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
-    """A private directory for one session: other than backups, several may go on at the same time.
+    """Give a private directory for one session. Unlike backups, several sessions may run at the same time.
 
-    What killed ones left is removed.
+    Directories that killed sessions of the same purpose left are removed.
     """
     base = runtime_directory.base(agent)
     for left in base.glob(f"{purpose}-*"):
@@ -191,9 +189,9 @@ def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
 
 
 def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeout_seconds: float) -> Iterator[Answer]:
-    """What the storage answers to a request without a tunnel. Raises CommandFailed, and what it was refused with."""
+    """Yield the storage's answers to a request that needs no tunnel. Raises CommandFailed, and a refusal's error."""
     with scratch(agent, "browse") as directory, opened(agent, address, request, directory=directory) as session:
-        # Whoever reads a line waits for it; a storage that sends none for so long is given up (threats S4).
+        # Reading a line blocks, so a storage that sends none for so long is disconnected (threats S4).
         timer = threading.Timer(timeout_seconds, session.terminate)
         timer.daemon = True
         timer.start()
@@ -210,25 +208,33 @@ def ask(agent: AgentConfig, address: Address, request: HistoryRequest, *, timeou
         session.require_end()
 
 
-def trusted_address(agent: AgentConfig, told: StorageAddress) -> Address:
-    """The storage's address with the host keys that this machine trusts. Raises InvalidValue, StorageNotTrusted."""
-    (verdict,) = trusted_storages.check_trust(agent, [ssh_tunnel.checked_address(told)])
+def incomplete_answer(address: Address) -> CommandFailed:
+    """Return the error for a session that ended before its last answer."""
+    return CommandFailed(f"storage {address.name} ended the session before its answer was complete")
+
+
+def trusted_address(agent: AgentConfig, address: StorageAddress) -> Address:
+    """Return the storage's address with the host keys that this machine trusts.
+
+    Raises InvalidValue, StorageNotTrusted.
+    """
+    (verdict,) = trusted_storages.check_trust(agent, [checked_address(address)])
     if isinstance(verdict, StorageNotTrusted):
         raise verdict
     return verdict
 
 
-def error_of(address: Address, answer: Refusal) -> TurkuError:
-    """The error that the storage named, by its code; RestoreFailed for one that this program does not know."""
+def error_of(address: Address, refusal: Refusal) -> TurkuError:
+    """Return the error that the storage named by its code, or RestoreFailed for a code that is not known here."""
     known = {
         kind.code: kind
         for kind in vars(errors).values()
-        # A refusal of the storage by the coordinator is none of this machine.
+        # A refusal of the storage by the coordinator is not an error of this machine.
         if isinstance(kind, type) and issubclass(kind, TurkuError) and not issubclass(kind, errors.ApiRefused)
     }
-    kind = known.get(answer.code, RestoreFailed)
+    kind = known.get(refusal.code, RestoreFailed)
     message, details, hint = (
         "\n".join(one_line(line) for line in text[:_TEXT_LIMIT].splitlines())
-        for text in (answer.message, answer.details, answer.hint)
+        for text in (refusal.message, refusal.details, refusal.hint)
     )
     return kind(f"storage {address.name}: {message}", details=details, hint=hint)

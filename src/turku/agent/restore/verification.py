@@ -19,13 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import xxhash
 
-from turku.agent.restore.problems import ProblemList
+from turku.agent.restore import manifest
+from turku.agent.restore.content_comparison import checksum_of
+from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, extended_attributes
 from turku.core.spool import NameFilter, Spool
-from turku.errors import InvalidValue, MalformedMessage
-from turku.policy import names
+from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 
 _WAITING_LIMIT = 50_000
@@ -33,7 +33,6 @@ _WAITING_LIMIT_BYTES = 16 * 1024 * 1024
 _SPOOL_LIMIT_BYTES = 4 * 1024**3
 _TARGET_LIMIT_BYTES = 4096
 """Linux has no longer symbolic links."""
-_CHUNK_BYTES = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 _TYPES: dict[Kind, int] = {
     "directory": stat.S_IFDIR,
@@ -109,10 +108,7 @@ class Verification:
 
     def expect(self, entry: ManifestEntry) -> None:
         """Take note of what a path has to be. Raises MalformedMessage for a path that is none."""
-        try:
-            path = names.path_inside(path_bytes(entry.path))
-        except InvalidValue as error:
-            raise MalformedMessage(f"the storage's manifest: {error.message}") from error
+        path = manifest.checked_path(entry.path)
         target = None if entry.target is None else path_bytes(entry.target)
         if target is not None and len(target) >= _TARGET_LIMIT_BYTES:
             raise MalformedMessage("the storage's manifest: a symbolic link of more than 4,095 bytes")
@@ -262,14 +258,7 @@ class Verification:
             self._compare(path, wanted, checksum)
 
     def _checksum(self, path: bytes) -> bytes:
-        descriptor = self._opened(path)
-        try:
-            hasher = xxhash.xxh128()
-            while chunk := os.read(descriptor, _CHUNK_BYTES):
-                hasher.update(chunk)
-            return hasher.digest()
-        finally:
-            os.close(descriptor)
+        return checksum_of(self._opened(path))
 
     def _compare(self, path: bytes, wanted: _ExpectedEntry, checksum: bytes) -> None:
         with self._lock:

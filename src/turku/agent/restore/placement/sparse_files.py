@@ -1,6 +1,6 @@
-"""Holes of restored files, made here where the storage says which files have some.
+"""Sparse files: holes are made in restored files here, where the storage says which files have some.
 
-Asked for holes, rsync writes each kilobyte of every file by itself.
+If rsync were asked for holes, it would write every file in pieces of one kilobyte.
 """
 
 from __future__ import annotations
@@ -9,37 +9,34 @@ import logging
 import os
 from collections.abc import Iterable
 
-from turku.agent.restore.problems import ProblemList
+from turku.agent.restore import manifest
+from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, holes
-from turku.errors import InvalidValue, MalformedMessage
-from turku.policy import names
-from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES, WirePath, path_bytes
+from turku.errors import MalformedMessage
+from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES, WirePath
 
 _CHANGING_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOG = logging.getLogger(__name__)
 
 
 class SparseFiles:
-    """The files of one restore that have holes. Told of them by one thread."""
+    """The files of one restore that have holes. One thread adds them."""
 
     def __init__(self) -> None:
         self._paths: set[bytes] = set()
         self._size_bytes = 0
 
     def add(self, paths: Iterable[WirePath]) -> None:
-        """Take note of paths. Raises MalformedMessage for one that is none, and for too many."""
+        """Add paths that the storage sent. Raises MalformedMessage for an invalid path, and for too many paths."""
         for each in paths:
-            try:
-                path = names.path_inside(path_bytes(each))
-            except InvalidValue as error:
-                raise MalformedMessage(f"the storage's list of files with holes: {error.message}") from error
+            path = manifest.checked_path(each, "list of files with holes")
             self._paths.add(path)
             self._size_bytes += len(path)
         if len(self._paths) > WITH_HOLES_LIMIT or self._size_bytes > WITH_HOLES_LIMIT_BYTES:
-            raise MalformedMessage("the storage's list of files with holes is longer than it may be")
+            raise MalformedMessage("the storage's list of files with holes is too long")
 
     def dig_holes(self, tree: int, problems: ProblemList) -> None:
-        """Make the holes in those files that arrived below ``tree``. What has some already is left alone."""
+        """Make holes in the files that arrived below ``tree``. A file that has holes already stays as it is."""
         for path in sorted(self._paths):
             try:
                 descriptor = directory_tree.open_file(tree, path, _CHANGING_FLAGS)
@@ -47,7 +44,7 @@ class SparseFiles:
                 problems.add(path, f"is restored without its holes: {error.strerror}")
                 continue
             except OSError as error:
-                # What did not arrive is told of elsewhere.
+                # A file that did not arrive is reported elsewhere.
                 _LOG.debug("%s: no holes are made: %s", os.fsdecode(path), error.strerror)
                 continue
             try:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from turku.agent.restore import staging_directory
+from turku.agent import staging_records
 from turku.core import command
 from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed
@@ -60,7 +60,7 @@ def _scratch_file(directory: Path) -> Iterator[int]:
             descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=opened)
         except OSError:
             # Not every file system has files without a name.
-            name = f"{staging_directory.PREFIX}{secrets.token_hex(16)}"
+            name = f"{staging_records.PREFIX}{secrets.token_hex(16)}"
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=opened)
             os.unlink(name, dir_fd=opened)
         try:

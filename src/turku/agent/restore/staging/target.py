@@ -1,4 +1,4 @@
-"""The directory that a restore writes into: made, and held so that no other restore writes into it."""
+"""The target: the directory that a restore writes into, locked so that no other restore writes into it."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from turku.agent import staging_records
 from turku.agent.config.model import AgentConfig
-from turku.agent.restore import staging_directory
 from turku.core import lock
 from turku.core.filesystem import directory_tree
 from turku.errors import LockHeld, RestoreFailed
 
 
 def is_empty(agent: AgentConfig, directory: Path) -> bool:
-    """Whether nothing can be overwritten there: it is missing, empty, or what an interrupted restore left."""
+    """Return True where nothing can be overwritten: the target is missing, empty, or left by an interrupted restore.
+
+    Raises RestoreFailed where it cannot be read.
+    """
     try:
         with os.scandir(directory) as entries:
-            return staging_directory.is_interrupted(agent, directory) or next(entries, None) is None
+            return staging_records.is_interrupted(agent, directory) or next(entries, None) is None
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise RestoreFailed(f"{directory} cannot be restored into: {error.strerror}") from error
+        raise RestoreFailed(f"cannot restore into {directory}: {error.strerror}") from error
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[int]:
-    """Give a descriptor of the target, which no other restore writes into for the length of the block.
+    """Lock the target for the length of the block, and give its descriptor.
 
-    It is made (0700) where it is missing. The path's links were followed when somebody named it: none is followed here,
-    as it could have been put there since. Raises RestoreFailed, LockHeld.
+    The target is created (0700) where it is missing. Links in the path were resolved when somebody named it. None is
+    followed here, as it could have been put there since. Raises RestoreFailed, LockHeld.
     """
     try:
         if not directory.is_absolute():

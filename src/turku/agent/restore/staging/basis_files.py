@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from turku.agent.restore.placement import file_metadata
+from turku.agent.restore import file_metadata
 from turku.core.filesystem import directory_tree, removal
 from turku.core.spool import Stack
 from turku.protocol.restore_messages import Settable
@@ -38,15 +38,15 @@ CREATE TABLE shared (
 ) WITHOUT ROWID;
 """
 _NONE = 0
-"""Instead of an inode: a name that the user has, for which nothing stands."""
+"""Stands in place of an inode for a name of the target that has no basis file."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BasisFiles:
-    """The basis files of one restore. Usable from several threads once they were made."""
+    """The basis files of one restore. Several threads may use them once they were created."""
 
     def __init__(self) -> None:
-        # A file without a name, removed with the process: what is restored into may hold any number of files.
+        # A temporary database without a name, because a target may have any number of files.
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.executescript(_SCHEMA)
         self._lock = threading.Lock()
@@ -79,39 +79,39 @@ class BasisFiles:
         attributes that basis files get. Raises OSError.
         """
         shows_all = overwrite == "never" or delete
-        making = _BasisFileWriter(
+        writer = _BasisFileWriter(
             self,
             target,
             tree,
-            own=staging_name,
+            staging_name=staging_name,
             differing=differing,
             untouched=untouched,
             kinds=kinds,
-            on_first=before_first,
+            before_first=before_first,
             shows_all=shows_all,
         )
         self._database.execute("BEGIN")
         try:
             for path in paths:
-                making.parents_of(path)
-            making.all(paths or (b"",))
+                writer.parents_of(path)
+            writer.create_all(paths or (b"",))
         finally:
             self._database.execute("COMMIT")
         self._database.execute("CREATE INDEX IF NOT EXISTS inodes ON entries (inode)")
 
     def record(self, directory: bytes, entries: Sequence[tuple[bytes, int]]) -> None:
-        """Write down what a directory has: names with the inodes of their basis files."""
+        """Record the names in a directory with the inodes of their basis files."""
         self._database.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (directory,))
         [number] = self._database.execute("SELECT id FROM directories WHERE path = ?", (directory,)).fetchone()
         self._database.executemany(
             "INSERT OR IGNORE INTO entries VALUES (?, ?, ?)",
-            ((number, name, _signed(inode)) for name, inode in entries),
+            ((number, name, _to_sqlite(inode)) for name, inode in entries),
         )
         self.count += sum(inode != _NONE for _name, inode in entries)
 
     def first_name_of(self, status: os.stat_result, path: bytes) -> bytes | None:
-        """Return the path of an earlier name of the same file; where this is the first it is written down: None."""
-        key = (_signed(status.st_dev), _signed(status.st_ino))
+        """Return an earlier name of the same file, or None for its first name, which is then recorded."""
+        key = (_to_sqlite(status.st_dev), _to_sqlite(status.st_ino))
         row = self._database.execute("SELECT path FROM shared WHERE device = ? AND inode = ?", key).fetchone()
         if row is None:
             self._database.execute("INSERT INTO shared VALUES (?, ?, ?, ?)", (*key, path, status.st_nlink))
@@ -120,36 +120,36 @@ class BasisFiles:
     # --- asking about them
 
     def link_count(self, status: os.stat_result) -> int:
-        """Return how many names the user's file had when it got its basis file, or has now, whatever is more.
+        """Return the number of names that a file of the target has, or had when it got its basis file.
 
-        As names are replaced one after the other, those that it has left say less.
+        The larger number counts, because names are replaced one after the other while files are placed.
         """
-        key = (_signed(status.st_dev), _signed(status.st_ino))
+        key = (_to_sqlite(status.st_dev), _to_sqlite(status.st_ino))
         statement = "SELECT links FROM shared WHERE device = ? AND inode = ?"
-        written_down: list[int] = [links for (links,) in self._rows(statement, key)]
-        return max([status.st_nlink, *written_down])
+        recorded: list[int] = [links for (links,) in self._rows(statement, key)]
+        return max([status.st_nlink, *recorded])
 
     def inodes_in(self, directory: bytes) -> dict[bytes, int]:
-        """Return the names that the user had in the directory, with the inode of what stands for each, or 0."""
+        """Return the names in a directory of the target with the inodes of their basis files, or 0 for none."""
         statement = "SELECT name, inode FROM entries JOIN directories ON id = directory WHERE path = ?"
-        return {name: _unsigned(inode) for name, inode in self._rows(statement, (directory,))}
+        return {name: _from_sqlite(inode) for name, inode in self._rows(statement, (directory,))}
 
     def inode_at(self, path: bytes) -> int | None:
-        """Return the inode of what stands for the user's path, 0 where nothing does, None where there was nothing."""
+        """Return the inode of the basis file at a path, 0 for an entry without one, or None where no entry was."""
         directory, _slash, name = path.rpartition(b"/")
         statement = "SELECT inode FROM entries JOIN directories ON id = directory WHERE path = ? AND name = ?"
         for (inode,) in self._rows(statement, (directory, name)):
-            return _unsigned(inode)
+            return _from_sqlite(inode)
         return None
 
     def paths_of(self, inode: int) -> list[bytes]:
-        """Return the paths for which the inode was made."""
+        """Return the paths of the target that have a basis file with this inode."""
         if not self.count or inode == _NONE:
             return []
         statement = "SELECT path, name FROM entries JOIN directories ON id = directory WHERE inode = ?"
         return [
             directory + b"/" + name if directory else name
-            for directory, name in self._rows(statement, (_signed(inode),))
+            for directory, name in self._rows(statement, (_to_sqlite(inode),))
         ]
 
     def paths_linked_to(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
@@ -161,18 +161,15 @@ class BasisFiles:
         """
         if not stat.S_ISREG(found.st_mode) or not (found.st_nlink > 1 or found.st_blocks == 0):
             return []
-        stood_for = [each for each in self.paths_of(found.st_ino) if _has_inode(tree, each, found)]
-        return stood_for if stood_for and _is_hole(tree, path) else []
+        candidates = [each for each in self.paths_of(found.st_ino) if _has_inode(tree, each, found)]
+        return candidates if candidates and _is_hole(tree, path) else []
 
     def is_basis_file(self, tree: int, path: bytes, found: os.stat_result, inode: int | None) -> bool:
-        """Whether a file of the staging directory is what was made there to stand for the user's, with this inode."""
+        """Return True where a file of the staging directory is the basis file that was created with this inode."""
         return bool(inode) and inode == found.st_ino and stat.S_ISREG(found.st_mode) and _is_hole(tree, path)
 
     def open_content(self, target: int, tree: int, path: bytes) -> int:
-        """Return a descriptor of what the path will hold: what arrived, or the user's file that is the same.
-
-        Raises OSError.
-        """
+        """Open the content that the path will have: the received file, or the target's own. Raises OSError."""
         found = directory_tree.status(tree, path)
         if found is not None and self.count:
             if self.is_basis_file(tree, path, found, self.inode_at(path)):
@@ -188,7 +185,7 @@ class BasisFiles:
     # --- removing them
 
     def remove(self, tree: int) -> None:
-        """Remove those that are still there, under whatever names. Raises OSError."""
+        """Remove the basis files that are left, under whatever names. Raises OSError."""
         if not self.count:
             return
         with Stack() as waiting:
@@ -206,7 +203,7 @@ class BasisFiles:
 
 
 class _BasisFileWriter:
-    """One pass over what the user has."""
+    """Creates basis files in one pass over the target."""
 
     def __init__(
         self,
@@ -214,46 +211,46 @@ class _BasisFileWriter:
         target: int,
         tree: int,
         *,
-        own: bytes,
+        staging_name: bytes,
         differing: Collection[bytes],
         untouched: Collection[bytes],
         kinds: Collection[Settable],
-        on_first: Callable[[], None],
+        before_first: Callable[[], None],
         shows_all: bool,
     ) -> None:
         self._basis_files = basis_files
         self._target = target
         self._tree = tree
-        self._own = own
+        self._staging_name = staging_name
         self._shows_all = shows_all
         self._differing = differing
         self._untouched = untouched
         self._kinds = kinds
-        self._on_first = on_first
+        self._before_first = before_first
         self._is_root = os.geteuid() == 0
         self._user, self._group = os.geteuid(), os.getegid()
 
     def parents_of(self, path: bytes) -> None:
-        """Make the directories above a path in the tree, as rsync makes none itself."""
+        """Create the directories above a path in the tree, because rsync does not create them."""
         parts = path.split(b"/")[:-1]
         for length in range(1, len(parts) + 1):
             above, _slash, name = b"/".join(parts[:length]).rpartition(b"/")
             with directory_tree.opened_directory(self._tree, above) as directory, suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=directory)
 
-    def all(self, paths: Sequence[bytes]) -> None:
+    def create_all(self, paths: Sequence[bytes]) -> None:
         with Stack() as waiting:
-            for asked in paths:
-                self._asked_for(asked, waiting)
+            for requested in paths:
+                self._requested_path(requested, waiting)
             while (path := waiting.pop()) is not None:
                 self._contents(path, waiting)
 
-    def _asked_for(self, path: bytes, waiting: Stack) -> None:
+    def _requested_path(self, path: bytes, waiting: Stack) -> None:
         if not path:
             waiting.push(path)
             return
         above, _slash, name = path.rpartition(b"/")
-        # Where nothing is there, or what is there bars the way: that is named when it comes to moving.
+        # A missing entry needs no basis file. A file in place of a directory is reported by the placement.
         with (
             suppress(FileNotFoundError, NotADirectoryError),
             directory_tree.opened_directory(self._target, above) as outer,
@@ -277,7 +274,7 @@ class _BasisFileWriter:
                 with os.scandir(outer) as entries:
                     for entry in entries:
                         name = os.fsencode(entry.name)
-                        if not path and name == self._own:
+                        if not path and name == self._staging_name:
                             continue
                         inside = path + b"/" + name if path else name
                         try:
@@ -291,13 +288,13 @@ class _BasisFileWriter:
                         else:
                             rows.append((name, self._file(inner, outer, inside, found)))
                 self._basis_files.record(path, rows)
-                # Last, as its names were made before; what is in them changes it no more.
-                self._alike(inner, os.fstat(outer), outer)
+                # Last, because new entries change the time of the directory. Later ones lie deeper.
+                self._copy_metadata(inner, os.fstat(outer), outer)
         finally:
             os.close(outer)
 
     def _directory(self, inner: int, name: bytes) -> bool:
-        """Let a directory be there; return False where an earlier run received something else of this name."""
+        """Create a directory. Return False where an earlier run received something else of this name."""
         try:
             os.mkdir(name, 0o700, dir_fd=inner)
         except FileExistsError:
@@ -305,18 +302,18 @@ class _BasisFileWriter:
         return True
 
     def _file(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> int:
-        """Make what stands for a file; links and special files cost nothing to be sent, so that nothing has to.
+        """Create the basis file of an entry that is not a directory, and return its inode, or 0 for none.
 
-        Something stands for them where rsync has to see that something is there: it is not to be overwritten, or to be
-        deleted.
+        Links and special files cost nothing to be sent, so they usually need none. They get one where rsync must see
+        that the name is taken: with ``--delete``, and where nothing may be overwritten.
         """
         name = path.rpartition(b"/")[2]
         is_regular = stat.S_ISREG(found.st_mode) and found.st_size > 0
         if not is_regular and not self._shows_all:
             return _NONE
         if not self._basis_files.count:
-            self._on_first()
-            self._on_first = lambda: None
+            self._before_first()
+            self._before_first = lambda: None
         if is_regular and found.st_nlink > 1 and (first := self._basis_files.first_name_of(found, path)) is not None:
             above, _slash, last = first.rpartition(b"/")
             with suppress(OSError), directory_tree.opened_directory(self._tree, above) as directory:
@@ -330,15 +327,15 @@ class _BasisFileWriter:
         try:
             os.ftruncate(descriptor, found.st_size if is_regular else 1)
             way = file_metadata.proc_path(outer, name) if is_regular else None
-            self._alike(descriptor, found, way, is_older=path in self._differing)
+            self._copy_metadata(descriptor, found, way, is_older=path in self._differing)
             if not is_regular:
-                # Nobody's newer file: where rsync has something for this name, it is to be sent.
+                # Older than any file, so that rsync sends what it has for this name.
                 os.utime(descriptor, ns=(0, 0))
             return os.fstat(descriptor).st_ino
         finally:
             os.close(descriptor)
 
-    def _alike(
+    def _copy_metadata(
         self, descriptor: int, found: os.stat_result, source: int | bytes | None, *, is_older: bool = False
     ) -> None:
         if self._is_root:
@@ -358,17 +355,17 @@ def _has_inode(tree: int, path: bytes, found: os.stat_result) -> bool:
     return there is not None and there.st_ino == found.st_ino
 
 
-def _signed(number: int) -> int:
-    """Return the number of an inode as SQLite's integers have it."""
+def _to_sqlite(number: int) -> int:
+    """Return the number of an inode as a signed integer for SQLite."""
     return number - 2**64 if number >= 2**63 else number
 
 
-def _unsigned(number: int) -> int:
+def _from_sqlite(number: int) -> int:
     return number + 2**64 if number < 0 else number
 
 
 def _is_hole(root: int, path: bytes) -> bool:
-    """Whether the file has a size and no content at all."""
+    """Return True where the file has a size and no content at all."""
     descriptor = directory_tree.open_file(root, path)
     try:
         if os.fstat(descriptor).st_size == 0:
@@ -379,7 +376,7 @@ def _is_hole(root: int, path: bytes) -> bool:
             if error.errno == errno.ENXIO:
                 return True
             raise
-        # A file system without holes has zeros instead.
+        # A file system without holes stores zeros instead.
         os.lseek(descriptor, 0, os.SEEK_SET)
         while chunk := os.read(descriptor, 1024 * 1024):
             if chunk.count(0) != len(chunk):
