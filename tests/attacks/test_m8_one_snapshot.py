@@ -19,8 +19,8 @@ import requests
 from tests.attacks.test_m8_others_history import Scene
 from tests.support.fleet import Fleet
 
-from turku.agent import identity
 from turku.agent.config import loading as configuration
+from turku.agent.identity import machine_identity
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import session
 from turku.agent.restore.plan import PlannedRestore
@@ -66,7 +66,7 @@ class History(Scene):
 
     def offered(self) -> list[Any]:
         """What the coordinator tells Mallory's machine of restores."""
-        credentials = identity.existing(self.agent).credentials
+        credentials = machine_identity.existing(self.agent).credentials
         message = {"machine": {"uuid": credentials.uuid, "secret": credentials.secret}}
         url = self.fleet.coordinator.url.removesuffix("/v1") + "/v2/agent_restores"
         return list(requests.post(url, json=message, timeout=30).json()["restores"])

@@ -12,9 +12,10 @@ import pytest
 import requests
 from tests.support.fleet import Fleet
 
-from turku.agent import checkin, identity
+from turku.agent import checkin
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
+from turku.agent.identity import machine_identity
 from turku.agent.restore import run as restore_run
 from turku.agent.restore import session
 from turku.agent.restore.job import RestoreJob
@@ -62,7 +63,7 @@ class Scene:
         return made
 
     def tell(self, request: str, step: str) -> None:
-        credentials = identity.existing(self.agent).credentials
+        credentials = machine_identity.existing(self.agent).credentials
         machine = {"uuid": credentials.uuid, "secret": credentials.secret}
         message = {"machine": machine, "request": request, "claim": CLAIM, "step": step}
         url = self.fleet.coordinator.url.removesuffix("/v1") + "/v2/agent_restore_progress"

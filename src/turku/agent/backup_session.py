@@ -13,14 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from turku.agent import ssh_tunnel
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import serving_daemon
 from turku.agent.rsyncd.module import Module
-from turku.agent.ssh_tunnel import RemotePortTaken
-from turku.agent.storage_address import Address
-from turku.agent.storage_output import StorageOutput
+from turku.agent.tunnel import ssh_tunnel
+from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
+from turku.agent.tunnel.storage_address import Address
+from turku.agent.tunnel.storage_output import StorageOutput
 from turku.core import command
 from turku.errors import CommandFailed
 

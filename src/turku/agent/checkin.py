@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import UnsetType
 
-from turku.agent import identity
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
+from turku.agent.identity import machine_identity
 from turku.protocol.messages import (
     AgentPingCheckinAnswer,
     AgentPingRequest,
@@ -52,7 +52,7 @@ def check_in(agent: AgentConfig) -> CheckinResult:
     A source is what this machine's own configuration says it is: neither a name that is not configured here nor
     another path can be asked of the machine (threats S2).
     """
-    request = AgentPingRequest(machine=identity.existing(agent).credentials)
+    request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     answer = agent.api.client().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
     orders = answer.scheduled_sources
     for name in orders:
@@ -76,7 +76,7 @@ def restorable_storages(agent: AgentConfig) -> list[tuple[StorageAddress, list[s
 
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
     """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
-    request = AgentPingRequest(machine=identity.existing(agent).credentials)
+    request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     return agent.api.client().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
 
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw
 
-from turku.agent import checkin, state
+from turku.agent import checkin
 from turku.agent.checkin import DueStorage
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
+from turku.agent.state import var_dir
 from turku.core import lock
 from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
 
 if TYPE_CHECKING:
-    from turku.agent.storage_address import Address
-    from turku.agent.storage_output import StorageOutput
+    from turku.agent.tunnel.storage_address import Address
+    from turku.agent.tunnel.storage_output import StorageOutput
 
 LOCK_NAME = "turku-agent-ping"
 _PURPOSE = "ping"
@@ -37,7 +38,7 @@ def ping(agent: AgentConfig) -> None:
     """
     with _Restores(agent) as restores:
         try:
-            with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
+            with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
                 if agent.backup.gonogo_program is not None and not _says_go(agent.backup.gonogo_program):
                     return
                 waiting = checkin.check_in(agent)
@@ -114,7 +115,7 @@ def _says_go(program: Sequence[str]) -> bool:
 
 def _back_up(agent: AgentConfig, storages: Sequence[DueStorage]) -> None:
     # Imported here, because a run with nothing due does not need it.
-    from turku.agent import runtime_directory
+    from turku.agent.state import runtime_directory
 
     with runtime_directory.fresh(agent, _PURPOSE) as directory:
         stop = threading.Event()
@@ -143,8 +144,8 @@ def _trusted(
     storages: Sequence[DueStorage], agent: AgentConfig
 ) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
     """Return the trusted storages with their due sources, and the names of the others, each of which is logged."""
-    from turku.agent import trusted_storages
-    from turku.agent.storage_address import checked_address
+    from turku.agent.tunnel import trusted_storages
+    from turku.agent.tunnel.storage_address import checked_address
 
     refused: list[str] = []
     addresses, sources = [], []
@@ -205,7 +206,7 @@ class _SessionThread(threading.Thread):
         from turku.agent import backup_session
         from turku.agent.capture import excluded_paths, expected_mounts
         from turku.agent.rsyncd.module import Module
-        from turku.agent.storage_output import StorageOutput
+        from turku.agent.tunnel.storage_output import StorageOutput
 
         def module(source: SourceConfig) -> Module:
             found = excluded_paths.find(self._agent, source)

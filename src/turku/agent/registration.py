@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from turku.agent import identity
 from turku.agent.capture import declared_sources, source_warnings
 from turku.agent.config.model import AgentConfig
+from turku.agent.identity import key_pair, machine_identity
 from turku.errors import ApiForbidden
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
@@ -21,7 +21,7 @@ def update_config(agent: AgentConfig) -> None:
     for problem in source_warnings.problems(agent):
         # A coordinator of the existing system may take it all the same.
         _LOG.error("%s", problem)
-    machine = identity.ensure(agent)
+    machine = machine_identity.ensure(agent)
     message = UpdateConfigRequest(
         auth=agent.api.registration,
         machine=MachineConfiguration(
@@ -30,7 +30,7 @@ def update_config(agent: AgentConfig) -> None:
             environment_name=agent.identity.environment_name,
             service_name=agent.identity.service_name,
             unit_name=agent.identity.unit_name,
-            ssh_public_key=identity.ensure_public_key(agent),
+            ssh_public_key=key_pair.ensure_public_key(agent),
             published=agent.identity.published,
             sources={source.name: dict(source.options) for source in agent.sources.values()},
         ),

@@ -10,7 +10,15 @@ from tests.integration.agent.conftest import PROGRAMS, Machine
 from tests.support.v1_server import V1Api
 
 LIMIT_SECONDS = 0.25
-HEAVY = ("requests", "urllib3", "rich", "yaml", "subprocess", "turku.agent.ssh_tunnel", "turku.agent.backup_session")
+HEAVY = (
+    "requests",
+    "urllib3",
+    "rich",
+    "yaml",
+    "subprocess",
+    "turku.agent.tunnel.ssh_tunnel",
+    "turku.agent.backup_session",
+)
 
 
 def test_it_takes_a_moment(machine: Machine, api: V1Api) -> None:

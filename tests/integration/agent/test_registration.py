@@ -13,7 +13,7 @@ import pytest
 from tests.integration.agent.conftest import PROGRAMS, Machine
 from tests.support.v1_server import V1Api
 
-from turku.agent.identity import is_damaged_key
+from turku.agent.identity.machine_identity import is_damaged_key
 
 
 def identity_file(machine: Machine) -> Path:
@@ -232,7 +232,7 @@ def test_a_damaged_identity_is_healed_from_its_copy(machine: Machine, api: V1Api
     assert f"{identity_file(machine)} is damaged" in ping.stderr
     update = machine.run("turku-update-config")
     assert update.returncode == 0
-    assert "is healed from its copy" in update.stderr
+    assert "repaired " in update.stderr
     assert identity_file(machine).read_bytes() == before
     assert stat.S_IMODE(identity_file(machine).stat().st_mode) == 0o600
     assert len(api.machines) == 1

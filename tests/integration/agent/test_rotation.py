@@ -17,8 +17,9 @@ from tests.support.killed import killed_at_step
 from tests.support.restore_mode import restore_mode
 from tests.support.v1_server import V1Api
 
-from turku.agent import checkin, cli, identity, rotation
+from turku.agent import checkin, cli
 from turku.agent.config import loading as configuration
+from turku.agent.identity import key_pair, machine_identity, rotation
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 from turku.errors import ApiRefused
@@ -112,11 +113,11 @@ def test_the_old_key_is_thrown_away_after_a_day(fleet: Fleet, machine: PrivateMa
     for _ in range(5):
         assert run(machine, "rotate-keys").returncode == 0
     agent = configuration.load(machine.config_dir)
-    kept = identity.previous_keys(agent)
+    kept = key_pair.previous_keys(agent)
     assert 1 <= len(kept) <= 3
-    day_ago = time.time() - identity.PREVIOUS_KEY_SECONDS - 60
+    day_ago = time.time() - key_pair.PREVIOUS_KEY_SECONDS - 60
     os.utime(kept[0], (day_ago, day_ago))
-    assert kept[0] not in identity.previous_keys(agent)
+    assert kept[0] not in key_pair.previous_keys(agent)
     assert not kept[0].exists()
 
 
@@ -132,7 +133,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
         assert reloaded.identity.machine_uuid == machine.uuid
         assert key_at_the_coordinator(fleet, machine) == public_key(machine)
         assert public_half(machine.var_dir / "ssh_key") == public_key(machine).split()
-        assert not (machine.var_dir / identity.NEW_IDENTITY_FILE).exists()
+        assert not (machine.var_dir / machine_identity.NEW_IDENTITY_FILE).exists()
         finished.add(public_key(machine))
         step += 1
     assert step > 10
@@ -194,7 +195,7 @@ def test_a_coordinator_that_has_no_such_call_leaves_all_as_it_was(machine: Priva
 
 def test_two_at_once_do_not_mix(machine: PrivateMachine) -> None:
     agent = configuration.load(machine.config_dir)
-    with identity.locked(agent):
+    with machine_identity.locked(agent):
         assert run(machine, "rotate-keys").returncode == 75
 
 
@@ -284,7 +285,7 @@ def test_a_code_works_once(fleet: Fleet, machine: PrivateMachine, reinstalled: P
     with pytest.raises(ApiRefused):
         rotation.re_enrol(configuration.load(thief.config_dir), code)
     assert is_known(fleet, machine, secret(reinstalled))
-    assert not (thief.var_dir / identity.NEW_IDENTITY_FILE).exists()
+    assert not (thief.var_dir / machine_identity.NEW_IDENTITY_FILE).exists()
 
 
 def test_keys_that_a_killed_change_left_are_removed_by_the_next_run(machine: PrivateMachine) -> None:

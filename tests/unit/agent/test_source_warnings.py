@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent import cli, identity, registration
+from turku.agent import cli, registration
 from turku.agent.capture import source_warnings
 from turku.agent.config import loading as configuration
+from turku.agent.identity import machine_identity
 from turku.errors import ApiUnreachable
 
 TEXT = """{
@@ -46,7 +47,7 @@ def test_update_config_says_them_before_the_coordinator_does(
     def unreachable(_agent: object) -> None:
         raise ApiUnreachable("nobody answers")
 
-    monkeypatch.setattr(identity, "ensure", unreachable)
+    monkeypatch.setattr(machine_identity, "ensure", unreachable)
     with pytest.raises(ApiUnreachable):
         registration.update_config(configuration.load(directory))
     said = [record.message for record in caplog.records if record.levelno == logging.ERROR]

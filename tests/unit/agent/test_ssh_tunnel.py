@@ -12,10 +12,10 @@ import pytest
 from tests.support.v1_client import new_ssh_key
 from tests.unit.agent.conftest import Write
 
-from turku.agent import ssh_tunnel
 from turku.agent.config.loading import load
-from turku.agent.ssh_tunnel import RemotePortTaken
-from turku.agent.storage_address import checked_address
+from turku.agent.tunnel import ssh_tunnel
+from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
+from turku.agent.tunnel.storage_address import checked_address
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.protocol.messages import SourceCredentials, StorageAddress
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turku.agent.storage_output import StorageOutput
+from turku.agent.tunnel.storage_output import StorageOutput
 
 
 def test_lines_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from turku.agent import state
 from turku.agent.config.model import AgentConfig
+from turku.agent.state import var_dir
 from turku.core import clock, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import TurkuError
@@ -85,8 +85,8 @@ def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
 def write(agent: AgentConfig, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
     """Remember this in place of what was remembered before. A failure is logged: the next backups only take longer."""
     try:
-        path = state.directory(agent, _DIRECTORY) / f"{storage_name}.json"
-        state.write_text(agent, path, msgspec.json.encode(dict(records)).decode())
+        path = var_dir.directory(agent, _DIRECTORY) / f"{storage_name}.json"
+        var_dir.write_text(agent, path, msgspec.json.encode(dict(records)).decode())
     except (OSError, TurkuError) as error:
         _LOG.warning(
             "the moment of the session with storage %s is not kept: %s; it will compare all attributes next time",

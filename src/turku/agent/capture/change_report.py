@@ -21,7 +21,7 @@ from turku.agent.capture.change_records import Moment, SourceRecord
 from turku.agent.capture.changed_entries import ChangeScan, DirectoryDigests, ScanUncertain
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd.module import Module
-from turku.agent.storage_output import StorageOutput
+from turku.agent.tunnel.storage_output import StorageOutput
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.protocol import codec

@@ -6,8 +6,8 @@ import json
 import logging
 from collections.abc import Sequence
 
-from turku.agent import state
 from turku.agent.config.model import AgentConfig
+from turku.agent.state import var_dir
 from turku.core import durable
 from turku.core.log import one_line
 from turku.errors import TurkuError
@@ -57,5 +57,5 @@ def _recorded(agent: AgentConfig) -> list[str]:
 
 
 def _record(agent: AgentConfig) -> None:
-    path = state.directory(agent) / RECORD_FILE
-    state.write_text(agent, path, json.dumps(sorted(agent.sources)) + "\n")
+    path = var_dir.directory(agent) / RECORD_FILE
+    var_dir.write_text(agent, path, json.dumps(sorted(agent.sources)) + "\n")

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent import staging_records
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
+from turku.agent.state import staging_records
 from turku.policy import run_options
 
 _SHOWN_MOUNTS = 20

@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Trust the keys that wait."""
-    from turku.agent import trusted_storages
+    from turku.agent.tunnel import trusted_storages
 
     name = options.name or _only_one(list(trusted_storages.pending(agent)))
     accepted, dropped = trusted_storages.accept(agent, name, fingerprints=options.fingerprint)

@@ -19,7 +19,7 @@ _EXIT_PROBLEMS = 1
 
 def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Print identity and sources, with problems and notes. Return 1 where there is a problem."""
-    from turku.agent import staging_records
+    from turku.agent.state import staging_records
 
     remote_restore = ", ".join(one_line(str(path)) for path in agent.restore.remote_restore)
     lines = [

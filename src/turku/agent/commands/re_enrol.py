@@ -28,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
     """Exchange the code for the old identity."""
-    from turku.agent import rotation
+    from turku.agent.identity import rotation
 
     agent = rotation.re_enrol(before, options.code or _typed_code())
     if before.identity.machine_uuid not in (None, agent.identity.machine_uuid):

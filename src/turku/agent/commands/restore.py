@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 def _next_step(agent: AgentConfig, job: RestoreJob, plans: list[PlannedRestore]) -> str:
     """Return the sentence that says how to go on; empty where nothing is left to go on with."""
-    from turku.agent import staging_records
+    from turku.agent.state import staging_records
 
     if not plans or not staging_records.can_resume(agent, plans[0].target, job.digest(plans[0].snapshot)):
         return ""

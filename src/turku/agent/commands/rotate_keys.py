@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Replace secret and key."""
-    from turku.agent import rotation
+    from turku.agent.identity import rotation
 
     rotation.rotate_keys(agent)
     say(f"{agent.identity.machine_uuid} has a new secret and a new SSH key.")

@@ -7,9 +7,9 @@ import logging
 import random
 from collections.abc import Callable
 
-from turku.agent import identity
 from turku.agent.config import loading
 from turku.agent.config.model import AgentConfig
+from turku.agent.identity import machine_identity
 from turku.core import log
 from turku.core.cli.listing import Say
 from turku.core.cli.program import Run
@@ -34,9 +34,9 @@ def configured(step: Callable[[argparse.Namespace, AgentConfig, Say], int], *, i
 
 def settled(agent: AgentConfig) -> AgentConfig:
     """Return the configuration after a change of secret and key that a killed run left is finished or removed."""
-    if not identity.has_staged_files(agent):
+    if not machine_identity.has_staged_files(agent):
         return agent
-    from turku.agent import rotation
+    from turku.agent.identity import rotation
 
     agent = rotation.resume(agent)
     rotation.remove_leftovers(agent)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Print each storage with the fingerprints of its host keys."""
-    from turku.agent import trusted_storages
+    from turku.agent.tunnel import trusted_storages
 
     say("\n".join(trusted_storages.listing(agent)))
     return 0

@@ -18,7 +18,7 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.restore import manifest
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.plan import planned_restore
-from turku.agent.storage_address import Address
+from turku.agent.tunnel.storage_address import Address
 from turku.core.filesystem import directory_tree
 from turku.protocol.restore_messages import Manifest, ManifestEntry, RestorePlan, SnapshotChoice
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal
 
-from turku.agent import staging_records
 from turku.agent.capture import excluded_paths
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import manifest, session
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.plan import PlannedRestore, planned_restore
+from turku.agent.state import staging_records
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
 from turku.core.paths import joined, split

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from turku.agent import staging_records
+from turku.agent.state import staging_records
 from turku.core import command
 from turku.core.filesystem import posix_acl
 from turku.errors import CommandFailed

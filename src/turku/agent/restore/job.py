@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turku.agent import staging_records
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
 from turku.agent.restore.staging.basis_files import Overwrite
+from turku.agent.state import staging_records
 from turku.protocol import rsync_checksums
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import FileRestoreRequest, Settable, SnapshotChoice, wire_path

@@ -11,14 +11,17 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from turku.agent import backup_session, checkin, identity, runtime_directory, state, trusted_storages
+from turku.agent import backup_session, checkin
 from turku.agent.config.model import AgentConfig
-from turku.agent.identity import Identity
+from turku.agent.identity import machine_identity
+from turku.agent.identity.machine_identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import nodev_mount
 from turku.agent.rsyncd.module import Module
-from turku.agent.storage_address import Address, checked_address
-from turku.agent.storage_output import StorageOutput
+from turku.agent.state import runtime_directory, var_dir
+from turku.agent.tunnel import trusted_storages
+from turku.agent.tunnel.storage_address import Address, checked_address
+from turku.agent.tunnel.storage_output import StorageOutput
 from turku.core import command, durable, lock
 from turku.core.log import one_line
 from turku.errors import DurableWriteFailed, InvalidValue, StorageNotTrusted, UsageError
@@ -43,7 +46,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     storage could write to devices, CommandFailed when the session could not be had.
     """
     # A lock of its own: backups go on, and a long one is no reason to keep a restore waiting.
-    with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
+    with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
         _say("Entering restore mode.", "")
         storages = checkin.restorable_storages(agent)
         if storages:
@@ -128,7 +131,7 @@ class _LegacySession:
 
     def __init__(self, agent: AgentConfig, address: Address, module: Module, output: StorageOutput) -> None:
         self._agent = agent
-        self._identity = identity.existing(agent)
+        self._identity = machine_identity.existing(agent)
         self._address = address
         self._module = module
         self._output = output

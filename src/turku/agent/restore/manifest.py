@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
 from turku.agent.restore.job import RestoreJob
-from turku.agent.storage_address import Address
+from turku.agent.tunnel.storage_address import Address
 from turku.errors import InvalidValue, MalformedMessage
 from turku.policy import names
 from turku.protocol.restore_messages import Answer, HistoryRequest, RestoreEnd, WirePath, path_bytes

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent import staging_records
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.staging import target
+from turku.agent.state import staging_records
 from turku.core.log import one_line
 from turku.core.units import size
 from turku.errors import InvalidValue, MalformedMessage, RestoreFailed

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from turku.agent import identity, state
 from turku.agent.config.model import AgentConfig
+from turku.agent.identity import machine_identity
+from turku.agent.state import var_dir
 from turku.core import lock, paths, retry
 from turku.core.log import one_line
 from turku.errors import (
@@ -59,7 +60,7 @@ def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
     from turku.protocol.messages import AgentPingRequest
     from turku.protocol.restore_request_messages import WAITING_CALL, AgentRestoresAnswer
 
-    request = AgentPingRequest(machine=identity.existing(agent).credentials)
+    request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     return agent.api.client().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
 
 
@@ -78,7 +79,7 @@ def decode_orders(told: msgspec.Raw) -> list[RestoreOrder]:
 def run(agent: AgentConfig, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
     """Pick up one restore after the other, until ``stop``. Where another run is at work, they are left to it."""
     try:
-        with lock.exclusive(state.lock_directory(agent), LOCK_NAME):
+        with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
             for order in waiting[:_AT_ONCE]:
                 if not stop.is_set():
                     _run_one(agent, order, stop)
@@ -282,7 +283,7 @@ class _RemoteRestore:
         progress = self._progress
         done = outcome or progress
         told = AgentRestoreProgressRequest(
-            machine=identity.existing(self._agent).credentials,
+            machine=machine_identity.existing(self._agent).credentials,
             request=self._order.request,
             claim=self._claim,
             step=step,

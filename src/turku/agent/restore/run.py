@@ -35,8 +35,8 @@ from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import receiving_daemon
 from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
-from turku.agent.ssh_tunnel import RemotePortTaken
-from turku.agent.storage_address import Address
+from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
+from turku.agent.tunnel.storage_address import Address
 from turku.core.log import one_line
 from turku.core.units import size
 from turku.errors import CommandFailed, MalformedMessage, RestoreFailed, TurkuError

@@ -14,10 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from turku import errors
-from turku.agent import runtime_directory, ssh_tunnel, trusted_storages
 from turku.agent.config.model import AgentConfig
-from turku.agent.storage_address import Address, checked_address
-from turku.agent.storage_output import StorageOutput
+from turku.agent.state import runtime_directory
+from turku.agent.tunnel import ssh_tunnel, trusted_storages
+from turku.agent.tunnel.storage_address import Address, checked_address
+from turku.agent.tunnel.storage_output import StorageOutput
 from turku.core import command, lock
 from turku.core.log import one_line
 from turku.errors import (

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from turku.agent import runtime_directory
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import config_text, daemon, nodev_mount, ports
 from turku.agent.rsyncd.config_text import ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
 from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.ports import PortTaken
+from turku.agent.state import runtime_directory
 from turku.core import command
 from turku.core.filesystem import extended_attributes
 from turku.core.line_reading import emptied, lines_of

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent import runtime_directory
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import config_text, daemon, ports
 from turku.agent.rsyncd.config_text import ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
 from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.ports import PortTaken
+from turku.agent.state import runtime_directory
 from turku.policy import compression
 
 _LOG = logging.getLogger(__name__)

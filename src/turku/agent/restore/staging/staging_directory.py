@@ -17,10 +17,10 @@ from typing import Self
 
 import msgspec
 
-from turku.agent import staging_records
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import nodev_mount
-from turku.agent.staging_records import StagingRecord
+from turku.agent.state import staging_records
+from turku.agent.state.staging_records import StagingRecord
 from turku.core.filesystem import directory_tree, posix_acl, removal
 from turku.core.paths import joined
 from turku.core.spool import Stack

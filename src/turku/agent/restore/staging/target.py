@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent import staging_records
 from turku.agent.config.model import AgentConfig
+from turku.agent.state import staging_records
 from turku.core import lock
 from turku.core.filesystem import directory_tree
 from turku.errors import LockHeld, RestoreFailed

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from msgspec import UNSET
 
-from turku.agent import identity, runtime_directory
 from turku.agent.config.model import AgentConfig
-from turku.agent.storage_address import Address
-from turku.agent.storage_output import StorageOutput
+from turku.agent.identity import key_pair
+from turku.agent.state import runtime_directory
+from turku.agent.tunnel.storage_address import Address
+from turku.agent.tunnel.storage_output import StorageOutput
 from turku.core import command
 from turku.errors import CommandFailed, TunnelRefused
 from turku.protocol import codec
@@ -184,8 +185,8 @@ def open_tunnel(
     argv = ssh_arguments(
         agent,
         address,
-        key=identity.private_key_path(agent),
-        previous_keys=identity.previous_keys(agent),
+        key=key_pair.private_key_path(agent),
+        previous_keys=key_pair.previous_keys(agent),
         known_hosts=known_hosts,
         port=port,
     )

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import msgspec
 
-from turku.agent import state
 from turku.agent.config.model import AgentConfig
-from turku.agent.storage_address import Address
+from turku.agent.state import var_dir
+from turku.agent.tunnel.storage_address import Address
 from turku.core import durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import ConfigurationError, StorageNotTrusted
@@ -241,12 +241,12 @@ def _text(content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) 
 
 
 def _write(agent: AgentConfig, name: str, content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) -> None:
-    state.write_text(agent, state.directory(agent) / name, _text(content))
+    var_dir.write_text(agent, var_dir.directory(agent) / name, _text(content))
 
 
 def _write_first(agent: AgentConfig, content: Mapping[str, TrustedStorage]) -> bool:
-    path = state.directory(agent) / KNOWN_FILE
+    path = var_dir.directory(agent) / KNOWN_FILE
     if not durable.write_new_text(path, _text(content)):
         return False
-    state.give(agent, path)
+    var_dir.give(agent, path)
     return True

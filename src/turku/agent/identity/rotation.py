@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from turku.agent import identity, state
 from turku.agent.config.loading import IDENTITY_FILE
 from turku.agent.config.model import AgentConfig
+from turku.agent.identity import key_pair, machine_identity
+from turku.agent.state import var_dir
 from turku.core import durable
 from turku.core.configuration import directory
 from turku.core.configuration.declaration import with_values
@@ -48,12 +49,12 @@ def rotate_keys(agent: AgentConfig) -> None:
     is finished by the next run of any program.
     """
     _require_ours(agent, "machine_secret")
-    with identity.locked(agent):
+    with machine_identity.locked(agent):
         new = _begun(agent)
         is_first = new is None
         if new is not None and new.code is not None:
             raise ConfigurationError("a re-enrolment is under way", hint="turku-agent re-enrol finishes it")
-        machine = identity.existing(agent)
+        machine = machine_identity.existing(agent)
         new = new or _begin(agent, code=None)
         try:
             _finish(agent, machine.uuid, new)
@@ -71,7 +72,7 @@ def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
     Raises as rotate_keys does.
     """
     _require_ours(agent, "machine_uuid", "machine_secret")
-    with identity.locked(agent):
+    with machine_identity.locked(agent):
         begun = _begun(agent)
         if begun is not None and begun.code is None:
             raise ConfigurationError("a rotation is under way", hint="turku-agent rotate-keys finishes it")
@@ -89,7 +90,7 @@ def resume(agent: AgentConfig) -> AgentConfig:
 
     Raises ApiUnreachable, LockHeld.
     """
-    with identity.locked(agent):
+    with machine_identity.locked(agent):
         new = _begun(agent)
         if new is None:
             return agent
@@ -104,11 +105,11 @@ def resume(agent: AgentConfig) -> AgentConfig:
 
 def remove_leftovers(agent: AgentConfig) -> None:
     """Remove what a killed run left before it had begun anything; what was begun is ``resume``'s to finish."""
-    with suppress(LockHeld), identity.locked(agent):
-        if (agent.state.var_dir / identity.NEW_IDENTITY_FILE).exists():
+    with suppress(LockHeld), machine_identity.locked(agent):
+        if (agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE).exists():
             return
         _drop(agent)
-        for left in (agent.state.var_dir / "run").glob(f"{identity.SCRATCH_PREFIX}*"):
+        for left in (agent.state.var_dir / "run").glob(f"{machine_identity.SCRATCH_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
         _LOG.warning("removed keys that a killed change of this machine's key had left")
 
@@ -124,11 +125,11 @@ def _require_ours(agent: AgentConfig, *keys: str) -> None:
 
 
 def _staged_key(agent: AgentConfig) -> tuple[Path, Path]:
-    return agent.state.var_dir / identity.STAGED_KEY, agent.state.var_dir / f"{identity.STAGED_KEY}.pub"
+    return agent.state.var_dir / machine_identity.STAGED_KEY, agent.state.var_dir / f"{machine_identity.STAGED_KEY}.pub"
 
 
 def _begun(agent: AgentConfig) -> _NewIdentity | None:
-    path = agent.state.var_dir / identity.NEW_IDENTITY_FILE
+    path = agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=_NewIdentity)
     except FileNotFoundError:
@@ -138,11 +139,13 @@ def _begun(agent: AgentConfig) -> _NewIdentity | None:
 
 
 def _begin(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
-    state.directory(agent)
-    identity.generate_key(agent, *_staged_key(agent))
+    var_dir.directory(agent)
+    key_pair.generate_key(agent, *_staged_key(agent))
     new = _NewIdentity(generate_secret().reveal(), code)
     # Last: it is there only with the whole pair beside it.
-    state.write_text(agent, agent.state.var_dir / identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode())
+    var_dir.write_text(
+        agent, agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode()
+    )
     return new
 
 
@@ -151,7 +154,7 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
     line = public.read_text(encoding="ascii").strip()
     secret = Secret(new.machine_secret)
     if new.code is None:
-        machine = identity.existing(agent)
+        machine = machine_identity.existing(agent)
         request = MachineRotateRequest(
             machine=MachineCredentials(uuid=machine.uuid, secret=machine.secret.reveal()),
             new_secret=new.machine_secret,
@@ -173,14 +176,14 @@ def _install(agent: AgentConfig, machine_uuid: str, secret: Secret, private: byt
     current = agent.state.var_dir / "ssh_key"
     before = current.read_bytes() if current.exists() else private
     if before != private:
-        identity.keep_as_previous(agent, before)
-    state.write_text(agent, current.with_suffix(".pub"), f"{public}\n", mode=0o644)
-    state.write_text(agent, current, private.decode("ascii"))
-    identity.write(agent, machine_uuid, secret)
+        key_pair.keep_as_previous(agent, before)
+    var_dir.write_text(agent, current.with_suffix(".pub"), f"{public}\n", mode=0o644)
+    var_dir.write_text(agent, current, private.decode("ascii"))
+    machine_identity.write(agent, machine_uuid, secret)
 
 
 def _drop(agent: AgentConfig) -> None:
-    for path in (agent.state.var_dir / identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
+    for path in (agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
     # Half-written keys and secrets of a run that was killed; others write other files there at the same time.

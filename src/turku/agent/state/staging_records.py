@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from turku.agent import state
 from turku.agent.config.model import AgentConfig
+from turku.agent.state import var_dir
 from turku.core import durable
 
 PREFIX = ".turku-restore-"
@@ -79,7 +79,7 @@ def read(agent: AgentConfig, target: Path) -> StagingRecord | None:
 
 def write(agent: AgentConfig, target: Path, record: StagingRecord) -> None:
     """Write the record of the target durably. Raises DurableWriteFailed."""
-    state.write_text(agent, _file(agent, target), msgspec.json.encode(record).decode())
+    var_dir.write_text(agent, _file(agent, target), msgspec.json.encode(record).decode())
 
 
 def remove(agent: AgentConfig, target: Path) -> None:
@@ -89,14 +89,14 @@ def remove(agent: AgentConfig, target: Path) -> None:
 
 def secret_name(agent: AgentConfig, purpose: str) -> str:
     """Return a name that is always the same for one purpose on this machine and that nobody else can predict."""
-    file = state.directory(agent, _STATE_DIRECTORY) / _NAME_KEY_FILE
+    file = var_dir.directory(agent, _STATE_DIRECTORY) / _NAME_KEY_FILE
     try:
         key = durable.read_regular_file(file, limit_bytes=_STATE_LIMIT_BYTES)
     except OSError:
         key = b""
     if len(key) < _NAME_KEY_DIGITS:
         key = secrets.token_hex(_NAME_KEY_DIGITS // 2).encode()
-        state.write_text(agent, file, key.decode())
+        var_dir.write_text(agent, file, key.decode())
     return PREFIX + hashlib.sha256(key + b"\0" + purpose.encode()).hexdigest()[:32]
 
 
@@ -107,7 +107,7 @@ def is_staging_name(name: bytes) -> bool:
 
 def _file(agent: AgentConfig, target: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
-    return state.directory(agent, _STATE_DIRECTORY) / f"{digest}.json"
+    return var_dir.directory(agent, _STATE_DIRECTORY) / f"{digest}.json"
 
 
 def _read(file: Path) -> StagingRecord | None:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent import state
 from turku.agent.config.model import AgentConfig
+from turku.agent.state import var_dir
 
 
 def base(agent: AgentConfig) -> Path:
     """The directory that holds them, 0700."""
-    path = state.directory(agent, "run")
+    path = var_dir.directory(agent, "run")
     if stat.S_IMODE(path.stat().st_mode) != 0o700:
         path.chmod(0o700)
     return path
