@@ -186,7 +186,7 @@ def test_a_coordinator_that_has_no_such_call_leaves_all_as_it_was(machine: Priva
         (machine.config_dir / "config.d/zz.json").write_text(json.dumps({"api_url": api.url}))
         rotated = run(machine, "rotate-keys")
     assert rotated.returncode == 77
-    assert "the machine's secret and key are as they were" in rotated.stderr
+    assert "secrets and keys are as they were" in rotated.stderr
     after = {path: path.read_bytes() for path in machine.var_dir.rglob("*") if path.is_file()}
     assert {path: content for path, content in after.items() if path.parent.name != "lock"} == {
         path: content for path, content in before.items() if path.parent.name != "lock"

@@ -184,7 +184,7 @@ def test_a_coordinator_that_cannot_do_it_leaves_everything_as_it_was(site: Site)
                 secret_rotation.rotate(site.load())
         finally:
             site.storage.write_configuration(api_url=site.coordinator.url)
-    assert "the secret is as it was" in caught.value.hint
+    assert "as they were" in caught.value.hint
     assert (site.secret, site.pending.exists()) == (before, False)
 
 

@@ -74,7 +74,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ): "volumes' and the storage's own directories, to be hidden in a system directory",
     ("registration/secret_rotation.py", "resume"): _VAR,
     ("registration/secret_rotation.py", "_require_ours"): _VAR,
-    ("registration/secret_rotation.py", "_begun"): _VAR,
     ("registration/secret_rotation.py", "_begin"): _VAR,
     ("registration/secret_rotation.py", "_finish"): "the configuration",
     ("registration/secret_rotation.py", "_drop"): _VAR,

@@ -21,8 +21,9 @@ from turku.core import durable
 from turku.core.configuration import directory
 from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ApiNotFound, ApiRefused, ApiRejected, ApiThrottled, ConfigurationError, LockHeld
+from turku.errors import ApiForbidden, ApiNotFound, ApiRefused, ApiRejected, ConfigurationError, LockHeld
 from turku.policy import names
+from turku.protocol import secret_change
 from turku.protocol.messages import (
     Empty,
     MachineCredentials,
@@ -32,7 +33,6 @@ from turku.protocol.messages import (
 )
 
 _LOG = logging.getLogger(__name__)
-_UNAPPLIED_HINT = "the coordinator must be one of ours for this; the machine's secret and key are as they were"
 
 
 class _NewIdentity(msgspec.Struct, frozen=True):
@@ -50,20 +50,16 @@ def rotate_keys(agent: AgentConfig) -> None:
     """
     _require_ours(agent, "machine_secret")
     with machine_identity.locked(agent):
-        new = _begun(agent)
-        is_first = new is None
-        if new is not None and new.code is not None:
+        begun = _begun(agent)
+        if begun is not None and begun.code is not None:
             raise ConfigurationError("a re-enrolment is under way", hint="turku-agent re-enrol finishes it")
         machine = machine_identity.existing(agent)
-        new = new or _begin(agent, code=None)
-        try:
-            _finish(agent, machine.uuid, new)
-        except (ApiRejected, ApiNotFound) as error:
-            if not is_first:
-                raise
-            # The coordinator holds the old secret for certain, as this was the first time it was asked.
-            _drop(agent)
-            raise error.with_hint(_UNAPPLIED_HINT) from error
+        secret_change.carry_out(
+            begun,
+            begin=lambda: _begin(agent, code=None),
+            finish=lambda new: _finish(agent, machine.uuid, new),
+            drop=lambda: _drop(agent),
+        )
 
 
 def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
@@ -130,12 +126,7 @@ def _staged_key(agent: AgentConfig) -> tuple[Path, Path]:
 
 def _begun(agent: AgentConfig) -> _NewIdentity | None:
     path = agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_NewIdentity)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", hint="remove it, and begin anew") from error
+    return secret_change.read_pending(path, _NewIdentity, hint="remove it, and begin anew")
 
 
 def _begin(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
@@ -194,6 +185,6 @@ def _drop(agent: AgentConfig) -> None:
 
 
 def _forget_refused_code(agent: AgentConfig, error: ApiRefused) -> None:
-    # The operator can give another code.
-    if not isinstance(error, ApiThrottled):
+    # The operator can give another code. Where the coordinator may have taken this one, it is tried again.
+    if isinstance(error, (ApiRejected, ApiForbidden, ApiNotFound)):
         _drop(agent)

@@ -20,7 +20,8 @@ from turku.core import durable, lock
 from turku.core.configuration import directory as directories
 from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret, generate_secret
-from turku.errors import ApiNotFound, ApiRefused, ConfigurationError, LockHeld
+from turku.errors import ApiRefused, ConfigurationError, LockHeld
+from turku.protocol import secret_change
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
 from turku.storage.config.defaults import DEFAULT_VAR_DIR
 from turku.storage.config.loading import GENERATED_FILE, write_identity
@@ -45,18 +46,12 @@ def rotate(configuration: StorageConfig) -> bool:
     _require_ours(configuration)
     with lock.exclusive(configuration.state.lock_dir, _LOCK):
         begun = _begun(configuration)
-        new = begun or _begin(configuration)
-        try:
-            _finish(configuration, new)
-        except ApiRefused as error:
-            if begun is None:
-                # Refused at the first try, so no coordinator holds the new secret.
-                _drop(configuration)
-            if isinstance(error, ApiNotFound):
-                raise error.with_hint(
-                    "the coordinator must be one of ours for this; the secret is as it was"
-                ) from error
-            raise
+        secret_change.carry_out(
+            begun,
+            begin=lambda: _begin(configuration),
+            finish=lambda new: _finish(configuration, new),
+            drop=lambda: _drop(configuration),
+        )
     return begun is not None
 
 
@@ -122,16 +117,11 @@ def _require_ours(configuration: StorageConfig) -> None:
 
 
 def _begun(configuration: StorageConfig) -> _NewSecret | None:
-    path = _path(configuration)
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_NewSecret)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {error}",
-            hint="it holds the secret that this storage is changing to; remove it only if the present one is accepted",
-        ) from error
+    return secret_change.read_pending(
+        _path(configuration),
+        _NewSecret,
+        hint="it holds the secret that this storage is changing to; remove it only if the present one is accepted",
+    )
 
 
 def _begin(configuration: StorageConfig) -> _NewSecret:
