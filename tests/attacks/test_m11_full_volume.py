@@ -76,7 +76,7 @@ class Neighbours:
         **keys: Any,
     ) -> BackupReport:
         """One run for the attacker; ``keys`` change the storage's configuration."""
-        storage = replace(self.honest.storage, **keys)
+        storage = with_values(self.honest.storage, **keys)
         with MaliciousRsyncServer(entries, endless=endless, content=content, deletions=deletions) as server:
             job = replace(self.honest.job(**SPOKEN), machine_dir=self.attacker_dir, rsync_port=server.port)
             return back_up(job, storage, clock=self.honest.clock)

@@ -66,7 +66,7 @@ def test_nights_that_fail_leave_nothing_to_be_removed(machine: BackedUpMachine, 
         (left / "file").touch()
         assert not machine.with_rsync(*FAILING_RSYNC).back_up().success
         assert [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".deleting-")] == []
-        limited = replace(machine, storage=replace(machine.storage, max_run_files=1))
+        limited = replace(machine, storage=with_values(machine.storage, max_run_files=1))
         limited.back_up()
         assert [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".deleting-")] == []
     machine.clock.moment += timedelta(days=1)

@@ -29,6 +29,7 @@ from turku.protocol.messages import (
     StoragePingCheckinRequest,
 )
 from turku.storage.config import loading as configuration
+from turku.storage.config.model import StorageConfig
 from turku.storage.registration import secret_rotation, update_config
 from turku.storage.registration.coordinator import Coordinator
 
@@ -44,7 +45,7 @@ class Site:
         machine.update_config({})
         return machine
 
-    def load(self) -> configuration.StorageConfig:
+    def load(self) -> StorageConfig:
         return configuration.load(self.storage.config_dir)
 
     @property
@@ -82,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(coordinator, storage, machine_auth)
 
 
-def check_in(storage: configuration.StorageConfig, machine: V1Machine) -> str:
+def check_in(storage: StorageConfig, machine: V1Machine) -> str:
     """What a session asks, as the configuration says who it is."""
 
     def message(credentials: StorageCredentials) -> StoragePingCheckinRequest:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as with_thresholds
 
 from turku.policy import anomaly
 from turku.policy.anomaly import AnomalyThresholds, RunStats
@@ -66,8 +67,8 @@ def test_higher_thresholds_find_no_more(found: RunStats, share: float) -> None:
         replaced_share=share,
         random_share=share,
     )
-    high = replace(low, **dict.fromkeys(("deleted_share", "rewritten_share", "renamed_share"), 1.0))
-    high = replace(high, shrunk_share=1.0, replaced_share=1.0, random_share=1.0)
+    high = with_thresholds(low, **dict.fromkeys(("deleted_share", "rewritten_share", "renamed_share"), 1.0))
+    high = with_thresholds(high, shrunk_share=1.0, replaced_share=1.0, random_share=1.0)
     if anomaly.findings(found, thresholds=high):
         assert anomaly.findings(found, thresholds=low)
 

@@ -12,11 +12,13 @@ from tests.support.markdown import REPOSITORY
 
 import turku.agent.config.loading
 import turku.storage.config.loading
+from turku.agent.config.model import AgentConfig
 from turku.api.backups import declaration
 from turku.api.configuration import environment
 from turku.api.request.message_errors import MessageErrors
 from turku.errors import ConfigurationError
 from turku.policy import source_options
+from turku.storage.config.model import StorageConfig
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -37,11 +39,11 @@ def private_copy(example: Path, tmp_path: Path, **lower: Any) -> Path:
     return directory
 
 
-def load_agent(directory: Path) -> turku.agent.config.loading.AgentConfig:
+def load_agent(directory: Path) -> AgentConfig:
     return turku.agent.config.loading.load(directory)
 
 
-def load_storage(directory: Path) -> turku.storage.config.loading.StorageConfig:
+def load_storage(directory: Path) -> StorageConfig:
     return turku.storage.config.loading.load(directory)
 
 
