@@ -237,7 +237,7 @@ def test_m11_a_storages_largest_integrity_reports_are_cheap(cast: HttpCast) -> N
             for number in range(1000)
         ]
 
-    for name, state in (("s0", "lost"), ("s0", "healed"), ("s0", "lost"), ("s1", "lost")):
+    for name, state in (("s0", "lost"), ("s0", "repaired"), ("s0", "lost"), ("s1", "lost")):
         with cheap(cast.coordinator):
             assert report({name: {"damages": damages(state)}}) == 200
     drill = {

@@ -284,10 +284,10 @@ def test_m13_a_damaged_file_whose_only_copy_is_in_the_base_comes_with_the_next_b
     now = victim.state()
     assert {key: now.get(key) for key in before} == before
     made = scrub.verify(machine.place, zone=machine.storage.state.timezone, share=ScrubShare(), pace=RateLimiter())
-    assert {each.state for each in made.damages} <= {"healed", "gone"}
+    assert {each.state for each in made.damages} <= {"repaired", "gone"}
     damage.write(machine.place, made.open_damages)
     now = victim.state()
-    # Healed by another file in the damaged one's place: whatever shares its inode and is not known to be it stays.
+    # Repaired by another file in the damaged one's place: whatever shares its inode and is not known to be it stays.
     assert {name: now[name, "old.doc"][7] for name, path in before if path == "old.doc" and name[0] != "."} == {
         name: OLD for name, path in before if path == "old.doc" and name[0] != "."
     }

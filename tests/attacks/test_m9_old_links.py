@@ -144,7 +144,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 ELSEWHERE = "ELSEWHERE"
-HIDDEN = (".assembling", ".cloning", ".former", ".deleting-1", ".promoting-etc_1", ".healing", ".trash-1-etc_1")
+HIDDEN = (".assembling", ".cloning", ".former", ".deleting-1", ".promoting-etc_1", ".repair", ".trash-1-etc_1")
 LINKS: dict[str, tuple[dict[str, str], bool]] = {
     # What is planted, and whether a backup is made all the same.
     "another source's snapshots": ({"leak.snapshots": ELSEWHERE}, False),
@@ -168,7 +168,7 @@ LINKS: dict[str, tuple[dict[str, str], bool]] = {
             "etc.snapshots/NEWEST.json": f"{ELSEWHERE}/record.json",
             "etc.snapshots/.in-place": f"{ELSEWHERE}/content",
             "etc.snapshots/.fetch-list": f"{ELSEWHERE}/content",
-            "etc.snapshots/.healing-subvolume": f"{ELSEWHERE}/content",
+            "etc.snapshots/.repair-subvolume": f"{ELSEWHERE}/content",
             ".etc.writing": f"{ELSEWHERE}/content",
         },
         True,

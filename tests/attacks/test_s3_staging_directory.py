@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from tests.attacks.conftest import StartPing
-from tests.attacks.test_s3_recovery import END, MODULE, PLAN, Opened, manifest, opened
+from tests.attacks.test_s3_restore import END, MODULE, PLAN, Opened, manifest, opened
 from tests.integration.agent.conftest import Machine, wait_for
 from tests.support.hostile_storage import HostileStorage, identity, roots_of_rsyncd
 from tests.support.landed_restore import LandedRestore

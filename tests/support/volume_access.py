@@ -42,7 +42,18 @@ _OF_MODULES = {
 }
 _DURABLE_ON_DESCRIPTORS = {"json_bytes", "sync_file_system_of"}
 _MAKES_DESCRIPTORS = {
-    *("open", "dup", "fileno", "opened", "_opened", "open_file", "open_file_in", "open_changeable", "open_directory"),
+    *(
+        "open",
+        "dup",
+        "fileno",
+        "opened",
+        "_opened",
+        "_unsealed",
+        "open_file",
+        "open_file_in",
+        "open_changeable",
+        "open_directory",
+    ),
     *("directory", "find_directory", "create_unnamed_file", "create_file", "_directory", "_new_directory"),
 }
 

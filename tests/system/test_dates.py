@@ -10,7 +10,7 @@ import pytest
 from tests.support.fleet import Fleet
 from tests.support.trees import differences
 from tests.system.conftest import MakeMachine
-from tests.system.test_recovery import agent, copied, output
+from tests.system.test_agent_restore import agent, copied, output
 
 SECONDS = (-2_140_000_000, -1, 4_294_967_296, 9_300_000_000, 15_032_385_000)
 

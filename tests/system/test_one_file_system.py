@@ -12,7 +12,7 @@ from tests.support.fleet import Fleet
 from tests.support.loop_volume import loop_volume
 from tests.support.trees import listing
 from tests.system.conftest import MakeMachine
-from tests.system.test_recovery import agent, output
+from tests.system.test_agent_restore import agent, output
 
 from turku.core import command
 

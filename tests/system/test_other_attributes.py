@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.fleet import Fleet
 from tests.system.conftest import MakeMachine
-from tests.system.test_recovery import EVERYTHING, agent, output
+from tests.system.test_agent_restore import EVERYTHING, agent, output
 
 SAID = "has other extended attributes or ACLs than what was backed up"
 

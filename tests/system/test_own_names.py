@@ -36,7 +36,7 @@ NAMES = (
         ".deleting-home",
         ".staging",
     ),
-    *(".assembling", ".former", ".fetch-list", ".healing", "latest", "home.snapshots", ".file.AbCdEf"),
+    *(".assembling", ".former", ".fetch-list", ".repair", "latest", "home.snapshots", ".file.AbCdEf"),
 )
 
 

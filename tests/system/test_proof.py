@@ -1,4 +1,4 @@
-"""Bit rot through all programs: found, healed and told; restore drills; what an operator sees of both."""
+"""Bit rot through all programs: found, repaired and told; restore drills; what an operator sees of both."""
 
 from __future__ import annotations
 
@@ -80,17 +80,17 @@ def test_flipped_bits_are_found_healed_and_told(site: Site) -> None:
     code, said = site.operator("verify", "--json")
     assert code == 1
     [found] = json.loads(said)
-    assert {each["path"]: each["state"] for each in found["damages"]} == {"file07": "healed", "file08": "next_backup"}
+    assert {each["path"]: each["state"] for each in found["damages"]} == {"file07": "repaired", "file08": "next_backup"}
     assert found["told_the_coordinator"]
     assert all(len(each["snapshots"]) == 2 for each in found["damages"])
-    assert states(site) == {"file07": "healed", "file08": "next_backup"}
+    assert states(site) == {"file07": "repaired", "file08": "next_backup"}
     assert (snapshots[1] / "file07").read_bytes() == (site.tree / "file07").read_bytes()
     assert "etc: damaged" in site.health()
     site.back_up()
     code, said = site.operator("verify", "--budget", "60")
     assert code == 0, said
-    assert "file08: content, healed" in said
-    assert states(site) == {"file07": "healed", "file08": "healed"}
+    assert "file08: content, repaired" in said
+    assert states(site) == {"file07": "repaired", "file08": "repaired"}
     assert (snapshots[0] / "file08").read_bytes() == (site.tree / "file08").read_bytes()
     assert "damaged" not in site.health()
 

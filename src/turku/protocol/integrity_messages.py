@@ -26,8 +26,8 @@ Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 DamageKind = Literal["content", "missing", "unreadable", "source", "attributes"]
 """``content``: not what was written; ``source``: differs from the machine's file of the same size and time;
 ``attributes``: has other extended attributes or ACLs."""
-DamageState = Literal["lost", "next_backup", "healed", "alarm", "gone"]
-"""``alarm``: nothing is to be healed, but somebody has to look; ``gone``: no snapshot has the damaged file any more."""
+DamageState = Literal["lost", "next_backup", "repaired", "alarm", "gone"]
+"""``alarm`` needs no repair, but a person must look. ``gone`` means that no snapshot has the damaged file any more."""
 
 
 class DamagedFile(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""Flipped bits in the trees of every mode that keeps history: found, named, healed; what is shared is read once."""
+"""Flipped bits in the trees of every mode that keeps history: found, named, repaired; what is shared is read once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_damage_is_named_and_healed(backed_up: BackedUpMachine, mode: type[Snaps
     flip(trees(backed_up)[middle], "d/shared")
     made = verify(backed_up)
     [found] = made.damages
-    assert (found.path, found.kind, found.state) == ("d/shared", "content", "healed")
+    assert (found.path, found.kind, found.state) == ("d/shared", "content", "repaired")
     assert middle in found.snapshots
     assert (len(found.snapshots) > 1) == (not mode.shares_blocks)
     now = {name: fingerprint(tree) for name, tree in trees(backed_up).items()}
@@ -97,7 +97,7 @@ def test_other_attributes_are_named_and_healed(backed_up: BackedUpMachine) -> No
     [found] = verify(backed_up).damages
     assert (found.path, found.kind) == ("d/shared", "attributes")
     if is_alone:
-        assert (found.state, found.snapshots) == ("healed", (name,))
+        assert (found.state, found.snapshots) == ("repaired", (name,))
         assert {each: fingerprint(path) for each, path in trees(backed_up).items()} == before
         assert verify(backed_up).damages == []
     else:
@@ -112,7 +112,7 @@ def test_the_next_backup_brings_what_no_copy_has(backed_up: BackedUpMachine, mod
     assert (found.state, len(found.snapshots)) == ("next_backup", 3)
     assert backed_up.back_up().success
     assert backed_up.differences(backed_up.newest_tree()) == []
-    [healed] = verify(backed_up).damages
-    assert healed.state == "healed"
+    [repaired] = verify(backed_up).damages
+    assert repaired.state == "repaired"
     contents = {(tree / "d" / "shared").read_bytes() for tree in trees(backed_up).values()}
     assert contents == {(backed_up.source_dir / "d" / "shared").read_bytes()}

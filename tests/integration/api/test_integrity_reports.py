@@ -33,7 +33,7 @@ def test_integrity_reports_at_once_make_one_row_each_and_stay_bounded(coordinato
     assert count(cast, "integrity_drill") == 100
     [entry] = cast.rows("SELECT actor FROM audit_auditentry WHERE action = 'damage.found' AND actor = ?", cast.bob.name)
     assert entry["actor"] == cast.bob.name
-    many = [{**damage, "path": f"file{number}", "state": "healed"} for number in range(1000)]
+    many = [{**damage, "path": f"file{number}", "state": "repaired"} for number in range(1000)]
     assert send(cast, {"damages": many}) == 200
     assert send(cast, {"damages": [{**each, "checksum": "cd" * 16} for each in many]}) == 200
     assert count(cast, "integrity_damage") == 1000

@@ -240,7 +240,7 @@ def test_a_catalog_that_cannot_be_written_fails_no_backup(
     path.mkdir()
     with caplog.at_level(logging.WARNING):
         assert machine.back_up().success
-    assert "the catalog was not written" in caplog.text
+    assert "the catalog was not updated" in caplog.text
     path.rmdir()
     assert machine.back_up().success
     assert_agrees(machine, with_checksums=False)

@@ -1,4 +1,4 @@
-"""Flipped bits under real backups: found by ``verify``, named with path and snapshots, healed where a copy exists."""
+"""Flipped bits under real backups: found by ``verify``, named with path and snapshots, repaired where a copy exists."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_flipped_bits_are_named_with_path_and_snapshots_and_healed_from_a_twin(m
     flip(kept(machine, 0, "twin"))
     made = verify(machine)
     [found] = made.damages
-    assert (found.path, found.kind, found.state) == ("twin", "content", "healed")
+    assert (found.path, found.kind, found.state) == ("twin", "content", "repaired")
     assert found.snapshots == tuple(machine.snapshots())
     assert {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()} == before
     assert len({kept(machine, number, "twin").stat().st_ino for number in range(3)}) == 1
@@ -86,8 +86,8 @@ def test_without_a_copy_the_next_backup_brings_it_and_history_is_healed_from_the
     assert again.state == "next_backup"
     assert machine.back_up().success
     assert kept(machine, 3, "d/shared").read_bytes() == (machine.source_dir / "d" / "shared").read_bytes()
-    [healed] = verify(machine).damages
-    assert healed.state == "healed"
+    [repaired] = verify(machine).damages
+    assert repaired.state == "repaired"
     assert before.items() <= {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}.items()
     assert verify(machine).damages == []
 
@@ -105,7 +105,7 @@ def test_a_missing_file_comes_back_from_another_snapshot(machine: BackedUpMachin
     verify(machine)
     kept(machine, 1, "d/shared").unlink()
     [found] = verify(machine).damages
-    assert (found.kind, found.state, found.snapshots) == ("missing", "healed", (machine.snapshots()[1],))
+    assert (found.kind, found.state, found.snapshots) == ("missing", "repaired", (machine.snapshots()[1],))
     assert kept(machine, 1, "d/shared").read_bytes() == (machine.source_dir / "d" / "shared").read_bytes()
 
 
@@ -127,7 +127,7 @@ def test_a_file_whose_attributes_alone_are_others_is_named_and_healed_from_anoth
     assert verify(machine).damages == []
     with_attribute(twin, b"nobody's")
     [found] = verify(machine).damages
-    assert (found.path, found.kind, found.state) == ("twin", "attributes", "healed")
+    assert (found.path, found.kind, found.state) == ("twin", "attributes", "repaired")
     assert found.snapshots == (machine.snapshots()[1],)
     assert os.listxattr(twin) == []
     assert twin.read_bytes() == content
@@ -142,7 +142,7 @@ def test_attributes_that_no_copy_has_are_brought_by_the_next_backup(machine: Bac
     assert (found.path, found.kind, found.state) == ("twin", "attributes", "next_backup")
     assert machine.back_up().success
     assert os.listxattr(kept(machine, 3, "twin")) == []
-    assert {each.state for each in verify(machine).damages} == {"healed"}
+    assert {each.state for each in verify(machine).damages} == {"repaired"}
     assert os.listxattr(kept(machine, 0, "twin")) == []
     assert verify(machine).damages == []
 
@@ -208,7 +208,7 @@ def test_hard_links_within_the_source_are_healed_together(tmp_path: Path) -> Non
         verify(machine)
         flip(kept(machine, 0, "a"))
         made = verify(machine)
-        assert {each.state for each in made.damages} == {"healed"}
+        assert {each.state for each in made.damages} == {"repaired"}
         inodes = {kept(machine, number, name).stat().st_ino for number in range(3) for name in ("a", "b")}
         assert len(inodes) == 1
         assert verify(machine).damages == []
@@ -227,7 +227,7 @@ def test_the_trash_heals_history_and_is_left_as_it_is(machine: BackedUpMachine) 
     # The one that the trash shares with history, and the one that only history has.
     flip(trashed.path / "d" / "shared")
     [found] = verify(machine).damages
-    assert (found.path, found.state) == ("d/shared", "healed")
+    assert (found.path, found.state) == ("d/shared", "repaired")
     # Nobody recorded what belongs into the trash: a forged record must not lead anything there.
     assert (trashed.path / "d" / "shared").read_bytes() != content
     flip(trashed.path / "d" / "shared")
@@ -235,7 +235,7 @@ def test_the_trash_heals_history_and_is_left_as_it_is(machine: BackedUpMachine) 
         kept(machine, number, "d/shared").unlink()
     flip(kept(machine, 3, "d/shared"))
     made = verify(machine)
-    assert {each.state for each in made.damages} == {"healed"}
+    assert {each.state for each in made.damages} == {"repaired"}
     assert all(kept(machine, number, "d/shared").read_bytes() == content for number in (0, 1, 3))
 
 
@@ -309,7 +309,7 @@ def test_a_file_that_is_good_when_read_again_is_neither_named_nor_touched(
     FailingDisk(monkeypatch, kept(machine, 2, "twin"), times=2, error=error)
     assert verify(machine).damages == []
     assert everything(machine) == before
-    assert "the disk or its way to this host fails now and then" in caplog.text
+    assert "the disk or its way to this host fails intermittently" in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_an_alarm_and_left_as_it_is(
@@ -317,7 +317,7 @@ def test_a_file_that_cannot_be_read_is_an_alarm_and_left_as_it_is(
 ) -> None:
     verify(machine)
     before = everything(machine)
-    # There is a twin to heal it from: one run's errors are no reason to.
+    # There is a twin to repair it from: one run's errors are no reason to.
     disk = FailingDisk(monkeypatch, kept(machine, 2, "twin"), times=100)
     [found] = verify(machine).damages
     assert (found.path, found.kind, found.state) == ("twin", "unreadable", "alarm")
@@ -325,7 +325,7 @@ def test_a_file_that_cannot_be_read_is_an_alarm_and_left_as_it_is(
     assert everything(machine) == before
     disk.left = 0
     [again] = verify(machine).damages
-    assert again.state == "healed"
+    assert again.state == "repaired"
     assert everything(machine) == before
     assert verify(machine).damages == []
 
@@ -337,7 +337,7 @@ def test_a_file_that_two_runs_cannot_read_is_replaced_by_a_good_copy(
     before = {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()}
     FailingDisk(monkeypatch, kept(machine, 2, "twin"), times=100)
     assert [each.state for each in verify(machine).damages] == ["alarm"]
-    assert [each.state for each in verify(machine).damages] == ["healed"]
+    assert [each.state for each in verify(machine).damages] == ["repaired"]
     assert {name: fingerprint(machine.place.tree(name)) for name in machine.snapshots()} == before
 
 

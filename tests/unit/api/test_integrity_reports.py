@@ -1,4 +1,4 @@
-"""What storages prove: damage marks its source until healed or judged, drills tell whether a source is proven."""
+"""What storages prove: damage marks its source until repaired or judged, drills tell whether a source is proven."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def test_damage_marks_its_source_until_it_is_healed(cast: Cast) -> None:
     state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
     assert not state.is_healthy
     assert "1 damaged" in state.summary
-    report_damage(cast, {**DAMAGE, "state": "healed"})
+    report_damage(cast, {**DAMAGE, "state": "repaired"})
     assert mark() != Mark.DAMAGED
     assert Damage.objects.count() == 1
-    assert actions() == ["damage.found", "damage.healed"]
+    assert actions() == ["damage.found", "damage.repaired"]
 
 
 def test_it_is_told_once_and_a_judgement_holds_until_there_is_news(cast: Cast) -> None:
@@ -92,7 +92,7 @@ def test_rows_of_one_source_are_bounded_and_open_ones_stay(cast: Cast, monkeypat
     monkeypatch.setattr(report, "DRILLS_KEPT", 3)
     report_damage(cast, DAMAGE)
     for number in range(4):
-        report_damage(cast, *({**DAMAGE, "path": f"{number}/{each}", "state": "healed"} for each in range(3)))
+        report_damage(cast, *({**DAMAGE, "path": f"{number}/{each}", "state": "repaired"} for each in range(3)))
     assert Damage.objects.count() == 5
     assert Damage.objects.filter(path=DAMAGE["path"]).exists()
     for _ in range(5):

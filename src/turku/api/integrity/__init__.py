@@ -1,1 +1,1 @@
-"""What storages prove of the history they keep: damage found and healed, restore drills."""
+"""What storages prove of the history they keep: damage found and repaired, restore drills."""

@@ -25,11 +25,11 @@ class DamageState(models.TextChoices):
     LOST = "lost", "lost"
     NEXT_BACKUP = "next_backup", "waits for the next backup"
     ALARM = "alarm", "to be looked at"
-    HEALED = "healed", "healed"
+    REPAIRED = "repaired", "repaired"
     GONE = "gone", "left history"
 
 
-RESOLVED = (DamageState.HEALED.value, DamageState.GONE.value)
+RESOLVED = (DamageState.REPAIRED.value, DamageState.GONE.value)
 """The states that nobody has to act on."""
 
 

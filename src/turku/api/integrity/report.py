@@ -79,7 +79,7 @@ def _record_damages(
     changed: list[Damage] = []
     created: list[Damage] = []
     found: dict[str, list[DamagedFile]] = {}
-    healed: dict[str, list[DamagedFile]] = {}
+    repaired: dict[str, list[DamagedFile]] = {}
     for key, (source, damage) in told.items():
         before = known.get(key)
         row = before or Damage(source=source, path=one_line(damage.path), digest=key[1])
@@ -87,7 +87,7 @@ def _record_damages(
             row.date_found, row.date_acknowledged, row.acknowledged_by = now, None, ""
             found.setdefault(source.name, []).append(damage)
         elif row.state not in RESOLVED and damage.state in RESOLVED:
-            healed.setdefault(source.name, []).append(damage)
+            repaired.setdefault(source.name, []).append(damage)
         row.storage, row.kind, row.state, row.checksum = storage, damage.kind, damage.state, one_line(damage.checksum)
         row.snapshots, row.snapshot_count = [one_line(name) for name in damage.snapshots], damage.snapshot_count
         row.date_changed = now
@@ -99,7 +99,7 @@ def _record_damages(
     by_name = {source.name: source for source, _damage in told.values()}
     return [
         *(NewEntry("damage.found", by_name[name], new=_shown(damages)) for name, damages in found.items()),
-        *(NewEntry("damage.healed", by_name[name], new=_shown(damages)) for name, damages in healed.items()),
+        *(NewEntry("damage.repaired", by_name[name], new=_shown(damages)) for name, damages in repaired.items()),
     ]
 
 

@@ -77,7 +77,7 @@ def next_step(source: Source, mark: Mark) -> str:
             "Nothing of the source is pruned until then. The next backup that is not suspicious ends the mark."
         )
     if mark is Mark.DAMAGED:
-        return "Look at the damaged files of the source; those that nobody can heal are to be judged there."
+        return "Look at the damaged files of the source; those that nobody can repair are to be judged there."
     if mark is Mark.WITHDRAWN:
         named = f"{source.machine.uuid} {shlex.quote(source.name)}"
         return (

@@ -1,4 +1,4 @@
-"""``turku-storage verify``: stored files are read again, compared with the catalog, healed and told of."""
+"""``turku-storage verify``: stored files are read again, compared with the catalog, repaired and told of."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    """The exit code: 1 where something is damaged and not healed, or a source could not be verified."""
+    """The exit code: 1 where something is damaged and not repaired, or a source could not be verified."""
     from turku.core import lock
     from turku.core.priority import be_gentle
     from turku.storage.disk.source_lookup import find_sources
@@ -139,7 +139,7 @@ def _tell(verified: ScrubResult, configuration: StorageConfig, clock: Clock) -> 
     news = [each for each in verified.damages if not each.is_reported]
     integrity = SourceIntegrity(damages=[each.message() for each in news], verified=outcome)
     told = report.send(configuration, place.machine_dir.name, {place.source: integrity})
-    # What is healed, or gone, is forgotten unless it is to be told later.
+    # What is repaired, or gone, is forgotten unless it is to be told later.
     kept = [each for each in verified.damages if each in verified.open_damages or told is Delivery.LATER]
     is_reported = told is Delivery.NOW
     damage.write(place, [replace(each, is_reported=each.is_reported or is_reported) for each in kept])

@@ -1,1 +1,1 @@
-"""The proof that stored files are good: scrubs, repair, comparison with the machine, restore drills."""
+"""Proof that stored files are good: scrubs, repair, comparison with the machine, and restore drills."""

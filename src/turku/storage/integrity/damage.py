@@ -1,6 +1,6 @@
-"""What is known to be damaged of a source, kept beside its catalog until it is healed or has left history.
+"""The known damages of a source, kept beside its catalog until they are repaired or have left history.
 
-``<volume>/.catalogs/<uuid>/<source>.damage.json``: out of a machine's reach, as the catalog is. So is
+They are in ``<volume>/.catalogs/<uuid>/<source>.damage.json``, which a machine cannot reach. So is
 ``<source>.altered.json``, with the files that a comparison found to differ from the machine's.
 """
 
@@ -23,7 +23,7 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import tree as fs
 
 LIMIT = 10_000
-"""Damaged files remembered of one source: a disk that loses more than that loses everything."""
+"""The most damaged files remembered of one source. A disk that loses more than that loses everything."""
 SNAPSHOTS_KEPT = 100
 _LIMIT_BYTES = 64 * 1024 * 1024
 _TEXT_LIMIT = 4000
@@ -32,21 +32,21 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DamageRecord:
-    """A version of a path whose stored file is not what it should be, in some snapshots at least."""
+    """A version of a path whose stored file is damaged, in some snapshots at least."""
 
     path: str
-    """As Python decodes file names: bytes that are no UTF-8 are kept (``os.fsdecode``)."""
+    """The path, decoded by ``os.fsdecode``, which keeps bytes that are not UTF-8."""
     kind: DamageKind
     state: DamageState
     snapshots: tuple[str, ...]
-    """Those that have the damaged file, oldest first; the newest of them, where they are many."""
+    """The snapshots with the damaged file, oldest first. If there are many, the newest of them."""
     snapshot_count: int = 0
     checksum: str = ""
-    """What it should have, hexadecimal; empty where nobody knows."""
+    """The right checksum in hexadecimal, or empty if it is not known."""
     size: int = 0
     mtime_ns: int = 0
     is_reported: bool = False
-    """Whether the coordinator knows of it as it is here."""
+    """True if the coordinator knows this state of it."""
 
     @property
     def raw_path(self) -> bytes:
@@ -54,11 +54,11 @@ class DamageRecord:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it another damage than the next one: the path, and the content that it should have."""
+        """Return the identity of the damage: the path, and the content that it should have."""
         return (self.path, self.checksum)
 
     def message(self) -> DamagedFile:
-        """It, as it is told to the coordinator."""
+        """Return this record as a protocol message."""
         return DamagedFile(
             path=one_line(self.raw_path)[:_TEXT_LIMIT],
             kind=self.kind,
@@ -70,14 +70,14 @@ class DamageRecord:
 
 
 def file_of(place: SourceDirectory) -> Path:
-    """Where it is kept; nothing is looked at."""
+    """Return the path of the file. The disk is not read."""
     return database.file_of(place).with_suffix(".damage.json")
 
 
 def read(place: SourceDirectory) -> list[DamageRecord]:
-    """The damages, oldest first; none where there are none, or the file is not one of ours.
+    """Return the damages, oldest first. Empty if there are none or the file is not ours.
 
-    Raises OSError where the disk does not give the file: what it says would be lost with the next write.
+    Raises OSError if the disk does not return the file, as the next write would lose its content.
     """
     try:
         database.refuse_planted(place, file_of(place))
@@ -92,7 +92,7 @@ def read(place: SourceDirectory) -> list[DamageRecord]:
 
 
 def write(place: SourceDirectory, damages: Iterable[DamageRecord]) -> None:
-    """Keep these, and no others."""
+    """Write these damages, in place of all others."""
     _write(file_of(place), [msgspec.to_builtins(damage) for damage in damages][:LIMIT])
 
 
@@ -106,21 +106,21 @@ def _write(path: Path, kept: list[Any]) -> None:
 
 
 def to_fetch(place: SourceDirectory) -> frozenset[bytes]:
-    """Return the paths of files that the next backup is to fetch, whatever their size and time say.
+    """Return the paths of files that the next backup must fetch, whatever their size and time are.
 
-    They are those whose kept file is damaged, and those that a comparison found to have another content.
+    They are files whose stored copy is damaged, and files that a comparison found to have another content.
     """
     try:
         found = frozenset(each.raw_path for each in read(place) if each.state == "next_backup")
     except OSError as error:
-        # A backup is made all the same, and the one after it fetches them.
+        # The backup goes on, and the one after it fetches them.
         _LOG.warning("%s: cannot be read: %s", file_of(place), error.strerror or error)
         found = frozenset()
     return found | altered(place)
 
 
 def altered(place: SourceDirectory) -> frozenset[bytes]:
-    """Return the paths that differ from the machine's, though size and time are alike, and were not fetched since."""
+    """Return the paths of files that a comparison found to differ, and that no backup has fetched since."""
     try:
         database.refuse_planted(place, _altered_file(place))
         content = json.loads(fs.read_file(_altered_file(place), limit_bytes=_LIMIT_BYTES))
@@ -130,13 +130,13 @@ def altered(place: SourceDirectory) -> frozenset[bytes]:
 
 
 def note_altered(place: SourceDirectory, paths: Iterable[bytes]) -> None:
-    """Have the next backup fetch these files as well. Raises OSError, DurableWriteFailed."""
+    """Add these files to those that the next backup fetches. Raises OSError, DurableWriteFailed."""
     kept = sorted(altered(place).union(paths))[:LIMIT]
     _write(_altered_file(place), [os.fsdecode(path) for path in kept])
 
 
 def forget_altered(place: SourceDirectory) -> None:
-    """Take note that a backup has fetched them. Raises OSError."""
+    """Forget the altered files after a backup has fetched them. Raises OSError."""
     fs.unlink(_altered_file(place))
 
 
@@ -145,5 +145,5 @@ def _altered_file(place: SourceDirectory) -> Path:
 
 
 def open_damages(damages: Iterable[DamageRecord]) -> list[DamageRecord]:
-    """The damages that are still to be kept once the coordinator knows them: those that are not over."""
-    return [replace(damage, is_reported=True) for damage in damages if damage.state not in ("healed", "gone")]
+    """Return the damages to keep once the coordinator knows them all: those that are not over."""
+    return [replace(damage, is_reported=True) for damage in damages if damage.state not in ("repaired", "gone")]

@@ -1,8 +1,8 @@
-"""A restore drill: some of the newest snapshot restored into a directory of its own, compared, tried and removed.
+"""Restore drills: a sample of the newest snapshot is restored into a scratch directory, checked and removed.
 
-What is restored is drawn by lot, besides the paths that the operator declares. rsync restores it, contained as a
-receiver is: it sees the snapshot, read-only, and the scratch directory. Each file is compared with the catalog's
-checksum, and the operator's own check program may look at the whole.
+The sample is random, besides the paths that the operator declares. A contained rsync restores it and sees only the
+snapshot, read-only, and the scratch directory. Each file is compared with the catalog's checksum, and the operator's
+own check program may examine the whole.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from turku.storage.rsync.file_system_support import FileSystemSupport, probe_fil
 from turku.storage.rsync.request import TransferOptions
 
 VALID_FACTOR = 1.5
-"""A drill counts for so many times ``drill_days``: one that comes late, or is tried again, is no alarm yet."""
+"""A drill stays valid for so many times ``drill_days``, so that one that is late or is repeated raises no alarm."""
 DEFAULT_VALID_DAYS = 30.0
 SPARE_SHARE = 0.05
-"""What of the file system stays free in any case."""
+"""The share of the file system that a drill leaves free."""
 _RESTORE_SECONDS = 4 * 3600.0
 _SUMMARY_LIMIT = 16_000
 _PROBLEMS_SHOWN = 20
@@ -56,13 +56,13 @@ _DAY_SECONDS = 86_400.0
 _DEVICES = (EntryKind.BLOCK, EntryKind.CHARACTER)
 _FILE_CAPABILITIES = "security.capability"
 _READ_ERRORS = (11, 23)
-"""rsync's exit codes where a file could not be read."""
+"""The exit codes of rsync for files that could not be read."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass
 class DrillResult:
-    """How a drill went."""
+    """The result of a drill."""
 
     place: SourceDirectory
     begin: datetime
@@ -71,12 +71,15 @@ class DrillResult:
     files: int = 0
     size_bytes: int = 0
     unchecked: int = 0
-    """Files of which no checksum is known yet: that they are there, with their size, is all that was seen."""
+    """The number of files without a known checksum. Only their existence and size were checked."""
     skipped_attributes: int = 0
-    """Files and directories with attributes that cannot be set where it restores to, and were compared without."""
+    """The number of files and directories with attributes that the scratch directory cannot have.
+
+    They were not compared.
+    """
     problems: list[str] = field(default_factory=list)
     check: str = ""
-    """What the check program said last."""
+    """The last output of the check program."""
 
     @property
     def is_good(self) -> bool:
@@ -84,7 +87,7 @@ class DrillResult:
 
     @property
     def summary(self) -> str:
-        """A line on what was restored, and one for each of the first problems."""
+        """Return a line about what was restored, and one for each of the first problems."""
         seconds = (self.end - self.begin).total_seconds()
         lines = [f"{self.files} files, {self.size_bytes} bytes of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
         if self.unchecked:
@@ -101,7 +104,7 @@ class DrillResult:
         return "\n".join(lines)[:_SUMMARY_LIMIT]
 
     def outcome(self, configuration: StorageConfig) -> DrillOutcome:
-        """It, as it is told to the coordinator."""
+        """Return the result as a protocol message."""
         days = configuration.integrity.drill_days or DEFAULT_VALID_DAYS
         return DrillOutcome(
             success=self.is_good,
@@ -116,9 +119,10 @@ class DrillResult:
 
 
 def drill(configuration: StorageConfig, place: SourceDirectory, *, clock: Clock = SYSTEM_CLOCK) -> DrillResult:
-    """How a drill of the source went. What goes wrong is a problem of the drill, and nothing of the domain is raised.
+    """Run a drill of the source and return its result.
 
-    The directory that it restores into is gone afterwards.
+    Whatever goes wrong is a problem of the drill, and no error of the domain is raised. The scratch directory is
+    removed at the end.
     """
     begin = clock.now()
     made = DrillResult(place, begin, begin)
@@ -137,8 +141,8 @@ def drill(configuration: StorageConfig, place: SourceDirectory, *, clock: Clock 
 
 @contextmanager
 def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Path]:
-    """A private directory that is gone with the block."""
-    # Nothing is reached by way of a link later on, and this directory is the operator's choice.
+    """Yield a private directory that is removed at the end of the block."""
+    # The operator chose this directory, which may be a link. It is resolved once, and no link is followed later.
     parent = durable.make_private_directory(configuration.integrity.drill_directory).resolve()
     directory = parent / f"{place.machine_dir.name}-{secrets.token_hex(4)}"
     directory.mkdir(mode=0o700)
@@ -149,7 +153,7 @@ def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Pa
 
 
 def remove_leftovers(configuration: StorageConfig) -> None:
-    """Remove what killed drills left; no drill may be running."""
+    """Remove what killed drills left. No drill may be running."""
     if configuration.integrity.drill_directory.is_dir():
         for entry in configuration.integrity.drill_directory.iterdir():
             remove_tree(entry)
@@ -157,7 +161,7 @@ def remove_leftovers(configuration: StorageConfig) -> None:
 
 @contextmanager
 def _opened(tree: DirectoryTree, entry: CatalogEntry) -> Iterator[int]:
-    """A descriptor of the file or directory for the length of the block. Raises OSError."""
+    """Open the file or directory for the length of the block, and yield its descriptor. Raises OSError."""
     if entry.kind is EntryKind.DIRECTORY:
         yield tree.directory(entry.path)
         return
@@ -169,7 +173,7 @@ def _opened(tree: DirectoryTree, entry: CatalogEntry) -> Iterator[int]:
 
 
 class _Ended(CommandFailed):
-    """A program ended with another exit code than 0."""
+    """A program that ended with another exit code than 0."""
 
     def __init__(self, program_code: int, last_lines: Sequence[str]) -> None:
         super().__init__(f"ended with exit code {program_code}", details="\n".join(last_lines))
@@ -198,7 +202,7 @@ class _DrillRun:
         self._restored.mkdir(mode=0o700)
         system = self._file_system()
         if not (system.devices or system.fake_super):
-            # They are left out, as a backup leaves them out.
+            # Devices are left out, as a backup leaves them out.
             chosen = [entry for entry in chosen if entry.kind not in _DEVICES]
         self._restore(newest.path, chosen, system)
         with DirectoryTree(self._restored) as tree, DirectoryTree(newest.path) as stored:
@@ -210,7 +214,7 @@ class _DrillRun:
             self._check(self._configuration.integrity.drill_check_program)
 
     def _chosen(self, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
-        """What is declared, and as much of the rest as the bounds allow, drawn by lot."""
+        """Return the declared entries, and a random sample of the others within the limits."""
         configuration, place = self._configuration, self._made.place
         declared = [
             os.fsencode(path.strip("/"))
@@ -244,17 +248,17 @@ class _DrillRun:
         return usage.free < needed
 
     def _file_system(self) -> FileSystemSupport:
-        """Return what can be kept in the scratch directory by an rsync that is contained."""
+        """Return what a contained rsync can keep in the scratch directory."""
         system = probe_file_system(self._configuration, self._directory)
         if not (system.privileged_attributes and availability.is_contained(self._configuration)):
             return system
-        # What all others need is not given to it: a drill shows that files can be restored.
+        # It does not get what root needs to read all files: the drill shows that files can be restored.
         return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
 
     def _restore(self, tree: Path, chosen: Sequence[CatalogEntry], system: FileSystemSupport) -> None:
         configuration = self._configuration
         listing = self._directory / "files"
-        # A name that begins with '#' or ';' would be a comment.
+        # A name that begins with a '#' or a semicolon would be a comment.
         listing.write_bytes(b"".join(b"./" + entry.path + b"\0" for entry in chosen))
         argv = [
             *configuration.receiving.rsync_command,
@@ -277,9 +281,9 @@ class _DrillRun:
             except _Ended as error:
                 if error.program_code not in _READ_ERRORS:
                     raise
-                # A read error that is over a moment later is no failed drill. rsync goes on with what is there.
+                # A passing read error does not fail the drill. rsync goes on with the other files.
                 _LOG.warning(
-                    "%s: restore drill: %s; it is tried again: %s",
+                    "%s: restore drill: %s. It is tried again: %s",
                     self._made.place.source,
                     error.message,
                     "; ".join(error.details.splitlines()),
@@ -292,7 +296,7 @@ class _DrillRun:
         with fs.opened(tree) as opened:
             self._run(
                 argv,
-                # An rsync of one's own may lie outside the system directories that the sandbox shows.
+                # The operator's own rsync may lie outside the system directories that the sandbox shows.
                 readable={
                     sandbox.WORKING_DIRECTORY: tree,
                     **{str(path): path for path in sandbox.rsync_programs(self._configuration.receiving.rsync_command)},
@@ -351,7 +355,7 @@ class _DrillRun:
                 is_all_that_can_be = found == attributes_of(kept, counts=counts)
                 is_as_recorded = attributes_of(kept) == entry.attributes
         except OSError:
-            # That it is not there was said.
+            # It is reported as missing already.
             return
         if is_all_that_can_be and is_as_recorded:
             self._made.skipped_attributes += 1
@@ -402,13 +406,16 @@ class _DrillRun:
         extra_environment: dict[str, str] | None = None,
         capabilities: Sequence[str] = (),
     ) -> tuple[str, ...]:
-        """Return the last lines that the program printed: run where it sees the scratch directory, what is readable by
-        the names that it has there, and no network. It starts in ``directory``, which is the ``opened`` one. With root
-        it has ``capabilities`` beside those by which it reads and writes all of that."""
+        """Run a contained program and return the last lines that it printed.
+
+        It sees the scratch directory and what is ``readable``, by the names given there, and no network. It starts in
+        ``directory``, which is the ``opened`` one. With root it has ``capabilities`` beside those that let it read and
+        write all of that.
+        """
         configuration = self._configuration
         working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
         if availability.is_contained(configuration):
-            # It sees nothing but what is restored and where to: leave to read and write all of that harms nobody.
+            # It sees only what is restored and the target, so the right to read and write all of that harms nobody.
             held = (*OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
             argv = bubblewrap.wrap(
                 argv if opened is None else bubblewrap.in_same_directory(opened, argv),

@@ -1,4 +1,4 @@
-"""When a source had its last restore drill, and how that went; kept beside its catalog."""
+"""The record of a source's last restore drill, kept beside its catalog."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from turku.storage.integrity.drill import DrillResult
 
 RETRY = timedelta(days=1)
-"""A drill that failed is made again after this."""
+"""The time after which a failed drill is repeated."""
 _LIMIT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class DrillRecord:
-    """One drill; ``end`` in Unix seconds."""
+    """One drill. ``end`` is in Unix seconds."""
 
     end: float
     success: bool
@@ -33,7 +33,7 @@ class DrillRecord:
 
 
 def read(place: SourceDirectory) -> DrillRecord | None:
-    """The last drill of the source; None before the first one."""
+    """Return the last drill of the source, or None before the first one."""
     path = database.file_of(place).with_suffix(".drill.json")
     try:
         database.refuse_planted(place, path)
@@ -43,7 +43,7 @@ def read(place: SourceDirectory) -> DrillRecord | None:
 
 
 def write(made: DrillResult) -> None:
-    """Let this be the last one. Raises CatalogUnusable, DurableWriteFailed where it cannot be written down."""
+    """Record the drill as the source's last one. Raises CatalogUnusable, DurableWriteFailed."""
     path = database.file_of(made.place).with_suffix(".drill.json")
     try:
         database.make_directory(made.place)
@@ -60,7 +60,7 @@ def write(made: DrillResult) -> None:
 
 
 def is_due(place: SourceDirectory, *, drill_days: float, now: datetime) -> bool:
-    """Whether a drill of the source is to be made by now; never with ``drill_days`` of 0."""
+    """Return True if a drill of the source is due. ``drill_days`` of 0 is never."""
     if drill_days == 0:
         return False
     last = read(place)

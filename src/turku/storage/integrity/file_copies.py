@@ -1,7 +1,7 @@
-"""The stored files that hold one version of a path: one where snapshots share it, or several.
+"""The stored copies of one version of a path: one copy where snapshots share it, or several.
 
-Snapshots share a file by hard links, or, on file systems whose files share blocks, by these: two files of the same
-blocks are one as far as reading is concerned.
+Snapshots share a file by hard links, or by blocks where the file system can do that. Two files with the same blocks are
+read as one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from turku.storage.fs import tree as fs
 from turku.storage.integrity.replacement import StoredName
 
 NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing of the file that was looked at."""
+"""Errors that tell nothing about the file."""
 _OPEN_TREES = 100
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -33,26 +33,26 @@ class StoredCopy:
     """A stored file that holds a version."""
 
     names: tuple[StoredName, ...]
-    """In distinct trees."""
+    """Its names, in distinct trees."""
     snapshots: tuple[str, ...]
-    """All that have it, oldest first."""
+    """All snapshots that have it, oldest first."""
     status: os.stat_result | None
-    """None where nothing is there."""
+    """Its status, or None if it is missing."""
     error: OSError | None = None
 
     @property
     def has_left_history(self) -> bool:
-        """Whether its snapshots left history meanwhile, so that nothing is said of it."""
+        """Return True if its snapshots have left history meanwhile. Nothing is then reported about it."""
         return not any(fs.is_directory(name.tree) for name in self.names)
 
 
 class FileCopies:
-    """The copies of versions in a source's snapshots; a context manager."""
+    """The stored copies of versions in a source's snapshots, as a context manager."""
 
     def __init__(self, known: Catalog) -> None:
         self._names = [each.name for each in known.snapshots()]
         self.number = {name: number for number, name in enumerate(self._names)}
-        """The place of each snapshot in their order."""
+        """The number of each snapshot in their order."""
         # A snapshot of an unchanged source has the tree of the one before it.
         self._trees = [known.place.tree(name) for name in self._names]
         self._open: OrderedDict[Path, DirectoryTree] = OrderedDict()
@@ -69,10 +69,10 @@ class FileCopies:
         self._open.clear()
 
     def copies_of(self, entry: CatalogEntry) -> list[StoredCopy]:
-        """The stored files that hold the version, each with all of its names; newest first.
+        """Return the stored copies of the version, each with all of its names, newest first.
 
-        What a storage without root must not read is left out: it is not damaged. Raises OSError where this process, or
-        the host, has no more to give.
+        Files that a storage without root cannot read are skipped, as that is not damage. Raises OSError if this process
+        or the host runs out of resources.
         """
         found: dict[object, tuple[list[StoredName], list[str], os.stat_result | None, OSError | None]] = {}
         for tree, snapshots in self._between(self.number[entry.first], self.number[entry.last]):
@@ -98,7 +98,7 @@ class FileCopies:
         ]
 
     def separate_files(self, copy: StoredCopy) -> list[StoredCopy]:
-        """Return the copy as one for each file: those whose blocks are the same have attributes of their own."""
+        """Return one copy for each file, as files with the same blocks have attributes of their own."""
         if not self._shares_blocks or copy.status is None or copy.status.st_nlink > 1:
             return [copy]
         of_tree: dict[Path, list[str]] = {}
@@ -107,7 +107,7 @@ class FileCopies:
         return [replace(copy, names=(name,), snapshots=tuple(of_tree[name.tree])) for name in copy.names]
 
     def refreshed(self, copy: StoredCopy) -> StoredCopy:
-        """Return the copy as it is found now, its tree opened anew. Raises OSError as ``of`` does."""
+        """Return the present state of the copy, from a newly opened tree. Raises what ``copies_of`` raises."""
         name = copy.names[0]
         opened = self._open.pop(name.tree, None)
         if opened is not None:
@@ -120,11 +120,11 @@ class FileCopies:
             return replace(copy, status=None, error=None if error.errno in _NOTHING_THERE else error)
 
     def open_file(self, name: StoredName) -> int:
-        """A descriptor of the file, to be read and closed. Raises OSError."""
+        """Return a descriptor of the file, for reading, for the caller to close. Raises OSError."""
         return self._tree(name.tree).open_file(name.path)
 
     def _tree(self, path: Path) -> DirectoryTree:
-        """The tree at the path, open for now: not all can be, of a long history."""
+        """Return the tree at the path, open for now. A long history has too many trees to keep all of them open."""
         if path in self._open:
             self._open.move_to_end(path)
         else:
@@ -134,14 +134,14 @@ class FileCopies:
         return self._open[path]
 
     def _between(self, first: int, last: int) -> Iterator[tuple[Path, list[str]]]:
-        """The distinct trees of these snapshots, newest first, each with their names."""
+        """Yield the distinct trees of these snapshots, newest first, each with the names of its snapshots."""
         found: dict[Path, list[str]] = {}
         for number in range(last, first - 1, -1):
             found.setdefault(self._trees[number], []).append(self._names[number])
         yield from found.items()
 
     def _identity(self, tree: Path, path: bytes, status: os.stat_result) -> object:
-        """What two names of one stored file, or of one run of blocks on the disk, have in common."""
+        """Return a key that is equal for two names of one stored file, or of the same blocks on the disk."""
         if status.st_nlink == 1 and self._shares_blocks and status.st_size:
             descriptor = self._tree(tree).open_file(path)
             try:

@@ -1,7 +1,7 @@
-"""What is done about a damaged file: it is healed from another copy, or brought by the next backup, or lost.
+"""Treatment of a damaged file: it is repaired from another copy, fetched by the next backup, or lost.
 
-Another copy is: the same version in another snapshot, any other path or version of the source with that content, the
-same path in the trash.
+Other copies are the same version in another snapshot, any other path or version of the source with that content, and
+the same path in the trash.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from turku.storage.integrity.damage import SNAPSHOTS_KEPT, DamageRecord
 from turku.storage.integrity.replacement import NotRepaired, StoredName
 
 LOCK_WAIT_SECONDS = 10.0
-"""For how long a backup of the source that is running is waited for."""
+"""The time to wait for a running backup of the source."""
 _LOCK_PAUSE_SECONDS = 0.5
 _DONORS_LIMIT = 1000
 _LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DamagedVersion:
-    """One stored file that is not what the catalog says of it."""
+    """One stored file that differs from the catalog."""
 
     path: bytes
     kind: DamageKind
@@ -49,15 +49,15 @@ class DamagedVersion:
     size: int
     mtime_ns: int
     attributes: bytes | None = None
-    """As the catalog has them."""
+    """The digest of its attributes in the catalog."""
 
     @property
     def is_only_of_path(self) -> bool:
-        """Return True when owner, mode and attributes are those of the same path elsewhere."""
+        """Return True if a donor must be the same path, as owner, mode and attributes come from it."""
         return self.kind in ("missing", "attributes")
 
     def damage(self, state: DamageState) -> DamageRecord:
-        """Return the damage that it is, with what became of it."""
+        """Return the record of this damage with its new state."""
         return DamageRecord(
             path=os.fsdecode(self.path),
             kind=self.kind,
@@ -79,15 +79,18 @@ def repair(
     zone: tzinfo,
     clock: Clock = SYSTEM_CLOCK,
 ) -> DamageRecord:
-    """The damage, with what became of it. ``donors`` are copies that were just read and found good."""
+    """Repair the damage if possible, and return its record.
+
+    ``donors`` are copies that were just read and found good.
+    """
     try:
         with _waiting_for_lock(place, clock):
             state = _repair(place, broken, known, donors, history.base(place, zone, now=clock.now()))
     except LockHeld:
-        _LOG.warning("%s: a backup is running; what is damaged is seen to by the next verification", place.source)
+        _LOG.warning("%s: a backup is running, so the next scrub repairs the damage", place.source)
         state = "next_backup"
     if state == "lost" and broken.kind == "unreadable":
-        # The disk may give it yet.
+        # A later read may still succeed.
         state = "alarm"
     return broken.damage(state)
 
@@ -104,7 +107,7 @@ def _repair(
         left += _other_links(place, broken, known)
         for donor in _donors(place, broken, known, donors):
             try:
-                healed = replacement.replace(
+                repaired = replacement.replace(
                     place,
                     left,
                     donor=donor,
@@ -114,25 +117,25 @@ def _repair(
                     takes_attributes=broken.kind == "attributes",
                 )
             except NotRepaired as error:
-                _LOG.info("%s: not healed from %s: %s", os.fsdecode(broken.path), donor.tree.name, error.message)
+                _LOG.info("%s: not repaired from %s: %s", os.fsdecode(broken.path), donor.tree.name, error.message)
                 continue
-            left = [name for name in left if name not in healed]
+            left = [name for name in left if name not in repaired]
             if not left:
                 _LOG.warning(
-                    "%s: %s is healed, from %s of %s",
+                    "%s: repaired %s from %s of %s",
                     place.source,
                     os.fsdecode(broken.path),
                     os.fsdecode(donor.path),
                     donor.tree.name,
                 )
-                return "healed"
+                return "repaired"
     return _left_to_next_backup(left, base)
 
 
 def _left_to_next_backup(left: Sequence[StoredName], base: history.StoredSnapshot | None) -> DamageState:
-    """Return what becomes of files without another copy: the next backup fetches those that it builds upon.
+    """Return the state of files without another copy. The next backup fetches those that are in its base.
 
-    Nothing is changed for it: the files may be shared with other snapshots (``damage.to_fetch``).
+    The files themselves are not changed, as other snapshots may share them (``damage.to_fetch``).
     """
     return "next_backup" if any(base is not None and name.tree == base.path for name in left) else "lost"
 
@@ -140,7 +143,7 @@ def _left_to_next_backup(left: Sequence[StoredName], base: history.StoredSnapsho
 def _donors(
     place: SourceDirectory, broken: DamagedVersion, known: Catalog, donors: Sequence[StoredName]
 ) -> Iterator[StoredName]:
-    """Copies that may be good, those that were read just now first; each is read before it is used."""
+    """Yield copies that may be good, those just read first. Each is checked before it is used."""
     tried = set(broken.names)
     found = (*donors, *_of_catalog(place, broken, known), *_of_trash(place, [broken.path]))
     for donor in found[:_DONORS_LIMIT]:
@@ -156,7 +159,7 @@ def _donors(
 def _of_catalog(place: SourceDirectory, broken: DamagedVersion, known: Catalog) -> Iterator[StoredName]:
     if broken.checksum is None:
         return
-    # Versions of the path itself first, those included whose checksum nobody knows yet, as a later backup's.
+    # Versions of the path itself first, including those without a known checksum, such as a later backup's.
     of_path = [entry for entry in reversed(known.history(broken.path)) if entry.size == broken.size]
     for entry in (*of_path, *known.with_checksum(broken.checksum)):
         for tree in _trees(place, entry, known):
@@ -165,14 +168,14 @@ def _of_catalog(place: SourceDirectory, broken: DamagedVersion, known: Catalog) 
 
 def _of_trash(place: SourceDirectory, paths: Sequence[bytes]) -> Iterator[StoredName]:
     for trashed in reversed(trash.trashed_snapshots(place)):
-        # A snapshot of an unchanged source is a link: its tree is history's, or another one's in the trash.
+        # A snapshot of an unchanged source is a link, whose tree is in history or in another entry of the trash.
         if fs.is_directory(trashed.path):
             for path in paths:
                 yield StoredName(trashed.path, path)
 
 
 def _trees(place: SourceDirectory, entry: CatalogEntry, known: Catalog) -> Iterator[Path]:
-    """The distinct trees that have the version, newest first."""
+    """Yield the distinct trees that have the version, newest first."""
     names = [each.name for each in known.snapshots()]
     seen: set[Path] = set()
     for name in reversed(names[names.index(entry.first) : names.index(entry.last) + 1]):
@@ -183,10 +186,10 @@ def _trees(place: SourceDirectory, entry: CatalogEntry, known: Catalog) -> Itera
 
 
 def _other_links(place: SourceDirectory, broken: DamagedVersion, known: Catalog) -> list[StoredName]:
-    """Return further names of the damaged file: other paths that are hard links of it.
+    """Return further names of the damaged file: other paths that are hard links to it.
 
-    Each is one of which the catalog says, in that very snapshot, that this content belongs there. The trash has no such
-    record: what shares the file there is left as it is.
+    The catalog must say of each, in that very snapshot, that it has this content. The trash has no such record, so
+    names there are left as they are.
     """
     status = _status(broken.names[0])
     if status is None or broken.checksum is None or status.st_nlink <= len(broken.names):

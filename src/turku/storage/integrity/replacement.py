@@ -1,10 +1,11 @@
-"""Healing a stored file: good content from another copy takes the damaged one's place under each of its names.
+"""Replacement of a damaged file by good content from another copy, under each of its names.
 
-A new file is made beside the snapshots, read again from the disk, and renamed over each name: killed at any step, a
-name has the damaged file or the good one. The damaged file itself is never changed, as other snapshots may share it,
-and a name is only given another file where the catalog says that this very content belongs there. In a sealed subvolume
-nothing can be renamed in from outside: it is opened for writing for the moment, and the file takes over the blocks of
-the new one, which lies outside of it, whole and checked. No other snapshot has that file.
+A new file is made beside the snapshots, read again from the disk, and renamed over each name. If the program is killed
+at any step, a name has the damaged file or the good one. The damaged file itself is never changed, as other snapshots
+may share it, and a name gets another file only if the catalog says that this content belongs there.
+
+Nothing can be renamed into a sealed btrfs subvolume. It is made writable for a moment, and the file gets the blocks of
+the new one, which was checked outside. No other snapshot has that file.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ _LOG = logging.getLogger(__name__)
 
 
 class NotRepaired(TurkuError):
-    """A damaged file could not be replaced; the message says why. It never ends a program."""
+    """A damaged file could not be replaced, for the reason in the message. It never ends a program."""
 
 
 @dataclass(frozen=True)
 class StoredName:
-    """A name of a stored file: in which tree, by which path."""
+    """A name of a stored file: a tree, and a path in it."""
 
     tree: Path
     path: bytes
 
 
 def repair_directory(place: SourceDirectory) -> Path:
-    """Where new files are made; what a killed run left there is the next one's to remove."""
-    return place.snapshots_dir / ".healing"
+    """Return the directory for new files. What a killed run left there is removed by the next one."""
+    return place.snapshots_dir / ".repair"
 
 
 def replace(
@@ -59,39 +60,40 @@ def replace(
     is_missing: bool = False,
     takes_attributes: bool = False,
 ) -> tuple[StoredName, ...]:
-    """The names that have the donor's content now: those whose file could be replaced.
+    """Give the damaged names the donor's content, and return the names where that succeeded.
 
-    ``damaged`` are names of one file (hard links), or of several alike; ``expected`` is the checksum that the donor's
-    content must have, ``mtime_ns`` the time of the file. Owner, mode and attributes are the damaged file's own. Of one
-    that ``is_missing``, or that ``takes_attributes``, they are the donor's. The source's lock must be held.
+    ``damaged`` are names of one file (hard links), or of several equal files. ``expected`` is the checksum that the
+    donor's content must have, and ``mtime_ns`` the time of the file. Owner, mode and attributes stay those of the
+    damaged file. If it ``is_missing``, or with ``takes_attributes``, they are the donor's. The source's lock must be
+    held.
 
-    Raises NotHealed when the donor is damaged too, or there is no room.
+    Raises NotRepaired if the donor is damaged too, or there is no room.
     """
-    healed: list[StoredName] = []
-    apart = [name for name in damaged if subvolume.is_subvolume(name.tree)]
-    linked = [name for name in damaged if name not in apart]
+    repaired: list[StoredName] = []
+    sealed = [name for name in damaged if subvolume.is_subvolume(name.tree)]
+    linked = [name for name in damaged if name not in sealed]
     try:
         if linked:
             pattern = donor if is_missing or takes_attributes else linked[0]
             with _good_file(place, pattern, donor, expected, mtime_ns) as new:
-                healed += [name for name in linked if _attempt(_take_place, new, name)]
+                repaired += [name for name in linked if _attempt(_take_place, new, name)]
         if takes_attributes:
-            healed += [name for name in apart if _attempt(_take_attributes, name, donor)]
+            repaired += [name for name in sealed if _attempt(_take_attributes, name, donor)]
         else:
-            healed += [name for name in apart if _attempt(_take_content, place, name, donor, expected, mtime_ns)]
+            repaired += [name for name in sealed if _attempt(_take_content, place, name, donor, expected, mtime_ns)]
     except (OSError, DurableWriteFailed, BackupFailed) as error:
         raise NotRepaired(f"{os.fsdecode(donor.path)}: {error}") from error
-    return tuple(healed)
+    return tuple(repaired)
 
 
 def remove_leftovers(place: SourceDirectory) -> None:
-    """Remove what a killed run left, and seal subvolumes that it had opened."""
+    """Remove what a killed run left, and seal a subvolume that it had made writable."""
     directory = repair_directory(place)
     for name in fs.names(directory):
         fs.unlink(directory / name)
     if fs.is_directory(directory):
         fs.remove_directory(directory)
-    mark = _opened_mark(place.snapshots_dir)
+    mark = _unsealed_mark(place.snapshots_dir)
     with suppress(FileNotFoundError):
         opened = fs.read_file(mark, limit_bytes=4096).decode()
         tree = place.snapshots_dir / opened
@@ -105,14 +107,14 @@ def _attempt(step: Callable[..., None], *arguments: Any) -> bool:
     try:
         step(*arguments)
     except OSError as error:
-        _LOG.warning("%s/%s: cannot be healed: %s", name.tree.name, os.fsdecode(name.path), error.strerror or error)
+        _LOG.warning("%s/%s: cannot be repaired: %s", name.tree.name, os.fsdecode(name.path), error.strerror or error)
         return False
     return True
 
 
 @dataclass(frozen=True)
 class _NewFile:
-    """A good file beside the snapshots: in which open directory, under which name; and open itself."""
+    """A good file beside the snapshots: its open directory, its name, and its descriptor."""
 
     directory: int
     name: str
@@ -123,8 +125,10 @@ class _NewFile:
 def _good_file(
     place: SourceDirectory, pattern: StoredName, donor: StoredName, expected: bytes, mtime_ns: int
 ) -> Iterator[_NewFile]:
-    """A new file beside the snapshots with the donor's content, checked, as ``pattern`` in all else; gone with the
-    block."""
+    """Yield a new file with the donor's checked content and the attributes of ``pattern``.
+
+    It is removed at the end of the block.
+    """
     with _new_directory(place) as directory:
         name = secrets.token_hex(8)
         target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=directory)
@@ -144,7 +148,7 @@ def _good_file(
 
 @contextmanager
 def _new_directory(place: SourceDirectory) -> Iterator[int]:
-    """The directory for new files, open; it is removed after the block where nothing is left in it."""
+    """Open the directory for new files for the length of the block. It is then removed if it is empty."""
     path = repair_directory(place)
     fs.make_directory(path)
     with fs.opened(path) as directory:
@@ -172,39 +176,21 @@ def _take_place(new: _NewFile, name: StoredName) -> None:
 
 
 def _take_content(place: SourceDirectory, name: StoredName, donor: StoredName, expected: bytes, mtime_ns: int) -> None:
-    with (
-        _good_file(place, name, donor, expected, mtime_ns) as new,
-        _writable(name.tree),
-        DirectoryTree(name.tree) as tree,
-    ):
-        target = tree.open_file(name.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if os.fstat(target).st_nlink > 1:
-                raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
-            clone.take_content(new.descriptor, target)
-            os.utime(target, ns=(mtime_ns, mtime_ns))
-            os.fsync(target)
-        finally:
-            os.close(target)
+    with _good_file(place, name, donor, expected, mtime_ns) as new, _unsealed(name, os.O_RDWR) as target:
+        clone.take_content(new.descriptor, target)
+        os.utime(target, ns=(mtime_ns, mtime_ns))
 
 
 def _take_attributes(name: StoredName, donor: StoredName) -> None:
-    with _writable(name.tree), DirectoryTree(name.tree) as tree, opened(donor) as source:
-        target = tree.open_file(name.path)
-        try:
-            if os.fstat(target).st_nlink > 1:
-                raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
-            attributes.copy_extended(source, target)
-            # An ACL that comes or goes changes the mode.
-            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
-            os.fsync(target)
-        finally:
-            os.close(target)
+    with opened(donor) as source, _unsealed(name, os.O_RDONLY) as target:
+        attributes.copy_extended(source, target)
+        # Setting or removing an ACL changes the mode.
+        os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
 
 
 @contextmanager
 def opened(name: StoredName) -> Iterator[int]:
-    """A descriptor of the stored file for the length of the block. Raises OSError."""
+    """Open the stored file for the length of the block, and yield its descriptor. Raises OSError."""
     with DirectoryTree(name.tree) as tree:
         descriptor = tree.open_file(name.path)
         try:
@@ -215,7 +201,7 @@ def opened(name: StoredName) -> Iterator[int]:
 
 @contextmanager
 def _changing(directory: int) -> Iterator[None]:
-    """Leave to change a stored directory, whose mode and times stay what they are."""
+    """Make a stored directory writable for the block. Its mode and times are restored."""
     status = os.fstat(directory)
     mode = stat.S_IMODE(status.st_mode)
     is_opened = os.geteuid() != 0 and not mode & stat.S_IWUSR
@@ -230,20 +216,28 @@ def _changing(directory: int) -> Iterator[None]:
 
 
 @contextmanager
-def _writable(tree: Path) -> Iterator[None]:
-    """A sealed subvolume, open for the moment; ``sweep`` seals one that a killed run left open."""
-    if not subvolume.is_subvolume(tree):
-        yield
-        return
-    mark = _opened_mark(tree.parent)
-    fs.write_bytes(mark, os.fsencode(tree.name))
-    subvolume.set_read_only(tree, read_only=False)
+def _unsealed(name: StoredName, access: int) -> Iterator[int]:
+    """Open the file for the length of the block, in which its subvolume is writable. Its changes are durable.
+
+    ``remove_leftovers`` seals a subvolume that a killed run left open.
+    """
+    mark = _unsealed_mark(name.tree.parent)
+    fs.write_bytes(mark, os.fsencode(name.tree.name))
+    subvolume.set_read_only(name.tree, read_only=False)
     try:
-        yield
+        with DirectoryTree(name.tree) as tree:
+            target = tree.open_file(name.path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if os.fstat(target).st_nlink > 1:
+                    raise OSError(errno.EMLINK, "has further names, which would change with it", os.fsdecode(name.path))
+                yield target
+                os.fsync(target)
+            finally:
+                os.close(target)
     finally:
-        subvolume.set_read_only(tree, read_only=True)
+        subvolume.set_read_only(name.tree, read_only=True)
         fs.unlink(mark)
 
 
-def _opened_mark(snapshots_dir: Path) -> Path:
-    return snapshots_dir / ".healing-subvolume"
+def _unsealed_mark(snapshots_dir: Path) -> Path:
+    return snapshots_dir / ".repair-subvolume"

@@ -1,4 +1,4 @@
-"""Telling the coordinator what is proven of the sources kept here: damage, verification, drills."""
+"""The integrity report to the coordinator: damages, scrubs and drills of the sources kept here."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ _LOG = logging.getLogger(__name__)
 
 
 class Delivery(StrEnum):
-    """Whether the coordinator knows what is proven."""
+    """The outcome of sending a report."""
 
     NOW = "now"
     LATER = "later"
-    """It could not be asked: to be sent again."""
+    """The coordinator could not be reached. The report must be sent again."""
     NEVER = "never"
-    """It has no such call, as the existing system's, or no such machine: the storage goes on without it."""
+    """The coordinator has no such call, as in the existing system, or no such machine.
+
+    The storage goes on without it.
+    """
 
 
 def send(configuration: StorageConfig, machine: str, reports: Mapping[str, SourceIntegrity]) -> Delivery:
-    """Whether the coordinator knows it all now; a line on the log where it does not. Nothing is raised."""
+    """Send the reports, and return what became of them. A failure is a line on the log, and nothing is raised."""
     api = Coordinator(configuration).beyond_contract()
     for part in _parts(reports):
 
@@ -49,16 +52,16 @@ def send(configuration: StorageConfig, machine: str, reports: Mapping[str, Sourc
             )
             return Delivery.NEVER
         except ApiRefused as error:
-            _LOG.warning("%s: not told to the coordinator: %s %s", machine, error.message, error.details)
+            _LOG.warning("%s: not reported to the coordinator: %s %s", machine, error.message, error.details)
             return Delivery.LATER
         except ApiUnreachable as error:
-            _LOG.warning("%s: not told to the coordinator yet: %s", machine, error.message)
+            _LOG.warning("%s: not reported to the coordinator yet: %s", machine, error.message)
             return Delivery.LATER
     return Delivery.NOW
 
 
 def _parts(reports: Mapping[str, SourceIntegrity]) -> list[dict[str, SourceIntegrity]]:
-    """The reports, none with more damages than a message takes: one source a message, as each is found by itself."""
+    """Split the reports so that no message has too many damages, with one source in each message."""
     parts: list[dict[str, SourceIntegrity]] = []
     for name, report in reports.items():
         chunks = [report.damages[at : at + DAMAGES_LIMIT] for at in range(0, len(report.damages), DAMAGES_LIMIT)]

@@ -1,11 +1,11 @@
-"""Reading stored files again and comparing them with what the catalog knows of them, oldest-checked first.
+"""Scrubs: stored files are read again and compared with the catalog, those not checked for the longest time first.
 
-A file that many snapshots share is read once. What a version without a checksum holds is trusted on first sight, if its
-size and time are those of the catalog. Progress is in the catalog, version by version: a run that ends, for whatever
-reason, is gone on with by the next one.
+A file that many snapshots share is read once. The content of a version without a checksum is trusted on first sight if
+its size and time are those of the catalog. The catalog records the progress version by version, so the next run
+continues where one ended.
 
-A file is read again before anything is said of it. A read error says nothing of what the disk holds: a file that cannot
-be read is an alarm, and it is left as it is until a later run cannot read it either.
+A file is read several times before it counts as damaged. A read error does not tell what the disk holds: a file that
+cannot be read raises an alarm, and is left alone until a later run cannot read it either.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from turku.storage.integrity.file_copies import NOT_OF_THE_FILE, FileCopies, Sto
 from turku.storage.integrity.repair import DamagedVersion
 
 BATCH_ROWS = 500
-"""Versions asked for, and noted as checked, at once."""
+"""The number of versions that are queried and recorded as checked at once."""
 READINGS = 3
-"""Times that a file is read before it is taken for damaged or unreadable."""
+"""The number of readings before a file counts as damaged or unreadable."""
 _PAUSES_SECONDS = (0.2, 1.0)
-"""Before a file is read again that gave an error: a bus or a controller may recover within them."""
+"""The pauses before a file with an error is read again. A bus or a controller may recover within them."""
 _PAUSED_AT_MOST_SECONDS = 60.0
-"""In one run: where a whole disk fails, waiting for each of its files helps nobody."""
+"""The limit of all pauses in one run. If a whole disk fails, waiting for each of its files helps nobody."""
 _READ_BEFORE_LIMIT = 100_000
-_STATES = ("gone", "healed", "alarm", "lost", "next_backup")
-"""Of several files with one content, the last of their states is that of all: what a backup brings heals the others."""
+_STATES = ("gone", "repaired", "alarm", "lost", "next_backup")
+"""The states in order. The last state of several files with one content counts: a backup of it repairs the others."""
 _LOG = logging.getLogger(__name__)
 
 Identity = tuple[int, int]
@@ -54,44 +54,44 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class ScrubShare:
-    """How much of a source is read: all of it, a percentage of its versions, or what a time allows."""
+    """The part of a source that is read: all, a percentage of its versions, or what a time allows."""
 
     percent: float = 100.0
     until_seconds: float | None = None
-    """By the monotonic clock."""
+    """The end on the monotonic clock."""
 
 
 @dataclass
 class ScrubResult:
-    """What came of a source's verification."""
+    """The result of a scrub of one source."""
 
     place: SourceDirectory
     versions: int = 0
-    """Versions of paths that were compared."""
+    """The number of versions compared."""
     files: int = 0
-    """Stored files that were read for it."""
+    """The number of stored files read."""
     size_bytes: int = 0
     new_checksums: int = 0
-    """Versions that had no checksum, and have one now."""
+    """The number of versions that got their first checksum."""
     seconds: float = 0.0
     is_complete: bool = False
-    """Whether everything that was to be read was."""
+    """True if everything that was to be read was read."""
     oldest_check: datetime | None = None
-    """When the version was checked that was checked longest ago; None where one never was."""
+    """The oldest time of a check among all versions, or None if one was never checked."""
     damages: list[DamageRecord] = field(default_factory=list)
-    """What is or was damaged: what this run found, and what is known from earlier ones."""
+    """The damages found by this run, and the known ones of earlier runs."""
 
     @property
     def open_damages(self) -> list[DamageRecord]:
-        return [each for each in self.damages if each.state not in ("healed", "gone")]
+        return [each for each in self.damages if each.state not in ("repaired", "gone")]
 
 
 def verify(
     place: SourceDirectory, *, zone: tzinfo, share: ScrubShare, pace: RateLimiter, clock: Clock = SYSTEM_CLOCK
 ) -> ScrubResult:
-    """What came of reading the source's files again; damage is healed on the way where it can be.
+    """Scrub the source, and return the result. Damage is repaired where that is possible.
 
-    Raises CatalogUnusable, and OSError where the volume itself cannot be read.
+    Raises CatalogUnusable, and OSError if the volume itself cannot be read.
     """
     with open_catalog(place, zone=zone) as known, FileCopies(known) as copies:
         try:
@@ -101,7 +101,7 @@ def verify(
 
 
 def last_run(place: SourceDirectory) -> float:
-    """When the source's verification was last written down, in Unix seconds; 0 for never."""
+    """Return the time of the source's last scrub in Unix seconds, or 0 for never."""
     status = fs.status(_run_mark(place))
     return 0.0 if status is None else status.st_mtime
 
@@ -112,7 +112,7 @@ def _run_mark(place: SourceDirectory) -> Path:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What reading a copy gave: what is wrong with it, or its checksum; neither where nothing is to be said of it."""
+    """The result of reading a copy: its fault or its checksum. Neither means that nothing can be said of it."""
 
     copy: StoredCopy
     kind: DamageKind | None = None
@@ -146,9 +146,9 @@ class _ScrubRun:
         self._known = {each.key: each for each in damage.read(place)}
         self._found: dict[tuple[str, str], DamageRecord] = {}
         self._new_checksums: list[tuple[int, bytes]] = []
-        """Versions with the checksums that they get."""
+        """Versions with their new checksums."""
         self._new_attributes: list[tuple[int, bytes]] = []
-        """Versions with the attributes that they get."""
+        """Versions with their new attributes."""
         self._paused_seconds = 0.0
 
     def run(self) -> ScrubResult:
@@ -172,7 +172,7 @@ class _ScrubRun:
         return made
 
     def _check_known(self, known: DamageRecord) -> None:
-        """Whether what was damaged is so still, and can be healed by now: a backup may have brought the file again."""
+        """Check a known damage again, and repair it if that is possible by now: a backup may have fetched the file."""
         entries = [
             entry
             for entry in self._catalog.history(known.raw_path)
@@ -186,11 +186,11 @@ class _ScrubRun:
         for entry in entries:
             self._verify(entry)
         if known.key not in self._found:
-            self._found[known.key] = replace(known, state="healed" if entries else "gone", is_reported=False)
+            self._found[known.key] = replace(known, state="repaired" if entries else "gone", is_reported=False)
 
     def _read(self) -> None:
         made = self._made
-        # Later than whatever was checked before: two runs within a second are two runs.
+        # Later than all earlier checks, so that two runs within a second are two runs.
         mark = max(int(self._clock.now().timestamp()), self._number_of("max") + 1)
         left = math.ceil(self._number_of("count") * self._share.percent / 100)
         while left > 0:
@@ -234,7 +234,7 @@ class _ScrubRun:
         if not broken and entry.checksum is None:
             found = {each.checksum for each in readings}
             if len(found) > 1 and None not in found:
-                # Which of them is right nobody knows.
+                # It is not known which of them is right.
                 broken, good = [(copy, "content") for copy in good], []
             elif (checksum_seen := next(iter(found), None)) is not None and len(found) == 1:
                 self._new_checksums.append((entry.version, checksum_seen))
@@ -260,7 +260,7 @@ class _ScrubRun:
             self._repair(entry, broken, [file for file, digest in found if digest == entry.attributes])
 
     def _attributes(self, copy: StoredCopy) -> bytes | None:
-        """Return the attributes of a copy; None where they cannot be told."""
+        """Return the attributes of a copy, or None if they cannot be read."""
         try:
             descriptor = self._copies.open_file(copy.names[0])
         except OSError as error:
@@ -273,12 +273,12 @@ class _ScrubRun:
             os.close(descriptor)
 
     def _reading(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
-        """Return what is to be thought of a copy: that something is wrong with it only where each reading said so."""
+        """Read a copy, and report a fault only if every reading found one."""
         reading = self._read_once(entry, copy)
         for attempt in range(1, READINGS):
             if reading.kind is None:
                 break
-            _LOG.info("%s: %s at reading %d; it is read again", os.fsdecode(entry.path), reading.kind, attempt)
+            _LOG.info("%s: %s at reading %d. It is read again", os.fsdecode(entry.path), reading.kind, attempt)
             if reading.kind != "content":
                 self._pause(_PAUSES_SECONDS[attempt - 1])
             before, copy = reading, self._copies.refreshed(copy)
@@ -287,7 +287,7 @@ class _ScrubRun:
             if reading.kind is None and reading.checksum is not None:
                 _LOG.warning(
                     "%s of %s: %s was %s at first and is good when read again: the disk or its way to this host fails "
-                    "now and then",
+                    "intermittently",
                     self._place.source,
                     self._place.machine_dir.name,
                     os.fsdecode(entry.path),
@@ -301,7 +301,7 @@ class _ScrubRun:
             self._clock.sleep(seconds)
 
     def _read_once(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
-        """Return what reading the copy once gives. Raises OSError for what says nothing of the file."""
+        """Read the copy once. Raises OSError for errors that tell nothing about the file."""
         status = copy.status
         if status is None:
             return _Reading(copy, None if copy.has_left_history else "missing" if copy.error is None else "unreadable")
@@ -369,13 +369,13 @@ class _ScrubRun:
             self._note(repair.repair(self._place, found, self._catalog, donors=donors, zone=self._zone))
 
     def _was_unreadable(self, entry: CatalogEntry) -> bool:
-        """Return True when an earlier run could not read the version either."""
+        """Return True if an earlier run could not read the version either."""
         checksum_text = "" if entry.checksum is None else entry.checksum.hex()
         known = self._known.get((os.fsdecode(entry.path), checksum_text))
         return known is not None and known.kind == "unreadable"
 
     def _note(self, made: DamageRecord) -> None:
-        """Take note of a damage. One content at one path is one damage, however many files and versions hold it."""
+        """Record a damage. One content at one path is one damage, however many files and versions have it."""
         before = self._found.get(made.key)
         if before is not None:
             both = sorted({*before.snapshots, *made.snapshots}, key=self._copies.number.__getitem__)

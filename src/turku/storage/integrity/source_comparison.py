@@ -1,7 +1,7 @@
-"""Comparing kept files with the machine's, whole, while its tunnel is open: after a backup, a sample of the unchanged.
+"""Comparison of stored files with the machine's, while its tunnel is open: a sample of those that did not change.
 
-rsync takes a file of the same size and time for unchanged. One whose content differs all the same was changed by
-somebody who set the time back, or by a disk, there or here: an alarm of its own.
+rsync takes a file of the same size and time for unchanged. If its content differs all the same, somebody set its time
+back, or a disk changed it on either side. That is a finding.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from turku.storage.rsync.request import (
 from turku.storage.snapshots.hard_links import find_other_names
 
 ASKED_PERCENT = 100.0
-"""What ``verify --against-source`` asks for."""
+"""The share that ``verify --against-source`` requests."""
 FILES_LIMIT = 10_000
 BYTES_LIMIT = 4 * 1024**3
-"""Both: of one comparison. The machine has to read as much."""
+"""Both limits are for one comparison. The machine has to read as much."""
 TIMEOUT_SECONDS = 3600.0
 _READ_TIMEOUT_SECONDS = 5.0
 _SUFFIX = ".compare"
@@ -55,23 +55,23 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     files: int
     size_bytes: int
     altered: tuple[bytes, ...]
-    """Of the same size and time as the kept file, which is as it was written; of another content."""
+    """Files whose content differs from the stored file, which is undamaged and of the same size and time."""
 
 
 def request(configuration: StorageConfig, place: SourceDirectory) -> None:
-    """Let the source be compared after its next backup."""
+    """Request a comparison after the source's next backup."""
     path = _request_file(configuration, place)
     durable.make_private_directory(path.parent)
     durable.write_json(path, {"percent": ASKED_PERCENT})
 
 
 def percent(configuration: StorageConfig, place: SourceDirectory) -> float:
-    """Of how many of its unchanged files a comparison is to be made now; 0 for none."""
+    """Return the percentage of unchanged files to compare now, or 0 for no comparison."""
     try:
         content = json.loads(durable.read_regular_file(_request_file(configuration, place), limit_bytes=4096))
         asked = float(content["percent"])
@@ -88,9 +88,9 @@ def after_backup(
     *,
     cancellation: Cancellation = NEVER,
 ) -> tuple[str, ...]:
-    """The signs that the new snapshot is suspicious, by comparing; they are noted with it, and reported.
+    """Compare a sample if one is due, and return the findings about the new snapshot. They are recorded with it.
 
-    Nothing where no comparison is to be made. What goes wrong is a warning: the backup is made.
+    A failure is a warning, as the backup is made.
     """
     share = percent(configuration, place)
     if not share:
@@ -111,7 +111,7 @@ def after_backup(
     if not compared.altered:
         return ()
     try:
-        # Where one name of a file is not believed, none is.
+        # If one name of a file is not trusted, none is.
         others = find_other_names(place.tree(snapshot), compared.altered)
         damage.note_altered(place, [*compared.altered, *others])
     except (TurkuError, OSError) as error:
@@ -140,7 +140,7 @@ def compare(
     share: float,
     cancellation: Cancellation = NEVER,
 ) -> ComparisonResult:
-    """Which of a sample of files that the last backup did not bring have another content on the machine.
+    """Compare a sample of files that the last backup did not transfer, and return those that differ on the machine.
 
     Raises BackupFailed, CommandFailed, CatalogUnusable, OSError, and what ``cancellation`` raises.
     """
@@ -164,7 +164,7 @@ def _sample(known: catalog.Catalog, snapshot: str, share: float) -> list[Catalog
     candidates = (
         entry
         for entry in known.files(snapshot, b"")
-        # What the backup brought just now was compared by rsync itself.
+        # rsync itself compared what the backup has just transferred.
         if entry.kind is EntryKind.FILE and entry.first != snapshot and entry.size
     )
     drawn = sampling.draw(sampling.share(candidates, share), FILES_LIMIT)
@@ -180,13 +180,15 @@ def _differing(
     *,
     cancellation: Cancellation,
 ) -> tuple[set[bytes], list[bytes]]:
-    """Return the paths that were compared, and those whose content is another one there, while size and time are the
-    same. What is not there any more, or cannot be read there, is not compared."""
+    """Return the paths that were compared, and those that differ although size and time are equal.
+
+    Files that are gone or unreadable on the machine are not compared.
+    """
     looked_at: set[bytes] = set()
     found: list[bytes] = []
     listing = place.fetch_list
     with os.fdopen(fs.create_file(listing), "wb") as file:
-        # A name that begins with '#' or ';' would be a comment.
+        # A name that begins with a '#' or a semicolon would be a comment.
         file.write(b"".join(b"./" + path + b"\0" for path in paths))
     try:
         bounds = limits.run_limits(configuration, place.machine_dir)
@@ -210,7 +212,7 @@ def _differing(
             ):
                 code = watchdog.wait_for(child, watch, cancellation)
             lines = child.last_lines
-        # 23 and 24: files that went or could not be read there, which says nothing of the others.
+        # 23 and 24: some files vanished or could not be read, which says nothing of the others.
         if code not in (0, 23, 24):
             raise BackupFailed(f"rsync ended with exit code {code}", details="\n".join(lines))
     finally:
@@ -227,7 +229,7 @@ def _arguments(configuration: StorageConfig, daemon: RsyncDaemon, listing: str, 
         "--times",
         "--from0",
         f"--files-from={listing}",
-        # Twice: what is alike is named too.
+        # Twice, so that equal files are named too.
         "--itemize-changes",
         "--itemize-changes",
         f"--out-format={change_log.OUT_FORMAT}",
@@ -248,13 +250,13 @@ def _read(stream: IO[bytes], looked_at: set[bytes], found: list[bytes]) -> None:
         if line is None or len(looked_at) >= 2 * FILES_LIMIT:
             continue
         looked_at.add(line.path)
-        # ``>fc........``: the content, and neither size nor time.
+        # ``>fc........``: the content differs, and neither size nor time does.
         if raw.startswith(b":>fc..") and len(found) < FILES_LIMIT:
             found.append(line.path)
 
 
 def _is_as_written(tree: Path, entry: CatalogEntry) -> bool:
-    """Whether the kept file is what was written; a damaged one is verification's to find, and no alarm."""
+    """Return True if the stored file is undamaged. A scrub finds damage, and it is not a finding here."""
     if entry.checksum is None:
         return True
     with DirectoryTree(tree) as opened:

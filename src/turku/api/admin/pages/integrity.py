@@ -26,7 +26,7 @@ class OpenDamageFilter(admin.SimpleListFilter):
     parameter_name = "open"
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "to be acted on"), ("over", "healed, gone or judged")]
+        return [("open", "to be acted on"), ("over", "repaired, gone or judged")]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Damage]) -> QuerySet[Damage]:
         if self.value() == "open":
@@ -47,7 +47,7 @@ class _ReportedAdmin(SourceColumns, ListActionAdmin):
 
 @admin.register(Damage)
 class DamageAdmin(_ReportedAdmin):
-    """Damaged files; an operator judges those that cannot be healed."""
+    """Damaged files; an operator judges those that cannot be repaired."""
 
     list_display = ("found", "health", "path_short", "source_link", "machine_link", "storage_link", "kind", "state")
     list_filter = (OpenDamageFilter, "storage")

@@ -67,7 +67,7 @@ class Migration(migrations.Migration):
                             ("lost", "lost"),
                             ("next_backup", "waits for the next backup"),
                             ("alarm", "to be looked at"),
-                            ("healed", "healed"),
+                            ("repaired", "repaired"),
                             ("gone", "left history"),
                         ],
                         max_length=16,
@@ -102,7 +102,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(
                         condition=models.Q(
-                            models.Q(("state__in", ("healed", "gone")), _negated=True), ("date_acknowledged", None)
+                            models.Q(("state__in", ("repaired", "gone")), _negated=True), ("date_acknowledged", None)
                         ),
                         fields=["source"],
                         name="damage_open",

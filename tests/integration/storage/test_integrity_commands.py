@@ -66,7 +66,7 @@ def test_with_an_existing_coordinator_the_exit_code_and_the_terminal_tell(
     assert [each.is_reported for each in damage.read(machine.place)] == [False]
     machine.back_up()
     assert run(machine, "verify") == 0
-    assert "f3: content, healed" in capsys.readouterr().out
+    assert "f3: content, repaired" in capsys.readouterr().out
     assert damage.read(machine.place) == []
 
 
@@ -76,7 +76,7 @@ def test_what_was_healed_while_the_coordinator_was_away_is_told_later(machine: B
     machine.back_up()
     api.__exit__()
     assert run(machine, "verify") == 0
-    assert [(each.state, each.is_reported) for each in damage.read(machine.place)] == [("healed", False)]
+    assert [(each.state, each.is_reported) for each in damage.read(machine.place)] == [("repaired", False)]
 
 
 def test_a_sample_and_a_budget_bound_it(machine: BackedUpMachine, capsys: pytest.CaptureFixture[str]) -> None:

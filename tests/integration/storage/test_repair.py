@@ -45,7 +45,7 @@ def names(place: SourceDirectory, *snapshots: str) -> list[StoredName]:
     return [StoredName(place.snapshot(name), b"d/f") for name in snapshots]
 
 
-def heal(place: SourceDirectory, **changes: object) -> tuple[StoredName, ...]:
+def repair(place: SourceDirectory, **changes: object) -> tuple[StoredName, ...]:
     arguments = {"donor": names(place, "c")[0], "expected": CHECKSUM, "mtime_ns": MTIME_NS, **changes}
     return replacement.replace(place, names(place, "a", "b"), **arguments)  # type: ignore[arg-type]
 
@@ -54,7 +54,7 @@ def test_it_is_whole_again_under_each_name_and_all_else_is_kept(place: SourceDir
     damaged = place.snapshot("a") / "d" / "f"
     flip(damaged)
     before = damaged.stat().st_ino
-    assert len(heal(place)) == 2
+    assert len(repair(place)) == 2
     for name in ("a", "b"):
         path = place.snapshot(name) / "d" / "f"
         status = path.stat()
@@ -77,7 +77,7 @@ def test_a_healed_file_has_the_holes_of_the_donor(place: SourceDirectory) -> Non
         os.truncate(place.snapshot(name) / "d" / "f", length)
     flip(place.snapshot("a") / "d" / "f")
     expected = xxhash.xxh128((place.snapshot("c") / "d" / "f").read_bytes()).digest()
-    assert len(heal(place, expected=expected)) == 2
+    assert len(repair(place, expected=expected)) == 2
     status = (place.snapshot("a") / "d" / "f").stat()
     assert status.st_size == length
     assert status.st_blocks * 512 < 1024 * 1024
@@ -88,14 +88,14 @@ def test_a_donor_that_is_damaged_too_changes_nothing(place: SourceDirectory) -> 
         flip(place.snapshot(name) / "d" / "f")
     before = (place.snapshot("a") / "d" / "f").read_bytes()
     with pytest.raises(NotRepaired, match="damaged too"):
-        heal(place)
+        repair(place)
     assert (place.snapshot("a") / "d" / "f").read_bytes() == before
     assert not replacement.repair_directory(place).exists()
 
 
 def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourceDirectory) -> None:
     (place.snapshot("b") / "d" / "f").unlink()
-    healed = replacement.replace(
+    repaired = replacement.replace(
         place,
         names(place, "b"),
         donor=names(place, "c")[0],
@@ -103,7 +103,7 @@ def test_a_missing_file_comes_back_as_it_is_elsewhere(place: SourceDirectory) ->
         mtime_ns=MTIME_NS,
         is_missing=True,
     )
-    assert len(healed) == 1
+    assert len(repaired) == 1
     path = place.snapshot("b") / "d" / "f"
     assert path.read_bytes() == GOOD
     assert (path.stat().st_mode & 0o777, os.getxattr(path, "user.note")) == (0o640, b"kept")
@@ -116,7 +116,7 @@ def test_no_symbolic_link_leads_it_astray(place: SourceDirectory, tmp_path: Path
     directory = place.snapshot("b") / "d"
     directory.rename(tmp_path / "away")
     directory.symlink_to(outside)
-    assert [name.tree.name for name in heal(place)] == ["a"]
+    assert [name.tree.name for name in repair(place)] == ["a"]
     assert (outside / "f").read_bytes() == b"mine"
 
 
@@ -133,7 +133,7 @@ def test_killed_at_any_step_each_name_has_the_damaged_file_or_the_good_one(place
     flip(damaged)
     wrong = damaged.read_bytes()
     step = 1
-    while killed_at_step(step, lambda: heal(place)):
+    while killed_at_step(step, lambda: repair(place)):
         for name in ("a", "b", "c"):
             assert (place.snapshot(name) / "d" / "f").read_bytes() in (GOOD, wrong)
             assert [path.name for path in (place.snapshot(name) / "d").iterdir()] == ["f"]
@@ -152,6 +152,6 @@ def test_a_link_in_the_place_of_the_snapshots_leads_nowhere(place: SourceDirecto
     place.snapshots_dir.symlink_to(victim)
     before = (victim / "a" / "d" / "f").read_bytes()
     with pytest.raises(NotRepaired):
-        heal(place)
+        repair(place)
     assert (victim / "a" / "d" / "f").read_bytes() == before
     assert sorted(path.name for path in victim.iterdir()) == ["a", "b", "c"]
