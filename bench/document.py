@@ -111,7 +111,7 @@ def data_path_table(found: Found) -> str:
 def _cost_of_properties(found: Found) -> list[str]:
     lines = [
         "",
-        "| what ACLs, attributes, hard links and holes cost | with them | left out | ratio | goal | |",
+        "| what ACLs, attributes, hard links and holes cost | with them | without them | ratio | goal | |",
         "|---|---:|---:|---:|---|---|",
     ]
     for step, most in _COST_OF_PROPERTIES.items():
@@ -138,13 +138,13 @@ def _conditions(found: Found) -> str:
     ]
     busy = statistics.median(shares)
     quiet = (
-        "the machine was quiet" if busy < 0.1 else "**taken while others worked on the machine: to be measured again**"
+        "the machine was quiet" if busy < 0.1 else "**measured while others used the machine, to be measured again**"
     )
     return (
         f"{found['begun'][:16].replace('T', ' ')} UTC, `{found['command']}` ({found['minutes']:g} minutes): "
-        f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB; {found['machine']}; {versions}. "
-        f"Medians of {rounds} first backup{'s' if rounds > 1 else ''}, {unchanged} unchanged, {changed} changed; "
-        f"load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end; others had {busy:.0%} of "
+        f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB. {found['machine']}. {versions}. "
+        f"Medians of {rounds} first backup{'s' if rounds > 1 else ''}, {unchanged} unchanged, {changed} changed. "
+        f"Load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end. Other work took {busy:.0%} of "
         f"the processors (median of all steps): {quiet}."
     )
 
@@ -152,8 +152,8 @@ def _conditions(found: Found) -> str:
 def background_removal_table(found: Found) -> str:
     """The table of backups that have a removal beside them."""
     lines = [
-        f"{found['begun'][:16].replace('T', ' ')} UTC: {found['snapshots']} snapshots of {found['files']:,} files; "
-        f"{found['machine']}; load average {' '.join(f'{load:g}' for load in found['load_average'])}. "
+        f"{found['begun'][:16].replace('T', ' ')} UTC: {found['snapshots']} snapshots of {found['files']:,} files. "
+        f"{found['machine']}. Load average {' '.join(f'{load:g}' for load in found['load_average'])}. "
         f"{found['trees_at_first'] - found['trees_left']} of {found['trees_at_first']} trees were removed in the "
         f"{found['removal_seconds']:.0f} s of the measurement.",
         "",
@@ -180,7 +180,7 @@ def network_table(found: Found) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "rsnapshot")
     parts = [
         f"{found['begun'][:16].replace('T', ' ')} UTC, `{found['command']}` ({found['minutes']:g} minutes): "
-        f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB; {found['machine']}; {versions}."
+        f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB. {found['machine']}. {versions}."
     ]
     for line in found["lines"]:
         parts += [
@@ -238,7 +238,7 @@ AGENT_GOAL_BYTES, SESSION_GOAL_BYTES = 60_000_000, 150_000_000
 def memory_table(found: Found) -> str:
     """The table of memory."""
     lines = [
-        f"{found['begun'][:16].replace('T', ' ')} UTC: {found['files']:,} files; {found['machine']}; "
+        f"{found['begun'][:16].replace('T', ' ')} UTC: {found['files']:,} files. {found['machine']}, "
         f"rsync {found['versions']['rsync']}.",
         "",
         "| backup | seconds | agent, at most 60 MB | | storage session, at most 150 MB | | most of it |",
@@ -260,8 +260,8 @@ def admin_lists_table(found: Found) -> str:
     """The table of the lists of the admin site."""
     goal = found["goal_seconds"]
     lines = [
-        f"{found['begun'][:16].replace('T', ' ')} UTC, {found['machines']:,} machines; {found['machine']}."
-        + (" **Others worked on the machine: to be measured again.**" if found["load_average"][0] > 2 else ""),
+        f"{found['begun'][:16].replace('T', ' ')} UTC, {found['machines']:,} machines. {found['machine'].replace('; ', ', ')}."
+        + (" **Others used the machine, to be measured again.**" if found["load_average"][0] > 2 else ""),
         "",
         f"| database | list | pages | opens | median | slowest page | under {goal * 1000:.0f} ms |",
         "|---|---|---:|---:|---:|---|---|",

@@ -77,36 +77,36 @@ _BY_ROOT_ALONE = (
 _LABELS = ("security.selinux", "security.selinux of links")
 REASONS = (
     Reason(
-        "ext4 and XFS begin on 13 December 1901: on a volume of theirs an earlier date becomes the first that there "
-        "is, and the run says so, but for mode none. btrfs has every date, so that modes differ by what they were "
-        "tried on.",
+        "ext4 and XFS begin on 13 December 1901. On such a volume an earlier date becomes that date, and the run says "
+        "so, except in mode none. btrfs has every date, so the modes differ by the file system that they were tested "
+        "on.",
         ("dates before 1902",),
         ("link-dest", "reflink", "none"),
     ),
     Reason("rsync has no option for them, and restic none either.", ("flags (chattr)",), (*MODES, "restic")),
     Reason(
-        "A drill as root is given leave to set file capabilities, and no more than that. Files with other attributes "
-        "of this kind are counted, and compared without them; restores set them.",
+        "A drill as root may set file capabilities, and no more. Files with other attributes of this kind are counted, "
+        "and compared without them. Restores set them.",
         (*_LABELS, "trusted.* attributes"),
         (", root",),
         ("drill",),
     ),
     Reason(
         "Only root can set it. The restore names the attributes with the number of files, says that owners were not "
-        "restored, counts devices that did not come, and ends with exit code 3.",
+        "restored, counts devices that were not restored, and ends with exit code 3.",
         _BY_ROOT_ALONE,
         ways=("ordinary user",),
     ),
     Reason(
-        "rsync without root lets the owner of a directory enter it (mode 0660 becomes 0760). Nobody else may more than "
-        "before, and all other ACLs are as they were.",
+        "rsync without root lets the owner of a directory enter it (mode 0660 becomes 0760). Nobody else gains "
+        "access, and all other ACLs are as they were.",
         ("access ACLs",),
         ways=("ordinary user",),
     ),
     Reason(
         "Not by default: `borg extract` has `--sparse`, and so has restic from 0.15.", ("holes",), ("restic", "Borg")
     ),
-    Reason("Both leave them out.", ("sockets",), ("restic", "Borg")),
+    Reason("Both skip them.", ("sockets",), ("restic", "Borg")),
     Reason("This restic reads no attributes of links.", ("security.selinux of links",), ("restic",)),
     Reason(
         "This restic keeps times as nanoseconds in 64 bits, which end in 2262.",

@@ -292,7 +292,7 @@ class Page:
                 [
                     "a storage's list of machines",
                     f"{machines:,.0f} x 400 bytes every 5 minutes",
-                    f"{listed / 1e6:.1f} MB; all storages {listed * space * 8 / 300 / 1e6:.0f} Mbit/s",
+                    f"{listed / 1e6:.1f} MB, all storages {listed * space * 8 / 300 / 1e6:.0f} Mbit/s",
                 ],
             ],
             right=2,

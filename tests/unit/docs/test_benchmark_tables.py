@@ -76,7 +76,7 @@ def test_a_busy_machine_is_told() -> None:
     for by_name in run["steps"].values():
         for each in by_name.values():
             each[0]["others_share"] = 0.5
-    assert "while others worked" in document.data_path_table(run)
+    assert "while others used the machine" in document.data_path_table(run)
 
 
 def test_only_what_lies_between_the_marks_is_written(tmp_path: Path) -> None:
