@@ -238,12 +238,13 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=7)
     parser.add_argument("--slots", type=int, nargs="+", default=[4])
     parser.add_argument("--loads", type=float, nargs="+", default=[0.3, 0.6, 0.9])
+    parser.add_argument("--durations", choices=list(DURATIONS), nargs="+", default=list(DURATIONS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     until = arguments.days * DAY_SECONDS
     rows: list[dict[str, Any]] = []
-    for durations in DURATIONS:
+    for durations in arguments.durations:
         for slots in arguments.slots:
             for load in arguments.loads:
                 for is_after_outage in (False, True):

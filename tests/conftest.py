@@ -32,7 +32,7 @@ for _name in [name for name in os.environ if name.startswith("TURKU_")]:
 os.environ["TURKU_STATE_DIR"] = str(_STATE_DIR)
 # pytest-django reads the settings before any conftest; what they took from the environment is replaced.
 django_settings.TURKU_ENVIRONMENT = environment.read(os.environ)
-django_settings.TURKU_MISTAKES = []
+django_settings.TURKU_SETTING_ERRORS = []
 
 # No deadline per example: two shared cores make single examples slow now and then.
 hypothesis_settings.register_profile("turku", max_examples=100, deadline=None)

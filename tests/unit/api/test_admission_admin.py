@@ -127,8 +127,8 @@ def test_health_tells_of_a_line_that_is_too_long(busy: Cast) -> None:
     text, code = health()
     assert code == 2
     assert text.startswith("CRITICAL: ")
-    assert "too long a line at 1 storage" in text
-    assert "storage primary: 2 machines wait for a slot, the first since 7 h" in health("--verbose")[0]
+    assert "queue too long at 1 storage" in text
+    assert "storage primary: 2 machines wait for a slot, the first for 7 h" in health("--verbose")[0]
 
 
 def test_health_tells_of_sessions_that_went_silent(busy: Cast) -> None:

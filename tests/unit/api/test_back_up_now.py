@@ -58,7 +58,7 @@ def test_the_answer_names_machines_that_will_not_come() -> None:
     Machine.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=2))
     lines = _run("web-0").splitlines()
     assert lines[0] == "2 of 2 sources of machine web-0 are due now"
-    assert lines[1] == "Silent: web-0. Nothing is backed up there until the machine or its storage is heard of again."
+    assert lines[1] == "Silent: web-0. Nothing is backed up there until the machine or its storage is heard from again."
     cast.bob.failed(cast.alice.uuid, "etc")
     Storage.objects.update(date_checked_in=SYSTEM_CLOCK.now() - timedelta(hours=2))
     assert "Silent: web-0." in _run("web-0")

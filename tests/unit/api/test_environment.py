@@ -12,7 +12,7 @@ from turku.errors import ConfigurationError
 
 def test_nothing_set_means_sqlite_on_loopback() -> None:
     settings = environment.read({})
-    assert settings.mistakes == ()
+    assert settings.errors == ()
     assert settings.database == environment.DatabaseSettings("sqlite3", "/var/lib/turku-api/db.sqlite3")
     assert settings.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
     assert (settings.time_zone, settings.debug, settings.hash_key_is_local) == ("UTC", False, True)
@@ -31,7 +31,7 @@ def test_all_mistakes_are_told_together() -> None:
             "TURKU_SECRET_KEY_FILE": "/x",
         }
     )
-    assert sorted(mistake.id for mistake in settings.mistakes) == [
+    assert sorted(mistake.id for mistake in settings.errors) == [
         *("turku.E001", "turku.E002", "turku.E003", "turku.E004", "turku.E005"),
         *("turku.E006", "turku.E007", "turku.E009"),
     ]
@@ -39,8 +39,8 @@ def test_all_mistakes_are_told_together() -> None:
 
 def test_debug_is_for_loopback_only() -> None:
     settings = environment.read({"TURKU_DEBUG": "1", "TURKU_ALLOWED_HOSTS": "turku.example.com"})
-    assert [mistake.id for mistake in settings.mistakes] == ["turku.E008"]
-    assert environment.read({"TURKU_DEBUG": "1"}).mistakes == ()
+    assert [mistake.id for mistake in settings.errors] == ["turku.E008"]
+    assert environment.read({"TURKU_DEBUG": "1"}).errors == ()
 
 
 @pytest.mark.parametrize(

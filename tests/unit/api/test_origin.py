@@ -45,7 +45,7 @@ def test_only_trusted_proxies_are_believed(peer: str, forwarded: str, proxies: s
 
 def test_what_is_no_network_is_a_mistake() -> None:
     read = environment.read({"TURKU_TRUSTED_PROXIES": "10.0.0.1/8, proxy.example.com, unix"})
-    assert [mistake.id for mistake in read.mistakes] == ["turku.E012", "turku.E012"]
+    assert [mistake.id for mistake in read.errors] == ["turku.E012", "turku.E012"]
     assert read.trusted_proxies == TrustedProxies((), unix_socket=True)
 
 
@@ -53,7 +53,7 @@ def test_the_number_of_bad_credentials_is_checked() -> None:
     assert environment.read({}).bad_credentials_per_minute == 30
     assert environment.read({"TURKU_BAD_CREDENTIALS_PER_MINUTE": "0"}).bad_credentials_per_minute == 0
     read = environment.read({"TURKU_BAD_CREDENTIALS_PER_MINUTE": "many"})
-    assert [mistake.id for mistake in read.mistakes] == ["turku.E013"]
+    assert [mistake.id for mistake in read.errors] == ["turku.E013"]
 
 
 def test_the_audit_log_has_the_forwarded_address(cast: Cast, settings: Any) -> None:

@@ -204,7 +204,7 @@ def test_what_joined_a_change_after_the_list_was_shown_is_not_decided(cast: Cast
     declare(cast, exclude=["*.iso"])
     change = SourceChange.objects.get(source__name="etc")
     answer = decide("let_take_effect", change, meanwhile=lambda: declare(cast, exclude=["*"], path="/var/empty"))
-    assert b"became weaker still" in answer
+    assert b"changed again after this list" in answer
     change.refresh_from_db()
     assert change.date_effective is None
     assert KEEP_ALL in order(cast)["retention"]
@@ -235,7 +235,7 @@ def test_the_policy_page_checks_what_is_entered(cast: Cast) -> None:
     policy = Policy.objects.get()
     assert (policy.retention_floor, policy.allowed_snapshot_modes) == ("last 14 days", ["link-dest"])
     assert (policy.quota_bytes, policy.delay_hours, policy.weakening_allowed) == (3 * 2**29, 72, None)
-    assert b"a policy for these machines already" in browser.post(page, fields).content
+    assert b"policy for these machines already exists" in browser.post(page, fields).content
     assert b"1.5 GiB" in browser.get(reverse("admin:fleet_policy_changelist")).content
     edit = reverse("admin:fleet_policy_change", args=[policy.pk])
     assert b'value="1.5"' in browser.get(edit).content

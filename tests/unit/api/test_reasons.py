@@ -23,7 +23,7 @@ from turku.errors import UsageError
 from turku.protocol.messages import WARNINGS_LIMIT
 
 DAY = timedelta(days=1)
-SIGNS = ["60% of the files were rewritten (600 of 1000)", "names end in .locked"]
+FINDINGS = ["60% of the files were rewritten (600 of 1000)", "names end in .locked"]
 FAILURE = "rsync: connection unexpectedly closed (exit code 12)"
 
 
@@ -102,24 +102,24 @@ def test_a_failure_that_lies_is_bounded_and_harmless(cast: Cast, admin: Client) 
     assert "\x1b" not in verbose()
 
 
-def test_the_reasons_of_suspicion_stand_beside_source_and_machine(cast: Cast, admin: Client) -> None:
-    report(cast, findings=SIGNS)
-    assert etc().findings == SIGNS
+def test_the_findings_stand_beside_source_and_machine(cast: Cast, admin: Client) -> None:
+    report(cast, findings=FINDINGS)
+    assert etc().findings == FINDINGS
     for page in (shown_list(admin, Source), shown_list(admin, Machine)):
-        assert SIGNS[0] in page
+        assert FINDINGS[0] in page
     for page in (shown(admin, etc()), shown(admin, Machine.objects.get())):
-        assert all(sign in page for sign in SIGNS)
+        assert all(finding in page for finding in FINDINGS)
         assert f"turku-storage quarantine list --machine {cast.alice.uuid} --source etc" in page
         assert "on the storage primary" in page
     for page in (shown_list(admin, Source), shown_list(admin, Machine)):
         assert f"turku-storage quarantine list --machine {cast.alice.uuid} --source etc" in page
-    assert "; ".join(SIGNS) in verbose()
+    assert "; ".join(FINDINGS) in verbose()
     assert (
-        f"      Look at the signs on the storage primary: turku-storage quarantine list --machine {cast.alice.uuid}"
+        f"      Read the findings on the storage primary: turku-storage quarantine list --machine {cast.alice.uuid}"
         in (verbose())
     )
     report(cast, success=False)
-    assert etc().findings == SIGNS
+    assert etc().findings == FINDINGS
     report(cast)
     assert etc().findings == []
 
@@ -233,7 +233,7 @@ def test_a_mute_has_an_end_and_a_reason(cast: Cast, admin: Client) -> None:
 
 def test_a_mute_hides_no_attack(cast: Cast) -> None:
     run_machine("mute", "web-0", "--days", "1", "--reason", "away")
-    report(cast, findings=SIGNS)
+    report(cast, findings=FINDINGS)
     assert mark() == Mark.QUARANTINED
     assert [str(row.mark) for row in fleet_marks.machines(now=SYSTEM_CLOCK.now())] == ["quarantined"]
 

@@ -113,7 +113,7 @@ class TestApproval:
         transitions.approve(request, actor=BEN, now=now())
         assert request.state == RequestState.REQUESTED
         for again in (BEN, ANN):
-            with pytest.raises(UsageError, match="somebody else"):
+            with pytest.raises(UsageError, match="somebody other"):
                 transitions.approve(request, actor=again, now=now())
         transitions.approve(request, actor=EVE, now=now())
         assert (request.state, request.approvers) == (RequestState.WAITING, ("ben", "eve"))
@@ -278,10 +278,10 @@ class TestWish:
             ({"paths": [b"/etc/passwd"]}, "absolute"),
             ({"paths": [b"a\0b"]}, "NUL"),
             ({"paths": [b"a%d" % number for number in range(1001)]}, "more than 1000"),
-            ({"snapshot": "../x"}, "no name of a snapshot"),
+            ({"snapshot": "../x"}, "not a valid snapshot name"),
             ({"snapshot": "x", "moment": "yesterday"}, "not both"),
             ({"moment": "soon"}, "is no time"),
-            ({"reason": " \n "}, "says why"),
+            ({"reason": " \n "}, "needs a reason"),
             ({"reason": "x" * 1001}, "longer"),
             ({"days": 0}, "1 to 90 days"),
         ],

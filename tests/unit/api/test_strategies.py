@@ -90,7 +90,7 @@ def test_three_full_runs_in_a_row_mark_a_source(cast: Cast) -> None:
     first, second = remarks()
     assert first == "1 source backed up in full each time"
     assert second.startswith("source ")
-    assert second.endswith("/ etc: 3 full runs in a row although there was a snapshot to build upon: another reason")
+    assert second.endswith("/ etc: 3 full runs in a row although there was a base snapshot: another reason")
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_it_is_a_problem_of_source_and_machine(withdrawn: Cast) -> None:
     assert Mark.WITHDRAWN.is_problem
     state = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True)
     assert state.summary.endswith("1 withdrawn of 1 machine; 1 withdrawn of 2 sources")
-    assert "source web-0 / home: withdrawn: its machine declares it no more since" in state.groups[2].sentences[0]
+    assert "source web-0 / home: withdrawn: not declared by its machine since" in state.groups[2].sentences[0]
 
 
 def test_the_machine_is_told_at_each_update_until_somebody_confirms(withdrawn: Cast) -> None:
@@ -113,7 +113,7 @@ def test_the_action_of_the_site_confirms_too(withdrawn: Cast) -> None:
     client.force_login(User.objects.create_superuser("root", password="correct horse battery"))
     address = reverse("admin:backups_source_changelist")
     page = client.get(address).content.decode()
-    assert "its machine declares it no more" in page
+    assert "not declared by its machine" in page
     source = Source.objects.get(name="home")
     own = client.get(reverse("admin:backups_source_change", args=[source.pk])).content.decode()
     assert "confirm-withdrawal" in own

@@ -110,14 +110,14 @@ def variables(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "api").iterdir()), ids=lambda path: path.name)
 def test_an_environment_is_taken(path: Path) -> None:
-    assert environment.read(variables(path)).mistakes == ()
+    assert environment.read(variables(path)).errors == ()
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "invalid" / "api").iterdir()), ids=lambda path: path.name)
 def test_an_invalid_environment_is_refused_as_it_says(path: Path) -> None:
     mark = "# refused: "
     (expected,) = [line.removeprefix(mark) for line in path.read_text().splitlines() if line.startswith(mark)]
-    (mistake,) = environment.read(variables(path)).mistakes
+    (mistake,) = environment.read(variables(path)).errors
     assert f"{mistake.id}: {mistake.message}".startswith(expected)
     assert mistake.hint
 

@@ -1,4 +1,4 @@
-"""What people do in the admin site goes to the audit log, with old and new values."""
+"""Audit entries for everything that people do in the admin site, with old and new values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 
 
 def _shown(form: Any, name: str, value: Any) -> Any:
-    """The object where the form holds its key."""
+    """Return the object that a form value names, or the value itself."""
     field = form.fields.get(name)
     if isinstance(field, ModelChoiceField) and not isinstance(value, (Model, QuerySet)):
         try:
@@ -33,10 +33,16 @@ def _shown(form: Any, name: str, value: Any) -> Any:
 
 
 class AuditedMixin(_ModelAdmin):
-    """Mixed into each ModelAdmin; an entry is written in the transaction of the page's own change."""
+    """A mixin for each ModelAdmin.
+
+    It writes the audit entry in the transaction of the page's own change.
+    """
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:  # noqa: FBT001, FBT002  (Django's signature)
-        """Django's own message; called between the saving and the log entry, it is where the values are at hand."""
+        """Return Django's own message.
+
+        Django calls this between saving and logging, when old and new values are known.
+        """
         changed = form.changed_data
         old = {} if add else {name: _shown(form, name, form.initial.get(name)) for name in changed}
         self.note_values(request, old, {name: _shown(form, name, form.cleaned_data.get(name)) for name in changed})

@@ -1,4 +1,4 @@
-"""Lists of the admin site that cost the same however large the fleet: they are counted so far, and no further."""
+"""Lists of the admin site at a bounded cost: only the first rows are counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 LIMIT = 2_000
-"""Rows that a list shows, over all its pages; who needs others filters or searches."""
+"""The number of rows that a list shows on all its pages. Filters and searches reach the others."""
 
 if TYPE_CHECKING:
     # Generic in Django's type stubs only.
@@ -22,14 +22,14 @@ else:
 
 
 class MoreThan(int):
-    """A number that is known to be the least: ``more than 2,000``."""
+    """A lower bound: ``more than 2,000``."""
 
     def __str__(self) -> str:
         return f"more than {int(self):,}"
 
 
 class BoundedPaginator(_Paginator):
-    """Asks for the keys of at most LIMIT rows, in one query."""
+    """A paginator that reads the keys of at most LIMIT rows, in one query."""
 
     @cached_property
     def _keys(self) -> list[Any]:
@@ -43,16 +43,16 @@ class BoundedPaginator(_Paginator):
         return found if found <= LIMIT else MoreThan(LIMIT)
 
     def keys_of(self, page_number: int) -> list[Any]:
-        """The primary keys of the rows on that page."""
+        """Return the primary keys of the rows on that page."""
         first = (page_number - 1) * self.per_page
         return self._keys[:LIMIT][first : first + self.per_page]
 
 
 class BoundedChangeList(ChangeList):
-    """A list whose rows are looked for once: those of the page are taken by the keys that were counted."""
+    """A list that searches once and reads the rows of the page by the counted keys."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Count, and choose the rows of the page."""
+        """Count, and read the rows of the page."""
         super().get_results(request)
         if not (self.show_all and self.can_show_all):
             keys = self.paginator.keys_of(self.page_num)
@@ -63,7 +63,7 @@ class BoundedChangeList(ChangeList):
 
 
 def words(text: str) -> list[str]:
-    """The words of a search; those in quotation marks are one."""
+    """Return the words of a search. Words in quotation marks are one."""
     try:
         return shlex.split(text)
     except ValueError:

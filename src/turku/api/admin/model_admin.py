@@ -20,12 +20,12 @@ from turku.core.clock import SYSTEM_CLOCK
 
 
 class MarkFilter(admin.SimpleListFilter):
-    """Lists by health mark. A subclass says which conditions its rows have."""
+    """A filter by health mark. A subclass sets the conditions of its rows."""
 
     title = "health"
     parameter_name = "mark"
     conditions: Callable[[datetime], Conditions]
-    """From the current time; a static method."""
+    """A static method from the current time to the conditions."""
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
         marks = (Mark.OK, *self.conditions(SYSTEM_CLOCK.now()))
@@ -49,9 +49,9 @@ else:
 
 
 class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
-    """Audited; bounded lists of fifty with marks styled, and the current time for those who show times.
+    """The base of all pages: audited, with bounded lists of fifty rows, styled marks and the current time.
 
-    Lists are sorted by what ``sortable_by`` names: the columns that have an index, or few rows.
+    Lists are sorted by the columns of ``sortable_by``, which have an index or few rows.
     """
 
     list_per_page = 50
@@ -60,9 +60,9 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
     show_full_result_count = False
     save_on_top = False
     related_counts: Mapping[type[Model], str] = {}
-    """The models whose rows are counted for each row, and the field of theirs that names it."""
+    """The models whose rows are counted for each row, with their foreign key to it."""
     linked_lookups: Sequence[str] = ()
-    """By what the links on other pages ask for rows, beside what ``list_filter`` names."""
+    """The lookups that links on other pages use, beside those of ``list_filter``."""
 
     class Media:
         css = {"all": ("turku/marks.css",)}
@@ -72,14 +72,14 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
         return SYSTEM_CLOCK.now()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """The list, headed by what it lists."""
+        """Show the list under its plural name."""
         title = capfirst(self.opts.verbose_name_plural)
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
-        """One object's page, headed by what it is."""
+        """Show the page of one object under its model's name."""
         title = capfirst(self.opts.verbose_name)
         return super().change_view(request, object_id, form_url, {"title": title, **(extra_context or {})})
 
@@ -90,8 +90,10 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
         return lookup in self.linked_lookups or super().lookup_allowed(lookup, value, request)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What goes with the objects. Rows that nobody can delete by themselves, such as restore requests, go with what
-        they are about."""
+        """Return the objects that are deleted with these.
+
+        Rows that nobody can delete by themselves, such as restore requests, are deleted with their subject.
+        """
         deleted, counts, needed, protected = super().get_deleted_objects(objs, request)
         alone = {
             str(model._meta.verbose_name)
@@ -101,7 +103,7 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
         return deleted, counts, {name for name in needed if name in alone}, protected
 
     def count(self, row: Model, model: type[Model]) -> int:
-        """How many rows of one of the ``related_counts`` belong to this one."""
+        """Return the number of rows of one of the ``related_counts`` that belong to this one."""
         if not hasattr(row, "turku_counts"):
             self.count_related([row])
         counts: dict[type[Model], int] = row.turku_counts  # type: ignore[attr-defined]
@@ -118,13 +120,13 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
                 row.turku_counts[model] = counts.get(row.pk, 0)  # type: ignore[attr-defined]
 
     def matches(self, _words: Sequence[str]) -> Q | None:
-        """What these words together find; None for what ``search_fields`` name, in lists of few rows."""
+        """Return the condition for these words together, or None to use ``search_fields``, as short lists do."""
         return None
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Model], search_term: str
     ) -> tuple[QuerySet[Model], bool]:
-        """The rows that every word finds; whether one may be among them twice."""
+        """Return the rows that match every word, and True if one may be among them twice."""
         words = bounded_list.words(search_term)
         found = self.matches(words) if words else Q()
         if found is None:
@@ -133,7 +135,7 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
 
 
 class NoAddDeleteAdmin(TurkuModelAdmin):
-    """Models whose rows are Turku's own to make and to remove: nobody does either here."""
+    """A page for models whose rows only Turku creates and deletes."""
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False
@@ -143,18 +145,18 @@ class NoAddDeleteAdmin(TurkuModelAdmin):
 
 
 class ListActionAdmin(NoAddDeleteAdmin):
-    """Pages to read: what there is to decide is decided in the list."""
+    """A page to read. Decisions are actions of the list."""
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
-        """One object's page, without buttons to save."""
+        """Show the page of one object without buttons to save."""
         buttons = {"show_save": False, "show_save_and_continue": False}
         return super().change_view(request, object_id, form_url, {**buttons, **(extra_context or {})})
 
 
 class SwitchableAdmin(TurkuModelAdmin):
-    """Models with the operator's switch ``active``."""
+    """A page for models with the operator's switch ``active``."""
 
     actions: Sequence[str] = ("enable", "disable")
 
@@ -179,14 +181,14 @@ class SwitchableAdmin(TurkuModelAdmin):
 
 
 class NoAddAdmin(SwitchableAdmin):
-    """Models whose rows register themselves: the operator switches and deletes, but makes none."""
+    """A page for models whose rows register themselves. The operator switches and deletes them."""
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False
 
 
 class SourceColumns:
-    """For a model with a ``source``, and a ``storage`` where its list names that column."""
+    """List columns for a model with a ``source`` and possibly a ``storage``."""
 
     @admin.display(description="source", ordering="source__name")
     def source_link(self, row: Any) -> str:

@@ -1,4 +1,4 @@
-"""How marks, sizes, times and links look in lists."""
+"""Health marks, times and links as lists show them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ _COLUMN_LETTERS = 80
 
 
 def mark(value: str) -> SafeString:
-    """The mark as a word in a coloured frame: the word says all that the colour does."""
+    """Return the mark as a word in a coloured frame. The word says everything that the colour does."""
     known = Mark(value)
     return format_html('<span class="mark mark-{}">{}</span>', known.value, known.label)
 
 
 def mark_with_reason(value: str, reason: str, next_step: str = "") -> SafeString:
-    """Return the mark and, for a column of a list, how its reason begins; all of it, and what to do, are the title."""
+    """Return the mark and the beginning of its reason for a list.
+
+    The title holds the whole reason and the next step.
+    """
     if not reason and not next_step:
         return mark(value)
     beginning = reason if len(reason) <= _COLUMN_LETTERS else f"{reason[:_COLUMN_LETTERS].rstrip()}..."
@@ -36,7 +39,7 @@ def mark_with_reason(value: str, reason: str, next_step: str = "") -> SafeString
 
 
 def moment(value: datetime | None, *, now: datetime) -> SafeString | str:
-    """A human time, ``3 h ago`` or ``in 5 min``, with the exact one as its title."""
+    """Return a relative time, ``3 h ago`` or ``in 5 min``, with the exact time as its title."""
     if value is None:
         return NOTHING
     words = f"{rough_duration(now - value)} ago" if value <= now else f"in {rough_duration(value - now)}"
@@ -47,26 +50,26 @@ def moment(value: datetime | None, *, now: datetime) -> SafeString | str:
 
 
 def due(value: datetime | None, *, now: datetime) -> SafeString | str:
-    """As ``moment`` has it, of something that waits for its turn from then on."""
+    """Return the time as ``moment`` does, and mark a past one as due."""
     if value is None or value > now:
         return moment(value, now=now)
     return format_html("due {}", moment(value, now=now))
 
 
 def shortened(text: str) -> SafeString | str:
-    """The text for a column of a list; all of it is its title."""
+    """Return the text for a column of a list, with the whole text as its title."""
     if len(text) <= _COLUMN_LETTERS:
         return text
     return format_html('<span title="{}">{}...</span>', text, text[:_COLUMN_LETTERS].rstrip())
 
 
 def values(fields: dict[str, Any]) -> SafeString:
-    """What fields held, a line each."""
+    """Return the values of fields, one a line."""
     return format_html("<pre>{}</pre>", json.dumps(fields, indent=2, ensure_ascii=False))
 
 
 def change_link(row: Model | None) -> SafeString | str:
-    """A link to the page of one object."""
+    """Return a link to the page of one object."""
     if row is None:
         return NOTHING
     options = row._meta
@@ -75,14 +78,14 @@ def change_link(row: Model | None) -> SafeString | str:
 
 
 def list_link(model: type[Model], text: Any, **lookups: Any) -> SafeString:
-    """A link to the list of some objects of a model."""
+    """Return a link to the list of some objects of a model."""
     options = model._meta
     address = reverse(f"admin:{options.app_label}_{options.model_name}_changelist")
     return format_html('<a href="{}?{}">{}</a>', address, urlencode(lookups), text)
 
 
 def audit_links(row: Model) -> SafeString:
-    """Links to what a machine or storage did, and to what happened to it."""
+    """Return links to the actions of a machine or storage, and to what happened to it."""
     from turku.api.audit import log
     from turku.api.audit.models import AuditEntry
 

@@ -1,4 +1,4 @@
-"""The admin site itself; each app registers its models in its own admin.py."""
+"""The admin site. The modules of ``pages`` register their models with it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class TurkuAdminSite(AdminSite):
     site_url = None
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Django's page; an address that failed too often is refused before the password is looked at."""
-        # Models are not to be had yet when this module is read.
+        """Show the login page of Django.
+
+        An address that failed too often is refused before its password is checked.
+        """
+        # Models cannot be imported yet when Django imports this module.
         from turku.api.fleet.identity.throttle import LOGINS
         from turku.api.request import client_address
 

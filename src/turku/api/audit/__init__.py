@@ -1,1 +1,1 @@
-"""The audit log: who changed what, from where; it only grows."""
+"""The append-only audit log of who changed what, and from where."""

@@ -1,8 +1,8 @@
-"""Triggers with which the database itself refuses to change or delete rows of the audit log.
+"""Database triggers that refuse to change or delete rows of the audit log.
 
-They stop the application, whatever fault it has. The owner of a PostgreSQL table can drop them: where that matters, let
-another role own the tables and run `turku-api migrate`, and give the role of `turku-api serve` on ``audit_auditentry``
-no more than SELECT and INSERT (docs/reference/audit-log.md has the statements).
+They stop the application, whatever fault it has. The owner of a PostgreSQL table can drop them. If that matters, let
+another role own the tables and run `turku-api migrate`, and grant the role of `turku-api serve` only SELECT and INSERT
+on ``audit_auditentry`` (docs/reference/audit-log.md has the statements).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SQLITE = {
     for word in ("update", "delete")
 }
 
-# By row, as SQLite has it: `loaddata` tries an update before each insert, which finds nothing in a new database.
+# Row triggers, as in SQLite: `loaddata` tries an update before each insert, which finds nothing in a new database.
 _POSTGRESQL = (
     "CREATE FUNCTION audit_entry_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ "
     f"BEGIN RAISE EXCEPTION '{_SENTENCE}' USING ERRCODE = 'integrity_constraint_violation'; END $$",
@@ -29,14 +29,14 @@ _POSTGRESQL = (
 
 
 def set_up(_apps: Any, schema_editor: Any) -> None:
-    """Create the triggers; a step of the first migration."""
+    """Create the triggers, as a step of the first migration."""
     statements = _POSTGRESQL if schema_editor.connection.vendor == "postgresql" else tuple(_SQLITE.values())
     for statement in statements:
         schema_editor.execute(statement)
 
 
 def take_down(_apps: Any, schema_editor: Any) -> None:
-    """Drop them again, before the table goes."""
+    """Drop the triggers before the table is dropped."""
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute("DROP TRIGGER audit_entry_append_only ON audit_auditentry")
         schema_editor.execute("DROP TRIGGER audit_entry_no_truncate ON audit_auditentry")

@@ -1,4 +1,4 @@
-"""Writing the audit log. Call it in the transaction of the change itself: both are there, or neither."""
+"""Writes to the audit log, in the transaction of the change itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from turku.errors import ApiThrottled
 
 FLOOD_LIMIT = 1000
 FLOOD_SPAN = timedelta(hours=1)
-"""A program that causes more entries than that in the span has further changes refused: what only grows must not be
-filled by a machine that was taken over."""
+"""Further changes of a program that causes more entries in the span are refused. A compromised machine must not fill a
+log that only grows."""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who or what acts."""
+    """The person or program that acts."""
 
     kind: ActorKind
     name: str = ""
@@ -35,7 +35,7 @@ COORDINATOR = Actor(ActorKind.COORDINATOR)
 
 @dataclass(frozen=True)
 class NewEntry:
-    """One entry to be written. ``subject`` is the row it is about."""
+    """An entry to write. ``subject`` is the row that it describes."""
 
     action: str
     subject: Model | None
@@ -45,18 +45,21 @@ class NewEntry:
 
 
 def subject_key(row: Model) -> str:
-    """What names the row for ever: the UUID of machines and sources, the name of storages, else the primary key."""
+    """Return the permanent name of the row.
+
+    It is the UUID of machines and sources, the name of storages, and the primary key of others.
+    """
     unchanging = {"machine": "uuid", "storage": "name"}.get(str(row._meta.model_name), "pk")
     return str(getattr(row, unchanging))
 
 
 def actor_of(row: Model) -> Actor:
-    """A machine or storage that acts for itself."""
+    """Return the actor for a machine or storage that acts for itself."""
     return Actor(ActorKind(str(row._meta.model_name)), subject_key(row))
 
 
 def person(user: Any) -> Actor:
-    """A user of the admin site."""
+    """Return the actor for a user of the admin site."""
     return Actor(ActorKind.PERSON, user.get_username())
 
 
@@ -65,7 +68,7 @@ def _text(text: str) -> str:
 
 
 def record(actor: Actor, entries: Sequence[NewEntry], *, now: datetime) -> None:
-    """Write the entries, in one query; the address is that of the request being answered."""
+    """Write the entries in one query, with the address of the current request."""
     address = client_address.current_address() or None
     AuditEntry.objects.bulk_create(
         AuditEntry(
@@ -86,7 +89,7 @@ def record(actor: Actor, entries: Sequence[NewEntry], *, now: datetime) -> None:
 
 
 def record_of_program(actor: Actor, entries: Sequence[NewEntry], *, now: datetime) -> None:
-    """Write what a machine or storage did. Raises ApiThrottled where it did too much within the hour."""
+    """Write actions of a machine or storage. Raises ApiThrottled after too many within the hour."""
     if not entries:
         return
     require_room(actor, now=now)
@@ -94,7 +97,7 @@ def record_of_program(actor: Actor, entries: Sequence[NewEntry], *, now: datetim
 
 
 def require_room(actor: Actor, *, now: datetime) -> None:
-    """Raise ApiThrottled where a machine or storage did too much within the hour: to be asked before the work."""
+    """Raise ApiThrottled if a machine or storage did too much within the hour. Callers check it before the work."""
     recent = AuditEntry.objects.filter(
         actor_kind=actor.kind, actor=_text(actor.name), date__gt=now - FLOOD_SPAN, date__lte=now
     )

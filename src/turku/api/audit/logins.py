@@ -1,4 +1,4 @@
-"""Logins of people, good and bad, as Django signals them."""
+"""Successful and failed logins of people, from the signals of Django."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from turku.core.clock import SYSTEM_CLOCK
 
 @receiver(user_logged_in)
 def logged_in(user: Any, **_arguments: Any) -> None:
-    """A person logged in."""
+    """Record that a person logged in."""
     log.record(log.person(user), [log.NewEntry("login.succeeded", user)], now=SYSTEM_CLOCK.now())
 
 
 @receiver(user_logged_out)
 def logged_out(user: Any, **_arguments: Any) -> None:
-    """A person logged out."""
+    """Record that a person logged out."""
     if user is not None:
         log.record(log.person(user), [log.NewEntry("login.ended", user)], now=SYSTEM_CLOCK.now())
 
 
 @receiver(user_login_failed)
 def login_failed(credentials: dict[str, Any], **_arguments: Any) -> None:
-    """Somebody failed to log in. The name is kept only where it is a user's: else it may be a password that was typed
-    into the wrong field."""
+    """Record a failed login.
+
+    The name is kept only if a user has it. Otherwise it may be a password that was typed into the wrong field.
+    """
     model = get_user_model()
     name = str(credentials.get(model.USERNAME_FIELD, ""))
     user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()

@@ -9,7 +9,7 @@ TEXT_LENGTH = 200
 
 
 class ActorKind(models.TextChoices):
-    """Who or what acted."""
+    """The kind of person or program that acted."""
 
     MACHINE = "machine", "machine"
     STORAGE = "storage", "storage"
@@ -20,8 +20,11 @@ class ActorKind(models.TextChoices):
 
 
 class AuditEntry(models.Model):
-    """One thing that happened. No foreign keys: an entry outlives what it is about, and the database refuses to change
-    or delete it (append_only.py)."""
+    """One recorded action.
+
+    It has no foreign keys, because an entry outlives its subject. The database refuses to change or delete it
+    (append_only.py).
+    """
 
     date = models.DateTimeField(db_index=True)
     action = models.CharField(max_length=64)

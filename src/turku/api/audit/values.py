@@ -1,4 +1,4 @@
-"""What of a value is written into the audit log: as JSON, bounded, and never a secret."""
+"""Values as the audit log stores them: as JSON, bounded, without secrets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _fields(values: Mapping[str, Any], depth: int) -> dict[str, Any]:
 
 
 def loggable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON holds them: long ones shortened, those of fields with a secret's name hidden."""
+    """Return the values as JSON holds them, with long ones shortened and those of secret fields hidden."""
     shown = _fields(values, _DEPTH_LIMIT)
     if len(msgspec.json.encode(shown)) > _SIZE_LIMIT_BYTES:
         return {name[:_TEXT_LIMIT]: "(too large to be kept here)" for name in list(shown)[:_LIST_LIMIT]}

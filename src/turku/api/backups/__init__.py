@@ -1,1 +1,1 @@
-"""What is backed up and how it went: sources, when they are due, the record of each run."""
+"""The sources of machines, when they are due, and the record of their backup runs."""

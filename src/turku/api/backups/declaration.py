@@ -1,4 +1,4 @@
-"""The sources that a machine's configuration declares: checked, and brought into the database."""
+"""The sources that a machine's configuration declares: checked, and applied to the database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 def _other_options(options: Mapping[str, Any]) -> dict[str, Any]:
     other = source_options.unknown(options)
     if bandwidth.changes(options.get("bwlimit")):
-        # Kept as it was sent: the column has but a number.
+        # Stored as it was sent, because the column holds only a number.
         other["bwlimit"] = options["bwlimit"]
     source_options.check_unknown(other)
     return other
@@ -41,17 +41,17 @@ def _column(name: str, option: Option) -> tuple[Callable[[Any], Any], Any]:
 _RULES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     name: _column(name, option)
     for name, option in source_options.OPTIONS.items()
-    # Rules may name filter sets, which have to be looked up.
+    # Filter rules may name filter sets, which need a lookup.
     if option.has_column and name != "filter"
 }
-"""Option to its rule and its value where it is absent or null."""
+"""The rule of each option, and its default for an absent or null value."""
 _KEPT_BESIDE = [name for name, option in source_options.OPTIONS.items() if not option.has_column]
 _KEPT_AS_SENT = ("path", "frequency", "retention", "exclude")
 _STATE = (
     *(*_RULES, "filter", "other_options", "published", "success"),
     *("date_last_backed_up", "date_next_backup", "date_expected", "date_withdrawn"),
 )
-"""What decides what a declaration changes."""
+"""The columns that decide what a declaration changes."""
 
 
 def _state(source: Source) -> tuple[Any, ...]:
@@ -59,31 +59,31 @@ def _state(source: Source) -> tuple[Any, ...]:
 
 
 def units_of(declared: Mapping[str, Mapping[str, Any]]) -> int:
-    """How much work it is to check and to apply what is declared: to be known before any of it is done."""
+    """Return the work that it takes to check and apply a declaration, before any of it is done."""
     return UNITS_PER_SOURCE * len(declared) + source_options.entries(declared)
 
 
 def known_sources(machine: Machine) -> dict[str, Source]:
-    """The machine's sources by name, also those that it no longer declares; not locked."""
+    """Return the sources of the machine by name, including those no longer declared. No row is locked."""
     return {source.name: source for source in machine.sources.all()}
 
 
 def check(
-    declared: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source], faults: MessageErrors
+    declared: Mapping[str, Mapping[str, Any]], known: Mapping[str, Source], errors: MessageErrors
 ) -> dict[str, dict[str, Any]]:
-    """Source name to all its columns, defaults included; what is wrong goes to ``faults``.
+    """Return all columns of each source by name, defaults included, and record what is wrong in ``errors``.
 
-    What is as the machine's ``known`` sources have it was checked when it came.
+    Options that equal those of a ``known`` source were checked when they came.
     """
     for problem in source_options.problems_together(declared):
-        faults.add("machine.sources", problem)
+        errors.add("machine.sources", problem)
         return {}
     filter_sets = FilterSets()
     sources: dict[str, dict[str, Any]] = {}
     lawful: list[str] = []
     for name, options in declared.items():
         place = f"machine.sources.{name!r}" if not name.isprintable() or not name else f"machine.sources.{name}"
-        if faults.check(place, names.source_name, name) is not None:
+        if errors.check(place, names.source_name, name) is not None:
             lawful.append(name)
         columns: dict[str, Any] = {}
         for option, (rule, default) in _RULES.items():
@@ -93,16 +93,16 @@ def check(
             elif option in _KEPT_AS_SENT and name in known and value == getattr(known[name], option):
                 columns[option] = value
             else:
-                columns[option] = faults.check(f"{place}.{option}", rule, value)
+                columns[option] = errors.check(f"{place}.{option}", rule, value)
         if options.get("path") is None:
-            faults.add(f"{place}.path", "is required")
-        columns["filter"] = faults.check(f"{place}.filter", filter_sets.check, _or_empty(options.get("filter")))
+            errors.add(f"{place}.path", "is required")
+        columns["filter"] = errors.check(f"{place}.filter", filter_sets.check, _or_empty(options.get("filter")))
         for option in _KEPT_BESIDE:
             if options.get(option) is not None:
-                faults.check(f"{place}.{option}", source_options.OPTIONS[option].check, options[option])
-        columns["other_options"] = faults.check(f"{place}: unknown options", _other_options, options)
+                errors.check(f"{place}.{option}", source_options.OPTIONS[option].check, options[option])
+        columns["other_options"] = errors.check(f"{place}: unknown options", _other_options, options)
         sources[name] = columns
-    faults.check("machine.sources", names.source_names, lawful)
+    errors.check("machine.sources", names.source_names, lawful)
     return sources
 
 
@@ -111,10 +111,13 @@ def _or_empty(value: Any) -> Any:
 
 
 class DeclarationChanges:
-    """What a declaration changes, worked out before the transaction that writes it: nothing is to wait for it there."""
+    """The changes of a declaration, computed before the transaction that writes them.
+
+    Other transactions must not wait for this work.
+    """
 
     def __init__(self, known: Mapping[str, Source], declared: Mapping[str, dict[str, Any]], *, now: datetime) -> None:
-        """``declared`` is what ``check`` returned. Raises MalformedMessage."""
+        """Compute the changes. ``declared`` is the result of ``check``. Raises MalformedMessage."""
         _refuse_new([name for name in declared if name not in known], known)
         self.declared = declared
         self._now = now
@@ -125,12 +128,15 @@ class DeclarationChanges:
 
     @property
     def has_changes(self) -> bool:
-        """Whether the audit log will have entries of it."""
+        """True if the declaration adds entries to the audit log."""
         is_changed = any(change.columns for _before, change in self._planned.values())
         return is_changed or not self.declared.keys() <= self._planned.keys()
 
     def change_of(self, source: Source) -> _SourceUpdate:
-        """The change of a source that is locked now, set on it; worked out anew where it has changed in between."""
+        """Return the change of a locked source and set it on the source.
+
+        It is computed again if the source has changed in between.
+        """
         before, change = self._planned.get(source.name, (None, None))
         if change is None or before != _state(source):
             return _update(source, self.declared.get(source.name), now=self._now)
@@ -140,13 +146,14 @@ class DeclarationChanges:
 
 
 def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[str]:
-    """Make the machine's sources those declared; the others are unpublished, never deleted (contract, section 3).
+    """Make the declared sources those of the machine, and return the names of withdrawn ones.
 
-    Return the names of those that were backed up, are declared no more, and of which nobody confirmed that this is
-    meant. To be called in a transaction that holds the machine's row. Raises MalformedMessage.
+    Sources that are not declared are unpublished and never deleted (contract, section 3). A withdrawn source was backed
+    up, is no longer declared, and nobody has confirmed that. The caller's transaction holds the row of the machine.
+    Raises MalformedMessage.
     """
     declared = plan.declared
-    # Locked: a report of the same moment must not be overwritten by what was read before it.
+    # Locked, so that a concurrent report is not overwritten with older values.
     existing = {source.name: source for source in machine.sources.select_for_update(no_key=True)}
     new = [name for name in declared if name not in existing]
     _refuse_new(new, existing)
@@ -169,7 +176,7 @@ def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[
     source_changes.hold_back(machine, [change.weakened for change in changed if change.weakened], now=now)
     entries = [log.NewEntry("source.added", source, new=declared[source.name]) for source in added]
     entries += [change.entry() for change in changed]
-    # Whether the machine still may change something was asked before all this.
+    # The caller has checked the machine's limit of changes before.
     log.record(log.actor_of(machine), entries, now=now)
     return sorted(name for name, source in existing.items() if source.date_withdrawn and source.active)
 
@@ -177,19 +184,19 @@ def apply(machine: Machine, plan: DeclarationChanges, *, now: datetime) -> list[
 def _refuse_new(new: Sequence[str], existing: Mapping[str, Source]) -> None:
     if not new:
         return
-    faults = MessageErrors()
+    errors = MessageErrors()
     if len(new) + len(existing) > SOURCES_LIMIT:
-        faults.add(
+        errors.add(
             "machine.sources", f"the machine would have more than {SOURCES_LIMIT}, those included it no longer names"
         )
-    # A name that only case or spelling tells from a former one would share its directory on some file systems.
-    faults.check("machine.sources", names.source_names, [*existing, *new])
-    faults.raise_if_any()
+    # Names that differ only in case or Unicode form would share a directory on some file systems.
+    errors.check("machine.sources", names.source_names, [*existing, *new])
+    errors.raise_if_any()
 
 
 @dataclass(frozen=True)
 class _SourceUpdate:
-    """What became of an existing source. ``columns``: name to old and new value."""
+    """The update of an existing source. ``columns`` maps names to old and new values."""
 
     source: Source
     columns: dict[str, tuple[Any, Any]]
@@ -210,7 +217,7 @@ class _SourceUpdate:
 
 
 def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) -> _SourceUpdate:
-    """The change, set on the source and not written yet."""
+    """Set the change on the source without saving it."""
     before = source_changes.declared_options(source)
     wanted = {"published": False} if columns is None else {"published": True, **columns}
     changed = {name: (getattr(source, name), value) for name, value in wanted.items() if getattr(source, name) != value}
@@ -221,7 +228,7 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
             "date_expected": expected_after_change(source, now=now),
             "longest_pause_days": longest_pause_days(source.frequency),
         }
-        # A source that waits for its first or next try keeps its turn.
+        # A source that waits for its first try or a retry keeps its due date.
         if source.success:
             times["date_next_backup"] = next_backup(source, now=now)
         for name, value in times.items():
@@ -232,7 +239,7 @@ def _update(source: Source, columns: dict[str, Any] | None, *, now: datetime) ->
     if "published" in changed and not source.published and was_backed_up:
         withdrawn = now
         _log.warning(
-            "machine %s declares source %s no more, which was backed up: it is withdrawn until somebody confirms it",
+            "machine %s no longer declares source %s, which was backed up: it is withdrawn until confirmed",
             source.machine,
             source.name,
         )

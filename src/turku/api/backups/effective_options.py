@@ -1,4 +1,7 @@
-"""What storages are told to keep: the machine's rules, those it had before a held-back change, the operator's floor."""
+"""The retention and snapshot mode that storages apply to a source.
+
+They combine the machine's options, those before a held-back change, and the operator's policy.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from turku.policy.weakening import Weakening
 
 @dataclass(frozen=True)
 class EffectiveOptions:
-    """How a source's history is kept."""
+    """The options by which a storage keeps the history of a source."""
 
     retention: str
     snapshot_mode: str | None
@@ -32,7 +35,7 @@ class OptionResolver:
         self._held_back = {change.source_id: change for change in held_back}
 
     def resolve(self, source: Source) -> EffectiveOptions:
-        """The protection of one of the sources."""
+        """Return the effective options of one of the sources."""
         change = self._held_back.get(source.pk)
         return EffectiveOptions(
             retention=effective_retention(source, change, self.floor),
@@ -53,22 +56,22 @@ def effective_retention(source: Source, change: SourceChange | None, limits: Flo
 
 
 def effective_mode(source: Source, change: SourceChange | None, limits: Floor) -> str | None:
-    """The mode to send; None leaves it to the storage."""
+    """Return the snapshot mode to send, or None to leave the choice to the storage."""
     wanted = source.resulting_mode
     if change is not None and Weakening.SNAPSHOT_MODE in change.weakenings:
         wanted = change.old["snapshot_mode"]
         if wanted in ("", snapshot_mode.AUTO):
-            # Left to the storage, it might be what is held back.
+            # The storage's own choice might be the mode that is held back.
             wanted = snapshot_mode.DEFAULT
     if wanted and not limits.allows(wanted):
         wanted = _allowed_mode(limits, has_large_files=source.has_large_files)
-    # A mode that follows from large_* alone is left to follow from them.
+    # A mode that follows from the large_* options alone is not sent.
     return source.snapshot_mode or None if wanted == source.resulting_mode else wanted
 
 
 def _allowed_mode(limits: Floor, *, has_large_files: bool) -> str:
-    """The mode in place of one that the operator does not allow."""
-    # A storage takes what is allowed from the order: where its file system shares blocks, large files keep history.
+    """Return the mode that replaces one that the operator does not allow."""
+    # The storage knows the allowed modes. If its file system shares blocks, large files keep history.
     if has_large_files and limits.allows(snapshot_mode.AUTO):
         return snapshot_mode.AUTO
     return snapshot_mode.DEFAULT if limits.allows(snapshot_mode.DEFAULT) else limits.allowed_snapshot_modes[0]

@@ -11,7 +11,7 @@ from turku.errors import InvalidValue
 from turku.policy import filters
 from turku.policy.source_options import TOGETHER_LIMIT, texts
 
-# Those of a set are counted for each source that names it.
+# The rules of a set count for each source that names it.
 _TOO_MANY = f"the sources have more than {TOGETHER_LIMIT} filter rules together, filter sets included"
 
 
@@ -29,13 +29,13 @@ class FilterSets:
         return self._rules.get(name)
 
     def expand(self, rules: Sequence[str]) -> list[str]:
-        """The rules with those of named sets in their places (contract, section 3). Raises InvalidValue."""
+        """Return the rules with named sets replaced by their rules (contract, section 3). Raises InvalidValue."""
         return filters.expand(rules, self._find) if rules else []
 
     def check(self, value: Any) -> list[str]:
-        """The rules as given, when they are a list that expands, and all that were checked are not too many together.
+        """Return the rules unchanged if they expand and all checked rules together are within the limit.
 
-        One short rule of a thousand sources may each name a set of thousands. Raises InvalidValue.
+        One short rule in each of a thousand sources may name a set of thousands. Raises InvalidValue.
         """
         rules = texts(value)
         if self._checked > TOGETHER_LIMIT:

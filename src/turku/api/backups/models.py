@@ -13,12 +13,12 @@ from turku.protocol.messages import STRATEGY_REASON_LIMIT
 
 RULE_LENGTH = source_options.RULE_LENGTH
 SOURCES_LIMIT = source_options.SOURCES_LIMIT
-"""Sources of one machine, those included that it no longer names: a machine must not fill the database."""
+"""Sources of one machine, including those no longer declared. A machine must not fill the database."""
 FALLING_BACK_RUNS = 3
-"""From so many full runs in a row on, each although there was a snapshot to build upon, a source keeps falling back."""
+"""Full runs in a row, each with a base snapshot available, after which a source counts as falling back."""
 INCOMPLETE = Q(date_incomplete_since__isnull=False)
 REASON_LENGTH = 300
-"""Characters of each reason that is kept with a source or a run."""
+"""The length of each reason that is stored with a source or a run."""
 WITHDRAWN = Q(date_withdrawn__isnull=False)
 FALLING_BACK = Q(fallback_count__gte=FALLING_BACK_RUNS)
 DEFAULT_FREQUENCY = source_options.DEFAULT_FREQUENCY
@@ -36,7 +36,7 @@ class SnapshotModeChoices(models.TextChoices):
 
 
 class StrategyChoices(models.TextChoices):
-    """How a snapshot was made: those of ``turku.protocol.messages.STRATEGIES``."""
+    """The way a snapshot was made, one of ``turku.protocol.messages.STRATEGIES``."""
 
     UNCHANGED = "unchanged", "unchanged"
     INCREMENTAL = "incremental", "incremental"
@@ -45,7 +45,7 @@ class StrategyChoices(models.TextChoices):
 
 
 class Source(models.Model):
-    """A tree of a machine that is backed up."""
+    """A directory tree of a machine that is backed up."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     machine = models.ForeignKey(Machine, models.CASCADE, related_name="sources")
@@ -62,15 +62,17 @@ class Source(models.Model):
     shared_service = models.BooleanField(default=False)
     large_rotating_files = models.BooleanField(default=False)
     large_modifying_files = models.BooleanField(default=False)
-    other_options = models.JSONField(default=dict, blank=True, help_text="Options that are kept as they were sent.")
-    active = models.BooleanField(default=True, help_text="The operator's switch.")
-    published = models.BooleanField(default=True, help_text="Does the machine's configuration name it?")
+    other_options = models.JSONField(
+        default=dict, blank=True, help_text="Options that are stored as the machine sent them."
+    )
+    active = models.BooleanField(default=True, help_text="Set by the operator.")
+    published = models.BooleanField(default=True, help_text="Declared in the machine's configuration.")
     date_withdrawn = models.DateTimeField(
         "withdrawn",
         null=True,
         blank=True,
         editable=False,
-        help_text="When the machine stopped declaring it although it was backed up; empty once somebody confirmed it.",
+        help_text="Date on which the machine stopped declaring a source with backups. Empty once confirmed.",
     )
     date_added = models.DateTimeField(editable=False, db_index=True)
     date_last_backed_up = models.DateTimeField("last good backup", null=True, blank=True, editable=False, db_index=True)
@@ -81,15 +83,18 @@ class Source(models.Model):
         blank=True,
         editable=False,
         db_index=True,
-        help_text="Reckoned from the last good backup; no order to back up now and no failure changes it.",
+        help_text="Counted from the last good backup. Neither failures nor an order to back up now change it.",
     )
     longest_pause_days = models.PositiveIntegerField(default=0, db_default=0, editable=False)
-    """How far ahead its schedule can have the next backup (schedule_slot.py); 0 for no bound."""
+    """The largest number of days to the next backup by this schedule. 0 means no bound."""
     success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
     quarantined = models.BooleanField(
-        "last backup suspicious", default=False, editable=False, help_text="Its storage keeps it apart until judged."
+        "last backup quarantined",
+        default=False,
+        editable=False,
+        help_text="Its storage keeps the snapshot in quarantine until a person accepts or rejects it.",
     )
-    findings = models.JSONField("reasons of suspicion", default=list, blank=True, editable=False)
+    findings = models.JSONField("findings", default=list, blank=True, editable=False)
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
     failure_reason = models.CharField(
         "reason of the last failure",
@@ -101,22 +106,22 @@ class Source(models.Model):
     )
     date_incomplete_since = models.DateTimeField("incomplete since", null=True, blank=True, editable=False)
     missing_files = models.PositiveBigIntegerField(
-        "files missing", default=0, db_default=0, editable=False, help_text="They could not be read, and never were."
+        "files missing", default=0, db_default=0, editable=False, help_text="Files that no backup could read."
     )
     stale_files = models.PositiveBigIntegerField(
         "files stale",
         default=0,
         db_default=0,
         editable=False,
-        help_text="They could not be read, and are kept as they were at their last good backup.",
+        help_text="Files that could not be read and are kept as they were at their last good backup.",
     )
-    incomplete_reasons = models.JSONField("reasons of incompleteness", default=list, blank=True, editable=False)
+    incomplete_reasons = models.JSONField("reasons for incompleteness", default=list, blank=True, editable=False)
     fallback_count = models.PositiveIntegerField(
         "full runs in a row",
         default=0,
         db_default=0,
         editable=False,
-        help_text="Good runs that transferred all of it although there was a snapshot to build upon.",
+        help_text="Good runs that transferred everything although there was a base snapshot.",
     )
     fallback_reason = models.CharField(
         "reason of the last full run",
@@ -132,7 +137,7 @@ class Source(models.Model):
 
     class Meta:
         ordering = ("machine_id", "name")
-        # The rare states have indexes of their own, which cost nothing while all is well.
+        # Partial indexes of rare states cost nothing while all is well.
         indexes = [
             models.Index(fields=("machine",), condition=Q(success=False), name="source_failed"),
             models.Index(fields=("machine",), condition=Q(quarantined=True), name="source_quarantined"),
@@ -152,7 +157,7 @@ class Source(models.Model):
 
     @property
     def one_file_system(self) -> bool:
-        """The option of that name, which is among the others; its default depends on the path."""
+        """The value of that option in ``other_options``. Its default depends on the path."""
         return run_options.stays_on_one_file_system(self.path, self.other_options.get(run_options.ONE_FILE_SYSTEM))
 
     @property
@@ -161,12 +166,15 @@ class Source(models.Model):
 
 
 class SourceChange(models.Model):
-    """A change by the machine that weakens the protection of a source; further ones join it while it is held back."""
+    """A change by the machine that weakens the protection of a source.
+
+    Further changes join it while it is held back.
+    """
 
     source = models.ForeignKey(Source, models.CASCADE, related_name="weakenings")
     date = models.DateTimeField("changed", db_index=True)
     date_effective = models.DateTimeField(
-        "takes effect", null=True, blank=True, db_index=True, help_text="Empty: when an operator lets it."
+        "takes effect", null=True, blank=True, db_index=True, help_text="Empty until an operator applies it."
     )
     weakenings = models.JSONField(default=list)
     old = models.JSONField(default=dict)
@@ -195,7 +203,7 @@ class BackupRun(models.Model):
         blank=True,
         default="",
         db_default="",
-        help_text="Why all of it was transferred although there was a snapshot to build upon.",
+        help_text="The reason for a full transfer although there was a base snapshot.",
     )
     summary = models.TextField(blank=True)
     missing_files = models.PositiveBigIntegerField("files missing", default=0, db_default=0)

@@ -21,26 +21,26 @@ FIRST_PAUSE = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(hours=6)
 _UNREADABLE_PAUSE = timedelta(days=1)
 _CLOCK_CHANGES = timedelta(hours=3)
-"""By how much clocks that change can lengthen a pause."""
+"""The time by which clock changes can lengthen a pause."""
 LONGEST_PAUSE_DAYS = tuple(pause.days for pause in schedule.LONGEST_PAUSES[:-1])
-"""What ``longest_pause_days`` can be where the next backup of a source has a bound."""
+"""The values of ``longest_pause_days`` for which the next backup has a bound."""
 
 
 def retry_pause(failure_count: int) -> timedelta:
-    """The pause after that many failures in a row: 5 minutes, doubling, at most 6 hours."""
+    """Return the pause after that many failures in a row: 5 minutes, doubling, at most 6 hours."""
     factor: int = 2 ** min(failure_count - 1, 16)
     return min(FIRST_PAUSE * factor, LONGEST_PAUSE)
 
 
 class NextBackups:
-    """The next moments of sources, computed before a transaction begins: nothing is to wait for it there."""
+    """The next moments of sources, computed before a transaction begins, so that no lock waits for it."""
 
     def __init__(self, sources: Iterable[Source], *, now: datetime) -> None:
         self._now = now
         self._moments = {_key(source): next_backup(source, now=now) for source in sources}
 
     def of(self, source: Source) -> datetime:
-        """The next moment of one of them, also where its schedule has changed in between."""
+        """Return the next moment of one of the sources, even if its schedule has changed in between."""
         return self._moments.get(_key(source)) or next_backup(source, now=self._now)
 
 
@@ -49,7 +49,10 @@ def _key(source: Source) -> tuple[UUID, str]:
 
 
 def next_backup(source: Source, *, now: datetime) -> datetime:
-    """The schedule's next moment after ``now``; a day on, and a log line, where the stored schedule is unreadable."""
+    """Return the next moment of the schedule after ``now``.
+
+    It is a day later, with a log line, if the stored schedule cannot be parsed.
+    """
     try:
         return schedule.parse(source.frequency).next_after(
             now, identity=str(source.id), zone=ZoneInfo(settings.TIME_ZONE)
@@ -68,14 +71,14 @@ def longest_pause_days(frequency: str) -> int:
 
 
 def latest_due_dates(*, now: datetime) -> list[tuple[int, datetime]]:
-    """Return for each longest pause the moment after which no backup can be due next."""
+    """Return for each longest pause the last moment at which the next backup can be due."""
     return [(days, now + timedelta(days=days) + _CLOCK_CHANGES) for days in LONGEST_PAUSE_DAYS]
 
 
 def later_than_schedule(*, now: datetime) -> Q:
-    """Return that a source is to be backed up later than its schedule has it, counted from now.
+    """Return a condition for sources whose next backup is later than their schedule allows.
 
-    The clock was ahead when that was written; ``bounded`` says when such a source is due instead.
+    A clock that was ahead wrote such a date. ``next_due`` returns when the source is due instead.
     """
     found = Q(pk__in=())
     for days, latest in latest_due_dates(now=now):
@@ -84,10 +87,10 @@ def later_than_schedule(*, now: datetime) -> Q:
 
 
 def next_due(source: Source, *, now: datetime) -> datetime:
-    """Return when the source is due next, as far as its schedule allows.
+    """Return when the source is due next, within the bounds of its schedule.
 
-    A moment that a clock which was ahead wrote down is replaced by the schedule's own one after the last good backup,
-    or after the source was added where that backup lies ahead too.
+    A date from a clock that was ahead is replaced by the schedule's next moment after the last good backup. If that
+    backup lies in the future too, the date on which the source was added counts.
     """
     latest = dict(latest_due_dates(now=now)).get(source.longest_pause_days)
     if latest is None or source.date_next_backup <= latest:
@@ -99,8 +102,8 @@ def next_due(source: Source, *, now: datetime) -> datetime:
 def expected_after_change(source: Source, *, now: datetime) -> datetime:
     """Return when a good backup is expected by a schedule that has just changed.
 
-    Reckoned from the last good one. What is expected already stays so: changing the schedule again and again must not
-    put a backup off.
+    It is counted from the last good one. An expected backup stays expected, so that frequent changes of the schedule
+    cannot postpone it.
     """
     by_schedule = next_backup(source, now=source.date_last_backed_up or source.date_added)
     if by_schedule > now:
@@ -109,13 +112,15 @@ def expected_after_change(source: Source, *, now: datetime) -> datetime:
 
 
 def may_be_due(*, now: datetime) -> Q:
-    """Return that a source's turn has come, or that it is planned for later than its schedule allows."""
+    """Return a condition for sources that are due or planned later than their schedule allows."""
     return Q(date_next_backup__lte=now) | later_than_schedule(now=now)
 
 
 def due_sources(machine_key: int, *, now: datetime) -> list[Source]:
-    """The machine's sources whose turn has come, by name, machine and storage with them; none while either of those is
-    switched off."""
+    """Return the due sources of the machine by name, with their machine and storage.
+
+    It returns none while the machine or its storage is switched off.
+    """
     switches = {
         f"{path}{switch}": True
         for path in ("", "machine__", "machine__storage__")

@@ -13,9 +13,9 @@ from turku.api.backups.models import WITHDRAWN, Source
 
 @transaction.atomic
 def back_up_now(sources: QuerySet[Source], *, actor: log.Actor, now: datetime) -> int:
-    """The number of sources that are due from now on; the next ping of their machines starts them."""
+    """Make the sources due and return their number. The next ping of their machines starts them."""
     wanted = sources.filter(active=True, published=True)
-    # In the order of their names, as everybody locks them; an update by itself has an order of its own.
+    # Rows are always locked in the order of their names, to avoid deadlocks. An update alone has another order.
     list(wanted.select_for_update(no_key=True).values_list("pk"))
     count = wanted.order_by().update(date_next_backup=now)
     log.record(actor, [log.NewEntry("source.back_up_now", None, new={"sources": count})], now=now)
@@ -24,8 +24,8 @@ def back_up_now(sources: QuerySet[Source], *, actor: log.Actor, now: datetime) -
 
 @transaction.atomic
 def confirm_withdrawal(sources: QuerySet[Source], *, actor: log.Actor, now: datetime) -> int:
-    """Take note that these sources are meant to be backed up no more; return how many of them were withdrawn."""
-    # In the order of their names, as everybody locks them.
+    """Confirm that these sources are no longer backed up on purpose, and return how many were withdrawn."""
+    # Rows are always locked in the order of their names, to avoid deadlocks.
     rows = list(sources.filter(WITHDRAWN).order_by("machine", "name").select_for_update(no_key=True, of=("self",)))
     Source.objects.filter(pk__in=[row.pk for row in rows]).update(date_withdrawn=None)
     entries = [

@@ -32,7 +32,7 @@ _RARELY_CHANGED = (
     *("fallback_count", "fallback_reason", "findings", "failure_reason"),
     *("date_incomplete_since", "missing_files", "stale_files", "incomplete_reasons"),
 )
-"""What seldom changes, and is written where it does."""
+"""Columns that seldom change and are written only if they do."""
 _REASONS_OF_A_SOURCE = 3
 _COUNT_LIMIT = 10**15
 
@@ -41,7 +41,7 @@ def _moment(unix_seconds: float | None) -> datetime | None:
     if unix_seconds is None:
         return None
     if not 0 <= unix_seconds <= _LATEST_UNIX_SECONDS:
-        raise InvalidValue("is no time in Unix seconds between 1970 and 2100")
+        raise InvalidValue("is not a Unix time between 1970 and 2100")
     return datetime.fromtimestamp(unix_seconds, UTC)
 
 
@@ -50,7 +50,10 @@ def _snapshot(name: str | None) -> str:
 
 
 def _clock_warning(report: SourceReport, now: datetime) -> str:
-    """Return a line on a backup that ends in the future; empty for others. A report may well come late."""
+    """Return a warning about a backup that ends in the future, or an empty text.
+
+    A late report is no reason for a warning.
+    """
     end = report.time_end
     if end is None or end <= now.timestamp():
         return ""
@@ -62,29 +65,29 @@ def _clock_warning(report: SourceReport, now: datetime) -> str:
 
 
 def _count(number: int) -> int:
-    """Return the number as far as the database takes it: a storage may say any."""
+    """Return the number, capped at what the database takes. A storage may send any number."""
     return min(number, _COUNT_LIMIT)
 
 
 def _reasons(texts: Iterable[str]) -> list[str]:
-    """Return these sentences of a storage, fit to be shown: each on a line of its own, none longer than a reason."""
+    """Return these sentences of a storage as single lines, cut to REASON_LENGTH."""
     return [one_line(text)[:REASON_LENGTH] for text in texts]
 
 
 def first_line(summary: str) -> str:
-    """Return the first line that says something; a storage may say anything."""
+    """Return the first line that is not empty, or NO_REASON. A storage may send any text."""
     return next((line for line in _reasons(summary.splitlines()) if line.strip()), NO_REASON)
 
 
-def _run(source: Source, storage: Storage, report: SourceReport, faults: MessageErrors, *, now: datetime) -> BackupRun:
+def _run(source: Source, storage: Storage, report: SourceReport, errors: MessageErrors, *, now: datetime) -> BackupRun:
     place = f"machine.sources.{source.name}"
     return BackupRun(
         source=source,
         storage=storage,
         date=now,
         success=report.success,
-        snapshot=faults.check(f"{place}.snapshot", _snapshot, report.snapshot) or "",
-        # A newer storage may have further ones.
+        snapshot=errors.check(f"{place}.snapshot", _snapshot, report.snapshot) or "",
+        # A newer storage may send other strategies.
         strategy=report.strategy if report.strategy in StrategyChoices.values else "",
         strategy_reason=one_line(report.strategy_reason)[:STRATEGY_REASON_LIMIT],
         summary="\n".join(part for part in (_clock_warning(report, now), report.summary) if part),
@@ -92,8 +95,8 @@ def _run(source: Source, storage: Storage, report: SourceReport, faults: Message
         stale_files=_count(report.stale_files),
         warning_count=_count(max(report.warning_count, len(report.warnings))),
         warnings=_reasons(report.warnings),
-        date_begin=faults.check(f"{place}.time_begin", _moment, report.time_begin),
-        date_end=faults.check(f"{place}.time_end", _moment, report.time_end),
+        date_begin=errors.check(f"{place}.time_begin", _moment, report.time_begin),
+        date_end=errors.check(f"{place}.time_end", _moment, report.time_end),
     )
 
 
@@ -128,7 +131,7 @@ def _update_source(
 def _note_incomplete(source: Source, run: BackupRun, *, now: datetime) -> None:
     is_incomplete = bool(run.missing_files or run.stale_files)
     since = source.date_incomplete_since
-    # A clock that was ahead must not hide for how long it has been so.
+    # A date from a clock that was ahead must not hide the true duration.
     source.date_incomplete_since = (min(since, now) if since else now) if is_incomplete else None
     source.missing_files, source.stale_files = run.missing_files, run.stale_files
     source.incomplete_reasons = run.warnings[:_REASONS_OF_A_SOURCE] if is_incomplete else []
@@ -139,9 +142,9 @@ def _rarely_changed(source: Source) -> list[object]:
 
 
 def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], *, now: datetime) -> None:
-    """Write a run for each report and move its source on; all of them or, when one is wrong, none.
+    """Write a run for each report and update its source, in one transaction.
 
-    Raises ApiNotFound for a source that the machine does not have, MalformedMessage.
+    Raises ApiNotFound for a source that the machine does not have. Raises MalformedMessage.
     """
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
@@ -154,15 +157,15 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceRepor
 def _record(
     machine: Machine, storage: Storage, reports: Mapping[str, SourceReport], next_backups: NextBackups, *, now: datetime
 ) -> None:
-    # In the order of their names, as everybody locks them.
+    # Rows are always locked in the order of their names, to avoid deadlocks.
     rows = machine.sources.filter(name__in=list(reports)).select_for_update(no_key=True)
     sources = {source.name: source for source in rows}
     unknown = [name for name in reports if name not in sources]
     if unknown:
         raise ApiNotFound(f"machine.sources: the machine has no source {unknown[0][:200]!r}")
-    faults = MessageErrors()
-    runs = [_run(sources[name], storage, report, faults, now=now) for name, report in reports.items()]
-    faults.raise_if_any()
+    errors = MessageErrors()
+    runs = [_run(sources[name], storage, report, errors, now=now) for name, report in reports.items()]
+    errors.raise_if_any()
     newly_quarantined = [
         log.NewEntry(
             "backup.quarantined", source, new={"snapshot": report.snapshot or "", "findings": list(report.findings)}
@@ -173,10 +176,10 @@ def _record(
     before = {source.pk: _rarely_changed(source) for source in sources.values()}
     for run, report in zip(runs, reports.values(), strict=True):
         _update_source(run.source, run, report, next_backups, now=now)
-    # Not counted against the storage: of a fleet under attack each one must get through.
+    # The storage's limit does not apply. In a fleet under attack, each entry must be written.
     log.record(log.actor_of(storage), newly_quarantined, now=now)
     BackupRun.objects.bulk_create(runs)
-    # Nearly never anything to write.
+    # These columns nearly never change.
     has_changed = any(_rarely_changed(source) != before[source.pk] for source in sources.values())
     many_rows.save_columns(list(sources.values()), (*_STATE, *(_RARELY_CHANGED if has_changed else ())))
 
@@ -185,7 +188,10 @@ _BATCH = 5000
 
 
 def delete_old(*, older_than_days: int, now: datetime) -> int:
-    """The number of runs deleted; in batches, so that check-ins never wait long for the database."""
+    """Delete old runs and return their number.
+
+    It deletes in batches, so that check-ins never wait long for the database.
+    """
     old = BackupRun.objects.filter(date__lt=now - timedelta(days=older_than_days)).order_by("date")
     deleted = 0
     while keys := list(old.values_list("pk", flat=True)[:_BATCH]):

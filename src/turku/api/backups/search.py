@@ -1,7 +1,7 @@
-"""What a word of a search finds among sources and runs.
+"""Search for sources and backup runs.
 
-A word that finds few machines or sources is looked up in steps, each by an index or by one column that is read as it
-stands. One that finds many is left to one statement: a list is soon full of what it finds.
+A word that finds few machines or sources is looked up in steps, each by an index or a scan of one column. A word that
+finds many is left to one statement, because a page is soon full of its results.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from turku.api.fleet.search import FEW_LIMIT, few_machines, matching_machines, u
 
 
 def matching_sources(words: Sequence[str], path: str = "") -> Q:
-    """The sources with each word in name, path or comment, or in their machine's, or as their UUID; for rows that have
-    their source at ``path`` (``source__``)."""
+    """Return a condition that finds sources by every word: in name, path or comment, or in those of their machine.
+
+    A word may be a UUID. ``path`` leads from the searched rows to their source (``source__``).
+    """
     return Q(*(_matching_sources(word, path) for word in words))
 
 
@@ -30,7 +32,7 @@ def _matching_sources(word: str, path: str) -> Q:
 
 
 def matching_runs(words: Sequence[str]) -> Q:
-    """The runs of the sources that the words find, and those that made the snapshot of that name."""
+    """Return a condition that finds the runs of matching sources and the runs that made a snapshot of that name."""
     sources = Source.objects.filter(matching_sources(words)).order_by().values_list("pk", flat=True)
     keys = list(sources[: FEW_LIMIT + 1])
     of_sources = Q(source__in=keys) if len(keys) <= FEW_LIMIT else matching_sources(words, "source__")

@@ -1,4 +1,4 @@
-"""Changes by a machine that weaken the protection of its history: noted, and held back from history for a while."""
+"""Changes by a machine that weaken the protection of its history, and their delay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from turku.policy.weakening import Declared, Weakening
 
 @dataclass(frozen=True)
 class WeakenedSource:
-    """A source and how its protection is weaker now; the values as they are stored with the change."""
+    """A source whose protection became weaker, with the old and new values as they are stored."""
 
     source: Source
     weakenings: tuple[Weakening, ...]
@@ -28,7 +28,7 @@ class WeakenedSource:
 
 
 def declared_options(source: Source) -> Declared:
-    """What the machine's configuration says of the source now."""
+    """Return the options that the machine's configuration declares for the source now."""
     return Declared(
         path=source.path,
         frequency=source.frequency,
@@ -41,12 +41,12 @@ def declared_options(source: Source) -> Declared:
 
 
 def compare(source: Source, old: Declared, new: Declared | None) -> WeakenedSource | None:
-    """How the change weakens the source; None where it does not."""
+    """Return the weakening of the source by the change, or None."""
     found = weakening.weakenings(old, new)
     if not found:
         return None
     before, after = _values(old), {} if new is None else _values(new)
-    # The rules that history was kept by are always stored: they are what is sent on.
+    # The old retention and mode are always stored, because they are sent to storages meanwhile.
     differing = {name for name in before if before[name] != after.get(name)} | {"retention", "snapshot_mode"}
     return WeakenedSource(
         source,
@@ -69,21 +69,21 @@ def _values(declared: Declared) -> dict[str, Any]:
 
 
 def held_back(sources: Iterable[Source], *, now: datetime) -> QuerySet[SourceChange]:
-    """The changes of these sources that have no effect on history yet."""
+    """Return the changes of these sources that do not affect history yet."""
     not_yet = Q(date_effective=None) | Q(date_effective__gt=now)
     return SourceChange.objects.filter(not_yet, source__in=list(sources))
 
 
 def hold_back(machine: Machine, weakened: Sequence[WeakenedSource], *, now: datetime) -> None:
-    """Hold the changes back for as long as the machine's policy says; three queries, however many there are.
+    """Hold the changes back for the delay of the machine's policy, with three queries in all.
 
-    A source has at most one change that is held back: a further one joins it and starts the delay again.
+    A source has at most one held-back change. A further change joins it and restarts the delay.
     """
     if not weakened:
         return
     limits = policies.floor_of(machine)
     effective = now + limits.delay if limits.weakening_allowed else None
-    # Locked: an operator may decide on one of them in this moment.
+    # Locked, because an operator may decide on one of them at the same time.
     rows = held_back([each.source for each in weakened], now=now).select_for_update(no_key=True)
     waiting = {change.source_id: change for change in rows}
     new: list[SourceChange] = []
@@ -95,14 +95,14 @@ def hold_back(machine: Machine, weakened: Sequence[WeakenedSource], *, now: date
             continue
         _join(change, each)
         change.date = now
-        # Held until an operator decides: stays so.
+        # A change that waits for an operator keeps waiting.
         change.date_effective = effective if change.date_effective is not None else None
     SourceChange.objects.bulk_create(new)
     many_rows.save_columns(list(waiting.values()), ("date", "date_effective", "weakenings", "old", "new"))
 
 
 def _join(change: SourceChange, further: WeakenedSource) -> None:
-    """Keep the oldest values, and of retention all rules that history was kept by."""
+    """Keep the oldest values, and the union of all former retention rules."""
     rules = floor.widest(*(floor.parse_or_keep_all(old["retention"]) for old in (change.old, further.old)))
     had_history = Weakening.SNAPSHOT_MODE in change.weakenings or Weakening.SNAPSHOT_MODE not in further.weakenings
     mode = (change if had_history else further).old["snapshot_mode"]

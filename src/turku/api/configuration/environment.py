@@ -1,4 +1,4 @@
-"""What the coordinator is told by its environment: TURKU_* variables, read once, mistakes collected as data."""
+"""The TURKU_* variables of the environment, read once, with errors collected as data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from turku.core.secret import Secret
 
 DEFAULT_STATE_DIR = Path("/var/lib/turku-api")
 SECRET_KEY_LENGTH = 32
-"""Characters that a secret key has at least."""
+"""The shortest secret key in characters."""
 DEFAULT_ALLOWED_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LARGEST_NUMBER = 1_000_000
 _TRUE = ("1", "true", "yes", "on")
@@ -22,7 +22,7 @@ _FALSE = ("", "0", "false", "no", "off")
 
 @dataclass(frozen=True)
 class SettingError:
-    """One setting that cannot be used; shown as a Django system check with this id."""
+    """A setting that cannot be used. It is shown as a Django system check with this id."""
 
     id: str
     message: str
@@ -31,7 +31,10 @@ class SettingError:
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """Where the data lies. ``engine`` is ``sqlite3`` or ``postgresql``; the other fields as Django has them."""
+    """The database that holds the data.
+
+    ``engine`` is ``sqlite3`` or ``postgresql``. The other fields are Django's settings of the same name.
+    """
 
     engine: str
     name: str
@@ -43,20 +46,20 @@ class DatabaseSettings:
 
     @property
     def is_shared(self) -> bool:
-        """Whether coordinators of other hosts may use it too: not by a Unix socket, nor on loopback."""
+        """True if coordinators on other hosts may use it too: it is not on a Unix socket or on loopback."""
         is_local = not self.host or self.host.startswith("/") or self.host in ("localhost", "127.0.0.1", "::1")
         return self.engine == "postgresql" and not is_local
 
 
 @dataclass(frozen=True)
 class TrustedProxies:
-    """The reverse proxies that are believed about whom they speak for. ``unix_socket``: whoever may connect to it."""
+    """The reverse proxies whose forwarded headers are trusted. ``unix_socket`` trusts every peer of a Unix socket."""
 
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     unix_socket: bool = False
 
     def holds(self, address: str) -> bool:
-        """Whether the peer with this address (empty: a Unix socket) is one of them."""
+        """Return True if the peer with this address is trusted. An empty address stands for a Unix socket."""
         if not address:
             return self.unix_socket
         return any(ipaddress.ip_address(address) in network for network in self.networks)
@@ -64,35 +67,35 @@ class TrustedProxies:
 
 @dataclass(frozen=True)
 class Environment:
-    """The settings, with a usable value in each field also where the variable was mistaken."""
+    """The settings, with a usable value in each field also where the variable is invalid."""
 
     state_dir: Path
     database: DatabaseSettings
     secret_key: Secret
     secret_key_file: Path
     hash_keys: Secret
-    """The text of TURKU_HASH_KEY, one key a line; empty where the keys are in ``hash_key_file``."""
+    """The text of TURKU_HASH_KEY, one key a line, or empty if the keys are in ``hash_key_file``."""
     hash_key_file: Path
     hash_key_is_local: bool
-    """Neither variable was set: the key is one this host made for itself."""
+    """True if neither variable is set, so that this host generated the key itself."""
     allowed_hosts: tuple[str, ...]
     csrf_trusted_origins: tuple[str, ...]
     trusted_proxies: TrustedProxies
     bad_credentials_per_minute: int
-    """How many an address may send until it is refused for a minute; 0 for any number."""
+    """The number of bad credentials from one address after which it is refused for a minute. 0 means no limit."""
     time_zone: str
     debug: bool
     allow_insecure_cookies: bool
-    mistakes: tuple[SettingError, ...] = ()
+    errors: tuple[SettingError, ...] = ()
 
 
 class _Reader:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
-        self.mistakes: list[SettingError] = []
+        self.errors: list[SettingError] = []
 
-    def mistake(self, number: int, message: str, hint: str = "") -> None:
-        self.mistakes.append(SettingError(f"turku.E{number:03}", message, hint))
+    def error(self, number: int, message: str, hint: str = "") -> None:
+        self.errors.append(SettingError(f"turku.E{number:03}", message, hint))
 
     def text(self, name: str) -> str:
         return self.variables.get(name, "").strip()
@@ -102,7 +105,7 @@ class _Reader:
         if value in _TRUE:
             return True
         if value not in _FALSE:
-            self.mistake(1, f"{name} is {value!r}, neither yes nor no.", f"Set {name}=1 or leave it out.")
+            self.error(1, f"{name} is {value!r}, neither yes nor no.", f"Set {name}=1 or leave it out.")
         return False
 
     def words(self, name: str) -> tuple[str, ...]:
@@ -114,13 +117,13 @@ class _Reader:
             return default
         path = Path(value)
         if not path.is_absolute():
-            self.mistake(2, f"{name} is {value!r}, not an absolute path.", f"For example {name}={default}.")
+            self.error(2, f"{name} is {value!r}, not an absolute path.", f"For example {name}={default}.")
             return default
         return path
 
     def secret(self, name: str) -> Secret:
         if self.text(name) and self.text(f"{name}_FILE"):
-            self.mistake(3, f"Both {name} and {name}_FILE are set.", "Set one of them.")
+            self.error(3, f"Both {name} and {name}_FILE are set.", "Set one of them.")
         return Secret(self.text(name))
 
     def time_zone(self) -> str:
@@ -128,9 +131,9 @@ class _Reader:
         try:
             zoneinfo.ZoneInfo(name)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            self.mistake(
+            self.error(
                 4,
-                f"TURKU_TIME_ZONE is {name!r}, which names no time zone.",
+                f"TURKU_TIME_ZONE is {name!r}, which is not a time zone.",
                 "Use a name of the tz database, such as Europe/Helsinki, or UTC.",
             )
             return "UTC"
@@ -139,7 +142,7 @@ class _Reader:
     def allowed_hosts(self) -> tuple[str, ...]:
         hosts = self.words("TURKU_ALLOWED_HOSTS") or DEFAULT_ALLOWED_HOSTS
         if "*" in hosts:
-            self.mistake(
+            self.error(
                 5,
                 "TURKU_ALLOWED_HOSTS holds '*': any host name would be believed.",
                 "List the names under which machines and people reach this coordinator, separated by commas.",
@@ -151,7 +154,7 @@ class _Reader:
         origins = self.words("TURKU_CSRF_TRUSTED_ORIGINS")
         for origin in origins:
             if not origin.startswith(("https://", "http://")):
-                self.mistake(
+                self.error(
                     6,
                     f"TURKU_CSRF_TRUSTED_ORIGINS holds {origin!r}, which has no scheme.",
                     "For example https://turku.example.com.",
@@ -167,9 +170,9 @@ class _Reader:
             try:
                 networks.append(ipaddress.ip_network(word))
             except ValueError as error:
-                self.mistake(
+                self.error(
                     12,
-                    f"TURKU_TRUSTED_PROXIES holds {word!r}, which is no address or network: {error}.",
+                    f"TURKU_TRUSTED_PROXIES holds {word!r}, which is not an address or network: {error}.",
                     "For example 127.0.0.1, 10.1.0.0/16, or unix for a proxy that connects to a Unix socket.",
                 )
         return TrustedProxies(tuple(networks), unix_socket="unix" in words)
@@ -179,7 +182,7 @@ class _Reader:
         if not value:
             return default
         if not (value.isascii() and value.isdigit()) or int(value) > _LARGEST_NUMBER:
-            self.mistake(
+            self.error(
                 13, f"{name} is {value!r}, not a number from 0 to {_LARGEST_NUMBER}.", f"For example {name}={default}."
             )
             return default
@@ -193,7 +196,7 @@ class _Reader:
         try:
             return parse_database_url(url)
         except ValueError as error:
-            self.mistake(
+            self.error(
                 7,
                 f"TURKU_DATABASE_URL cannot be used: {error}.",
                 "For example postgresql://turku:PASSWORD@db.example.com/turku, "
@@ -203,10 +206,10 @@ class _Reader:
 
 
 def parse_database_url(url: str) -> DatabaseSettings:
-    """The database a URL names.
+    """Return the database that the URL names.
 
-    ``postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=...``; ``?host=/run/postgresql`` for a Unix socket;
-    ``sqlite:///ABSOLUTE/PATH``. Raises ValueError, without the password in its text.
+    The forms are ``postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=...``, ``?host=/run/postgresql`` for a Unix
+    socket, and ``sqlite:///ABSOLUTE/PATH``. Raises ValueError, without the password in its text.
     """
     try:
         parts = urlsplit(url)
@@ -236,7 +239,10 @@ def parse_database_url(url: str) -> DatabaseSettings:
 
 
 def read(variables: Mapping[str, str]) -> Environment:
-    """The settings in ``variables``; never raises, see ``mistakes``."""
+    """Read the settings from ``variables``.
+
+    It never raises. Errors are in the ``errors`` field.
+    """
     reader = _Reader(variables)
     state_dir = reader.path("TURKU_STATE_DIR", DEFAULT_STATE_DIR)
     hash_keys = reader.secret("TURKU_HASH_KEY")
@@ -257,11 +263,11 @@ def read(variables: Mapping[str, str]) -> Environment:
         allow_insecure_cookies=reader.flag("TURKU_ALLOW_INSECURE_COOKIES"),
     )
     if environment.debug and not set(environment.allowed_hosts) <= set(DEFAULT_ALLOWED_HOSTS):
-        reader.mistake(
+        reader.error(
             8,
             "TURKU_DEBUG is on while TURKU_ALLOWED_HOSTS holds more than loopback names.",
             "Error pages of the debug mode show settings and data: use it on loopback only.",
         )
     if environment.secret_key and len(environment.secret_key.reveal()) < SECRET_KEY_LENGTH:
-        reader.mistake(9, "TURKU_SECRET_KEY is shorter than 32 characters.", "Leave it out: a good one is generated.")
-    return Environment(**{**environment.__dict__, "mistakes": tuple(reader.mistakes)})
+        reader.error(9, "TURKU_SECRET_KEY is shorter than 32 characters.", "Leave it out: a good one is generated.")
+    return Environment(**{**environment.__dict__, "errors": tuple(reader.errors)})

@@ -1,4 +1,4 @@
-"""Key files: generated once, private, and the same for every process that starts at the same moment."""
+"""Key files: generated once, private, and the same for all processes that start at the same time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ KEY_LENGTH = 64
 """Characters of a generated key: 380 bits."""
 _FILE_LIMIT_BYTES = 64 * 1024
 _FEWEST_CHARACTERS = 8
-"""Different ones in a key that somebody drew: in 64 letters and digits there are about 40."""
+"""Distinct characters of a random key. 64 letters and digits have about 40."""
 
 
 def read(path: Path) -> Secret:
-    """The text of the file, without surrounding white space. Raises ConfigurationError."""
+    """Return the text of the file without surrounding white space. Raises ConfigurationError."""
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
@@ -36,22 +36,25 @@ def read(path: Path) -> Secret:
             hint=f"chmod 600 {path}",
         )
     if not text:
-        raise ConfigurationError(f"{path}: is empty", hint="remove it to have a new key generated")
+        raise ConfigurationError(f"{path}: is empty", hint="remove it to generate a new key")
     if not all(line.isprintable() for line in text.splitlines()) or len(set(text)) < _FEWEST_CHARACTERS:
-        # What a disk or a power loss leaves of a key, as NUL bytes, everybody knows.
+        # A disk error or power loss may leave a key of NUL bytes, which anybody can guess.
         raise ConfigurationError(
-            f"{path}: is damaged: it has NUL or control characters, or hardly any different ones",
-            hint="bring it back from a backup, or remove it to have a new key generated",
+            f"{path}: is damaged: it has control characters, or too few distinct characters",
+            hint="restore it from a backup, or remove it to generate a new key",
         )
     return Secret(text)
 
 
 def read_or_generate(path: Path) -> Secret:
-    """The key in the file, which is made where it does not exist (its directory must). Raises ConfigurationError."""
+    """Return the key in the file.
+
+    A missing file is generated. Its directory must exist. Raises ConfigurationError.
+    """
     try:
         is_missing = not path.exists()
     except OSError:
-        # The directory is closed to us: reading says so in a sentence.
+        # The directory is not accessible. Reading the file reports that.
         is_missing = False
     if is_missing:
         durable.write_new_text(path, generate_secret(KEY_LENGTH).reveal() + "\n")

@@ -1,4 +1,4 @@
-"""Writing many rows that were read and locked before."""
+"""Batched writes to rows that were read and locked before."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Row = TypeVar("Row", bound=Model)
 def save_columns(rows: Sequence[Row], columns: Collection[str]) -> None:
     """Write these columns of rows that exist, in few statements.
 
-    As an insertion that meets its own rows: Django's ``bulk_update`` takes a second for what this does in a tenth of
-    it, and it is done while rows are locked.
+    It is an insertion that conflicts with the existing rows. Django's ``bulk_update`` takes ten times as long, and the
+    rows are locked meanwhile.
     """
     if rows and columns:
         type(rows[0])._default_manager.bulk_create(

@@ -1,1 +1,1 @@
-"""The registered fleet: registration Auths, storages, machines, filter sets, and what proves who they are."""
+"""The registered fleet: Auths, storages, machines, policies and filter sets."""

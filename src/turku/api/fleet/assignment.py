@@ -1,4 +1,4 @@
-"""Which storage keeps a new machine's backups."""
+"""The assignment of new machines to storages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RANDOM = random.SystemRandom()
 
 
 def choose_storage(storages: Sequence[Storage], source_of_chance: random.Random = _RANDOM) -> Storage | None:
-    """One of the storages, at random, weighted by their free space (contract, section 3); None where none has any."""
+    """Return a random storage, weighted by free space (contract, section 3), or None if none has space."""
     with_space = [storage for storage in storages if storage.space_available > 0]
     if not with_space:
         return None
@@ -24,12 +24,12 @@ def choose_storage(storages: Sequence[Storage], source_of_chance: random.Random 
 
 
 def eligible_storages() -> list[Storage]:
-    """The storages that take new machines: active, published, with space."""
+    """Return the storages that take new machines: active, published, and with free space."""
     return list(Storage.objects.filter(active=True, published=True, space_available__gt=0))
 
 
 def storage_for(machine: Machine) -> Storage | None:
-    """A storage for a machine that has none; None, and a log line, where none is open."""
+    """Return a storage for an unassigned machine, or None with a log line if none is eligible."""
     storage = choose_storage(eligible_storages())
     if storage is None:
         _log.warning("machine %s has no storage: none is active, published and has space", machine)
@@ -39,8 +39,8 @@ def storage_for(machine: Machine) -> Storage | None:
 
 
 def assign_unassigned(*, now: datetime) -> None:
-    """Give every active machine without a storage one, where a storage is open. To be called in a transaction."""
-    # Who is locked is being given a storage by another worker, or asks for one itself.
+    """Assign a storage to every active machine without one. The caller holds a transaction."""
+    # Another worker assigns a storage to each locked machine, or the machine itself registers.
     machines = list(Machine.objects.filter(storage=None, active=True).select_for_update(no_key=True, skip_locked=True))
     storages = eligible_storages() if machines else []
     chosen: dict[Storage, list[Machine]] = defaultdict(list)

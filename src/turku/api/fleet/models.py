@@ -1,4 +1,4 @@
-"""The models of the fleet."""
+"""The models of the fleet: Auths, storages, machines, policies and filter sets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ RETENTION_LENGTH = 1000
 
 
 def lower_words(*fields: str) -> Lower:
-    """The expression of these text fields in lower case, with spaces between them."""
+    """Return an expression of these text fields in lower case, separated by spaces."""
     return Lower(Concat(*(part for field in fields for part in (field, Value(" "))), output_field=models.TextField()))
 
 
 class AuthKind(models.TextChoices):
-    """What may be registered with an Auth."""
+    """The kind of program that may register with an Auth."""
 
     MACHINE = "machine_reg", "machine registration"
     STORAGE = "storage_reg", "storage registration"
@@ -31,7 +31,7 @@ class Auth(models.Model):
     name = models.CharField(max_length=NAME_LENGTH)
     kind = models.CharField(max_length=16, choices=AuthKind.choices, default=AuthKind.MACHINE)
     secret_hash = models.CharField(max_length=128, db_index=True, editable=False)
-    active = models.BooleanField(default=True, help_text="May it register new machines or storages?")
+    active = models.BooleanField(default=True, help_text="Allows the registration of new machines or storages.")
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
     date_added = models.DateTimeField(editable=False)
 
@@ -55,11 +55,11 @@ class Storage(models.Model):
     ssh_ping_host_keys = models.JSONField("SSH host keys", default=list)
     ssh_ping_port = models.PositiveIntegerField("SSH port", default=22)
     ssh_ping_user = models.CharField("SSH user", max_length=NAME_LENGTH)
-    space_total = models.FloatField(default=0, help_text="MiB, as the storage reports it.")
-    space_available = models.FloatField(default=0, db_index=True, help_text="MiB, as the storage reports it.")
-    faults = models.JSONField(default=list, editable=False, help_text="What the storage says is wrong with it.")
-    active = models.BooleanField(default=True, help_text="The operator's switch.")
-    published = models.BooleanField(default=True, help_text="The storage's own switch.")
+    space_total = models.FloatField(default=0, help_text="In MiB, as reported by the storage.")
+    space_available = models.FloatField(default=0, db_index=True, help_text="In MiB, as reported by the storage.")
+    faults = models.JSONField(default=list, editable=False, help_text="Problems that the storage reports.")
+    active = models.BooleanField(default=True, help_text="Set by the operator.")
+    published = models.BooleanField(default=True, help_text="Set by the storage.")
     date_registered = models.DateTimeField(editable=False, db_index=True)
     date_checked_in = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
 
@@ -83,19 +83,19 @@ class Machine(models.Model):
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
     ssh_public_key = models.TextField("SSH public key", blank=True)
     ssh_key_fingerprint = models.CharField("SSH key fingerprint", max_length=64, blank=True, editable=False)
-    active = models.BooleanField(default=True, help_text="The operator's switch.")
-    published = models.BooleanField(default=True, help_text="The machine's own switch.")
+    active = models.BooleanField(default=True, help_text="Set by the operator.")
+    published = models.BooleanField(default=True, help_text="Set by the machine.")
     date_registered = models.DateTimeField(editable=False, db_index=True)
-    # Without an index: it is written by nearly every call, and PostgreSQL then rewrites no index of the table.
+    # It has no index, because nearly every call writes it. PostgreSQL then updates no index of the table.
     date_checked_in = models.DateTimeField(null=True, blank=True, editable=False)
     date_muted_until = models.DateTimeField(
         "muted until",
         null=True,
         blank=True,
         db_index=True,
-        help_text="Until then it is no problem that the machine is silent, or that its backups fail or are missing.",
+        help_text="Until then, silence and failed or missing backups of the machine do not count as problems.",
     )
-    mute_reason = models.CharField("why it is muted", max_length=NAME_LENGTH, blank=True, default="", db_default="")
+    mute_reason = models.CharField("mute reason", max_length=NAME_LENGTH, blank=True, default="", db_default="")
     re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
     date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_is_used = models.BooleanField(default=False, editable=False)
@@ -104,7 +104,7 @@ class Machine(models.Model):
         output_field=models.TextField(),
         db_persist=True,
     )
-    """What the admin site searches: one column that is read as it stands, with no index to be kept."""
+    """The text that the admin site searches. A single column can be scanned without an index."""
 
     class Meta:
         ordering = ("environment_name", "service_name", "unit_name", "uuid")
@@ -124,7 +124,7 @@ class Machine(models.Model):
 
 
 def scope_constraints(name: str) -> list[models.BaseConstraint]:
-    """What holds of every ``ScopedPolicy``; the constraints' names begin with ``name``."""
+    """Return the constraints of a ``ScopedPolicy`` model. Their names begin with ``name``."""
     return [
         models.CheckConstraint(
             condition=Q(auth=None) | Q(machine=None),
@@ -135,7 +135,7 @@ def scope_constraints(name: str) -> list[models.BaseConstraint]:
             Coalesce("auth_id", 0),
             Coalesce("machine_id", 0),
             name=f"{name}_unique",
-            violation_error_message="There is a policy for these machines already.",
+            violation_error_message="A policy for these machines already exists.",
         ),
     ]
 
@@ -162,9 +162,9 @@ class ScopedPolicy(models.Model):
 
 
 class Policy(ScopedPolicy):
-    """What no machine can go below: for all machines, for those registered with one Auth, or for one machine.
+    """Limits that machines cannot go below: for all machines, for those of one Auth, or for one machine.
 
-    An empty field leaves the matter to the next wider policy, and at last to policies.BUILT_IN.
+    An empty field inherits from the next wider policy, and finally from policies.BUILT_IN.
     """
 
     auth = models.OneToOneField(
@@ -183,31 +183,33 @@ class Policy(ScopedPolicy):
         "minimum retention",
         max_length=RETENTION_LENGTH,
         blank=True,
-        help_text="Kept beside what the machine wants kept, such as “last 14 days, earliest of 3 months”.",
+        help_text="Kept in addition to the machine's own retention, such as “last 14 days, earliest of 3 months”.",
     )
     allowed_snapshot_modes = models.JSONField(
-        null=True, blank=True, help_text="A source that asks for another mode gets the default one; none chosen: any."
+        null=True,
+        blank=True,
+        help_text="A source with another mode gets the default one. None selected means any mode.",
     )
     quota_bytes = models.PositiveBigIntegerField(
-        "quota", null=True, blank=True, help_text="Bytes that all sources of a machine together may take."
+        "quota", null=True, blank=True, help_text="Bytes that all sources of a machine may use together."
     )
     delay_hours = models.PositiveIntegerField(
         "delay",
         null=True,
         blank=True,
         validators=[MaxValueValidator(24 * 3660)],
-        help_text="Hours until a change that weakens protection takes effect on history; 168, seven days, by itself.",
+        help_text="Hours until a weakening change takes effect on history. The default is 168, seven days.",
     )
     weakening_allowed = models.BooleanField(
-        null=True, blank=True, help_text="No: such a change waits until an operator lets it take effect."
+        null=True, blank=True, help_text="If not, a weakening change waits until an operator applies it."
     )
     silent_after_hours = models.PositiveIntegerField(
-        "may be away",
+        "silent after",
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(24 * 366)],
-        help_text="Hours that a machine may be away before it counts as silent: 1 suits servers, and counts where no "
-        "policy says otherwise; 336, which is 14 days, suits laptops.",
+        help_text="Hours without a check-in after which a machine counts as silent. The default of 1 suits servers. "
+        "336, which is 14 days, suits laptops.",
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
 
@@ -232,7 +234,7 @@ class FilterSet(models.Model):
 
 
 class HashKey(models.Model):
-    """The id of a key that credentials in this database are hashed with; never the key itself."""
+    """The id of a key that hashed credentials in this database. The key itself is never stored."""
 
     key_id = models.CharField(max_length=32, unique=True)
     date_added = models.DateTimeField()
@@ -245,7 +247,7 @@ class HashKey(models.Model):
 
 
 class BadCredentialCount(models.Model):
-    """How many bad credentials an address sent within one minute, shared by all workers (throttle.py)."""
+    """The number of bad credentials from one address within a minute, shared by all workers (throttle.py)."""
 
     bucket = models.CharField(max_length=64, unique=True)
     date_begin = models.DateTimeField(db_index=True)

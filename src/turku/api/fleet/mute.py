@@ -1,4 +1,4 @@
-"""Muting a machine: for a while, and for a reason, nobody is to be told that it is away or that its backups fail."""
+"""Mutes of machines: until a date and for a reason, their problems do not count."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ LONGEST_MUTE = timedelta(days=366)
 
 
 def check(until: datetime | None, reason: str, *, now: datetime) -> None:
-    """Raise InvalidValue unless the mute has an end that lies ahead, and a reason; neither of them ends it."""
+    """Raise InvalidValue unless the mute has a reason and an end in the future.
+
+    A mute without both is the end of a mute.
+    """
     if until is None and not reason.strip():
         return
     if until is None:
-        raise InvalidValue("a mute needs an end", hint="name the moment at which the machine counts again")
+        raise InvalidValue("a mute needs an end", hint="set the time until which the machine is muted")
     if not reason.strip():
-        raise InvalidValue("a mute needs a reason", hint="say why the machine is away, for whoever looks next")
+        raise InvalidValue("a mute needs a reason", hint="explain why the machine is away, for other operators")
     if len(reason) > NAME_LENGTH:
         raise InvalidValue(f"the reason of a mute is longer than {NAME_LENGTH} characters")
     if not now < until <= now + LONGEST_MUTE:
@@ -31,7 +34,10 @@ def check(until: datetime | None, reason: str, *, now: datetime) -> None:
 
 @transaction.atomic
 def mute(machine: Machine, until: datetime | None, reason: str, *, actor: log.Actor, now: datetime) -> None:
-    """Mute the machine until that moment; None, with an empty reason, ends a mute. Raises InvalidValue."""
+    """Mute the machine until that moment.
+
+    None, with an empty reason, ends a mute. Raises InvalidValue.
+    """
     check(until, reason, now=now)
     locked = Machine.objects.select_for_update(no_key=True).get(pk=machine.pk)
     old = {"date_muted_until": locked.date_muted_until, "mute_reason": locked.mute_reason}

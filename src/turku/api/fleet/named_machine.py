@@ -1,4 +1,4 @@
-"""The machine that an operator means."""
+"""Lookup of the machine that an operator names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ __all__ = ["MACHINE_HELP", "named_machine"]
 
 _CANDIDATES = 2000
 _NAMED = 10
-_HINT = (
-    "a machine is named as the admin site shows it, by an end of that name that no other has, or by how its UUID begins"
-)
+_HINT = "use the name that the admin site shows, a unique end of that name, or the beginning of the UUID"
 
 
 def named_machine(text: str) -> Machine:
@@ -38,7 +36,7 @@ def named_machine(text: str) -> Machine:
 
 
 def _candidates(text: str) -> list[Machine]:
-    """Return the machines that the text may fit, those first that it fits as a whole."""
+    """Return the machines that the text may name. Exact matches exclude all others."""
     if "\0" in text:
         return []
     part = {
@@ -46,7 +44,7 @@ def _candidates(text: str) -> list[Machine]:
         for name in ("environment_name", "service_name")
     }
     rows = Machine.objects.annotate(shown=Concat(*part.values(), F("unit_name"))).order_by("pk")
-    # One without a unit ends with the dash that comes before it.
+    # A machine without a unit ends with the dash before it.
     exactly = Q(shown=text) | Q(shown=f"{text}-", unit_name="") | Q(uuid=uuid_of(text))
     ending = Q(shown__endswith=text) | Q(shown__endswith=f"{text}-", unit_name="") | uuid_begins("uuid", text)
     return list(rows.filter(exactly)[:_CANDIDATES]) or list(rows.filter(ending)[:_CANDIDATES])

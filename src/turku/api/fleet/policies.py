@@ -18,7 +18,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Floor:
-    """What a machine cannot go below. ``allowed_snapshot_modes``: empty for any; ``quota_bytes``: None for no limit."""
+    """Limits that a machine cannot go below.
+
+    Empty ``allowed_snapshot_modes`` allow any mode. ``quota_bytes`` of None is no quota.
+    """
 
     retention_floor: str = ""
     allowed_snapshot_modes: tuple[str, ...] = ()
@@ -31,28 +34,28 @@ class Floor:
 
 
 BUILT_IN = Floor()
-"""Where no policy says anything: no floor but the delay."""
+"""The values without any policy: no limits but the delay."""
 
 
 def applicable(policies: QuerySet[Scoped], machine: Machine) -> QuerySet[Scoped]:
-    """Those of the policies that are about the machine."""
+    """Return those of the policies that apply to the machine."""
     for_all = Q(machine=None, auth=None)
     return policies.filter(for_all | Q(auth=machine.auth_id) | Q(machine=machine.pk))
 
 
 def most_specific_first(policies: Iterable[Scoped]) -> list[Scoped]:
-    """The policies of one machine in the order in which they are asked."""
+    """Return the policies of one machine, the most specific first."""
     return sorted(policies, key=lambda policy: (policy.machine_id is None, policy.auth_id is None))
 
 
 def first_value(policies: Iterable[Scoped], column: Callable[[Scoped], Value | None], otherwise: Value) -> Value:
-    """What the first of the policies says that says something."""
+    """Return the first value that is set, in the order of the policies."""
     said = (column(policy) for policy in policies)
     return next((value for value in said if value is not None), otherwise)
 
 
 def combine(policies: Iterable[Policy]) -> Floor:
-    """The floor that these policies make together, whatever their order."""
+    """Return the limits that result from these policies, in any order."""
     ordered = most_specific_first(policies)
     return Floor(
         retention_floor=first_value(ordered, lambda policy: policy.retention_floor or None, BUILT_IN.retention_floor),
@@ -72,5 +75,5 @@ def combine(policies: Iterable[Policy]) -> Floor:
 
 
 def floor_of(machine: Machine) -> Floor:
-    """The floor of one machine, asked of the database in one query."""
+    """Return the limits of one machine, with one query."""
     return combine(applicable(Policy.objects.all(), machine))

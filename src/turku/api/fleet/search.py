@@ -1,4 +1,4 @@
-"""What a word of a search finds among machines."""
+"""Search for machines."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ FEW_LIMIT = 2000
 
 
 def matching_machines(words: Sequence[str], path: str = "") -> Q:
-    """The machines with each word in a name or comment, or at the beginning of their UUID; for rows that have their
-    machine at ``path`` (``machine__``)."""
+    """Return a condition that finds machines by every word: in a name or comment, or as the start of the UUID.
+
+    ``path`` leads from the searched rows to their machine (``machine__``).
+    """
     return Q(*(_matching_machines(word, path) for word in words))
 
 
@@ -33,20 +35,23 @@ def _matching_machines(word: str, path: str) -> Q:
 
 
 def few_machines(word: str, column: str) -> list[Any] | None:
-    """That column of the machines that the word finds; None where they are many."""
+    """Return that column of the machines that match the word, or None if there are more than FEW_LIMIT."""
     found = Machine.objects.filter(matching_machines([word])).order_by().values_list(column, flat=True)
     values = list(found[: FEW_LIMIT + 1])
     return values if len(values) <= FEW_LIMIT else None
 
 
 def uuid_of(word: str) -> UUID | None:
-    """The UUID that the word is, or None."""
+    """Return the UUID that the word spells, or None."""
     digits = _digits(word)
     return UUID(digits) if len(digits) == _WHOLE_UUID_DIGITS else None
 
 
 def uuid_begins(field: str, word: str) -> Q:
-    """That the UUID in the field begins like the word; nothing where the word is not the beginning of one."""
+    """Return a condition that the UUID in the field begins like the word.
+
+    It matches nothing if the word is not the start of a UUID.
+    """
     digits = _digits(word)
     if len(digits) < _SHORTEST_UUID_DIGITS:
         return Q(pk__in=())

@@ -1,4 +1,4 @@
-"""How long machines may be away: the most specific policy that says something, for many machines in one condition."""
+"""The time after which machines count as silent, by policy, as one database condition for many machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db.models import Q
 from turku.api.fleet.models import Policy
 
 DEFAULT_SILENT_AFTER = timedelta(hours=1)
-"""Where no policy says anything: a server, which asks every five minutes."""
+"""The limit without any policy. It suits a server, which checks in every five minutes."""
 
 
 def silence_condition(condition: Callable[[timedelta], Q], path: str = "") -> Q:

@@ -1,1 +1,1 @@
-"""What storages prove of the history they keep: damage found and repaired, restore drills."""
+"""The integrity of stored history as storages report it: damage, repair and restore drills."""

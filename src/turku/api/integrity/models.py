@@ -1,4 +1,4 @@
-"""The models of proof: what of a source was found damaged, how restores of it were tried, and where it stands."""
+"""The models of integrity: damaged files, restore drills, and the integrity state of each source."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from turku.api.fleet.models import NAME_LENGTH, Storage
 
 
 class DamageKind(models.TextChoices):
-    """What is wrong with a stored file (``turku.protocol.integrity_messages.DamageKind``)."""
+    """The kind of damage to a stored file (``turku.protocol.integrity_messages.DamageKind``)."""
 
-    CONTENT = "content", "content is not what was written"
-    MISSING = "missing", "is gone"
-    UNREADABLE = "unreadable", "cannot be read"
-    SOURCE = "source", "differs from the machine's, size and time alike"
-    ATTRIBUTES = "attributes", "has other extended attributes or ACLs"
+    CONTENT = "content", "content differs"
+    MISSING = "missing", "missing"
+    UNREADABLE = "unreadable", "unreadable"
+    SOURCE = "source", "differs from the machine's file of the same size and time"
+    ATTRIBUTES = "attributes", "extended attributes or ACLs differ"
 
 
 class DamageState(models.TextChoices):
-    """What became of it."""
+    """The state of a damaged file."""
 
     LOST = "lost", "lost"
     NEXT_BACKUP = "next_backup", "waits for the next backup"
-    ALARM = "alarm", "to be looked at"
+    ALARM = "alarm", "needs attention"
     REPAIRED = "repaired", "repaired"
     GONE = "gone", "left history"
 
 
 RESOLVED = (DamageState.REPAIRED.value, DamageState.GONE.value)
-"""The states that nobody has to act on."""
+"""The states that need no action."""
 
 
 class Damage(models.Model):
-    """A file of a source's history that is, or was, not what it should be."""
+    """A file of a source's history that is or was damaged."""
 
     source = models.ForeignKey(Source, models.CASCADE, related_name="damages")
     storage = models.ForeignKey(Storage, models.SET_NULL, null=True, related_name="damages")
-    path = models.TextField(help_text="Within the source, fit to be printed.")
+    path = models.TextField(help_text="The path within the source, in printable form.")
     digest = models.CharField(max_length=64, editable=False)
-    """Of path and checksum: a path may be longer than what a database indexes."""
+    """The digest of path and checksum. A path may be longer than a database can index."""
     kind = models.CharField("what is wrong", max_length=16, choices=DamageKind.choices)
     state = models.CharField(max_length=16, choices=DamageState.choices)
     checksum = models.CharField("expected checksum", max_length=64, blank=True)
     snapshots = models.JSONField("some of the snapshots", default=list)
     snapshot_count = models.PositiveBigIntegerField("snapshots affected", default=0)
     date_found = models.DateTimeField("found", db_index=True)
-    date_changed = models.DateTimeField("last told of")
+    date_changed = models.DateTimeField("last reported")
     date_acknowledged = models.DateTimeField("judged", null=True, blank=True)
     acknowledged_by = models.CharField(max_length=NAME_LENGTH, blank=True)
 
@@ -55,7 +55,7 @@ class Damage(models.Model):
         ordering = ("-date_found", "-id")
         verbose_name = "damaged file"
         indexes = [
-            # The rare state has an index of its own, which costs nothing while all is well.
+            # A partial index of the rare state costs nothing while all is well.
             models.Index(
                 fields=("source",),
                 condition=~Q(state__in=RESOLVED) & Q(date_acknowledged=None),
@@ -70,7 +70,7 @@ class Damage(models.Model):
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody has to act."""
+        """True if somebody has to act."""
         return self.state not in RESOLVED and self.date_acknowledged is None
 
 
@@ -106,13 +106,13 @@ class Drill(models.Model):
 
 
 class IntegrityState(models.Model):
-    """Where a source stands: when its stored files were last read again, and whether a restore of it was tried."""
+    """The integrity of a source: when its stored files were last read, and how its last restore drill went."""
 
     source = models.OneToOneField(Source, models.CASCADE, primary_key=True, related_name="integrity")
-    date_verified = models.DateTimeField("last read again", null=True, db_index=True)
+    date_verified = models.DateTimeField("last verified", null=True, db_index=True)
     verified_files = models.PositiveBigIntegerField(default=0)
     verified_bytes = models.PositiveBigIntegerField(default=0)
-    date_oldest_check = models.DateTimeField("every file was read since", null=True)
+    date_oldest_check = models.DateTimeField("all files verified since", null=True)
     date_drilled = models.DateTimeField("last good drill", null=True, db_index=True)
     date_proven_until = models.DateTimeField("proven until", null=True, db_index=True)
     drill_succeeded = models.BooleanField("last drill succeeded", null=True)

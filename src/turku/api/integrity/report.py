@@ -1,4 +1,4 @@
-"""What a storage proved: damage, verification and drills, written together and with a fixed number of queries."""
+"""Reports of storages about damage, verification and drills, written together in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from turku.protocol.integrity_messages import DAMAGES_LIMIT, DamagedFile, Source
 
 DAMAGES_KEPT = 1000
 DRILLS_KEPT = 100
-"""Both: of one source. A storage that was taken over must not fill the database."""
+"""Both limits are for one source. A compromised storage must not fill the database."""
 LONGEST_VALIDITY = timedelta(days=400)
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 _LOGGED_PATHS = 20
@@ -35,15 +35,15 @@ _DAMAGE_FIELDS = (
 
 @transaction.atomic
 def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceIntegrity], *, now: datetime) -> None:
-    """Write what was proved of sources of the machine; all of it or, when something is wrong, nothing.
+    """Write the reports about sources of the machine, in one transaction.
 
-    Raises ApiNotFound for a source that the machine does not have, ApiThrottled, MalformedMessage.
+    Raises ApiNotFound for a source that the machine does not have. Raises ApiThrottled, MalformedMessage.
     """
     if len(reports) > SOURCES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {SOURCES_LIMIT} sources")
     if sum(len(report.damages) for report in reports.values()) > DAMAGES_LIMIT:
         raise MalformedMessage(f"machine.sources: has more than {DAMAGES_LIMIT} damages")
-    # In the order of their names, as everybody locks them: two reports at once must not both make the same row.
+    # Rows are always locked in the order of their names. Concurrent reports must not create the same row twice.
     rows = machine.sources.filter(name__in=list(reports)).order_by("name").select_for_update(no_key=True)
     sources = {source.name: source for source in rows}
     unknown = [name for name in reports if name not in sources]
@@ -57,22 +57,22 @@ def record(machine: Machine, storage: Storage, reports: Mapping[str, SourceInteg
 
 
 def _digest(damage: DamagedFile) -> str:
-    """What names a damage: several versions of a path can be damaged."""
+    """Return the key of a damage. Several versions of a path can be damaged."""
     return hashlib.sha256(f"{one_line(damage.checksum)}/{one_line(damage.path)}".encode()).hexdigest()
 
 
 def _record_damages(
     storage: Storage, sources: Mapping[str, Source], reports: Mapping[str, SourceIntegrity], *, now: datetime
 ) -> list[NewEntry]:
-    told = {
+    reported = {
         (sources[name].pk, _digest(damage)): (sources[name], damage)
         for name, report in reports.items()
         for damage in report.damages
     }
-    if not told:
+    if not reported:
         return []
-    keys = {source.pk for source, _damage in told.values()}
-    digests = {digest for _key, digest in told}
+    keys = {source.pk for source, _damage in reported.values()}
+    digests = {digest for _key, digest in reported}
     known = {(row.source_id, row.digest): row for row in Damage.objects.filter(source__in=keys, digest__in=digests)}
     counts = Damage.objects.filter(source__in=keys).order_by().values_list("source").annotate(rows=Count("pk"))
     most = max((count for _key, count in counts), default=0)
@@ -80,7 +80,7 @@ def _record_damages(
     created: list[Damage] = []
     found: dict[str, list[DamagedFile]] = {}
     repaired: dict[str, list[DamagedFile]] = {}
-    for key, (source, damage) in told.items():
+    for key, (source, damage) in reported.items():
         before = known.get(key)
         row = before or Damage(source=source, path=one_line(damage.path), digest=key[1])
         if before is None or _is_news(before, damage):
@@ -96,17 +96,17 @@ def _record_damages(
     Damage.objects.bulk_create(created)
     if most + len(created) > DAMAGES_KEPT:
         _drop_surplus(Damage, keys, DAMAGES_KEPT, ("-date_changed", "-pk"))
-    by_name = {source.name: source for source, _damage in told.values()}
+    by_name = {source.name: source for source, _damage in reported.values()}
     return [
         *(NewEntry("damage.found", by_name[name], new=_shown(damages)) for name, damages in found.items()),
         *(NewEntry("damage.repaired", by_name[name], new=_shown(damages)) for name, damages in repaired.items()),
     ]
 
 
-def _is_news(row: Damage, told: DamagedFile) -> bool:
-    """Whether what is told is another damage than the one that is known: an operator's judgement was not about it."""
-    is_over_again = row.state in RESOLVED and told.state not in RESOLVED
-    return is_over_again or row.kind != told.kind
+def _is_news(row: Damage, reported: DamagedFile) -> bool:
+    """Return True if the reported damage differs from the known one, so that an acknowledgement does not cover it."""
+    is_over_again = row.state in RESOLVED and reported.state not in RESOLVED
+    return is_over_again or row.kind != reported.kind
 
 
 def _shown(damages: Sequence[DamagedFile]) -> dict[str, object]:
@@ -122,14 +122,14 @@ def _shown(damages: Sequence[DamagedFile]) -> dict[str, object]:
 def _record_drills(
     storage: Storage, sources: Mapping[str, Source], reports: Mapping[str, SourceIntegrity], *, now: datetime
 ) -> list[NewEntry]:
-    told = {sources[name]: report for name, report in reports.items() if report.drill or report.verified}
-    if not told:
+    reported = {sources[name]: report for name, report in reports.items() if report.drill or report.verified}
+    if not reported:
         return []
-    states = {row.source_id: row for row in IntegrityState.objects.filter(source__in=list(told))}
+    states = {row.source_id: row for row in IntegrityState.objects.filter(source__in=list(reported))}
     drills: list[Drill] = []
     entries: list[NewEntry] = []
     rows: list[IntegrityState] = []
-    for source, report in told.items():
+    for source, report in reported.items():
         row = states.get(source.pk) or IntegrityState(source=source)
         rows.append(row)
         if (verified := report.verified) is not None:
@@ -145,7 +145,7 @@ def _record_drills(
                 row.date_drilled = now
                 row.date_proven_until = now + min(timedelta(seconds=drill.valid_seconds), LONGEST_VALIDITY)
             else:
-                # What could be restored last month cannot be now.
+                # A failed drill ends the proof of an earlier one.
                 row.date_proven_until = now
             drills.append(
                 Drill(
@@ -174,10 +174,10 @@ def _moment(unix_seconds: float) -> datetime:
 
 
 def _drop_surplus(model: type[Damage] | type[Drill], sources: set[UUID], kept: int, order: Sequence[str]) -> None:
-    """Keep as many rows of each source, the first ones in that order."""
+    """Keep the first ``kept`` rows of each source in that order, and delete the others."""
     by = [F(name[1:]).desc(nulls_first=True) if name.startswith("-") else F(name).asc() for name in order]
     if model is Damage:
-        # Those that somebody has to act on are kept before all others.
+        # Open damage is kept before all other rows.
         by = [Case(When(OPEN, then=Value(0)), default=Value(1)).asc(), *by]
     ranked = (
         model._default_manager.filter(source__in=sources)

@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the settings, all of it at once, each with its id."""
+"""System checks of the settings, each with its id."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from turku.errors import TurkuError
 
 @register
 def environment_check(**_arguments: Any) -> list[CheckMessage]:
-    """An error per mistaken TURKU_* variable (turku.E001 to E010, E012, E013)."""
-    return [Error(mistake.message, hint=mistake.hint or None, id=mistake.id) for mistake in settings.TURKU_MISTAKES]
+    """Return an error for each invalid TURKU_* variable (turku.E001 to E010, E012, E013)."""
+    return [Error(error.message, hint=error.hint or None, id=error.id) for error in settings.TURKU_SETTING_ERRORS]
 
 
 @register
 def hash_key_check(**_arguments: Any) -> list[CheckMessage]:
-    """An error for hash keys that cannot be used (turku.E011); a warning for a key made by this host alone beside a
-    database that other hosts may use too (turku.W001)."""
+    """Check the hash keys.
+
+    Keys that cannot be used are an error (turku.E011). A key that this host generated beside a database that other
+    hosts may share is a warning (turku.W001).
+    """
     messages: list[CheckMessage] = []
     try:
         keyring.current()
@@ -33,7 +36,7 @@ def hash_key_check(**_arguments: Any) -> list[CheckMessage]:
             WarningMessage(
                 f"The hash key {environment.hash_key_file} was generated on this host, while other coordinators may "
                 "use the same database.",
-                hint="Give all of them one key file and name it in TURKU_HASH_KEY_FILE; back it up with the database.",
+                hint="Give all of them one key file, set TURKU_HASH_KEY_FILE to it, and back it up with the database.",
                 id="turku.W001",
             )
         )

@@ -1,4 +1,4 @@
-"""`turku-api serve`: the coordinator behind gunicorn, in this process, started only when nothing is wrong."""
+"""The command `turku-api serve`: the coordinator under gunicorn, after all checks have passed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _address(text: str) -> str:
 def _count(text: str) -> int:
     if text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST}")
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -40,8 +40,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def refuse_mistakes() -> None:
-    """Raise ConfigurationError with every system check that failed, or when the database is behind the programs."""
+def refuse_setting_errors() -> None:
+    """Raise ConfigurationError with all failed system checks, or if migrations are missing."""
     from django.core import checks
     from django.db import connections
     from django.db.migrations.executor import MigrationExecutor
@@ -50,8 +50,8 @@ def refuse_mistakes() -> None:
     if errors:
         lines = [f"  {message.id}: {message.msg} {message.hint or ''}".rstrip() for message in errors]
         raise ConfigurationError(
-            f"the settings have {len(errors)} mistake{'s' if len(errors) > 1 else ''}:\n" + "\n".join(lines),
-            hint="mend the variables named above",
+            f"the settings have {len(errors)} error{'s' if len(errors) > 1 else ''}:\n" + "\n".join(lines),
+            hint="fix the variables named above",
         )
     executor = MigrationExecutor(connections["default"])
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
@@ -59,7 +59,7 @@ def refuse_mistakes() -> None:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Gunicorn's settings: limits on everything a client sends, worker processes that are renewed now and then."""
+    """Return the settings of gunicorn: limits on client data, and workers that are restarted now and then."""
     return {
         "bind": arguments.bind,
         "workers": arguments.workers,
@@ -68,7 +68,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
         "timeout": 60,
         "graceful_timeout": 20,
         "keepalive": 15,
-        # origin.py alone decides whom to believe about the scheme.
+        # client_address.py alone decides whether to trust a proxy about the scheme.
         "secure_scheme_headers": {},
         "limit_request_line": 4094,
         "limit_request_fields": 64,
@@ -93,12 +93,12 @@ def main(arguments: Sequence[str]) -> int:
     from gunicorn.config import KNOWN_SETTINGS  # type: ignore[import-untyped]
 
     django.setup()
-    refuse_mistakes()
+    refuse_setting_errors()
     from turku.api.fleet.identity import hash_keys
     from turku.api.project.wsgi import application
 
     hash_keys.register_newest_key(now=SYSTEM_CLOCK.now())
-    # A connection must not be shared by the workers that are forked from here.
+    # The forked workers must not share a connection.
     connections.close_all()
 
     class Server(BaseApplication):  # type: ignore[misc]

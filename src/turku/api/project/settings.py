@@ -1,7 +1,7 @@
 """Django's settings, made from the environment alone (docs/reference/configuration.md lists the variables).
 
-Importing them never fails and changes nothing, but that a missing secret key is generated where the state directory
-exists. Mistakes become system checks (checks.py).
+Importing them never fails. It generates a missing secret key if the state directory exists, and changes nothing else.
+Errors become system checks (checks.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from turku.protocol.codec import MESSAGE_LIMIT_BYTES
 
 
 class HiddenText(str):
-    """A text that does not show itself where settings are listed (`turku-api diffsettings`, error pages)."""
+    """A text that listings of settings hide (`turku-api diffsettings`, error pages)."""
 
     __slots__ = ()
 
@@ -25,13 +25,13 @@ class HiddenText(str):
 
 
 def _hidden(secret: Secret) -> HiddenText:
-    """The secret's text for Django's settings."""
+    """Return the text of the secret for Django's settings."""
     return HiddenText(secret.reveal())
 
 
 TURKU_ENVIRONMENT = environment.read(os.environ)
 _ENGINES = {"sqlite3": "django.db.backends.sqlite3", "postgresql": "turku.api.database.postgresql"}
-TURKU_MISTAKES: list[environment.SettingError] = list(TURKU_ENVIRONMENT.mistakes)
+TURKU_SETTING_ERRORS: list[environment.SettingError] = list(TURKU_ENVIRONMENT.errors)
 
 
 def _secret_key() -> Secret:
@@ -46,8 +46,10 @@ def _secret_key() -> Secret:
             )
         return found
     except TurkuError as error:
-        TURKU_MISTAKES.append(environment.SettingError("turku.E010", f"No secret key: {error.message}.", error.hint))
-        # Good for this process alone; `turku-api serve` refuses to start with the mistake.
+        TURKU_SETTING_ERRORS.append(
+            environment.SettingError("turku.E010", f"No secret key: {error.message}.", error.hint)
+        )
+        # This key lives as long as the process. `turku-api serve` refuses to start with the error.
         return generate_secret(64)
 
 
@@ -65,14 +67,14 @@ def _database() -> dict[str, Any]:
     }
     if database.engine == "sqlite3":
         result["OPTIONS"] = {
-            # A writer that first reads must not find the database changed under it: it takes the lock at once.
+            # A writer takes the lock at once, so that the database does not change between its reads and writes.
             "transaction_mode": "IMMEDIATE",
             "timeout": 30,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=1073741824;",
         }
     else:
         result["OPTIONS"] = {"connect_timeout": "10", **dict(database.options)}
-        # A pooler that gives a connection to another client after each transaction would lose them; and the longest
+        # A pooler that gives a connection to another client after each transaction would lose them. The longest
         # answer, a storage's list of machines, is held in memory anyway.
         result["DISABLE_SERVER_SIDE_CURSORS"] = True
     return result
@@ -142,7 +144,7 @@ USE_TZ = True
 TIME_ZONE = TURKU_ENVIRONMENT.time_zone
 
 STATIC_URL = "/static/"
-# The admin site's few files are served from where the packages installed them: no collectstatic step.
+# The few static files are served from their packages, so no collectstatic step is needed.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
@@ -156,12 +158,12 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
-# The limit holds before a body is read; the codec has the same one.
+# The limit holds before a body is read. The codec has the same one.
 DATA_UPLOAD_MAX_MEMORY_SIZE = MESSAGE_LIMIT_BYTES
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not TURKU_ENVIRONMENT.allow_insecure_cookies
 SESSION_COOKIE_HTTPONLY = True
-# A working day.
+# One working day.
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -170,5 +172,5 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 365 * 24 * 3600
 X_FRAME_OPTIONS = "DENY"
 
-# turku.core.log sets logging up, for every program alike.
+# turku.core.log configures logging for every program.
 LOGGING_CONFIG = None

@@ -1,4 +1,4 @@
-"""Where the pages and the calls are."""
+"""The URLs of pages and calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """What a request gets that Django refuses before any view, such as one with a foreign Host header."""
+    """Answer a request that Django refuses before any view, such as one with a foreign Host header."""
     if request.path.startswith(PREFIXES):
         return refusal(
             HTTPStatus.BAD_REQUEST, "the request is malformed, or its Host header is not in TURKU_ALLOWED_HOSTS"
@@ -31,7 +31,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """What a fault of ours looks like; the log has the traceback."""
+    """Answer a request that failed through our own fault. The log has the traceback."""
     if request.path.startswith(PREFIXES):
         return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the coordinator failed; its log has the reason")
     return defaults.server_error(request)

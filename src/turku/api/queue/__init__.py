@@ -1,1 +1,1 @@
-"""Who may back up now: slots of storages, leases on them, and the queue for them."""
+"""The queue of machines for slots of storages, and the leases on those slots."""

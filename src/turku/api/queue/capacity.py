@@ -1,4 +1,4 @@
-"""How many slots a storage has, as rows that can be taken: made and retired where the number changes."""
+"""The slots of storages as rows, added and retired when their number changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def settings_of(storage: Storage) -> StorageSlots:
-    """The storage's numbers; made, and its slots with them, where there are none yet."""
+    """Return the slot settings of the storage. Missing settings and slots are created."""
     found = StorageSlots.objects.filter(storage=storage).first()
     if found is None:
         StorageSlots.objects.bulk_create([StorageSlots(storage=storage)], ignore_conflicts=True)
@@ -29,18 +29,23 @@ def settings_of(storage: Storage) -> StorageSlots:
 
 
 def lane_sizes(settings: StorageSlots) -> dict[Lane, int]:
-    """How many slots each lane has; where the operator's share of first backups fits no longer, a quarter."""
+    """Return the number of slots of each lane.
+
+    First backups get a quarter if the operator's share does not fit.
+    """
     slots = min(max(settings.effective, 1), queue.SLOTS_LIMIT)
     first = settings.first_slots
     return queue.lanes(slots, first if first is not None and 1 <= first < slots else None)
 
 
 def update_slots(settings: StorageSlots) -> None:
-    """Let the storage have as many rows as it has slots. One that is too many and taken stays with its holder till the
-    end, and nobody gets it after."""
+    """Add and remove rows until the storage has as many as slots.
+
+    A surplus slot that is taken stays with its holder until the end, and nobody gets it after that.
+    """
     wanted = lane_sizes(settings)
     with transaction.atomic():
-        # Two that arrange at once take turns.
+        # Concurrent updates take turns.
         StorageSlots.objects.select_for_update(no_key=True).get(pk=settings.pk)
         rows = Slot.objects.filter(storage=settings.storage_id)
         Slot.objects.bulk_create(
@@ -60,7 +65,7 @@ def update_slots(settings: StorageSlots) -> None:
 
 
 def record_reported_slots(storage: Storage, reported_slots: int | None, *, now: datetime) -> None:
-    """Take over how many slots the storage's configuration names; the change goes to the audit log."""
+    """Store the number of slots that the storage's configuration names, and log a change."""
     settings = settings_of(storage)
     old = settings.reported_slots
     if old != reported_slots:

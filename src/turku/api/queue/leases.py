@@ -1,9 +1,10 @@
-"""Leases on slots: reserved for a machine that was told what is due, begun when its storage asks for it, kept by
-heartbeats, ended by the last report, by the session's end, or by their time.
+"""Leases on slots of storages.
 
-A slot counts a machine's session, whatever the number of its sources; a machine with first backups and others holds
-one in each lane. Each way to a slot is a conditional update, and a machine has one slot of a lane at most by a unique
-constraint: any number of coordinators together give away no slot twice.
+A slot is reserved when a machine learns that something is due. The lease begins when its storage asks for it, and
+heartbeats extend it. It ends with the last report, the end of the session, or its time. A slot counts one session of a
+machine, whatever the number of its sources. A machine with first backups and others holds one in each lane. Every step
+is a conditional update, and a unique constraint gives a machine at most one slot of a lane. So any number of
+coordinators give away no slot twice.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from turku.policy.queue import Lane
 _log = logging.getLogger(__name__)
 
 RESERVED_FOR: Final = timedelta(minutes=3)
-"""How long a slot waits for the machine that was told to come."""
+"""The time for which a slot waits for the machine that was told to come."""
 HEARTBEAT_LEASE: Final = timedelta(minutes=4)
-"""How long a lease outlives the last heartbeat of its session; storages send one a minute."""
+"""The time for which a lease outlives the last heartbeat of its session. Storages send one a minute."""
 LONG_LEASE: Final = LONGEST_LEASE
-"""The lease of a session without heartbeats: a storage of the existing system."""
+"""The lease of a session without heartbeats, as with a storage of the existing system."""
 _REMEMBERED: Final = timedelta(days=1)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _FREE: Final = {
     "machine": None,
     "date_taken": None,
-    # Of what the row held before.
-    "date_begun_before": F("date_begun"),
+    # The start of the session that ends now.
+    "date_last_begun": F("date_begun"),
     "date_begun": None,
     "date_heartbeat": None,
     "date_expires": None,
@@ -47,9 +48,9 @@ _FREE: Final = {
 
 
 def reserve(machine: Machine, sources: Sequence[Source], *, now: datetime) -> list[Source]:
-    """Which of the machine's due sources may be backed up now: those for whose lanes it has a slot from here on.
+    """Return those of the machine's due sources for which it has a slot from now on.
 
-    For the machine's own word: what it gets is a reservation, which asking again does not prolong.
+    The machine itself asks, so it gets a reservation. Asking again does not extend that.
     """
     storage = machine.storage
     if storage is None or not sources:
@@ -62,7 +63,7 @@ def reserve(machine: Machine, sources: Sequence[Source], *, now: datetime) -> li
             if _claim(rows, storage, machine, lane, members, now=now) is None:
                 continue
         elif held.date_begun is not None and held.date_heartbeat is None:
-            # The session of a storage without heartbeats is over, or its machine would not ask.
+            # The machine asks, so its session at a storage without heartbeats is over.
             Slot.objects.filter(pk=held.pk, machine=machine, date_begun=held.date_begun).update(
                 date_begun=None, date_expires=now + RESERVED_FOR
             )
@@ -73,9 +74,9 @@ def reserve(machine: Machine, sources: Sequence[Source], *, now: datetime) -> li
 def begin(
     machine: Machine, storage: Storage, sources: Sequence[Source], *, sends_heartbeats: bool, now: datetime
 ) -> list[Source]:
-    """Which of the machine's due sources its storage may back up now: the session's leases begin.
+    """Begin the leases of a session and return the due sources that it may back up now.
 
-    Where the machine has no reservation it is as if it had asked for one now.
+    A machine without a reservation is treated as if it asked for one now.
     """
     if not sources:
         return []
@@ -94,7 +95,7 @@ def begin(
     mine = Slot.objects.filter(pk__in=[slot.pk for slot in slots.values()], machine=machine)
     begun = mine.update(date_begun=now, date_heartbeat=heartbeat, date_expires=expires)
     if begun < len(slots):
-        # One lapsed, and another machine was faster.
+        # A lease lapsed, and another machine took the slot.
         kept = set(mine.values_list("lane", flat=True))
         slots = {lane: slot for lane, slot in slots.items() if lane in kept}
     admitted = {source.pk for lane in slots for source in lanes[lane]}
@@ -102,35 +103,35 @@ def begin(
 
 
 def heartbeat(machine: Machine, storage: Storage, *, now: datetime) -> bool:
-    """Prolong the leases of the machine's session; False where it has none (any more)."""
+    """Extend the leases of the machine's session. Return False if it has none."""
     running = Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False)
     return bool(running.update(date_heartbeat=now, date_expires=now + HEARTBEAT_LEASE))
 
 
 def end(machine: Machine, storage: Storage, *, now: datetime) -> None:
-    """Free what the machine holds: its session is over."""
+    """Free all slots that the machine holds here, because its session is over."""
     Slot.objects.filter(machine=machine, storage=storage).update(**_FREE, date_freed=now)
 
 
 def free(slot: Slot, *, now: datetime) -> bool:
-    """Free one slot whose row was read; False where it is another machine's by now."""
+    """Free one slot whose row was read. Return False if another machine has it by now."""
     return bool(Slot.objects.filter(pk=slot.pk, machine=slot.machine_id).update(**_FREE, date_freed=now))
 
 
 def lapsed(*, now: datetime) -> QuerySet[Slot]:
-    """The slots of sessions that began and went silent within a day, of which nobody heard or took the slot since."""
+    """Return the slots of sessions that went silent within a day and that nobody took since."""
     return Slot.objects.filter(
         machine__isnull=False, date_begun__isnull=False, date_expires__lte=now, date_expires__gt=now - _REMEMBERED
     )
 
 
 def free_finished_lanes(machine: Machine, storage: Storage, *, now: datetime) -> None:
-    """Free the machine's slots of the lanes in which nothing is left to do, now that sources were reported."""
+    """Free the machine's slots of the lanes that have no source left to back up."""
     held = list(Slot.objects.filter(machine=machine, storage=storage, date_begun__isnull=False))
     if not held:
         return
     begun = max(slot.date_begun for slot in held if slot.date_begun is not None)
-    # What became due later is for another session.
+    # Sources that became due later belong to another session.
     left = machine.sources.filter(may_be_due(now=begun), active=True, published=True).order_by()
     lanes = {
         queue.lane_of(was_backed_up=last is not None) for last in left.values_list("date_last_backed_up", flat=True)
@@ -147,7 +148,7 @@ def _is_single(storage: Storage) -> bool:
 
 
 def _rows(storage: Storage, machine: Machine) -> list[Slot]:
-    """The slots of the storage, made where it has none yet, and those that the machine holds elsewhere."""
+    """Return the slots of the storage, created if missing, and those that the machine holds elsewhere."""
     wanted = Q(storage=storage) | Q(machine=machine)
     rows = list(Slot.objects.filter(wanted))
     if not any(row.storage_id == storage.pk and not row.retired for row in rows):
@@ -157,7 +158,7 @@ def _rows(storage: Storage, machine: Machine) -> list[Slot]:
 
 
 def _by_lane(sources: Sequence[Source], rows: Sequence[Slot]) -> Mapping[Lane, list[Source]]:
-    """The sources of each lane; a storage with a single slot has one lane."""
+    """Return the sources by lane. A storage with a single slot has one lane."""
     has_first = any(row.lane == Lane.FIRST and not row.retired for row in rows)
     lanes: dict[Lane, list[Source]] = {}
     for source in sources:
@@ -167,7 +168,10 @@ def _by_lane(sources: Sequence[Source], rows: Sequence[Slot]) -> Mapping[Lane, l
 
 
 def _held(rows: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, *, now: datetime) -> Slot | None:
-    """The machine's own slot of the lane. One that it has at a storage that was its former one is freed."""
+    """Return the machine's own slot of the lane.
+
+    A slot that it holds at its former storage is freed.
+    """
     for row in rows:
         if row.machine_id == machine.pk and row.lane == lane:
             if row.storage_id != storage.pk:
@@ -186,10 +190,9 @@ def _claim(
     *,
     now: datetime,
 ) -> Slot | None:
-    """A slot of the lane, reserved for the machine from now on; None, and a place in the line, where it is not its
-    turn."""
+    """Reserve a slot of the lane for the machine, or queue the machine and return None if it is not its turn."""
     free = [row for row in rows if _is_free(row, storage, lane, now=now)]
-    # Its own lapsed one first: it may have one only.
+    # Its own lapsed slot comes first, because it may have only one.
     free.sort(key=lambda row: row.machine_id != machine.pk)
     own = free[0] if free and free[0].machine_id == machine.pk else None
     missed = own.date_expires if own is not None and own.date_begun is None else None
@@ -217,13 +220,16 @@ def _may_start(
     since = longest.free_since()
     slots = queue.FreeSlots(len(free), timedelta.max if since is None else now - since, longest.last_length())
     widest = queue.eligible_count(slots, None, now=now)
-    # While slots lie idle nobody waits, and nobody needs to be asked for.
+    # If everybody is eligible, the queue does not matter.
     waiting = [] if widest >= queue.UNLIMITED else line.queue_head(storage, lane, machine, limit=widest, now=now)
     return queue.may_start(claim.deadline, waiting, slots, now=now)
 
 
 def _take(row: Slot, machine: Machine, *, now: datetime) -> bool:
-    """Whether the slot is the machine's from now on: of all who try in the same moment, one gets it."""
+    """Take the slot for the machine. Return True if it succeeds.
+
+    Of all that try at the same moment, one succeeds.
+    """
     taken = (
         Slot.objects.exclude(held(now=now))
         .filter(pk=row.pk, retired=False)

@@ -1,4 +1,4 @@
-"""The models of admission. A slot's row is the lease on it: whoever is named in the row holds the slot."""
+"""The models of the queue. The row of a slot is also its lease: the machine in the row holds the slot."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LANES = [(Lane.REGULAR.value, "regular"), (Lane.FIRST.value, "first backups")]
 
 
 LONGEST_LEASE = timedelta(hours=12)
-"""That of a session without heartbeats, such as one of a storage of the existing system."""
+"""The lease of a session without heartbeats, such as one of a storage of the existing system."""
 
 
 def held(*, now: datetime) -> Q:
-    """Return that a machine has the slot, as ``Slot.is_held`` says it.
+    """Return a condition that a machine has the slot, equal to ``Slot.is_held``.
 
-    A lease that a clock which was ahead wrote would outlast every other one: it counts for nothing.
+    A lease from a clock that was ahead would outlast all others, so it does not count.
     """
     return Q(
         machine__isnull=False, date_expires__gt=now, date_expires__lte=now + LONGEST_LEASE + COORDINATORS_TOLERANCE
@@ -30,23 +30,23 @@ def held(*, now: datetime) -> Q:
 
 
 class StorageSlots(models.Model):
-    """How many machines may be backed up to a storage at once; the smaller of what operator and storage say."""
+    """The number of sessions that a storage takes at once: the smaller of the operator's and the storage's number."""
 
     storage = models.OneToOneField(Storage, models.CASCADE, primary_key=True, related_name="slot_settings")
     slots = models.PositiveIntegerField(
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(SLOTS_LIMIT)],
-        help_text=f"Sessions at once, first backups included; empty: what the storage says, or {DEFAULT_SLOTS}.",
+        help_text=f"Sessions at once, first backups included. Empty means the storage's number, or {DEFAULT_SLOTS}.",
     )
     first_slots = models.PositiveIntegerField(
         "slots for first backups",
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(SLOTS_LIMIT)],
-        help_text="How many of them; empty: a quarter.",
+        help_text="The part of them for first backups. Empty means a quarter.",
     )
-    reported_slots = models.PositiveIntegerField("slots by its configuration", null=True, blank=True, editable=False)
+    reported_slots = models.PositiveIntegerField("slots reported by the storage", null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ("storage__name",)
@@ -62,21 +62,24 @@ class StorageSlots(models.Model):
 
 
 class Slot(models.Model):
-    """One slot of a storage, and who has it until when."""
+    """One slot of a storage, with its holder and the end of the lease."""
 
     storage = models.ForeignKey(Storage, models.CASCADE, related_name="slots")
     lane = models.CharField(max_length=8, choices=LANES)
     number = models.PositiveIntegerField()
-    retired = models.BooleanField(default=False, help_text="There are fewer slots now: nobody gets this one.")
+    retired = models.BooleanField(default=False, help_text="There are fewer slots now. Nobody gets this one.")
     machine = models.ForeignKey(Machine, models.SET_NULL, null=True, blank=True, related_name="slots")
     date_taken = models.DateTimeField("taken", null=True, blank=True)
     date_begun = models.DateTimeField(
-        "begun", null=True, blank=True, help_text="Empty while it is reserved for a machine that has not come yet."
+        "begun",
+        null=True,
+        blank=True,
+        help_text="Empty while the slot is reserved for a machine that has not started yet.",
     )
     date_heartbeat = models.DateTimeField("last heartbeat", null=True, blank=True)
     date_expires = models.DateTimeField("expires", null=True, blank=True)
     date_freed = models.DateTimeField("freed", null=True, blank=True)
-    date_begun_before = models.DateTimeField(null=True, blank=True, help_text="When the session began that freed it.")
+    date_last_begun = models.DateTimeField(null=True, blank=True, help_text="Start of the session that freed the slot.")
 
     class Meta:
         ordering = ("storage_id", "lane", "number")
@@ -90,18 +93,18 @@ class Slot(models.Model):
         return f"{self.storage}, {self.get_lane_display()} {self.number + 1}"
 
     def is_held(self, now: datetime) -> bool:
-        """Whether somebody has it."""
+        """Return True if a machine has the slot."""
         if self.machine_id is None or self.date_expires is None:
             return False
         return now < self.date_expires <= now + LONGEST_LEASE + COORDINATORS_TOLERANCE
 
     def free_since(self) -> datetime | None:
-        """Since when nobody has it, of one that nobody has; None for since ever."""
+        """Return the moment since which a free slot is free, or None if it was never taken."""
         return self.date_freed if self.machine_id is None else self.date_expires
 
     def last_length(self) -> timedelta:
-        """For how long the last session had it, of one that nobody has."""
-        begun = self.date_begun_before if self.machine_id is None else self.date_begun
+        """Return the length of the last session in a free slot."""
+        begun = self.date_last_begun if self.machine_id is None else self.date_begun
         freed = self.free_since()
         return timedelta(0) if begun is None or freed is None else freed - begun
 
@@ -113,11 +116,11 @@ class WaitingMachine(models.Model):
     machine = models.ForeignKey(Machine, models.CASCADE, related_name="waiting")
     lane = models.CharField(max_length=8, choices=LANES)
     date_due = models.DateTimeField("due since")
-    date_deadline = models.DateTimeField("patience ends", help_text="The queue's order.")
+    date_deadline = models.DateTimeField("grace period ends", help_text="The queue is ordered by it.")
     date_queued = models.DateTimeField("waiting since")
     date_asked = models.DateTimeField("asked last")
     date_no_show = models.DateTimeField(
-        "did not come", null=True, blank=True, help_text="When it let a slot lapse that was reserved for it."
+        "no-show", null=True, blank=True, help_text="Date on which it let a reserved slot lapse."
     )
 
     class Meta:

@@ -1,4 +1,4 @@
-"""The line of machines that wait for a slot."""
+"""The queue of machines that wait for a slot."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from turku.policy import queue, schedule
 from turku.policy.queue import Lane, QueueEntry
 
 REMEMBERED = timedelta(days=1)
-"""For how long it is remembered that a machine let a slot lapse."""
+"""The time for which a no-show is remembered."""
 _UNREADABLE_PERIOD = timedelta(days=1)
 
 
 def asking_machines(*, now: datetime) -> QuerySet[WaitingMachine]:
-    """Those that asked lately; who does not ask any more is not waited for."""
+    """Return the machines that asked lately. Nobody waits for those that stopped asking."""
     return WaitingMachine.objects.filter(date_asked__gt=now - queue.WAITING_TIMEOUT)
 
 
 @dataclass(frozen=True)
 class QueueClaim:
-    """What a machine asks for in a lane: since when it is due there, when its patience ends, its row in the line."""
+    """The request of a machine in a lane: due date, end of its grace period, and its row in the queue."""
 
     due: datetime
     deadline: datetime
@@ -37,12 +37,14 @@ class QueueClaim:
 def claim_of(
     machine: Machine, lane: Lane, sources: Sequence[Source], *, now: datetime, missed: datetime | None = None
 ) -> QueueClaim:
-    """The claim of a machine with these sources due; ``missed`` is when it let a slot lapse that was reserved for it,
-    where that is not on its row."""
+    """Return the claim of a machine with these due sources.
+
+    ``no_show`` is the moment at which it let a reserved slot lapse, unless its row has that.
+    """
     row = WaitingMachine.objects.filter(machine=machine, lane=lane).first()
     if missed is None and row is not None:
         missed = row.date_no_show
-    # All of them are due, also one that a clock which was ahead planned for later.
+    # All of them are due, including one that a clock that was ahead planned for later.
     dues = [(min(source.date_next_backup, now), source) for source in sources]
     deadline = min(queue.deadline(due, _period(source), no_show=missed) for due, source in dues)
     return QueueClaim(min(due for due, _source in dues), deadline, row)
@@ -56,7 +58,7 @@ def _period(source: Source) -> timedelta:
 
 
 def queue_head(storage: Storage, lane: Lane, machine: Machine, *, limit: int, now: datetime) -> list[QueueEntry]:
-    """The foremost of the others in the line."""
+    """Return the first of the other machines in the queue."""
     others = (
         asking_machines(now=now).filter(storage=storage, lane=lane).exclude(machine=machine).order_by("date_deadline")
     )
@@ -66,7 +68,7 @@ def queue_head(storage: Storage, lane: Lane, machine: Machine, *, limit: int, no
 
 
 def enqueue(storage: Storage, lane: Lane, machine: Machine, claim: QueueClaim, *, now: datetime) -> None:
-    """Put the machine into the line; one that stands in it keeps its place."""
+    """Add the machine to the queue. A machine that is in it keeps its place."""
     row = claim.row
     place = WaitingMachine(
         storage=storage,
@@ -87,12 +89,12 @@ def enqueue(storage: Storage, lane: Lane, machine: Machine, claim: QueueClaim, *
 
 
 def dequeue(row: WaitingMachine) -> None:
-    """Take the machine out of the line."""
+    """Remove the machine from the queue."""
     WaitingMachine.objects.filter(pk=row.pk).delete()
 
 
 def record_no_show(storage: Storage, lane: str, machine_id: int, *, now: datetime) -> None:
-    """Remember that a machine did not come for the slot that was reserved for it, which another one got."""
+    """Record that a machine did not use its reserved slot, which another one got."""
     never = now - queue.WAITING_TIMEOUT
     place = WaitingMachine(
         storage=storage,
@@ -110,6 +112,6 @@ def record_no_show(storage: Storage, lane: str, machine_id: int, *, now: datetim
 
 
 def remove_stale(storage: Storage, *, now: datetime) -> None:
-    """Remove from the storage's line who is long gone."""
+    """Remove machines that stopped asking long ago from the storage's queue."""
     gone = WaitingMachine.objects.filter(storage=storage, date_asked__lte=now - 2 * queue.WAITING_TIMEOUT)
     gone.filter(Q(date_no_show=None) | Q(date_no_show__lte=now - REMEMBERED)).delete()

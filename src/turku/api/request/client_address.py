@@ -1,4 +1,4 @@
-"""Where a request comes from: the address behind the proxies that the operator trusts, and no others."""
+"""The address of the client, as reported by the proxies that the operator trusts and by no others."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _current: ContextVar[str] = ContextVar("turku_origin", default="")
 
 
 def current_address() -> str:
-    """The address of the client whose request is being answered; empty outside of requests."""
+    """Return the address of the client of the current request, or an empty text outside of requests."""
     return _current.get()
 
 
 @lru_cache(maxsize=1000)
 def _plain(hop: str) -> str:
-    """The address in one hop of X-Forwarded-For (``192.0.2.1``, ``192.0.2.1:4711``, ``[2001:db8::1]:4711``), or
-    nothing where it holds none.
+    """Return the address in one hop of X-Forwarded-For, or an empty text if it holds none.
+
+    A hop is ``192.0.2.1``, ``192.0.2.1:4711`` or ``[2001:db8::1]:4711``.
     """
     text = hop.strip()
     if text.startswith("["):
@@ -40,10 +41,10 @@ def _plain(hop: str) -> str:
 
 
 def client_address(peer: str, forwarded_for: str, trusted: TrustedProxies) -> str:
-    """The address of the client; empty where the peer is a Unix socket and nobody forwarded an address.
+    """Return the address of the client, or an empty text for a Unix socket without a forwarded address.
 
-    Each trusted hop, beginning with the peer, is believed about the one before it. What stands left of the first
-    untrusted address was written by the client and is not read.
+    Each trusted hop, beginning with the peer, is believed about the one before it. The client itself wrote everything
+    left of the first untrusted address, so that part is not read.
     """
     address = _plain(peer)
     hops = forwarded_for.split(",") if forwarded_for else []
@@ -56,7 +57,7 @@ def client_address(peer: str, forwarded_for: str, trusted: TrustedProxies) -> st
 
 
 class ClientAddressMiddleware:
-    """Notes the client's address for the length of the request and believes a trusted proxy about the scheme."""
+    """Stores the address of the client for the request, and takes the scheme from a trusted proxy."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -65,7 +66,7 @@ class ClientAddressMiddleware:
         trusted: TrustedProxies = settings.TURKU_ENVIRONMENT.trusted_proxies
         peer = str(request.META.get("REMOTE_ADDR", ""))
         address = client_address(peer, str(request.META.get("HTTP_X_FORWARDED_FOR", "")), trusted)
-        # Whoever spoke TLS with the client: cookies, HSTS and the CSRF check depend on it.
+        # The proxy may have terminated TLS. Cookies, HSTS and the CSRF check depend on the scheme.
         if trusted.holds(_plain(peer)) and request.META.get("HTTP_X_FORWARDED_PROTO") in ("https", "http"):
             request.META["wsgi.url_scheme"] = request.META["HTTP_X_FORWARDED_PROTO"]
         token = _current.set(address)

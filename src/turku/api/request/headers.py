@@ -14,7 +14,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 class ContentSecurityPolicyMiddleware:
-    """Nothing but our own scripts and styles runs in a page, whatever text a machine sent."""
+    """Sets a policy by which pages run only our own scripts and styles, whatever text a machine sent."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response

@@ -1,4 +1,4 @@
-"""What is wrong with a message, collected so that all of it is answered at once."""
+"""Errors of a message, collected so that one answer names all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_LENGTH = 300
 
 
 class MessageErrors:
-    """Collects faults, each with the path of its field (``machine.sources.etc.frequency``)."""
+    """Collects errors, each with the path of its field (``machine.sources.etc.frequency``)."""
 
     def __init__(self) -> None:
         self._sentences: list[str] = []
@@ -24,7 +24,7 @@ class MessageErrors:
         self._sentences.append(f"{_shortened(field)}: {_shortened(sentence)}")
 
     def check(self, field: str, rule: Callable[[Value], Result], value: Value) -> Result | None:
-        """What ``rule`` makes of the value; None, and a fault, where it raises InvalidValue."""
+        """Return the result of ``rule`` for the value, or None and record an error if it raises InvalidValue."""
         try:
             return rule(value)
         except InvalidValue as error:
@@ -32,7 +32,7 @@ class MessageErrors:
             return None
 
     def raise_if_any(self) -> None:
-        """Raise MalformedMessage with every fault; nothing where there is none."""
+        """Raise MalformedMessage with all recorded errors, if there are any."""
         if not self._sentences:
             return
         shown = "; ".join(self._sentences[:_SHOWN])
@@ -45,7 +45,7 @@ def _shortened(text: str) -> str:
 
 
 def checked(field: str, rule: Callable[[Value], Result], value: Value) -> Result:
-    """What ``rule`` makes of the value. Raises MalformedMessage naming the field."""
+    """Return the result of ``rule`` for the value. Raises MalformedMessage with the name of the field."""
     try:
         return rule(value)
     except InvalidValue as error:

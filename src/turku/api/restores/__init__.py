@@ -1,1 +1,1 @@
-"""Restores on behalf of others: who may see and have which history, and restores asked for at the coordinator."""
+"""Access to history, and restores that operators request at the coordinator."""

@@ -1,4 +1,4 @@
-"""May a machine see or have this history? Asked by the storage that keeps it, before it shows or sends anything."""
+"""Access grants: decisions on whether a storage may show history to a machine or send it there."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from turku.policy import names
 from turku.protocol.restore_messages import StorageAccessAnswer, StorageAccessRequest
 
 NOTE_RESOLUTION = timedelta(minutes=10)
-"""Looks, and what was not permitted, are on the audit log once in that time for each machine and source."""
+"""The audit log has one entry for browsing, and one for denials, in that time for each machine and source."""
 
-# One sentence for both: a machine is not told which sources others have.
+# Both cases have the same sentence, so that a machine does not learn which sources others have.
 _UNKNOWN = (
     "the coordinator knows no such source of a machine of this storage, or no approved restore of it onto this machine "
     "that is running now"
 )
-_HIDDEN = "a policy of the coordinator keeps this machine's history from it; an operator can ask for a restore there"
+_HIDDEN = "a policy of the coordinator hides this machine's history from it; an operator can request a restore there"
 
 
 def decide(storage: Storage, asked: StorageAccessRequest, *, now: datetime) -> StorageAccessAnswer:
-    """Whether the storage may show or send it. What is another storage's is answered as what does not exist (S1).
+    """Decide whether the storage may show or send this history to the machine.
 
-    Raises MalformedMessage for names that cannot be any.
+    History of another storage is treated as missing (threat S1). Raises MalformedMessage for invalid names.
     """
     uuid = authentication.machine_uuid(asked.machine.uuid)
     owner = uuid if asked.of_machine is None else UUID(checked("of_machine", names.machine_uuid, asked.of_machine))
@@ -69,14 +69,14 @@ def _by_request(
 ) -> StorageAccessAnswer:
     request = _running(source, uuid, asked.request, now=now)
     if request is None:
-        # Noted as the storage's doing: it says by itself which machine it was.
+        # The storage is the actor, because it names the machine itself.
         _note_once("restore.denied", log.actor_of(storage), asked, source, storage, now=now)
         return StorageAccessAnswer(allowed=False, reason=_UNKNOWN)
     if asked.resolved is None:
         _note(log.actor_of(request.target), asked, source, storage, now=now)
     else:
         name = checked("resolved", new_request.checked_snapshot, asked.resolved)
-        # The first one counts, whoever else has come to another one meanwhile.
+        # The first resolved snapshot counts, even if another session resolved another one.
         transition(
             request,
             Q(resolved_snapshot="", state__in=IN_PROGRESS),
@@ -95,7 +95,7 @@ def _by_request(
 
 
 def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> RestoreRequest | None:
-    """The request, while a run of that machine holds it."""
+    """Return the request if a run of that machine holds it."""
     try:
         key = UUID(names.machine_uuid(text or ""))
     except InvalidValue:
@@ -106,7 +106,7 @@ def _running(source: Source, uuid: UUID, text: str | None, *, now: datetime) -> 
         target__uuid=uuid,
         target__active=True,
         state__in=IN_PROGRESS,
-        # Its lease.
+        # The lease of the run.
         date_offered__gt=now,
     )
     return held.select_related("target", "source__machine").first()

@@ -1,4 +1,4 @@
-"""A restore request in words, and as programs get it."""
+"""Descriptions of restore requests, for people and for programs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _SHOWN_PATHS = 3
 
 
 def path_text(path: Any) -> str:
-    """A stored path as people read it: what is not UTF-8 in it is shown as ``\\xe4``."""
+    r"""Return a stored path for people. Bytes that are not UTF-8 are shown as ``\xe4``."""
     if isinstance(path, str):
         return path
     return b64decode(path["b64"]).decode("utf-8", "backslashreplace")
 
 
 def subject_text(request: RestoreRequest) -> str:
-    """What is restored: ``etc``, ``etc: ssh/sshd_config, hosts and 3 more (as of ...)``."""
+    """Return the subject of a request: ``etc``, ``etc: ssh/sshd_config, hosts and 3 more (as of ...)``."""
     paths = [path_text(path) for path in request.paths]
     more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
     named = f": {', '.join(paths[:_SHOWN_PATHS])}{more}" if paths else ""
@@ -28,7 +28,7 @@ def subject_text(request: RestoreRequest) -> str:
 
 
 def progress_text(request: RestoreRequest) -> str:
-    """How far it is: ``1,200 of 5,000 files, 24%``; empty before anything was restored."""
+    """Return the progress, such as ``1,200 of 5,000 files, 24%``, or an empty text before the first file."""
     if not request.files and not request.files_total:
         return ""
     of = f" of {request.files_total:,}" if request.files_total else ""
@@ -39,12 +39,12 @@ def progress_text(request: RestoreRequest) -> str:
 
 
 def waiting_reason(request: RestoreRequest) -> str:
-    """Why a request that waits for its machine is not picked up, as far as that can be seen; else empty."""
+    """Return the visible reason for which a waiting request is not picked up, or an empty text."""
     if request.state != RequestState.WAITING or request.date_approved is None:
         return ""
     target = request.target
     if request.attempts:
-        return f"put off by the machine: {request.message}" if request.message else "put off by the machine"
+        return f"postponed by the machine: {request.message}" if request.message else "postponed by the machine"
     if not target.active:
         return "the machine is switched off here"
     storage = request.source.machine.storage
@@ -59,7 +59,7 @@ def waiting_reason(request: RestoreRequest) -> str:
 
 
 def terms(request: RestoreRequest) -> dict[str, Any]:
-    """What is asked for: of when, which paths, where to, why, and by how many it is to be approved."""
+    """Return the terms of a request: snapshot, paths, target directory, reason and number of approvals."""
     return {
         "snapshot": request.snapshot,
         "moment": request.moment,
@@ -72,7 +72,7 @@ def terms(request: RestoreRequest) -> dict[str, Any]:
 
 
 def message_fields(request: RestoreRequest) -> dict[str, Any]:
-    """The request as programs get it."""
+    """Return the fields of a request as programs receive them."""
     dates = ("requested", "first_approval", "second_approval", "expires", "picked_up", "progress", "ended")
     return {
         "id": str(request.pk),

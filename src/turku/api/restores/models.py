@@ -15,7 +15,7 @@ REASON_LENGTH = 1000
 
 
 class Approvals(models.IntegerChoices):
-    """How many operators have to approve a restore request."""
+    """The number of operators who have to approve a restore request."""
 
     NONE = 0, "nobody"
     ONE = 1, "one operator"
@@ -23,9 +23,9 @@ class Approvals(models.IntegerChoices):
 
 
 class RestorePolicy(ScopedPolicy):
-    """What of history may be seen and had: for all machines, for those registered with one Auth, or for one machine.
+    """Rules for access to history: for all machines, for those of one Auth, or for one machine.
 
-    An empty field leaves the matter to the next wider policy, and at last to policies.BUILT_IN.
+    An empty field inherits from the next wider policy, and finally from policies.BUILT_IN.
     """
 
     auth = models.OneToOneField(
@@ -46,23 +46,23 @@ class RestorePolicy(ScopedPolicy):
         help_text="For this machine alone.",
     )
     history_visible = models.BooleanField(
-        "machine has its own history",
+        "machine may read its own history",
         null=True,
         blank=True,
-        help_text="May a machine look at its own history and restore from it by itself? No: by a request only.",
+        help_text="If not, the machine gets its history only through a restore request.",
     )
     approvals = models.PositiveSmallIntegerField(
         "requests are approved by",
         choices=Approvals.choices,
         null=True,
         blank=True,
-        help_text="Of the machines that a request is about, the stricter one counts.",
+        help_text="If a request concerns two machines, the stricter value counts.",
     )
     other_machines = models.BooleanField(
         "onto other machines",
         null=True,
         blank=True,
-        help_text="May its history be restored onto other machines that are registered with the same auth? "
+        help_text="Allows restores onto other machines that are registered with the same auth. "
         "A superuser may choose any machine.",
     )
     comment = models.CharField(max_length=NAME_LENGTH, blank=True)
@@ -73,7 +73,7 @@ class RestorePolicy(ScopedPolicy):
 
 
 class RequestState(models.TextChoices):
-    """Where a request stands; those of ``OVER`` are its end."""
+    """The state of a request. Those in ``ENDED`` are final."""
 
     REQUESTED = "requested", "waits for approval"
     WAITING = "waiting", "waits for the machine"
@@ -95,15 +95,15 @@ ENDED = tuple(state.value for state in RequestState if state.value not in OPEN)
 
 
 class Overwrite(models.TextChoices):
-    """What happens to files that are there (``restore_request_messages.Overwrite``)."""
+    """The treatment of existing files (``restore_request_messages.Overwrite``)."""
 
-    NEVER = "never", "keep what is there"
-    OLDER = "older", "replace what is older"
-    ALWAYS = "always", "replace what differs"
+    NEVER = "never", "keep existing files"
+    OLDER = "older", "replace older files"
+    ALWAYS = "always", "replace files that differ"
 
 
 class RestoreRequest(models.Model):
-    """A restore that an operator asked for: of a source, onto the machine that it is of or onto another one.
+    """A restore of a source that an operator requested, onto its own machine or another one.
 
     States change by conditional updates alone (transitions.py).
     """
@@ -115,19 +115,17 @@ class RestoreRequest(models.Model):
         models.CASCADE,
         related_name="restore_requests",
         verbose_name="onto machine",
-        help_text="Where the files go: the machine that they are of, or another one of the same operator.",
+        help_text="The machine that receives the files: their own, or another one of the same operator.",
     )
     snapshot = models.CharField(max_length=NAME_LENGTH, blank=True)
-    moment = models.CharField("state of", max_length=NAME_LENGTH, blank=True)
-    resolved_snapshot = models.CharField("which is", max_length=NAME_LENGTH, blank=True, editable=False)
-    """The one snapshot that ``snapshot`` or ``moment`` means, or the latest where both are empty: as the storage said
-    when the request was used first. It stays what it is when newer ones are made."""
+    moment = models.CharField("as of", max_length=NAME_LENGTH, blank=True)
+    resolved_snapshot = models.CharField("resolved snapshot", max_length=NAME_LENGTH, blank=True, editable=False)
+    """The snapshot that ``snapshot`` or ``moment`` means, or the latest if both are empty. The storage resolved it when
+    the request was used first. Newer snapshots do not change it."""
     paths = models.JSONField(default=list, blank=True)
-    """As ``restore_messages.WirePath`` has them; none: the whole source."""
+    """The paths in the form of ``restore_messages.WirePath``. None means the whole source."""
     directory = models.CharField(max_length=PATH_LENGTH)
-    overwrite = models.CharField(
-        "files that are there", max_length=8, choices=Overwrite.choices, default=Overwrite.NEVER
-    )
+    overwrite = models.CharField("existing files", max_length=8, choices=Overwrite.choices, default=Overwrite.NEVER)
     reason = models.CharField(max_length=REASON_LENGTH)
 
     state = models.CharField(
@@ -146,25 +144,27 @@ class RestoreRequest(models.Model):
     date_ended = models.DateTimeField("ended", null=True, blank=True, editable=False)
 
     date_offered = models.DateTimeField("offered from", null=True, blank=True, editable=False)
-    """From when on a check-in of the target is told of it; None where it is not to be told. While a run holds it: the
-    end of that run's lease."""
+    """The moment from which check-ins of the target offer the restore, or None for never.
+
+    While a run holds it, this is the end of the run's lease.
+    """
     claim = models.CharField(max_length=64, blank=True, editable=False)
-    """Drawn by the run of the machine that holds it."""
+    """A random token of the run that holds the request."""
     attempts = models.PositiveIntegerField("times picked up", default=0, editable=False)
     date_picked_up = models.DateTimeField("picked up", null=True, blank=True, editable=False)
-    date_progress = models.DateTimeField("last heard of", null=True, blank=True, editable=False)
+    date_progress = models.DateTimeField("last progress report", null=True, blank=True, editable=False)
     files = models.PositiveBigIntegerField("files restored", default=0, editable=False)
     size_bytes = models.PositiveBigIntegerField("bytes restored", default=0, editable=False)
-    files_total = models.PositiveBigIntegerField("files in all", null=True, blank=True, editable=False)
-    size_total_bytes = models.PositiveBigIntegerField("bytes in all", null=True, blank=True, editable=False)
+    files_total = models.PositiveBigIntegerField("files in total", null=True, blank=True, editable=False)
+    size_total_bytes = models.PositiveBigIntegerField("bytes in total", null=True, blank=True, editable=False)
     restored_snapshot = models.CharField(max_length=NAME_LENGTH, blank=True, editable=False)
-    message = models.TextField("what the machine says", blank=True, editable=False)
+    message = models.TextField("message of the machine", blank=True, editable=False)
 
     class Meta:
         ordering = ("-date_requested", "-id")
         permissions = (("approve_restorerequest", "Can approve and reject restore requests"),)
         indexes = [
-            # What a check-in looks for, and what is open: rare, so both cost nothing while nobody restores.
+            # Partial indexes for check-ins and open requests cost nothing while nobody restores.
             models.Index(fields=("target", "date_offered"), condition=Q(date_offered__isnull=False), name="rr_offered"),
             models.Index(fields=("source",), condition=Q(state__in=OPEN), name="rr_open_source"),
             models.Index(fields=("date_expires",), condition=Q(state__in=OPEN), name="rr_open_expires"),
@@ -177,7 +177,7 @@ class RestoreRequest(models.Model):
 
     @property
     def approvers(self) -> tuple[str, ...]:
-        """Who approved it, in their order."""
+        """The operators who approved it, in their order."""
         return tuple(name for name in (self.first_approval_by, self.second_approval_by) if name)
 
     @property

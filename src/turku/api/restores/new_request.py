@@ -1,4 +1,4 @@
-"""Asking for a restore: what an operator wishes, checked, becomes a request."""
+"""New restore requests: checked and saved."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from turku.protocol.codec import encode
 from turku.protocol.restore_messages import PATHS_LIMIT, wire_path
 
 DEFAULT_DAYS = 7
-"""A request that no machine took up by then expires."""
+"""Days after which a request that was not picked up expires."""
 DAYS_LIMIT = 90
 _PATHS_LIMIT_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
 class RequestedRestore:
-    """What an operator asks for. ``target``: None for the machine that the source is of."""
+    """A restore that an operator asks for. ``target`` of None is the machine of the source."""
 
     source: Source
     directory: str
@@ -44,17 +44,20 @@ class RequestedRestore:
 
 
 def create(wish: RequestedRestore, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
-    """The new request. Raises as ``prepare`` does, which says what the other parameters mean."""
+    """Create and save the request.
+
+    ``build`` describes the parameters and exceptions.
+    """
     request = build(wish, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
     save(request, actor=actor, now=now)
     return request
 
 
 def build(wish: RequestedRestore, *, requested_by: str, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
-    """A request to be submitted: it waits for approval or, where policy wants none, for the machine.
+    """Return an unsaved request, which waits for approval or, if no policy requires one, for the machine.
 
-    ``may_choose_any_machine``: a superuser decides which machines belong to one operator; others have those of one
-    Auth. Raises InvalidValue.
+    With ``may_choose_any_machine``, as a superuser has it, the target may be registered with another Auth. Raises
+    InvalidValue.
     """
     target = wish.target or wish.source.machine
     needed = _approvals(wish.source.machine, target, may_choose_any_machine=may_choose_any_machine)
@@ -82,7 +85,7 @@ def build(wish: RequestedRestore, *, requested_by: str, may_choose_any_machine: 
 
 
 def save(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
-    """Write the request down."""
+    """Save the request and log it."""
     with transaction.atomic():
         request.save(force_insert=True)
         log.record(actor, [log.NewEntry("restore.requested", request, new=logged_values(request))], now=now)
@@ -90,7 +93,7 @@ def save(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
 
 
 def logged_values(request: RestoreRequest) -> dict[str, object]:
-    """What the audit log says of a request: whose files, of when, which, where to, why."""
+    """Return the values of a request for the audit log."""
     return {
         "source": str(request.source.pk),
         "of_machine": str(request.source.machine.uuid),
@@ -106,26 +109,28 @@ def _approvals(machine: Machine, target: Machine, *, may_choose_any_machine: boo
     else:
         if not may_choose_any_machine and (not rules.other_machines or target.auth_id != machine.auth_id):
             raise InvalidValue(
-                f"what is kept of {machine} may not be restored onto {target}",
+                f"the history of {machine} may not be restored onto {target}",
                 hint="they are registered with different auths, or a restore policy forbids it; a superuser may",
             )
         needed = max(rules.approvals, policies.rules_of(target).approvals)
     if not target.active:
-        raise InvalidValue(f"machine {target} is switched off", hint="it picks up nothing; switch it on first")
+        raise InvalidValue(f"machine {target} is switched off", hint="it picks up no restores, switch it on first")
     return needed
 
 
 def checked_snapshot(text: str) -> str:
-    """The name of a snapshot, or nothing. Raises InvalidValue."""
+    """Return the name of a snapshot, or an empty text. Raises InvalidValue."""
     name = names.label(text, kind="snapshot name")
     if "/" in name or name.startswith("."):
-        raise InvalidValue(f"{name!r} is no name of a snapshot")
+        raise InvalidValue(f"{name!r} is not a valid snapshot name")
     return name
 
 
 def resolved_moment(text: str, *, now: datetime) -> str:
-    """The moment that people's words mean now, in ISO form, or nothing: ``3 days ago`` must not move while a request
-    waits. Raises InvalidValue."""
+    """Return the moment that the words mean now, in ISO form, or an empty text.
+
+    ``3 days ago`` must not move while a request waits. Raises InvalidValue.
+    """
     if not text.strip():
         return ""
     zone = ZoneInfo(settings.TIME_ZONE)
@@ -133,7 +138,7 @@ def resolved_moment(text: str, *, now: datetime) -> str:
 
 
 def checked_paths(paths: Sequence[bytes]) -> list[object]:
-    """The paths within their source as they are stored. Raises InvalidValue."""
+    """Return the paths within their source as they are stored. Raises InvalidValue."""
     if len(paths) > PATHS_LIMIT:
         raise InvalidValue(f"more than {PATHS_LIMIT} paths; ask for a directory that holds them")
     lawful = dict.fromkeys(names.path_inside(path) for path in paths)
@@ -159,11 +164,11 @@ def _base64(path: bytes) -> str:
 
 
 def checked_reason(text: str) -> str:
-    """Why, in a line. Raises InvalidValue where nothing is said."""
+    """Return the reason as one line. Raises InvalidValue for an empty reason."""
     reason = " ".join(text.split())
     size_bytes(reason)
     if not reason:
-        raise InvalidValue("a request says why it is made", hint="the audit log keeps the reason")
+        raise InvalidValue("a restore request needs a reason", hint="the audit log keeps the reason")
     if len(reason) > REASON_LENGTH:
         raise InvalidValue(f"the reason is longer than {REASON_LENGTH} characters")
     return reason

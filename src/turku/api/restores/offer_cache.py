@@ -1,6 +1,6 @@
-"""Whether any machine at all is to be told of a restore: nearly always none is, and check-ins need not look then.
+"""A short memory of the fact that no machine has a restore to pick up, so that check-ins need not look.
 
-Each process remembers that for a moment, so that a restore is told of a second later than it could be at most.
+Nearly always there is none. Each process remembers that, so a restore is offered at most a second late.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ _none_until = 0.0
 
 
 def may_exist() -> bool:
-    """Whether a check-in has to look for its own."""
+    """Return True if a check-in has to look for restores."""
     return SYSTEM_CLOCK.monotonic_seconds() >= _none_until
 
 
 def remember_none() -> None:
-    """Remember that there was none just now."""
+    """Remember that there is none now."""
     global _none_until  # noqa: PLW0603  (of the process, as it is meant)
     _none_until = SYSTEM_CLOCK.monotonic_seconds() + REMEMBERED_SECONDS
 
 
 def forget() -> None:
-    """Look again: this process has just changed a request."""
+    """Forget that, because this process has just changed a request."""
     global _none_until  # noqa: PLW0603
     _none_until = 0.0

@@ -1,4 +1,4 @@
-"""What a check-in tells a machine of restores that wait for it, and which machines a storage lets in for them."""
+"""The restores that a check-in offers to a machine, and the guest machines of a storage."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from turku.protocol.restore_messages import SnapshotChoice
 from turku.protocol.restore_request_messages import RestoreOrder
 
 OFFERS_LIMIT = 10
-"""Restores in one answer; the others come when these are done."""
+"""The number of restores in one answer. The others follow when these are done."""
 
 
 def offered_restores(machine_key: int, *, now: datetime) -> list[RestoreOrder]:
-    """The restores that wait for the machine, oldest first."""
+    """Return the restores that wait for the machine, oldest first."""
     waiting = RestoreRequest.objects.filter(target=machine_key, date_offered__lte=now)
     rows = waiting.select_related("source__machine__storage", "target").order_by("date_offered")[:OFFERS_LIMIT]
     orders = []
@@ -28,7 +28,7 @@ def offered_restores(machine_key: int, *, now: datetime) -> list[RestoreOrder]:
             transitions.expire(now=now)
             continue
         storage = row.source.machine.storage
-        # One whose storage is gone or switched off waits for a better time, or for its end.
+        # A request whose storage is gone or switched off keeps waiting until it expires.
         if storage is not None and storage.active:
             orders.append(_order(row, storage))
     return orders
@@ -54,12 +54,12 @@ def _order(row: RestoreRequest, storage: Storage) -> RestoreOrder:
 
 
 def snapshot_choice(row: RestoreRequest) -> SnapshotChoice:
-    """Return the snapshot that the request is for, as it was asked for; nothing chosen is the latest."""
+    """Return the snapshot as the request names it. An empty choice means the latest."""
     return SnapshotChoice(name=row.snapshot or None, at=row.moment or None)
 
 
 def guest_machines(storage: Storage, *, now: datetime) -> Iterator[Machine]:
-    """The machines of other storages that are about to restore from this one: it has to know their keys."""
+    """Return the machines of other storages that are about to restore from this one, which has to know their keys."""
     approved = Q(state__in=IN_PROGRESS) | Q(state__in=APPROVED, date_expires__gt=now)
     rows = RestoreRequest.objects.filter(approved, source__machine__storage=storage).exclude(target__storage=storage)
     targets = rows.order_by().values("target")

@@ -1,4 +1,4 @@
-"""What counts for a machine's history: per field, the most specific policy that says something."""
+"""Restore policies of machines. For each field, the most specific policy that sets it counts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from turku.api.restores.models import Approvals, RestorePolicy
 
 @dataclass(frozen=True)
 class HistoryRules:
-    """May the machine have its own history by itself; how many operators approve a request; may what is kept of it go
-    onto other machines of the same Auth?"""
+    """Rules for the history of a machine.
+
+    They say whether the machine may read its own history, how many operators approve a request, and whether its history
+    may go to other machines of the same Auth.
+    """
 
     history_visible: bool = True
     approvals: int = Approvals.ONE
@@ -21,11 +24,11 @@ class HistoryRules:
 
 
 BUILT_IN = HistoryRules()
-"""Where no policy says anything."""
+"""The rules without any policy."""
 
 
 def combine(policies: Iterable[RestorePolicy]) -> HistoryRules:
-    """The rules that these policies make together, whatever their order."""
+    """Return the rules that result from these policies, in any order."""
     ordered = most_specific_first(policies)
     return HistoryRules(
         history_visible=first_value(ordered, lambda policy: policy.history_visible, BUILT_IN.history_visible),
@@ -35,5 +38,5 @@ def combine(policies: Iterable[RestorePolicy]) -> HistoryRules:
 
 
 def rules_of(machine: Machine) -> HistoryRules:
-    """The rules of one machine, asked of the database in one query."""
+    """Return the rules of one machine, with one query."""
     return combine(applicable(RestorePolicy.objects.all(), machine))

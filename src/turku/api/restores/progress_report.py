@@ -1,4 +1,4 @@
-"""What a machine tells of a restore that it was told of: it picks it up, goes on, ends."""
+"""Progress reports of machines about restores: picked up, running, ended or postponed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _ENDS = {
 
 
 def own_request(machine: Machine, text: str) -> RestoreRequest:
-    """The request onto this machine. Raises ApiNotFound: what is another machine's does not exist for it."""
+    """Return the request onto this machine.
+
+    Raises ApiNotFound. Requests onto other machines do not exist for this one.
+    """
     rows = RestoreRequest.objects.select_related("source__machine", "target").filter(target=machine)
     try:
         return rows.get(pk=UUID(names.machine_uuid(text)))
@@ -37,7 +40,7 @@ def own_request(machine: Machine, text: str) -> RestoreRequest:
 
 
 def record(machine: Machine, report: AgentRestoreProgressRequest, *, now: datetime) -> AgentRestoreProgressAnswer:
-    """Take over what the machine tells; whether it is to go on. Raises ApiNotFound."""
+    """Record the report and tell the machine whether to go on. Raises ApiNotFound."""
     request = own_request(machine, report.request)
     actor = log.actor_of(machine)
     if report.step == "picked_up":
@@ -52,7 +55,7 @@ def record(machine: Machine, report: AgentRestoreProgressRequest, *, now: dateti
         moved = False
     if moved:
         return AgentRestoreProgressAnswer(go_on=report.step in ("picked_up", "running"))
-    # Ended here already: how far the machine came is still worth knowing.
+    # The request ended already. The last progress of the machine is still recorded.
     held = Q(claim=report.claim, state__in=(RequestState.CANCELLED, RequestState.EXPIRED))
     transition(request, held, "", actor, now=now, date_progress=now, **_statistics(report))
     request.refresh_from_db()
@@ -66,7 +69,7 @@ def _lease(now: datetime) -> dict[str, Any]:
 def _pick_up(request: RestoreRequest, claim: str, actor: log.Actor, *, now: datetime) -> bool:
     changes: dict[str, Any] = {"state": RequestState.PICKED_UP.value, **_lease(now)}
     if request.claim == claim:
-        # The answer was lost, and it asks again.
+        # The answer was lost, and the machine repeats the call.
         return transition(request, Q(state__in=IN_PROGRESS, claim=claim), "", actor, now=now, **changes)
     free = Q(state__in=APPROVED, date_offered__lte=now, date_expires__gt=now)
     taken = {"claim": claim, "date_picked_up": now, "attempts": F("attempts") + 1, "message": ""}

@@ -1,7 +1,7 @@
-"""How a request moves on: by conditional updates alone, each with its entry on the audit log.
+"""Transitions of restore requests, each a conditional update with its entry on the audit log.
 
-Of any number of coordinators, operators and runs of an agent that want the same, one gets it: an update changes the row
-only while it is in the state that it leaves.
+An update changes the row only while it is in the expected state. So of any number of coordinators, operators and agents
+that try the same, one succeeds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from turku.api.restores.models import ENDED, IN_PROGRESS, OPEN, RequestState, Re
 from turku.errors import UsageError
 
 LEASE = timedelta(minutes=3)
-"""A run that is not heard of for that long is taken for dead: the machine is told of the restore again."""
+"""A run without a report for that long counts as dead, and the restore is offered again."""
 _EXPIRED_PER_CALL = 500
 _LOGGED = frozenset(
     {
@@ -26,28 +26,31 @@ _LOGGED = frozenset(
         *("first_approval_by", "second_approval_by", "resolved_snapshot"),
     }
 )
-"""What an entry of the audit log has of the changes."""
+"""The changed columns that the audit log records."""
 
 
 def transition(
     request: RestoreRequest, condition: Q, action: str, actor: log.Actor, *, now: datetime, **changes: Any
 ) -> bool:
-    """Change the request where the condition holds for it; whether it did. ``action``: empty for no audit entry."""
+    """Change the request if the condition holds, and return True if it did.
+
+    An empty ``action`` writes no audit entry.
+    """
     with transaction.atomic():
         if not RestoreRequest.objects.filter(condition, pk=request.pk).update(**changes):
             return False
         if action:
-            told = {name: value for name, value in changes.items() if not isinstance(value, F) and name in _LOGGED}
-            log.record(actor, [log.NewEntry(action, request, old={"state": request.state}, new=told)], now=now)
+            logged = {name: value for name, value in changes.items() if not isinstance(value, F) and name in _LOGGED}
+            log.record(actor, [log.NewEntry(action, request, old={"state": request.state}, new=logged)], now=now)
     offer_cache.forget()
     request.refresh_from_db()
     return True
 
 
 def approve(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
-    """Count the actor's approval; with the last one that is needed, the request waits for its machine.
+    """Record the actor's approval. With the last required one, the request waits for its machine.
 
-    The second of two approvals is neither the first approver's nor the requester's. Raises UsageError.
+    The second approval must not come from the first approver or the requester. Raises UsageError.
     """
     waits = Q(state=RequestState.REQUESTED, date_expires__gt=now)
     first = waits & Q(first_approval_by="")
@@ -65,9 +68,7 @@ def approve(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None
         return
     request.refresh_from_db()
     if request.state == RequestState.REQUESTED and request.date_expires > now:
-        raise UsageError(
-            "the second approval has to come from somebody else than the first, and not from who asked for the restore"
-        )
+        raise UsageError("the second approval must come from somebody other than the first approver and the requester")
     raise _not_open(request, "approved", now=now)
 
 
@@ -80,7 +81,7 @@ def reject(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
 
 
 def cancel(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
-    """End a request at whatever stage it is; a machine that is at work learns it with its next report.
+    """End a request in any open state. A running machine learns it with its next report.
 
     Raises UsageError.
     """
@@ -91,7 +92,7 @@ def cancel(request: RestoreRequest, *, actor: log.Actor, now: datetime) -> None:
 
 
 def expire(*, now: datetime) -> int:
-    """The number of requests that expired: nobody approved them, or no machine took them up (again), in time."""
+    """Expire requests that were not approved or picked up in time, and return their number."""
     idle = Q(state__in=(RequestState.REQUESTED, RequestState.WAITING)) | Q(state__in=IN_PROGRESS, date_offered__lte=now)
     over = Q(date_expires__lte=now) & idle
     changes = {"state": RequestState.EXPIRED.value, "date_ended": now, "date_offered": None}
@@ -111,5 +112,5 @@ def _not_open(request: RestoreRequest, word: str, *, now: datetime) -> UsageErro
 
 
 def lease_end(now: datetime) -> datetime:
-    """Until when a run that was heard of now holds its restore."""
+    """Return the end of the lease of a run that reports now."""
     return now + LEASE

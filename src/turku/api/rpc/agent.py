@@ -1,5 +1,8 @@
-"""The calls of agents: ``update_config``, ``agent_ping_checkin``, ``agent_ping_restore`` of the contract, and
-``machine_rotate``, ``machine_reenrol`` beside it."""
+"""The calls of agents.
+
+These are ``update_config``, ``agent_ping_checkin`` and ``agent_ping_restore`` of the contract, and ``machine_rotate``
+and ``machine_reenrol`` beside it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
     uuid = authentication.machine_uuid(request.machine.uuid)
     known, is_proved = authentication.authenticate_machine(uuid, request.machine.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.MACHINE, request.auth, is_new=known is None)
-    # By now the caller is proved, and nothing is worked on yet.
+    # The caller is authenticated, and no work was done yet.
     units = 0 if request.machine.sources is UNSET else declaration.units_of(request.machine.sources)
     if auth is None:
         with work_limit.CONFIGURATIONS.reserve(str(uuid), units):
@@ -67,24 +70,24 @@ def update_config(request: UpdateConfigRequest) -> UpdateConfigAnswer:
 def _apply_configuration(
     request: UpdateConfigRequest, uuid: UUID, known: Machine | None, auth: Auth | None, *, now: datetime
 ) -> list[str]:
-    """Write it down; return the names of the machine's sources that are withdrawn."""
-    told = request.machine
-    faults = MessageErrors()
+    """Apply the configuration of the message, and return the names of the machine's withdrawn sources."""
+    message = request.machine
+    errors = MessageErrors()
     if auth is not None:
-        faults.check("machine.secret", registration.secret_for_registration, told.secret)
-    fields = registration.machine_fields(told, faults, uuid=uuid)
+        errors.check("machine.secret", registration.secret_for_registration, message.secret)
+    fields = registration.machine_fields(message, errors, uuid=uuid)
     plan = None
-    if told.sources is not UNSET:
+    if message.sources is not UNSET:
         sources = {} if known is None else declaration.known_sources(known)
-        declared = declaration.check(told.sources, sources, faults)
-        faults.raise_if_any()
+        declared = declaration.check(message.sources, sources, errors)
+        errors.raise_if_any()
         plan = declaration.DeclarationChanges(sources, declared, now=now)
         if known is not None and plan.has_changes:
             log.require_room(log.actor_of(known), now=now)
-    faults.raise_if_any()
+    errors.raise_if_any()
     with transaction.atomic():
         if auth is not None:
-            machine = registration.register_machine(uuid, told.secret, fields, auth=auth, now=now)
+            machine = registration.register_machine(uuid, message.secret, fields, auth=auth, now=now)
         else:
             machine = authentication.lock_active(known)
             if machine.storage_id is None:
@@ -95,14 +98,14 @@ def _apply_configuration(
 
 @endpoint(AgentPingRequest)
 def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
-    """The sources of the machine that are due now, and for which there is a slot; restores that wait for it."""
+    """Return the due sources of the machine that have a slot, and the restores that wait for it."""
     now = SYSTEM_CLOCK.now()
     uuid = authentication.machine_uuid(request.machine.uuid)
     waiting = pending_work(uuid, request.machine.secret, now=now)
     if waiting is None:
         return AgentPingCheckinAnswer(DueMachine({}))
     sources = due_sources(waiting.machine_key, now=now) if waiting.has_due else []
-    # A source brings its machine along.
+    # The sources were read with their machine.
     sources = leases.reserve(sources[0].machine, sources, now=now) if sources else []
     due = source_messages.due(sources[0].machine, sources, now=now).by_name if sources else {}
     offered = offers.offered_restores(waiting.machine_key, now=now) if waiting.has_restores else []
@@ -110,7 +113,7 @@ def agent_ping_checkin(request: AgentPingRequest) -> AgentPingCheckinAnswer:
 
 
 def _restorable_sources(machine: Machine) -> list[Source]:
-    """The machine's active sources, also those its configuration no longer names: their history can be restored."""
+    """Return the active sources of the machine, including those no longer declared, whose history can be restored."""
     if machine.storage is None or not machine.storage.active:
         return []
     return list(machine.sources.filter(active=True).order_by("name"))
@@ -118,7 +121,7 @@ def _restorable_sources(machine: Machine) -> list[Source]:
 
 @endpoint(AgentPingRequest)
 def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
-    """All active sources of the machine."""
+    """Return all active sources of the machine."""
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     actor = log.actor_of(machine)
@@ -131,16 +134,16 @@ def agent_ping_restore(request: AgentPingRequest) -> AgentPingRestoreAnswer:
 @endpoint(MachineRotateRequest)
 def machine_rotate(request: MachineRotateRequest) -> Empty:
     """Give the machine a new secret and key."""
-    told = request.machine
-    uuid = authentication.machine_uuid(told.uuid)
+    message = request.machine
+    uuid = authentication.machine_uuid(message.uuid)
     now = SYSTEM_CLOCK.now()
-    rotation.rotate_machine(uuid, told.secret, request.new_secret, request.new_ssh_public_key, now=now)
+    rotation.rotate_machine(uuid, message.secret, request.new_secret, request.new_ssh_public_key, now=now)
     return Empty()
 
 
 @endpoint(MachineReenrolRequest)
 def machine_reenrol(request: MachineReenrolRequest) -> MachineReenrolAnswer:
-    """Give a reinstalled machine its place again; the UUID that it has from now on."""
+    """Redeem a re-enrolment code, and return the UUID of the reinstalled machine."""
     now = SYSTEM_CLOCK.now()
     machine = re_enrolment.redeem(request.code, request.secret, request.ssh_public_key, now=now)
     return MachineReenrolAnswer(MachineReference(str(machine.uuid)))

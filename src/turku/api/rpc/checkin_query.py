@@ -1,6 +1,6 @@
-"""The first look at a check-in: nearly all of a fleet's have nothing due, and end after this one statement.
+"""The first query of a check-in. Nearly all check-ins have nothing due and end after this one statement.
 
-Written as SQL: the same through models costs ten times as much, most of it in building the statement anew.
+It is SQL because the same query through models takes ten times as long, mostly to build the statement.
 """
 
 from __future__ import annotations
@@ -39,15 +39,18 @@ WHERE uuid = %s
 """
 _LOOK = f"{_COLUMNS}, FALSE, TRUE{_FROM}"
 _LOOK_FOR_RESTORES_TOO = f"{_COLUMNS}{_RESTORES}{_FROM}"
-"""Whether the machine has a restore, and whether any machine has one. Planning that takes the database a quarter more
-time for a check-in, so it is left out where the answer is known (open_offers.py)."""
+"""The query that also returns whether the machine has a restore, and whether any machine has one.
+
+Planning this takes the database a quarter more time for a check-in, so it is used only if the answer is not known
+(offer_cache.py).
+"""
 _uuid = Machine._meta.get_field("uuid")
 _moment = Machine._meta.get_field("date_checked_in")
 
 
 @dataclass(frozen=True)
 class PendingWork:
-    """What waits for the machine of that key: sources that are due, restores, or both."""
+    """The work that waits for a machine: due sources, restores, or both."""
 
     machine_key: int
     has_due: bool
@@ -55,9 +58,9 @@ class PendingWork:
 
 
 def pending_work(uuid: UUID, secret: str, *, now: datetime) -> PendingWork | None:
-    """What waits for the machine, which is noted as seen; None where nothing does.
+    """Return the work that waits for the machine and record its check-in, or return None if there is no work.
 
-    Whether machine and storage are switched on is not looked at. Raises ApiForbidden.
+    The switches of machine and storage are not checked here. Raises ApiForbidden.
     """
     look, last = (_LOOK_FOR_RESTORES_TOO, (now,)) if offer_cache.may_exist() else (_LOOK, ())
     latest = [moment for _days, moment in next_backup.latest_due_dates(now=now)]

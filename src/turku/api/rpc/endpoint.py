@@ -1,4 +1,4 @@
-"""One call of the contract as a Django view: limits, decoding, and refusals as JSON, whatever a client sends."""
+"""Calls as Django views: limits, decoding, and refusals as JSON for any input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LOGGED_LENGTH = 500
 
 
 def refusal(status: int, sentence: str) -> HttpResponse:
-    """The answer ``{"error": sentence}`` with that status."""
+    """Return the answer ``{"error": sentence}`` with that status."""
     return _json(status, {"error": sentence})
 
 
@@ -42,7 +42,7 @@ def _json(status: int, message: Any) -> HttpResponse:
 
 
 def _body(request: HttpRequest) -> bytes:
-    # Django compares the announced length with its limit before it reads.
+    # Django checks the announced length against its limit before it reads.
     try:
         return request.body
     except RequestDataTooBig:
@@ -53,7 +53,7 @@ def _body(request: HttpRequest) -> bytes:
 
 def _decoded(body: bytes, kind: type[Request]) -> Request:
     if not body.isascii():
-        # The decoder skips unknown keys without looking at their bytes.
+        # The decoder skips unknown keys without checking their bytes.
         try:
             body.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -64,24 +64,24 @@ def _decoded(body: bytes, kind: type[Request]) -> Request:
 
 
 def _attempt(handle: Callable[[Request], Any], message: Request) -> Any:
-    # Two first registrations of one name at the same moment: the second finds the first one's row when it tries again.
+    # Of two concurrent first registrations of one name, the second finds the row of the first when it tries again.
     try:
         return handle(message)
     except IntegrityError:
         return handle(message)
     except UnknownHashKey:
-        # Another coordinator may have rotated the key and the file be here already.
+        # Another coordinator may have rotated the key, and the new file may be here already.
         keyring.forget()
         return handle(message)
 
 
 def _presented(message: Any) -> tuple[str, str]:
-    """The name and the secret by which the caller of this message presents itself; empty for one that has none yet."""
+    """Return the name and the secret that the message presents, or empty texts if it presents none."""
     storage, machine = getattr(message, "storage", None), getattr(message, "machine", None)
     if storage is not None:
         return f"storage {storage.name}", storage.secret
     if machine is not None:
-        # A UUID has many spellings.
+        # A UUID has several spellings.
         return f"machine {machine.uuid.lower()}", machine.secret
     return "", ""
 
@@ -100,7 +100,7 @@ def _sentence(error: MalformedMessage | InvalidValue | ApiRefused) -> str:
 
 
 def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
-    """Make a view of a function from the decoded message of type ``kind`` to the answer's message.
+    """Turn a function from a decoded message of type ``kind`` to an answer into a view.
 
     Refusals: 400 for MalformedMessage and InvalidValue, the error's own status for ApiRefused, 405 for other methods,
     429, before the database is asked, for an address that sent too many bad credentials, 503 where the database or its
@@ -111,7 +111,7 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
         @csrf_exempt
         def view(request: HttpRequest) -> HttpResponse:
             if request.method != "POST":
-                response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} is to be called with POST")
+                response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} must be called with POST")
                 response.headers["Allow"] = "POST"
                 return response
             address = client_address.current_address()
@@ -131,13 +131,13 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
                     CREDENTIALS.failed(address)
                 status, sentence = error.status, _sentence(error)
             except (DataError, IntegrityError):
-                # The validation before it should have named the field: the log has what the database said.
+                # Validation should have named the field. The log has the message of the database.
                 _log.exception("a message passed validation and was refused by the database")
-                status, sentence = int(HTTPStatus.BAD_REQUEST), "the database refuses a value of this message"
+                status, sentence = int(HTTPStatus.BAD_REQUEST), "the database refused a value of this message"
             except (OperationalError, InterfaceError, UnknownHashKey) as error:
                 _log.error("cannot answer %s: %s", request.path, " ".join(str(error).split()))
                 return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator cannot use its database just now")
-            # Text is cut, not what it was encoded to: half a character is none.
+            # The text is cut before it is encoded, so that no character is split.
             shown = one_line(sentence[:_LOGGED_LENGTH])
             _log.info("refused %s from %s with %s: %s", request.path, address or "a Unix socket", status, shown)
             return refusal(status, sentence)
@@ -151,5 +151,5 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
 
 @csrf_exempt
 def unknown_call(request: HttpRequest) -> HttpResponse:
-    """404 for what is no call of the contract."""
+    """Answer an unknown call with 404."""
     return refusal(HTTPStatus.NOT_FOUND, f"there is no call {one_line(request.path)[:200]}")

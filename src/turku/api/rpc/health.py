@@ -12,7 +12,7 @@ from turku.protocol.messages import Empty, HealthAnswer
 
 @endpoint(Empty)
 def health(_request: Empty) -> HealthAnswer:
-    """That the coordinator and its database work, and how many objects it knows."""
+    """Return that the coordinator and its database work, with the number of objects of each kind."""
     return HealthAnswer(
         healthy=True,
         date=SYSTEM_CLOCK.now().isoformat(),

@@ -1,4 +1,4 @@
-"""The call ``storage_heartbeat``: a machine's session goes on, or is over."""
+"""The call ``storage_heartbeat``: a session continues or has ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from turku.protocol.heartbeat_messages import StorageHeartbeatAnswer, StorageHea
 
 @endpoint(StorageHeartbeatRequest)
 def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswer:
-    """Prolong or end the leases of the session."""
+    """Extend or end the leases of the session."""
     now = SYSTEM_CLOCK.now()
     storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = authentication.require_assigned_machine(storage, request.machine.uuid)
@@ -20,6 +20,6 @@ def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswe
         return StorageHeartbeatAnswer(leased=False)
     leased = leases.heartbeat(machine, storage, now=now)
     if leased:
-        # While its session goes on, the machine does not ask by itself.
+        # The machine does not check in during its session.
         authentication.write_check_in(machine, now=now)
     return StorageHeartbeatAnswer(leased=leased)

@@ -1,4 +1,4 @@
-"""The call ``storage_integrity_report``: what a storage found when it read again what it keeps, and how drills went."""
+"""The call ``storage_integrity_report``: damage, verification and drills."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from turku.protocol.messages import Empty
 
 @endpoint(StorageIntegrityReportRequest)
 def storage_integrity_report(request: StorageIntegrityReportRequest) -> Empty:
-    """Take note of damage, verification and drills of a machine of this storage."""
+    """Record damage, verification and drills of a machine of this storage."""
     now = SYSTEM_CLOCK.now()
     storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = authentication.require_assigned_machine(storage, request.machine.uuid)

@@ -1,4 +1,4 @@
-"""Text that JSON can carry and PostgreSQL cannot store: NUL characters."""
+"""The check for NUL characters, which JSON can carry and PostgreSQL cannot store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUL_ESCAPE = b"\\u0000"
 
 
 def _places(message: dict[str, Any]) -> Iterator[str]:
-    # Not recursive: what the decoder could nest may be deeper than our own stack.
+    # It is not recursive, because a message may be nested deeper than the stack.
     waiting: list[tuple[str, Any]] = list(message.items())
     while waiting:
         path, value = waiting.pop()
@@ -26,7 +26,10 @@ def _places(message: dict[str, Any]) -> Iterator[str]:
 
 
 def refuse_nul_characters(body: bytes) -> None:
-    """Raise MalformedMessage naming a field with a NUL character; ``body`` is an object in JSON."""
+    """Raise MalformedMessage with the name of a field that holds a NUL character.
+
+    ``body`` is a JSON object.
+    """
     if _NUL_ESCAPE not in body:
         return
     place = next(_places(codec.decode(body, dict)), None)

@@ -1,12 +1,12 @@
 """The calls of people about restores: ``/v2/restore_request`` and those whose names begin so, for the console's pages.
 
-Who calls is known by the session of the admin site, with Django's protection against forged requests, and may do what
-the account's permissions say: there is no further secret to be kept, and one place where a person is switched off.
+A caller authenticates by the session of the admin site, with Django's CSRF protection, and has the permissions of that
+account. So there is no other secret to keep, and one place to disable a person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -36,24 +36,31 @@ Message = TypeVar("Message")
 View = Callable[[HttpRequest], HttpResponse]
 
 
-def _people_call(kind: type[Message], *permissions: str) -> Callable[[Callable[[Any, Message], Any]], View]:
-    """Make a view of a function from user and message to the answer, for those who have any of the permissions.
+def _refused(request: HttpRequest, permissions: Sequence[str]) -> HttpResponse | None:
+    if request.method != "POST":
+        response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} must be called with POST")
+        response.headers["Allow"] = "POST"
+        return response
+    if not request.user.is_authenticated:
+        return refusal(HTTPStatus.UNAUTHORIZED, "log in at the admin site first")
+    if not any(request.user.has_perm(permission) for permission in permissions):
+        return refusal(HTTPStatus.FORBIDDEN, "this account has no permission to do that")
+    return None
 
-    Refusals: 401 without a session, 403 without permission, 400 for a malformed message or wish, 404 for what is not
-    there, 409 for what cannot be done any more.
+
+def _people_call(kind: type[Message], *permissions: str) -> Callable[[Callable[[Any, Message], Any]], View]:
+    """Turn a function from user and message to an answer into a view for users with any of the permissions.
+
+    Refusals: 401 without a session, 403 without permission, 400 for an invalid message, 404 for a missing row, and 409
+    for an action that is no longer possible.
     """
 
     def decorate(handle: Callable[[Any, Message], Any]) -> View:
         @wraps(handle)
         def view(request: HttpRequest) -> HttpResponse:
-            if request.method != "POST":
-                response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} is to be called with POST")
-                response.headers["Allow"] = "POST"
-                return response
-            if not request.user.is_authenticated:
-                return refusal(HTTPStatus.UNAUTHORIZED, "log in at the admin site first")
-            if not any(request.user.has_perm(permission) for permission in permissions):
-                return refusal(HTTPStatus.FORBIDDEN, "this account has no permission to do that")
+            refused = _refused(request, permissions)
+            if refused is not None:
+                return refused
             try:
                 message = codec.decode(request.body, kind)
                 refuse_nul_characters(request.body)
@@ -125,7 +132,7 @@ def restore_request_cancel(user: Any, decision: RestoreDecision) -> Any:
 
 @_people_call(RestoreListRequest, VIEW)
 def restore_request_list(_user: Any, wanted: RestoreListRequest) -> Any:
-    """The newest requests."""
+    """Return the newest requests."""
     transitions.expire(now=SYSTEM_CLOCK.now())
     rows = RestoreRequest.objects.select_related("source__machine__storage", "target")
     if wanted.machine is not None:

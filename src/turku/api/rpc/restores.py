@@ -1,5 +1,7 @@
-"""The calls of restores on behalf of others: ``storage_access_request``, ``agent_restores``,
-``agent_restore_progress``."""
+"""The calls of restores on behalf of others.
+
+These are ``storage_access_request``, ``agent_restores`` and ``agent_restore_progress``.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from turku.protocol.restore_request_messages import (
 
 @endpoint(StorageAccessRequest)
 def storage_access_request(request: StorageAccessRequest) -> StorageAccessAnswer:
-    """May the storage show a machine this history, or send it there?"""
+    """Decide whether the storage may show this history to a machine or send it there."""
     now = SYSTEM_CLOCK.now()
     storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     return access_grants.decide(storage, request, now=now)
@@ -29,7 +31,7 @@ def storage_access_request(request: StorageAccessRequest) -> StorageAccessAnswer
 
 @endpoint(AgentPingRequest)
 def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
-    """The restores that wait for a machine that has no time for a check-in."""
+    """Return the restores that wait for a machine that has no time for a check-in."""
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     return AgentRestoresAnswer(Raw(encode(offers.offered_restores(machine.pk, now=now))))
@@ -37,7 +39,7 @@ def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
 
 @endpoint(AgentRestoreProgressRequest)
 def agent_restore_progress(request: AgentRestoreProgressRequest) -> AgentRestoreProgressAnswer:
-    """Take note of how a restore goes; is the machine to go on?"""
+    """Record the progress of a restore, and tell the machine whether to go on."""
     now = SYSTEM_CLOCK.now()
     machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
     return progress_report.record(machine, request, now=now)

@@ -1,4 +1,4 @@
-"""The calls' short way through Django."""
+"""The middleware that answers calls before Django's middleware for pages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from django.urls import resolve
 
 PREFIX = "/v1/"
 PREFIX_V2 = "/v2/"
-"""The calls beyond the contract: an existing coordinator answers them with 404."""
+"""The calls beyond the contract. A coordinator of the existing system answers them with 404."""
 PREFIXES = (PREFIX, PREFIX_V2)
 PEOPLE_PREFIX = f"{PREFIX_V2}restore_request"
-"""The calls of people, who prove themselves by their session of the admin site: they go Django's whole way."""
+"""The calls of people, who authenticate by their session of the admin site and need all middleware."""
 
 
 class CallsShortcutMiddleware:
-    """Answers the calls itself: what stands below it in MIDDLEWARE is for people's sessions, forms and pages.
+    """Answers calls directly. The middleware below it serves sessions, forms and pages of people.
 
-    A call proves itself by the secret in its body. What all requests need stands above: where it comes from, and the
-    headers of the answer. The name of the host is looked at here.
+    A call authenticates by the secret in its body. The middleware above it serves all requests: client address and
+    response headers. The Host header is checked here.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:

@@ -1,4 +1,4 @@
-"""S of the contract: a source as agents and storages are told of it."""
+"""The source message S of the contract, as agents and storages receive it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _address(storage: Storage) -> StorageAddress:
 
 
 def _bandwidth(source: Source, *, now: datetime) -> tuple[int | None, str | None]:
-    """The limit now, for storages that know but numbers, and what it is when, where that depends on the time of day."""
+    """Return the limit now, for storages that know only numbers, and the rule if it depends on the time of day."""
     text = source.other_options.get("bwlimit")
     if not bandwidth.changes(text):
         return source.bwlimit, None
@@ -39,7 +39,7 @@ def _bandwidth(source: Source, *, now: datetime) -> tuple[int | None, str | None
 
 
 def _option(source: Source, name: str) -> Any:
-    """Return a checked option that has no column. Its default stands in for a missing or an unlawful value."""
+    """Return a checked option that has no column, or its default if the value is missing or invalid."""
     option = source_options.OPTIONS[name]
     value = source.other_options.get(name)
     try:
@@ -71,7 +71,7 @@ def _order(
         quota_bytes=floor.quota_bytes,
         period_seconds=_period_seconds(source.frequency),
         bandwidth_windows=windows,
-        # What a storage does by itself is left out.
+        # Defaults of storages are not sent.
         compress=None if compress == compression.Compression.AUTO else compress,
         not_preserved=sorted(_option(source, "not_preserved")),
         incomplete=None if incomplete == run_options.KEEP else incomplete,
@@ -89,15 +89,18 @@ def _period_seconds(frequency: str) -> float | None:
 
 @dataclass(frozen=True)
 class SourceMessages:
-    """Source name to S, and what all sources of the machine together may take."""
+    """The messages by source name, and the quota of the machine in bytes."""
 
     by_name: dict[str, SourceOrder]
     quota_bytes: int | None
 
 
 def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> SourceMessages:
-    """The orders of due sources. One whose filter names a set that is gone is recorded as failed: it would be backed up
-    with other files than its owner meant, and it must not keep the others waiting."""
+    """Return the messages of due sources.
+
+    A source whose filter names a missing set is recorded as failed. A backup would have other files than its owner
+    meant, and the other sources must not wait for it.
+    """
 
     def fail(storage: Storage, source: Source, error: InvalidValue) -> None:
         summary = f"not started: filter: {error.message}"
@@ -107,18 +110,24 @@ def due(machine: Machine, sources: Sequence[Source], *, now: datetime) -> Source
 
 
 def restorable(machine: Machine, sources: Sequence[Source], *, now: datetime) -> SourceMessages:
-    """The orders for restores: rules that cannot be expanded are left out, they say nothing about history."""
+    """Return the messages for restores.
+
+    Rules that cannot be expanded are skipped, because they do not affect history.
+    """
     return _orders(machine, sources, lambda _storage, _source, _error: [], now=now)
 
 
 def _orders(
     machine: Machine,
     sources: Sequence[Source],
-    on_fault: Callable[[Storage, Source, InvalidValue], list[str] | None],
+    on_error: Callable[[Storage, Source, InvalidValue], list[str] | None],
     *,
     now: datetime,
 ) -> SourceMessages:
-    """``on_fault`` gives the rules to send instead of those that cannot be expanded; None leaves the source out."""
+    """Return the messages of the sources.
+
+    ``on_error`` returns the rules to send instead of those that cannot be expanded, or None to skip the source.
+    """
     filter_sets = FilterSets()
     protections = OptionResolver(machine, sources, now=now)
     orders: dict[str, SourceOrder] = {}
@@ -130,7 +139,7 @@ def _orders(
         try:
             rules = filter_sets.expand(source.filter)
         except InvalidValue as error:
-            rules = on_fault(storage, source, error)
+            rules = on_error(storage, source, error)
         if rules is not None:
             orders[source.name] = _order(source, _address(storage), rules, protections, now=now)
     return SourceMessages(orders, protections.floor.quota_bytes)

@@ -1,5 +1,8 @@
-"""The calls of storages: ``storage_update_config``, ``storage_ping_checkin``, ``storage_ping_source_update`` of the
-contract, and ``storage_rotate`` beside it."""
+"""The calls of storages.
+
+These are ``storage_update_config``, ``storage_ping_checkin`` and ``storage_ping_source_update`` of the contract, and
+``storage_rotate`` beside it.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +36,24 @@ from turku.protocol.messages import (
 
 @endpoint(StorageUpdateConfigRequest)
 def storage_update_config(request: StorageUpdateConfigRequest) -> StorageUpdateConfigAnswer:
-    """Register the storage or take over what it says of itself; its machines."""
+    """Register the storage or update its description, and return its machines."""
     now = SYSTEM_CLOCK.now()
-    told = request.storage
-    name = authentication.storage_name(told.name)
-    known, is_proved = authentication.authenticate_storage(name, told.secret)
+    message = request.storage
+    name = authentication.storage_name(message.name)
+    known, is_proved = authentication.authenticate_storage(name, message.secret)
     auth = None if is_proved else registration.require_auth(AuthKind.STORAGE, request.auth, is_new=known is None)
-    faults = MessageErrors()
+    errors = MessageErrors()
     if auth is not None:
-        faults.check("storage.secret", registration.secret_for_registration, told.secret)
-    fields = registration.storage_fields(told, faults)
-    faults.raise_if_any()
+        errors.check("storage.secret", registration.secret_for_registration, message.secret)
+    fields = registration.storage_fields(message, errors)
+    errors.raise_if_any()
     with transaction.atomic():
         if auth is not None:
-            storage = registration.register_storage(name, told.secret, fields, auth=auth, now=now)
+            storage = registration.register_storage(name, message.secret, fields, auth=auth, now=now)
         else:
             storage = authentication.lock_active(known)
             registration.update(storage, {**fields, "date_checked_in": now}, now=now)
-        capacity.record_reported_slots(storage, told.slots, now=now)
+        capacity.record_reported_slots(storage, message.slots, now=now)
         waiting_machines.remove_stale(storage, now=now)
         assignment.assign_unassigned(now=now)
     return StorageUpdateConfigAnswer(_assigned_machines(storage) | _guests(storage, now=now))
@@ -72,7 +75,7 @@ def _assigned_machines(storage: Storage) -> dict[str, AssignedMachine]:
 
 
 def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
-    """Machines of other storages that are about to restore from this one: their keys, and no more of them."""
+    """Return the keys of machines of other storages that are about to restore from this one."""
     return {
         str(machine.uuid): AssignedMachine(ssh_public_key=machine.ssh_public_key or None)
         for machine in offers.guest_machines(storage, now=now)
@@ -81,7 +84,7 @@ def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
 
 @endpoint(StoragePingCheckinRequest)
 def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheckinAnswer:
-    """A machine of this storage, with its sources that are due now and have a slot: the machine's lease begins."""
+    """Begin the session of a machine, and return its due sources that have a slot."""
     now = SYSTEM_CLOCK.now()
     storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = authentication.require_assigned_machine(storage, request.machine.uuid)
@@ -103,7 +106,7 @@ def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheck
 
 @endpoint(StoragePingSourceUpdateRequest)
 def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty:
-    """Take note of how backups of a machine's sources went."""
+    """Record backup runs of a machine's sources."""
     now = SYSTEM_CLOCK.now()
     storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
     machine = authentication.require_assigned_machine(storage, request.machine.uuid)

@@ -1,4 +1,4 @@
-"""The seven calls of the contract and ours beside them, each with and without a slash at its end."""
+"""The URLs of the seven calls of the contract and three others, with and without a final slash."""
 
 from __future__ import annotations
 

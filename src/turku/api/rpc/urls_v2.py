@@ -1,4 +1,4 @@
-"""The calls beyond the contract, each with and without a slash at its end: a call and its view, by name."""
+"""The URLs of the calls beyond the contract, with and without a final slash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clocks of storages, by their last reports: a backup that ended in the future was dated by a wrong one."""
+"""Storages whose clock is ahead: their last report dates a backup in the future."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _NAMED_LIMIT = 20
 def remarks() -> tuple[str, ...]:
     """Return a sentence about each storage whose clock was ahead at its last report.
 
-    A clock that is behind cannot be told from a report that comes late: the storage itself says so.
+    A clock that is behind looks like a late report, so the storage itself reports that.
     """
     latest = BackupRun.objects.filter(storage=OuterRef("pk")).order_by("-date", "-pk")[:1]
     rows = (
         Storage.objects.exclude(off(""))
-        .annotate(told=Subquery(latest.values("date")), ended=Subquery(latest.values("date_end")))
-        .filter(ended__gt=F("told") + clock_agreement.TOLERANCE)
+        .annotate(reported=Subquery(latest.values("date")), ended=Subquery(latest.values("date_end")))
+        .filter(ended__gt=F("reported") + clock_agreement.TOLERANCE)
         .order_by("name")
     )
     found = [
         f"storage {row}: its clock was "
-        f"{clock_agreement.disagreement(row.ended, row.told, whose='the coordinator')} at its last report"
+        f"{clock_agreement.disagreement(row.ended, row.reported, whose='the coordinator')} at its last report"
         for row in rows[: _NAMED_LIMIT + 1]
     ]
     return (*found[:_NAMED_LIMIT], *(["and more storages whose clocks are ahead"] if len(found) > _NAMED_LIMIT else []))

@@ -1,4 +1,4 @@
-"""Health marks of sources, and the state of the whole fleet in one line."""
+"""The health of the whole fleet, as sentences and as one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENTENCES_LIMIT = 100
 
 @dataclass(frozen=True)
 class HealthGroup:
-    """One kind of thing: how many count, how many of them have which problem, and a sentence about each of those."""
+    """The health of storages, machines or sources: the number that counts, the problems, and a sentence about each."""
 
     noun: str
     counted: int
@@ -39,11 +39,11 @@ class HealthGroup:
 
 @dataclass(frozen=True)
 class FleetHealth:
-    """Storages, machines and sources; those switched off do not count."""
+    """The health of storages, machines and sources. Those switched off do not count."""
 
     groups: tuple[HealthGroup, ...]
     remarks: tuple[str, ...] = ()
-    """What is no problem by itself: sources that are backed up in full each time, or of which no restore was tried."""
+    """Remarks that are no problem by themselves, such as full backups each time or missing restore drills."""
     long_queues: tuple[str, ...] = ()
     """A sentence about each storage at which machines wait too long for a slot."""
 
@@ -53,17 +53,17 @@ class FleetHealth:
 
     @property
     def summary(self) -> str:
-        """One line, as Nagios shows it."""
+        """One line for Nagios."""
         parts = [str(group) for group in self.groups]
         if self.long_queues:
-            parts.append(f"too long a line at {len(self.long_queues)} storage{'s' * (len(self.long_queues) > 1)}")
+            parts.append(f"queue too long at {len(self.long_queues)} storage{'s' * (len(self.long_queues) > 1)}")
         return f"{'OK' if self.is_healthy else 'CRITICAL'}: {'; '.join(parts)}"
 
 
 _TO_BE_DECIDED = (Mark.QUARANTINED, Mark.WITHDRAWN)
-"""Marks that end when somebody decides: what there is to decide is said, too."""
+"""Marks that a decision of a person ends. Their sentences include the next step."""
 Reason = Callable[[Sequence[Any]], Sequence[str]]
-"""Gives for rows with a mark why each has it; empty where the mark says it all."""
+"""Returns the reason of each row with a mark, empty if the mark says everything."""
 
 
 def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason, *, verbose: bool) -> HealthGroup:
@@ -100,7 +100,7 @@ def _why_sources(now: datetime) -> Reason:
 
 
 def _muted(*, now: datetime) -> tuple[str, ...]:
-    """Return a sentence about each of the first machines that are muted, and how many there are; none where none is."""
+    """Return a sentence about the number of muted machines and one about each of the first, if there are any."""
     rows = Machine.objects.exclude(off("")).filter(muted("", now=now))
     count = rows.count()
     if not count:
@@ -115,14 +115,14 @@ def _muted(*, now: datetime) -> tuple[str, ...]:
 
 
 def _why_storages(rows: Sequence[Any]) -> Sequence[str]:
-    """Return what each storage that is marked for it says is wrong with it."""
+    """Return the problems that each faulty storage reports."""
     return ["; ".join(row.faults) if row.mark == Mark.FAULTY else "" for row in rows]
 
 
 def _falling_back() -> tuple[str, ...]:
-    """Return how many sources keep falling back to full runs, then a sentence about each of the first of them.
+    """Return a sentence about the number of sources with full runs each time, and one about each of the first.
 
-    None where none does. Whatever other mark they have, they are named.
+    It names them whatever other mark they have. It returns nothing if there is none.
     """
     rows = Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
     rows = rows.filter(FALLING_BACK)
@@ -131,8 +131,8 @@ def _falling_back() -> tuple[str, ...]:
         return ()
     first = rows.select_related("machine").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
     sentences = [
-        f"source {row.machine} / {row}: {row.fallback_count} full runs in a row although there was a snapshot to build "
-        f"upon: {row.fallback_reason}"
+        f"source {row.machine} / {row}: {row.fallback_count} full runs in a row although there was a base "
+        f"snapshot: {row.fallback_reason}"
         for row in first
     ]
     more = [f"and {count - SENTENCES_LIMIT} more that are"] if count > SENTENCES_LIMIT else []
@@ -140,7 +140,7 @@ def _falling_back() -> tuple[str, ...]:
 
 
 def current_health(*, now: datetime, verbose: bool = False, limits: HealthLimits = DEFAULT_LIMITS) -> FleetHealth:
-    """The state of everything; sentences about each problem only with ``verbose``."""
+    """Return the health of everything, with a sentence about each problem if ``verbose``."""
     storages = fleet_marks.storages(now=now, limits=limits)
     machines = fleet_marks.machines(now=now, limits=limits)
     return FleetHealth(

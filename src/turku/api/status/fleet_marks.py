@@ -1,4 +1,4 @@
-"""Health marks of storages and machines: the one definition, for the admin site, `turku_health` and filters."""
+"""The health marks of storages and machines, for the admin site, `turku_health` and filters."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from turku.api.status.marks import Conditions, Mark, has_mark, mark_of, muted, o
 from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
 
 NAMED = 10
-"""Silent machines that are named; the others are counted."""
+"""The number of silent machines that a sentence names. The others are counted."""
 
 
 def storage_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> Conditions:
-    """The marks of storages; a new one has as long as any other until it counts as silent. For rows of ``storages``."""
+    """Return the conditions of the marks of storages, for rows of ``storages``.
+
+    A new storage has as long as any other until it counts as silent.
+    """
     silent = Q(last_seen__lt=now - limits.storage_silence) | _seen_in_future(now=now)
     return {Mark.OFF: off(""), Mark.SILENT: silent, Mark.FAULTY: ~Q(faults=[])}
 
 
 def _seen_in_future(*, now: datetime) -> Q:
-    """Return that a clock which was ahead wrote when a row was seen: it says nothing of now."""
+    """Return a condition for rows whose last check-in was dated by a clock that was ahead."""
     return Q(last_seen__gt=now + COORDINATORS_TOLERANCE)
 
 
 def storages(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Storage]:
-    """All storages, each with its ``mark``."""
+    """Return all storages, each annotated with its ``mark``."""
     return _seen_storages().annotate(mark=mark_of(storage_conditions(now=now, limits=limits)))
 
 
@@ -41,13 +44,13 @@ def _seen_storages() -> QuerySet[Storage]:
 
 
 def machine_conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS, is_for_all: bool = True) -> Conditions:
-    """The marks of machines, for rows of ``machines``: the worst of a machine's own and of its sources'.
+    """Return the conditions of the marks of machines, for rows of ``machines``.
 
-    ``is_for_all``: in the form that finds the machines with a mark among all; else in the one that finds the marks of
-    given machines.
+    The mark of a machine is the worst of its own and its sources'. With ``is_for_all``, the conditions have the form
+    that finds the machines with a mark among all. Otherwise they have the form that finds the marks of given machines.
 
-    One whose storage is switched off or silent is marked too: nobody backs it up. A new one may wait for a storage as
-    long as a storage may be silent. One whose backup is under way does not ask meanwhile.
+    A machine with a storage that is switched off or silent is marked too, because nothing backs it up. A new machine
+    may wait for a storage as long as a storage may be silent. A machine does not check in while its backup runs.
     """
     without_storage = Q(storage=None) | off("storage__")
     own = {
@@ -79,7 +82,7 @@ def _of_silent_storages(*, now: datetime, limits: HealthLimits) -> Q:
 def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
     """Return the marks of sources as marks of their machines.
 
-    The database looks the few rows of each mark up once, or for each machine its few sources.
+    The database looks up the few rows of each mark once, or the few sources of each machine.
     """
     is_kept = Q(storage__active=True, storage__published=True)
     counted = Source.objects.exclude(source_marks.OFF_BY_ITSELF).order_by()
@@ -93,7 +96,7 @@ def _of_sources(conditions: Conditions, *, is_for_all: bool) -> Conditions:
 
 
 def machines(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> QuerySet[Machine]:
-    """All machines, each with its ``mark``."""
+    """Return all machines, each annotated with its ``mark``."""
     return _seen_machines().annotate(mark=mark_of(machine_conditions(now=now, limits=limits, is_for_all=False)))
 
 
@@ -108,7 +111,10 @@ def silent_machines(*, now: datetime) -> QuerySet[Machine]:
 
 
 def silent_sentence(sources: QuerySet[Source], *, now: datetime) -> str:
-    """Return which machines of these sources are not heard of, so that nothing starts soon; nothing where all are."""
+    """Return a sentence that names the silent machines of these sources, or an empty text if none is silent.
+
+    Nothing starts soon on a silent machine.
+    """
     of_sources = sources.filter(active=True, published=True).order_by().values("machine")
     silent = silent_machines(now=now).filter(pk__in=of_sources, active=True, published=True)
     count = silent.count()
@@ -117,5 +123,5 @@ def silent_sentence(sources: QuerySet[Source], *, now: datetime) -> str:
     named = ", ".join(str(machine) for machine in silent[:NAMED])
     more = f" and {count - NAMED} more" if count > NAMED else ""
     who = "the machine or its storage is" if count == 1 else "the machines or their storages are"
-    # The name does not come first: the site would begin it with a capital letter.
-    return f"Silent: {named}{more}. Nothing is backed up there until {who} heard of again."
+    # The name is not first, because the site would capitalize it.
+    return f"Silent: {named}{more}. Nothing is backed up there until {who} heard from again."

@@ -1,4 +1,4 @@
-"""Which sources have damage that somebody has to act on, and which are unproven: no fresh restore drill."""
+"""Sources with damage to act on, and unproven sources, which have no fresh restore drill."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SENTENCES_LIMIT = 100
 
 
 def damaged() -> Q:
-    """The sources with open damage; the database looks the few of them up once."""
+    """Return a condition for sources with open damage. The database looks up the few of them once."""
     return Q(pk__in=Damage.objects.filter(OPEN).order_by().values("source"))
 
 
 def unproven(*, now: datetime) -> QuerySet[Source]:
-    """The sources that have backups, are not switched off, and of which no restore was tried lately.
+    """Return the sources that have backups, are not switched off, and have no fresh good restore drill.
 
-    Those without history are left out: drills are made of snapshots.
+    Sources without history are skipped, because drills restore snapshots.
     """
     return (
         Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
@@ -33,7 +33,7 @@ def unproven(*, now: datetime) -> QuerySet[Source]:
 
 
 def remarks(*, now: datetime) -> tuple[str, ...]:
-    """A sentence about how many sources are unproven, and one about each of the first of them; none where all are."""
+    """Return a sentence about the number of unproven sources and one about each of the first, if there are any."""
     rows = unproven(now=now)
     count = rows.count()
     if not count:

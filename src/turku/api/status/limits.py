@@ -1,4 +1,4 @@
-"""From when on something counts as silent or overdue."""
+"""The limits after which something counts as silent or overdue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OVERDUE_AFTER = timedelta(hours=10)
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """How long each may last. ``machine_silence``: for all machines; None leaves it to their policies."""
+    """The longest time for each state. ``machine_silence`` of None leaves that limit to policies."""
 
     storage_silence: timedelta = STORAGE_SILENCE
     machine_silence: timedelta | None = None

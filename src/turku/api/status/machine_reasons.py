@@ -1,4 +1,4 @@
-"""Why a machine has its mark, and what to do next: its own reason, or that of its worst source."""
+"""The reason and the next step for the mark of a machine: its own, or those of its worst source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from turku.api.status.marks import Mark
 
 
 def reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
-    """Return why a row of ``health.machines`` has its mark; ``worst`` is its source with the worst mark, if any."""
+    """Return the reason for the mark of a row of ``fleet_marks.machines``.
+
+    ``worst`` is its source with the worst mark, or None.
+    """
     mark = Mark(machine.mark)
     if mark is Mark.MUTED:
         return f"until {_moment(machine.date_muted_until)}: {machine.mute_reason}"
@@ -28,7 +31,7 @@ def reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
 
 
 def next_step(machine: Any, worst: Source | None) -> str:
-    """Return what an operator does about the mark of a row of ``health.machines``; nothing where nothing is to do."""
+    """Return the next step for the mark of a row of ``fleet_marks.machines``, or an empty text."""
     mark = Mark(machine.mark)
     if mark is Mark.SILENT:
         return (

@@ -1,4 +1,4 @@
-"""The health marks, and how conditions of the database become one of them."""
+"""The health marks, and the database expressions that compute them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from turku.api.fleet.mute import LONGEST_MUTE
 
 
 class Mark(models.TextChoices):
-    """How something is, the worst first after ``off``; ``is_problem`` says whether somebody must act.
+    """A health mark. After ``off``, the worst comes first.
 
-    What stands after ``muted`` does not count for a machine that an operator muted.
+    ``is_problem`` is True if somebody must act. Marks after ``muted`` do not count for a muted machine.
     """
 
     OK = "ok", "ok"
@@ -34,25 +34,25 @@ class Mark(models.TextChoices):
 
     @property
     def is_problem(self) -> bool:
-        # What is backed up in full each time is slow, and backed up. Of what is muted an operator knows.
+        # A source with full backups each time is slow but backed up. An operator knows about muted machines.
         return self not in (Mark.OK, Mark.OFF, Mark.MUTED, Mark.FALLING_BACK)
 
 
 def off(path: str) -> Q:
-    """Whether what is at the path (``""``, ``"machine__"``) is switched off by operator or owner."""
+    """Return a condition that the row at the path (``""``, ``"machine__"``) is switched off by operator or owner."""
     return Q(**{f"{path}active": False}) | Q(**{f"{path}published": False})
 
 
 def muted(path: str, *, now: datetime) -> Q:
-    """Return that the machine at the path (``""``, ``"machine__"``) is muted by an operator.
+    """Return a condition that the machine at the path (``""``, ``"machine__"``) is muted by an operator.
 
-    None is muted for longer than a mute can last, whatever a clock that was ahead wrote.
+    A date beyond the longest mute, from a clock that was ahead, does not count.
     """
     return Q(**{f"{path}date_muted_until__gt": now, f"{path}date_muted_until__lte": now + LONGEST_MUTE})
 
 
 Conditions = Mapping[Mark, Q]
-"""Marks in the order of their precedence, each with what makes it so; none of them: ``ok``."""
+"""Marks in the order of their precedence, each with its condition. If none holds, the mark is ``ok``."""
 
 
 def worst_first(conditions: Conditions) -> Conditions:
@@ -61,15 +61,15 @@ def worst_first(conditions: Conditions) -> Conditions:
 
 
 def mark_of(conditions: Conditions) -> Case:
-    """The expression of the first mark whose condition holds, else ``ok``."""
+    """Return an expression of the first mark whose condition holds, or ``ok``."""
     whens = [When(condition, then=Value(mark.value)) for mark, condition in conditions.items()]
     return Case(*whens, default=Value(Mark.OK.value), output_field=models.CharField())
 
 
 def has_mark(conditions: Conditions, wanted: Container[Mark]) -> Q:
-    """That the first mark whose condition holds is one of those wanted.
+    """Return a condition that the first mark whose condition holds is one of those wanted.
 
-    The same as asking for the value of ``mark_of``, in a form of which the database can use its indexes.
+    It equals a comparison with ``mark_of``, in a form that lets the database use its indexes.
     """
     found, none_before = Q(pk__in=()), Q()
     for mark, condition in conditions.items():

@@ -1,4 +1,4 @@
-"""What is wrong with admission: lines in which somebody waits too long, leases of sessions that just went silent."""
+"""Problems of the queue: waits that are too long, and leases of sessions that just went silent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from turku.api.queue import leases, waiting_machines
 from turku.core.units import rough_duration
 
 TOO_LONG = timedelta(hours=6)
-"""Somebody who has asked in vain for so long: a storage has too few slots, or sessions take too long."""
+"""A longer wait means that a storage has too few slots or that sessions take too long."""
 SENTENCES_LIMIT = 100
 
 
 def problems(*, now: datetime) -> tuple[str, ...]:
-    """A sentence about each storage in whose line somebody waits too long; none where all is well."""
+    """Return a sentence about each storage at which a machine waits too long."""
     rows = (
         waiting_machines.asking_machines(now=now)
         .order_by()
@@ -29,16 +29,16 @@ def problems(*, now: datetime) -> tuple[str, ...]:
 
 def _long_line(storage: str, machines: int, span: timedelta) -> str:
     wait = "1 machine waits" if machines == 1 else f"{machines} machines wait"
-    return f"storage {storage}: {wait} for a slot, the first since {rough_duration(span)}"
+    return f"storage {storage}: {wait} for a slot, the first for {rough_duration(span)}"
 
 
 def remarks(*, now: datetime) -> tuple[str, ...]:
-    """A sentence about each session that began, went silent, and was not heard of again."""
+    """Return a sentence about each session that began, went silent, and was not heard of again."""
     rows = leases.lapsed(now=now).order_by("date_expires")
-    told = rows.values_list("storage__name", "machine__unit_name", "machine__uuid", "date_expires")[:SENTENCES_LIMIT]
+    values = rows.values_list("storage__name", "machine__unit_name", "machine__uuid", "date_expires")[:SENTENCES_LIMIT]
     return tuple(
         f"storage {storage}: the session of machine {unit or uuid} went silent; its lease expired "
         f"{rough_duration(now - expired)} ago"
-        for storage, unit, uuid, expired in told
+        for storage, unit, uuid, expired in values
         if expired is not None
     )

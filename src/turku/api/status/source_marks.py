@@ -1,4 +1,4 @@
-"""What gives a source its health mark."""
+"""The health marks of sources."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from turku.api.status.marks import Conditions, Mark, mark_of, muted, off, worst_
 
 _STILL_WITHDRAWN = WITHDRAWN & Q(active=True)
 OFF_BY_ITSELF = off("") & ~_STILL_WITHDRAWN
-"""What its machine stopped declaring is off once somebody confirms it, or switches it off."""
+"""A source that its machine stopped declaring is off once somebody confirms that or switches it off."""
 
 
 def conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> Conditions:
-    """The marks of sources, the worst first."""
+    """Return the conditions of the marks of sources, the worst first."""
     return worst_first(
         {
             Mark.OFF: OFF_BY_ITSELF | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
@@ -36,11 +36,11 @@ def conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> Condi
 
 
 def _overdue(*, now: datetime, limits: HealthLimits) -> Q:
-    """Return that a good backup is missing for too long.
+    """Return a condition for sources whose good backup is missing for too long.
 
-    Reckoned from the last good backup by the schedule, which no order to back up now changes, and from such an order.
-    A machine that may be away for longer has as long. One whose next backup lies further ahead than its schedule
-    allows was planned by a clock that was wrong: nobody knows since when it is due.
+    The time counts from the schedule's next moment after the last good backup, and from an order to back up now. A
+    machine whose policy allows longer silence has that long. A source whose next backup is later than its schedule
+    allows was planned by a wrong clock, so its due date is unknown.
     """
 
     def missing(span: timedelta) -> Q:

@@ -1,9 +1,9 @@
-"""Why a source has its mark, in the words of whoever found it, and what to do next."""
+"""The reason for the mark of a source, as its finder reported it, and the next step."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -15,31 +15,30 @@ from turku.api.status import source_marks
 from turku.api.status.marks import Mark, has_mark, mark_of
 
 WORST_LIMIT = 2000
-"""Sources that are read to find the worst ones of the machines of a page."""
+"""The number of sources that are read to find the worst ones of a page of machines."""
 
 
 def reason(source: Source, mark: Mark, *, now: datetime) -> str:
-    """Return why the source has the mark, on one line; nothing where the mark says it all."""
-    if mark is Mark.QUARANTINED:
-        return "; ".join(source.findings)
-    if mark is Mark.WITHDRAWN:
-        return f"its machine declares it no more since {_day(source.date_withdrawn)}: nothing new of it is backed up"
-    if mark is Mark.FAILED:
-        times = f" ({source.failure_count} failures in a row)" if source.failure_count > 1 else ""
-        return f"{source.failure_reason}{times}" if source.failure_reason else ""
-    if mark is Mark.INCOMPLETE:
-        return incompleteness(source)
-    if mark is Mark.OVERDUE:
-        return _lateness(source, now=now)
-    if mark is Mark.FALLING_BACK:
-        return source.fallback_reason
-    if mark is Mark.MUTED:
-        return f"until {_day(source.machine.date_muted_until)}: {source.machine.mute_reason}"
-    return ""
+    """Return the reason for the mark of the source on one line, or an empty text."""
+    reasons: dict[Mark, Callable[[], str]] = {
+        Mark.QUARANTINED: lambda: "; ".join(source.findings),
+        Mark.WITHDRAWN: lambda: f"not declared by its machine since {_day(source.date_withdrawn)}: no new backups",
+        Mark.FAILED: lambda: _failure(source),
+        Mark.INCOMPLETE: lambda: incompleteness(source),
+        Mark.OVERDUE: lambda: _lateness(source, now=now),
+        Mark.FALLING_BACK: lambda: source.fallback_reason,
+        Mark.MUTED: lambda: f"until {_day(source.machine.date_muted_until)}: {source.machine.mute_reason}",
+    }
+    return reasons[mark]() if mark in reasons else ""
+
+
+def _failure(source: Source) -> str:
+    times = f" ({source.failure_count} failures in a row)" if source.failure_count > 1 else ""
+    return f"{source.failure_reason}{times}" if source.failure_reason else ""
 
 
 def incompleteness(source: Source) -> str:
-    """Return since when the snapshots of the source lack files, how many, and the first reasons; else nothing."""
+    """Return since when the source lacks files, their number and the first reasons, or an empty text."""
     if source.date_incomplete_since is None:
         return ""
     kinds = ((source.missing_files, "missing"), (source.stale_files, "stale"))
@@ -67,45 +66,42 @@ def _lateness(source: Source, *, now: datetime) -> str:
 
 
 def next_step(source: Source, mark: Mark) -> str:
-    """Return what an operator does about it; nothing where there is nothing to do."""
-    chosen = f"--machine {source.machine.uuid} --source {shlex.quote(source.name)}"
+    """Return the next step for the mark of the source, or an empty text."""
+    name = shlex.quote(source.name)
     where = f"on the storage {source.machine.storage}" if source.machine.storage else "on its storage"
-    if mark is Mark.QUARANTINED:
-        return (
-            f"Look at the signs {where}: turku-storage quarantine list {chosen}. Judge the snapshot with "
-            "'quarantine accept' where the change was meant, else with 'quarantine reject'. "
-            "Nothing of the source is pruned until then. The next backup that is not suspicious ends the mark."
-        )
-    if mark is Mark.DAMAGED:
-        return "Look at the damaged files of the source; those that nobody can repair are to be judged there."
-    if mark is Mark.WITHDRAWN:
-        named = f"{source.machine.uuid} {shlex.quote(source.name)}"
-        return (
-            "Where this is not meant, look on the machine for a file that is lost or emptied in "
-            "/etc/turku-agent/sources.d, put it back, and run turku-update-config. Where it is, confirm it with the "
-            f"action of that name in the list of sources, or with turku-api machine confirm-withdrawal {named}."
-        )
-    if mark is Mark.FAILED:
-        return (
-            "Read the whole summary in its backup runs. It is tried again by itself; "
-            f"turku-api back-up-now {source.machine.uuid} {shlex.quote(source.name)} makes it due at once."
-        )
-    if mark is Mark.OVERDUE:
-        return (
-            "Run turku-agent-ping --debug on the machine: it shows whether the source is due and the storage reached."
-        )
-    if mark is Mark.INCOMPLETE:
-        return (
-            "Make the named files readable for the agent on the machine, or exclude them; the next complete backup "
-            "ends the mark. Stale files are in the snapshots as they were at their last good backup."
-        )
-    return ""
+    steps = {
+        Mark.QUARANTINED: (
+            f"Read the findings {where}: "
+            f"turku-storage quarantine list --machine {source.machine.uuid} --source {name}. "
+            "Run 'quarantine accept' if the change was intended, else 'quarantine reject'. "
+            "No snapshot of the source is deleted until then. The next backup without findings clears the mark."
+        ),
+        Mark.DAMAGED: "Look at the damaged files of the source. Acknowledge those that cannot be repaired.",
+        Mark.WITHDRAWN: (
+            "If this was not intended, look on the machine for a missing or empty file in /etc/turku-agent/sources.d, "
+            "restore it, and run turku-update-config. If it was, run the action 'Confirm withdrawal' in the list of "
+            f"sources, or turku-api machine confirm-withdrawal {source.machine.uuid} {name}."
+        ),
+        Mark.FAILED: (
+            "Read the whole summary in its backup runs. The backup is retried automatically. "
+            f"turku-api back-up-now {source.machine.uuid} {name} makes it due at once."
+        ),
+        Mark.OVERDUE: (
+            "Run turku-agent-ping --debug on the machine. It shows whether the source is due and whether the storage "
+            "is reachable."
+        ),
+        Mark.INCOMPLETE: (
+            "Make the named files readable for the agent on the machine, or exclude them. The next complete backup "
+            "clears the mark. The snapshots hold stale files as they were at their last good backup."
+        ),
+    }
+    return steps.get(mark, "")
 
 
 def worst_sources(machines: Collection[Any], *, now: datetime) -> dict[Any, Source]:
-    """Return the source with the worst mark of each of these machines (primary keys) that has a marked one.
+    """Return the source with the worst mark for each of these machines (primary keys), with one query.
 
-    One query for all of them; each source has its ``mark``.
+    Machines without a marked source are absent. Each source is annotated with its ``mark``.
     """
     conditions = source_marks.conditions(now=now)
     wanted = [mark for mark in conditions if mark is not Mark.OFF]

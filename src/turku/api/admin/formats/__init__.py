@@ -1,1 +1,1 @@
-"""How the admin site writes dates and times, by language."""
+"""Formats of dates and times in the admin site, by language."""

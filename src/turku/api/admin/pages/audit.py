@@ -1,4 +1,4 @@
-"""The admin pages of the audit log, and those of people and groups, audited like all others."""
+"""The admin pages of the audit log, people and groups."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ class AuditedGroupAdmin(AuditedMixin, GroupAdmin):
 
 
 def matching_entries(words: Sequence[str]) -> Q:
-    """The entries with exactly each word as action, name, key, actor or address, or about or by a machine that the word
-    finds, where those are few."""
+    """Return a condition that finds entries by every word.
+
+    A word matches an action, name, key, actor or address exactly. It also finds entries about or by a machine that it
+    matches, unless those machines are many.
+    """
     return Q(*(_matching_entries(word) for word in words))
 
 
@@ -63,7 +66,7 @@ class ActionFilter(admin.SimpleListFilter):
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
-        # From one to the next by the index: asking for all at once would read all of a log that only grows.
+        # One query for each action uses the index. A single query would read the whole log, which only grows.
         actions = AuditEntry.objects.order_by("action").values_list("action", flat=True)
         action = actions.first()
         while action is not None:

@@ -18,7 +18,7 @@ from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
 
 @admin.register(Auth)
 class AuthAdmin(SwitchableAdmin):
-    """Registration Auths; a new one's secret is shown once."""
+    """Registration Auths. The secret of a new one is shown once."""
 
     list_display = ("name", "kind", "active", "machines_link", "storages_link", "added", "comment")
     list_filter = ("kind", "active")
@@ -35,11 +35,11 @@ class AuthAdmin(SwitchableAdmin):
             return
         secret = auths.prepare(obj, now=self.now)
         obj.save()
-        # For response_add alone: kept with the request, never in a session or message.
+        # Only response_add reads it. It is kept with the request, never in a session or message.
         request.turku_secret = secret  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: Auth, _post_url_continue: str | None = None) -> HttpResponse:
-        """The page that shows the new secret."""
+        """Show the page with the new secret."""
         secret = request.turku_secret.reveal()  # type: ignore[attr-defined]
         snippet = json.dumps({"api_auth_name": obj.name, "api_auth_secret": secret}, indent=4)
         program = "machine's agent" if obj.kind == AuthKind.MACHINE else "storage"

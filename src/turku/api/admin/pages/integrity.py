@@ -1,4 +1,4 @@
-"""The admin pages of damage, drills and states of proof."""
+"""The admin pages of damage, drills and integrity states."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from turku.core import units
 
 
 class OpenDamageFilter(admin.SimpleListFilter):
-    """Damage by whether somebody has to act on it."""
+    """A filter of damage by whether it needs action."""
 
     title = "health"
     parameter_name = "open"
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "to be acted on"), ("over", "repaired, gone or judged")]
+        return [("open", "needs action"), ("over", "repaired, gone or acknowledged")]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Damage]) -> QuerySet[Damage]:
         if self.value() == "open":
@@ -35,7 +35,7 @@ class OpenDamageFilter(admin.SimpleListFilter):
 
 
 class _ReportedAdmin(SourceColumns, ListActionAdmin):
-    """Rows that storages report; each has a source."""
+    """Rows that storages report, each about a source."""
 
     list_select_related = ["source__machine", "storage"]
     linked_lookups = ("source__machine__id__exact", "source__id__exact")
@@ -47,20 +47,20 @@ class _ReportedAdmin(SourceColumns, ListActionAdmin):
 
 @admin.register(Damage)
 class DamageAdmin(_ReportedAdmin):
-    """Damaged files; an operator judges those that cannot be repaired."""
+    """Damaged files. An operator acknowledges those that cannot be repaired."""
 
     list_display = ("found", "health", "path_short", "source_link", "machine_link", "storage_link", "kind", "state")
     list_filter = (OpenDamageFilter, "storage")
     sortable_by = ("found",)
-    actions = ("judge",)
+    actions = ("acknowledge",)
     fields = (
         *("date_found", "date_changed", "health", "source_link", "machine_link", "storage_link", "path"),
         *("kind", "state", "checksum", "snapshot_count", "snapshot_names", "date_acknowledged", "acknowledged_by"),
     )
     readonly_fields = fields
 
-    @admin.action(description="Judge: known, and nothing more to be done", permissions=["change"])
-    def judge(self, request: HttpRequest, queryset: QuerySet[Damage]) -> None:
+    @admin.action(description="Acknowledge: known, nothing more to do", permissions=["change"])
+    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Damage]) -> None:
         now = self.now
         rows = [row for row in queryset.select_related("source") if row.is_open]
         for row in rows:
@@ -68,8 +68,8 @@ class DamageAdmin(_ReportedAdmin):
             row.date_acknowledged, row.acknowledged_by = now, request.user.get_username()
             with transaction.atomic():
                 row.save(update_fields=["date_acknowledged", "acknowledged_by"])
-                self.log_change(request, row, "Judged.")
-        self.message_user(request, f"{len(rows)} judged.", messages.SUCCESS)
+                self.log_change(request, row, "Acknowledged.")
+        self.message_user(request, f"{len(rows)} acknowledged.", messages.SUCCESS)
 
     @admin.display(description="found", ordering="date_found")
     def found(self, row: Damage) -> str:
@@ -119,7 +119,7 @@ class DrillAdmin(_ReportedAdmin):
 
 @admin.register(IntegrityState)
 class IntegrityStateAdmin(_ReportedAdmin):
-    """What of each source is proven."""
+    """The integrity of each source."""
 
     list_display = ("source_link", "machine_link", "is_proven", "verified", "oldest_check", "drilled")
     list_select_related = ["source__machine"]
@@ -134,11 +134,11 @@ class IntegrityStateAdmin(_ReportedAdmin):
     def is_proven(self, row: IntegrityState) -> bool:
         return row.date_proven_until is not None and row.date_proven_until >= self.now
 
-    @admin.display(description="last read again", ordering="date_verified")
+    @admin.display(description="last verified", ordering="date_verified")
     def verified(self, row: IntegrityState) -> str:
         return presentation.moment(row.date_verified, now=self.now)
 
-    @admin.display(description="every file was read since")
+    @admin.display(description="all files verified since")
     def oldest_check(self, row: IntegrityState) -> str:
         return presentation.moment(row.date_oldest_check, now=self.now)
 

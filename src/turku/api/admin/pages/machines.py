@@ -57,7 +57,7 @@ class MachineForm(_MachineModelForm):
 
 @admin.register(Machine)
 class MachineAdmin(NoAddAdmin):
-    """Machines; the operator switches them and chooses their storage, all else is the machine's own word."""
+    """Machines. The operator switches them and assigns their storage. Everything else comes from the machine."""
 
     list_display = (
         *("title", "health", "seen", "storage_link", "sources_link"),
@@ -132,7 +132,7 @@ class MachineAdmin(NoAddAdmin):
     def why(self, row: Any) -> str:
         return machine_reasons.reason(row, self._worst(row), now=self.now) or presentation.NOTHING
 
-    @admin.display(description="what to do next")
+    @admin.display(description="next step")
     def what_to_do(self, row: Any) -> str:
         return machine_reasons.next_step(row, self._worst(row)) or presentation.NOTHING
 

@@ -20,9 +20,9 @@ from turku.policy import retention
 
 FOR: tuple[str, Any] = (
     "For",
-    {"fields": ("auth", "machine"), "description": "Neither of them: for all machines."},
+    {"fields": ("auth", "machine"), "description": "Leave both empty for all machines."},
 )
-"""The first of a page's fieldsets."""
+"""The first fieldset of a policy page."""
 SEARCHED = (
     *("comment", "auth__name", "machine__unit_name", "machine__service_name"),
     *("machine__environment_name", "machine__uuid"),
@@ -30,7 +30,7 @@ SEARCHED = (
 
 
 class ScopedPolicyAdmin(TurkuModelAdmin):
-    """Policies, each with whom it is for."""
+    """Policies with their scope."""
 
     search_fields: ClassVar[tuple[str, ...]] = SEARCHED
     list_select_related = ("auth", "machine")
@@ -58,15 +58,15 @@ class PolicyForm(_PolicyModelForm):
         required=False,
         choices=SnapshotModeChoices.choices,
         widget=forms.CheckboxSelectMultiple,
-        help_text="A source that asks for another mode gets the default one. None ticked: any mode, or as wider "
-        "policies say.",
+        help_text="A source with another mode gets the default one. None ticked means any mode, or that of "
+        "wider policies.",
     )
     quota_gib = forms.DecimalField(
         label="Quota in GiB",
         required=False,
         min_value=0,
         max_value=10**9,
-        help_text="What all sources of a machine together may take on its storage.",
+        help_text="The space that all sources of a machine may use together on its storage.",
     )
 
     class Meta:
@@ -105,7 +105,7 @@ class PolicyForm(_PolicyModelForm):
 
 @admin.register(Policy)
 class PolicyAdmin(ScopedPolicyAdmin):
-    """The operator's floor."""
+    """The operator's policies."""
 
     form = PolicyForm
     list_display = (
@@ -133,7 +133,7 @@ class PolicyAdmin(ScopedPolicyAdmin):
 
 @admin.register(RestorePolicy)
 class RestorePolicyAdmin(ScopedPolicyAdmin):
-    """Who has which history, and who approves."""
+    """Rules for access to history and for approvals."""
 
     list_display = ("scope", "history_visible", "approvals", "other_machines", "comment")
     list_filter = ("history_visible", "approvals")

@@ -1,4 +1,4 @@
-"""The admin pages of admission: how many slots storages have, who has them, and who waits."""
+"""The admin pages of the queue: slots of storages, their holders, and waiting machines."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StorageSlotsForm(_StorageSlotsModelForm):
 
 @admin.register(StorageSlots)
 class StorageSlotsAdmin(NoAddDeleteAdmin):
-    """How many machines a storage takes at once; the operator's number can only lower the storage's own."""
+    """The number of sessions that a storage takes at once. The operator can only lower the storage's number."""
 
     form = StorageSlotsForm
     list_display = ("storage", "counts", "running", "reserved", "waiting", "slots", "first_slots", "reported_slots")
@@ -79,7 +79,7 @@ class StorageSlotsAdmin(NoAddDeleteAdmin):
     def storage_link(self, row: StorageSlots) -> str:
         return presentation.change_link(row.storage)
 
-    @admin.display(description="slots that count")
+    @admin.display(description="effective slots")
     def counts(self, row: StorageSlots) -> str:
         sizes = capacity.lane_sizes(row)
         return f"{sizes[queue.Lane.REGULAR]} + {sizes[queue.Lane.FIRST]} for first backups"
@@ -96,23 +96,23 @@ class StorageSlotsAdmin(NoAddDeleteAdmin):
     def waiting(self, row: Any) -> str:
         return presentation.list_link(WaitingMachine, row.waiting_count, storage__id__exact=row.pk)
 
-    @admin.display(description="who has them")
+    @admin.display(description="holders")
     def slots_link(self, row: StorageSlots) -> str:
         return presentation.list_link(Slot, "all slots", storage__id__exact=row.pk)
 
-    @admin.display(description="who waits")
+    @admin.display(description="waiting machines")
     def waiting_link(self, row: StorageSlots) -> str:
-        return presentation.list_link(WaitingMachine, "the line", storage__id__exact=row.pk)
+        return presentation.list_link(WaitingMachine, "the queue", storage__id__exact=row.pk)
 
 
 def _count(rows: QuerySet[Any], group: str) -> Coalesce:
-    """How many of these rows there are; they refer to the outer row by ``group``."""
+    """Return the number of rows that refer to the outer row by ``group``."""
     counted = rows.order_by().values(group).annotate(rows=Count("pk")).values("rows")
     return Coalesce(Subquery(counted, output_field=IntegerField()), Value(0))
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Slots by who has them."""
+    """A filter of slots by state."""
 
     title = "state"
     parameter_name = "state"
@@ -134,7 +134,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(Slot)
 class SlotAdmin(NoAddDeleteAdmin):
-    """Who has which slot; the operator can end a lease."""
+    """The slots and their holders. The operator can end a lease."""
 
     list_display = ("place", "state", "machine_link", "taken", "begun", "heartbeat", "expires")
     list_display_links = None
@@ -155,7 +155,7 @@ class SlotAdmin(NoAddDeleteAdmin):
                     self.note_values(request, {"machine": row.machine}, {"machine": None})
                     self.log_change(request, row, "Lease ended.")
         self.message_user(
-            request, f"{count} leases ended; a session that goes on does so without a slot.", messages.SUCCESS
+            request, f"{count} leases ended. A running session continues without a slot.", messages.SUCCESS
         )
 
     @admin.display(description="slot")
@@ -193,7 +193,7 @@ class SlotAdmin(NoAddDeleteAdmin):
 
 @admin.register(WaitingMachine)
 class WaitingMachineAdmin(NoAddDeleteAdmin):
-    """The line: who waits for a slot, and at which place."""
+    """The queue of machines for a slot, with their position."""
 
     list_display = ("machine_link", "storage", "lane", "position", "due", "since", "asked", "deadline", "missed")
     list_display_links = None
@@ -234,10 +234,10 @@ class WaitingMachineAdmin(NoAddDeleteAdmin):
     def asked(self, row: WaitingMachine) -> str:
         return presentation.moment(row.date_asked, now=self.now)
 
-    @admin.display(description="patience ends")
+    @admin.display(description="grace period ends")
     def deadline(self, row: WaitingMachine) -> str:
         return presentation.moment(row.date_deadline, now=self.now)
 
-    @admin.display(description="let a slot lapse")
+    @admin.display(description="no-show")
     def missed(self, row: WaitingMachine) -> str:
         return presentation.moment(row.date_no_show, now=self.now)

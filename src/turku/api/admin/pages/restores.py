@@ -1,4 +1,4 @@
-"""The admin pages of restore requests and their policies."""
+"""The admin page of restore requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COLOURS = {
     RequestState.REFUSED: "failed",
     RequestState.EXPIRED: "overdue",
 }
-"""The styles of health marks that states borrow; the others are plain."""
+"""The styles of health marks that states borrow. Other states are plain."""
 
 
 class OpenRequestFilter(admin.SimpleListFilter):
@@ -58,7 +58,7 @@ class OpenRequestFilter(admin.SimpleListFilter):
 
 
 class RequestForm(_RequestModelForm):
-    """A wish; paths one a line. What policy says of it is said here."""
+    """The form of a new request, with one path a line, checked against the restore policies."""
 
     machine = forms.ModelChoiceField(
         label="Of machine",
@@ -99,7 +99,7 @@ class RequestForm(_RequestModelForm):
         }
 
     user: Any = None
-    """Who fills it in; set by the page."""
+    """The user who fills in the form, set by the page."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -107,38 +107,38 @@ class RequestForm(_RequestModelForm):
             self.fields["target"].required = False
 
     def clean(self) -> dict[str, Any]:
-        said: dict[str, Any] = super().clean() or self.cleaned_data
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if self.errors:
-            return said
+            return cleaned
         try:
             self.instance = new_request.build(
-                self._wish(said),
+                self._wish(cleaned),
                 requested_by=log.person(self.user).name,
                 may_choose_any_machine=self.user.is_superuser,
                 now=SYSTEM_CLOCK.now(),
             )
         except InvalidValue as error:
             raise ValidationError(f"{error.message} {error.hint}".strip()) from None
-        return said
+        return cleaned
 
-    def _wish(self, said: dict[str, Any]) -> new_request.RequestedRestore:
-        sources = {source.name: source for source in said["machine"].sources.select_related("machine").all()}
-        if said["source_name"] not in sources:
+    def _wish(self, cleaned: dict[str, Any]) -> new_request.RequestedRestore:
+        sources = {source.name: source for source in cleaned["machine"].sources.select_related("machine").all()}
+        if cleaned["source_name"] not in sources:
             raise ValidationError({"source_name": f"The machine has: {', '.join(sorted(sources)) or 'no source'}."})
         return new_request.RequestedRestore(
-            source=sources[said["source_name"]],
-            target=said["target"],
-            directory=said["directory"],
-            reason=said["reason"],
-            snapshot=said["snapshot"],
-            moment=said["moment"],
-            paths=[os.fsencode(line) for line in said["path_lines"].splitlines() if line],
-            overwrite=said["overwrite"],
-            days=said["days"],
+            source=sources[cleaned["source_name"]],
+            target=cleaned["target"],
+            directory=cleaned["directory"],
+            reason=cleaned["reason"],
+            snapshot=cleaned["snapshot"],
+            moment=cleaned["moment"],
+            paths=[os.fsencode(line) for line in cleaned["path_lines"].splitlines() if line],
+            overwrite=cleaned["overwrite"],
+            days=cleaned["days"],
         )
 
     def _post_clean(self) -> None:
-        # The instance is made from the wish as a whole, not field by field.
+        # The instance is built from the whole request, not field by field.
         return
 
 
@@ -205,7 +205,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
         new_request.save(obj, actor=log.person(request.user), now=self.now)
 
     def _record(self, _request: HttpRequest, _word: str, _rows: Iterable[Model]) -> None:
-        # Requests and what becomes of them are on the audit log wherever they come from.
+        # Requests and their transitions are on the audit log, whatever their origin.
         return
 
     def matches(self, words: Sequence[str]) -> Q:
@@ -291,7 +291,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     def picked_up(self, row: RestoreRequest) -> str:
         return presentation.moment(row.date_picked_up, now=self.now)
 
-    @admin.display(description="last heard of")
+    @admin.display(description="last progress report")
     def heard_of(self, row: RestoreRequest) -> str:
         return presentation.moment(row.date_progress, now=self.now)
 
@@ -299,7 +299,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     def ended(self, row: RestoreRequest) -> str:
         return presentation.moment(row.date_ended, now=self.now)
 
-    @admin.display(description="what the machine says")
+    @admin.display(description="message of the machine")
     def message_text(self, row: RestoreRequest) -> str:
         return row.message or presentation.NOTHING
 

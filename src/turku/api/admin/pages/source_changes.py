@@ -38,15 +38,15 @@ class HeldBackFilter(admin.SimpleListFilter):
 
 
 class DecisionForm(ActionForm):
-    """Carries when the list was shown: what a machine changed after that, nobody has decided on."""
+    """Carries the time at which the list was shown. Later changes of a machine need another decision."""
 
     shown = forms.FloatField(initial=lambda: SYSTEM_CLOCK.now().timestamp(), widget=forms.HiddenInput, label="")
-    """Unix seconds: to the microsecond, whatever the time zone."""
+    """Unix seconds with microseconds, independent of the time zone."""
 
 
 @admin.register(SourceChange)
 class SourceChangeAdmin(SourceColumns, ListActionAdmin):
-    """What machines changed to the worse; the operator decides when it counts."""
+    """Changes of machines that weaken protection. The operator decides when they take effect."""
 
     list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")
     list_filter = (HeldBackFilter, "source__machine__storage")
@@ -61,7 +61,7 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
     def matches(self, words: Sequence[str]) -> Q:
         return matching_sources(words, "source__")
 
-    @admin.action(description="Let take effect on history now", permissions=["change"])
+    @admin.action(description="Apply to history now", permissions=["change"])
     def let_take_effect(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
         self._decide(request, queryset, self.now)
 
@@ -77,7 +77,7 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
         decided = unseen = 0
         for row in queryset:
             if row.date_effective is not None and row.date_effective <= now:
-                # It may have been pruned already: there is nothing left to decide.
+                # History may have been deleted already, so there is nothing left to decide.
                 continue
             if shown is None or row.date.timestamp() > shown or not self._decide_one(request, row, effective):
                 unseen += 1
@@ -87,34 +87,34 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
             word = "held back" if effective is None else "take effect now"
             self.message_user(request, f"{decided} {word}.", messages.SUCCESS)
         if unseen:
-            sentence = f"{unseen} became weaker still after this list was shown: look again, and decide then."
+            sentence = f"{unseen} changed again after this list was shown. Check them again before you decide."
             self.message_user(request, sentence, messages.WARNING)
 
     def _decide_one(self, request: HttpRequest, row: SourceChange, effective: datetime | None) -> bool:
-        """Whether the change was still the one that was read; otherwise nothing is decided."""
+        """Decide on the change if it is still the one that was shown, and return True if so."""
         before = row.date_effective
         with transaction.atomic():
-            # Conditional: a further change may join it in this moment.
+            # Conditional, because a further change may join it at the same time.
             same = SourceChange.objects.filter(pk=row.pk, date=row.date, date_effective=before)
             if not same.update(date_effective=effective):
                 return False
             row.date_effective = effective
             self.note_values(request, {"date_effective": before}, {"date_effective": effective})
-            self.log_change(request, row, "Held back." if effective is None else "Let take effect.")
+            self.log_change(request, row, "Held back." if effective is None else "Applied.")
         return True
 
     @admin.display(description="changed", ordering="date")
     def changed(self, row: SourceChange) -> str:
         return presentation.moment(row.date, now=self.now)
 
-    @admin.display(description="what is weaker")
+    @admin.display(description="weakenings")
     def what(self, row: SourceChange) -> str:
         return ", ".join(row.weakenings)
 
     @admin.display(description="takes effect on history", ordering="date_effective")
     def takes_effect(self, row: SourceChange) -> str:
         if row.date_effective is None:
-            return "when an operator lets it"
+            return "when an operator applies it"
         return presentation.moment(row.date_effective, now=self.now)
 
     @admin.display(description="before")

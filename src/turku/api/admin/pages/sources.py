@@ -26,7 +26,7 @@ from turku.api.status.marks import Mark
 
 
 def tell_back_up_now(page: Any, request: HttpRequest, sources: QuerySet[Source], *, now: datetime) -> None:
-    """Make the sources due, and tell the person how many and which machines will not come for them."""
+    """Make the sources due, and show their number and the machines that are silent."""
     count = back_up_now(sources, actor=log.person(request.user), now=now)
     due = "1 source is due now; its machine's next ping starts it."
     if count != 1:
@@ -50,14 +50,14 @@ _DECLARED = (
 )
 _STATE = (
     *("last_backup", "next_backup", "date_expected", "failure_count", "last_failure"),
-    *("suspicion", "incompleteness", "falls_back"),
+    *("findings", "incompleteness", "falls_back"),
     *("runs_link", "weakenings_link", "audit_link", "date_added"),
 )
 
 
 @admin.register(Source)
 class SourceAdmin(NoAddAdmin):
-    """Sources; the operator switches them, all else is the machine's own word."""
+    """Sources. The operator switches them. Everything else comes from the machine."""
 
     list_display = (
         "name",
@@ -96,7 +96,7 @@ class SourceAdmin(NoAddAdmin):
         chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         tell_back_up_now(self, request, chosen, now=self.now)
 
-    @admin.action(description="Confirm withdrawal: meant to be backed up no more", permissions=["change"])
+    @admin.action(description="Confirm withdrawal: backups end on purpose", permissions=["change"])
     def confirm_withdrawal(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
         chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
         count = operator_actions.confirm_withdrawal(chosen, actor=log.person(request.user), now=self.now)
@@ -112,7 +112,7 @@ class SourceAdmin(NoAddAdmin):
     def why(self, row: Any) -> str:
         return source_reasons.reason(row, Mark(row.mark), now=self.now) or presentation.NOTHING
 
-    @admin.display(description="what to do next")
+    @admin.display(description="next step")
     def what_to_do(self, row: Any) -> str:
         return source_reasons.next_step(row, Mark(row.mark)) or presentation.NOTHING
 
@@ -120,8 +120,8 @@ class SourceAdmin(NoAddAdmin):
     def last_failure(self, row: Source) -> str:
         return row.failure_reason or presentation.NOTHING
 
-    @admin.display(description="reasons of suspicion")
-    def suspicion(self, row: Source) -> str:
+    @admin.display(description="findings")
+    def findings(self, row: Source) -> str:
         return "\n".join(row.findings) or presentation.NOTHING
 
     @admin.display(description="incomplete")

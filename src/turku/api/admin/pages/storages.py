@@ -26,7 +26,7 @@ class StorageMarkFilter(MarkFilter):
 
 @admin.register(Storage)
 class StorageAdmin(NoAddAdmin):
-    """Storages; all but the operator's switch is the storage's own word."""
+    """Storages. The operator switches them. Everything else comes from the storage."""
 
     list_display = ("name", "health", "seen", "machines_link", "available", "total", "address", "active", "published")
     related_counts = {Machine: "storage"}
@@ -76,7 +76,7 @@ class StorageAdmin(NoAddAdmin):
     def audit_link(self, row: Storage) -> SafeString:
         return presentation.audit_links(row)
 
-    @admin.display(description="what is wrong with it")
+    @admin.display(description="problems")
     def wrong(self, row: Storage) -> str:
         return "\n".join(row.faults) or presentation.NOTHING
 

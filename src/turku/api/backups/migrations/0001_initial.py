@@ -52,16 +52,18 @@ class Migration(migrations.Migration):
                 ("large_modifying_files", models.BooleanField(default=False)),
                 (
                     "other_options",
-                    models.JSONField(blank=True, default=dict, help_text="Options that are kept as they were sent."),
+                    models.JSONField(
+                        blank=True, default=dict, help_text="Options that are stored as the machine sent them."
+                    ),
                 ),
-                ("active", models.BooleanField(default=True, help_text="The operator's switch.")),
-                ("published", models.BooleanField(default=True, help_text="Does the machine's configuration name it?")),
+                ("active", models.BooleanField(default=True, help_text="Set by the operator.")),
+                ("published", models.BooleanField(default=True, help_text="Declared in the machine's configuration.")),
                 (
                     "date_withdrawn",
                     models.DateTimeField(
                         blank=True,
                         editable=False,
-                        help_text="When the machine stopped declaring it although it was backed up; empty once somebody confirmed it.",
+                        help_text="Date on which the machine stopped declaring a source with backups. Empty once confirmed.",
                         null=True,
                         verbose_name="withdrawn",
                     ),
@@ -80,7 +82,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         db_index=True,
                         editable=False,
-                        help_text="Reckoned from the last good backup; no order to back up now and no failure changes it.",
+                        help_text="Counted from the last good backup. Neither failures nor an order to back up now change it.",
                         null=True,
                         verbose_name="next backup by the schedule",
                     ),
@@ -95,14 +97,11 @@ class Migration(migrations.Migration):
                     models.BooleanField(
                         default=False,
                         editable=False,
-                        help_text="Its storage keeps it apart until judged.",
-                        verbose_name="last backup suspicious",
+                        help_text="Its storage keeps the snapshot in quarantine until a person accepts or rejects it.",
+                        verbose_name="last backup quarantined",
                     ),
                 ),
-                (
-                    "findings",
-                    models.JSONField(blank=True, default=list, editable=False, verbose_name="reasons of suspicion"),
-                ),
+                ("findings", models.JSONField(blank=True, default=list, editable=False, verbose_name="findings")),
                 (
                     "failure_count",
                     models.PositiveIntegerField(default=0, editable=False, verbose_name="failures in a row"),
@@ -128,7 +127,7 @@ class Migration(migrations.Migration):
                         db_default=0,
                         default=0,
                         editable=False,
-                        help_text="They could not be read, and never were.",
+                        help_text="Files that no backup could read.",
                         verbose_name="files missing",
                     ),
                 ),
@@ -138,14 +137,14 @@ class Migration(migrations.Migration):
                         db_default=0,
                         default=0,
                         editable=False,
-                        help_text="They could not be read, and are kept as they were at their last good backup.",
+                        help_text="Files that could not be read and are kept as they were at their last good backup.",
                         verbose_name="files stale",
                     ),
                 ),
                 (
                     "incomplete_reasons",
                     models.JSONField(
-                        blank=True, default=list, editable=False, verbose_name="reasons of incompleteness"
+                        blank=True, default=list, editable=False, verbose_name="reasons for incompleteness"
                     ),
                 ),
                 (
@@ -154,7 +153,7 @@ class Migration(migrations.Migration):
                         db_default=0,
                         default=0,
                         editable=False,
-                        help_text="Good runs that transferred all of it although there was a snapshot to build upon.",
+                        help_text="Good runs that transferred everything although there was a base snapshot.",
                         verbose_name="full runs in a row",
                     ),
                 ),
@@ -226,7 +225,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         db_default="",
                         default="",
-                        help_text="Why all of it was transferred although there was a snapshot to build upon.",
+                        help_text="The reason for a full transfer although there was a base snapshot.",
                         max_length=1000,
                         verbose_name="reason",
                     ),
@@ -268,7 +267,7 @@ class Migration(migrations.Migration):
                     models.DateTimeField(
                         blank=True,
                         db_index=True,
-                        help_text="Empty: when an operator lets it.",
+                        help_text="Empty until an operator applies it.",
                         null=True,
                         verbose_name="takes effect",
                     ),

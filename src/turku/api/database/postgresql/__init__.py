@@ -1,1 +1,1 @@
-"""Django's PostgreSQL backend with a cheaper look at whether a kept connection still works."""
+"""The PostgreSQL backend of Django with a cheaper check of persistent connections."""

@@ -1,4 +1,4 @@
-"""The backend's wrapper, by the name that Django looks for."""
+"""The database wrapper, under the name that Django looks for."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from django.db.backends.postgresql import base
 from turku.core.clock import SYSTEM_CLOCK
 
 _REST_SECONDS = 5.0
-"""A connection at rest for longer is asked: a firewall may have forgotten it without telling either end."""
+"""A connection that was idle for longer is tested. A firewall may have dropped it silently."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Asks a connection in constant use nothing: Django would ask it before each request, which costs a round trip."""
+    """A wrapper that skips the test of a connection in constant use, which costs a round trip for each request."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._worked_at: float | None = None
 
     def is_usable(self) -> bool:
-        """Whether the connection works: from the socket alone where it worked a moment ago.
+        """Return True if the connection works.
 
-        A server that ends or restarts closes the socket, which then has something to be read; between two requests
-        it has nothing to say otherwise.
+        After recent use, the socket alone is checked. A server that ends or restarts closes the socket, which becomes
+        readable. Otherwise nothing can be read between two requests.
         """
         now = SYSTEM_CLOCK.monotonic_seconds()
         is_rested = self._worked_at is None or now - self._worked_at > _REST_SECONDS

@@ -1,6 +1,6 @@
-"""Who calls: machines and storages proved by name and secret.
+"""Authentication of machines and storages by name and secret.
 
-Unknown and wrong cost the same and are answered alike (threats N2).
+Unknown names and wrong secrets cost the same time and get the same answer (threat N2).
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ CHECK_IN_RESOLUTION = timedelta(minutes=1)
 
 
 def invalid_credentials() -> ApiForbidden:
-    """The one answer to credentials that are not right, whatever is wrong about them."""
+    """Return the error for credentials that are not valid, for any reason."""
     return ApiForbidden("these credentials are not known here, or no longer valid")
 
 
 def machine_uuid(text: str) -> UUID:
-    """The UUID of a machine in a message. Raises MalformedMessage."""
+    """Return the UUID of a machine in a message. Raises MalformedMessage."""
     return UUID(checked("machine.uuid", names.machine_uuid, text))
 
 
 def storage_name(text: str) -> str:
-    """The name of a storage in a message. Raises MalformedMessage."""
+    """Return the name of a storage in a message. Raises MalformedMessage."""
     return checked("storage.name", names.storage_name, text)
 
 
 def authenticate_machine(uuid: UUID, secret: str) -> tuple[Machine | None, bool]:
-    """The machine of that UUID, its storage with it, or None; and whether it is active and proves to be the caller."""
+    """Return the machine of that UUID with its storage, or None, and True if it is active and the secret is right."""
     machine = Machine.objects.select_related("storage").filter(uuid=uuid).first()
     return machine, _is_authentic(machine, Purpose.MACHINE, secret)
 
 
 def authenticate_storage(name: str, secret: str) -> tuple[Storage | None, bool]:
-    """The storage of that name, or None; and whether it is active and proves to be the caller."""
+    """Return the storage of that name, or None, and True if it is active and the secret is right."""
     storage = Storage.objects.filter(name=name).first()
     return storage, _is_authentic(storage, Purpose.STORAGE, secret)
 
@@ -62,13 +62,16 @@ def _is_authentic(caller: Machine | Storage | None, purpose: Purpose, secret: st
 
 
 def require_machine_secret(machine: Machine | None, secret: str) -> None:
-    """Raise ApiForbidden unless the machine is active and the secret is its own; for None at the same cost."""
+    """Raise ApiForbidden unless the machine is active and the secret is its own.
+
+    None takes the same time.
+    """
     if not _is_authentic(machine, Purpose.MACHINE, secret):
         raise invalid_credentials()
 
 
 def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
-    """The machine, noted as seen now. Raises MalformedMessage for no UUID, ApiForbidden."""
+    """Return the authenticated machine and record its check-in. Raises MalformedMessage, ApiForbidden."""
     machine, is_proved = authenticate_machine(machine_uuid(uuid_text), secret)
     if machine is None or not is_proved:
         raise invalid_credentials()
@@ -77,7 +80,7 @@ def require_machine(uuid_text: str, secret: str, *, now: datetime) -> Machine:
 
 
 def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
-    """The storage, noted as seen now. Raises MalformedMessage for no name, ApiForbidden."""
+    """Return the authenticated storage and record its check-in. Raises MalformedMessage, ApiForbidden."""
     storage, is_proved = authenticate_storage(storage_name(name_text), secret)
     if storage is None or not is_proved:
         raise invalid_credentials()
@@ -86,7 +89,10 @@ def require_storage(name_text: str, secret: str, *, now: datetime) -> Storage:
 
 
 def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
-    """The active machine of that storage. Raises ApiNotFound: what is another storage's does not exist for it."""
+    """Return the active machine of that storage.
+
+    Raises ApiNotFound. Machines of other storages do not exist for this one.
+    """
     machine = Machine.objects.filter(uuid=machine_uuid(uuid_text), storage=storage, active=True).first()
     if machine is None:
         raise ApiNotFound("machine.uuid: no such machine is assigned to this storage")
@@ -95,10 +101,11 @@ def require_assigned_machine(storage: Storage, uuid_text: str) -> Machine:
 
 
 def lock_active(caller: Caller | None) -> Caller:
-    """The row as it is by now, which no other transaction changes until the end of this one.
+    """Lock the row until the end of the transaction and return its current state.
 
-    Raises ApiForbidden where it is gone or was switched off since. ``no_key``, here and wherever rows are locked:
-    others may refer to the row meanwhile, or two that lock rows that refer to each other would wait for each other.
+    Raises ApiForbidden if it was deleted or switched off since. Row locks here and elsewhere are ``no_key``: other rows
+    may refer to the locked one meanwhile. Otherwise two transactions that lock rows with references to each other would
+    deadlock.
     """
     found = caller and type(caller)._default_manager.select_for_update(no_key=True).filter(pk=caller.pk).first()
     if not found or not found.active:
@@ -114,13 +121,15 @@ def record_check_in(caller: Machine | Storage, *, now: datetime) -> None:
 
 
 def recent_check_in_range(now: datetime) -> tuple[datetime, datetime]:
-    """Between which moments a ``date_checked_in`` must lie to be left as it is: coordinators' clocks differ a little,
-    and one that was far ahead once must not count for ever."""
+    """Return the range in which a ``date_checked_in`` is recent enough to be left alone.
+
+    The clocks of coordinators differ a little. A date from a clock that was far ahead must not stay for ever.
+    """
     return now - CHECK_IN_RESOLUTION, now + CHECK_IN_RESOLUTION
 
 
 def write_check_in(caller: Machine | Storage, *, now: datetime) -> None:
-    """Write that the caller was seen; as SQL, because nearly every call comes here."""
+    """Write the check-in. It is SQL because nearly every call runs it."""
     column = caller._meta.get_field("date_checked_in")
     moment, earliest, latest = (
         column.get_db_prep_value(value, connection) for value in (now, *recent_check_in_range(now))

@@ -15,7 +15,7 @@ from turku.protocol.messages import Registration, RegistrationAuth
 
 
 def prepare(auth: Auth, *, now: datetime) -> Secret:
-    """A new secret for an Auth that is not saved yet; its hash is set."""
+    """Set the hash of an unsaved Auth to that of a new secret, and return the secret."""
     secret = generate_secret()
     auth.secret_hash = keyring.current().hash(Purpose.AUTH, secret.reveal())
     auth.date_added = now
@@ -23,7 +23,10 @@ def prepare(auth: Auth, *, now: datetime) -> Secret:
 
 
 def create(kind: AuthKind, name: str, *, now: datetime, comment: str = "") -> tuple[Auth, Secret]:
-    """A new Auth and its secret, which is not kept anywhere. Raises UsageError for a name that is taken."""
+    """Create an Auth and return it with its secret, which is not stored.
+
+    Raises UsageError for a name that is taken.
+    """
     auth = Auth(kind=kind, name=name, comment=comment)
     secret = prepare(auth, now=now)
     try:
@@ -35,7 +38,7 @@ def create(kind: AuthKind, name: str, *, now: datetime, comment: str = "") -> tu
 
 
 def find(kind: AuthKind, given: RegistrationAuth) -> Auth | None:
-    """The active Auth with these credentials, or None whatever was wrong about them."""
+    """Return the active Auth with these credentials, or None for any mistake in them."""
     ring = keyring.current()
     if isinstance(given, Registration):
         named = Auth.objects.filter(kind=kind, name=given.name).first()

@@ -1,4 +1,7 @@
-"""Which hash keys this database's credentials need, so that a coordinator with others says so at its start."""
+"""The hash keys that the credentials of this database need.
+
+A coordinator without them refuses to start.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from turku.errors import UsageError
 
 
 def register_newest_key(*, now: datetime) -> None:
-    """Note the newest key in the database. Raises UnknownHashKey when the database needs one that we do not have."""
+    """Register the newest key in the database. Raises UnknownHashKey if the database needs one that is missing here."""
     ring = keyring.current()
     with transaction.atomic():
         HashKey.objects.get_or_create(key_id=ring.newest.id, defaults={"date_added": now})
         known = {key.id for key in ring.keys}
         missing = [key.key_id for key in HashKey.objects.all() if key.key_id not in known]
         if missing:
-            # The transaction takes our own key back out: it does not belong to this database.
+            # The transaction rolls our own key back, which does not belong to this database.
             raise keyring.UnknownHashKey(
                 f"this database belongs to coordinators with hash key {', '.join(missing)}; "
                 f"this one has {', '.join(sorted(known))}",
@@ -33,7 +36,7 @@ def register_newest_key(*, now: datetime) -> None:
 
 
 def usage() -> dict[str, int]:
-    """Key id to the number of credentials hashed with it, for every key the database knows."""
+    """Return the number of credentials hashed with each key that the database knows, by key id."""
     counts = Counter(dict.fromkeys(HashKey.objects.values_list("key_id", flat=True), 0))
     for model in (Auth, Storage, Machine):
         for stored in model._default_manager.values_list("secret_hash", flat=True).iterator():
@@ -56,7 +59,7 @@ def _write(keys: list[keyring.DigestKey]) -> None:
 
 
 def rotate(*, now: datetime) -> str:
-    """The id of a new key, put before the others in the key file and noted in the database."""
+    """Put a new key first in the key file, register it in the database, and return its id."""
     _require_key_file()
     register_newest_key(now=now)
     key = keyring.make_key(generate_secret(64).reveal())
@@ -70,7 +73,7 @@ def retire(key_id: str) -> None:
     _require_key_file()
     keys = list(keyring.current().keys)
     if key_id not in {key.id for key in keys[1:]}:
-        raise UsageError(f"{key_id} is no older key of this coordinator", hint="see `turku-api hash-key list`")
+        raise UsageError(f"{key_id} is not an older hash key of this coordinator", hint="see `turku-api hash-key list`")
     needed = usage().get(key_id, 0)
     if needed:
         raise UsageError(

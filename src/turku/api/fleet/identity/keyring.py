@@ -25,7 +25,7 @@ _NOTHING = "0" * 64
 
 
 class Purpose(Enum):
-    """Whose secret it is; the same text hashes differently for each."""
+    """The kind of a secret. The same text hashes differently for each kind."""
 
     AUTH = "auth"
     MACHINE = "machine"
@@ -63,17 +63,17 @@ class Keyring:
         return self.keys[0]
 
     def hash(self, purpose: Purpose, secret: str) -> str:
-        """The hash to store: key id, colon, 64 hexadecimal digits, made with the newest key."""
+        """Return the hash to store: key id, colon, and 64 hexadecimal digits, made with the newest key."""
         return f"{self.newest.id}:{self.newest.digest(purpose, secret)}"
 
     def candidates(self, purpose: Purpose, secret: str) -> list[str]:
-        """What the stored hash of this secret may be: one per key."""
+        """Return the possible stored hashes of this secret, one for each key."""
         return [f"{key.id}:{key.digest(purpose, secret)}" for key in self.keys]
 
     def verify(self, purpose: Purpose, secret: str, stored: str | None) -> bool:
-        """Whether ``stored`` is the hash of ``secret``; for None (nobody of that name) False at the same cost.
+        """Return True if ``stored`` is the hash of ``secret``.
 
-        Raises UnknownHashKey.
+        None, for an unknown name, is False and takes the same time. Raises UnknownHashKey.
         """
         key_id, _, digest = (stored or f"{self.newest.id}:{_NOTHING}").partition(":")
         key = self._by_id.get(key_id)
@@ -85,12 +85,12 @@ class Keyring:
         return hmac.compare_digest(key.digest(purpose, secret), digest)
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether the hash was made with another key than the newest."""
+        """Return True if the hash was not made with the newest key."""
         return not stored.startswith(f"{self.newest.id}:")
 
 
 def make_key(text: str) -> DigestKey:
-    """The key of that text. Raises ConfigurationError where it is short."""
+    """Return the key of that text. Raises ConfigurationError for a short text."""
     if len(text) < MINIMUM_KEY_LENGTH:
         raise ConfigurationError(
             f"a hash key is shorter than {MINIMUM_KEY_LENGTH} characters", hint="`turku-api hash-key rotate` makes one"
@@ -100,7 +100,10 @@ def make_key(text: str) -> DigestKey:
 
 
 def load(environment: Environment) -> Keyring:
-    """The keyring of that environment; a missing key file is generated. Raises ConfigurationError."""
+    """Return the keyring of that environment.
+
+    A missing key file is generated. Raises ConfigurationError.
+    """
     text = environment.hash_keys or key_file.read_or_generate(environment.hash_key_file)
     lines = [line.strip() for line in text.reveal().splitlines()]
     return Keyring(tuple(make_key(line) for line in lines if line))
@@ -112,7 +115,7 @@ def _cached(environment: Environment) -> Keyring:
 
 
 def current() -> Keyring:
-    """The keyring of the settings, read once."""
+    """Return the keyring of the settings, which is read once."""
     return _cached(settings.TURKU_ENVIRONMENT)
 
 

@@ -19,7 +19,7 @@ CODE_LIFETIME = timedelta(hours=24)
 
 @transaction.atomic
 def issue(machine: Machine, *, actor: log.Actor, now: datetime) -> Secret:
-    """A new code for the machine; an older one is void. Only its keyed hash is kept."""
+    """Return a new code for the machine and void an older one. Only the keyed hash is stored."""
     code = generate_secret()
     machine.re_enrol_code_hash = keyring.current().hash(Purpose.RE_ENROL_CODE, code.reveal())
     machine.date_re_enrol_code_ends = now + CODE_LIFETIME
@@ -32,10 +32,10 @@ def issue(machine: Machine, *, actor: log.Actor, now: datetime) -> Secret:
 
 @transaction.atomic
 def redeem(code: str, secret: str, ssh_public_key: str, *, now: datetime) -> Machine:
-    """The machine that the code is for, with this secret and key from now on.
+    """Give the secret and key to the machine of this code, and return the machine.
 
-    The same code with the same secret is answered again until it ends: an answer may be lost. Raises MalformedMessage,
-    ApiForbidden for a code that is unknown, too old, or was used with another secret.
+    The same code with the same secret is accepted again until it expires, because an answer may be lost. Raises
+    MalformedMessage. Raises ApiForbidden for a code that is unknown, expired, or was used with another secret.
     """
     ring = keyring.current()
     machine = (
@@ -52,10 +52,10 @@ def redeem(code: str, secret: str, ssh_public_key: str, *, now: datetime) -> Mac
         raise invalid_credentials()
     if machine.re_enrol_code_is_used:
         return machine
-    faults = MessageErrors()
-    faults.check("secret", registration.secret_for_registration, secret)
-    fields = registration.key_fields("ssh_public_key", ssh_public_key, faults, uuid=machine.uuid)
-    faults.raise_if_any()
+    errors = MessageErrors()
+    errors.check("secret", registration.secret_for_registration, secret)
+    fields = registration.key_fields("ssh_public_key", ssh_public_key, errors, uuid=machine.uuid)
+    errors.raise_if_any()
     old = {"ssh_public_key": machine.ssh_public_key}
     registration.set_fields(
         machine, {**fields, "secret_hash": ring.hash(Purpose.MACHINE, secret), "re_enrol_code_is_used": True}

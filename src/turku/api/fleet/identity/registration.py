@@ -1,4 +1,4 @@
-"""What machines and storages say of themselves: checked, then written to new or existing rows."""
+"""Registration of machines and storages, and updates of their own description."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FAULT_LENGTH = 500
 
 
 def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool) -> Auth:
-    """The Auth of a registration, for a caller that did not prove itself. Raises ApiForbidden.
+    """Return the Auth for a caller that is not authenticated. Raises ApiForbidden.
 
-    One that is known already (not ``is_new``) has the wrong secret; it costs the same to say so.
+    A caller that is known already (not ``is_new``) has sent a wrong secret. Refusing it takes the same time.
     """
     auth = auths.find(kind, given) if given is not None else None
     if auth is None or not is_new:
@@ -38,19 +38,19 @@ def require_auth(kind: AuthKind, given: RegistrationAuth | None, *, is_new: bool
 
 
 def label_rule(kind: str) -> Callable[[str], str]:
-    """The rule for an informational text: empty, or what policy allows for that kind."""
+    """Return the rule for an informational text of that kind. Empty texts are allowed."""
     return lambda text: names.label(text, kind=kind) if text else ""
 
 
 def secret_for_registration(secret: str) -> str:
-    """The secret. Raises InvalidValue where it is too short for a fast hash."""
+    """Return the secret. Raises InvalidValue if it is too short for a fast hash."""
     if len(secret) < MINIMUM_SECRET_LENGTH:
         raise InvalidValue(f"is shorter than {MINIMUM_SECRET_LENGTH} characters")
     return secret
 
 
-def machine_fields(told: MachineConfiguration, faults: MessageErrors, *, uuid: UUID) -> dict[str, Any]:
-    """The columns of a Machine that the message sets; ``uuid`` is the machine's, new or known."""
+def machine_fields(message: MachineConfiguration, errors: MessageErrors, *, uuid: UUID) -> dict[str, Any]:
+    """Return the Machine columns that the message sets. ``uuid`` is that of the new or known machine."""
     fields: dict[str, Any] = {}
     for name, kind in (
         ("environment_name", "environment name"),
@@ -58,57 +58,57 @@ def machine_fields(told: MachineConfiguration, faults: MessageErrors, *, uuid: U
         ("unit_name", "unit name"),
         ("comment", "comment"),
     ):
-        text = getattr(told, name)
+        text = getattr(message, name)
         if text is not None:
-            fields[name] = faults.check(f"machine.{name}", label_rule(kind), text)
-    if told.published is not None:
-        fields["published"] = told.published
-    if told.ssh_public_key is not None:
-        fields.update(key_fields("machine.ssh_public_key", told.ssh_public_key, faults, uuid=uuid))
+            fields[name] = errors.check(f"machine.{name}", label_rule(kind), text)
+    if message.published is not None:
+        fields["published"] = message.published
+    if message.ssh_public_key is not None:
+        fields.update(key_fields("machine.ssh_public_key", message.ssh_public_key, errors, uuid=uuid))
     return fields
 
 
-def key_fields(place: str, text: str, faults: MessageErrors, *, uuid: UUID) -> dict[str, str]:
-    """The columns of a Machine that its SSH key sets; ``place`` is the message's field."""
-    key = faults.check(place, ssh_key.ssh_public_key, text)
+def key_fields(place: str, text: str, errors: MessageErrors, *, uuid: UUID) -> dict[str, str]:
+    """Return the Machine columns that an SSH key sets. ``place`` is the field of the message."""
+    key = errors.check(place, ssh_key.ssh_public_key, text)
     if key is None:
         return {}
     owner = Machine.objects.filter(ssh_key_fingerprint=key.fingerprint).values_list("uuid", flat=True).first()
     if owner not in (None, uuid):
-        faults.add(
+        errors.add(
             place,
             "belongs to another machine; remove ssh_key and ssh_key.pub from var_dir, so that a new key is made",
         )
     return {"ssh_public_key": key.line, "ssh_key_fingerprint": key.fingerprint}
 
 
-def storage_fields(told: StorageConfiguration, faults: MessageErrors) -> dict[str, Any]:
-    """The columns of a Storage that the message sets."""
+def storage_fields(message: StorageConfiguration, errors: MessageErrors) -> dict[str, Any]:
+    """Return the Storage columns that the message sets."""
     fields: dict[str, Any] = {
-        "ssh_ping_host": faults.check("storage.ssh_ping_host", names.host_name, told.ssh_ping_host),
-        "ssh_ping_port": faults.check("storage.ssh_ping_port", names.port, told.ssh_ping_port),
-        "ssh_ping_user": faults.check("storage.ssh_ping_user", names.user_name, told.ssh_ping_user),
-        "space_total": told.space_total,
-        "space_available": told.space_available,
-        "faults": [one_line(fault)[:FAULT_LENGTH] for fault in told.faults],
+        "ssh_ping_host": errors.check("storage.ssh_ping_host", names.host_name, message.ssh_ping_host),
+        "ssh_ping_port": errors.check("storage.ssh_ping_port", names.port, message.ssh_ping_port),
+        "ssh_ping_user": errors.check("storage.ssh_ping_user", names.user_name, message.ssh_ping_user),
+        "space_total": message.space_total,
+        "space_available": message.space_available,
+        "faults": [one_line(fault)[:FAULT_LENGTH] for fault in message.faults],
     }
-    if len(told.ssh_ping_host_keys) > HOST_KEYS_LIMIT:
-        faults.add("storage.ssh_ping_host_keys", f"has more than {HOST_KEYS_LIMIT} keys")
+    if len(message.ssh_ping_host_keys) > HOST_KEYS_LIMIT:
+        errors.add("storage.ssh_ping_host_keys", f"has more than {HOST_KEYS_LIMIT} keys")
     else:
         keys = [
-            faults.check(f"storage.ssh_ping_host_keys[{index}]", ssh_key.ssh_host_key, text)
-            for index, text in enumerate(told.ssh_ping_host_keys)
+            errors.check(f"storage.ssh_ping_host_keys[{index}]", ssh_key.ssh_host_key, text)
+            for index, text in enumerate(message.ssh_ping_host_keys)
         ]
         fields["ssh_ping_host_keys"] = [key.line for key in keys if key is not None]
-    if told.comment is not None:
-        fields["comment"] = faults.check("storage.comment", label_rule("comment"), told.comment)
-    if told.published is not None:
-        fields["published"] = told.published
+    if message.comment is not None:
+        fields["comment"] = errors.check("storage.comment", label_rule("comment"), message.comment)
+    if message.published is not None:
+        fields["published"] = message.published
     return fields
 
 
 def register_machine(uuid: UUID, secret: str, fields: dict[str, Any], *, auth: Auth, now: datetime) -> Machine:
-    """A new machine, with a storage where one is open."""
+    """Create a machine and assign it to an eligible storage, if there is one."""
     secret_hash = keyring.current().hash(Purpose.MACHINE, secret)
     machine = Machine(uuid=uuid, secret_hash=secret_hash, auth=auth, date_registered=now, date_checked_in=now, **fields)
     machine.storage = assignment.storage_for(machine)
@@ -118,7 +118,7 @@ def register_machine(uuid: UUID, secret: str, fields: dict[str, Any], *, auth: A
 
 
 def register_storage(name: str, secret: str, fields: dict[str, Any], *, auth: Auth, now: datetime) -> Storage:
-    """A new storage."""
+    """Create a storage."""
     storage = Storage(
         name=name,
         secret_hash=keyring.current().hash(Purpose.STORAGE, secret),
@@ -138,7 +138,7 @@ def _log_registration(row: Machine | Storage, new: dict[str, Any], *, now: datet
 
 
 def set_fields(row: Machine | Storage, fields: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Write the fields that differ from the row's; name to old and new value of each of them."""
+    """Save the fields that differ from those of the row. Return the old and new value of each by name."""
     changed = {name: (getattr(row, name), value) for name, value in fields.items() if getattr(row, name) != value}
     for name, (_old, new) in changed.items():
         setattr(row, name, new)

@@ -1,7 +1,7 @@
-"""Machines and storages take new secrets, losing nothing.
+"""Rotation of the secrets of machines and storages.
 
-A program writes its new secret down before it sends it, and goes on asking until it is answered: whichever of the two
-secrets the coordinator holds by then, the program is known.
+A program writes its new secret down before it sends it, and repeats the call until it is answered. The coordinator
+accepts either secret meanwhile, so the program is never locked out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from turku.api.request.message_errors import MessageErrors
 
 def _require_either(caller: Caller | None, purpose: Purpose, *secrets: str) -> Caller:
     ring = keyring.current()
-    # All of them are compared, whatever the first says: wrong and unknown cost the same.
+    # All of them are compared, so that wrong and unknown secrets take the same time.
     matches = [ring.verify(purpose, secret, caller.secret_hash if caller else None) for secret in secrets]
     if caller is None or not caller.active or not any(matches):
         raise invalid_credentials()
@@ -55,12 +55,12 @@ def rotate_machine(uuid: UUID, secret: str, new_secret: str, new_ssh_public_key:
     """
     row = Machine.objects.select_for_update(no_key=True).filter(uuid=uuid).first()
     machine = _require_either(row, Purpose.MACHINE, secret, new_secret)
-    faults = MessageErrors()
-    faults.check("new_secret", registration.secret_for_registration, new_secret)
+    errors = MessageErrors()
+    errors.check("new_secret", registration.secret_for_registration, new_secret)
     fields: dict[str, Any] = {}
     if new_ssh_public_key is not None:
-        fields = registration.key_fields("new_ssh_public_key", new_ssh_public_key, faults, uuid=uuid)
-    faults.raise_if_any()
+        fields = registration.key_fields("new_ssh_public_key", new_ssh_public_key, errors, uuid=uuid)
+    errors.raise_if_any()
     _rotate(machine, Purpose.MACHINE, new_secret, fields, now=now)
 
 
@@ -69,7 +69,7 @@ def rotate_storage(name: str, secret: str, new_secret: str, *, now: datetime) ->
     """Give the storage a new secret. Raises MalformedMessage, ApiForbidden."""
     row = Storage.objects.select_for_update(no_key=True).filter(name=name).first()
     storage = _require_either(row, Purpose.STORAGE, secret, new_secret)
-    faults = MessageErrors()
-    faults.check("new_secret", registration.secret_for_registration, new_secret)
-    faults.raise_if_any()
+    errors = MessageErrors()
+    errors.check("new_secret", registration.secret_for_registration, new_secret)
+    errors.raise_if_any()
     _rotate(storage, Purpose.STORAGE, new_secret, {}, now=now)

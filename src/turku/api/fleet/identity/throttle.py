@@ -1,7 +1,7 @@
-"""Who sends bad credentials too often is refused before the database is asked (threats N2).
+"""Refusal of addresses that send too many bad credentials, before the database is asked (threat N2).
 
-Each process counts by itself and adds to the count shared in the database now and then, so that a bad request costs
-less than a good one, a good one costs nothing more, and any number of workers refuses together.
+Each process counts by itself and adds to the shared count in the database now and then. So a bad request costs less
+than a good one, a good one costs nothing more, and all workers refuse together.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Value = TypeVar("Value")
 REMEMBERED_ADDRESSES = 20_000
 REMEMBERED_CALLERS = 50_000
 REMEMBERED_PLACES = 4
-"""Networks from which one caller is remembered: one good credential must not push all others out of memory."""
+"""Networks from which one caller is remembered. One good credential must not push all others out of memory."""
 
 
 class BoundedCache(Generic[Value]):
-    """A dictionary that forgets its oldest entries: memory stays bounded whoever calls."""
+    """A dictionary that drops its oldest entries, so that memory stays bounded."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -55,10 +55,10 @@ class BoundedCache(Generic[Value]):
 
 
 class _GoodCredentials:
-    """Which credentials proved to be right, and from where.
+    """Credentials that were right, by caller and network.
 
-    The credential is remembered, as a digest under a key of this process, and not the name alone. So what others send
-    in that name neither takes the exemption away nor shares in it.
+    The cache holds a digest of the credential under a key of this process, not only the name. So requests that others
+    send under that name neither end the exemption nor profit from it.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _GoodCredentials:
 
     def note(self, caller: str, network: str, secret: str) -> None:
         places = self._digests.get(caller) or {}
-        # The newest last, whether it was there or not.
+        # The newest is last, even if it was there before.
         places.pop(network, None)
         places[network] = self._digest(secret)
         if len(places) > REMEMBERED_PLACES:
@@ -84,7 +84,7 @@ class _GoodCredentials:
 
 @lru_cache(maxsize=REMEMBERED_ADDRESSES)
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the /64 that one host chooses its addresses from."""
+    """Return the network that counts as one address. For IPv6 it is the /64 from which one host picks addresses."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -93,7 +93,10 @@ def network_of(address: str) -> str:
 
 
 class Throttle:
-    """Counts failures by address. ``limit`` is asked at each use; zero switches the throttle off."""
+    """A counter of failures by address.
+
+    ``limit`` is evaluated at each use. A limit of zero disables the throttle.
+    """
 
     def __init__(
         self,
@@ -108,22 +111,22 @@ class Throttle:
         self._limit = limit
         self._span = span
         self._report_every = report_every
-        """Failures that a process counts by itself before it tells the others."""
+        """Failures that a process counts by itself before it adds them to the shared count."""
         self._clock = clock
         self._lock = threading.Lock()
         self.forget()
 
     def forget(self) -> None:
-        """Start anew in this process: for tests."""
+        """Clear all counts of this process, for tests."""
         self._unreported: BoundedCache[int] = BoundedCache(REMEMBERED_ADDRESSES)
         self._blocked_until: BoundedCache[float] = BoundedCache(REMEMBERED_ADDRESSES)
         self._good_credentials = _GoodCredentials()
 
     def blocked_seconds(self, address: str, caller: str = "", secret: str = "") -> float:
-        """How long the address is still refused; 0 where it is not. No query.
+        """Return the seconds for which the address is still refused, or 0. It runs no query.
 
-        A caller with a credential that proved to be right from there is let through: one bad machine must not keep its
-        neighbours behind the same router from their backups, in whosever name it calls.
+        A caller with a credential that was right from there is let through. So one bad machine cannot lock out others
+        behind the same router, whatever name it uses.
         """
         network = network_of(address)
         with self._lock:
@@ -142,7 +145,7 @@ class Throttle:
         """Count a failure, and refuse the address for a while when there were too many."""
         network = network_of(address)
         limit = self._limit()
-        # Without an address (a Unix socket, no trusted proxy) all clients would be taken for one.
+        # Without an address (a Unix socket and no trusted proxy), all clients would count as one.
         if not network or limit <= 0:
             return
         with self._lock:
@@ -154,7 +157,7 @@ class Throttle:
         try:
             count = self._add_to_shared_count(network, untold, now=self._clock.now())
         except DatabaseError as error:
-            # The refusal itself stands; the next failure is counted again.
+            # The refusal itself stands. The next failure is counted again.
             _log.error("cannot count bad credentials: %s", " ".join(str(error).split()))
             return
         if count >= limit:
@@ -169,12 +172,12 @@ class Throttle:
             )
 
     def _add_to_shared_count(self, network: str, count: int, *, now: datetime) -> int:
-        """The failures of all processes within the span, these included."""
+        """Add to the shared count, and return the failures of all processes within the span."""
         bucket = f"{self._name} {network}"
         counts = BadCredentialCount.objects.filter(bucket=bucket)
         current = counts.filter(date_begin__gt=now - self._span)
         old = counts.exclude(date_begin__gt=now - self._span)
-        # Each step is a claim that one process wins; who loses one adds to what the winner wrote.
+        # Each step is a claim that one process wins. The others add to the winner's count.
         while not current.update(count=F("count") + count):
             if (
                 old.update(date_begin=now, count=count)

@@ -1,6 +1,6 @@
-"""How much work one caller may cause: counted before it is done, whether the message is taken or refused (threats M11).
+"""Limits on the work of one caller, counted before it is done, for accepted and refused messages (threat M11).
 
-Each process counts for itself: with two workers, twice as much is done in the worst case.
+Each process counts for itself. With two workers, a caller can cause twice the limit in the worst case.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ REMEMBERED_CALLERS = 20_000
 
 
 class WorkLimit:
-    """Units of work by caller. ``limit`` is for each ``span``; of ``large`` work a caller has one piece at a time.
+    """Units of work by caller.
 
-    Callers must have proved who they are: nobody is to be counted for what others send in that name.
+    ``limit`` counts for each ``span``. A caller has one message of at least ``large`` units at a time. Callers must be
+    authenticated, so that nobody is charged for what others send under that name.
     """
 
     def __init__(self, *, limit: int, large: int, span: timedelta, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -32,14 +33,14 @@ class WorkLimit:
         self.forget()
 
     def forget(self) -> None:
-        """Start anew in this process: for tests."""
+        """Clear all counts of this process, for tests."""
         self._spent: BoundedCache[tuple[float, int]] = BoundedCache(REMEMBERED_CALLERS)
-        """Caller to when its span began and what was done since."""
+        """The start of the span and the work since then, by caller."""
         self._at_work: set[str] = set()
 
     @contextmanager
     def reserve(self, caller: str, units: int) -> Iterator[None]:
-        """Count that much work for the caller, and let it be done. Raises ApiThrottled where it is too much."""
+        """Count that much work for the caller while it runs. Raises ApiThrottled if it is too much."""
         is_large = units >= self._large
         with self._lock:
             begun, done = self._since(caller)
@@ -70,8 +71,8 @@ class WorkLimit:
 
 
 UNITS_PER_SOURCE = 20
-"""A source costs as much as so many of its rules."""
+"""The cost of a source in filter rules."""
 CONFIGURATIONS = WorkLimit(limit=1_500_000, large=5_000, span=timedelta(hours=1))
-"""What a machine declares. The largest message has 120,000 units; a machine sends its configuration twice a day."""
+"""Declarations of machines. The largest message has 120,000 units, and a machine sends two a day."""
 REGISTRATIONS = WorkLimit(limit=15_000_000, large=5_000, span=timedelta(hours=1))
-"""The same of new machines, by registration Auth and network: a fleet may register at once, from behind one router."""
+"""Declarations of new machines, by Auth and network. A whole fleet may register at once behind one router."""

@@ -66,7 +66,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("secret_hash", models.CharField(db_index=True, editable=False, max_length=128)),
-                ("active", models.BooleanField(default=True, help_text="May it register new machines or storages?")),
+                (
+                    "active",
+                    models.BooleanField(default=True, help_text="Allows the registration of new machines or storages."),
+                ),
                 ("comment", models.CharField(blank=True, max_length=200)),
                 ("date_added", models.DateTimeField(editable=False)),
             ],
@@ -87,17 +90,17 @@ class Migration(migrations.Migration):
                 ("ssh_ping_host_keys", models.JSONField(default=list, verbose_name="SSH host keys")),
                 ("ssh_ping_port", models.PositiveIntegerField(default=22, verbose_name="SSH port")),
                 ("ssh_ping_user", models.CharField(max_length=200, verbose_name="SSH user")),
-                ("space_total", models.FloatField(default=0, help_text="MiB, as the storage reports it.")),
+                ("space_total", models.FloatField(default=0, help_text="In MiB, as reported by the storage.")),
                 (
                     "space_available",
-                    models.FloatField(db_index=True, default=0, help_text="MiB, as the storage reports it."),
+                    models.FloatField(db_index=True, default=0, help_text="In MiB, as reported by the storage."),
                 ),
                 (
                     "faults",
-                    models.JSONField(default=list, editable=False, help_text="What the storage says is wrong with it."),
+                    models.JSONField(default=list, editable=False, help_text="Problems that the storage reports."),
                 ),
-                ("active", models.BooleanField(default=True, help_text="The operator's switch.")),
-                ("published", models.BooleanField(default=True, help_text="The storage's own switch.")),
+                ("active", models.BooleanField(default=True, help_text="Set by the operator.")),
+                ("published", models.BooleanField(default=True, help_text="Set by the storage.")),
                 ("date_registered", models.DateTimeField(db_index=True, editable=False)),
                 ("date_checked_in", models.DateTimeField(blank=True, db_index=True, editable=False, null=True)),
                 (
@@ -129,8 +132,8 @@ class Migration(migrations.Migration):
                     "ssh_key_fingerprint",
                     models.CharField(blank=True, editable=False, max_length=64, verbose_name="SSH key fingerprint"),
                 ),
-                ("active", models.BooleanField(default=True, help_text="The operator's switch.")),
-                ("published", models.BooleanField(default=True, help_text="The machine's own switch.")),
+                ("active", models.BooleanField(default=True, help_text="Set by the operator.")),
+                ("published", models.BooleanField(default=True, help_text="Set by the machine.")),
                 ("date_registered", models.DateTimeField(db_index=True, editable=False)),
                 ("date_checked_in", models.DateTimeField(blank=True, editable=False, null=True)),
                 (
@@ -138,16 +141,14 @@ class Migration(migrations.Migration):
                     models.DateTimeField(
                         blank=True,
                         db_index=True,
-                        help_text="Until then it is no problem that the machine is silent, or that its backups fail or are missing.",
+                        help_text="Until then, silence and failed or missing backups of the machine do not count as problems.",
                         null=True,
                         verbose_name="muted until",
                     ),
                 ),
                 (
                     "mute_reason",
-                    models.CharField(
-                        blank=True, db_default="", default="", max_length=200, verbose_name="why it is muted"
-                    ),
+                    models.CharField(blank=True, db_default="", default="", max_length=200, verbose_name="mute reason"),
                 ),
                 ("re_enrol_code_hash", models.CharField(blank=True, db_index=True, editable=False, max_length=128)),
                 ("date_re_enrol_code_ends", models.DateTimeField(blank=True, editable=False, null=True)),
@@ -204,7 +205,7 @@ class Migration(migrations.Migration):
                     "retention_floor",
                     models.CharField(
                         blank=True,
-                        help_text="Kept beside what the machine wants kept, such as “last 14 days, earliest of 3 months”.",
+                        help_text="Kept in addition to the machine's own retention, such as “last 14 days, earliest of 3 months”.",
                         max_length=1000,
                         verbose_name="minimum retention",
                     ),
@@ -213,7 +214,7 @@ class Migration(migrations.Migration):
                     "allowed_snapshot_modes",
                     models.JSONField(
                         blank=True,
-                        help_text="A source that asks for another mode gets the default one; none chosen: any.",
+                        help_text="A source with another mode gets the default one. None selected means any mode.",
                         null=True,
                     ),
                 ),
@@ -221,7 +222,7 @@ class Migration(migrations.Migration):
                     "quota_bytes",
                     models.PositiveBigIntegerField(
                         blank=True,
-                        help_text="Bytes that all sources of a machine together may take.",
+                        help_text="Bytes that all sources of a machine may use together.",
                         null=True,
                         verbose_name="quota",
                     ),
@@ -230,7 +231,7 @@ class Migration(migrations.Migration):
                     "delay_hours",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="Hours until a change that weakens protection takes effect on history; 168, seven days, by itself.",
+                        help_text="Hours until a weakening change takes effect on history. The default is 168, seven days.",
                         null=True,
                         validators=[django.core.validators.MaxValueValidator(87840)],
                         verbose_name="delay",
@@ -240,7 +241,7 @@ class Migration(migrations.Migration):
                     "weakening_allowed",
                     models.BooleanField(
                         blank=True,
-                        help_text="No: such a change waits until an operator lets it take effect.",
+                        help_text="If not, a weakening change waits until an operator applies it.",
                         null=True,
                     ),
                 ),
@@ -248,13 +249,13 @@ class Migration(migrations.Migration):
                     "silent_after_hours",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="Hours that a machine may be away before it counts as silent: 1 suits servers, and counts where no policy says otherwise; 336, which is 14 days, suits laptops.",
+                        help_text="Hours without a check-in after which a machine counts as silent. The default of 1 suits servers. 336, which is 14 days, suits laptops.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(8784),
                         ],
-                        verbose_name="may be away",
+                        verbose_name="silent after",
                     ),
                 ),
                 ("comment", models.CharField(blank=True, max_length=200)),
@@ -296,7 +297,7 @@ class Migration(migrations.Migration):
                         django.db.models.functions.comparison.Coalesce("auth_id", 0),
                         django.db.models.functions.comparison.Coalesce("machine_id", 0),
                         name="policy_scope_unique",
-                        violation_error_message="There is a policy for these machines already.",
+                        violation_error_message="A policy for these machines already exists.",
                     ),
                 ],
             },

@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
                     "slots",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="Sessions at once, first backups included; empty: what the storage says, or 32.",
+                        help_text="Sessions at once, first backups included. Empty means the storage's number, or 32.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
@@ -42,7 +42,7 @@ class Migration(migrations.Migration):
                     "first_slots",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="How many of them; empty: a quarter.",
+                        help_text="The part of them for first backups. Empty means a quarter.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                 (
                     "reported_slots",
                     models.PositiveIntegerField(
-                        blank=True, editable=False, null=True, verbose_name="slots by its configuration"
+                        blank=True, editable=False, null=True, verbose_name="slots reported by the storage"
                     ),
                 ),
             ],
@@ -72,14 +72,14 @@ class Migration(migrations.Migration):
                 ("number", models.PositiveIntegerField()),
                 (
                     "retired",
-                    models.BooleanField(default=False, help_text="There are fewer slots now: nobody gets this one."),
+                    models.BooleanField(default=False, help_text="There are fewer slots now. Nobody gets this one."),
                 ),
                 ("date_taken", models.DateTimeField(blank=True, null=True, verbose_name="taken")),
                 (
                     "date_begun",
                     models.DateTimeField(
                         blank=True,
-                        help_text="Empty while it is reserved for a machine that has not come yet.",
+                        help_text="Empty while the slot is reserved for a machine that has not started yet.",
                         null=True,
                         verbose_name="begun",
                     ),
@@ -88,8 +88,8 @@ class Migration(migrations.Migration):
                 ("date_expires", models.DateTimeField(blank=True, null=True, verbose_name="expires")),
                 ("date_freed", models.DateTimeField(blank=True, null=True, verbose_name="freed")),
                 (
-                    "date_begun_before",
-                    models.DateTimeField(blank=True, help_text="When the session began that freed it.", null=True),
+                    "date_last_begun",
+                    models.DateTimeField(blank=True, help_text="Start of the session that freed the slot.", null=True),
                 ),
                 (
                     "machine",
@@ -133,16 +133,19 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("lane", models.CharField(choices=[("regular", "regular"), ("first", "first backups")], max_length=8)),
                 ("date_due", models.DateTimeField(verbose_name="due since")),
-                ("date_deadline", models.DateTimeField(help_text="The queue's order.", verbose_name="patience ends")),
+                (
+                    "date_deadline",
+                    models.DateTimeField(help_text="The queue is ordered by it.", verbose_name="grace period ends"),
+                ),
                 ("date_queued", models.DateTimeField(verbose_name="waiting since")),
                 ("date_asked", models.DateTimeField(verbose_name="asked last")),
                 (
                     "date_no_show",
                     models.DateTimeField(
                         blank=True,
-                        help_text="When it let a slot lapse that was reserved for it.",
+                        help_text="Date on which it let a reserved slot lapse.",
                         null=True,
-                        verbose_name="did not come",
+                        verbose_name="no-show",
                     ),
                 ),
                 (

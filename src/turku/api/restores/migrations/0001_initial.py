@@ -24,9 +24,9 @@ class Migration(migrations.Migration):
                     "history_visible",
                     models.BooleanField(
                         blank=True,
-                        help_text="May a machine look at its own history and restore from it by itself? No: by a request only.",
+                        help_text="If not, the machine gets its history only through a restore request.",
                         null=True,
-                        verbose_name="machine has its own history",
+                        verbose_name="machine may read its own history",
                     ),
                 ),
                 (
@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                     models.PositiveSmallIntegerField(
                         blank=True,
                         choices=[(0, "nobody"), (1, "one operator"), (2, "two operators")],
-                        help_text="Of the machines that a request is about, the stricter one counts.",
+                        help_text="If a request concerns two machines, the stricter value counts.",
                         null=True,
                         verbose_name="requests are approved by",
                     ),
@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
                     "other_machines",
                     models.BooleanField(
                         blank=True,
-                        help_text="May its history be restored onto other machines that are registered with the same auth? A superuser may choose any machine.",
+                        help_text="Allows restores onto other machines that are registered with the same auth. A superuser may choose any machine.",
                         null=True,
                         verbose_name="onto other machines",
                     ),
@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
                         django.db.models.functions.comparison.Coalesce("auth_id", 0),
                         django.db.models.functions.comparison.Coalesce("machine_id", 0),
                         name="restore_policy_scope_unique",
-                        violation_error_message="There is a policy for these machines already.",
+                        violation_error_message="A policy for these machines already exists.",
                     ),
                 ],
             },
@@ -97,10 +97,10 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ("snapshot", models.CharField(blank=True, max_length=200)),
-                ("moment", models.CharField(blank=True, max_length=200, verbose_name="state of")),
+                ("moment", models.CharField(blank=True, max_length=200, verbose_name="as of")),
                 (
                     "resolved_snapshot",
-                    models.CharField(blank=True, editable=False, max_length=200, verbose_name="which is"),
+                    models.CharField(blank=True, editable=False, max_length=200, verbose_name="resolved snapshot"),
                 ),
                 ("paths", models.JSONField(blank=True, default=list)),
                 ("directory", models.CharField(max_length=4096)),
@@ -108,13 +108,13 @@ class Migration(migrations.Migration):
                     "overwrite",
                     models.CharField(
                         choices=[
-                            ("never", "keep what is there"),
-                            ("older", "replace what is older"),
-                            ("always", "replace what differs"),
+                            ("never", "keep existing files"),
+                            ("older", "replace older files"),
+                            ("always", "replace files that differ"),
                         ],
                         default="never",
                         max_length=8,
-                        verbose_name="files that are there",
+                        verbose_name="existing files",
                     ),
                 ),
                 ("reason", models.CharField(max_length=1000)),
@@ -172,7 +172,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "date_progress",
-                    models.DateTimeField(blank=True, editable=False, null=True, verbose_name="last heard of"),
+                    models.DateTimeField(blank=True, editable=False, null=True, verbose_name="last progress report"),
                 ),
                 ("files", models.PositiveBigIntegerField(default=0, editable=False, verbose_name="files restored")),
                 (
@@ -181,14 +181,18 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "files_total",
-                    models.PositiveBigIntegerField(blank=True, editable=False, null=True, verbose_name="files in all"),
+                    models.PositiveBigIntegerField(
+                        blank=True, editable=False, null=True, verbose_name="files in total"
+                    ),
                 ),
                 (
                     "size_total_bytes",
-                    models.PositiveBigIntegerField(blank=True, editable=False, null=True, verbose_name="bytes in all"),
+                    models.PositiveBigIntegerField(
+                        blank=True, editable=False, null=True, verbose_name="bytes in total"
+                    ),
                 ),
                 ("restored_snapshot", models.CharField(blank=True, editable=False, max_length=200)),
-                ("message", models.TextField(blank=True, editable=False, verbose_name="what the machine says")),
+                ("message", models.TextField(blank=True, editable=False, verbose_name="message of the machine")),
                 (
                     "source",
                     models.ForeignKey(
@@ -200,7 +204,7 @@ class Migration(migrations.Migration):
                 (
                     "target",
                     models.ForeignKey(
-                        help_text="Where the files go: the machine that they are of, or another one of the same operator.",
+                        help_text="The machine that receives the files: their own, or another one of the same operator.",
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="restore_requests",
                         to="fleet.machine",
