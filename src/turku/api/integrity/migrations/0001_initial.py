@@ -66,7 +66,7 @@ class Migration(migrations.Migration):
                         choices=[
                             ("lost", "lost"),
                             ("next_backup", "waits for the next backup"),
-                            ("alarm", "to be looked at"),
+                            ("alarm", "needs attention"),
                             ("repaired", "repaired"),
                             ("gone", "left history"),
                         ],
