@@ -144,8 +144,8 @@ def _conditions(found: Found) -> str:
         f"{found['begun'][:16].replace('T', ' ')} UTC, `{found['command']}` ({found['minutes']:g} minutes): "
         f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB. {found['machine']}. {versions}. "
         f"Medians of {rounds} first backup{'s' if rounds > 1 else ''}, {unchanged} unchanged, {changed} changed. "
-        f"Load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end. Other work took {busy:.0%} of "
-        f"the processors (median of all steps): {quiet}."
+        f"Load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end. Other work took {busy:.0%} "
+        f"of the processors (median of all steps): {quiet}."
     )
 
 
@@ -259,8 +259,9 @@ def memory_table(found: Found) -> str:
 def admin_lists_table(found: Found) -> str:
     """The table of the lists of the admin site."""
     goal = found["goal_seconds"]
+    host = found["machine"].replace("; ", ", ")
     lines = [
-        f"{found['begun'][:16].replace('T', ' ')} UTC, {found['machines']:,} machines. {found['machine'].replace('; ', ', ')}."
+        f"{found['begun'][:16].replace('T', ' ')} UTC, {found['machines']:,} machines. {host}."
         + (" **Others used the machine, to be measured again.**" if found["load_average"][0] > 2 else ""),
         "",
         f"| database | list | pages | opens | median | slowest page | under {goal * 1000:.0f} ms |",
