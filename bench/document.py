@@ -144,8 +144,8 @@ def _conditions(found: Found) -> str:
         f"{found['begun'][:16].replace('T', ' ')} UTC, `{found['command']}` ({found['minutes']:g} minutes): "
         f"{found['files']:,} files, {found['size_bytes'] / 1e9:.2f} GB. {found['machine']}. {versions}. "
         f"Medians of {rounds} first backup{'s' if rounds > 1 else ''}, {unchanged} unchanged, {changed} changed. "
-        f"Load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end. Other work took {busy:.0%} "
-        f"of the processors (median of all steps): {quiet}."
+        f"Load average {' '.join(f'{load:g}' for load in found['load_average'])} at the end. Other work took "
+        f"{busy:.0%} of the processors (median of all steps): {quiet}."
     )
 
 
