@@ -49,7 +49,7 @@ def update(storage: OrderedStorage, machines: dict[str, Any]) -> None:
     storage.host.update_config()
 
 
-def log_in(storage: OrderedStorage, word: str) -> command.Completed:
+def log_in(storage: OrderedStorage, word: str) -> command.CompletedProgram:
     argv = storage.host.sshd.client(storage.key, command=(word,))
     return command.run(argv, timeout_seconds=30, input_bytes=b"", check=False)
 

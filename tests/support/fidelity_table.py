@@ -366,7 +366,7 @@ class Case:
         argv = ("turku-agent", words[0], "--config-dir", self.machine.config_dir, *words[1:])
         self._note(way, programs.run(*argv, expected_codes=(0, 3)))
 
-    def _note(self, way: str, completed: command.Completed) -> None:
+    def _note(self, way: str, completed: command.CompletedProgram) -> None:
         lines = [*completed.stdout.decode("utf-8", "replace").splitlines(), *completed.last_lines]
         self.said.setdefault(way, []).extend([f"exit code {completed.exit_code}", *lines])
 

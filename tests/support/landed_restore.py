@@ -20,7 +20,7 @@ from turku.agent.restore.staging import target as targets
 from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
-from turku.core.spool import NameFilter
+from turku.core.spool import BloomFilter
 from turku.protocol.restore_messages import Settable
 
 TEMPORARY = b".turku-restore"
@@ -102,7 +102,7 @@ class LandedRestore:
         return placement
 
     def _all_that_is_there(self) -> Callable[[bytes], bool]:
-        named = NameFilter()
+        named = BloomFilter()
         paths = command.run(
             ["find", self.tree, "-printf", "%P\\0"], timeout_seconds=60, capture_limit_bytes=2**30
         ).stdout

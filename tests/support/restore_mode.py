@@ -31,7 +31,7 @@ class RestoreMode:
     password: Secret
     address: str
 
-    def send(self, tree: Path, *options: str, path: str = "") -> command.Completed:
+    def send(self, tree: Path, *options: str, path: str = "") -> command.CompletedProgram:
         """Do as the operator does on the storage: let rsync send ``path`` below ``tree``, or all of it."""
         # A storage without root keeps owners, special files and links in attributes of files; rsync reads them there.
         stored = () if os.geteuid() == 0 else ("--fake-super",)

@@ -106,8 +106,8 @@ class StorageHost:
             check=check,
         )
 
-    def update_config(self, *arguments: str, check: bool = True) -> command.Completed:
-        completed: command.Completed = self.run("turku-storage-update-config", *arguments, check=check)
+    def update_config(self, *arguments: str, check: bool = True) -> command.CompletedProgram:
+        completed: command.CompletedProgram = self.run("turku-storage-update-config", *arguments, check=check)
         return completed
 
     @contextmanager

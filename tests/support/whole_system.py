@@ -27,7 +27,7 @@ from tests.support import loop_volume
 
 import turku
 from turku.core import command, durable
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.errors import CommandFailed
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
@@ -103,7 +103,7 @@ class RunningSystem:
 
     root: Path
 
-    def run(self, program: str, *arguments: str, codes: Sequence[int] = (0,)) -> Completed:
+    def run(self, program: str, *arguments: str, codes: Sequence[int] = (0,)) -> CompletedProgram:
         """Run one of the agent's programs in it. Raises CommandFailed for another exit code."""
         script = f"import sys; sys.argv[0] = {program!r}; from turku.agent.cli import {_ENTRIES[program]} as run; run()"
         completed = self.shell(*("/usr/bin/python3", "-c", script, *arguments), codes=range(256))
@@ -112,7 +112,7 @@ class RunningSystem:
             raise CommandFailed(f"{program} ended with exit code {completed.exit_code}", details=said)
         return completed
 
-    def shell(self, *argv: str, codes: Sequence[int] = (0,)) -> Completed:
+    def shell(self, *argv: str, codes: Sequence[int] = (0,)) -> CompletedProgram:
         """Run any program in it."""
         completed = command.run(
             ["chroot", self.root, *argv],

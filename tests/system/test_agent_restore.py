@@ -19,19 +19,19 @@ from turku.agent.config import loading as configuration
 from turku.agent.restore.staging import target as targets
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 
 EVERYTHING = range(256)
 
 
-def agent(machine: PrivateMachine, *words: str | Path, codes: range = range(1)) -> Completed:
+def agent(machine: PrivateMachine, *words: str | Path, codes: range = range(1)) -> CompletedProgram:
     subcommand, *rest = words
     return programs.run("turku-agent", subcommand, "--config-dir", machine.config_dir, *rest, expected_codes=codes)
 
 
-def output(completed: Completed) -> str:
+def output(completed: CompletedProgram) -> str:
     return "\n".join((completed.stdout.decode(), *completed.last_lines))
 
 
@@ -323,7 +323,7 @@ def test_a_storage_may_keep_its_history_to_itself(
     assert not (tmp_path / "restored").exists()
 
 
-def programs_in(directory: Path, machine: PrivateMachine, *words: str) -> Completed:
+def programs_in(directory: Path, machine: PrivateMachine, *words: str) -> CompletedProgram:
     directory.mkdir()
     return command.run(
         [programs.DIRECTORY / "turku-agent", words[0], "--config-dir", machine.config_dir, *words[1:]],

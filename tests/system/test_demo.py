@@ -32,7 +32,7 @@ def _left_behind(directory: Path) -> list[str]:
     return found
 
 
-def _run(path: Path | str, temporary: Path, *arguments: str) -> command.Completed:
+def _run(path: Path | str, temporary: Path, *arguments: str) -> command.CompletedProgram:
     return command.run(
         [TURKU, "demo", path, *arguments],
         timeout_seconds=120,

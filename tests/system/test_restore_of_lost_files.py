@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.fleet import Fleet
 from tests.system.conftest import MakeMachine
 
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 
@@ -16,13 +16,13 @@ EVERYTHING = range(256)
 PARTLY = 3
 
 
-def agent(machine: PrivateMachine, *words: str | Path) -> Completed:
+def agent(machine: PrivateMachine, *words: str | Path) -> CompletedProgram:
     subcommand, *rest = words
     arguments = ("--config-dir", machine.config_dir, *rest)
     return programs.run("turku-agent", subcommand, *arguments, expected_codes=EVERYTHING)
 
 
-def output(completed: Completed) -> str:
+def output(completed: CompletedProgram) -> str:
     return "\n".join((completed.stdout.decode(), *completed.last_lines))
 
 

@@ -16,7 +16,7 @@ from tests.support.fleet import Fleet
 from tests.system.conftest import MakeMachine
 
 from turku.core import command
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 from turku.storage.disk import snapshot_notes
@@ -31,7 +31,7 @@ DEFAULT_ACL = f"u:{FRIEND}:rwx"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root sets what only root may set")
 
 
-def output(completed: Completed) -> str:
+def output(completed: CompletedProgram) -> str:
     return "\n".join((completed.stdout.decode(), *completed.last_lines))
 
 

@@ -14,7 +14,7 @@ from tests.support.fleet import Fleet
 from tests.support.recorder import Recorder
 from tests.support.trees import snapshot_differences
 
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.demo.private_machine import LOCAL_ADDRESS, PrivateMachine
 from turku.demo.private_storage import PrivateStorage
 
@@ -29,7 +29,7 @@ class Backup:
     machine: PrivateMachine
     storage: PrivateStorage
     tree: Path
-    ping: Completed
+    ping: CompletedProgram
     machine_notes: Recorder
     storage_notes: Recorder
 

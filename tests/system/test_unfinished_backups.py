@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.fleet import Fleet
 
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.demo import programs
 from turku.demo.private_machine import PrivateMachine
 
@@ -25,13 +25,13 @@ exit 12
 """
 
 
-def agent(machine: PrivateMachine, *words: str | Path) -> Completed:
+def agent(machine: PrivateMachine, *words: str | Path) -> CompletedProgram:
     subcommand, *rest = words
     arguments = ("--config-dir", machine.config_dir, *rest)
     return programs.run("turku-agent", subcommand, *arguments, expected_codes=EVERYTHING)
 
 
-def output(completed: Completed) -> str:
+def output(completed: CompletedProgram) -> str:
     return "\n".join((completed.stdout.decode(), *completed.last_lines))
 
 

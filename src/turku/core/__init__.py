@@ -1,1 +1,1 @@
-"""What every program stands on: clock, processes, durable files, locks, configuration, logs, secrets."""
+"""Foundations of every program, without a word about backups: clock, processes, durable files, locks, logs, secrets."""

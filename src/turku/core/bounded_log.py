@@ -1,4 +1,4 @@
-"""Messages that may come by the thousand, as one for each file: the first are logged, all others counted by kind."""
+"""Bounded logging of messages that may come by the thousand: the first are logged, all others are counted by kind."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _QUOTED = re.compile(r'".*"')
 
 
 def kind_of(text: str) -> str:
-    """Return the text without what it quotes, by which messages about many files are one kind."""
+    """Return the text without its quoted parts, so that messages about many files are of one kind."""
     return _QUOTED.sub('"..."', text)[:_KIND_LIMIT]
 
 
-class Counted:
-    """Decides which messages are shown, and counts the others. Usable from any thread."""
+class MessageCounter:
+    """A counter that decides which messages are shown. Usable from any thread."""
 
     def __init__(self, *, shown: int = SHOWN) -> None:
         self._left = shown
@@ -30,7 +30,7 @@ class Counted:
         self._kinds: Counter[str] = Counter()
 
     def take(self, kind: str) -> tuple[bool, bool]:
-        """Return True where a message of this kind is shown, and True where it is the first that is not."""
+        """Count a message. Return whether it is shown, and whether it is the first of its kind that is not shown."""
         with self._lock:
             self._left -= 1
             if self._left >= 0:
@@ -39,7 +39,7 @@ class Counted:
             return False, self._left == -1
 
     def summary(self) -> str:
-        """Return how many were not shown, by kind, and begin to count anew; empty where there were none."""
+        """Return how many messages of each kind were not shown, and reset the counter. Empty if there were none."""
         with self._lock:
             kinds, self._kinds = self._kinds, Counter()
         if not kinds:
@@ -57,11 +57,11 @@ def bounded_log(
     kind: Callable[[str], str] = kind_of,
     shown: int = SHOWN,
 ) -> Iterator[Callable[[str], None]]:
-    """Yield a function that logs the first messages; the block ends with a count of all others by their kind.
+    """Yield a function that logs the first messages. At the end of the block, log a count of all others by kind.
 
-    ``prefix`` stands before each. Those that are not shown are logged for who debugs.
+    ``prefix`` stands before each message. Messages that are not shown are logged at debug level.
     """
-    counted = Counted(shown=shown)
+    counted = MessageCounter(shown=shown)
 
     def log(text: str) -> None:
         is_shown, is_first_hidden = counted.take(kind(text))

@@ -1,4 +1,4 @@
-"""Capabilities that no program started from here can have, whatever user it runs as (capabilities(7))."""
+"""The capability bounding set of this process and all programs that it starts (capabilities(7))."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def has(capability: int) -> bool:
-    """Return True where a program that root starts from here has the capability. Raises OSError."""
+    """Return True when a program that root starts from here has the capability. Raises OSError."""
     return bool(_called(_LIBC.prctl(_READ, capability, 0, 0, 0)))
 
 
 def drop(capability: int) -> None:
-    """Let no program that is started from here have the capability any more. Raises OSError."""
+    """Take the capability away from all programs that are started from here. Raises OSError."""
     _called(_LIBC.prctl(_DROP, capability, 0, 0, 0))
 
 

@@ -1,4 +1,4 @@
-"""Ending work early: a token that is handed to whatever takes long, and is asked where ending does no harm."""
+"""Cancellation of long work by a token that the work checks where stopping does no harm."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import ClassVar, Final
 
 
 class Cancelled(BaseException):
-    """The work is not wanted any more; a BaseException so that every ``finally`` runs and no handler swallows it."""
+    """The work was cancelled. A BaseException, so that every ``finally`` runs and no handler swallows it."""
 
 
 class Cancellation:
-    """Says once, to any number of threads, that their work is to end.
+    """A token by which any number of threads learn that their work must end.
 
-    ``check`` stands between two steps. Whatever waits for a descriptor waits for ``descriptor`` too.
+    Call ``check`` between two steps. Code that waits for a descriptor must also wait for ``descriptor``.
     """
 
     raised: ClassVar[type[Cancelled]] = Cancelled
-    """What ``check`` and ``wait`` raise, with ``reason``."""
+    """The exception class that ``check`` and ``wait`` raise, with ``reason``."""
     reason = "it is not wanted any more"
 
     def __init__(self) -> None:
@@ -33,16 +33,16 @@ class Cancellation:
 
     @property
     def descriptor(self) -> int:
-        """A descriptor that is readable from the cancellation on; it is this object's, and never to be read."""
+        """A descriptor that becomes readable with the cancellation. It belongs to this object. Do not read from it."""
         with self._lock:
             if self._descriptor is None:
-                # Made when it is asked for: a token that nobody waits for, as NEVER in most programs, takes none.
+                # Opened on demand, because nobody waits for most tokens, such as NEVER.
                 self._descriptor = os.eventfd(int(self.is_cancelled), os.EFD_CLOEXEC | os.EFD_NONBLOCK)
                 weakref.finalize(self, os.close, self._descriptor)
             return self._descriptor
 
     def cancel(self) -> None:
-        """Let all that carries this token end; once is enough."""
+        """Cancel the work of all who have this token. Further calls do nothing."""
         with self._lock:
             if not self.is_cancelled:
                 self._cancelled.set()
@@ -50,15 +50,15 @@ class Cancellation:
                     os.eventfd_write(self._descriptor, 1)
 
     def check(self) -> None:
-        """Return while the work is wanted; raise ``raised`` from the cancellation on."""
+        """Raise ``raised`` if the work was cancelled."""
         if self.is_cancelled:
             raise self.raised(self.reason)
 
     def wait(self, seconds: float | None) -> None:
-        """Return after that time (None: never); raise ``raised`` at the moment of the cancellation."""
+        """Return after that time (None: never). Raise ``raised`` at the moment of the cancellation."""
         if self._cancelled.wait(seconds):
             raise self.raised(self.reason)
 
 
 NEVER: Final = Cancellation()
-"""For work that nobody ends early; nobody cancels it."""
+"""The token for work that is never cancelled."""

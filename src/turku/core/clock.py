@@ -8,20 +8,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from; tests pass one of their own."""
+    """A source of time. Tests pass their own."""
 
     def now(self) -> datetime:
-        """The moment, aware, in UTC."""
+        """Return the current moment, in UTC."""
 
     def monotonic_seconds(self) -> float:
-        """Seconds since an arbitrary start; never goes back."""
+        """Return the seconds since an arbitrary start. They never go back."""
 
     def sleep(self, seconds: float) -> None:
         """Return after that many seconds."""
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The clock of this host."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -37,5 +37,5 @@ SYSTEM_CLOCK = SystemClock()
 
 
 def boot_nanoseconds() -> int:
-    """Return the nanoseconds since this system was started, sleep included. Nobody sets this clock."""
+    """Return the nanoseconds since this system started, sleep included. This clock cannot be set."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

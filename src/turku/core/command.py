@@ -1,7 +1,7 @@
 """The only module that starts processes.
 
-Argument lists, never a shell; an environment made from an allow-list; every child has its own process group and an
-owner that ends it; output comes line by line, decoded leniently and bounded in memory.
+Programs are started with argument lists, never by a shell, and with an environment made from an allow-list. Each child
+has its own process group and an owner that ends it. Output comes line by line, decoded leniently and bounded in memory.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ _ALLOWED_ENVIRONMENT = (
 )
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG: Final = 1
-# The C library this interpreter is linked with; looking it up by name would start programs.
+# The C library that this interpreter is linked with. Looking it up by name would start programs.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _DEFAULT_ACTION: Final = ctypes.c_void_p(None)
 
 
 @dataclass(frozen=True)
-class Completed:
-    """How a program ended."""
+class CompletedProgram:
+    """The result of a program that ended."""
 
     argv: tuple[str, ...]
     exit_code: int
-    """As the shell has it: 128 + signal number for a program ended by a signal."""
+    """Exit code as a shell shows it: 128 plus the signal number for a program ended by a signal."""
     last_lines: tuple[str, ...]
-    """The last lines of standard error (and of standard output where no one else reads it), at most KEPT_LINES."""
+    """Last lines of standard error, and of standard output if nobody else reads it. At most KEPT_LINES."""
     stdout: bytes
-    """Standard output, where it was captured."""
+    """Standard output, if it was captured."""
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment a child gets: the allow-listed variables of ours, a PATH in any case, and ``extra``."""
+    """Return the environment of a child: our allow-listed variables, a PATH in any case, and ``extra``."""
     result = {name: os.environ[name] for name in _ALLOWED_ENVIRONMENT if name in os.environ}
     result.setdefault("PATH", _DEFAULT_PATH)
     result.update(extra or {})
@@ -69,14 +69,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _prepare_child() -> None:
-    # Runs between fork and exec. A SIGKILLed parent cannot end its children, the kernel then does.
+    # Runs between fork and exec. A parent that is killed by SIGKILL cannot end its children, so the kernel does.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # A shell script's `program &` has SIGINT ignored, and would hand that down to what we end by SIGINT.
+    # `program &` in a shell script ignores SIGINT, and children that we end by SIGINT would inherit that.
     _LIBC.signal(signal.SIGINT, _DEFAULT_ACTION)
 
 
 class Child:
-    """A running program in a process group of its own; use ``start`` to get one."""
+    """A running program in its own process group. Use ``start`` to get one."""
 
     def __init__(
         self, argv: Sequence[str], process: subprocess.Popen[bytes], *, end_signal: int = signal.SIGINT
@@ -108,13 +108,15 @@ class Child:
         return tuple(self._last_lines)
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """Return the exit code, or None while it runs."""
         code = self._process.poll()
         return None if code is None else _shell_code(code)
 
     def wait(self, timeout_seconds: float, cancellation: Cancellation = NEVER) -> int:
-        """The exit code; CommandFailed when it has not ended by then, what ``cancellation`` raises at its moment (in
-        both cases it still runs)."""
+        """Wait for the end of the program and return its exit code.
+
+        Raises CommandFailed if it has not ended by then, and what ``cancellation`` raises. In both cases it still runs.
+        """
         if self._process.poll() is None:
             _await_end(self._process.pid, timeout_seconds, cancellation)
         try:
@@ -125,13 +127,15 @@ class Child:
                 details="\n".join(self._last_lines),
             ) from None
         for reader in self._readers.values():
-            # A grandchild may hold the pipe open; its lines are not worth waiting for.
+            # A grandchild may hold the pipe open. Its lines are not worth waiting for.
             reader.join(2)
         return code
 
     def end(self, grace_seconds: float = 5.0) -> None:
-        """End the whole process group: by its end signal (INT where nothing else was said), then TERM, then KILL, each
-        with its share of the grace; reaps the child."""
+        """End the whole process group and reap the child.
+
+        Its end signal comes first (by default SIGINT), then SIGTERM, then SIGKILL, each with its share of the grace.
+        """
         for signal_number in (self._end_signal, signal.SIGTERM):
             if not self._signal(signal_number):
                 break
@@ -143,7 +147,7 @@ class Child:
         for reader in self._readers.values():
             reader.join(1)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            # What a reader still waits on (a process outside the group holds it open) cannot be closed under it.
+            # A pipe that a process outside the group holds open cannot be closed while a reader waits on it.
             if stream is not None and not (stream in self._readers and self._readers[stream].is_alive()):
                 with suppress(OSError):
                     stream.close()
@@ -154,7 +158,7 @@ class Child:
         except ProcessLookupError:
             return False
         except PermissionError:
-            # A member of the group runs as another user (bubblewrap, sudo); the leader is ours in any case.
+            # A member of the group runs as another user (bubblewrap, sudo). The leader is ours in any case.
             self._process.send_signal(signal_number)
         return True
 
@@ -174,7 +178,7 @@ class Child:
                     if on_line is not None:
                         on_line(line)
                 except Exception:
-                    # The pipe must be read on, or the child waits for ever to write its next line.
+                    # The pipe must still be read, or the child waits for ever to write its next line.
                     _log.exception("the listener to %s failed; its lines are read without it from here", self.argv[0])
                     on_line = on_bytes = None
 
@@ -184,14 +188,14 @@ class Child:
         on_line: Callable[[str], None] | None,
         on_bytes: Callable[[bytes], None] | None = None,
     ) -> None:
-        """Read ``stream`` to its end in a thread; keep the last lines, hand each to the listeners (``start``)."""
+        """Read ``stream`` to its end in a thread. Keep the last lines and pass each one on (``start``)."""
         reader = threading.Thread(target=self._follow, args=(stream, on_line, on_bytes), daemon=True)
         reader.start()
         self._readers[stream] = reader
 
 
 def _await_end(process: int, timeout_seconds: float, cancellation: Cancellation) -> None:
-    """Return at once when the child, which nobody has reaped, ends: ``Popen.wait`` looks only now and then."""
+    """Return as soon as the child ends, without reaping it. ``Popen.wait`` only polls."""
     try:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:
@@ -228,12 +232,12 @@ def start(
     pass_descriptors: Sequence[int] = (),
     end_signal: int = signal.SIGINT,
 ) -> Iterator[Child]:
-    """A running child, ended with the block whatever happens in it.
+    """Yield a running child. It is ended with the block, whatever happens in it.
 
-    ``stdin``/``stdout``: False for none (stdout then goes with stderr to the kept lines and ``on_line``), True for a
-    pipe, or a file descriptor. ``on_line`` is called from a reader thread with each line, made printable, ``on_bytes``
-    with the line as it came, without its line break.
-    Raises CommandFailed when the program cannot be started.
+    ``stdin`` and ``stdout`` are True for a pipe, a file descriptor, or False for none. Without a pipe, stdout goes to
+    the kept lines and ``on_line``, as stderr does. ``on_line`` is called from a reader thread with each line, made
+    printable, and ``on_bytes`` with the line as it came, without its line break. Raises CommandFailed when the program
+    cannot be started.
     """
     arguments = [os.fsdecode(argument) for argument in argv]
 
@@ -277,11 +281,11 @@ def run(
     extra_environment: Mapping[str, str] | None = None,
     working_directory: Path | None = None,
     check: bool = True,
-) -> Completed:
-    """How the program ended, its standard output captured up to ``capture_limit_bytes``.
+) -> CompletedProgram:
+    """Run a program to its end and return the result, with standard output up to ``capture_limit_bytes``.
 
-    Raises CommandFailed when it cannot start, does not end in time, prints more than the limit, or (with ``check``)
-    ends with another code than 0. For input of at most a pipe's buffer (64 KiB).
+    The input may have at most the size of a pipe's buffer (64 KiB). Raises CommandFailed if the program cannot start,
+    does not end in time, prints more than the limit, or (with ``check``) ends with another code than 0.
     """
     with start(
         argv,
@@ -297,12 +301,12 @@ def run(
         code = child.wait(timeout_seconds)
         if check and code != 0:
             raise CommandFailed(f"{child.argv[0]} ended with exit code {code}", details="\n".join(child.last_lines))
-        return Completed(child.argv, code, child.last_lines, stdout)
+        return CompletedProgram(child.argv, code, child.last_lines, stdout)
 
 
 def _capture(child: Child, timeout_seconds: float, limit_bytes: int) -> bytes:
     captured = bytearray()
-    # Real waiting on a real child, not the domain's time: no Clock is passed in.
+    # A real child needs real waiting, so no Clock is passed in.
     deadline = time.monotonic() + timeout_seconds
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)

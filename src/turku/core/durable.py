@@ -1,6 +1,6 @@
 """The only module that writes files which must survive a crash.
 
-Every change is whole or did not happen: a temporary file beside the target, fsync, rename, fsync of the directory.
+Every change is complete or did not happen: temporary file beside the target, fsync, rename, fsync of the directory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from turku.errors import DurableWriteFailed
 
 _TEMPORARY_MARK = ".turku-tmp-"
-# Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
+# Without O_NONBLOCK, opening a pipe that took the file's place would block.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -33,14 +33,14 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _temporary_name(name: str) -> str:
-    # Hidden, so that no reader of a configuration directory takes a half-written file for a whole one.
-    # Cut by bytes: a file system limits a name's bytes (255), whatever its characters take.
+    # Hidden, so that no reader of a configuration directory reads a half-written file.
+    # Cut by bytes, because a file system limits the bytes of a name (255).
     start = os.fsencode(name)[:100].decode("utf-8", "ignore")
     return f".{start}{_TEMPORARY_MARK}{os.urandom(6).hex()}"
 
 
 def is_temporary_name(name: str) -> bool:
-    """Return True for what a file is called that is being written."""
+    """Return True for the name of a file that is being written."""
     return _TEMPORARY_MARK in name
 
 
@@ -51,8 +51,8 @@ def fsync_directory(path: Path) -> None:
 
 
 def sync_file_system_of(descriptor: int) -> None:
-    """Make all that was written to the file system of an open file durable: one call for any number. Raises OSError."""
-    # Loaded by those that write much: what takes a lock alone is to be small.
+    """Make all files of the file system of an open file durable, by one call. Raises OSError."""
+    # Imported here, so that a program that only takes a lock stays small.
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
@@ -61,11 +61,11 @@ def sync_file_system_of(descriptor: int) -> None:
 
 
 def make_private_directory(path: Path) -> Path:
-    """The directory, made (with its parents) with mode 0700 where it did not exist."""
+    """Create the directory and its parents with mode 0700 where they do not exist, and return it."""
     with _explained(path):
         missing = [directory for directory in (path, *path.parents) if not directory.exists()]
         for directory in reversed(missing):
-            # Not `parents=True`: it gives the parents the mode that the umask leaves.
+            # Not `parents=True`, which gives the parents the mode that the umask leaves.
             directory.mkdir(mode=0o700, exist_ok=True)
             fsync_directory(directory.parent)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -73,7 +73,7 @@ def make_private_directory(path: Path) -> Path:
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Replace the file at ``path``; ``owner`` is (uid, gid) where root writes for another user.
+    """Replace the file at ``path``. ``owner`` is (uid, gid) where root writes for another user.
 
     A symbolic link at ``path`` is replaced, not followed.
     """
@@ -104,15 +104,15 @@ def write_bytes_in(
 
 
 def read_regular_file(path: Path, *, limit_bytes: int) -> bytes:
-    """The first ``limit_bytes`` of a file in a directory that others may write to.
+    """Return the first ``limit_bytes`` of a file in a directory that others may write to.
 
-    Raises OSError for whatever else than a regular file is there: a symbolic link, a pipe without an end, a device.
+    Raises OSError for anything but a regular file, such as a symbolic link, a pipe or a device.
     """
     return _read_regular_file(os.open(path, _READ_FLAGS), str(path), limit_bytes)
 
 
 def read_regular_file_in(directory: int, name: str, *, limit_bytes: int) -> bytes:
-    """As ``read_regular_file``, for a name in an open directory."""
+    """Return the content of a file in an open directory, as ``read_regular_file`` does."""
     return _read_regular_file(os.open(name, _READ_FLAGS, dir_fd=directory), name, limit_bytes)
 
 
@@ -129,9 +129,9 @@ def write_text(path: Path, content: str, *, mode: int = 0o600, owner: tuple[int,
 
 
 def write_new_text(path: Path, content: str, *, mode: int = 0o600) -> bool:
-    """True when this call made the file at ``path``; False, and nothing changed, when it was there already.
+    """Create the file at ``path`` and return True. Return False, without a change, if it exists already.
 
-    Of several processes that try at once, one makes it and no reader sees it half written.
+    If several processes try at once, one of them creates the file, and no reader sees it half written.
     """
     with _explained(path):
         temporary = path.with_name(_temporary_name(path.name))
@@ -153,18 +153,18 @@ def write_json(path: Path, content: Any, *, mode: int = 0o600, owner: tuple[int,
 
 
 def json_bytes(content: Any) -> bytes:
-    """The content as ``write_json`` writes it."""
+    """Return the content as ``write_json`` writes it."""
     return (json.dumps(content, indent=4, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
 def write_symbolic_link(path: Path, target: str) -> None:
-    """Let ``path`` be a symbolic link to ``target``, replacing a link or file that is there."""
+    """Create a symbolic link to ``target`` at ``path``, in place of any link or file there."""
     with _explained(path), _opened(path.parent) as directory:
         write_symbolic_link_in(directory, path.name, target)
 
 
 def write_symbolic_link_in(directory: int, name: str, target: str) -> None:
-    """As ``write_symbolic_link``, for a name in an open directory. Raises OSError."""
+    """Create a symbolic link in an open directory, as ``write_symbolic_link`` does. Raises OSError."""
     with suppress(OSError):
         if os.readlink(name, dir_fd=directory) == target:
             return
@@ -179,21 +179,23 @@ def write_symbolic_link_in(directory: int, name: str, target: str) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Move within one file system, durably; both directories are flushed."""
+    """Move a file within one file system, durably. Both directories are flushed."""
     with _explained(target), _opened(source.parent) as before, _opened(target.parent) as after:
         rename_in(before, source.name, after, target.name)
 
 
 def rename_in(directory: int, name: str, target_directory: int, target_name: str) -> None:
-    """As ``rename``, between open directories. Raises OSError."""
+    """Move a file between open directories, as ``rename`` does. Raises OSError."""
     os.rename(name, target_name, src_dir_fd=directory, dst_dir_fd=target_directory)
     os.fsync(target_directory)
     os.fsync(directory)
 
 
 def remove_temporary_files(directory: Path, *, of: str = "") -> list[Path]:
-    """The temporary files that a killed run left in ``directory``, removed; with ``of``, those of files whose names
-    begin so."""
+    """Remove the temporary files that a killed run left in ``directory``, and return their paths.
+
+    With ``of``, only those of files whose names begin with it.
+    """
     with _opened(directory) as descriptor:
         return [directory / name for name in remove_temporary_files_in(descriptor, of=of)]
 
@@ -201,9 +203,10 @@ def remove_temporary_files(directory: Path, *, of: str = "") -> list[Path]:
 def remove_temporary_files_in(
     directory: int, *, of: str = "", of_just: str = "", until: float | None = None
 ) -> list[str]:
-    """As ``remove_temporary_files``, for an open directory, by their names; with ``of_just``, those of that one file.
+    """Remove temporary files in an open directory, as ``remove_temporary_files`` does, and return their names.
 
-    With ``until``, in Unix seconds, those alone that were last written to by then: nobody is at work on them any more.
+    With ``of_just``, only those of that one file. With ``until``, in Unix seconds, only those last written by then,
+    because nobody works on them any more.
     Raises OSError.
     """
     begins = f".{of_just}{_TEMPORARY_MARK}" if of_just else f".{of}"

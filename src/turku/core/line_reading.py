@@ -1,4 +1,4 @@
-"""Reading what a program says line by line, where it says much: rsync flushes each of a million lines by itself."""
+"""Fast reading of lines from a program that writes many: rsync flushes each of a million lines separately."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import io
 
 _CHUNK_BYTES = 64 * 1024
-"""What a pipe holds, by default."""
+"""Default capacity of a pipe."""
 _LONGEST_PAUSE_SECONDS = 0.01
 _SHARE_OF_TIME = 0.02
 
 
 @contextmanager
-def emptied(stream: IO[bytes]) -> Iterator[None]:
-    """Read what the block left of a pipe, however the block ends: its writer waits for ever once nobody reads it."""
+def drained(stream: IO[bytes]) -> Iterator[None]:
+    """Read the rest of a pipe at the end of the block, because its writer waits for ever once nobody reads."""
     try:
         yield
     finally:
@@ -28,11 +28,11 @@ def emptied(stream: IO[bytes]) -> Iterator[None]:
 
 
 def lines_of(stream: IO[bytes], *, limit_bytes: int) -> Iterator[bytes]:
-    """The lines of a pipe, with their line breaks; one that is longer than the limit comes in pieces.
+    """Yield the lines of a pipe, with their line breaks. A line longer than the limit comes in pieces.
 
-    Nobody else reads the stream. Lines are awaited together: being woken for each one costs the reader more than the
-    line, and the writer too. What is said comes late by a hundredth of a second at most, and by a fiftieth of the time
-    that passed. Raises what reading raises: OSError, ValueError where the stream is closed meanwhile.
+    Nobody else may read the stream. Several lines are awaited together, because waking up for each one costs more than
+    the line itself, on both sides. A line is late by a hundredth of a second at most, and by a fiftieth of the elapsed
+    time. Raises what reading raises: OSError, or ValueError if the stream is closed meanwhile.
     """
     begun = time.monotonic()
     rest = b""

@@ -1,4 +1,4 @@
-"""Locks between runs of one program, kept by the kernel: a killed run leaves no stale lock."""
+"""Locks between runs of one program. The kernel holds them, so a killed run leaves no stale lock."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _HINT = "lock_dir must belong to the user that runs this program, and the lock m
 def exclusive(directory: Path, name: str) -> Iterator[None]:
     """Hold the lock ``name`` in ``directory`` (made private) for the length of the block.
 
-    Raises LockHeld at once when another process holds it, DurableWriteFailed where its file cannot be opened or is
-    somebody else's.
+    Raises LockHeld at once if another process holds it, DurableWriteFailed if its file cannot be opened or belongs to
+    another user.
     """
     durable.make_private_directory(directory)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -33,10 +33,10 @@ def exclusive(directory: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def exclusive_in(directory: int, name: str, *, shown: Path) -> Iterator[None]:
-    """Hold the lock ``name`` in an open directory, as ``exclusive`` does; ``shown`` is its path for messages."""
+    """Hold the lock ``name`` in an open directory, as ``exclusive`` does. ``shown`` is its path for messages."""
     path = shown / f"{name}.lock"
-    # In a shared lock_dir somebody may have planted a link, or a pipe that keeps us waiting (threats N4). Reading is
-    # enough for a lock, also of a file that root made for a user who may read everything.
+    # In a shared lock_dir, somebody may have planted a link, or a pipe that would block (threats N4). Reading access is
+    # enough for a lock, also on a file that root created for a user who may read everything.
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path.name, flags, 0o600, dir_fd=directory)
@@ -54,8 +54,7 @@ def exclusive_in(directory: int, name: str, *, shown: Path) -> Iterator[None]:
 
 @contextmanager
 def one_of(directory: Path, names: Iterable[str]) -> Iterator[None]:
-    """Hold the first lock of these that no other process holds, as ``exclusive`` does. Raises LockHeld where none is
-    free."""
+    """Hold the first free lock of these, as ``exclusive`` does. Raises LockHeld if none is free."""
     with ExitStack() as stack:
         for name in names:
             with suppress(LockHeld):
@@ -68,9 +67,9 @@ def one_of(directory: Path, names: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def exclusive_directory(directory: Path) -> Iterator[None]:
-    """Hold a lock on the directory itself: it needs no file, so that a full disk does not keep it from being taken.
+    """Hold a lock on the directory itself. It needs no file, so it works on a full disk.
 
-    Raises LockHeld at once when another process holds it, OSError when the directory cannot be opened.
+    Raises LockHeld at once if another process holds it, OSError if the directory cannot be opened.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -82,7 +81,7 @@ def exclusive_directory(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def exclusive_descriptor(descriptor: int, *, shown: Path) -> Iterator[None]:
-    """Hold a lock on what is open already, as ``exclusive_directory`` does; ``shown`` is its path for messages."""
+    """Hold a lock on an open directory, as ``exclusive_directory`` does. ``shown`` is its path for messages."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

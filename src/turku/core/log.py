@@ -1,4 +1,4 @@
-"""Where log lines go: journal, syslog, a file, or standard error."""
+"""Set-up of logging to the journal, syslog, a file, or standard error."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from turku.errors import ConfigurationError
 _FORMAT = "[%(asctime)s %(name)s] %(levelname)s: %(message)s"
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 SHOWN_WARNINGS = 200
-"""Of each sort (a statement that logs); further ones of a run are counted."""
+"""Messages shown of each sort (one logging statement). Further ones of a run are counted."""
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 
 def one_line(text: str | bytes) -> str:
-    """The text on one line, safe for a log or terminal: control characters and undecodable bytes escaped."""
+    """Return the text on one line, safe for a log or terminal, with control characters and bad bytes escaped."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
     if text.isprintable():
@@ -39,18 +39,18 @@ def one_line(text: str | bytes) -> str:
 
 class _OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        # Names from machines reach log messages; a line break in one must not forge a second entry.
+        # Names from machines reach log messages. A line break in one must not forge a second entry.
         record.msg = one_line(record.getMessage())
         record.args = None
         return super().format(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging calls it)
-        # What an exception says may have such a break in it too.
+        # The text of an exception may have line breaks, too.
         return "\n".join(f"  | {one_line(line)}" for line in super().formatException(ei).splitlines())
 
 
 class _JournalHandler(logging.Handler):
-    """Sends to journald's native socket: one datagram an entry, fields as KEY=VALUE lines."""
+    """A handler for journald's native socket: one datagram for each entry, with fields as KEY=VALUE lines."""
 
     def __init__(self, identifier: str, prefix: str) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class _JournalHandler(logging.Handler):
 
 
 class _Bounds(logging.Filter):
-    """Lets a bounded number of warnings and errors of each sort pass, for all handlers alike.
+    """A filter that passes a bounded number of warnings and errors of each sort, for all handlers alike.
 
-    A damaged disk or a hostile peer gives rise to one for each of a million files.
+    A damaged disk or a hostile peer can cause a warning for each of a million files.
     """
 
     def __init__(self) -> None:
@@ -101,12 +101,12 @@ class _Bounds(logging.Filter):
         return is_shown
 
     def tell(self) -> None:
-        """Log how many were not shown."""
+        """Log the number of messages that were not shown."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         for (name, text), count in counts.items():
             if count > SHOWN_WARNINGS:
-                # The text has the places of values in it, as it was written in our code.
+                # The text still has the placeholders of our code.
                 arguments = (count - SHOWN_WARNINGS, text[:_SORT_LIMIT])
                 logging.getLogger(name).warning("%d more messages are not shown, of the sort %r", *arguments)
 
@@ -118,7 +118,7 @@ _bounds = _Bounds()
 
 @atexit.register
 def tell_hidden() -> None:
-    """Log how many warnings of this run were not shown, by their sort."""
+    """Log the number of warnings of this run that were not shown, by sort."""
     _bounds.tell()
 
 
@@ -131,7 +131,7 @@ def _destination_handler(destination: str, program: str, prefix: str) -> logging
         try:
             return _JournalHandler(program, prefix)
         except OSError:
-            # No journal, or one that does not listen, as in many containers.
+            # No journal listens here, as in many containers.
             destination = "syslog"
     if destination == "syslog":
         from logging.handlers import SysLogHandler
@@ -165,12 +165,11 @@ def set_up(
     prefix: str = "",
     is_bounded: bool = True,
 ) -> None:
-    """Send the records of all loggers to ``destination`` (``systemd``, ``syslog``, a path; None: nowhere else)
-    and, with ``terminal``, to standard error.
+    """Send the records of all loggers to ``destination`` and, with ``terminal``, to standard error.
 
-    ``terminal_name`` stands on standard error where the logger's name would; ``prefix`` goes before each message in
-    the destination, so that runs side by side can be told apart there. A program that runs for ever is not
-    ``is_bounded``: all its warnings are shown, as they are with ``debug``.
+    ``destination`` is ``systemd``, ``syslog``, a path, or None. ``terminal_name`` stands in place of the logger's name
+    on standard error. ``prefix`` goes before each message in the destination, so that parallel runs can be told apart
+    there. A program that runs for ever is not ``is_bounded``: all its warnings are shown, as with ``debug``.
     """
     tell_hidden()
     root = logging.getLogger()
@@ -179,7 +178,7 @@ def set_up(
         with suppress(OSError):
             handler.close()
     root.setLevel(logging.DEBUG if debug else logging.INFO)
-    # A full disk or a reader that went away is no reason to print a traceback for each record.
+    # With a full disk or without a reader, no traceback is printed for each record.
     logging.raiseExceptions = debug
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     if terminal:

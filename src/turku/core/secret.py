@@ -11,7 +11,7 @@ GENERATED_LENGTH = 30
 
 
 class Secret:
-    """A secret text; ``str`` and ``repr`` give ``***``, only ``reveal`` gives the text."""
+    """A secret text. ``str`` and ``repr`` give ``***``, and only ``reveal`` gives the text."""
 
     __slots__ = ("_text",)
 
@@ -37,5 +37,5 @@ class Secret:
 
 
 def generate_secret(length: int = GENERATED_LENGTH) -> Secret:
-    """A new random secret of letters and digits."""
+    """Return a new random secret of letters and digits."""
     return Secret("".join(secrets.choice(_ALPHABET) for _ in range(length)))

@@ -1,4 +1,4 @@
-"""Collections of bytes that take a bounded amount of memory, whoever decides how much is put into them."""
+"""Collections of bytes with bounded memory, for trees whose size an untrusted side decides."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import xxhash
 
 _MEMORY_BYTES = 4 * 1024 * 1024
 _ITEM_BYTES = 64
-"""What Python takes for each beside its content."""
+"""Memory that Python needs for each item beside its content."""
 _LENGTH = struct.Struct("=I")
 
 
 class Stack:
-    """A stack; what does not fit into memory is in a file without a name. A context manager."""
+    """A stack. Items that do not fit into memory lie in a file without a name. A context manager."""
 
     def __init__(self, directory: Path | None = None, *, memory_bytes: int = _MEMORY_BYTES) -> None:
         self._directory = directory
@@ -55,7 +55,7 @@ class Stack:
             self.push(item)
 
     def pop(self) -> bytes | None:
-        """Take the item on top; None where there is none left."""
+        """Remove and return the item on top, or None if there is none."""
         if not self._items and self._chunks and self._file is not None:
             start = self._chunks.pop()
             self._file.seek(start)
@@ -70,7 +70,7 @@ class Stack:
 
 
 class Spool:
-    """Items that are read in the order in which they were added, from a file without a name. A context manager."""
+    """A queue in a file without a name: items are read in the order in which they were added. A context manager."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
@@ -86,12 +86,12 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
     def add(self, item: bytes) -> None:
-        """Add an item; not after reading has begun."""
+        """Add an item. Not allowed after reading has begun."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  (closed with this)
         self._file.write(_LENGTH.pack(len(item)) + item)
@@ -108,11 +108,11 @@ def _items(stream: IO[bytes]) -> Iterator[bytes]:
         yield stream.read(_LENGTH.unpack(header)[0])
 
 
-class NameFilter:
-    """A set of names of a fixed size in memory, which may take a name for one that was added, and never the reverse.
+class BloomFilter:
+    """A Bloom filter: a set of names of fixed size that may report a name that was not added, and never misses one.
 
-    That happens for about one name in a million after a million names were added. The hash has a seed of its own,
-    so that nobody who chooses names can choose which ones are mistaken.
+    A false positive happens for about one name in a million after a million names were added. The hash has a random
+    seed, so that nobody who chooses names can cause false positives.
     """
 
     _SHIFTS = (0, 27, 54, 81)

@@ -64,11 +64,11 @@ class PrivateMachine:
         """Write ``sources.d`` so that it names these sources and no others."""
         durable.write_json(self.config_dir / "sources.d" / "sources.json", sources)
 
-    def update_config(self) -> command.Completed:
+    def update_config(self) -> command.CompletedProgram:
         """Register, or tell the coordinator what is new."""
         return programs.run("turku-update-config", "--config-dir", self.config_dir)
 
-    def ping(self, *arguments: str, check: bool = True) -> command.Completed:
+    def ping(self, *arguments: str, check: bool = True) -> command.CompletedProgram:
         """Ask whether anything is due, and have it backed up."""
         return programs.run(
             *("turku-agent-ping", "--config-dir", str(self.config_dir), *arguments),

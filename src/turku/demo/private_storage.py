@@ -60,7 +60,7 @@ class PrivateStorage:
             },
         )
 
-    def update_config(self) -> command.Completed:
+    def update_config(self) -> command.CompletedProgram:
         """Register, or tell the coordinator what is new, and take over the machines' keys."""
         return programs.run("turku-storage-update-config", "--config-dir", self.config_dir)
 

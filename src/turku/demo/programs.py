@@ -92,7 +92,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     expected_codes: Sequence[int] = (0,),
-) -> command.Completed:
+) -> command.CompletedProgram:
     """How one of Turku's commands ended.
 
     Raises CommandFailed, with the last lines it printed, when it ends with a code that is not expected.

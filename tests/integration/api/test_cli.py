@@ -10,11 +10,11 @@ import requests
 from tests.support.coordinator import PROGRAMS, Coordinator, free_port
 
 from turku.core import command
-from turku.core.command import Completed
+from turku.core.command import CompletedProgram
 from turku.errors import CommandFailed
 
 
-def run(program: str, *arguments: str, state_dir: Path, **variables: str) -> Completed:
+def run(program: str, *arguments: str, state_dir: Path, **variables: str) -> CompletedProgram:
     environment = {"TURKU_STATE_DIR": str(state_dir), **variables}
     return command.run([PROGRAMS / program, *arguments], timeout_seconds=60, extra_environment=environment, check=False)
 

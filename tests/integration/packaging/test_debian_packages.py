@@ -51,7 +51,7 @@ class Host:
     directory: Path
     user: int = 0
 
-    def run(self, *arguments: str | Path) -> command.Completed:
+    def run(self, *arguments: str | Path) -> command.CompletedProgram:
         return command.run(
             ["env", f"TURKU_STAND_IN_USER={self.user}", *arguments],
             timeout_seconds=60,

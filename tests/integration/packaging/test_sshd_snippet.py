@@ -54,7 +54,7 @@ class Storage:
     sshd: Sshd
     key: Path
 
-    def ssh(self, *options: str, script: str = "true") -> command.Completed:
+    def ssh(self, *options: str, script: str = "true") -> command.CompletedProgram:
         return command.run(
             self.sshd.client(self.key, "-o", "ExitOnForwardFailure=yes", *options, command=(script,)),
             timeout_seconds=30,

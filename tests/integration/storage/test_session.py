@@ -310,7 +310,9 @@ def test_a_machine_of_which_the_coordinator_knows_nothing_is_refused(site: Site)
         listener.listen()
         request = json.dumps({"action": "checkin", "port": port, "sources": {}}).encode() + b"\n.\n"
         uuid = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
-        completed: command.Completed = site.storage.run("turku-storage-ping", uuid, check=False, input_bytes=request)
+        completed: command.CompletedProgram = site.storage.run(
+            "turku-storage-ping", uuid, check=False, input_bytes=request
+        )
     assert completed.exit_code == 77
     assert not (site.storage.volume / uuid).exists()
 

@@ -190,7 +190,7 @@ def test_check_shows_what_is_used_and_what_stands_in_the_way(storage: StorageHos
         volumes={"data": {"path": str(storage.volume), "accept_new_high_water_pct": 100}, "gone": {"path": "/gone"}},
         accept_new_high_water_pct=3,
     )
-    completed: command.Completed = storage.run("turku-storage", "check", check=False)
+    completed: command.CompletedProgram = storage.run("turku-storage", "check", check=False)
     said = completed.stdout.decode()
     assert completed.exit_code == 1
     assert f"volume data: {storage.volume}" in said

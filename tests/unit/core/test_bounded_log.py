@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from turku.core.bounded_log import SHOWN, Counted, bounded_log, kind_of
+from turku.core.bounded_log import SHOWN, MessageCounter, bounded_log, kind_of
 
 LOGGER = logging.getLogger("turku.test")
 
@@ -58,7 +58,7 @@ def test_the_count_is_said_also_where_the_block_fails(caplog: pytest.LogCaptureF
 
 
 def test_kinds_without_end_take_no_memory() -> None:
-    counted = Counted(shown=0)
+    counted = MessageCounter(shown=0)
     for number in range(10_000):
         counted.take(str(number))
     summary = counted.summary()
@@ -68,7 +68,7 @@ def test_kinds_without_end_take_no_memory() -> None:
 
 
 def test_threads_count_together() -> None:
-    counted = Counted(shown=10)
+    counted = MessageCounter(shown=10)
     shown: list[bool] = []
 
     def take() -> None:

@@ -73,9 +73,9 @@ def test_a_tree_is_removed_whatever_its_depth_and_what_its_links_lead_to_stays(r
 def test_directories_are_made_and_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    os.close(directory_tree.open_made(tmp_path / "new" / "inner", mode=0o700))
+    os.close(directory_tree.open_or_create(tmp_path / "new" / "inner", mode=0o700))
     assert (tmp_path / "new" / "inner").stat().st_mode & 0o777 == 0o700
     for path in (tmp_path / "link", tmp_path / "link" / "inner"):
         with pytest.raises(NotADirectoryError):
-            directory_tree.open_made(path, mode=0o700)
+            directory_tree.open_or_create(path, mode=0o700)
     assert list((tmp_path / "real").iterdir()) == []

@@ -54,7 +54,7 @@ def test_zeros_of_a_whole_file_become_holes_and_nothing_else_changes(
     before = file.stat()
     descriptor = os.open(file, os.O_RDWR)
     try:
-        holes.dig_all(descriptor)
+        holes.punch_all_zeros(descriptor)
         after = os.fstat(descriptor)
     finally:
         os.close(descriptor)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from turku.core.line_reading import emptied, lines_of
+from turku.core.line_reading import drained, lines_of
 
 LIMIT = 20
 
@@ -65,15 +65,15 @@ def test_many_lines_are_read_at_once() -> None:
 def test_what_is_left_of_a_pipe_is_read(fault: type[BaseException] | None) -> None:
     stream = io.BytesIO(b"x" * 1_000_000)
     if fault is None:
-        with emptied(stream):
+        with drained(stream):
             stream.read(1)
     else:
-        with pytest.raises(fault), emptied(stream):
+        with pytest.raises(fault), drained(stream):
             raise fault
     assert stream.read() == b""
 
 
 def test_a_stream_that_is_closed_meanwhile_has_nothing_left() -> None:
     stream = io.BytesIO(b"x")
-    with emptied(stream):
+    with drained(stream):
         stream.close()

@@ -6,7 +6,7 @@ import random
 import tracemalloc
 from pathlib import Path
 
-from turku.core.spool import NameFilter, Spool, Stack
+from turku.core.spool import BloomFilter, Spool, Stack
 
 
 def test_a_stack_is_one_whether_or_not_it_fits_into_memory(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_spool_gives_back_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_a_name_that_was_added_is_always_found_and_hardly_another_one() -> None:
-    found = NameFilter()
+    found = BloomFilter()
     for number in range(20_000):
         found.add(b"name %d" % number)
     assert all(b"name %d" % number in found for number in range(20_000))

@@ -18,7 +18,7 @@ from turku.agent.state import staging_records
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
 from turku.core.paths import joined, split
-from turku.core.spool import NameFilter, Stack
+from turku.core.spool import BloomFilter, Stack
 from turku.protocol.restore_messages import Manifest, ManifestEntry, RestoreEnd, RestorePlan, path_bytes
 
 _TIMEOUT_SECONDS = 3600.0
@@ -43,7 +43,7 @@ class _DryRun:
         self._root = _NO_TARGET
         self._counts: Counter[DryRunStep] = Counter()
         # A filter, as its memory does not grow with the number of files that a storage lists.
-        self._listed = NameFilter()
+        self._listed = BloomFilter()
 
     def close(self) -> None:
         if self._root != _NO_TARGET:

@@ -24,7 +24,7 @@ from turku.agent.restore import manifest
 from turku.agent.restore.content_comparison import checksum_of
 from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, extended_attributes
-from turku.core.spool import NameFilter, Spool
+from turku.core.spool import BloomFilter, Spool
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 
@@ -96,7 +96,7 @@ class Verification:
         self._later = Spool(spool_directory)
         self._with_attributes = Spool(spool_directory)
         self._holds_attributes = holds_attributes
-        self._named = NameFilter()
+        self._named = BloomFilter()
 
     def close(self) -> None:
         self._later.close()

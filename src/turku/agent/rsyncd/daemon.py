@@ -16,7 +16,7 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import ports
 from turku.agent.rsyncd.ports import PortTaken
 from turku.core import command
-from turku.core.bounded_log import Counted, kind_of
+from turku.core.bounded_log import MessageCounter, kind_of
 from turku.errors import CommandFailed
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class DaemonLog:
 
     def __init__(self) -> None:
         self._is_ending = False
-        self._counted = Counted()
+        self._counted = MessageCounter()
 
     def line(self, line: str) -> None:
         text = _TIMESTAMP.sub("", line)

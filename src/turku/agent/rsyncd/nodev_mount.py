@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 def drop_device_capability() -> None:
     """Drop CAP_MKNOD where no mount without devices can be made. Call this before rsyncd is started."""
-    if os.geteuid() != 0 or detached_mount.can_be_had() or not bounding_set.has(bounding_set.MAKE_DEVICES):
+    if os.geteuid() != 0 or detached_mount.is_available() or not bounding_set.has(bounding_set.MAKE_DEVICES):
         return
     try:
         bounding_set.drop(bounding_set.MAKE_DEVICES)

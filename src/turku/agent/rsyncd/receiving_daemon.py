@@ -27,7 +27,7 @@ from turku.agent.rsyncd.ports import PortTaken
 from turku.agent.state import runtime_directory
 from turku.core import command
 from turku.core.filesystem import extended_attributes
-from turku.core.line_reading import emptied, lines_of
+from turku.core.line_reading import drained, lines_of
 from turku.errors import RestoreFailed
 
 _CONNECTIONS = 4
@@ -111,7 +111,7 @@ class ReceivingDaemon:
 
     def _read(self, stream: IO[bytes]) -> None:
         # If nobody reads its log, the daemon blocks while it writes the next line, and so does the restore.
-        with emptied(stream):
+        with drained(stream):
             try:
                 self._read_lines(stream)
             except Exception:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from turku.core.bounded_log import Counted, kind_of
+from turku.core.bounded_log import MessageCounter, kind_of
 
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
@@ -38,9 +38,9 @@ class StorageOutput:
         self._awaited = awaited
         self._left = limit_characters
         self._beyond = 0
-        self._warnings = Counted()
+        self._warnings = MessageCounter()
         # What ssh says, a storage's login shell, or rsync by way of a storage that passes all of it on.
-        self._unformatted = Counted(shown=_UNFORMATTED_LINES)
+        self._unformatted = MessageCounter(shown=_UNFORMATTED_LINES)
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
         self._has_hinted = False

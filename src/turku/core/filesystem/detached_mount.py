@@ -1,7 +1,7 @@
-"""A directory by way of a mount of its own, in which no device can be opened: whatever root may make in it.
+"""A detached mount of a directory, in which no device can be opened, whatever root creates in it.
 
-The mount is nowhere in the tree of mounts: its descriptor alone leads to it, and it goes with that. Linux 5.12 has the
-calls; they need CAP_SYS_ADMIN.
+The mount is not in the tree of mounts. Only its descriptor leads to it, and it ends with the descriptor. The calls need
+Linux 5.12 and CAP_SYS_ADMIN.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import ctypes
 import os
 import struct
 
-# <linux/mount.h>; the numbers are the same on every architecture that Debian has.
+# <linux/mount.h>. The numbers are the same on every architecture that Debian has.
 _OPEN_TREE, _MOUNT_SETATTR = 428, 442
 _CLONE = 0x1
 _AT_EMPTY_PATH = 0x1000
 _NO_SET_USER_ID, _NO_DEVICES, _NO_PROGRAMS = 0x2, 0x4, 0x8
 _ATTRIBUTES = struct.Struct("=QQQQ")
-"""What is set, what is cleared, how mounts spread, whose user names count."""
+"""struct mount_attr: attributes to set, attributes to clear, propagation, user namespace."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def without_devices(directory: int) -> int:
-    """Return a descriptor of the open directory, below which no device can be opened nor a program started.
+    """Return a descriptor of the open directory below which no device can be opened and no program started.
 
     Raises OSError where this host or its user's rights do not allow it.
     """
@@ -35,8 +35,8 @@ def without_devices(directory: int) -> int:
     return descriptor
 
 
-def can_be_had() -> bool:
-    """Return True where this host and its user's rights allow such mounts."""
+def is_available() -> bool:
+    """Return True when this host and its user's rights allow such mounts."""
     directory = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(without_devices(directory))

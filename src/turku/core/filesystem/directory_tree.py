@@ -1,7 +1,7 @@
-"""What lies below an open directory: opened, walked and removed, never by way of a symbolic link.
+"""Access to the entries below an open directory, never by way of a symbolic link.
 
-Paths are bytes, relative to the directory, and ``b""`` is the directory itself. A name that somebody swaps for a link
-while a program works is refused, not followed. Agent and storage both work as root on what others may change.
+Agent and storage work as root on trees that others may change. A name that somebody replaces by a link meanwhile is
+refused, not followed. Paths are bytes, relative to the directory, and ``b""`` is the directory itself.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from turku.core.paths import is_within, joined, split
 from turku.core.spool import Stack
 
 DIRECTORY_FLAGS = openat2.DIRECTORY
-# Without O_NONBLOCK a pipe that took a file's place would keep us waiting.
+# Without O_NONBLOCK, opening a pipe that took the file's place would block.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSING_FLAGS = openat2.HANDLE
 _OPEN_LIMIT = 64
-"""Directories held open at once: deeper trees are no reason to run out of descriptors."""
+"""Directories held open at once. A deeper tree does not run out of descriptors."""
 _ROUNDS_LIMIT = 10_000
 _ENTRIES_BETWEEN_QUESTIONS = 100
 
 
 def open_directory(root: int, path: bytes) -> int:
-    """Return a descriptor of the directory at the path. Raises OSError; NotADirectoryError for a link on the way."""
+    """Return a descriptor of the directory at the path. Raises OSError (NotADirectoryError for a link on the way)."""
     if not path:
         return os.open(".", DIRECTORY_FLAGS, dir_fd=root)
     if any(part in (b"", b".", b"..") for part in path.split(b"/")):
@@ -46,7 +46,7 @@ def open_directory(root: int, path: bytes) -> int:
 
 @contextmanager
 def opened_directory(root: int, path: bytes) -> Iterator[int]:
-    """A descriptor of the directory at the path for the length of the block. Raises as ``open_directory`` does."""
+    """Yield a descriptor of the directory at the path. Raises as ``open_directory`` does."""
     descriptor = open_directory(root, path)
     try:
         yield descriptor
@@ -54,10 +54,10 @@ def opened_directory(root: int, path: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def open_made(directory: Path, *, mode: int) -> int:
-    """Return a descriptor of the absolute directory, made with its parents where it is missing; no link is followed.
+def open_or_create(directory: Path, *, mode: int) -> int:
+    """Return a descriptor of the absolute directory. Create it and its parents if missing. Follow no link.
 
-    Raises OSError, with the part of the path that it is about.
+    Raises OSError with the path of the part that failed.
     """
     descriptor = os.open("/", _PASSING_FLAGS)
     parts = directory.parts[1:]
@@ -99,7 +99,7 @@ def open_file_in(directory: int, name: bytes, flags: int = READ_FLAGS) -> int:
 
 
 def status(root: int, path: bytes) -> os.stat_result | None:
-    """Return the status of what is at the path; None where nothing is, or where the way there has a link in it."""
+    """Return the status of the entry at the path, or None if there is none or a link is on the way."""
     above, name = split(path)
     try:
         directory = open_directory(root, above)
@@ -114,12 +114,12 @@ def status(root: int, path: bytes) -> os.stat_result | None:
 
 
 class WalkEntry(NamedTuple):
-    """An entry that a walk came by."""
+    """An entry that a walk found."""
 
     path: bytes
-    """Of the directory that has it, relative to the tree; empty for the tree's own."""
+    """Path of its directory, relative to the tree. Empty for the tree itself."""
     directory: int
-    """That directory, open until the walk goes on."""
+    """Descriptor of that directory, open until the walk continues."""
     name: bytes
     status: os.stat_result
 
@@ -137,14 +137,14 @@ class WalkEntry(NamedTuple):
 
 
 class DirectoryTree:
-    """A directory and what is below it, for paths of any length and depth. A context manager.
+    """A directory with all that lies below it, for paths of any length and depth. A context manager.
 
-    Paths are bytes, relative to the tree. The directories on the way to the last one are kept open, as files come in
-    directories. Everything raises OSError, FileNotFoundError or NotADirectoryError for what is not there.
+    Paths are bytes, relative to the tree. The directories on the way to the last one are kept open, because entries are
+    usually visited directory by directory. Every method raises OSError, such as FileNotFoundError for a missing entry.
     """
 
     def __init__(self, root: Path | int) -> None:
-        """``root`` is a path, or a descriptor that the tree takes over."""
+        """Open the tree. ``root`` is a path, or a descriptor that the tree then owns."""
         descriptor = openat2.open_absolute(root) if isinstance(root, Path) else root
         self._chain: list[tuple[bytes, int]] = [(b"", descriptor)]
 
@@ -157,17 +157,17 @@ class DirectoryTree:
         self.close()
 
     def close(self) -> None:
-        """Let go of it; again, too."""
+        """Close all descriptors. Further calls do nothing."""
         while self._chain:
             self._leave(self._chain.pop()[1])
 
     @property
     def root(self) -> int:
-        """The tree's own directory, open."""
+        """Descriptor of the tree's own directory."""
         return self._chain[0][1]
 
     def directory(self, path: bytes) -> int:
-        """Return a descriptor of the directory at the path, which stays the tree's and is good until the next call."""
+        """Return a descriptor of the directory at the path. The tree owns it, and it is valid until the next call."""
         while not is_within(path, self._chain[-1][0]):
             self._leave(self._chain.pop()[1])
         reached, descriptor = self._chain[-1]
@@ -178,7 +178,7 @@ class DirectoryTree:
             reached = joined(reached, name)
             descriptor = self._enter(descriptor, name)
             if len(self._chain) >= _OPEN_LIMIT:
-                # The outermost, so that the way back up from a great depth is as short as the way down.
+                # Close the outermost, so that the way back from a great depth is as short as the way down.
                 self._leave(self._chain.pop(1)[1])
             self._chain.append((reached, descriptor))
         return descriptor
@@ -190,7 +190,7 @@ class DirectoryTree:
         os.close(descriptor)
 
     def find_directory(self, path: bytes) -> int | None:
-        """Return what ``directory`` does; None where there is none, or it cannot be read."""
+        """Return what ``directory`` does, or None if there is no directory or it cannot be read."""
         try:
             return self.directory(path)
         except OSError as error:
@@ -199,34 +199,34 @@ class DirectoryTree:
             return None
 
     def status(self, path: bytes) -> os.stat_result:
-        """Return what lies at the path, without following a link; empty is the tree itself."""
+        """Return the status of the entry at the path, without following a link. An empty path is the tree itself."""
         if not path:
             return os.fstat(self.root)
         directory, name = split(path)
         return os.stat(name, dir_fd=self.directory(directory), follow_symlinks=False)
 
     def open_file(self, path: bytes, flags: int = READ_FLAGS) -> int:
-        """Return a descriptor of the regular file at the path, for the caller to close."""
+        """Return a descriptor of the regular file at the path. The caller closes it."""
         directory, name = split(path)
         return open_file_in(self.directory(directory), name, flags)
 
-    def walk(self, path: bytes = b"", *, leaves_out: bool = True) -> Iterator[WalkEntry]:
-        """Yield everything below the directory, each directory before what is in it.
+    def walk(self, path: bytes = b"", *, skip_unreadable: bool = True) -> Iterator[WalkEntry]:
+        """Yield every entry below the directory, each directory before its own entries.
 
-        What cannot be read is left out, with all that is in it; without ``leaves_out`` it raises OSError. An entry that
-        vanishes while its directory is listed is left out in any case.
+        A directory that cannot be read is skipped, or raises OSError without ``skip_unreadable``. An entry that
+        vanishes while its directory is listed is skipped in any case.
         """
-        # Whoever made the tree chose how many directories it has, and how long their paths are.
+        # An untrusted side decides the number of directories and the length of their paths.
         with Stack() as waiting:
             waiting.push(path)
             while (reached := waiting.pop()) is not None:
                 try:
-                    directory = self.find_directory(reached) if leaves_out else self.directory(reached)
+                    directory = self.find_directory(reached) if skip_unreadable else self.directory(reached)
                     if directory is None:
                         continue
                     listing = os.scandir(directory)
                 except (PermissionError, FileNotFoundError):
-                    if leaves_out:
+                    if skip_unreadable:
                         continue
                     raise
                 inner = []

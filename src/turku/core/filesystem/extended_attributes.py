@@ -1,10 +1,10 @@
-"""Extended attributes and POSIX ACLs of files, directories and links, and a digest that is the same for the same ones.
+"""Extended attributes and POSIX ACLs of files, directories and links, and a digest of them.
 
-Counted are ``user.*``, ``trusted.*``, ``security.*`` and the two ACLs. What a file system has of its own is not
+``user.*``, ``trusted.*``, ``security.*`` and the two ACLs count. Attributes of the file system itself do not
 (``btrfs.*``, ``system.nfs4_acl``, and ``trusted.SGI_ACL_*``, by which XFS shows an ACL a second time).
 
-A storage without root keeps what it may not set the way rsync's ``--fake-super`` does: ``user.rsync.security.x`` for
-``security.x``, and ACLs in ``user.rsync.%aacl`` and ``user.rsync.%dacl``. All of it is read as the machine had it, so
+A storage without root keeps attributes that it may not set as rsync's ``--fake-super`` does: ``user.rsync.security.x``
+for ``security.x``, and ACLs in ``user.rsync.%aacl`` and ``user.rsync.%dacl``. They are read as the machine had them, so
 that every storage and the machine itself compute the same digest.
 """
 
@@ -28,11 +28,11 @@ LABEL = "security.selinux"
 _SELINUX = Path("/sys/fs/selinux/enforce")
 _PREFIX = "user.rsync."
 _RESERVED = f"{_PREFIX}%"
-"""rsync's own notes of owner, mode and ACLs. It never sends them as attributes."""
+"""Prefix of rsync's own notes of owner, mode and ACLs. It never sends them as attributes."""
 _MOVED = (f"{_PREFIX}trusted.", f"{_PREFIX}security.")
 _FAKED_ACLS = {f"{_RESERVED}aacl": ACCESS_ACL, f"{_RESERVED}dacl": DEFAULT_ACL}
 
-# rsync's form (acls.c): what user, group, mask and others may, then id and permissions of each named entry.
+# rsync's form (acls.c): permissions of user, group, mask and others, then id and permissions of each named entry.
 _FAKED_HEAD = struct.Struct("<IIII")
 _FAKED_ENTRY = struct.Struct("<II")
 _NO_ENTRY = 0x80
@@ -44,12 +44,12 @@ Pair = tuple[str, bytes]
 
 
 def path_of(directory: int, name: bytes) -> bytes:
-    """Return a path for the name in an open directory; attributes have no call that takes the two."""
+    """Return a path for the name in an open directory. Calls for attributes do not take the two."""
     return b"/proc/self/fd/%d/%b" % (directory, name)
 
 
 def names(target: Target) -> list[str]:
-    """Return the names of all attributes; none where the file system keeps none. Raises OSError."""
+    """Return the names of all attributes, or none on a file system without attributes. Raises OSError."""
     try:
         return os.listxattr(target, follow_symlinks=isinstance(target, int))
     except OSError as error:
@@ -59,32 +59,32 @@ def names(target: Target) -> list[str]:
 
 
 def are_labelled_here() -> bool:
-    """Return True where SELinux gives each file of this host a label."""
+    """Return True when SELinux labels each file of this host."""
     return _SELINUX.exists()
 
 
 def has_kept_label(target: Target) -> bool:
-    """Return True where a stored file has a label of SELinux that was the machine's. Raises OSError."""
+    """Return True when a stored file has an SELinux label of the machine. Raises OSError."""
     listed = names(target)
     return f"{_PREFIX}{LABEL}" in listed or (LABEL in listed and not are_labelled_here())
 
 
 def is_faked(listed: Iterable[str]) -> bool:
-    """Return True where the names show that rsync keeps owner, mode or ACLs of the file in attributes."""
+    """Return True when the names show that rsync keeps owner, mode or ACLs of the file in attributes."""
     return any(name.startswith(_RESERVED) for name in listed)
 
 
 def digest_of(target: Target, *, without: Collection[str] = ()) -> bytes | None:
-    """Return the digest of what an open file, or a path, has on this machine; None for nothing. Raises OSError.
+    """Return the digest of the attributes of an open file or a path on this machine, or None without attributes.
 
-    Attributes ``without`` which it is to be computed do not count.
+    Attributes named in ``without`` do not count. Raises OSError.
     """
     listed = [name for name in names(target) if name not in without]
     return digest(pairs(target, listed)) if listed else None
 
 
 def digest(attributes: Iterable[Pair]) -> bytes | None:
-    """Return the xxh128 of pairs that are sorted by name; None for none. Raises what reading the pairs does."""
+    """Return the xxh128 of pairs that are sorted by name, or None for no pairs. Raises what reading them raises."""
     hasher = None
     for name, value in attributes:
         if hasher is None:
@@ -98,15 +98,15 @@ def digest(attributes: Iterable[Pair]) -> bytes | None:
 def pairs(target: Target, listed: Sequence[str], *, faked_mode: int | None = None) -> Iterator[Pair]:
     """Yield names and values as the machine has them, sorted by name. ``listed`` are the names from ``names``.
 
-    ``faked_mode`` is the file's mode on the machine where rsync's attributes alone are the machine's: what else such a
-    file has is the storage's. Values are read one by one, as a file can have a lot of them. Raises OSError.
+    ``faked_mode`` is the file's mode on the machine, for a file whose machine attributes are only those of rsync. Its
+    other attributes are the storage's. Values are read one by one, because a file can have many. Raises OSError.
     """
     for its_name, name in sorted(shown(listed, is_faked=faked_mode is not None)):
         try:
             value = os.getxattr(target, name, follow_symlinks=isinstance(target, int))
         except OSError as error:
             if error.errno == errno.ENODATA:
-                # It went meanwhile.
+                # It was removed meanwhile.
                 continue
             raise
         if name in _FAKED_ACLS:
@@ -121,9 +121,9 @@ def pairs(target: Target, listed: Sequence[str], *, faked_mode: int | None = Non
 
 
 def shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]]:
-    """Yield the names that attributes have on the machine, each with the one that it has here.
+    """Yield the names of attributes on the machine, each with its name here.
 
-    ``is_faked`` says that rsync's attributes alone are the machine's.
+    With ``is_faked``, only rsync's attributes come from the machine.
     """
     for name in listed:
         if name.startswith(_PREFIX):
@@ -138,14 +138,14 @@ def shown(listed: Iterable[str], *, is_faked: bool) -> Iterator[tuple[str, str]]
 
 
 def is_kept(name: str) -> bool:
-    """Return whether an attribute of this name is a file's own, which goes where the file goes."""
+    """Return True when an attribute of this name belongs to the file and is copied with it."""
     return name in (ACCESS_ACL, DEFAULT_ACL) or (name.startswith(_KEPT) and not name.startswith(_MADE_UP))
 
 
 def acl_of_rsync(value: bytes, mode: int, *, is_access: bool) -> bytes:
-    """Return an ACL that rsync keeps in an attribute in the kernel's form; the value itself where it is none.
+    """Return an ACL of one of rsync's attributes in the kernel's form. Return the value itself if it is not an ACL.
 
-    rsync leaves out of an access ACL what the ``mode`` of the file says already.
+    In an access ACL, rsync omits the entries that the ``mode`` of the file has already.
     """
     if len(value) < _FAKED_HEAD.size or (len(value) - _FAKED_HEAD.size) % _FAKED_ENTRY.size:
         return value
@@ -165,7 +165,7 @@ def acl_of_rsync(value: bytes, mode: int, *, is_access: bool) -> bytes:
 
 
 def group_permissions(name: str, value: bytes) -> int | None:
-    """Return what an access ACL, kept under ``name``, allows its file's group (0 to 7), or None if the mode says it."""
+    """Return the group permissions (0 to 7) of the access ACL kept under ``name``, or None if the mode has them."""
     if name not in _FAKED_ACLS:
         return posix_acl.group_permissions(value)
     if len(value) < _FAKED_HEAD.size:
@@ -180,7 +180,7 @@ def _sorted_acl(value: bytes) -> bytes:
 
 
 def _without_mode_bits(value: bytes) -> bytes:
-    """Return an access ACL in one order of its entries; nothing for one that says no more than the mode."""
+    """Return an access ACL with sorted entries, or nothing if it says no more than the mode."""
     entries = posix_acl.entries_of(value)
     if entries is None:
         return value

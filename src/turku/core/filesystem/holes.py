@@ -1,4 +1,4 @@
-"""Ranges of a file that take no space: where they are, copies that have them too, and zeros that become one."""
+"""Holes of sparse files: finding them, copying them, and making them from zeros."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from collections.abc import Iterable, Iterator
 _CHUNK_BYTES = 1024 * 1024
 _BLOCK_BYTES = 512
 LEAST_BYTES = 4096
-"""Of a file that can have a hole: what is smaller may lie in its inode."""
+"""Smallest file that can have a hole. A smaller file may lie in its inode."""
 _HOLE_BYTES = 64 * 1024
-"""Shorter ones are not dug: a file in many pieces is read slowly."""
+"""Shortest hole that is made. A file in many pieces is read slowly."""
 # <linux/falloc.h>
 _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 
 
 def has_holes(status: os.stat_result) -> bool:
-    """Return True for a regular file that takes less room than its size says, and is not too small for a hole."""
+    """Return True for a regular file that takes less space than its size and is not too small for a hole."""
     takes_less = status.st_blocks * _BLOCK_BYTES < status.st_size >= LEAST_BYTES
     return takes_less and stat.S_ISREG(status.st_mode)
 
 
 def data_spans(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yield where what is no hole begins and ends, in order. Raises OSError.
+    """Yield the begin and end of each range that is not a hole, in order. Raises OSError.
 
     A file system without holes has one span, which is the whole file.
     """
@@ -37,7 +37,7 @@ def data_spans(descriptor: int) -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            # Nothing but a hole comes after.
+            # Only a hole follows.
             return
         end = os.lseek(descriptor, begin, os.SEEK_HOLE)
         yield begin, end
@@ -55,10 +55,10 @@ def copy_content(source: int, target: int) -> None:
                 view, position = view[written:], position + written
 
 
-def dig(descriptor: int, spans: Iterable[tuple[int, int]]) -> int:
-    """Make holes of zeros in the open file, where it says something in these spans; return how many bytes they have.
+def punch_zeros(descriptor: int, spans: Iterable[tuple[int, int]]) -> int:
+    """Make holes of the zeros in these spans of the open file, and return their size in bytes.
 
-    Its content stays, its time does not. Raises OSError, EOPNOTSUPP for a file system without holes.
+    The content stays, the modification time does not. Raises OSError (EOPNOTSUPP on a file system without holes).
     """
     dug_bytes, zeros = 0, bytes(_HOLE_BYTES)
     for begin, end in spans:
@@ -70,10 +70,10 @@ def dig(descriptor: int, spans: Iterable[tuple[int, int]]) -> int:
     return dug_bytes
 
 
-def dig_all(descriptor: int) -> None:
-    """Make holes of all zeros in the open file, as small as a file system has them; its times stay.
+def punch_all_zeros(descriptor: int) -> None:
+    """Make holes of all zeros in the open file, as small as the file system has them. Its times stay.
 
-    Raises OSError, EOPNOTSUPP for a file system without holes.
+    Raises OSError (EOPNOTSUPP on a file system without holes).
     """
     status = os.fstat(descriptor)
     zeros, begun = bytes(LEAST_BYTES), -1

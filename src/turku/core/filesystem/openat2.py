@@ -1,7 +1,7 @@
-"""Opening a directory so that nothing on the way to it is a symbolic link.
+"""Opening of directories without any symbolic link on the way.
 
-By ``openat2`` where the kernel has it and lets us use it. Component by component elsewhere, and where a path is longer
-than the kernel takes at once.
+``openat2`` does it where the kernel has the call and allows it. Elsewhere, and for a path longer than the kernel takes
+at once, each component is opened by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""For a directory that may be passed, and need not be listed."""
+"""Flags for a directory that may be passed and need not be listed."""
 AT_FDCWD = -100
-"""In place of a descriptor, for a path that is absolute."""
+"""Stand-in for a descriptor, for an absolute path."""
 
-# <linux/openat2.h>; the number is the same on every architecture.
+# <linux/openat2.h>. The number is the same on every architecture.
 _NUMBER = 437
 _NO_MAGIC_LINKS, _NO_SYMBOLIC_LINKS, _BENEATH = 0x02, 0x04, 0x08
 _HOW = struct.Struct("=QQQ")
@@ -31,7 +31,7 @@ _is_there: list[bool] = []
 def open_directory(directory: int, path: bytes, flags: int = DIRECTORY) -> int:
     """Return a descriptor of the directory at the path below ``directory``, or at an absolute path.
 
-    Raises OSError: ELOOP or ENOTDIR for a link on the way, FileNotFoundError for what is not there.
+    Raises OSError: ELOOP or ENOTDIR for a link on the way, FileNotFoundError for a missing directory.
     """
     if _has_call():
         resolve = _NO_SYMBOLIC_LINKS | _NO_MAGIC_LINKS | (0 if path.startswith(b"/") else _BENEATH)
@@ -61,7 +61,7 @@ def _call(directory: int, path: bytes, flags: int, resolve: int) -> int:
 
 
 def _has_call() -> bool:
-    """Return True where the kernel has the call and lets us use it; asked once."""
+    """Return True when the kernel has the call and allows it. Tried once."""
     if not _is_there:
         try:
             os.close(_call(AT_FDCWD, b"/", HANDLE, _NO_SYMBOLIC_LINKS))

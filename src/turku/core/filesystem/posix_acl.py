@@ -9,15 +9,15 @@ from contextlib import suppress
 from typing import Final
 
 ACCESS: Final = "system.posix_acl_access"
-"""The name of the attribute with a file's own list."""
+"""Name of the attribute with the access ACL of a file."""
 DEFAULT: Final = "system.posix_acl_default"
-"""The name of the attribute with what a directory's new entries get."""
+"""Name of the attribute with the default ACL of a directory, which its new entries get."""
 OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHERS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 """Tags of entries."""
 NOBODY: Final = 0xFFFFFFFF
-"""The number of an entry that is about no certain user or group."""
+"""Id of an entry that is not about a certain user or group."""
 Entry = tuple[int, int, int]
-"""Tag, permissions, and the number of a user or group."""
+"""Tag, permissions, and the id of a user or group."""
 # linux/posix_acl_xattr.h: a version, then the entries.
 _VERSION = 2
 _HEADER = struct.Struct("<I")
@@ -25,13 +25,13 @@ _ENTRY = struct.Struct("<HHI")
 
 
 def packed(entries: Iterable[Entry]) -> bytes:
-    """Return a list of these entries, in one order whatever theirs is."""
+    """Return the ACL of these entries, sorted."""
     ordered = sorted(entries, key=lambda entry: (entry[0], entry[2]))
     return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in ordered)
 
 
 def entries_of(value: bytes) -> list[Entry] | None:
-    """Return the entries of a list; None for what is none."""
+    """Return the entries of an ACL, or None if the value is not an ACL."""
     body = value[_HEADER.size :]
     if len(value) < _HEADER.size or len(body) % _ENTRY.size or _HEADER.unpack_from(value)[0] != _VERSION:
         return None
@@ -39,14 +39,14 @@ def entries_of(value: bytes) -> list[Entry] | None:
 
 
 SAMPLE: Final = packed(((OWNER, 6, NOBODY), (USER, 4, 1), (GROUP, 4, NOBODY), (MASK, 4, NOBODY), (OTHERS, 0, NOBODY)))
-"""A list that no mode can express, to find out whether any can be set."""
+"""An ACL that no mode can express, to find out if ACLs can be set."""
 
 
 def group_permissions(value: bytes) -> int | None:
-    """Return what the list allows its file's own group, 0 to 7; None where it is no list with a mask.
+    """Return the permissions of the file's own group in an ACL, 0 to 7, or None if the value is not an ACL with a mask.
 
-    A file with such a list has the mask where its mode has the group's permissions. Without the list that would be
-    allowed to the whole group.
+    The mode of a file with such an ACL has the mask in place of the group's permissions. Without the ACL, the whole
+    group would have the permissions of the mask.
     """
     entries = entries_of(value)
     if entries is None:
@@ -58,13 +58,13 @@ def group_permissions(value: bytes) -> int | None:
 
 
 def narrowed(mode: int, group: int) -> int:
-    """Return the mode with these permissions for the group, as far as it had them."""
+    """Return the mode with the group's permissions limited to these."""
     return mode & ~0o070 | (mode & group << 3)
 
 
 def clear(directory: int) -> None:
-    """Leave an open directory that was just made without the ACLs that it got from the one that it lies in."""
+    """Remove the ACLs that a new open directory inherited from its parent."""
     for name in (ACCESS, DEFAULT):
-        # By way of its path, as a descriptor may be one that only stands for it.
+        # By its path, because the descriptor may be one of O_PATH.
         with suppress(OSError):
             os.removexattr(f"/proc/self/fd/{directory}", name)

@@ -22,11 +22,11 @@ def remove(
     go_on: Callable[[], bool] = lambda: True,
     prepare: Callable[[int], None] = lambda _directory: None,
 ) -> int:
-    """Remove what has this name in the directory, whatever it is, with all that is below it; return how many names.
+    """Remove the entry of this name in the directory, with all that lies below it. Return the number of names removed.
 
-    ``go_on`` is asked now and then. ``prepare`` is given each directory before anything in it is removed. A file's mode
-    is never changed, as it may have other names; directories are no one else's, so theirs may be. Raises OSError, and
-    Stopped where ``go_on`` said no.
+    ``go_on`` is called now and then. ``prepare`` is called with each directory before its entries are removed. Modes of
+    directories may be changed for it. Modes of files never are, because a file may have other names. Raises OSError,
+    and RemovalStopped if ``go_on`` returns False.
     """
     try:
         os.unlink(name, dir_fd=parent)
@@ -43,7 +43,7 @@ def remove(
 
 
 class RemovalStopped(Exception):
-    """It was said not to go on."""
+    """The caller stopped the removal."""
 
 
 class _Removal:
@@ -85,7 +85,7 @@ class _Removal:
                     os.unlink(name, dir_fd=directory)
                     self._count()
                 elif depth >= _OPEN_LIMIT:
-                    # Whoever made the tree chose its depth: neither paths nor descriptors may run out.
+                    # An untrusted side decides the depth: neither paths nor descriptors may run out.
                     self._move_up(directory, name, top)
                 else:
                     child = self._open(name, directory)
@@ -105,7 +105,7 @@ class _Removal:
             os.rmdir(name, dir_fd=directory)
             self._count()
         except OSError:
-            # Entries that a directory stream skipped while it was changed: the next round sees them.
+            # A directory stream may skip entries while it changes. The next round sees them.
             child = self._open(name, directory)
             try:
                 if self._is_empty(child):
@@ -114,7 +114,7 @@ class _Removal:
                 os.close(child)
 
     def _move_up(self, directory: int, name: bytes, top: int) -> None:
-        # Moving a directory needs leave to write in it, for its own '..'.
+        # Moving a directory needs write permission on it, for its own '..'.
         os.close(self._open(name, directory))
         while True:
             self._moved += 1
@@ -128,14 +128,14 @@ class _Removal:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # What lies below another file system's root, or a subvolume's, is moved up as far as that.
+            # Below the root of another file system or subvolume, it can be moved up to that root only.
             self.remove_directory(directory, name)
 
 
 def open_changeable(name: bytes, *, parent: int, prepare: Callable[[int], None] = lambda _directory: None) -> int:
-    """Return a descriptor of the directory, made readable and writable for its owner where it was not.
+    """Return a descriptor of the directory, and make it readable and writable for its owner.
 
-    ``prepare`` is given it before its mode is looked at. Raises OSError.
+    ``prepare`` is called with it before its mode is read. Raises OSError.
     """
     try:
         descriptor = os.open(name, DIRECTORY, dir_fd=parent)
@@ -153,7 +153,7 @@ def open_changeable(name: bytes, *, parent: int, prepare: Callable[[int], None] 
 
 
 def make_writable(directory: int) -> None:
-    """Let an owner who is not root change the open directory."""
+    """Make the open directory writable for its owner, if that is not root."""
     if os.geteuid() != 0:
         found = os.fstat(directory)
         if found.st_uid == os.geteuid() and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
@@ -161,5 +161,5 @@ def make_writable(directory: int) -> None:
 
 
 def set_mode_of_handle(handle: int, mode: int) -> None:
-    """Give what an O_PATH descriptor stands for a mode: no permission on it is needed, and no name is looked up."""
+    """Set the mode of an O_PATH descriptor. This needs no permission on it and looks up no name."""
     os.chmod(f"/proc/self/fd/{handle}", mode)  # noqa: PTH101  (a descriptor)

@@ -35,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """Drill the sources that were chosen. Return 1 where a drill failed."""
     from turku.core import lock
-    from turku.core.priority import be_gentle
+    from turku.core.priority import lower_priority
     from turku.errors import TurkuError
     from turku.protocol.integrity_messages import SourceIntegrity
     from turku.storage.disk.source_lookup import find_sources
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     with lock.exclusive(configuration.state.lock_dir, "drill"):
         drill.remove_leftovers(configuration)
         if options.due:
-            be_gentle()
+            lower_priority()
         for place in find_sources(configuration, machine=options.machine, source=options.source):
             if options.due and not drill_record.is_due(
                 place, drill_days=configuration.integrity.drill_days, now=clock.now()

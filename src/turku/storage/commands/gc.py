@@ -52,13 +52,13 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 
 def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gentle: bool) -> None:
-    from turku.core.priority import be_gentle
+    from turku.core.priority import lower_priority
     from turku.storage.disk import deletion
     from turku.storage.disk.source_lookup import find_sources
 
     go_on: deletion.GoOn = lambda: True  # noqa: E731  (the other choice is an object)
     if is_gentle:
-        be_gentle()
+        lower_priority()
         go_on = _TimeSlice(clock)
     count = left = 0
     for place in find_sources(configuration):

@@ -58,7 +58,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """The exit code: 1 where something is damaged and not repaired, or a source could not be verified."""
     from turku.core import lock
-    from turku.core.priority import be_gentle
+    from turku.core.priority import lower_priority
     from turku.storage.disk.source_lookup import find_sources
     from turku.storage.fs.stored_content import RateLimiter
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     if options.against_source:
         return _ask_for_comparison(places, configuration, say)
     if options.background:
-        be_gentle()
+        lower_priority()
     rate = configuration.integrity.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
     pace = RateLimiter(rate, clock)
     found: list[dict[str, Any]] = []

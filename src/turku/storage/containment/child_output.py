@@ -12,7 +12,7 @@ from typing import IO
 
 from turku.core import command
 from turku.core.cancellation import Cancelled
-from turku.core.line_reading import emptied
+from turku.core.line_reading import drained
 from turku.errors import CommandFailed
 from turku.storage.containment.processes import descendants
 
@@ -36,7 +36,7 @@ def output_reader(
     """
 
     def read_all() -> None:
-        with emptied(child.stdout):
+        with drained(child.stdout):
             try:
                 read(child.stdout)
             except Cancelled:

@@ -57,7 +57,7 @@ def check(user: str) -> str:
     return _problem(shell, ended, mark.encode())
 
 
-def _problem(shell: str, ended: command.Completed, mark: bytes) -> str:
+def _problem(shell: str, ended: command.CompletedProgram, mark: bytes) -> str:
     before, found, after = ended.stdout.partition(mark)
     lines = [one_line(line) for line in (before + after).splitlines() if line.strip()]
     shown = "; ".join(repr(line[:200]) for line in lines[:_SHOWN])

@@ -234,7 +234,7 @@ class _ChangeableTree(DirectoryTree):
             return
         with Stack() as found:
             found.push(path)
-            for each in self.walk(path, leaves_out=False) if is_directory else ():
+            for each in self.walk(path, skip_unreadable=False) if is_directory else ():
                 found.push(each.full_path)
             while (inner := found.pop()) is not None:
                 self._remove(inner)
@@ -332,7 +332,7 @@ def _take(old: DirectoryTree, target: _ChangeableTree, path: bytes, directories:
         return
     waiting = [path]
     if stat.S_ISDIR(status.st_mode):
-        waiting += [each.full_path for each in old.walk(path, leaves_out=False)]
+        waiting += [each.full_path for each in old.walk(path, skip_unreadable=False)]
     for each in waiting:
         if target.find(each) is not None:
             continue

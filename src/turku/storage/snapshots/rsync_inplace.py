@@ -77,7 +77,7 @@ def punch_holes(directory: Path, paths: Iterable[bytes]) -> None:
                 descriptor = tree.open_file(path, READ_FLAGS | os.O_RDWR)
                 try:
                     status = os.fstat(descriptor)
-                    if holes.dig(descriptor, disk_usage.unshared_spans(descriptor)):
+                    if holes.punch_zeros(descriptor, disk_usage.unshared_spans(descriptor)):
                         os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
                 finally:
                     os.close(descriptor)

@@ -49,7 +49,7 @@ class SparseFiles:
                 continue
             try:
                 if not holes.has_holes(os.fstat(descriptor)):
-                    holes.dig_all(descriptor)
+                    holes.punch_all_zeros(descriptor)
             except OSError as error:
                 problems.add(path, f"is restored without its holes: {error.strerror}")
             finally:

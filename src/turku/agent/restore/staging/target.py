@@ -38,7 +38,7 @@ def locked(directory: Path) -> Iterator[int]:
     try:
         if not directory.is_absolute():
             raise NotADirectoryError
-        descriptor = directory_tree.open_made(directory, mode=0o700)
+        descriptor = directory_tree.open_or_create(directory, mode=0o700)
     except NotADirectoryError as error:
         raise RestoreFailed(
             f"{error.filename or directory} is a symbolic link, or not a directory",
