@@ -24,8 +24,8 @@ from tests.support.storage_host import PROGRAMS
 from turku.core import command, tcp_table
 from turku.core.tcp_table import TcpState
 from turku.protocol.messages import AssignedMachine
-from turku.storage.commands import protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands import sshd_protection
+from turku.storage.commands.fact import Verdict
 from turku.storage.registration import authorized_keys
 
 UUID = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -343,7 +343,7 @@ def test_m6_what_the_machine_asks_for_is_data_to_the_real_forced_command(tmp_pat
 def test_m6_what_no_line_can_forbid_is_told_by_check(tmp_path: Path) -> None:
     planted, port = tmp_path / "planted", free_port()
     with target(tmp_path / "storage", LINE, "GatewayPorts yes", "AcceptEnv *") as storage:
-        fact = protection.sshd_fact(storage.effective, user=storage.sshd.user)
+        fact = sshd_protection.sshd_fact(storage.effective, user=storage.sshd.user)
         # And these are no false alarms.
         with storage.ssh("-R", f"{planted}:127.0.0.1:9") as child:
             assert wait_for(child, "in agent")
@@ -357,7 +357,7 @@ def test_m6_what_no_line_can_forbid_is_told_by_check(tmp_path: Path) -> None:
 
 
 def test_m6_check_is_content_with_the_snippet(storage_with_snippet: Target) -> None:
-    fact = protection.sshd_fact(storage_with_snippet.effective, user=storage_with_snippet.sshd.user)
+    fact = sshd_protection.sshd_fact(storage_with_snippet.effective, user=storage_with_snippet.sshd.user)
     assert fact.verdict is Verdict.OK, fact.text
 
 

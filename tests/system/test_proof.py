@@ -81,7 +81,7 @@ def test_flipped_bits_are_found_healed_and_told(site: Site) -> None:
     assert code == 1
     [found] = json.loads(said)
     assert {each["path"]: each["state"] for each in found["damages"]} == {"file07": "repaired", "file08": "next_backup"}
-    assert found["told_the_coordinator"]
+    assert found["is_reported"]
     assert all(len(each["snapshots"]) == 2 for each in found["damages"])
     assert states(site) == {"file07": "repaired", "file08": "next_backup"}
     assert (snapshots[1] / "file07").read_bytes() == (site.tree / "file07").read_bytes()

@@ -62,7 +62,7 @@ def test_with_an_existing_coordinator_the_exit_code_and_the_terminal_tell(
     assert all(name in said for name in machine.snapshots())
     assert run(machine, "verify", "--json") == 1
     [found] = printed(capsys)
-    assert (found["told_the_coordinator"], len(found["damages"])) == (False, 1)
+    assert (found["is_reported"], len(found["damages"])) == (False, 1)
     assert [each.is_reported for each in damage.read(machine.place)] == [False]
     machine.back_up()
     assert run(machine, "verify") == 0
@@ -83,10 +83,10 @@ def test_a_sample_and_a_budget_bound_it(machine: BackedUpMachine, capsys: pytest
     assert run(machine, "verify", "--sample", "25", "--json") == 0
     assert printed(capsys)[0]["versions"] == 3
     assert run(machine, "verify", "--budget", "0.000001", "--json") == 0
-    assert all(not each["is_through"] for each in printed(capsys))
+    assert all(not each["is_complete"] for each in printed(capsys))
     assert run(machine, "verify", "--budget", "60", "--rate", "100", "--json") == 0
     [found] = printed(capsys)
-    assert found["is_through"]
+    assert found["is_complete"]
     assert found["oldest_check"] is not None
     for wrong in ("0", "101", "half"):
         with pytest.raises(UsageError):
@@ -128,4 +128,4 @@ def test_a_broken_catalog_is_made_anew_and_what_is_kept_trusted_on_first_sight(
 
     database.file_of(machine.place).write_bytes(b"no database" * 1000)
     assert run(machine, "verify", "--json") == 0
-    assert printed(capsys)[0]["first_seen"] == 12
+    assert printed(capsys)[0]["new_checksums"] == 12

@@ -60,7 +60,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("commands/protection.py", "mount_options"): "a volume's own directory",
     ("commands/protection.py", "_private_files"): "the configuration",
     ("commands/protection.py", "_names_a_secret"): "the configuration",
-    ("commands/protection.py", "_sshd"): "a program of the system",
+    ("commands/sshd_protection.py", "facts"): "a program of the system",
     ("registration/update_config.py", "_is_due"): _VAR,
     ("registration/update_config.py", "_recorded"): _VAR,
     ("registration/update_config.py", "_update"): _VAR,

@@ -9,8 +9,8 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.core.configuration.declaration import with_values
-from turku.storage.commands import protection
-from turku.storage.commands.protection import Fact, Verdict
+from turku.storage.commands import protection, sshd_protection
+from turku.storage.commands.fact import Fact, Verdict
 from turku.storage.config.model import StorageConfig
 
 GOOD_SSHD = """\
@@ -43,7 +43,7 @@ def private_facts(storage: StorageConfig) -> dict[str, Verdict]:
 
 
 def test_sshd_that_forwards_only_what_backups_need_is_good() -> None:
-    assert protection.sshd_fact(GOOD_SSHD, user="turku").verdict is Verdict.OK
+    assert sshd_protection.sshd_fact(GOOD_SSHD, user="turku").verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_sshd_that_forwards_only_what_backups_need_is_good() -> None:
     ],
 )
 def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: str) -> None:
-    fact = protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
+    fact = sshd_protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.WARN
     assert changed in fact.text
 
@@ -75,14 +75,14 @@ def test_sshd_that_allows_more_is_a_warning_that_names_it(line: str, changed: st
     ],
 )
 def test_what_no_line_of_a_key_can_forbid_is_a_failure_that_names_it(line: str, changed: str) -> None:
-    fact = protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
+    fact = sshd_protection.sshd_fact(GOOD_SSHD.replace(line, changed), user="turku")
     assert fact.verdict is Verdict.FAIL
     assert any(told in fact.text for told in changed.splitlines())
 
 
 def test_variables_of_the_language_do_no_harm() -> None:
     accepted = "acceptenv LANG\nacceptenv LC_*\nacceptenv TURKU_NO_VARIABLE\n"
-    assert protection.sshd_fact(GOOD_SSHD + accepted, user="turku").verdict is Verdict.OK
+    assert sshd_protection.sshd_fact(GOOD_SSHD + accepted, user="turku").verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_variables_of_the_language_do_no_harm() -> None:
 )
 def test_sshd_must_ask_about_new_machines_as_who_can_answer(program: str, asks_as: str, verdict: Verdict) -> None:
     output = f"{GOOD_SSHD}authorizedkeyscommand {program}\nauthorizedkeyscommanduser {asks_as}\n"
-    assert protection.new_machines_fact(output, runs_as="root").verdict is verdict
+    assert sshd_protection.new_machines_fact(output, runs_as="root").verdict is verdict
 
 
 @pytest.mark.parametrize("line", ["disableforwarding yes", "allowtcpforwarding no", "allowtcpforwarding local"])
 def test_sshd_that_lets_no_machine_in_is_a_failure(line: str) -> None:
     name = line.split(maxsplit=1)[0]
     lines = [line if text.startswith(f"{name} ") else text for text in GOOD_SSHD.splitlines()]
-    assert protection.sshd_fact("\n".join(lines), user="turku").verdict is Verdict.FAIL
+    assert sshd_protection.sshd_fact("\n".join(lines), user="turku").verdict is Verdict.FAIL
 
 
 def test_the_options_are_those_of_the_mount_that_holds_the_path(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: S
 
 
 def test_sshd_that_lets_nobody_listen_stops_every_backup() -> None:
-    fact = protection.sshd_fact(GOOD_SSHD + "permitlisten none\n", user="turku")
+    fact = sshd_protection.sshd_fact(GOOD_SSHD + "permitlisten none\n", user="turku")
     assert fact.verdict is Verdict.FAIL
-    assert protection.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
+    assert sshd_protection.sshd_fact(GOOD_SSHD + "permitlisten localhost:*\n", user="turku").verdict is Verdict.OK
 
 
 def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: StorageConfig) -> None:

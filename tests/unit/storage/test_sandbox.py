@@ -13,6 +13,7 @@ import pytest
 from tests.support.backed_up_machine import storage_configuration
 
 from turku.storage.commands import protection
+from turku.storage.commands.fact import Verdict
 from turku.storage.containment import availability, bubblewrap, capabilities, seccomp
 
 MACHINE = Path("/srv/turku/9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d")
@@ -304,7 +305,7 @@ def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: 
         availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(True, "works")
     )
     fact = protection._filter(storage_configuration(tmp_path))
-    assert fact.verdict is protection.Verdict.FAIL
+    assert fact.verdict is Verdict.FAIL
     assert "install libseccomp2" in fact.text
 
 
@@ -314,9 +315,9 @@ def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch
     )
     monkeypatch.setattr(seccomp, "available_filter", lambda: seccomp.SyscallFilter(b"", "libseccomp"))
     fact = protection._filter(storage_configuration(tmp_path))
-    assert fact.verdict is protection.Verdict.OK
+    assert fact.verdict is Verdict.OK
     assert "made by libseccomp" in fact.text
     monkeypatch.setattr(
         availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(False, "is off")
     )
-    assert protection._filter(storage_configuration(tmp_path)).verdict is protection.Verdict.WARN
+    assert protection._filter(storage_configuration(tmp_path)).verdict is Verdict.WARN

@@ -53,8 +53,11 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
-    """The exit code: 0 when all is back. Raises RestoreIncomplete where some of it is, and what ``recover`` raises."""
-    job = _order(options, agent)
+    """Restore, or show what a restore would do.
+
+    Raises RestoreIncomplete where some files are restored, and as ``turku.agent.restore.run.restore``.
+    """
+    job = _job(options, agent)
     if options.dry_run:
         from turku.agent.restore import dry_run
 
@@ -80,26 +83,26 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
             print(hint, file=sys.stderr)  # noqa: T201
         raise
     except TurkuError as error:
-        # Nothing was restored yet; what arrived may be of use all the same.
+        # Nothing was restored yet. Files that arrived can still be used by the next run.
         error.hint = error.hint or _next_step(agent, job, plans)
         raise
-    return _told(outcome, say, _next_step(agent, job, plans))
+    return _print_result(outcome, say, _next_step(agent, job, plans))
 
 
 def _next_step(agent: AgentConfig, job: RestoreJob, plans: list[PlannedRestore]) -> str:
-    """Return the sentence that says how to go on; empty where nothing is left to go on with."""
+    """Return the sentence that says how to resume, or an empty text where there is nothing to resume."""
     from turku.agent.state import staging_records
 
     if not plans or not staging_records.can_resume(agent, plans[0].target, job.digest(plans[0].snapshot)):
         return ""
     if job.snapshot.name is not None:
         return "the same command again goes on where this one ended"
-    # By then another one may be the latest.
+    # By then another snapshot may be the latest.
     instead = " in place of --at" if job.snapshot.at is not None else ""
     return f"the same command again with --snapshot {plans[0].snapshot}{instead} goes on where this one ended"
 
 
-def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
+def _job(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
     from turku.agent import checkin
     from turku.agent.restore import browse
     from turku.agent.restore.job import RestoreJob
@@ -110,7 +113,7 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
     paths = tuple(browse.path_in_source(agent, known, options.source, text) for text in options.paths)
     target = None if options.to is None else options.to.absolute().resolve()
     if options.in_place:
-        # The coordinator knows a path as well; where this machine writes is this machine's to say (threats C3).
+        # The coordinator knows a path as well, but only this machine decides where it writes (threats C3).
         configured = agent.sources.get(options.source)
         if configured is None:
             raise UsageError(
@@ -132,7 +135,7 @@ def _order(options: argparse.Namespace, agent: AgentConfig) -> RestoreJob:
 
 
 def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
-    """Whether a person, or ``--yes``, wants it; a new directory needs nobody's word."""
+    """Return whether a person or ``--yes`` approves. A new directory needs no approval."""
     from turku.agent.restore.result import count_of
     from turku.core.units import size
 
@@ -147,7 +150,7 @@ def _approve(plan: PlannedRestore, options: argparse.Namespace) -> bool:
     if options.yes:
         return True
     if plan.is_target_empty and not options.in_place and not options.delete:
-        # Nothing is lost by it, so that a script, which nobody can answer for, goes on.
+        # Nothing is lost by it, so a script goes on without an answer.
         return not plan.remarks or not _has_person() or _says_yes("Restore from this snapshot all the same?")
     _require_person()
     does = {
@@ -176,7 +179,7 @@ def _require_person() -> None:
         )
 
 
-def _told(outcome: RestoreResult, say: Say, hint: str) -> int:
+def _print_result(outcome: RestoreResult, say: Say, hint: str) -> int:
     if outcome.state == "whole":
         for line in outcome.lines():
             say(line)

@@ -1,4 +1,4 @@
-"""The single place that turns errors into text and exit codes."""
+"""The start of every program: its errors become text on standard error and exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived; a BaseException so that every ``finally`` runs and no handler swallows it."""
+    """SIGTERM or SIGHUP arrived. As a BaseException it runs every ``finally``, and no handler swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -28,8 +28,8 @@ class Terminated(BaseException):
 
 
 def _raise_terminated(signal_number: int, _frame: FrameType | None) -> None:
-    # A second signal must not interrupt the cleaning up that the first one started. Not SIG_IGN: children that the
-    # cleaning up starts would inherit it and could not be ended.
+    # A second signal must not interrupt the cleanup that the first one started. SIG_IGN would not do: children that
+    # the cleanup starts would inherit it and could not be ended.
     for ending in _ENDING_SIGNALS:
         signal.signal(ending, _do_nothing)
     raise Terminated(signal_number)
@@ -40,12 +40,12 @@ def _do_nothing(_signal_number: int, _frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201  (here is where errors are shown)
+    print(line, file=sys.stderr)  # noqa: T201  (errors are shown here)
 
 
 def print_error(error: TurkuError) -> None:
-    """Message, details and hint on standard error."""
-    # A name with a line break in it must not look like a line of ours.
+    """Print message, details and hint on standard error."""
+    # A name that contains a line break must not look like another line of the error.
     first, *more = error.message.split("\n")
     _say(f"error [{error.code}]: {one_line(first)}")
     for line in more:
@@ -59,7 +59,8 @@ def print_error(error: TurkuError) -> None:
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run ``main`` with the command line's arguments and exit with its code, or with the code of its error.
 
-    Errors outside the tree are ours: they are shown in one line; TURKU_DEBUG=1 or ``--debug`` shows the traceback.
+    An exception outside the tree of errors is a fault in Turku. It is shown in one line, and with TURKU_DEBUG=1 or
+    ``--debug`` as a traceback.
     """
     for signal_number in _ENDING_SIGNALS:
         signal.signal(signal_number, _raise_terminated)
@@ -77,7 +78,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         _say("terminated")
         code = 128 + terminated.signal_number
     except BrokenPipeError:
-        # The reader (head, less) went away: nothing is wrong; keep the interpreter from flushing into the pipe again.
+        # The reader, such as head, has closed the pipe. The interpreter must not flush into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Listings in a terminal: tables for people, lines with tabs for pipes, and how sizes, times and modes are written."""
+"""Listings: tables for terminals, lines with tabs for pipes, JSON arrays, and the notation of times and modes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from turku.core.cli.output import json_text, unguarded
 from turku.core.log import one_line
 
 _DRAWN_ROWS = 500
-"""So many rows decide how wide columns are; what comes later is never waited for."""
+"""The number of rows that decide the widths of columns. Later rows are printed as they come."""
 _BETWEEN = "  "
 _FORMATS = {
     "file": stat.S_IFREG,
@@ -38,10 +38,10 @@ def show(
     right: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> None:
-    """Print the rows; ``right`` are the headings of columns of figures. Control characters are escaped.
+    """Print the rows. ``right`` names the columns of figures. Control characters are escaped.
 
-    No cell is ever cut. A terminal that is too narrow gets the table without some of the columns that ``drop`` names,
-    the first of them first, and a line that names those left out. Where that is not enough, a row takes several lines.
+    No cell is ever cut. On a narrow terminal the columns in ``drop`` are omitted, the first one first, and a last line
+    names them. Where that is not enough, a row takes several lines.
     """
     clean = ([one_line(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
@@ -60,8 +60,8 @@ def show(
     for row in itertools.chain(first, clean):
         for line in table.lines(row):
             say(line)
-    if table.left_out:
-        say(f"(no room for: {', '.join(table.left_out)}; --json has all)")
+    if table.omitted:
+        say(f"(no room for: {', '.join(table.omitted)}; --json has all)")
 
 
 def _write_line(line: str) -> None:
@@ -69,7 +69,7 @@ def _write_line(line: str) -> None:
 
 
 class _Table:
-    """Which columns a terminal has room for, and how wide each of them is."""
+    """The columns that fit into a terminal, and their widths."""
 
     def __init__(
         self,
@@ -87,23 +87,23 @@ class _Table:
         self._right = [heading in right for heading in headings]
         self._widths = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
         shown = list(range(len(headings)))
-        self.left_out: list[str] = []
+        self.omitted: list[str] = []
         for heading in drop:
             if self._needed(shown) <= room:
                 break
             shown.remove(headings.index(heading))
-            self.left_out.append(heading)
+            self.omitted.append(heading)
         self._shown = shown
 
     def _needed(self, shown: Sequence[int]) -> int:
         widths = [self._widths[column] for column in shown]
         if not self._right[shown[-1]]:
-            # A long path in the last column goes to a line of its own, rather than driving out the others.
+            # A long path in the last column goes to a line of its own, so that the other columns stay.
             widths[-1] = min(widths[-1], self._room // 3)
         return sum(widths) + len(_BETWEEN) * (len(widths) - 1)
 
     def lines(self, row: Sequence[str]) -> Iterator[str]:
-        """Yield the row, its cells whole: on one line, or on several where it is too long for one."""
+        """Yield the lines of a row: one, or several where the row is too long for one."""
         line = ""
         for position, column in enumerate(self._shown):
             blanks = " " * (self._widths[column] - self._width_of(row[column]))
@@ -117,7 +117,7 @@ class _Table:
 
 
 def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
-    """Print a JSON array, each element on a line of its own, as it comes."""
+    """Print a JSON array with one element per line, as the elements come."""
     separator = "["
     for row in rows:
         say(separator + json_text(row))
@@ -126,7 +126,7 @@ def array(rows: Iterable[Mapping[str, Any]], say: Say) -> None:
 
 
 def moment(mtime_ns: int, zone: tzinfo) -> str:
-    """A time of the file system as a clock in ``zone`` shows it; the number where no calendar has it."""
+    """Return a time of the file system as a clock in ``zone`` shows it, or the number where no calendar has it."""
     return _moment(mtime_ns // 10**9, zone) or f"{mtime_ns} ns"
 
 
@@ -139,5 +139,5 @@ def _moment(unix_seconds: int, zone: tzinfo) -> str:
 
 
 def mode(kind: str, permissions: int) -> str:
-    """``-rw-r--r--``, as ls has it; ``kind`` is one of the catalog's."""
+    """Return kind and permissions as ls shows them, such as ``-rw-r--r--``. ``kind`` is a key of ``_FORMATS``."""
     return stat.filemode(_FORMATS.get(kind, 0) | permissions)

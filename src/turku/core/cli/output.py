@@ -1,7 +1,7 @@
-"""What programs print: text that steers no terminal, and JSON that does not either, whatever names are in it.
+"""Safe output: no printed name can control a terminal, neither as text nor as JSON.
 
-``one_line`` (core/log.py) is for a single value: it escapes line breaks too. The streams here are the last guard, for
-all that anybody prints.
+``one_line`` (core/log.py) escapes a single value, with its line breaks. The streams of this module are the last guard:
+they escape everything that is printed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from turku.core.log import one_line
 
 _LAYOUT = ("\n", "\t")
 _SPECIAL = re.compile(r"[^\n\t -~]")
-"""What is no layout, and nothing that ASCII prints."""
+"""Characters that are neither layout nor printable ASCII."""
 
 
 def printable(text: str) -> str:
-    """The text, its line breaks and tabs as they are and all other characters as ``one_line`` has them."""
+    """Return the text with its line breaks and tabs, and with all other characters escaped as by ``one_line``."""
     if text.isprintable():
         return text
     return "".join(part if part in _LAYOUT else one_line(part) for part in _parts(text))
@@ -36,7 +36,7 @@ def _parts(text: str) -> list[str]:
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """The value as JSON for a terminal or pipe: what cannot be printed is escaped, and comes back when it is read."""
+    """Return the value as JSON. Characters that cannot be printed are escaped, and come back when the JSON is read."""
     import msgspec
 
     try:
@@ -47,7 +47,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     except UnicodeEncodeError:
         import json
 
-        # A name that is no UTF-8 has halves of surrogate pairs in it, which msgspec does not write.
+        # A name that is not valid UTF-8 contains halves of surrogate pairs, which msgspec does not write.
         text = json.dumps(msgspec.to_builtins(value), indent=indent)
     return escaped_json(text, is_ascii=encoding_of(sys.stdout) != "utf-8")
 
@@ -58,9 +58,9 @@ def encoding_of(stream: TextIO | None) -> str:
 
 
 def escaped_json(text: str, *, is_ascii: bool = False) -> str:
-    r"""JSON with what cannot be printed as ``\u`` escapes, or with all that is not ASCII.
+    r"""Return JSON in which ``\u`` escapes stand for what cannot be printed, and with ``is_ascii`` for all but ASCII.
 
-    Outside of its texts, JSON has no such character but line breaks.
+    Outside its texts, JSON has no such characters except line breaks.
     """
     if text.isprintable() and (text.isascii() or not is_ascii):
         return text
@@ -75,7 +75,7 @@ def _escape(character: str, *, is_ascii: bool) -> str:
 
 
 class GuardedStream:
-    """A stream of text that a terminal may show, in characters that its encoding has."""
+    """A text stream that escapes what a terminal must not get, and what its encoding lacks."""
 
     def __init__(self, stream: TextIO) -> None:
         self.unguarded = stream
@@ -94,7 +94,7 @@ class GuardedStream:
 
 
 def guard_streams() -> None:
-    """Let standard output and standard error be guarded from here on."""
+    """Guard standard output and standard error from here on."""
     sys.stdout, sys.stderr = (_guarded(stream) for stream in (sys.stdout, sys.stderr))
 
 
@@ -102,11 +102,11 @@ def _guarded(stream: TextIO) -> TextIO:
     # A program may be started without one.
     is_plain = stream is not None and not isinstance(stream, GuardedStream)
     if isinstance(stream, io.TextIOWrapper):
-        # What draws past the guard meets characters that the terminal does not have as well.
+        # Tables and bars bypass the guard, and may also contain characters that the encoding lacks.
         stream.reconfigure(errors="backslashreplace")
     return cast(TextIO, GuardedStream(stream)) if is_plain else stream
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """The stream itself, for what draws tables and bars with a terminal's own sequences, from escaped text."""
+    """Return the stream behind the guard, for tables and bars that use control sequences around escaped text."""
     return stream.unguarded if isinstance(stream, GuardedStream) else stream

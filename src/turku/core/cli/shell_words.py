@@ -1,4 +1,4 @@
-"""Names as words that can be pasted into a shell, whatever bytes they hold and whatever a terminal can show."""
+"""Names as words that can be pasted into a shell, whatever bytes they contain."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "'": "\\'", "\\": "\\\\"}
 def word(name: bytes, *, is_utf8: bool | None = None) -> str:
     r"""Return the name as one word of a shell: as it is, in ``'...'``, or with escapes in ``$'...'``.
 
-    The last is the form of bash, zsh and ksh for what cannot be printed: bytes that are no UTF-8, control characters,
-    and all that is not ASCII where the terminal (``is_utf8``: standard output) is none for UTF-8.
+    The last form is that of bash, zsh and ksh. It is used for what cannot be printed: invalid UTF-8, control
+    characters, and all but ASCII where ``is_utf8`` is False. By default ``is_utf8`` follows standard output.
     """
     if is_utf8 is None:
         is_utf8 = encoding_of(sys.stdout) == "utf-8"
@@ -28,12 +28,12 @@ def word(name: bytes, *, is_utf8: bool | None = None) -> str:
 
 
 def path_word(path: bytes, *, is_utf8: bool | None = None) -> str:
-    """Return a relative path as one word of a shell that no command takes for an option."""
+    """Return a relative path as one word of a shell. No command takes it for an option."""
     return word(b"./" + path if path.startswith(b"-") else path, is_utf8=is_utf8)
 
 
 def _is_printed(character: str, *, is_utf8: bool) -> bool:
-    # Spaces of other scripts look like what ends a word, and do not end one.
+    # Spaces of other scripts look as if they ended a word, and do not.
     return character.isprintable() and (character.isascii() or (is_utf8 and not character.isspace()))
 
 
@@ -44,5 +44,5 @@ def _escaped(text: str, *, is_utf8: bool) -> Iterator[str]:
         elif _is_printed(character, is_utf8=is_utf8):
             yield character
         else:
-            # Three digits each, so that no figure behind them becomes a part of the escape.
+            # Three digits each, so that no digit that follows becomes part of the escape.
             yield "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))

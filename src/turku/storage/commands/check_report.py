@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.core.units import size
 from turku.errors import TurkuError
 from turku.policy.timing import clock_agreement
 from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import protection
-from turku.storage.commands.protection import Verdict
+from turku.storage.commands.fact import Verdict
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import availability
 from turku.storage.containment.availability import SandboxProbeFailed
@@ -19,11 +20,9 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import find_sources
 from turku.storage.registration.coordinator import clock_warning
 
-_GIB = 1024**3
-
 
 def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: Clock = SYSTEM_CLOCK) -> int:
-    """The number of problems; each line goes to ``say``, those of what protects the host among them."""
+    """Print the report line by line, and return the number of problems."""
     problems: list[str] = []
     state, ssh, retention = configuration.state, configuration.ssh, configuration.retention
     say(f"storage {configuration.identity.name}, coordinator {configuration.api.api_url}")
@@ -37,33 +36,15 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     _compare_clocks(configuration, clock, problems, say)
     say(f"  rsync: {' '.join(configuration.receiving.rsync_command)}")
     with suppress(SandboxProbeFailed):
-        # Those who are told what protects the host are told of it.
+        # Where it cannot be tried, the facts about protection say so.
         found = availability.sandbox_availability(configuration)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
-    for volume in configuration.disk.volumes:
-        fault = volume_marks.fault(configuration, volume)
-        if fault is not None:
-            problems.append(f"volume {volume.name}: {fault}")
-            continue
-        space = volumes.volume_space(volume)
-        if space is None:
-            problems.append(f"volume {volume.name}: {volume.path} is not there")
-            continue
-        say(
-            f"volume {volume.name}: {volume.path}, {space.available_bytes / _GIB:.1f} of "
-            f"{space.total_bytes / _GIB:.1f} GiB free, {space.used_percent:.0f} % used, "
-            f"{space.inodes_used_percent:.0f} % of inodes; "
-            + (
-                f"takes new machines below {volume.accept_new_high_water_pct:g} %"
-                if volume.accept_new
-                else "takes no new machines"
-            )
-        )
+    _report_volumes(configuration, problems, say)
     _attempt(problems, lambda: volumes.choose_volume(configuration))
     for place, ahead in _dates_ahead(configuration, clock):
         problems.append(
             f"source {place.source} of {place.machine_dir.name}: {len(ahead)} of its snapshots are dated in the "
-            f"future, the last of them {ahead[-1]}: a clock is or was wrong; they do not count as the latest, and "
+            f"future, the last of them {ahead[-1]}. A clock is or was wrong. They do not count as the latest, and "
             "'turku-storage snapshots' marks them"
         )
     say("what protects this host:")
@@ -79,11 +60,26 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     return len(problems)
 
 
+def _report_volumes(configuration: StorageConfig, problems: list[str], say: Callable[[str], None]) -> None:
+    for volume in configuration.disk.volumes:
+        fault = volume_marks.fault(configuration, volume)
+        space = volumes.volume_space(volume)
+        if fault is not None or space is None:
+            problems.append(f"volume {volume.name}: {fault or f'{volume.path} is not there'}")
+            continue
+        limit = f"below {volume.accept_new_high_water_pct:g} %"
+        say(
+            f"volume {volume.name}: {volume.path}, {size(space.available_bytes)} of {size(space.total_bytes)} free, "
+            f"{space.used_percent:.0f} % used, {space.inodes_used_percent:.0f} % of inodes; "
+            f"takes {f'new machines {limit}' if volume.accept_new else 'no new machines'}"
+        )
+
+
 def _compare_clocks(
     configuration: StorageConfig, clock: Clock, problems: list[str], say: Callable[[str], None]
 ) -> None:
     api = configuration.api.client()
-    reason = "it does not tell the time"
+    reason = "its answer has no time"
     try:
         api.call("health", {}, HealthAnswer)
     except TurkuError as error:
@@ -97,10 +93,10 @@ def _compare_clocks(
 
 
 def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[SourceDirectory, list[str]]]:
-    """Yield the sources that have snapshots dated in the future, with the names of these, oldest first."""
+    """Yield the sources that have snapshots dated in the future, with their names, oldest first."""
     now = clock.now()
     for place in find_sources(configuration):
-        # Records are many: they are read only where a name is of the future.
+        # There are many records, so they are read only where a name has a date in the future.
         if history.has_name_ahead(place, configuration.state.timezone, now=now):
             stored = history.stored_snapshots(place, configuration.state.timezone)
             ahead = [each.name for each in stored if clock_agreement.is_ahead(each.moment, now=now)]

@@ -16,6 +16,7 @@ from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configure
 if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.model import StorageConfig
+    from turku.storage.integrity.drill import DrillResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,23 +56,10 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
             try:
                 drill_record.write(made)
             except TurkuError as error:
-                made.problems.append(f"it cannot be written down: {error.message}")
+                made.problems.append(f"the result cannot be recorded: {error.message}")
             integrity = {place.source: SourceIntegrity(drill=made.outcome(configuration))}
-            told = report.send(configuration, place.machine_dir.name, integrity)
-            found.append(
-                {
-                    "machine": place.machine_dir.name,
-                    "source": place.source,
-                    "snapshot": made.snapshot,
-                    "success": made.is_good,
-                    "files": made.files,
-                    "bytes": made.size_bytes,
-                    "seconds": round((made.end - made.begin).total_seconds(), 3),
-                    "without_checksum": made.unchecked,
-                    "problems": made.problems,
-                    "told_the_coordinator": told is report.Delivery.NOW,
-                }
-            )
+            delivery = report.send(configuration, place.machine_dir.name, integrity)
+            found.append(_as_object(made, is_reported=delivery is report.Delivery.NOW))
             if not options.json:
                 say(f"{place.machine_dir.name}  {place.source}  {'good' if made.is_good else 'FAILED'}")
                 for line in made.summary.splitlines():
@@ -81,6 +69,21 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     elif not found:
         say("no drill is due" if options.due else "nothing is kept here")
     return 0 if all(each["success"] for each in found) else EXIT_PROBLEMS
+
+
+def _as_object(made: DrillResult, *, is_reported: bool) -> dict[str, Any]:
+    return {
+        "machine": made.place.machine_dir.name,
+        "source": made.place.source,
+        "snapshot": made.snapshot,
+        "success": made.is_good,
+        "files": made.files,
+        "bytes": made.size_bytes,
+        "seconds": round((made.end - made.begin).total_seconds(), 3),
+        "without_checksum": made.unchecked,
+        "problems": made.problems,
+        "is_reported": is_reported,
+    }
 
 
 COMMAND = Command(

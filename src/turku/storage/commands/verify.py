@@ -1,8 +1,9 @@
-"""``turku-storage verify``: stored files are read again, compared with the catalog, repaired and told of."""
+"""``turku-storage verify``: read stored files again, compare them with the catalog, and repair damages."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.model import StorageConfig
     from turku.storage.disk.source_directory import SourceDirectory
+    from turku.storage.fs.stored_content import RateLimiter
     from turku.storage.integrity.scrub import ScrubResult
 
 _SHOWN_SNAPSHOTS = 5
@@ -56,7 +58,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
-    """The exit code: 1 where something is damaged and not repaired, or a source could not be verified."""
+    """Verify the sources that were chosen. Return 1 where a damage stays, or a source could not be verified."""
     from turku.core import lock
     from turku.core.priority import lower_priority
     from turku.storage.disk.source_lookup import find_sources
@@ -68,20 +70,20 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     if options.background:
         lower_priority()
     rate = configuration.integrity.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
-    pace = RateLimiter(rate, clock)
+    limiter = RateLimiter(rate, clock)
     found: list[dict[str, Any]] = []
     is_good = True
     with lock.exclusive(configuration.state.lock_dir, "verify"):
         end = None if options.budget is None else clock.monotonic_seconds() + options.budget
-        for place, verified in _verified(places, configuration, pace, clock, percent=options.sample, end=end):
+        for place, verified in _results(places, configuration, limiter, clock, percent=options.sample, end=end):
             if isinstance(verified, (TurkuError, OSError)):
                 is_good = False
                 say(f"{place.machine_dir.name}  {place.source}  NOT VERIFIED: {verified}")
                 continue
             is_good = is_good and not verified.open_damages
-            found.append(_shown(verified, is_reported=_tell(verified, configuration, clock)))
+            found.append(_as_object(verified, is_reported=_report(verified, configuration, clock)))
             if not options.json:
-                _say(verified, say)
+                _print_result(verified, say)
     if options.json:
         say(json_text(found, indent=4))
     elif not places:
@@ -89,16 +91,16 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     return 0 if is_good else EXIT_PROBLEMS
 
 
-def _verified(
+def _results(
     places: tuple[SourceDirectory, ...],
     configuration: StorageConfig,
-    pace: Any,
+    limiter: RateLimiter,
     clock: Clock,
     *,
     percent: float | None,
     end: float | None,
-) -> Any:
-    """Each source with what came of it. A budget begins with the source that was verified longest ago."""
+) -> Iterator[tuple[SourceDirectory, ScrubResult | TurkuError | OSError]]:
+    """Yield each source with its result or error. A budget begins with the source that was verified longest ago."""
     from turku.storage.integrity import scrub
     from turku.storage.integrity.scrub import ScrubShare
 
@@ -114,7 +116,7 @@ def _verified(
                     place,
                     zone=configuration.state.timezone,
                     share=ScrubShare(percent=percent or 100.0, until_seconds=end),
-                    pace=pace,
+                    pace=limiter,
                     clock=clock,
                 ),
             )
@@ -122,7 +124,7 @@ def _verified(
             yield place, error
 
 
-def _tell(verified: ScrubResult, configuration: StorageConfig, clock: Clock) -> bool:
+def _report(verified: ScrubResult, configuration: StorageConfig, clock: Clock) -> bool:
     from turku.protocol.integrity_messages import SourceIntegrity, VerifyOutcome
     from turku.storage.integrity import damage, report
     from turku.storage.integrity.report import Delivery
@@ -138,24 +140,24 @@ def _tell(verified: ScrubResult, configuration: StorageConfig, clock: Clock) -> 
     )
     news = [each for each in verified.damages if not each.is_reported]
     integrity = SourceIntegrity(damages=[each.message() for each in news], verified=outcome)
-    told = report.send(configuration, place.machine_dir.name, {place.source: integrity})
-    # What is repaired, or gone, is forgotten unless it is to be told later.
-    kept = [each for each in verified.damages if each in verified.open_damages or told is Delivery.LATER]
-    is_reported = told is Delivery.NOW
+    delivery = report.send(configuration, place.machine_dir.name, {place.source: integrity})
+    # Repaired damages, and those of removed snapshots, are dropped once they are reported.
+    kept = [each for each in verified.damages if each in verified.open_damages or delivery is Delivery.LATER]
+    is_reported = delivery is Delivery.NOW
     damage.write(place, [replace(each, is_reported=each.is_reported or is_reported) for each in kept])
     return is_reported
 
 
-def _say(verified: ScrubResult, say: Say) -> None:
+def _print_result(verified: ScrubResult, say: Say) -> None:
     place = verified.place
     state = f"{len(verified.open_damages)} DAMAGED" if verified.open_damages else "good"
-    how_far = "" if verified.is_complete else ", to be gone on with"
+    how_far = "" if verified.is_complete else ", to be continued by the next run"
     say(
         f"{place.machine_dir.name}  {place.source}  {state}: {verified.versions} versions in {verified.files} files, "
         f"{verified.size_bytes} bytes, in {verified.seconds:.1f} s{how_far}"
     )
     if verified.new_checksums:
-        say(f"    {verified.new_checksums} had no checksum, and have one now")
+        say(f"    {verified.new_checksums} versions had no checksum before, and have one now")
     for each in verified.damages:
         names = list(each.snapshots[-_SHOWN_SNAPSHOTS:])
         more = each.snapshot_count - len(names)
@@ -164,7 +166,7 @@ def _say(verified: ScrubResult, say: Say) -> None:
         say(f"        in {', '.join(names)}{f' and {more} more' if more else ''}")
 
 
-def _shown(verified: ScrubResult, *, is_reported: bool) -> dict[str, Any]:
+def _as_object(verified: ScrubResult, *, is_reported: bool) -> dict[str, Any]:
     return {
         "machine": verified.place.machine_dir.name,
         "source": verified.place.source,
@@ -172,10 +174,10 @@ def _shown(verified: ScrubResult, *, is_reported: bool) -> dict[str, Any]:
         "files": verified.files,
         "bytes": verified.size_bytes,
         "seconds": round(verified.seconds, 3),
-        "first_seen": verified.new_checksums,
-        "is_through": verified.is_complete,
+        "new_checksums": verified.new_checksums,
+        "is_complete": verified.is_complete,
         "oldest_check": None if verified.oldest_check is None else verified.oldest_check.isoformat(),
-        "told_the_coordinator": is_reported,
+        "is_reported": is_reported,
         "damages": [
             {
                 "path": one_line(each.raw_path),
