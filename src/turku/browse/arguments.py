@@ -28,7 +28,7 @@ class BrowseCommand:
 
 
 def commands(run: Run, *, add_to_all: AddArguments, add_to_ls: AddArguments) -> tuple[Command, ...]:
-    """Return the five commands; ``options.browse`` is the name of the one that was typed.
+    """Return the five commands. ``options.browse`` is the name of the one that was typed.
 
     ``add_to_all`` and ``add_to_ls`` add the options that one side alone has.
     """

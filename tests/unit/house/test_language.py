@@ -123,9 +123,9 @@ def folder_name(folder: Path) -> str:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Tell whether the folder, or a sub-package that it lies in, is listed as unfinished."""
+    """Return True if the folder, or one that it lies in, is listed as unfinished."""
     name = folder_name(folder)
-    return any(name == listed or ("/" in listed and name.startswith(f"{listed}/")) for listed in UNFINISHED_FOLDERS)
+    return any(name == listed or name.startswith(f"{listed}/") for listed in UNFINISHED_FOLDERS)
 
 
 FOLDERS = [folder for folder in folders() if any(folder.glob("*.py"))]
