@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import line_plots, processor_time, schedule_spread
-from bench.admitted_sessions import Admission, CoordinatorAdmission, StorageLimits
 from bench.coordinator_in_process import (
     CallCost,
     CoordinatorInProcess,
@@ -33,6 +32,7 @@ from bench.coordinator_in_process import (
     table_sizes,
 )
 from bench.line_plots import Line, Panel
+from bench.session_rules import CoordinatorSlots, SessionRules, StorageLimits
 from bench.simulated_fleet import DAY_SECONDS, SimulatedFleet, Source, Start
 from tests.support.postgresql import PostgresqlServer
 
@@ -433,14 +433,12 @@ def simulate(arguments: argparse.Namespace, state: Path, url: str | None, pid: i
         coordinator = CoordinatorInProcess(state, url, clock)
         # Failed backups are news to an operator, not to us.
         logging.disable(logging.WARNING)
-        admission: Admission = (
-            CoordinatorAdmission(arguments.slots)
-            if arguments.admission == "coordinator"
-            else StorageLimits(arguments.slots)
+        rules: SessionRules = (
+            CoordinatorSlots(arguments.slots) if arguments.rules == "coordinator" else StorageLimits(arguments.slots)
         )
         fleet = SimulatedFleet(
             coordinator,
-            admission,
+            rules,
             secrets=coordinator.set_up(),
             seed=arguments.seed,
             sent_share=arguments.sent_share,
@@ -494,7 +492,7 @@ def main() -> None:
     parser.add_argument("--storages", type=int, help=f"(default: one for {MACHINES_PER_STORAGE} machines)")
     parser.add_argument("--slots", type=int, default=8, help="sessions at a time on a storage (default: %(default)s)")
     parser.add_argument(
-        "--admission",
+        "--rules",
         choices=("coordinator", "storages"),
         default="coordinator",
         help="who says which sessions there are slots for: the coordinator, or each storage by itself, without a queue",

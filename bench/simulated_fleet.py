@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import fleet_mix
-from bench.admitted_sessions import Admission
 from bench.coordinator_in_process import CoordinatorInProcess, SimulatedClock, seconds_of
 from bench.filled_database import machine_secret, machine_uuid
+from bench.session_rules import SessionRules
 from tests.support.v1_client import ssh_key
 
 DAY_SECONDS = 86_400.0
@@ -125,14 +125,14 @@ class SimulatedFleet:
     def __init__(
         self,
         coordinator: CoordinatorInProcess,
-        admission: Admission,
+        rules: SessionRules,
         *,
         secrets: tuple[str, str],
         seed: int,
         sent_share: float,
     ) -> None:
         self.coordinator = coordinator
-        self.admission = admission
+        self.rules = rules
         self.clock: SimulatedClock = coordinator.clock
         self.machines: list[Machine] = []
         self.storages: dict[str, Storage] = {}
@@ -198,7 +198,7 @@ class SimulatedFleet:
             "ssh_ping_user": "turku",
             "space_total": 40e6,
             "space_available": 20e6,
-            **self.admission.storage_settings,
+            **self.rules.storage_settings,
         }
         self.coordinator.call("storage_update_config", {"storage": told, **({"auth": auth} if auth else {})})
 
@@ -285,7 +285,7 @@ class SimulatedFleet:
         if storage.is_down:
             return
         session = Session(machine, storage, is_first=any(not machine.sources[name].has_backup for name in orders))
-        if orders and self.admission.may_open(self, session):
+        if orders and self.rules.may_open(self, session):
             machine.session = session
             self.at(now + _SESSION_OPENS_SECONDS, self._open, session)
         else:
@@ -309,7 +309,7 @@ class SimulatedFleet:
         message = {
             "storage": storage.credentials,
             "machine": {"uuid": machine.uuid},
-            **self.admission.session_settings,
+            **self.rules.session_settings,
         }
         answer = self.coordinator.call("storage_ping_checkin", message)["machine"]
         session.waiting = list(answer["scheduled_sources"])
@@ -317,7 +317,7 @@ class SimulatedFleet:
             machine.session = None
             return
         storage.sessions.add(session)
-        self.admission.opened(self, session)
+        self.rules.opened(self, session)
         self._go_on(session)
 
     def _go_on(self, session: Session) -> None:
@@ -336,7 +336,7 @@ class SimulatedFleet:
         session.storage.sessions.discard(session)
         session.machine.session = None
         session.machine.look_again()
-        self.admission.closed(self, session, is_killed=is_killed, has_unreported=session.has_unreported)
+        self.rules.closed(self, session, is_killed=is_killed, has_unreported=session.has_unreported)
 
     def _begin(self, session: Session, name: str, source: Source) -> None:
         now, chance = self.clock.seconds, self._chance

@@ -375,7 +375,7 @@ class SessionLimits(Section, frozen=True, kw_only=True):
         Slots | None,
         Key(
             "Most machines that are backed up to this storage at once, first backups included. It is reported to the "
-            "coordinator. See [how many backups run at once](../howto/admission.md).",
+            "coordinator. See [how many backups run at once](../howto/queue.md).",
             default_text="the coordinator's number, 32",
         ),
     ] = None

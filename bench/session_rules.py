@@ -1,5 +1,4 @@
-"""Who may have a session in a simulated fleet: the coordinator's own admission, or storages that refuse what is too
-much for them, as they had to without it."""
+"""Rules for sessions in a simulated fleet: the slots of the coordinator, or limits of the storages without a queue."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ KILLED_SECONDS = 300.0
 """How long a storage without leases takes to notice that a session was killed."""
 
 
-class Admission(Protocol):
+class SessionRules(Protocol):
     """The rules."""
 
     storage_settings: dict[str, Any]
@@ -32,7 +31,7 @@ class Admission(Protocol):
         """The session is over."""
 
 
-class CoordinatorAdmission:
+class CoordinatorSlots:
     """The coordinator gives slots, which heartbeats keep."""
 
     def __init__(self, slots: int) -> None:

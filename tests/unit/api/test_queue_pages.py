@@ -1,4 +1,4 @@
-"""What operators see of admission and can do about it: pages, audit log, health."""
+"""The pages of the queue, its audit entries and its health sentences."""
 
 from __future__ import annotations
 
