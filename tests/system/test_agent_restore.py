@@ -92,7 +92,7 @@ def test_the_private_directory_of_a_restore_is_not_backed_up(
     fleet.make_due(machine)
     made = machine.ping()
     said = "\n".join(made.last_lines)
-    assert said.count("is not backed up: a restore goes on there, or did not come to its end") == 2
+    assert said.count("is not backed up: it is the staging directory of a running or interrupted restore") == 2
     newest = fleet.snapshots(machine, "home")[-1]
     assert (newest / "file").read_text() == "changed"
     names = sorted(path.name for path in newest.rglob("*"))

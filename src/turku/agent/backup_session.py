@@ -1,4 +1,4 @@
-"""One storage's part of a run: rsyncd, tunnel, request, and the wait for its end (contract, section 4)."""
+"""The session with one storage: rsyncd, tunnel, request, and the wait for its end (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PORT_ATTEMPTS = 5
 _STOP_LOOK_SECONDS = 0.2
 
 Waiter = Callable[[command.Child, int], int]
-"""Waits for the end of an ssh whose tunnel has the given port; its exit code comes back."""
+"""A function that waits for the end of ssh, given its process and the tunnel's port, and returns its exit code."""
 
 
 class PingEnded(Exception):
-    """The run as a whole ends; not an error of this storage."""
+    """The whole ping ends. This is not an error of the storage."""
 
 
 def run(
@@ -47,12 +47,11 @@ def run(
     watch: Waiter,
     withheld: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Offer the modules to the storage until ``watch`` returns; other ports are tried where one is taken over there.
+    """Offer the modules to the storage until ``watch`` returns. Another port is tried where one is taken there.
 
-    ``withheld`` are due sources that are not offered, each with the reason, which the storage reports.
-
-    ``directory`` is private and empty. Every child has ended when this returns.
-    Raises CommandFailed when the session could not be had or did not end well.
+    ``withheld`` are due sources that are not offered, with the reasons, which the storage reports. ``directory`` is
+    private and empty. Every child process has ended when this returns. Raises CommandFailed when no session came about
+    or it did not end well.
     """
     sources = {module.name: module.credentials for module in modules} if action == "checkin" else {}
     details = ""
@@ -70,7 +69,7 @@ def run(
                 moment_ns=None if report is None else report.moment.unix_ns,
             )
             if report is not None:
-                # Before the storage can ask.
+                # Before the tunnel opens, as the storage may ask at once.
                 report.prepare(output)
             _LOG.debug("storage %s: opening a tunnel with port %d", address.name, port)
             with ssh_tunnel.open_tunnel(
@@ -97,11 +96,11 @@ def run(
 
 
 def wait_for_end(ssh: command.Child, *, timeout_seconds: float, stop: threading.Event) -> int:
-    """The exit code of ssh. Raises CommandFailed when the storage holds the session longer, Stopped on ``stop``."""
+    """Return the exit code of ssh. Raises CommandFailed after the timeout, PingEnded on ``stop``."""
     deadline = time.monotonic() + timeout_seconds
     descriptor = os.pidfd_open(ssh.pid)
     try:
-        # Its end is noticed at once; whether the run as a whole ends is looked at now and then.
+        # The end of ssh is noticed at once. ``stop`` is checked a few times a second.
         while not select.select([descriptor], [], [], _STOP_LOOK_SECONDS)[0]:
             if time.monotonic() > deadline:
                 raise CommandFailed(

@@ -1,4 +1,4 @@
-"""Asks the coordinator what is due, or what there is to restore, and sorts it by storage (contract, step 4.1)."""
+"""The checkin: what is due by the coordinator's answer, sorted by storage (contract, step 4.1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DueStorage:
-    """A storage, as the API describes it, and this machine's sources on it that are due."""
+    """A storage, as the coordinator describes it, with the sources of this machine that are due there."""
 
     address: StorageAddress
     sources: tuple[SourceConfig, ...]
@@ -33,12 +33,12 @@ class DueStorage:
 
 @dataclass(frozen=True)
 class CheckinResult:
-    """What waits for this machine."""
+    """The coordinator's answer to a checkin."""
 
     storages: list[DueStorage]
-    """Those that are to back up sources now."""
+    """The storages that are to back up sources now."""
     restores: msgspec.Raw | UnsetType
-    """Restores that were asked for at the coordinator, as it put them (remote_restore.py)."""
+    """The restore requests for this machine, not decoded yet (remote_restore.py)."""
 
 
 def due(agent: AgentConfig) -> list[DueStorage]:
@@ -47,10 +47,10 @@ def due(agent: AgentConfig) -> list[DueStorage]:
 
 
 def check_in(agent: AgentConfig) -> CheckinResult:
-    """What waits for this machine. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
+    """Ask the coordinator what is due. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
-    A source is what this machine's own configuration says it is: neither a name that is not configured here nor
-    another path can be asked of the machine (threats S2).
+    Only sources of this machine's own configuration are due, with the paths of that configuration. A coordinator can
+    ask for no other name or path (threats S2).
     """
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     answer = agent.api.client().call("agent_ping_checkin", request, AgentPingCheckinAnswer).machine
@@ -70,18 +70,18 @@ def check_in(agent: AgentConfig) -> CheckinResult:
 
 
 def restorable_storages(agent: AgentConfig) -> list[tuple[StorageAddress, list[str]]]:
-    """Each storage with the names of this machine's active sources on it. Raises as ``due`` does."""
+    """Return each storage with the names of this machine's active sources on it. Raises as ``check_in`` does."""
     return by_storage(active_sources(agent))
 
 
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:
-    """This machine's active sources at the coordinator, by name. Raises as ``due`` does."""
+    """Return this machine's active sources at the coordinator, by name. Raises as ``check_in`` does."""
     request = AgentPingRequest(machine=machine_identity.existing(agent).credentials)
     return agent.api.client().call("agent_ping_restore", request, AgentPingRestoreAnswer).machine.sources
 
 
 def by_storage(orders: Mapping[str, SourceOrder]) -> list[tuple[StorageAddress, list[str]]]:
-    """Each storage that the orders name, with the names of its sources, in their order."""
+    """Return each storage that the orders name, with the names of its sources, in their order."""
     storages: list[tuple[StorageAddress, list[str]]] = []
     for name, order in orders.items():
         for address, sources in storages:

@@ -1,4 +1,4 @@
-"""Tells the coordinator who this machine is and what it wants backed up (contract, section 3, ``update_config``)."""
+"""Registration: the coordinator learns this machine's identity and sources (contract, section 3, ``update_config``)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def update_config(agent: AgentConfig) -> None:
-    """Register the machine, or bring the coordinator up to date; identity and SSH key are made where missing.
+    """Register the machine or update its sources. Identity and SSH key are generated where they are missing.
 
-    Raises ApiRefused, ApiUnreachable, and what identity.py raises.
+    Raises ApiRefused, ApiUnreachable, and the errors of the ``identity`` package.
     """
     for problem in source_warnings.problems(agent):
-        # A coordinator of the existing system may take it all the same.
+        # A coordinator of the existing system may accept it all the same.
         _LOG.error("%s", problem)
     machine = machine_identity.ensure(agent)
     message = UpdateConfigRequest(
@@ -43,7 +43,7 @@ def update_config(agent: AgentConfig) -> None:
     _LOG.info(
         "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
     )
-    declared_sources.report_missing(agent, told=answer.withdrawn)
+    declared_sources.report_missing(agent, withdrawn=answer.withdrawn)
     if not agent.sources:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
 

@@ -87,7 +87,7 @@ def test_a_damaged_file_is_no_record(write: Write, content: bytes, caplog: pytes
     path = agent.state.var_dir / "changed_entries/primary.json"
     path.write_bytes(content)
     assert change_records.read(agent, "primary") == {}
-    assert f"{path} cannot be read and is made anew" in caplog.text
+    assert f"cannot read {path}, which is replaced" in caplog.text
 
 
 def test_a_link_in_its_place_is_not_followed(write: Write, tmp_path: Path) -> None:

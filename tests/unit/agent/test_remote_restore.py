@@ -115,7 +115,7 @@ def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
 )
 def test_orders_that_are_none_are_left(told: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert decode_orders(msgspec.Raw(json.dumps(told).encode())) == []
-    assert "restores are not understood" in caplog.text
+    assert "malformed restore requests" in caplog.text
 
 
 def test_what_is_told_can_be_sent_and_stored() -> None:

@@ -18,7 +18,7 @@ def test_a_storage_that_never_stops_talking_is_cut_off(capsys: pytest.CaptureFix
         output.show_line("x" * 99)
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 8
-    assert shown[-1] == "storage primary says more than is shown here"
+    assert shown[-1] == "storage primary sends more output than is shown here"
 
 
 def test_an_endless_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_what_is_cut_off_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
         for number in range(500):
             output.show_line(f"[2026-11-29 06:40:59,439 primary] INFO: {number}")
     shown = capsys.readouterr().err.splitlines()
-    assert shown[-2] == "storage primary says more than is shown here"
+    assert shown[-2] == "storage primary sends more output than is shown here"
     assert shown[-1] == f"storage primary: {500 - len(shown) + 2} more lines are not shown"
 
 

@@ -27,12 +27,8 @@ _REPEATED_CLASSES = {"Meta", "Command", "Migration", "Config"}
 UNFINISHED_FOLDERS: frozenset[str] = frozenset(
     {
         ".",
-        "agent",
-        "agent/capture",
         "agent/commands",
         "agent/config",
-        "agent/restore",
-        "agent/rsyncd",
         "api/commands",
         "api/commands/management",
         "api/commands/management/commands",

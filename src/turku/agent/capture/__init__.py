@@ -1,1 +1,1 @@
-"""The part of the agent that decides which entries of a source are offered and which of them changed."""
+"""Capture: deciding which entries of a source are offered, and which of them have changed."""

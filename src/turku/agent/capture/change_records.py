@@ -1,8 +1,8 @@
-"""What the agent remembers, per storage and source, of the last session that ended well.
+"""Change records: per storage and source, the last session that ended well.
 
-It is the session's moment, and which directory was where (``changed_entries.py``). Change times can be compared with a
-moment as long as nobody sets the clock and the system is not started anew. A system that starts may give entries any
-change time before its clock is right, and another system may have changed its disks before that.
+A record has the moment of the session and the paths of all directories (``changed_entries.py``). Change times can be
+compared with the moment as long as nobody sets the clock and the system is not rebooted. A booting system may give
+entries any change time before its clock is right, and another system may have changed its disks before that.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A moment by two clocks: one that can be set, and one that runs from the start of the system."""
+    """A moment by two clocks: one that can be set, and one that runs from the boot of the system."""
 
     unix_ns: int
     boot_id: str
     boot_ns: int
 
     def follows(self, earlier: Moment) -> bool:
-        """Return True where the clock went on from the earlier moment to this one, and nobody set it meanwhile."""
+        """Return True where the clock ran from the earlier moment to this one and nobody set it meanwhile."""
         passed_ns = self.boot_ns - earlier.boot_ns
         was_set_by_ns = self.unix_ns - earlier.unix_ns - passed_ns
         return (
@@ -49,7 +49,7 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 def moment_of(source_of_time: Clock = SYSTEM_CLOCK, *, boot_id: Path = _BOOT_ID) -> Moment:
-    """Return the present moment; without ``boot_id`` where the kernel does not tell it, and so followed by no other."""
+    """Return the present moment. No moment follows it where the kernel does not report the boot's ID."""
     try:
         start = boot_id.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError):
@@ -59,16 +59,16 @@ def moment_of(source_of_time: Clock = SYSTEM_CLOCK, *, boot_id: Path = _BOOT_ID)
 
 
 class SourceRecord(msgspec.Struct, frozen=True):
-    """What is remembered of a source with this path."""
+    """The record of a source with this path."""
 
     path: str
     moment: Moment
     directories: bytes
-    """As ``changed_entries.Directories`` wrote it."""
+    """The content of a ``changed_entries.DirectoryDigests``."""
 
 
 def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
-    """Return what is remembered of the sources' sessions with the storage; nothing where the file is damaged."""
+    """Return the records of the sources for a storage by name, or none where the file is damaged."""
     path = agent.state.var_dir / _DIRECTORY / f"{storage_name}.json"
     try:
         content = durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES)
@@ -77,19 +77,19 @@ def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
         return {}
     except (OSError, msgspec.MsgspecError, UnicodeError) as error:
         _LOG.warning(
-            "%s cannot be read and is made anew: %s; storages compare all attributes of the next backups", path, error
+            "cannot read %s, which is replaced: %s; storages compare all attributes of the next backups", path, error
         )
         return {}
 
 
 def write(agent: AgentConfig, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
-    """Remember this in place of what was remembered before. A failure is logged: the next backups only take longer."""
+    """Replace the records of a storage. A failure is only logged, because the next backups just take longer."""
     try:
         path = var_dir.directory(agent, _DIRECTORY) / f"{storage_name}.json"
         var_dir.write_text(agent, path, msgspec.json.encode(dict(records)).decode())
     except (OSError, TurkuError) as error:
         _LOG.warning(
-            "the moment of the session with storage %s is not kept: %s; it will compare all attributes next time",
+            "cannot record the session with storage %s: %s; it will compare all attributes next time",
             storage_name,
             error,
         )

@@ -1,6 +1,6 @@
-"""Naming entries that changed lately, and files with holes, to a storage that asks for them, beside its session.
+"""The change report: it names recently changed entries and sparse files to a storage that asks during its session.
 
-A thread of low priority passes over the offered sources and writes lines about each to ssh's standard input
+A thread of low priority scans the offered sources and writes lines about each to ssh's standard input
 (``changed_entries_messages``). It never waits for the storage longer than the session lasts.
 """
 
@@ -35,14 +35,14 @@ from turku.protocol.changed_entries_messages import (
 from turku.protocol.restore_messages import PATH_LIMIT_BYTES, WirePath, wire_path
 
 _MARGIN_NS = 2_000_000_000
-"""Change times come in steps of up to a second on some file systems, and the clock may be set by as much unnoticed."""
+"""The tolerance for file systems that store change times in steps of a second, and for small changes of the clock."""
 _NICENESS = 10
 _END_SECONDS = 2.0
 _LOG = logging.getLogger(__name__)
 
 
 class ChangeReport:
-    """The report of one session; ``moment`` is its beginning."""
+    """The report of one session, which began at ``moment``."""
 
     def __init__(
         self, agent: AgentConfig, storage_name: str, modules: Sequence[Module], *, clock: Clock = SYSTEM_CLOCK
@@ -55,24 +55,24 @@ class ChangeReport:
         self._records: dict[str, SourceRecord] = {}
 
     def prepare(self, output: StorageOutput) -> None:
-        """Begin when the storage asks by way of the output; what an earlier connection asked for is forgotten."""
+        """Begin when the storage asks for the report. An earlier connection's request is forgotten."""
         self._records = change_records.read(self._agent, self._storage_name)
         self._attempt = _Connection(self.moment, self._modules, self._records)
         output.call_on(CHANGED_ENTRIES_WANTED, self._attempt.ask)
 
     @contextmanager
     def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
-        """Write to the stream, which stays the caller's, for the length of the block."""
+        """Write to the stream for the length of the block. The caller keeps the stream."""
         with self._attempt.sent_to(stream):
             yield
 
     def keep(self) -> None:
-        """Remember this session, which ended well, for the sources that were passed over to their end."""
+        """Record this session, which ended well, for the sources that were scanned completely."""
         passed = dict(self._attempt.passed)
         if not passed:
             return
         paths = {module.name: module.path for module in self._modules}
-        # What was due alone is offered; the others' records stay as long as the sources are.
+        # Only due sources are offered. The records of the others stay as long as these sources are configured.
         kept = {name: record for name, record in self._records.items() if name in self._agent.sources}
         for name, directories in passed.items():
             kept[name] = SourceRecord(paths[name], self.moment, directories.content)
@@ -84,7 +84,7 @@ class _Connection:
 
     def __init__(self, moment: Moment, modules: Sequence[Module], records: dict[str, SourceRecord]) -> None:
         self.passed: dict[str, DirectoryDigests] = {}
-        """The directories of each source that was passed over to its end."""
+        """The directories of each source that was scanned completely."""
         self._moment = moment
         self._modules = modules
         self._records = records
@@ -98,7 +98,7 @@ class _Connection:
 
     @contextmanager
     def sent_to(self, stream: IO[bytes]) -> Iterator[None]:
-        # A descriptor of its own: a pass that hangs on a dead disk may outlive the block, and must not write elsewhere.
+        # An own descriptor, as a scan that hangs on a dead disk may outlive the block and must not write elsewhere.
         descriptor = os.dup(stream.fileno())
         thread = threading.Thread(target=self._run, args=(descriptor,), name="changed entries", daemon=True)
         thread.start()
@@ -114,7 +114,7 @@ class _Connection:
             self._woken.wait()
             self._end.check()
             with suppress(OSError):
-                # Of this thread alone, as Linux has it.
+                # On Linux this affects only this thread.
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
             flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_NONBLOCK)
@@ -122,20 +122,20 @@ class _Connection:
         except Cancelled:
             pass
         except BrokenPipeError:
-            _LOG.debug("ssh ended before all changed entries were named")
+            _LOG.debug("ssh ended before the change report was complete")
         except Exception:
-            # The storage compares all attributes then.
-            _LOG.exception("internal error while changed entries were named")
+            # The storage then compares all attributes.
+            _LOG.exception("internal error in the change report")
         finally:
             os.close(descriptor)
 
     def _report(self, descriptor: int) -> None:
         comparable = {module.name: earlier for module in self._modules if (earlier := self._earlier(module))}
-        # Nobody is to wait for a line that could not say anything.
+        # The storage must not wait for a line that could name nothing.
         for module in self._modules:
             if module.name not in comparable:
                 self._write(descriptor, _encoded(_unknown(module.name)))
-        # The storage takes the sources in their order; those that it waits for come first.
+        # The storage takes the sources in their order, so those that it waits for come first.
         for module in sorted(self._modules, key=lambda each: each.name not in comparable):
             earlier = comparable.get(module.name)
             changed, with_holes = self._names(), self._names()
@@ -150,7 +150,7 @@ class _Connection:
                 self.passed[module.name] = one.run()
                 if changed.are_all:
                     line = ChangedEntriesLine(module.name, since_ns, changed.paths, is_complete=True)
-                # Both have the same room, and the changed entries come first.
+                # Both share the same limit, and the changed entries come first.
                 if with_holes.are_all and len(line.paths) + len(with_holes.paths) <= self._left_paths:
                     holes_line = FilesWithHolesLine(module.name, with_holes.paths, is_complete=True)
             except ScanUncertain as reason:
@@ -164,7 +164,7 @@ class _Connection:
             self._write(descriptor, _encoded(holes_line))
 
     def _pass(self, module: Module) -> ChangeScan:
-        """Return a pass over what the daemon shows of the module."""
+        """Return a scan of what the daemon shows of the module."""
         return ChangeScan(
             module.path,
             hidden=module.hidden,
@@ -176,7 +176,7 @@ class _Connection:
         return _PathList(self._left_bytes - _reserve(self._modules), self._left_paths)
 
     def _earlier(self, module: Module) -> tuple[SourceRecord, DirectoryDigests] | None:
-        """Return what an earlier session has to compare with, where it is about the same path and the clock went on."""
+        """Return an earlier session's record that can be compared with: of the same path, and of the same clock."""
         record = self._records.get(module.name)
         if record is None or record.path != module.path or not self._moment.follows(record.moment):
             return None
@@ -188,10 +188,10 @@ class _Connection:
             return None
 
     def _write(self, descriptor: int, content: bytes) -> None:
-        """Write all of it. Raises BrokenPipeError, and Cancelled when the session ends."""
+        """Write all of ``content``. Raises BrokenPipeError, and Cancelled when the session ends."""
         self._left_bytes -= len(content)
         if self._left_bytes < 0:
-            # The storage would not read it.
+            # The storage reads no more than its limit.
             return
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
@@ -205,7 +205,7 @@ class _Connection:
 
 
 class _PathList:
-    """Entries of one source, as many of them as there is room for."""
+    """The paths of one source, up to the limits of a report."""
 
     def __init__(self, left_bytes: int, left_paths: int) -> None:
         self.paths: list[WirePath] = []
@@ -239,7 +239,7 @@ def _encoded(line: ChangedEntriesLine | FilesWithHolesLine) -> bytes:
 
 
 def _reserve(modules: Sequence[Module]) -> int:
-    """Return the bytes that all sources' lines take without paths, and a date in full."""
+    """Return the number of bytes that the lines of all sources take without paths."""
     dated = [ChangedEntriesLine(each.name, 2**63 - 1, [], is_complete=False) for each in modules]
     undated = [_unknown_holes(each.name) for each in modules]
     return sum(map(len, (*map(_encoded, dated), *map(_encoded, undated))))

@@ -1,11 +1,11 @@
-"""The entries of a source that changed since a moment, by their change times, and its files with holes.
+"""The entries of a source that changed since a moment, by their change times, and its sparse files.
 
-One pass tells both, and reads no content.
+One scan finds both, and reads no content.
 
-The kernel moves an entry's change time with each change of its content, attributes and links, by its own clock, and
-nobody can set it back. Two things bring entries with older change times to a path: a directory that is moved there, and
-a file system that is mounted there. Both are directories that were not at their path before. So a pass remembers which
-directory was where, and everything below one that was not there at the pass before counts as changed.
+The kernel sets an entry's change time at each change of its content, attributes and links, by its own clock, and nobody
+can set it back. Two actions bring entries with older change times to a path: moving a directory there, and mounting a
+file system there. Both bring a directory that was not at its path before. So a scan records the path of each directory,
+and everything below a directory that was elsewhere at the last scan counts as changed.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ from turku.protocol.changed_entries_messages import OWN_DIRECTORY
 _LOCAL_FILE_SYSTEMS: Final = frozenset(
     ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"]
 )
-"""Those that take the change time from this machine's own clock, and move it when an entry is renamed."""
+"""File systems that take change times from this machine's clock, and set them when an entry is renamed."""
 _DIRECTORIES_LIMIT: Final = 500_000
 _ENTRIES_BETWEEN_QUESTIONS: Final = 1000
 _IDENTITY: Final = struct.Struct("=QQ")
 _CAME, _KNOWN = b"+", b"="
-"""Before a path that waits: the directory above it was not there before, or was."""
+"""The mark before a path on the stack: the directory above it is new at its path, or known there."""
 
 
 class ScanUncertain(Exception):
-    """The pass cannot tell of every entry; the reason is its text."""
+    """The scan cannot report every entry. The message is the reason."""
 
 
 class DirectoryDigests:
-    """Which directory was at which path: a digest for each, so that a million take little memory."""
+    """The directories of a source with their paths, as one digest each, so that a million take little memory."""
 
     def __init__(self, digests: array[int]) -> None:
         self._sorted = digests
 
     @classmethod
     def of(cls, content: bytes) -> Self:
-        """Return what ``content`` holds, as ``content`` wrote it. Raises ValueError."""
+        """Return the directories of an earlier ``content``. Raises ValueError."""
         digests = array("Q")
         digests.frombytes(content)
         return cls(digests)
 
     @classmethod
     def sorted_from(cls, digests: array[int]) -> Self:
-        """Return these digests, in an order of their own."""
+        """Return the directories with these digests."""
         return cls(array("Q", sorted(digests)))
 
     @property
     def content(self) -> bytes:
-        """Everything in it, for ``of``."""
+        """The serialized digests, for ``of``."""
         return self._sorted.tobytes()
 
     def __contains__(self, digest: int) -> bool:
@@ -77,24 +77,24 @@ def _digest(path: bytes, found: os.stat_result) -> int:
 
 @dataclass
 class ChangeScan:
-    """One pass over a source. ``run`` names what changed and returns the directories for the next pass.
+    """One scan of a source. ``run`` names changed entries and returns the directories for the next scan.
 
-    Without ``known``, the directories of an earlier pass, nothing is named. ``go_on`` is called now and then, and
-    whatever it raises ends the pass.
+    Without ``known``, the directories of an earlier scan, no changed entry is named. ``go_on`` is called regularly, and
+    whatever it raises ends the scan.
     """
 
     path: str
     known: DirectoryDigests | None = None
     since_ns: int = 0
-    """Unix nanoseconds: a moment before that earlier pass."""
+    """A moment before that earlier scan, in Unix nanoseconds."""
     hidden: Collection[Path] = ()
     """Directories below the path that are not backed up."""
     emptied: Collection[Path] = ()
-    """Directories below the path that are backed up without what is in them."""
+    """Directories below the path that are backed up as empty."""
     name: Callable[[bytes], None] = lambda _path: None
-    """Called with each changed entry's path, relative to the source."""
+    """A callback for the path of each changed entry, relative to the source."""
     name_with_holes: Callable[[bytes], None] = lambda _path: None
-    """Called with the path of each file that has holes, changed or not."""
+    """A callback for the path of each file that has holes, changed or not."""
     go_on: Callable[[], None] = lambda: None
     _found: array[int] = field(default_factory=lambda: array("Q"))
     _devices: set[int] = field(default_factory=set)
@@ -103,7 +103,7 @@ class ChangeScan:
     def run(self) -> DirectoryDigests:
         """Return the directories of the source. Raises Uncertain."""
         try:
-            # The source's own path may lead through links, as it may for rsync.
+            # The path of the source itself may contain links, which rsync follows too.
             root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with DirectoryTree(root) as tree, Stack() as waiting:
                 hidden = self._relative(self.hidden)
@@ -123,7 +123,7 @@ class ChangeScan:
         return frozenset(os.fsencode(each.relative_to(self.path)) for each in paths)
 
     def _directory(self, directory: int, path: bytes, *, came: bool) -> tuple[bool, list[bytes]]:
-        """Look at a directory; return True where it was not there before, and the names of the directories in it."""
+        """Scan one directory. Return True where it is new at its path, and the names of the directories in it."""
         before = os.fstat(directory)
         self._require_local(directory, before)
         if len(self._found) >= _DIRECTORIES_LIMIT:
@@ -140,13 +140,13 @@ class ChangeScan:
                 self.go_on()
             found = entry.stat(follow_symlinks=False)
             is_emptied = bool(self._emptied) and _path_of(entry, path) in self._emptied
-            # By its path and not by its device: a subvolume that is not mounted is backed up, and is another device.
+            # By path and not by device, because a subvolume that is not mounted is backed up and has its own device.
             if stat.S_ISDIR(found.st_mode) and not is_emptied:
                 inner.append(os.fsencode(entry.name))
                 continue
             if holes.has_holes(found):
                 self.name_with_holes(_path_of(entry, path))
-            # A single file can be mounted over another one, which nothing else would show.
+            # The device shows a single file that is mounted over another one.
             if is_told and (found.st_ctime_ns >= self.since_ns or came or found.st_dev != before.st_dev or is_emptied):
                 self.name(_path_of(entry, path))
         if os.fstat(directory).st_ctime_ns != before.st_ctime_ns:

@@ -1,4 +1,4 @@
-"""Sources that this machine declared and declares no more: a lost file must not end backups without a word."""
+"""The sources that this machine declared last, so that a lost file of ``sources.d`` does not end backups silently."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NAMED = 20
 _LOG = logging.getLogger(__name__)
 
 
-def report_missing(agent: AgentConfig, *, told: Sequence[str]) -> None:
-    """Log which sources are declared no more, and write down those that are, for the next time.
+def report_missing(agent: AgentConfig, *, withdrawn: Sequence[str]) -> None:
+    """Log the sources that are no longer declared, and record the declared ones for the next run.
 
-    ``told`` are those that the coordinator names, at each run until an operator confirms them. A coordinator of the
-    existing system names none: there it is said once, at the run that no longer declared them.
+    ``withdrawn`` are those that the coordinator names at each run until an operator confirms them. A coordinator of the
+    existing system names none, so they are logged once, by the first run that no longer declares them.
     """
-    gone = sorted({*missing(agent), *told} - set(agent.sources))
+    gone = sorted({*missing(agent), *withdrawn} - set(agent.sources))
     if gone:
         named = ", ".join(one_line(name) for name in gone[:_NAMED])
         more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
@@ -40,12 +40,12 @@ def report_missing(agent: AgentConfig, *, told: Sequence[str]) -> None:
 
 
 def missing(agent: AgentConfig) -> list[str]:
-    """Return the names that were declared last and are declared no more."""
+    """Return the names that were declared last and are no longer declared."""
     return sorted(set(_recorded(agent)) - set(agent.sources))
 
 
 def _recorded(agent: AgentConfig) -> list[str]:
-    """Return the names as they were written last; none where nothing is, or nothing that can be read."""
+    """Return the recorded names, or none where the file is missing or cannot be read."""
     try:
         content = json.loads(
             durable.read_regular_file(agent.state.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES)

@@ -1,8 +1,8 @@
-"""What of a source's directory is not offered to a storage, and why: each of it is said.
+"""Paths of a source that are not offered to a storage. Each of them is logged with the reason.
 
-``one_file_system`` is held here, by the machine itself. So every storage and coordinator obeys it, the directories that
-other file systems are mounted on are backed up empty, and a restored system has them. rsync's own option would keep
-what an earlier snapshot has in them for ever.
+The machine itself enforces ``one_file_system``, so that it works with every storage and coordinator. Mount points of
+other file systems are backed up as empty directories, so that a restored system has them. With rsync's own option, the
+content that an earlier snapshot has in them would stay for ever.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExcludedPaths:
-    """Directories below a source's path, as seen by way of that path."""
+    """Directories below a source's path that are not offered, as paths below that path."""
 
     hidden: tuple[Path, ...] = ()
-    """They are not there for a storage."""
+    """Directories that a storage does not see."""
     emptied: tuple[Path, ...] = ()
-    """They are there, and nothing is in them."""
+    """Directories that a storage sees as empty."""
 
 
 def stays_on_one_file_system(source: SourceConfig) -> bool:
-    """Return the source's option, or what it is by default where the source's path leads."""
+    """Return the source's option, or the default for the directory that the source's path leads to."""
     return run_options.stays_on_one_file_system(
         os.path.realpath(source.path), source.options.get(run_options.ONE_FILE_SYSTEM)
     )
 
 
 def other_file_systems(source: SourceConfig, mounts: list[Mount]) -> list[Mount]:
-    """Return what is mounted below the source and is not backed up with it, ordered by path."""
+    """Return the file systems below the source that are not backed up with it, ordered by path."""
     if not stays_on_one_file_system(source):
         return []
     return mount_points.boundary(Path(os.path.realpath(source.path)), mounts)
@@ -57,13 +57,13 @@ def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
 
 
 def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
-    """Return what is left out of the source now; it is on the log, too."""
+    """Return the paths that are excluded from the source now, and log them."""
     mounts = mount_points.all_mounts()
     hidden = list(_below(source, staging_records.existing(agent)))
     for each in hidden:
         _LOG.warning(
-            "source %s: %s is not backed up: a restore goes on there, or did not come to its end; the next one "
-            "into that directory uses or removes it",
+            "source %s: %s is not backed up: it is the staging directory of a running or interrupted restore; the next "
+            "restore into that directory uses or removes it",
             source.name,
             each,
         )
@@ -76,17 +76,17 @@ def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
     emptied = {
         *_below(source, (mount.path for mount in others)),
         *_below(source, volumes),
-        # One-time passwords, good for this session alone.
+        # One-time passwords, which are valid for this session only.
         *_below(source, [agent.state.var_dir / _RUNTIME_DIRECTORY]),
     }
     return ExcludedPaths(tuple(hidden), tuple(sorted(emptied)))
 
 
 def protected_paths(agent: AgentConfig, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
-    """Return directories of a restore's target, relative to it: what is in them is no part of what is restored.
+    """Return directories of a restore's target, relative to it, whose content a restore must not touch.
 
-    A backup shows them empty. So nothing in them has to be compared, and, above all, nothing in them may be deleted
-    because the backup lacks it. ``source`` is None where another machine's is restored.
+    A backup has them as empty directories. Nothing in them may be deleted because the backup lacks it. ``source`` is
+    None where another machine's source is restored.
     """
     base = Path(os.path.realpath(target))
     mounts = mount_points.all_mounts()
@@ -100,8 +100,10 @@ def protected_paths(agent: AgentConfig, source: SourceConfig | None, target: Pat
 
 
 def other_file_systems_text(others: list[Mount]) -> str:
-    """Return what is said of file systems that are not backed up with the source above them; those that hold nothing
-    to keep are counted."""
+    """Return a sentence that names file systems which are not backed up with the source above them.
+
+    Those of the kernel are only counted.
+    """
     kept = [mount for mount in others if not mount.is_of_the_kernel]
     shown = [f"{mount.path} ({mount.file_system})" for mount in kept[:_SHOWN_MOUNTS]]
     if len(kept) > len(shown):
@@ -112,7 +114,7 @@ def other_file_systems_text(others: list[Mount]) -> str:
 
 
 def _below(source: SourceConfig, paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield those of the paths that lie below the source, by way of the source's own path."""
+    """Yield the paths that lie below the source, rewritten to begin with the source's own path."""
     base = Path(os.path.realpath(source.path))
     for path in paths:
         found = Path(os.path.realpath(path.parent)) / path.name

@@ -1,6 +1,6 @@
-"""Sources with ``expects_mount``: offered only while a file system is mounted at their path.
+"""Sources with ``expects_mount``, which are offered only while a file system is mounted at their path.
 
-A disk that is not there leaves an empty directory. Backed up, it would look as if everything had been deleted.
+A missing disk leaves an empty directory. Its backup would look as if everything had been deleted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def is_missing(source: SourceConfig) -> bool:
-    """Whether the source expects a mount, and its path is on the same file system as the directory above it."""
+    """Return True where the source expects a mount and its path is not a mount point."""
     return source.options.get(OPTION) is True and not os.path.ismount(os.path.realpath(source.path))
 
 
 def missing(sources: Sequence[SourceConfig]) -> dict[str, str]:
-    """The sources that are not to be offered, by name, each with the reason; it is on the log too."""
+    """Return the sources that are not offered, by name, with the reasons, and log them."""
     found = {}
     for source in sources:
         if is_missing(source):

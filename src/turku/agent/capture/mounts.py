@@ -1,4 +1,4 @@
-"""The file systems that are mounted below a directory, by the kernel's table."""
+"""Mounted file systems, from the kernel's table."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _REMOTE = frozenset({"9p", "afs", "autofs", "ceph", "cifs", "nfs", "nfs4", "smb3
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of the table."""
+    """A mounted file system."""
 
     number: int
     parent: int
     path: Path
     file_system: str
-    """Its type, as ``ext4``."""
+    """Its type, such as ``ext4``."""
     device: str = ""
     root: str = "/"
     """The directory of the file system that is mounted."""
 
     @property
     def is_of_the_kernel(self) -> bool:
-        """True where what is in it is made by the kernel or gone with the next start: nobody misses it in a backup."""
+        """True where the kernel makes its content, or the next boot loses it, so that a backup needs none of it."""
         return self.file_system in _OF_THE_KERNEL
 
     @property
     def shows_the_kernel(self) -> bool:
-        """True where the kernel itself makes what is in it, as in /proc: nobody can restore that."""
+        """True where the kernel makes its content, as in /proc, so that nobody can restore it."""
         return self.is_of_the_kernel and self.file_system not in _IN_MEMORY
 
     @property
     def may_hang(self) -> bool:
-        """True where looking into it may take for ever, as a server elsewhere or a program answers."""
+        """True where reading it may block for ever, because a remote server or a program answers."""
         return self.file_system in _REMOTE or self.file_system.startswith("fuse")
 
 
 def all_mounts(table: Path = TABLE) -> list[Mount]:
-    """Return all mounts, in the kernel's order; none where the table cannot be read."""
+    """Return all mounts in the kernel's order, or none where the table cannot be read."""
     try:
         lines = table.read_bytes().splitlines()
     except OSError:
@@ -61,15 +61,15 @@ def all_mounts(table: Path = TABLE) -> list[Mount]:
 def boundary(directory: Path, mounts: list[Mount]) -> list[Mount]:
     """Return the mounts below the directory at which its own file system ends, ordered by path.
 
-    ``directory`` is an absolute path without symbolic links. What is mounted within another mount, or was covered by
-    one, is not among them. Nor is a directory that is mounted onto itself: systemd does that to /home and others where
-    a unit may not write there (``ProtectHome=read-only``), and it is the same directory still.
+    ``directory`` is an absolute path without symbolic links. Mounts within another mount, or covered by one, are not
+    returned. Neither is a directory that is mounted onto itself: systemd does that to /home and others where a unit may
+    not write there (``ProtectHome=read-only``), and it is still the same directory.
     """
     own = _mount_of(directory, mounts)
-    # Without the mount that it is in, nobody can say what is mounted onto itself.
+    # Without the directory's own mount, mounts onto themselves cannot be recognised.
     same = {} if own is None else {own.number: own}
     found: dict[Path, Mount] = {}
-    # A mount comes after the one that it is mounted in.
+    # Each mount comes after the one that contains it.
     for mount in sorted(mounts, key=lambda each: len(each.path.parts)):
         if mount.path == directory or not mount.path.is_relative_to(directory):
             continue
@@ -91,7 +91,7 @@ def _is_onto_itself(mount: Mount, outer: Mount) -> bool:
 
 
 def _mount_of(directory: Path, mounts: list[Mount]) -> Mount | None:
-    """Return the mount that the directory is in; None where the table does not tell, as in a change of root."""
+    """Return the mount that contains the directory, or None where the table lacks it, as in a chroot."""
     numbers = {mount.number for mount in mounts if mount.parent != mount.number}
     root = Path("/")
     current = next((mount for mount in mounts if mount.path == root and mount.parent not in numbers), None)
@@ -100,7 +100,7 @@ def _mount_of(directory: Path, mounts: list[Mount]) -> Mount | None:
         left.remove(current)
         number = current.number
         inner = [mount for mount in left if mount.parent == number and directory.is_relative_to(mount.path)]
-        # A mount covers those that were made before it further down, on the same one.
+        # A mount covers earlier mounts below it in the same parent.
         covering = min(inner, key=lambda mount: len(mount.path.parts), default=None)
         if covering is None:
             return current

@@ -1,4 +1,4 @@
-"""What the coordinator will not take, or not use, of a source: `check` and `update-config` tell it beforehand."""
+"""Warnings about sources that the coordinator rejects or ignores. `check` and `update-config` show them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from turku.policy import source_options
 
 @dataclass(frozen=True)
 class SourceWarning:
-    """A sentence about a source; ``is_problem`` when it keeps the source from being backed up as it is."""
+    """A sentence about a source. ``is_problem`` says that the source cannot be backed up as it is."""
 
     text: str
     is_problem: bool
 
 
 def warnings(source: SourceConfig) -> list[SourceWarning]:
-    """Return all remarks: on the directory, and on the options as the coordinator will read them."""
+    """Return all warnings about the source's directory, and about its options as the coordinator reads them."""
     found = []
     found += [SourceWarning(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
     if expected_mounts.is_missing(source):
@@ -48,11 +48,11 @@ def _about_directory(path: Path) -> str:
             return ""
         return "is not a directory" if path.exists() else "no such directory now"
     except OSError as error:
-        return f"cannot be looked at: {error.strerror}"
+        return f"cannot be read: {error.strerror}"
 
 
 def problems(agent: AgentConfig) -> Iterator[str]:
-    """Yield what the coordinator would not take of the machine's sources, each with its place."""
+    """Yield the problems for which the coordinator would reject the machine's sources, each with its place."""
     for source in agent.sources.values():
         for problem in source_options.problems(source.options):
             yield f"{source.place or source.name}: {problem}"

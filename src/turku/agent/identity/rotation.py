@@ -1,7 +1,7 @@
-"""A new secret and SSH key for this machine, losing nothing whenever it breaks off.
+"""Rotation: the machine gets a new secret and SSH key, and an interruption at any moment loses neither.
 
-What is to come is written down whole before the coordinator is told, and stays until it is in its place. A run that
-finds it there finishes first: the coordinator answers the same question again, whichever secret it holds by then.
+The new secret and key are written completely before the coordinator is told. They stay until they are in their places.
+A run that finds them finishes the rotation first. The coordinator accepts the same call again, whichever secret it has.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _NewIdentity(msgspec.Struct, frozen=True):
-    """What is to come; the key lies beside it. ``code`` only where the machine is enrolled again."""
+    """The new secret. The new key pair lies beside its file. ``code`` is set only for a re-enrolment."""
 
     machine_secret: str
     code: str | None = None
@@ -45,49 +45,49 @@ class _NewIdentity(msgspec.Struct, frozen=True):
 def rotate_keys(agent: AgentConfig) -> None:
     """Give this machine a new secret and a new SSH key.
 
-    Raises ConfigurationError (not registered, or the secret is set by hand), ApiRefused, ApiUnreachable; what was begun
-    is finished by the next run of any program.
+    An interrupted rotation is finished by the next run of any program. Raises ConfigurationError (not registered, or
+    the secret is set by hand), ApiRefused, ApiUnreachable.
     """
     _require_ours(agent, "machine_secret")
     with machine_identity.locked(agent):
-        begun = _begun(agent)
-        if begun is not None and begun.code is not None:
+        staged = _read_staged(agent)
+        if staged is not None and staged.code is not None:
             raise ConfigurationError("a re-enrolment is under way", hint="turku-agent re-enrol finishes it")
         machine = machine_identity.existing(agent)
         secret_change.carry_out(
-            begun,
-            begin=lambda: _begin(agent, code=None),
+            staged,
+            begin=lambda: _stage(agent, code=None),
             finish=lambda new: _finish(agent, machine.uuid, new),
             drop=lambda: _drop(agent),
         )
 
 
 def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
-    """The machine as the one that the operator's code is for, with a secret and key of its own from now on.
+    """Make this machine the one that the operator's code is for, with a new secret and key. Return its configuration.
 
-    Raises as rotate_keys does.
+    Raises as ``rotate_keys`` does.
     """
     _require_ours(agent, "machine_uuid", "machine_secret")
     with machine_identity.locked(agent):
-        begun = _begun(agent)
-        if begun is not None and begun.code is None:
+        staged = _read_staged(agent)
+        if staged is not None and staged.code is None:
             raise ConfigurationError("a rotation is under way", hint="turku-agent rotate-keys finishes it")
-        if begun is None or begun.code != code:
-            begun = _begin(agent, code=code)
+        if staged is None or staged.code != code:
+            staged = _stage(agent, code=code)
         try:
-            return _finish(agent, agent.identity.machine_uuid, begun)
+            return _finish(agent, agent.identity.machine_uuid, staged)
         except ApiRefused as error:
             _forget_refused_code(agent, error)
             raise
 
 
 def resume(agent: AgentConfig) -> AgentConfig:
-    """The machine after what another run has begun: finished now, or put off where the coordinator refuses.
+    """Finish what an interrupted run has begun, and return the machine's configuration.
 
-    Raises ApiUnreachable, LockHeld.
+    It is postponed where the coordinator refuses. Raises ApiUnreachable, LockHeld.
     """
     with machine_identity.locked(agent):
-        new = _begun(agent)
+        new = _read_staged(agent)
         if new is None:
             return agent
         try:
@@ -100,22 +100,22 @@ def resume(agent: AgentConfig) -> AgentConfig:
 
 
 def remove_leftovers(agent: AgentConfig) -> None:
-    """Remove what a killed run left before it had begun anything; what was begun is ``resume``'s to finish."""
+    """Remove the files of a run that was killed before its rotation began. ``resume`` finishes what was begun."""
     with suppress(LockHeld), machine_identity.locked(agent):
         if (agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE).exists():
             return
         _drop(agent)
         for left in (agent.state.var_dir / "run").glob(f"{machine_identity.SCRATCH_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
-        _LOG.warning("removed keys that a killed change of this machine's key had left")
+        _LOG.warning("removed the keys of an interrupted rotation")
 
 
 def _require_ours(agent: AgentConfig, *keys: str) -> None:
-    told = directory.read_directories([agent.config_dir / "config.d"])
+    configured = directory.read_directories([agent.config_dir / "config.d"])
     for key in keys:
-        if key in told.content:
+        if key in configured.content:
             raise ConfigurationError(
-                f"{told.place(key)}: is set by hand, and would win over a new one",
+                f"{configured.place(key)}: is set by hand, and would take precedence over a new one",
                 hint=f"remove it there once it is in {agent.state.var_dir / 'config.d'}, where programs keep it",
             )
 
@@ -124,16 +124,16 @@ def _staged_key(agent: AgentConfig) -> tuple[Path, Path]:
     return agent.state.var_dir / machine_identity.STAGED_KEY, agent.state.var_dir / f"{machine_identity.STAGED_KEY}.pub"
 
 
-def _begun(agent: AgentConfig) -> _NewIdentity | None:
+def _read_staged(agent: AgentConfig) -> _NewIdentity | None:
     path = agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE
-    return secret_change.read_pending(path, _NewIdentity, hint="remove it, and begin anew")
+    return secret_change.read_pending(path, _NewIdentity, hint="remove it, and start again")
 
 
-def _begin(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
+def _stage(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
     var_dir.directory(agent)
     key_pair.generate_key(agent, *_staged_key(agent))
     new = _NewIdentity(generate_secret().reveal(), code)
-    # Last: it is there only with the whole pair beside it.
+    # Last, so that it exists only with the complete key pair beside it.
     var_dir.write_text(
         agent, agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode()
     )
@@ -163,7 +163,7 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
 
 
 def _install(agent: AgentConfig, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
-    # Each step may be done twice; whoever breaks off between them leaves the file that has it done again.
+    # Each step may be repeated. An interrupted run leaves the file that makes the next run repeat them.
     current = agent.state.var_dir / "ssh_key"
     before = current.read_bytes() if current.exists() else private
     if before != private:
@@ -177,7 +177,7 @@ def _drop(agent: AgentConfig) -> None:
     for path in (agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
-    # Half-written keys and secrets of a run that was killed; others write other files there at the same time.
+    # Half-written keys and secrets of a killed run. Other programs write other files there at the same time.
     for name in ("new_", "ssh_key", IDENTITY_FILE):
         durable.remove_temporary_files(agent.state.var_dir, of=name)
     if (agent.state.var_dir / "config.d").exists():

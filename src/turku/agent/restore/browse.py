@@ -1,4 +1,4 @@
-"""Asking storages what they keep of this machine."""
+"""Browsing: asking storages for the snapshots, files and versions that they keep of this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SNAPSHOTS_LIMIT = 1_000_000
 
 
 def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Answer]]:
-    """The name of a storage with a row of it, for one source or all, one storage after the other.
+    """Yield the rows of one source or of all, each with the name of its storage, one storage after the other.
 
     Raises NotInHistory, StorageNotTrusted, CommandFailed, ApiRefused, ApiUnreachable.
     """
@@ -41,7 +41,7 @@ def rows(agent: AgentConfig, request: BrowseRequest, order: SourceOrder) -> Iter
 
 
 def order_of(active: dict[str, SourceOrder], source: str) -> SourceOrder:
-    """What the coordinator knows of this machine's source. Raises NotInHistory with the names that there are."""
+    """Return the coordinator's entry for a source of this machine. Raises NotInHistory with the known names."""
     if source in active:
         return active[source]
     known = ", ".join(map(one_line, active))
@@ -52,7 +52,7 @@ def order_of(active: dict[str, SourceOrder], source: str) -> SourceOrder:
 
 
 def named_source(text: str, active: Sequence[str]) -> tuple[str, str | None]:
-    """Source and snapshot of ``SOURCE[@SNAPSHOT]``; a source's own name may have an ``@`` in it."""
+    """Split ``SOURCE[@SNAPSHOT]`` into source and snapshot. The name of a source may contain an ``@``."""
     if text in active or "@" not in text:
         return text, None
     source, _at, snapshot = text.rpartition("@")
@@ -60,7 +60,7 @@ def named_source(text: str, active: Sequence[str]) -> tuple[str, str | None]:
 
 
 def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: str) -> bytes:
-    """The path, relative to the source, of what a person typed: that, or where it lies on this machine.
+    """Return the path relative to the source that a person typed, as such or as an absolute path on this machine.
 
     Raises InvalidValue for a path outside the source.
     """
@@ -88,7 +88,7 @@ def _rows(agent: AgentConfig, order: SourceOrder, request: BrowseRequest) -> Ite
         is_whole = isinstance(answer, BrowseEnd)
         left -= 0 if is_whole else 1
         if left < 0:
-            # A program that reads them must not get more than it asked for either (threats S4).
+            # A program that reads the rows must not get more than it asked for either (threats S4).
             raise MalformedMessage(f"storage {address.name} answers with more rows than were asked for")
         yield answer
     if not is_whole:

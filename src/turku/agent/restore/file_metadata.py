@@ -1,7 +1,7 @@
-"""ACLs and extended attributes of the files that a restore places: what can be set, and setting it.
+"""The metadata of restored files: owner, mode, times, ACLs and extended attributes.
 
-Beside owner, mode and times a file has its ACLs, attributes of its users (``user.*``), and those that only root may set
-(``trusted.*``, ``security.*``). An ACL that cannot be set never leaves its file open to more people than the ACL does.
+A file has ACLs, attributes of its users (``user.*``), and attributes that only root may set (``trusted.*``,
+``security.*``). An ACL that cannot be set never leaves its file open to more people than the ACL does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _VERSION_TIMEOUT_SECONDS = 10.0
 
 
 def supported_kinds(directory: Path, rsync_command: Sequence[str]) -> tuple[Settable, ...]:
-    """Return what can be set of files in the directory, or in one that is made at this path. It is tried."""
+    """Return the kinds of attributes that can be set on files in the directory, which may not exist yet.
+
+    Each kind is tried on a scratch file.
+    """
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
     can_acls, can_attributes = _rsync_capabilities(tuple(rsync_command))
@@ -59,7 +62,7 @@ def _scratch_file(directory: Path) -> Iterator[int]:
         try:
             descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=opened)
         except OSError:
-            # Not every file system has files without a name.
+            # Not every file system supports files without a name.
             name = f"{staging_records.PREFIX}{secrets.token_hex(16)}"
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=opened)
             os.unlink(name, dir_fd=opened)
@@ -73,7 +76,7 @@ def _scratch_file(directory: Path) -> Iterator[int]:
 
 @functools.lru_cache(maxsize=8)
 def _rsync_capabilities(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
-    """Return whether this rsync was built to receive ACLs, and extended attributes."""
+    """Return two flags: this rsync was built with ACLs, and with extended attributes."""
     try:
         words = command.run([*rsync_command, "--version"], timeout_seconds=_VERSION_TIMEOUT_SECONDS).stdout
     except CommandFailed:
@@ -83,14 +86,14 @@ def _rsync_capabilities(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
 
 
 def proc_path(directory: int, name: bytes) -> bytes:
-    """Return a path by which the calls that take no directory reach a name in an open one."""
+    """Return a path to a name in an open directory, for system calls that take no directory descriptor."""
     return b"/proc/self/fd/%d/%b" % (directory, name)
 
 
 def read(file: int | str | bytes, kinds: Collection[Settable]) -> dict[str, bytes]:
-    """Return the file's ACLs and attributes of these kinds; no link is followed, and none has any of them here."""
+    """Return the file's ACLs and attributes of these kinds. No link is followed."""
     found = {}
-    # What has none of them, as other file systems, and what vanishes meanwhile.
+    # For file systems without attributes, and for files that vanish meanwhile.
     with suppress(OSError):
         for name in _names(file):
             if _kind(name) in kinds:
@@ -116,9 +119,9 @@ def _kind(name: str) -> Settable | None:
 
 
 def changes_between(has: Attributes, wanted: Attributes, removed: Collection[Settable]) -> dict[str, bytes | None]:
-    """Return what has to be set, or removed where it is None, for a file to have what is wanted.
+    """Return the attributes to set, or to remove where the value is None, so that a file has the wanted ones.
 
-    Of the kinds ``removed`` nothing else is left. A label of SELinux and the like is replaced, and never removed.
+    Other attributes of the kinds ``removed`` are removed. A security label, such as SELinux's, is only ever replaced.
     """
     changes: dict[str, bytes | None] = {name: value for name, value in wanted.items() if has.get(name) != value}
     for name in has.keys() - wanted.keys():
@@ -136,20 +139,20 @@ def apply(
     removed: Collection[Settable],
     sets_owner: bool = True,
 ) -> list[str]:
-    """Give a file its owner, attributes, mode and times; return the names of the attributes that could not be set.
+    """Set a file's owner, attributes, mode and times. Return the names of the attributes that could not be set.
 
-    ``file`` is a descriptor, or a path through one; ``has`` are its attributes now; ``removed`` is as with
-    ``differing``. At no moment more people may read it than before or after.
-    Raises OSError where owner, mode or times cannot be set.
+    ``file`` is a descriptor, or a path through one. ``has`` are its present attributes. ``removed`` is as in
+    ``changes_between``. At no moment may more people read the file than before or after. Raises OSError where owner,
+    mode or times cannot be set.
     """
     is_root = os.geteuid() == 0
     mode = stat.S_IMODE(wanted.st_mode)
     changes = changes_between(has, attributes, removed)
     if sets_owner and _CAPABILITY in attributes:
-        # A change of the owner removes it.
+        # A change of the owner removes the capability.
         changes[_CAPABILITY] = attributes[_CAPABILITY]
     if changes.keys() & set(_ACLS):
-        # Where the list goes or comes, the group's permissions change their meaning.
+        # While an ACL is added or removed, the permissions of the group change their meaning.
         os.chmod(file, mode & ~0o6077)  # noqa: PTH101  (a descriptor, or the way to one)
     if sets_owner:
         if is_root:
@@ -164,12 +167,12 @@ def apply(
 
 
 def set_attributes(file: int | str, changes: Mapping[str, bytes | None]) -> list[str]:
-    """Set and remove attributes; return the names of those for which that failed."""
+    """Set and remove attributes. Return the names of those for which that failed."""
     return [name for name, value in changes.items() if not _set_attribute(file, name, value)]
 
 
 def safe_mode(mode: int, changes: Mapping[str, bytes | None], failed: Collection[str]) -> int:
-    """Return the mode for a file for which changes of attributes failed: it allows nobody more than its ACL does."""
+    """Return a mode that allows nobody more than the file's ACL, where the ACL is among the failed changes."""
     if posix_acl.ACCESS not in failed:
         return mode
     value = changes[posix_acl.ACCESS]

@@ -18,7 +18,7 @@ from turku.protocol.restore_messages import FileRestoreRequest, Settable, Snapsh
 
 @dataclass(frozen=True)
 class RestoreJob:
-    """What one restore is asked to do."""
+    """The task of one restore."""
 
     source: str
     storage: StorageAddress

@@ -1,4 +1,7 @@
-"""Restore mode: one writable module for one storage, held open for the operator (contract, step 4.6)."""
+"""Legacy mode (``turku-agent-ping --restore``): one storage may write to one module (contract, step 4.6).
+
+The session stays open until the operator ends it.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,12 @@ Restorable = Sequence[tuple[StorageAddress, list[str]]]
 
 
 def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
-    """Offer ``restore_path`` to the storage for writing until the operator ends it, or the storage does.
+    """Offer ``restore_path`` to the storage for writing until the operator or the storage ends the session.
 
-    Raises UsageError where the storage is not clear, LockHeld while another restore runs, RestoreFailed where the
-    storage could write to devices, CommandFailed when the session could not be had.
+    Raises UsageError where the storage is ambiguous, LockHeld while another restore runs, RestoreFailed where the
+    storage could write to devices, CommandFailed when no session came about.
     """
-    # A lock of its own: backups go on, and a long one is no reason to keep a restore waiting.
+    # A lock of its own, so that a restore does not wait for a long backup.
     with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
         _say("Entering restore mode.", "")
         storages = checkin.restorable_storages(agent)
@@ -55,7 +58,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
             _say(f"    {one_line(storage.name)}", *(f"        {one_line(source)}" for source in sources))
         if storages:
             _say("")
-        address = _known(agent, storages, checked_address(_choose(storages, storage_name)))
+        address = _trusted(agent, storages, checked_address(_choose(storages, storage_name)))
         _make_restore_path(agent)
         output = StorageOutput(address.name, held_until_released=True, awaited=_ACTIVE)
         with (
@@ -75,11 +78,11 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
         _LOG.info("restore mode is over")
 
 
-def _known(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address:
-    """The chosen storage with the host keys that this machine trusts. Raises StorageNotTrusted."""
+def _trusted(agent: AgentConfig, storages: Restorable, chosen: Address) -> Address:
+    """Return the chosen storage with the host keys that this machine trusts. Raises StorageNotTrusted."""
     others = []
     for address, _sources in storages:
-        # What is wrong with a storage that nobody asked for is no reason to restore nothing.
+        # An error of a storage that was not chosen must not prevent the restore.
         with suppress(InvalidValue):
             others.append(checked_address(address))
     verdicts = dict(zip(others, trusted_storages.check_trust(agent, others), strict=True))
@@ -103,7 +106,7 @@ def _make_restore_path(agent: AgentConfig) -> None:
             _AS_ROOT,
         )
     if not rsync_daemon.can_change_root():
-        # Where it is not locked into the module, rsyncd keeps links from leaving it by rewriting them.
+        # Without a chroot rsyncd rewrites links that lead out of the module.
         _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore.restore_path)
 
 
@@ -127,7 +130,7 @@ def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:
 
 
 class _LegacySession:
-    """Tells the operator what to do on the storage, and waits until they are done."""
+    """Shows the operator the commands for the storage, and waits for the end of the session."""
 
     def __init__(self, agent: AgentConfig, address: Address, module: Module, output: StorageOutput) -> None:
         self._agent = agent
@@ -137,14 +140,14 @@ class _LegacySession:
         self._output = output
 
     def watch(self, ssh: command.Child, port: int) -> int:
-        """The exit code of ssh, 0 where the operator ended the session."""
+        """Return the exit code of ssh, or 0 where the operator ended the session."""
         deadline = time.monotonic() + _ACTIVE_TIMEOUT_SECONDS
-        # What is printed must be true: only a tunnel that stands has its port for good.
+        # The printed port must be right, and only a tunnel that stands has its final port.
         while ssh.poll() is None and not self._output.heard.wait(0.02) and time.monotonic() < deadline:
             pass
         if ssh.poll() is not None:
             code = ssh.wait(1)
-            # Another attempt may follow, of which the operator is told in the right order too.
+            # Another attempt may follow, and its messages must come after these.
             self._output.show_held()
             return code
         _say(*instructions(self._agent, self._identity, self._address, self._module, port))
@@ -157,7 +160,7 @@ class _LegacySession:
 
 
 def instructions(agent: AgentConfig, machine: Identity, address: Address, module: Module, port: int) -> list[str]:
-    """The lines an operator needs on the storage; they hold a password and go to the terminal only."""
+    """Return the lines that an operator needs on the storage. They contain a password, so only a terminal gets them."""
     named = [
         ("environment", agent.identity.environment_name),
         ("service", agent.identity.service_name),
@@ -188,7 +191,7 @@ def _hold_open(ssh: command.Child) -> int:
 
 
 def _watched_input() -> int | None:
-    """Standard input where its end means that the operator is done: a terminal (Ctrl-D) or a pipe, not /dev/null."""
+    """Return standard input if it is a terminal or a pipe, whose end (Ctrl-D) means that the operator is done."""
     try:
         descriptor = sys.stdin.fileno()
         mode = os.fstat(descriptor).st_mode
@@ -205,7 +208,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def _close(ssh: command.Child) -> None:
-    """Let the storage end the session by itself, as it does when its input ends; the caller's block ends it if not."""
+    """Let the storage end the session, as it does when its input ends. Otherwise the caller's block ends it."""
     ssh.stdin.close()
     deadline = time.monotonic() + _CLOSE_TIMEOUT_SECONDS
     while ssh.poll() is None and time.monotonic() < deadline:

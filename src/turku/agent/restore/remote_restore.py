@@ -1,8 +1,8 @@
-"""Restores that were asked for at the coordinator: picked up at a check-in, obeyed within ``remote_restore`` alone.
+"""Remote restores: restore requests of the coordinator, picked up at a checkin and limited by ``remote_restore``.
 
-An order is a coordinator's word, and a coordinator may be hostile (threats C3): this machine's own configuration says
-whether any is obeyed, and below which directories files may be written. How it goes is reported; a run that is killed
-is taken for dead when its reports stay away, and a later ping picks the restore up again.
+A coordinator may be hostile (threats C3). Therefore this machine's own configuration decides if restore requests are
+run at all, and below which directories they may write. The run reports its progress. When the reports of a killed run
+stay away, a later ping picks the request up again.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "turku-agent-remote-restore"
 REPORT_SECONDS = 5.0
-"""Between two reports of a restore: well within the lease that the coordinator gives."""
+"""The time between two reports, which is well within the lease that the coordinator gives."""
 _MESSAGE_LIMIT = 4000
 _SECOND_TRY_SECONDS = 5.0
-_AT_ONCE = 50
-"""Restores of one answer. A coordinator may make up more: they wait for the next ping."""
+_REQUESTS_PER_PING = 50
+"""The most requests that one ping runs. A hostile coordinator may invent any number. The others wait."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,7 +56,7 @@ class NotAllowedHere(InvalidValue):
 
 
 def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
-    """The restores that wait for this machine, without a check-in. Raises as check_in.ask does."""
+    """Return the restore requests for this machine, without a checkin. Raises as ``checkin.check_in`` does."""
     from turku.protocol.messages import AgentPingRequest
     from turku.protocol.restore_request_messages import WAITING_CALL, AgentRestoresAnswer
 
@@ -64,33 +64,33 @@ def waiting_orders(agent: AgentConfig) -> msgspec.Raw:
     return agent.api.client().beyond_contract().call(WAITING_CALL, request, AgentRestoresAnswer).restores
 
 
-def decode_orders(told: msgspec.Raw) -> list[RestoreOrder]:
-    """The restores of an answer; a log line, and none, where they are not what they should be."""
+def decode_orders(answer: msgspec.Raw) -> list[RestoreOrder]:
+    """Return the restore requests of an answer. Malformed ones are logged, and none are returned."""
     from turku.protocol import codec
     from turku.protocol.restore_request_messages import RestoreOrder
 
     try:
-        return codec.decode(bytes(told), list[RestoreOrder])
+        return codec.decode(bytes(answer), list[RestoreOrder])
     except MalformedMessage as error:
-        _LOG.error("the coordinator's restores are not understood: %s", error.message)
+        _LOG.error("the coordinator sent malformed restore requests: %s", error.message)
         return []
 
 
 def run(agent: AgentConfig, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
-    """Pick up one restore after the other, until ``stop``. Where another run is at work, they are left to it."""
+    """Run the restore requests one after the other, until ``stop``. Another run that is active keeps its requests."""
     try:
         with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
-            for order in waiting[:_AT_ONCE]:
+            for order in waiting[:_REQUESTS_PER_PING]:
                 if not stop.is_set():
                     _run_one(agent, order, stop)
     except LockHeld:
-        _LOG.info("a restore that was picked up before goes on")
+        _LOG.info("another restore request is still running")
     except TurkuError as error:
-        _LOG.error("restores that wait at the coordinator: %s", error.message)
+        _LOG.error("cannot run the restore requests of the coordinator: %s", error.message)
 
 
 def _run_one(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
-    # One that fails keeps no other waiting.
+    # A failed request must not prevent the next one.
     try:
         _RemoteRestore(agent, order, stop).run()
     except TurkuError as error:
@@ -100,7 +100,7 @@ def _run_one(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> 
 
 
 def allowed_target(agent: AgentConfig, directory: str) -> Path:
-    """The directory, links resolved, where the configuration allows a restore into it. Raises NotAllowedHere."""
+    """Return the directory with links resolved. Raises NotAllowedHere where the configuration forbids it."""
     from turku.policy import restore_place
 
     if not agent.restore.remote_restore:
@@ -111,7 +111,7 @@ def allowed_target(agent: AgentConfig, directory: str) -> Path:
         wanted = restore_place.target_directory(directory)
     except InvalidValue as error:
         raise NotAllowedHere(f"the directory {error.message}") from None
-    # Of what is not there yet nothing can be a link; what is there counts as what it leads to.
+    # Existing links are resolved. Missing directories are created and cannot be links.
     resolved = _resolved(wanted)
     allowed = [_resolved(str(place)) for place in agent.restore.remote_restore]
     if not any(paths.is_within(resolved, each) for each in allowed):
@@ -128,7 +128,7 @@ def _resolved(path: str) -> str:
 
 
 class _RemoteRestore:
-    """One restore, from its pick-up to its outcome."""
+    """One restore request, from its pick-up to its result."""
 
     def __init__(self, agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> None:
         self._agent = agent
@@ -142,7 +142,7 @@ class _RemoteRestore:
         self._remarks: tuple[str, ...] = ()
 
     def run(self) -> None:
-        """Pick the restore up and see it through. What went wrong is told to the coordinator and the log."""
+        """Pick the request up and run it. Errors are reported to the coordinator and logged."""
         try:
             answer = self._report("picked_up")
         except ApiError as error:
@@ -164,33 +164,33 @@ class _RemoteRestore:
         reporter.start()
         try:
             try:
-                outcome = self._restore_twice(target)
+                result = self._restore_twice(target)
             finally:
                 self._over.set()
                 reporter.join()
         except TurkuError as error:
             _LOG.error("restore %s: %s", self._order.request, error.message)
-            told = "\n".join(part for part in (error.message, error.hint, error.details) if part)
-            self._report_end("postponed" if error.retryable else "failed", told)
+            message = "\n".join(part for part in (error.message, error.hint, error.details) if part)
+            self._report_end("postponed" if error.retryable else "failed", message)
         except BaseException:
-            # A fault of ours: a later ping picks it up again.
+            # An internal error. A later ping picks the request up again.
             with suppress(TurkuError):
                 self._report("postponed", message="an internal error on the machine; its log has it")
             raise
         else:
-            _LOG.info("restore %s: %s", self._order.request, outcome.summary)
-            is_ended_here = outcome.state == "cancelled" and not self._is_cancelled
-            if outcome.state == "cancelled" and self._is_cancelled:
+            _LOG.info("restore %s: %s", self._order.request, result.summary)
+            is_ended_here = result.state == "cancelled" and not self._is_cancelled
+            if result.state == "cancelled" and self._is_cancelled:
                 from turku.agent.restore import run as restore_run
 
                 restore_run.discard(self._agent, target)
-            step: Step = "postponed" if is_ended_here else outcome.state
+            step: Step = "postponed" if is_ended_here else result.state
             notes = (f"note: {each}" for each in self._remarks)
-            told = "\n".join((outcome.summary, *notes, *outcome.warnings, *outcome.problems))
-            self._report_end(step, told, outcome=outcome)
+            message = "\n".join((result.summary, *notes, *result.warnings, *result.problems))
+            self._report_end(step, message, result=result)
 
     def _restore_twice(self, target: Path) -> RestoreResult:
-        """The outcome; what was restored in part, because a tunnel broke perhaps, is tried once more."""
+        """Return the result. A partial restore, for example after a broken tunnel, is tried once more."""
         first = self._restore_once(target)
         if first.state != "partial" or self._is_ended() or self._stop.wait(_SECOND_TRY_SECONDS):
             return first
@@ -200,7 +200,7 @@ class _RemoteRestore:
         except TurkuError as error:
             _LOG.warning("restore %s: %s", self._order.request, error.message)
             return first
-        # Of what is there already it says nothing.
+        # The second run does not count the files that were restored by the first one.
         files, size_bytes = max(first.files, second.files), max(first.size_bytes, second.size_bytes)
         return replace(second, files=files, size_bytes=size_bytes)
 
@@ -232,7 +232,7 @@ class _RemoteRestore:
         )
 
     def _approve(self, plan: PlannedRestore) -> bool:
-        """Go on: it was approved at the coordinator. What the storage says of the snapshot is told with the outcome."""
+        """Approve the plan, as the coordinator has approved the request. The result reports the storage's remarks."""
         self._remarks = plan.remarks
         for remark in plan.remarks:
             _LOG.warning("restore %s: %s", self._order.request, remark)
@@ -242,13 +242,13 @@ class _RemoteRestore:
         self._progress = progress
 
     def _report_progress(self) -> None:
-        """Tell how far it is, until it is over; this is also how a cancellation arrives here."""
+        """Report the progress until the restore is over. The answer may also cancel it."""
         while True:
             try:
                 answer = self._report("running")
             except ApiError as error:
-                # It may come back, and the restore of files goes on meanwhile.
-                _LOG.warning("restore %s: not reported: %s", self._order.request, error.message)
+                # The coordinator may return, and the restore goes on meanwhile.
+                _LOG.warning("restore %s: cannot report its progress: %s", self._order.request, error.message)
                 if isinstance(error, (ApiForbidden, ApiNotFound)):
                     self._is_cancelled = True
                     return
@@ -261,18 +261,18 @@ class _RemoteRestore:
             if self._over.wait(REPORT_SECONDS):
                 return
 
-    def _report_end(self, step: Step, message: str, *, outcome: RestoreResult | None = None) -> None:
+    def _report_end(self, step: Step, message: str, *, result: RestoreResult | None = None) -> None:
         try:
             retry.call(
-                lambda: self._report(step, message=message, outcome=outcome),
+                lambda: self._report(step, message=message, result=result),
                 on=ApiUnreachable,
                 sleep=threading.Event().wait,
             )
         except ApiError as error:
-            _LOG.error("restore %s: the coordinator does not know how it ended: %s", self._order.request, error.message)
+            _LOG.error("restore %s: cannot report its result: %s", self._order.request, error.message)
 
     def _report(
-        self, step: Step, *, message: str = "", outcome: RestoreResult | None = None
+        self, step: Step, *, message: str = "", result: RestoreResult | None = None
     ) -> AgentRestoreProgressAnswer:
         from turku.protocol.restore_request_messages import (
             PROGRESS_CALL,
@@ -281,8 +281,8 @@ class _RemoteRestore:
         )
 
         progress = self._progress
-        done = outcome or progress
-        told = AgentRestoreProgressRequest(
+        done = result or progress
+        request = AgentRestoreProgressRequest(
             machine=machine_identity.existing(self._agent).credentials,
             request=self._order.request,
             claim=self._claim,
@@ -291,13 +291,13 @@ class _RemoteRestore:
             size_bytes=done.size_bytes if done else 0,
             files_total=progress.files_total if progress else None,
             size_total_bytes=progress.size_total_bytes if progress else None,
-            snapshot=outcome.snapshot if outcome else None,
+            snapshot=result.snapshot if result else None,
             message=_sendable(message),
         )
-        return self._api.call(PROGRESS_CALL, told, AgentRestoreProgressAnswer)
+        return self._api.call(PROGRESS_CALL, request, AgentRestoreProgressAnswer)
 
 
 def _sendable(text: str) -> str:
-    # Names in it are a storage's word: what cannot travel in JSON, or be stored, is shown in their place.
+    # A storage chose the names in it. Characters that JSON or the database cannot hold are escaped.
     plain = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
     return plain if len(plain) <= _MESSAGE_LIMIT else f"{plain[: _MESSAGE_LIMIT - 3]}..."

@@ -1,10 +1,9 @@
-"""Comparing what was restored with what was backed up: each file's checksum with that of the manifest, while others
-still come.
+"""Verification: each restored file's checksum is compared with the manifest's while other files still arrive.
 
-rsync checks every file that it receives and says by what; where that is xxh128, as the catalog's checksums are, nothing
-is read again. What was there already, or what rsync did not tell of, is read here.
+rsync reports the checksum of every file that it receives. Where that is xxh128, as in the catalog, no file is read
+again. Files that were there already, or that rsync did not report, are read here.
 
-A storage chooses what it says and how much: what waits to be compared takes a bounded amount of memory.
+A storage chooses what it sends and how much, so entries that wait to be compared take a bounded amount of memory.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _WAITING_LIMIT = 50_000
 _WAITING_LIMIT_BYTES = 16 * 1024 * 1024
 _SPOOL_LIMIT_BYTES = 4 * 1024**3
 _TARGET_LIMIT_BYTES = 4096
-"""Linux has no longer symbolic links."""
+"""The greatest length of a symbolic link on Linux."""
 _LOG = logging.getLogger(__name__)
 _TYPES: dict[Kind, int] = {
     "directory": stat.S_IFDIR,
@@ -44,7 +43,7 @@ _TYPES: dict[Kind, int] = {
 
 
 class _ExpectedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a path has to be, as far as it is compared."""
+    """The compared part of a manifest entry."""
 
     kind: Kind
     checksum: bytes | None = None
@@ -52,14 +51,13 @@ class _ExpectedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_sent: bool = False
     target: bytes | None = None
     is_named_again: bool = False
-    """It was counted already."""
+    """The manifest named the path before, so that it is counted already."""
 
 
 class Verification:
-    """Compares the manifest's entries with what arrived below ``tree``, or with what stands there already.
+    """Compares the manifest's entries with the files that arrived below ``tree`` or were there already.
 
-    ``by_received``: rsync's checksums are xxh128. ``opened`` opens a path that is to be read, ``spool_directory`` is
-    for what does not fit into memory. Told of the manifest by one thread, and of received files by another.
+    One thread reports the manifest's entries, and another one the received files.
     """
 
     def __init__(
@@ -71,7 +69,12 @@ class Verification:
         spool_directory: Path | None = None,
         holds_attributes: bool = True,
     ) -> None:
-        """``holds_attributes``: extended attributes and ACLs of any kind can be set below ``tree``."""
+        """Prepare a verification of the open directory ``tree``.
+
+        ``by_received`` says that rsync's checksums are xxh128. ``opened`` opens a path to read it. ``spool_directory``
+        is for entries that exceed the memory limit. ``holds_attributes`` says that extended attributes and ACLs of
+        every kind can be set below ``tree``.
+        """
         self.files = 0
         self.size_bytes = 0
         self.received_files = 0
@@ -82,13 +85,13 @@ class Verification:
         self.unverifiable = 0
         self.missing = 0
         self.without_attributes = 0
-        """Files that have not the attributes that they had, as these cannot be set here."""
+        """Files without the attributes that were backed up, because these cannot be set here."""
         self.problems = ProblemList()
         self._by_received = by_received
         self._tree = tree
         self._opened = opened or (lambda path: directory_tree.open_file(tree, path))
         self._lock = threading.RLock()
-        # A dict finds its oldest key the slower the more of them are gone.
+        # An OrderedDict, as a dict finds its oldest key slowly after many removals.
         self._expected: OrderedDict[bytes, _ExpectedEntry] = OrderedDict()
         self._expected_bytes = 0
         self._received: OrderedDict[bytes, bytes] = OrderedDict()
@@ -103,11 +106,11 @@ class Verification:
         self._with_attributes.close()
 
     def is_in_manifest(self, path: bytes) -> bool:
-        """Whether the manifest has named the path."""
+        """Return True where the manifest has named the path."""
         return path in self._named
 
     def expect(self, entry: ManifestEntry) -> None:
-        """Take note of what a path has to be. Raises MalformedMessage for a path that is none."""
+        """Add an entry of the manifest. Raises MalformedMessage for an invalid path or target."""
         path = manifest.checked_path(entry.path)
         target = None if entry.target is None else path_bytes(entry.target)
         if target is not None and len(target) >= _TARGET_LIMIT_BYTES:
@@ -117,7 +120,7 @@ class Verification:
         self._named.add(path)
         if entry.kind != "file":
             self._done(0)
-            # What a link has to be is compared last: rsync makes it after it was named.
+            # Links are compared last, because rsync creates a link after the manifest named it.
             self._look_later(path, _ExpectedEntry(entry.kind, target=target if entry.kind == "link" else None))
             return
         wanted = _ExpectedEntry("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
@@ -137,7 +140,7 @@ class Verification:
             self._compare(path, wanted, checksum)
 
     def received(self, path: bytes, checksum: bytes, size_bytes: int) -> None:
-        """Take note of a file that rsync has put in its place."""
+        """Add a file that rsync has received completely."""
         self._done(size_bytes)
         with self._lock:
             self.received_files += 1
@@ -152,14 +155,17 @@ class Verification:
                 self._received[path] = checksum
                 self._received_bytes += len(path)
                 while len(self._received) > _WAITING_LIMIT or self._received_bytes > _WAITING_LIMIT_BYTES:
-                    # Whoever asks for it later reads the file.
+                    # The file is read instead when its entry arrives.
                     self._received_bytes -= len(self._received.popitem(last=False)[0])
         if wanted is not None:
             self._compare(path, wanted, checksum)
 
     def finish(self, *, repairs_links: bool) -> None:
-        """Compare what is left, after everything was received. ``repairs_links``: rsync, not locked into the tree,
-        changes links that lead out of it; they are made here as they were backed up."""
+        """Compare the remaining entries after everything was received.
+
+        ``repairs_links`` says that rsync, not locked into the tree, changes links that lead out of it. They are made
+        here as they were backed up.
+        """
         for path, wanted in self._expected.items():
             self._at_last(path, wanted, repairs_links=repairs_links)
         self._expected.clear()
@@ -172,7 +178,7 @@ class Verification:
             _LOG.warning("extended attributes or ACLs of %d files cannot be set here", self.without_attributes)
 
     def _compare_attributes(self, path: bytes, expected: bytes) -> None:
-        """Compare what a file has with the digest of what was backed up; a file that is not there was told already."""
+        """Compare a file's attributes with the digest of the backup's. A missing file was reported already."""
         try:
             descriptor = self._opened(path)
         except OSError:
@@ -180,7 +186,7 @@ class Verification:
         try:
             found = extended_attributes.digest_of(descriptor)
             if found != expected:
-                # A machine with SELinux gives a file its own label where the storage could keep none.
+                # A machine with SELinux labels a file itself where the storage could keep no label.
                 found = extended_attributes.digest_of(descriptor, without=[extended_attributes.LABEL])
         except OSError:
             found = None
@@ -221,7 +227,7 @@ class Verification:
         if waiting is None:
             self._expected_bytes += len(path)
         elif not waiting.is_named_again:
-            # The one before was not compared yet, and is not going to be.
+            # The previous entry of this path was not compared yet, and never will be.
             wanted = msgspec.structs.replace(wanted, is_named_again=False)
         self._expected[path] = wanted
         while len(self._expected) > _WAITING_LIMIT or self._expected_bytes > _WAITING_LIMIT_BYTES:
@@ -271,7 +277,7 @@ class Verification:
                     else "is not what was backed up, though size and time are the same (--compare-contents)",
                 )
             elif wanted.is_named_again:
-                # rsync takes up a file again that changed or was damaged on its way: it is one file all the same.
+                # rsync sends a file again that changed or was damaged on the way. It still is one file.
                 return
             elif wanted.checksum is not None and wanted.is_recorded:
                 self.verified += 1

@@ -43,7 +43,7 @@ class DaemonLog:
         if _PROBLEM.search(text) and not self._is_ending:
             is_shown, is_first_hidden = self._counted.take(kind_of(text))
             if is_first_hidden:
-                _LOG.warning("rsyncd: more messages follow. They are counted and not shown.")
+                _LOG.warning("rsyncd: more messages follow; they are counted and not shown")
         _LOG.log(logging.WARNING if is_shown else logging.DEBUG, "rsyncd: %s", text)
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""Private directories for what lives only as long as one run: rsyncd's configuration, one-time passwords, host keys."""
+"""Private directories for the files of one run: the configuration of rsyncd, one-time passwords, host keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from turku.agent.state import var_dir
 
 
 def base(agent: AgentConfig) -> Path:
-    """The directory that holds them, 0700."""
+    """Return the directory that contains them (0700)."""
     path = var_dir.directory(agent, "run")
     if stat.S_IMODE(path.stat().st_mode) != 0o700:
         path.chmod(0o700)
@@ -24,9 +24,9 @@ def base(agent: AgentConfig) -> Path:
 
 @contextmanager
 def fresh(agent: AgentConfig, purpose: str) -> Iterator[Path]:
-    """A new directory (0700), removed with the block.
+    """Give a new directory (0700) for the length of the block.
 
-    The caller holds the lock of ``purpose``; what a killed run of it left behind is removed first.
+    The caller holds the lock of ``purpose``. Directories that killed runs of this purpose left are removed first.
     """
     directory = base(agent)
     for left in directory.glob(f"{purpose}-*"):
@@ -36,9 +36,9 @@ def fresh(agent: AgentConfig, purpose: str) -> Iterator[Path]:
 
 
 def write_private(path: Path, content: str) -> Path:
-    """The path, where a new file (0600) now holds ``content``; it need not survive a crash.
+    """Write ``content`` to a new file (0600) and return its path. The file need not survive a crash.
 
-    Bytes of file names that are not UTF-8 are written as they are.
+    Bytes of file names that are not UTF-8 are written as they are. Raises OSError.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:

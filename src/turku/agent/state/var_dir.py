@@ -1,7 +1,7 @@
-"""``var_dir``: private, and all of it belonging to one user, whoever runs a program.
+"""``var_dir``: the private state of the agent, which belongs to one user, whoever runs a program.
 
-The agent may run as a user of its own while root runs some of its programs by hand (a restore, a first registration):
-what root makes there is given to the owner of ``var_dir``, and root obeys nothing that this user could have planted.
+The agent may run as its own user while root runs some programs by hand (a restore, a first registration). Files that
+root creates are given to the owner of ``var_dir``, and root follows nothing that this user could have planted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from turku.errors import DurableWriteFailed
 
 
 def directory(agent: AgentConfig, name: str = "") -> Path:
-    """The directory of that name in ``var_dir`` (or ``var_dir`` itself), made (0700) where it is missing."""
+    """Return the directory of that name in ``var_dir``, or ``var_dir`` itself, and create it (0700) where needed.
+
+    Raises DurableWriteFailed.
+    """
     path = durable.make_private_directory(agent.state.var_dir)
     if name:
         path = path / name
@@ -31,7 +34,7 @@ def directory(agent: AgentConfig, name: str = "") -> Path:
 
 
 def lock_directory(agent: AgentConfig) -> Path:
-    """``lock_dir``, made where it is missing."""
+    """Return ``lock_dir``. It is created where it is missing."""
     if not agent.state.lock_dir.exists():
         durable.make_private_directory(agent.state.lock_dir)
         if agent.state.lock_dir.is_relative_to(agent.state.var_dir):
@@ -45,7 +48,7 @@ def write_text(agent: AgentConfig, path: Path, content: str, *, mode: int = 0o60
 
 
 def give(agent: AgentConfig, path: Path) -> None:
-    """Let the owner of ``var_dir`` have what we made there."""
+    """Give a path that we created to the owner of ``var_dir``."""
     owner = foreign_owner(agent.state.var_dir)
     if owner is not None:
         os.chown(path, *owner, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""The SSH connection to a storage, with the way back to our rsyncd (contract, steps 4.3 and 4.4)."""
+"""The SSH connection to a storage, with a reverse port forwarding to our rsyncd (contract, steps 4.3 and 4.4)."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ SHELL_HINT = (
     "that comes from the login shell of the user that machines log in as there (its .bashrc, .zshenv, .cshrc or "
     ".ssh/rc), which must print nothing where nobody logs in; turku-storage check there names it"
 )
-"""On what a storage prints that is none of its answers."""
+"""The hint for text that a storage prints beside its answers."""
 _CONNECT_TIMEOUT_SECONDS = 30
 _ALIVE_INTERVAL_SECONDS = 60
 _HOST_ALIAS = "turku-storage"
-"""The name under which ssh looks up host keys: the only one in the file, whatever the storage's address and port."""
+"""The name under which ssh looks up host keys. It is the only one in the file, for every address and port."""
 _AES_GCM = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
 _CHACHA20 = ("chacha20-poly1305@openssh.com",)
 _AES_CTR = ("aes256-ctr", "aes192-ctr", "aes128-ctr")
-"""For a storage that has none of the others."""
+"""Ciphers for a storage that supports none of the others."""
 _PORT_REFUSED = "remote port forwarding failed for listen port"
 
 
 class RemotePortTaken(CommandFailed):
-    """The storage could not listen on the port we asked for."""
+    """The storage could not listen on the requested port."""
 
 
 def ssh_arguments(
@@ -57,10 +57,10 @@ def ssh_arguments(
     port: int | None,
     previous_keys: Sequence[Path] = (),
 ) -> list[str | bytes | Path]:
-    """The argument list: ours alone decides, unless ``ssh_command`` names a configuration file of its own.
+    """Return the arguments of ssh. Other configuration is ignored, unless ``ssh_command`` names a configuration file.
 
-    Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``: a storage learns of a new key
-    some minutes later.
+    Without a ``port`` nothing is forwarded. ``previous_keys`` are offered after ``key``, because a storage learns of a
+    new key some minutes later.
     """
     local = agent.rsyncd.rsyncd_local_address
     if ":" in local:
@@ -105,7 +105,7 @@ def ssh_arguments(
 
 
 def _cipher_arguments(ssh_command: Sequence[str]) -> tuple[str, ...]:
-    """Strong ciphers, the fastest here first; none where ``ssh_command`` brings a configuration or ciphers itself."""
+    """Return strong ciphers, the fastest first, or none where ``ssh_command`` sets a configuration file or ciphers."""
     if any(word.startswith(("-F", "-c")) or "ciphers" in word.lower() for word in ssh_command):
         return ()
     first, second = (_AES_GCM, _CHACHA20) if cpu_has_aes() else (_CHACHA20, _AES_GCM)
@@ -113,7 +113,7 @@ def _cipher_arguments(ssh_command: Sequence[str]) -> tuple[str, ...]:
 
 
 def cpu_has_aes(table: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor encrypts AES by itself (x86 and ARM say so); False where nobody tells."""
+    """Return True where the processor has instructions for AES, as far as Linux reports them (x86 and ARM)."""
     try:
         with table.open(encoding="ascii", errors="replace") as lines:
             for line in lines:
@@ -126,12 +126,12 @@ def cpu_has_aes(table: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _quoted(path: Path) -> str:
-    # ssh splits the value at blanks and expands % and ${}; var_dir is the administrator's to choose.
+    # ssh splits the value at blanks and expands % and ${}. The administrator chose var_dir.
     return '"' + str(path).replace("%", "%%") + '"'
 
 
 def known_hosts_text(address: Address) -> str:
-    """Exactly the keys that are trusted: of those that the API gave, those that this machine knows."""
+    """Return the text of known_hosts. It has exactly the trusted keys among those that the coordinator gave."""
     return "".join(f"{_HOST_ALIAS} {key}\n" for key in address.host_keys)
 
 
@@ -144,7 +144,7 @@ def request_bytes(
     parallel_sources: int | None = None,
     moment_ns: int | None = None,
 ) -> bytes:
-    """What goes to the storage's forced command on standard input."""
+    """Return the request to the storage's forced command. Raises CommandFailed where it is too large."""
     request = SessionRequest(
         verbose=True,
         action=action,
@@ -161,7 +161,7 @@ def request_bytes(
 
 
 def ended_request(request: Any) -> bytes:
-    """A request as the storage reads it: JSON, ended by a line with a single ``.``."""
+    """Return a request as the storage reads it: JSON, ended by a line with a single ``.``."""
     return codec.encode(request) + b"\n" + SESSION_REQUEST_END + b"\n"
 
 
@@ -176,10 +176,10 @@ def open_tunnel(
     directory: Path,
     stdout: bool = False,
 ) -> Iterator[command.Child]:
-    """A running ssh whose standard input holds the request and stays open; ended with the block.
+    """Run ssh for the length of the block. Its standard input has received the request and stays open.
 
-    With ``stdout`` the storage's standard output is the child's to be read, else the output shows it.
-    Raises CommandFailed when ssh cannot be started.
+    With ``stdout`` the caller reads the storage's standard output, else ``output`` shows it. Raises CommandFailed when
+    ssh cannot be started.
     """
     known_hosts = runtime_directory.write_private(directory / "known_hosts", known_hosts_text(address))
     argv = ssh_arguments(
@@ -193,14 +193,14 @@ def open_tunnel(
     with output.summarized(), command.start(argv, stdin=True, stdout=True, on_line=output.show_line) as ssh:
         if not stdout:
             ssh.follow(ssh.stdout, lambda text: output.show_stdout_line(text, SHELL_HINT))
-        # Room for the whole request, so that writing never waits for a connection that may not come about.
+        # The pipe holds the whole request, so that writing never waits for a connection that may not come about.
         with suppress(OSError):
             fcntl.fcntl(ssh.stdin, fcntl.F_SETPIPE_SZ, 2 * SESSION_REQUEST_LIMIT_BYTES)
         try:
             ssh.stdin.write(request)
             ssh.stdin.flush()
         except BrokenPipeError:
-            # It has ended already; its exit code and last lines say why.
+            # ssh has ended already. Its exit code and last lines name the reason.
             pass
         yield ssh
 
@@ -214,7 +214,7 @@ def require_success(address: Address, exit_code: int, last_lines: Sequence[str])
         if any(_PORT_REFUSED in line for line in last_lines):
             raise RemotePortTaken(f"storage {address.name} could not listen on the port that was drawn")
         raise CommandFailed(
-            # ssh exits alike where it never came that far and where the storage went down in mid-session.
+            # ssh has the same exit code for a connection that never stood and for one that broke.
             f"storage {address.name}: no SSH session with {address.user}@{address.host} port {address.port}, "
             "or it broke before its end",
             details=details,
@@ -223,7 +223,7 @@ def require_success(address: Address, exit_code: int, last_lines: Sequence[str])
             "host keys that the coordinator knows?",
         )
     if exit_code == TunnelRefused.exit_code:
-        # sshd listens for IPv4 and IPv6 and is content with one of them: that the port was taken is seen only then.
+        # sshd listens for IPv4 and IPv6 and accepts if one of them works. Only the storage notices a taken port.
         raise RemotePortTaken(
             f"storage {address.name} found the port that was drawn taken by another program", details=details
         )

@@ -1,4 +1,4 @@
-"""Shows what a storage says on the terminal, as much of it as a well-meaning storage would say (threats S4)."""
+"""The output of a storage, shown on the terminal up to the limits of an honest storage (threats S4)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from turku.core.bounded_log import MessageCounter, kind_of
 _LINE_LIMIT_CHARACTERS = 2000
 _LIMIT_CHARACTERS = 4 * 1024 * 1024
 _LINE_CHARACTERS = 40
-"""What a line counts for beside its text: what is held back takes memory by the line, too."""
+"""The number of characters that a line counts beside its text, because lines that are held take memory too."""
 _REMEMBERED_LINES = 200
 _UNFORMATTED_LINES = 100
 _LEVEL = re.compile(r"\A\[[^\]]*\] (?P<level>[A-Z]{4,8}): (?P<text>.*)")
-"""A line of a storage's log, with its time and name."""
+"""The pattern of a line of a storage's log, with its time and name."""
 _LOG = logging.getLogger(__name__)
 
 
 class StorageOutput:
-    """Passes lines on to standard error as they are: they carry the storage's time and name. Usable from any thread."""
+    """Writes the lines of a storage, which have its time and name, to standard error. Usable from any thread."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class StorageOutput:
         self._left = limit_characters
         self._beyond = 0
         self._warnings = MessageCounter()
-        # What ssh says, a storage's login shell, or rsync by way of a storage that passes all of it on.
+        # Messages of ssh, of a storage's login shell, or of rsync through a storage that forwards all of them.
         self._unformatted = MessageCounter(shown=_UNFORMATTED_LINES)
         self._held: list[str] | None = [] if held_until_released else None
         self._lock = threading.Lock()
@@ -47,15 +47,15 @@ class StorageOutput:
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self._calls: dict[str, Callable[[], None]] = {}
         self.heard = threading.Event()
-        """Set when a line had ``awaited`` in it."""
+        """Set when a line contained ``awaited``."""
 
     def call_on(self, text: str, call: Callable[[], None]) -> None:
-        """Call this, once, instead of showing the next line that is exactly ``text``; a later such call replaces it."""
+        """Call a function once in place of showing the next line that is exactly ``text``. A later call replaces it."""
         with self._lock:
             self._calls[text] = call
 
     def show_line(self, text: str) -> None:
-        """Show a line, unless the storage has said too much already; ``text`` is printable."""
+        """Show a line of printable text, unless the storage has sent too many already."""
         with self._lock:
             if call := self._calls.pop(text, None):
                 call()
@@ -74,7 +74,7 @@ class StorageOutput:
 
     @contextmanager
     def summarized(self) -> Iterator[None]:
-        """Say at the end of the block how many lines were not shown."""
+        """Show at the end of the block how many lines were not shown."""
         try:
             yield
         finally:
@@ -87,7 +87,7 @@ class StorageOutput:
                     self._put(f"storage {self._storage_name}: {text[:_LINE_LIMIT_CHARACTERS]}")
 
     def _counted(self, text: str) -> tuple[bool, bool]:
-        """Return True where the line is shown, and True where it is the first of its sort that is not."""
+        """Return two flags: the line is shown, and it is the first line of its kind that is not shown."""
         match = _LEVEL.match(text)
         if match is None:
             return self._unformatted.take(kind_of(text))
@@ -99,7 +99,7 @@ class StorageOutput:
         self._left -= len(text) + _LINE_CHARACTERS
         if self._left <= 0:
             self._beyond += 1
-            text = f"storage {self._storage_name} says more than is shown here"
+            text = f"storage {self._storage_name} sends more output than is shown here"
         self._put(text)
 
     def _put(self, text: str) -> None:
@@ -109,25 +109,25 @@ class StorageOutput:
             self._held.append(text)
 
     def show_stdout_line(self, text: str, hint: str) -> None:
-        """Show a line of standard output: a storage says what it says on standard error. ``hint`` says once why."""
+        """Show a line of standard output, which an honest storage does not use. ``hint`` explains it once."""
         self.show_line(text)
         if text.strip() and self._awaited is None and not self._has_hinted:
             self._has_hinted = True
             _LOG.warning("storage %s printed %r: %s", self._storage_name, text[:200], hint)
 
     def show_held(self) -> None:
-        """Show what was held back, and hold back what comes."""
+        """Show the lines that were held, and hold the next ones."""
         with self._lock:
             self._show_held()
 
     def release(self) -> None:
-        """Show what was held back, and hold back nothing from here on."""
+        """Show the lines that were held, and hold none from here on."""
         with self._lock:
             self._show_held()
             self._held = None
 
     def has_shown(self, text: str) -> bool:
-        """Whether this line was shown a short while ago: evidence that need not be told again."""
+        """Return True where this line was shown a short while ago, so that it need not be repeated."""
         with self._lock:
             return text[:_LINE_LIMIT_CHARACTERS] in self._shown
 
@@ -142,5 +142,5 @@ class StorageOutput:
         try:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
         except OSError:
-            # Nobody reads any more (a closed terminal); the backup itself goes on.
+            # Nobody reads any more (a closed terminal). The backup itself goes on.
             pass

@@ -1,8 +1,8 @@
-"""Which storages this machine knows, by their SSH host keys (threats C1).
+"""The storages that this machine trusts, known by their SSH host keys (threats C1).
 
-A coordinator says where backups go; a hostile one would say: to me. So the keys of the first storages are written down,
-and a storage with other keys, under whatever name, gets nothing until an administrator accepts it on this machine.
-Names, addresses and ports are the coordinator's to choose: whoever holds a key that is known here is known.
+A coordinator says where backups go, and a hostile one would name a storage of its own. Therefore the host keys of the
+first storages are recorded, and a storage with other keys, under whatever name, gets nothing until an administrator
+accepts it on this machine. The coordinator chooses names, addresses and ports, so only the keys count.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from turku.policy import ssh_key
 KNOWN_FILE = "known_storages.json"
 PENDING_FILE = "pending_storages.json"
 _PENDING_LIMIT = 20
-"""Storages that wait at the same time, and keys of each. A coordinator may make up more: the oldest go."""
+"""The most storages that wait at the same time, and the most keys of each. The oldest are dropped.
+
+A hostile coordinator may invent any number.
+"""
 _LOG = logging.getLogger(__name__)
 _StoredEntry = TypeVar("_StoredEntry")
 
 
 class TrustedStorage(msgspec.Struct, frozen=True):
-    """A storage that this machine trusts, as it is kept in ``var_dir``."""
+    """A storage that this machine trusts, as recorded in ``var_dir``."""
 
     host_keys: list[str]
     since: str
@@ -40,7 +43,7 @@ class TrustedStorage(msgspec.Struct, frozen=True):
 
 
 class PendingStorage(msgspec.Struct, frozen=True):
-    """What the coordinator announced of a storage when one of its host keys was not known here."""
+    """A storage with an unknown host key, as the coordinator announced it."""
 
     announced_host_keys: list[str]
     address: str
@@ -49,17 +52,17 @@ class PendingStorage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TrustedKeys:
-    """The keys that count, by name of the storage; those of the configuration stand in place of what was learnt."""
+    """The trusted keys by name of the storage. Those of the configuration replace recorded ones."""
 
     configured: Mapping[str, tuple[str, ...]]
     learned: Mapping[str, TrustedStorage] | None
-    """None where nothing was ever learnt, not even nothing."""
+    """None where nothing was ever recorded, not even an empty record."""
 
     def has_name(self, name: str) -> bool:
         return name in self.configured or name in (self.learned or {})
 
     def keys_for(self, name: str) -> frozenset[str]:
-        """The keys that a storage of this name may show: its own in the configuration, else any that is known."""
+        """Return the keys that a storage of this name may have: its own in the configuration, else any trusted one."""
         if name in self.configured:
             return frozenset(self.configured[name])
         counting = [known.host_keys for other, known in (self.learned or {}).items() if other not in self.configured]
@@ -67,22 +70,25 @@ class TrustedKeys:
 
 
 def trusted_keys(agent: AgentConfig) -> TrustedKeys:
-    """What this machine knows now. Raises ConfigurationError where the file is damaged: that is no first contact."""
+    """Return the keys that this machine trusts.
+
+    Raises ConfigurationError where the record is damaged, because that must not count as a first contact.
+    """
     return TrustedKeys(agent.tunnel.storage_host_keys, _read(agent.state.var_dir / KNOWN_FILE, TrustedStorage))
 
 
 def pending(agent: AgentConfig) -> dict[str, PendingStorage]:
-    """What waits to be accepted, by name of the storage."""
+    """Return the storages that wait to be accepted, by name. Raises ConfigurationError where the file is damaged."""
     return _read(agent.state.var_dir / PENDING_FILE, PendingStorage) or {}
 
 
 def check_trust(
     agent: AgentConfig, addresses: Sequence[Address], *, clock: Clock = SYSTEM_CLOCK
 ) -> list[Address | StorageNotTrusted]:
-    """For each address: itself with those of its host keys that are trusted, or why it gets nothing.
+    """Return each address with its trusted host keys, or the error for which it gets nothing.
 
-    All storages of one answer come together: a machine that knows none yet trusts those of its first answer. What is
-    not trusted is written down, for ``turku-agent accept-storage``. Raises ConfigurationError, DurableWriteFailed.
+    All storages of one answer are passed together, because a machine that knows none yet trusts those of its first
+    answer. The others are recorded for ``turku-agent accept-storage``. Raises ConfigurationError, DurableWriteFailed.
     """
     now = clock.now().isoformat(timespec="seconds")
     known = _learn(agent, addresses, now)
@@ -109,10 +115,10 @@ def check_trust(
 def accept(
     agent: AgentConfig, name: str, *, fingerprints: Collection[str] = (), clock: Clock = SYSTEM_CLOCK
 ) -> tuple[list[str], list[str]]:
-    """Trust the keys that wait under ``name``, or those of them with these fingerprints: (trusted now, not any more).
+    """Trust the keys that wait under ``name``, or those with these fingerprints. Return accepted and dropped keys.
 
-    Keys that the coordinator does not announce any more are not trusted from here on. Raises ConfigurationError where
-    nothing of that kind waits, or the configuration is what counts.
+    Keys that the coordinator no longer announces are dropped. Raises ConfigurationError where no such storage or key
+    waits, or where the configuration sets the keys.
     """
     waiting, known = pending(agent), trusted_keys(agent)
     if name not in waiting:
@@ -133,18 +139,18 @@ def accept(
             f"no key of {name} that waits has the fingerprint {', '.join(sorted(missing))}",
             hint="turku-agent storages shows what the coordinator announces",
         )
-    learnt = dict(known.learned or {})
-    dropped = [key for key in (learnt[name].host_keys if name in learnt else ()) if key not in announced]
+    learned = dict(known.learned or {})
+    dropped = [key for key in (learned[name].host_keys if name in learned else ()) if key not in announced]
     kept = [key for key in announced if key in before or key in accepted]
-    learnt[name] = TrustedStorage(kept, clock.now().isoformat(timespec="seconds"), "accepted")
-    _write(agent, KNOWN_FILE, learnt)
+    learned[name] = TrustedStorage(kept, clock.now().isoformat(timespec="seconds"), "accepted")
+    _write(agent, KNOWN_FILE, learned)
     if len(kept) == len(announced):
         _write(agent, PENDING_FILE, {other: entry for other, entry in waiting.items() if other != name})
     return accepted, dropped
 
 
 def listing(agent: AgentConfig) -> list[str]:
-    """The storages that are trusted, and those that wait, for people."""
+    """Return the trusted storages and the waiting ones as lines for people."""
     known, waiting = trusted_keys(agent), pending(agent)
     trusted = [
         *((name, keys, "set in the configuration") for name, keys in known.configured.items()),
@@ -165,37 +171,37 @@ def listing(agent: AgentConfig) -> list[str]:
 
 
 def fingerprint(line: str) -> str:
-    """``SHA256:...`` of a host key."""
+    """Return the fingerprint ``SHA256:...`` of a host key."""
     return ssh_key.ssh_host_key(line).fingerprint
 
 
 def shown(line: str) -> str:
-    """A host key as people compare it: fingerprint and type."""
+    """Return a host key as people compare it: fingerprint and type."""
     return f"{fingerprint(line)} ({line.split(maxsplit=1)[0]})"
 
 
 def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> TrustedKeys:
-    """What is known, with what ``trust_new_storages`` lets this machine learn from these addresses."""
+    """Return the trusted keys, after adding those that ``trust_new_storages`` accepts from these addresses."""
     known = trusted_keys(agent)
     is_first = known.learned is None and not known.configured
     if agent.tunnel.trust_new_storages == "never" or not (is_first or agent.tunnel.trust_new_storages == "always"):
         return known
-    learnt = dict(known.learned or {})
+    learned = dict(known.learned or {})
     how = "first contact" if is_first else "new storage"
     for address in addresses:
-        if address.name not in learnt and not known.has_name(address.name):
-            learnt[address.name] = TrustedStorage(list(address.host_keys), now, how)
+        if address.name not in learned and not known.has_name(address.name):
+            learned[address.name] = TrustedStorage(list(address.host_keys), now, how)
             keys = ", ".join(map(shown, address.host_keys))
-            # Of the first contact nothing needs to be done; turku-agent storages shows it.
+            # A first contact needs no action. turku-agent storages shows it.
             level = logging.DEBUG if is_first else logging.INFO
-            _LOG.log(level, "storage %s is known from now on by its host keys %s", address.name, keys)
-    if learnt != (known.learned or {}):
-        if is_first and not _write_first(agent, learnt):
-            # Another run was first; what it learnt counts.
+            _LOG.log(level, "storage %s is trusted from now on with the host keys %s", address.name, keys)
+    if learned != (known.learned or {}):
+        if is_first and not _write_first(agent, learned):
+            # Another run was first, and its record counts.
             return trusted_keys(agent)
         if not is_first:
-            _write(agent, KNOWN_FILE, learnt)
-    return TrustedKeys(known.configured, learnt)
+            _write(agent, KNOWN_FILE, learned)
+    return TrustedKeys(known.configured, learned)
 
 
 def _refusal(address: Address, known: TrustedKeys) -> StorageNotTrusted:
@@ -231,12 +237,12 @@ def _read(path: Path, kind: type[_StoredEntry]) -> dict[str, _StoredEntry] | Non
     except (OSError, msgspec.MsgspecError, UnicodeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error}",
-            hint="it says which storages this machine trusts; mend it, or set storage_host_keys and remove it",
+            hint="it lists the storages that this machine trusts: repair it, or set storage_host_keys and remove it",
         ) from error
 
 
 def _text(content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) -> str:
-    # In their order: the oldest goes first.
+    # The order is kept, because the oldest is dropped first.
     return msgspec.json.format(msgspec.json.encode(dict(content)), indent=4).decode() + "\n"
 
 
