@@ -1,9 +1,9 @@
-"""Entries that changed lately, and files with holes: a storage asks for them in a session, and the machine names them.
+"""Messages with recently changed entries and sparse files, which a machine names in a session if the storage asks.
 
-Beyond the contract. An agent that can tell sends ``moment_ns`` in its ``SessionRequest``. A storage that wants to know
-answers with the line ``CHANGED_ENTRIES_WANTED`` on standard error. From then on the agent sends one
-``ChangedEntriesLine`` and one ``FilesWithHolesLine`` per source on ssh's standard input. A storage that does not ask is
-sent nothing, as it may take any further input for the end of the session.
+Beyond the contract. An agent that can name them sends ``moment_ns`` in its ``SessionRequest``. A storage that wants
+them answers with the line ``CHANGED_ENTRIES_WANTED`` on standard error. From then on the agent sends one
+``ChangedEntriesLine`` and one ``FilesWithHolesLine`` for each source on ssh's standard input. A storage that does not
+ask receives nothing, because it may take any further input for the end of the session.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LINES_LIMIT_BYTES: Final = 1_000_000
 PATHS_LIMIT: Final = 20_000
 """All lines of one session together."""
 OWN_DIRECTORY: Final = b"."
-"""The path of the source's own directory."""
+"""Path of the source's own directory."""
 
 
 class ChangedEntriesLine(msgspec.Struct, frozen=True, tag="changed-entries"):
-    """The entries of a source whose change time is ``since_ns`` or later, and those that may have come from elsewhere.
+    """Entries of a source whose change time is ``since_ns`` or later, or that may have been moved into it.
 
     ``since_ns`` is shortly before the ``moment_ns`` of an earlier session, in Unix nanoseconds of the machine's clock.
-    The paths are all of them where ``is_complete``, and none otherwise.
+    If ``is_complete``, the list has all of them. Otherwise it is empty.
     """
 
     source: Text
@@ -39,7 +39,7 @@ class ChangedEntriesLine(msgspec.Struct, frozen=True, tag="changed-entries"):
 
 
 class FilesWithHolesLine(msgspec.Struct, frozen=True, tag="files-with-holes"):
-    """The files of a source that take less room than their sizes say: all of them where ``is_complete``, else none."""
+    """Sparse files of a source. If ``is_complete``, the list has all of them. Otherwise it is empty."""
 
     source: Text
     paths: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)]

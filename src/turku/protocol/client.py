@@ -1,7 +1,7 @@
-"""The HTTP client of agent and storage: one POST of JSON per call, answers typed and bounded.
+"""The HTTP client of agent and storage: one POST of JSON for each call, with typed and bounded answers.
 
-Written on the standard library's http.client: importing a larger client costs more time than the whole of a check-in
-with nothing due, and every machine of a fleet pays it every five minutes.
+It uses the standard library's http.client. Importing a larger client takes longer than a whole check-in with nothing
+due, and every machine of a fleet would pay for it every five minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from turku.protocol import codec
 T = TypeVar("T")
 
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
-"""A storage with 30,000 machines is told of each in one answer: about 400 bytes a machine, with room to grow."""
+"""The answer to a storage with 30,000 machines names each of them in about 400 bytes. This leaves room to grow."""
 _REASON_LIMIT_CHARACTERS = 2000
 _CONNECT_TIMEOUT_SECONDS = 20.0
 _READ_TIMEOUT_SECONDS = 120.0
@@ -53,7 +53,7 @@ _REFUSALS: dict[int, tuple[type[ApiRefused], str]] = {
 
 
 def checked_url(url: str, *, allow_plain_http: bool = False) -> str:
-    """The URL without its last slash. Plain http is refused but to loopback (threats N1), unless allowed.
+    """Return the URL without its last slash. Plain http is only allowed to loopback (threats N1), or if configured.
 
     Raises ConfigurationError.
     """
@@ -87,17 +87,17 @@ def _is_loopback(host: str) -> bool:
 
 
 class ApiClient:
-    """Asks one coordinator, by a connection of its own for each call: calls of a program can lie hours apart."""
+    """A client of one coordinator. Each call has its own connection, because calls can lie hours apart."""
 
     def __init__(self, url: str, *, allow_plain_http: bool = False) -> None:
         self._url = checked_url(url, allow_plain_http=allow_plain_http)
         self._parts = urlsplit(self._url)
         self._tls: ssl.SSLContext | None = None
         self.their_time: datetime | None = None
-        """What the clock of the coordinator, or of what answers for it, showed at the last answer; aware."""
+        """Time of the last answer by the clock of the coordinator, or of the proxy that answered for it."""
 
     def beyond_contract(self) -> ApiClient:
-        """The client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
+        """Return a client of the coordinator's calls beyond the contract, at ``/v2`` beside ``/v1``.
 
         A coordinator of the existing system answers them with 404 (ApiNotFound).
         """
@@ -127,7 +127,7 @@ class ApiClient:
                 ) from error
         details = (content or b"")[: 4 * _REASON_LIMIT_CHARACTERS].decode("utf-8", "replace").strip()
         if details.startswith("<"):
-            # A page for people: a proxy's, or what the coordinator shows for an address that is none of its calls.
+            # A page for people, of a proxy, or of the coordinator for an unknown address.
             details = ""
         details = "\n".join(one_line(line) for line in details[:_REASON_LIMIT_CHARACTERS].splitlines())
         if 400 <= status < 500:
@@ -148,7 +148,7 @@ class ApiClient:
             connection.close()
 
     def _connection(self, path: str) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-        """A connection yet to be made, the request target, and the headers."""
+        """Return an unopened connection, the request target, and the headers."""
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -171,12 +171,12 @@ class ApiClient:
         if secure:
             connection.set_tunnel(host, port, authorization)
             return connection, path, headers
-        # To a proxy the target is the whole address; http.client takes Host from it.
+        # To a proxy, the target is the whole address. http.client takes Host from it.
         return connection, f"http://{self._parts.netloc}{path}", headers | authorization
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            # The system's authorities (or SSL_CERT_FILE); REQUESTS_CA_BUNDLE is what existing installations set.
+            # The system's authorities (or SSL_CERT_FILE). Existing installations set REQUESTS_CA_BUNDLE.
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or None
             is_directory = bundle is not None and Path(bundle).is_dir()
             try:
@@ -192,7 +192,7 @@ class ApiClient:
 
 
 def _date(header: str | None) -> datetime | None:
-    """Return the moment of an HTTP date; None for what is not understood."""
+    """Return the moment of an HTTP date, or None if it is not valid."""
     try:
         moment = None if header is None else parsedate_to_datetime(header)
     except (ValueError, OverflowError):
@@ -201,7 +201,7 @@ def _date(header: str | None) -> datetime | None:
 
 
 def _bounded_body(response: http.client.HTTPResponse) -> bytes | None:
-    """The whole body, or None when it is larger than the limit; TimeoutError when it does not end."""
+    """Return the whole body, or None if it is larger than the limit. Raises TimeoutError if it does not end."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT_SECONDS
     body = bytearray()
     while chunk := response.read1(_CHUNK_BYTES):
@@ -216,9 +216,9 @@ def _bounded_body(response: http.client.HTTPResponse) -> bytes | None:
 
 
 def _proxy_for(parts: SplitResult) -> SplitResult | None:
-    """The proxy that the environment names for this address (``https_proxy``, ``all_proxy``, ``no_proxy``, ...).
+    """Return the proxy that the environment names for this address (``https_proxy``, ``all_proxy``, ``no_proxy``, ...).
 
-    Loopback is never asked through a proxy: plain http is lawful there because it does not leave the machine.
+    Calls to loopback never use a proxy: plain http is allowed there because it does not leave the machine.
     """
     host = parts.hostname or ""
     if _is_loopback(host) or not any(name.lower().endswith("_proxy") for name in os.environ):
@@ -239,7 +239,7 @@ def _proxy_for(parts: SplitResult) -> SplitResult | None:
     if not usable:
         raise ApiUnreachable(
             f"the proxy that the environment names for {parts.scheme} is not of the form http://HOST:PORT",
-            hint=f"mend {parts.scheme}_proxy, or exempt {host} by no_proxy",
+            hint=f"fix {parts.scheme}_proxy, or exempt {host} by no_proxy",
         )
     return proxy
 

@@ -1,4 +1,4 @@
-"""One codec for all conversations: JSON to typed messages and back, bounded, with errors that name the field."""
+"""The codec of all conversations: JSON to typed messages and back, bounded, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from turku.errors import MalformedMessage
 T = TypeVar("T")
 
 MESSAGE_LIMIT_BYTES = 2 * 1024 * 1024
-"""No message of the contract comes near it: 1,000 sources with 1,000-character options are 1 MB."""
+"""Far above every message of the contract: 1,000 sources with options of 1,000 characters are 1 MB."""
 _SENTENCE_LIMIT = 400
 
 
 def decode(content: bytes, kind: type[T], *, limit_bytes: int = MESSAGE_LIMIT_BYTES) -> T:
-    """The message in ``content``. Unknown keys are ignored: newer programs talk to older ones.
+    """Return the message in ``content``. Unknown keys are ignored, because newer programs talk to older ones.
 
     Raises MalformedMessage naming the field by its path (``machine.uuid``).
     """
@@ -36,7 +36,7 @@ def decode(content: bytes, kind: type[T], *, limit_bytes: int = MESSAGE_LIMIT_BY
 
 
 def _shortened(sentence: str) -> str:
-    # The decoder quotes a value in whole; the end of the sentence names the field.
+    # The decoder quotes the whole value, and the end of the sentence names the field.
     if len(sentence) <= _SENTENCE_LIMIT:
         return sentence
     half = _SENTENCE_LIMIT // 2
@@ -44,5 +44,5 @@ def _shortened(sentence: str) -> str:
 
 
 def encode(message: Any) -> bytes:
-    """JSON without line breaks; keys that are unset or hold their default None are left out by the message types."""
+    """Return the message as JSON without line breaks. Its type decides which keys are omitted."""
     return msgspec.json.encode(message)

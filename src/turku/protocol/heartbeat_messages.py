@@ -8,11 +8,11 @@ from turku.protocol.messages import MachineReference, StorageCredentials
 
 CALL = "storage_heartbeat"
 HEARTBEAT_SECONDS = 60.0
-"""How often a storage tells that a machine's session goes on; the coordinator waits for four of them."""
+"""Time between two heartbeats. The coordinator waits for four of them."""
 
 
 class StorageHeartbeatRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The session of the machine goes on or, with ``ended``, is over."""
+    """The report that the session of the machine continues or, with ``ended``, is over."""
 
     storage: StorageCredentials
     machine: MachineReference
@@ -20,6 +20,6 @@ class StorageHeartbeatRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StorageHeartbeatAnswer(msgspec.Struct, frozen=True):
-    """Whether the session holds a slot. One that lost its slot goes on: half a backup is of no use to anybody."""
+    """The answer whether the session holds a slot. A session that lost its slot continues, to finish its backup."""
 
     leased: bool

@@ -1,6 +1,6 @@
-"""What a storage proves about what it keeps (``/v2/storage_integrity_report``): damage, and restore drills.
+"""Reports of a storage on damage, scrubs and restore drills (``/v2/storage_integrity_report``).
 
-Paths come in a form fit to be printed: they tell a person where to look, and nobody opens them at the coordinator.
+Paths are printable text for people. Nobody opens them at the coordinator.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from turku.protocol.messages import StorageCredentials, Text
 
 CALL = "storage_integrity_report"
 DAMAGES_LIMIT = 1000
-"""Damaged files in one report; a storage sends more in several."""
+"""Damaged files in one report. A storage sends more of them in several reports."""
 SNAPSHOTS_LIMIT = 20
-"""Snapshots named for one damaged file; ``snapshot_count`` says of how many."""
+"""Snapshots named for one damaged file. ``snapshot_count`` is the number of all."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Moment = Annotated[float, Meta(ge=0, le=4e9)]
@@ -24,14 +24,14 @@ Moment = Annotated[float, Meta(ge=0, le=4e9)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 DamageKind = Literal["content", "missing", "unreadable", "source", "attributes"]
-"""``content``: not what was written; ``source``: differs from the machine's file of the same size and time;
-``attributes``: has other extended attributes or ACLs."""
+"""``content``: differs from the content that was written. ``source``: differs from the machine's file of the same size
+and time. ``attributes``: has other extended attributes or ACLs."""
 DamageState = Literal["lost", "next_backup", "repaired", "alarm", "gone"]
-"""``alarm`` needs no repair, but a person must look. ``gone`` means that no snapshot has the damaged file any more."""
+"""``alarm`` needs no repair, but a person must look. ``gone``: no snapshot has the damaged file any more."""
 
 
 class DamagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file that is not what it was; ``path`` is within its source, ``checksum`` what it should have (hexadecimal)."""
+    """A damaged file. ``path`` is relative to its source, and ``checksum`` is the expected one (hexadecimal)."""
 
     path: Text
     kind: DamageKind
@@ -42,19 +42,19 @@ class DamagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VerifyOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How much of a source was read again; ``time_oldest_check``: when the file was read that was read longest ago."""
+    """The extent of a scrub of one source. ``time_oldest_check`` is that of the file read longest ago."""
 
     time: Moment
     files: Count = 0
     size_bytes: Count = 0
     seconds: Seconds = 0.0
     is_whole: bool = False
-    """Whether each stored file has been read by now since the time before last that all were."""
+    """True when each stored file was read again since the last complete scrub but one."""
     time_oldest_check: Moment | None = None
 
 
 class DrillOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a restore drill went; it counts as fresh for ``valid_seconds``."""
+    """The result of a restore drill. It counts as fresh for ``valid_seconds``."""
 
     success: bool
     time_begin: Moment
@@ -67,7 +67,7 @@ class DrillOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SourceIntegrity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All of it is optional."""
+    """The report on one source. Each part is optional."""
 
     damages: list[DamagedFile] = []
     verified: VerifyOutcome | None = None

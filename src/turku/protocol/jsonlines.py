@@ -1,4 +1,4 @@
-"""What a storage answers to a machine that looks at history or wants it back: one JSON object a line."""
+"""The stream of answers of a storage to browse and restore requests: one JSON object on each line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from turku.core.cli.output import escaped_json
 from turku.protocol import codec
 
 STALL_SECONDS: Final = 300.0
-"""An agent that takes nothing for so long takes nothing any more."""
+"""An agent that reads nothing for this long is gone."""
 _CHUNK_BYTES = 4096
-"""As much goes into a pipe or socket that can be written to, without waiting for its reader."""
+"""Bytes that a writable pipe or socket takes without waiting for its reader."""
 
 
 class JsonLines:
-    """Writes answers, each as a line of its own, from any thread.
+    """A writer of answers, one on each line, usable from any thread.
 
-    A reader that stalls is not waited for without end: ``cancellation`` is then cancelled.
+    If the reader stalls for too long, ``cancellation`` is cancelled.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class JsonLines:
     def send(self, answer: Any) -> None:
         """Send one of ``turku.protocol.restore_messages.Answer``.
 
-        Raises OSError where nobody reads any more (TimeoutError: for long), and what ``cancellation`` raises.
+        Raises OSError if nobody reads any more (TimeoutError: for long), and what ``cancellation`` raises.
         """
         self.send_many([answer])
 
     def send_many(self, answers: list[Any]) -> None:
-        """Send several at once."""
+        """Send several answers at once."""
         content = memoryview(_printable(b"".join(codec.encode(answer) + b"\n" for answer in answers)))
         with self._lock:
             for start in range(0, len(content), _CHUNK_BYTES):
@@ -55,5 +55,5 @@ class JsonLines:
 
 
 def _printable(content: bytes) -> bytes:
-    # Who runs the session by hand sees it in a terminal.
+    # A person who runs the session by hand sees it in a terminal.
     return escaped_json(content.decode()).encode()

@@ -1,7 +1,8 @@
 """The messages of every conversation (contract, sections 3 and 4).
 
-Requests are decoded leniently where the contract is open (unknown keys, verbatim source options) and strictly where it
-is not (types). Meaning (names, keys, rules) is checked by policy/, not here.
+Requests are decoded leniently where the contract is open (unknown keys, verbatim source options), and strictly in their
+types. ``turku.policy`` checks the meaning of names, keys and rules. Fields described as ours are beyond the contract
+and are omitted where they are empty.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from turku.protocol import session_framing
 Text = Annotated[str, Meta(max_length=4096)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Mebibytes = Annotated[float, Meta(ge=0, le=1e15)]
-"""No disk is larger, and any number of them can be added up."""
+"""No disk is larger, and sums of many stay exact enough."""
 
 
 def _sent(value: Any) -> Any:
-    """A default that is sent like any other value, by a message that leaves out fields with plain defaults: what the
-    contract names stays there for programs of the existing system, what we added is sent only where it is set."""
+    """Return a default that is always sent, in a message type that omits plain defaults.
+
+    Programs of the existing system rely on the fields of the contract. Fields of ours are sent only where they are set.
+    """
     return field(default_factory=lambda: copy(value))
 
 
@@ -34,7 +37,7 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 RegistrationAuth = Registration | Text
-"""Name with secret, or the nameless string of the seed."""
+"""Name with secret, or the nameless string of the contract."""
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -45,7 +48,7 @@ class Empty(msgspec.Struct, frozen=True):
 
 
 class MachineConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a machine says of itself; ``sources`` maps a name to its options, verbatim."""
+    """The identity and sources of a machine. ``sources`` maps names to options, verbatim."""
 
     uuid: Text
     secret: Text
@@ -64,8 +67,7 @@ class UpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class UpdateConfigAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``withdrawn`` is ours: sources that were backed up, that the machine declares no more, and of which no operator
-    confirmed that this is meant."""
+    """``withdrawn`` is ours: backed-up sources that the machine no longer declares, unless an operator confirmed it."""
 
     withdrawn: Annotated[list[Text], Meta(max_length=1000)] = []
 
@@ -83,7 +85,7 @@ class AgentPingRequest(msgspec.Struct, frozen=True):
 
 
 class StorageAddress(msgspec.Struct, frozen=True):
-    """Where and as whom a machine reaches a storage, and the host keys it must see there."""
+    """The SSH address of a storage, the user to log in as, and the host keys to expect there."""
 
     name: Text
     ssh_ping_host: Text
@@ -93,21 +95,12 @@ class StorageAddress(msgspec.Struct, frozen=True):
 
 
 class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """S of the contract: a source with what a backup of it needs.
-
-    ``retention`` is what counts for every storage: the coordinator has united it with the operator's floor already.
-    The last fields are ours, left out where there is none: the operator's floor by itself (a storage keeps it even
-    where something cut ``retention`` short), the modes that the operator allows (empty: any), the bytes that all
-    sources of the machine together may take, the schedule's period (of several snapshots within one, one counts), and
-    the limits by time of day, in whose place ``bwlimit`` has the one of the moment; the source's ``compress`` and
-    ``not_preserved`` (``policy.run_options``); ``compare_contents``, for which every file is read on both sides;
-    ``incomplete``, what becomes of a run that could not read everything (``policy.run_options``); and
-    ``one_file_system``, which is on by itself where ``path`` is ``/``.
-    """
+    """S of the contract: a source with its options for a backup. The fields after ``preserve_hard_links`` are ours."""
 
     path: str
     storage: StorageAddress
     retention: str = _sent("")
+    """Already united with the operator's floor, for storages that know no floor."""
     bwlimit: int | float | str | None = _sent(None)
     filter: list[str] = _sent([])
     exclude: list[str] = _sent([])
@@ -117,20 +110,30 @@ class SourceOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     snapshot_mode: str | None = _sent(None)
     preserve_hard_links: bool = _sent(False)
     retention_floor: str | None = None
+    """The operator's floor by itself. A storage keeps it even if something shortened ``retention``."""
     allowed_snapshot_modes: list[str] = []
+    """Modes that the operator allows. Empty for any."""
     quota_bytes: int | None = None
+    """Bytes that all sources of the machine may take together."""
     period_seconds: Annotated[float, Meta(ge=0)] | None = None
+    """Period of the schedule. Of several snapshots within one period, one counts."""
     bandwidth_windows: str | None = None
+    """Limits by time of day. ``bwlimit`` then has the present one."""
     compress: str | None = None
     not_preserved: list[str] = []
     compare_contents: bool = False
+    """Reads every file on both sides."""
     incomplete: str | None = None
+    """``keep`` or ``fail`` (``policy.run_options``), for a run that could not read all files."""
     one_file_system: bool = False
+    """Default: on for ``/``, off for any other path."""
 
 
 class DueMachine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``restores`` is ours: a list of ``restore_request_messages.RestoreOrder``, left out where none waits. It is
-    decoded by itself, so that nothing in it can keep a backup from being made."""
+    """``restores`` is ours: a list of ``restore_request_messages.RestoreOrder``.
+
+    It is decoded separately, so that a fault in it cannot prevent a backup.
+    """
 
     scheduled_sources: dict[str, SourceOrder]
     restores: msgspec.Raw | UnsetType = UNSET
@@ -152,15 +155,11 @@ class AgentPingRestoreAnswer(msgspec.Struct, frozen=True):
 
 
 STORAGE_FAULTS_LIMIT = 20
-"""Sentences about what is wrong with a storage that are told."""
+"""Most faults of a storage that are reported."""
 
 
 class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a storage says of itself; space in MiB.
-
-    What follows ``comment`` is ours, and left out where there is nothing. ``slots``: how many machines it takes at
-    once. ``faults``: what is wrong with it, as a volume that is not mounted; a sentence each.
-    """
+    """The identity, address and space (in MiB) of a storage. The fields after ``comment`` are ours."""
 
     name: Text
     secret: Text
@@ -173,7 +172,9 @@ class StorageConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     published: bool | None = None
     comment: Text | None = None
     slots: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    """Number of sessions at once."""
     faults: Annotated[list[Text], Meta(max_length=STORAGE_FAULTS_LIMIT)] = []
+    """Sentences such as on a volume that is not mounted."""
 
 
 class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -182,7 +183,7 @@ class StorageUpdateConfigRequest(msgspec.Struct, frozen=True, omit_defaults=True
 
 
 class AssignedMachine(msgspec.Struct, frozen=True):
-    """``ssh_public_key`` is required, and None for a machine that has no key yet: without one, nobody is let in."""
+    """``ssh_public_key`` is required. It is None for a machine without a key, which cannot log in yet."""
 
     ssh_public_key: str | None
     environment_name: str | None = None
@@ -192,7 +193,7 @@ class AssignedMachine(msgspec.Struct, frozen=True):
 
 
 class StorageUpdateConfigAnswer(msgspec.Struct, frozen=True):
-    """``machines`` is required: machines that it lacks lose their keys."""
+    """``machines`` is required. Machines that are not in it lose their keys."""
 
     machines: dict[str, AssignedMachine]
 
@@ -210,7 +211,7 @@ class MachineReference(msgspec.Struct, frozen=True):
 
 
 class StoragePingCheckinRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``sends_heartbeats`` is ours: ``/v2/storage_heartbeat`` will tell that the session goes on, and when it ends."""
+    """``sends_heartbeats`` is ours: the storage will call ``/v2/storage_heartbeat`` until the session ends."""
 
     storage: StorageCredentials
     machine: MachineReference
@@ -218,7 +219,7 @@ class StoragePingCheckinRequest(msgspec.Struct, frozen=True, omit_defaults=True)
 
 
 class ScheduledMachine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``quota_bytes`` is ours: what all sources of the machine together may take; left out where there is none."""
+    """``quota_bytes`` is ours: bytes that all sources of the machine may take together."""
 
     uuid: str
     scheduled_sources: dict[str, SourceOrder]
@@ -233,23 +234,15 @@ class StoragePingCheckinAnswer(msgspec.Struct, frozen=True):
 
 
 STRATEGIES = ("unchanged", "incremental", "full", "in-place")
-"""How a snapshot was made: nothing was transferred, what differs alone, all of it, or all of it into the only copy."""
+"""Ways to make a snapshot: without a transfer, of the differences, of all files, or of all files into the only copy."""
 STRATEGY_REASON_LIMIT = 1000
 """Characters."""
 WARNINGS_LIMIT = 50
-"""Sentences of one run that are told; the rest is counted."""
+"""Warnings of one run that are reported. The others are counted."""
 
 
 class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the backup of one source went; times are Unix seconds.
-
-    What follows ``time_end`` is ours, and left out where there is nothing. ``suspicious``: what looks as if the machine
-    had been taken over. ``strategy``: how the snapshot was made, one of ``STRATEGIES``. ``strategy_reason``: why all of
-    the source was transferred although there was a snapshot to build upon. ``missing_files`` could not be read and are
-    in no snapshot before either. ``stale_files`` could not be read and are in the snapshot with their last good
-    content. ``warnings``: the first of these and of what else could not be kept, a sentence each; ``warning_count``
-    counts all of them.
-    """
+    """The outcome of a backup of one source. Times are Unix seconds. The fields after ``time_end`` are ours."""
 
     success: bool = _sent(False)
     snapshot: Text | None = _sent(None)
@@ -257,12 +250,19 @@ class SourceReport(msgspec.Struct, frozen=True, omit_defaults=True):
     time_begin: float | None = _sent(None)
     time_end: float | None = _sent(None)
     findings: Annotated[list[Text], Meta(max_length=20)] = []
+    """Reasons why the snapshot is quarantined."""
     strategy: Text = ""
+    """One of ``STRATEGIES``."""
     strategy_reason: Annotated[str, Meta(max_length=STRATEGY_REASON_LIMIT)] = ""
+    """The reason for a full transfer in spite of a base snapshot."""
     missing_files: Annotated[int, Meta(ge=0)] = 0
+    """Unreadable files that no earlier snapshot has."""
     stale_files: Annotated[int, Meta(ge=0)] = 0
+    """Unreadable files that the snapshot has with their last good content."""
     warning_count: Annotated[int, Meta(ge=0)] = 0
+    """Number of all warnings."""
     warnings: Annotated[list[Text], Meta(max_length=WARNINGS_LIMIT)] = []
+    """The first warnings, on unreadable files and on properties that could not be kept."""
 
 
 class ReportedMachine(msgspec.Struct, frozen=True):
@@ -275,11 +275,11 @@ class StoragePingSourceUpdateRequest(msgspec.Struct, frozen=True):
     machine: ReportedMachine
 
 
-# --- beyond the contract: new identities for what is known already
+# --- beyond the contract: new secrets and keys for known machines and storages
 
 
 class MachineReenrolRequest(msgspec.Struct, frozen=True):
-    """``machine_reenrol``: a reinstalled machine takes its place again with the operator's one-time code."""
+    """``machine_reenrol``: a reinstalled machine gets its identity back with the operator's one-time code."""
 
     code: Text
     secret: Text
@@ -287,14 +287,16 @@ class MachineReenrolRequest(msgspec.Struct, frozen=True):
 
 
 class MachineReenrolAnswer(msgspec.Struct, frozen=True):
-    """The identity to go on with; of ``machine`` the UUID alone."""
+    """The UUID of the machine from now on."""
 
     machine: MachineReference
 
 
 class MachineRotateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``machine_rotate``: a new secret and, where given, a new SSH key. Sent again after a lost answer, it is answered
-    again: the machine is known by either secret then."""
+    """``machine_rotate``: a new secret and, where given, a new SSH key.
+
+    After a lost answer, the call can be repeated, because the coordinator then accepts either secret.
+    """
 
     machine: MachineCredentials
     new_secret: Text
@@ -302,7 +304,7 @@ class MachineRotateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StorageRotateRequest(msgspec.Struct, frozen=True):
-    """``storage_rotate``: a new secret, on the same terms; host keys change by ``storage_update_config``."""
+    """``storage_rotate``: a new secret, on the same terms. Host keys change by ``storage_update_config``."""
 
     storage: StorageCredentials
     new_secret: Text
@@ -323,7 +325,7 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 class SourceCredentials(msgspec.Struct, frozen=True):
     """One-time user name and password of one rsyncd module.
 
-    ``one_file_system`` is ours: the machine obeys the source's option by itself, so that the storage need not.
+    ``one_file_system`` is ours: the machine applies the option itself, so that the storage need not.
     """
 
     username: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -332,12 +334,9 @@ class SourceCredentials(msgspec.Struct, frozen=True):
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """What the agent asks of the storage's forced command; ended on the wire by a line with a single ``.``.
+    """The agent's request to the storage's forced command. A line with a single ``.`` ends it.
 
-    What follows is ours, left out where there is none. ``withheld``: due sources that the machine does not offer now,
-    and why. ``parallel_sources``: of how many the machine lets itself be read at once. ``moment_ns``: the machine's
-    clock at the beginning of the session, in Unix nanoseconds, sent where the machine can name entries that changed
-    lately (``changed_entries_messages``).
+    The fields after ``sources`` are ours.
     """
 
     action: Literal["checkin", "restore"]
@@ -345,8 +344,14 @@ class SessionRequest(msgspec.Struct, frozen=True):
     verbose: bool = False
     sources: dict[str, SourceCredentials] = {}
     withheld: dict[str, Annotated[str, Meta(max_length=1000)]] | UnsetType = UNSET
+    """Due sources that the machine does not offer now, with the reasons."""
     parallel_sources: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
+    """Number of sources that may be read at once."""
     moment_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)] | UnsetType = UNSET
+    """The machine's clock at the beginning of the session, in Unix nanoseconds.
+
+    Only a machine that can name recently changed entries sends it (``changed_entries_messages``).
+    """
 
 
 SESSION_REQUEST_END = session_framing.SESSION_REQUEST_END
@@ -354,9 +359,9 @@ SESSION_REQUEST_LIMIT_BYTES = session_framing.SESSION_REQUEST_LIMIT_BYTES
 SESSION_REQUEST_TIMEOUT_SECONDS = session_framing.SESSION_REQUEST_TIMEOUT_SECONDS
 REMOTE_COMMAND = "turku-ping-remote"
 PORT_RANGE = range(49152, 65536)
-"""Where an agent draws its port from (contract, section 4)."""
+"""Ports of which an agent draws one (contract, section 4)."""
 
 
 def restore_active_line(port: int) -> str:
-    """What the storage answers to ``restore`` (contract, section 4.6); agents of both kinds show it as it is."""
+    """Return the storage's answer to ``restore`` (contract, section 4.6), which every agent shows as it is."""
     return f"Restore mode active on port {port}.  Good luck."

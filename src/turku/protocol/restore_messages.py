@@ -1,7 +1,7 @@
-"""Looking at history and getting it back: what the agent asks of a storage, and the storage of the coordinator.
+"""Messages for browsing and restoring history, between agent and storage, and between storage and coordinator.
 
-Beyond the contract. The agent sends one ``HistoryRequest`` as it sends the contract's request, on ssh's standard input.
-The storage answers on standard output with one JSON object a line, each an ``Answer``; standard error stays its log.
+Beyond the contract. The agent sends one ``HistoryRequest`` on ssh's standard input, as it sends the contract's request.
+The storage answers on standard output with one JSON object on each line, each an ``Answer``. Standard error is its log.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from turku.protocol.messages import MachineReference, SourceCredentials, Storage
 
 GO: Final = session_framing.GO
 MODULE: Final = "turku-restore"
-"""The agent's one writable module."""
+"""Name of the agent's one writable module."""
 TEMPORARY_DIRECTORY: Final = ".turku-restore"
-"""In the target, made and removed by the agent: what the storage's rsync has half written."""
+"""Directory in the target for files that the storage's rsync is writing. The agent creates and removes it."""
 PARTIAL_DIRECTORY: Final = ".turku-restore-partial"
-"""Beside a file that was interrupted: what there is of it."""
+"""Directory beside an interrupted file, with its part that was written."""
 TemporaryName = Annotated[str, Meta(pattern=r"^\.turku-restore-[0-9a-f]{32}$")]
-"""Instead of the two names above: this, and this with ``-partial``. No source has such names in it."""
+"""A name in place of the two above, alone and with ``-partial``. No source contains such names."""
 ANSWER_LINE_LIMIT_BYTES: Final = 1024 * 1024
 PATH_LIMIT_BYTES: Final = 16 * 1024
 PATHS_LIMIT: Final = 1000
@@ -31,28 +31,28 @@ REMARKS_LIMIT: Final = 20
 REMARK_LIMIT: Final = 2000
 """Characters."""
 WITH_HOLES_LIMIT: Final = 50_000
-"""Files that are named as having holes, in all answers of a restore."""
+"""Sparse files that are named in all answers of one restore."""
 WITH_HOLES_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Of their names."""
 WITH_HOLES_AT_ONCE: Final = 400
 """In one answer."""
 LOST_LIMIT: Final = 1000
-"""Lost paths that are named in one answer; the others are counted."""
+"""Lost paths that are named in one answer. The others are counted."""
 UNSET_NAMES_LIMIT: Final = 20
-"""Names of attributes that are told of one path."""
+"""Names of attributes that are reported for one path."""
 LOST_LIMIT_BYTES: Final = 128 * 1024
 """Of their names, so that the answer stays one line."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 ExactTime = tuple[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)], Annotated[int, Meta(ge=0, lt=10**9)]]
-"""Seconds and nanoseconds of a time that ``Nanoseconds`` do not hold. Beside it ``mtime_ns`` is the nearest they do."""
+"""Seconds and nanoseconds of a time outside the range of ``Nanoseconds``. ``mtime_ns`` then has the nearest one."""
 Attributes = Annotated[bytes, Meta(max_length=16)]
 """Digest of extended attributes and ACLs (``core.filesystem.extended_attributes``), empty if there are none."""
 Checksum = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """xxh128 of a file's content, as rsync prints it."""
 Settable = Literal["acls", "attributes", "privileged"]
-"""What a file has beside owner, mode and times: ACLs, attributes ``user.*``, and those that only root may set."""
+"""Properties beside owner, mode and times: ACLs, attributes ``user.*``, and attributes that only root may set."""
 Kind = Literal["file", "directory", "link", "fifo", "socket", "block", "character"]
 
 
@@ -63,11 +63,11 @@ class Base64Path(msgspec.Struct, frozen=True):
 
 
 WirePath = Annotated[str, Meta(max_length=PATH_LIMIT_BYTES)] | Base64Path
-"""A path in JSON: as text where it is UTF-8. Paths in a source are relative to it, without ``./``; empty is itself."""
+"""A path in JSON, as text if it is UTF-8. Relative to its source, without ``./``. Empty for the source itself."""
 
 
 def wire_path(path: bytes) -> WirePath:
-    """The path as it is sent."""
+    """Return the path as it is sent."""
     try:
         return path.decode("utf-8")
     except UnicodeDecodeError:
@@ -75,7 +75,7 @@ def wire_path(path: bytes) -> WirePath:
 
 
 def path_bytes(path: WirePath) -> bytes:
-    """The path that was sent. Names from the network: ``turku.policy.names.path_inside`` before it is used."""
+    """Return the path that was sent. Check it with ``turku.policy.names.path_inside`` before use."""
     return path.encode("utf-8", "surrogatepass") if isinstance(path, str) else path.b64
 
 
@@ -90,13 +90,13 @@ def time_ns(mtime_ns: int, exact_mtime: ExactTime | None) -> int:
     return mtime_ns if exact_mtime is None else exact_mtime[0] * 10**9 + exact_mtime[1]
 
 
-# --- agent to storage: what is asked for
+# --- agent to storage: requests
 
 
 class SnapshotChoice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A snapshot by its name, or the last one made until a moment (``at``: as people say it); neither: the latest.
+    """The choice of a snapshot: by name, or the last one until a moment (``at``), or else the latest.
 
-    ``is_unfinished``: what there is of a source of which no backup was finished.
+    ``is_unfinished`` chooses the files of a source whose first backup is not finished.
     """
 
     name: Text | None = None
@@ -105,12 +105,12 @@ class SnapshotChoice(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BrowseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something of history to be shown.
+    """A request to browse history.
 
-    ``snapshots`` of ``sources`` (the others take one), ``ls``: what ``path`` holds in ``snapshot``, all below it
-    where ``is_recursive``, ``versions``: the versions of ``path``, ``find``: what ``pattern`` matches, ``diff``: from
-    ``snapshot`` to ``other``.
-    ``of_machine`` is another machine's UUID, ``request`` what the coordinator calls the request behind that.
+    ``snapshots`` lists those of all ``sources``. The other listings take one source: ``ls`` the entries of ``path`` in
+    ``snapshot`` (all below it if ``is_recursive``), ``versions`` those of ``path``, ``find`` the paths that match
+    ``pattern``, ``diff`` the changes from ``snapshot`` to ``other``.
+    ``of_machine`` is another machine's UUID, and ``request`` the coordinator's id of the restore request for it.
     """
 
     listing: Literal["snapshots", "ls", "versions", "find", "diff"]
@@ -127,7 +127,7 @@ class BrowseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Files to be written into the agent's module, or (``list_only``) listed; no ``paths`` are the whole source."""
+    """A request to write files into the agent's module, or only to list them. No ``paths`` are the whole source."""
 
     source: Text
     snapshot: SnapshotChoice = SnapshotChoice()
@@ -137,23 +137,27 @@ class FileRestoreRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     hard_links: bool = False
     list_only: bool = False
     compare_contents: bool = False
-    """Every file is read on both sides, for when size and time are not to be believed."""
+    """Read every file on both sides, because size and time may mislead."""
     knows_xxh128: bool = False
-    """Whether the agent's rsync checks what it receives by xxh128, so that what it says can be compared."""
+    """True when the agent's rsync checks received files by xxh128, so that its checksums can be compared."""
     of_machine: Text | None = None
     request: Text | None = None
     temporary: TemporaryName | None = None
-    """The name for what is half written; a storage that uses it says so in its plan."""
+    """Name for half-written files. A storage that uses it says so in its plan."""
     sets: list[Settable] | None = None
-    """What the machine can set where it restores to: this is sent, and what else files have is told (``Unset``). None
-    is an agent that does not know of it: nothing of it is sent."""
+    """Properties that the machine can set in the target, and that are sent. Others are reported as ``Unset``.
+
+    An agent that does not know them sends None and receives none.
+    """
     digs_holes: bool = False
-    """Whether the agent makes holes in the files that ``WithHoles`` names; else rsync does in all files."""
+    """True when the agent makes holes in the files that ``WithHoles`` names. Otherwise rsync does in all files."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A session's request, with the field that its action names. ``port`` and ``module`` are for a recovery that
-    writes: the tunnel's port, and the credentials of ``MODULE`` behind it."""
+    """The request of a session, with the field that its action names.
+
+    A restore that writes has the ``port`` of the tunnel and the credentials of ``MODULE`` behind it.
+    """
 
     action: Literal["browse", "restore_files"]
     verbose: bool = False
@@ -163,12 +167,15 @@ class HistoryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     module: SourceCredentials | None = None
 
 
-# --- storage to agent: answers, one a line
+# --- storage to agent: answers, one on each line
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="snapshot"):
-    """A snapshot; ``moment`` is ISO with zone, None where nobody knows. ``is_date_in_doubt``: the storage's clock was
-    wrong, so that the snapshot is not taken for the latest. ``unread_files`` could not be read when it was made."""
+    """A snapshot. ``moment`` is in ISO format with zone, or None if unknown.
+
+    With ``is_date_in_doubt``, the storage's clock was wrong, and the snapshot does not count as the latest.
+    ``unread_files`` is the number of files that could not be read.
+    """
 
     source: Text
     name: Text
@@ -182,7 +189,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
 
 
 class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="file"):
-    """A path as it is in one snapshot, or one version of it with the first and last snapshot that has it."""
+    """A path in one snapshot, or one version of it with the first and the last snapshot that has it."""
 
     path: WirePath
     kind: Kind
@@ -206,7 +213,7 @@ class FileRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", 
 
 
 class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="difference"):
-    """A path that two snapshots do not have alike; a side that does not have it is left out."""
+    """A path that differs between two snapshots. A side without it is omitted."""
 
     path: WirePath
     change: Literal["added", "removed", "changed"]
@@ -215,8 +222,7 @@ class DifferenceRow(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
 
 
 class BrowseEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="browse-end"):
-    """All rows were sent, or as many as ``limit``; of which snapshot (``ls``, ``diff``), and what is to be known of
-    it, as ``RecoverPlan.remarks``."""
+    """The end of the rows: all were sent, or as many as ``limit``. With the snapshot shown and the remarks on it."""
 
     is_cut: bool = False
     snapshot: str | None = None
@@ -225,7 +231,7 @@ class BrowseEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row"
 
 
 class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
-    """A directory above a path asked for: made by the agent where it is missing."""
+    """A directory above a requested path, which the agent creates if it is missing."""
 
     path: WirePath
     mode: Count
@@ -235,7 +241,7 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
     exact_mtime: ExactTime | None = None
 
     has_acl: bool = False
-    """Whether it has an ACL, which is not sent; ``mode`` then is one that allows no more than that."""
+    """True when it has an ACL, which is not sent. ``mode`` then allows no more than the ACL."""
 
     @property
     def modified_ns(self) -> int:
@@ -244,9 +250,9 @@ class ParentDirectory(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RestorePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="plan"):
-    """What is about to be written, in all; ``files`` are those that are no directories.
+    """The plan of a restore, with totals of all that will be written. ``files`` counts all entries but directories.
 
-    Figures are None where counting would take long.
+    Totals are None where counting would take long.
     """
 
     snapshot: str
@@ -255,25 +261,24 @@ class RestorePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ro
     size_bytes: Count | None = None
     parents: list[ParentDirectory] = []
     is_by_xxh128: bool = False
-    """rsync checks what it transfers by xxh128, as the catalog has it."""
+    """True when rsync checks transferred files by xxh128, the checksum of the catalog."""
     temporary: TemporaryName | None = None
-    """The name of the request, where it is used."""
+    """The name of the request, if it is used."""
     remarks: Annotated[list[str], Meta(max_length=REMARKS_LIMIT)] = []
-    """Sentences on why the snapshot may not be what somebody hopes for: it is empty, suspicious, of a wrong clock."""
+    """Sentences that warn of the snapshot: it is empty, quarantined, or dated by a wrong clock."""
     has_labels: bool = False
-    """The snapshot was made of files with labels of SELinux, which are sent with the privileged attributes."""
+    """True when its files have SELinux labels, which are sent with the privileged attributes."""
     copy_bytes: Count | None = None
-    """The disk space that the files take where holes take none, and a file with several names is there once."""
+    """Disk space of the files, without holes and with hard links counted once."""
     kept: list[Settable] = []
-    """What the snapshot was made with: a file of it that has none of this had none, and is to have none."""
+    """Properties that the snapshot preserves. A file without one of them had none on the machine."""
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What one path has to be.
+    """The expected state of one path.
 
-    ``checksum`` is what the storage recorded of the backup (``is_recorded``), None where it recorded none: the file
-    then cannot be verified.
-    ``is_sent`` is False for what was there already. ``target`` is a link's.
+    ``checksum`` is the one that the storage recorded at the backup. A file without one cannot be verified. ``is_sent``
+    is False for a file that was there already. ``target`` is that of a link.
     """
 
     path: WirePath
@@ -286,7 +291,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
     target: WirePath | None = None
     exact_mtime: ExactTime | None = None
     attributes: Attributes | None = None
-    """None where the storage does not know them."""
+    """None if the storage does not know them."""
 
     @property
     def modified_ns(self) -> int:
@@ -295,15 +300,15 @@ class ManifestEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, tag_field="row", tag="manifest"):
-    """A part of what is written, in the order in which rsync takes it up."""
+    """A part of the written entries, in the order in which rsync writes them."""
 
     entries: list[ManifestEntry]
 
 
 class UnsetEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What of one path cannot be set on the machine: the names of attributes.
+    """The attributes of one path that the machine cannot set.
 
-    ``group`` is what the group may do, 0 to 7, where the path has an ACL, and its mode says more than that.
+    ``group`` has the permissions of its group, 0 to 7, if the path has an ACL whose mode would allow more.
     """
 
     path: WirePath
@@ -312,7 +317,7 @@ class UnsetEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Unset(msgspec.Struct, frozen=True, tag_field="row", tag="unset"):
-    """Paths that lose something of what they have, as the machine cannot set it (``RecoverRequest.sets``)."""
+    """Paths with properties that the machine cannot set (``FileRestoreRequest.sets``)."""
 
     entries: list[UnsetEntry]
 
@@ -324,16 +329,15 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="row", tag="deleted"):
 
 
 class WithHoles(msgspec.Struct, frozen=True, tag_field="row", tag="with-holes"):
-    """Files that have holes, and come without: before the first of a manifest, to an agent that makes them itself."""
+    """Sparse files, which are sent without holes. Sent before the first manifest, to an agent that makes holes."""
 
     paths: Annotated[list[WirePath], Meta(max_length=WITH_HOLES_AT_ONCE)]
 
 
 class RestoreEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="restore-end"):
-    """How rsync ended: its exit code (None for a list), what that means, and its last lines.
+    """The end of a restore: rsync's exit code (None for a list), its meaning, and rsync's last lines.
 
-    ``lost`` are paths that the storage's catalog lists in the snapshot and that its files lack, as far as they are
-    named. ``lost_count`` is the number of all of them.
+    ``lost`` names paths of the catalog that the stored files lack. ``lost_count`` is the number of all of them.
     """
 
     rsync_exit_code: int | None = None
@@ -342,11 +346,11 @@ class RestoreEnd(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row
     lost: Annotated[list[WirePath], Meta(max_length=LOST_LIMIT)] = []
     lost_count: Count = 0
     too_long: Annotated[list[WirePath], Meta(max_length=PATHS_LIMIT)] = []
-    """Paths that were asked for by names longer than the storage's rsync takes."""
+    """Requested paths with names longer than the storage's rsync takes."""
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="refusal"):
-    """Why there is no (further) answer: the parts of a ``TurkuError``, by its code."""
+    """The reason for no (further) answer: the parts of a ``TurkuError``, with its code."""
 
     code: Text
     message: str
@@ -373,9 +377,11 @@ Answer = (
 
 
 class StorageAccessRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """May ``machine`` see (``look``) or have (``recover``) what is kept of ``source`` of ``of_machine`` (None: itself)?
-    ``request`` is the coordinator's own name of a restore that was asked for there. ``resolved`` is the name of the
-    snapshot that the storage takes the request's choice to mean; the first one that is told counts for good."""
+    """The question if ``machine`` may browse or restore ``source`` of ``of_machine`` (None: its own).
+
+    ``request`` is the coordinator's id of a restore request. ``resolved`` is the name of the snapshot to which the
+    storage resolved the choice of the request. The first name that is reported is final.
+    """
 
     storage: StorageCredentials
     machine: MachineReference
@@ -387,9 +393,11 @@ class StorageAccessRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StorageAccessAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``reason`` says why not. With a ``request``, what of the source it is for: ``paths`` (none: all of it), the
-    ``snapshot`` that was chosen when it was asked for, and the name that this choice was ``resolved`` to. Without a
-    request ``snapshot`` is None: any."""
+    """The grant, or the ``reason`` for its refusal.
+
+    A grant for a ``request`` is limited to its ``paths`` (none: the whole source) and its ``snapshot``, with the name
+    to which that was ``resolved``. A grant without a request is for any snapshot.
+    """
 
     allowed: bool
     reason: Text | None = None

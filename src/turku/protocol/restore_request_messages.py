@@ -1,8 +1,7 @@
-"""Restores that were asked for at the coordinator: how a machine learns of one, and what it tells of it.
+"""Restore requests of operators: the orders to machines, and their progress reports.
 
-Beyond the contract: ``machine.restores`` in the answer to ``agent_ping_checkin``, and at ``/v2`` ``agent_restores`` and
-``agent_restore_progress``.
-An order is the coordinator's word: the machine's own configuration says whether, and where, it is obeyed.
+Beyond the contract: ``machine.restores`` in the answer to ``agent_ping_checkin``, and ``agent_restores`` and
+``agent_restore_progress`` at ``/v2``. The machine's own configuration decides if and where it runs an order.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ MESSAGE_LIMIT: Final = 4000
 
 Overwrite = Literal["never", "older", "always"]
 Step = Literal["picked_up", "running", "postponed", "whole", "partial", "failed", "refused", "cancelled"]
-"""What a machine tells of a restore. ``postponed``: not now, it is to be offered again; ``refused``: the machine's own
-configuration forbids it; ``cancelled``: ended because the coordinator said so."""
+"""State of a restore on its machine. ``postponed``: must be offered again later. ``refused``: forbidden by the
+machine's own configuration. ``cancelled``: ended by the coordinator."""
 
 
 class RestoreOrder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A restore that waits for this machine; ``of_machine`` is set where the source is another machine's.
+    """A restore that waits for this machine. ``of_machine`` is set for a source of another machine.
 
-    ``paths`` is required, as none are all of the source.
+    ``paths`` is required, because an empty list is the whole source.
     """
 
     request: Text
@@ -42,14 +41,16 @@ class RestoreOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AgentRestoresAnswer(msgspec.Struct, frozen=True):
-    """``agent_restores``: what the answer to a check-in has under that name, for a machine whose check-in has to wait
-    because a backup is running. The request is that of a check-in."""
+    """``agent_restores``: the waiting restores, for a machine whose check-in must wait for a running backup.
+
+    The request is that of a check-in.
+    """
 
     restores: msgspec.Raw
 
 
 class AgentRestoreProgressRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a restore goes. ``claim`` is drawn by the run that picks it up, and proves to be that run."""
+    """The progress of a restore. ``claim`` is a random text that identifies the run that picked it up."""
 
     machine: MachineCredentials
     request: Text
@@ -64,17 +65,17 @@ class AgentRestoreProgressRequest(msgspec.Struct, frozen=True, omit_defaults=Tru
 
 
 class AgentRestoreProgressAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whether the machine is to go on; if not, why."""
+    """The answer whether the machine continues, with the reason if not."""
 
     go_on: bool
     reason: Text | None = None
 
 
-# --- people, through the console: with their session, and the permissions of their account
+# --- people, through the console, with the permissions of their account
 
 
 class RestoreWish(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``restore_request``: what an operator asks for. ``onto``: another machine's UUID, left out for the same one."""
+    """``restore_request``: the wish of an operator. ``onto`` is the UUID of another machine as the target."""
 
     machine: Text
     source: Text
@@ -89,13 +90,13 @@ class RestoreWish(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RestoreDecision(msgspec.Struct, frozen=True):
-    """``restore_request_approve``, ``_reject`` and ``_cancel``: of the request with that id."""
+    """``restore_request_approve``, ``_reject`` and ``_cancel`` of the request with that id."""
 
     request: Text
 
 
 class RestoreListRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``restore_request_list``: the newest, at most 200; of one machine (its UUID), with those that are over."""
+    """``restore_request_list``: the newest 200 requests, those of one machine (its UUID), also those that are over."""
 
     machine: Text | None = None
     with_over: bool = False

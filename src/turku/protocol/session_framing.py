@@ -1,4 +1,4 @@
-"""How a session's request is bounded on standard input (contract, section 4); few imports: a session begins with it."""
+"""The framing of a session's request on standard input (contract, section 4). Few imports, for a fast start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ SESSION_REQUEST_END: Final = b"."
 SESSION_REQUEST_LIMIT_BYTES: Final = 256 * 1024
 SESSION_REQUEST_TIMEOUT_SECONDS: Final = 30.0
 HISTORY_ACTIONS: Final = ("browse", "restore_files")
-"""The actions of a ``restore_messages.HistoryRequest``; the others are the contract's, of a ``SessionRequest``."""
+"""Actions of a ``restore_messages.HistoryRequest``. The contract's actions are those of a ``SessionRequest``."""
 GO: Final = b"go"
-"""The line by which the agent lets the storage write, after it has seen the plan."""
+"""The line by which the agent approves the plan and lets the storage write."""
