@@ -38,7 +38,7 @@ class Scene:
 
     def order(self, **wanted: object) -> RestoreJob:
         """Alice's ``etc``, all of it, unless said otherwise; without a request."""
-        [(address, _sources)] = checkin.restorable_storages(self.agent)
+        [(address, _sources)] = checkin.by_storage(checkin.active_sources(self.agent))
         target = self.scratch / uuid4().hex
         return replace(RestoreJob("etc", address, target, of_machine=self.alice.uuid), **wanted)  # type: ignore[arg-type]
 

@@ -31,7 +31,7 @@ def test_all_of_many_files_are_verified(
     machine = make_machine({"home": {"path": str(source)}})
     machine.ping()
     agent = configuration.load(machine.config_dir)
-    [(address, _sources)] = checkin.restorable_storages(agent)
+    [(address, _sources)] = checkin.by_storage(checkin.active_sources(agent))
 
     # What was named, or what came, is far ahead of the other, and is more than is kept.
     monkeypatch.setattr(verification, "_WAITING_LIMIT", 100)

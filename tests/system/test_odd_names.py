@@ -33,7 +33,7 @@ def test_a_file_comes_back_whatever_it_is_called(tmp_path: Path) -> None:
         assert (drill["problems"], drill["files"]) == ([], len(NAMES))
 
         agent = configuration.load(machine.config_dir)
-        [(address, _sources)] = checkin.restorable_storages(agent)
+        [(address, _sources)] = checkin.by_storage(checkin.active_sources(agent))
         order = RestoreJob("etc", address, tmp_path / "all")
         restored = restore_run.restore(agent, order)
         assert (restored.state, restored.files, restored.unverifiable) == ("whole", len(NAMES), 0), restored.problems

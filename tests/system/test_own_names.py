@@ -58,7 +58,7 @@ def test_names_of_ours_are_names_like_others(
     for name in NAMES:
         (source / "files" / name).write_text(name)
     machine.ping()
-    [(address, _sources)] = checkin.restorable_storages(agent)
+    [(address, _sources)] = checkin.by_storage(checkin.active_sources(agent))
     # The name that a restore draws without its lot is known to everybody.
     target = tmp_path / "first"
     order = RestoreJob("home", address, target)

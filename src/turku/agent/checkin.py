@@ -41,11 +41,6 @@ class CheckinResult:
     """The restore requests for this machine, not decoded yet (remote_restore.py)."""
 
 
-def due(agent: AgentConfig) -> list[DueStorage]:
-    """The storages that are to back up sources now. Raises as ``ask`` does."""
-    return check_in(agent).storages
-
-
 def check_in(agent: AgentConfig) -> CheckinResult:
     """Ask the coordinator what is due. Raises ConfigurationError (not registered), ApiRefused, ApiUnreachable.
 
@@ -67,11 +62,6 @@ def check_in(agent: AgentConfig) -> CheckinResult:
         DueStorage(address, tuple(agent.sources[name] for name in names)) for address, names in by_storage(configured)
     ]
     return CheckinResult(storages, answer.restores)
-
-
-def restorable_storages(agent: AgentConfig) -> list[tuple[StorageAddress, list[str]]]:
-    """Return each storage with the names of this machine's active sources on it. Raises as ``check_in`` does."""
-    return by_storage(active_sources(agent))
 
 
 def active_sources(agent: AgentConfig) -> dict[str, SourceOrder]:

@@ -29,9 +29,9 @@ def test_an_endless_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_can_be_held_back_until_something_else_was_said(capsys: pytest.CaptureFixture[str]) -> None:
     output = StorageOutput("primary", held_until_released=True, awaited="active on port")
     output.show_line("hello")
-    assert not output.heard.is_set()
+    assert not output.has_awaited.is_set()
     output.show_line("Restore mode active on port 1.")
-    assert output.heard.is_set()
+    assert output.has_awaited.is_set()
     assert capsys.readouterr().err == ""
     output.release()
     output.show_line("later")

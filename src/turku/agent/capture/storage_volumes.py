@@ -31,8 +31,8 @@ def _configured(directory: Path) -> list[str]:
     content = configuration.read_with_state(directory, default_var_dir=_STATE_DIRECTORY).content
     volumes = content.get("volumes")
     options = volumes.values() if isinstance(volumes, dict) else ()
-    told = [each.get("path") for each in options if isinstance(each, dict)]
-    return [path for path in told if isinstance(path, str) and Path(path).is_absolute() and "\0" not in path]
+    configured = [each.get("path") for each in options if isinstance(each, dict)]
+    return [path for path in configured if isinstance(path, str) and Path(path).is_absolute() and "\0" not in path]
 
 
 def _is_marked(path: Path) -> bool:

@@ -11,7 +11,7 @@ from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
 from turku.core.log import one_line
 from turku.core.paths import is_within
-from turku.errors import CommandFailed, InvalidValue, MalformedMessage, NotInHistory
+from turku.errors import InvalidValue, MalformedMessage, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import SourceOrder
 from turku.protocol.restore_messages import Answer, BrowseEnd, BrowseRequest, HistoryRequest
@@ -31,13 +31,8 @@ def snapshots(agent: AgentConfig, source: str | None) -> Iterator[tuple[str, Ans
     for address, sources in checkin.by_storage(active):
         for start in range(0, len(sources), 1000):
             request = BrowseRequest("snapshots", list(sources[start : start + 1000]))
-            for answer in _rows(agent, active[sources[0]], request):
+            for answer in rows(agent, request, active[sources[0]]):
                 yield address.name, answer
-
-
-def rows(agent: AgentConfig, request: BrowseRequest, order: SourceOrder) -> Iterator[Answer]:
-    """The rows that the source's storage answers, the last of them a BrowseEnd. Raises as ``snapshots`` does."""
-    return _rows(agent, order, request)
 
 
 def order_of(active: dict[str, SourceOrder], source: str) -> SourceOrder:
@@ -78,18 +73,19 @@ def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: st
     )
 
 
-def _rows(agent: AgentConfig, order: SourceOrder, request: BrowseRequest) -> Iterator[Answer]:
+def rows(agent: AgentConfig, request: BrowseRequest, order: SourceOrder) -> Iterator[Answer]:
+    """Yield the rows that the source's storage answers, the last of them a BrowseEnd. Raises as ``snapshots`` does."""
     address = session.trusted_address(agent, order.storage)
-    is_whole = False
+    is_complete = False
     left = _SNAPSHOTS_LIMIT if request.listing == "snapshots" else request.limit
     for answer in session.ask(
         agent, address, HistoryRequest("browse", browse=request), timeout_seconds=_TIMEOUT_SECONDS
     ):
-        is_whole = isinstance(answer, BrowseEnd)
-        left -= 0 if is_whole else 1
+        is_complete = isinstance(answer, BrowseEnd)
+        left -= 0 if is_complete else 1
         if left < 0:
             # A program that reads the rows must not get more than it asked for either (threats S4).
             raise MalformedMessage(f"storage {address.name} answers with more rows than were asked for")
         yield answer
-    if not is_whole:
-        raise CommandFailed(f"storage {address.name} ended the session before its answer was whole")
+    if not is_complete:
+        raise session.incomplete_answer(address)

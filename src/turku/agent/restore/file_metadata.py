@@ -78,11 +78,11 @@ def _scratch_file(directory: Path) -> Iterator[int]:
 def _rsync_capabilities(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
     """Return two flags: this rsync was built with ACLs, and with extended attributes."""
     try:
-        words = command.run([*rsync_command, "--version"], timeout_seconds=_VERSION_TIMEOUT_SECONDS).stdout
+        output = command.run([*rsync_command, "--version"], timeout_seconds=_VERSION_TIMEOUT_SECONDS).stdout
     except CommandFailed:
         return False, False
-    told = b" ".join(words.split())
-    return b" ACLs" in told and b"no ACLs" not in told, b" xattrs" in told and b"no xattrs" not in told
+    features = b" ".join(output.split())
+    return b" ACLs" in features and b"no ACLs" not in features, b" xattrs" in features and b"no xattrs" not in features
 
 
 def proc_path(directory: int, name: bytes) -> bytes:

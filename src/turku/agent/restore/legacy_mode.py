@@ -51,7 +51,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     # A lock of its own, so that a restore does not wait for a long backup.
     with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
         _say("Entering restore mode.", "")
-        storages = checkin.restorable_storages(agent)
+        storages = checkin.by_storage(checkin.active_sources(agent))
         if storages:
             _say("This machine's sources are on the following storage units:")
         for storage, sources in storages:
@@ -143,7 +143,7 @@ class _LegacySession:
         """Return the exit code of ssh, or 0 where the operator ended the session."""
         deadline = time.monotonic() + _ACTIVE_TIMEOUT_SECONDS
         # The printed port must be right, and only a tunnel that stands has its final port.
-        while ssh.poll() is None and not self._output.heard.wait(0.02) and time.monotonic() < deadline:
+        while ssh.poll() is None and not self._output.has_awaited.wait(0.02) and time.monotonic() < deadline:
             pass
         if ssh.poll() is not None:
             code = ssh.wait(1)

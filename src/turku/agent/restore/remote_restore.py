@@ -52,7 +52,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class NotAllowedHere(InvalidValue):
-    """This machine's configuration does not allow the restore."""
+    """The machine's configuration does not allow the restore."""
 
 
 def waiting_orders(agent: AgentConfig) -> msgspec.Raw:

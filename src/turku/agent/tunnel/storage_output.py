@@ -46,7 +46,7 @@ class StorageOutput:
         self._has_hinted = False
         self._shown: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self._calls: dict[str, Callable[[], None]] = {}
-        self.heard = threading.Event()
+        self.has_awaited = threading.Event()
         """Set when a line contained ``awaited``."""
 
     def call_on(self, text: str, call: Callable[[], None]) -> None:
@@ -61,7 +61,7 @@ class StorageOutput:
                 call()
                 return
             if self._awaited is not None and self._awaited in text:
-                self.heard.set()
+                self.has_awaited.set()
             if self._left <= 0:
                 self._beyond += 1
                 return
