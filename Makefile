@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-old-rsync test-faults fuzz check check-pythons coverage lint types fmt imports bench constraints clean
+.PHONY: help setup demo test test-old-rsync test-faults fuzz check reference check-pythons coverage lint types fmt imports bench constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ check-pythons: ## 'make check' on each supported Python (3.11 and 3.13), and the
 	  $(MAKE) --no-print-directory check PYTHON=$$python VENV=.cache/venv-$$version; \
 	  .cache/venv-$$version/bin/python -m pytest -q -n 2 $(COVERED_TESTS); \
 	done
+
+reference: setup ## write the generated tables of docs/reference/configuration.md and the commented examples
+	$(BIN)/python docs/reference/generate.py
 
 lint: setup ## ruff: rules and format
 	$(BIN)/ruff check .

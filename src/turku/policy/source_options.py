@@ -1,7 +1,8 @@
-"""The options of a source, in one table: what each may be, what it is where it is left out, and what it means.
+"""The table of all source options: type, bounds, default, check and help of each.
 
-``turku-agent check``, ``turku-update-config`` and the coordinator all ask this table, so that what one of them takes
-no other refuses. Filter sets are the coordinator's to know: ``merge NAME`` passes for any name here.
+``turku-agent check``, ``turku-update-config``, the coordinator and the reference page use this table, so that no
+program refuses an option that another one accepts. Only the coordinator knows the filter sets: ``merge NAME`` passes
+for any name here.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ SOURCES_LIMIT = 1000
 PATH_LIMIT = 4000
 """Characters."""
 PATH_LIMIT_BYTES = 4095
-"""What Linux opens."""
+"""The longest path that Linux opens."""
 PART_LIMIT_BYTES = 255
-"""What a file system takes for one name."""
+"""The longest name in a directory of a Linux file system."""
 RULE_LENGTH = 1000
 """Characters of a frequency or a retention."""
 ENTRIES_LIMIT = 2000
@@ -41,34 +42,46 @@ ENTRIES_LIMIT = 2000
 TOGETHER_LIMIT = 100_000
 """Filter rules and exclude entries of all sources of a machine."""
 UNKNOWN_LIMIT_BYTES = 64 * 1024
-"""All that a source has beside the options that the coordinator has a place for, as JSON."""
+"""All options of a source that have no column at the coordinator, as JSON."""
 UNKNOWN_DEPTH = 20
 DEFAULT_FREQUENCY = "daily"
 DEFAULT_RETENTION = "last 5 days, earliest of month"
-"""Both: contract, section 2 and the existing system's own description."""
+"""Both are from the contract, section 2, and the existing system's own description."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a source."""
+    """One option of a source, with all that its users and its readers need."""
 
-    meaning: str
-    """A sentence for people."""
+    type: str
+    """Type and bounds, as the reference page has them."""
+    help: str
+    """Full sentences for people, as the reference page has them."""
     check: Callable[[Any], Any]
-    """Returns the value as programs use it. Raises InvalidValue."""
+    """Return the value as programs use it. Raises InvalidValue."""
     default: Any = None
-    """What it is where it is left out or null."""
-    is_required: bool = False
+    """The value of an option that is left out or null."""
+    default_text: str = ""
+    """The default in words, where the value does not say it."""
     has_column: bool = True
-    """False where the coordinator keeps it as it was sent, beside what it does not know."""
+    """False if the coordinator keeps the option as it was sent, beside unknown ones."""
+    is_contract: bool = False
+    """True for options of the existing system."""
+    since: str = "2.0"
+    """The first release with this option, if it is not the contract's."""
+
+    @property
+    def is_required(self) -> bool:
+        """True if a source cannot be without it."""
+        return self.default_text == "required"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What keeps an option, or all of a source, from being taken."""
+    """A reason to refuse an option, or all of a source."""
 
     option: str
-    """Empty for what is about several options."""
+    """Empty for a problem of several options together."""
     message: str
 
     def __str__(self) -> str:
@@ -76,7 +89,7 @@ class Problem:
 
 
 def problems(options: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the options of a source."""
+    """Yield the problems of the options of a source."""
     for name, option in OPTIONS.items():
         value = options.get(name)
         if value is None:
@@ -94,7 +107,7 @@ def problems(options: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def problems_together(sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what is wrong with all sources of a machine together: name to options."""
+    """Yield the problems of all sources of a machine together. ``sources`` maps names to options."""
     if len(sources) > SOURCES_LIMIT:
         yield f"has more than {SOURCES_LIMIT} sources"
     if entries(sources) > TOGETHER_LIMIT:
@@ -113,14 +126,14 @@ def unknown(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown_names(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the names that are in no table, each with the known one that may be meant, or with nothing."""
+    """Yield each name that is not an option, with the option of a similar name, or with an empty text."""
     for name in options:
         if name not in OPTIONS:
             yield name, next(iter(difflib.get_close_matches(name, OPTIONS, n=1)), "")
 
 
 def check_unknown(kept: Mapping[str, Any]) -> None:
-    """Raise InvalidValue where what is kept as it was sent is too much, or no message can hold it."""
+    """Raise InvalidValue if the options without a column are too large, or cannot be sent in a message."""
     if not _fits(kept):
         raise InvalidValue(f"nested deeper than {UNKNOWN_DEPTH} levels, or with an integer over 64 bits")
     if not kept:
@@ -128,18 +141,18 @@ def check_unknown(kept: Mapping[str, Any]) -> None:
     try:
         size = len(msgspec.json.encode(kept))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidValue(f"no JSON: {error}") from None
+        raise InvalidValue(f"cannot be written as JSON: {error}") from None
     if size > UNKNOWN_LIMIT_BYTES:
         raise InvalidValue(f"together larger than {UNKNOWN_LIMIT_BYTES} bytes")
 
 
 def sentence(error: InvalidValue) -> str:
-    """Return what is wrong, with what would be right in brackets."""
+    """Return the error's message, with its hint in brackets."""
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def texts(value: Any) -> list[str]:
-    """Return the value, which is a list of texts that is not too long. Raises InvalidValue."""
+    """Return the value if it is a list of at most ENTRIES_LIMIT texts. Raises InvalidValue."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InvalidValue("must be a list of texts")
     if len(value) > ENTRIES_LIMIT:
@@ -150,9 +163,9 @@ def texts(value: Any) -> list[str]:
 
 
 def _fits(value: Any) -> bool:
-    """Return True where it is nested no deeper than is allowed, and JSON's readers take its integers."""
+    """Return True if the value is nested at most UNKNOWN_DEPTH levels, with integers that JSON readers accept."""
     level = [value]
-    # Level by level: a call for each of the hundreds of thousands that fit into a message is dear.
+    # Level by level, because a call for each of the hundreds of thousands of values in a message takes long.
     for _ in range(UNKNOWN_DEPTH + 1):
         if any(isinstance(item, int) and not -(2**63) <= item < 2**64 for item in level):
             return False
@@ -221,31 +234,129 @@ def _flag(value: Any) -> bool:
     return value
 
 
+_FLAG = "`true` or `false`"
+_LIST = f"list, at most {ENTRIES_LIMIT:,} entries"
+_RULE = f"text, at most {RULE_LENGTH:,} characters"
 OPTIONS: dict[str, Option] = {
-    "path": Option("Absolute path of the directory that is backed up.", _path, is_required=True),
-    "comment": Option("For people, one line.", _comment, ""),
-    "frequency": Option("When it is backed up.", _rule(schedule.parse), DEFAULT_FREQUENCY),
-    "retention": Option("What is kept.", _rule(retention.parse), DEFAULT_RETENTION),
-    "bwlimit": Option("Transfer limit in KiB/s, or limits by time of day.", bandwidth.parse),
-    "snapshot_mode": Option("How history is kept.", snapshot_mode.parse, ""),
-    "filter": Option("List of rsync filter rules.", _filter, []),
-    "exclude": Option("List of rsync exclude patterns.", _exclude, []),
-    "preserve_hard_links": Option("Keeps hard links within the source as such.", _flag, False),
-    "shared_service": Option("Says that units of one service hold the same data.", _flag, False),
-    "large_rotating_files": Option("Files are large and replaced.", _flag, False),
-    "large_modifying_files": Option("Files are large and change in place.", _flag, False),
-    "compress": Option("Compresses what is sent.", compression.parse, "auto", has_column=False),
+    "path": Option(
+        f"text, at most {PATH_LIMIT:,} characters and {PART_LIMIT_BYTES} bytes in each part",
+        "Absolute path of the directory that is backed up. It must have no control characters, such as line breaks, "
+        "because rsyncd cannot serve them.",
+        _path,
+        default_text="required",
+        is_contract=True,
+    ),
+    "comment": Option("text, one line", "A comment for people.", _comment, "", default_text="none", is_contract=True),
+    "frequency": Option(
+        _RULE,
+        "When the source is backed up. See [frequency](#frequency).",
+        _rule(schedule.parse),
+        DEFAULT_FREQUENCY,
+        is_contract=True,
+    ),
+    "retention": Option(
+        _RULE,
+        "Rules by which snapshots are kept. See [retention](#retention).",
+        _rule(retention.parse),
+        DEFAULT_RETENTION,
+        is_contract=True,
+    ),
+    "bwlimit": Option(
+        "whole number from 1, or text",
+        "Transfer limit in KiB/s; or limits by time of day, such as `20M 0800-1800 mon-fri, 0`. See "
+        "[bandwidth](../howto/queue.md#limit-the-bandwidth-by-time-of-day).",
+        bandwidth.parse,
+        default_text="none",
+        is_contract=True,
+    ),
+    "snapshot_mode": Option(
+        "one of " + ", ".join(f"`{name}`" for name in snapshot_mode.NAMES),
+        "Way in which history is kept. See [snapshot modes](#snapshot-modes).",
+        snapshot_mode.parse,
+        "",
+        default_text="the storage's",
+        is_contract=True,
+    ),
+    "filter": Option(_LIST, "rsync filter rules. See [filter rules](#filter-rules).", _filter, [], is_contract=True),
+    "exclude": Option(
+        _LIST,
+        "rsync exclude patterns, such as `*.tmp` or `/cache/`. A leading `/` stands for the source's own top.",
+        _exclude,
+        [],
+        is_contract=True,
+    ),
+    "preserve_hard_links": Option(
+        _FLAG,
+        "Keeps several names of one file as hard links, also where the storage does not do so for all sources.",
+        _flag,
+        False,
+        is_contract=True,
+    ),
     "not_preserved": Option(
-        "Properties of files that are left out.", run_options.parse_not_preserved, [], has_column=False
+        "list",
+        "Properties of files that are not kept: any of `acls`, `attributes`, `hard_links` and `holes`. All of them are "
+        "kept by default.",
+        run_options.parse_not_preserved,
+        [],
+        has_column=False,
+    ),
+    "shared_service": Option(
+        _FLAG,
+        "Says that units of one service hold the same data. It is kept and shown, and changes nothing else.",
+        _flag,
+        False,
+        is_contract=True,
+    ),
+    "large_rotating_files": Option(
+        _FLAG,
+        "Files here are large and replaced. No history is kept, unless `snapshot_mode` says otherwise or the storage's "
+        "mode shares blocks.",
+        _flag,
+        False,
+        is_contract=True,
+    ),
+    "large_modifying_files": Option(
+        _FLAG,
+        "Files here are large and change in place. The same follows as from `large_rotating_files`.",
+        _flag,
+        False,
+        is_contract=True,
+    ),
+    "compress": Option(
+        "one of " + ", ".join(f"`{choice}`" for choice in compression.Compression),
+        'Compresses the transfer: `"on"`, `"off"`, or `"auto"` by the speed of the way to the storage. See below.',
+        compression.parse,
+        "auto",
+        has_column=False,
     ),
     run_options.INCOMPLETE: Option(
-        "Keeps a snapshot without the files that could not be read, or fails.",
+        f"one of `{run_options.KEEP}`, `{run_options.FAIL}`",
+        'Result of a backup in which single files could not be read: a snapshot with warnings (`"keep"`), or none '
+        '(`"fail"`). See [incomplete snapshots](../howto/incomplete-snapshots.md).',
         run_options.parse_incomplete,
         run_options.KEEP,
         has_column=False,
     ),
-    "compare_contents": Option("Reads every file on both sides, each time.", _flag, False, has_column=False),
-    run_options.ONE_FILE_SYSTEM: Option("Leaves out what is mounted below the source.", _flag, has_column=False),
-    "expects_mount": Option("Is backed up only while its path is a mount point.", _flag, False, has_column=False),
+    "compare_contents": Option(
+        _FLAG,
+        "Compares the contents of all files in every backup, not size and time alone. See below.",
+        _flag,
+        False,
+        has_column=False,
+    ),
+    run_options.ONE_FILE_SYSTEM: Option(
+        _FLAG,
+        "Backs up nothing that is mounted below the source. See below.",
+        _flag,
+        default_text="by path",
+        has_column=False,
+    ),
+    "expects_mount": Option(
+        _FLAG,
+        "Offers the source only while its path is a mount point. See below.",
+        _flag,
+        False,
+        has_column=False,
+    ),
 }
 """Name to option, in the order in which people are shown them."""

@@ -32,6 +32,7 @@ class ApiConfig(Section, frozen=True, kw_only=True):
         Key(
             "Registration string: the bare secret of an Auth, of kind `machine_reg` for a machine and `storage_reg` "
             "for a storage. It is needed once, to register.",
+            example="AUTH STRING",
             is_contract=True,
         ),
     ] = None

@@ -57,6 +57,7 @@ def _program() -> program.CommandGroup:
         browse,
         catalog,
         check,
+        config,
         drill,
         gc,
         ping,
@@ -73,6 +74,7 @@ def _program() -> program.CommandGroup:
         "Keep the backups of machines.",
         (
             check.COMMAND,
+            config.COMMAND,
             update_config.COMMAND,
             *browse.COMMANDS,
             retention.COMMAND,

@@ -80,6 +80,7 @@ class MachineIdentity(Section, frozen=True, kw_only=True):
             "UUID of this machine. Generated at the first registration into `var_dir/config.d/10-machine_uuid.json`.",
             default_text="generated",
             check=lambda text: None if text is None else names.machine_uuid(text),
+            is_contract=True,
         ),
     ] = None
     machine_secret: Annotated[
@@ -87,6 +88,7 @@ class MachineIdentity(Section, frozen=True, kw_only=True):
         Key(
             "Secret that proves the identity: 30 letters and digits. Generated beside `machine_uuid`.",
             default_text="generated",
+            is_contract=True,
         ),
     ] = None
     environment_name: Annotated[
@@ -185,7 +187,7 @@ class TunnelConfig(Section, frozen=True, kw_only=True):
         Key(
             "Host keys of storages: name to list of keys, each `TYPE BASE64`. They replace what was learnt, and "
             "nothing new is learnt beside them. See [storages a machine "
-            "trusts](../howto/machine-identity.md#storages-that-a-machine-trusts).",
+            "trusts](../howto/machine-identity.md#accept-a-storage).",
             check=_host_keys,
         ),
     ] = {}

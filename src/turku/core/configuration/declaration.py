@@ -47,7 +47,7 @@ class Key(msgspec.Struct, frozen=True):
     check: Callable[[Any], Any] | None = None
     """Given a value of the declared type, return it as programs use it. Raises InvalidValue."""
     example: str = ""
-    """A value to show where the key is required and missing."""
+    """A value to show where the key is required and missing, and in the commented examples."""
     is_contract: bool = False
     """True for keys of the existing system, whose names and meanings must stay."""
     since: str = FIRST_RELEASE
@@ -119,6 +119,14 @@ def sections(configuration: type[msgspec.Struct]) -> dict[str, type[Section]]:
 def all_keys(configuration: type[msgspec.Struct]) -> list[DeclaredKey]:
     """Return every key at the top of the configuration files, in the order of their declaration."""
     return [key for section in (*sections(configuration).values(), configuration) for key in keys(section)]
+
+
+def value_of(configuration: msgspec.Struct, name: str) -> Any:
+    """Return the value of a key, whichever section it is in."""
+    for field, section in sections(type(configuration)).items():
+        if any(key.name == name for key in keys(section)):
+            return getattr(getattr(configuration, field), name)
+    return getattr(configuration, name)
 
 
 def with_values(configuration: T, **values: Any) -> T:

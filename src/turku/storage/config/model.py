@@ -487,7 +487,7 @@ class IntegrityConfig(Section, frozen=True, kw_only=True):
         Words | None,
         Key(
             "A program as a list of words, run on what a drill restored. See [proving "
-            "backups](../howto/prove-backups.md#a-check-program)."
+            "backups](../howto/prove-backups.md#test-restored-data-with-a-check-program)."
         ),
     ] = None
     drill_check_seconds: Annotated[Seconds, Key("Longest time that this program may take.")] = 600.0
