@@ -126,7 +126,7 @@ def test_every_mistake_of_the_environment_has_an_example() -> None:
     import re
 
     source = (REPOSITORY / "src/turku/api/configuration/environment.py").read_text()
-    numbers = {int(number) for number in re.findall(r"mistake\(\s*(\d+),", source)}
+    numbers = {int(number) for number in re.findall(r"error\(\s*(\d+),", source)}
     shown = {
         int(number)
         for path in (EXAMPLES / "invalid" / "api").iterdir()
