@@ -42,7 +42,7 @@ from tests.support.hostile_conversations import HostileDaemon
 from tests.support.loop_volume import loop_volume
 from tests.support.mutating_relay import MutatingRelay, Plan
 
-from turku.storage.backup.run import BackupReport
+from turku.storage.backup.job import BackupReport
 from turku.storage.containment import daemon_connection, processes
 from turku.storage.fs.remove import remove_tree
 

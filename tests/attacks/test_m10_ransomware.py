@@ -101,7 +101,7 @@ def test_an_attack_is_kept_apart_and_pruning_freezes(
     outcome = machine.back_up(retention=RULES)
     assert outcome.success
     assert outcome.findings
-    assert outcome.summary.startswith("SUSPICIOUS: ")
+    assert outcome.summary.startswith("ANOMALY: ")
     assert outcome.snapshot is not None
     assert not snapshot_notes.read(machine.place, outcome.snapshot).is_good
     # Days later all of it is still there, however quiet the attacker is from then on.
@@ -109,7 +109,7 @@ def test_an_attack_is_kept_apart_and_pruning_freezes(
         machine.clock.moment += timedelta(days=5)
         assert machine.back_up(retention=RULES).findings
     assert before.items() <= {name: fingerprint(machine.place.snapshot(name)) for name in machine.snapshots()}.items()
-    assert "nothing is pruned: 4 suspicious snapshots" in caplog.text
+    assert "no snapshot is removed while 4 quarantined snapshots" in caplog.text
 
 
 def test_a_third_of_the_files_encrypted_is_seen_by_what_they_became(machine: BackedUpMachine) -> None:
@@ -163,10 +163,10 @@ def test_judged_bad_it_counts_nowhere_and_the_machine_can_recover(machine: Backe
     kept = {path.name: path.read_bytes() for path in files_of(machine.source_dir)}
     rewrite(machine.source_dir)
     bad = machine.back_up(retention="last 2 snapshots").snapshot
-    judge(machine, "bad")
+    judge(machine, "rejected")
     # The attacker goes on: it is seen again, by comparison with the last good one.
     assert machine.back_up(retention="last 2 snapshots").findings
-    judge(machine, "bad")
+    judge(machine, "rejected")
     for path in files_of(machine.source_dir):
         path.write_bytes(kept[path.name])
     machine.clock.moment += timedelta(days=1)
@@ -186,7 +186,7 @@ def test_judged_clean_it_is_usual_from_then_on(machine: BackedUpMachine) -> None
     rewrite(machine.source_dir)
     outcome = machine.back_up(retention=RULES)
     assert outcome.findings
-    judge(machine, "clean")
+    judge(machine, "accepted")
     rewrite(machine.source_dir)
     machine.clock.moment += timedelta(days=9)
     again = machine.back_up(retention=RULES)

@@ -40,7 +40,7 @@ def test_an_encrypted_machine_is_on_the_audit_log_until_the_operator_has_judged(
         [(_actor, subject, new)] = logged
         assert subject == "etc"
         assert "100% of the files were rewritten (30 of 30)" in str(new)
-        assert fleet.runs(machine, "etc")[-1]["summary"].startswith("SUSPICIOUS: ")
+        assert fleet.runs(machine, "etc")[-1]["summary"].startswith("ANOMALY: ")
         listed = json.loads(operator("quarantine", "list", "--json"))
         assert [each["review"] for each in listed] == [None, None]
         said = operator("quarantine", "reject", "--machine", "web-0", "--source", "etc")

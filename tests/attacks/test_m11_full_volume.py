@@ -20,7 +20,8 @@ from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncSe
 from turku.core import command
 from turku.core.configuration.declaration import with_values
 from turku.errors import CommandFailed
-from turku.storage.backup.run import BackupReport, back_up
+from turku.storage.backup.job import BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.containment import limits, quota
 from turku.storage.fs import disk_usage
 

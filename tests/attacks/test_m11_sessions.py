@@ -133,9 +133,9 @@ def test_m11_one_key_holds_four_looks_and_recoveries_and_no_more(storage: Ordere
         # All of them, once more: one that comes alone is told what is wrong in the words of an answer.
         with session(storage, "browse", browse={"listing": "snapshots", "sources": ["etc"]}) as side:
             side.wait()
-            assert "4 looks at history or restores of this machine go on here already" in side.output
+            assert "4 sessions of this machine browse or restore here already" in side.output
             assert '"row": "refusal", "code": "lock-held"' in side.output
-        assert storage.host.log.count("looks at history or restores of this machine go on") > 0
+        assert storage.host.log.count("sessions of this machine browse or restore here") > 0
     gone(storage)
 
 
@@ -146,7 +146,7 @@ def test_m11_one_key_holds_four_sessions_that_ask_for_nothing(storage: OrderedSt
         alive = settled(sides, session_slots.UNREAD_SESSIONS)
         assert len(alive) == session_slots.UNREAD_SESSIONS
         refused = next(side for side in sides if side not in alive)
-        assert "that have not said what they are for" in refused.output
+        assert "that have not sent a request" in refused.output
     gone(storage)
 
 
@@ -238,7 +238,7 @@ def test_m11_a_plan_that_nobody_approves_is_not_kept_for_long() -> None:
     assert restore_session.GO_TIMEOUT_SECONDS <= 600
     reading, writing = os.pipe()
     try:
-        with pytest.raises(RestoreFailed, match="nobody let the restore begin within"):
+        with pytest.raises(RestoreFailed, match="nobody confirmed the restore within"):
             session_request.read_go(reading, timeout_seconds=0.1)
     finally:
         os.close(reading)
@@ -293,7 +293,7 @@ def test_m11_the_agent_shows_in_words_why_it_is_refused(tmp_path: Path) -> None:
         for name in (*names, f"machine-{machine.uuid}"):
             held.enter_context(lock.exclusive(lock_dir, name))
         for program, words, sentence in (
-            ("turku-agent", ["snapshots", "etc"], "4 looks at history or restores of this machine go on here already"),
+            ("turku-agent", ["snapshots", "etc"], "4 sessions of this machine browse or restore here already"),
             ("turku-agent-ping", ["--restore"], "2 restores of this machine are open here already"),
             ("turku-agent-ping", [], "another session of this machine is running"),
         ):

@@ -55,7 +55,7 @@ def test_a_source_without_history_that_becomes_empty_is_reported(machine: Backed
     assert machine.back_up(snapshot_mode="none").findings == ()
     outcome = machine.back_up(snapshot_mode="none", exclude=["*"])
     assert "the source is empty" in outcome.findings[0]
-    assert outcome.summary.startswith("SUSPICIOUS: ")
+    assert outcome.summary.startswith("ANOMALY: ")
 
 
 def test_a_source_that_is_pointed_elsewhere_is_kept_apart(machine: BackedUpMachine) -> None:

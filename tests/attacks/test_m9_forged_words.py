@@ -22,7 +22,8 @@ from tests.support.malicious_rsync_server import SPOKEN
 from turku.core.secret import Secret
 from turku.demo import programs
 from turku.storage import catalog
-from turku.storage.backup.run import BackupJob, BackupReport, back_up
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.catalog import EntryKind
 from turku.storage.disk import deletion
 from turku.storage.fs import subvolume

@@ -23,14 +23,14 @@ from tests.support.mutating_relay import MutatingRelay, Plan
 
 from turku.core import command
 from turku.storage import catalog
-from turku.storage.backup.run import BackupReport
+from turku.storage.backup.job import BackupReport
 from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import scrub
 from turku.storage.integrity.scrub import ScrubShare
 from turku.storage.rsync import change_log
 from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.snapshots import assembly
-from turku.storage.snapshots.assembly import IncrementalFailed
+from turku.storage.snapshots.base_copy import IncrementalFailed
 
 SESSIONS = 40
 TMPFS = Path("/dev/shm")

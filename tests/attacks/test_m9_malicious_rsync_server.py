@@ -24,7 +24,8 @@ from tests.support.malicious_rsync_server import SPOKEN, Entry, MaliciousRsyncSe
 
 from turku.core.configuration.declaration import with_values
 from turku.core.secret import Secret
-from turku.storage.backup.run import BackupJob, BackupReport, back_up
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import history, snapshot_record
 from turku.storage.disk.source_directory import SourceDirectory

@@ -29,7 +29,8 @@ from tests.support.v1_client import Refused
 
 from turku.core import command
 from turku.protocol.messages import SourceOrder
-from turku.storage.backup.run import BackupReport, back_up
+from turku.storage.backup.job import BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.disk import trash
 
 DAYS = 30

@@ -26,7 +26,8 @@ from tests.support.rsyncd import Rsyncd
 
 from turku.core.secret import Secret
 from turku.storage import catalog
-from turku.storage.backup.run import BackupJob, BackupReport, back_up
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.run import back_up
 
 MODES = ("link-dest", "none", "btrfs", "reflink")
 MACHINE = "9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"

@@ -37,7 +37,8 @@ from turku.core import log
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.secret import Secret
 from turku.storage import catalog
-from turku.storage.backup.run import BackupJob, BackupReport, back_up
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.catalog import database
 from turku.storage.commands import gc
 from turku.storage.containment import availability, processes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.backed_up_machine import BackedUpMachine
 
-from turku.storage.backup.run import BackupReport
+from turku.storage.backup.job import BackupReport
 from turku.storage.disk import snapshot_notes
 from turku.storage.snapshots import SnapshotMode
 

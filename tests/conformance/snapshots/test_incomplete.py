@@ -155,9 +155,12 @@ def test_a_directory_that_cannot_be_read_any_more_keeps_all_that_was_in_it_and_i
 def test_a_full_run_keeps_what_it_cannot_read_too(
     machine: BackedUpMachine, tree: Path, mode: type[SnapshotMode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from turku.storage.backup.strategy import DryRunResult, Sync
+    from turku.storage.backup import dry_run
+    from turku.storage.backup.dry_run import DryRunResult
 
-    monkeypatch.setattr(Sync, "plan", lambda *_arguments: DryRunResult(refusal="as this test will have it"))
+    monkeypatch.setattr(
+        dry_run, "compare_with_base", lambda *_arguments: DryRunResult(unusable_reason="as this test will have it")
+    )
     change_and_close(tree / "file")
     (tree / "directory").chmod(0)
     (tree / "gone").unlink()

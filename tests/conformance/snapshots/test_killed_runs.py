@@ -13,8 +13,9 @@ from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fing
 from tests.support.killed import killed_at_step
 
 from turku.core.configuration.declaration import with_values
-from turku.storage.backup.strategy import DryRunResult, Sync
-from turku.storage.snapshots import SnapshotMode, assembly
+from turku.storage.backup import dry_run
+from turku.storage.backup.dry_run import DryRunResult
+from turku.storage.snapshots import SnapshotMode, sharing
 
 FULL_RUN_EACH_STEPS = 3
 """A run that succeeds takes what the killed ones left, so that too many of them would hide how those go on."""
@@ -120,22 +121,24 @@ def test_a_full_run_killed_while_it_shares_files_leaves_nothing_that_the_next_on
     if mode.name != "link-dest":
         pytest.skip("its full runs share no file with the base")
     # A base that its plan cannot be built upon.
-    monkeypatch.setattr(Sync, "plan", lambda *_arguments: DryRunResult(refusal="as this test will have it"))
+    monkeypatch.setattr(
+        dry_run, "compare_with_base", lambda *_arguments: DryRunResult(unusable_reason="as this test will have it")
+    )
     make_small_tree(machine.source_dir)
     assert machine.back_up().success
     known: dict[str, Any] = {}
     whole_snapshots(machine, known)
     (machine.source_dir / "late").write_text("late")
-    share = assembly.share_unchanged
+    share = sharing.share_unchanged
 
     def share_and_end(base: Path, tree: Path, *, compares_contents: bool) -> None:
         share(base, tree, compares_contents=compares_contents)
         raise Killed
 
-    monkeypatch.setattr(assembly, "share_unchanged", share_and_end)
+    monkeypatch.setattr(sharing, "share_unchanged", share_and_end)
     with pytest.raises(Killed):
         machine.back_up()
-    monkeypatch.setattr(assembly, "share_unchanged", share)
+    monkeypatch.setattr(sharing, "share_unchanged", share)
     [first] = machine.snapshots()
     kept = {path.lstat().st_ino for path in machine.place.tree(first).rglob("*") if path.is_file()}
     left = machine.place.staging

@@ -75,7 +75,7 @@ def test_what_left_history_is_removed_and_history_is_not(machine: BackedUpMachin
 def test_a_backup_does_not_wait_for_the_removal_of_what_it_prunes(
     machine: BackedUpMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup_run, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(backup_run, "COLLECT_SECONDS", 0)
     machine.days(2)
     gone = machine.snapshots()[:2]
     leave_garbage(machine, 5)

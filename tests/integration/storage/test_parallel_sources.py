@@ -17,7 +17,8 @@ from tests.support.rsyncd import Rsyncd
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.secret import Secret
 from turku.protocol.messages import SessionRequest, SourceCredentials
-from turku.storage.backup.run import BackupJob, BackupReport, back_up
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits, watchdog
 from turku.storage.session import checkin

@@ -33,7 +33,7 @@ from turku.storage.rsync.change_log import ChangeLog
 from turku.storage.session import cancellation
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.heartbeat import Heartbeat
-from turku.storage.snapshots.assembly import HardlinkCopy, IncrementalFailed
+from turku.storage.snapshots.base_copy import HardlinkCopy, IncrementalFailed
 
 SAYS_MUCH = ["sh", "-c", "yes | head -c 1000000; exit 7"]
 """More than a pipe holds."""

@@ -10,7 +10,7 @@ from tests.support.backed_up_machine import order, storage_configuration
 
 from turku.core.configuration.declaration import with_values
 from turku.errors import BackupFailed, InvalidValue
-from turku.storage.backup.run import mode_name, selection
+from turku.storage.backup.order import mode_name, transfer_options
 from turku.storage.config.model import StorageConfig
 
 MEMORY = Path("/dev/shm")
@@ -54,20 +54,20 @@ def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(stora
 
 
 def test_filter_rules_come_before_excludes(storage: StorageConfig) -> None:
-    chosen = selection(order(filter=["+ /keep/***", "hide *.o"], exclude=["*.tmp"]), storage)
+    chosen = transfer_options(order(filter=["+ /keep/***", "hide *.o"], exclude=["*.tmp"]), storage)
     assert chosen.rules == ("+ /keep/***", "H *.o", "- *.tmp")
 
 
 def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(storage: StorageConfig) -> None:
     without = with_values(storage, preserve_hard_links=False)
-    assert selection(order(), storage).hard_links
-    assert not selection(order(), without).hard_links
-    assert selection(order(preserve_hard_links=True), without).hard_links
-    assert not selection(order(not_preserved=["hard_links"]), storage).hard_links
+    assert transfer_options(order(), storage).hard_links
+    assert not transfer_options(order(), without).hard_links
+    assert transfer_options(order(preserve_hard_links=True), without).hard_links
+    assert not transfer_options(order(not_preserved=["hard_links"]), storage).hard_links
 
 
 def test_what_a_source_leaves_out_is_left_out_alone(storage: StorageConfig) -> None:
-    chosen = selection(order(not_preserved=["acls", "holes"]), storage)
+    chosen = transfer_options(order(not_preserved=["acls", "holes"]), storage)
     assert (chosen.acls, chosen.attributes, chosen.hard_links, chosen.holes) == (False, True, True, False)
 
 
@@ -88,4 +88,4 @@ def test_what_reads_files_here_or_is_malformed_is_refused_by_its_option(
     storage: StorageConfig, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(InvalidValue, match=f"^{named}"):
-        selection(order(**options), storage)
+        transfer_options(order(**options), storage)

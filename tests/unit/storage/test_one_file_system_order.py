@@ -19,8 +19,8 @@ from turku.protocol.messages import (
     SourceCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage.backup import run as backup_run
-from turku.storage.backup.run import BackupJob, BackupReport
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.order import transfer_options
 from turku.storage.session import checkin
 from turku.storage.session.cancellation import SessionCancellation
 
@@ -51,7 +51,7 @@ def test_rsync_is_asked(
     asked: list[bool] = []
 
     def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupReport:
-        asked.append(backup_run.selection(job.order, storage).one_file_system)
+        asked.append(transfer_options(job.order, storage).one_file_system)
         return BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
 
     monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: Due())

@@ -20,7 +20,7 @@ from turku.protocol.messages import (
     StorageCredentials,
     StoragePingCheckinAnswer,
 )
-from turku.storage.backup.run import BackupReport
+from turku.storage.backup.job import BackupReport
 from turku.storage.session import checkin
 from turku.storage.session.cancellation import SessionCancellation
 

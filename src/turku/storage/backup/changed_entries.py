@@ -1,14 +1,14 @@
-"""The entries of a source that changed lately, and its files with holes, as the agent names them after its request.
+"""The recently changed entries of a source and its files with holes, as the agent names them after its request.
 
-A machine that lies about them harms its own backups only. What it sends is bounded, and whatever is not as it should be
-ends the reading of further lines, never the session.
+A machine that lies about them harms only its own backups. The size of its lines is bounded. A malformed line ends the
+reading of further lines, never the session.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +34,28 @@ class ChangedEntries:
 
     since_ns: int
     paths: tuple[bytes, ...]
-    """Each lies inside the source and is relative to it; ``b"."`` is the source's own directory."""
+    """Paths inside the source, relative to it. ``b"."`` is the source's own directory."""
+
+
+@dataclass(frozen=True)
+class AttributeComparison:
+    """The way in which a dry run finds changed ACLs and extended attributes.
+
+    Comparing those of every entry takes as long as all other work. A change of one always moves the entry's change
+    time, which the agent can read. A machine that names too few entries harms only its own backups.
+    """
+
+    since_ns: int | None = None
+    """The machine's clock at the session that made the base, in Unix nanoseconds. None compares all attributes."""
+    changed_entries: Callable[[float], ChangedEntries | None] = lambda _timeout_seconds: None
+    """Waits this many seconds for the recently changed entries. Returns None if the agent cannot name them."""
 
 
 class ChangedEntriesReader:
-    """Takes the agent's lines from one thread, and has them ready for any number of others."""
+    """Parses the agent's lines in one thread, for any number of other threads."""
 
     def __init__(self, sources: Collection[str]) -> None:
-        """``sources`` are those that the agent was asked for; without any, nothing is read."""
+        """``sources`` are those that the agent was asked about. Without any, nothing is read."""
         self._asked = frozenset(sources)
         self._reported: dict[str, ChangedEntries | None] = {}
         self._with_holes: dict[str, frozenset[bytes] | None] = {}
@@ -54,11 +68,11 @@ class ChangedEntriesReader:
 
     @property
     def limit_bytes(self) -> int:
-        """The size of what an agent may send that was asked as this one was."""
+        """The number of bytes that the agent may send."""
         return LINES_LIMIT_BYTES if self._asked else 0
 
     def of_source(self, name: str, timeout_seconds: float) -> ChangedEntries | None:
-        """Return what the agent names; wait for it so long. None where it does not, or cannot name everything."""
+        """Return the entries that the agent names, None if it does not name all of them in time."""
         if name not in self._asked:
             return None
         with self._news:
@@ -66,18 +80,18 @@ class ChangedEntriesReader:
             return self._reported.get(name)
 
     def with_holes(self, name: str, timeout_seconds: float) -> frozenset[bytes] | None:
-        """Return the source's files that have holes; wait for the agent's word so long. None where it cannot tell."""
+        """Return the source's files that have holes, None if the agent does not name all of them in time."""
         if name not in self._asked:
             return None
         with self._news:
-            # Asked again, nobody waits again.
+            # Only the first caller waits.
             seconds = 0.0 if name in self._late else timeout_seconds
             if not self._news.wait_for(lambda: name in self._with_holes or self._is_over, seconds):
                 self._late.add(name)
             return self._with_holes.get(name)
 
     def feed(self, chunk: bytes) -> None:
-        """Take a further part of the agent's input."""
+        """Parse a further part of the agent's input."""
         if self._is_over:
             return
         self._left_bytes -= len(chunk)
@@ -94,14 +108,14 @@ class ChangedEntriesReader:
                 self._give_up(error.message)
                 return
             except Exception:
-                # Whoever feeds this is also who notices that the agent is gone.
-                _LOG.exception("internal error while a line about changed entries was read")
+                # The thread that calls this also notices that the agent is gone.
+                _LOG.exception("internal error while a line about changed entries was parsed")
                 self.end()
                 return
         self._line += rest
 
     def end(self) -> None:
-        """Let nobody wait any more: no further line comes."""
+        """Wake all waiting threads, as no further line comes."""
         with self._news:
             self._is_over = True
             self._news.notify_all()
@@ -132,5 +146,5 @@ class ChangedEntriesReader:
             self._news.notify_all()
 
     def _give_up(self, reason: str) -> None:
-        _LOG.debug("what the machine says about changed entries is not used from here on: %s", reason)
+        _LOG.debug("the machine's further lines about changed entries are ignored: %s", reason)
         self.end()

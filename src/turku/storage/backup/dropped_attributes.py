@@ -1,8 +1,8 @@
-"""Links, FIFOs, sockets and devices whose attributes rsync leaves out, as the tree that it compares with has them.
+"""Attributes of links, FIFOs, sockets and devices that rsync drops with ``--copy-dest``.
 
-With ``--copy-dest`` rsync makes such an entry anew, and the machine sends attributes only where they differ from those
-that the entry has in that tree; but nothing copies them from there (seen with 3.5.0). What has none there
-cannot lose any. All others are to be fetched without anything to compare with.
+With this option rsync makes such an entry anew, and the machine sends attributes only if they differ from those of the
+entry in the basis, but nothing copies them from there (seen with 3.5.0). An entry without attributes in the basis
+cannot lose any. All others are fetched without a basis.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from turku.storage.catalog.scan import SnapshotReader
 
 
 class DroppedAttributes:
-    """The trees that rsync compares with; a context manager."""
+    """The basis trees with their attributes. A context manager."""
 
     def __init__(self, trees: Sequence[Path], *, fake_super: bool) -> None:
-        """With ``fake_super`` rsync keeps such entries as files with attributes. Raises OSError."""
+        """With ``fake_super`` rsync stores such entries as files with attributes. Raises OSError."""
         self._fake_super = fake_super
         with ExitStack() as stack:
             self._trees = [stack.enter_context(SnapshotReader(tree, has_attributes=fake_super)) for tree in trees]
@@ -37,7 +37,7 @@ class DroppedAttributes:
         self._stack.close()
 
     def drops(self, path: bytes) -> bool:
-        """Return True where one of the trees has an entry there that is no file or directory, with attributes."""
+        """Return True if one of the trees has an entry with attributes there that is no file or directory."""
         above, name = split(path)
         for tree in self._trees:
             directory = tree.find_directory(above)
@@ -47,11 +47,11 @@ class DroppedAttributes:
         return False
 
     def dropped_in(self, made: Path) -> Iterator[bytes]:
-        """Yield the paths of a tree that rsync made, for which that is so. Raises OSError."""
+        """Yield the paths in a tree made by rsync whose attributes were dropped. Raises OSError."""
         if not self._trees:
             return
         with SnapshotReader(made) as tree:
             for each in tree.walk():
-                may_be = self._fake_super if each.is_file else not each.is_directory
-                if may_be and self.drops(each.full_path):
+                is_candidate = self._fake_super if each.is_file else not each.is_directory
+                if is_candidate and self.drops(each.full_path):
                     yield each.full_path

@@ -1,4 +1,4 @@
-"""What a run could not bring: noted with the snapshot, told to people, and judged where it is much."""
+"""The assessment of files that a run could not transfer: notes, warnings, and findings if there are many."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from turku.storage.disk.incompleteness import WARNINGS_LIMIT, Incompleteness, Lo
 from turku.storage.rsync.file_errors import FileErrors
 from turku.storage.rsync.messages import Message
 
-_SENTENCES = 20
-"""Entries that a summary names."""
+_LISTED_ENTRIES = 20
+"""The number of entries in a summary."""
 
 
 def assess(
-    mishaps: FileErrors, base: Path | None, earlier: Incompleteness, base_moment: str, further: tuple[str, ...] = ()
+    errors: FileErrors, base: Path | None, earlier: Incompleteness, base_moment: str, further: tuple[str, ...] = ()
 ) -> Incompleteness:
-    """Return what a snapshot lacks, or has as it was in the tree ``base``, about which ``earlier`` is noted.
+    """Return the entries that a snapshot lacks, or has as they were in the tree ``base``.
 
-    ``base_moment`` is when that snapshot was made, ``further`` are warnings of another kind. Raises OSError.
+    ``earlier`` is the base's own incompleteness, ``base_moment`` the time at which it was made, and ``further`` are
+    warnings of other kinds. Raises OSError.
     """
     entries: list[LostEntry] = []
     missing = stale = 0
     with ExitStack() as stack:
         tree = None if base is None else stack.enter_context(DirectoryTree(base))
-        for path, message in sorted(mishaps.entries.items()):
-            files = 0 if tree is None else _files(tree, path)
+        for path, message in sorted(errors.entries.items()):
+            files = 0 if tree is None else _count_files(tree, path)
             last_good = (earlier.last_good(path) or base_moment) if files else ""
             missing += not files
             stale += files
             entries.append(LostEntry(os.fsdecode(path), _reason(message), files or 1, last_good))
-    missing += mishaps.unnamed_count
-    warnings = (*further, *mishaps.warnings)
+    missing += errors.unnamed_count
+    warnings = (*further, *errors.warnings)
     return Incompleteness(
         missing_files=missing,
         stale_files=stale,
         entries=bounded(entries),
-        warning_count=len(further) + mishaps.warning_count,
+        warning_count=len(further) + errors.warning_count,
         warnings=warnings[:WARNINGS_LIMIT],
     )
 
 
-def _files(tree: DirectoryTree, path: bytes) -> int:
-    """Return how many files there are at the path: one that is none itself, or those in a directory."""
+def _count_files(tree: DirectoryTree, path: bytes) -> int:
+    """Return the number of files below the path, or 1 for an entry that is no directory."""
     try:
         status = tree.status(path)
     except OSError:
@@ -62,31 +63,31 @@ def _reason(message: Message) -> str:
 
 
 def warnings(incomplete: Incompleteness) -> tuple[str, ...]:
-    """Return what is to be told of it, a sentence each, the one that counts first; none where nothing is missing."""
+    """Return the warnings about a snapshot, a sentence each, the most important one first."""
     if not incomplete.files:
         return incomplete.warnings
     first = f"INCOMPLETE: {incomplete.files} file{'' if incomplete.files == 1 else 's'} could not be read"
     if incomplete.stale_files:
         first += f", {incomplete.stale_files} of them are in the snapshot as they were when they could last be read"
-    named = [_shown(each) for each in incomplete.entries[:_SENTENCES]]
-    more = incomplete.files - sum(each.files for each in incomplete.entries[:_SENTENCES])
-    return (first, *named, *([f"and {more} more files"] if more > 0 else []), *incomplete.warnings)
+    listed = [_describe(each) for each in incomplete.entries[:_LISTED_ENTRIES]]
+    more = incomplete.files - sum(each.files for each in incomplete.entries[:_LISTED_ENTRIES])
+    return (first, *listed, *([f"and {more} more files"] if more > 0 else []), *incomplete.warnings)
 
 
-def _shown(entry: LostEntry) -> str:
+def _describe(entry: LostEntry) -> str:
     path = one_line(entry.raw_path)
     if not entry.is_stale:
         return f"{path}: {entry.reason}; it is not in the snapshot"
-    what = f"its {entry.files} files are" if entry.files > 1 else "it is"
-    return f"{path}: {entry.reason}; {what} as of {entry.last_good}"
+    subject = f"its {entry.files} files are" if entry.files > 1 else "it is"
+    return f"{path}: {entry.reason}; {subject} as of {entry.last_good}"
 
 
 def findings(
     new: Incompleteness, earlier: Incompleteness, files_before: int, thresholds: AnomalyThresholds
 ) -> tuple[str, ...]:
-    """Return what makes the snapshot suspicious, a sentence each: much that could be read before, and cannot now.
+    """Return the reasons for quarantine, a sentence each: many files were readable before and are not now.
 
-    ``earlier`` is of the snapshot before, which had so many files.
+    ``earlier`` belongs to the snapshot before, which had ``files_before`` files.
     """
     if not thresholds.enabled or not files_before:
         return ()

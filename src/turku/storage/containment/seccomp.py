@@ -1,13 +1,13 @@
-"""The system calls that a contained receiver may not make: a small seccomp program.
+"""The seccomp filter of a contained rsync: a program that refuses system calls.
 
-A file receiver has no business with mounts, namespaces, other processes, kernel keys or modules, nor with what a file
-system or device offers beside files: flags that make history read-only are cleared that way, and subvolumes destroyed.
-Most of these calls need a capability that the sandbox has dropped already. The filter also closes them for whoever
-makes a user namespace, where a process has every capability again, and for the transfers that keep CAP_SYS_ADMIN to set
-attributes: what that capability allows beside attributes is refused here, call by call.
+A file receiver needs no mounts, namespaces, other processes, kernel keys or modules. It needs no ioctls of file systems
+and devices either, which can clear the read-only flag of snapshots and destroy subvolumes. Most of these calls need a
+capability that the sandbox has dropped already. The filter also refuses them inside a new user namespace, where a
+process has every capability again, and in transfers that keep CAP_SYS_ADMIN to set attributes. Every other use of that
+capability is refused here, call by call.
 
-The rules are written once. libseccomp makes the program where it is installed: it knows every processor. Elsewhere it
-is made from a table here, which knows two.
+The rules are written once. libseccomp compiles them where it is installed, for every processor. Elsewhere they are
+compiled from a table in this module, for two processors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _WORD: Final = 0xFFFFFFFF
-"""What the kernel looks at of an argument of type int, whatever a process puts above it."""
+"""The bits of an argument of type int that the kernel reads, whatever a process puts above them."""
 # CLONE_NEW: time, mount, cgroup, uts, ipc, user, process and network namespaces.
 _NEW_NAMESPACE_FLAGS: Final = (
     0x00000080,
@@ -38,27 +38,30 @@ _NEW_NAMESPACE_FLAGS: Final = (
     0x40000000,
 )
 _SOCKET_FAMILIES: Final = (1, 2, 10)
-"""AF_UNIX, AF_INET, AF_INET6: the kernel's other families are attack surface only."""
+"""AF_UNIX, AF_INET, AF_INET6. The kernel's other families are nothing but attack surface."""
 _SMALL_FAMILIES: Final = 16
 _TERMINAL_IOCTLS: Final = 0x5400
-"""Those of terminals, sockets and pipes, which a C library uses. All others are refused: those that clear the read-only
-flag of a subvolume or make, destroy and receive one (0x94..), and those that set flags and attributes of a file."""
+"""Requests of terminals, sockets and pipes, which a C library uses.
+
+All others are refused: those that make, destroy and receive subvolumes or clear their read-only flag (0x94..), and
+those that set flags and attributes of a file.
+"""
 _IOCTL_KIND: Final = 0xFFFFFF00
 _REFUSED_TERMINAL_IOCTLS: Final = (0x5412, 0x541C, 0x541D, 0x5423)
-"""TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: typing for others, and changing what a terminal is."""
+"""TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: they type input for others, or change the kind of a terminal."""
 _POISON_ADVICE: Final = (100, 101)
-"""MADV_HWPOISON, MADV_SOFT_OFFLINE: they take memory away from the whole host."""
+"""MADV_HWPOISON, MADV_SOFT_OFFLINE: they take memory from the whole host."""
 UNAVAILABLE_REASON: Final = (
     f"neither libseccomp nor the table knows the system calls of this processor ({platform.machine()}); install "
     "libseccomp2"
 )
-"""Why there is none, and what to do, where ``made`` makes none."""
+"""The reason for a missing filter, and the remedy."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ArgumentCondition:
-    """The argument of that position (from 0), with that mask, is that value; bits are those of one 32-bit word."""
+    """The condition that an argument (counted from 0), masked as a 32-bit word, has a value."""
 
     argument: int
     mask: int
@@ -67,7 +70,7 @@ class ArgumentCondition:
 
 @dataclass(frozen=True)
 class SyscallRule:
-    """A refused call: always, or where the condition holds."""
+    """A call that is refused, always or under a condition."""
 
     call: str
     error: int
@@ -76,13 +79,13 @@ class SyscallRule:
 
 @dataclass(frozen=True)
 class SyscallFilter:
-    """A program for the kernel, and what made it."""
+    """A filter program for the kernel, and its compiler."""
 
     content: bytes
     maker: str
 
 
-# Numbers from the kernel's tables; from 424 on they are the same on every processor.
+# Numbers from the kernel's tables. From 424 on they are the same on every processor.
 _COMMON = {
     "io_uring_setup": 425,
     "open_tree": 428,
@@ -95,10 +98,10 @@ _COMMON = {
     "pidfd_getfd": 438,
     "mount_setattr": 442,
     "quotactl_fd": 443,
-    # These two tell of mounts that the sandbox does not see.
+    # These two list mounts that the sandbox does not show.
     "statmount": 457,
     "listmount": 458,
-    # As setting attributes of files by ioctl is.
+    # They set attributes of files, as the refused ioctls do.
     "open_tree_attr": 467,
     "file_setattr": 469,
 }
@@ -130,7 +133,7 @@ _X86_64 = {
     "kexec_file_load": 320,
     "bpf": 321,
     "userfaultfd": 323,
-    # It would be told of, and handed, files that anybody opens on a volume.
+    # It would get notices, and descriptors, of files that anybody opens on a volume.
     "fanotify_init": 300,
     "lookup_dcookie": 212,
 }
@@ -167,7 +170,7 @@ _AARCH64 = {
 }
 _CALLS: Final = tuple(_X86_64)
 _COMMON_CLONE3: Final = 435
-# Machine name to: audit architecture, and what its calls' numbers are beside those that all have.
+# For each machine name: audit architecture, and the call numbers that differ between processors.
 _ARCHITECTURES = {
     "x86_64": (0xC000003E, {**_X86_64, "clone": 56, "socket": 41, "ioctl": 16, "madvise": 28}),
     "aarch64": (0xC00000B7, {**_AARCH64, "clone": 220, "socket": 198, "ioctl": 29, "madvise": 233}),
@@ -175,10 +178,10 @@ _ARCHITECTURES = {
 
 
 def rules(machine: str) -> Iterator[SyscallRule]:
-    """All that is refused; what no rule is about is allowed."""
+    """Yield the rules for one processor. Calls without a rule are allowed."""
     for call in (*_CALLS, *_COMMON):
         yield SyscallRule(call, errno.EPERM)
-    # clone3 hides its flags behind a pointer; "no such call" makes the C library use clone.
+    # clone3 hides its flags behind a pointer. ENOSYS makes the C library use clone.
     yield SyscallRule("clone3", errno.ENOSYS)
     flags = 1 if machine.startswith("s390") else 0
     for bit in _NEW_NAMESPACE_FLAGS:
@@ -192,7 +195,7 @@ def rules(machine: str) -> Iterator[SyscallRule]:
     for request in _REFUSED_TERMINAL_IOCTLS:
         yield SyscallRule("ioctl", errno.EPERM, ArgumentCondition(1, _WORD, request))
     for bit in _bits(_IOCTL_KIND):
-        # Of another kind is what has one bit that those of terminals do not have, or the other way round.
+        # A request of another kind differs from the kind of terminals in at least one bit.
         yield SyscallRule("ioctl", errno.EPERM, ArgumentCondition(1, bit, bit & ~_TERMINAL_IOCTLS))
 
 
@@ -202,7 +205,7 @@ def _bits(mask: int) -> Iterator[int]:
 
 @functools.cache
 def available_filter() -> SyscallFilter | None:
-    """The filter for this processor; None where nothing here knows its system calls."""
+    """Return the filter for this processor. None if its system calls are unknown here."""
     ways: dict[str, Callable[[], bytes | None]] = {
         "libseccomp": _by_library,
         "a table": lambda: table_filter(platform.machine()),
@@ -219,7 +222,7 @@ def available_filter() -> SyscallFilter | None:
 
 
 def descriptor() -> int | None:
-    """A new descriptor that reads the filter from its start, to be closed by the caller; None as in ``made``."""
+    """Return a new descriptor that reads the filter from its start. None if there is no filter."""
     found = available_filter()
     if found is None:
         return None
@@ -229,7 +232,7 @@ def descriptor() -> int | None:
     return memory
 
 
-# --- by libseccomp: it says what it does not know, and leaves out what this processor does not have
+# --- by libseccomp, which reports unknown calls, and omits calls that this processor does not have
 
 _ALLOW: Final = 0x7FFF0000
 _FAIL: Final = 0x00050000
@@ -277,12 +280,12 @@ def _by_library() -> bytes:
 
 
 def _number(call: str, resolve: Any) -> int:
-    """The call's number; newer ones are the same everywhere, so that an older library need not know them."""
+    """Return the number of a call. Newer calls have one number everywhere, and an older library need not know them."""
     number: int = {**_COMMON, "clone3": _COMMON_CLONE3}.get(call, _UNKNOWN_CALL)
     if number == _UNKNOWN_CALL:
         number = resolve(call)
     if number == _UNKNOWN_CALL:
-        raise ValueError(f"{call} is not known to it")
+        raise ValueError(f"libseccomp does not know the call {call}")
     return number
 
 
@@ -303,7 +306,7 @@ _X32_BIT: Final = 0x40000000
 
 
 def table_filter(machine: str) -> bytes | None:
-    """The filter for that processor by the table; None where its system call numbers are not in it."""
+    """Return the filter compiled from the table. None if the table does not have the processor."""
     known = _ARCHITECTURES.get(machine)
     if known is None:
         return None
@@ -324,13 +327,13 @@ def table_filter(machine: str) -> bytes | None:
         else:
             conditional.setdefault(rule.call, []).append(rule)
     for call, found in conditional.items():
-        inner = [step for rule in found for step in _judged(rule)]
+        inner = [step for rule in found for step in _conditional_steps(rule)]
         steps += [(_JUMP_EQUAL, 0, len(inner) + 1, numbers[call]), *inner, (_RETURN, 0, 0, _ALLOW)]
     steps.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
-def _judged(rule: SyscallRule) -> list[tuple[int, int, int, int]]:
+def _conditional_steps(rule: SyscallRule) -> list[tuple[int, int, int, int]]:
     if rule.condition is None:
         raise ValueError(f"{rule.call} has no condition")
     return [

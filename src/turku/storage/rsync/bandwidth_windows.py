@@ -1,8 +1,8 @@
 """A transfer whose bandwidth limit changes with the time of day.
 
-rsync keeps the limit that it began with. So at a window's boundary it stops by itself (``--stop-after``, to the minute
-after it) and another one goes on with the limit of that moment, from what the working tree has by then: where there is
-history, a file that was under way too (``--partial``), of which what is there is not sent again.
+rsync keeps the limit with which it began. At a window's boundary it therefore stops by itself (``--stop-after``, to the
+minute after it), and a second rsync continues with the new limit from the files transferred so far. With history, this
+includes a partly transferred file (``--partial``), whose data is not sent again.
 """
 
 from __future__ import annotations
@@ -22,50 +22,49 @@ from turku.storage.rsync.request import TransferOptions
 from turku.storage.rsync.result import TransferResult
 
 _STOPPED: Final = "stopping at requested limit"
-"""What rsync says then; its exit code is one of several."""
-_STOPS: Final = rsync_version.RsyncVersion((3, 2, 3))
+"""rsync's message when it stops by itself. Its exit code is one of several."""
+_STOP_AFTER_VERSION: Final = rsync_version.RsyncVersion((3, 2, 3))
+"""The first release with ``--stop-after``. With older ones the first limit holds to the end."""
 _LOG = logging.getLogger(__name__)
 
 
 def run(
-    selected: TransferOptions,
-    bounds: RunLimits,
+    options: TransferOptions,
+    run_limits: RunLimits,
     part: Callable[[TransferOptions, RunLimits], TransferResult],
     *,
     configuration: StorageConfig,
     clock: Clock,
 ) -> TransferResult:
-    """What came of the transfer, which ``part`` runs once for each limit that holds while it goes on."""
-    windows = selected.bandwidth_limits
+    """Call ``part`` once for each bandwidth limit during the transfer, and return the result of the last call."""
+    windows = options.bandwidth_limits
     if not windows.changes:
-        return part(replace(selected, keep_partial_files=False), bounds)
-    zone, stops = configuration.state.timezone, _can_stop(configuration)
-    begin, taken_bytes, is_continued = clock.monotonic_seconds(), 0, False
+        return part(replace(options, keep_partial_files=False), run_limits)
+    zone, stops = configuration.state.timezone, _has_stop_after(configuration)
+    begin, written_bytes, was_restarted = clock.monotonic_seconds(), 0, False
     while True:
         now = clock.now()
         limit = windows.at(now, zone)
         until = windows.next_change(now, zone) if stops else None
         minutes = None if until is None else math.ceil((until - now).total_seconds() / 60)
-        left = bounds.remaining(clock.monotonic_seconds() - begin, taken_bytes)
-        _LOG.info("bandwidth: %s%s", _words(limit), "" if until is None else f" until {until.astimezone(zone):%H:%M}")
-        done = part(replace(selected, bandwidth_kib_per_second=limit, stop_after_minutes=minutes), left)
+        remaining = run_limits.remaining(clock.monotonic_seconds() - begin, written_bytes)
+        _LOG.info(
+            "bandwidth: %s%s",
+            "no limit" if limit is None else f"at most {limit} KiB/s",
+            "" if until is None else f" until {until.astimezone(zone):%H:%M}",
+        )
+        done = part(replace(options, bandwidth_kib_per_second=limit, stop_after_minutes=minutes), remaining)
         if until is None or clock.now() < until or _STOPPED not in done.last_lines:
-            # What an rsync did that was stopped it may not have said.
-            return replace(
-                done, all_lines_parsed=done.all_lines_parsed and not is_continued, was_restarted=is_continued
-            )
-        taken_bytes += done.written_bytes
-        is_continued = True
+            # An rsync that was stopped may not have reported everything that it did.
+            all_lines_parsed = done.all_lines_parsed and not was_restarted
+            return replace(done, all_lines_parsed=all_lines_parsed, was_restarted=was_restarted)
+        written_bytes += done.written_bytes
+        was_restarted = True
 
 
-def _can_stop(configuration: StorageConfig) -> bool:
-    """Whether the storage's rsync can stop by itself; with an older one the limit of the beginning holds to the end."""
+def _has_stop_after(configuration: StorageConfig) -> bool:
     try:
         version = rsync_version.installed(configuration.receiving.rsync_command)
     except CommandFailed:
         return False
-    return version is not None and version >= _STOPS
-
-
-def _words(limit: int | None) -> str:
-    return "no limit" if limit is None else f"at most {limit} KiB/s"
+    return version is not None and version >= _STOP_AFTER_VERSION

@@ -1,8 +1,8 @@
-"""What a run changed against the snapshot that it was built upon, by what rsync says of each entry.
+"""The change log of a run: the entries that it added, changed or deleted, as rsync itemized them.
 
-rsync prints a line for each entry that it made, changed or deleted. The lines of 1,000,000 files are kept in a file
-without a name, not in memory. A machine's daemon can have lines printed too: those of a backup therefore begin with a
-mark that it does not know (``new_mark``), and paths are checked as everything from the network is.
+rsync prints a line for each entry that it makes, changes or deletes. The lines of 1,000,000 files are kept in a file
+without a name, not in memory. A machine's daemon can have lines printed too. The lines of a backup therefore begin with
+a marker that it does not know (``random_marker``), and paths are checked like everything from the network.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from turku.core.paths import is_entry_path
 from turku.storage.fs import tree as fs
 
 MARKER = b":"
-"""With this begins each line of ``OUT_FORMAT``, and no line of rsync's own."""
+"""The beginning of each line of ``OUT_FORMAT``. No other line of rsync begins so."""
 _FORMAT, _TARGET_FORMAT = "%i|%C|%n", "%i|%C|%L|%n"
 _LINKED_TO, _POINTS_TO = b" => ", b" -> "
 _UNKNOWN_TARGET = b"."
-"""As rsync 3.2.7 has it of some names."""
+"""The target that rsync 3.2.7 prints for some names."""
 OUT_FORMAT = f"{MARKER.decode()}{_FORMAT}"
-"""With the checksum, for a reason of its own too: rsync then prints the line after the transfer of a file."""
+"""The output format with the checksum, which also makes rsync print the line after the transfer of a file."""
 CHECKSUM_BYTES = 16
 LINE_LIMIT_BYTES = 32 * 1024
-"""Above the longest line: a path of 4096 bytes, each of them written as four."""
-# Update, kind of file, what differs (some releases know fewer letters); the checksum's width is its algorithm's.
+"""More than the longest line has: a path of 4096 bytes, each of them written as four."""
+# Update type, file type, differences (some releases know fewer letters), and a checksum as wide as its algorithm's.
 _LINE = re.compile(
     rb"(?:(?P<deleted>\*deleting) *|(?P<kind>[<>ch.*])(?P<file_type>[fdLDS])(?P<differs>[^ |]{5,12}| {5,12}))"
     rb"\|(?P<checksum>[0-9a-f]*) *\|(?P<name>.+)",
@@ -50,38 +50,38 @@ _PATH_LIMIT_BYTES = 4096
 
 
 class ChangeKind(StrEnum):
-    """What became of an entry."""
+    """The kind of a change."""
 
     CHANGED = "changed"
     DELETED = "deleted"
 
 
 class Change(msgspec.Struct, frozen=True):
-    """An entry that is not as it was in the snapshot before."""
+    """An entry that differs from the base snapshot."""
 
     path: bytes
-    """Relative to the tree, as the file system has it; the tree itself is ``b"."``."""
+    """Path relative to the tree, as the file system has it. The tree itself is ``b"."``."""
     kind: ChangeKind
     is_file: bool = False
-    """True where rsync said that it is a regular file."""
+    """True if rsync reported a regular file."""
     link_target: bytes = b""
-    """The name in the tree that this one is a further name of, where rsync would make it by linking."""
+    """The path of the same file to which rsync would make a hard link."""
 
 
 class ItemizedLine(msgspec.Struct, frozen=True):
-    """A line of ``OUT_FORMAT``, read."""
+    """A parsed line of ``OUT_FORMAT``."""
 
     path: bytes
     is_deleted: bool = False
     is_new: bool = False
     file_type: bytes = b""
-    """``f``, ``d``, ``L``, ``D`` or ``S``; empty for what was deleted."""
+    """``f``, ``d``, ``L``, ``D`` or ``S``. Empty for deleted entries."""
     checksum: bytes | None = None
-    """Whatever algorithm it is of."""
+    """The checksum of the algorithm that rsync negotiated."""
     link_target: bytes = b""
-    """The name of the same file to which rsync would link this one. A plan alone tells it."""
+    """The path of the same file to which rsync would make a hard link. Only a dry run prints it."""
     is_linked: bool = False
-    """True where rsync would link it to another name."""
+    """True if rsync would make a hard link."""
 
     @property
     def is_new_file(self) -> bool:
@@ -89,22 +89,22 @@ class ItemizedLine(msgspec.Struct, frozen=True):
 
 
 def random_marker() -> bytes:
-    """Return a mark for one run, drawn by lot.
+    """Return a random marker for one run.
 
-    A machine's messages come in the stream of rsync's lines, and need not end with a line break. No text of theirs can
-    look like a line with this mark, nor begin one that hides it. That something was deleted a machine can have printed
-    all the same: rsync has a message for it, and makes the line itself.
+    A machine's messages come in the stream of rsync's lines, and need not end with a line break. None of them can look
+    like a line with this marker, or begin a line that hides it. A machine can still have a deletion printed, because
+    rsync has a message for it and makes the line itself.
     """
     return MARKER + secrets.token_hex(8).encode() + MARKER
 
 
 def out_format(mark: bytes, *, has_targets: bool = False) -> str:
-    """Return ``OUT_FORMAT`` with another mark; with ``has_targets`` lines also say what a name is linked to."""
+    """Return ``OUT_FORMAT`` with another marker. With ``has_targets`` lines also have the target of a link."""
     return mark.decode() + (_TARGET_FORMAT if has_targets else _FORMAT)
 
 
 def parse(text: bytes, mark: bytes = MARKER, *, has_targets: bool = False) -> ItemizedLine | None:
-    """What a line says; None where it is not understood, or names a path that leads out of the tree."""
+    """Return the parsed line. None if it is malformed, or has a path that leads out of the tree."""
     if not text.startswith(mark):
         return None
     match = _LINE.fullmatch(text[len(mark) :].removesuffix(b"\n"))
@@ -118,12 +118,10 @@ def parse(text: bytes, mark: bytes = MARKER, *, has_targets: bool = False) -> It
         name, target = parts
         if match["kind"] != b"h" or target == _UNKNOWN_TARGET:
             target = b""
-    # rsync marks a directory with a slash.
+    # rsync appends a slash to a directory.
     path = unescape(name).removesuffix(b"/")
     target = unescape(target)
-    if target and (len(target) > _PATH_LIMIT_BYTES or not is_entry_path(target)):
-        return None
-    if len(path) > _PATH_LIMIT_BYTES or (path != b"." and not is_entry_path(path)):
+    if not (_is_valid(path) or path == b".") or (target and not _is_valid(target)):
         return None
     if match["deleted"]:
         return ItemizedLine(path, is_deleted=True)
@@ -138,10 +136,14 @@ def parse(text: bytes, mark: bytes = MARKER, *, has_targets: bool = False) -> It
     )
 
 
-def _split_target(text: bytes) -> tuple[bytes, bytes] | None:
-    """Return name and target of a line that has the target before the name; None where it has two readings.
+def _is_valid(path: bytes) -> bool:
+    return len(path) <= _PATH_LIMIT_BYTES and is_entry_path(path)
 
-    Most lines have no target. Those of links have one, and either part may hold what divides the two.
+
+def _split_target(text: bytes) -> tuple[bytes, bytes] | None:
+    """Return name and target of a line that has the target before the name. None if it is ambiguous.
+
+    Most lines have no target. Lines of links have one, and either part may contain the separator.
     """
     if text.startswith(b"|"):
         return text[1:], b""
@@ -153,28 +155,27 @@ def _split_target(text: bytes) -> tuple[bytes, bytes] | None:
 
 
 def unescape(name: bytes) -> bytes:
-    r"""The name as the file system has it: rsync writes ``\#012`` for a line break, and for ``\#`` with digits too."""
+    r"""Return the name as the file system has it. rsync writes ``\#012`` for a line break, and escapes ``\#`` too."""
     if b"\\#" not in name:
         return name
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
 
 
 class ChangeLog:
-    """The changes of one run, in the order in which rsync told them; ended, and gone, with its block.
+    """The changes of one run in the order in which rsync reported them. A context manager that deletes its file.
 
-    Written by one, then read by any number, as often as they like.
+    One thread writes it, and any number of threads read it, repeatedly.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        """``directory`` is where the spool lies, without a name; by default where temporary files do."""
+        """``directory`` holds the spool file without a name, by default the directory of temporary files."""
         self.lists_every_change = False
-        """Whether they tell everything that differs from the snapshot before: deletions too, and of a file with several
-        names each name."""
+        """True if the log has every difference from the base, including deletions and all names of a file."""
         self.lists_every_written_file = False
-        """Whether they tell every file that this run wrote; what a run before it had brought over may be missing."""
+        """True if the log has every file that this run wrote. Files of earlier runs may be missing."""
         self._count = 0
         self.size_bytes = 0
-        """What they take on the disk."""
+        """Size of the log on the disk."""
         descriptor = fs.create_unnamed_file(directory or Path(tempfile.gettempdir()).resolve())
         self._file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
@@ -190,16 +191,16 @@ class ChangeLog:
         return self._count
 
     def add_line(self, line: ItemizedLine) -> None:
-        """Take note of what a line says; but for the checksum, which a machine may have forged."""
+        """Add the change of a line without its checksum, which a machine may have forged."""
         kind = ChangeKind.DELETED if line.is_deleted else ChangeKind.CHANGED
         self.add(Change(line.path, kind, is_file=line.file_type == b"f", link_target=line.link_target))
 
     def flush(self) -> None:
-        """Let whoever follows see all that was added."""
+        """Make all added changes visible to ``follow``."""
         self._file.flush()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all changes."""
         self._file.seek(0)
         self._file.truncate()
         self._count = self.size_bytes = 0
@@ -207,11 +208,11 @@ class ChangeLog:
         self.lists_every_written_file = False
 
     def add(self, change: Change) -> None:
-        """Take note of a change."""
+        """Add a change."""
         kind = b"d" if change.kind is ChangeKind.DELETED else b"f" if change.is_file else b"c"
         written = change.path
         if change.link_target:
-            # No name has a NUL in it.
+            # No name contains NUL.
             kind, written = kind.upper(), b"%b\0%b" % (change.path, change.link_target)
         self._file.write(_HEADER.pack(kind, len(written)) + written)
         self._count += 1
@@ -222,7 +223,7 @@ class ChangeLog:
         return self._read(lambda: True)
 
     def follow(self, is_over: threading.Event) -> Iterator[Change]:
-        """Yield the changes while another thread adds to them, until it says that it is over, and the last of them."""
+        """Yield the changes while another thread adds to them, until it sets ``is_over``, including the last ones."""
 
         def is_at_end() -> bool:
             if not is_over.is_set():
@@ -237,7 +238,7 @@ class ChangeLog:
         offset = 0
         buffer = b""
         while True:
-            # Asked before reading: what is written until then is read.
+            # Checked before reading, so that everything written until then is read.
             is_last = is_at_end()
             while chunk := os.pread(descriptor, _CHUNK_BYTES, offset):
                 offset += len(chunk)

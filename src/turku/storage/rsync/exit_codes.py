@@ -1,4 +1,4 @@
-"""What rsync's exit codes mean for a backup: one pure function."""
+"""The meaning of rsync's exit codes for a backup."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from enum import Enum
 
 
 class Severity(Enum):
+    """The severity of an exit status."""
+
     SUCCESS = "success"
     WARNING = "warning"
     FAILURE = "failure"
@@ -14,22 +16,25 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a run counts, and why, in words."""
+    """The severity of a run's exit code, with its meaning in words."""
 
     severity: Severity
     meaning: str
     is_request_failure: bool = False
-    """True where rsync did not understand what it was asked for, or broke over it: it may do better when asked for
-    everything. A file that cannot be read, a full disk and a machine that is gone stay what they are."""
+    """True if rsync rejected or crashed over the request, so that a full run may succeed.
+
+    A full run does not help with unreadable files, a full disk or a lost machine.
+    """
 
     is_connection_failure: bool = False
-    """True where the other side, or what leads there, was lost: the session may be ending for the same reason."""
+    """True if the other side or the connection was lost. The session may be ending for the same reason."""
 
     is_partial: bool = False
-    """True where all else came: what did not cannot be read, or became something else meanwhile."""
+    """True if everything came except entries that cannot be read or became something else meanwhile."""
 
     @property
     def success(self) -> bool:
+        """True for success and for a warning."""
         return self.severity is not Severity.FAILURE
 
 
@@ -62,9 +67,9 @@ _MEANINGS = {
 
 
 def exit_status(exit_code: int) -> ExitStatus:
-    """Success for 0, a warning for 24 (contract, section 4.5), a failure for all else.
+    """Return success for 0, a warning for 24 (contract, section 4.5), and a failure for any other code.
 
-    ``exit_code`` is as the shell has it: above 128 a signal ended rsync.
+    ``exit_code`` is counted as in a shell: above 128, a signal ended rsync.
     """
     if exit_code == 0:
         return ExitStatus(Severity.SUCCESS, "complete")

@@ -1,7 +1,6 @@
-"""The files that a run could not bring, and the properties that could not be set, by what rsync says of each.
+"""The files that a run could not transfer and the properties that could not be set, collected from rsync's messages.
 
-A machine's rsync says what it likes: whom it costs anything is its own machine. What is listed is bounded, the rest is
-counted.
+A machine's rsync can print any message, at the cost of its own machine. Lists are bounded. The rest is counted.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from turku.storage.rsync import messages
 from turku.storage.rsync.messages import Message, MessageKind, Side
 
 PATHS_LIMIT = 10_000
-SENTENCES_LIMIT = 50
-"""Sentences about what is no entry that is missing."""
+WARNINGS_LIMIT = 50
+"""Warnings about anything but missing entries."""
 PROTECTED_LIMIT = 500
-"""Paths whose rules a command line holds easily."""
-_OF_THE_STORAGE = frozenset({MessageKind.WRITE, MessageKind.DIRECTORY, MessageKind.SYMLINK, MessageKind.DELETION})
-"""What fails on the storage for want of space, as for much else, is no fault of a single file."""
-_HIDES_WHAT_IS_BELOW = frozenset(
+"""The number of paths whose rules a command line holds easily."""
+_STORAGE_FAILURES = frozenset({MessageKind.WRITE, MessageKind.DIRECTORY, MessageKind.SYMLINK, MessageKind.DELETION})
+"""Failures on the storage, which have causes such as a full disk and not a single file."""
+_HIDES_CONTENT = frozenset(
     {
         MessageKind.UNREADABLE_DIRECTORY,
         MessageKind.UNREADABLE_ENTRY,
@@ -29,37 +28,37 @@ _HIDES_WHAT_IS_BELOW = frozenset(
 _UNNAMED = frozenset(
     {MessageKind.DELETION_SKIPPED, MessageKind.CONTENTS_SKIPPED, MessageKind.RETRIED, MessageKind.VANISHED}
 )
-"""Kinds that say nothing of an entry that should be in the snapshot."""
+"""Kinds of messages that are about no entry that should be in the snapshot."""
 
 
 @dataclass
 class FileErrors:
-    """What rsync said of single entries in one run, or in several of one backup."""
+    """The errors of single entries in one run, or in all runs of one backup."""
 
     entries: dict[bytes, Message] = field(default_factory=dict)
-    """By path, those that did not come, or not as they are now."""
+    """The entries that did not come, or not in their current state, by path."""
     vanished: set[bytes] = field(default_factory=set)
     any_reported: bool = False
-    """True where rsync said anything of single entries."""
+    """True if rsync reported any single entry."""
     warnings: list[str] = field(default_factory=list)
-    """About properties that could not be set."""
+    """Sentences, for instance about properties that could not be set."""
     warning_count: int = 0
-    """All of these."""
+    """The number of warnings, including those that ``warnings`` does not list."""
     storage_failed: bool = False
-    """True where the storage could not write."""
+    """True if the storage could not write."""
     unnamed_count: int = 0
-    """Entries that did not come, and whose paths are not known."""
+    """The number of entries that did not come and whose paths are unknown."""
 
     def parse_line(self, line: str | bytes, *, directory: bytes | None = None) -> Message | None:
-        """Take note of a line that rsync printed; return what it says, None where it is about no single entry."""
+        """Add the error in a line that rsync printed. Return its message, None if it is not about a single entry."""
         message = messages.parse(line, directory=directory)
         if message is None:
             return None
         if message.path is not None and (message.path in self.entries or message.path in self.vanished):
-            # Said again by another rsync of the same backup.
+            # Another rsync of the same backup reported it before.
             return message
         self.any_reported = True
-        if message.kind in _OF_THE_STORAGE and message.side is not Side.SENDER:
+        if message.kind in _STORAGE_FAILURES and message.side is not Side.SENDER:
             self.storage_failed = True
         elif message.kind is MessageKind.VANISHED:
             if message.path is not None and len(self.vanished) < PATHS_LIMIT:
@@ -68,7 +67,7 @@ class FileErrors:
             self._add_entry(message)
         elif message.kind not in _UNNAMED:
             self.warning_count += 1
-            if len(self.warnings) < SENTENCES_LIMIT:
+            if len(self.warnings) < WARNINGS_LIMIT:
                 self.warnings.append(describe(message))
         return message
 
@@ -79,39 +78,39 @@ class FileErrors:
             self.unnamed_count += 1
 
     def add(self, other: FileErrors) -> None:
-        """Take over what another run of the same backup said."""
+        """Add the errors of another run of the same backup."""
         self.entries.update(other.entries)
         self.vanished |= other.vanished
         self.any_reported = self.any_reported or other.any_reported
-        told = [each for each in other.warnings if each not in self.warnings]
-        self.warning_count += max(other.warning_count - (len(other.warnings) - len(told)), 0)
-        self.warnings = (self.warnings + told)[:SENTENCES_LIMIT]
+        new = [each for each in other.warnings if each not in self.warnings]
+        self.warning_count += max(other.warning_count - (len(other.warnings) - len(new)), 0)
+        self.warnings = (self.warnings + new)[:WARNINGS_LIMIT]
         self.storage_failed = self.storage_failed or other.storage_failed
         self.unnamed_count += other.unnamed_count
 
     @property
     def hidden_paths(self) -> tuple[bytes, ...]:
-        """The paths below which the machine's rsync could see nothing, so that nothing there is known to be deleted."""
-        return tuple(path for path, message in self.entries.items() if message.kind in _HIDES_WHAT_IS_BELOW)
+        """The paths below which the machine's rsync could see nothing. Nothing there is known to be deleted."""
+        return tuple(path for path, message in self.entries.items() if message.kind in _HIDES_CONTENT)
 
     @property
     def can_be_protected(self) -> bool:
-        """True where rules can keep rsync from deleting what lies where it could see nothing."""
+        """True if filter rules can keep rsync from deleting entries below the hidden paths."""
         return len(self.hidden_paths) <= PROTECTED_LIMIT and not self.unnamed_count
 
-    def add_warning(self, told: str) -> None:
-        """Take note of a sentence of ours."""
-        if told not in self.warnings:
+    def add_warning(self, warning: str) -> None:
+        """Add a warning of ours as the first one."""
+        if warning not in self.warnings:
             self.warning_count += 1
-            self.warnings.insert(0, told)
+            self.warnings.insert(0, warning)
 
     @property
     def names_every_error(self) -> bool:
-        """True where rsync said what it is about: single entries, and no want of the storage's."""
+        """True if the errors are about single entries only, and the storage could write."""
         return self.any_reported and not self.storage_failed
 
 
 def describe(message: Message) -> str:
-    """Return the message for people: path, kind and reason."""
+    """Return the message as a sentence with path, kind and reason."""
     reason = f" ({message.reason})" if message.reason else ""
     return f"{message.shown_path or 'an entry'}: {message.kind}{reason}"

@@ -1,4 +1,4 @@
-"""Read rsync's messages about single entries, as releases 3.2.7 and 3.5.0 print them.
+"""Parser of rsync's messages about single entries, as releases 3.2.7 and 3.5.0 print them.
 
 A message of the machine's daemon comes from the network: it can name any path and give any reason. Its length is
 bounded, its escapes are undone, and a path that leads out of the tree is dropped.
@@ -17,14 +17,14 @@ from turku.core.paths import is_entry_path
 from turku.storage.rsync.change_log import unescape
 
 LINE_LIMIT_BYTES = 16 * 1024
-"""A longer line is not read: rsync writes each of a path's 4,096 bytes as four at most, and never all of them."""
+"""A longer line is ignored. rsync writes each of a path's 4,096 bytes as four at most, and never all of them."""
 PATH_LIMIT_BYTES = 4096
 REASON_LIMIT = 200
 SHOWN_PATH_LIMIT = 500
 
 
 class MessageKind(StrEnum):
-    """The mishap that a message tells, in words for a list of counts."""
+    """The kind of error in a message, in words for a list of counts."""
 
     UNREADABLE_FILE = "unreadable file"
     UNREADABLE_DIRECTORY = "unreadable directory"
@@ -52,12 +52,12 @@ class MessageKind(StrEnum):
 
     @property
     def is_missing_entry(self) -> bool:
-        """True where the entry, or its content as it is now on the sending side, did not arrive."""
+        """True if the entry, or its current content on the sending side, did not arrive."""
         return self in _MISSING
 
     @property
     def is_metadata(self) -> bool:
-        """True where the entry arrived without its owner, permissions, times, attributes or ACL."""
+        """True if the entry arrived without its owner, permissions, times, attributes or ACL."""
         return self in _METADATA
 
 
@@ -86,7 +86,7 @@ _METADATA = frozenset(
 
 
 class Side(StrEnum):
-    """The part of rsync that tells it."""
+    """The part of rsync that prints a message."""
 
     SENDER = "sender"
     RECEIVER = "receiver"
@@ -100,14 +100,16 @@ class Message:
     kind: MessageKind
     side: Side
     path: bytes | None
-    """Relative to the tree, as the file system has it. None where the message names no path, or not exactly one. While
-    rsync replaces a file, its name here is the one for the time of writing (``.NAME.Ab3dE9``)."""
+    """Path relative to the tree, as the file system has it. None if the message does not have exactly one path.
+
+    While rsync replaces a file, this is its temporary name (``.NAME.Ab3dE9``).
+    """
     shown_path: str
-    """The path for people, printable and bounded; empty where the message names none."""
+    """The path for people, printable and bounded. Empty if the message has none."""
     reason: str
-    """For people: the system's words for the error, or rsync's own; printable and bounded."""
+    """The error text of the system or of rsync, printable and bounded."""
     error_number: int | None = None
-    """The ``errno`` that rsync names, as the side's own system counts them."""
+    """The ``errno`` that rsync prints, as the side's own system numbers it."""
 
 
 _QUOTED = rb'"(?P<path>.*)"(?: \(in (?P<module>[^"/]*)\))?'
@@ -117,7 +119,7 @@ _ERROR = rb": (?P<reason>[^\n]*) \((?P<number>\d{1,5})\)"
 
 
 def _error(kind: MessageKind, side: Side, text: bytes) -> tuple[MessageKind, Side, re.Pattern[bytes]]:
-    """Return the rule for a failed system call, which rsync ends with the error's words and number."""
+    """Return the rule for a failed system call. Such a message ends with the error's text and number."""
     return kind, side, re.compile(_ROLE + text + _ERROR, re.DOTALL)
 
 
@@ -177,17 +179,16 @@ _RULES = (
     ),
 )
 _NOT_REGULAR = ("skipping non-regular file ", "skipping socket (creation unsupported here): ")
-_DISGUISED = re.compile(rb"<[89a-f][0-9a-f]>|\\[xuUtrn]")
-"""As ``one_line`` writes what is not printable: it may stand in the name itself as well."""
+_ESCAPED = re.compile(rb"<[89a-f][0-9a-f]>|\\[xuUtrn]")
+"""The escapes of ``one_line`` for unprintable characters, which a name itself may contain as well."""
 
 
 def parse(line: str | bytes, *, directory: bytes | None = None) -> Message | None:
-    """Return what a line says about one entry; None where it is not a message of that kind.
+    """Return the message in a line about one entry. None for any other line.
 
-    ``line`` is as rsync prints it with ``--8-bit-output``, or that made printable by ``one_line``. Names that are not
-    UTF-8 cannot be told from the latter and come without ``path``. ``directory`` is the absolute path in which this
-    side's rsync works, as rsync sees it: the receiver's messages are relative to it. Without it a path below an unknown
-    directory is not told.
+    ``line`` is printed by rsync with ``--8-bit-output``, or made printable by ``one_line``. Then names that are not
+    UTF-8 cannot be distinguished from escapes and come without ``path``. ``directory`` is the absolute working
+    directory of this side's rsync, as rsync sees it. Without it, absolute paths of the receiver come without ``path``.
     """
     text = line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line.rstrip(b"\r\n")
     if len(text) > LINE_LIMIT_BYTES:
@@ -200,12 +201,12 @@ def parse(line: str | bytes, *, directory: bytes | None = None) -> Message | Non
 
 
 def is_not_regular(line: str) -> bool:
-    """Return True for rsync's word about an entry that is left out as it is no file, directory or link."""
+    """Return True for rsync's message about a skipped entry that is no file, directory or link."""
     return line.startswith(_NOT_REGULAR)
 
 
 def kind_of(line: str) -> str:
-    """Return the kind by which a line of rsync's is counted among others."""
+    """Return the kind under which a line of rsync's log is counted."""
     found = parse(line)
     return bounded_log.kind_of(line) if found is None else f"{found.kind} ({found.reason})"
 
@@ -214,17 +215,17 @@ def _message(
     kind: MessageKind, usual_side: Side, match: re.Match[bytes], *, is_exact: bool, directory: bytes | None
 ) -> Message:
     groups = match.groupdict()
-    role, told = groups.get("role"), groups.get("path")
+    role, printed = groups.get("role"), groups.get("path")
     side = Side(role.decode("ascii")) if role else usual_side
     number = int(groups["number"]) if groups.get("number") else None
     path = None
-    if told is not None and not _has_two_readings(match) and (is_exact or not _DISGUISED.search(told)):
-        path = _relative(unescape(told), is_of_daemon=groups.get("module") is not None, directory=directory)
+    if printed is not None and not _is_ambiguous(match) and (is_exact or not _ESCAPED.search(printed)):
+        path = _relative(unescape(printed), is_of_daemon=groups.get("module") is not None, directory=directory)
     return Message(
         kind=_by_number(kind, number),
         side=side,
         path=path,
-        shown_path=_shown(path if path is not None else told or b"", SHOWN_PATH_LIMIT),
+        shown_path=_shown(path if path is not None else printed or b"", SHOWN_PATH_LIMIT),
         reason=_shown(groups.get("reason") or b"", REASON_LIMIT),
         error_number=number,
     )
@@ -234,22 +235,22 @@ def _by_number(kind: MessageKind, number: int | None) -> MessageKind:
     if number == errno.ENAMETOOLONG and kind.is_missing_entry and kind is not MessageKind.SYMLINK:
         return MessageKind.NAME_TOO_LONG
     if kind is MessageKind.READ_ERROR and number == errno.ENODATA:
-        # rsync's own choice for a file that ends before the size that it had.
+        # rsync's own choice for a file that ends before its former size.
         return MessageKind.TRUNCATED
     return kind
 
 
-def _has_two_readings(match: re.Match[bytes]) -> bool:
-    """Return True where the path may end earlier: names may hold rsync's own marks between two of them."""
-    told, other = match.groupdict().get("path"), match.groupdict().get("other")
-    return other is not None and any(mark in part for mark in (b'" => ', b'" -> ') for part in (told or b"", other))
+def _is_ambiguous(match: re.Match[bytes]) -> bool:
+    """Return True if the path may end earlier, because names may contain rsync's separators of two names."""
+    printed, other = match.groupdict().get("path"), match.groupdict().get("other")
+    return other is not None and any(mark in part for mark in (b'" => ', b'" -> ') for part in (printed or b"", other))
 
 
 def _relative(path: bytes, *, is_of_daemon: bool, directory: bytes | None) -> bytes | None:
-    """Return the path relative to the tree, None where it is not certainly one of the tree's."""
+    """Return the path relative to the tree. None if it is not certainly inside."""
     if path.startswith(b"/"):
         if is_of_daemon:
-            # A daemon that changed its root names its module's directory so.
+            # A daemon with a changed root prints absolute paths inside its module.
             path = path[1:]
         elif directory is not None and path.startswith(directory.rstrip(b"/") + b"/"):
             path = path[len(directory.rstrip(b"/")) + 1 :]

@@ -1,7 +1,7 @@
-"""What a backup did to a source, in numbers: from rsync's statistics, or by comparing two trees.
+"""The statistics of a backup, from rsync's own or by comparing two trees.
 
-rsync's count what it did itself, which is all there is to know, but for two cases: a snapshot that an existing storage
-made has no figures to go on from, and files that a failed run had brought over are not sent again.
+rsync's statistics are enough except in two cases: the base was made by an existing storage and has none, or files of
+a failed run are not sent again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from turku.storage.fs.tree import is_file
 
 SAMPLED_FILES = 64
 SAMPLED_BYTES = 32 * 1024
-"""Both: of one backup, what is looked into, before and after."""
+"""The size of the sample of each file's content."""
 _DRAWN_FILES = 512
-"""Out of these: some are directories, or new, or too short."""
+"""The sample is drawn from this many changes, because some are directories, or new, or too short."""
 _SUFFIX_LIMIT_BYTES = 32
 _SUFFIXES_LIMIT = 1000
 _NUMBER = re.compile(r"\d+")
@@ -39,7 +39,7 @@ _REGULAR = re.compile(r"\breg: (\d+)")
 
 @dataclass
 class SuffixCounter:
-    """Counts created files that have the name of a file of ``base`` with a suffix added, by that suffix."""
+    """Counter of new files that have the name of a file of ``base`` with a suffix added, by that suffix."""
 
     base: Path | None
 
@@ -47,7 +47,7 @@ class SuffixCounter:
         self._counts: Counter[bytes] = Counter()
 
     def add(self, name: bytes) -> None:
-        """Take note of a created file; ``name`` is relative to the tree."""
+        """Count a new file. ``name`` is relative to the tree."""
         stem, dot, suffix = name.rpartition(b".")
         if self.base is None or not dot or not 0 < len(suffix) <= _SUFFIX_LIMIT_BYTES or b"/" in suffix:
             return
@@ -58,14 +58,14 @@ class SuffixCounter:
                 self._counts[suffix] += 1
 
     def combined_with(self, other: SuffixCounter) -> SuffixCounter:
-        """Return what both counted."""
+        """Return the sum of both counters."""
         together = SuffixCounter(self.base)
         together._counts = self._counts + other._counts
         return together
 
     @property
     def most_common(self) -> tuple[str, int]:
-        """The suffix that was added most often, with its dot and fit to be printed, and how often it was."""
+        """The most common suffix, with its dot and printable, and its count."""
         if not self._counts:
             return "", 0
         [(suffix, count)] = self._counts.most_common(1)
@@ -73,18 +73,18 @@ class SuffixCounter:
 
 
 def from_run(statistics: Sequence[str], suffixes: SuffixCounter, before: RunStats | None) -> RunStats | None:
-    """The figures of a run by what rsync said; None where that is not understood.
+    """Return the statistics of a run from rsync's own. None if they are not understood.
 
-    ``before`` are the figures of the snapshot it was built upon; without them the tree was changed in place.
+    ``before`` are those of the base. Without them the tree was changed in place.
     """
-    # The last of each counts: ours come at the end, and a machine's own lines may look like them.
-    told = dict(line.split(":", 1) for line in statistics if ":" in line)
+    # The last line of each key counts: ours come at the end, and a machine's own lines may look like them.
+    values = dict(line.split(":", 1) for line in statistics if ":" in line)
     try:
-        files = _files(told["Number of files"])
-        created = _files(told[_CREATED])
-        deleted = _files(told["Number of deleted files"])
+        files = _files(values["Number of files"])
+        created = _files(values[_CREATED])
+        deleted = _files(values["Number of deleted files"])
         transferred, size, transferred_size, literal = (
-            _number(told[key])
+            _number(values[key])
             for key in (
                 _FILES_TRANSFERRED,
                 "Total file size",
@@ -110,14 +110,14 @@ def from_run(statistics: Sequence[str], suffixes: SuffixCounter, before: RunStat
 
 
 def summed(statistics: Sequence[str], earlier: Sequence[str]) -> tuple[str, ...]:
-    """Return the statistics of a run, with what a run before it of the same backup made and transferred."""
-    told = dict(line.split(":", 1) for line in earlier if ":" in line)
-    return tuple(_with_earlier(line, told) for line in statistics)
+    """Return the statistics of a run with the counts of an earlier run of the same backup added."""
+    values = dict(line.split(":", 1) for line in earlier if ":" in line)
+    return tuple(_with_earlier(line, values) for line in statistics)
 
 
-def _with_earlier(line: str, told: Mapping[str, str]) -> str:
+def _with_earlier(line: str, earlier: Mapping[str, str]) -> str:
     key, _colon, value = line.partition(":")
-    before = told.get(key, "0")
+    before = earlier.get(key, "0")
     if key in _TRANSFERRED and _NUMBER.search(value):
         return f"{key}:{_NUMBER.sub(str(_number(value) + _number(before)), value, count=1)}"
     if key != _CREATED:
@@ -129,9 +129,9 @@ def _with_earlier(line: str, told: Mapping[str, str]) -> str:
 
 
 def from_trees(base: Path | None, tree: Path) -> RunStats:
-    """The figures of what lies between two trees; without ``base`` those of a first backup.
+    """Return the statistics of the differences between two trees, without ``base`` those of a first backup.
 
-    A file of the same size and time, or that is the same one, counts as unchanged.
+    A file of the same size and time, or with the same inode, counts as unchanged.
     """
     suffixes = SuffixCounter(base)
     files = created = transferred = size = transferred_size = 0
@@ -150,7 +150,7 @@ def from_trees(base: Path | None, tree: Path) -> RunStats:
                 with suppress(OSError):
                     former = old.status(each.full_path)
             if former is not None and stat.S_ISREG(former.st_mode):
-                # A snapshot of btrfs has its files' inode numbers, on a device of its own.
+                # A btrfs snapshot keeps inode numbers, on a device of its own.
                 is_same = (former.st_dev, former.st_ino) == (status.st_dev, status.st_ino)
                 if is_same or (former.st_size, former.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
                     continue
@@ -172,16 +172,16 @@ def from_trees(base: Path | None, tree: Path) -> RunStats:
         size_bytes_before=sum(before),
         size_bytes=size,
         transferred_bytes=transferred_size,
-        # Which of it is new is not known: taken to be all.
+        # The share of new content is unknown, so all of it counts.
         literal_bytes=transferred_size,
     )
 
 
 def with_content_sample(found: RunStats, changed: Iterable[bytes], base: Path, tree: Path) -> RunStats:
-    """The figures, with what became of the content of some of the changed files, drawn by lot.
+    """Return the statistics with a random sample of changed files, compared before and after.
 
-    A file counts whose name, or its name without a suffix that was added, the snapshot before had. ``changed`` are
-    paths relative to the trees. At most ``SAMPLED_FILES`` are read, and of each its first ``SAMPLED_BYTES``.
+    A file counts if the base has its name, or its name without an added suffix. ``changed`` are paths relative to the
+    trees. At most ``SAMPLED_FILES`` are read, and the first ``SAMPLED_BYTES`` of each.
     """
     drawn = sampling.draw(changed, _DRAWN_FILES)
     sampled = became_random = 0
@@ -198,7 +198,7 @@ def with_content_sample(found: RunStats, changed: Iterable[bytes], base: Path, t
 
 
 def _beginnings(before: DirectoryTree, after: DirectoryTree, path: bytes) -> tuple[bytes, bytes] | None:
-    """How a file begins, before and after; None where there was none of its name, or it has too little content."""
+    """Return the beginning of a file, before and after. None for a new file, or one with too little content."""
     stem = path.rpartition(b".")[0]
     for former in (path, stem):
         with suppress(OSError):
@@ -219,11 +219,11 @@ def _beginning(tree: DirectoryTree, path: bytes) -> bytes:
 
 
 def _files(text: str) -> int:
-    """Regular files of a count such as `` 12 (reg: 10, dir: 2)``."""
+    """Return the number of regular files in a count such as `` 12 (reg: 10, dir: 2)``."""
     if match := _REGULAR.search(text):
         return int(match[1])
     if "(" not in text and _number(text) > 0:
-        raise ValueError("an rsync that does not tell kinds of files apart")
+        raise ValueError("rsync does not count kinds of files separately")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Which rsync receives here, and whether it is fit to receive from a machine that was taken over."""
+"""The version of the storage's rsync, and the refusal of releases that a compromised machine can attack."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 10.0
 _FIRST_LINE = re.compile(r"\Arsync\s+version\s+v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(pre\d*|dev|rc\d*)?", re.ASCII)
 REASON = (
-    "releases before 3.5.0 have known faults by which the sending side, here a machine that may have been taken over, "
-    "writes outside the tree, reads or crashes the receiver; 3.5.0 repaired 33 of them"
+    "releases before 3.5.0 have known faults by which the sending side, here a machine that may be compromised, "
+    "writes outside the tree, reads or crashes the receiver; 3.5.0 fixed 33 of them"
 )
 HINT = (
     "install rsync 3.5.0 or newer and name it in rsync_command; allow_old_rsync: true accepts this one, for a "
-    "distribution that keeps an older number and repairs it"
+    "distribution that keeps an older number and fixes it"
 )
 
 
 @dataclass(frozen=True, order=True)
 class RsyncVersion:
-    """A release of rsync; a pre-release sorts before its release."""
+    """A release of rsync. A pre-release sorts before its release."""
 
     numbers: tuple[int, int, int]
     is_release: bool = True
@@ -38,6 +38,7 @@ class RsyncVersion:
 
     @property
     def is_old(self) -> bool:
+        """True for a release with known faults."""
         return self < MINIMUM
 
 
@@ -45,7 +46,7 @@ MINIMUM = RsyncVersion((3, 5, 0))
 
 
 def parse(output: bytes | str) -> RsyncVersion | None:
-    """The version that ``rsync --version`` printed; None for a program that is not this rsync."""
+    """Return the version that ``rsync --version`` printed. None for a program that is not this rsync."""
     text = output.decode("utf-8", "replace") if isinstance(output, bytes) else output
     match = _FIRST_LINE.match(text)
     if match is None:
@@ -60,9 +61,9 @@ def _ask(rsync_command: tuple[str, ...]) -> RsyncVersion | None:
 
 
 def installed(rsync_command: Sequence[str]) -> RsyncVersion | None:
-    """The version of that program, asked once per process; None when it is not this rsync.
+    """Return the version of the program, asked once per process. None if it is not this rsync.
 
-    Raises CommandFailed when it cannot be started, or was killed or too slow both of two times.
+    Raises CommandFailed if it cannot be started, or was killed or too slow twice.
     """
     try:
         return _ask(tuple(rsync_command))
@@ -71,7 +72,7 @@ def installed(rsync_command: Sequence[str]) -> RsyncVersion | None:
 
 
 def require_supported(configuration: StorageConfig) -> None:
-    """Return when the configured rsync may receive; ConfigurationError with the reason when it may not."""
+    """Check that the configured rsync may receive. Raises ConfigurationError with the reason if it may not."""
     if configuration.receiving.allow_old_rsync:
         return
     program = " ".join(configuration.receiving.rsync_command)

@@ -1,6 +1,6 @@
-"""Noticing that the agent went away while its session goes on: the token that all of the session's work carries.
+"""The cancellation of a session when its agent is gone or its time is over.
 
-The agent may name entries that changed lately on the same standard input (``changed_entries.py``).
+The agent may name changed entries on the same standard input (``changed_entries.py``).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class AgentDisconnected(Cancelled):
-    """The session's standard input ended, or the session lasted as long as it may."""
+    """The session's standard input ended, or the session reached its time limit."""
 
 
 class SessionCancellation(Cancellation):
-    """Reads the rest of standard input in a thread, and is cancelled at its end; a context manager.
+    """A cancellation at the end of standard input, which a thread reads. A context manager.
 
-    ``longest_seconds`` (None: no limit) is for how long the session may go on at all. Without a ``descriptor`` that
-    alone ends it. ``asked_sources`` are those whose changed entries the agent was asked for.
+    ``longest_seconds`` is the time limit of the session, None for no limit. Without a ``descriptor`` only the time
+    limit ends the session. ``asked_sources`` are those whose changed entries the agent was asked for.
     """
 
     raised = AgentDisconnected
@@ -44,7 +44,7 @@ class SessionCancellation(Cancellation):
     ) -> None:
         super().__init__()
         self.reason = "the agent ended the session"
-        """Why it is cancelled, once it is."""
+        """The reason of the cancellation, once there is one."""
         self._input = descriptor
         self._longest_seconds = longest_seconds
         self._deadline = None if longest_seconds is None else clock.monotonic_seconds() + longest_seconds
@@ -65,23 +65,23 @@ class SessionCancellation(Cancellation):
         os.close(self._over)
 
     def cancel(self) -> None:
-        """Let all that carries this token end, and nobody wait for changed entries any more."""
+        """End all work of the session, and all waiting for changed entries."""
         super().cancel()
         self._changed.end()
 
     def changed_entries(self, source: str, timeout_seconds: float) -> ChangedEntries | None:
-        """Return the entries of the source that changed lately, as the agent names them; wait for them so long.
+        """Return the recently changed entries of the source, as the agent names them. Any thread may call this.
 
-        None where the agent was not asked, cannot tell, is gone, or says nothing in time. The entries say nothing about
-        what changed before their ``since_ns``: they are good for a comparison with a snapshot of a session whose
-        ``moment_ns`` was at ``since_ns`` or later. Any thread may ask.
+        Returns None if the agent was not asked, cannot name them, is gone, or does not answer in time. The entries do
+        not include changes before their ``since_ns``. They serve a comparison with a snapshot of a session whose
+        ``moment_ns`` was ``since_ns`` or later.
         """
         return self._changed.of_source(source, timeout_seconds)
 
     def files_with_holes(self, source: str, timeout_seconds: float) -> frozenset[bytes] | None:
-        """Return the source's files that have holes, as the agent names them; wait for that so long.
+        """Return the source's files that have holes, as the agent names them. Any thread may call this.
 
-        None where the agent was not asked, cannot tell, is gone, or says nothing in time. Any thread may ask.
+        Returns None if the agent was not asked, cannot name them, is gone, or does not answer in time.
         """
         return self._changed.with_holes(source, timeout_seconds)
 
@@ -90,20 +90,20 @@ class SessionCancellation(Cancellation):
             if self._is_over_first():
                 return
         except Exception as error:
-            # A session that nobody watches would go on without its agent.
+            # An unwatched session would go on without its agent.
             _LOG.exception("the agent cannot be watched any more; the session ends")
             self.reason = f"the agent could not be watched any more: {error}"
         self.cancel()
 
     def _is_over_first(self) -> bool:
-        """Wait; return True where the block ended before the agent's input and the time that the session has."""
+        """Wait until the block ends and return True, or until the agent's input or the session's time ends."""
         received_bytes = 0
         limit_bytes = SESSION_REQUEST_LIMIT_BYTES + self._changed.limit_bytes
         poll = select.poll()
         if self._input is not None:
             poll.register(self._input, select.POLLIN)
         poll.register(self._over, select.POLLIN)
-        # Nothing comes after the request but what was asked for, and the end. An agent that goes on is as good as gone.
+        # After the request only the requested lines may come. An agent that sends more counts as gone.
         while received_bytes <= limit_bytes:
             left = None if self._deadline is None else self._deadline - self._clock.monotonic_seconds()
             if left is not None and left <= 0:

@@ -1,4 +1,4 @@
-"""A machine's check-in: asking what is due, backing it up, and reporting it, source by source (contract, section 4)."""
+"""A machine's checkin: it asks what is due, backs it up, and reports it, source by source (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from turku.protocol.messages import (
     StoragePingCheckinRequest,
     StoragePingSourceUpdateRequest,
 )
-from turku.storage.backup.run import BackupJob, BackupReport, back_up
+from turku.storage.backup.job import BackupJob, BackupReport
+from turku.storage.backup.run import back_up
 from turku.storage.config.model import StorageConfig
 from turku.storage.disk import machine_links, volumes
 from turku.storage.registration.coordinator import Coordinator
@@ -40,16 +41,16 @@ from turku.storage.session import volume_slots
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 from turku.storage.session.heartbeat import Heartbeat
 
-"""Before each further try of a report that did not get through: a coordinator restarts within them."""
+"""Pauses before each retry of a report. A coordinator restarts within them."""
 _SUMMARY_LIMIT: Final = 60_000
-_SIGNS_LIMIT: Final = 20
+_FINDINGS_LIMIT: Final = 20
 _WARNING_LIMIT: Final = 4096
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass
 class Checkin:
-    """The backups of one session: what is due at the coordinator and offered by the agent, each reported."""
+    """The backups of one session. Each source that is due and that the agent offers is backed up and reported."""
 
     configuration: StorageConfig
     uuid: str
@@ -59,15 +60,16 @@ class Checkin:
     failed: list[str] = field(default_factory=list)
     unreported: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
-    """What found no slot of its volume."""
+    """Sources that got no slot of their volume."""
     warnings: tuple[str, ...] = ()
-    """What is reported with every backup of the session."""
+    """Warnings that are reported with every backup of the session."""
     heartbeat: Heartbeat = field(init=False)
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.configuration, self.uuid)
 
     def run(self) -> None:
+        """Run all backups. Raises BackupFailed or ApiUnreachable if a backup or a report failed."""
         with self.heartbeat:
             self._run()
 
@@ -97,14 +99,14 @@ class Checkin:
             at_once = min(at_once, self.request.parallel_sources)
         with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="source") as pool:
             try:
-                # In a list: whatever a thread raises is raised here.
+                # The list raises here whatever a thread raises.
                 list(pool.map(lambda name: self._one(api, directory, name, orders[name]), orders))
             except BaseException:
-                # A signal to this program among them: the pool waits for its threads, which are to end.
+                # This includes a signal to this program. The pool waits for its threads, so they must end.
                 self.agent.cancel()
                 raise
         if len(self.busy) < len(orders):
-            # What kept the volume busy may have been this session's other sources.
+            # This session's other sources may have kept the volume busy.
             for name in self.busy:
                 self._one(api, directory, name, orders[name])
         self._raise_failures(count)
@@ -115,7 +117,7 @@ class Checkin:
             return
         credentials = self.request.sources[name]
         if credentials.one_file_system is not UNSET:
-            # The machine shows no more than that; rsync's own option would keep what the base has at a mount point.
+            # The machine serves one file system only. rsync's own option would keep the base's files at mount points.
             order = structs.replace(order, one_file_system=False)
         job = BackupJob(
             machine_dir=directory,
@@ -134,10 +136,10 @@ class Checkin:
             return
         if not outcome.success:
             self.failed.append(name)
-        self._report(api, name, self._compared(job, outcome))
+        self._report(api, name, self._compare_with_source(job, outcome))
 
     def _report_withheld(self, api: Coordinator, machine: ScheduledMachine) -> None:
-        """Report what the machine itself says that it cannot offer now, such as a disk that is not mounted."""
+        """Report sources that the machine itself cannot offer now, for instance because a disk is not mounted."""
         if self.request.withheld is UNSET:
             return
         for name, reason in self.request.withheld.items():
@@ -157,14 +159,14 @@ class Checkin:
         return machine
 
     def _orders(self, machine: ScheduledMachine) -> dict[str, SourceOrder]:
-        """The sources that are due and that the agent offers; a log line for each other one."""
+        """Return the sources that are due and that the agent offers. Log a line for each other one."""
         orders: dict[str, SourceOrder] = {}
         folded: set[str] = set()
         for name, order in machine.scheduled_sources.items():
             try:
                 names.source_name(name)
             except InvalidValue as error:
-                # The coordinator refuses such names: this one is hostile, old or broken (threats M2).
+                # The coordinator refuses such names, so this one is hostile, old or broken (threats M2).
                 _LOG.error("source %.200s is not backed up: %s", name, error.message)
                 continue
             if names.fold(name) in folded:
@@ -179,7 +181,7 @@ class Checkin:
         return orders
 
     def _back_up(self, job: BackupJob) -> BackupReport | None:
-        """How it went; None where it was not begun, and stays due."""
+        """Return the report of the backup. None if it was not begun and stays due."""
         begin = self.clock.now().timestamp()
         has_begun = False
         try:
@@ -200,8 +202,8 @@ class Checkin:
             _LOG.exception("source %s: internal error", job.source_name)
             return self._failure(begin, f"internal error: {type(error).__name__}: {error}")
 
-    def _compared(self, job: BackupJob, outcome: BackupReport) -> BackupReport:
-        """The outcome, suspicious where unchanged files are not what the machine has (source_comparison.py)."""
+    def _compare_with_source(self, job: BackupJob, outcome: BackupReport) -> BackupReport:
+        """Return the report with findings about unchanged files that differ from the machine's."""
         if outcome.snapshot is None:
             return outcome
         from turku.storage.disk.source_directory import SourceDirectory
@@ -211,20 +213,20 @@ class Checkin:
         place = SourceDirectory(job.machine_dir, job.source_name)
         daemon = RsyncDaemon(job.rsync_port, job.source_name, job.username, job.password)
         try:
-            signs = source_comparison.after_backup(
+            findings = source_comparison.after_backup(
                 self.configuration, place, daemon, outcome.snapshot, cancellation=self.agent
             )
         except AgentDisconnected:
             _LOG.info("source %s: the agent ended the session before it was compared", job.source_name)
             return outcome
         except Exception:
-            # The backup is made, and is to be reported.
+            # The backup is made and must be reported.
             _LOG.exception("source %s: internal error while it was compared with the machine", job.source_name)
             return outcome
-        if not signs:
+        if not findings:
             return outcome
-        summary = "\n".join((f"SUSPICIOUS: {'; '.join(signs)}", outcome.summary))
-        return replace(outcome, findings=(*outcome.findings, *signs)[:_SIGNS_LIMIT], summary=summary)
+        summary = "\n".join((f"ANOMALY: {'; '.join(findings)}", outcome.summary))
+        return replace(outcome, findings=(*outcome.findings, *findings)[:_FINDINGS_LIMIT], summary=summary)
 
     def _failure(self, begin: float, summary: str) -> BackupReport:
         end = self.clock.now().timestamp()

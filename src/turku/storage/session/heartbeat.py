@@ -1,6 +1,6 @@
-"""Telling the coordinator that a machine's session goes on, so that its slot stays its own, and when it is over.
+"""The heartbeats that extend a machine's lease of a slot while its session goes on, and that end it.
 
-A session that is killed tells nothing more: its slot is free within five minutes.
+A killed session sends no more heartbeats. Its slot is free within five minutes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from turku.storage.config.model import StorageConfig
 from turku.storage.registration.coordinator import Coordinator
 
 _LAST_WORD_SECONDS: Final = 10.0
-"""For so long at most a session waits for its last word to be heard; the slot's time ends by itself."""
+"""The time that a session waits for its last heartbeat. The lease ends by itself."""
 _LOG = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Beats in a thread of its own from ``begin`` to the end of the block; a context manager.
+    """Sends heartbeats in a thread from ``begin`` to the end of the block. A context manager.
 
-    A coordinator of the existing system knows no such call, and is asked once.
+    A coordinator of the existing system does not know the call, and is asked once.
     """
 
     def __init__(self, configuration: StorageConfig, uuid: str, *, pause_seconds: float = HEARTBEAT_SECONDS) -> None:
@@ -49,14 +49,14 @@ class Heartbeat:
             self._thread.join(_LAST_WORD_SECONDS)
 
     def begin(self, sources: Iterable[str]) -> None:
-        """The session has a lease from now on, for these sources; without any there is none."""
+        """Begin the heartbeats of a lease for these sources. Without sources there is no lease."""
         self._left = set(sources)
         if self._left:
             self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._thread.start()
 
     def reported(self, source: str) -> None:
-        """The coordinator knows of this source: with the last one it ends the lease by itself."""
+        """Note that the coordinator has the source's report. With the last one it ends the lease by itself."""
         self._left.discard(source)
 
     def _beat(self) -> None:
@@ -79,11 +79,11 @@ class Heartbeat:
         except TurkuError as error:
             _LOG.debug("heartbeat: %s", error.message)
         except Exception:
-            # The next one may be heard: without any, the session's slot is somebody else's in some minutes.
-            _LOG.exception("heartbeat: the coordinator was not told that this session goes on")
+            # The next one may succeed. Without any, the session loses its slot within minutes.
+            _LOG.exception("heartbeat: internal error, the heartbeat was not sent")
         else:
             if not ended and not answer.leased and self._is_leased:
                 _LOG.warning(
-                    "the coordinator did not hear of this session in time, and may give its slot to another machine"
+                    "the coordinator got no heartbeat of this session in time, and may give its slot to another machine"
                 )
             self._is_leased = answer.leased

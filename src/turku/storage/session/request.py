@@ -1,6 +1,6 @@
-"""What the agent asks of a session: JSON on standard input, ended by a line with a single ``.`` (contract, 4).
+"""The agent's request of a session: JSON on standard input, ended by a line with a single ``.`` (contract, section 4).
 
-Reading it takes few imports: a session that is refused, or never asks for anything, costs little memory.
+Reading it takes few imports, so that a refused or silent session costs little memory.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def read(
     timeout_seconds: float = SESSION_REQUEST_TIMEOUT_SECONDS,
     clock: Clock = SYSTEM_CLOCK,
 ) -> bytes:
-    """The text of the request on ``descriptor``, which stays open: its end means that the agent is gone.
+    """Return the text of the request on ``descriptor``, which stays open. Its end means that the agent is gone.
 
-    Bounded in time and memory whatever comes (threats M7). Raises MalformedMessage.
+    Time and memory are bounded whatever comes (threats M7). Raises MalformedMessage.
     """
     deadline = clock.monotonic_seconds() + timeout_seconds
     received = bytearray()
@@ -51,7 +51,7 @@ def read(
                 hint="it is JSON, ended by a line with a single '.'",
             )
         chunk = os.read(descriptor, _CHUNK_BYTES)
-        # A line with the mark may have begun in what came before.
+        # The last line may have begun in an earlier chunk.
         start = max(0, len(received) - 3)
         received += chunk
         is_over = not chunk
@@ -68,7 +68,7 @@ def read(
 
 
 def kind_of(content: bytes) -> SessionKind | None:
-    """The kind of session that the request asks for; None where it does not say, and ``parse`` will refuse it."""
+    """Return the kind of session that the request asks for. None for a request that ``parse`` will refuse."""
     try:
         request = json.loads(content)
     except (ValueError, RecursionError):
@@ -84,7 +84,7 @@ def kind_of(content: bytes) -> SessionKind | None:
 
 
 def parse(content: bytes, kind: SessionKind | None) -> SessionRequest | HistoryRequest:
-    """The request, which is of the ``kind`` that was found in it. Raises MalformedMessage."""
+    """Return the request, which must be of this ``kind``. Raises MalformedMessage."""
     from turku.protocol import codec
     from turku.protocol.messages import SessionRequest
     from turku.protocol.restore_messages import HistoryRequest
@@ -93,15 +93,15 @@ def parse(content: bytes, kind: SessionKind | None) -> SessionRequest | HistoryR
         return codec.decode(content, HistoryRequest)
     request = codec.decode(content, SessionRequest)
     if kind is None or request.action != kind.value:
-        # Two readers of one text must not find two things in it: the session would go beyond its kind's bounds.
+        # Two parsers must not find different actions in one text: the session would exceed its kind's limits.
         raise MalformedMessage("the request names its action in two ways")
     return request
 
 
 def read_go(descriptor: int, *, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK) -> bool:
-    """Whether the agent lets us go on; False when it ends its input instead.
+    """Return True if the agent confirms the restore, False if it ends its input instead.
 
-    Raises RestoreFailed when it says nothing for so long.
+    Raises RestoreFailed if it does not answer in time.
     """
     deadline = clock.monotonic_seconds() + timeout_seconds
     line = GO + b"\n"
@@ -112,7 +112,7 @@ def read_go(descriptor: int, *, timeout_seconds: float, clock: Clock = SYSTEM_CL
         remaining = deadline - clock.monotonic_seconds()
         if remaining <= 0 or not poll.poll(remaining * 1000):
             raise RestoreFailed(
-                f"nobody let the restore begin within {timeout_seconds:g} s of its plan",
+                f"nobody confirmed the restore within {timeout_seconds:g} s of its plan",
                 hint="ask for it again; nothing was written",
             )
         chunk = os.read(descriptor, len(line) - len(received))

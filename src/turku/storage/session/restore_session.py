@@ -1,4 +1,4 @@
-"""A machine looks at history, or gets files back: the part of its session that answers on standard output."""
+"""The session in which a machine browses its history or restores files. Answers go to standard output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from turku.storage.session import tunnel_ownership
 from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
 GO_TIMEOUT_SECONDS = 600.0
-"""For how long the agent may ask a person."""
+"""The time in which a person may confirm the restore on the agent."""
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -31,14 +31,14 @@ T = TypeVar("T")
 def serve(
     configuration: StorageConfig, uuid: str, request: HistoryRequest, *, descriptor: int, clock: Clock = SYSTEM_CLOCK
 ) -> None:
-    """Answer the request of machine ``uuid``; a failure is an answer too.
+    """Answer the request of machine ``uuid``. A failure is an answer, too.
 
-    Raises TunnelRefused, for which the agent tries another port, OSError when nobody reads the answer.
+    Raises TunnelRefused, after which the agent tries another port, and OSError if nobody reads the answer.
     """
     served = _Served(configuration, uuid, request, JsonLines(sys.stdout.buffer), descriptor, clock)
     try:
         if request.action == "browse":
-            # Whoever looks may end its input after its request: that it went is seen by its not taking the answers.
+            # A browsing agent may end its input after the request. Its absence shows when it reads no answers.
             with served.watching(None) as (_agent, watched):
                 watched.browse(_required(request.browse, "browse"))
         else:
@@ -47,7 +47,7 @@ def serve(
         raise
     except TurkuError as error:
         _LOG.warning("%s: %s", request.action, error.message)
-        # What a backup's words call it when no rsync daemon answers.
+        # The shared code for rsync raises BackupFailed, for instance when no rsync daemon answers.
         code = RestoreFailed.code if isinstance(error, BackupFailed) else error.code
         served.answers.send(Refusal(code, error.message, error.details, error.hint))
     except (AgentDisconnected, TimeoutError) as error:
@@ -71,7 +71,7 @@ class _Served:
 
     @contextmanager
     def watching(self, descriptor: int | None) -> Iterator[tuple[SessionCancellation, _Served]]:
-        """What is asked from here on: it ends when the input on ``descriptor`` does, or when it lasts too long."""
+        """Yield this session with a cancellation at the end of the input on ``descriptor`` or of the session's time."""
         with SessionCancellation(descriptor, longest_seconds=self.configuration.limits.max_run_seconds) as agent:
             yield agent, replace(self, answers=JsonLines(sys.stdout.buffer, agent))
 
@@ -79,7 +79,7 @@ class _Served:
         from turku.storage.restore import browse
 
         if request.listing != "snapshots" and len(request.sources) != 1:
-            raise MalformedMessage("one source is looked into at a time - at `browse.sources`")
+            raise MalformedMessage("one source is browsed at a time - at `browse.sources`")
         for source in request.sources:
             wanted = AccessRequest(self.uuid, "browse", source, request.of_machine, request.request)
             browse.show(self._view(wanted), request, self.answers)
@@ -94,22 +94,22 @@ class _Served:
         tunnel_ownership.require_own_tunnel(port)
         with self._planned(wanted, request) as planned:
             if not session_request.read_go(self.descriptor, timeout_seconds=GO_TIMEOUT_SECONDS, clock=self.clock):
-                _LOG.info("%s: the agent does not go on with it", planned.snapshot.name)
+                _LOG.info("%s: the agent did not confirm the restore", planned.snapshot.name)
                 return
             count = f"{len(planned.paths)} paths" if planned.paths else "all of it"
-            _LOG.info("%s: recovery begins, %s", planned.snapshot.name, count)
+            _LOG.info("%s: restore begins, %s", planned.snapshot.name, count)
             with self.watching(self.descriptor) as (agent, watched):
                 push.push(
                     self.configuration, planned, watched.answers, port=port, credentials=module, cancellation=agent
                 )
 
     def _view(self, wanted: AccessRequest) -> HistoryView:
-        """Return what there is for this session."""
+        """Return the history that this session may see. Raises as ``access.require`` does."""
         return HistoryView(self.configuration, access_grants.require(self.configuration, wanted), clock=self.clock)
 
     @contextmanager
     def _planned(self, wanted: AccessRequest, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
-        """What goes back, of which the agent was told."""
+        """Yield the prepared restore after its plan was sent to the agent."""
         with plan.prepared(self.configuration, self._view(wanted), request) as planned:
             self.answers.send(plan.message(self.configuration, planned))
             yield planned

@@ -1,6 +1,6 @@
 """The session of one machine: the forced command of its SSH key, from request to last report (contract, section 4).
 
-Who the machine is comes from the command's own argument, never from what the machine sends.
+The machine's identity comes from the command's own argument, never from the machine's input.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 PROGRAM: Final = "turku-storage-ping"
-_USE_LOOK_SECONDS: Final = 10.0
-"""How often it is looked whether a restore is used."""
+_USE_CHECK_SECONDS: Final = 10.0
+"""Interval of the checks that a restore's tunnel is used."""
 
 
 def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Serve one request of machine ``uuid``, read from ``descriptor``; return the exit code when the session is over.
+    """Serve one request of machine ``uuid``, read from ``descriptor``, and return the exit code.
 
-    Few modules are loaded before the session has a slot of its kind: what one key can hold open is few and small
-    (threats M11). Raises MalformedMessage, LockHeld (too many sessions), ConfigurationError, TunnelRefused, NoVolume,
-    ApiRefused, ApiUnreachable, or, when all is done and reported, BackupFailed.
+    Few modules are loaded before the session has a slot of its kind, so that one key can hold open only few and small
+    sessions (threats M11). Raises MalformedMessage, LockHeld (too many sessions), ConfigurationError, TunnelRefused,
+    NoVolume, ApiError, or, after all reports, BackupFailed.
     """
     tree = configuration_files.read_with_state(config_dir, default_var_dir=DEFAULT_VAR_DIR)
     files = tree.content
@@ -58,8 +58,8 @@ def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False
     return 0
 
 
-def _asked(request: SessionRequest) -> tuple[str, ...]:
-    """Ask an agent that can tell for the entries that changed lately; return the sources that it was asked for."""
+def _ask_for_changed_entries(request: SessionRequest) -> tuple[str, ...]:
+    """Ask a capable agent for recently changed entries, and return the sources that it was asked about."""
     import sys
 
     from msgspec import UNSET
@@ -72,13 +72,13 @@ def _asked(request: SessionRequest) -> tuple[str, ...]:
         sys.stderr.write(CHANGED_ENTRIES_WANTED + "\n")
         sys.stderr.flush()
     except OSError:
-        # Nobody reads any more: the end of standard input will say so.
+        # The agent is gone, which the end of standard input will show.
         return ()
     return tuple(request.sources)
 
 
 def _refused(refusal: LockHeld) -> int:
-    """Answer in the words that a program which looks at history understands."""
+    """Answer with a refusal that a browsing agent understands."""
     import json
     import sys
 
@@ -103,7 +103,7 @@ def _serve(
         PROGRAM,
         destination=configuration.state.log_file,
         debug=debug,
-        # What is logged for the terminal goes to the agent by way of standard error.
+        # The terminal log goes to the agent by way of standard error.
         terminal=request.verbose or is_restore,
         terminal_name=configuration.identity.name,
         prefix=f"{uuid}: ",
@@ -118,7 +118,7 @@ def _serve(
     if not is_restore:
         from turku.storage.session.checkin import Checkin
 
-        with SessionCancellation(descriptor, asked_sources=_asked(request)) as agent:
+        with SessionCancellation(descriptor, asked_sources=_ask_for_changed_entries(request)) as agent:
             Checkin(configuration, uuid, request, agent, clock).run()
         return
     from turku.protocol.messages import restore_active_line
@@ -129,7 +129,7 @@ def _serve(
         used = clock.monotonic_seconds()
         try:
             while clock.monotonic_seconds() - used < idle_seconds:
-                agent.wait(min(_USE_LOOK_SECONDS, idle_seconds / 10))
+                agent.wait(min(_USE_CHECK_SECONDS, idle_seconds / 10))
                 if tunnel_ownership.is_used(request.port):
                     used = clock.monotonic_seconds()
             _LOG.warning(

@@ -1,7 +1,7 @@
-"""How many sessions go on at once, of one machine and of all: slots, held by locks that a killed session leaves free.
+"""Limits on simultaneous sessions, of one machine and of all, held by locks that a killed session leaves free.
 
-A session has a slot before it reads what is asked of it, and another one, of that kind, before it does it. Without
-them one machine's key would fill the storage's memory (threats M11).
+A session takes one slot before it reads its request, and another one of the request's kind before it serves it.
+Without them one machine's key could fill the storage's memory (threats M11).
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from turku.errors import LockHeld
 from turku.storage.config.defaults import DEFAULT_HISTORY_SESSIONS, DEFAULT_VAR_DIR
 
 RESTORE_SESSIONS: Final = 2
-"""Of one machine: one that goes on, and one whose connection broke without anybody having noticed yet."""
+"""Restores of one machine: one that is running, and one whose broken connection was not noticed yet."""
 UNREAD_SESSIONS: Final = 4
-"""Of one machine: those that have not said yet what they are for."""
+"""Sessions of one machine that have not sent their request yet."""
 _SESSION_BYTES: Final = 20 * 1024 * 1024
-"""What the program of a session takes of memory (its rsync has a bound of its own)."""
+"""Memory of a session's program. Its rsync has a limit of its own."""
 _SHARE_OF_MEMORY: Final = 0.25
 _FEWEST, _MOST = 16, 1000
 
 
 class SessionKind(Enum):
-    """What a session is for; those of one kind are counted together."""
+    """The kind of a session. Sessions of one kind are counted together."""
 
     CHECKIN = "checkin"
     RESTORE = "restore"
     HISTORY = "history"
-    """Looks at history, and restores that the agent asked for by themselves."""
+    """Browsing, and restores that the agent asked for without a checkin."""
 
 
 class SessionSlots:
-    """The slots of one machine's session; a context manager that frees them."""
+    """The slots of one machine's session. A context manager that frees them."""
 
     def __init__(self, lock_dir: Path, uuid: str, *, at_once: int, history_at_once: int) -> None:
         self._lock_dir = lock_dir
@@ -49,7 +49,7 @@ class SessionSlots:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], uuid: str) -> SessionSlots:
-        """Those that the content of configuration files allows; whether it is right is for others to say."""
+        """Return the slots that the content of the configuration files allows. Wrong values count as the default."""
         var_dir = _text(content.get("var_dir"), DEFAULT_VAR_DIR)
         return cls(
             Path(_text(content.get("lock_dir"), f"{var_dir}/lock")),
@@ -66,17 +66,17 @@ class SessionSlots:
         self._held.close()
 
     def begin(self) -> None:
-        """Have a slot for reading the request. Raises LockHeld."""
+        """Take a slot for reading the request. Raises LockHeld."""
         self._take(
             self._unread,
             (f"session-{self._uuid}-unread-{number}" for number in range(UNREAD_SESSIONS)),
-            f"{UNREAD_SESSIONS} sessions of this machine are open here that have not said what they are for",
+            f"{UNREAD_SESSIONS} sessions of this machine are open here that have not sent a request",
             "they end by themselves within half a minute; try again then",
         )
         self._take_one_of_all(self._unread, "session-unread", range(self._at_once))
 
     def turn_to(self, kind: SessionKind) -> None:
-        """Have a slot of that kind, and none for reading any more. Raises LockHeld."""
+        """Exchange the slot for reading for one of this kind. Raises LockHeld."""
         if kind is SessionKind.CHECKIN:
             self._take(
                 self._held,
@@ -84,7 +84,7 @@ class SessionSlots:
                 "another session of this machine is running",
                 "its backup goes on; what is left is done at a later ping",
             )
-            # From the other end than the rest, which has half of them at most: backups come first.
+            # From the other end than other kinds, which get half of the slots at most: backups come first.
             self._take_one_of_all(self._held, "session", range(self._at_once - 1, -1, -1))
         else:
             count, what, hint = {
@@ -95,7 +95,7 @@ class SessionSlots:
                 ),
                 SessionKind.HISTORY: (
                     self._history_at_once,
-                    "looks at history or restores of this machine go on here already (machine_history_sessions)",
+                    "sessions of this machine browse or restore here already (machine_history_sessions)",
                     "wait until one of them has ended",
                 ),
             }[kind]
@@ -120,7 +120,7 @@ class SessionSlots:
 
 
 def default_at_once() -> int:
-    """As many sessions as fit into a quarter of the memory; at least a few."""
+    """Return the number of sessions that fit into a quarter of the memory, at least a few."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(_MOST, max(_FEWEST, int(memory * _SHARE_OF_MEMORY) // _SESSION_BYTES))
 

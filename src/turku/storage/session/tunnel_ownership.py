@@ -1,4 +1,4 @@
-"""Whose the port is that an agent names: its own tunnel's, or of somebody else on this storage (threats M7)."""
+"""The check that the port in a request belongs to the session's own tunnel (threats M7)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::ffff:127
 
 
 def require_own_tunnel(port: int, *, proc: Path = PROC) -> None:
-    """Return when ``port`` on 127.0.0.1 is the end of this session's own tunnel, or nothing speaks against it.
+    """Check that ``port`` on 127.0.0.1 is the end of this session's own tunnel, as far as that can be seen.
 
-    The sockets of a tunnel belong to the sshd process that started this one. Where the kernel does not let us see its
-    sockets, the socket's user must be ours; where no sshd started us (a run by hand), a warning is all.
+    The sockets of a tunnel belong to the sshd process that started this one. If the kernel hides that process's
+    sockets, the socket's user must be ours. If no sshd started us (a run by hand), a warning is logged.
     Raises TunnelRefused.
     """
     try:
@@ -45,7 +45,7 @@ def require_own_tunnel(port: int, *, proc: Path = PROC) -> None:
     try:
         ours = _socket_inodes(sshd, proc)
     except OSError:
-        # sshd of another user, or one that the kernel hides: the listener's user is all we can see.
+        # For an sshd of another user, or a hidden one, only the listener's user can be seen.
         strange = [listener for listener in listeners if listener.uid != os.geteuid()]
         if not strange:
             _LOG.debug("port %d is of our own user; sshd's sockets cannot be seen", port)
@@ -75,14 +75,14 @@ def _sockets(port: int, state: TcpState, proc: Path) -> Iterator[TcpSocket]:
 
 
 def _session_sshd(proc: Path) -> int | None:
-    """The nearest sshd above us: the one of this session, which holds its tunnel."""
+    """Return the process ID of the nearest sshd above us, which holds the session's tunnel."""
     process = os.getppid()
     for _ in range(_ANCESTORS_LIMIT):
         try:
             status = (proc / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
-        # PID (NAME) STATE PARENT ...: the name may hold blanks and parentheses.
+        # PID (NAME) STATE PARENT ...: the name may contain blanks and parentheses.
         name = status[status.index("(") + 1 : status.rindex(")")]
         if name.startswith("sshd"):
             return process

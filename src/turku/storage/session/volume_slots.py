@@ -1,4 +1,4 @@
-"""How many backups write to one volume at once: ``volume_slots``, held by locks that a killed session leaves free."""
+"""The limit of backups that write to one volume at once, held by locks that a killed session leaves free."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from turku.errors import LockHeld
 from turku.storage.config.model import StorageConfig
 
 WAIT_SECONDS: Final = 60.0
-"""How long a source waits for its turn, its machine with it."""
-_LOOK_SECONDS: Final = 0.5
+"""The time that a source, and its machine, wait for a slot."""
+_CHECK_SECONDS: Final = 0.5
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def volume_slot(
     clock: Clock = SYSTEM_CLOCK,
     cancellation: Cancellation = NEVER,
 ) -> Iterator[None]:
-    """Hold a slot of the volume that has the machine's directory, for one source's backup.
+    """Hold a slot of the machine's volume for the backup of one source.
 
-    Raises LockHeld where none becomes free in time, and what ``cancellation`` raises.
+    Raises LockHeld if none becomes free in time, and whatever ``cancellation`` raises.
     """
     count = configuration.sessions.volume_slots
     if count is None:
@@ -47,7 +47,7 @@ def volume_slot(
                 if clock.monotonic_seconds() >= deadline:
                     raise _busy(count) from None
             cancellation.check()
-            clock.sleep(_LOOK_SECONDS)
+            clock.sleep(_CHECK_SECONDS)
         yield
 
 
@@ -59,5 +59,5 @@ def _busy(count: int) -> LockHeld:
 
 
 def _key(machine_dir: Path) -> str:
-    """What names the volume in a file name: its path may hold anything, and be long."""
+    """Return a file name for the volume, because its path may contain any character and be long."""
     return hashlib.sha256(bytes(machine_dir.parent)).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Snapshot modes: one class per mode behind one small interface (mode.py), one conformance suite for all of them."""
+"""Snapshot modes: one class for each mode behind one interface (``mode.py``), and the assembly of new trees."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the modes have in common whose file system shares blocks: rsync writes into the files of the staging directory.
+"""The base class of modes whose file system shares blocks. rsync writes to the files of the staging directory.
 
-It begins as a copy of the base. Nothing of it is shared with a snapshot but blocks, so that a run that failed or was
-killed leaves it to the next one as it is.
+The staging directory begins as a copy of the base. It shares only blocks with a snapshot, so a failed or killed run
+leaves it to the next one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from turku.storage.snapshots.built_tree import BuiltTree
 
 
 class BlockSharing(BuiltTree):
-    """The order of preparing; what a staging directory is made of is the mode's own."""
+    """The common sequence of preparation. Each mode makes the staging directory in its own way."""
 
     shares_blocks = True
 
@@ -43,12 +43,12 @@ class BlockSharing(BuiltTree):
 
     @abstractmethod
     def _refuse_if_impossible(self) -> None:
-        """Raise BackupFailed where the file system cannot do it."""
+        """Raise BackupFailed if the file system does not support the mode."""
 
     @abstractmethod
     def _can_resume(self) -> bool:
-        """Return True when the staging directory is there, and one that this mode began."""
+        """Return True if the staging directory exists and this mode made it."""
 
     @abstractmethod
     def _make_staging(self, beginning: Path | None) -> None:
-        """Make the staging directory with what the tree ``beginning`` has, sharing blocks; at once or not at all."""
+        """Make the staging directory atomically, as a copy of the tree ``beginning`` that shares its blocks."""

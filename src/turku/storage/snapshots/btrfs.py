@@ -1,4 +1,4 @@
-"""``btrfs``: each snapshot is a read-only subvolume; what did not change is shared, by blocks and without a copy."""
+"""Mode ``btrfs``: each snapshot is a read-only subvolume. Unchanged blocks are shared without a copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from turku.storage.snapshots.block_sharing import BlockSharing
 
 
 class Btrfs(BlockSharing):
-    """The staging directory is a snapshot of the base that rsync may write to; sealed, it becomes the next one."""
+    """The staging directory is a writable snapshot of the base. Sealed, it becomes the next snapshot."""
 
     name = snapshot_mode.BTRFS
 
@@ -37,7 +37,7 @@ class Btrfs(BlockSharing):
         elif subvolume.is_subvolume(beginning):
             subvolume.snapshot(beginning, place.staging)
         else:
-            # Of another mode.
+            # The base was made by another mode.
             subvolume.create(place.cloning)
             clone.clone_tree(beginning, place.cloning)
             fs.rename(place.cloning, place.staging)

@@ -1,4 +1,4 @@
-"""The life that snapshots have in common which are built beside the others and then get their names."""
+"""The base class of modes that build a snapshot under a hidden name and then rename it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from turku.storage.snapshots.mode import SnapshotMode
 
 
 class BuiltTree(SnapshotMode):
-    """A tree is built under a hidden name beside the snapshots; the rename to its own name is the commit.
+    """A mode that builds a tree under a hidden name beside the snapshots. The rename to its own name is the commit.
 
-    What a killed run left before the rename is the next one's to use, or to remove.
+    The next run uses or removes the leavings of a run that was killed before the rename.
     """
 
     keeps_history = True
 
-    def abandon(self) -> None:
+    def discard_staging(self) -> None:
         self._mark_for_deletion(self.place.staging, self.place.cloning, self.place.assembling)
         self.collect()
 
@@ -40,14 +40,14 @@ class BuiltTree(SnapshotMode):
     def _follow_up(self, record: SnapshotRecord) -> None:
         place = self.place
         fs.write_symbolic_link(place.latest, record.name)
-        # Nothing that runs before this one left is wanted any more: the source is as it is in the snapshot.
+        # The snapshot has the source's state, so the leavings of earlier runs are of no use.
         self._mark_for_deletion(place.staging, place.cloning, place.assembling, place.former_tree, place.working_tree)
         fs.unlink(place.in_place_mark)
         fs.unlink(place.unfinished_mark)
 
     def _seal(self, tree: Path) -> None:
-        """Protect the complete tree from being changed, where the mode can."""
+        """Protect the complete tree from changes if the mode can."""
 
     def _former_trees(self) -> list[Path]:
-        """Return what another mode, or an existing storage, had of the source without its being a snapshot."""
+        """Return trees of the source that another mode, or an existing storage, left and that are no snapshots."""
         return [path for path in (self.place.working_tree, self.place.former_tree) if fs.is_directory(path)]

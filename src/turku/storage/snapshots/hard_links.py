@@ -1,4 +1,4 @@
-"""The further names that files of a tree have in it: hard links, where a source's are kept."""
+"""The hard links inside a tree, for sources whose hard links are kept."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from pathlib import Path
 from turku.core.filesystem.directory_tree import DirectoryTree
 
 FILES_LIMIT = 200_000
-"""Files whose other names are looked for at once."""
+"""The number of files whose other names are searched at once."""
 
 
 class TooManyFiles(Exception):
-    """There are more files than can be looked for."""
+    """There are too many files to search for their other names."""
 
 
 def find_other_names(tree: Path, paths: Iterable[bytes]) -> set[bytes]:
-    """Return the paths of the tree that are the same file as one of ``paths``, without these.
+    """Return the other paths in the tree that are the same file as one of ``paths``.
 
-    What is not there, and what has one name, has no others. A file that snapshots share has names outside of the tree.
-    Raises TooManyFiles, OSError.
+    A file that snapshots share has further names outside the tree. Raises TooManyFiles, OSError.
     """
-    told = set(paths)
-    if len(told) > FILES_LIMIT:
+    given = set(paths)
+    if len(given) > FILES_LIMIT:
         raise TooManyFiles
     with DirectoryTree(tree) as opened:
         wanted = set()
-        for path in told:
+        for path in given:
             with suppress(FileNotFoundError, NotADirectoryError):
                 status = opened.status(path)
                 if status.st_nlink > 1:
@@ -36,7 +35,7 @@ def find_other_names(tree: Path, paths: Iterable[bytes]) -> set[bytes]:
         if not wanted:
             return set()
         found = (each.full_path for each in opened.walk() if each.is_file and _identity(each.status) in wanted)
-        return set(found) - told
+        return set(found) - given
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

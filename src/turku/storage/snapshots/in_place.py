@@ -1,4 +1,4 @@
-"""``none``: the source is synced in place, without history, for files that change too much to share."""
+"""Mode ``none``: the source is synced in place without history, for files that change too much to share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``link-dest``: each snapshot is a whole tree of its own, unchanged files being hard links into the one before it.
+"""Mode ``link-dest``: each snapshot is a whole tree, and its unchanged files are hard links into the one before it.
 
-rsync makes none of these links, whatever the mode is called: it writes what differs into a staging directory, and our
-own code assembles the tree (``assembly.py``).
+In spite of the mode's name, rsync makes none of these links. It writes differences to a staging directory, and our own
+code assembles the tree (``assembly.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from turku.storage.snapshots.built_tree import BuiltTree
 
 
 class LinkDest(BuiltTree):
-    """rsync writes into the staging directory; it reads the base, and what another mode left."""
+    """rsync writes to the staging directory, and reads the base and trees that another mode left."""
 
     name = snapshot_mode.LINK_DEST
 
@@ -24,7 +24,7 @@ class LinkDest(BuiltTree):
         self.tidy()
         self._mark_for_deletion(place.cloning)
         if subvolume.is_subvolume(place.staging):
-            # Of another mode: nothing can be moved out of it.
+            # Another mode made it, and nothing can be moved out of a subvolume.
             self._mark_for_deletion(place.staging)
         is_resumed = fs.is_directory(place.staging)
         fs.make_directory(place.staging)

@@ -1,7 +1,8 @@
-"""The interface of a snapshot mode: where rsync writes, and how what it wrote becomes history.
+"""The interface of a snapshot mode: it prepares the workspace of rsync and commits the result to history.
 
-One backup: ``prepare`` (cleans up after killed runs), rsync into the workspace, ``commit``. A run that fails calls
-nothing more: what it left is the next ``prepare``'s to use. ``collect`` deletes what is marked for deletion.
+The sequence of a backup is ``prepare`` (which cleans up after killed runs), rsync in the workspace, and ``commit``. A
+failed run calls nothing more, and the next ``prepare`` uses its leavings. ``collect`` deletes the trees that are marked
+for deletion.
 """
 
 from __future__ import annotations
@@ -23,48 +24,48 @@ _LOG = logging.getLogger(__name__)
 
 
 class SnapshotMode(ABC):
-    """Keeps the snapshots of one source in one way."""
+    """A way to keep the snapshots of one source."""
 
     name: ClassVar[str]
-    """As configuration and contract spell it."""
+    """The name in configuration and contract."""
     keeps_history: ClassVar[bool]
     shares_blocks: ClassVar[bool] = False
-    """True where a file that changed a little takes a little more space. Such a mode's run writes in place."""
+    """True if a changed file takes only the space of its changed blocks. rsync then writes in place."""
 
     def __init__(self, place: SourceDirectory) -> None:
         self.place = place
 
     @abstractmethod
     def prepare(self, base: str | None) -> Workspace:
-        """Return a place to write into, with nothing in it that a snapshot shares and rsync could change.
+        """Return a workspace in which rsync cannot change a file that a snapshot shares.
 
-        ``base`` is the snapshot that the next one is built upon, where there is one.
+        ``base`` is the snapshot that the next one is built upon, if there is one.
         """
 
     def commit_unchanged(self, record: SnapshotRecord, base: str) -> str:
-        """Make a snapshot that is a link to the snapshot ``base``, durably; nothing was prepared for it."""
+        """Make a snapshot durably that is a link to the snapshot ``base``. It needs no ``prepare``."""
         raise NotImplementedError(f"{self.name} has no snapshots")
 
     @abstractmethod
     def commit(self, record: SnapshotRecord, built: Path) -> str | None:
-        """Make the complete tree ``built`` the snapshot, durably; return None in a mode without history."""
+        """Make the complete tree ``built`` the snapshot durably. Return its name, None in a mode without history."""
 
-    def discard_staging(self) -> None:  # noqa: B027  (a mode may have nothing to give back)
-        """Give back what a run wrote that took more than it may; nothing where that is all there is of the source."""
+    def discard_staging(self) -> None:  # noqa: B027  (a mode may have nothing to discard)
+        """Delete the files of a run that exceeded its limits, unless they are the source's only copy."""
 
     def discard_assembly(self) -> None:
-        """Give up a tree that was being assembled, where there is one. With the source's lock held."""
+        """Mark an unfinished assembled tree for deletion. The caller holds the source's lock."""
         self._mark_for_deletion(self.place.assembling)
 
     def tidy(self) -> None:
-        """Remove the small things that killed runs left; in no time, and what cannot be removed is a warning."""
+        """Remove small leavings of killed runs, which is quick. A failure is a warning."""
         if not fs.is_directory(self.place.snapshots_dir):
             return
         try:
             fs.remove_temporary_files(self.place.snapshots_dir)
             fs.unlink(self.place.fetch_list)
             snapshot_links.tidy(self.place)
-            self._remove_orphaned_information()
+            self._remove_orphaned_records()
         except (OSError, TurkuError) as error:
             _LOG.warning("%s: cannot clean up: %s", self.place.snapshots_dir, error)
 
@@ -74,15 +75,15 @@ class SnapshotMode(ABC):
         self.tidy()
 
     def _mark_for_deletion(self, *paths: Path) -> None:
-        """Hide directories, those that are there, for ``collect``. Anything else at these paths is removed."""
+        """Hide the existing directories among the paths for ``collect``. Anything else at these paths is removed."""
         for path in paths:
             if fs.is_directory(path):
                 fs.move_directory(path, deletion.path_of(self.place, f"{path.name.lstrip('.')}-{secrets.token_hex(4)}"))
             else:
                 fs.unlink(path)
 
-    def _remove_orphaned_information(self) -> None:
-        # Killed between writing it and the commit, or between a snapshot's going and its own.
+    def _remove_orphaned_records(self) -> None:
+        # A run was killed between writing the record and the commit, or between the deletions of snapshot and record.
         for entry in fs.names(self.place.snapshots_dir):
             name = entry.removesuffix(RECORD_SUFFIX)
             is_ours = name != entry and name.startswith(f"{self.place.source}_")

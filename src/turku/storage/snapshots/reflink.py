@@ -1,7 +1,7 @@
-"""``reflink``: each snapshot is a tree of clones of the one before it; a file that changed shares what did not change.
+"""Mode ``reflink``: each snapshot is a tree of clones of the one before it. Changed files share unchanged blocks.
 
-For file systems that clone (XFS, btrfs). It costs inodes and the time to make them: for large files that change a
-little, not for many small ones that do not.
+The mode needs a file system that clones (XFS, btrfs). It costs inodes and the time to make them, so it suits large
+files that change a little, not many small files that do not change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from turku.storage.snapshots.block_sharing import BlockSharing
 class Reflink(BlockSharing):
     """The staging directory is cloned from the base, and becomes the next snapshot.
 
-    Its mark says that it is such a clone: one that another mode left has a part of the source alone.
+    Its mark distinguishes it from the staging directory of another mode, which has only a part of the source.
     """
 
     name = snapshot_mode.REFLINK

@@ -1,8 +1,8 @@
-"""Making a working tree fit for ``rsync --inplace``, which writes into the files that are there.
+"""Preparation of a tree for ``rsync --inplace``, which writes to the existing files.
 
-Where two names share a file, and the machine no longer has them so, rsync would write through the one into the other.
-And where a file is to change by blocks, the blocks that rsync compares should be as small as those of the disk. It must
-not be asked for holes there: it digs one for each few zeros, into blocks that did not change as well.
+If two names share a file and the machine no longer has them as one, rsync would write through one name to the other.
+Blocks of a changed file should be compared in the block size of the disk. rsync must not make holes in existing files,
+because it makes one for each few zeros, in unchanged blocks as well.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from turku.storage.fs import clone, disk_usage
 
 SMALLEST_BLOCK_BYTES = 4096
 LARGEST_BLOCK_BYTES = 131072
-"""rsync takes no larger ones."""
+"""The largest block size of rsync."""
 LARGE_FILE_BYTES = 256 * 1024
-"""Below it nobody minds that a changed file shares nothing."""
+"""Smaller files need not share blocks when they change."""
 _LARGE_FILES_LIMIT = 100_000
-"""Of so many the paths are kept in memory."""
+"""The number of paths that are kept in memory."""
 _BLOCKS_LIMIT = 1 << 20
 """rsync holds 40 bytes of memory per block of a file, on the machine."""
 
 
 def block_bytes(largest_file_bytes: int) -> int:
-    """The size of the blocks for files that large: a power of two."""
+    """Return the block size for files up to this size, a power of two."""
     size = SMALLEST_BLOCK_BYTES
     while size < LARGEST_BLOCK_BYTES and largest_file_bytes > size * _BLOCKS_LIMIT:
         size *= 2
@@ -38,7 +38,7 @@ def block_bytes(largest_file_bytes: int) -> int:
 
 
 def prepare(directory: Path) -> int:
-    """Return the size of the largest file in the tree, in bytes; after it, no two names in it share a file."""
+    """Give each name in the tree a file of its own, and return the size of the largest file in bytes."""
     largest = 0
     shared: list[tuple[bytes, bytes]] = []
     with DirectoryTree(directory) as opened:
@@ -53,14 +53,14 @@ def prepare(directory: Path) -> int:
 
 
 def large_files(directory: Path, paths: Iterable[bytes]) -> list[bytes]:
-    """Return those paths, relative to the directory, at which a large file is."""
+    """Return the paths, relative to the directory, that are large files."""
     found: list[bytes] = []
     with DirectoryTree(directory) as tree:
         for path in paths:
             try:
                 status = tree.status(path)
             except OSError:
-                # New, or of another kind by now.
+                # The entry is new, or changed its kind.
                 continue
             if stat.S_ISREG(status.st_mode) and status.st_size >= LARGE_FILE_BYTES:
                 found.append(path)
@@ -70,7 +70,7 @@ def large_files(directory: Path, paths: Iterable[bytes]) -> list[bytes]:
 
 
 def punch_holes(directory: Path, paths: Iterable[bytes]) -> None:
-    """Make holes of the zeros that were written into the files; times stay. What cannot be is left as it is."""
+    """Make holes in place of zeros in these files, and keep their times. Failures leave a file as it is."""
     with DirectoryTree(directory) as tree:
         for path in paths:
             with suppress(OSError):
@@ -87,13 +87,13 @@ def _unshare(directory: int, name: bytes) -> None:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if status.st_nlink == 1 or not stat.S_ISREG(status.st_mode):
         return
-    # rsync removes one that is left over: the machine has no such file.
+    # rsync removes a leftover of this name, because the machine has no such file.
     temporary = b".turku-own-" + secrets.token_hex(6).encode()
     try:
         clone.clone_within(directory, name, temporary)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
-        # What cannot be cloned is transferred again.
+        # A file that cannot be cloned is transferred again.
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory)
         os.unlink(name, dir_fd=directory)
