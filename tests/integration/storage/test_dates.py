@@ -21,7 +21,7 @@ from turku.protocol import codec
 from turku.protocol.restore_messages import FileRow
 from turku.storage import catalog
 from turku.storage.fs import timestamp_range
-from turku.storage.restore import rows
+from turku.storage.restore import history_rows
 
 SECONDS = {
     # From 1901 to 2446, where an inode has 256 bytes.
@@ -73,7 +73,7 @@ def assert_exact(machine: BackedUpMachine, snapshot: str) -> None:
         found = {entry.path: entry for entry in opened.files(snapshot)}
         assert {path: entry.mtime_ns for path, entry in found.items()} == expected
         for path, entry in found.items():
-            row = codec.decode(codec.encode(rows.file_row(entry)), FileRow)
+            row = codec.decode(codec.encode(history_rows.file_row(entry)), FileRow)
             assert row.modified_ns == expected[path]
             assert listing.moment(row.modified_ns, UTC)
 

@@ -56,12 +56,12 @@ def machine(tmp_path: Path) -> Iterator[BackedUpMachine]:
         yield machine
 
 
-@pytest.mark.parametrize("place", ["found", "content", "add_awaited"])
+@pytest.mark.parametrize("place", ["entry", "content", "add_deferred"])
 def test_a_first_backup_whose_indexing_fails_is_made_and_indexed_in_the_end(
     machine: BackedUpMachine, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     main = threading.current_thread()
-    owner = Staging if place == "add_awaited" else SnapshotReader
+    owner = Staging if place == "add_deferred" else SnapshotReader
     real = getattr(owner, place)
 
     def fail_in_the_other_thread(*arguments: Any, **options: Any) -> Any:
@@ -81,7 +81,7 @@ def test_a_backup_whose_catalog_fails_is_made(
     monkeypatch.setattr(catalog_sync, "_record", fail)
     outcome = machine.back_up()
     assert outcome.success, outcome.summary
-    assert "the catalog was not written" in caplog.text
+    assert "the catalog was not updated" in caplog.text
     monkeypatch.undo()
     assert_agrees(machine, with_checksums=False)
 

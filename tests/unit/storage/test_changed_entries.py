@@ -293,5 +293,5 @@ def test_only_an_agent_that_can_tell_is_asked(
         sources=dict.fromkeys(sources, SourceCredentials("user", "password")),
         moment_ns=UNSET if moment_ns is None else moment_ns,
     )
-    assert server._asked(request) == (tuple(sources) if asked else ())
+    assert server._ask_for_changed_entries(request) == (tuple(sources) if asked else ())
     assert capsys.readouterr().err == (CHANGED_ENTRIES_WANTED + "\n") * asked

@@ -12,7 +12,7 @@ from turku.storage.disk.incompleteness import (
     LostEntry,
     bounded,
 )
-from turku.storage.rsync.file_errors import PATHS_LIMIT, PROTECTED_LIMIT, SENTENCES_LIMIT, FileErrors
+from turku.storage.rsync.file_errors import PATHS_LIMIT, PROTECTED_LIMIT, WARNINGS_LIMIT, FileErrors
 
 
 def unreadable(name: bytes) -> bytes:
@@ -60,9 +60,9 @@ def test_a_machine_that_says_much_takes_a_bounded_amount_of_memory() -> None:
     assert len(made.entries) == PATHS_LIMIT
     assert made.unnamed_count == 100
     assert not made.can_be_protected
-    many = taken(*(NO_ACL.replace(b"(file,", b"(file%d," % number) for number in range(SENTENCES_LIMIT + 10)))
-    assert len(many.warnings) == SENTENCES_LIMIT
-    assert many.warning_count == SENTENCES_LIMIT + 10
+    many = taken(*(NO_ACL.replace(b"(file,", b"(file%d," % number) for number in range(WARNINGS_LIMIT + 10)))
+    assert len(many.warnings) == WARNINGS_LIMIT
+    assert many.warning_count == WARNINGS_LIMIT + 10
 
 
 def test_more_paths_than_rules_can_protect_are_not_protected() -> None:
