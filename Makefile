@@ -86,8 +86,10 @@ types: setup ## mypy, strict, for the Python of the virtual environment
 imports: setup ## import contracts: which package may import which
 	$(BIN)/lint-imports
 
+# Their own tests, and the unit tests of their callers.
 COVERED := core policy protocol
-COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) tests/property/$(package) tests/integration/$(package)))
+COVERED_TESTS := $(wildcard $(foreach package,$(COVERED),tests/unit/$(package) tests/property/$(package) \
+                 tests/integration/$(package)) tests/unit/agent tests/unit/storage)
 coverage: setup ## branch coverage of core, policy and protocol by their unit tests, with the floor of pyproject.toml
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	$(BIN)/coverage run -m pytest -q -n 2 $(COVERED_TESTS)

@@ -61,36 +61,8 @@ UNFINISHED_FOLDERS: frozenset[str] = frozenset(
 
 UNFINISHED_PAGES: frozenset[str] = frozenset(
     {
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "docs/architecture.md",
-        "docs/benchmarks.md",
-        "docs/contract.md",
-        "docs/decisions/2026-11-24-ask-first.md",
-        "docs/decisions/2026-11-24-bounded-lists.md",
-        "docs/decisions/2026-11-24-keyed-hashes.md",
-        "docs/decisions/2026-11-24-old-rsync.md",
-        "docs/decisions/2026-11-24-one-distribution.md",
-        "docs/decisions/2026-11-24-plain-trees.md",
-        "docs/decisions/2026-11-24-receiver-without-network.md",
-        "docs/decisions/2026-11-24-restores-picked-up.md",
-        "docs/decisions/2026-11-24-rsync-and-openssh.md",
-        "docs/decisions/2026-11-24-shared-blocks.md",
-        "docs/decisions/2026-11-24-slots-as-rows.md",
-        "docs/decisions/2026-11-28-plan-fetch-assemble.md",
-        "docs/decisions/2026-11-28-restores-land-in-private.md",
-        "docs/decisions/2026-11-29-every-property.md",
-        "docs/decisions/README.md",
-        "docs/fidelity.md",
-        "docs/fuzzing.md",
-        "docs/reference/audit-log.md",
         "docs/reference/commands.md",
         "docs/reference/configuration.md",
-        "docs/reference/errors.md",
-        "docs/scale.md",
-        "docs/threat-model.md",
-        "examples/README.md",
     }
 )
 """Pages with more semicolons than the rule allows. The list only shrinks."""
