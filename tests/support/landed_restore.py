@@ -17,6 +17,7 @@ from typing import Any, Self
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.placement.placement import Placement
 from turku.agent.restore.staging import target as targets
+from turku.agent.restore.staging.basis_file_writer import BasisFileWriter
 from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
@@ -55,17 +56,16 @@ class LandedRestore:
         self._stack.callback(self.basis_files.close)
         if not (self.tree / os.fsdecode(TEMPORARY)).exists():
             os.mkdir(TEMPORARY, 0o700, dir_fd=self.staging.tree)
-        self.basis_files.create(
+        BasisFileWriter(
+            self.basis_files,
             self._descriptor,
             self.staging.tree,
-            paths,
-            staging_name=self.staging.name,
-            overwrite=overwrite,
-            delete=delete,
+            self.staging.name,
+            shows_all=overwrite == "never" or delete,
             differing=differing,
             kinds=kinds,
             before_first=lambda: self.staging.record_basis_files(are_there=True),
-        )
+        ).create(paths)
 
     def __enter__(self) -> Self:
         return self

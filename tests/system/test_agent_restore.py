@@ -87,7 +87,7 @@ def test_the_private_directory_of_a_restore_is_not_backed_up(
         ):
             (target / os.fsdecode(staging.name) / "tree" / "file").write_text("arrived")
     (home / ".turku-restore-notes").write_text("the user's own")
-    assert output(agent(machine, "check")).count("a restore goes on there, or did not end") == 2
+    assert output(agent(machine, "check")).count("a restore is running there, or did not end") == 2
     (home / "file").write_text("changed")
     fleet.make_due(machine)
     made = machine.ping()

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.agent.conftest import PROGRAMS, Machine
 from tests.support.v1_server import V1Api
 
-from turku.agent.identity.machine_identity import is_damaged_key
+from turku.agent.identity.key_pair import is_damaged_key
 
 
 def identity_file(machine: Machine) -> Path:

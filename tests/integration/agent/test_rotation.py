@@ -17,7 +17,8 @@ from tests.support.killed import killed_at_step
 from tests.support.restore_mode import restore_mode
 from tests.support.v1_server import V1Api
 
-from turku.agent import checkin, cli
+from turku.agent import checkin
+from turku.agent.commands import setup
 from turku.agent.config import loading as configuration
 from turku.agent.identity import key_pair, machine_identity, rotation
 from turku.demo import programs
@@ -126,7 +127,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
     step, finished = 1, set()
     while killed_at_step(step, lambda: rotation.rotate_keys(configuration.load(machine.config_dir))):
         # As every program does when it starts.
-        agent = cli._settled(configuration.load(machine.config_dir))
+        agent = setup.settled(configuration.load(machine.config_dir))
         assert checkin.check_in(agent).storages == []
         reloaded = configuration.load(machine.config_dir)
         assert reloaded.identity.machine_secret == agent.identity.machine_secret
@@ -264,7 +265,7 @@ def test_killed_at_any_step_a_re_enrolment_is_finished_by_the_next_run(
         code = code_for(fleet, machine)
         if not killed_at_step(step, partial(re_enrol, fresh, code)):
             break
-        agent = cli._settled(configuration.load(fresh.config_dir))
+        agent = setup.settled(configuration.load(fresh.config_dir))
         if agent.identity.machine_uuid is None:
             # Killed before it was written down: there is nothing to go on with, and the code is good still.
             agent = rotation.re_enrol(agent, code)

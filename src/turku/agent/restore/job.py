@@ -62,6 +62,11 @@ class RestoreJob:
             digs_holes=os.geteuid() == 0,
         )
 
+    @property
+    def shows_all(self) -> bool:
+        """True where rsync must see all names in the target, because it may overwrite none, or deletes others."""
+        return self.overwrite == "never" or self.delete
+
     def source_here(self, agent: AgentConfig) -> SourceConfig | None:
         """Return the source of this machine that is restored, or None for one of another machine."""
         return agent.sources.get(self.source) if self.of_machine is None else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -30,6 +29,7 @@ from turku.agent.restore.result import ProblemList, RestoreResult, count_of
 from turku.agent.restore.session import HistorySession
 from turku.agent.restore.staging import staging_directory, target
 from turku.agent.restore.staging.prepared_target import PreparedTarget
+from turku.agent.restore.transfer import AnswerReader, RestoreTransfer
 from turku.agent.restore.verification import Verification
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import receiving_daemon
@@ -44,12 +44,9 @@ from turku.protocol.restore_messages import (
     MODULE,
     Answer,
     HistoryRequest,
-    Manifest,
     RestoreEnd,
     RestorePlan,
     Settable,
-    Unset,
-    WithHoles,
     path_bytes,
 )
 
@@ -105,63 +102,6 @@ class _Callbacks:
 
 
 @dataclass
-class _Transfer:
-    """The part of an attempt in which the storage sends files."""
-
-    plan: RestorePlan
-    planned: PlannedRestore
-    target: PreparedTarget
-    verification: Verification
-    begin: float = field(default_factory=time.monotonic)
-    is_cancelled: bool = False
-
-
-class _AnswerReader(threading.Thread):
-    """Reads the storage's answers to their end."""
-
-    def __init__(
-        self,
-        answers: Iterator[Answer],
-        verification: Verification,
-        sparse_files: SparseFiles,
-        unsupported: UnsupportedAttributes,
-    ) -> None:
-        super().__init__(name="restore answers", daemon=True)
-        self.end: RestoreEnd | None = None
-        self.problem: TurkuError | None = None
-        """The reason for which the restore ends before its end: an answer, or a limit that the storage exceeded."""
-        self._answers = answers
-        self._verification = verification
-        self._sparse_files = sparse_files
-        self._unsupported = unsupported
-
-    def run(self) -> None:
-        try:
-            for answer in self._answers:
-                self._take(answer)
-                if self.end is not None:
-                    return
-        except TurkuError as error:
-            # The first problem counts: an answer that is cut off is a consequence of it.
-            self.problem = self.problem or error
-        except (OSError, ValueError) as error:
-            _LOG.debug("the storage's answers ended: %s", error)
-
-    def _take(self, answer: Answer) -> None:
-        # ``Deleted`` answers are ignored, because the placement counts what it deletes.
-        if isinstance(answer, Manifest):
-            for entry in answer.entries:
-                self._verification.expect(entry)
-        elif isinstance(answer, WithHoles):
-            self._sparse_files.add(answer.paths)
-        elif isinstance(answer, Unset):
-            for unset in answer.entries:
-                self._unsupported.add(unset)
-        elif isinstance(answer, RestoreEnd):
-            self.end = answer
-
-
-@dataclass
 class _Attempt:
     """One attempt of a restore, in one session."""
 
@@ -171,7 +111,7 @@ class _Attempt:
     callbacks: _Callbacks
     differing: Collection[bytes] = ()
     verification: Verification | None = None
-    reader: _AnswerReader | None = None
+    reader: AnswerReader | None = None
     kinds: tuple[Settable, ...] = ()
     sparse_files: SparseFiles = field(default_factory=SparseFiles)
 
@@ -193,7 +133,7 @@ class _Attempt:
                     return RestoreResult("cancelled", planned.snapshot, planned.target)
                 planned.require_space()
                 transfer = self._prepare(plan, planned, scratch, stack)
-                self.reader = _AnswerReader(answers, transfer.verification, self.sparse_files, unsupported)
+                self.reader = AnswerReader(answers, transfer.verification, self.sparse_files, unsupported)
                 daemon.offer(
                     replace(module, path=transfer.target.staging.module_path),
                     may_delete=self.job.delete,
@@ -214,7 +154,7 @@ class _Attempt:
                 unsupported.narrow_modes(transfer.target.staging.tree, problems)
                 deleted = self._place(transfer, problems)
             result = self._result(transfer, problems, deleted, tuple(unsupported.warnings()))
-            self.callbacks.on_progress(_progress(transfer))
+            self.callbacks.on_progress(transfer.progress())
             return result
 
     def _session(
@@ -239,7 +179,7 @@ class _Attempt:
             raise MalformedMessage(f"storage {self.address.name} answered with a {type(plan).__name__}, not a plan")
         return plan
 
-    def _prepare(self, plan: RestorePlan, planned: PlannedRestore, scratch: Path, stack: ExitStack) -> _Transfer:
+    def _prepare(self, plan: RestorePlan, planned: PlannedRestore, scratch: Path, stack: ExitStack) -> RestoreTransfer:
         prepared = PreparedTarget.prepare(
             self.agent, self.job, planned.target, plan, stack, differing=self.differing, kinds=self.kinds
         )
@@ -251,7 +191,7 @@ class _Attempt:
             holds_attributes=set(self.kinds) == file_metadata.EVERY_KIND,
         )
         stack.callback(self.verification.close)
-        return _Transfer(plan, planned, prepared, self.verification)
+        return RestoreTransfer(plan, planned, prepared, self.verification)
 
     def _received(self, path: bytes, checksum: bytes, size_bytes: int) -> None:
         if self.verification is not None:
@@ -259,7 +199,7 @@ class _Attempt:
 
     # --- the transfer
 
-    def _watch(self, transfer: _Transfer, reader: _AnswerReader) -> None:
+    def _watch(self, transfer: RestoreTransfer, reader: AnswerReader) -> None:
         """Wait until the storage's answers end, the caller cancels, or a limit is exceeded."""
         reader.start()
         pause_seconds = 0.01
@@ -267,7 +207,7 @@ class _Attempt:
             reader.join(pause_seconds)
             # The end of a short restore is noticed at once.
             pause_seconds = min(2 * pause_seconds, _POLL_SECONDS)
-            self.callbacks.on_progress(_progress(transfer))
+            self.callbacks.on_progress(transfer.progress())
             if self.callbacks.is_cancelled():
                 transfer.is_cancelled = True
                 return
@@ -282,7 +222,7 @@ class _Attempt:
                 return
         self._require_as_planned(transfer, reader)
 
-    def _require_as_planned(self, transfer: _Transfer, reader: _AnswerReader) -> None:
+    def _require_as_planned(self, transfer: RestoreTransfer, reader: AnswerReader) -> None:
         """Record a problem where the storage sends, or names, more than its plan said (threats S4)."""
         planned, found = transfer.planned, transfer.verification
         if planned.files is None or reader.problem is not None:
@@ -297,7 +237,7 @@ class _Attempt:
 
     # --- the end
 
-    def _place(self, transfer: _Transfer, problems: ProblemList) -> int:
+    def _place(self, transfer: RestoreTransfer, problems: ProblemList) -> int:
         """Move the received files to their places, and return the number of deleted files."""
         prepared = transfer.target
         placement = Placement(
@@ -365,7 +305,7 @@ class _Attempt:
             problems.add_general("nothing was deleted, as the snapshot lacks files that may still be here")
 
     def _result(
-        self, transfer: _Transfer, not_placed: ProblemList, deleted: int, warnings: tuple[str, ...]
+        self, transfer: RestoreTransfer, not_placed: ProblemList, deleted: int, warnings: tuple[str, ...]
     ) -> RestoreResult:
         planned, found, end = transfer.planned, transfer.verification, self._end
         problems = [*found.problems.named, *not_placed.named]
@@ -404,13 +344,3 @@ class _Attempt:
             seconds=time.monotonic() - transfer.begin,
             owners_restored=os.geteuid() == 0,
         )
-
-
-def _progress(transfer: _Transfer) -> RestoreProgress:
-    return RestoreProgress(
-        files=transfer.verification.files,
-        size_bytes=transfer.verification.size_bytes,
-        files_total=transfer.planned.files,
-        size_total_bytes=transfer.planned.size_bytes,
-        seconds=time.monotonic() - transfer.begin,
-    )

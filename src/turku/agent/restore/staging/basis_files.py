@@ -17,14 +17,13 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from turku.agent.restore import file_metadata
 from turku.core.filesystem import directory_tree, removal
+from turku.core.paths import joined
 from turku.core.spool import Stack
-from turku.protocol.restore_messages import Settable
 
 Overwrite = Literal["never", "older", "always"]
 
@@ -37,9 +36,8 @@ CREATE TABLE shared (
     device INTEGER, inode INTEGER, path BLOB, links INTEGER, PRIMARY KEY (device, inode)
 ) WITHOUT ROWID;
 """
-_NONE = 0
+NO_INODE = 0
 """Stands in place of an inode for a name of the target that has no basis file."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BasisFiles:
@@ -55,46 +53,12 @@ class BasisFiles:
     def close(self) -> None:
         self._database.close()
 
-    # --- making them
-
-    def create(
-        self,
-        target: int,
-        tree: int,
-        paths: Sequence[bytes],
-        *,
-        staging_name: bytes,
-        overwrite: Overwrite,
-        delete: bool,
-        differing: Collection[bytes] = (),
-        untouched: Collection[bytes] = (),
-        kinds: Collection[Settable] = (),
-        before_first: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Create in ``tree`` the directories that ``target`` has at and below ``paths``, and basis files for its files.
-
-        Entries that ``tree`` already has stay. ``staging_name`` is the name of the staging directory in the target.
-        ``before_first`` is called before the first basis file is created. ``differing`` are files whose content differs
-        although size and time are the same. ``untouched`` are directories that are not entered. ``kinds`` are the
-        attributes that basis files get. Raises OSError.
-        """
-        shows_all = overwrite == "never" or delete
-        writer = _BasisFileWriter(
-            self,
-            target,
-            tree,
-            staging_name=staging_name,
-            differing=differing,
-            untouched=untouched,
-            kinds=kinds,
-            before_first=before_first,
-            shows_all=shows_all,
-        )
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record basis files in the block, as one transaction."""
         self._database.execute("BEGIN")
         try:
-            for path in paths:
-                writer.parents_of(path)
-            writer.create_all(paths or (b"",))
+            yield
         finally:
             self._database.execute("COMMIT")
         self._database.execute("CREATE INDEX IF NOT EXISTS inodes ON entries (inode)")
@@ -107,7 +71,7 @@ class BasisFiles:
             "INSERT OR IGNORE INTO entries VALUES (?, ?, ?)",
             ((number, name, _to_sqlite(inode)) for name, inode in entries),
         )
-        self.count += sum(inode != _NONE for _name, inode in entries)
+        self.count += sum(inode != NO_INODE for _name, inode in entries)
 
     def first_name_of(self, status: os.stat_result, path: bytes) -> bytes | None:
         """Return an earlier name of the same file, or None for its first name, which is then recorded."""
@@ -116,8 +80,6 @@ class BasisFiles:
         if row is None:
             self._database.execute("INSERT INTO shared VALUES (?, ?, ?, ?)", (*key, path, status.st_nlink))
         return None if row is None else row[0]
-
-    # --- asking about them
 
     def link_count(self, status: os.stat_result) -> int:
         """Return the number of names that a file of the target has, or had when it got its basis file.
@@ -144,13 +106,10 @@ class BasisFiles:
 
     def paths_of(self, inode: int) -> list[bytes]:
         """Return the paths of the target that have a basis file with this inode."""
-        if not self.count or inode == _NONE:
+        if not self.count or inode == NO_INODE:
             return []
         statement = "SELECT path, name FROM entries JOIN directories ON id = directory WHERE inode = ?"
-        return [
-            directory + b"/" + name if directory else name
-            for directory, name in self._rows(statement, (_to_sqlite(inode),))
-        ]
+        return [joined(directory, name) for directory, name in self._rows(statement, (_to_sqlite(inode),))]
 
     def paths_linked_to(self, tree: int, path: bytes, found: os.stat_result) -> list[bytes]:
         """Return the target's paths that the file at ``path`` of the staging directory is a basis file of.
@@ -182,8 +141,6 @@ class BasisFiles:
         with self._lock:
             return self._database.execute(statement, values).fetchall()
 
-    # --- removing them
-
     def remove(self, tree: int) -> None:
         """Remove the basis files that are left, under whatever names. Raises OSError."""
         if not self.count:
@@ -197,157 +154,9 @@ class BasisFiles:
                     for entry in entries:
                         name = os.fsencode(entry.name)
                         if entry.is_dir(follow_symlinks=False):
-                            waiting.push(path + b"/" + name if path else name)
+                            waiting.push(joined(path, name))
                         elif known.get(name) == entry.inode() or self.paths_of(entry.inode()):
                             os.unlink(name, dir_fd=directory)
-
-
-class _BasisFileWriter:
-    """Creates basis files in one pass over the target."""
-
-    def __init__(
-        self,
-        basis_files: BasisFiles,
-        target: int,
-        tree: int,
-        *,
-        staging_name: bytes,
-        differing: Collection[bytes],
-        untouched: Collection[bytes],
-        kinds: Collection[Settable],
-        before_first: Callable[[], None],
-        shows_all: bool,
-    ) -> None:
-        self._basis_files = basis_files
-        self._target = target
-        self._tree = tree
-        self._staging_name = staging_name
-        self._shows_all = shows_all
-        self._differing = differing
-        self._untouched = untouched
-        self._kinds = kinds
-        self._before_first = before_first
-        self._is_root = os.geteuid() == 0
-        self._user, self._group = os.geteuid(), os.getegid()
-
-    def parents_of(self, path: bytes) -> None:
-        """Create the directories above a path in the tree, because rsync does not create them."""
-        parts = path.split(b"/")[:-1]
-        for length in range(1, len(parts) + 1):
-            above, _slash, name = b"/".join(parts[:length]).rpartition(b"/")
-            with directory_tree.opened_directory(self._tree, above) as directory, suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=directory)
-
-    def create_all(self, paths: Sequence[bytes]) -> None:
-        with Stack() as waiting:
-            for requested in paths:
-                self._requested_path(requested, waiting)
-            while (path := waiting.pop()) is not None:
-                self._contents(path, waiting)
-
-    def _requested_path(self, path: bytes, waiting: Stack) -> None:
-        if not path:
-            waiting.push(path)
-            return
-        above, _slash, name = path.rpartition(b"/")
-        # A missing entry needs no basis file. A file in place of a directory is reported by the placement.
-        with (
-            suppress(FileNotFoundError, NotADirectoryError),
-            directory_tree.opened_directory(self._target, above) as outer,
-            directory_tree.opened_directory(self._tree, above) as inner,
-        ):
-            found = os.stat(name, dir_fd=outer, follow_symlinks=False)
-            is_directory = stat.S_ISDIR(found.st_mode)
-            inode = _NONE if is_directory else self._file(inner, outer, path, found)
-            self._basis_files.record(above, [(name, inode)])
-            if is_directory and self._directory(inner, name) and path not in self._untouched:
-                waiting.push(path)
-
-    def _contents(self, path: bytes, waiting: Stack) -> None:
-        try:
-            outer = directory_tree.open_directory(self._target, path)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return
-        try:
-            with directory_tree.opened_directory(self._tree, path) as inner:
-                rows: list[tuple[bytes, int]] = []
-                with os.scandir(outer) as entries:
-                    for entry in entries:
-                        name = os.fsencode(entry.name)
-                        if not path and name == self._staging_name:
-                            continue
-                        inside = path + b"/" + name if path else name
-                        try:
-                            found = entry.stat(follow_symlinks=False)
-                        except FileNotFoundError:
-                            continue
-                        if stat.S_ISDIR(found.st_mode):
-                            rows.append((name, _NONE))
-                            if self._directory(inner, name) and inside not in self._untouched:
-                                waiting.push(inside)
-                        else:
-                            rows.append((name, self._file(inner, outer, inside, found)))
-                self._basis_files.record(path, rows)
-                # Last, because new entries change the time of the directory. Later ones lie deeper.
-                self._copy_metadata(inner, os.fstat(outer), outer)
-        finally:
-            os.close(outer)
-
-    def _directory(self, inner: int, name: bytes) -> bool:
-        """Create a directory. Return False where an earlier run received something else of this name."""
-        try:
-            os.mkdir(name, 0o700, dir_fd=inner)
-        except FileExistsError:
-            return stat.S_ISDIR(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
-        return True
-
-    def _file(self, inner: int, outer: int, path: bytes, found: os.stat_result) -> int:
-        """Create the basis file of an entry that is not a directory, and return its inode, or 0 for none.
-
-        Links and special files cost nothing to be sent, so they usually need none. They get one where rsync must see
-        that the name is taken: with ``--delete``, and where nothing may be overwritten.
-        """
-        name = path.rpartition(b"/")[2]
-        is_regular = stat.S_ISREG(found.st_mode) and found.st_size > 0
-        if not is_regular and not self._shows_all:
-            return _NONE
-        if not self._basis_files.count:
-            self._before_first()
-            self._before_first = lambda: None
-        if is_regular and found.st_nlink > 1 and (first := self._basis_files.first_name_of(found, path)) is not None:
-            above, _slash, last = first.rpartition(b"/")
-            with suppress(OSError), directory_tree.opened_directory(self._tree, above) as directory:
-                os.link(last, name, src_dir_fd=directory, dst_dir_fd=inner, follow_symlinks=False)
-                return os.stat(name, dir_fd=inner, follow_symlinks=False).st_ino
-        try:
-            descriptor = os.open(name, _CREATE, 0o600, dir_fd=inner)
-        except FileExistsError:
-            # An earlier run received it.
-            return _NONE
-        try:
-            os.ftruncate(descriptor, found.st_size if is_regular else 1)
-            way = file_metadata.proc_path(outer, name) if is_regular else None
-            self._copy_metadata(descriptor, found, way, is_older=path in self._differing)
-            if not is_regular:
-                # Older than any file, so that rsync sends what it has for this name.
-                os.utime(descriptor, ns=(0, 0))
-            return os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
-
-    def _copy_metadata(
-        self, descriptor: int, found: os.stat_result, source: int | bytes | None, *, is_older: bool = False
-    ) -> None:
-        if self._is_root:
-            if (found.st_uid, found.st_gid) != (self._user, self._group):
-                os.fchown(descriptor, found.st_uid, found.st_gid)
-        else:
-            with suppress(OSError):
-                os.fchown(descriptor, -1, found.st_gid)
-        if source is not None and self._kinds:
-            file_metadata.set_attributes(descriptor, file_metadata.read(source, self._kinds))
-        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
-        os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns - (1 if is_older else 0)))
 
 
 def _has_inode(tree: int, path: bytes, found: os.stat_result) -> bool:

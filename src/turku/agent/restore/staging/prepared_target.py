@@ -13,6 +13,7 @@ from turku.agent.capture import excluded_paths
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.staging import target
+from turku.agent.restore.staging.basis_file_writer import BasisFileWriter
 from turku.agent.restore.staging.basis_files import BasisFiles
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import durable
@@ -79,18 +80,17 @@ class PreparedTarget:
         try:
             removal.remove(staging.tree, prepared.temporary)
             os.mkdir(prepared.temporary, 0o700, dir_fd=staging.tree)
-            prepared.basis_files.create(
+            BasisFileWriter(
+                prepared.basis_files,
                 descriptor,
                 staging.tree,
-                job.paths,
-                staging_name=staging.name,
-                overwrite=job.overwrite,
-                delete=job.delete,
+                staging.name,
+                shows_all=job.shows_all,
                 differing=differing,
                 untouched=prepared.untouched,
                 kinds=kinds,
                 before_first=lambda: staging.record_basis_files(are_there=True),
-            )
+            ).create(job.paths)
         except OSError as error:
             raise RestoreFailed(
                 f"cannot prepare a restore into {directory}: {error.strerror or error}",
