@@ -35,7 +35,7 @@ from turku.protocol.restore_messages import (
 )
 from turku.storage.containment import bubblewrap
 from turku.storage.restore import plan
-from turku.storage.restore import push as recovery_transfer
+from turku.storage.restore import push as push_module
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.rsync.change_log import LINE_LIMIT_BYTES
@@ -168,12 +168,12 @@ def push(machine: BackedUpMachine, tmp_path: Path) -> Iterator[Push]:
             request = FileRestoreRequest("etc", paths=list(paths), delete=True, knows_xxh128=True)
             with (
                 Meddler(daemon, messages) as meddler,
-                plan.prepared(machine.storage, view, request) as prepared,
+                plan.prepared(machine.storage, view, request) as (prepared, _answer),
             ):
                 credentials = SourceCredentials(daemon.username, daemon.password)
                 meanwhile()
                 storage = with_values(machine.storage, sandbox=sandboxed)
-                recovery_transfer.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
+                push_module.push(storage, prepared, collected.answers, port=meddler.port, credentials=credentials)
             assert meddler.messages_sent >= len(messages)
             decoded = collected.read()
             assert isinstance(decoded[-1], RestoreEnd)

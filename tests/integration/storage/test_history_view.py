@@ -30,7 +30,7 @@ from turku.protocol.restore_messages import (
 )
 from turku.storage import catalog
 from turku.storage.restore import access_grants, browse, history_view
-from turku.storage.restore import plan as recovery
+from turku.storage.restore import plan as restore_plan
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 from turku.storage.restore.snapshot_lookup import CURRENT
@@ -57,9 +57,9 @@ class Asker:
         collected = CollectedAnswers()
         answers = collected.answers
         request = FileRestoreRequest("etc", list_only=True, **words)
-        with recovery.prepared(self.machine.storage, self.view, request) as prepared:
-            answers.send(recovery.message(self.machine.storage, prepared))
-            recovery.list_only(self.machine.storage, prepared, answers)
+        with restore_plan.prepared(self.machine.storage, self.view, request) as (prepared, answer):
+            answers.send(answer)
+            restore_plan.list_only(self.machine.storage, prepared, answers)
         return collected.read()
 
     def said(self, ask: Any, **words: Any) -> str:
@@ -310,7 +310,10 @@ def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
     asker = Asker(machine, permitted(machine.snapshots()[1]))
     choice = SnapshotChoice(machine.snapshots()[1])
     with (
-        recovery.prepared(machine.storage, asker.view, FileRestoreRequest("etc", choice, ["ssh"])) as prepared,
+        restore_plan.prepared(machine.storage, asker.view, FileRestoreRequest("etc", choice, ["ssh"])) as (
+            prepared,
+            _answer,
+        ),
         prepared.recorded(machine.storage) as recorded,
     ):
         assert recorded.expected(b"shadow") is None
@@ -318,9 +321,9 @@ def test_entries_are_of_what_was_asked_for(machine: BackedUpMachine) -> None:
 
 
 def test_nobody_reaches_history_beside_the_view() -> None:
-    """``browse`` and ``recovery`` answer machines: they get what they tell out of a view, and open nothing themselves."""
+    """``browse`` and ``plan`` answer machines: they get what they tell out of a view, and open nothing themselves."""
     forbidden = {"history", "volumes", "open_catalog", "SourcePlace", "stored_snapshots", "kept_sources", "snapshots"}
-    for module in (browse, recovery):
+    for module in (browse, restore_plan):
         tree = ast.parse(Path(str(module.__file__)).read_text())
         imported = {
             name

@@ -130,10 +130,10 @@ def restored(machine: BackedUpMachine, target: Path, paths: tuple[bytes, ...]) -
     request = FileRestoreRequest("etc", paths=[wire_path(path) for path in paths], knows_xxh128=True)
     with (
         Rsyncd(target.with_suffix(".daemon"), {MODULE: target}, read_only=False) as receiving,
-        plan.prepared(machine.storage, view, request) as prepared,
+        plan.prepared(machine.storage, view, request) as (prepared, answer),
     ):
         # The directories above are the agent's to make.
-        for above in plan.message(machine.storage, prepared).parents:
+        for above in answer.parents:
             _make_directory(target, path_bytes(above.path))
         credentials = SourceCredentials(receiving.username, receiving.password)
         push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)

@@ -16,7 +16,7 @@ from turku.storage.disk import snapshot_notes
 from turku.storage.disk.incompleteness import Incompleteness, LostEntry
 from turku.storage.disk.snapshot_notes import Review
 from turku.storage.restore import browse
-from turku.storage.restore import plan as recovery
+from turku.storage.restore import plan as restore_plan
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
 
@@ -39,8 +39,8 @@ def view(machine: BackedUpMachine, *paths: bytes) -> HistoryView:
 
 def plan(machine: BackedUpMachine, choice: SnapshotChoice = LATEST, *paths: str) -> RestorePlan:
     request = FileRestoreRequest("etc", choice, list(paths))
-    with recovery.prepared(machine.storage, view(machine), request) as prepared:
-        return recovery.message(machine.storage, prepared)
+    with restore_plan.prepared(machine.storage, view(machine), request) as (_prepared, answer):
+        return answer
 
 
 def test_of_an_ordinary_snapshot_nothing_is_said(machine: BackedUpMachine) -> None:
@@ -52,11 +52,11 @@ def test_a_suspicious_snapshot_is_never_the_latest_without_a_word(machine: Backe
     snapshot_notes.change(machine.place, second, findings=(SIGN,))
     [remark] = plan(machine).remarks
     assert remark == (
-        f"{second} is suspicious, and nobody has judged it: {SIGN}; the last good one before it is {first}"
+        f"{second} is quarantined, and nobody has reviewed it: {SIGN}; the last good one before it is {first}"
     )
     assert plan(machine, SnapshotChoice(first)).remarks == []
     snapshot_notes.change(machine.place, second, review=Review.REJECTED)
-    assert "was judged bad" in plan(machine).remarks[0]
+    assert "was rejected" in plan(machine).remarks[0]
     snapshot_notes.change(machine.place, second, review=Review.ACCEPTED)
     assert plan(machine).remarks == []
 
@@ -94,7 +94,7 @@ def test_signs_are_not_for_who_may_see_some_paths_alone(machine: BackedUpMachine
     snapshot_notes.change(machine.place, machine.snapshots()[-1], findings=("differs: secret/name",))
     kept = view(machine, b"diary").choose(SnapshotChoice())
     [remark] = kept.remarks
-    assert "suspicious" in remark
+    assert "quarantined" in remark
     assert "secret" not in remark
 
 

@@ -27,7 +27,7 @@ from turku.protocol.restore_messages import (
     path_bytes,
 )
 from turku.storage.catalog import database
-from turku.storage.restore import plan as recovery
+from turku.storage.restore import plan as restore_plan
 from turku.storage.restore import push, recorded_entries
 from turku.storage.restore.access_grants import AccessGrant, AccessRequest
 from turku.storage.restore.history_view import HistoryView
@@ -66,9 +66,8 @@ def restored(machine: BackedUpMachine, target: Path, **keys: Any) -> tuple[Resto
     request = FileRestoreRequest("etc", knows_xxh128=True, **{"digs_holes": True, **keys})
     with (
         Rsyncd(target.with_suffix(f".daemon-{os.urandom(4).hex()}"), {MODULE: target}, read_only=False) as receiving,
-        recovery.prepared(machine.storage, view, request) as prepared,
+        restore_plan.prepared(machine.storage, view, request) as (prepared, plan),
     ):
-        plan = recovery.message(machine.storage, prepared)
         credentials = SourceCredentials(receiving.username, receiving.password)
         push.push(machine.storage, prepared, collected.answers, port=receiving.port, credentials=credentials)
     answers = collected.read()

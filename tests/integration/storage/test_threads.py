@@ -184,7 +184,7 @@ def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
     monkeypatch.setattr(change_log if place == "parse" else plan, place, fail)
     with (
         Rsyncd(tmp_path / "target-daemon", {MODULE: target}, read_only=False) as daemon,
-        plan.prepared(machine.storage, view, FileRestoreRequest("etc")) as prepared,
+        plan.prepared(machine.storage, view, FileRestoreRequest("etc")) as (prepared, _answer),
     ):
         credentials = SourceCredentials(daemon.username, daemon.password)
         push.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)

@@ -21,7 +21,7 @@ from turku.agent.state import staging_records
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import SnapshotChoice
 
-REMARK = "etc_1 is suspicious, and nobody has judged it: 98 % of the files were rewritten"
+REMARK = "etc_1 is quarantined, and nobody has reviewed it: 98 % of the files were rewritten"
 STORAGE = StorageAddress("primary", "127.0.0.1", [], 22, "turku")
 
 

@@ -1,4 +1,4 @@
-"""May this machine see what is kept here, or have it back? The coordinator says so; this storage can say no before."""
+"""Access to history: the coordinator decides for each machine, and this storage can refuse first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AccessRequest:
-    """Who wants what; every name in it is still as the machine sent it, but for its own UUID."""
+    """The request of a machine. Except for its own UUID, its names are as the machine sent them."""
 
     machine: str
     action: Literal["browse", "restore"]
@@ -36,69 +36,69 @@ class AccessRequest:
 
 @dataclass(frozen=True)
 class AccessGrant:
-    """The machine and the source whose history may be shown or handed out, as lawful names.
+    """The granted machine and source, with valid names.
 
-    ``history_view.HistoryView`` makes of it what there is to be seen; nobody else reads its fields.
+    Only ``history_view.HistoryView`` reads the fields, to decide what the session sees.
     """
 
     machine: str
     source: str
     request: AccessRequest
     paths: frozenset[bytes] = frozenset()
-    """These and what is below them; empty for all."""
+    """The only paths, with everything below them, or empty for all paths."""
     snapshot: SnapshotChoice | None = None
-    """The one snapshot, as it was chosen when it was approved; None for all snapshots."""
+    """The only snapshot, as it was chosen when the restore was approved, or None for all snapshots."""
     resolved: str | None = None
-    """The name that this choice stands for; None where nobody has used the permission yet."""
+    """The name of the snapshot that was chosen, or None if nobody has used the grant yet."""
 
 
-def require(configuration: StorageConfig, wanted: AccessRequest) -> AccessGrant:
-    """Return what may be shown or handed out.
+def require(configuration: StorageConfig, request: AccessRequest) -> AccessGrant:
+    """Return the grant for the request.
 
-    Another machine's history takes the coordinator's word. A coordinator of the existing system knows no such call: a
-    machine then has its own, as it has with every coordinator where ``machines_see_history`` is not false.
-    Raises NotInHistory where it may not, InvalidValue for what is no name, ApiRefused, ApiUnreachable.
+    Another machine's history needs the coordinator's approval. A coordinator of the existing system does not know the
+    call. A machine then sees its own history, as with every coordinator unless ``machines_see_history`` is false.
+    Raises NotInHistory if access is refused, InvalidValue for an invalid name, ApiRefused, ApiUnreachable.
     """
-    source = names.source_name(wanted.source)
-    owner = names.machine_uuid(wanted.of_machine) if wanted.of_machine else wanted.machine
+    source = names.source_name(request.source)
+    owner = names.machine_uuid(request.of_machine) if request.of_machine else request.machine
     if not configuration.sessions.machines_see_history:
-        # Not even where the coordinator would let it: a hostile one must not have history handed out (threats C4).
+        # Not even if the coordinator grants it: a hostile coordinator must not have history sent out (threats C4).
         raise NotInHistory(
             f"storage {configuration.identity.name} shows no history to machines (machines_see_history)",
             hint="an operator of the storage can restore: turku-agent-ping --restore",
         )
-    is_own = owner == wanted.machine
-    lawful = replace(wanted, source=source, of_machine=None if is_own else owner)
+    is_own = owner == request.machine
+    lawful = replace(request, source=source, of_machine=None if is_own else owner)
     answer = _ask(configuration, lawful, is_own=is_own)
     paths = frozenset(names.path_inside(path_bytes(path)) for path in answer.paths)
     snapshot = answer.snapshot
-    if snapshot is None and not (is_own and wanted.request is None):
-        # A coordinator that names none for a request means the latest, and no other one.
+    if snapshot is None and not (is_own and request.request is None):
+        # If a coordinator names no snapshot for a request, the latest one is meant and no other.
         snapshot = SnapshotChoice()
     return AccessGrant(owner, source, lawful, frozenset() if b"" in paths else paths, snapshot, answer.resolved)
 
 
-def fix_snapshot(configuration: StorageConfig, permitted: AccessGrant, name: str) -> str:
-    """Return the name of the snapshot that the permission is for from now on.
+def fix_snapshot(configuration: StorageConfig, grant: AccessGrant, name: str) -> str:
+    """Return the name of the snapshot that the grant is for from now on.
 
-    ``name`` is what its choice means now. The coordinator remembers the first name that it is told, so that a later
-    session, of another run perhaps, is about the same snapshot. Raises as ``require`` does.
+    ``name`` is the present meaning of its choice. The coordinator remembers the first name, so that a later session,
+    perhaps of another run, gets the same snapshot. Raises what ``require`` raises.
     """
-    is_own = permitted.machine == permitted.request.machine
-    return _ask(configuration, permitted.request, is_own=is_own, resolved=name).resolved or name
+    is_own = grant.machine == grant.request.machine
+    return _ask(configuration, grant.request, is_own=is_own, resolved=name).resolved or name
 
 
 def _ask(
-    configuration: StorageConfig, wanted: AccessRequest, *, is_own: bool, resolved: str | None = None
+    configuration: StorageConfig, request: AccessRequest, *, is_own: bool, resolved: str | None = None
 ) -> StorageAccessAnswer:
     def message(credentials: StorageCredentials) -> StorageAccessRequest:
         return StorageAccessRequest(
             credentials,
-            MachineReference(wanted.machine),
-            wanted.action,
-            wanted.source,
-            of_machine=wanted.of_machine,
-            request=wanted.request,
+            MachineReference(request.machine),
+            request.action,
+            request.source,
+            of_machine=request.of_machine,
+            request=request.request,
             resolved=resolved,
         )
 
@@ -108,8 +108,8 @@ def _ask(
         _LOG.debug("the coordinator knows no %s", _CALL)
         answer = StorageAccessAnswer(is_own, "the coordinator does not say that it may")
     if not answer.allowed:
-        whose = "this machine" if is_own else f"machine {wanted.of_machine}"
+        whose = "this machine" if is_own else f"machine {request.of_machine}"
         reason = one_line(answer.reason or "the coordinator says no")
-        _LOG.warning("%s of source %s of %s: refused: %s", wanted.action, wanted.source, whose, reason)
-        raise NotInHistory(f"{whose}, source {wanted.source}: not to be seen from here: {reason}")
+        _LOG.warning("%s of source %s of %s: refused: %s", request.action, request.source, whose, reason)
+        raise NotInHistory(f"{whose}, source {request.source}: not to be seen from here: {reason}")
     return answer

@@ -1,4 +1,4 @@
-"""A machine looks at history: rows out of the view that it was given, one a line."""
+"""Browsing for a machine: rows from its view of history, one a line."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _ROWS_AT_ONCE = 500
 
 
 def show(view: HistoryView, request: BrowseRequest, answers: JsonLines) -> None:
-    """Send what is asked for. Raises NotInHistory, InvalidValue, CatalogUnusable."""
+    """Send the requested rows. Raises NotInHistory, InvalidValue, CatalogUnusable."""
     if request.listing == "snapshots":
         _send(view.snapshots(), BrowseEnd(), request.limit, answers)
         return
     path = names.path_inside(path_bytes(request.path))
-    if request.listing == "ls" and not (kept := view.choose(request.snapshot)).is_snapshot:
-        # No catalog has it.
-        with SnapshotReader(kept.path) as tree:
+    if request.listing == "ls" and not (snapshot := view.choose(request.snapshot)).is_snapshot:
+        # No catalog has this tree.
+        with SnapshotReader(snapshot.path) as tree:
             rows_of_tree = (
                 history_rows.file_row(entry)
                 for entry in recorded_entries.in_tree(tree, path, is_recursive=request.is_recursive)
                 if view.scope.has_path(entry.path)
             )
-            _send(rows_of_tree, BrowseEnd(snapshot=kept.name), request.limit, answers)
+            _send(rows_of_tree, BrowseEnd(snapshot=snapshot.name), request.limit, answers)
         return
     chosen: list[SnapshotTree] = []
 

@@ -1,4 +1,4 @@
-"""What the catalog and the disk know of history, as rows: sent to an agent, or printed for the operator."""
+"""Rows of history from catalog and disk, sent to an agent or printed for the operator."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def snapshot_rows(
     zone: tzinfo,
     *,
     now: datetime,
-    has_figures: bool = True,
+    has_stats: bool = True,
 ) -> Iterator[SnapshotRow]:
-    """Yield a row for each of these snapshots, with their figures where ``has_figures``."""
+    """Yield a row for each of these snapshots, with statistics if ``has_stats``."""
     for snapshot in snapshots:
         noted = snapshot_notes.read(place, snapshot.name)
-        figures = noted.stats if has_figures else None
+        figures = noted.stats if has_stats else None
         moment = snapshot.moment
         yield SnapshotRow(
             place.source,
@@ -34,12 +34,15 @@ def snapshot_rows(
             is_held=snapshot.is_held,
             is_quarantined=not noted.is_good,
             is_date_in_doubt=snapshot.is_date_in_doubt(now),
-            unread_files=noted.incomplete.files if has_figures else 0,
+            unread_files=noted.incomplete.files if has_stats else 0,
         )
 
 
 def directory_rows(opened: Catalog, snapshot: str, path: bytes, *, is_recursive: bool) -> Iterator[FileRow]:
-    """What the directory had in it, or the one row of what is none; all below it where it ``is_recursive``."""
+    """Return the entries of a directory, or the single entry of another path.
+
+    With ``is_recursive`` everything below is included.
+    """
     entry = opened.entry(snapshot, path) if path and not is_recursive else None
     if is_recursive:
         entries = opened.files(snapshot, path)
@@ -51,7 +54,7 @@ def directory_rows(opened: Catalog, snapshot: str, path: bytes, *, is_recursive:
 
 
 def file_row(entry: CatalogEntry) -> FileRow:
-    """One version of a path, with the snapshots that have it."""
+    """Return the row of one version of a path, with the snapshots that have it."""
     mtime_ns, exact_mtime = wire_time(entry.mtime_ns)
     return FileRow(
         wire_path(entry.path),
@@ -71,7 +74,7 @@ def file_row(entry: CatalogEntry) -> FileRow:
 
 
 def difference_row(difference: Difference) -> DifferenceRow:
-    """A path that two snapshots do not have alike."""
+    """Return the row of a path that differs between two snapshots."""
     return DifferenceRow(
         wire_path(difference.path),
         difference.kind,  # type: ignore[arg-type]

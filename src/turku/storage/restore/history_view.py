@@ -1,8 +1,8 @@
-"""What of a source's history somebody may see. What a view does not have does not exist for whoever asks through it.
+"""The part of a source's history that a session may see. Nothing else exists for the session.
 
-A permission is made a view once, at the beginning of a session: the source, and where an operator approved a restore
-its one snapshot and its paths. Every question of a machine, and every message to it, goes through the view.
-``tests/unit/storage/test_history_view.py`` holds ``look`` and ``recovery`` to it.
+The view is made of the grant once, at the beginning of a session: the source, and for an approved restore its one
+snapshot and its paths. Every request of a machine, and every message to it, goes through the view.
+``tests/integration/storage/test_history_view.py`` checks that ``browse`` and ``plan`` use it.
 """
 
 from __future__ import annotations
@@ -30,47 +30,50 @@ from turku.storage.restore.access_grants import AccessGrant
 from turku.storage.restore.snapshot_lookup import CURRENT, UNFINISHED, SnapshotTree
 
 _NAMED = 5
-"""Entries that a remark names."""
-_GONE = "the snapshot that the coordinator's permission is for is not kept here"
+"""The number of entries that a remark names."""
+_GONE = "the snapshot of the access grant is not kept here"
 _LOG = logging.getLogger(__name__)
 
 
 class HistoryView:
-    """The snapshots and paths of one source that there are for one session."""
+    """The snapshots and paths of one source that exist for one session."""
 
-    def __init__(self, configuration: StorageConfig, permitted: AccessGrant, *, clock: Clock) -> None:
-        """Raises NotInHistory where nothing of the machine, the source or the approved snapshot is kept, NoVolume."""
+    def __init__(self, configuration: StorageConfig, grant: AccessGrant, *, clock: Clock) -> None:
+        """Open the view of a grant.
+
+        Raises NotInHistory if the machine, the source or the approved snapshot is not kept here, and NoVolume.
+        """
         self._configuration = configuration
         self._clock = clock
-        self._approved = permitted.snapshot
-        self._is_whole = not permitted.paths and permitted.snapshot is None
-        self._place = _place(configuration, permitted)
+        self._approved = grant.snapshot
+        self._is_whole = not grant.paths and grant.snapshot is None
+        self._place = _place(configuration, grant)
         snapshots = history.stored_snapshots(self._place, configuration.state.timezone)
-        # Until it is known which snapshot is meant.
-        self.scope = Scope(None, permitted.paths)
-        name = self._granted_name(permitted, snapshots)
-        self.scope = Scope(name, permitted.paths)
+        # The scope until it is known which snapshot is meant.
+        self.scope = Scope(None, grant.paths)
+        name = self._granted_name(grant, snapshots)
+        self.scope = Scope(name, grant.paths)
         self._snapshots = tuple(each for each in snapshots if self.scope.has_snapshot(each.name))
         if name not in (None, CURRENT) and not self._snapshots:
-            raise NotInHistory(_GONE, hint="it was removed since; ask for a restore of another one")
+            raise NotInHistory(_GONE, hint="it was removed meanwhile, so request a restore of another one")
 
     def snapshots(self) -> Iterator[SnapshotRow]:
         """Yield a row for each snapshot, oldest first."""
-        # Figures are of all paths.
+        # Statistics cover all paths.
         return history_rows.snapshot_rows(
             self._place,
             self._snapshots,
             self._configuration.state.timezone,
             now=self._clock.now(),
-            has_figures=not self.scope.paths,
+            has_stats=not self.scope.paths,
         )
 
     def choose(self, choice: SnapshotChoice) -> SnapshotTree:
-        """Return the tree that is meant. Raises NotInHistory, InvalidValue for a moment that is not understood."""
+        """Return the chosen tree. Raises NotInHistory, and InvalidValue for a time that is not understood."""
         if self.scope.snapshot is not None:
             if choice not in (self._approved, SnapshotChoice(self.scope.snapshot)):
                 raise NotInHistory(
-                    "the coordinator's permission is for another snapshot of this source",
+                    "the access grant is for another snapshot of this source",
                     hint=f"it is for {self.scope.snapshot}",
                 )
             choice = SnapshotChoice(self.scope.snapshot)
@@ -78,7 +81,7 @@ class HistoryView:
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
-        """The catalog, for the length of the block: it has what the view has. Raises CatalogUnusable."""
+        """Open the catalog, with the scope of the view, for the length of the block. Raises CatalogUnusable."""
         try:
             opened = catalog.open_catalog(self._place, zone=self._configuration.state.timezone, scope=self.scope)
         except CatalogUnusable as error:
@@ -86,28 +89,24 @@ class HistoryView:
                 raise
             # The reason may name what was being read.
             _LOG.warning("%s: %s", self._place.source, error.message)
-            raise CatalogUnusable("the catalog cannot be used now; the storage's log says why") from None
+            raise CatalogUnusable("the catalog cannot be used now, for a reason in the storage's log") from None
         with opened:
             yield opened
 
-    def _granted_name(self, permitted: AccessGrant, snapshots: Sequence[StoredSnapshot]) -> str | None:
-        """Return the name of the one snapshot of the view; None where all are in it."""
-        if permitted.snapshot is None or permitted.resolved is not None:
-            return permitted.resolved
+    def _granted_name(self, grant: AccessGrant, snapshots: Sequence[StoredSnapshot]) -> str | None:
+        """Return the name of the view's only snapshot, or None if all are in it."""
+        if grant.snapshot is None or grant.resolved is not None:
+            return grant.resolved
         try:
-            name = self._chosen(permitted.snapshot, snapshots).name
+            name = self._chosen(grant.snapshot, snapshots).name
         except NotInHistory:
-            # The reason would name others.
+            # The reason would name other snapshots.
             raise NotInHistory(_GONE) from None
-        # A whole name means the same for ever.
-        return (
-            name
-            if name == permitted.snapshot.name
-            else access_grants.fix_snapshot(self._configuration, permitted, name)
-        )
+        # A full name always means the same snapshot.
+        return name if name == grant.snapshot.name else access_grants.fix_snapshot(self._configuration, grant, name)
 
     def _unfinished(self, snapshots: Sequence[StoredSnapshot]) -> SnapshotTree:
-        """Return what the runs of a source without a backup have brought. Raises NotInHistory."""
+        """Return the tree of the unfinished runs of a source without a backup. Raises NotInHistory."""
         place = self._place
         if snapshots or place.has_finished_tree():
             raise NotInHistory(
@@ -135,7 +134,7 @@ class HistoryView:
         by_name = {each.name: each for each in snapshots}
         name = choice.name
         if name and name not in by_name:
-            # What tells one from the others is enough, as ``20261124-084122``.
+            # A distinct part of the name is enough, such as ``20261124-084122``.
             meant = [each for each in by_name if each.removeprefix(f"{place.source}_").startswith(name)]
             name = meant[0] if len(meant) == 1 else name
         chosen = by_name[
@@ -153,10 +152,10 @@ class HistoryView:
         now = self._clock.now()
         found = []
         if not noted.is_good:
-            # The signs name files, and speak of other snapshots.
-            signs = f": {'; '.join(noted.findings)}" if self._is_whole else ""
-            judged = "was judged bad" if noted.review is Review.REJECTED else "is suspicious, and nobody has judged it"
-            found.append(f"{chosen.name} {judged}{signs}{self._last_good(chosen, snapshots)}")
+            # The findings name files, and mention other snapshots.
+            findings = f": {'; '.join(noted.findings)}" if self._is_whole else ""
+            state = "was rejected" if noted.review is Review.REJECTED else "is quarantined, and nobody has reviewed it"
+            found.append(f"{chosen.name} {state}{findings}{self._last_good(chosen, snapshots)}")
         if chosen.is_date_in_doubt(now):
             found.append(f"the date of {chosen.name} is in doubt, as the clock of the storage was wrong")
         elif is_latest and (doubtful := [each for each in snapshots if each.is_date_in_doubt(now)]):
@@ -167,7 +166,7 @@ class HistoryView:
         return (*found, *self._lost(chosen, noted.incomplete))
 
     def _lost(self, chosen: StoredSnapshot, lost: Incompleteness) -> Iterator[str]:
-        """Yield what the view may tell of the files that could not be read."""
+        """Yield remarks about files that could not be read, as far as the view allows."""
         inside = [each for each in lost.entries if self.scope.has_path(each.raw_path)]
         missing, stale = lost.missing_files, lost.stale_files
         if self.scope.paths:
@@ -188,11 +187,11 @@ class HistoryView:
         return ""
 
 
-def _place(configuration: StorageConfig, permitted: AccessGrant) -> SourceDirectory:
-    directory = volumes.existing_directory(configuration, permitted.machine)
+def _place(configuration: StorageConfig, grant: AccessGrant) -> SourceDirectory:
+    directory = volumes.existing_directory(configuration, grant.machine)
     if directory is None:
         raise NotInHistory(f"storage {configuration.identity.name} has nothing of this machine")
-    place = SourceDirectory(directory, permitted.source)
+    place = SourceDirectory(directory, grant.source)
     if not (fs.is_directory(place.snapshots_dir) or fs.is_directory(place.working_tree)):
-        raise NotInHistory(f"storage {configuration.identity.name} has nothing of source {permitted.source}")
+        raise NotInHistory(f"storage {configuration.identity.name} has nothing of source {grant.source}")
     return place

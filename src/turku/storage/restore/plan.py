@@ -1,15 +1,15 @@
-"""A machine gets files back: what they are, and what the agent is told before anything is sent.
+"""The plan of a restore: the files that are sent, and what the agent learns before anything is sent.
 
-``recovery_transfer.py`` sends them.
+``push`` sends them.
 """
 
 from __future__ import annotations
 
-import logging
+import functools
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -45,155 +45,162 @@ from turku.storage.restore.recorded_entries import RecordedEntries
 from turku.storage.restore.snapshot_lookup import SnapshotTree
 
 _BATCH = 400
-_NO_TIME_LIMIT_SECONDS = 10 * 365 * 24 * 3600.0
-_LAST_LINES = 25
-_LINE_SHOWN_BYTES = 4096
-_NAME_SHOWN = 200
 _PATH_SHOWN = 100
 _HOLES_SHARE = 1 / 8
-"""Of the bytes that go back. Asked for holes, rsync writes each kilobyte by itself, so that the agent makes them where
-they are few."""
+"""The share of holes up to which the agent makes them. Asked for holes, rsync writes each kilobyte by itself."""
 _ARGUMENT_LIMIT_BYTES = 4095
 _SHORT_BYTES = 1024
-"""No directory of snapshots is so deep that a path of this length would be too long."""
-_WITH_ATTRIBUTES = (b"f", b"d", b"S", b"D")
-_NAMES: dict[Settable, tuple[str, ...]] = {
-    "acls": (posix_acl.ACCESS, posix_acl.DEFAULT),
-    "attributes": ("user.",),
-    "privileged": ("trusted.", "security."),
-}
-_LOG = logging.getLogger(__name__)
+"""A length of paths that always fits: no directory of snapshots is so deep that such a path would be too long."""
 
 
 @dataclass(frozen=True)
 class PreparedRestore:
-    """What goes back, everything in it checked: ``paths`` are relative and there, none for the whole tree."""
+    """A checked restore. ``paths`` are relative and exist. Empty is the whole tree."""
 
     snapshot: SnapshotTree
     root: int
-    """The tree's directory, open from the plan to the end: what was planned is what is sent."""
+    """The open directory of the tree, from the plan to the end: what was planned is what is sent."""
     paths: tuple[bytes, ...]
     scope: Scope
-    """What the session may be told of."""
+    """The part of history that the session may see."""
     request: FileRestoreRequest
     by_xxh128: bool
     lost_paths: tuple[bytes, ...] = ()
-    """Paths asked for that only the catalog has."""
+    """Requested paths that only the catalog has."""
     long_paths: tuple[bytes, ...] = ()
-    """Paths asked for that rsync would not take as arguments."""
+    """Requested paths that are too long as arguments of rsync."""
     files: int | None = None
-    """The number of those that go back. None is not known."""
+    """The number of files to send, or None if it is not known."""
     size_bytes: int | None = None
-    """Of their content; None is not known."""
+    """The size of their content in bytes, or None if it is not known."""
     with_holes: tuple[bytes, ...] | None = None
-    """Files in which the agent makes the holes; None where rsync does, in all files."""
+    """Files in which the agent makes the holes, or None if rsync makes holes in all files."""
     holes_bytes: int = 0
-    """What those take until then."""
+    """The size of those holes in bytes."""
     mark: bytes = field(default_factory=lambda: secrets.token_hex(16).encode("ascii"))
-    """What rsync's own lines begin with; no machine is told."""
+    """The secret beginning of rsync's own lines. No machine learns it."""
 
     def recorded(self, configuration: StorageConfig) -> RecordedEntries:
-        """Return what goes back, entry by entry."""
+        """Open the recorded entries of the restore."""
         return RecordedEntries(configuration, self.snapshot, self.root, (*self.paths, *self.lost_paths))
 
 
 @contextmanager
-def prepared(configuration: StorageConfig, view: HistoryView, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
-    """What goes back by this request, for the length of the block. Raises NotInHistory, InvalidValue."""
-    kept = view.choose(request.snapshot)
+def prepared(
+    configuration: StorageConfig, view: HistoryView, request: FileRestoreRequest
+) -> Iterator[tuple[PreparedRestore, RestorePlan]]:
+    """Prepare the requested restore for the length of the block, and yield it with the plan for the agent.
+
+    Raises NotInHistory, InvalidValue.
+    """
+    snapshot = view.choose(request.snapshot)
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.receiving.rsync_command)
-    with DirectoryTree(kept.path) as tree:
-        asked = [path_bytes(path) for path in request.paths]
-
-        def is_recorded(path: bytes) -> bool:
-            with RecordedEntries(configuration, kept, tree.root, [path]) as recorded:
-                return recorded.is_recorded(path)
-
-        paths = snapshot_lookup.checked_paths(kept, tree, asked, view.scope, is_recorded=is_recorded)
-        long = _too_long(configuration, kept, paths.there)
+    with DirectoryTree(snapshot.path) as tree:
+        paths = _checked_paths(configuration, snapshot, tree, view.scope, request)
+        long = _too_long(configuration, snapshot, paths.there)
         if long and len(long) == len(paths.there):
             raise NotInHistory(
                 f"{snapshot_lookup.shown(long[0][:_PATH_SHOWN])}... is too long to be restored by its name",
                 hint="restore a directory above it",
             )
         there = tuple(path for path in paths.there if path not in long)
-        found = PreparedRestore(kept, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
-        yield _counted(configuration, found)
+        restore = PreparedRestore(snapshot, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
+        with restore.recorded(configuration) as recorded:
+            restore = _counted(restore, recorded)
+            plan = _plan(configuration, restore, recorded)
+        yield restore, plan
 
 
-def _counted(configuration: StorageConfig, recovery: PreparedRestore) -> PreparedRestore:
-    """Return what goes back with the number of its files, and those in which the agent makes the holes."""
-    with recovery.recorded(configuration) as recorded:
-        totals = recorded.totals()
-        if totals is None:
-            return recovery
-        recovery = replace(recovery, files=totals[0], size_bytes=totals[1])
-        with_holes = recorded.with_holes() if recovery.request.digs_holes else None
-        if with_holes is None or with_holes[1] > _HOLES_SHARE * totals[1]:
-            return recovery
-        return replace(recovery, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
+def _checked_paths(
+    configuration: StorageConfig,
+    snapshot: SnapshotTree,
+    tree: DirectoryTree,
+    scope: Scope,
+    request: FileRestoreRequest,
+) -> snapshot_lookup.CheckedPaths:
+    asked = [path_bytes(path) for path in request.paths]
+    with ExitStack() as stack:
+        # Opened for the first path that the tree lacks.
+        opened = functools.cache(
+            lambda: stack.enter_context(RecordedEntries(configuration, snapshot, tree.root, ())),
+        )
+        return snapshot_lookup.checked_paths(
+            snapshot, tree, asked, scope, is_recorded=lambda path: opened().is_recorded(path)
+        )
 
 
-def _too_long(configuration: StorageConfig, kept: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Return the paths that rsync refuses as arguments: it puts the directory that it works in before each."""
+def _counted(restore: PreparedRestore, recorded: RecordedEntries) -> PreparedRestore:
+    """Return the restore with the number of its files, and the files in which the agent makes holes."""
+    totals = recorded.totals()
+    if totals is None:
+        return restore
+    restore = replace(restore, files=totals[0], size_bytes=totals[1])
+    with_holes = recorded.with_holes() if restore.request.digs_holes else None
+    if with_holes is None or with_holes[1] > _HOLES_SHARE * totals[1]:
+        return restore
+    return replace(restore, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
+
+
+def _too_long(configuration: StorageConfig, snapshot: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the paths that rsync refuses as arguments. It puts its working directory in front of each."""
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
         return ()
-    directory = sandbox.WORKING_DIRECTORY if availability.is_contained(configuration) else kept.path
+    directory = sandbox.WORKING_DIRECTORY if availability.is_contained(configuration) else snapshot.path
     limit = _ARGUMENT_LIMIT_BYTES - len(os.fsencode(directory)) - 1
     return tuple(path for path in long if len(path) > limit)
 
 
-def message(configuration: StorageConfig, recovery: PreparedRestore) -> RestorePlan:
-    """Return what is about to be written."""
-    kept = recovery.snapshot
-    with recovery.recorded(configuration) as recorded:
-        copy_bytes = recorded.copy_bytes()
-        parents = [
-            _parent(recovery, recorded, path, found)
-            for path in _parents(recovery.paths)
-            if (found := recorded.stored(path)) is not None
-        ]
+def _plan(configuration: StorageConfig, restore: PreparedRestore, recorded: RecordedEntries) -> RestorePlan:
+    snapshot = restore.snapshot
+    copy_bytes = recorded.copy_bytes()
+    parents = [
+        _parent(restore, recorded, path, found)
+        for path in _parents(restore.paths)
+        if (found := recorded.stored(path)) is not None
+    ]
     return RestorePlan(
-        kept.name,
-        moment=None if kept.moment is None else kept.moment.astimezone(configuration.state.timezone).isoformat(),
-        files=recovery.files,
-        size_bytes=recovery.size_bytes,
-        # Where SELinux is at work it gives a label to every file, the source's own directory among them.
-        has_labels=extended_attributes.has_kept_label(recovery.root),
-        copy_bytes=None if copy_bytes is None else copy_bytes + recovery.holes_bytes,
+        snapshot.name,
+        moment=None
+        if snapshot.moment is None
+        else snapshot.moment.astimezone(configuration.state.timezone).isoformat(),
+        files=restore.files,
+        size_bytes=restore.size_bytes,
+        # SELinux gives every file a label, so the source's own directory has one too.
+        has_labels=extended_attributes.has_kept_label(restore.root),
+        copy_bytes=None if copy_bytes is None else copy_bytes + restore.holes_bytes,
         parents=parents,
-        is_by_xxh128=recovery.by_xxh128,
-        temporary=recovery.request.temporary,
-        remarks=_remarks(recovery),
-        kept=[kind for kind in get_args(Settable) if kind in kept.notes.preserved],
+        is_by_xxh128=restore.by_xxh128,
+        temporary=restore.request.temporary,
+        remarks=_remarks(restore),
+        kept=[kind for kind in get_args(Settable) if kind in snapshot.notes.preserved],
     )
 
 
-def _parent(recovery: PreparedRestore, recorded: RecordedEntries, path: bytes, found: CatalogEntry) -> ParentDirectory:
+def _parent(restore: PreparedRestore, recorded: RecordedEntries, path: bytes, found: CatalogEntry) -> ParentDirectory:
     names, group = recorded.beyond_mode(path)
     return ParentDirectory(
         wire_path(path),
         found.mode if group is None else posix_acl.narrowed(found.mode, group),
         found.uid,
         found.gid,
-        *wire_time(_time_shown(recovery, path, found)),
+        *wire_time(_time_shown(restore, path, found)),
         has_acl=posix_acl.ACCESS in names or posix_acl.DEFAULT in names,
     )
 
 
-def _remarks(recovery: PreparedRestore) -> list[str]:
-    kept = recovery.snapshot
-    is_empty = recovery.files == 0 and not recovery.paths
-    found = [*kept.remarks, *([f"there is no file in {kept.name}"] if is_empty else [])]
+def _remarks(restore: PreparedRestore) -> list[str]:
+    snapshot = restore.snapshot
+    is_empty = restore.files == 0 and not restore.paths
+    found = [*snapshot.remarks, *([f"there is no file in {snapshot.name}"] if is_empty else [])]
     return [one_line(remark)[:REMARK_LIMIT] for remark in found][:REMARKS_LIMIT]
 
 
-def _time_shown(recovery: PreparedRestore, path: bytes, found: CatalogEntry) -> int:
-    # A directory above the permitted paths is made as it was, and its time tells when something else in it changed.
-    if recovery.scope.has_path(path) or recovery.snapshot.moment is None:
+def _time_shown(restore: PreparedRestore, path: bytes, found: CatalogEntry) -> int:
+    # A directory above the granted paths is created as it was. Its time would tell when something else in it changed.
+    if restore.scope.has_path(path) or restore.snapshot.moment is None:
         return found.mtime_ns
-    return int(recovery.snapshot.moment.timestamp()) * 1_000_000_000
+    return int(restore.snapshot.moment.timestamp()) * 1_000_000_000
 
 
 def _parents(paths: Iterable[bytes]) -> list[bytes]:
@@ -205,9 +212,9 @@ def _parents(paths: Iterable[bytes]) -> list[bytes]:
     return list(found)
 
 
-def list_only(configuration: StorageConfig, recovery: PreparedRestore, answers: JsonLines) -> None:
-    """Send the manifest of all that would be considered."""
-    with recovery.recorded(configuration) as recorded:
+def list_only(configuration: StorageConfig, restore: PreparedRestore, answers: JsonLines) -> None:
+    """Send the manifest of all entries in the restore, without any file."""
+    with restore.recorded(configuration) as recorded:
         batch: list[ManifestEntry] = []
         lost = LostPaths()
         for found in recorded.entries():
@@ -223,7 +230,7 @@ def list_only(configuration: StorageConfig, recovery: PreparedRestore, answers: 
 
 
 class LostPaths:
-    """Paths that the catalog lists and the tree lacks: all counted, and named as far as one answer holds them."""
+    """Paths that the catalog lists and the tree lacks. All are counted, and as many are named as one answer holds."""
 
     def __init__(self) -> None:
         self.named: list[WirePath] = []

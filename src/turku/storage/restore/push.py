@@ -1,9 +1,9 @@
-"""rsync pushes what goes back (``recovery.py``), contained, into the module that the agent opened.
+"""The push of a restore: a contained rsync sends the files into the module that the agent opened.
 
-Beside the transfer goes the manifest: for each file that rsync takes up, in its order, what it has to be. The agent
-compares. rsync says which files it takes up in the stream in which the messages of the machine's daemon come too: its
-own lines begin with a word that is drawn for each session and told to nobody. What a file has to be is never taken from
-that stream.
+The manifest goes beside the transfer: it says for each file that rsync takes up, in that order, what the file must be,
+and the agent compares. rsync names those files in the same stream as messages of the machine's daemon. Its own lines
+therefore begin with a secret word that is drawn for each session. The content of the manifest never comes from that
+stream.
 """
 
 from __future__ import annotations
@@ -72,33 +72,33 @@ _LOG = logging.getLogger(__name__)
 
 def push(
     configuration: StorageConfig,
-    going_back: PreparedRestore,
+    restore: PreparedRestore,
     answers: JsonLines,
     *,
     port: int,
     credentials: SourceCredentials,
     cancellation: Cancellation = NEVER,
 ) -> None:
-    """Push, and send the manifest beside it, deletions, and how it ended.
+    """Push the files, and send the manifest, the deletions and the result beside it.
 
-    Raises CommandFailed when rsync cannot be started, InvalidValue for a user name that is none, BackupFailed when no
-    daemon answers, ConfigurationError when the sandbox is required and cannot be had.
+    Raises CommandFailed if rsync cannot be started, InvalidValue for an invalid user name, BackupFailed if no daemon
+    answers, ConfigurationError if the sandbox is required and not available.
     """
-    kept = going_back.snapshot
-    if going_back.with_holes:
-        _LOG.info("%s: the agent makes the holes of %d files", kept.name, len(going_back.with_holes))
-        for start in range(0, len(going_back.with_holes), WITH_HOLES_AT_ONCE):
-            paths = going_back.with_holes[start : start + WITH_HOLES_AT_ONCE]
+    snapshot = restore.snapshot
+    if restore.with_holes:
+        _LOG.info("%s: the agent makes the holes of %d files", snapshot.name, len(restore.with_holes))
+        for start in range(0, len(restore.with_holes), WITH_HOLES_AT_ONCE):
+            paths = restore.with_holes[start : start + WITH_HOLES_AT_ONCE]
             answers.send(WithHoles([wire_path(path) for path in paths]))
     others: deque[str] = deque(maxlen=_LAST_LINES)
     lost = LostPaths()
     with (
-        bounded_log(_LOG, kept.place.source, kind=messages.kind_of) as log,
+        bounded_log(_LOG, snapshot.place.source, kind=messages.kind_of) as log,
         sandbox.sender(
-            lambda _seen: arguments(configuration, going_back, port=port, username=credentials.username),
+            lambda _seen: arguments(configuration, restore, port=port, username=credentials.username),
             configuration=configuration,
-            tree=kept.path,
-            root=going_back.root,
+            tree=snapshot.path,
+            root=restore.root,
             port=port,
         ) as sender,
         sender.start(
@@ -107,22 +107,25 @@ def push(
         ) as child,
     ):
         with child_output.output_reader(
-            child, lambda stream: _report(configuration, going_back, answers, stream, others, lost=lost)
+            child, lambda stream: _report(configuration, restore, answers, stream, others, lost=lost)
         ):
             exit_code = child.wait(configuration.limits.max_run_seconds or _NO_TIME_LIMIT_SECONDS, cancellation)
-        # Where the tree lies is nobody's business, and one of an unchanged source has another snapshot's name.
-        last_lines = [line.replace(str(kept.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
+        # The machine does not learn where the tree lies. The tree of an unchanged source has another snapshot's name.
+        last_lines = [line.replace(str(snapshot.path), "") for line in (*others, *child.last_lines)][-_LAST_LINES:]
     meaning = exit_codes.exit_status(exit_code).meaning
-    too_long = [wire_path(path) for path in going_back.long_paths]
+    too_long = [wire_path(path) for path in restore.long_paths]
     answers.send(RestoreEnd(exit_code, meaning, last_lines, lost=lost.named, lost_count=lost.count, too_long=too_long))
     if lost.count:
-        _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", kept.name, lost.count)
-    _LOG.info("%s: rsync ended with exit code %d", kept.name, exit_code)
+        _LOG.warning("%s: %d paths of the catalog are lost: the tree lacks them", snapshot.name, lost.count)
+    _LOG.info("%s: rsync ended with exit code %d", snapshot.name, exit_code)
 
 
-def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port: int, username: str) -> list[str]:
-    """Return the argument list, to be run in the tree. Raises InvalidValue as ``transfer.require_user`` does."""
-    request = going_back.request
+def arguments(configuration: StorageConfig, restore: PreparedRestore, *, port: int, username: str) -> list[str]:
+    """Return the arguments of rsync, to be run in the tree.
+
+    Raises InvalidValue as ``require_valid_username`` does.
+    """
+    request = restore.request
     temporary = request.temporary or TEMPORARY_DIRECTORY
     partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
     overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
@@ -130,21 +133,21 @@ def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port
         *configuration.receiving.rsync_command,
         "--archive",
         "--numeric-ids",
-        # Twice: what is there already is named too, for the agent to check.
+        # Twice, so that existing files are named too, for the agent to check.
         "--itemize-changes",
         "--itemize-changes",
-        f"--out-format={going_back.mark.decode()}{change_log.OUT_FORMAT}",
+        f"--out-format={restore.mark.decode()}{change_log.OUT_FORMAT}",
         "--no-human-readable",
         "--no-motd",
         "--8-bit-output",
         f"--timeout={SILENCE_TIMEOUT_SECONDS}",
         f"--contimeout={CONNECT_TIMEOUT_SECONDS}",
         "--modify-window=-1",
-        *_compression(going_back.snapshot),
-        *(["--no-inc-recursive"] if should_list_first(going_back.files) else []),
-        *([rsync_checksums.XXH128] if going_back.by_xxh128 else []),
+        *_compression(restore.snapshot),
+        *(["--no-inc-recursive"] if should_list_first(restore.files) else []),
+        *([rsync_checksums.XXH128] if restore.by_xxh128 else []),
         "--hard-links",
-        *(["--sparse"] if going_back.with_holes is None else []),
+        *(["--sparse"] if restore.with_holes is None else []),
         *_attribute_options(configuration, request),
         *(["--fake-super"] if is_fake_super(configuration) else []),
         *overwrite,
@@ -153,9 +156,9 @@ def arguments(configuration: StorageConfig, going_back: PreparedRestore, *, port
         f"--temp-dir={temporary}",
         f"--partial-dir={partial}",
         f"--filter=- /{temporary}/",
-        *(["--relative", "--no-implied-dirs"] if going_back.paths else []),
+        *(["--relative", "--no-implied-dirs"] if restore.paths else []),
         "--",
-        *(os.fsdecode(b"./" + path) for path in going_back.paths or (b"",)),
+        *(os.fsdecode(b"./" + path) for path in restore.paths or (b"",)),
         f"rsync://{require_valid_username(username)}@127.0.0.1:{port}/{MODULE}/",
     ]
 
@@ -165,7 +168,7 @@ def _attribute_options(configuration: StorageConfig, request: FileRestoreRequest
     sets = request.sets or []
     options = ["--acls"] if "acls" in sets else []
     if "attributes" in sets:
-        # What a file system calls its own, as ``btrfs.compression``, cannot be set on another one.
+        # A file system's own attributes, such as ``btrfs.compression``, cannot be set on another one.
         names = ["+x user.*"]
         if "privileged" not in sets:
             names.insert(0, "-x user.rsync.*")
@@ -175,27 +178,27 @@ def _attribute_options(configuration: StorageConfig, request: FileRestoreRequest
     return options
 
 
-def _compression(kept: SnapshotTree) -> list[str]:
-    if not should_compress(kept.notes.compress, kept.notes):
+def _compression(snapshot: SnapshotTree) -> list[str]:
+    if not should_compress(snapshot.notes.compress, snapshot.notes):
         return []
-    is_slow = compression.is_slow(kept.notes.bytes_per_second)
+    is_slow = compression.is_slow(snapshot.notes.bytes_per_second)
     return ["--compress", *([f"--compress-level={compression.THOROUGH_LEVEL}"] if is_slow else [])]
 
 
 def _report(
     configuration: StorageConfig,
-    going_back: PreparedRestore,
+    restore: PreparedRestore,
     answers: JsonLines,
     stream: IO[bytes],
     others: deque[str],
     *,
     lost: LostPaths,
 ) -> None:
-    """Read what rsync says to its end, and pass on what the agent has to know; take note of what is ``lost``."""
+    """Read rsync's output to its end, and report it to the agent. Collect the ``lost`` paths."""
     try:
-        with going_back.recorded(configuration) as recorded:
-            lacking = _lacking(going_back.request)
-            for batch, deleted in _batches(stream, going_back.mark, others):
+        with restore.recorded(configuration) as recorded:
+            lacking = _lacking(restore.request)
+            for batch, deleted in _batches(stream, restore.mark, others):
                 unset = [
                     entry
                     for line, _is_sent in batch
@@ -218,14 +221,14 @@ def _report(
             for path in recorded.lost(names_files=not recorded.has_named_all()):
                 lost.add(path)
     except Exception:
-        # rsync must be read on, or it waits for ever; the agent misses what was not told, and says so.
-        _LOG.exception("%s: the manifest is not told any further", going_back.snapshot.name)
+        # rsync must be read on, or it waits for ever. The agent notices what it was not told, and says so.
+        _LOG.exception("%s: the manifest cannot be sent any further", restore.snapshot.name)
         while stream.read(65536):
             pass
 
 
 def _lacking(request: FileRestoreRequest) -> tuple[str, ...]:
-    """Return the beginnings of the names of attributes that the machine cannot set, and knows that it cannot."""
+    """Return the prefixes of attributes that the machine knows it cannot set."""
     if request.sets is None:
         return ()
     return tuple(name for kind, names in _NAMES.items() if kind not in request.sets for name in names)
@@ -247,7 +250,7 @@ def _batches(
     deleted: list[bytes] = []
     rest = b""
     for piece in lines_of(stream, limit_bytes=change_log.LINE_LIMIT_BYTES):
-        # Messages of the machine's may lack their line breaks: a line of rsync's begins wherever its mark is.
+        # The machine's messages may lack line breaks, so a line of rsync's begins at its mark.
         before, found, own = (rest + piece).partition(mark)
         rest = b""
         if not piece.endswith(b"\n"):

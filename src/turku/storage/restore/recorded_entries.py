@@ -1,8 +1,7 @@
-"""What a snapshot's paths have to be: as the catalog has it, or as the tree has it where there is no catalog."""
+"""The entries of a snapshot as the catalog has them, or as the tree has them without a catalog."""
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -19,82 +18,41 @@ from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_B
 from turku.storage.catalog import Catalog, CatalogEntry, Scope, database, open_catalog
 from turku.storage.catalog.entry import KINDS, EntryKind
 from turku.storage.catalog.scan import ScannedEntry, SnapshotReader
+from turku.storage.catalog.selection import Selection
 from turku.storage.config.model import StorageConfig
 from turku.storage.fs import attributes, disk_usage
 from turku.storage.restore.snapshot_lookup import SnapshotTree
 
 _LOG = logging.getLogger(__name__)
 
-
-_TOTAL = """
-SELECT count(*), sum(size) FROM versions
-WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
-"""
-_TOTAL_BELOW = """
-SELECT count(*), sum(size) FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind != 1 AND first <= :position AND (last IS NULL OR last >= :position)
-    AND ((directories.path = :directory AND versions.name = :name)
-        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
-"""
-_LARGEST = """
-SELECT directories.path, versions.name, size FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind = 0 AND first <= :position AND (last IS NULL OR last >= :position)
-ORDER BY size DESC LIMIT :limit
-"""
-_LARGEST_BELOW = """
-SELECT directories.path, versions.name, size FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind = 0 AND first <= :position AND (last IS NULL OR last >= :position)
-    AND ((directories.path = :directory AND versions.name = :name)
-        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
-ORDER BY size DESC LIMIT :limit
-"""
-_WITH_HOLES = """
-SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind = 0 AND size >= :least AND has_holes IS NOT 0 AND first <= :position AND (last IS NULL OR last >= :position)
-ORDER BY directories.path, versions.name LIMIT :limit
-"""
-_WITH_HOLES_BELOW = """
-SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind = 0 AND size >= :least AND has_holes IS NOT 0 AND first <= :position AND (last IS NULL OR last >= :position)
-    AND ((directories.path = :directory AND versions.name = :name)
-        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
-ORDER BY directories.path, versions.name LIMIT :limit
-"""
-_LARGEST_LOOKED_AT = 10_000
-"""Files whose holes and further names are looked for, so that a plan takes no time to speak of."""
-_DIRECTORIES = """
-SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
-"""
-_DIRECTORIES_BELOW = """
-SELECT directories.path, versions.name FROM versions JOIN directories ON directories.id = versions.directory
-WHERE kind = 1 AND first <= :position AND (last IS NULL OR last >= :position)
-    AND ((directories.path = :directory AND versions.name = :name)
-        OR directories.path = :path OR (directories.path > :after AND directories.path < :end))
-"""
+_EXAMINED_FILES = 10_000
+"""The number of files that are examined for holes and further names, so that a plan takes little time."""
 
 
 def is_fake_super(configuration: StorageConfig) -> bool:
-    """Return True where trees here keep owners, and what else only root may set, in attributes of rsync's own."""
+    """Return True if trees here keep owners and the like in rsync's own attributes."""
     fake_super = configuration.receiving.fake_super
     return os.geteuid() != 0 if fake_super == "auto" else fake_super
 
 
 class RecordedEntries:
-    """The entries of one snapshot at and below some paths; a context manager, for one thread."""
+    """The entries of one snapshot at and below some paths, as a context manager for one thread."""
 
-    def __init__(self, configuration: StorageConfig, kept: SnapshotTree, root: int, paths: Sequence[bytes]) -> None:
-        """``root`` is the open directory of the tree, and stays the caller's; without ``paths`` it is all of it."""
+    def __init__(self, configuration: StorageConfig, snapshot: SnapshotTree, root: int, paths: Sequence[bytes]) -> None:
+        """Open the entries.
+
+        ``root`` is the open directory of the tree, and stays the caller's. No ``paths`` are the whole tree.
+        """
         self._stack = ExitStack()
-        self._kept = kept
+        self._snapshot = snapshot
         self._paths = tuple(paths) or (b"",)
-        self._scope = Scope(kept.name, frozenset(paths))
+        self._scope = Scope(snapshot.name, frozenset(paths))
         self._tree = self._stack.enter_context(SnapshotReader(os.dup(root)))
-        self._position = 0
         self._is_faked = is_fake_super(configuration)
+        self._selection: Selection | None = None
         self._catalog = self._opened(configuration)
         self._listing = _DirectoryCursor(b"", iter(()))
-        # A bit for each row of the catalog: a path may be named more than once.
+        # A bit for each row of the catalog, as a path may be named more than once.
         self._named = bytearray()
         self._named_count = 0
 
@@ -107,14 +65,14 @@ class RecordedEntries:
         self._stack.close()
 
     def stored(self, path: bytes) -> CatalogEntry | None:
-        """Return what the tree has at a path, be it one above those asked for; None for nothing."""
+        """Return the tree's entry at a path, also above the requested ones, or None if there is none."""
         parent, _slash, name = path.rpartition(b"/")
         directory = self._tree.find_directory(parent)
         found = None if directory is None else self._tree.entry(directory, name)
         return None if found is None else _scanned_entry(path, found)
 
     def beyond_mode(self, path: bytes) -> tuple[list[str], int | None]:
-        """Return the names of the ACLs and attributes that the tree has at a path, and what an ACL allows the group."""
+        """Return the names of the ACLs and attributes in the tree at a path, and the group's rights in an ACL."""
         parent, _slash, name = path.rpartition(b"/")
         directory = self._tree.find_directory(parent)
         if directory is None or not path:
@@ -122,9 +80,9 @@ class RecordedEntries:
         return attributes.beyond_mode(directory, name, is_faked=self._is_faked)
 
     def expected(self, path: bytes) -> CatalogEntry | None:
-        """Return what the path has to be; None for nothing, and for a path that was not asked for.
+        """Return the entry that the path must have, or None if there is none or the path was not requested.
 
-        Quick where paths come as rsync has them: a directory's entries one after the other, by name.
+        This is fast for paths in rsync's order: the entries of a directory one after the other, by name.
         """
         if not self._scope.has_path(path):
             return None
@@ -133,12 +91,12 @@ class RecordedEntries:
         directory, _slash, _name = path.rpartition(b"/")
         if directory != self._listing.directory:
             try:
-                entries = self._catalog.list(self._kept.name, directory)
+                entries = self._catalog.list(self._snapshot.name, directory)
             except NotInHistory:
-                # A directory that the catalog does not have, or one above the paths that were asked for.
+                # The catalog lacks the directory, or it is above the requested paths.
                 entries = iter(())
             self._listing = _DirectoryCursor(directory, entries)
-        entry = self._listing.at(path) or self._catalog.entry(self._kept.name, path)
+        entry = self._listing.at(path) or self._catalog.entry(self._snapshot.name, path)
         if entry is None:
             return self.stored(path)
         if entry.kind is not EntryKind.DIRECTORY:
@@ -154,49 +112,45 @@ class RecordedEntries:
             self._named_count += 1
 
     def has_named_all(self) -> bool:
-        """Return True where ``found`` was asked for everything that the catalog lists and that is no directory."""
+        """Return True if ``expected`` was called for all entries in the catalog that are not directories."""
         totals = self.totals()
         return totals is None or self._named_count >= totals[0]
 
     def lost(self, *, names_files: bool) -> Iterator[bytes]:
-        """Yield the paths that the catalog lists, and that the tree does not have, or has as another kind.
+        """Yield the paths that the catalog lists and that the tree lacks, or has as another kind.
 
-        Nothing without a catalog. Directories alone, which are fewer, without ``names_files``.
+        Yields nothing without a catalog. Without ``names_files`` it yields directories only, which are fewer.
         """
-        if self._catalog is None:
+        if self._catalog is None or self._selection is None:
+            return
+        if not names_files:
+            directories = self._selection.directories()
+            yield from (path for path in directories if path and self._tree.find_directory(path) is None)
             return
         for path in self._paths:
-            if names_files:
-                entries = self._catalog.files(self._kept.name, path)
-                yield from (entry.path for entry in entries if entry.path and self.is_lost(entry))
-                continue
-            for directory, name in self._catalog.connection.execute(
-                _DIRECTORIES_BELOW if path else _DIRECTORIES, self._values(path)
-            ):
-                inside = joined(directory, name)
-                if inside and self._tree.find_directory(inside) is None:
-                    yield inside
+            entries = self._catalog.files(self._snapshot.name, path)
+            yield from (entry.path for entry in entries if entry.path and self.is_lost(entry))
 
     def is_lost(self, entry: CatalogEntry) -> bool:
-        """Return True where the tree does not have the catalog's entry."""
+        """Return True if the tree lacks the catalog's entry."""
         try:
             now = self.stored(entry.path)
         except OSError as error:
-            _LOG.warning("%s: %s cannot be looked at: %s", self._kept.name, one_line(entry.path), error.strerror)
+            _LOG.warning("%s: %s cannot be looked at: %s", self._snapshot.name, one_line(entry.path), error.strerror)
             return True
         return now is None or now.kind is not entry.kind
 
     def is_recorded(self, path: bytes) -> bool:
-        """Return True where the catalog lists the path, whatever the tree has."""
-        return self._catalog is not None and self._catalog.entry(self._kept.name, path) is not None
+        """Return True if the catalog lists the path, whatever the tree has."""
+        return self._catalog is not None and self._catalog.entry(self._snapshot.name, path) is not None
 
     def entries(self) -> Iterator[CatalogEntry]:
-        """Yield everything that is no directory."""
+        """Yield all entries that are not directories."""
         for path in self._paths:
             if self._catalog is not None:
                 yield from (
                     entry
-                    for entry in self._catalog.files(self._kept.name, path)
+                    for entry in self._catalog.files(self._snapshot.name, path)
                     if entry.kind is not EntryKind.DIRECTORY
                 )
                 continue
@@ -207,50 +161,36 @@ class RecordedEntries:
                 yield from self._below(path)
 
     def totals(self) -> tuple[int, int] | None:
-        """Return how many entries that are no directories there are, and their bytes; None where counting would take
-        long."""
-        if self._catalog is None:
-            return None
-        files = size_bytes = 0
-        for path in self._paths:
-            query = _TOTAL_BELOW if path else _TOTAL
-            row = self._catalog.connection.execute(query, self._values(path)).fetchone()
-            files += row[0]
-            size_bytes += row[1] or 0
-        return files, size_bytes
+        """Return the number of entries that are not directories, and the sum of their sizes in bytes.
+
+        None without a catalog, as counting would take long.
+        """
+        return None if self._selection is None else self._selection.totals()
 
     def copy_bytes(self) -> int | None:
-        """Return how many bytes of disk the entries take where they are restored; None where counting would take long.
+        """Return the disk space that the entries take after the restore, or None without a catalog.
 
-        Holes and further names of a file take nothing.
+        Holes and further names of a file take no space.
         """
-        totals = self.totals()
-        if totals is None or self._catalog is None:
+        if self._selection is None:
             return None
-        files = heapq.nlargest(_LARGEST_LOOKED_AT, self._largest(self._catalog), key=lambda file: file[1])
+        files = self._selection.largest(_EXAMINED_FILES)
         saved_bytes = sum(size_bytes for _path, size_bytes in files) - disk_usage.copy_bytes(self._tree, files)
-        return totals[1] - saved_bytes
+        return self._selection.totals()[1] - saved_bytes
 
     def with_holes(self) -> tuple[list[bytes], int] | None:
-        """Return the files that have holes, and about how many bytes those have.
+        """Return the files with holes, and the approximate size of the holes in bytes.
 
-        None where there may be more of them than an agent can be told of.
+        None without a catalog, or if there may be more files than an agent can be sent.
         """
-        if self._catalog is None:
+        if self._selection is None:
             return None
-        paths: dict[bytes, None] = {}
-        for path in self._paths:
-            query = _WITH_HOLES_BELOW if path else _WITH_HOLES
-            values = {**self._values(path), "least": holes.LEAST_BYTES, "limit": WITH_HOLES_LIMIT + 1}
-            rows = self._catalog.connection.execute(query, values).fetchall()
-            paths |= dict.fromkeys(joined(directory, name) for directory, name in rows)
-            if len(paths) > WITH_HOLES_LIMIT:
-                return None
-        if sum(map(len, paths)) > WITH_HOLES_LIMIT_BYTES:
+        paths = self._selection.may_have_holes(holes.LEAST_BYTES, WITH_HOLES_LIMIT + 1)
+        if len(paths) > WITH_HOLES_LIMIT or sum(map(len, paths)) > WITH_HOLES_LIMIT_BYTES:
             return None
         found, size_bytes = [], 0
         for path in paths:
-            # What is lost is told elsewhere.
+            # A lost file is reported elsewhere.
             with suppress(OSError):
                 status = self._tree.status(path)
                 if holes.has_holes(status):
@@ -258,40 +198,23 @@ class RecordedEntries:
                     size_bytes += status.st_size - status.st_blocks * disk_usage.BLOCK_BYTES
         return found, size_bytes
 
-    def _largest(self, catalog: Catalog) -> Iterator[tuple[bytes, int]]:
-        """Yield the paths of the largest files, with their sizes."""
-        for path in self._paths:
-            query = _LARGEST_BELOW if path else _LARGEST
-            values = {**self._values(path), "limit": _LARGEST_LOOKED_AT}
-            for directory, name, size_bytes in catalog.connection.execute(query, values):
-                yield joined(directory, name), size_bytes
-
-    def _values(self, path: bytes) -> dict[str, bytes | int]:
-        """Return what the queries of what is at and below a path are asked with."""
-        directory, _slash, name = path.rpartition(b"/")
-        return {
-            "position": self._position,
-            "directory": directory,
-            "name": name,
-            "path": path,
-            "after": path + b"/",
-            "end": path + b"0",
-        }
-
     def _opened(self, configuration: StorageConfig) -> Catalog | None:
-        """The catalog; None where there is none yet: making one reads every tree, and would know no checksums."""
-        if not (self._kept.is_snapshot and database.exists(self._kept.place)):
+        """Return the catalog, or None if there is none yet.
+
+        Building one reads every tree, and would give no checksums.
+        """
+        if not (self._snapshot.is_snapshot and database.exists(self._snapshot.place)):
             return None
         try:
             opened = self._stack.enter_context(
-                open_catalog(self._kept.place, zone=configuration.state.timezone, scope=self._scope)
+                open_catalog(self._snapshot.place, zone=configuration.state.timezone, scope=self._scope)
             )
         except CatalogUnusable as error:
-            _LOG.warning("%s: restored without the catalog: %s", self._kept.name, error.message)
+            _LOG.warning("%s: restored without the catalog: %s", self._snapshot.name, error.message)
             return None
         for each in opened.snapshots():
-            if each.name == self._kept.name:
-                self._position = each.position
+            if each.name == self._snapshot.name:
+                self._selection = Selection(opened, each.position, self._paths)
                 return opened
         return None
 
@@ -310,9 +233,9 @@ class RecordedEntries:
 
 
 def in_tree(tree: SnapshotReader, path: bytes, *, is_recursive: bool) -> Iterator[CatalogEntry]:
-    """Yield what a directory of a tree without a catalog has in it, by name; with everything below where recursive.
+    """Yield the entries of a directory in a tree without a catalog, by name.
 
-    Raises NotInHistory for what is no directory there.
+    If ``is_recursive``, everything below follows. Raises NotInHistory if it is not a directory there.
     """
     if tree.find_directory(path) is None:
         raise NotInHistory(f"{one_line(path)} is no directory there")
@@ -348,7 +271,7 @@ def _scanned_entry(path: bytes, found: ScannedEntry) -> CatalogEntry:
 
 
 class _DirectoryCursor:
-    """A directory's entries by name, read on as they are asked for."""
+    """A cursor in the entries of a directory by name, read on as they are requested."""
 
     def __init__(self, directory: bytes, entries: Iterator[CatalogEntry]) -> None:
         self.directory = directory
@@ -356,7 +279,7 @@ class _DirectoryCursor:
         self._next = next(entries, None)
 
     def at(self, path: bytes) -> CatalogEntry | None:
-        """The entry of this path; None where there is none, or it was passed by already."""
+        """Return the entry of this path, or None if there is none or it was passed already."""
         while self._next is not None and self._next.path < path:
             self._next = next(self._entries, None)
         return self._next if self._next is not None and self._next.path == path else None

@@ -1,4 +1,4 @@
-"""A snapshot's files, and the paths in them that somebody means."""
+"""The tree of a snapshot, and the lookup of requested paths in it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from turku.storage.disk.snapshot_notes import NO_NOTES, Notes
 from turku.storage.disk.source_directory import SourceDirectory
 
 CURRENT = "current"
-"""What stands for a snapshot of a source without history: its working tree, as the last run left it."""
+"""The name that stands for a snapshot of a source without history: its working tree after the last run."""
 UNFINISHED = "unfinished"
-"""What stands for a snapshot of a source of which no backup was finished: what its runs have brought so far."""
+"""The name that stands for a snapshot of a source without a finished backup: what its runs have transferred so far."""
 _NEAR_NAMES = 3
 _SIBLINGS_LIMIT = 20_000
 
 
 @dataclass(frozen=True)
 class SnapshotTree:
-    """A snapshot's files."""
+    """A snapshot with its tree."""
 
     place: SourceDirectory
     name: str
@@ -37,7 +37,7 @@ class SnapshotTree:
     moment: datetime | None
     notes: Notes = NO_NOTES
     remarks: tuple[str, ...] = ()
-    """Sentences on why it may not be what somebody hopes for: it is suspicious, or its date is in doubt."""
+    """Sentences about reasons for doubt: it is quarantined, or its date is in doubt."""
 
     @property
     def is_snapshot(self) -> bool:
@@ -46,53 +46,53 @@ class SnapshotTree:
 
 @dataclass(frozen=True)
 class CheckedPaths:
-    """Paths that somebody asked for, none within another one. Neither of both is for all of the tree."""
+    """Requested paths, none of them inside another one. If both are empty, the whole tree was requested."""
 
     there: tuple[bytes, ...] = ()
     lost: tuple[bytes, ...] = ()
-    """Those that the catalog lists and that the tree does not have."""
+    """The paths that the catalog lists and the tree lacks."""
 
 
 def checked_paths(
-    kept: SnapshotTree,
+    snapshot: SnapshotTree,
     tree: DirectoryTree,
     paths: Sequence[bytes],
     scope: Scope,
     *,
     is_recorded: Callable[[bytes], bool],
 ) -> CheckedPaths:
-    """Return the paths, each lawful, in scope, and there or at least recorded in the catalog.
+    """Return the requested paths, which are valid, in scope, and in the tree or at least in the catalog.
 
-    None is for all of the tree: where it was asked for, and all of it is in scope.
-    Raises InvalidValue, NotInHistory: also where no path is there.
+    No path is the whole tree, if all of it is in scope. Raises InvalidValue, and NotInHistory also if none of the paths
+    is in the tree.
     """
     lawful = sorted({names.path_inside(path) for path in paths} or {b""})
     if not scope.has_path(lawful[0]) and lawful[0] == b"":
         raise NotInHistory(
-            f"of {kept.name} there are some paths here, and not all of it", hint="name the paths that were approved"
+            f"of {snapshot.name} there are some paths here, and not all of it", hint="name the paths that were approved"
         )
     if b"" in lawful:
         return CheckedPaths()
     found: list[bytes] = []
     lost: list[bytes] = []
     for path in lawful:
-        is_there = _is_there(kept, tree, path, scope, is_recorded)
+        is_there = _is_there(snapshot, tree, path, scope, is_recorded)
         if not any(is_within(path, other) for other in (*found, *lost)):
             (found if is_there else lost).append(path)
     if not found:
         raise NotInHistory(
-            f"{shown(lost[0])} is lost: the catalog lists it in {kept.name}, and the storage does not have it any more",
+            f"{shown(lost[0])} is lost: the catalog lists it in {snapshot.name}, and the storage no longer has it",
             hint="turku-agent versions shows other snapshots that have it",
         )
     return CheckedPaths(tuple(found), tuple(lost))
 
 
 def _is_there(
-    kept: SnapshotTree, tree: DirectoryTree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]
+    snapshot: SnapshotTree, tree: DirectoryTree, path: bytes, scope: Scope, is_recorded: Callable[[bytes], bool]
 ) -> bool:
-    """Return False where the catalog alone has the path.
+    """Return False if only the catalog has the path.
 
-    Raises NotInHistory, with names like it, where the path is in neither of both, or not in scope.
+    Raises NotInHistory, with similar names, if neither has it or it is not in scope.
     """
     hint = "turku-agent ls shows what is"
     if scope.has_path(path):
@@ -103,14 +103,14 @@ def _is_there(
                 return False
             hint = _near_paths(tree, path, scope) or hint
         except OSError as error:
-            raise NotInHistory(f"{shown(path)} cannot be read in {kept.name}: {error.strerror}") from error
+            raise NotInHistory(f"{shown(path)} cannot be read in {snapshot.name}: {error.strerror}") from error
         else:
             return True
-    raise NotInHistory(f"{shown(path)} is not in {kept.name}", hint=hint)
+    raise NotInHistory(f"{shown(path)} is not in {snapshot.name}", hint=hint)
 
 
 def _near_paths(tree: DirectoryTree, path: bytes, scope: Scope) -> str:
-    """Return names like the first part of the path that is not there."""
+    """Return names similar to the first part of the path that does not exist."""
     inside = b""
     for part in path.split(b"/"):
         directory = tree.find_directory(joined(inside, part))

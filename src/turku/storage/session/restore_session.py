@@ -110,6 +110,6 @@ class _Served:
     @contextmanager
     def _planned(self, wanted: AccessRequest, request: FileRestoreRequest) -> Iterator[PreparedRestore]:
         """Yield the prepared restore after its plan was sent to the agent."""
-        with plan.prepared(self.configuration, self._view(wanted), request) as planned:
-            self.answers.send(plan.message(self.configuration, planned))
-            yield planned
+        with plan.prepared(self.configuration, self._view(wanted), request) as (restore, answer):
+            self.answers.send(answer)
+            yield restore
