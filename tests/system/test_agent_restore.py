@@ -172,7 +172,7 @@ def test_history_is_looked_at_and_parts_of_it_come_back(
         (("restore", "hom", "--to", odd), 66, "home"),
         (("restore", "home", "--snapshot", "home_20200101-000000_0000", "--to", odd), 66, "no snapshot"),
         (("restore", "home", "--at", "1999-01-01", "--to", odd), 66, first),
-        (("restore", "home", "--at", "some day", "--to", odd), 65, "is no time"),
+        (("restore", "home", "--at", "some day", "--to", odd), 65, "is not a valid time"),
         (("restore", "home", "--at", "now", "--snapshot", first, "--to", odd), 64, "not by both"),
         (("versions", "home", "never/there"), 66, "never/there"),
     ):

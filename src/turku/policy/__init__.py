@@ -1,1 +1,1 @@
-"""Rules as pure functions: names, filter rules, schedules, retention. No input, no output, no clock."""
+"""Rules of all programs as pure functions: names, filters, schedules, retention. No input, no output, no clock."""

@@ -1,9 +1,9 @@
-"""The limit on a transfer's bandwidth (contract, section 2: ``bwlimit``), and limits that change with the time of day.
+"""Bandwidth limits of transfers, constant or by time of day (contract, section 2: ``bwlimit``).
 
-``20M 0800-1800 mon-fri, 50M 2200-0600, 0``: each part has a rate, then optionally hours, then optionally days; the
-first part that holds at the moment counts, and the last, which has neither hours nor days, is for the rest. Hours may
-go over midnight, and days are those on which they begin. Times are what the clocks of a zone show, so that a window
-that begins at 0230 is there at 0300 on a day that has no 0230.
+``20M 0800-1800 mon-fri, 50M 2200-0600, 0``: each part has a rate, then optionally hours, then optionally days. The
+first part that matches the present time counts. The last part has neither hours nor days and is for all other times.
+Hours may cross midnight, and their days are those on which they begin. Times are those that the clocks of a zone show,
+so a window that begins at 0230 begins at 0300 on a day without 0230.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from turku.policy.characters import shown
 from turku.policy.timing.local_time import moments_of, wall_time
 
 LIMIT_KIB_PER_SECOND = 2**31 - 1
-"""rsync keeps the figure in an int."""
+"""Largest limit. rsync stores it in an int."""
 _NUMBER = re.compile(r"\d{1,12}(\.\d{1,12})?", re.ASCII)
 _HINT = "a whole number of KiB/s such as 512; 0 or nothing for no limit"
 
 
 def kib_per_second(value: Any) -> int | None:
-    """KiB per second; None for no limit (nothing, empty text, or 0). Raises InvalidValue."""
+    """Return the limit in KiB per second, or None for no limit (nothing, empty text, or 0). Raises InvalidValue."""
     number = _number(value)
     if number is None or number == 0:
         return None
-    # Neither NaN nor a number outside is inside; one of thousands of digits is not printed.
+    # This refuses NaN, too. The number itself may have thousands of digits, so it is not printed.
     if not 0 < number <= LIMIT_KIB_PER_SECOND:
         raise InvalidValue(f"a bandwidth limit is from 0 to {LIMIT_KIB_PER_SECOND} KiB/s", hint=_HINT)
     if number != int(number):
@@ -45,10 +45,10 @@ def _number(value: Any) -> int | float | None:
         if not text:
             return None
         if not _NUMBER.fullmatch(text):
-            raise InvalidValue(f"{shown(text)} is no bandwidth limit", hint=_HINT)
+            raise InvalidValue(f"{shown(text)} is not a valid bandwidth limit", hint=_HINT)
         return float(text) if "." in text else int(text)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidValue(f"a {type(value).__name__} is no bandwidth limit", hint=_HINT)
+        raise InvalidValue(f"a {type(value).__name__} is not a valid bandwidth limit", hint=_HINT)
     return value
 
 
@@ -70,16 +70,16 @@ _WINDOWS_HINT = (
 
 @dataclass(frozen=True)
 class Window:
-    """A limit for some hours of some days; minutes since midnight, the end below the begin where it is the next day."""
+    """A limit for some hours of some days, in minutes since midnight. An end below the begin is on the next day."""
 
     kib_per_second: int | None
     begin: int = 0
     end: int = _DAY_MINUTES
     days: frozenset[int] = _EVERY_DAY
-    """On which it begins; Monday is 0."""
+    """Days on which it begins. Monday is 0."""
 
     def holds(self, wall: datetime) -> bool:
-        """Whether it holds when the clocks show that."""
+        """Return True when the window includes this time of the clock."""
         minute = wall.hour * 60 + wall.minute
         if self.begin < self.end:
             return wall.weekday() in self.days and self.begin <= minute < self.end
@@ -89,28 +89,28 @@ class Window:
 
 @dataclass(frozen=True)
 class Limits:
-    """What limit holds when; KiB per second, None for no limit."""
+    """The limits of a transfer, in KiB per second, or None for no limit."""
 
     rest: int | None = None
     windows: tuple[Window, ...] = ()
 
     @property
     def changes(self) -> bool:
-        """Whether the time of day matters."""
+        """True when the limit depends on the time of day."""
         return bool(self.windows)
 
     @property
     def constant(self) -> int | None:
-        """The limit where it is always the same; else None."""
+        """The limit if it is always the same, else None."""
         return None if self.changes else self.rest
 
     def at(self, moment: datetime, zone: tzinfo) -> int | None:
-        """The limit at a moment, by the clocks of the zone."""
+        """Return the limit at a moment, by the clocks of the zone."""
         wall = wall_time(moment, zone)
         return next((window.kib_per_second for window in self.windows if window.holds(wall)), self.rest)
 
     def next_change(self, moment: datetime, zone: tzinfo) -> datetime | None:
-        """The first moment after this one, in UTC, at which another limit holds; None where none does."""
+        """Return the next moment, in UTC, at which the limit changes, or None if it never does."""
         limit = self.at(moment, zone)
         for candidate in sorted(self._candidates(moment, zone)):
             if candidate > moment and self.at(candidate, zone) != limit:
@@ -118,9 +118,9 @@ class Limits:
         return None
 
     def _candidates(self, moment: datetime, zone: tzinfo) -> Iterator[datetime]:
-        """Every moment of the next eight days at which a window may begin or end."""
+        """Yield each moment of the next eight days at which a window may begin or end."""
         midnight = wall_time(moment, zone).replace(hour=0, minute=0, second=0, microsecond=0)
-        # Those at midnight too: what days a window has changes there.
+        # Midnight, too, because the days of a window change there.
         minutes = {0, *(minute for window in self.windows for minute in (window.begin, window.end))}
         for number in range(-1, 9 if self.changes else -1):
             day = midnight + timedelta(days=number)
@@ -130,7 +130,7 @@ class Limits:
 
 
 def _clock_changes(begin: datetime, zone: tzinfo) -> Iterator[datetime]:
-    """The moment within the day from ``begin`` at which the zone's clocks change."""
+    """Yield the moment within the day from ``begin`` at which the zone's clocks change."""
     low, high = begin, begin + timedelta(days=1)
     if low.astimezone(zone).utcoffset() == high.astimezone(zone).utcoffset():
         return
@@ -144,7 +144,7 @@ def _clock_changes(begin: datetime, zone: tzinfo) -> Iterator[datetime]:
 
 
 def parse(value: Any) -> Limits:
-    """The limits: a number or text as ``kib_per_second`` takes it, or parts for times of day. Raises InvalidValue."""
+    """Parse a number or text of ``kib_per_second``, or parts for times of day. Raises InvalidValue."""
     if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) or not value.strip():
         return Limits(kib_per_second(value))
     if len(value) > TEXT_LIMIT:
@@ -164,7 +164,7 @@ def parse(value: Any) -> Limits:
 
 
 def changes(value: Any) -> bool:
-    """Whether it is lawful, and its limit depends on the time of day."""
+    """Return True when the value is valid and its limit depends on the time of day."""
     try:
         return parse(value).changes
     except InvalidValue:
@@ -189,12 +189,12 @@ def _part(words: list[str], *, whole: str) -> Window:
 def _rate(text: str) -> int | None:
     match = _RATE.fullmatch(text)
     if match is None:
-        raise InvalidValue(f"{shown(text)} is no rate", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{shown(text)} is not a valid rate", hint=_WINDOWS_HINT)
     number, suffix = match.groups()
     if not suffix:
         return kib_per_second(number)
     kib = float(number) * _SUFFIXES[suffix.upper()]
-    # Not rounded down to no limit at all.
+    # Never rounded down to 0, which is no limit.
     return kib_per_second(max(int(kib), 1) if kib else 0)
 
 
@@ -205,7 +205,7 @@ def _hours(match: re.Match[str]) -> tuple[int, int]:
     if begin_hour > 23 or begin_minute > 59 or end_minute > 59 or end > _DAY_MINUTES:
         raise InvalidValue(f"{text}: a time is from 0000 to 2359, or 2400 for the end of the day", hint=_WINDOWS_HINT)
     if begin == end:
-        raise InvalidValue(f"{text} is no time at all; leave the hours out for the whole day", hint=_WINDOWS_HINT)
+        raise InvalidValue(f"{text} is an empty time; leave the hours out for the whole day", hint=_WINDOWS_HINT)
     return begin, end
 
 

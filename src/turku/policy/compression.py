@@ -1,4 +1,4 @@
-"""Whether what is sent is compressed: as a source says, or by what is known of the way to its storage."""
+"""The choice to compress transfers: by the source's option, or by the speed of the way to its storage."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from turku.errors import InvalidValue
 
 FAST_BYTES_PER_SECOND = 40_000_000
-"""A way that brought this much needs no compression: it would take longer than sending."""
+"""Bytes per second from which compression takes longer than sending."""
 SLOW_BYTES_PER_SECOND = 12_500_000
-"""Over a way that brought less, a storage has time to compress what it sends more thoroughly."""
+"""Bytes per second below which there is time for stronger compression."""
 THOROUGH_LEVEL = 9
-"""Of rsync's methods but lz4, which has one level only."""
+"""Compression level for rsync's methods, except lz4, which has one level only."""
 SUFFIXES = (
     *("3gp", "7z", "aac", "apk", "avi", "avif", "br", "bz2", "cab", "deb", "docx", "flac", "flv", "gif", "gpg", "gz"),
     *(
@@ -38,11 +38,11 @@ SUFFIXES = (
     *("svgz", "sz", "tbz", "tgz", "tlz", "txz", "tzst", "war", "webm", "webp", "whl", "wma", "wmv", "woff", "woff2"),
     *("xlsx", "xz", "z", "zip", "zst"),
 )
-"""Of files that are compressed already."""
+"""Suffixes of files that are compressed already."""
 
 
 class Compression(StrEnum):
-    """What a source may say."""
+    """The value of a source's option ``compress``."""
 
     AUTO = "auto"
     ON = "on"
@@ -50,7 +50,7 @@ class Compression(StrEnum):
 
 
 def parse(value: Any) -> Compression:
-    """The choice; YAML's ``on`` and ``off`` are true and false. Raises InvalidValue."""
+    """Parse the option. YAML's ``on`` and ``off`` are true and false. Raises InvalidValue."""
     if isinstance(value, bool):
         return Compression.ON if value else Compression.OFF
     try:
@@ -60,10 +60,10 @@ def parse(value: Any) -> Compression:
 
 
 def is_worth_it(choice: Compression, *, ssh_connection: str, bytes_per_second: float | None) -> bool:
-    """Whether to compress.
+    """Return True when the transfer should be compressed.
 
-    ``ssh_connection`` is what sshd says of the session (``SSH_CONNECTION``: both ends), empty where there was none;
-    ``bytes_per_second`` what came over the way the last time, None where that is not known.
+    ``ssh_connection`` is sshd's ``SSH_CONNECTION`` with both ends of the session, or empty. ``bytes_per_second`` is the
+    speed of the last transfer, or None if unknown.
     """
     if choice is not Compression.AUTO:
         return choice is Compression.ON
@@ -73,7 +73,7 @@ def is_worth_it(choice: Compression, *, ssh_connection: str, bytes_per_second: f
 
 
 def is_slow(bytes_per_second: float | None) -> bool:
-    """Return whether that little came over the way; None is not known."""
+    """Return True when the way is slow. None is an unknown speed."""
     return bytes_per_second is not None and bytes_per_second < SLOW_BYTES_PER_SECOND
 
 

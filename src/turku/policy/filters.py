@@ -1,8 +1,8 @@
 """rsync's filter rules, parsed to types and printed back (rsync(1), FILTER RULES).
 
-A machine's rules run on a storage. So a rule that reads files there is no rule here (merge files, per-directory merge
-files, CVS ignores), nor is one that throws away the rules before it. ``merge NAME`` names a filter set of the
-coordinator and is replaced by its rules before anything reaches rsync (contract, section 3).
+A machine's rules run on a storage. Rules that read files there are refused (merge files, per-directory merge files, CVS
+ignores), and so is the rule that clears the rules before it. ``merge NAME`` names a filter set of the coordinator. Its
+rules replace it before anything reaches rsync (contract, section 3).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from turku.errors import InvalidValue
 from turku.policy.characters import code_point, is_line_break_or_control, shown, size_bytes
 
 PATTERN_LIMIT_BYTES = 4000
-"""rsync silently drops a pattern of its path limit (4096 bytes) or more."""
+"""Longest pattern. rsync silently drops a pattern of its path limit (4096 bytes) or more."""
 EXPANDED_RULES_LIMIT = 10_000
 NESTING_LIMIT = 20
 
@@ -23,7 +23,7 @@ _HINT = "a rule is a prefix, modifiers, one blank and a pattern, such as '- *.tm
 
 
 class FilterKind(StrEnum):
-    """What a rule does with the names that match; the value is rsync's short prefix."""
+    """The effect of a rule on matching names. The value is rsync's short prefix."""
 
     EXCLUDE = "-"
     INCLUDE = "+"
@@ -42,7 +42,7 @@ _LONG_NAMES = {
 _SHORT_NAMES = frozenset(_LONG_NAMES.values())
 _KINDS = frozenset(FilterKind)
 _MODIFIERS = "/!srpx"
-"""Absolute path, negation, sender's side, receiver's side, perishable, extended attributes."""
+"""Modifiers: absolute path, negation, sender's side, receiver's side, perishable, extended attributes."""
 _SIDE_MODIFIERS = "sr"
 _SIDED = (FilterKind.HIDE, FilterKind.SHOW, FilterKind.PROTECT, FilterKind.RISK)
 _SEPARATORS = " _"
@@ -55,7 +55,7 @@ _READS_FILES = {
 
 @dataclass(frozen=True)
 class FilterRule:
-    """One rule that decides on names only."""
+    """A filter rule that decides by names only."""
 
     kind: FilterKind
     pattern: str
@@ -73,24 +73,24 @@ class ExcludePattern:
     """One entry of a source's ``exclude``."""
 
     text: str
-    """As it was given, and as rsync's ``--exclude`` reads it."""
+    """The pattern as it was given, in the form of rsync's ``--exclude``."""
     rule: FilterRule
-    """What rsync makes of it, without the special readings that ``--exclude`` has."""
+    """The same pattern as a rule, without the special forms of ``--exclude``."""
 
     @property
     def filter_text(self) -> str:
-        """The same as an argument of rsync's ``--filter``."""
+        """The pattern as an argument of rsync's ``--filter``."""
         return self.rule.text
 
 
 def parse_rule(text: str) -> FilterRule:
-    """The rule. Raises InvalidValue for what is malformed to rsync, and for what reads files or clears rules."""
+    """Parse a rule. Raises InvalidValue if rsync would refuse it, or if it reads files or clears rules."""
     _require_clean(text)
     prefix, rest = _split_prefix(text)
     if prefix in _READS_FILES:
         raise InvalidValue(f"the rule {shown(text)} {_READS_FILES[prefix]}, which is not allowed", hint=_HINT)
     if prefix not in _KINDS:
-        raise InvalidValue(f"{shown(text)} is no filter rule", hint=_HINT)
+        raise InvalidValue(f"{shown(text)} is not a valid filter rule", hint=_HINT)
     kind = FilterKind(prefix)
     modifiers, pattern = _split_modifiers(rest)
     _require_modifiers(kind, modifiers, text)
@@ -99,9 +99,9 @@ def parse_rule(text: str) -> FilterRule:
 
 
 def parse_exclude(text: str) -> ExcludePattern:
-    """The pattern, read as rsync's ``--exclude`` reads it: a leading ``- `` says nothing, a leading ``+ `` includes.
+    """Parse a pattern as rsync's ``--exclude`` does: a leading ``- `` has no effect, a leading ``+ `` includes.
 
-    Raises InvalidValue for what rsync would refuse, for an empty one and for ``!``, which throws rules away.
+    Raises InvalidValue if rsync would refuse it, if it is empty, and for ``!``, which clears rules.
     """
     _require_clean(text)
     if text == "!":
@@ -116,9 +116,9 @@ def parse_exclude(text: str) -> ExcludePattern:
 
 
 def expand(rules: Sequence[str], find: Callable[[str], Sequence[str] | None]) -> list[str]:
-    """The rules, printed back, with those of the sets they name in their places; a set named again adds nothing.
+    """Return the rules as text, with each filter set replaced by its rules. A set named again adds nothing.
 
-    ``find`` gives the rules of a set, None where there is none of that name. Raises InvalidValue.
+    ``find`` returns the rules of a set, or None for an unknown name. Raises InvalidValue.
     """
     expanded: list[str] = []
     for text in _expanded(rules, find, used=set(), depth=NESTING_LIMIT):
@@ -153,7 +153,7 @@ def _expanded(
 
 
 def _filter_set_name(text: str) -> str | None:
-    """The name in ``merge NAME`` or ``. NAME``; None for another rule."""
+    """Return the name in ``merge NAME`` or ``. NAME``, or None for another rule."""
     _require_clean(text)
     prefix, rest = _split_prefix(text)
     if prefix != ".":
@@ -170,7 +170,7 @@ def _require_clean(text: str) -> None:
     if not isinstance(text, str):
         raise InvalidValue("a rule is text", hint=_HINT)
     if text.isprintable():
-        # Nearly every rule, and at a hundredth of the cost.
+        # True for nearly every rule, at a hundredth of the cost.
         return
     size_bytes(text)
     bad = next((character for character in text if is_line_break_or_control(character) and character != "\t"), None)
@@ -182,7 +182,7 @@ def _require_clean(text: str) -> None:
 
 
 def _split_prefix(text: str) -> tuple[str, str]:
-    """The short prefix and what follows it; no prefix for what is no rule."""
+    """Return the short prefix and the rest of the rule. Without a valid prefix, the first is empty."""
     if text and text[0] in _SHORT_NAMES:
         return text[0], text[1:].removeprefix(",")
     for name, prefix in _LONG_NAMES.items():
@@ -193,7 +193,7 @@ def _split_prefix(text: str) -> tuple[str, str]:
 
 
 def _split_modifiers(rest: str) -> tuple[str, str]:
-    """What stands before the first blank or underscore, and what stands after it."""
+    """Return the text before the first blank or underscore, and the text after it."""
     end = next((index for index, character in enumerate(rest) if character in _SEPARATORS), len(rest))
     return rest[:end], rest[end + 1 :]
 
@@ -203,11 +203,11 @@ def _require_modifiers(kind: FilterKind, modifiers: str, text: str) -> None:
         return
     if "C" in modifiers:
         raise InvalidValue(f"the modifier 'C' in {shown(text)} makes the storage read its .cvsignore", hint=_HINT)
-    lawful = [letter for letter in _MODIFIERS if kind not in _SIDED or letter not in _SIDE_MODIFIERS]
-    bad = next((letter for letter in modifiers if letter not in lawful), None)
+    valid = [letter for letter in _MODIFIERS if kind not in _SIDED or letter not in _SIDE_MODIFIERS]
+    bad = next((letter for letter in modifiers if letter not in valid), None)
     if bad is not None:
         raise InvalidValue(
-            f"{shown(bad)} in {shown(text)} is no modifier of this kind of rule; those are {' '.join(lawful)}",
+            f"{shown(bad)} in {shown(text)} is not a valid modifier of this kind of rule; those are {' '.join(valid)}",
             hint=_HINT,
         )
 

@@ -1,4 +1,4 @@
-"""Which machine a person means: by its UUID, by how that begins, by its name, or by how that ends."""
+"""The choice of a machine on a command line: by UUID, the beginning of one, name, or the end of one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _BOUNDARIES = "-_"
 def chosen(text: str, machines: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the UUIDs of the machines that the text fits, of ``machines`` (UUID to its names), sorted.
 
-    The whole UUID and a whole name come first; then the beginning of a UUID and the end of a name from one of its parts
-    on (``web/2`` of ``production-shop-web/2``); then any end of a name. A slash in a name may be written as an
-    underscore, as in the links of storages. A caller refuses more than one.
+    A whole UUID and a whole name win over the beginning of a UUID and the last parts of a name (``web/2`` of
+    ``production-shop-web/2``), and these win over any other end of a name. A slash in a name may be written as an
+    underscore, as in the links of storages. The caller refuses more than one machine.
     """
     wanted = _plain(text)
     if not wanted:
@@ -35,7 +35,7 @@ def chosen(text: str, machines: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def uuid_digits(text: str) -> str:
-    """Return the hexadecimal digits of a text that can begin a UUID; nothing for another text."""
+    """Return the hexadecimal digits of a text that can begin a UUID, or an empty text."""
     digits = text.replace("-", "").lower()
     return digits if re.fullmatch(rf"[0-9a-f]{{1,{_UUID_DIGITS}}}", digits) else ""
 

@@ -1,7 +1,7 @@
-"""Names from the network: the only way by which one of them becomes part of a path, a module or an address.
+"""Checks of names from the network. No name becomes part of a path, a module or an address without them.
 
-A source's name is at the same time a directory on the storage, a module of the agent's rsyncd and a part of an rsync
-URL, so it must be lawful as each of them. Every function returns the name and raises InvalidValue.
+A source's name is a directory on the storage, a module of the agent's rsyncd and a part of an rsync URL, so it must be
+valid as each of them. Every function returns the name, and raises InvalidValue for a name that is not valid.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from turku.errors import InvalidValue
 from turku.policy.characters import code_point, is_misleading, shown, size_bytes
 
 SOURCE_NAME_LIMIT_BYTES = 175
-"""Leaves room in 200 for ``<name>_<YYYYmmdd-HHMMSS>_<4 hex>``, and in a file name's 255 for what is added to that."""
+"""Leaves room in 200 bytes for ``<name>_<YYYYmmdd-HHMMSS>_<4 hex>``, and in the 255 of a file name for additions."""
 NAME_LIMIT = 200
 USER_NAME_LIMIT = 100
 _FILE_NAME_LIMIT_BYTES = 255
 _PATH_LIMIT_BYTES = 4096
 
 _PUNCTUATION = frozenset(" -_.,:+=@~()^")
-"""What is left of ASCII after the characters that mean something to rsync, rsyncd.conf or a shell."""
+"""ASCII characters without a special meaning to rsync, rsyncd.conf or a shell."""
 _SNAPSHOTS_SUFFIX = ".snapshots"
 _RSYNCD_SECTIONS = ("global",)
 
 HOLD_WORD = "save"
-"""A snapshot with this in its name is never pruned."""
+"""A snapshot with this word in its name is never removed by retention."""
 
 _STAMP = "%Y%m%d-%H%M%S"
 _SUFFIX = re.compile(r"[0-9a-f]{4}", re.ASCII)
@@ -44,7 +44,7 @@ _USER = re.compile(r"[a-z_][a-z0-9_.@+-]*\$?", re.ASCII | re.IGNORECASE)
 
 
 def machine_uuid(text: str) -> str:
-    """The UUID in its usual form: lower case, with hyphens."""
+    """Return the UUID in its usual form: lower case, with hyphens."""
     if not _UUID.fullmatch(text):
         raise InvalidValue(
             f"{shown(text)} is not a UUID", hint="a UUID looks like 9bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"
@@ -53,7 +53,7 @@ def machine_uuid(text: str) -> str:
 
 
 def source_name(text: str) -> str:
-    """The source's name, as it was given."""
+    """Return the name of a source."""
     _require_safe(text, limit_bytes=SOURCE_NAME_LIMIT_BYTES)
     folded = fold(text)
     if folded.endswith(_SNAPSHOTS_SUFFIX):
@@ -64,7 +64,7 @@ def source_name(text: str) -> str:
 
 
 def source_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each lawful, no two of which a file system could take for one (case, Unicode forms)."""
+    """Return the names of sources, of which no two are the same to a file system (case, Unicode forms)."""
     seen: dict[str, str] = {}
     for name in names:
         folded = fold(source_name(name))
@@ -79,12 +79,12 @@ def source_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def fold(text: str) -> str:
-    """The text without differences of case and Unicode form: equal for names that a file system could take for one."""
+    """Return the text without differences of case and Unicode form, as a file system may compare names."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def storage_name(text: str) -> str:
-    """The storage's name, as it was given."""
+    """Return the name of a storage."""
     _require_safe(text, limit_bytes=NAME_LIMIT)
     return text
 
@@ -99,12 +99,12 @@ def _require_safe(text: str, *, limit_bytes: int) -> None:
         if not (character in _PUNCTUATION or _is_letter_or_digit(character)):
             raise InvalidValue(
                 f"{shown(text)} has the character {code_point(character)}, which a name must not have",
-                hint="letters, digits, single blanks inside and - _ . , : + = @ ~ ( ) ^ are lawful",
+                hint="letters, digits, single blanks inside and - _ . , : + = @ ~ ( ) ^ are allowed",
             )
     if text[0] != "_" and not unicodedata.category(text[0]).startswith(("L", "N")):
         raise InvalidValue(f"{shown(text)} does not begin with a letter, a digit or an underscore")
     if text.endswith(" ") or "  " in text:
-        # rsyncd.conf drops the blanks at the end of a module's name and makes one of several inside.
+        # rsyncd.conf drops blanks at the end of a module's name and joins several inside it.
         raise InvalidValue(f"{shown(text)} has a blank at its end or several in a row")
 
 
@@ -115,7 +115,7 @@ def _is_letter_or_digit(character: str) -> bool:
 
 
 def label(text: str, *, kind: str) -> str:
-    """The informational text, without blanks around it; ``kind`` names it in a refusal ("unit name")."""
+    """Return an informational text without blanks around it. ``kind`` names it in messages ("unit name")."""
     size_bytes(text)
     bad = next((character for character in text if is_misleading(character)), None)
     if bad is not None:
@@ -127,14 +127,14 @@ def label(text: str, *, kind: str) -> str:
 
 
 def path_inside(path: bytes) -> bytes:
-    """The path relative to its tree, without empty and ``.`` parts; empty for the tree itself.
+    """Return a path relative to its tree, without empty and ``.`` parts. The tree itself is empty.
 
-    Any bytes that a file system takes are lawful; a path that leads out of the tree is not.
+    Any bytes that a file system takes are valid. A path that leads out of the tree is not.
     """
     if path.startswith(b"/"):
         raise InvalidValue(f"{_shown(path)} is an absolute path", hint="name it relative to the source's directory")
     if b"\0" in path or len(path) > _PATH_LIMIT_BYTES:
-        raise InvalidValue(f"{_shown(path)} is no path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
+        raise InvalidValue(f"{_shown(path)} is not a valid path: it has a NUL, or more than {_PATH_LIMIT_BYTES} bytes")
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise InvalidValue(f"{_shown(path)} has '..' in it, which could lead out of the source")
@@ -148,7 +148,7 @@ def _shown(path: bytes) -> str:
 
 
 def host_name(text: str) -> str:
-    """The DNS name or IP address, as it was given."""
+    """Return the DNS name or IP address of a host."""
     if len(text) > NAME_LIMIT:
         raise InvalidValue(f"is {len(text)} characters long; a host name has at most {NAME_LIMIT}")
     if not (_is_address(text) or _is_dns_name(text)):
@@ -172,19 +172,19 @@ def _is_address(text: str) -> bool:
 
 def _is_dns_name(text: str) -> bool:
     labels = text.removesuffix(".").split(".")
-    # Digits alone at the end would be read as a malformed address, by some programs as a well-formed one.
+    # Programs read a name that ends with a number as an address, malformed or not.
     return all(_HOST_LABEL.fullmatch(part) for part in labels) and not labels[-1].isdigit()
 
 
 def port(number: int) -> int:
-    """The TCP port."""
+    """Return the TCP port."""
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 65535:
         raise InvalidValue("a port is a whole number from 1 to 65535")
     return number
 
 
 def user_name(text: str) -> str:
-    """The name of a system's user, as it was given."""
+    """Return the name of a system user."""
     if len(text) > USER_NAME_LIMIT or not _USER.fullmatch(text):
         raise InvalidValue(
             f"{shown(text)} is not a user name",
@@ -194,9 +194,9 @@ def user_name(text: str) -> str:
 
 
 def machine_link_name(*, environment_name: str | None, service_name: str | None, unit_name: str | None) -> str | None:
-    """``[<environment>-][<service>-]<unit>``, slashes to underscores (contract, section 5).
+    """Return ``[<environment>-][<service>-]<unit>``, with underscores for slashes (contract, section 5).
 
-    None where there is no unit name, or where the result would be unsafe or could be taken for a machine's UUID.
+    Return None without a unit name, or if the result is unsafe or looks like the UUID of a machine.
     """
     if not (unit_name or "").strip():
         return None
@@ -211,33 +211,33 @@ def machine_link_name(*, environment_name: str | None, service_name: str | None,
 
 @dataclass(frozen=True)
 class SnapshotName:
-    """What a snapshot's name says."""
+    """The information in the name of a snapshot."""
 
     name: str
     moment: datetime | None
-    """When it was made, in UTC; None where the name does not say it in a known way."""
+    """The moment at which it was made, in UTC, or None if the name has none in a known form."""
     is_held: bool
-    """Did somebody mark it to be kept?"""
+    """True when somebody marked it to be kept."""
 
 
 def new_snapshot_name(source: str, moment: datetime, suffix: str) -> str:
-    """``<source>_<YYYYmmdd-HHMMSS>_<suffix>``, the time in the moment's own zone; ``suffix`` is 4 hex digits.
+    """Return ``<source>_<YYYYmmdd-HHMMSS>_<suffix>``, with the time in the moment's own zone and 4 hex digits.
 
-    Raises InvalidValue for an unlawful source name.
+    Raises InvalidValue for a source name that is not valid.
     """
     if moment.tzinfo is None:
         raise ValueError("the moment has no zone")
     if not _SUFFIX.fullmatch(suffix):
         raise ValueError(f"{shown(suffix)} is not 4 lower-case hex digits")
-    # %Y does not pad years before 1000 on every system; the four digits are part of the form.
+    # %Y does not pad years before 1000 on every system, and the form has four digits.
     return f"{source_name(source)}_{moment.year:04d}{moment.strftime(_STAMP.removeprefix('%Y'))}_{suffix}"
 
 
 def parse_snapshot_name(name: str, *, source: str, zone: tzinfo) -> SnapshotName:
-    """What the name says. Never raises: a name that is not understood has no moment.
+    """Return the information in the name. A name of an unknown form has no moment.
 
-    Times without a zone are local to ``zone``, the first of the two where a clock set back makes two of one.
-    A source that has the word ``save`` in its own name does not hold its snapshots by that.
+    Times without a zone are local to ``zone``. Of two moments after a clock was set back, the first counts. The word
+    ``save`` in the name of the source itself does not hold its snapshots.
     """
     tail = name.removeprefix(source) if name.startswith(f"{source}_") else name
     ours = _TAIL.fullmatch(tail) if tail is not name else None

@@ -68,7 +68,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Upcoming:
-    """The good snapshots that are expected: the first at a moment, then one per period."""
+    """The expected good snapshots: the first at a moment, then one for each period."""
 
     first: datetime
     period: timedelta
@@ -348,7 +348,7 @@ def _understood(moment: datetime | None) -> datetime | None:
     """Return the moment in UTC, or None where it has no zone or is too near to an end of the calendar to convert."""
     if moment is None or moment.tzinfo is None:
         return None
-    # In UTC also because Python compares and subtracts two times of one zone by what its clocks show.
+    # In UTC, because Python compares and subtracts two times of one zone by their wall times.
     try:
         in_utc = moment.astimezone(UTC)
     except OverflowError:

@@ -1,9 +1,10 @@
-"""When a source is due (contract, section 6).
+"""Schedules of sources (contract, section 6).
 
-``hourly``, ``daily``, ``weekly``, ``monthly`` or a day's name, then optionally ``, HHMM`` or ``, HHMM-HHMM``; or
-``cron`` with a cron expression. What the text leaves open is fixed per source by hashing its identity: the second
-within the range (without a range: within the hour or day), the day of the week for ``weekly``, one of the days 1 to 28
-for ``monthly``. So the load of a fleet spreads, and a source keeps its hour, also when its frequency changes.
+A schedule is ``hourly``, ``daily``, ``weekly``, ``monthly`` or a day's name, then optionally ``, HHMM`` or ``,
+HHMM-HHMM``. Or it is ``cron`` with a cron expression. A hash of the source's identity decides what the text leaves
+open: the second within the range (without a range: within the hour or day), the day of the week for ``weekly``, one of
+the days 1 to 28 for ``monthly``. This spreads the load of a fleet, and a source keeps its hour when its frequency
+changes.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ _TIMES = re.compile(r"(\d\d)(\d\d)(?:\s*-\s*(\d\d)(\d\d))?", re.ASCII)
 _MINUTES_PER_DAY = 24 * 60
 _SECONDS_PER_HOUR = 3600
 _LAST_COMMON_DAY = 28
-"""Every month has it, so that a monthly backup happens in every month."""
+"""Last day that every month has, so that a monthly backup happens in every month."""
 _SEARCH_BACK = timedelta(days=3)
-"""A range that rolls over midnight ends up to two days after its day's start; clocks have skipped a whole day."""
+"""A range over midnight ends up to two days after the start of its day. Some clocks have skipped a whole day."""
 _SEARCH_DAYS = 70
-"""More than from one monthly day to the next, the days back included."""
+"""More days than from one monthly day to the next, the days back included."""
 
 
 LONGEST_PAUSES = tuple(timedelta(days=days) for days in (1, 7, 31, 150, 366, 15_000))
-"""What ``Schedule.longest_pause`` can be; the last one is longer than any pause."""
+"""Values of ``Schedule.longest_pause``. The last one is longer than any pause."""
 
 
 class Schedule(Protocol):
-    """When a source is due."""
+    """A rule for the moments at which a source is due."""
 
     @property
     def text(self) -> str:
@@ -58,24 +59,24 @@ class Schedule(Protocol):
 
     @property
     def longest_pause(self) -> timedelta:
-        """The first of ``LONGEST_PAUSES`` that no two due moments of a source lie further apart than.
+        """The smallest of ``LONGEST_PAUSES`` that is at least the longest time between two due moments of any source.
 
-        Clocks that change may add an hour.
+        A clock change may add an hour.
         """
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
-        """The first due moment strictly after ``moment``, in UTC; ``zone``'s clocks count. Raises InvalidValue."""
+        """Return the first due moment after ``moment``, in UTC, by the clocks of ``zone``. Raises InvalidValue."""
 
 
 @dataclass(frozen=True)
 class TimeRange:
-    """A part of the day, in minutes since midnight; ``end`` may lie on the next day."""
+    """A part of the day, in minutes since midnight. ``end`` may lie on the next day."""
 
     start: int
     end: int
 
     def second_of(self, identity: str) -> int:
-        """The second since midnight that is the source's own; the range's start where that is its end."""
+        """Return the source's own second since midnight. In an empty range, it is the start."""
         return self.start * 60 + _drawn("time", identity, max((self.end - self.start) * 60, 1))
 
 
@@ -83,17 +84,17 @@ WHOLE_DAY = TimeRange(0, _MINUTES_PER_DAY)
 
 
 def _drawn(what: str, identity: str, choices: int) -> int:
-    """A number below ``choices``, always the same for one source, evenly spread over sources."""
+    """Return a number below ``choices``, constant for one source and evenly spread over sources."""
     digest = hashlib.sha256(f"{what}:{identity}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % choices
 
 
 @dataclass(frozen=True)
 class Hourly:
-    """Every hour, at a second of it that is the source's own.
+    """A schedule for every hour, at the source's own second of the hour.
 
-    With one time: at that minute of every hour. With a range: in the hours of the range only, once where it is shorter.
-    An hour that the clocks show twice is two hours; none is left out when they change.
+    With one time, at that minute of every hour. With a range, in the hours of the range only, or once if it is shorter.
+    An hour that the clocks show twice counts as two hours. None is omitted when they change.
     """
 
     text: str
@@ -105,14 +106,14 @@ class Hourly:
 
     @property
     def longest_pause(self) -> timedelta:
-        # In the hours of a range only, it pauses until the next day.
+        # With a range, it pauses until the next day.
         return timedelta(days=1)
 
     def next_after(self, moment: datetime, *, identity: str, zone: tzinfo) -> datetime:
         moment = in_utc(moment)
         now, change = wall_time(moment, zone), clock_change_nearby(moment, zone)
         walls = (wall for ahead in range(-3, 3) for wall in self._walls(now.date() + timedelta(days=ahead), identity))
-        # Of 144 walls the first one is it, but on days when clocks change: times before and after overlap there.
+        # The first of 144 times is the next one, except on days of clock changes, where times before and after overlap.
         dues: list[datetime] = []
         for wall in sorted(wall for wall in walls if wall >= now - change):
             if dues and (not change or wall > now + 2 * change):
@@ -135,7 +136,7 @@ class Hourly:
 
 @dataclass(frozen=True)
 class Calendar:
-    """Once on each of certain days: ``daily``, ``weekly``, ``monthly``, or a day of the week."""
+    """A schedule for one time on certain days: ``daily``, ``weekly``, ``monthly``, or a day of the week."""
 
     text: str
     kind: str
@@ -170,7 +171,7 @@ class Calendar:
 
 
 def parse(text: str) -> Schedule:
-    """The schedule. Raises InvalidValue that says what is wrong and what would be right."""
+    """Parse a schedule. Raises InvalidValue, which says what is wrong and what would be right."""
     if not isinstance(text, str):
         raise InvalidValue("a frequency is text", hint=_HINT)
     size_bytes(text)
@@ -179,7 +180,7 @@ def parse(text: str) -> Schedule:
     return _parse(text)
 
 
-# A fleet has few schedules: what the sources of a message share, or had before, is read once.
+# A fleet has few different schedules, so each is parsed once.
 @lru_cache(maxsize=_REMEMBERED)
 def _parse(text: str) -> Schedule:
     word, _blank, expression = text.strip().partition(" ")
@@ -188,7 +189,7 @@ def _parse(text: str) -> Schedule:
     kind, comma, times = (part.strip() for part in text.partition(","))
     kind = kind.lower()
     if kind not in _KINDS:
-        raise InvalidValue(f"{shown(kind)} is no frequency{_did_you_mean(kind)}", hint=_HINT)
+        raise InvalidValue(f"{shown(kind)} is not a valid frequency{_did_you_mean(kind)}", hint=_HINT)
     time_range = _parse_range(times) if comma else None
     if kind == "hourly":
         return Hourly(text, time_range)
@@ -214,5 +215,5 @@ def _parse_range(text: str) -> TimeRange:
 def _minute(hours: str, minutes: str, *, latest: int) -> int:
     minute = int(hours) * 60 + int(minutes)
     if int(minutes) > 59 or minute > latest:
-        raise InvalidValue(f"'{hours}{minutes}' is no time of day", hint="HHMM goes from 0000 to 2359")
+        raise InvalidValue(f"'{hours}{minutes}' is not a valid time of day", hint="HHMM goes from 0000 to 2359")
     return minute

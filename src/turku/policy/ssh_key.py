@@ -1,4 +1,4 @@
-"""SSH public keys, parsed as keys: a line for authorized_keys or known_hosts is written anew, never passed on."""
+"""Parsing of SSH public keys. Lines of authorized_keys and known_hosts are written from the parsed key only."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _CURVE_BYTES = {"nistp256": 32, "nistp384": 48, "nistp521": 66}
 
 @dataclass(frozen=True)
 class SshKey:
-    """A public key of an allowed type, whose inside is what its type says."""
+    """A public key of an allowed type, with a content of that type."""
 
     type: str
     base64: str
 
     @property
     def line(self) -> str:
-        """``TYPE BASE64``: nothing else that was sent with it."""
+        """``TYPE BASE64``, without anything else that was sent."""
         return f"{self.type} {self.base64}"
 
     @property
     def fingerprint(self) -> str:
-        """``SHA256:...``, as ``ssh-keygen -l`` shows it."""
+        """Fingerprint ``SHA256:...``, as ``ssh-keygen -l`` shows it."""
         digest = hashlib.sha256(base64.b64decode(self.base64)).digest()
         return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 class _Blob:
-    """Reads a key's inside, field by field (RFC 4251, section 5)."""
+    """A reader of the fields of a key (RFC 4251, section 5)."""
 
     def __init__(self, blob: bytes) -> None:
         self._rest = blob
@@ -86,7 +86,7 @@ def _ecdsa(curve: str) -> Callable[[_Blob], None]:
             raise InvalidValue("names another curve inside than outside")
         point = blob.string()
         if len(point) != 1 + 2 * _CURVE_BYTES[curve] or point[0] != 4:
-            raise InvalidValue("is no point of its curve")
+            raise InvalidValue("is not a point of its curve")
 
     return check
 
@@ -112,28 +112,30 @@ _USER_TYPES: dict[str, Callable[[_Blob], None]] = {
 
 
 def ssh_public_key(text: str) -> SshKey:
-    """The key of a machine. Raises InvalidValue for anything but one key of an allowed type on one line."""
+    """Parse the key of a machine. Raises InvalidValue unless it is one key of an allowed type on one line."""
     return _parse(text, _USER_TYPES)
 
 
 def ssh_host_key(text: str) -> SshKey:
-    """The key of a storage's sshd. Raises InvalidValue likewise."""
+    """Parse the host key of a storage's sshd. Raises InvalidValue likewise."""
     return _parse(text, _HOST_TYPES)
 
 
 def _parse(text: str, types: dict[str, Callable[[_Blob], None]]) -> SshKey:
     if len(text) > TEXT_LIMIT:
-        raise InvalidValue(f"is longer than {TEXT_LIMIT} characters, so it is no SSH key", hint=_HINT)
-    # The end of the file's one line may have come along.
+        raise InvalidValue(f"is longer than {TEXT_LIMIT} characters, so it is not an SSH key", hint=_HINT)
+    # The line break at the end of the file may be included.
     line = text.removesuffix("\n").removesuffix("\r")
     if any(is_line_break_or_control(character) and character != "\t" for character in line):
         raise InvalidValue("an SSH key is one line without control characters", hint=_HINT)
     words = line.split(maxsplit=2)
     if len(words) < 2:
-        raise InvalidValue(f"{shown(line)} is no SSH key", hint=_HINT)
+        raise InvalidValue(f"{shown(line)} is not an SSH key", hint=_HINT)
     key_type, encoded = words[:2]
     if key_type not in types:
-        raise InvalidValue(f"{shown(key_type)} is no allowed type of SSH key; those are {', '.join(types)}", hint=_HINT)
+        raise InvalidValue(
+            f"{shown(key_type)} is not an allowed type of SSH key; those are {', '.join(types)}", hint=_HINT
+        )
     try:
         raw = base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error):

@@ -1,7 +1,7 @@
-"""Which changes of a source weaken its protection: all but those that provably keep and back up at least as much.
+"""Detection of changes that weaken the protection of a source.
 
-A machine that was taken over changes its own configuration; the coordinator holds such changes back from history
-(threats M4 and M5).
+Every change weakens it that does not provably keep and back up at least as much. A compromised machine can change its
+own configuration, so the coordinator delays the effect of such changes on history (threats M4 and M5).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _INCLUDING = (FilterKind.INCLUDE, FilterKind.SHOW)
 
 
 class Weakening(StrEnum):
-    """What a change weakens."""
+    """The way in which a change weakens protection."""
 
     GONE = "no longer declared"
     PATH = "other path"
@@ -36,7 +36,7 @@ class Weakening(StrEnum):
 
     @property
     def ages_history(self) -> bool:
-        """Whether new snapshots of less worth would push older ones out, though the keep rules are no weaker."""
+        """True when less valuable new snapshots would push out older ones, even under the same retention rules."""
         return self in (
             *(Weakening.PATH, Weakening.EXCLUDE, Weakening.FILTER, Weakening.ONE_FILE_SYSTEM),
             Weakening.MORE_OFTEN,
@@ -45,20 +45,20 @@ class Weakening(StrEnum):
 
 @dataclass(frozen=True)
 class Declared:
-    """What a machine's configuration says of a source, as far as its protection depends on it."""
+    """The options of a source that affect its protection."""
 
     path: str
     frequency: str
     retention: str
     snapshot_mode: str
-    """The mode that results, ``large_*`` options included; empty for the storage's own choice."""
+    """The weakest mode that results (``snapshot_mode.weakest``). Empty for the storage's default."""
     filter: Sequence[str] = ()
     exclude: Sequence[str] = ()
     one_file_system: bool = False
 
 
 def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
-    """What the change from ``old`` to ``new`` (None: the source is gone) weakens; nothing where it is harmless."""
+    """Return the weakenings of the change from ``old`` to ``new`` (None: the source is gone), or nothing."""
     if new is None:
         return (Weakening.GONE,)
     old_rules, new_rules = floor.parse_or_keep_all(old.retention), floor.parse_or_keep_all(new.retention)
@@ -80,7 +80,7 @@ def weakenings(old: Declared, new: Declared | None) -> tuple[Weakening, ...]:
 
 
 def _period(frequency: str) -> timedelta:
-    # What cannot be read is never due by itself.
+    # A source without a valid schedule is never due.
     try:
         return schedule.parse(frequency).period
     except InvalidValue:
@@ -92,7 +92,7 @@ def _plain_path(path: str) -> str:
 
 
 def _filter_rules(texts: Iterable[str]) -> list[filters.FilterRule | str]:
-    """The rules; a rule that names a filter set stays text: what is in the set is the operator's."""
+    """Return the parsed rules. A rule that names a filter set stays text, because the set is the operator's."""
     rules: list[filters.FilterRule | str] = []
     for text in texts:
         try:
@@ -111,10 +111,10 @@ def _kind(rule: filters.FilterRule | str) -> FilterKind | None:
 
 
 def _selects_as_much(old: Sequence[filters.FilterRule | str], new: Sequence[filters.FilterRule | str]) -> bool:
-    """Whether the new rules provably leave out nothing that the old ones let through. The first that matches counts.
+    """Return True when the new rules provably exclude nothing that the old ones include. The first match counts.
 
-    Where all rules leave out, their order says nothing. Else the new ones must be the old ones, in their order, less
-    some that leave out and with others that let through.
+    If all rules exclude, their order does not matter. Otherwise the new rules must be the old ones in the same order,
+    where excluding rules may be missing and including rules may be added.
     """
     if all(_kind(rule) in _EXCLUDING for rule in (*old, *new)):
         return set(new) <= set(old)
@@ -124,8 +124,8 @@ def _selects_as_much(old: Sequence[filters.FilterRule | str], new: Sequence[filt
     letting_through = [index for index, rule in enumerate(old) if _kind(rule) not in _EXCLUDING]
     position = 0
     for rule in new:
-        # The next of the old rules that is this one, none that lets through being left out before it. By bisection:
-        # one after the other, two thousand rules would be compared with two thousand (threats M11).
+        # Find this rule among the next old ones, without skipping a rule that includes. Bisection keeps the cost low,
+        # where a search would compare two thousand rules with two thousand (threats M11).
         found, barrier = _first_from(places.get(rule, ()), position), _first_from(letting_through, position)
         if found is not None and (barrier is None or found <= barrier):
             position = found + 1
@@ -135,6 +135,6 @@ def _selects_as_much(old: Sequence[filters.FilterRule | str], new: Sequence[filt
 
 
 def _first_from(indexes: Sequence[int], start: int) -> int | None:
-    """The first of the ordered indexes that is not below ``start``."""
+    """Return the first of the ordered indexes that is not below ``start``."""
     place = bisect_left(indexes, start)
     return indexes[place] if place < len(indexes) else None

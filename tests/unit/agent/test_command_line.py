@@ -73,7 +73,7 @@ def test_check_finds_what_the_coordinator_would_refuse(write: Write, capsys: pyt
     )
     assert cli.main(["check", "--config-dir", str(directory)]) == 1
     shown = capsys.readouterr().out
-    assert "PROBLEM: frequency: 'dayly' is no frequency; did you mean daily?" in shown
+    assert "PROBLEM: frequency: 'dayly' is not a valid frequency; did you mean daily?" in shown
     assert "PROBLEM: filter: must be a list of texts" in shown
     assert "PROBLEM: bwlimit: " in shown
     assert "note: frequenzy: unknown option, sent as it is; did you mean frequency?" in shown

@@ -89,7 +89,7 @@ class TestForm:
         [
             ("source_name", "nothing", "The machine has: etc, home"),
             ("directory", "/srv/../etc", "&#x27;..&#x27; in it"),
-            ("moment", "soon", "is no time"),
+            ("moment", "soon", "is not a valid time"),
             ("path_lines", "../x", "could lead out"),
             ("reason", "", "This field is required"),
         ],

@@ -280,7 +280,7 @@ class TestWish:
             ({"paths": [b"a%d" % number for number in range(1001)]}, "more than 1000"),
             ({"snapshot": "../x"}, "not a valid snapshot name"),
             ({"snapshot": "x", "moment": "yesterday"}, "not both"),
-            ({"moment": "soon"}, "is no time"),
+            ({"moment": "soon"}, "is not a valid time"),
             ({"reason": " \n "}, "needs a reason"),
             ({"reason": "x" * 1001}, "longer"),
             ({"days": 0}, "1 to 90 days"),

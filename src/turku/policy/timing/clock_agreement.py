@@ -1,22 +1,22 @@
-"""When two clocks agree, and when a date cannot be right: what is said by whoever compares them."""
+"""The comparison of two clocks, and the detection of impossible dates."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 TOLERANCE = timedelta(minutes=5)
-"""Clocks that differ by no more agree: a message takes its time, and a clock is set by some seconds now and then."""
+"""Most by which clocks that agree may differ. Messages take time, and clocks are corrected by seconds."""
 COORDINATORS_TOLERANCE = timedelta(minutes=10)
-"""The most by which the clocks of coordinators may differ. A later moment was written by a clock that was wrong."""
+"""Most by which the clocks of coordinators may differ. A later moment comes from a wrong clock."""
 
 
 def is_ahead(moment: datetime | None, *, now: datetime) -> bool:
-    """Return True when the moment, aware, lies further in the future than clocks that agree can differ."""
+    """Return True when the moment lies further in the future than clocks that agree can differ."""
     return moment is not None and moment - now > TOLERANCE
 
 
 def disagreement(own: datetime, other: datetime, *, whose: str) -> str:
-    """Return a clause that says how the own clock differs from the ``other`` one; empty where they agree.
+    """Return a clause about the difference of the own clock from the ``other`` one. Empty if they agree.
 
     ``whose`` names the owner of the other clock, such as ``the coordinator``.
     """

@@ -1,7 +1,7 @@
 """Cron expressions as schedules, with Jenkins' ``H`` (hashed per source) and ``R`` (random).
 
-An expression is read once, into the numbers of its five fields. The search for its next moment goes from month to month
-and looks at no day, hour or minute that does not match: its cost is bounded whatever the expression says (threats M11).
+An expression is parsed once, into the numbers of its five fields. The search for its next moment goes from month to
+month and tries only matching days, hours and minutes, so its cost is bounded for every expression (threats M11).
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from turku.policy.timing.local_time import clock_change_nearby, in_utc, moment_o
 _FORM = "cron MINUTE HOUR DAY MONTH WEEKDAY"
 _HINT = f"{_FORM}, such as 'cron H H(0-5) * * *' for daily at night or 'cron 30 2 * * mon-fri'"
 _LONGEST_GAP_MONTHS = 12 * 41
-"""The rarest day there is, a weekday that is 29 February, comes after 40 years at the latest. What does not come within
-this time never occurs."""
+"""Months to search for the next moment. The rarest day, 29 February on one weekday, comes within 40 years."""
 _REFERENCE = datetime(2024, 1, 1)  # noqa: DTZ001 - a time on a clock
-"""From where an expression is tried and its period is measured; any moment would do."""
+"""Start for tests of an expression and for measuring its period. Any moment would do."""
 _MEASURED_GAPS = 8
 _MEASURED_UNTIL = datetime(2028, 1, 1)  # noqa: DTZ001 - likewise
 _ANY_IDENTITY = "any"
@@ -36,14 +35,14 @@ _ITEM = re.compile(r"(?P<start>\*|[a-z]{3}|l|\d+)(-(?P<end>[a-z]{3}|l|\d+))?(/(?
 _DRAW = re.compile(r"(?P<kind>[hr])(\((?P<start>\d+)-(?P<end>\d+)\))?(/(?P<step>\d+))?", re.ASCII)
 _NTH_WEEKDAY = re.compile(r"(?P<weekdays>[a-z0-9-]+)#(?P<nth>[1-5])|l(?P<last>\d|[a-z]{3})", re.ASCII)
 _LAST_DAY = 32
-"""Stands for the last day of the month among the days."""
+"""The number that stands for the last day of the month."""
 _LAST_WEEK = 6
-"""The weekday ``w`` of a month's week ``n`` (1 to 5, this one for its last) is the number ``w + 7 * n``."""
+"""The last week of a month. Weekday ``w`` of week ``n`` (1 to 5) is the number ``w + 7 * n``."""
 
 
 @dataclass(frozen=True)
 class _Field:
-    """One of the five fields: its place, its lowest and highest number, the names that some of its numbers have."""
+    """One of the five fields, with its lowest and highest number, and names for some numbers."""
 
     index: int
     name: str
@@ -59,7 +58,7 @@ class _Field:
 
 _MINUTE = _Field(0, "minute", 0, 59, 59)
 _HOUR = _Field(1, "hour", 0, 23, 23)
-# As in Jenkins, a drawn day is one that every month has.
+# As in Jenkins, a hashed day is one that every month has.
 _DAY = _Field(2, "day", 1, 31, 28, {"l": 31})
 _MONTH = _Field(
     3, "month", 1, 12, 12, {name.lower(): number for number, name in enumerate(calendar.month_abbr) if number}
@@ -70,7 +69,7 @@ _FIELDS = (_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY)
 
 @dataclass(frozen=True)
 class _Draw:
-    """Numbers that are drawn: one from ``start`` to ``end``, or every so many (``step``) with a drawn beginning."""
+    """Hashed numbers: one from ``start`` to ``end``, or every ``step`` numbers from a hashed beginning."""
 
     field: _Field
     is_random: bool
@@ -86,30 +85,30 @@ class _Draw:
     def _drawn(self, identity: str) -> int:
         if self.is_random:
             return random.getrandbits(32)
-        # From a number for each field: drawn from one, ``H H * * *`` of a whole fleet would fall on 240 of the day's
-        # 1,440 minutes.
+        # A hash for each field. With one hash for all fields, ``H H * * *`` of a whole fleet would fall on 240 of the
+        # 1,440 minutes of a day.
         digest = hashlib.sha256(f"{self.field.index}:{identity}".encode("utf-8", "surrogatepass")).hexdigest()
         return zlib.crc32(digest.encode()) >> self.field.index
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """What a field says."""
+    """The parsed numbers of a field."""
 
     fixed: frozenset[int]
     draws: tuple[_Draw, ...]
     is_any: bool
-    """It is ``*`` or ``?``, maybe beside others."""
+    """True for ``*`` or ``?``, possibly beside other items."""
     has_star: bool
-    """There is a ``*`` in it, such as in ``*/3``."""
+    """True when it has a ``*``, such as in ``*/3``."""
 
     def of(self, identity: str) -> frozenset[int]:
-        """The numbers for one source."""
+        """Return the numbers for one source."""
         return self.fixed.union(*(draw.numbers(identity) for draw in self.draws)) if self.draws else self.fixed
 
 
 class _Unusable(ValueError):
-    """A field that is malformed; the text says why."""
+    """A field is not valid. The text says why."""
 
 
 def _parse_field(which: _Field, text: str) -> _Numbers:
@@ -133,11 +132,11 @@ def _parse_field(which: _Field, text: str) -> _Numbers:
 def _parse_item(which: _Field, item: str) -> Iterator[int]:
     match = _ITEM.fullmatch(item)
     if match is None:
-        raise _Unusable(f"{shown(item)} is no {which.name}")
+        raise _Unusable(f"{shown(item)} is not a valid {which.name}")
     step = _step(which, match["step"]) or 1
     if match["start"] == "*":
         if match["end"] is not None:
-            raise _Unusable(f"{shown(item)} is no {which.name}")
+            raise _Unusable(f"{shown(item)} is not a valid {which.name}")
         return iter(range(which.lowest, which.highest + 1, step))
     start = _number(which, match["start"])
     open_end = which.highest if match["step"] else start
@@ -149,7 +148,7 @@ def _parse_item(which: _Field, item: str) -> Iterator[int]:
 
 
 def _folded(which: _Field, numbers: range) -> Iterator[int]:
-    """The numbers, those beyond the field's highest counted on from its lowest: weekday 7 is weekday 0."""
+    """Yield the numbers. Beyond the highest of the field, they continue at its lowest: weekday 7 is weekday 0."""
     return (which.lowest + (number - which.lowest) % which.size for number in numbers)
 
 
@@ -157,7 +156,7 @@ def _number(which: _Field, word: str) -> int:
     number = which.names.get(word)
     if number is None:
         if not word.isdigit():
-            raise _Unusable(f"{shown(word)} is no {which.name}")
+            raise _Unusable(f"{shown(word)} is not a valid {which.name}")
         number = int(word)
     # Sunday is weekday 0 and 7.
     if not which.lowest <= number <= which.highest + (which is _WEEKDAY):
@@ -182,10 +181,10 @@ def _parse_draw(which: _Field, match: re.Match[str]) -> _Draw:
 
 @dataclass(frozen=True)
 class Cron:
-    """When the zone's clocks match the expression.
+    """A schedule for the times that match a cron expression.
 
-    A time that the clocks skip comes as long after the gap's start as it would have; one that they show twice counts
-    once, the first time, unless the expression is for every hour.
+    A time that the clocks skip is as long after the start of the gap as it would have been. A time that they show twice
+    counts once, the first time, unless the expression is for every hour.
     """
 
     text: str
@@ -193,7 +192,7 @@ class Cron:
 
     @classmethod
     def parse(cls, text: str, expression: str) -> Cron:
-        """The schedule for a cron expression; ``text`` is the whole frequency. Raises InvalidValue."""
+        """Return the schedule for a cron expression. ``text`` is the whole frequency. Raises InvalidValue."""
         words = expression.lower().split()
         if len(words) != len(_FIELDS):
             raise InvalidValue(f"{shown(text)} needs {len(_FIELDS)} fields after 'cron', not {len(words)}", hint=_HINT)
@@ -217,7 +216,7 @@ class Cron:
 
     @property
     def longest_pause(self) -> timedelta:
-        """Return a pause that none of any source is longer than; see ``schedule.LONGEST_PAUSES``."""
+        """An upper bound for the pauses of any source. See ``schedule.LONGEST_PAUSES``."""
         _minutes, _hours, days, months, weekdays = (field.of(_ANY_IDENTITY) for field in self._fields)
         is_every_day = self._fields[_DAY.index].is_any and self._fields[_WEEKDAY.index].is_any
         if len(months) < _MONTH.size:
@@ -227,7 +226,7 @@ class Cron:
             return timedelta(days=1)
         if self._fields[_DAY.index].is_any and all(weekday < _WEEKDAY.size for weekday in weekdays):
             return timedelta(days=7)
-        # Every month has a drawn day; the 31st, or a fifth Friday, is missing in some.
+        # Every month has a hashed day. Some months lack the 31st or a fifth Friday.
         return timedelta(days=31 if days and max(days) <= _DAY.highest_drawn and self._is_by_day() else 150)
 
     def _is_by_day(self) -> bool:
@@ -237,8 +236,8 @@ class Cron:
         moment = in_utc(moment)
         wall = wall_time(moment, zone)
         change = clock_change_nearby(moment, zone)
-        # The expression is matched on clocks without a zone. On days when clocks change, times before and after the
-        # change overlap, so more of them are looked at.
+        # The expression is matched on clocks without a zone. On days of clock changes, times before and after the
+        # change overlap, so more times are tried.
         dues: list[datetime] = []
         for due_wall in self._walls_after(wall - change - timedelta(microseconds=1), identity):
             if dues and (not change or due_wall > wall + 2 * change):
@@ -249,8 +248,8 @@ class Cron:
     def _is_any(self, which: _Field, numbers: frozenset[int], other: _Field) -> bool:
         """Return True where the field does not restrict days.
 
-        Beside one with a star, a field that names every number is none that does (``1/1`` beside ``*/3``): croniter's
-        rule, by which the existing system finds its moments.
+        Beside a field with a star, a field that names every number does not restrict days (``1/1`` beside ``*/3``).
+        This is croniter's rule, which the existing system uses.
         """
         names_all = numbers == frozenset(range(which.lowest, which.highest + 1))
         return self._fields[which.index].is_any or (names_all and self._fields[other.index].has_star)
@@ -262,7 +261,7 @@ class Cron:
             yield moment_of(wall, zone)
 
     def _walls_after(self, wall: datetime, identity: str) -> Iterator[datetime]:
-        """The matching times on a clock, from the first after ``wall`` on. Raises InvalidValue."""
+        """Yield the matching times on a clock, from the first after ``wall`` on. Raises InvalidValue."""
         minutes, hours, days, months, weekdays = (numbers.of(identity) for numbers in self._fields)
         matches = _Days(
             days,
@@ -270,7 +269,7 @@ class Cron:
             is_any_day=self._is_any(_DAY, days, _WEEKDAY),
             is_any_weekday=self._is_any(_WEEKDAY, weekdays, _DAY),
         )
-        # There are 28 kinds of months, by their first weekday and their length.
+        # There are 28 kinds of months, by first weekday and length.
         days_of = cache(matches.of)
         ordered_hours, ordered_minutes = sorted(hours), sorted(minutes)
         first = wall.replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -295,7 +294,7 @@ class Cron:
 
 @dataclass(frozen=True)
 class _Days:
-    """The days of months: where both fields are given, those that either of them names."""
+    """The matching days of months. If both fields restrict days, a day of either matches."""
 
     days: frozenset[int]
     weekdays: frozenset[int]
@@ -303,11 +302,11 @@ class _Days:
     is_any_weekday: bool
 
     def of(self, first_weekday: int, length: int) -> list[int]:
-        """The matching days of a month that begins on that weekday (Monday is 0) and has so many days."""
+        """Return the matching days of a month of this length that begins on this weekday (Monday is 0)."""
         return [day for day in range(1, length + 1) if self._matches(day, (first_weekday + day) % 7, left=length - day)]
 
     def _matches(self, day: int, weekday: int, *, left: int) -> bool:
-        """``left``: how many days of the month come after it."""
+        """Return True when a day matches. ``left`` is the number of days of the month after it."""
         by_day = day in self.days or (left == 0 and _LAST_DAY in self.days)
         by_weekday = (
             weekday in self.weekdays
@@ -320,4 +319,4 @@ class _Days:
 
 
 def _unusable(text: str, problem: str) -> InvalidValue:
-    return InvalidValue(f"{shown(text)} is no usable cron expression: {problem}", hint=_HINT)
+    return InvalidValue(f"{shown(text)} is not a valid cron expression: {problem}", hint=_HINT)

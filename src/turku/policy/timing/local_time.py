@@ -1,4 +1,4 @@
-"""From what a clock on the wall shows to moments: on days when clocks change, that is none or two of them."""
+"""Conversion between wall times and moments. On days of clock changes, a wall time has no moment or two."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from turku.errors import InvalidValue
 
 _DAY = timedelta(days=1)
 _FIRST_YEAR, _LAST_YEAR = 2, 9900
-"""Far enough from the ends of the calendar for what comes before and after."""
+"""Margin from the ends of the calendar."""
 
 
 def moment_of(wall: datetime, zone: tzinfo) -> datetime:
-    """The one moment, in UTC, that stands for what the clock shows.
+    """Return the moment, in UTC, of a wall time.
 
-    The first of two; for a time that the clock skips, the moment as far after the gap's start as the time is.
+    Of two moments, it is the first. For a time that the clock skips, it is as long after the start of the gap as the
+    time.
     """
     return wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
 def moments_of(wall: datetime, zone: tzinfo) -> Iterator[datetime]:
-    """``moment_of``, and the second moment too where the clock shows the time twice."""
+    """Yield ``moment_of``, and the second moment if the clock shows the time twice."""
     first = moment_of(wall, zone)
     yield first
     second = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
@@ -30,7 +31,7 @@ def moments_of(wall: datetime, zone: tzinfo) -> Iterator[datetime]:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """The moment in UTC: Python compares and subtracts two times of one zone by what its clocks show.
+    """Return the moment in UTC, because Python compares and subtracts two times of one zone by their wall times.
 
     Raises InvalidValue at the ends of the calendar.
     """
@@ -46,12 +47,12 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def wall_time(moment: datetime, zone: tzinfo) -> datetime:
-    """What the zone's clocks show at a moment in UTC, without a zone."""
+    """Return the wall time in the zone at a moment in UTC, without a zone."""
     return moment.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def clock_change_nearby(moment: datetime, zone: tzinfo) -> timedelta:
-    """By how much the clocks change within a day before or after the moment in UTC; zero on nearly all days."""
+    """Return the size of a clock change within a day of the moment in UTC. It is zero on nearly all days."""
     offsets = [
         wall_time(moment + shift, zone) - (moment + shift).replace(tzinfo=None) for shift in (-_DAY, timedelta(0), _DAY)
     ]

@@ -1,4 +1,4 @@
-"""What a person types to say when: ``2026-11-01 12:00``, ``2026-11-01``, ``yesterday``, ``3 days ago``, ``2 h ago``."""
+"""Parsing of moments that people type, such as ``2026-11-01 12:00``, ``yesterday``, ``3 days ago``, ``2 h ago``."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def parse(text: str, *, now: datetime, zone: tzinfo) -> datetime:
     """
     wanted = " ".join(text.lower().split())
     if not wanted or len(text) > _LENGTH_LIMIT:
-        raise InvalidValue(f"{shown(text)} is no time", hint=_HINT)
+        raise InvalidValue(f"{shown(text)} is not a valid time", hint=_HINT)
     try:
         return _parse(wanted, now=local_time.in_utc(now), zone=zone)
     except (ValueError, OverflowError) as error:
-        raise InvalidValue(f"{shown(text)} is no time", hint=_HINT) from error
+        raise InvalidValue(f"{shown(text)} is not a valid time", hint=_HINT) from error
 
 
 def _parse(text: str, *, now: datetime, zone: tzinfo) -> datetime:
@@ -62,7 +62,7 @@ def _parse(text: str, *, now: datetime, zone: tzinfo) -> datetime:
 def _ago(count: int, word: str, *, now: datetime, zone: tzinfo) -> datetime:
     unit = _UNITS.get(word)
     if unit is None:
-        raise ValueError(f"{word} is no unit of time")
+        raise ValueError(f"{word} is not a unit of time")
     if unit in _SECONDS:
         return now - timedelta(seconds=count * _SECONDS[unit])
     wall = now.astimezone(zone).replace(tzinfo=None)
