@@ -216,22 +216,22 @@ def test_an_hourly_source_goes_before_a_daily_one_that_is_as_late(cast: Cast, bo
 
 def test_a_slot_that_lies_idle_goes_to_whoever_asks(cast: Cast, bob: Storage) -> None:
     (first, *_others) = fill(cast, bob, NOON)
-    foremost = machine(cast, "foremost", due=NOON - 3 * HOUR)
+    head = machine(cast, "head", due=NOON - 3 * HOUR)
     others = [machine(cast, f"other-{number}", due=NOON - HOUR + number * MINUTE) for number in range(4)]
-    for each in (foremost, *others):
+    for each in (head, *others):
         assert ask(each, NOON) == []
     leases.end(first, bob, now=NOON)
     assert ask(others[3], NOON + timedelta(seconds=30)) == []
     assert ask(others[3], NOON + timedelta(seconds=100)) == ["etc"]
 
 
-def test_a_slot_of_a_long_session_is_kept_for_the_foremost_until_it_must_have_asked(cast: Cast, bob: Storage) -> None:
+def test_a_slot_of_a_long_session_is_kept_for_the_head_until_it_must_have_asked(cast: Cast, bob: Storage) -> None:
     (first, *others) = fill(cast, bob, NOON)
     later = NOON + 2 * HOUR
     for each in (first, *others):
         leases.heartbeat(each, bob, now=later)
-    foremost, other = machine(cast, "foremost", due=NOON - 3 * HOUR), machine(cast, "other", due=NOON)
-    assert ask(foremost, later) == ask(other, later) == []
+    head, other = machine(cast, "head", due=NOON - 3 * HOUR), machine(cast, "other", due=NOON)
+    assert ask(head, later) == ask(other, later) == []
     leases.end(first, bob, now=later)
     assert ask(other, later + 3 * MINUTE) == []
     for each in others:

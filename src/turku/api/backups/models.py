@@ -85,7 +85,7 @@ class Source(models.Model):
         db_index=True,
         help_text="Counted from the last good backup. Neither failures nor an order to back up now change it.",
     )
-    longest_pause_days = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    longest_pause_days = models.PositiveIntegerField(default=0, editable=False)
     """The largest number of days to the next backup by this schedule. 0 means no bound."""
     success = models.BooleanField("last run succeeded", null=True, blank=True, editable=False)
     quarantined = models.BooleanField(
@@ -97,21 +97,15 @@ class Source(models.Model):
     findings = models.JSONField("findings", default=list, blank=True, editable=False)
     failure_count = models.PositiveIntegerField("failures in a row", default=0, editable=False)
     failure_reason = models.CharField(
-        "reason of the last failure",
-        max_length=REASON_LENGTH,
-        blank=True,
-        default="",
-        db_default="",
-        editable=False,
+        "reason of the last failure", max_length=REASON_LENGTH, blank=True, default="", editable=False
     )
     date_incomplete_since = models.DateTimeField("incomplete since", null=True, blank=True, editable=False)
     missing_files = models.PositiveBigIntegerField(
-        "files missing", default=0, db_default=0, editable=False, help_text="Files that no backup could read."
+        "files missing", default=0, editable=False, help_text="Files that no backup could read."
     )
     stale_files = models.PositiveBigIntegerField(
         "files stale",
         default=0,
-        db_default=0,
         editable=False,
         help_text="Files that could not be read and are kept as they were at their last good backup.",
     )
@@ -119,17 +113,11 @@ class Source(models.Model):
     fallback_count = models.PositiveIntegerField(
         "full runs in a row",
         default=0,
-        db_default=0,
         editable=False,
         help_text="Good runs that transferred everything although there was a base snapshot.",
     )
     fallback_reason = models.CharField(
-        "reason of the last full run",
-        max_length=STRATEGY_REASON_LIMIT,
-        blank=True,
-        default="",
-        db_default="",
-        editable=False,
+        "reason of the last full run", max_length=STRATEGY_REASON_LIMIT, blank=True, default="", editable=False
     )
     search_text = models.GeneratedField(
         expression=lower_words("name", "path", "comment"), output_field=models.TextField(), db_persist=True
@@ -196,19 +184,18 @@ class BackupRun(models.Model):
     date = models.DateTimeField("reported", db_index=True)
     success = models.BooleanField()
     snapshot = models.CharField(max_length=NAME_LENGTH, blank=True)
-    strategy = models.CharField(max_length=16, choices=StrategyChoices.choices, blank=True, default="", db_default="")
+    strategy = models.CharField(max_length=16, choices=StrategyChoices.choices, blank=True, default="")
     strategy_reason = models.CharField(
         "reason",
         max_length=STRATEGY_REASON_LIMIT,
         blank=True,
         default="",
-        db_default="",
         help_text="The reason for a full transfer although there was a base snapshot.",
     )
     summary = models.TextField(blank=True)
-    missing_files = models.PositiveBigIntegerField("files missing", default=0, db_default=0)
-    stale_files = models.PositiveBigIntegerField("files stale", default=0, db_default=0)
-    warning_count = models.PositiveBigIntegerField("warnings", default=0, db_default=0)
+    missing_files = models.PositiveBigIntegerField("files missing", default=0)
+    stale_files = models.PositiveBigIntegerField("files stale", default=0)
+    warning_count = models.PositiveBigIntegerField("warnings", default=0)
     warnings = models.JSONField("first warnings", default=list, blank=True)
     date_begin = models.DateTimeField("begun", null=True, blank=True)
     date_end = models.DateTimeField("ended", null=True, blank=True)

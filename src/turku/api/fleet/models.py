@@ -95,7 +95,7 @@ class Machine(models.Model):
         db_index=True,
         help_text="Until then, silence and failed or missing backups of the machine do not count as problems.",
     )
-    mute_reason = models.CharField("mute reason", max_length=NAME_LENGTH, blank=True, default="", db_default="")
+    mute_reason = models.CharField("mute reason", max_length=NAME_LENGTH, blank=True, default="")
     re_enrol_code_hash = models.CharField(max_length=128, blank=True, editable=False, db_index=True)
     date_re_enrol_code_ends = models.DateTimeField(null=True, blank=True, editable=False)
     re_enrol_code_is_used = models.BooleanField(default=False, editable=False)

@@ -20,9 +20,9 @@ from django.db.models import F, Q, QuerySet
 from turku.api.backups.models import Source
 from turku.api.backups.next_backup import may_be_due
 from turku.api.fleet.models import Machine, Storage
-from turku.api.queue import capacity
-from turku.api.queue import waiting_machines as line
+from turku.api.queue import capacity, waiting_machines
 from turku.api.queue.models import LONGEST_LEASE, Slot, held
+from turku.api.queue.waiting_machines import QueueClaim
 from turku.policy import queue
 from turku.policy.queue import Lane
 
@@ -195,17 +195,17 @@ def _claim(
     # Its own lapsed slot comes first, because it may have only one.
     free.sort(key=lambda row: row.machine_id != machine.pk)
     own = free[0] if free and free[0].machine_id == machine.pk else None
-    missed = own.date_expires if own is not None and own.date_begun is None else None
-    claim = line.claim_of(machine, lane, sources, missed=missed, now=now)
+    no_show = own.date_expires if own is not None and own.date_begun is None else None
+    claim = waiting_machines.claim_of(machine, lane, sources, no_show=no_show, now=now)
     if free and _may_start(free, storage, machine, lane, claim, now=now):
         for row in free:
             if _take(row, machine, now=now):
                 if row.machine_id not in (None, machine.pk) and row.date_begun is None:
-                    line.record_no_show(storage, lane, row.machine_id, now=now)
+                    waiting_machines.record_no_show(storage, lane, row.machine_id, now=now)
                 if claim.row is not None:
-                    line.dequeue(claim.row)
+                    waiting_machines.dequeue(claim.row)
                 return row
-    line.enqueue(storage, lane, machine, claim, now=now)
+    waiting_machines.enqueue(storage, lane, machine, claim, now=now)
     return None
 
 
@@ -214,14 +214,22 @@ def _is_free(row: Slot, storage: Storage, lane: Lane, *, now: datetime) -> bool:
 
 
 def _may_start(
-    free: Sequence[Slot], storage: Storage, machine: Machine, lane: Lane, claim: line.QueueClaim, *, now: datetime
+    free: Sequence[Slot],
+    storage: Storage,
+    machine: Machine,
+    lane: Lane,
+    claim: QueueClaim,
+    *,
+    now: datetime,
 ) -> bool:
     longest = min(free, key=lambda row: row.free_since() or _LONG_AGO)
     since = longest.free_since()
     slots = queue.FreeSlots(len(free), timedelta.max if since is None else now - since, longest.last_length())
     widest = queue.eligible_count(slots, None, now=now)
     # If everybody is eligible, the queue does not matter.
-    waiting = [] if widest >= queue.UNLIMITED else line.queue_head(storage, lane, machine, limit=widest, now=now)
+    waiting = (
+        [] if widest >= queue.UNLIMITED else waiting_machines.queue_head(storage, lane, machine, limit=widest, now=now)
+    )
     return queue.may_start(claim.deadline, waiting, slots, now=now)
 
 

@@ -35,18 +35,18 @@ class QueueClaim:
 
 
 def claim_of(
-    machine: Machine, lane: Lane, sources: Sequence[Source], *, now: datetime, missed: datetime | None = None
+    machine: Machine, lane: Lane, sources: Sequence[Source], *, now: datetime, no_show: datetime | None = None
 ) -> QueueClaim:
     """Return the claim of a machine with these due sources.
 
     ``no_show`` is the moment at which it let a reserved slot lapse, unless its row has that.
     """
     row = WaitingMachine.objects.filter(machine=machine, lane=lane).first()
-    if missed is None and row is not None:
-        missed = row.date_no_show
+    if no_show is None and row is not None:
+        no_show = row.date_no_show
     # All of them are due, including one that a clock that was ahead planned for later.
     dues = [(min(source.date_next_backup, now), source) for source in sources]
-    deadline = min(queue.deadline(due, _period(source), no_show=missed) for due, source in dues)
+    deadline = min(queue.deadline(due, _period(source), no_show=no_show) for due, source in dues)
     return QueueClaim(min(due for due, _source in dues), deadline, row)
 
 

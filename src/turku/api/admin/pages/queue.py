@@ -14,8 +14,7 @@ from django.http import HttpRequest
 
 from turku.api.admin import presentation
 from turku.api.admin.model_admin import NoAddDeleteAdmin
-from turku.api.queue import capacity, leases
-from turku.api.queue import waiting_machines as line
+from turku.api.queue import capacity, leases, waiting_machines
 from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue
@@ -64,7 +63,7 @@ class StorageSlotsAdmin(NoAddDeleteAdmin):
     def get_queryset(self, _request: HttpRequest) -> QuerySet[StorageSlots]:
         now = self.now
         held = Slot.objects.filter(storage=OuterRef("storage"), machine__isnull=False, date_expires__gt=now)
-        waiting = line.asking_machines(now=now).filter(storage=OuterRef("storage"))
+        waiting = waiting_machines.asking_machines(now=now).filter(storage=OuterRef("storage"))
         return StorageSlots.objects.annotate(
             running_count=_count(held.filter(date_begun__isnull=False), "storage"),
             reserved_count=_count(held.filter(date_begun=None), "storage"),
@@ -195,7 +194,7 @@ class SlotAdmin(NoAddDeleteAdmin):
 class WaitingMachineAdmin(NoAddDeleteAdmin):
     """The queue of machines for a slot, with their position."""
 
-    list_display = ("machine_link", "storage", "lane", "position", "due", "since", "asked", "deadline", "missed")
+    list_display = ("machine_link", "storage", "lane", "position", "due", "since", "asked", "deadline", "no_show")
     list_display_links = None
     list_filter = ("lane", "storage")
     search_fields = ("machine__uuid", "machine__unit_name", "storage__name")
@@ -207,7 +206,7 @@ class WaitingMachineAdmin(NoAddDeleteAdmin):
         return False
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[WaitingMachine]:
-        alive = line.asking_machines(now=self.now)
+        alive = waiting_machines.asking_machines(now=self.now)
         ahead = alive.filter(
             storage=OuterRef("storage"), lane=OuterRef("lane"), date_deadline__lt=OuterRef("date_deadline")
         )
@@ -239,5 +238,5 @@ class WaitingMachineAdmin(NoAddDeleteAdmin):
         return presentation.moment(row.date_deadline, now=self.now)
 
     @admin.display(description="no-show")
-    def missed(self, row: WaitingMachine) -> str:
+    def no_show(self, row: WaitingMachine) -> str:
         return presentation.moment(row.date_no_show, now=self.now)

@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
                         verbose_name="next backup by the schedule",
                     ),
                 ),
-                ("longest_pause_days", models.PositiveIntegerField(db_default=0, default=0, editable=False)),
+                ("longest_pause_days", models.PositiveIntegerField(default=0, editable=False)),
                 (
                     "success",
                     models.BooleanField(blank=True, editable=False, null=True, verbose_name="last run succeeded"),
@@ -110,7 +110,6 @@ class Migration(migrations.Migration):
                     "failure_reason",
                     models.CharField(
                         blank=True,
-                        db_default="",
                         default="",
                         editable=False,
                         max_length=300,
@@ -124,7 +123,6 @@ class Migration(migrations.Migration):
                 (
                     "missing_files",
                     models.PositiveBigIntegerField(
-                        db_default=0,
                         default=0,
                         editable=False,
                         help_text="Files that no backup could read.",
@@ -134,7 +132,6 @@ class Migration(migrations.Migration):
                 (
                     "stale_files",
                     models.PositiveBigIntegerField(
-                        db_default=0,
                         default=0,
                         editable=False,
                         help_text="Files that could not be read and are kept as they were at their last good backup.",
@@ -150,7 +147,6 @@ class Migration(migrations.Migration):
                 (
                     "fallback_count",
                     models.PositiveIntegerField(
-                        db_default=0,
                         default=0,
                         editable=False,
                         help_text="Good runs that transferred everything although there was a base snapshot.",
@@ -161,7 +157,6 @@ class Migration(migrations.Migration):
                     "fallback_reason",
                     models.CharField(
                         blank=True,
-                        db_default="",
                         default="",
                         editable=False,
                         max_length=1000,
@@ -214,7 +209,6 @@ class Migration(migrations.Migration):
                             ("full", "full"),
                             ("in-place", "in place"),
                         ],
-                        db_default="",
                         default="",
                         max_length=16,
                     ),
@@ -223,7 +217,6 @@ class Migration(migrations.Migration):
                     "strategy_reason",
                     models.CharField(
                         blank=True,
-                        db_default="",
                         default="",
                         help_text="The reason for a full transfer although there was a base snapshot.",
                         max_length=1000,
@@ -231,12 +224,9 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("summary", models.TextField(blank=True)),
-                (
-                    "missing_files",
-                    models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="files missing"),
-                ),
-                ("stale_files", models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="files stale")),
-                ("warning_count", models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="warnings")),
+                ("missing_files", models.PositiveBigIntegerField(default=0, verbose_name="files missing")),
+                ("stale_files", models.PositiveBigIntegerField(default=0, verbose_name="files stale")),
+                ("warning_count", models.PositiveBigIntegerField(default=0, verbose_name="warnings")),
                 ("warnings", models.JSONField(blank=True, default=list, verbose_name="first warnings")),
                 ("date_begin", models.DateTimeField(blank=True, null=True, verbose_name="begun")),
                 ("date_end", models.DateTimeField(blank=True, null=True, verbose_name="ended")),

@@ -146,10 +146,7 @@ class Migration(migrations.Migration):
                         verbose_name="muted until",
                     ),
                 ),
-                (
-                    "mute_reason",
-                    models.CharField(blank=True, db_default="", default="", max_length=200, verbose_name="mute reason"),
-                ),
+                ("mute_reason", models.CharField(blank=True, default="", max_length=200, verbose_name="mute reason")),
                 ("re_enrol_code_hash", models.CharField(blank=True, db_index=True, editable=False, max_length=128)),
                 ("date_re_enrol_code_ends", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("re_enrol_code_is_used", models.BooleanField(default=False, editable=False)),

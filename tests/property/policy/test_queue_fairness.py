@@ -107,12 +107,12 @@ fleets = st.lists(
 def test_nobody_starves_and_no_slot_lies_idle_for_long(machines: list[Machine], slots: int) -> None:
     storage = Storage(slots)
     play(machines, storage, timedelta(days=3))
-    # However overloaded: once round through all of them, a ping's pause before each, and patience where it is longer.
+    # However overloaded: once round through all of them, a ping's pause before each, and the grace period where it is longer.
     a_round = sum((each.length + queue.RETRY_INTERVAL for each in machines), timedelta(0))
-    longest_patience = max(each.period for each in machines) / 4
+    longest_grace = max(each.period for each in machines) / 4
     for machine in machines:
         waited = [*machine.waits, *([BEGIN + timedelta(days=3) - machine.asked_since] if machine.asked_since else [])]
-        assert max(waited, default=timedelta(0)) <= longest_patience + queue.RESERVED_AFTER + 3 * a_round
+        assert max(waited, default=timedelta(0)) <= longest_grace + queue.RESERVED_AFTER + 3 * a_round
     assert storage.longest_idle <= 2 * queue.RETRY_INTERVAL
 
 
@@ -136,12 +136,12 @@ def test_after_an_outage_all_are_served_about_in_the_order_in_which_they_were_du
 
 
 def test_one_that_asks_at_the_worst_moments_gets_the_slot_after_half_a_day() -> None:
-    # The other one is busy whenever the foremost asks, and asks before it again each time.
-    foremost = Machine(timedelta(days=1), MINUTE, timedelta(0), due=BEGIN - timedelta(days=2))
+    # The other one is busy whenever the head asks, and asks before it again each time.
+    head = Machine(timedelta(days=1), MINUTE, timedelta(0), due=BEGIN - timedelta(days=2))
     other = Machine(MINUTE, timedelta(seconds=270), timedelta(seconds=40), due=BEGIN - PING)
     other.ends = BEGIN + timedelta(seconds=10)
-    play([foremost, other], Storage(1, running=[other]), timedelta(days=1))
-    assert foremost.waits[0] == queue.RESERVED_AFTER + PING
+    play([head, other], Storage(1, running=[other]), timedelta(days=1))
+    assert head.waits[0] == queue.RESERVED_AFTER + PING
 
 
 @given(st.integers(1, queue.SLOTS_LIMIT), st.none() | st.integers(-1, queue.SLOTS_LIMIT + 1))
@@ -166,17 +166,17 @@ def test_the_lanes_together_are_all_slots_and_none_is_empty(slots: int, first: i
 def test_a_window_is_as_wide_as_there_are_free_slots_at_least_and_grows_while_they_lie_idle(
     count: int, idle: timedelta, length: timedelta, since: timedelta | None
 ) -> None:
-    foremost = None if since is None else QueueEntry(BEGIN, BEGIN - since)
+    head = None if since is None else QueueEntry(BEGIN, BEGIN - since)
 
     def window(idle: timedelta) -> int:
-        return queue.eligible_count(queue.FreeSlots(count, idle, length), foremost, now=BEGIN)
+        return queue.eligible_count(queue.FreeSlots(count, idle, length), head, now=BEGIN)
 
     assert min(count, queue.UNLIMITED) <= window(idle) <= window(idle + MINUTE) or count == 0
     if idle >= queue.RETRY_INTERVAL:
         assert window(idle) == (queue.UNLIMITED if count else 0)
 
 
-def test_a_slot_of_long_sessions_is_kept_longer_for_the_foremost() -> None:
+def test_a_slot_of_long_sessions_is_kept_longer_for_the_head() -> None:
     def window(idle_seconds: int, length: timedelta) -> int:
         return queue.eligible_count(queue.FreeSlots(1, timedelta(seconds=idle_seconds), length), None, now=BEGIN)
 
