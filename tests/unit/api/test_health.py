@@ -7,13 +7,14 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from tests.support.api_cast import Cast, post
 
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.api.status import fleet_health, fleet_marks, source_marks
 from turku.core.clock import SYSTEM_CLOCK
+from turku.errors import UsageError
 
 MINUTE = timedelta(minutes=1)
 
@@ -126,7 +127,7 @@ def test_how_long_each_may_last_is_an_option_of_the_check(cast: Cast) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "many", "1e9"])
 def test_a_senseless_time_is_refused(cast: Cast, value: str) -> None:
-    with pytest.raises(CommandError, match=r"--overdue"):
+    with pytest.raises(UsageError, match=r"--overdue"):
         call_command("turku_health", "--overdue", value)
 
 

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterator
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
 import turku.agent.cli
 import turku.storage.cli
 from turku.agent.commands import ping as agent_ping
 from turku.agent.commands import update_config as agent_update_config
+from turku.api.project import serve
 from turku.core.cli.arguments import Parser
 from turku.storage.commands import ping as storage_ping
 from turku.storage.commands import update_config as storage_update_config
@@ -26,10 +28,18 @@ def with_subcommands(parser: Parser) -> Iterator[Parser]:
                 yield from with_subcommands(below)
 
 
+def of_the_coordinator() -> Iterator[Parser]:
+    for name, app in get_commands().items():
+        if str(app).startswith("turku."):
+            yield from with_subcommands(load_command_class(app, name).create_parser("turku-api", name))
+
+
 AGENT, STORAGE = turku.agent.cli, turku.storage.cli
 PARSERS = [
     *with_subcommands(AGENT.PROGRAM.parser(AGENT._add_common)),
     *with_subcommands(STORAGE._program().parser(STORAGE._add_common)),
+    *of_the_coordinator(),
+    serve.parser(),
     agent_ping.COMMAND.parser("turku-agent-ping", AGENT._add_common),
     agent_update_config.COMMAND.parser("turku-update-config", AGENT._add_common),
     storage_ping.COMMAND.parser("turku-storage-ping", STORAGE._add_common),

@@ -76,7 +76,7 @@ def test_every_subcommand_is_described_and_nothing_else_is(
 
 
 def test_every_command_of_the_coordinator_is_described() -> None:
-    told = set(re.findall(r"^  ([a-z-]+) ", cli._HELP, re.MULTILINE)) - {"createsuperuser", "check"}
+    told = set(re.findall(r"^  ([a-z][a-z-]+) ", cli._HELP, re.MULTILINE)) - {"createsuperuser", "check"}
     assert described_subcommands(markdown.section(PAGE, "turku-api").partition("### ")[0]) == told
 
 

@@ -1,4 +1,4 @@
-"""The command `turku-api` and the names that the existing system has for its parts."""
+"""The command `turku-api`, and the names that the existing system has for some of its commands."""
 
 from __future__ import annotations
 
@@ -11,41 +11,45 @@ from typing import TYPE_CHECKING, NoReturn
 
 from turku.core import durable, log
 from turku.core.cli import entry as entry_point
+from turku.core.cli.arguments import help_ending
 from turku.errors import CommandFailed, ConfigurationError, TurkuError, UsageError
 
 if TYPE_CHECKING:
     from django.core.management import BaseCommand
 
 _HELP = """\
-usage: turku-api COMMAND [OPTIONS]
+usage: turku-api COMMAND ...
 
-The coordinator of Turku: knows every machine and storage, and says which
+Run the coordinator, which knows every machine and storage, and decides which
 backups are due.
 
-  migrate           set the database up, or bring it up to this version
-  serve             serve the calls of agents and storages, and the admin site
-  createsuperuser   make an account for the admin site
-  auth-create KIND  make credentials with which machines (machine_reg) or
-                    storages (storage_reg) register
-  back-up-now MACHINE [SOURCE ...]
-                    make sources due now; the machine's next ping starts them
-  health            one line on the state of the fleet; exit code 0 or 2, as
-                    Nagios wants it; --verbose says more
-  clean-logs        delete records of backup runs older than --days N
-  machine re-enrol|mute|unmute|confirm-withdrawal MACHINE
-                    let a reinstalled machine have its history back; call it no
-                    problem for a while that one is away; confirm that sources
-                    are meant to be backed up no more
-  restore request|approve|reject|cancel|list
-                    restores that machines pick up
-  hash-key list|rotate|retire
-                    the keys that protect stored credentials
-  check             look for mistakes in the settings; --database default too
+Commands:
+  migrate          Set the database up, or bring it up to this version.
+  serve            Serve the calls of agents and storages, and the admin site.
+  createsuperuser  Create an account for the admin site.
+  auth-create      Create an Auth with which machines or storages register.
+  back-up-now      Make the sources of a machine due now.
+  health           Print one line on the state of the fleet, as a Nagios check.
+  clean-logs       Delete old records of backup runs.
+  machine          Re-enrol or mute a machine, or confirm withdrawn sources.
+  restore          Ask for restores; approve, reject, cancel and list them.
+  hash-key         List, add or remove the keys that protect credentials.
+  check            Look for mistakes in the settings.
 
-`turku-api COMMAND --help` tells more; `turku-api help` lists every other
-command of Django. Settings come from the environment: TURKU_STATE_DIR,
-TURKU_DATABASE_URL, TURKU_ALLOWED_HOSTS, TURKU_TIME_ZONE, ...
+Every other command of Django is there as well: `turku-api help` lists them.
+Settings come from the environment: TURKU_STATE_DIR, TURKU_DATABASE_URL,
+TURKU_ALLOWED_HOSTS, TURKU_TIME_ZONE, and others.
+
+Common options:
+  -h, --help       Show this text and exit.
+  --version        Show the version.
+
 """
+_EXAMPLES = (
+    ("Set the coordinator up:", "{prog} migrate && {prog} createsuperuser"),
+    ("Create an Auth for machines:", "{prog} auth-create machine_reg"),
+    ("Check the fleet:", "{prog} health --verbose"),
+)
 
 _COMMANDS = {
     "auth-create": "turku_auth_create",
@@ -59,9 +63,9 @@ _COMMANDS = {
 
 
 def _prepare() -> None:
-    """Settings chosen, logs set up, the state directory made where that is possible."""
+    """Choose the settings, set up logging, and create the state directory."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turku.api.project.settings")
-    # Its commands write colours as a terminal's sequences, which our output escapes.
+    # Django's commands write colours as control sequences, which the guarded output would escape.
     os.environ.setdefault("DJANGO_COLORS", "nocolor")
     # The database and the keys are for this user alone.
     os.umask(0o077)
@@ -90,12 +94,12 @@ def _require_django() -> None:
 
 
 def _quieten_django() -> None:
-    """Refusals are told once, by the call that refuses; a request with a strange Host is no fault of ours."""
+    """Log refusals once, in the call that refuses. A request with an unknown Host is not an error of the server."""
     logging.getLogger("django.request").setLevel(logging.ERROR)
-    logging.getLogger("django.security.DisallowedHost").addFilter(_in_our_words)
+    logging.getLogger("django.security.DisallowedHost").addFilter(_reword)
 
 
-def _in_our_words(record: logging.LogRecord) -> bool:
+def _reword(record: logging.LogRecord) -> bool:
     record.msg = str(record.msg).partition(" You may need to")[0] + " TURKU_ALLOWED_HOSTS names those that are served."
     record.args, record.exc_info, record.exc_text = None, None, None
     record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -103,9 +107,9 @@ def _in_our_words(record: logging.LogRecord) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code. Raises TurkuError."""
+    """Run one command, and return its exit code. Raises TurkuError."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_HELP)
+        sys.stdout.write(f"{_HELP}{help_ending('turku-api', _EXAMPLES, {})}\n")
         return 0
     if arguments[0] == "--version":
         from turku import __version__
@@ -135,14 +139,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
-    """Run a command of Django's kind, ours or its own. Raises UsageError for one that is not there."""
+    """Run a command of Turku or of Django. Raises UsageError for an unknown one."""
     import difflib
 
     from django.core.management import ManagementUtility, get_commands
 
     class Utility(ManagementUtility):
         def fetch_command(self, subcommand: str) -> BaseCommand:
-            # Not before Django asks: earlier, the apps' commands are not known.
+            # Before Django asks, the commands of the apps are not known.
             known = get_commands()
             if subcommand not in known:
                 close = difflib.get_close_matches(command, sorted({*known, *_COMMANDS, "serve"}), n=1)
@@ -156,20 +160,20 @@ def _run(command: str, arguments: Sequence[str]) -> None:
 
 
 def entry() -> NoReturn:
-    """`turku-api`."""
+    """Run `turku-api`."""
     entry_point.run(main)
 
 
 def auth_create_entry() -> NoReturn:
-    """`turku_auth_create` of the existing system."""
+    """Run `turku_auth_create` of the existing system."""
     entry_point.run(lambda arguments: main(["auth-create", *arguments]))
 
 
 def health_entry() -> NoReturn:
-    """`turku_health` of the existing system."""
+    """Run `turku_health` of the existing system."""
     entry_point.run(lambda arguments: main(["health", *arguments]))
 
 
 def clean_logs_entry() -> NoReturn:
-    """`turku_clean_logs` of the existing system."""
+    """Run `turku_clean_logs` of the existing system."""
     entry_point.run(lambda arguments: main(["clean-logs", *arguments]))

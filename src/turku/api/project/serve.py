@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from turku.core.cli.arguments import Parser
+from turku.core.cli.arguments import Parser, count
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import ConfigurationError
 
@@ -23,21 +23,32 @@ def _address(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is neither HOST:PORT nor unix:/ABSOLUTE/PATH")
 
 
-def _count(text: str) -> int:
-    if text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST}")
-
-
-def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="turku-api serve", description="Serve the calls and the admin site.")
-    parser.add_argument(
-        "--bind", type=_address, default="127.0.0.1:8000", help="HOST:PORT or unix:PATH (default: %(default)s)"
+def parser() -> Parser:
+    """Return the parser of ``turku-api serve``."""
+    made = Parser(
+        prog="turku-api serve",
+        description="Serve the calls of agents and storages, and the admin site, until a signal ends it.",
+        examples=(
+            ("Serve behind a reverse proxy on this host:", "{prog}"),
+            ("Serve on a Unix socket:", "{prog} --bind unix:/run/turku-api/socket"),
+            ("Serve a large fleet:", "{prog} --workers 8 --threads 8"),
+        ),
     )
-    parser.add_argument("--workers", type=_count, default=2, help="worker processes (default: %(default)s)")
-    parser.add_argument("--threads", type=_count, default=4, help="threads of each worker (default: %(default)s)")
-    parser.add_argument("--access-log", action="store_true", help="a line per request on standard output")
-    return parser.parse_args(arguments)
+    made.add_argument(
+        "--bind",
+        type=_address,
+        default="127.0.0.1:8000",
+        metavar="ADDRESS",
+        help="HOST:PORT or unix:PATH (default: %(default)s).",
+    )
+    made.add_argument(
+        "--workers", type=count(_MOST), default=2, metavar="N", help="Worker processes (default: %(default)s)."
+    )
+    made.add_argument(
+        "--threads", type=count(_MOST), default=4, metavar="N", help="Threads of each worker (default: %(default)s)."
+    )
+    made.add_argument("--access-log", action="store_true", help="Print a line per request on standard output.")
+    return made
 
 
 def refuse_setting_errors() -> None:
@@ -86,7 +97,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it. Raises ConfigurationError before the first socket is open."""
-    parsed = _arguments(arguments)
+    parsed = parser().parse_args(arguments)
     import django
     from django.db import connections
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # gunicorn has no types

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.db import transaction
 
 from turku.api.audit import log
 from turku.api.commands.command import TurkuCommand
 from turku.api.fleet.identity import auths, hash_keys
 from turku.api.fleet.models import NAME_LENGTH, AuthKind
+from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
@@ -22,14 +22,19 @@ _PROGRAMS = {
 
 
 class Command(TurkuCommand):
-    """Creates an Auth and prints its secret, once."""
+    """Create an Auth and print its secret, once."""
 
-    help = "Make credentials with which machines (machine_reg) or storages (storage_reg) register."
+    help = "Create an Auth with which machines (machine_reg) or storages (storage_reg) register."
+    examples = (
+        ("Create an Auth for machines:", "{prog} machine_reg"),
+        ("Create one with a name for storages:", "{prog} storage_reg --name 'site two'"),
+        ("Print the secret alone, for a script:", "{prog} machine_reg --raw"),
+    )
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("kind", choices=AuthKind.values, metavar="{machine_reg,storage_reg}")
-        parser.add_argument("--name", help="name of the Auth (default: its kind and the time)")
-        parser.add_argument("--raw", action="store_true", help="print the bare secret and nothing else")
+    def declare_arguments(self, parser: Parser) -> None:
+        parser.add_argument("kind", choices=AuthKind.values, metavar="KIND", help="Kind: machine_reg or storage_reg.")
+        parser.add_argument("--name", metavar="NAME", help="Name of the Auth (default: its kind and the time).")
+        parser.add_argument("--raw", action="store_true", help="Print the secret and nothing else.")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         now = SYSTEM_CLOCK.now()

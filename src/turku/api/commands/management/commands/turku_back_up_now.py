@@ -1,10 +1,8 @@
-"""`turku-api back-up-now`: the operator's wish to have a machine backed up now."""
+"""`turku-api back-up-now`: have a machine backed up at its next ping."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from django.core.management.base import CommandParser
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
@@ -12,19 +10,25 @@ from turku.api.backups.operator_actions import back_up_now
 from turku.api.commands.command import TurkuCommand
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.status.fleet_marks import silent_sentence
+from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 from turku.core.log import one_line
 from turku.errors import UsageError
 
 
 class Command(TurkuCommand):
-    """Makes sources due; prints how many."""
+    """Make sources due, and print how many."""
 
-    help = "Make a machine's sources due now: the machine's next ping starts them."
+    help = "Make the sources of a machine due now. Its next ping starts them."
+    examples = (
+        ("Back up all sources of a machine:", "{prog} web/2"),
+        ("Back up two of them:", "{prog} web/2 etc home"),
+        ("Name the machine by its UUID:", "{prog} 9bef0a75"),
+    )
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("machine", help=MACHINE_HELP)
-        parser.add_argument("sources", nargs="*", metavar="source", help="names of sources (default: all)")
+    def declare_arguments(self, parser: Parser) -> None:
+        parser.add_argument("machine", metavar="MACHINE", help=f"Machine: {MACHINE_HELP}.")
+        parser.add_argument("sources", nargs="*", metavar="SOURCE", help="Name of a source (default: all).")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         machine = named_machine(options["machine"])

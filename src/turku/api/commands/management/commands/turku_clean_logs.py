@@ -1,13 +1,12 @@
-"""`turku-api clean-logs`: old records of backup runs deleted."""
+"""`turku-api clean-logs`: delete old records of backup runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandParser
-
 from turku.api.backups import runs
 from turku.api.commands.command import TurkuCommand
+from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
@@ -15,12 +14,19 @@ _LONGEST_DAYS = 36_500
 
 
 class Command(TurkuCommand):
-    """Deletes runs older than some days."""
+    """Delete the records of runs that are older than a number of days."""
 
-    help = "Delete records of backup runs that are older than N days; snapshots are not touched."
+    help = "Delete old records of backup runs. Snapshots are not touched."
+    examples = (
+        ("Keep the records of a quarter:", "{prog} --days 90"),
+        ("Keep those of a year:", "{prog} --days 365"),
+        ("Keep those of a week:", "{prog} --days 7"),
+    )
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--days", type=int, required=True, metavar="N", help="how old a record must be")
+    def declare_arguments(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--days", type=int, required=True, metavar="N", help="Delete records that are older than this many days."
+        )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         days: int = options["days"]

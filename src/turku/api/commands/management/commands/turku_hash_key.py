@@ -4,24 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandParser
-
 from turku.api.audit import log
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.command import TurkuCommand, add_action
 from turku.api.fleet.identity import hash_keys, keyring
+from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 
 
 class Command(TurkuCommand):
-    """Lists, adds and takes out hash keys."""
+    """List, add and remove hash keys."""
 
-    help = "List the hash keys, add one (rotate), or take out one that no credential needs (retire ID)."
+    help = "List the hash keys, add one, or remove one that no credential needs."
+    examples = (
+        ("Show the keys:", "{prog} list"),
+        ("Add a key:", "{prog} rotate"),
+        ("Remove a key that no credential needs:", "{prog} retire 3f2a"),
+    )
 
-    def add_arguments(self, parser: CommandParser) -> None:
+    def declare_arguments(self, parser: Parser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("list", help="ids of the keys and how many credentials each protects")
-        actions.add_parser("rotate", help="make a new key; credentials move to it as they are used")
-        actions.add_parser("retire", help="take out an older key").add_argument("key_id")
+        add_action(
+            actions,
+            "list",
+            "Show the keys, and how many credentials each protects.",
+            ("Show the keys:", "{prog}"),
+            ("Show those that are not held here:", "{prog} | grep 'NOT HELD'"),
+            ("Show the newest:", "{prog} | grep newest"),
+        )
+        add_action(
+            actions,
+            "rotate",
+            "Add a key. Credentials move to it as they are used.",
+            ("Add a key:", "{prog}"),
+            ("Add a key, and show all:", "{prog} && turku-api hash-key list"),
+            ("Add a key to another coordinator:", "TURKU_STATE_DIR=/srv/turku {prog}"),
+        )
+        retire = add_action(
+            actions,
+            "retire",
+            "Remove an older key that no credential needs.",
+            ("Remove a key:", "{prog} 3f2a"),
+            ("See first which is needed:", "turku-api hash-key list && {prog} 3f2a"),
+            ("Remove a key of another coordinator:", "TURKU_STATE_DIR=/srv/turku {prog} 3f2a"),
+        )
+        retire.add_argument("key_id", metavar="ID", help="Id of the key, as 'list' shows it.")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         now = SYSTEM_CLOCK.now()

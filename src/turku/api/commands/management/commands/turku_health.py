@@ -7,12 +7,12 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.db import DatabaseError
 
 from turku.api.commands.command import TurkuCommand
 from turku.api.status import fleet_health
 from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
+from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 
 _CRITICAL = 2
@@ -38,33 +38,42 @@ def _span(text: str, unit: timedelta) -> timedelta:
 
 
 class Command(TurkuCommand):
-    """Prints one line; exit code 0 or 2."""
+    """Print the state of the fleet, and exit with 0 or 2."""
 
-    help = "One line on the state of the fleet; exit code 0 when all is well, else 2 (a Nagios check)."
+    help = "Print one line on the state of the fleet, as a Nagios check."
+    examples = (
+        ("Check the fleet:", "{prog}"),
+        ("Name everything that has a problem:", "{prog} --verbose"),
+        ("Allow machines to be away for a day:", "{prog} --machine-silent 24"),
+    )
+    exit_codes = {0: "All is well.", _CRITICAL: "Something needs attention."}
     requires_system_checks = []
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--verbose", action="store_true", help="a line more for each storage, machine or source")
+    def declare_arguments(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--verbose",
+            action="store_true",
+            help="Print a line for each storage, machine or source with a problem as well.",
+        )
         parser.add_argument(
             "--storage-silent",
             type=_minutes,
             default=DEFAULT_LIMITS.storage_silence,
             metavar="MINUTES",
-            help="a storage is silent after this time (default: 30)",
+            help="A storage is silent after this time (default: 30).",
         )
         parser.add_argument(
             "--machine-silent",
             type=_hours,
             metavar="HOURS",
-            help="any machine is silent after this time (default: as policies say, 1 where none does)",
+            help="A machine is silent after this time (default: as policies say, or 1).",
         )
         parser.add_argument(
             "--overdue",
             type=_hours,
             default=DEFAULT_LIMITS.overdue,
             metavar="HOURS",
-            help="a source is overdue this long after its turn (default: 10), or as long as its machine may be away, "
-            "if that is longer",
+            help="A source is overdue this long after its turn (default: 10, or as long as its machine may be away).",
         )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:

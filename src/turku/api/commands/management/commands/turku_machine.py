@@ -1,50 +1,77 @@
-"""`turku-api machine`: what an operator does for one machine."""
+"""`turku-api machine`: re-enrol or mute a machine, and confirm withdrawn sources."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from turku.api.audit import log
 from turku.api.backups import operator_actions
 from turku.api.backups.models import WITHDRAWN, Source
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.command import TurkuCommand, add_action
 from turku.api.fleet import mute
 from turku.api.fleet.identity import re_enrolment
 from turku.api.fleet.models import Machine
 from turku.api.fleet.mute import LONGEST_MUTE
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
+from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
 
 
 class Command(TurkuCommand):
-    """Prints a code for a reinstalled machine, or mutes a machine."""
+    """Re-enrol or mute a machine, or confirm that sources were withdrawn."""
 
-    help = "What an operator does for one machine."
+    help = "Re-enrol or mute a machine, or confirm that sources were withdrawn."
+    examples = (
+        ("Give a reinstalled machine its history back:", "{prog} re-enrol web/2"),
+        ("Mute a machine for two weeks:", "{prog} mute web/2 --days 14 --reason 'moved to another site'"),
+        ("Confirm that its sources are not backed up any more:", "{prog} confirm-withdrawal web/2"),
+    )
 
-    def add_arguments(self, parser: CommandParser) -> None:
+    def declare_arguments(self, parser: Parser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        re_enrol = actions.add_parser("re-enrol", help="print a one-time code for a machine that was installed anew")
-        re_enrol.add_argument("machine", help=MACHINE_HELP)
-        re_enrol.add_argument("--raw", action="store_true", help="print the bare code and nothing else")
-
-        muting = actions.add_parser("mute", help="call it no problem for a while that the machine is away or fails")
-        muting.add_argument("machine", help=MACHINE_HELP)
-        muting.add_argument("--days", type=float, required=True, metavar="N", help="the mute ends after so many days")
-        muting.add_argument(
-            "--reason", required=True, metavar="TEXT", help="why; the site and the health check show it"
+        re_enrol = add_action(
+            actions,
+            "re-enrol",
+            "Print a one-time code for a reinstalled machine.",
+            ("Print a code, with what to do:", "{prog} web/2"),
+            ("Print the code alone, for a script:", "{prog} web/2 --raw"),
+            ("Name the machine by its UUID:", "{prog} 9bef0a75"),
         )
-        unmuting = actions.add_parser("unmute", help="end a mute now")
-        unmuting.add_argument("machine", help=MACHINE_HELP)
-
-        confirming = actions.add_parser("confirm-withdrawal", help="sources that it declares no more are meant to go")
-        confirming.add_argument("machine", help=MACHINE_HELP)
-        confirming.add_argument(
-            "sources", nargs="*", metavar="source", help="names of sources (default: all that it declares no more)"
+        re_enrol.add_argument("--raw", action="store_true", help="Print the code and nothing else.")
+        muting = add_action(
+            actions,
+            "mute",
+            "Hide the problems of a machine from health checks for a while.",
+            ("Mute a machine for two weeks:", "{prog} web/2 --days 14 --reason 'moved to another site'"),
+            ("Mute it for six hours:", "{prog} web/2 --days 0.25 --reason 'new disk'"),
+            ("Name the machine by its UUID:", "{prog} 9bef0a75 --days 1 --reason 'new disk'"),
+        )
+        muting.add_argument("--days", type=float, required=True, metavar="N", help="End the mute after this many days.")
+        muting.add_argument("--reason", required=True, metavar="TEXT", help="Reason, which the health check shows.")
+        unmute = add_action(
+            actions,
+            "unmute",
+            "End a mute now.",
+            ("End a mute:", "{prog} web/2"),
+            ("End it, and check the fleet:", "{prog} web/2 && turku-api health"),
+            ("Name the machine by its UUID:", "{prog} 9bef0a75"),
+        )
+        confirm = add_action(
+            actions,
+            "confirm-withdrawal",
+            "Confirm that sources are not to be backed up any more.",
+            ("Confirm all withdrawn sources of a machine:", "{prog} web/2"),
+            ("Confirm one:", "{prog} web/2 home"),
+            ("See first which are withdrawn:", "turku-api health --verbose && {prog} web/2"),
+        )
+        for action in (re_enrol, muting, unmute, confirm):
+            action.add_argument("machine", metavar="MACHINE", help=f"Machine: {MACHINE_HELP}.")
+        confirm.add_argument(
+            "sources", nargs="*", metavar="SOURCE", help="Name of a source (default: all withdrawn ones)."
         )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:

@@ -5,57 +5,91 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from turku.api.audit import log
 from turku.api.backups.models import Source
-from turku.api.commands.command import TurkuCommand
+from turku.api.commands.command import TurkuCommand, add_action
 from turku.api.fleet.named_machine import MACHINE_HELP, named_machine
 from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, Overwrite, RequestState, RestoreRequest
 from turku.api.restores.named_request import named_request
 from turku.core.cli import listing as table
+from turku.core.cli import options as common
+from turku.core.cli.arguments import Parser
 from turku.core.cli.output import json_text
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import UsageError
 
 _LISTED = 200
+_WHERE = "--directory /new --reason x"
 
 
 class Command(TurkuCommand):
-    """Restore requests. Who runs the command is one operator, called turku-api, with a superuser's rights."""
+    """Ask for restores and decide on requests, as the operator turku-api with the rights of a superuser."""
 
-    help = "Ask for restores, approve, reject, cancel and list them."
+    help = "Ask for restores that machines pick up; approve, reject, cancel and list them."
+    examples = (
+        ("Ask for a restore:", "{prog} request web/2 home --directory /srv/new --reason mail"),
+        ("Show the open requests:", "{prog} list"),
+        ("Approve a request:", "{prog} approve 7c2a"),
+    )
 
-    def add_arguments(self, parser: CommandParser) -> None:
+    def declare_arguments(self, parser: Parser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        request = actions.add_parser("request", help="ask for a restore of a machine's source")
-        request.add_argument("machine", help=f"whose files they are: {MACHINE_HELP}")
-        request.add_argument("source", help="the source's name")
-        request.add_argument("--directory", required=True, metavar="DIR", help="where they go on the machine")
-        request.add_argument("--reason", required=True, metavar="TEXT", help="why; the audit log keeps it")
-        request.add_argument("--onto", metavar="MACHINE", help="another machine to restore onto (default: the same)")
-        request.add_argument("--path", action="append", default=[], metavar="PATH", help="this alone; repeatable")
-        request.add_argument("--snapshot", default="", metavar="NAME", help="from this snapshot (default: the latest)")
-        request.add_argument("--at", default="", metavar="MOMENT", help='as it was then, such as "3 days ago"')
+        request = add_action(
+            actions,
+            "request",
+            "Ask for a restore of a machine's source.",
+            ("Restore a source into a directory:", f"{{prog}} web etc {_WHERE}"),
+            ("Restore one directory:", f"{{prog}} web etc {_WHERE} --path ssh"),
+            ("Restore onto another machine:", f"{{prog}} web etc {_WHERE} --onto web/3"),
+        )
+        request.add_argument("machine", metavar="MACHINE", help=f"Machine whose files they are: {MACHINE_HELP}.")
+        request.add_argument("source", metavar="SOURCE", help="Name of the source.")
+        request.add_argument("--directory", required=True, metavar="DIR", help="Directory on the machine.")
+        request.add_argument("--reason", required=True, metavar="TEXT", help="Reason, which the audit log keeps.")
+        request.add_argument("--onto", metavar="MACHINE", help="Machine to restore onto (default: the same).")
         request.add_argument(
-            "--overwrite", choices=Overwrite.values, default=Overwrite.NEVER.value, help="files that are there already"
+            "--path", action="append", default=[], metavar="PATH", help="Path to restore alone. May be repeated."
+        )
+        request.add_argument("--snapshot", default="", metavar="NAME", help="Snapshot (default: the latest).")
+        common.add_at(request)
+        request.set_defaults(at="")
+        request.add_argument(
+            "--overwrite",
+            choices=Overwrite.values,
+            default=Overwrite.NEVER.value,
+            help="Replace existing files that differ (default: %(default)s).",
         )
         request.add_argument(
-            "--days", type=int, default=new_request.DEFAULT_DAYS, metavar="N", help="expires when not taken up"
+            "--days", type=int, default=new_request.DEFAULT_DAYS, metavar="N", help="Expire after this many days."
         )
-        request.add_argument("--raw", action="store_true", help="print the request's id and nothing else")
-        for word, meaning in (
-            ("approve", "let the machine pick it up, where no further approval is needed"),
-            ("reject", "end one that waits for approval"),
-            ("cancel", "end one at any stage, also while the machine is at work"),
+        request.add_argument("--raw", action="store_true", help="Print the id of the request and nothing else.")
+        for word, summary in (
+            ("approve", "Approve a request."),
+            ("reject", "Reject a request that waits for approval."),
+            ("cancel", "Cancel a request at any stage, also while the machine restores."),
         ):
-            action = actions.add_parser(word, help=meaning)
-            action.add_argument("request", help="the request's id, or how it begins")
-        rows = actions.add_parser("list", help="the requests that are open, newest first")
-        rows.add_argument("--all", action="store_true", help="those that are over, too")
-        rows.add_argument("--json", action="store_true", help="for programs")
+            action = add_action(
+                actions,
+                word,
+                summary,
+                (f"{word.capitalize()} a request by how its id begins:", "{prog} 7c2a"),
+                ("See first what it asks for:", "turku-api restore list && {prog} 7c2a"),
+                ("See the result:", "{prog} 7c2a && turku-api restore list --all"),
+            )
+            action.add_argument("request", metavar="ID", help="Id of the request, or how it begins.")
+        listed = add_action(
+            actions,
+            "list",
+            "Show the open requests, newest first.",
+            ("Show the open requests:", "{prog}"),
+            ("Show those that are over as well:", "{prog} --all"),
+            ("Print the reasons, for a script:", "{prog} --json | jq -r '.[].reason'"),
+        )
+        listed.add_argument("--all", action="store_true", help="Show requests that are over as well.")
+        common.add_json(listed)
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         now = SYSTEM_CLOCK.now()
