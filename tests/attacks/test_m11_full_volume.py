@@ -65,7 +65,7 @@ class Neighbours:
 
     @property
     def free_percent(self) -> float:
-        return limits.volume_space(self.volume).free_percent
+        return limits.free_space(self.volume).free_percent
 
     def attack(
         self,

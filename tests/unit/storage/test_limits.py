@@ -14,7 +14,7 @@ from tests.support.backed_up_machine import storage_configuration
 from turku.errors import BackupFailed
 from turku.storage.config.model import StorageConfig
 from turku.storage.containment import limits, quota
-from turku.storage.containment.limits import RunLimits, VolumeSpace
+from turku.storage.containment.limits import FreeSpace, RunLimits
 from turku.storage.containment.watchdog import Watchdog
 from turku.storage.fs import disk_usage
 
@@ -49,8 +49,8 @@ def configuration(tmp_path: Path, **keys: Any) -> StorageConfig:
 
 
 def test_the_smaller_share_of_space_and_inodes_counts() -> None:
-    assert VolumeSpace(total_bytes=100, free_bytes=50, total_inodes=0, free_inodes=0).free_percent == 50
-    assert VolumeSpace(total_bytes=100, free_bytes=50, total_inodes=1000, free_inodes=10).free_percent == 1
+    assert FreeSpace(total_bytes=100, free_bytes=50, total_inodes=0, free_inodes=0).free_percent == 50
+    assert FreeSpace(total_bytes=100, free_bytes=50, total_inodes=1000, free_inodes=10).free_percent == 1
 
 
 def test_a_run_waits_below_the_low_water_mark(tmp_path: Path, machine_dir: Path) -> None:
@@ -175,7 +175,7 @@ class NoProcess(Watchdog):
 
     def pretend(self, **figures: int) -> None:
         """The run began with so much more room than there is now."""
-        now = limits.volume_space(self._tree)
+        now = limits.free_space(self._tree)
         self._base = replace(now, **{name: getattr(now, name) + value for name, value in figures.items()})
 
 

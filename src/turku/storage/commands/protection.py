@@ -128,7 +128,7 @@ def _volume(configuration: StorageConfig, volume: Volume) -> Iterator[Fact]:
     subject = f"volume {volume.name}"
     try:
         options = mount_options(volume.path)
-        free_percent = limits.volume_space(volume.path).free_percent
+        free_percent = limits.free_space(volume.path).free_percent
     except (OSError, TurkuError):
         # The report on the volumes says that it is absent.
         return

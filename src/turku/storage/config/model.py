@@ -344,7 +344,7 @@ class ReceivingConfig(Section, frozen=True, kw_only=True):
     ] = 7.0
 
 
-class RunLimits(Section, frozen=True, kw_only=True):
+class LimitsConfig(Section, frozen=True, kw_only=True):
     """Containment of a run."""
 
     sandbox: Annotated[
@@ -523,7 +523,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     ssh: SshConfig
     disk: DiskConfig
     receiving: ReceivingConfig
-    limits: RunLimits
+    limits: LimitsConfig
     sessions: SessionLimits
     retention: RetentionConfig
     integrity: IntegrityConfig

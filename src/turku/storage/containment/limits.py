@@ -60,7 +60,7 @@ class RunLimits:
 
 
 @dataclass(frozen=True)
-class VolumeSpace:
+class FreeSpace:
     """The space of a volume without root's reserve. Inodes are 0 if its file system counts none."""
 
     total_bytes: int
@@ -77,13 +77,13 @@ class VolumeSpace:
         return min(shares)
 
 
-def volume_space(path: Path) -> VolumeSpace:
+def free_space(path: Path) -> FreeSpace:
     """Return the space of the volume that holds ``path``. Raises BackupFailed if it cannot be read."""
     try:
         status = fs.volume_status(path)
     except OSError as error:
         raise BackupFailed(f"{path}: cannot read free space: {error.strerror or error}") from error
-    return VolumeSpace(
+    return FreeSpace(
         total_bytes=(status.f_blocks - status.f_bfree + status.f_bavail) * status.f_frsize,
         free_bytes=status.f_bavail * status.f_frsize,
         total_inodes=status.f_files,
@@ -96,7 +96,7 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
 
     Raises BackupFailed if the run must wait: its volume is below the low-water mark, or its quota is used up.
     """
-    free = volume_space(machine_dir).free_percent
+    free = free_space(machine_dir).free_percent
     low_water = configuration.disk.low_water_free_pct
     if free < low_water:
         raise BackupFailed(
@@ -131,7 +131,7 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
 
 def lacks_space(configuration: StorageConfig, machine_dir: Path) -> bool:
     """Return True if the volume is full or below its low-water mark. A run must then not keep its staging files."""
-    space = volume_space(machine_dir)
+    space = free_space(machine_dir)
     has_few_inodes = space.total_inodes > 0 and space.free_inodes < _MINIMUM_INODES
     is_full = space.free_bytes < _MINIMUM_BYTES or has_few_inodes
     return is_full or space.free_percent < configuration.disk.low_water_free_pct
@@ -142,7 +142,7 @@ def check_directories(limits: RunLimits, tree: Path, count: int) -> None:
 
     Raises SpaceLimitExceeded if they exceed the limits of the run, or leave too little of the volume.
     """
-    free = volume_space(tree).free_percent
+    free = free_space(tree).free_percent
     if limits.files is not None and count > limits.files:
         violation = f"its copy of the newest snapshot has more than {limits.files} directories (max_run_files)"
     elif limits.bytes is not None and count * DIRECTORY_BYTES > limits.bytes:

@@ -23,11 +23,11 @@ from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.errors import BackupFailed
 from turku.storage.containment import processes, quota
 from turku.storage.containment.limits import (
+    FreeSpace,
     RunLimits,
     SpaceLimitExceeded,
-    VolumeSpace,
+    free_space,
     reserve_violation,
-    volume_space,
 )
 from turku.storage.fs import disk_usage
 
@@ -64,7 +64,7 @@ class Watchdog:
         self._clock = clock
         self._begin_monotonic = clock.monotonic_seconds()
         self._begin = clock.now().timestamp()
-        self._reference = self._before = volume_space(tree)
+        self._reference = self._before = free_space(tree)
         self._counted = self._begin_monotonic
         self.written_bytes = 0
         """The bytes that the run has written so far, as far as known."""
@@ -90,10 +90,10 @@ class Watchdog:
 
         A short run may end before its first check. The space that the volume lost meanwhile then counts for it.
         """
-        return max(self.written_bytes, self._before.free_bytes - volume_space(self._tree).free_bytes)
+        return max(self.written_bytes, self._before.free_bytes - free_space(self._tree).free_bytes)
 
     def _space_violation(self) -> str | None:
-        now = volume_space(self._tree)
+        now = free_space(self._tree)
         reserve = self._limits.reserve_percent
         if now.free_percent < reserve:
             return reserve_violation(now.free_percent, reserve)
@@ -108,7 +108,7 @@ class Watchdog:
             return f"it wrote more than {limit} bytes ({self._limits.bytes_reason})"
         return None
 
-    def _count_violation(self, now: VolumeSpace) -> str | None:
+    def _count_violation(self, now: FreeSpace) -> str | None:
         limits = self._limits
         alarm = limits.bytes is not None and self._reference.free_bytes - now.free_bytes > limits.bytes
         if limits.files is not None and not alarm:

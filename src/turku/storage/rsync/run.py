@@ -15,9 +15,10 @@ from turku.core.bounded_log import bounded_log
 from turku.core.cancellation import NEVER, Cancellation
 from turku.errors import TurkuError
 from turku.storage.config.model import StorageConfig
-from turku.storage.containment import availability, quota, sandbox, watchdog
+from turku.storage.containment import availability, quota, sandbox
 from turku.storage.containment.child_output import output_reader
 from turku.storage.containment.limits import RunLimits
+from turku.storage.containment.watchdog import Watchdog, counting, wait_for
 from turku.storage.fs import tree as fs
 from turku.storage.rsync import exit_codes, messages, stats
 from turku.storage.rsync.arguments import arguments
@@ -57,10 +58,12 @@ def run(
     answers or a limit is exceeded, ConfigurationError if the sandbox is required and not available, and whatever
     ``cancellation`` raises.
     """
-    is_contained = availability.sandbox_availability(configuration).is_used
-    directory = os.fsencode(sandbox.WORKING_DIRECTORY if is_contained else workspace.directory)
     output = OutputReader(
-        daemon.module, stats.SuffixCounter(base), on_entry, has_targets=scope.is_dry_run, directory=directory
+        daemon.module,
+        stats.SuffixCounter(base),
+        on_entry,
+        has_targets=scope.is_dry_run,
+        directory=_directory_in_sandbox(configuration, workspace),
     )
     # An rsync that is to stop at a certain time reports that as an error. The caller knows its meaning.
     level = logging.INFO if options.stop_after_minutes else logging.WARNING
@@ -92,7 +95,7 @@ def run(
         ) as child,
     ):
         begin = time.monotonic()
-        watch = watchdog.Watchdog(
+        watchdog = Watchdog(
             run_limits,
             process=child.pid,
             tree=workspace.directory,
@@ -101,17 +104,11 @@ def run(
             spooled_bytes=spooled_bytes,
         )
         try:
-            with (
-                output_reader(
-                    child, output.read, abandon=output.abandon, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS
-                ) as reader,
-                watchdog.counting(machine_dir, watch),
-                _writing_back(workspace.directory, scope),
-            ):
-                exit_code = watchdog.wait_for(child, watch, cancellation)
+            with _writing_back(workspace.directory, scope):
+                exit_code, is_read = _watched(child, output, watchdog, machine_dir, cancellation)
         finally:
             if not scope.is_dry_run:
-                quota.record_usage(configuration, machine_dir, watch.total_written_bytes())
+                quota.record_usage(configuration, machine_dir, watchdog.total_written_bytes())
         last_lines = (*output.others, *child.last_lines)[-command.KEPT_LINES :]
     return TransferResult(
         exit_codes.exit_status(exit_code),
@@ -119,11 +116,31 @@ def run(
         tuple(last_lines),
         output.suffixes,
         seconds=time.monotonic() - begin,
-        all_lines_parsed=output.all_lines_parsed and not reader.is_alive(),
-        written_bytes=watch.total_written_bytes(),
+        all_lines_parsed=output.all_lines_parsed and is_read,
+        written_bytes=watchdog.total_written_bytes(),
         skipped_devices=output.skipped_devices,
         file_errors=output.file_errors,
     )
+
+
+def _directory_in_sandbox(configuration: StorageConfig, workspace: Workspace) -> bytes:
+    """Return the working directory as rsync sees it."""
+    is_contained = availability.sandbox_availability(configuration).is_used
+    return os.fsencode(sandbox.WORKING_DIRECTORY if is_contained else workspace.directory)
+
+
+def _watched(
+    child: command.Child, output: OutputReader, watchdog: Watchdog, machine_dir: Path, cancellation: Cancellation
+) -> tuple[int, bool]:
+    """Wait for rsync within its limits. Return its exit code, and True if all of its output was read."""
+    with (
+        output_reader(
+            child, output.read, abandon=output.abandon, timeout_seconds=_LAST_LINES_TIMEOUT_SECONDS
+        ) as reader,
+        counting(machine_dir, watchdog),
+    ):
+        exit_code = wait_for(child, watchdog, cancellation)
+    return exit_code, not reader.is_alive()
 
 
 @contextmanager
