@@ -43,41 +43,41 @@ class RequestedRestore:
     days: int = DEFAULT_DAYS
 
 
-def create(wish: RequestedRestore, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
+def create(terms: RequestedRestore, *, actor: log.Actor, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
     """Create and save the request.
 
     ``build`` describes the parameters and exceptions.
     """
-    request = build(wish, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
+    request = build(terms, requested_by=actor.name, may_choose_any_machine=may_choose_any_machine, now=now)
     save(request, actor=actor, now=now)
     return request
 
 
-def build(wish: RequestedRestore, *, requested_by: str, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
+def build(terms: RequestedRestore, *, requested_by: str, may_choose_any_machine: bool, now: datetime) -> RestoreRequest:
     """Return an unsaved request, which waits for approval or, if no policy requires one, for the machine.
 
     With ``may_choose_any_machine``, as a superuser has it, the target may be registered with another Auth. Raises
     InvalidValue.
     """
-    target = wish.target or wish.source.machine
-    needed = _approvals(wish.source.machine, target, may_choose_any_machine=may_choose_any_machine)
-    if wish.snapshot and wish.moment:
+    target = terms.target or terms.source.machine
+    needed = _approvals(terms.source.machine, target, may_choose_any_machine=may_choose_any_machine)
+    if terms.snapshot and terms.moment:
         raise InvalidValue("a restore is of a snapshot or of a moment, not both")
-    if not 1 <= wish.days <= DAYS_LIMIT:
+    if not 1 <= terms.days <= DAYS_LIMIT:
         raise InvalidValue(f"a request waits for 1 to {DAYS_LIMIT} days")
     request = RestoreRequest(
-        source=wish.source,
+        source=terms.source,
         target=target,
-        snapshot=checked_snapshot(wish.snapshot),
-        moment=resolved_moment(wish.moment, now=now),
-        paths=checked_paths(wish.paths),
-        directory=restore_place.target_directory(wish.directory),
-        overwrite=Overwrite(wish.overwrite).value,
-        reason=checked_reason(wish.reason),
+        snapshot=checked_snapshot(terms.snapshot),
+        moment=resolved_moment(terms.moment, now=now),
+        paths=checked_paths(terms.paths),
+        directory=restore_place.target_directory(terms.directory),
+        overwrite=Overwrite(terms.overwrite).value,
+        reason=checked_reason(terms.reason),
         approvals_needed=needed,
         requested_by=requested_by,
         date_requested=now,
-        date_expires=now + timedelta(days=wish.days),
+        date_expires=now + timedelta(days=terms.days),
     )
     if not needed:
         request.state, request.date_approved, request.date_offered = RequestState.WAITING, now, now

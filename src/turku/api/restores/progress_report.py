@@ -59,7 +59,7 @@ def record(machine: Machine, report: AgentRestoreProgressRequest, *, now: dateti
     held = Q(claim=report.claim, state__in=(RequestState.CANCELLED, RequestState.EXPIRED))
     transition(request, held, "", actor, now=now, date_progress=now, **_statistics(report))
     request.refresh_from_db()
-    return AgentRestoreProgressAnswer(go_on=False, reason=_why_not(request, report.claim))
+    return AgentRestoreProgressAnswer(go_on=False, reason=_stop_reason(request, report.claim))
 
 
 def _lease(now: datetime) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _statistics(report: AgentRestoreProgressRequest) -> dict[str, Any]:
     return figures
 
 
-def _why_not(request: RestoreRequest, claim: str) -> str:
+def _stop_reason(request: RestoreRequest, claim: str) -> str:
     state = RequestState(request.state)
     if state.value in ENDED:
         by = f" by {request.ended_by}" if request.ended_by else ""

@@ -66,7 +66,7 @@ Reason = Callable[[Sequence[Any]], Sequence[str]]
 """Returns the reason of each row with a mark, empty if the mark says everything."""
 
 
-def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason, *, verbose: bool) -> HealthGroup:
+def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], reasons: Reason, *, verbose: bool) -> HealthGroup:
     counts = {
         Mark(mark): count
         for mark, count in rows.order_by().values_list("mark").annotate(Count("pk")).values_list("mark", "pk__count")
@@ -76,7 +76,7 @@ def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason
     if verbose and problems:
         bad = rows.filter(mark__in=[mark.value for mark, _count in problems]).select_related(*relations)
         first = list(bad[:SENTENCES_LIMIT])
-        for row, reason in zip(first, why(first), strict=True):
+        for row, reason in zip(first, reasons(first), strict=True):
             name = " / ".join([*(str(row.machine) for _ in relations if noun == "source"), str(row)])
             sentences.append(f"{noun} {name}: {Mark(row.mark).label}{f': {reason}' if reason else ''}")
             if noun == "source" and Mark(row.mark) in _TO_BE_DECIDED:
@@ -87,15 +87,15 @@ def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], why: Reason
     return HealthGroup(noun, counted, problems, tuple(map(one_line, sentences)))
 
 
-def _why_machines(now: datetime) -> Reason:
-    def why(rows: Sequence[Any]) -> Sequence[str]:
+def _machine_reasons(now: datetime) -> Reason:
+    def reason(rows: Sequence[Any]) -> Sequence[str]:
         worst = source_reasons.worst_sources([row.pk for row in rows], now=now)
         return [machine_reasons.reason(row, worst.get(row.pk), now=now) for row in rows]
 
-    return why
+    return reason
 
 
-def _why_sources(now: datetime) -> Reason:
+def _source_reasons(now: datetime) -> Reason:
     return lambda rows: [source_reasons.reason(row, Mark(row.mark), now=now) for row in rows]
 
 
@@ -114,7 +114,7 @@ def _muted(*, now: datetime) -> tuple[str, ...]:
     return (f"{count} machine{'' if count == 1 else 's'} muted", *sentences, *more)
 
 
-def _why_storages(rows: Sequence[Any]) -> Sequence[str]:
+def _storage_reasons(rows: Sequence[Any]) -> Sequence[str]:
     """Return the problems that each faulty storage reports."""
     return ["; ".join(row.faults) if row.mark == Mark.FAULTY else "" for row in rows]
 
@@ -145,13 +145,13 @@ def current_health(*, now: datetime, verbose: bool = False, limits: HealthLimits
     machines = fleet_marks.machines(now=now, limits=limits)
     return FleetHealth(
         (
-            _group("storage", storages, (), _why_storages, verbose=verbose),
-            _group("machine", machines, ("storage",), _why_machines(now), verbose=verbose),
+            _group("storage", storages, (), _storage_reasons, verbose=verbose),
+            _group("machine", machines, ("storage",), _machine_reasons(now), verbose=verbose),
             _group(
                 "source",
                 source_marks.sources(now=now, limits=limits),
                 ("machine__storage",),
-                _why_sources(now),
+                _source_reasons(now),
                 verbose=verbose,
             ),
         ),

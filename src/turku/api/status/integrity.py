@@ -39,12 +39,12 @@ def remarks(*, now: datetime) -> tuple[str, ...]:
     if not count:
         return ()
     first = rows.select_related("machine", "integrity").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
-    sentences = [f"source {row.machine} / {row}: unproven ({_why(row)})" for row in first]
+    sentences = [f"source {row.machine} / {row}: unproven ({_unproven_reason(row)})" for row in first]
     more = [f"and {count - SENTENCES_LIMIT} more that are unproven"] if count > SENTENCES_LIMIT else []
     return (f"{count} source{'' if count == 1 else 's'} unproven: no fresh restore drill", *sentences, *more)
 
 
-def _why(source: Source) -> str:
+def _unproven_reason(source: Source) -> str:
     state = getattr(source, "integrity", None)
     if state is None or state.drill_succeeded is None:
         return "no restore drill yet"

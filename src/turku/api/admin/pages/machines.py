@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from turku.api.admin import presentation
 from turku.api.admin.model_admin import MarkFilter, NoAddAdmin
-from turku.api.admin.pages.sources import tell_back_up_now
+from turku.api.admin.pages.sources import back_up_now_and_report
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet import mute
 from turku.api.fleet.models import Machine
@@ -71,7 +71,7 @@ class MachineAdmin(NoAddAdmin):
     list_select_related = ("storage",)
     actions = ("back_up_now", "enable", "disable")
     fieldsets = (
-        (None, {"fields": ("title", "health", "why", "what_to_do", "active", "published", "storage")}),
+        (None, {"fields": ("title", "health", "reason", "next_step", "active", "published", "storage")}),
         ("Mute", {"fields": ("date_muted_until", "mute_reason")}),
         ("Related", {"fields": ("sources_link", "runs_link", "weakenings_link", "audit_link")}),
         ("Names", {"fields": ("uuid", "environment_name", "service_name", "unit_name", "comment")}),
@@ -82,8 +82,8 @@ class MachineAdmin(NoAddAdmin):
         *(
             "title",
             "health",
-            "why",
-            "what_to_do",
+            "reason",
+            "next_step",
             "published",
             "sources_link",
             "runs_link",
@@ -104,7 +104,7 @@ class MachineAdmin(NoAddAdmin):
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Machine]) -> None:
         keys = list(queryset.values_list("pk", flat=True))
-        tell_back_up_now(self, request, Source.objects.filter(machine__in=keys), now=self.now)
+        back_up_now_and_report(self, request, Source.objects.filter(machine__in=keys), now=self.now)
 
     @admin.display(description="machine", ordering="unit_name")
     def title(self, row: Machine) -> str:
@@ -128,12 +128,12 @@ class MachineAdmin(NoAddAdmin):
         why = machine_reasons.reason(row, worst, now=self.now)
         return presentation.mark_with_reason(row.mark, why, machine_reasons.next_step(row, worst))
 
-    @admin.display(description="why")
-    def why(self, row: Any) -> str:
+    @admin.display(description="reason")
+    def reason(self, row: Any) -> str:
         return machine_reasons.reason(row, self._worst(row), now=self.now) or presentation.NOTHING
 
     @admin.display(description="next step")
-    def what_to_do(self, row: Any) -> str:
+    def next_step(self, row: Any) -> str:
         return machine_reasons.next_step(row, self._worst(row)) or presentation.NOTHING
 
     @admin.display(description="last seen", ordering="date_checked_in")

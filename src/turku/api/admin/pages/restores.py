@@ -112,7 +112,7 @@ class RequestForm(_RequestModelForm):
             return cleaned
         try:
             self.instance = new_request.build(
-                self._wish(cleaned),
+                self._requested(cleaned),
                 requested_by=log.person(self.user).name,
                 may_choose_any_machine=self.user.is_superuser,
                 now=SYSTEM_CLOCK.now(),
@@ -121,7 +121,7 @@ class RequestForm(_RequestModelForm):
             raise ValidationError(f"{error.message} {error.hint}".strip()) from None
         return cleaned
 
-    def _wish(self, cleaned: dict[str, Any]) -> new_request.RequestedRestore:
+    def _requested(self, cleaned: dict[str, Any]) -> new_request.RequestedRestore:
         sources = {source.name: source for source in cleaned["machine"].sources.select_related("machine").all()}
         if cleaned["source_name"] not in sources:
             raise ValidationError({"source_name": f"The machine has: {', '.join(sorted(sources)) or 'no source'}."})
@@ -147,7 +147,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     """Requests: made by a form, decided in the list, and from then on the machine's own word."""
 
     form = RequestForm
-    list_display = ("requested", "status", "progress", "what", "machines", "directory", "who")
+    list_display = ("requested", "status", "progress", "subject", "machines", "directory", "people")
     list_filter = (OpenRequestFilter,)
     list_select_related = ("source__machine__storage", "target")
     search_fields = ("source__name",)
@@ -156,8 +156,8 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     linked_lookups = ("source__machine__id__exact", "source__id__exact", "target__id__exact", "state")
     actions = ("approve", "reject", "cancel")
     _shown = (
-        *("status", "why_waiting", "what", "of_machine", "onto", "directory", "overwrite", "path_list", "reason"),
-        *("requested", "requested_by", "approvals", "expires", "picked_up", "attempts", "heard_of"),
+        *("status", "waiting_reason", "subject", "of_machine", "onto", "directory", "overwrite", "path_list", "reason"),
+        *("requested", "requested_by", "approvals", "expires", "picked_up", "attempts", "last_progress"),
         *("progress", "resolved_snapshot", "restored_snapshot", "ended", "message_text", "audit_link", "id"),
     )
     add_fieldsets = (
@@ -181,7 +181,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     def get_fieldsets(self, _request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
             return self.add_fieldsets
-        silent = () if description.waiting_reason(obj) else ("why_waiting",)
+        silent = () if description.waiting_reason(obj) else ("waiting_reason",)
         return ((None, {"fields": [name for name in self._shown if name not in silent]}),)
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -249,12 +249,12 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     def progress(self, row: RestoreRequest) -> str:
         return description.progress_text(row) or description.waiting_reason(row) or presentation.NOTHING
 
-    @admin.display(description="why it waits")
-    def why_waiting(self, row: RestoreRequest) -> str:
+    @admin.display(description="waits because")
+    def waiting_reason(self, row: RestoreRequest) -> str:
         return description.waiting_reason(row) or presentation.NOTHING
 
-    @admin.display(description="what")
-    def what(self, row: RestoreRequest) -> str:
+    @admin.display(description="subject")
+    def subject(self, row: RestoreRequest) -> str:
         return description.subject_text(row)
 
     @admin.display(description="machine", ordering="source__machine__unit_name")
@@ -271,7 +271,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
         return presentation.change_link(row.target)
 
     @admin.display(description="by, approved by")
-    def who(self, row: RestoreRequest) -> str:
+    def people(self, row: RestoreRequest) -> str:
         return f"{row.requested_by}, {' and '.join(row.approvers) or presentation.NOTHING}"
 
     @admin.display(description="paths")
@@ -292,7 +292,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
         return presentation.moment(row.date_picked_up, now=self.now)
 
     @admin.display(description="last progress report")
-    def heard_of(self, row: RestoreRequest) -> str:
+    def last_progress(self, row: RestoreRequest) -> str:
         return presentation.moment(row.date_progress, now=self.now)
 
     @admin.display(description="ended")

@@ -48,14 +48,14 @@ class DecisionForm(ActionForm):
 class SourceChangeAdmin(SourceColumns, ListActionAdmin):
     """Changes of machines that weaken protection. The operator decides when they take effect."""
 
-    list_display = ("changed", "machine_link", "source_link", "what", "takes_effect")
+    list_display = ("changed", "machine_link", "source_link", "weakening_names", "takes_effect")
     list_filter = (HeldBackFilter, "source__machine__storage")
     search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
     linked_lookups = ("source__machine__id__exact",)
     list_select_related = ("source__machine",)
     actions = ("let_take_effect", "hold")
     action_form = DecisionForm
-    fields = ("date", "machine_link", "source_link", "what", "takes_effect", "old_values", "new_values")
+    fields = ("date", "machine_link", "source_link", "weakening_names", "takes_effect", "old_values", "new_values")
     readonly_fields = fields
 
     def matches(self, words: Sequence[str]) -> Q:
@@ -108,7 +108,7 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
         return presentation.moment(row.date, now=self.now)
 
     @admin.display(description="weakenings")
-    def what(self, row: SourceChange) -> str:
+    def weakening_names(self, row: SourceChange) -> str:
         return ", ".join(row.weakenings)
 
     @admin.display(description="takes effect on history", ordering="date_effective")

@@ -25,7 +25,7 @@ from turku.api.status.fleet_marks import silent_sentence
 from turku.api.status.marks import Mark
 
 
-def tell_back_up_now(page: Any, request: HttpRequest, sources: QuerySet[Source], *, now: datetime) -> None:
+def back_up_now_and_report(page: Any, request: HttpRequest, sources: QuerySet[Source], *, now: datetime) -> None:
     """Make the sources due, and show their number and the machines that are silent."""
     count = back_up_now(sources, actor=log.person(request.user), now=now)
     due = "1 source is due now; its machine's next ping starts it."
@@ -75,11 +75,11 @@ class SourceAdmin(NoAddAdmin):
     list_select_related = ("machine__storage",)
     actions = ("back_up_now", "confirm_withdrawal", "enable", "disable")
     fieldsets = (
-        (None, {"fields": ("name", "machine_link", "health", "why", "what_to_do", "active", "published")}),
+        (None, {"fields": ("name", "machine_link", "health", "reason", "next_step", "active", "published")}),
         ("Declared by the machine", {"fields": _DECLARED}),
         ("State", {"fields": _STATE}),
     )
-    readonly_fields = ("name", "machine_link", "health", "why", "what_to_do", "published", *_DECLARED, *_STATE)
+    readonly_fields = ("name", "machine_link", "health", "reason", "next_step", "published", *_DECLARED, *_STATE)
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
         return source_marks.sources(now=self.now)
@@ -94,7 +94,7 @@ class SourceAdmin(NoAddAdmin):
     @admin.action(description="Back up now", permissions=["change"])
     def back_up_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
         chosen = Source.objects.filter(pk__in=list(queryset.values_list("pk", flat=True)))
-        tell_back_up_now(self, request, chosen, now=self.now)
+        back_up_now_and_report(self, request, chosen, now=self.now)
 
     @admin.action(description="Confirm withdrawal: backups end on purpose", permissions=["change"])
     def confirm_withdrawal(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
@@ -108,12 +108,12 @@ class SourceAdmin(NoAddAdmin):
         why = source_reasons.reason(row, mark, now=self.now)
         return presentation.mark_with_reason(mark.value, why, source_reasons.next_step(row, mark))
 
-    @admin.display(description="why")
-    def why(self, row: Any) -> str:
+    @admin.display(description="reason")
+    def reason(self, row: Any) -> str:
         return source_reasons.reason(row, Mark(row.mark), now=self.now) or presentation.NOTHING
 
     @admin.display(description="next step")
-    def what_to_do(self, row: Any) -> str:
+    def next_step(self, row: Any) -> str:
         return source_reasons.next_step(row, Mark(row.mark)) or presentation.NOTHING
 
     @admin.display(description="last failure")

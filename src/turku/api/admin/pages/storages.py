@@ -34,14 +34,14 @@ class StorageAdmin(NoAddAdmin):
     search_fields = ("name", "comment", "ssh_ping_host")
     list_select_related = ("auth",)
     fieldsets = (
-        (None, {"fields": ("name", "health", "wrong", "active", "published", "comment", "machines_link")}),
+        (None, {"fields": ("name", "health", "problems", "active", "published", "comment", "machines_link")}),
         ("Space", {"fields": ("available", "total")}),
         ("SSH", {"fields": ("address", "ssh_ping_user", "host_keys")}),
         ("History", {"fields": ("auth_link", "date_registered", "date_checked_in", "audit_link")}),
     )
     readonly_fields = (
         "audit_link",
-        *("name", "health", "wrong", "published", "comment", "machines_link", "available", "total", "address"),
+        *("name", "health", "problems", "published", "comment", "machines_link", "available", "total", "address"),
         *("ssh_ping_user", "host_keys", "auth_link", "date_registered", "date_checked_in"),
     )
 
@@ -77,7 +77,7 @@ class StorageAdmin(NoAddAdmin):
         return presentation.audit_links(row)
 
     @admin.display(description="problems")
-    def wrong(self, row: Storage) -> str:
+    def problems(self, row: Storage) -> str:
         return "\n".join(row.faults) or presentation.NOTHING
 
     @admin.display(description="SSH host keys")

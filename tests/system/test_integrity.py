@@ -17,7 +17,7 @@ from turku.demo.private_machine import PrivateMachine
 from turku.demo.private_storage import PrivateStorage
 from turku.errors import CommandFailed
 
-pytestmark = pytest.mark.xdist_group("system-proof")
+pytestmark = pytest.mark.xdist_group("system-integrity")
 
 
 class Site:
