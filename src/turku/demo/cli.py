@@ -1,4 +1,4 @@
-"""The command `turku`: shows the three programs working together."""
+"""The command `turku`, which shows the three programs working together."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; its exit code. Raises TurkuError."""
+    """Run the command and return its exit code. Raises TurkuError."""
     parsed = _parser().parse_args(arguments)
-    # Late: --version and --help need none of it.
+    # Imported late, because --version and --help do not need it.
     from turku.demo import programs
     from turku.demo.narrator import Narrator
     from turku.demo.story import Story
@@ -98,7 +98,7 @@ def _remove(directory: Path) -> None:
     for parent, names, _files in os.walk(directory):
         for name in names:
             path = Path(parent, name)
-            # Backups keep modes, also of directories that their owner cannot write to.
+            # Backups keep modes, also those of directories that their owner cannot write to.
             if not path.is_symlink():
                 path.chmod(0o700)
     shutil.rmtree(directory, ignore_errors=True)
@@ -107,11 +107,11 @@ def _remove(directory: Path) -> None:
 
 
 def _interrupt_once(signal_number: int, _frame: FrameType | None) -> NoReturn:
-    # A second Ctrl-C must not interrupt the ending of what was started.
+    # A second Ctrl-C must not interrupt the end of the started programs.
     signal.signal(signal_number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def entry() -> NoReturn:
-    """`turku`."""
+    """Run `turku` as a console script."""
     entry_point.run(main)

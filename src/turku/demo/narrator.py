@@ -1,4 +1,4 @@
-"""How the demo speaks: numbered steps with their times, readable with and without colours."""
+"""The output of the demo: numbered steps with their times, readable with and without colours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Say = Callable[[str], None]
 
 
 class Narrator:
-    """Speaks on standard output, one line after the other, so that a log of it reads well too."""
+    """A writer of lines to standard output, which is readable as a log, too."""
 
     def __init__(self, console: Console | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
-        # soft_wrap: paths are there to be copied, so no line is broken by us.
+        # soft_wrap: paths are meant to be copied, so we break no line.
         self._console = console or Console(file=unguarded(sys.stdout), highlight=False, soft_wrap=True)
         self._clock = clock
         self._count = 0
@@ -31,7 +31,7 @@ class Narrator:
         self._console.print(Text(one_line(text), style=style), soft_wrap=True)
 
     def begin(self, directory: Path, versions: str) -> None:
-        """Say what is about to happen."""
+        """Say what will happen."""
         self._line("Turku demo: a coordinator, a storage and a machine to back up, all on this computer.", "bold")
         self._line(f"Everything lies below {directory}, which only you can enter.")
         self._line(f"It runs {versions}.")
@@ -39,7 +39,7 @@ class Narrator:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Say]:
-        """Announce a step; the block says what came of it; then its time."""
+        """Announce a step, let the block report on it, then show its time."""
         self._count += 1
         self._line(f"{self._count}. {title}", "bold")
         begun = self._clock.monotonic_seconds()
@@ -52,7 +52,7 @@ class Narrator:
         self._line(f"Success: backed up twice and restored, in {seconds:.1f} s.", "bold green")
 
     def places(self, places: Mapping[str, Path], *, kept: bool) -> None:
-        """Say where things lie."""
+        """Show the paths of all parts."""
         self._line("")
         self._line("Where things lie:" if kept else "Where things lay (removed now; --keep keeps them to look at):")
         width = max(map(len, places))
@@ -62,12 +62,12 @@ class Narrator:
     def invite(
         self, url: str, user: str, password: Secret, *, every_seconds: float, commands: Mapping[str, str]
     ) -> None:
-        """Say how to look around while it runs; ``commands`` are what to try by hand, by what they do."""
+        """Suggest what to try while it runs. ``commands`` maps descriptions to commands."""
         self._line("")
         self._line("Look around in the admin site:", "bold")
         self._line(f"   address    {url}")
         self._line(f"   user name  {user}")
-        # Shown on purpose, to the one who started the demo and to nobody else: the account ends with it.
+        # Shown on purpose, only to the person who started the demo. The account ends with it.
         self._line(f"   password   {password.reveal()}")
         self._line(f"   Choose 'Back up now' for the source there: the machine asks every {every_seconds:.0f} s.")
         self._line("")

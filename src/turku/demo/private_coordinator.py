@@ -1,4 +1,4 @@
-"""A coordinator of one's own: the installed `turku-api` on a free loopback port, its state in one directory."""
+"""A private coordinator: the installed `turku-api` on a free loopback port, with its state in one directory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _START_TIMEOUT_SECONDS = 60.0
 
 
 class PrivateCoordinator:
-    """A running coordinator, its database set up; a context manager, ended with its workers.
+    """A running coordinator with a prepared database. A context manager that ends it with its workers.
 
-    The database is SQLite in ``state_dir`` unless ``database_url`` says otherwise; ``environment`` adds TURKU_*
+    The database is SQLite in ``state_dir``, unless ``database_url`` names another. ``environment`` adds TURKU_*
     variables.
     """
 
@@ -41,7 +41,7 @@ class PrivateCoordinator:
         self._workers = workers
         self._environment = {
             "TURKU_STATE_DIR": str(state_dir),
-            # Plain HTTP on loopback: a browser keeps secure cookies to itself there.
+            # With plain HTTP on loopback, a browser would not send secure cookies.
             "TURKU_ALLOW_INSECURE_COOKIES": "1",
             **({"TURKU_DATABASE_URL": database_url} if database_url else {}),
             **(environment or {}),
@@ -62,17 +62,17 @@ class PrivateCoordinator:
 
     @property
     def admin_url(self) -> str:
-        """Where people go."""
+        """Address of the admin site."""
         return f"http://127.0.0.1:{self.port}/admin/"
 
     @property
     def pid(self) -> int | None:
-        """Of the server that has the workers, while it runs."""
+        """Process id of the server that has the workers, while it runs."""
         return self._child.pid if self._child else None
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """What the server said last."""
+        """Last lines of the server's log."""
         return self._child.last_lines if self._child else ()
 
     def manage(
@@ -82,7 +82,7 @@ class PrivateCoordinator:
         timeout_seconds: float = 120,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Standard output of `turku-api ARGUMENTS`. Raises CommandFailed."""
+        """Run `turku-api ARGUMENTS` and return its standard output. Raises CommandFailed."""
         completed = command.run(
             [programs.DIRECTORY / "turku-api", *arguments],
             timeout_seconds=timeout_seconds,
@@ -92,12 +92,12 @@ class PrivateCoordinator:
         return completed.stdout.decode()
 
     def create_auth(self, kind: str, *, name: str | None = None) -> str:
-        """The secret of a new registration Auth: ``machine_reg`` or ``storage_reg``."""
+        """Create a registration Auth (``machine_reg`` or ``storage_reg``) and return its secret."""
         named = ("--name", name) if name else ()
         return self.manage("auth-create", kind, "--raw", *named).strip()
 
     def create_administrator(self, name: str, password: Secret) -> None:
-        """Make an account for the admin site."""
+        """Create an account for the admin site."""
         self.manage(
             *("createsuperuser", "--noinput", "--username", name, "--email", ""),
             environment={"DJANGO_SUPERUSER_PASSWORD": password.reveal()},
@@ -123,7 +123,7 @@ class PrivateCoordinator:
         self._stack.close()
 
     def _answers(self) -> bool:
-        # Not through the client of the programs: it would honour a proxy that is set for the world outside.
+        # Not by the programs' client, which would use a proxy of the environment.
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("POST", "/v1/health", b"{}", {"Content-Type": "application/json"})

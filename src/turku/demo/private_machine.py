@@ -1,4 +1,4 @@
-"""A machine of one's own: an agent with configuration, identity and state in one directory."""
+"""A private machine: an agent with configuration, identity and state in one directory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from turku.demo import programs
 from turku.demo.private_sshd import user_name
 
 LOCAL_ADDRESS = "127.0.0.2"
-"""Where the machine's rsyncd listens; all of 127.0.0.0/8 is loopback."""
+"""Address of the machine's rsyncd. All of 127.0.0.0/8 is loopback."""
 
 
 class PrivateMachine:
-    """An agent's side of things; ``update_config`` registers it. ``configuration`` is laid over the private keys."""
+    """An agent, which ``update_config`` registers. ``configuration`` overrides the keys that make it private."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class PrivateMachine:
                 "var_dir": str(self.var_dir),
                 "lock_dir": str(directory / "lock"),
                 "restore_path": str(self.restore_path),
-                # Storage and machine are one host here: the tunnel's end is at 127.0.0.1, so rsyncd is elsewhere.
+                # Storage and machine are one host here. The tunnel ends at 127.0.0.1, so rsyncd needs another address.
                 "rsyncd_local_address": LOCAL_ADDRESS,
-                # Files are read and restored as the user we are, which need not be root.
+                # Files are read and restored as the present user, who need not be root.
                 "rsyncd_user": user_name(),
                 "rsyncd_group": "*" if os.geteuid() == 0 else grp.getgrgid(os.getegid()).gr_name,
                 **(configuration or {}),
@@ -56,20 +56,20 @@ class PrivateMachine:
 
     @property
     def uuid(self) -> str:
-        """The identity the agent gave itself when it registered."""
+        """UUID that the agent gave itself when it registered."""
         content = json.loads((self.var_dir / "config.d" / "10-machine_uuid.json").read_text())
         return str(content["machine_uuid"])
 
     def declare(self, sources: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write ``sources.d`` so that it names these sources and no others."""
+        """Write ``sources.d`` with these sources only."""
         durable.write_json(self.config_dir / "sources.d" / "sources.json", sources)
 
     def update_config(self) -> command.CompletedProgram:
-        """Register, or tell the coordinator what is new."""
+        """Register, or update the coordinator."""
         return programs.run("turku-update-config", "--config-dir", self.config_dir)
 
     def ping(self, *arguments: str, check: bool = True) -> command.CompletedProgram:
-        """Ask whether anything is due, and have it backed up."""
+        """Check in, and back up all sources that are due."""
         return programs.run(
             *("turku-agent-ping", "--config-dir", str(self.config_dir), *arguments),
             expected_codes=(0,) if check else range(256),

@@ -1,4 +1,4 @@
-"""An sshd of one's own: on a free loopback port, as root or as anyone else, everything of it in one directory."""
+"""A private sshd on a free loopback port, as any user, with all its files in one directory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SESSION_GRACE_SECONDS = 5.0
 
 
 class PrivateSshd:
-    """A running sshd; a context manager, ended with its sessions.
+    """A running sshd. A context manager that ends it with its sessions.
 
     It reads ``authorized_keys`` at each login, so the file may be written at any time. ``path`` is the PATH of forced
-    commands. Runs as root too, which then makes /run/sshd where that is missing: sshd insists on it.
+    commands. As root, it creates /run/sshd if that is missing, because sshd needs it.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class PrivateSshd:
 
     @property
     def host_key(self) -> Path:
-        """The public half of the host key."""
+        """Path of the public host key."""
         return self.directory / "host_key.pub"
 
     @property
     def pid(self) -> int | None:
-        """Of the listener, while it runs."""
+        """Process id of the listener, while it runs."""
         return self._child.pid if self._child else None
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """What sshd said last."""
+        """Last lines of sshd's log."""
         return self._child.last_lines if self._child else ()
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class PrivateSshd:
         generate_key(self.directory / "host_key")
         configuration = self.directory / "sshd_config"
         durable.write_text(configuration, "\n".join((*self._extra_lines, *self._lines())) + "\n")
-        # sshd starts itself anew for each connection and wants to know itself by its whole path.
+        # sshd starts itself again for each connection, and needs its absolute path for that.
         program = programs.find("sshd") or "/usr/sbin/sshd"
         with ExitStack() as stack:
             child = stack.enter_context(command.start([program, "-D", "-e", "-f", configuration]))
@@ -87,21 +87,21 @@ class PrivateSshd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Each connection is a session of its own, which the end of the listener's process group does not reach.
+        # Each connection is a session of its own, outside the process group of the listener.
         sessions = _descendants(self._child.pid) if self._child else []
         self._stack.close()
         _end(sessions)
 
     def _lines(self) -> tuple[str, ...]:
-        # sshd takes the first value of a keyword, so that the caller's lines win.
+        # sshd takes the first value of a keyword, so the caller's lines win.
         return (
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f'HostKey "{self.directory / "host_key"}"',
             "PidFile none",
-            # Here, and only here, a % would be one of sshd's tokens.
+            # A % would be one of sshd's tokens in this keyword only.
             'AuthorizedKeysFile "{}"'.format(str(self.authorized_keys).replace("%", "%%")),
-            # The directories above may be /tmp, which StrictModes takes for unsafe; the last of them is private.
+            # A directory above may be /tmp, which StrictModes refuses. The last one is private.
             "StrictModes no",
             f"UsePAM {'yes' if _is_locked(self.user) else 'no'}",
             "PasswordAuthentication no",
@@ -109,7 +109,7 @@ class PrivateSshd:
             "PermitRootLogin prohibit-password",
             "MaxStartups 100",
             "LogLevel VERBOSE",
-            # The account's own start-up files would be read by its shell at each session, and take their time.
+            # The shell would read the account's start-up files at each session, which takes time.
             f'SetEnv "PATH={self._path}" "HOME={self.directory}"',
             "Subsystem sftp internal-sftp",
         )
@@ -124,7 +124,7 @@ class PrivateSshd:
 
 
 def user_name() -> str:
-    """The name of the user we run as. Raises CommandFailed when sshd could not let that user in."""
+    """Return the name of the present user. Raises CommandFailed if sshd could not let that user in."""
     try:
         account = pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -140,9 +140,9 @@ def user_name() -> str:
 
 
 def _is_locked(user: str) -> bool:
-    """Whether the account's password is locked, which sshd takes for a locked account unless PAM decides.
+    """Return True when the account's password is locked, which sshd takes for a locked account unless PAM decides.
 
-    Only root can see that, and only root's sshd looks.
+    Only root can see that, and only root's sshd checks it.
     """
     try:
         entries = Path("/etc/shadow").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -152,7 +152,7 @@ def _is_locked(user: str) -> bool:
 
 
 def generate_key(path: Path) -> None:
-    """Make an ed25519 key pair at ``path`` unless there is one."""
+    """Create an ed25519 key pair at ``path`` unless there is one."""
     if not path.exists():
         command.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "turku", "-f", path],
@@ -181,7 +181,7 @@ def _end(processes: list[int]) -> None:
 
 def _runs(process: int) -> bool:
     try:
-        # The state comes after the program's name, which may itself hold spaces and parentheses.
+        # The state comes after the program's name, which may contain blanks and parentheses.
         state = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""A storage of one's own: configuration, volume and state in one directory, reached through a private sshd."""
+"""A private storage: configuration, volume and state in one directory, reached through a private sshd."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from turku.demo.private_sshd import PrivateSshd
 
 
 class PrivateStorage:
-    """A storage whose sshd runs; ``update_config`` registers it.
+    """A storage with a running sshd, which ``update_config`` registers.
 
-    ``configuration`` is laid over the keys that make it private.
+    ``configuration`` overrides the keys that make it private.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PrivateStorage:
                 "name": name,
                 "api_url": api_url,
                 "api_auth": api_auth,
-                # Whatever else fills that disk: the storage is here to be looked at.
+                # The storage must take machines, however full the disk is.
                 "volumes": {"volume": {"path": str(self.volume), "accept_new_high_water_pct": 100}},
                 "ssh_ping_host": "127.0.0.1",
                 "ssh_ping_port": sshd.port,
@@ -61,15 +61,15 @@ class PrivateStorage:
         )
 
     def update_config(self) -> command.CompletedProgram:
-        """Register, or tell the coordinator what is new, and take over the machines' keys."""
+        """Register, or update the coordinator, and write the machines' keys."""
         return programs.run("turku-storage-update-config", "--config-dir", self.config_dir)
 
     def machine_directory(self, uuid: str) -> Path:
-        """Where the machine's trees and snapshots are, as the operator finds them."""
+        """Return the directory of the machine's trees and snapshots."""
         return self.var_dir / "machines" / uuid
 
     def snapshots(self, uuid: str, source: str) -> list[Path]:
-        """The snapshots of a source, oldest first; none before its first backup."""
+        """Return the snapshots of a source, oldest first."""
         directory = self.machine_directory(uuid) / f"{source}.snapshots"
         if not directory.is_dir():
             return []

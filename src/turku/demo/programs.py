@@ -1,4 +1,4 @@
-"""The programs that the demo runs: Turku's own, found beside this Python, and those of the system."""
+"""The programs that the demo runs: Turku's own, beside this Python, and those of the system."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from turku.errors import CommandFailed
 from turku.storage.rsync import version as rsync_version
 
 DIRECTORY = Path(sys.executable).parent
-"""Where pip puts the commands of an installed distribution."""
+"""Directory in which pip installs commands."""
 TIMEOUT_SECONDS = 600.0
 _LOWEST_PORT, _EPHEMERAL_PORT = 10_000, 32_768
 
 _DEBIAN_PACKAGES = {"rsync": "rsync", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "sshd": "openssh-server"}
-# Debian keeps sshd out of ordinary users' PATH.
+# On Debian, sshd is not in the PATH of ordinary users.
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def find(name: str) -> str | None:
-    """The path of a program of the system, also where an ordinary user's PATH does not lead; None if there is none."""
+    """Return the path of a system program, also outside the PATH of ordinary users, or None."""
     path = os.pathsep.join((command.environment()["PATH"], *_SYSTEM_DIRECTORIES))
     return shutil.which(name, path=path)
 
 
 def require() -> None:
-    """Raise CommandFailed naming missing programs with the packages that bring them, or an rsync that is too old."""
+    """Raise CommandFailed with missing programs and their packages, or for an rsync that is too old."""
     missing = [name for name in _DEBIAN_PACKAGES if find(name) is None]
     if missing:
         packages = " ".join(sorted({_DEBIAN_PACKAGES[name] for name in missing}))
@@ -56,18 +56,18 @@ def require() -> None:
 
 
 def versions() -> str:
-    """Return the versions of rsync and ssh that are found, for people."""
+    """Return the versions of rsync and ssh, for people."""
     ssh = command.run(["ssh", "-V"], timeout_seconds=TIMEOUT_SECONDS, check=False)
-    # It says its version as an error.
+    # ssh prints its version to standard error.
     told = " ".join(ssh.last_lines).partition(",")[0]
     return f"rsync {rsync_version.installed(['rsync']) or 'of an unknown version'}, {told or 'ssh'}"
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on.
+    """Return a loopback port on which nobody listens.
 
-    It is below those that the kernel hands out (32,768 and up), which anybody's next connection could take before it is
-    used, and it is drawn by lot, so that several programs that ask at the same moment get different ones.
+    It is below the ephemeral ports (32,768 and up), which the next connection of any program could take before it is
+    used. It is random, so that several programs that ask at the same moment get different ports.
     """
     while True:
         port = _LOWEST_PORT + secrets.randbelow(_EPHEMERAL_PORT - _LOWEST_PORT)
@@ -82,7 +82,7 @@ def free_port() -> int:
 
 
 def command_line(name: str, *arguments: str) -> str:
-    """One of Turku's commands, as it can be pasted into a shell."""
+    """Return one of Turku's commands in a form that can be pasted into a shell."""
     return shlex.join([str(DIRECTORY / name), *arguments])
 
 
@@ -93,9 +93,9 @@ def run(
     timeout_seconds: float = TIMEOUT_SECONDS,
     expected_codes: Sequence[int] = (0,),
 ) -> command.CompletedProgram:
-    """How one of Turku's commands ended.
+    """Run one of Turku's commands and return its result.
 
-    Raises CommandFailed, with the last lines it printed, when it ends with a code that is not expected.
+    Raises CommandFailed, with the last lines it printed, if it ends with an unexpected exit code.
     """
     completed = command.run(
         [DIRECTORY / name, *arguments],

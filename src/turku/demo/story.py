@@ -1,4 +1,4 @@
-"""What the demo does, step by step, in the order and the words in which it tells them."""
+"""The steps of the demo, in order, with the words of its output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEPT_PING_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Where everything stands once all three programs know each other."""
+    """The three running programs after their registration."""
 
     directory: Path
     coordinator: PrivateCoordinator
@@ -35,12 +35,12 @@ class Stage:
     machine: PrivateMachine
 
     def snapshots(self) -> list[Path]:
-        """The snapshots on the storage, oldest first."""
+        """Return the snapshots on the storage, oldest first."""
         return self.storage.snapshots(self.machine.uuid, SOURCE)
 
 
 class Story:
-    """The demo's steps. ``run`` tells them in order; everything that was started ends with it."""
+    """The steps of the demo. ``run`` performs them in order, and ends every program that it started."""
 
     def __init__(self, directory: Path, narrator: Narrator, clock: Clock = SYSTEM_CLOCK) -> None:
         self._directory = directory
@@ -48,7 +48,7 @@ class Story:
         self._clock = clock
 
     def run(self, path: Path, *, keep: bool) -> None:
-        """Tell it all; with ``keep`` stay until interrupted. Raises TurkuError when a step fails."""
+        """Perform all steps. With ``keep``, stay until interrupted. Raises TurkuError if a step fails."""
         begun = self._clock.monotonic_seconds()
         tree = self._copy(path)
         with ExitStack() as stack:
@@ -62,7 +62,7 @@ class Story:
             if keep:
                 self._keep(stage)
 
-    def _copy(self, path: Path) -> trees.Copy:
+    def _copy(self, path: Path) -> trees.TreeCopy:
         with self._narrator.step(f"Copy {path}, because the demo changes files and yours must stay as they are") as say:
             tree = trees.copy(path, self._directory / "machine" / "files")
             say(f"{len(tree.files):,} files, {size(tree.size_bytes)}, now in {tree.path}")
@@ -74,7 +74,7 @@ class Story:
             if tree.unreadable:
                 say(f"left out, because this user cannot read them: {tree.unreadable:,} files or directories")
             if tree.special:
-                say(f"left out, because they are no files: {tree.special:,} sockets, pipes or devices")
+                say(f"skipped, because they are not files: {tree.special:,} sockets, pipes or devices")
         return tree
 
     def _set_up(self, stack: ExitStack) -> Stage:
@@ -114,7 +114,7 @@ class Story:
             say(f"it is machine {machine.uuid}; the storage now admits its key, for backups and nothing else")
         return Stage(self._directory, coordinator, storage, machine)
 
-    def _back_up_first(self, stage: Stage, tree: trees.Copy) -> Path:
+    def _back_up_first(self, stage: Stage, tree: trees.TreeCopy) -> Path:
         with self._narrator.step("Back up for the first time (turku-agent-ping)") as say:
             stage.machine.ping()
             snapshots = stage.snapshots()
@@ -124,7 +124,7 @@ class Story:
             say(f"snapshot {snapshots[0].name}")
         return snapshots[0]
 
-    def _change(self, tree: trees.Copy) -> tuple[Path, trees.Changes]:
+    def _change(self, tree: trees.TreeCopy) -> tuple[Path, trees.TreeChanges]:
         with self._narrator.step("Change the copy, as a day of work would") as say:
             before = trees.text_file(tree)
             kept = self._directory / "machine" / "kept aside"
@@ -138,7 +138,7 @@ class Story:
                 say(f"deleted {changes.deleted}")
         return kept, changes
 
-    def _back_up_again(self, stage: Stage, tree: trees.Copy, first: Path) -> None:
+    def _back_up_again(self, stage: Stage, tree: trees.TreeCopy, first: Path) -> None:
         with self._narrator.step("Back up again: tomorrow's backup, ordered now (turku-api back-up-now)") as say:
             stage.coordinator.manage("back-up-now", stage.machine.uuid)
             stage.machine.ping()
@@ -165,7 +165,7 @@ class Story:
             say(f"{name} of the first snapshot, to {machine.restore_path}")
             say(f"compared byte by byte with the file before its change: identical, {size(kept.stat().st_size)}")
 
-    def _where_things_lie(self, stage: Stage, tree: trees.Copy, *, kept: bool) -> None:
+    def _where_things_lie(self, stage: Stage, tree: trees.TreeCopy, *, kept: bool) -> None:
         self._narrator.places(
             {
                 "the machine's files": tree.path,
@@ -207,7 +207,7 @@ class Story:
             stage.storage.update_config()
             stage.machine.ping()
         except TurkuError as error:
-            # Somebody may have switched machine or storage off in the admin site: that is theirs to try.
+            # Somebody may have switched machine or storage off in the admin site, to try it.
             self._narrator.note(f"{error.message}: {error.details}")
         for snapshot in stage.snapshots():
             if snapshot not in before:

@@ -1,4 +1,4 @@
-"""Trees of files: a bounded private copy of one, the changes a user would make to it, what two trees share."""
+"""Trees of files for the demo: a bounded copy, typical changes of a user, and the hard links of two trees."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ ADDED_NAME = "a file that the demo added.txt"
 
 
 @dataclass
-class Copy:
-    """What was copied of a tree, and what was not."""
+class TreeCopy:
+    """A copy of a tree, with the numbers of copied and skipped entries."""
 
     path: Path
     files: list[Path] = field(default_factory=list)
-    """The regular files, relative to ``path``, by name."""
+    """Regular files, relative to ``path``, by name."""
     size_bytes: int = 0
     unreadable: int = 0
     special: int = 0
     is_partial: bool = False
-    """The tree is larger than the limits; the rest was left out."""
+    """True when the tree is larger than the limits. The rest was skipped."""
 
 
 def copy(
     source: Path, target: Path, *, size_limit_bytes: int = SIZE_LIMIT_BYTES, files_limit: int = FILES_LIMIT
-) -> Copy:
-    """A copy of ``source`` at ``target``, which is made: directories, files and symbolic links with modes and times.
+) -> TreeCopy:
+    """Copy ``source`` to a new directory ``target``: directories, files and symbolic links with modes and times.
 
-    What cannot be read, sockets and devices are counted and left out; so is whatever comes after the limits.
-    Raises UsageError when ``source`` is no directory or holds no file that can be read.
+    Unreadable files, sockets and devices are counted and skipped. Entries beyond the limits are skipped. Raises
+    UsageError if ``source`` is not a directory or has no readable file.
     """
     if not source.is_dir():
         raise UsageError(
             f"{source} is not a directory", hint="name a directory, for example: turku demo /usr/share/doc"
         )
-    done = Copy(target)
+    done = TreeCopy(target)
     _copy_directory(source, target, done, size_limit_bytes=size_limit_bytes, files_limit=files_limit)
     if not done.files:
         raise UsageError(f"{source} holds no file that this user can read", hint="name a directory with files in it")
@@ -51,7 +51,7 @@ def copy(
     return done
 
 
-def _copy_directory(source: Path, target: Path, done: Copy, *, size_limit_bytes: int, files_limit: int) -> None:
+def _copy_directory(source: Path, target: Path, done: TreeCopy, *, size_limit_bytes: int, files_limit: int) -> None:
     target.mkdir(mode=0o700, parents=True)
     try:
         entries = sorted(os.scandir(source), key=lambda entry: entry.name)
@@ -74,12 +74,12 @@ def _copy_directory(source: Path, target: Path, done: Copy, *, size_limit_bytes:
             _copy_file(Path(entry.path), into, done)
         else:
             done.special += 1
-    # After the content, which sets the time anew; a directory that is not ours to write must be in our copy.
+    # After the content, which changes the time. The copy must be writable, even if the original is not.
     shutil.copystat(source, target)
     target.chmod(stat.S_IMODE(target.stat().st_mode) | stat.S_IRWXU)
 
 
-def _copy_file(source: Path, target: Path, done: Copy) -> None:
+def _copy_file(source: Path, target: Path, done: TreeCopy) -> None:
     try:
         shutil.copy2(source, target)
     except OSError:
@@ -91,8 +91,8 @@ def _copy_file(source: Path, target: Path, done: Copy) -> None:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What was done to a copy; paths are relative to it."""
+class TreeChanges:
+    """The changes made to a copy. Paths are relative to it."""
 
     changed: Path
     added: Path
@@ -100,14 +100,14 @@ class Changes:
     deleted: Path | None
 
 
-def text_file(tree: Copy) -> Path:
-    """A file of the copy that probably holds text: a reader finds an added line where there are lines."""
+def text_file(tree: TreeCopy) -> Path:
+    """Return a file of the copy that probably contains text, so that a reader finds an added line."""
     files = [path for path in tree.files if (tree.path / path).stat().st_size] or tree.files
     return next((path for path in files if path.suffix in _TEXT_SUFFIXES), files[0])
 
 
-def change(tree: Copy, changed: Path) -> Changes:
-    """Change the file, and add, rename and delete one each, as far as there are enough of them."""
+def change(tree: TreeCopy, changed: Path) -> TreeChanges:
+    """Change the file, and add, rename and delete one other file each, if there are enough."""
     others = [path for path in tree.files if path != changed]
     with (tree.path / changed).open("ab") as stream:
         stream.write(b"\nThis line was added by the demo.\n")
@@ -123,12 +123,12 @@ def change(tree: Copy, changed: Path) -> Changes:
     if others:
         deleted = others.pop()
         (tree.path / deleted).unlink()
-    return Changes(changed, added, renamed, deleted)
+    return TreeChanges(changed, added, renamed, deleted)
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """How much of a tree is stored once for it and an older tree."""
+    """The number and size of files that two snapshots share."""
 
     files: int
     shared_files: int
@@ -136,7 +136,7 @@ class Sharing:
 
 
 def sharing(machine_tree: Path, newer: Path, older: Path) -> Sharing:
-    """How many of the machine's regular files are the same files (hard links) in two snapshots of it."""
+    """Return the sharing of the machine's regular files (by hard links) between two snapshots of it."""
     files = shared_files = own_bytes = 0
     for path in regular_files(machine_tree):
         name = path.relative_to(machine_tree)
@@ -154,7 +154,7 @@ def sharing(machine_tree: Path, newer: Path, older: Path) -> Sharing:
 
 
 def regular_files(tree: Path) -> Iterator[Path]:
-    """Every regular file below ``tree``; symbolic links are not followed."""
+    """Yield every regular file below ``tree``. Symbolic links are not followed."""
     for directory, _directories, names in os.walk(tree):
         for name in names:
             path = Path(directory) / name

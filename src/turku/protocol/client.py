@@ -267,12 +267,13 @@ def _sentence(error: BaseException) -> str:
         return f"its TLS certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:
         return f"no TLS connection: {error.reason.replace('_', ' ').lower()}"
+    text = one_line(str(error))
     if isinstance(error, http.client.RemoteDisconnected):
-        return "closed the connection without an answer"
-    if isinstance(error, http.client.IncompleteRead):
-        return "closed the connection before the end of its answer"
-    if isinstance(error, TimeoutError):
-        return one_line(str(error)) or "did not answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return one_line(error.strerror)
-    return one_line(str(error)) or type(error).__name__
+        text = "closed the connection without an answer"
+    elif isinstance(error, http.client.IncompleteRead):
+        text = "closed the connection before the end of its answer"
+    elif isinstance(error, TimeoutError):
+        text = text or "did not answer in time"
+    elif isinstance(error, OSError) and error.strerror:
+        text = one_line(error.strerror)
+    return text or type(error).__name__
