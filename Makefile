@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Everything a target needs it installs itself (Debian packages only as root).
+# `make` lists the targets. Each target installs what it needs (Debian packages only as root).
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP) ## create .venv in the checkout, with all the programs in .venv/bin
 	@:
 
-demo: ## back up and restore a real directory on this machine, nothing outside a private directory touched
+demo: ## back up and restore a real directory on this computer, in a private directory
 	@packaging/require-debian-packages.sh demo
 	@$(MAKE) --no-print-directory setup
 	@$(BIN)/turku demo $(DEMO_ARGUMENTS)
@@ -33,22 +33,22 @@ test: ## run every test (real sshd, rsync, PostgreSQL on loopback)
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(TEST_ARGUMENTS)
 
-test-old-rsync: ## run what moves data with rsync 3.2.7 (Debian 12's first one) on storages, on machines, on both
+test-old-rsync: ## run the tests that move data with rsync 3.2.7 (Debian 12's first one) on storages, machines, both
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	@packaging/test-old-rsync.sh $(BIN)/python .cache $(TEST_ARGUMENTS)
 
-# Another seed every day; a finding prints the arguments that repeat it.
+# Another seed every day. A fault prints the arguments that repeat it.
 FAULTS_SEED ?= $(shell date +%Y%m%d)
 FAULTS ?= 120
-test-faults: ## kills, power losses, full, lost and damaged disks, failing calls, wrong clocks: about 4 minutes, as root
+test-faults: ## inject faults: kills, power losses, full and damaged disks, wrong clocks. About 4 minutes, as root
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.faults --faults $(FAULTS) --seed $(FAULTS_SEED)
 
-# Another seed every day; a fault prints the arguments that repeat it.
+# Another seed every day. A fault prints the arguments that repeat it.
 FUZZ_SEED ?= $(shell date +%Y%m%d)
-fuzz: ## malformed requests, damaged protocol data, hostile conversations: about 6 minutes
+fuzz: ## run the fuzzers: malformed requests, damaged protocol data, hostile conversations. About 6 minutes
 	@packaging/require-debian-packages.sh test
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.fuzz_receiver --sessions 800 --seconds 150 --seed $(FUZZ_SEED)
@@ -56,7 +56,7 @@ fuzz: ## malformed requests, damaged protocol data, hostile conversations: about
 	$(BIN)/python -m bench.fuzz_session --requests 2000 --real 40 --seed $(FUZZ_SEED)
 	$(BIN)/python -m bench.fuzz_calls --requests 5000 --seed $(FUZZ_SEED)
 
-bench: ## measure all, peers beside us: about an hour and 50 GB of disk; BENCH_ARGUMENTS=--quick takes 10 minutes
+bench: ## run all benchmarks, with other programs: an hour, 50 GB of disk. BENCH_ARGUMENTS=--quick takes 10 minutes
 	@packaging/require-debian-packages.sh bench
 	@$(MAKE) --no-print-directory setup
 	$(BIN)/python -m bench.everything $(BENCH_ARGUMENTS)
@@ -65,7 +65,7 @@ check: lint types imports ## read the code without running it: ruff, mypy, impor
 
 # The oldest and the newest Python that are supported.
 PYTHONS ?= 3.11 3.13
-check-pythons: ## 'make check' on each supported Python (3.11 and 3.13), and the unit tests of core, policy and protocol
+check-pythons: ## 'make check' and the tests of 'make coverage' on each supported Python (3.11 and 3.13)
 	@for version in $(PYTHONS); do \
 	  python=$$(packaging/find-python.sh $$version); \
 	  echo "== Python $$version: $$python"; \
@@ -106,5 +106,5 @@ constraints: ## pin every package with its hashes in constraints.txt. CONSTRAINT
 	  --no-annotate --no-emit-package colorama --no-emit-index-url --custom-compile-command 'make constraints' --quiet \
 	  --output-file constraints.txt $(CONSTRAINTS_ARGUMENTS)
 
-clean: ## remove what the other targets made
+clean: ## remove what the other targets created
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of an rsync 3.2.7, Debian 12's first one, unpacked beside the system's: the tests run it too, as machines
-# and storages that are not up to date do. Where the distribution does not offer it, it prints nothing, says why, and ends with 0.
+# Prints the path of an rsync 3.2.7, Debian 12's first one, unpacked beside the system's. Tests also run with it, as machines and
+# storages that are not up to date do. If the distribution does not offer it, the script says why, prints no path, and exits with 0.
 # Usage: old-rsync.sh DIRECTORY
 set -eu
 release=3.2.7

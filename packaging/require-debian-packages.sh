@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a Makefile target needs, and the newest rsync that the distribution offers: as root
-# through apt, else it names what is missing. It ends with the versions of rsync and ssh that are there.
+# Installs the Debian packages that a Makefile target needs, and the newest rsync that the distribution offers, with apt.
+# If it does not run as root, it names what is missing. At the end it prints the installed versions of rsync and ssh.
 # Usage: require-debian-packages.sh demo|test|bench
 set -eu
 case "${1:-}" in
@@ -29,7 +29,7 @@ command -v dpkg-query >/dev/null || {
 
 installed() { dpkg-query --show --showformat='${db:Status-Status} ${Version}\n' "$1" 2>/dev/null | sed -n 's/^installed //p' || true; }
 offered() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *//p' | grep --invert-match '(none)' || true; }
-# Whether the first version is older than the second one; none is older than any.
+# True if the first version is older than the second one. No version is older than any.
 older() { dpkg --compare-versions "$1" lt "$2"; }
 
 missing=()
@@ -58,7 +58,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "installing Debian packages: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-# The packages' services stay down: Turku's demo and tests start their own.
+# The packages' services are not started, because Turku's demo and tests start their own.
 policy=/usr/sbin/policy-rc.d
 made_policy=
 if [ ! -e "$policy" ]; then

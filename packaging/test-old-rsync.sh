@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs what moves data again with an old rsync: where storages have it, where machines have it, and where both do.
-# Each run ends with the versions that ran. That a side ran its own is what test_rsync_of_each_side.py asserts.
+# Runs the tests that move data with an old rsync: on storages, on machines, and on both.
+# Each run ends with the versions that ran. test_rsync_of_each_side.py checks that each side ran its own.
 # Usage: test-old-rsync.sh PYTHON CACHE-DIRECTORY [PYTEST-ARGUMENT...]
 set -eu
 python=$1 cache=$2
 shift 2
 old=$("$(dirname "$0")/old-rsync.sh" "$cache")
-# Why there is none has been said.
+# old-rsync.sh has said why there is none.
 [ -n "$old" ] || exit 0
 
 storage=tests/integration/storage
