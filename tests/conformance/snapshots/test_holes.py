@@ -102,7 +102,7 @@ def test_zeros_that_come_into_a_file_become_a_hole(machine: BackedUpMachine, sou
         assert (machine.newest_tree() / "disk").stat().st_mtime_ns == moment
 
 
-def test_figures_count_all_runs(machine: BackedUpMachine, source: Path, mode: type[SnapshotMode]) -> None:
+def test_stats_count_all_runs(machine: BackedUpMachine, source: Path, mode: type[SnapshotMode]) -> None:
     machine.with_holes = HOLES
     outcome = backed_up(machine)
     told = dict(line.split(": ", 1) for line in outcome.summary.splitlines() if ": " in line)

@@ -253,7 +253,7 @@ def test_a_directory_that_became_a_file_is_no_reason_to_fetch_all(big: BackedUpM
     assert big.differences(big.newest_tree(), "--no-H") == []
 
 
-def test_figures_are_those_of_the_whole_source(big: BackedUpMachine) -> None:
+def test_stats_are_those_of_the_whole_source(big: BackedUpMachine) -> None:
     from turku.storage.disk import snapshot_notes
 
     assert big.back_up().success

@@ -1,4 +1,4 @@
-"""Which parts a transfer is made of, and what each of them may take."""
+"""Transfers across bandwidth windows: their parts, and the limits of each part."""
 
 from __future__ import annotations
 

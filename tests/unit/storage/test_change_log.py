@@ -1,4 +1,4 @@
-"""What rsync's lines say of a run, and the spool that keeps it."""
+"""The change log: parsing of itemized lines, and the spool file that keeps them."""
 
 from __future__ import annotations
 

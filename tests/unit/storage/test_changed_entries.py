@@ -59,7 +59,7 @@ def test_paths_come_as_they_were_named() -> None:
     assert told.of_source("etc", 0) == ChangedEntries(7, (b".", b"sub/file", b"bell\x07", b"\xff"))
 
 
-def test_a_source_in_which_nothing_changed_is_told_of_too() -> None:
+def test_a_source_without_changes_has_a_line_too() -> None:
     told = reader()
     told.feed(line(paths=[]))
     assert told.of_source("etc", 0) == ChangedEntries(7, ())
@@ -75,7 +75,7 @@ def test_lines_come_in_pieces_of_any_size() -> None:
         assert told.of_source("home", 0) == ChangedEntries(7, (b"two",))
 
 
-def test_a_line_without_its_end_is_not_told() -> None:
+def test_a_line_without_its_end_is_ignored() -> None:
     told = reader()
     told.feed(line()[:-1])
     assert told.of_source("etc", 0) is None
@@ -89,7 +89,7 @@ def test_entries_that_may_not_be_all_are_none() -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_files_with_holes_are_told_beside_what_changed() -> None:
+def test_files_with_holes_come_beside_changed_entries() -> None:
     told = reader()
     told.feed(holes_line(paths=["disk", "sub/disk"]) + line() + holes_line("home", paths=[]))
     assert told.with_holes("etc", 0) == {b"disk", b"sub/disk"}
@@ -158,7 +158,7 @@ def test_whatever_is_malformed_ends_the_reading_and_nothing_else(content: bytes)
     assert time.monotonic() - begun < 5
 
 
-def test_what_was_told_before_a_malformed_line_counts() -> None:
+def test_lines_before_a_malformed_line_count() -> None:
     told = reader()
     told.feed(line("home", paths=["x"]) + b"nonsense\n")
     assert told.of_source("home", 0) == ChangedEntries(7, (b"x",))

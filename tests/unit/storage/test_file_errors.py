@@ -1,4 +1,4 @@
-"""What a run could not bring is named within bounds, counted without, and told apart from a storage's own want."""
+"""File errors: entries are listed within bounds, all are counted, and failures of the storage are distinguished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def taken(*lines: bytes) -> FileErrors:
     return made
 
 
-def test_what_rsync_names_is_told_once() -> None:
+def test_an_entry_that_rsync_names_counts_once() -> None:
     made = taken(unreadable(b"a"), unreadable(b"a"), closed(b"d"), b"something else")
     assert list(made.entries) == [b"a", b"d"]
     assert made.hidden_paths == (b"d",)
@@ -42,7 +42,7 @@ def test_what_rsync_names_is_told_once() -> None:
     assert made.can_be_protected
 
 
-def test_nothing_is_told_where_rsync_says_nothing_or_the_storage_cannot_write() -> None:
+def test_errors_are_not_conclusive_without_messages_or_when_the_storage_cannot_write() -> None:
     assert not taken().names_every_error
     assert not taken(b"rsync error: some files/attrs were not transferred (code 23)").names_every_error
     assert not taken(unreadable(b"a"), FULL).names_every_error
@@ -76,7 +76,7 @@ def test_a_path_that_leads_out_of_the_tree_is_none() -> None:
     assert made.unnamed_count == 1
 
 
-def test_two_runs_of_one_backup_are_told_together() -> None:
+def test_the_errors_of_two_runs_of_one_backup_add_up() -> None:
     made = taken(closed(b"d"), NO_ACL)
     made.add(taken(closed(b"d"), unreadable(b"a"), NO_ACL))
     assert sorted(made.entries) == [b"a", b"d"]

@@ -1,4 +1,4 @@
-"""The rsync command line, and what is reported of a run."""
+"""The rsync command line, and the summary of a result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_machine_s_module_is_pulled_into_the_workspace() -> None:
     assert {"--archive", "--numeric-ids", "--delete", "--delete-excluded"} <= set(line)
 
 
-def test_rsync_is_told_what_it_sees_and_makes_no_hard_link_into_a_snapshot() -> None:
+def test_rsync_gets_paths_in_its_sandbox_and_makes_no_hard_link_into_a_snapshot() -> None:
     listed = BASE.with_name(".fetch-list")
     names = {BASE: "/beside0", listed: "/beside1"}
     line = arguments(

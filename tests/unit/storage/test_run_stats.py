@@ -1,4 +1,4 @@
-"""The figures of a run: from what rsync prints, and from two trees."""
+"""The statistics of a run, from rsync's output and from two trees."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_an_earlier_run_of_the_same_backup_made_and_transferred_is_added() 
     )
 
 
-def test_a_snapshot_s_figures_go_on_from_those_of_the_one_before() -> None:
+def test_a_snapshot_s_stats_continue_those_of_its_base() -> None:
     before = RunStats(files_before=0, files=11, size_bytes=30_000)
     found = stats.from_run(STATISTICS, NO_SUFFIXES, before)
     assert found == RunStats(
@@ -81,11 +81,11 @@ def test_a_source_of_directories_alone_has_no_files() -> None:
 
 
 @pytest.mark.parametrize("line", ["Number of files: many", "Number of files: 12", "nothing"])
-def test_what_is_not_understood_gives_no_figures(line: str) -> None:
+def test_malformed_statistics_give_no_stats(line: str) -> None:
     assert stats.from_run((line, *STATISTICS[1:]), NO_SUFFIXES, None) is None
 
 
-def test_rsync_s_own_figures_win_over_lines_of_a_machine_that_look_like_them() -> None:
+def test_rsync_s_own_statistics_win_over_similar_lines_of_a_machine() -> None:
     forged = ("Number of files: 9999 (reg: 9999)", *STATISTICS)
     assert stats.from_run(forged, NO_SUFFIXES, None) == stats.from_run(STATISTICS, NO_SUFFIXES, None)
 
@@ -140,7 +140,7 @@ def test_two_trees_are_compared_file_by_file(tmp_path: Path) -> None:
     assert (found.deleted, found.rewritten) == (2, 1)
 
 
-def test_what_became_of_changed_files_is_looked_into(tmp_path: Path) -> None:
+def test_the_content_of_changed_files_is_sampled(tmp_path: Path) -> None:
     base, tree = tmp_path / "base", tmp_path / "tree"
     for directory in (base, tree):
         (directory / "d").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_what_became_of_changed_files_is_looked_into(tmp_path: Path) -> None:
     assert stats.with_content_sample(found, changed, tmp_path / "nowhere", tree).sampled == 0
 
 
-def test_only_so_many_files_are_looked_into(tmp_path: Path) -> None:
+def test_the_sample_of_files_is_bounded(tmp_path: Path) -> None:
     for directory in ("base", "tree"):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "f").write_bytes(b"text\n" * 200)

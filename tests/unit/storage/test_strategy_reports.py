@@ -60,7 +60,7 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **made: str) -> di
     return recorded.report
 
 
-def test_strategy_and_reason_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strategy_and_reason_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = reported(tmp_path, monkeypatch, strategy="full", strategy_reason="rsync\nsays no")
     assert report["strategy"] == "full"
     assert report["strategy_reason"] == "rsync\\nsays no"

@@ -124,7 +124,7 @@ class ChangedEntriesReader:
         line: ChangedEntriesLine | FilesWithHolesLine = codec.decode(content, _LINE, limit_bytes=LINES_LIMIT_BYTES)
         is_about_holes = isinstance(line, FilesWithHolesLine)
         if line.source not in self._asked or line.source in (self._with_holes if is_about_holes else self._reported):
-            raise MalformedMessage("a line is about a source that was not asked for, or was told of before")
+            raise MalformedMessage("a line is about a source that was not asked for, or that had its line already")
         self._left_paths -= len(line.paths)
         if self._left_paths < 0:
             raise MalformedMessage(f"more than {PATHS_LIMIT} paths came")

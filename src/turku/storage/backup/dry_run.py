@@ -60,7 +60,7 @@ def compare_with_base(source: SourceTransfer, planned: ChangeLog, copy: Hardlink
         try:
             damaged |= _other_names(source, planned)
         except TooManyFiles:
-            reason = "more files changed than those whose other names can be looked for"
+            reason = "too many files changed to search for their other names"
     if reason:
         planned.clear()
         return DryRunResult(unusable_reason=reason)
@@ -96,11 +96,11 @@ def _unusable_reason(source: SourceTransfer, compared: TransferResult, unresolve
     if not status.success and not status.is_request_failure and not is_partial:
         raise source.failure(compared)
     if status.meaning != "complete" and not is_partial:
-        return f"the dry run ended so: {status.meaning}"
+        return f"the dry run ended with: {status.meaning}"
     if not compared.all_lines_parsed or stats.from_run(compared.statistics, compared.suffixes, None) is None:
-        return "the dry run said what is not understood"
+        return "the output of the dry run was not understood"
     if unresolved:
-        return f"rsync did not say which file {one_line(unresolved[0])} is a further name of"
+        return f"rsync did not name the file to which {one_line(unresolved[0])} is a hard link"
     return ""
 
 

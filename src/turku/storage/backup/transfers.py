@@ -56,7 +56,7 @@ def ignore_entry(_line: ItemizedLine) -> None:
 
 @dataclass(frozen=True)
 class SourceTransfer:
-    """The transfers that bring one source from the machine to the storage."""
+    """The transfers of one source from the machine to the storage."""
 
     place: SourceDirectory
     configuration: StorageConfig

@@ -20,6 +20,7 @@ from turku.storage.session.session_slots import SessionKind, SessionSlots
 
 if TYPE_CHECKING:
     from turku.protocol.messages import SessionRequest
+    from turku.storage.config.model import StorageConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def run(config_dir: Path, uuid: str, *, descriptor: int = 0, debug: bool = False
                 slots.turn_to(kind)
             except LockHeld as refusal:
                 if kind is SessionKind.HISTORY:
-                    return _refused(refusal)
+                    return _refuse(refusal)
                 raise
         _serve(config_dir, uuid, content, kind, descriptor=descriptor, debug=debug, clock=clock)
     return 0
@@ -77,7 +78,7 @@ def _ask_for_changed_entries(request: SessionRequest) -> tuple[str, ...]:
     return tuple(request.sources)
 
 
-def _refused(refusal: LockHeld) -> int:
+def _refuse(refusal: LockHeld) -> int:
     """Answer with a refusal that a browsing agent understands."""
     import json
     import sys
@@ -94,7 +95,7 @@ def _serve(
     from turku.protocol.restore_messages import HistoryRequest
     from turku.storage.config import loading as storage_configuration
     from turku.storage.session import tunnel_ownership
-    from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
+    from turku.storage.session.cancellation import SessionCancellation
 
     request = session_request.parse(content, kind)
     configuration = storage_configuration.load(config_dir)
@@ -121,16 +122,23 @@ def _serve(
         with SessionCancellation(descriptor, asked_sources=_ask_for_changed_entries(request)) as agent:
             Checkin(configuration, uuid, request, agent, clock).run()
         return
+    _hold_tunnel(configuration, request.port, descriptor, clock)
+
+
+def _hold_tunnel(configuration: StorageConfig, port: int, descriptor: int, clock: Clock) -> None:
+    """Keep the session open while an operator restores through its tunnel, until the tunnel is idle for too long."""
     from turku.protocol.messages import restore_active_line
+    from turku.storage.session import tunnel_ownership
+    from turku.storage.session.cancellation import AgentDisconnected, SessionCancellation
 
     with SessionCancellation(descriptor, longest_seconds=configuration.limits.max_run_seconds) as agent:
-        _LOG.info("%s", restore_active_line(request.port))
+        _LOG.info("%s", restore_active_line(port))
         idle_seconds = configuration.sessions.restore_idle_seconds
         used = clock.monotonic_seconds()
         try:
             while clock.monotonic_seconds() - used < idle_seconds:
                 agent.wait(min(_USE_CHECK_SECONDS, idle_seconds / 10))
-                if tunnel_ownership.is_used(request.port):
+                if tunnel_ownership.is_used(port):
                     used = clock.monotonic_seconds()
             _LOG.warning(
                 "the restore ends: nothing went through its tunnel for %g s (restore_idle_seconds)", idle_seconds

@@ -82,7 +82,7 @@ class SessionSlots:
                 self._held,
                 [f"machine-{self._uuid}"],
                 "another session of this machine is running",
-                "its backup goes on; what is left is done at a later ping",
+                "its backup goes on; remaining sources are backed up at a later ping",
             )
             # From the other end than other kinds, which get half of the slots at most: backups come first.
             self._take_one_of_all(self._held, "session", range(self._at_once - 1, -1, -1))
