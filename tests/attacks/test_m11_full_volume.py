@@ -195,6 +195,6 @@ def test_the_directories_of_a_new_snapshot_leave_the_reserve(neighbours: Neighbo
 def test_the_directories_of_a_new_snapshot_count_against_the_quota(neighbours: Neighbours) -> None:
     with_directories(neighbours, 400, machine_quota_bytes=100 * MIB)
     machine_dir = neighbours.honest.machine_dir
-    usage = quota._read_usage(quota._usage_path(neighbours.honest.storage, machine_dir))
+    usage = quota._read_usage(quota._usage_path(neighbours.honest.storage.state, machine_dir))
     assert usage is not None
     assert usage.used_bytes >= 2 * 400 * limits.DIRECTORY_BYTES

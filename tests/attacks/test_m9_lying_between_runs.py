@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, backed_up_machine, fingerprint
+
+from turku.core.configuration.declaration import with_values
 
 FILES = 200
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -89,7 +90,7 @@ def test_a_receiver_that_was_taken_over_does_not_reach_history_then(machine: Bac
     before = kept(machine)
     evil = 'for each in /beside* /tree; do echo evil > "$each/changing"; chmod 777 "$each"; rm -rf "$each"/*; done'
     script = f'case "$*" in *{run}*) touch asked; {evil};; esac; exec "$0" "$@"'
-    machine.storage = replace(
+    machine.storage = with_values(
         machine.storage, sandbox="required", rsync_command=("sh", "-c", script, rsync_programs.chosen.storage)
     )
     outcome = machine.back_up()

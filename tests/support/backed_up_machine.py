@@ -156,7 +156,7 @@ class BackedUpMachine:
 
     def newest_tree(self) -> Path:
         """The backup made last: a snapshot, or the working tree of a mode without history."""
-        mode = MODES[mode_name(order(), self.storage, self.machine_dir)]
+        mode = MODES[mode_name(order(), self.storage.receiving, self.machine_dir)]
         return self.place.snapshot(self.snapshots()[-1]) if mode.keeps_history else self.place.working_tree
 
     def snapshots(self) -> list[str]:

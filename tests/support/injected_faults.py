@@ -250,7 +250,7 @@ class Stage:
         drills = self.directory / "drill"
         if drills.is_dir():
             # As the next drill does.
-            drill.remove_leftovers(self.storage)
+            drill.remove_leftovers(self.storage.integrity)
             left |= set(os.listdir(drills))
         if left:
             self.find(f"left over: {sorted(left)}")
@@ -345,7 +345,7 @@ def stage(directory: Path, mode: str, seed: str) -> Iterator[Stage]:
     ):
         made = Stage(directory, mode, random.Random(seed), volume, daemon, source_dir)
         # Asked once in each process: its children need not ask again, so that what is hit is the work itself.
-        availability.sandbox_availability(made.storage)
+        availability.sandbox_availability(made.storage.limits)
         version.installed(made.storage.receiving.rsync_command)
         for number in range(40):
             (source_dir / f"d{number % 6}").mkdir(exist_ok=True)

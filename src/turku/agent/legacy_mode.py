@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from turku.agent import backup_session, checkin
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, RestoreConfig
 from turku.agent.identity import machine_identity
 from turku.agent.identity.machine_identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
@@ -49,7 +49,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
     storage could write to devices, CommandFailed when no session came about.
     """
     # A lock of its own, so that a restore does not wait for a long backup.
-    with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
+    with lock.exclusive(var_dir.lock_directory(agent.state), LOCK_NAME):
         _say("Entering restore mode.", "")
         storages = checkin.by_storage(checkin.active_sources(agent))
         if storages:
@@ -59,7 +59,7 @@ def restore(agent: AgentConfig, *, storage_name: str | None) -> None:
         if storages:
             _say("")
         address = _trusted(agent, storages, checked_address(_choose(storages, storage_name)))
-        _make_restore_path(agent)
+        _make_restore_path(agent.restore)
         output = StorageOutput(address.name, held_until_released=True, awaited=_ACTIVE)
         with (
             runtime_directory.fresh(agent, _PURPOSE) as directory,
@@ -92,12 +92,12 @@ def _trusted(agent: AgentConfig, storages: Restorable, chosen: Address) -> Addre
     return verdict
 
 
-def _make_restore_path(agent: AgentConfig) -> None:
+def _make_restore_path(configuration: RestoreConfig) -> None:
     is_root = os.geteuid() == 0
     try:
-        durable.make_private_directory(agent.restore.restore_path)
-        if not os.access(agent.restore.restore_path, os.W_OK | os.X_OK, effective_ids=True):
-            raise DurableWriteFailed(f"cannot write to {agent.restore.restore_path}")
+        durable.make_private_directory(configuration.restore_path)
+        if not os.access(configuration.restore_path, os.W_OK | os.X_OK, effective_ids=True):
+            raise DurableWriteFailed(f"cannot write to {configuration.restore_path}")
     except DurableWriteFailed as error:
         raise DurableWriteFailed(error.message, hint=error.hint if is_root else f"as root: {_AS_ROOT}") from error
     if not is_root:
@@ -107,7 +107,7 @@ def _make_restore_path(agent: AgentConfig) -> None:
         )
     if not rsync_daemon.can_change_root():
         # Without a chroot rsyncd rewrites links that lead out of the module.
-        _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", agent.restore.restore_path)
+        _LOG.warning("no chroot: symbolic links that point out of %s are rewritten", configuration.restore_path)
 
 
 def _choose(storages: Restorable, storage_name: str | None) -> StorageAddress:

@@ -38,7 +38,7 @@ def ping(agent: AgentConfig) -> None:
     """
     with _Restores(agent) as restores:
         try:
-            with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
+            with lock.exclusive(var_dir.lock_directory(agent.state), LOCK_NAME):
                 if agent.backup.gonogo_program is not None and not _says_go(agent.backup.gonogo_program):
                     return
                 waiting = checkin.check_in(agent)
@@ -209,7 +209,7 @@ class _SessionThread(threading.Thread):
         from turku.agent.tunnel.storage_output import StorageOutput
 
         def module(source: SourceConfig) -> Module:
-            found = excluded_paths.find(self._agent, source)
+            found = excluded_paths.find(self._agent.state, source)
             return Module(
                 source.name,
                 source.path,

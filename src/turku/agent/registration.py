@@ -8,6 +8,7 @@ from turku.agent.capture import declared_sources, source_warnings
 from turku.agent.config.model import AgentConfig
 from turku.agent.identity import key_pair, machine_identity
 from turku.errors import ApiForbidden
+from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import MachineConfiguration, UpdateConfigAnswer, UpdateConfigRequest
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def update_config(agent: AgentConfig) -> None:
     try:
         answer = agent.api.client().call("update_config", message, UpdateConfigAnswer)
     except ApiForbidden as error:
-        raise error.with_hint(_hint(agent)) from error
+        raise error.with_hint(_hint(agent.api)) from error
     count = len(agent.sources)
     _LOG.info(
         "the coordinator knows this machine (%s) with %d source%s", machine.uuid, count, "" if count == 1 else "s"
@@ -48,8 +49,8 @@ def update_config(agent: AgentConfig) -> None:
         _LOG.warning("no source is configured in %s: nothing will be backed up", agent.config_dir / "sources.d")
 
 
-def _hint(agent: AgentConfig) -> str:
-    if agent.api.registration is None:
+def _hint(configuration: ApiConfig) -> str:
+    if configuration.registration is None:
         return (
             "to register, set api_auth_name and api_auth_secret (or api_auth) to a registration of kind machine_reg, "
             "made on the coordinator with: turku-api auth-create machine_reg"

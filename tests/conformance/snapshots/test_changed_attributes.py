@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from tests.support import rsync_programs
 from tests.support.backed_up_machine import BackedUpMachine, fingerprint
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.backup.changed_entries import ChangedEntries
 from turku.storage.snapshots import MODES, SnapshotMode
 
@@ -25,7 +25,7 @@ def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
     """A file that holds a line with the arguments of each rsync that the storage ran."""
     log = tmp_path / "spied"
     script = f'echo "$@" >> {log}; exec "$0" "$@"'
-    machine.storage = replace(
+    machine.storage = with_values(
         machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
     )
     return log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests.support import rsync_programs
 from tests.support.backed_up_machine import FAILING_RSYNC, BackedUpMachine, fingerprint
 from tests.support.rich_tree import make_rich_tree
 
+from turku.core.configuration.declaration import with_values
 from turku.storage.fs import disk_usage
 from turku.storage.snapshots import MODES, SnapshotMode
 
@@ -188,7 +188,7 @@ def test_a_receiver_that_was_taken_over_does_not_reach_history_where_it_needs_no
     assert machine.back_up().success
     before = fingerprint(machine.newest_tree())
     script = 'for each in etc.snapshots/etc_*; do echo evil > "$each/file"; rm -rf "$each"; done; exec "$0" "$@"'
-    machine.storage = replace(
+    machine.storage = with_values(
         machine.storage, sandbox="required", rsync_command=("sh", "-c", script, rsync_programs.chosen.storage)
     )
     outcome = machine.back_up()

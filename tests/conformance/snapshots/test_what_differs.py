@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +55,7 @@ def spied(machine: BackedUpMachine, tmp_path: Path) -> Path:
     """A file that holds a line with the arguments of each rsync that the storage ran."""
     log = tmp_path / "spied"
     script = f'echo "$@" >> {log}; exec "$0" "$@"'
-    machine.storage = replace(
+    machine.storage = with_values(
         machine.storage, rsync_command=("sh", "-c", script, rsync_programs.chosen.storage), sandbox="off"
     )
     return log

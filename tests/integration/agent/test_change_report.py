@@ -215,10 +215,10 @@ def test_sources_that_are_not_due_keep_their_moment_and_those_that_are_gone_lose
     both = dict(machine.paths)
     machine.paths = {"a": both["a"]}
     machine.session()
-    assert set(change_records.read(machine.agent, "primary")) == {"a", "b"}
+    assert set(change_records.read(machine.agent.state, "primary")) == {"a", "b"}
     machine.agent = machine.load()
     machine.session()
-    assert set(change_records.read(machine.agent, "primary")) == {"a"}
+    assert set(change_records.read(machine.agent.state, "primary")) == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ def test_nothing_is_told_where_the_clock_was_set_or_the_system_started_anew(
     machine: Machine, change: Callable[[Moment], Moment]
 ) -> None:
     machine.session()
-    records = change_records.read(machine.agent, "primary")
+    records = change_records.read(machine.agent.state, "primary")
     for name, record in records.items():
         records[name] = change_records.SourceRecord(record.path, change(record.moment), record.directories)
-    change_records.write(machine.agent, "primary", records)
+    change_records.write(machine.agent.state, "primary", records)
     assert machine.session() == {"a": None, "b": None}
     assert None not in machine.session().values()
 
@@ -367,7 +367,7 @@ def test_a_pass_ends_with_its_session(machine: Machine, monkeypatch: pytest.Monk
     assert threads() == []
     os.close(reading)
     report.keep()
-    assert change_records.read(machine.agent, "primary") == {}
+    assert change_records.read(machine.agent.state, "primary") == {}
 
 
 def test_a_pass_that_hangs_on_a_dead_disk_does_not_hold_the_session(

@@ -114,11 +114,11 @@ def test_the_old_key_is_thrown_away_after_a_day(fleet: Fleet, machine: PrivateMa
     for _ in range(5):
         assert run(machine, "rotate-keys").returncode == 0
     agent = configuration.load(machine.config_dir)
-    kept = key_pair.previous_keys(agent)
+    kept = key_pair.previous_keys(agent.state)
     assert 1 <= len(kept) <= 3
     day_ago = time.time() - key_pair.PREVIOUS_KEY_SECONDS - 60
     os.utime(kept[0], (day_ago, day_ago))
-    assert kept[0] not in key_pair.previous_keys(agent)
+    assert kept[0] not in key_pair.previous_keys(agent.state)
     assert not kept[0].exists()
 
 
@@ -196,7 +196,7 @@ def test_a_coordinator_that_has_no_such_call_leaves_all_as_it_was(machine: Priva
 
 def test_two_at_once_do_not_mix(machine: PrivateMachine) -> None:
     agent = configuration.load(machine.config_dir)
-    with machine_identity.locked(agent):
+    with machine_identity.locked(agent.state):
         assert run(machine, "rotate-keys").returncode == 75
 
 

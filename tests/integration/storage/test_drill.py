@@ -47,7 +47,7 @@ def test_all_of_a_small_source_is_restored_and_compared(machine: BackedUpMachine
     assert (made.files, made.unchecked) == (32, 0)
     assert made.size_bytes >= 60_000
     assert made.snapshot == machine.snapshots()[-1]
-    outcome = made.outcome(machine.storage)
+    outcome = made.outcome(machine.storage.integrity)
     assert outcome.success
     assert outcome.valid_seconds == 45 * 86_400
     assert "32 files" in outcome.summary
@@ -89,7 +89,7 @@ def test_a_damaged_file_fails_it(machine: BackedUpMachine) -> None:
     path.unlink()
     made = make(machine)
     assert any("d0/f3: was not restored" in problem for problem in made.problems)
-    assert not made.outcome(machine.storage).success
+    assert not made.outcome(machine.storage.integrity).success
 
 
 def with_attributes(machine: BackedUpMachine) -> None:
@@ -113,7 +113,7 @@ def test_attributes_and_acls_are_restored_and_compared(machine: BackedUpMachine,
     made = make(machine, drill_paths={"etc": ("/d1",)})
     assert made.problems == []
     # Leave to set what is the overlay's is more than a drill is given.
-    assert made.without_attributes == (0 if fake_super or not availability.is_contained(machine.storage) else 1)
+    assert made.without_attributes == (0 if fake_super or not availability.is_contained(machine.storage.limits) else 1)
     for path, name in (("d0/f0", "user.comment"), ("d0/f9", "system.posix_acl_access"), ("d0/f3", None)):
         stored = machine.place.tree(machine.snapshots()[-1]) / path
         if name is not None and not fake_super:

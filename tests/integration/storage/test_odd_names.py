@@ -114,7 +114,7 @@ def test_a_comparison_with_the_machine_asks_for_each_of_them(machine: BackedUpMa
     compared = source_comparison.compare(machine.storage, machine.place, daemon(machine), snapshot, share=100.0)
     assert set(compared.altered) == set(altered)
     # As verify --against-source has it done after the next backup.
-    source_comparison.request(machine.storage, machine.place)
+    source_comparison.request(machine.storage.state, machine.place)
     [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert f"{len(altered)} of {len(NAMES)} files differ" in sign
     assert "\n" not in sign

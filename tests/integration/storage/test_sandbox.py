@@ -208,8 +208,8 @@ def test_required_refuses_where_bubblewrap_is_missing(tmp_path: Path, monkeypatc
     availability._probe.cache_clear()
     try:
         with pytest.raises(ConfigurationError, match="not installed"):
-            availability.is_contained(storage)
-        assert not availability.is_contained(storage_configuration(tmp_path / "other", sandbox="auto"))
+            availability.is_contained(storage.limits)
+        assert not availability.is_contained(storage_configuration(tmp_path / "other", sandbox="auto").limits)
     finally:
         availability._probe.cache_clear()
 
@@ -262,17 +262,17 @@ def test_a_session_whose_sandbox_could_not_be_tried_does_not_go_on_without(
         assert sandbox_is_remembered == 0
         probed.does("")
         assert machine.back_up().success
-        assert availability.sandbox_availability(machine.storage).is_used
+        assert availability.sandbox_availability(machine.storage.limits).is_used
 
 
 def test_a_probe_that_was_killed_once_is_made_again(probed: Probed, tmp_path: Path) -> None:
     probed.does(f"[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; kill -KILL $$; }}")
-    assert availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
+    assert availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
 
 
 def test_auto_does_without_where_bubblewrap_says_that_it_cannot(probed: Probed, tmp_path: Path) -> None:
     probed.does("echo 'bwrap: No permissions to create new namespace'; exit 1")
-    assert not availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto"))
+    assert not availability.is_contained(storage_configuration(tmp_path / "storage", sandbox="auto").limits)
 
 
 def test_check_names_a_sandbox_that_could_not_be_tried(probed: Probed, tmp_path: Path) -> None:

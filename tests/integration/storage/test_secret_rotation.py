@@ -229,10 +229,10 @@ def test_root_does_not_take_the_secret_away_from_the_user_of_the_storage(site: S
 
 def test_other_secrets_are_those_on_the_disk_and_no_more(site: Site) -> None:
     loaded = site.load()
-    assert secret_rotation.other_secrets(loaded, loaded.secret) == []
-    assert secret_rotation.other_secrets(loaded, Secret("x")) == [loaded.secret]
+    assert secret_rotation.other_secrets(loaded, loaded.identity.secret) == []
+    assert secret_rotation.other_secrets(loaded, Secret("x")) == [loaded.identity.secret]
     site.pending.write_text(json.dumps({"secret": "of this test alone " * 2}))
-    assert secret_rotation.other_secrets(loaded, loaded.secret) == [Secret("of this test alone " * 2)]
+    assert secret_rotation.other_secrets(loaded, loaded.identity.secret) == [Secret("of this test alone " * 2)]
     site.pending.write_text("{")
-    assert secret_rotation.other_secrets(loaded, loaded.secret) == []
+    assert secret_rotation.other_secrets(loaded, loaded.identity.secret) == []
     site.pending.unlink()

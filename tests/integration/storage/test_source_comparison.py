@@ -74,7 +74,7 @@ def test_it_is_made_after_a_backup_when_asked_for_and_makes_it_suspicious(machin
     snapshot = machine.back_up().snapshot
     assert snapshot is not None
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot) == ()
-    source_comparison.request(machine.storage, machine.place)
+    source_comparison.request(machine.storage.state, machine.place)
     [sign] = source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert "1 of 21 files differ" in sign
     assert snapshot_notes.read(machine.place, snapshot).findings == (sign,)
@@ -89,7 +89,7 @@ def found_altered(machine: BackedUpMachine, path: str) -> None:
     alter(machine.source_dir / path)
     snapshot = machine.back_up().snapshot
     assert snapshot is not None
-    source_comparison.request(machine.storage, machine.place)
+    source_comparison.request(machine.storage.state, machine.place)
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
 
 
@@ -174,7 +174,7 @@ def test_what_was_noticed_of_one_name_is_brought_by_all(
         "_sample",
         lambda *told: [each for each in drawn(*told) if each.path == os.fsencode(path.name)],
     )
-    source_comparison.request(machine.storage, machine.place)
+    source_comparison.request(machine.storage.state, machine.place)
     assert source_comparison.after_backup(machine.storage, machine.place, daemon(machine), snapshot)
     assert damage.altered(machine.place) == {b"file\n7", b"another name"}
     outcome = machine.back_up(preserve_hard_links=True)

@@ -71,11 +71,11 @@ def test_a_moment_is_that_of_the_clock_and_the_boot(tmp_path: Path) -> None:
 
 def test_records_are_kept_per_storage_in_a_private_file(write: Write) -> None:
     agent = configuration.load(write())
-    change_records.write(agent, "primary", {"etc": RECORD})
-    change_records.write(agent, "other: storage", {})
-    assert change_records.read(agent, "primary") == {"etc": RECORD}
-    assert change_records.read(agent, "other: storage") == {}
-    assert change_records.read(agent, "third") == {}
+    change_records.write(agent.state, "primary", {"etc": RECORD})
+    change_records.write(agent.state, "other: storage", {})
+    assert change_records.read(agent.state, "primary") == {"etc": RECORD}
+    assert change_records.read(agent.state, "other: storage") == {}
+    assert change_records.read(agent.state, "third") == {}
     for path in (agent.state.var_dir / "changed_entries").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -83,25 +83,25 @@ def test_records_are_kept_per_storage_in_a_private_file(write: Write) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"etc": 7}', b'{"etc": {"path": "/etc"}}'])
 def test_a_damaged_file_is_no_record(write: Write, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     agent = configuration.load(write())
-    change_records.write(agent, "primary", {"etc": RECORD})
+    change_records.write(agent.state, "primary", {"etc": RECORD})
     path = agent.state.var_dir / "changed_entries/primary.json"
     path.write_bytes(content)
-    assert change_records.read(agent, "primary") == {}
+    assert change_records.read(agent.state, "primary") == {}
     assert f"cannot read {path}, which is replaced" in caplog.text
 
 
 def test_a_link_in_its_place_is_not_followed(write: Write, tmp_path: Path) -> None:
     agent = configuration.load(write())
-    change_records.write(agent, "primary", {"etc": RECORD})
+    change_records.write(agent.state, "primary", {"etc": RECORD})
     path = agent.state.var_dir / "changed_entries/primary.json"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert change_records.read(agent, "primary") == {}
+    assert change_records.read(agent.state, "primary") == {}
 
 
 def test_records_that_cannot_be_written_are_a_warning(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     agent = configuration.load(write())
     agent.state.var_dir.parent.mkdir(exist_ok=True)
     agent.state.var_dir.write_text("a file")
-    change_records.write(agent, "primary", {"etc": RECORD})
+    change_records.write(agent.state, "primary", {"etc": RECORD})
     assert "is not kept" in caplog.text

@@ -58,9 +58,9 @@ def test_what_is_mounted_below_is_offered_empty_and_named(
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
     mounted(monkeypatch, (data / "disk", "xfs"), (data / "proc", "proc"), (tmp_path / "other", "ext4"))
-    assert excluded_paths.find(agent, source(data)).emptied == ()
+    assert excluded_paths.find(agent.state, source(data)).emptied == ()
     assert caplog.messages == []
-    found = excluded_paths.find(agent, source(data, one_file_system=True))
+    found = excluded_paths.find(agent.state, source(data, one_file_system=True))
     assert found.emptied == (data / "disk", data / "proc")
     assert caplog.messages == [
         "source data: other file systems are not backed up with it (one_file_system): "
@@ -74,7 +74,7 @@ def test_many_mounts_take_one_line(
     caplog.set_level(logging.INFO)
     data = tmp_path / "data"
     mounted(monkeypatch, *((data / f"{number:05}", "overlay") for number in range(5000)))
-    assert len(excluded_paths.find(agent, source(data, one_file_system=True)).emptied) == 5000
+    assert len(excluded_paths.find(agent.state, source(data, one_file_system=True)).emptied) == 5000
     [message] = caplog.messages
     assert len(message) < 5000
     assert message.endswith(", 4980 more")
@@ -86,7 +86,7 @@ def test_what_is_mounted_by_way_of_a_link_is_found(
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     mounted(monkeypatch, (tmp_path / "real" / "disk", "xfs"))
-    found = excluded_paths.find(agent, source(tmp_path / "link", one_file_system=True))
+    found = excluded_paths.find(agent.state, source(tmp_path / "link", one_file_system=True))
     assert found.emptied == (tmp_path / "link" / "disk",)
 
 
@@ -94,9 +94,9 @@ def test_one_time_passwords_are_in_no_backup(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted(monkeypatch)
-    assert excluded_paths.find(agent, source("/")).emptied == (agent.state.var_dir / "run",)
-    assert excluded_paths.find(agent, source(agent.state.var_dir)).emptied == (agent.state.var_dir / "run",)
-    assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
+    assert excluded_paths.find(agent.state, source("/")).emptied == (agent.state.var_dir / "run",)
+    assert excluded_paths.find(agent.state, source(agent.state.var_dir)).emptied == (agent.state.var_dir / "run",)
+    assert excluded_paths.find(agent.state, source(tmp_path / "etc")).emptied == ()
 
 
 def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
@@ -114,14 +114,14 @@ def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
     volumes = {"a": {"path": str(srv / "configured")}, "b": {"path": 7}, "c": {"path": str(srv / "gone")}, "d": None}
     (storage_directory / "config.d" / "config.json").write_text(json.dumps({"volumes": volumes}))
     mounted(monkeypatch, (srv / "marked", "xfs"), (srv / "plain", "xfs"), (srv / "user", "fuse.sshfs"))
-    found = excluded_paths.find(agent, source(srv))
+    found = excluded_paths.find(agent.state, source(srv))
     assert found.emptied == (srv / "configured", srv / "marked")
     assert caplog.messages == [
         f"source data: {srv / name} is not backed up: it is a volume of the storage on this machine"
         for name in ("configured", "marked")
     ]
     # Whoever names the volume itself wants it.
-    assert excluded_paths.find(agent, source(srv / "configured")).emptied == ()
+    assert excluded_paths.find(agent.state, source(srv / "configured")).emptied == ()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"volumes": []}', '{"volumes": {"a": {"path": "x\\u0000"}}}'])
@@ -130,7 +130,7 @@ def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
 ) -> None:
     (storage_directory / "config.d" / "config.json").write_text(content)
     mounted(monkeypatch)
-    assert excluded_paths.find(agent, source(tmp_path / "etc")).emptied == ()
+    assert excluded_paths.find(agent.state, source(tmp_path / "etc")).emptied == ()
 
 
 def test_the_check_remarks_on_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

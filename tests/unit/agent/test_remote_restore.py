@@ -50,7 +50,7 @@ def load(tmp_path: Path) -> MakeAgent:
 
 def test_by_itself_a_machine_obeys_none(load: MakeAgent) -> None:
     with pytest.raises(NotAllowedHere, match="remote_restore is not set"):
-        allowed_target(load(), "/srv/restored")
+        allowed_target(load().restore, "/srv/restored")
 
 
 @pytest.mark.parametrize("path", ["srv", "./srv", "/srv/../etc"])
@@ -71,7 +71,7 @@ def test_a_directory_inside_is_permitted_as_it_lies_on_the_disk(load: MakeAgent,
         ("real/new", "real/new"),
         ("name/inner/new", "real/new"),
     ):
-        assert allowed_target(agent, str(tmp_path / asked)) == tmp_path / target
+        assert allowed_target(agent.restore, str(tmp_path / asked)) == tmp_path / target
 
 
 @pytest.mark.parametrize("asked", ["out", "out/new", "../x", "new/../../victim", "broken", "broken/x", "loop/x"])
@@ -87,10 +87,10 @@ def test_a_directory_outside_is_not(load: MakeAgent, tmp_path: Path, asked: str)
     if asked == "loop/x":
         # It leads nowhere, so that nothing can be written there: making it fails, wherever it is said to lie.
         with pytest.raises((NotAllowedHere, OSError)):
-            allowed_target(agent, directory).mkdir(parents=True)
+            allowed_target(agent.restore, directory).mkdir(parents=True)
         return
     with pytest.raises(NotAllowedHere):
-        allowed_target(agent, directory)
+        allowed_target(agent.restore, directory)
 
 
 def test_orders_are_taken_as_they_are(load: MakeAgent) -> None:
@@ -128,4 +128,4 @@ def test_what_is_told_can_be_sent_and_stored() -> None:
 def test_the_setting_is_kept_apart_from_where_restore_mode_writes(load: MakeAgent) -> None:
     agent = with_values(load(remote_restore=["/srv/restored"]), restore_path=Path("/var/restore"))
     with pytest.raises(NotAllowedHere, match="not inside"):
-        allowed_target(agent, "/var/restore")
+        allowed_target(agent.restore, "/var/restore")

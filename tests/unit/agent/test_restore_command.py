@@ -100,17 +100,17 @@ def test_where_something_is_left_it_is_said_how_to_go_on(
 ) -> None:
     order = RestoreJob("etc", STORAGE, tmp_path / "target", snapshot=choice)
     left(agent, tmp_path / "target", order, has_basis_files=False)
-    assert restore._next_step(agent, order, [plan(tmp_path / "target")]) == hint
+    assert restore._next_step(agent.state, order, [plan(tmp_path / "target")]) == hint
 
 
 def test_where_nothing_of_use_is_left_nothing_is_promised(agent: AgentConfig, tmp_path: Path) -> None:
     target = tmp_path / "target"
     order = RestoreJob("etc", STORAGE, target)
-    assert restore._next_step(agent, order, []) == ""
-    assert restore._next_step(agent, order, [plan(target)]) == ""
+    assert restore._next_step(agent.state, order, []) == ""
+    assert restore._next_step(agent.state, order, [plan(target)]) == ""
     left(agent, target, order, has_basis_files=True)
-    assert restore._next_step(agent, order, [plan(target)]) == "", "basis files: the next run begins anew"
+    assert restore._next_step(agent.state, order, [plan(target)]) == "", "basis files: the next run begins anew"
     left(agent, target, order, has_basis_files=False)
     other = RestoreJob("etc", STORAGE, target, paths=(b"ssh",))
-    assert restore._next_step(agent, other, [plan(target)]) == "", "another restore removes it"
-    assert staging_records.is_interrupted(agent, target)
+    assert restore._next_step(agent.state, other, [plan(target)]) == "", "another restore removes it"
+    assert staging_records.is_interrupted(agent.state, target)

@@ -41,7 +41,7 @@ def trusted(agent: AgentConfig, *addresses: Address) -> list[tuple[str, ...]]:
 
 
 def pending(agent: AgentConfig) -> set[str]:
-    return set(trusted_storages.pending(agent))
+    return set(trusted_storages.pending(agent.state))
 
 
 def test_all_storages_of_the_first_answer_are_trusted_and_no_later_one(agent: Make) -> None:

@@ -206,7 +206,7 @@ def test_a_large_storage_is_searched_while_sshd_waits(storage: StorageConfig) ->
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_names_the_user_of_sshd(storage: StorageConfig) -> None:
-    admitted_keys.path(storage).mkdir(parents=True)
+    admitted_keys.path(storage.state).mkdir(parents=True)
     with pytest.raises(ConfigurationError) as caught:
         asked(storage, new_ssh_key())
     assert "AuthorizedKeysCommandUser" in caught.value.hint

@@ -62,7 +62,7 @@ def answer(storage: StorageConfig, clock: Later, *named: str, is_confirmed: bool
 
 def test_few_machines_are_let_in_no_more_at_once(storage: StorageConfig, clock: Later) -> None:
     assert answer(storage, clock, *UUIDS[:3]) == set(UUIDS[:3])
-    assert key_removal.fault(storage) is None
+    assert key_removal.fault(storage.state) is None
 
 
 def test_most_machines_keep_their_keys_until_another_answer_lacks_them_too(
@@ -70,20 +70,20 @@ def test_most_machines_keep_their_keys_until_another_answer_lacks_them_too(
 ) -> None:
     assert answer(storage, clock) == set(UUIDS)
     assert "lacks 6 of the 6 machines" in caplog.text
-    assert "lacks 6 of the 6 machines" in (key_removal.fault(storage) or "")
+    assert "lacks 6 of the 6 machines" in (key_removal.fault(storage.state) or "")
     # A login asks at any moment: that is no second answer.
     clock.passes(PAUSE_SECONDS - 1)
     assert answer(storage, clock) == set(UUIDS)
     clock.passes(2)
     assert answer(storage, clock) == set()
-    assert key_removal.fault(storage) is None
+    assert key_removal.fault(storage.state) is None
 
 
 def test_an_answer_that_has_them_again_ends_the_waiting(storage: StorageConfig, clock: Later) -> None:
     answer(storage, clock, UUIDS[0])
     clock.passes(PAUSE_SECONDS + 1)
     assert answer(storage, clock, *UUIDS) == set(UUIDS)
-    assert key_removal.fault(storage) is None
+    assert key_removal.fault(storage.state) is None
     assert answer(storage, clock, UUIDS[0]) == set(UUIDS)
 
 
@@ -112,7 +112,7 @@ def test_a_key_that_is_another_machines_by_now_is_not_held(storage: StorageConfi
 def test_the_operator_may_say_that_it_is_right(storage: StorageConfig, clock: Later) -> None:
     assert answer(storage, clock) == set(UUIDS)
     assert answer(storage, clock, UUIDS[0], is_confirmed=True) == {UUIDS[0]}
-    assert key_removal.fault(storage) is None
+    assert key_removal.fault(storage.state) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b'{"since": {"x": "y"}}'])

@@ -68,7 +68,7 @@ def test_a_name_that_two_machines_claim_stays_with_its_holder(storage: StorageCo
     machine_links.update_links(storage, {SECOND: named("web")})
     machine_links.update_links(storage, {FIRST: named("web"), SECOND: named("web")})
     assert links(storage) == {"web": SECOND}
-    machine_links.update_name_link(storage, FIRST, named("web"))
+    machine_links.update_name_link(storage.state, FIRST, named("web"))
     assert links(storage) == {"web": SECOND}
 
 
@@ -104,7 +104,7 @@ def test_a_name_that_would_be_unsafe_or_another_machines_uuid_makes_no_link(
 ) -> None:
     before = {entry.name: os.readlink(entry) for entry in storage.state.machines_dir.iterdir()}
     machine_links.update_links(storage, {FIRST: named(unit)})
-    machine_links.update_name_link(storage, FIRST, named(unit))
+    machine_links.update_name_link(storage.state, FIRST, named(unit))
     assert {entry.name: os.readlink(entry) for entry in storage.state.machines_dir.iterdir()} == before
 
 

@@ -45,29 +45,29 @@ def storage(tmp_path: Path) -> StorageConfig:
 def test_the_source_s_mode_wins_over_large_files_and_they_over_the_configuration(
     storage: StorageConfig, options: dict[str, Any], configured: str, expected: str
 ) -> None:
-    assert mode_name(order(**options), with_values(storage, snapshot_mode=configured), MEMORY) == expected
+    assert mode_name(order(**options), with_values(storage, snapshot_mode=configured).receiving, MEMORY) == expected
 
 
 def test_a_mode_that_does_not_exist_is_refused_and_those_that_do_are_named(storage: StorageConfig) -> None:
     with pytest.raises(BackupFailed, match=r"'attic' is none of link-dest, none, btrfs, reflink, auto"):
-        mode_name(order(snapshot_mode="attic"), storage, MEMORY)
+        mode_name(order(snapshot_mode="attic"), storage.receiving, MEMORY)
 
 
 def test_filter_rules_come_before_excludes(storage: StorageConfig) -> None:
-    chosen = transfer_options(order(filter=["+ /keep/***", "hide *.o"], exclude=["*.tmp"]), storage)
+    chosen = transfer_options(order(filter=["+ /keep/***", "hide *.o"], exclude=["*.tmp"]), storage.receiving)
     assert chosen.rules == ("+ /keep/***", "H *.o", "- *.tmp")
 
 
 def test_hard_links_are_kept_unless_source_or_configuration_leaves_them_out(storage: StorageConfig) -> None:
     without = with_values(storage, preserve_hard_links=False)
-    assert transfer_options(order(), storage).hard_links
-    assert not transfer_options(order(), without).hard_links
-    assert transfer_options(order(preserve_hard_links=True), without).hard_links
-    assert not transfer_options(order(not_preserved=["hard_links"]), storage).hard_links
+    assert transfer_options(order(), storage.receiving).hard_links
+    assert not transfer_options(order(), without.receiving).hard_links
+    assert transfer_options(order(preserve_hard_links=True), without.receiving).hard_links
+    assert not transfer_options(order(not_preserved=["hard_links"]), storage.receiving).hard_links
 
 
 def test_what_a_source_leaves_out_is_left_out_alone(storage: StorageConfig) -> None:
-    chosen = transfer_options(order(not_preserved=["acls", "holes"]), storage)
+    chosen = transfer_options(order(not_preserved=["acls", "holes"]), storage.receiving)
     assert (chosen.acls, chosen.attributes, chosen.hard_links, chosen.holes) == (False, True, True, False)
 
 
@@ -88,4 +88,4 @@ def test_what_reads_files_here_or_is_malformed_is_refused_by_its_option(
     storage: StorageConfig, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(InvalidValue, match=f"^{named}"):
-        transfer_options(order(**options), storage)
+        transfer_options(order(**options), storage.receiving)

@@ -51,7 +51,7 @@ def test_rsync_is_asked(
     asked: list[bool] = []
 
     def back_up(job: BackupJob, *_arguments: object, **_keywords: object) -> BackupReport:
-        asked.append(transfer_options(job.order, storage).one_file_system)
+        asked.append(transfer_options(job.order, storage.receiving).one_file_system)
         return BackupReport(success=True, snapshot=None, summary="", time_begin=1, time_end=2)
 
     monkeypatch.setattr(checkin, "Coordinator", lambda _configuration: Due())

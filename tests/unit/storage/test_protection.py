@@ -151,12 +151,12 @@ def test_a_state_directory_that_others_may_write_is_a_failure(storage: StorageCo
 
 
 def test_a_sandbox_that_is_off_is_a_warning(storage: StorageConfig) -> None:
-    fact: Fact = protection._sandbox(with_values(storage, sandbox="off"))
+    fact: Fact = protection._sandbox(with_values(storage, sandbox="off").limits)
     assert fact.verdict is Verdict.WARN
 
 
 def test_without_root_and_fake_super_owners_are_lost_and_that_is_said(storage: StorageConfig) -> None:
-    verdict = protection._user(with_values(storage, fake_super=False)).verdict
+    verdict = protection._user(with_values(storage, fake_super=False).receiving).verdict
     assert (verdict is Verdict.WARN) == (os.geteuid() != 0)
 
 
@@ -180,6 +180,6 @@ def test_a_secret_is_private_where_nobody_else_can_enter_its_directory(storage: 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "storage.localdomain"])
 def test_an_address_that_leads_machines_to_themselves_is_told(storage: StorageConfig, host: str) -> None:
-    (fact,) = protection._address(with_values(storage, ssh_ping_host=host))
+    (fact,) = protection._address(with_values(storage, ssh_ping_host=host).ssh)
     assert fact.verdict is Verdict.WARN
-    assert list(protection._address(with_values(storage, ssh_ping_host="storage.example.com"))) == []
+    assert list(protection._address(with_values(storage, ssh_ping_host="storage.example.com").ssh)) == []

@@ -304,7 +304,7 @@ def test_a_processor_without_a_filter_is_a_problem(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(True, "works")
     )
-    fact = protection._filter(storage_configuration(tmp_path))
+    fact = protection._filter(storage_configuration(tmp_path).limits)
     assert fact.verdict is Verdict.FAIL
     assert "install libseccomp2" in fact.text
 
@@ -314,10 +314,10 @@ def test_a_filter_that_is_in_force_says_what_made_it(tmp_path: Path, monkeypatch
         availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(True, "works")
     )
     monkeypatch.setattr(seccomp, "available_filter", lambda: seccomp.SyscallFilter(b"", "libseccomp"))
-    fact = protection._filter(storage_configuration(tmp_path))
+    fact = protection._filter(storage_configuration(tmp_path).limits)
     assert fact.verdict is Verdict.OK
     assert "made by libseccomp" in fact.text
     monkeypatch.setattr(
         availability, "sandbox_availability", lambda _configuration: availability.SandboxAvailability(False, "is off")
     )
-    assert protection._filter(storage_configuration(tmp_path)).verdict is Verdict.WARN
+    assert protection._filter(storage_configuration(tmp_path).limits).verdict is Verdict.WARN

@@ -92,7 +92,7 @@ def test_new_machines_go_to_the_volumes_that_are_there(storage: StorageConfig, t
 def test_an_existing_volume_of_an_older_installation_is_adopted_once(storage: StorageConfig, tmp_path: Path) -> None:
     directory = tmp_path / "volume" / UUID
     directory.mkdir()
-    volumes.link_directory(storage, UUID, directory)
+    volumes.link_directory(storage.state, UUID, directory)
     assert volumes.machine_directory(storage, UUID) == directory
     assert mark(tmp_path / "volume")
     # So it is where the links are lost, as after var_dir was.
@@ -106,7 +106,7 @@ def test_an_older_installation_whose_volume_is_not_mounted_is_not_adopted(
 ) -> None:
     # What was written around it lies in the mount point already.
     for machine in (UUID, OTHER, "1bef0a75-5a9b-43f7-a66a-7e8c6d7ad91d"):
-        volumes.link_directory(storage, machine, tmp_path / "volume" / machine)
+        volumes.link_directory(storage.state, machine, tmp_path / "volume" / machine)
     (tmp_path / "volume" / OTHER).mkdir()
     with pytest.raises(NoVolume, match="lacks 2 of the 3 machines"):
         volumes.machine_directory(storage, OTHER)

@@ -86,7 +86,7 @@ def test_a_directory_is_found_when_its_link_is_gone(tmp_path: Path) -> None:
 def test_a_link_to_a_volume_that_is_no_longer_configured_is_followed(tmp_path: Path) -> None:
     configured = storage(tmp_path, "a")
     (tmp_path / "old" / UUID).mkdir(parents=True)
-    volumes.link_directory(configured, UUID, tmp_path / "old" / UUID)
+    volumes.link_directory(configured.state, UUID, tmp_path / "old" / UUID)
     assert volumes.machine_directory(configured, UUID) == tmp_path / "old" / UUID
 
 

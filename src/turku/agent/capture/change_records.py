@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentState
 from turku.agent.state import var_dir
 from turku.core import clock, durable
 from turku.core.clock import SYSTEM_CLOCK, Clock
@@ -67,9 +67,9 @@ class SourceRecord(msgspec.Struct, frozen=True):
     """The content of a ``changed_entries.DirectoryDigests``."""
 
 
-def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
+def read(configuration: AgentState, storage_name: str) -> dict[str, SourceRecord]:
     """Return the records of the sources for a storage by name, or none where the file is damaged."""
-    path = agent.state.var_dir / _DIRECTORY / f"{storage_name}.json"
+    path = configuration.var_dir / _DIRECTORY / f"{storage_name}.json"
     try:
         content = durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES)
         return msgspec.json.decode(content, type=dict[str, SourceRecord])
@@ -82,11 +82,11 @@ def read(agent: AgentConfig, storage_name: str) -> dict[str, SourceRecord]:
         return {}
 
 
-def write(agent: AgentConfig, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
+def write(configuration: AgentState, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
     """Replace the records of a storage. A failure is only logged, because the next backups just take longer."""
     try:
-        path = var_dir.directory(agent, _DIRECTORY) / f"{storage_name}.json"
-        var_dir.write_text(agent, path, msgspec.json.encode(dict(records)).decode())
+        path = var_dir.directory(configuration, _DIRECTORY) / f"{storage_name}.json"
+        var_dir.write_text(configuration, path, msgspec.json.encode(dict(records)).decode())
     except (OSError, TurkuError) as error:
         _LOG.warning(
             "cannot record the session with storage %s: %s; it will compare all attributes next time",

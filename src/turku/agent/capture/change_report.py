@@ -56,7 +56,7 @@ class ChangeReport:
 
     def prepare(self, output: StorageOutput) -> None:
         """Begin when the storage asks for the report. An earlier connection's request is forgotten."""
-        self._records = change_records.read(self._agent, self._storage_name)
+        self._records = change_records.read(self._agent.state, self._storage_name)
         self._attempt = _Connection(self.moment, self._modules, self._records)
         output.call_on(CHANGED_ENTRIES_WANTED, self._attempt.ask)
 
@@ -76,7 +76,7 @@ class ChangeReport:
         kept = {name: record for name, record in self._records.items() if name in self._agent.sources}
         for name, directories in passed.items():
             kept[name] = SourceRecord(paths[name], self.moment, directories.content)
-        change_records.write(self._agent, self._storage_name, kept)
+        change_records.write(self._agent.state, self._storage_name, kept)
 
 
 class _Connection:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.state import var_dir
 from turku.core import durable
 from turku.core.log import one_line
@@ -35,20 +35,20 @@ def report_missing(agent: AgentConfig, *, withdrawn: Sequence[str]) -> None:
             named,
             more,
         )
-    if _recorded(agent) != sorted(agent.sources):
+    if _recorded(agent.state) != sorted(agent.sources):
         _record(agent)
 
 
 def missing(agent: AgentConfig) -> list[str]:
     """Return the names that were declared last and are no longer declared."""
-    return sorted(set(_recorded(agent)) - set(agent.sources))
+    return sorted(set(_recorded(agent.state)) - set(agent.sources))
 
 
-def _recorded(agent: AgentConfig) -> list[str]:
+def _recorded(configuration: AgentState) -> list[str]:
     """Return the recorded names, or none where the file is missing or cannot be read."""
     try:
         content = json.loads(
-            durable.read_regular_file(agent.state.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES)
+            durable.read_regular_file(configuration.var_dir / RECORD_FILE, limit_bytes=_RECORD_LIMIT_BYTES)
         )
     except (OSError, ValueError, RecursionError, TurkuError):
         return []
@@ -57,5 +57,5 @@ def _recorded(agent: AgentConfig) -> list[str]:
 
 
 def _record(agent: AgentConfig) -> None:
-    path = var_dir.directory(agent) / RECORD_FILE
-    var_dir.write_text(agent, path, json.dumps(sorted(agent.sources)) + "\n")
+    path = var_dir.directory(agent.state) / RECORD_FILE
+    var_dir.write_text(agent.state, path, json.dumps(sorted(agent.sources)) + "\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentState
 from turku.agent.config.sources import SourceConfig
 from turku.agent.state import staging_records
 from turku.policy import run_options
@@ -56,10 +56,10 @@ def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
     return [each for each in storage_volumes.paths(mounts) if each != path and each.is_relative_to(path)]
 
 
-def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
+def find(configuration: AgentState, source: SourceConfig) -> ExcludedPaths:
     """Return the paths that are excluded from the source now, and log them."""
     mounts = mount_points.all_mounts()
-    hidden = list(_below(source, staging_records.existing(agent)))
+    hidden = list(_below(source, staging_records.existing(configuration)))
     for each in hidden:
         _LOG.warning(
             "source %s: %s is not backed up: it is the staging directory of a running or interrupted restore; the next "
@@ -77,12 +77,12 @@ def find(agent: AgentConfig, source: SourceConfig) -> ExcludedPaths:
         *_below(source, (mount.path for mount in others)),
         *_below(source, volumes),
         # One-time passwords, which are valid for this session only.
-        *_below(source, [agent.state.var_dir / _RUNTIME_DIRECTORY]),
+        *_below(source, [configuration.var_dir / _RUNTIME_DIRECTORY]),
     }
     return ExcludedPaths(tuple(hidden), tuple(sorted(emptied)))
 
 
-def protected_paths(agent: AgentConfig, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
+def protected_paths(configuration: AgentState, source: SourceConfig | None, target: Path) -> frozenset[bytes]:
     """Return directories of a restore's target, relative to it, whose content a restore must not touch.
 
     A backup has them as empty directories. Nothing in them may be deleted because the backup lacks it. ``source`` is
@@ -94,7 +94,7 @@ def protected_paths(agent: AgentConfig, source: SourceConfig | None, target: Pat
     found = {
         *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
         *(each for each in storage_volumes.paths(mounts) if each != base),
-        Path(os.path.realpath(agent.state.var_dir)) / _RUNTIME_DIRECTORY,
+        Path(os.path.realpath(configuration.var_dir)) / _RUNTIME_DIRECTORY,
     }
     return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
 

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     """Trust the keys that wait."""
     from turku.agent.tunnel import trusted_storages
 
-    name = options.name or _only_one(list(trusted_storages.pending(agent)))
+    name = options.name or _only_one(list(trusted_storages.pending(agent.state)))
     accepted, dropped = trusted_storages.accept(agent, name, fingerprints=options.fingerprint)
     for key in accepted:
         say(f"Storage {name}: trusted from now on: {trusted_storages.shown(key)}")

@@ -37,7 +37,7 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
     lines += [
         f"note: {one_line(str(directory))}: a restore is running there, or did not end; the next one into that "
         "directory uses or removes it"
-        for directory in staging_records.existing(agent)
+        for directory in staging_records.existing(agent.state)
     ]
     for line in lines:
         say(line)

@@ -18,7 +18,7 @@ from turku.core.log import one_line
 from turku.errors import RestoreIncomplete, TurkuError, UsageError
 
 if TYPE_CHECKING:
-    from turku.agent.config.model import AgentConfig
+    from turku.agent.config.model import AgentConfig, AgentState
     from turku.agent.restore.job import RestoreJob
     from turku.agent.restore.plan import PlannedRestore
     from turku.agent.restore.result import RestoreResult
@@ -79,21 +79,21 @@ def run(options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
         with ProgressDisplay() as display:
             outcome = restore_run.restore(agent, job, on_progress=display.show, approve=approve)
     except KeyboardInterrupt:
-        if hint := _next_step(agent, job, plans):
+        if hint := _next_step(agent.state, job, plans):
             print(hint, file=sys.stderr)  # noqa: T201
         raise
     except TurkuError as error:
         # Nothing was restored yet. Files that arrived can still be used by the next run.
-        error.hint = error.hint or _next_step(agent, job, plans)
+        error.hint = error.hint or _next_step(agent.state, job, plans)
         raise
-    return _print_result(outcome, say, _next_step(agent, job, plans))
+    return _print_result(outcome, say, _next_step(agent.state, job, plans))
 
 
-def _next_step(agent: AgentConfig, job: RestoreJob, plans: list[PlannedRestore]) -> str:
+def _next_step(configuration: AgentState, job: RestoreJob, plans: list[PlannedRestore]) -> str:
     """Return the sentence that says how to resume, or an empty text where there is nothing to resume."""
     from turku.agent.state import staging_records
 
-    if not plans or not staging_records.can_resume(agent, plans[0].target, job.digest(plans[0].snapshot)):
+    if not plans or not staging_records.can_resume(configuration, plans[0].target, job.digest(plans[0].snapshot)):
         return ""
     if job.snapshot.name is not None:
         return "the same command again goes on where this one ended"

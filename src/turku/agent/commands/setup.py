@@ -34,12 +34,12 @@ def configured(step: Callable[[argparse.Namespace, AgentConfig, Say], int], *, i
 
 def settled(agent: AgentConfig) -> AgentConfig:
     """Return the configuration after a change of secret and key that a killed run left is finished or removed."""
-    if not machine_identity.has_staged_files(agent):
+    if not machine_identity.has_staged_files(agent.state):
         return agent
     from turku.agent.identity import rotation
 
     agent = rotation.resume(agent)
-    rotation.remove_leftovers(agent)
+    rotation.remove_leftovers(agent.state)
     return agent
 
 

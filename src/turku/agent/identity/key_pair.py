@@ -8,7 +8,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.identity import machine_identity
 from turku.agent.state import var_dir
 from turku.core import durable
@@ -25,9 +25,9 @@ _PREVIOUS_KEYS = 3
 _KEY_MAGIC = b"openssh-key-v1\0"
 
 
-def private_key_path(agent: AgentConfig) -> Path:
+def private_key_path(configuration: AgentState) -> Path:
     """Return the path of the machine's private key. Raises ConfigurationError where it is missing or damaged."""
-    path = agent.state.var_dir / "ssh_key"
+    path = configuration.var_dir / "ssh_key"
     if not path.exists():
         raise ConfigurationError(
             f"this machine has no SSH key: {path} does not exist", hint=machine_identity.UNREGISTERED_HINT
@@ -78,9 +78,9 @@ def _is_intact(content: memoryview) -> bool:
     return not rest and (fields[0] != b"none" or (len(private) > 8 and private[:4] == private[4:8]))
 
 
-def previous_keys(agent: AgentConfig, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
+def previous_keys(configuration: AgentState, *, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
     """Return former private keys that a storage may still expect, newest first, and remove older ones."""
-    moments = {path: path.stat().st_mtime for path in agent.state.var_dir.glob(f"{_PREVIOUS_KEY}*")}
+    moments = {path: path.stat().st_mtime for path in configuration.var_dir.glob(f"{_PREVIOUS_KEY}*")}
     now = clock.now().timestamp()
     young = sorted((path for path in moments if now - moments[path] < PREVIOUS_KEY_SECONDS), key=moments.__getitem__)
     kept = young[::-1][:_PREVIOUS_KEYS]
@@ -89,10 +89,10 @@ def previous_keys(agent: AgentConfig, *, clock: Clock = SYSTEM_CLOCK) -> list[Pa
     return kept
 
 
-def keep_as_previous(agent: AgentConfig, private: bytes, *, clock: Clock = SYSTEM_CLOCK) -> None:
+def keep_as_previous(configuration: AgentState, private: bytes, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Keep a replaced private key, so that it is still offered beside the new one."""
     name = f"{_PREVIOUS_KEY}{int(clock.now().timestamp())}"
-    var_dir.write_text(agent, agent.state.var_dir / name, private.decode("ascii"))
+    var_dir.write_text(configuration, configuration.var_dir / name, private.decode("ascii"))
 
 
 def ensure_public_key(agent: AgentConfig) -> str:
@@ -104,8 +104,8 @@ def ensure_public_key(agent: AgentConfig) -> str:
     """
     private, public = agent.state.var_dir / "ssh_key", agent.state.var_dir / "ssh_key.pub"
     if not (private.exists() and not is_damaged_key(private) and _public_line(public)):
-        var_dir.directory(agent)
-        with machine_identity.locked(agent):
+        var_dir.directory(agent.state)
+        with machine_identity.locked(agent.state):
             _make_key(agent, private, public)
     line = _public_line(public)
     if line is None:
@@ -138,7 +138,7 @@ def _make_key(agent: AgentConfig, private: Path, public: Path) -> None:
                 ["ssh-keygen", "-y", "-P", "", "-f", private], timeout_seconds=_KEYGEN_TIMEOUT_SECONDS
             )
             line = " ".join((*derived.stdout.decode("ascii", "replace").split()[:2], _COMMENT))
-            var_dir.write_text(agent, public, f"{line}\n", mode=0o644)
+            var_dir.write_text(agent.state, public, f"{line}\n", mode=0o644)
         return
     generate_key(agent, private, public)
     _LOG.info("made the SSH key %s", private)
@@ -149,12 +149,12 @@ def generate_key(agent: AgentConfig, private: Path, public: Path) -> None:
     from turku.agent.state import runtime_directory
     from turku.core import command
 
-    base = runtime_directory.base(agent)
+    base = runtime_directory.base(agent.state)
     with tempfile.TemporaryDirectory(prefix=machine_identity.SCRATCH_PREFIX, dir=base) as scratch:
         fresh = Path(scratch) / "ssh_key"
         command.run(
             ["ssh-keygen", "-q", "-t", agent.tunnel.ssh_key_type, "-N", "", "-C", _COMMENT, "-f", fresh],
             timeout_seconds=_KEYGEN_TIMEOUT_SECONDS,
         )
-        var_dir.write_text(agent, public, fresh.with_suffix(".pub").read_text(encoding="ascii"), mode=0o644)
-        var_dir.write_text(agent, private, fresh.read_text(encoding="ascii"))
+        var_dir.write_text(agent.state, public, fresh.with_suffix(".pub").read_text(encoding="ascii"), mode=0o644)
+        var_dir.write_text(agent.state, private, fresh.read_text(encoding="ascii"))

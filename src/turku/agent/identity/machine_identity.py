@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent.config.loading import IDENTITY_FILE, IDENTITY_KEYS
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.state import var_dir
 from turku.core import lock
 from turku.core.configuration import directory as configuration
@@ -59,61 +59,61 @@ def ensure(agent: AgentConfig) -> Identity:
     """
     if agent.identity.machine_uuid is not None and agent.identity.machine_secret is not None:
         found = existing(agent)
-        _keep_copy(agent, found)
+        _keep_copy(agent.state, found)
         return found
-    directory = var_dir.directory(agent, "config.d")
-    with locked(agent):
+    directory = var_dir.directory(agent.state, "config.d")
+    with locked(agent.state):
         path = directory / IDENTITY_FILE
         # Read again under the lock: another run may have written it since the configuration was loaded.
         content = configuration.read_directories([directory]).content
         machine_uuid = agent.identity.machine_uuid or content.get("machine_uuid") or str(uuid.uuid4())
         secret = agent.identity.machine_secret or Secret(content.get("machine_secret") or generate_secret().reveal())
-        write(agent, machine_uuid, secret)
+        write(agent.state, machine_uuid, secret)
         _LOG.info("this machine is %s from now on (%s)", machine_uuid, path)
     return Identity(machine_uuid, secret)
 
 
-def has_staged_files(agent: AgentConfig) -> bool:
+def has_staged_files(configuration: AgentState) -> bool:
     """Return True where a change of secret and key is under way, or a killed one left files. Each ping calls this."""
     found: list[str] = []
-    for directory in (agent.state.var_dir, agent.state.var_dir / "run"):
+    for directory in (configuration.var_dir, configuration.var_dir / "run"):
         with suppress(FileNotFoundError):
             found += [path.name for path in directory.iterdir()]
     staged = (NEW_IDENTITY_FILE, STAGED_KEY, ".new_", ".ssh_key", f".{IDENTITY_FILE}", SCRATCH_PREFIX)
     return any(name.startswith(staged) for name in found)
 
 
-def locked(agent: AgentConfig) -> AbstractContextManager[None]:
+def locked(configuration: AgentState) -> AbstractContextManager[None]:
     """Lock the identity against changes by others for the length of the block. Raises LockHeld."""
-    return lock.exclusive(var_dir.lock_directory(agent), "turku-agent-identity")
+    return lock.exclusive(var_dir.lock_directory(configuration), "turku-agent-identity")
 
 
-def write(agent: AgentConfig, machine_uuid: str, secret: Secret) -> None:
+def write(configuration: AgentState, machine_uuid: str, secret: Secret) -> None:
     """Write the identity and its copy durably. The caller holds the identity's lock."""
-    path = var_dir.directory(agent, "config.d") / IDENTITY_FILE
+    path = var_dir.directory(configuration, "config.d") / IDENTITY_FILE
     text = identity_copy.text(_content(machine_uuid, secret))
-    var_dir.write_text(agent, path, text)
-    var_dir.write_text(agent, identity_copy.path_of(path), text)
+    var_dir.write_text(configuration, path, text)
+    var_dir.write_text(configuration, identity_copy.path_of(path), text)
 
 
 def _content(machine_uuid: str, secret: Secret) -> dict[str, str]:
     return {"machine_uuid": machine_uuid, "machine_secret": secret.reveal()}
 
 
-def _keep_copy(agent: AgentConfig, found: Identity) -> None:
+def _keep_copy(configuration: AgentState, found: Identity) -> None:
     """Repair the identity's file from its copy, or write the copy that an older agent did not keep."""
-    path: Path = agent.state.var_dir / "config.d" / IDENTITY_FILE
+    path: Path = configuration.var_dir / "config.d" / IDENTITY_FILE
     content = _content(found.uuid, found.secret)
     is_damaged = identity_copy.is_damaged(path, IDENTITY_KEYS)
     # An identity that is set by hand is in no file of ours.
     if not is_damaged and (identity_copy.is_as(path, content) or not path.exists()):
         return
     try:
-        with locked(agent):
+        with locked(configuration):
             if is_damaged:
-                write(agent, found.uuid, found.secret)
+                write(configuration, found.uuid, found.secret)
                 _LOG.warning("repaired %s from its copy", path)
             else:
-                var_dir.write_text(agent, identity_copy.path_of(path), identity_copy.text(content))
+                var_dir.write_text(configuration, identity_copy.path_of(path), identity_copy.text(content))
     except (LockHeld, DurableWriteFailed) as error:
         _LOG.warning("cannot keep a copy of %s: %s", path, error.message)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from turku.agent.config.loading import IDENTITY_FILE
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.identity import key_pair, machine_identity
 from turku.agent.state import var_dir
 from turku.core import durable
@@ -49,8 +49,8 @@ def rotate_keys(agent: AgentConfig) -> None:
     the secret is set by hand), ApiRefused, ApiUnreachable.
     """
     _require_ours(agent, "machine_secret")
-    with machine_identity.locked(agent):
-        staged = _read_staged(agent)
+    with machine_identity.locked(agent.state):
+        staged = _read_staged(agent.state)
         if staged is not None and staged.code is not None:
             raise ConfigurationError("a re-enrolment is under way", hint="turku-agent re-enrol finishes it")
         machine = machine_identity.existing(agent)
@@ -58,7 +58,7 @@ def rotate_keys(agent: AgentConfig) -> None:
             staged,
             begin=lambda: _stage(agent, code=None),
             finish=lambda new: _finish(agent, machine.uuid, new),
-            drop=lambda: _drop(agent),
+            drop=lambda: _drop(agent.state),
         )
 
 
@@ -68,8 +68,8 @@ def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
     Raises as ``rotate_keys`` does.
     """
     _require_ours(agent, "machine_uuid", "machine_secret")
-    with machine_identity.locked(agent):
-        staged = _read_staged(agent)
+    with machine_identity.locked(agent.state):
+        staged = _read_staged(agent.state)
         if staged is not None and staged.code is None:
             raise ConfigurationError("a rotation is under way", hint="turku-agent rotate-keys finishes it")
         if staged is None or staged.code != code:
@@ -77,7 +77,7 @@ def re_enrol(agent: AgentConfig, code: str) -> AgentConfig:
         try:
             return _finish(agent, agent.identity.machine_uuid, staged)
         except ApiRefused as error:
-            _forget_refused_code(agent, error)
+            _forget_refused_code(agent.state, error)
             raise
 
 
@@ -86,8 +86,8 @@ def resume(agent: AgentConfig) -> AgentConfig:
 
     It is postponed where the coordinator refuses. Raises ApiUnreachable, LockHeld.
     """
-    with machine_identity.locked(agent):
-        new = _read_staged(agent)
+    with machine_identity.locked(agent.state):
+        new = _read_staged(agent.state)
         if new is None:
             return agent
         try:
@@ -95,17 +95,17 @@ def resume(agent: AgentConfig) -> AgentConfig:
         except ApiRefused as error:
             _LOG.warning("a change of this machine's secret and key is not finished: %s", error.message)
             if new.code is not None:
-                _forget_refused_code(agent, error)
+                _forget_refused_code(agent.state, error)
             return agent
 
 
-def remove_leftovers(agent: AgentConfig) -> None:
+def remove_leftovers(configuration: AgentState) -> None:
     """Remove the files of a run that was killed before its rotation began. ``resume`` finishes what was begun."""
-    with suppress(LockHeld), machine_identity.locked(agent):
-        if (agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE).exists():
+    with suppress(LockHeld), machine_identity.locked(configuration):
+        if (configuration.var_dir / machine_identity.NEW_IDENTITY_FILE).exists():
             return
-        _drop(agent)
-        for left in (agent.state.var_dir / "run").glob(f"{machine_identity.SCRATCH_PREFIX}*"):
+        _drop(configuration)
+        for left in (configuration.var_dir / "run").glob(f"{machine_identity.SCRATCH_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
         _LOG.warning("removed the keys of an interrupted rotation")
 
@@ -120,28 +120,31 @@ def _require_ours(agent: AgentConfig, *keys: str) -> None:
             )
 
 
-def _staged_key(agent: AgentConfig) -> tuple[Path, Path]:
-    return agent.state.var_dir / machine_identity.STAGED_KEY, agent.state.var_dir / f"{machine_identity.STAGED_KEY}.pub"
+def _staged_key(configuration: AgentState) -> tuple[Path, Path]:
+    return (
+        configuration.var_dir / machine_identity.STAGED_KEY,
+        configuration.var_dir / f"{machine_identity.STAGED_KEY}.pub",
+    )
 
 
-def _read_staged(agent: AgentConfig) -> _NewIdentity | None:
-    path = agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE
+def _read_staged(configuration: AgentState) -> _NewIdentity | None:
+    path = configuration.var_dir / machine_identity.NEW_IDENTITY_FILE
     return secret_change.read_pending(path, _NewIdentity, hint="remove it, and start again")
 
 
 def _stage(agent: AgentConfig, *, code: str | None) -> _NewIdentity:
-    var_dir.directory(agent)
-    key_pair.generate_key(agent, *_staged_key(agent))
+    var_dir.directory(agent.state)
+    key_pair.generate_key(agent, *_staged_key(agent.state))
     new = _NewIdentity(generate_secret().reveal(), code)
     # Last, so that it exists only with the complete key pair beside it.
     var_dir.write_text(
-        agent, agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode()
+        agent.state, agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, msgspec.json.encode(new).decode()
     )
     return new
 
 
 def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> AgentConfig:
-    private, public = _staged_key(agent)
+    private, public = _staged_key(agent.state)
     line = public.read_text(encoding="ascii").strip()
     secret = Secret(new.machine_secret)
     if new.code is None:
@@ -157,34 +160,34 @@ def _finish(agent: AgentConfig, machine_uuid: str | None, new: _NewIdentity) -> 
         question = MachineReenrolRequest(code=new.code, secret=new.machine_secret, ssh_public_key=line)
         answer = agent.api.client().call("machine_reenrol", question, MachineReenrolAnswer)
         machine_uuid = names.machine_uuid(answer.machine.uuid)
-    _install(agent, machine_uuid, secret, private.read_bytes(), line)
-    _drop(agent)
+    _install(agent.state, machine_uuid, secret, private.read_bytes(), line)
+    _drop(agent.state)
     return with_values(agent, machine_uuid=machine_uuid, machine_secret=secret)
 
 
-def _install(agent: AgentConfig, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
+def _install(configuration: AgentState, machine_uuid: str, secret: Secret, private: bytes, public: str) -> None:
     # Each step may be repeated. An interrupted run leaves the file that makes the next run repeat them.
-    current = agent.state.var_dir / "ssh_key"
+    current = configuration.var_dir / "ssh_key"
     before = current.read_bytes() if current.exists() else private
     if before != private:
-        key_pair.keep_as_previous(agent, before)
-    var_dir.write_text(agent, current.with_suffix(".pub"), f"{public}\n", mode=0o644)
-    var_dir.write_text(agent, current, private.decode("ascii"))
-    machine_identity.write(agent, machine_uuid, secret)
+        key_pair.keep_as_previous(configuration, before)
+    var_dir.write_text(configuration, current.with_suffix(".pub"), f"{public}\n", mode=0o644)
+    var_dir.write_text(configuration, current, private.decode("ascii"))
+    machine_identity.write(configuration, machine_uuid, secret)
 
 
-def _drop(agent: AgentConfig) -> None:
-    for path in (agent.state.var_dir / machine_identity.NEW_IDENTITY_FILE, *_staged_key(agent)):
+def _drop(configuration: AgentState) -> None:
+    for path in (configuration.var_dir / machine_identity.NEW_IDENTITY_FILE, *_staged_key(configuration)):
         path.unlink(missing_ok=True)
         durable.fsync_directory(path.parent)
     # Half-written keys and secrets of a killed run. Other programs write other files there at the same time.
     for name in ("new_", "ssh_key", IDENTITY_FILE):
-        durable.remove_temporary_files(agent.state.var_dir, of=name)
-    if (agent.state.var_dir / "config.d").exists():
-        durable.remove_temporary_files(agent.state.var_dir / "config.d", of=IDENTITY_FILE)
+        durable.remove_temporary_files(configuration.var_dir, of=name)
+    if (configuration.var_dir / "config.d").exists():
+        durable.remove_temporary_files(configuration.var_dir / "config.d", of=IDENTITY_FILE)
 
 
-def _forget_refused_code(agent: AgentConfig, error: ApiRefused) -> None:
+def _forget_refused_code(configuration: AgentState, error: ApiRefused) -> None:
     # The operator can give another code. Where the coordinator may have taken this one, it is tried again.
     if isinstance(error, (ApiRejected, ApiForbidden, ApiNotFound)):
-        _drop(agent)
+        _drop(configuration)

@@ -49,7 +49,7 @@ def _compare(agent: AgentConfig, job: RestoreJob, address: Address, root: int) -
     fixed = job
     for answer in manifest.request(agent, job, address, timeout_seconds=_TIMEOUT_SECONDS):
         if isinstance(answer, RestorePlan):
-            snapshot = planned_restore(agent, job, answer, address.name).snapshot
+            snapshot = planned_restore(agent.state, job, answer, address.name).snapshot
             if not job.snapshot.is_unfinished:
                 fixed = replace(job, snapshot=SnapshotChoice(name=snapshot))
         elif isinstance(answer, Manifest):

@@ -54,7 +54,7 @@ class _DryRun:
         plan: PlannedRestore | None = None
         for answer in manifest.request(self._agent, self._job, address, timeout_seconds=_TIMEOUT_SECONDS):
             if isinstance(answer, RestorePlan) and plan is None:
-                plan = planned_restore(self._agent, self._job, answer, address.name)
+                plan = planned_restore(self._agent.state, self._job, answer, address.name)
                 yield from (f"note: {remark}" for remark in plan.remarks)
                 with suppress(OSError):
                     self._root = os.open(plan.target, directory_tree.DIRECTORY_FLAGS)
@@ -103,7 +103,7 @@ class _DryRun:
 
     def _deletion_lines(self, plan: PlannedRestore) -> Iterator[str]:
         source = self._job.source_here(self._agent)
-        untouched = excluded_paths.protected_paths(self._agent, source, plan.target)
+        untouched = excluded_paths.protected_paths(self._agent.state, source, plan.target)
         for path in _files_below(self._root, self._job.paths, untouched):
             if path not in self._listed:
                 self._counts["delete"] += 1

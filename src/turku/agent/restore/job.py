@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.config.sources import SourceConfig
 from turku.agent.restore.staging.basis_files import Overwrite
 from turku.agent.state import staging_records
@@ -56,7 +56,7 @@ class RestoreJob:
             knows_xxh128=rsync_checksums.knows_xxh128(agent.rsyncd.rsyncd_command),
             of_machine=self.of_machine,
             request=self.request,
-            temporary=self.temporary(agent),
+            temporary=self.temporary(agent.state),
             sets=sets,
             # A user other than root may not write into files that arrived without write permission.
             digs_holes=os.geteuid() == 0,
@@ -71,13 +71,13 @@ class RestoreJob:
         """Return the source of this machine that is restored, or None for one of another machine."""
         return agent.sources.get(self.source) if self.of_machine is None else None
 
-    def temporary(self, agent: AgentConfig) -> str:
+    def temporary(self, configuration: AgentState) -> str:
         """Return the name of the directory for rsync's half-written files. It is the same for each run of one job.
 
         The name cannot be predicted, because an entry of the source with this name would be taken for a half-written
         file.
         """
-        return staging_records.secret_name(agent, self.digest(""))
+        return staging_records.secret_name(configuration, self.digest(""))
 
     def digest(self, snapshot: str) -> str:
         """Return a digest that two runs share if one can use the files that the other received."""

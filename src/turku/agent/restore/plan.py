@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentState
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.staging import target
 from turku.agent.state import staging_records
@@ -69,7 +69,7 @@ class PlannedRestore:
                 )
 
 
-def planned_restore(agent: AgentConfig, job: RestoreJob, plan: RestorePlan, storage_name: str) -> PlannedRestore:
+def planned_restore(configuration: AgentState, job: RestoreJob, plan: RestorePlan, storage_name: str) -> PlannedRestore:
     """Return the restore that the storage's plan amounts to on this machine. Raises MalformedMessage, RestoreFailed."""
     try:
         snapshot = names.storage_name(plan.snapshot)
@@ -86,8 +86,8 @@ def planned_restore(agent: AgentConfig, job: RestoreJob, plan: RestorePlan, stor
         plan.files,
         plan.size_bytes,
         directory,
-        target.is_empty(agent, directory),
-        staging_records.is_interrupted(agent, directory),
+        target.is_empty(configuration, directory),
+        staging_records.is_interrupted(configuration, directory),
         tuple(one_line(remark)[:REMARK_LIMIT] for remark in plan.remarks),
         plan.copy_bytes if plan.copy_bytes is not None else plan.size_bytes,
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, RestoreConfig
 from turku.agent.identity import machine_identity
 from turku.agent.state import var_dir
 from turku.core import lock, paths, retry
@@ -79,7 +79,7 @@ def decode_orders(answer: msgspec.Raw) -> list[RestoreOrder]:
 def run(agent: AgentConfig, waiting: Sequence[RestoreOrder], stop: threading.Event) -> None:
     """Run the restore requests one after the other, until ``stop``. Another run that is active keeps its requests."""
     try:
-        with lock.exclusive(var_dir.lock_directory(agent), LOCK_NAME):
+        with lock.exclusive(var_dir.lock_directory(agent.state), LOCK_NAME):
             for order in waiting[:_REQUESTS_PER_PING]:
                 if not stop.is_set():
                     _run_one(agent, order, stop)
@@ -99,11 +99,11 @@ def _run_one(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> 
         _LOG.exception("restore %s: internal error", order.request)
 
 
-def allowed_target(agent: AgentConfig, directory: str) -> Path:
+def allowed_target(configured: RestoreConfig, directory: str) -> Path:
     """Return the directory with links resolved. Raises NotAllowedHere where the configuration forbids it."""
     from turku.policy import restore_place
 
-    if not agent.restore.remote_restore:
+    if not configured.remote_restore:
         raise NotAllowedHere(
             "remote_restore is not set on this machine", hint="it names the directories below which a restore may write"
         )
@@ -113,7 +113,7 @@ def allowed_target(agent: AgentConfig, directory: str) -> Path:
         raise NotAllowedHere(f"the directory {error.message}") from None
     # Existing links are resolved. Missing directories are created and cannot be links.
     resolved = _resolved(wanted)
-    allowed = [_resolved(str(place)) for place in agent.restore.remote_restore]
+    allowed = [_resolved(str(place)) for place in configured.remote_restore]
     if not any(paths.is_within(resolved, each) for each in allowed):
         leads = "" if resolved == wanted else f", which leads to {resolved},"
         raise NotAllowedHere(f"{wanted}{leads} is not inside any directory that remote_restore names on this machine")
@@ -152,7 +152,7 @@ class _RemoteRestore:
             _LOG.info("restore %s: %s", self._order.request, one_line(answer.reason or "not to be picked up"))
             return
         try:
-            target = allowed_target(self._agent, self._order.directory)
+            target = allowed_target(self._agent.restore, self._order.directory)
         except NotAllowedHere as error:
             _LOG.warning("restore %s is refused: %s", self._order.request, error.message)
             self._report_end("refused", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
@@ -183,7 +183,7 @@ class _RemoteRestore:
             if result.state == "cancelled" and self._is_cancelled:
                 from turku.agent.restore import run as restore_run
 
-                restore_run.discard(self._agent, target)
+                restore_run.discard(self._agent.state, target)
             step: Step = "postponed" if is_ended_here else result.state
             notes = (f"note: {each}" for each in self._remarks)
             message = "\n".join((result.summary, *notes, *result.warnings, *result.problems))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.restore import content_comparison, file_metadata
 from turku.agent.restore import session as history_session
 from turku.agent.restore.job import RestoreJob
@@ -86,10 +86,10 @@ def restore(
     raise CommandFailed(f"storage {address.name} could not listen on any of {_PORT_ATTEMPTS} ports", details=details)
 
 
-def discard(agent: AgentConfig, directory: Path) -> None:
+def discard(configuration: AgentState, directory: Path) -> None:
     """Remove what an interrupted restore into the directory left, so that nothing resumes there."""
     with suppress(TurkuError), target.locked(directory) as descriptor:
-        staging_directory.discard(agent, descriptor, directory)
+        staging_directory.discard(configuration, descriptor, directory)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Attempt:
             ):
                 answers = session.answers()
                 plan = self._plan(session, answers)
-                planned = planned_restore(self.agent, self.job, plan, self.address.name)
+                planned = planned_restore(self.agent.state, self.job, plan, self.address.name)
                 if not self.callbacks.approve(planned):
                     session.close()
                     return RestoreResult("cancelled", planned.snapshot, planned.target)

@@ -176,7 +176,7 @@ def scratch(agent: AgentConfig, purpose: str) -> Iterator[Path]:
 
     Directories that killed sessions of the same purpose left are removed.
     """
-    base = runtime_directory.base(agent)
+    base = runtime_directory.base(agent.state)
     for left in base.glob(f"{purpose}-*"):
         with suppress(OSError, LockHeld):
             if time.time() - left.lstat().st_mtime > _STALE_SECONDS:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import RsyncdConfig
 from turku.agent.rsyncd import ports
 from turku.agent.rsyncd.ports import PortTaken
 from turku.core import command
@@ -55,7 +55,7 @@ class DaemonLog:
 
 
 def start(
-    agent: AgentConfig,
+    agent: RsyncdConfig,
     configuration: Path,
     port: int,
     log: DaemonLog,
@@ -67,9 +67,9 @@ def start(
 
     With ``stdout`` the caller reads its standard output. Raises PortTaken, CommandFailed.
     """
-    ports.require_free(agent.rsyncd.rsyncd_local_address, port)
+    ports.require_free(agent.rsyncd_local_address, port)
     return command.start(
-        [*agent.rsyncd.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"],
+        [*agent.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"],
         on_line=log.line,
         stdout=stdout,
         extra_environment=environment,

@@ -88,7 +88,7 @@ class ReceivingDaemon:
         """
         environment = {config_text.PERCENT_VARIABLE: "%", _USED_VARIABLE: str(self._directory / "used")}
         with daemon.start(
-            self._agent, self._configuration, self.port, self._log, environment=environment, stdout=True
+            self._agent.rsyncd, self._configuration, self.port, self._log, environment=environment, stdout=True
         ) as child:
             self._daemon = child
             # A descriptor of its own, as the child's is closed at its end, and the last lines may be unread by then.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, RsyncdConfig
 from turku.agent.rsyncd import config_text, daemon, ports
 from turku.agent.rsyncd.config_text import ModuleSection
 from turku.agent.rsyncd.daemon import DaemonLog
@@ -32,7 +32,7 @@ def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> Ite
     """
     for attempt, port in enumerate(ports.candidates(agent.rsyncd.rsyncd_local_address), 1):
         try:
-            with _serve_on(agent, modules, _write_files(agent, modules, directory / str(attempt), port), port):
+            with _serve_on(agent, modules, _write_files(agent.rsyncd, modules, directory / str(attempt), port), port):
                 yield port
                 return
         except PortTaken as error:
@@ -44,7 +44,7 @@ def _serve_on(agent: AgentConfig, modules: Sequence[Module], configuration: Path
     # Only where a path needs it, so that wrappers that drop the environment can serve all other paths.
     environment = {config_text.PERCENT_VARIABLE: "%"} if any("%" in module.path for module in modules) else None
     log = DaemonLog()
-    with daemon.start(agent, configuration, port, log, environment=environment) as child:
+    with daemon.start(agent.rsyncd, configuration, port, log, environment=environment) as child:
         daemon.wait_until_ready(child, agent.rsyncd.rsyncd_local_address, port)
         try:
             yield
@@ -52,7 +52,7 @@ def _serve_on(agent: AgentConfig, modules: Sequence[Module], configuration: Path
             log.end()
 
 
-def _write_files(agent: AgentConfig, modules: Sequence[Module], directory: Path, port: int) -> Path:
+def _write_files(configuration: RsyncdConfig, modules: Sequence[Module], directory: Path, port: int) -> Path:
     directory.mkdir(mode=0o700)
     sections = []
     for number, module in enumerate(modules):
@@ -67,10 +67,10 @@ def _write_files(agent: AgentConfig, modules: Sequence[Module], directory: Path,
         sections.append(ModuleSection(module, secrets, settings))
     text = configuration_text(
         sections,
-        address=agent.rsyncd.rsyncd_local_address,
+        address=configuration.rsyncd_local_address,
         port=port,
         lock_file=directory / "connections.lock",
-        user_and_group=(agent.rsyncd.rsyncd_user, agent.rsyncd.rsyncd_group) if os.geteuid() == 0 else None,
+        user_and_group=(configuration.rsyncd_user, configuration.rsyncd_group) if os.geteuid() == 0 else None,
         change_root=daemon.can_change_root(),
     )
     return runtime_directory.write_private(directory / "rsyncd.conf", text)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.state import var_dir
 
 
-def base(agent: AgentConfig) -> Path:
+def base(configuration: AgentState) -> Path:
     """Return the directory that contains them (0700)."""
-    path = var_dir.directory(agent, "run")
+    path = var_dir.directory(configuration, "run")
     if stat.S_IMODE(path.stat().st_mode) != 0o700:
         path.chmod(0o700)
     return path
@@ -28,7 +28,7 @@ def fresh(agent: AgentConfig, purpose: str) -> Iterator[Path]:
 
     The caller holds the lock of ``purpose``. Directories that killed runs of this purpose left are removed first.
     """
-    directory = base(agent)
+    directory = base(agent.state)
     for left in directory.glob(f"{purpose}-*"):
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=directory, ignore_cleanup_errors=True) as path:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentState
 from turku.agent.state import var_dir
 from turku.core import durable
 
@@ -43,10 +43,10 @@ class StagingRecord(msgspec.Struct, frozen=True):
     """True where the restore created the target, so that nobody chose its mode, owner and time."""
 
 
-def existing(agent: AgentConfig) -> Iterator[Path]:
+def existing(configuration: AgentState) -> Iterator[Path]:
     """Yield the staging directories that exist: those of running restores and of interrupted ones."""
     try:
-        files = sorted((agent.state.var_dir / _STATE_DIRECTORY).glob("*.json"))
+        files = sorted((configuration.var_dir / _STATE_DIRECTORY).glob("*.json"))
     except OSError:
         return
     for file in files:
@@ -58,45 +58,45 @@ def existing(agent: AgentConfig) -> Iterator[Path]:
                     yield path
 
 
-def is_interrupted(agent: AgentConfig, target: Path) -> bool:
+def is_interrupted(configuration: AgentState, target: Path) -> bool:
     """Return True where an earlier restore into the target was interrupted."""
-    record = read(agent, target)
+    record = read(configuration, target)
     return record is not None and (target / record.name).is_dir()
 
 
-def can_resume(agent: AgentConfig, target: Path, job: str) -> bool:
+def can_resume(configuration: AgentState, target: Path, job: str) -> bool:
     """Return True where a restore job with this digest could use what an earlier run of it received."""
-    record = read(agent, target)
+    record = read(configuration, target)
     if record is None or record.job != job or record.has_basis_files:
         return False
     return (target / record.name).is_dir()
 
 
-def read(agent: AgentConfig, target: Path) -> StagingRecord | None:
+def read(configuration: AgentState, target: Path) -> StagingRecord | None:
     """Return the record of the target, or None where there is none or it cannot be read."""
-    return _read(_file(agent, target))
+    return _read(_file(configuration, target))
 
 
-def write(agent: AgentConfig, target: Path, record: StagingRecord) -> None:
+def write(configuration: AgentState, target: Path, record: StagingRecord) -> None:
     """Write the record of the target durably. Raises DurableWriteFailed."""
-    var_dir.write_text(agent, _file(agent, target), msgspec.json.encode(record).decode())
+    var_dir.write_text(configuration, _file(configuration, target), msgspec.json.encode(record).decode())
 
 
-def remove(agent: AgentConfig, target: Path) -> None:
+def remove(configuration: AgentState, target: Path) -> None:
     """Remove the record of the target. Raises OSError."""
-    _file(agent, target).unlink(missing_ok=True)
+    _file(configuration, target).unlink(missing_ok=True)
 
 
-def secret_name(agent: AgentConfig, purpose: str) -> str:
+def secret_name(configuration: AgentState, purpose: str) -> str:
     """Return a name that is always the same for one purpose on this machine and that nobody else can predict."""
-    file = var_dir.directory(agent, _STATE_DIRECTORY) / _NAME_KEY_FILE
+    file = var_dir.directory(configuration, _STATE_DIRECTORY) / _NAME_KEY_FILE
     try:
         key = durable.read_regular_file(file, limit_bytes=_STATE_LIMIT_BYTES)
     except OSError:
         key = b""
     if len(key) < _NAME_KEY_DIGITS:
         key = secrets.token_hex(_NAME_KEY_DIGITS // 2).encode()
-        var_dir.write_text(agent, file, key.decode())
+        var_dir.write_text(configuration, file, key.decode())
     return PREFIX + hashlib.sha256(key + b"\0" + purpose.encode()).hexdigest()[:32]
 
 
@@ -105,9 +105,9 @@ def is_staging_name(name: bytes) -> bool:
     return _NAME.fullmatch(os.fsdecode(name)) is not None
 
 
-def _file(agent: AgentConfig, target: Path) -> Path:
+def _file(configuration: AgentState, target: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
-    return var_dir.directory(agent, _STATE_DIRECTORY) / f"{digest}.json"
+    return var_dir.directory(configuration, _STATE_DIRECTORY) / f"{digest}.json"
 
 
 def _read(file: Path) -> StagingRecord | None:

@@ -10,17 +10,17 @@ import os
 from pathlib import Path
 
 from turku.agent.config.loading import foreign_owner
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentState
 from turku.core import durable
 from turku.errors import DurableWriteFailed
 
 
-def directory(agent: AgentConfig, name: str = "") -> Path:
+def directory(configuration: AgentState, name: str = "") -> Path:
     """Return the directory of that name in ``var_dir``, or ``var_dir`` itself, and create it (0700) where needed.
 
     Raises DurableWriteFailed.
     """
-    path = durable.make_private_directory(agent.state.var_dir)
+    path = durable.make_private_directory(configuration.var_dir)
     if name:
         path = path / name
         if path.is_symlink():
@@ -29,26 +29,26 @@ def directory(agent: AgentConfig, name: str = "") -> Path:
             )
         if not path.exists():
             durable.make_private_directory(path)
-            give(agent, path)
+            give(configuration, path)
     return path
 
 
-def lock_directory(agent: AgentConfig) -> Path:
+def lock_directory(configuration: AgentState) -> Path:
     """Return ``lock_dir``. It is created where it is missing."""
-    if not agent.state.lock_dir.exists():
-        durable.make_private_directory(agent.state.lock_dir)
-        if agent.state.lock_dir.is_relative_to(agent.state.var_dir):
-            give(agent, agent.state.lock_dir)
-    return agent.state.lock_dir
+    if not configuration.lock_dir.exists():
+        durable.make_private_directory(configuration.lock_dir)
+        if configuration.lock_dir.is_relative_to(configuration.var_dir):
+            give(configuration, configuration.lock_dir)
+    return configuration.lock_dir
 
 
-def write_text(agent: AgentConfig, path: Path, content: str, *, mode: int = 0o600) -> None:
+def write_text(configuration: AgentState, path: Path, content: str, *, mode: int = 0o600) -> None:
     """Replace a file in ``var_dir``, durably."""
-    durable.write_text(path, content, mode=mode, owner=foreign_owner(agent.state.var_dir))
+    durable.write_text(path, content, mode=mode, owner=foreign_owner(configuration.var_dir))
 
 
-def give(agent: AgentConfig, path: Path) -> None:
+def give(configuration: AgentState, path: Path) -> None:
     """Give a path that we created to the owner of ``var_dir``."""
-    owner = foreign_owner(agent.state.var_dir)
+    owner = foreign_owner(configuration.var_dir)
     if owner is not None:
         os.chown(path, *owner, follow_symlinks=False)

@@ -185,8 +185,8 @@ def open_tunnel(
     argv = ssh_arguments(
         agent,
         address,
-        key=key_pair.private_key_path(agent),
-        previous_keys=key_pair.previous_keys(agent),
+        key=key_pair.private_key_path(agent.state),
+        previous_keys=key_pair.previous_keys(agent.state),
         known_hosts=known_hosts,
         port=port,
     )

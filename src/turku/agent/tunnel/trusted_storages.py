@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.state import var_dir
 from turku.agent.tunnel.storage_address import Address
 from turku.core import durable
@@ -77,9 +77,9 @@ def trusted_keys(agent: AgentConfig) -> TrustedKeys:
     return TrustedKeys(agent.tunnel.storage_host_keys, _read(agent.state.var_dir / KNOWN_FILE, TrustedStorage))
 
 
-def pending(agent: AgentConfig) -> dict[str, PendingStorage]:
+def pending(configuration: AgentState) -> dict[str, PendingStorage]:
     """Return the storages that wait to be accepted, by name. Raises ConfigurationError where the file is damaged."""
-    return _read(agent.state.var_dir / PENDING_FILE, PendingStorage) or {}
+    return _read(configuration.var_dir / PENDING_FILE, PendingStorage) or {}
 
 
 def check_trust(
@@ -92,7 +92,7 @@ def check_trust(
     """
     now = clock.now().isoformat(timespec="seconds")
     known = _learn(agent, addresses, now)
-    waiting = pending(agent)
+    waiting = pending(agent.state)
     left = dict(waiting)
     verdicts: list[Address | StorageNotTrusted] = []
     for address in addresses:
@@ -108,7 +108,7 @@ def check_trust(
             if trusted:
                 _LOG.warning("%s", _further_keys(address, trusted))
     if left != waiting:
-        _write(agent, PENDING_FILE, dict(list(left.items())[-_PENDING_LIMIT:]))
+        _write(agent.state, PENDING_FILE, dict(list(left.items())[-_PENDING_LIMIT:]))
     return verdicts
 
 
@@ -120,7 +120,7 @@ def accept(
     Keys that the coordinator no longer announces are dropped. Raises ConfigurationError where no such storage or key
     waits, or where the configuration sets the keys.
     """
-    waiting, known = pending(agent), trusted_keys(agent)
+    waiting, known = pending(agent.state), trusted_keys(agent)
     if name not in waiting:
         raise ConfigurationError(
             f"no storage named {name!r} waits to be accepted", hint="turku-agent storages shows them"
@@ -143,15 +143,15 @@ def accept(
     dropped = [key for key in (learned[name].host_keys if name in learned else ()) if key not in announced]
     kept = [key for key in announced if key in before or key in accepted]
     learned[name] = TrustedStorage(kept, clock.now().isoformat(timespec="seconds"), "accepted")
-    _write(agent, KNOWN_FILE, learned)
+    _write(agent.state, KNOWN_FILE, learned)
     if len(kept) == len(announced):
-        _write(agent, PENDING_FILE, {other: entry for other, entry in waiting.items() if other != name})
+        _write(agent.state, PENDING_FILE, {other: entry for other, entry in waiting.items() if other != name})
     return accepted, dropped
 
 
 def listing(agent: AgentConfig) -> list[str]:
     """Return the trusted storages and the waiting ones as lines for people."""
-    known, waiting = trusted_keys(agent), pending(agent)
+    known, waiting = trusted_keys(agent), pending(agent.state)
     trusted = [
         *((name, keys, "set in the configuration") for name, keys in known.configured.items()),
         *(
@@ -196,11 +196,11 @@ def _learn(agent: AgentConfig, addresses: Sequence[Address], now: str) -> Truste
             level = logging.DEBUG if is_first else logging.INFO
             _LOG.log(level, "storage %s is trusted from now on with the host keys %s", address.name, keys)
     if learned != (known.learned or {}):
-        if is_first and not _write_first(agent, learned):
+        if is_first and not _write_first(agent.state, learned):
             # Another run was first, and its record counts.
             return trusted_keys(agent)
         if not is_first:
-            _write(agent, KNOWN_FILE, learned)
+            _write(agent.state, KNOWN_FILE, learned)
     return TrustedKeys(known.configured, learned)
 
 
@@ -246,13 +246,15 @@ def _text(content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) 
     return msgspec.json.format(msgspec.json.encode(dict(content)), indent=4).decode() + "\n"
 
 
-def _write(agent: AgentConfig, name: str, content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]) -> None:
-    var_dir.write_text(agent, var_dir.directory(agent) / name, _text(content))
+def _write(
+    configuration: AgentState, name: str, content: Mapping[str, TrustedStorage] | Mapping[str, PendingStorage]
+) -> None:
+    var_dir.write_text(configuration, var_dir.directory(configuration) / name, _text(content))
 
 
-def _write_first(agent: AgentConfig, content: Mapping[str, TrustedStorage]) -> bool:
-    path = var_dir.directory(agent) / KNOWN_FILE
+def _write_first(configuration: AgentState, content: Mapping[str, TrustedStorage]) -> bool:
+    path = var_dir.directory(configuration) / KNOWN_FILE
     if not durable.write_new_text(path, _text(content)):
         return False
-    var_dir.give(agent, path)
+    var_dir.give(configuration, path)
     return True

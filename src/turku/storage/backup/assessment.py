@@ -51,7 +51,7 @@ class Assessment:
         lost = self._incompleteness(source, result)
         run_stats = self._stats(source, result, changes)
         return Notes(
-            period=retention_run.period(self.job.order, self.configuration),
+            period=retention_run.period(self.job.order, self.configuration.retention),
             stats=run_stats,
             findings=self._findings(source, run_stats, lost),
             bytes_per_second=transferred.bytes_per_second or earlier.bytes_per_second,

@@ -13,12 +13,12 @@ from turku.errors import BackupFailed, InvalidValue
 from turku.policy import bandwidth, compression, filters, run_options, snapshot_mode
 from turku.policy.run_options import FileProperty
 from turku.protocol.messages import SourceOrder
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import ReceivingConfig
 from turku.storage.rsync.request import TransferOptions
 from turku.storage.snapshots import choose
 
 
-def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Path) -> str:
+def mode_name(order: SourceOrder, configuration: ReceivingConfig, machine_dir: Path) -> str:
     """Return the snapshot mode of the source's backup (contract, sections 2 and 5).
 
     ``auto`` is settled for the volume that holds the machine's directory. Raises BackupFailed for a mode that this
@@ -26,7 +26,7 @@ def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Pat
     """
     has_large_files = order.large_rotating_files or order.large_modifying_files
     name = snapshot_mode.selected(
-        order.snapshot_mode or "", configuration.receiving.snapshot_mode, has_large_files=has_large_files
+        order.snapshot_mode or "", configuration.snapshot_mode, has_large_files=has_large_files
     )
     if name not in snapshot_mode.NAMES:
         raise BackupFailed(
@@ -38,7 +38,7 @@ def mode_name(order: SourceOrder, configuration: StorageConfig, machine_dir: Pat
     return name
 
 
-def transfer_options(order: SourceOrder, configuration: StorageConfig) -> TransferOptions:
+def transfer_options(order: SourceOrder, configuration: ReceivingConfig) -> TransferOptions:
     """Return the options of the order's transfers. Raises InvalidValue with the name of a wrong option."""
     with _naming("filter"):
         rules = [filters.parse_rule(text).text for text in order.filter]
@@ -52,7 +52,7 @@ def transfer_options(order: SourceOrder, configuration: StorageConfig) -> Transf
     return TransferOptions(
         rules=tuple(rules),
         hard_links=order.preserve_hard_links
-        or (configuration.receiving.preserve_hard_links and FileProperty.HARD_LINKS not in omitted),
+        or (configuration.preserve_hard_links and FileProperty.HARD_LINKS not in omitted),
         acls=FileProperty.ACLS not in omitted,
         attributes=FileProperty.ATTRIBUTES not in omitted,
         holes=FileProperty.HOLES not in omitted,

@@ -115,10 +115,10 @@ class _BackupRun:
             raise BackupFailed(f"another run is backing up {self._source}", hint=error.hint) from error
 
     def _run(self) -> BackupReport:
-        version.require_supported(self._configuration)
-        mode = MODES[mode_name(self._job.order, self._configuration, self._job.machine_dir)](self._place)
+        version.require_supported(self._configuration.receiving)
+        mode = MODES[mode_name(self._job.order, self._configuration.receiving, self._job.machine_dir)](self._place)
         run_limits = self._run_limits(mode)
-        options = transfer_options(self._job.order, self._configuration)
+        options = transfer_options(self._job.order, self._configuration.receiving)
         if dirty_flag.unclean_shutdown(self._place):
             _LOG.warning("%s: this storage went down during a run, so contents are compared", self._source)
             options = replace(options, compare_contents=True)
@@ -138,7 +138,7 @@ class _BackupRun:
 
     def _run_limits(self, mode: SnapshotMode) -> limits.RunLimits:
         """Return the limits of the run. Raises BackupFailed if the run must wait."""
-        if limits.lacks_space(self._configuration, self._job.machine_dir):
+        if limits.lacks_space(self._configuration.disk, self._job.machine_dir):
             # The files of a killed run may be what takes the space.
             mode.discard_staging()
         try:

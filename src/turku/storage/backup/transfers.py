@@ -227,7 +227,7 @@ class SourceTransfer:
                 self.mode.discard_staging()
 
     def _lacks_space(self) -> bool:
-        return limits.lacks_space(self.configuration, self.place.machine_dir)
+        return limits.lacks_space(self.configuration.disk, self.place.machine_dir)
 
     def _within_bandwidth_windows(
         self, workspace: Workspace, scope: TransferScope, on_entry: OnEntry

@@ -59,12 +59,12 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     except InvalidValue as error:
         _LOG.debug("no machine has such a key: %s", error.message)
         return
-    line = admitted_keys.line_of(configuration, key)
+    line = admitted_keys.line_of(configuration.state, key)
     if line is None:
         from turku.storage.registration import update_config
 
         update_config.refresh(configuration, clock=clock)
-        line = admitted_keys.line_of(configuration, key)
+        line = admitted_keys.line_of(configuration.state, key)
     if line is not None:
         say(line)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.protocol.restore_messages import SnapshotChoice
     from turku.storage.catalog import Catalog
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import StorageConfig, StorageState
     from turku.storage.disk.source_directory import SourceDirectory
 
 _NAMED = 10
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
     places = find_sources(configuration, machine=options.machine)
     source, snapshot = arguments.source_and_snapshot(options, {place.source for place in places})
-    place = _the_one(places, source, options.machine, configuration)
+    place = _the_one(places, source, options.machine, configuration.state)
     first, second = SnapshotChoice(snapshot, getattr(options, "at", None)), SnapshotChoice()
     if options.browse == "diff":
         first, second = SnapshotChoice(options.before), SnapshotChoice(options.after)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     with catalog.open_catalog(place, zone=configuration.state.timezone) as opened:
 
         def choose(choice: SnapshotChoice) -> str:
-            return _snapshot_name(opened, choice, configuration, clock)
+            return _snapshot_name(opened, choice, configuration.state, clock)
 
         rows = output.Limited(browse.catalog_rows(opened, request, choose), options.limit)
         output.show(options.browse, rows, say, zone=configuration.state.timezone, is_json=options.json)
@@ -75,7 +75,7 @@ def _snapshots(options: argparse.Namespace, configuration: StorageConfig, clock:
 
 
 def _the_one(
-    places: Collection[SourceDirectory], source: str, machine: str | None, configuration: StorageConfig
+    places: Collection[SourceDirectory], source: str, machine: str | None, configuration: StorageState
 ) -> SourceDirectory:
     """Return the place of the source. Raises UsageError for none, and for several machines that have one."""
     found = [place for place in places if place.source == source]
@@ -99,13 +99,13 @@ def _the_one(
     return found[0]
 
 
-def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: StorageConfig, clock: Clock) -> str:
+def _snapshot_name(opened: Catalog, choice: SnapshotChoice, configuration: StorageState, clock: Clock) -> str:
     """Return the name of the snapshot that is meant. A text that is not a snapshot's name is a time."""
     from turku.errors import InvalidValue
     from turku.storage import catalog
 
     snapshots, name = opened.snapshots(), choice.name
-    now, zone = clock.now(), configuration.state.timezone
+    now, zone = clock.now(), configuration.timezone
     if name and name != arguments.LATEST and not choice.at and all(each.name != name for each in snapshots):
         try:
             return catalog.choose(snapshots, at=name, now=now, zone=zone)

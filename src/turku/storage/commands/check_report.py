@@ -9,10 +9,11 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.units import size
 from turku.errors import TurkuError
 from turku.policy.timing import clock_agreement
+from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import HealthAnswer
 from turku.storage.commands import protection
 from turku.storage.commands.fact import Verdict
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import SshConfig, StorageConfig
 from turku.storage.containment import availability
 from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.disk import history, volume_marks, volumes
@@ -26,18 +27,18 @@ def report(configuration: StorageConfig, say: Callable[[str], None], *, clock: C
     problems: list[str] = []
     state, ssh, retention = configuration.state, configuration.ssh, configuration.retention
     say(f"storage {configuration.identity.name}, coordinator {configuration.api.api_url}")
-    say(f"  machines connect to {_address(configuration)}")
+    say(f"  machines connect to {_address(configuration.ssh)}")
     _attempt(problems, lambda: say(f"  host keys: {', '.join(key.split()[0] for key in ssh.host_keys())}"))
     say(f"  authorized_keys: {ssh.authorized_keys_file}, of user {ssh.authorized_keys_user}")
     say(f"  forced command: {ssh.authorized_keys_command}")
     say(f"  state: {state.var_dir}; locks: {state.lock_dir}; log: {state.log_file}")
     say(f"  snapshots: {configuration.receiving.snapshot_mode}; time zone: {state.timezone.key}")
     say(f"  kept in any case: {retention.retention_floor or 'nothing'}; trash: {retention.trash_days:g} days")
-    _compare_clocks(configuration, clock, problems, say)
+    _compare_clocks(configuration.api, clock, problems, say)
     say(f"  rsync: {' '.join(configuration.receiving.rsync_command)}")
     with suppress(SandboxProbeFailed):
         # Where it cannot be tried, the facts about protection say so.
-        found = availability.sandbox_availability(configuration)
+        found = availability.sandbox_availability(configuration.limits)
         say(f"  sandbox: {'used' if found.is_used else 'not used'} ({found.reason})")
     _report_volumes(configuration, problems, say)
     _attempt(problems, lambda: volumes.choose_volume(configuration))
@@ -75,10 +76,8 @@ def _report_volumes(configuration: StorageConfig, problems: list[str], say: Call
         )
 
 
-def _compare_clocks(
-    configuration: StorageConfig, clock: Clock, problems: list[str], say: Callable[[str], None]
-) -> None:
-    api = configuration.api.client()
+def _compare_clocks(configuration: ApiConfig, clock: Clock, problems: list[str], say: Callable[[str], None]) -> None:
+    api = configuration.client()
     reason = "its answer has no time"
     try:
         api.call("health", {}, HealthAnswer)
@@ -104,10 +103,8 @@ def _dates_ahead(configuration: StorageConfig, clock: Clock) -> Iterator[tuple[S
                 yield place, ahead
 
 
-def _address(configuration: StorageConfig) -> str:
-    return (
-        f"{configuration.ssh.ssh_ping_user}@{configuration.ssh.ssh_ping_host}, port {configuration.ssh.ssh_ping_port}"
-    )
+def _address(configuration: SshConfig) -> str:
+    return f"{configuration.ssh_ping_user}@{configuration.ssh_ping_host}, port {configuration.ssh_ping_port}"
 
 
 def _attempt(problems: list[str], step: Callable[[], object]) -> None:

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
     found: list[dict[str, Any]] = []
     with lock.exclusive(configuration.state.lock_dir, "drill"):
-        drill.remove_leftovers(configuration)
+        drill.remove_leftovers(configuration.integrity)
         if options.due:
             lower_priority()
         for place in find_sources(configuration, machine=options.machine, source=options.source):
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
                 drill_record.write(made)
             except TurkuError as error:
                 made.problems.append(f"the result cannot be recorded: {error.message}")
-            integrity = {place.source: SourceIntegrity(drill=made.outcome(configuration))}
+            integrity = {place.source: SourceIntegrity(drill=made.outcome(configuration.integrity))}
             delivery = report.send(configuration, place.machine_dir.name, integrity)
             found.append(_as_object(made, is_reported=delivery is report.Delivery.NOW))
             if not options.json:

@@ -16,7 +16,7 @@ from turku.storage.commands.setup import configured
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import StorageConfig, StorageState
     from turku.storage.disk.source_directory import SourceDirectory
 
 BACKGROUND_SECONDS = 600.0
@@ -65,7 +65,7 @@ def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gent
         if go_on():
             _empty_trash(place, configuration, clock)
             count += deletion.collect(place, go_on)
-            _update_catalog(place, configuration, go_on)
+            _update_catalog(place, configuration.state, go_on)
             _remove_temporary_files(place, clock)
         left += len(deletion.marked(place))
     if count or left or not is_gentle:
@@ -102,13 +102,13 @@ def _remove_temporary_files(place: SourceDirectory, clock: Clock) -> None:
             _LOG.warning("%s: cannot clean up: %s", directory, error.strerror or error)
 
 
-def _update_catalog(place: SourceDirectory, configuration: StorageConfig, go_on: Callable[[], bool]) -> None:
+def _update_catalog(place: SourceDirectory, configuration: StorageState, go_on: Callable[[], bool]) -> None:
     """Read the snapshots that no backup had the time to read, such as an older storage's, one after the other."""
     from turku.errors import CatalogUnusable
     from turku.storage import catalog
 
     try:
-        catalog.update(place, zone=configuration.state.timezone, go_on=go_on)
+        catalog.update(place, zone=configuration.timezone, go_on=go_on)
     except CatalogUnusable as error:
         _LOG.warning("%s: %s", place.source, error.message)
 

@@ -15,7 +15,7 @@ from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.commands import sshd_protection
 from turku.storage.commands.fact import Fact, Verdict
-from turku.storage.config.model import StorageConfig, Volume
+from turku.storage.config.model import ReceivingConfig, RunLimits, SshConfig, StorageConfig, Volume
 from turku.storage.containment import availability, limits, seccomp
 from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.fs import tree as fs
@@ -30,22 +30,22 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def facts(configuration: StorageConfig) -> tuple[Fact, ...]:
     """Return all facts about this host, in the order in which they are best read."""
     return (
-        *_address(configuration),
-        _user(configuration),
-        _sandbox(configuration),
-        _filter(configuration),
-        _rsync(configuration),
+        *_address(configuration.ssh),
+        _user(configuration.receiving),
+        _sandbox(configuration.limits),
+        _filter(configuration.limits),
+        _rsync(configuration.receiving),
         *(fact for volume in configuration.disk.volumes for fact in _volume(configuration, volume)),
         *(fact for volume in configuration.disk.volumes for fact in _writers(volume)),
         *_private_files(configuration),
-        *_sudo(configuration),
+        *_sudo(configuration.ssh),
         *sshd_protection.facts(configuration),
-        _login_shell(configuration),
+        _login_shell(configuration.ssh),
     )
 
 
-def _login_shell(configuration: StorageConfig) -> Fact:
-    subject, user = "login shell", configuration.ssh.ssh_ping_user
+def _login_shell(configuration: SshConfig) -> Fact:
+    subject, user = "login shell", configuration.ssh_ping_user
     try:
         found = login_shell.check(user)
     except CommandFailed as error:
@@ -60,23 +60,23 @@ def _login_shell(configuration: StorageConfig) -> Fact:
     )
 
 
-def _address(configuration: StorageConfig) -> Iterator[Fact]:
-    host = configuration.ssh.ssh_ping_host
+def _address(configuration: SshConfig) -> Iterator[Fact]:
+    host = configuration.ssh_ping_host
     if host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localdomain"):
         yield Fact("address", Verdict.WARN, f"machines get the address {host}, which is their own: set ssh_ping_host")
 
 
-def _user(configuration: StorageConfig) -> Fact:
+def _user(configuration: ReceivingConfig) -> Fact:
     if os.geteuid() == 0:
         return Fact(
             "user", Verdict.OK, "runs as root: owners of files are kept as they are; the sandbox drops the rest"
         )
-    if configuration.receiving.fake_super is False:
+    if configuration.fake_super is False:
         return Fact("user", Verdict.WARN, "runs without root and fake_super is off: owners of files are not kept")
     return Fact("user", Verdict.OK, "runs without root: owners of files are kept in extended attributes")
 
 
-def _sandbox(configuration: StorageConfig) -> Fact:
+def _sandbox(configuration: RunLimits) -> Fact:
     try:
         found = availability.sandbox_availability(configuration)
     except SandboxProbeFailed as error:
@@ -85,7 +85,7 @@ def _sandbox(configuration: StorageConfig) -> Fact:
         return Fact(
             "sandbox", Verdict.OK, "each rsync sees its staging directory and the base snapshot, and no network"
         )
-    verdict = Verdict.FAIL if configuration.limits.sandbox == "required" else Verdict.WARN
+    verdict = Verdict.FAIL if configuration.sandbox == "required" else Verdict.WARN
     return Fact(
         "sandbox",
         verdict,
@@ -94,7 +94,7 @@ def _sandbox(configuration: StorageConfig) -> Fact:
     )
 
 
-def _filter(configuration: StorageConfig) -> Fact:
+def _filter(configuration: RunLimits) -> Fact:
     subject = "system-call filter"
     try:
         is_used = availability.sandbox_availability(configuration).is_used
@@ -108,10 +108,10 @@ def _filter(configuration: StorageConfig) -> Fact:
     return Fact(subject, Verdict.OK, f"in force on this processor ({platform.machine()}), made by {made.maker}")
 
 
-def _rsync(configuration: StorageConfig) -> Fact:
+def _rsync(configuration: ReceivingConfig) -> Fact:
     try:
         rsync_version.require_supported(configuration)
-        version = rsync_version.installed(configuration.receiving.rsync_command)
+        version = rsync_version.installed(configuration.rsync_command)
     except ConfigurationError as error:
         return Fact("rsync", Verdict.FAIL, f"{error.message}; {error.hint}")
     except CommandFailed as error:
@@ -221,10 +221,10 @@ def _names_a_secret(path: Path) -> bool:
         return False
 
 
-def _sudo(configuration: StorageConfig) -> Iterator[Fact]:
+def _sudo(configuration: SshConfig) -> Iterator[Fact]:
     """Yield whether sudo lets the user run the forced command, where that uses sudo. Only root may ask sudo."""
-    words = shlex.split(configuration.ssh.authorized_keys_command)
-    user = configuration.ssh.ssh_ping_user
+    words = shlex.split(configuration.authorized_keys_command)
+    user = configuration.ssh_ping_user
     if os.geteuid() != 0 or words[0] != "sudo" or len(words) < 2 or words[1].startswith("-") or user == "root":
         return
     try:

@@ -70,7 +70,7 @@ def _apply(place: SourceDirectory, configuration: StorageConfig, now: datetime) 
         rows = _review(place, configuration, now)
         removed = [each.name for each in rows if not each.reasons]
         if removed:
-            retention_run.remove(place, removed, configuration, now=now)
+            retention_run.remove(place, removed, configuration.retention, now=now)
             catalog.forget(place, zone=configuration.state.timezone)
             trash.remove_stray_records(place)
     return rows

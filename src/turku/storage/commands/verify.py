@@ -18,7 +18,7 @@ from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configure
 
 if TYPE_CHECKING:
     from turku.core.clock import Clock
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import StorageConfig, StorageState
     from turku.storage.disk.source_directory import SourceDirectory
     from turku.storage.fs.stored_content import RateLimiter
     from turku.storage.integrity.scrub import ScrubResult
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
     places = find_sources(configuration, machine=options.machine, source=options.source)
     if options.against_source:
-        return _ask_for_comparison(places, configuration, say)
+        return _ask_for_comparison(places, configuration.state, say)
     if options.background:
         lower_priority()
     rate = configuration.integrity.verify_bytes_per_second if options.rate is None else options.rate * 1_000_000
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
     is_good = True
     with lock.exclusive(configuration.state.lock_dir, "verify"):
         end = None if options.budget is None else clock.monotonic_seconds() + options.budget
-        for place, verified in _results(places, configuration, limiter, clock, percent=options.sample, end=end):
+        for place, verified in _results(places, configuration.state, limiter, clock, percent=options.sample, end=end):
             if isinstance(verified, (TurkuError, OSError)):
                 is_good = False
                 say(f"{place.machine_dir.name}  {place.source}  NOT VERIFIED: {verified}")
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 def _results(
     places: tuple[SourceDirectory, ...],
-    configuration: StorageConfig,
+    configuration: StorageState,
     limiter: RateLimiter,
     clock: Clock,
     *,
@@ -114,7 +114,7 @@ def _results(
                 place,
                 scrub.verify(
                     place,
-                    zone=configuration.state.timezone,
+                    zone=configuration.timezone,
                     share=ScrubShare(percent=percent or 100.0, until_seconds=end),
                     pace=limiter,
                     clock=clock,
@@ -192,7 +192,7 @@ def _as_object(verified: ScrubResult, *, is_reported: bool) -> dict[str, Any]:
     }
 
 
-def _ask_for_comparison(places: tuple[SourceDirectory, ...], configuration: StorageConfig, say: Say) -> int:
+def _ask_for_comparison(places: tuple[SourceDirectory, ...], configuration: StorageState, say: Say) -> int:
     from turku.storage.integrity import source_comparison
 
     for place in places:

@@ -17,7 +17,7 @@ from turku.errors import BackupFailed, CommandFailed, ConfigurationError
 from turku.storage.containment import bubblewrap
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import RunLimits
 
 _PROBE_TIMEOUTS_SECONDS = (10.0, 30.0)
 """Limits of each attempt. A busy host gets more time before a session is given up."""
@@ -42,25 +42,25 @@ class SandboxProbeFailed(BackupFailed):
     """The sandbox could not be tried: the probe was killed, or did not end in time."""
 
 
-def sandbox_availability(configuration: StorageConfig) -> SandboxAvailability:
+def sandbox_availability(configuration: RunLimits) -> SandboxAvailability:
     """Return True with ``is_used`` if the configuration asks for the sandbox and this host can provide it.
 
     Raises SandboxProbeFailed.
     """
-    if configuration.limits.sandbox == "off":
+    if configuration.sandbox == "off":
         return SandboxAvailability(is_used=False, reason="sandbox is off in the configuration")
     return _probe(os.geteuid() == 0)
 
 
-def is_contained(configuration: StorageConfig) -> bool:
+def is_contained(configuration: RunLimits) -> bool:
     """Return True if receivers run contained. Return False with a warning if ``auto`` finds that they cannot.
 
     Raises ConfigurationError if the sandbox is ``required`` and not available, SandboxProbeFailed if that is unknown.
     """
     found = sandbox_availability(configuration)
-    if found.is_used or configuration.limits.sandbox == "off":
+    if found.is_used or configuration.sandbox == "off":
         return found.is_used
-    if configuration.limits.sandbox == "required":
+    if configuration.sandbox == "required":
         raise ConfigurationError(
             f"sandbox: required, but {found.reason}",
             hint="install bubblewrap and allow it user namespaces, or run as root; see turku-storage check",

@@ -13,7 +13,7 @@ from turku.storage.containment import seccomp
 from turku.storage.containment.availability import sandbox_availability
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import ReceivingConfig, StorageConfig
 
 FAKE_SUPER_CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_FOWNER")
 OWNER_CAPABILITIES = (*FAKE_SUPER_CAPABILITIES, "CAP_CHOWN", "CAP_FSETID")
@@ -29,7 +29,7 @@ SENDER_CAPABILITIES = ("CAP_DAC_READ_SEARCH",)
 
 
 def of_receiver(
-    configuration: StorageConfig, *, fake_super: bool, keeps_privileged_attributes: bool
+    configuration: ReceivingConfig, *, fake_super: bool, keeps_privileged_attributes: bool
 ) -> Sequence[str] | None:
     """Return the capabilities of an rsync that receives, None without root."""
     if os.geteuid() != 0:
@@ -38,12 +38,12 @@ def of_receiver(
         return FAKE_SUPER_CAPABILITIES
     return (
         *OWNER_CAPABILITIES,
-        *([DEVICE_CAPABILITY] if configuration.receiving.keep_devices else []),
+        *([DEVICE_CAPABILITY] if configuration.keep_devices else []),
         *(_attribute_capabilities(configuration) if keeps_privileged_attributes else []),
     )
 
 
-def of_sender(configuration: StorageConfig) -> Sequence[str] | None:
+def of_sender(configuration: ReceivingConfig) -> Sequence[str] | None:
     """Return the capabilities of an rsync that sends, None without root."""
     if os.geteuid() != 0:
         return None
@@ -58,8 +58,8 @@ def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
     """
     if not configuration.receiving.keep_privileged_attributes:
         return ()
-    if sandbox_availability(configuration).is_used:
-        held = _attribute_capabilities(configuration)
+    if sandbox_availability(configuration.limits).is_used:
+        held = _attribute_capabilities(configuration.receiving)
     else:
         held = [each for each in _CAPABILITY_BITS if _has_capability(each)]
     if ATTRIBUTE_CAPABILITY not in held:
@@ -69,8 +69,8 @@ def privileged_attributes(configuration: StorageConfig) -> tuple[str, ...]:
     return ("trusted.*", "security.*")
 
 
-def _attribute_capabilities(configuration: StorageConfig) -> list[str]:
-    if not configuration.receiving.keep_privileged_attributes:
+def _attribute_capabilities(configuration: ReceivingConfig) -> list[str]:
+    if not configuration.keep_privileged_attributes:
         return []
     wanted = [FILE_CAPABILITY]
     if seccomp.available_filter() is not None:

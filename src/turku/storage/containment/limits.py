@@ -13,7 +13,7 @@ from turku.storage.containment import quota
 from turku.storage.fs import tree as fs
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import DiskConfig, StorageConfig
 
 END_SHARE_OF_LOW_WATER: Final = 0.5
 """New runs wait below the low-water mark. A running one is ended below this share of it."""
@@ -108,7 +108,7 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
     counted = quota.RUNS.finished_bytes(machine_dir)
     quota_bytes = configuration.disk.machine_quota_bytes
     if quota_bytes is not None:
-        used = quota.used_bytes(configuration, machine_dir, quota_bytes, clock)
+        used = quota.used_bytes(configuration.state, machine_dir, quota_bytes, clock)
         left = quota_bytes - used
         if left <= 0:
             raise BackupFailed(
@@ -129,12 +129,12 @@ def run_limits(configuration: StorageConfig, machine_dir: Path, *, clock: Clock 
     )
 
 
-def lacks_space(configuration: StorageConfig, machine_dir: Path) -> bool:
+def lacks_space(configuration: DiskConfig, machine_dir: Path) -> bool:
     """Return True if the volume is full or below its low-water mark. A run must then not keep its staging files."""
     space = free_space(machine_dir)
     has_few_inodes = space.total_inodes > 0 and space.free_inodes < _MINIMUM_INODES
     is_full = space.free_bytes < _MINIMUM_BYTES or has_few_inodes
-    return is_full or space.free_percent < configuration.disk.low_water_free_pct
+    return is_full or space.free_percent < configuration.low_water_free_pct
 
 
 def check_directories(limits: RunLimits, tree: Path, count: int) -> None:

@@ -21,7 +21,7 @@ from turku.core.clock import Clock
 from turku.storage.fs import disk_usage
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import StorageConfig, StorageState
     from turku.storage.containment.watchdog import Watchdog
 
 _NEAR_QUOTA: Final = 0.9
@@ -38,7 +38,7 @@ def record_usage(configuration: StorageConfig, machine_dir: Path, written_bytes:
     """Add the bytes of a run to the machine's usage. Does nothing without a quota."""
     if configuration.disk.machine_quota_bytes is None:
         return
-    path = _usage_path(configuration, machine_dir)
+    path = _usage_path(configuration.state, machine_dir)
     # Sources of a machine are backed up side by side.
     with _USAGE_LOCK:
         usage = _read_usage(path)
@@ -47,7 +47,7 @@ def record_usage(configuration: StorageConfig, machine_dir: Path, written_bytes:
             _write_usage(path, usage)
 
 
-def used_bytes(configuration: StorageConfig, machine_dir: Path, quota: int, clock: Clock) -> int:
+def used_bytes(configuration: StorageState, machine_dir: Path, quota: int, clock: Clock) -> int:
     """Return the machine's usage in bytes, never less than it is while runs are the only writers."""
     path = _usage_path(configuration, machine_dir)
     with _USAGE_LOCK:
@@ -62,8 +62,8 @@ def used_bytes(configuration: StorageConfig, machine_dir: Path, quota: int, cloc
         return usage.used_bytes
 
 
-def _usage_path(configuration: StorageConfig, machine_dir: Path) -> Path:
-    return configuration.state.var_dir / "usage" / f"{machine_dir.name}.json"
+def _usage_path(configuration: StorageState, machine_dir: Path) -> Path:
+    return configuration.var_dir / "usage" / f"{machine_dir.name}.json"
 
 
 def _read_usage(path: Path) -> _Usage | None:

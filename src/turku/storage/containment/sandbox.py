@@ -108,7 +108,7 @@ def receiver(
         is_writable=is_writable,
         readable=readable,
         capabilities=capabilities.of_receiver(
-            configuration, fake_super=fake_super, keeps_privileged_attributes=keeps_privileged_attributes
+            configuration.receiving, fake_super=fake_super, keeps_privileged_attributes=keeps_privileged_attributes
         ),
     ) as found:
         yield found
@@ -130,7 +130,7 @@ def sender(
         directory=tree,
         root=root,
         is_writable=False,
-        capabilities=capabilities.of_sender(configuration),
+        capabilities=capabilities.of_sender(configuration.receiving),
     ) as found:
         yield found
 
@@ -147,7 +147,7 @@ def _connected(
     readable: Sequence[Path] = (),
     root: int | None = None,
 ) -> Iterator[SandboxedRsync]:
-    contained = is_contained(configuration)
+    contained = is_contained(configuration.limits)
     with ExitStack() as stack:
         connection = connect(port)
         stack.callback(connection.close)
@@ -170,7 +170,7 @@ def _connected(
                 hidden=_directories_in_system(configuration),
                 directory=WORKING_DIRECTORY,
                 capabilities=capabilities,
-                options=[*sandbox_availability(configuration).options, *filter_options, "--sync-fd", str(alive)],
+                options=[*sandbox_availability(configuration.limits).options, *filter_options, "--sync-fd", str(alive)],
             ),
             stdin=connection.fileno(),
             descriptors=(alive, *descriptors),

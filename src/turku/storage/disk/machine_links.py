@@ -13,7 +13,7 @@ from turku.core import durable
 from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.messages import AssignedMachine, ScheduledMachine
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import volumes
 from turku.storage.fs import tree as fs
 
@@ -36,11 +36,11 @@ def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
     return None if name is None or _is_uuid(name) else name
 
 
-def update_name_link(configuration: StorageConfig, uuid: str, machine: AssignedMachine | ScheduledMachine) -> None:
+def update_name_link(configuration: StorageState, uuid: str, machine: AssignedMachine | ScheduledMachine) -> None:
     """Point the machine's readable name to it, unless another machine with a directory holds that name."""
     name = link_name(machine)
     if name is not None:
-        _point(configuration.state.machines_dir / name, uuid)
+        _point(configuration.machines_dir / name, uuid)
 
 
 def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMachine]) -> None:
@@ -54,7 +54,7 @@ def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMa
         if uuid in present and not os.path.lexists(configuration.state.machines_dir / uuid):
             directory = volumes.existing_directory(configuration, uuid)
             if directory is not None:
-                volumes.link_directory(configuration, uuid, directory)
+                volumes.link_directory(configuration.state, uuid, directory)
     links = _read_name_links(configuration.state.machines_dir)
     wanted = {uuid: link_name(machine) for uuid, machine in machines.items()}
     for link in links:
@@ -65,27 +65,27 @@ def update_links(configuration: StorageConfig, machines: Mapping[str, AssignedMa
         if is_dangling or is_former or is_inherited:
             _LOG.info("removing the link %s to %s", link.name, link.uuid)
             (configuration.state.machines_dir / link.name).unlink(missing_ok=True)
-    _record_names(configuration, {uuid: name for uuid, name in wanted.items() if name is not None})
+    _record_names(configuration.state, {uuid: name for uuid, name in wanted.items() if name is not None})
     for uuid, name in wanted.items():
         if name is not None and os.path.lexists(configuration.state.machines_dir / uuid):
             _point(configuration.state.machines_dir / name, uuid)
 
 
-def known_names(configuration: StorageConfig) -> dict[str, set[str]]:
+def known_names(configuration: StorageState) -> dict[str, set[str]]:
     """Return the names of machines by UUID, from the links and from the coordinator's last answer.
 
     Of two machines with the same name only one has the link.
     """
     known: dict[str, set[str]] = {}
-    for link in _read_name_links(configuration.state.machines_dir):
+    for link in _read_name_links(configuration.machines_dir):
         known.setdefault(link.uuid, set()).add(link.name)
     for uuid, name in _recorded_names(configuration).items():
         known.setdefault(uuid, set()).add(name)
     return known
 
 
-def _recorded_names(configuration: StorageConfig) -> dict[str, str]:
-    path = configuration.state.var_dir / _NAMES_FILE
+def _recorded_names(configuration: StorageState) -> dict[str, str]:
+    path = configuration.var_dir / _NAMES_FILE
     try:
         content = json.loads(durable.read_regular_file(path, limit_bytes=_NAMES_LIMIT_BYTES))
     except FileNotFoundError:
@@ -98,9 +98,9 @@ def _recorded_names(configuration: StorageConfig) -> dict[str, str]:
     return {uuid: name for uuid, name in content.items() if _is_uuid(uuid) and isinstance(name, str)}
 
 
-def _record_names(configuration: StorageConfig, told: Mapping[str, str]) -> None:
+def _record_names(configuration: StorageState, told: Mapping[str, str]) -> None:
     if told != _recorded_names(configuration):
-        durable.write_json(configuration.state.var_dir / _NAMES_FILE, dict(sorted(told.items())))
+        durable.write_json(configuration.var_dir / _NAMES_FILE, dict(sorted(told.items())))
 
 
 @dataclass(frozen=True)

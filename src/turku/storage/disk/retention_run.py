@@ -11,7 +11,7 @@ from turku.errors import InvalidValue
 from turku.policy import floor, retention
 from turku.policy.retention import Retention, Upcoming
 from turku.protocol.messages import SourceOrder
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import RetentionConfig, StorageConfig, StorageState
 from turku.storage.disk import deletion, history, snapshot_notes, trash
 from turku.storage.disk.history import StoredSnapshot
 from turku.storage.disk.retention_rules import SourceRules
@@ -39,21 +39,21 @@ class RetainedSnapshot:
     """The moment from which no reason holds, if good backups go on as scheduled. None where no moment is known."""
 
 
-def effective_rules(order: SourceOrder | SourceRules, configuration: StorageConfig) -> Retention:
+def effective_rules(order: SourceOrder | SourceRules, configuration: RetentionConfig) -> Retention:
     """Return the union of the machine's rules, the operator's floor at the coordinator, and this storage's own floor.
 
     No machine and no coordinator can lower the storage's own floor (threats C4). Raises InvalidValue for rules that are
     not understood.
     """
-    return floor.effective(order.retention, order.retention_floor, configuration.retention.retention_floor)
+    return floor.effective(order.retention, order.retention_floor, configuration.retention_floor)
 
 
-def period(order: SourceOrder | SourceRules, configuration: StorageConfig) -> timedelta:
+def period(order: SourceOrder | SourceRules, configuration: RetentionConfig) -> timedelta:
     """Return the period of the schedule that a snapshot made now belongs to.
 
     A coordinator of the existing system reports no period. The storage's minimum then counts.
     """
-    seconds = max(order.period_seconds or 0.0, configuration.retention.minimum_period_seconds)
+    seconds = max(order.period_seconds or 0.0, configuration.minimum_period_seconds)
     return min(timedelta(seconds=min(seconds, LONGEST_PERIOD.total_seconds())), LONGEST_PERIOD)
 
 
@@ -71,21 +71,21 @@ def apply(
     stays even if the clock was wrong before. Rules that are not understood remove nothing.
     """
     try:
-        rules = effective_rules(order, configuration)
+        rules = effective_rules(order, configuration.retention)
     except InvalidValue as error:
         _LOG.warning("%s: retention %r: %s. No snapshot is removed.", place.source, order.retention, error)
         return ()
     stored = history.stored_snapshots(place, configuration.state.timezone)
-    decisions = _decide(place, stored, rules, configuration, now=now, upcoming=None)
+    decisions = _decide(place, stored, rules, configuration.state, now=now, upcoming=None)
     removed = [each.name for each in decisions if not each.reasons and each.name != newest_name]
-    remove(place, removed, configuration, now=now)
+    remove(place, removed, configuration.retention, now=now)
     return tuple(removed)
 
 
-def remove(place: SourceDirectory, removed: Collection[str], configuration: StorageConfig, *, now: datetime) -> None:
+def remove(place: SourceDirectory, removed: Collection[str], configuration: RetentionConfig, *, now: datetime) -> None:
     """Move the snapshots to the trash, or mark them for deletion where there is none. The caller holds the lock."""
     for name in removed:
-        if configuration.retention.trash_days:
+        if configuration.trash_days:
             trash.put(place, name, now=now)
         else:
             deletion.mark(place, name)
@@ -127,17 +127,17 @@ def _by_known_rules(
 ) -> list[RetainedSnapshot]:
     floor = configuration.retention.retention_floor
     if order is not None:
-        rules = effective_rules(order, configuration)
+        rules = effective_rules(order, configuration.retention)
     elif floor:
         rules = retention.parse(floor)
     else:
         return [RetainedSnapshot(each.name, each.moment, (), None) for each in stored]
-    upcoming = _upcoming(stored, order, configuration, now)
-    return _decide(place, stored, rules, configuration, now=now, upcoming=upcoming)
+    upcoming = _upcoming(stored, order, configuration.retention, now)
+    return _decide(place, stored, rules, configuration.state, now=now, upcoming=upcoming)
 
 
 def _upcoming(
-    stored: Sequence[StoredSnapshot], order: SourceRules | None, configuration: StorageConfig, now: datetime
+    stored: Sequence[StoredSnapshot], order: SourceRules | None, configuration: RetentionConfig, now: datetime
 ) -> Upcoming | None:
     """Return the expected snapshots, or None where the schedule's period is not known."""
     if order is None:
@@ -153,7 +153,7 @@ def _decide(
     place: SourceDirectory,
     stored: Sequence[StoredSnapshot],
     rules: Retention,
-    configuration: StorageConfig,
+    configuration: StorageState,
     *,
     now: datetime,
     upcoming: Upcoming | None,
@@ -163,7 +163,7 @@ def _decide(
         [_policy_snapshot(each, noted[each.name], now) for each in stored],
         rules,
         now=now,
-        zone=configuration.state.timezone,
+        zone=configuration.timezone,
         upcoming=upcoming,
     )
     return [

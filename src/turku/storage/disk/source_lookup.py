@@ -69,7 +69,7 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
         return names.machine_uuid(machine)
     except InvalidValue:
         pass
-    known = machine_links.known_names(configuration)
+    known = machine_links.known_names(configuration.state)
     kept = {directory.name: known.get(directory.name, set()) for directory in _all_directories(configuration)}
     found = machine_choice.chosen(machine, kept)
     if not found:

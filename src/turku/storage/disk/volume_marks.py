@@ -21,7 +21,7 @@ from urllib.parse import quote
 from turku.core import durable
 from turku.errors import ConfigurationError, DurableWriteFailed, InvalidValue, NoVolume
 from turku.policy import names
-from turku.storage.config.model import StorageConfig, Volume
+from turku.storage.config.model import DiskConfig, StorageConfig, StorageState, Volume
 from turku.storage.fs import tree as fs
 
 FILE: Final = ".turku-volume"
@@ -40,7 +40,7 @@ def fault(configuration: StorageConfig, volume: Volume) -> str | None:
     Nothing is written.
     """
     try:
-        found, known = _mark(volume), _remembered(configuration, volume)
+        found, known = _mark(volume), _remembered(configuration.state, volume)
     except FileNotFoundError:
         return f"{volume.path} is not there"
     except OSError as error:
@@ -48,12 +48,12 @@ def fault(configuration: StorageConfig, volume: Volume) -> str | None:
     except ValueError as error:
         return f"{volume.path / FILE} is damaged: {error}"
     if found is None and known is None:
-        return _refusal_of_first_use(configuration, volume)
+        return _refusal_of_first_use(configuration.state, volume)
     if found is None:
         return f"{volume.path} lacks the mark {FILE} of this volume: it is not mounted, or it was replaced"
     if known not in (None, _UNKNOWN, found):
         return f"{volume.path} has the mark of another volume"
-    return _twin(configuration, volume, found)
+    return _twin(configuration.disk, volume, found)
 
 
 def faults(configuration: StorageConfig) -> list[str]:
@@ -78,8 +78,8 @@ def require(configuration: StorageConfig, volume: Volume) -> None:
     if text is not None:
         raise NoVolume(f"volume {volume.name}: {text}", hint=_hint(volume))
     try:
-        if _remembered(configuration, volume) in (None, _UNKNOWN):
-            _adopt(configuration, volume)
+        if _remembered(configuration.state, volume) in (None, _UNKNOWN):
+            _adopt(configuration.state, volume)
     except (OSError, ValueError, DurableWriteFailed) as error:
         # The volume is full, or its own directory is root's. It is used all the same.
         _LOG.warning("volume %s: %s cannot be marked: %s", volume.name, volume.path, error)
@@ -98,10 +98,10 @@ def accept(configuration: StorageConfig, name: str) -> str:
         raise NoVolume(f"volume {name}: {volume.path} is not there", hint="is its file system mounted?")
     with suppress(OSError, ValueError):
         found = _mark(volume)
-        if found is not None and _twin(configuration, volume, found) is None:
-            _remember(configuration, volume, found)
+        if found is not None and _twin(configuration.disk, volume, found) is None:
+            _remember(configuration.state, volume, found)
             return str(volume.path)
-    _remember(configuration, volume, _write(volume, replaces=True))
+    _remember(configuration.state, volume, _write(volume, replaces=True))
     return str(volume.path)
 
 
@@ -113,7 +113,7 @@ def _hint(volume: Volume | None = None) -> str:
     )
 
 
-def _adopt(configuration: StorageConfig, volume: Volume) -> None:
+def _adopt(configuration: StorageState, volume: Volume) -> None:
     found = _mark(volume)
     if found is None:
         found = _write(volume)
@@ -170,11 +170,11 @@ def _write(volume: Volume, *, replaces: bool = False) -> str:
     return _id(fs.read_file(path, limit_bytes=_LIMIT_BYTES))
 
 
-def _file(configuration: StorageConfig, volume: Volume) -> Path:
-    return configuration.state.var_dir / _REMEMBERED / f"{quote(volume.name, safe='')}.json"
+def _file(configuration: StorageState, volume: Volume) -> Path:
+    return configuration.var_dir / _REMEMBERED / f"{quote(volume.name, safe='')}.json"
 
 
-def _remembered(configuration: StorageConfig, volume: Volume) -> str | None:
+def _remembered(configuration: StorageState, volume: Volume) -> str | None:
     """Return the remembered id of the volume, or None if none is known, and ``_UNKNOWN`` if the record is damaged."""
     path = _file(configuration, volume)
     try:
@@ -186,15 +186,15 @@ def _remembered(configuration: StorageConfig, volume: Volume) -> str | None:
         return _UNKNOWN
 
 
-def _remember(configuration: StorageConfig, volume: Volume, found: str) -> None:
+def _remember(configuration: StorageState, volume: Volume, found: str) -> None:
     path = _file(configuration, volume)
     durable.make_private_directory(path.parent)
     durable.write_json(path, {"id": found, "path": str(volume.path)})
 
 
-def _twin(configuration: StorageConfig, volume: Volume, found: str) -> str | None:
+def _twin(configuration: DiskConfig, volume: Volume, found: str) -> str | None:
     """Return the fault if another volume of the configuration has the same mark. One of the two is then a copy."""
-    for other in configuration.disk.volumes:
+    for other in configuration.volumes:
         if other.name == volume.name or _is_same_directory(other.path, volume.path):
             continue
         with suppress(OSError, ValueError):
@@ -208,7 +208,7 @@ def _is_same_directory(first: Path, second: Path) -> bool:
     return None not in statuses and len({(each.st_dev, each.st_ino) for each in statuses if each is not None}) == 1
 
 
-def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str | None:
+def _refusal_of_first_use(configuration: StorageState, volume: Volume) -> str | None:
     """Return the reason not to make an unmarked directory the volume, or None if there is none.
 
     A directory of an older installation contains machines already, so it is evidently the volume. No other one has its
@@ -219,17 +219,17 @@ def _refusal_of_first_use(configuration: StorageConfig, volume: Volume) -> str |
     if len(there) * 2 < len(led_to):
         return (
             f"{volume.path} lacks {len(led_to) - len(there)} of the {len(led_to)} machines that "
-            f"{configuration.state.machines_dir} has links to there: it is not mounted, or it was replaced"
+            f"{configuration.machines_dir} has links to there: it is not mounted, or it was replaced"
         )
     if not there and not any(_is_uuid(name) for name in fs.names(volume.path)) and _is_to_be_mounted(volume.path):
         return f"{_TABLE} has a file system for {volume.path} that is not mounted"
     return None
 
 
-def _linked_machines(configuration: StorageConfig, volume: Volume) -> Sequence[str]:
+def _linked_machines(configuration: StorageState, volume: Volume) -> Sequence[str]:
     """Return the machines whose links in ``var_dir/machines`` lead to the volume's path."""
     try:
-        links = list(configuration.state.machines_dir.iterdir())
+        links = list(configuration.machines_dir.iterdir())
     except FileNotFoundError:
         return []
     found = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from turku.core import durable
 from turku.errors import NoVolume
 from turku.policy import names
-from turku.storage.config.model import StorageConfig, Volume
+from turku.storage.config.model import StorageConfig, StorageState, Volume
 from turku.storage.disk import volume_marks
 from turku.storage.fs import tree as fs
 
@@ -93,7 +93,7 @@ def machine_directory(configuration: StorageConfig, uuid: str) -> Path:
     """
     uuid = names.machine_uuid(uuid)
     directory = existing_directory(configuration, uuid) or _make_directory(configuration, uuid)
-    link_directory(configuration, uuid, directory)
+    link_directory(configuration.state, uuid, directory)
     return directory
 
 
@@ -159,10 +159,10 @@ def _refuse_planted(volume: Volume, directory: Path) -> None:
         )
 
 
-def link_directory(configuration: StorageConfig, uuid: str, directory: Path) -> None:
+def link_directory(configuration: StorageState, uuid: str, directory: Path) -> None:
     """Create or replace the link ``machines/<uuid>`` to ``directory``."""
-    durable.make_private_directory(configuration.state.machines_dir)
-    durable.write_symbolic_link(configuration.state.machines_dir / uuid, str(directory))
+    durable.make_private_directory(configuration.machines_dir)
+    durable.write_symbolic_link(configuration.machines_dir / uuid, str(directory))
 
 
 def choose_volume(configuration: StorageConfig) -> Volume:

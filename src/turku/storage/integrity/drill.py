@@ -31,7 +31,7 @@ from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
 from turku.storage.catalog.scan import attributes_of
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import IntegrityConfig, StorageConfig
 from turku.storage.containment import availability, bubblewrap, sandbox
 from turku.storage.containment.capabilities import DEVICE_CAPABILITY, FILE_CAPABILITY, OWNER_CAPABILITIES
 from turku.storage.disk import history
@@ -103,9 +103,9 @@ class DrillResult:
             lines.append(f"check program: {self.check}")
         return "\n".join(lines)[:_SUMMARY_LIMIT]
 
-    def outcome(self, configuration: StorageConfig) -> DrillOutcome:
+    def outcome(self, configuration: IntegrityConfig) -> DrillOutcome:
         """Return the result as a protocol message."""
-        days = configuration.integrity.drill_days or DEFAULT_VALID_DAYS
+        days = configuration.drill_days or DEFAULT_VALID_DAYS
         return DrillOutcome(
             success=self.is_good,
             time_begin=self.begin.timestamp(),
@@ -152,10 +152,10 @@ def scratch(configuration: StorageConfig, place: SourceDirectory) -> Iterator[Pa
         remove_tree(directory)
 
 
-def remove_leftovers(configuration: StorageConfig) -> None:
+def remove_leftovers(configuration: IntegrityConfig) -> None:
     """Remove what killed drills left. No drill may be running."""
-    if configuration.integrity.drill_directory.is_dir():
-        for entry in configuration.integrity.drill_directory.iterdir():
+    if configuration.drill_directory.is_dir():
+        for entry in configuration.drill_directory.iterdir():
             remove_tree(entry)
 
 
@@ -250,7 +250,7 @@ class _DrillRun:
     def _file_system(self) -> FileSystemSupport:
         """Return what a contained rsync can keep in the scratch directory."""
         system = probe_file_system(self._configuration, self._directory)
-        if not (system.privileged_attributes and availability.is_contained(self._configuration)):
+        if not (system.privileged_attributes and availability.is_contained(self._configuration.limits)):
             return system
         # It does not get what root needs to read all files: the drill shows that files can be restored.
         return replace(system, privileged_attributes=(_FILE_CAPABILITIES,))
@@ -414,7 +414,7 @@ class _DrillRun:
         """
         configuration = self._configuration
         working_directory = self._directory if opened is None else Path(f"/proc/self/fd/{opened}")
-        if availability.is_contained(configuration):
+        if availability.is_contained(configuration.limits):
             # It sees only what is restored and the target, so the right to read and write all of that harms nobody.
             held = (*OWNER_CAPABILITIES, "CAP_DAC_READ_SEARCH", *capabilities)
             argv = bubblewrap.wrap(
@@ -423,7 +423,7 @@ class _DrillRun:
                 writable={str(self._directory): self._directory},
                 directory=directory,
                 capabilities=held if os.geteuid() == 0 else None,
-                options=availability.sandbox_availability(configuration).options,
+                options=availability.sandbox_availability(configuration.limits).options,
             )
         with command.start(argv, working_directory=working_directory, extra_environment=extra_environment) as child:
             code = child.wait(timeout_seconds)

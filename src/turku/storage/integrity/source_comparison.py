@@ -24,7 +24,7 @@ from turku.policy import names
 from turku.protocol.integrity_messages import DamagedFile, SourceIntegrity
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import ReceivingConfig, StorageConfig, StorageState
 from turku.storage.containment import child_output, limits, sandbox, watchdog
 from turku.storage.disk import snapshot_notes
 from turku.storage.disk.source_directory import SourceDirectory
@@ -63,7 +63,7 @@ class ComparisonResult:
     """Files whose content differs from the stored file, which is undamaged and of the same size and time."""
 
 
-def request(configuration: StorageConfig, place: SourceDirectory) -> None:
+def request(configuration: StorageState, place: SourceDirectory) -> None:
     """Request a comparison after the source's next backup."""
     path = _request_file(configuration, place)
     durable.make_private_directory(path.parent)
@@ -73,7 +73,7 @@ def request(configuration: StorageConfig, place: SourceDirectory) -> None:
 def percent(configuration: StorageConfig, place: SourceDirectory) -> float:
     """Return the percentage of unchanged files to compare now, or 0 for no comparison."""
     try:
-        content = json.loads(durable.read_regular_file(_request_file(configuration, place), limit_bytes=4096))
+        content = json.loads(durable.read_regular_file(_request_file(configuration.state, place), limit_bytes=4096))
         asked = float(content["percent"])
     except (OSError, ValueError, TypeError, KeyError):
         asked = 0.0
@@ -97,7 +97,7 @@ def after_backup(
         return ()
     try:
         compared = compare(configuration, place, daemon, snapshot, share=share, cancellation=cancellation)
-        _request_file(configuration, place).unlink(missing_ok=True)
+        _request_file(configuration.state, place).unlink(missing_ok=True)
     except (TurkuError, OSError) as error:
         _LOG.warning("%s: not compared with the machine: %s", place.source, error)
         return ()
@@ -196,7 +196,7 @@ def _differing(
         system = probe_file_system(configuration, place.machine_dir)
         with (
             sandbox.receiver(
-                lambda seen: _arguments(configuration, daemon, seen(listing), system),
+                lambda seen: _arguments(configuration.receiving, daemon, seen(listing), system),
                 configuration=configuration,
                 port=daemon.port,
                 fake_super=system.fake_super,
@@ -220,10 +220,12 @@ def _differing(
     return looked_at, found
 
 
-def _arguments(configuration: StorageConfig, daemon: RsyncDaemon, listing: str, system: FileSystemSupport) -> list[str]:
+def _arguments(
+    configuration: ReceivingConfig, daemon: RsyncDaemon, listing: str, system: FileSystemSupport
+) -> list[str]:
     user = require_valid_username(daemon.username)
     return [
-        *configuration.receiving.rsync_command,
+        *configuration.rsync_command,
         "--dry-run",
         "--checksum",
         "--times",
@@ -267,6 +269,6 @@ def _is_as_written(tree: Path, entry: CatalogEntry) -> bool:
             os.close(descriptor)
 
 
-def _request_file(configuration: StorageConfig, place: SourceDirectory) -> Path:
+def _request_file(configuration: StorageState, place: SourceDirectory) -> Path:
     source = names.source_name(place.source)
-    return configuration.state.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"
+    return configuration.var_dir / "compare" / place.machine_dir.name / f"{source}{_SUFFIX}"

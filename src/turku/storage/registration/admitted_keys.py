@@ -13,7 +13,7 @@ from typing import Final
 from turku.core import durable
 from turku.errors import ConfigurationError
 from turku.policy.ssh_key import SshKey
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.registration import authorized_keys
 from turku.storage.registration.authorized_keys import Admitted
 
@@ -21,9 +21,9 @@ _FILE: Final = "admitted_keys"
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
-def path(configuration: StorageConfig) -> Path:
+def path(configuration: StorageState) -> Path:
     """Return the path of the copy."""
-    return configuration.state.var_dir / _FILE
+    return configuration.var_dir / _FILE
 
 
 def write(configuration: StorageConfig, admitted: Sequence[Admitted]) -> None:
@@ -31,12 +31,12 @@ def write(configuration: StorageConfig, admitted: Sequence[Admitted]) -> None:
     content = "".join(f"{authorized_keys.line(configuration, machine)}\n" for machine in admitted).encode()
     current = None
     with suppress(OSError):
-        current = durable.read_regular_file(path(configuration), limit_bytes=_LIMIT_BYTES)
+        current = durable.read_regular_file(path(configuration.state), limit_bytes=_LIMIT_BYTES)
     if content != current:
-        durable.write_bytes(path(configuration), content)
+        durable.write_bytes(path(configuration.state), content)
 
 
-def line_of(configuration: StorageConfig, key: SshKey) -> str | None:
+def line_of(configuration: StorageState, key: SshKey) -> str | None:
     """Return the line of authorized_keys that admits this key, or None if no machine has the key."""
     try:
         content = durable.read_regular_file(path(configuration), limit_bytes=_LIMIT_BYTES)

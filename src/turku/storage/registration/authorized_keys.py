@@ -32,7 +32,7 @@ from turku.errors import ConfigurationError, InvalidValue
 from turku.policy import names, ssh_key
 from turku.protocol.messages import AssignedMachine
 from turku.storage.config.defaults import DEFAULT_DIRECTORY
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import SshConfig, StorageConfig
 from turku.storage.registration.acting_user import acting_as
 from turku.storage.registration.key_removal import Removal
 
@@ -137,7 +137,7 @@ def write(
         static = _read(static_path)
         current = _read(path)
         if static is None and current is not None:
-            _refuse_loss(configuration, current)
+            _refuse_loss(configuration.ssh, current)
     admitted = admit(machines, static=static or b"", current=current or b"")
     if removal is not None:
         # The temporary file is in var_dir, which the other user may not even reach.
@@ -189,10 +189,10 @@ def _holders(current: bytes) -> dict[str, str]:
     return holders
 
 
-def _refuse_loss(configuration: StorageConfig, current: bytes) -> None:
+def _refuse_loss(configuration: SshConfig, current: bytes) -> None:
     if _MARK in current:
         return
-    commands = (_V1_COMMAND, configuration.ssh.authorized_keys_command.encode())
+    commands = (_V1_COMMAND, configuration.authorized_keys_command.encode())
     foreign = [
         text
         for text in current.splitlines()
@@ -201,7 +201,7 @@ def _refuse_loss(configuration: StorageConfig, current: bytes) -> None:
         and not (b'command="' in text and any(command in text for command in commands))
     ]
     if foreign:
-        path = configuration.ssh.authorized_keys_file
+        path = configuration.authorized_keys_file
         # Not kept without asking: the existing system let machines put whole lines into this file.
         raise ConfigurationError(
             f"{path} has {len(foreign)} line{'s' if len(foreign) > 1 else ''} that Turku did not write",

@@ -16,7 +16,7 @@ import msgspec
 
 from turku.core import durable
 from turku.core.clock import Clock
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import StorageConfig, StorageState
 
 PAUSE_SECONDS: Final = 120.0
 """The time between the first answer that lacks a machine and the one that counts.
@@ -76,9 +76,9 @@ class Removal:
         return held
 
 
-def fault(configuration: StorageConfig) -> str | None:
+def fault(configuration: StorageState) -> str | None:
     """Return a sentence about the machines that keep their keys for now, or None if there are none."""
-    known = _read(configuration.state.var_dir / _FILE)
+    known = _read(configuration.var_dir / _FILE)
     return None if known is None else _sentence(known)
 
 

@@ -25,7 +25,7 @@ from turku.protocol import secret_change
 from turku.protocol.messages import Empty, StorageCredentials, StorageRotateRequest
 from turku.storage.config.defaults import DEFAULT_VAR_DIR
 from turku.storage.config.loading import GENERATED_FILE, write_identity
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.registration.acting_user import name_of
 
 _LOG = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ def rotate(configuration: StorageConfig) -> bool:
     """
     _require_ours(configuration)
     with lock.exclusive(configuration.state.lock_dir, _LOCK):
-        begun = _begun(configuration)
+        begun = _begun(configuration.state)
         secret_change.carry_out(
             begun,
-            begin=lambda: _begin(configuration),
+            begin=lambda: _begin(configuration.state),
             finish=lambda new: _finish(configuration, new),
-            drop=lambda: _drop(configuration),
+            drop=lambda: _drop(configuration.state),
         )
     return begun is not None
 
@@ -60,10 +60,10 @@ def resume(configuration: StorageConfig) -> StorageConfig:
 
     The change is put off if the coordinator refuses it. Raises ApiUnreachable, DurableWriteFailed.
     """
-    if not _path(configuration).exists():
+    if not _path(configuration.state).exists():
         return configuration
     with suppress(LockHeld), lock.exclusive(configuration.state.lock_dir, _LOCK):
-        new = _begun(configuration)
+        new = _begun(configuration.state)
         if new is None:
             return configuration
         try:
@@ -81,7 +81,7 @@ def other_secrets(configuration: StorageConfig, refused: Secret) -> list[Secret]
     """Return other secrets that the coordinator may hold instead of ``refused``: a pending and a recent one."""
     found = []
     with suppress(ConfigurationError):
-        new = _begun(configuration)
+        new = _begun(configuration.state)
         found += [Secret(new.secret)] if new is not None else []
     # Read last, as a secret that is no longer pending is stored.
     stored = _tree(configuration).content.get("secret")
@@ -89,12 +89,12 @@ def other_secrets(configuration: StorageConfig, refused: Secret) -> list[Secret]
     return [secret for secret in dict.fromkeys(found) if secret != refused]
 
 
-def _path(configuration: StorageConfig) -> Path:
-    return configuration.state.var_dir / _PENDING_FILE
+def _path(configuration: StorageState) -> Path:
+    return configuration.var_dir / _PENDING_FILE
 
 
-def _identity_file(configuration: StorageConfig) -> Path:
-    return configuration.state.var_dir / "config.d" / GENERATED_FILE
+def _identity_file(configuration: StorageState) -> Path:
+    return configuration.var_dir / "config.d" / GENERATED_FILE
 
 
 def _tree(configuration: StorageConfig) -> directories.MergedFiles:
@@ -102,7 +102,7 @@ def _tree(configuration: StorageConfig) -> directories.MergedFiles:
 
 
 def _require_ours(configuration: StorageConfig) -> None:
-    tree, path = _tree(configuration), _identity_file(configuration)
+    tree, path = _tree(configuration), _identity_file(configuration.state)
     if tree.origins.get("secret") != path:
         raise ConfigurationError(
             f"{tree.place('secret')}: is set by hand, and would win over a new one",
@@ -116,7 +116,7 @@ def _require_ours(configuration: StorageConfig) -> None:
         )
 
 
-def _begun(configuration: StorageConfig) -> _NewSecret | None:
+def _begun(configuration: StorageState) -> _NewSecret | None:
     return secret_change.read_pending(
         _path(configuration),
         _NewSecret,
@@ -124,14 +124,14 @@ def _begun(configuration: StorageConfig) -> _NewSecret | None:
     )
 
 
-def _begin(configuration: StorageConfig) -> _NewSecret:
+def _begin(configuration: StorageState) -> _NewSecret:
     new = _NewSecret(generate_secret().reveal())
     durable.write_json(_path(configuration), msgspec.to_builtins(new))
     return new
 
 
 def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
-    path = _identity_file(configuration)
+    path = _identity_file(configuration.state)
     # Read again under the lock, as another run may have changed it.
     content = json.loads(path.read_bytes())
     request = StorageRotateRequest(
@@ -139,9 +139,9 @@ def _finish(configuration: StorageConfig, new: _NewSecret) -> None:
     )
     configuration.api.client().call("storage_rotate", request, Empty)
     write_identity(path, {**content, "secret": new.secret})
-    _drop(configuration)
+    _drop(configuration.state)
 
 
-def _drop(configuration: StorageConfig) -> None:
+def _drop(configuration: StorageState) -> None:
     _path(configuration).unlink(missing_ok=True)
-    durable.fsync_directory(configuration.state.var_dir)
+    durable.fsync_directory(configuration.var_dir)

@@ -14,6 +14,7 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.log import one_line
 from turku.errors import ApiForbidden, InvalidValue, LockHeld
 from turku.policy import names
+from turku.protocol.api_config import ApiConfig
 from turku.protocol.messages import (
     STORAGE_FAULTS_LIMIT,
     AssignedMachine,
@@ -22,7 +23,7 @@ from turku.protocol.messages import (
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import StorageConfig, StorageState
 from turku.storage.disk import machine_links, volume_marks, volumes
 from turku.storage.registration import admitted_keys, authorized_keys, key_removal, secret_rotation
 from turku.storage.registration.coordinator import Coordinator
@@ -71,7 +72,7 @@ def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> Non
     while True:
         try:
             with lock.exclusive(configuration.state.lock_dir, _LOCK):
-                if _is_due(configuration, clock):
+                if _is_due(configuration.state, clock):
                     _update(configuration, clock, Removal(configuration, clock=clock))
                 return
         except LockHeld:
@@ -80,9 +81,9 @@ def refresh(configuration: StorageConfig, *, clock: Clock = SYSTEM_CLOCK) -> Non
             clock.sleep(0.1)
 
 
-def _is_due(configuration: StorageConfig, clock: Clock) -> bool:
+def _is_due(configuration: StorageState, clock: Clock) -> bool:
     try:
-        asked = msgspec.json.decode((configuration.state.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
+        asked = msgspec.json.decode((configuration.var_dir / _ASKED_FILE).read_bytes(), type=_LastRun)
     except (OSError, msgspec.MsgspecError, UnicodeError):
         return True
     elapsed = clock.now().timestamp() - asked.begin
@@ -120,7 +121,7 @@ def _update(configuration: StorageConfig, clock: Clock, removal: Removal) -> Non
 
 def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     total_mib, available_mib = volumes.space(configuration)
-    waiting = key_removal.fault(configuration)
+    waiting = key_removal.fault(configuration.state)
     faults = [*volume_marks.faults(configuration), *([] if waiting is None else [waiting])]
     host_keys = configuration.ssh.host_keys()
 
@@ -150,7 +151,7 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
         raise ApiForbidden(
             f"{error.message}: the coordinator does not know storage {configuration.identity.name!r} with its secret",
             details=error.details,
-            hint=_registration_hint(configuration),
+            hint=_registration_hint(configuration.api),
         ) from error
     if warning := coordinator.clock_warning(SYSTEM_CLOCK):
         _LOG.warning("%s", warning)
@@ -158,8 +159,8 @@ def _register(configuration: StorageConfig) -> Mapping[str, AssignedMachine]:
     return answer.machines
 
 
-def _registration_hint(configuration: StorageConfig) -> str:
-    if configuration.api.registration is None:
+def _registration_hint(configuration: ApiConfig) -> str:
+    if configuration.registration is None:
         return (
             "to register, set api_auth (or api_auth_name and api_auth_secret) to a registration of kind storage_reg, "
             "made on the coordinator with: turku_auth_create storage_reg"

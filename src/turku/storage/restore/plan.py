@@ -37,7 +37,7 @@ from turku.protocol.restore_messages import (
     wire_time,
 )
 from turku.storage.catalog import CatalogEntry, Scope
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import RunLimits, StorageConfig, StorageState
 from turku.storage.containment import availability, sandbox
 from turku.storage.restore import snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
@@ -97,7 +97,7 @@ def prepared(
     by_xxh128 = request.knows_xxh128 and rsync_checksums.knows_xxh128(configuration.receiving.rsync_command)
     with DirectoryTree(snapshot.path) as tree:
         paths = _checked_paths(configuration, snapshot, tree, view.scope, request)
-        long = _too_long(configuration, snapshot, paths.there)
+        long = _too_long(configuration.limits, snapshot, paths.there)
         if long and len(long) == len(paths.there):
             raise NotInHistory(
                 f"{snapshot_lookup.shown(long[0][:_PATH_SHOWN])}... is too long to be restored by its name",
@@ -107,7 +107,7 @@ def prepared(
         restore = PreparedRestore(snapshot, tree.root, there, view.scope, request, by_xxh128, paths.lost, long)
         with restore.recorded(configuration) as recorded:
             restore = _counted(restore, recorded)
-            plan = _plan(configuration, restore, recorded)
+            plan = _plan(configuration.state, restore, recorded)
         yield restore, plan
 
 
@@ -141,7 +141,7 @@ def _counted(restore: PreparedRestore, recorded: RecordedEntries) -> PreparedRes
     return replace(restore, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
 
 
-def _too_long(configuration: StorageConfig, snapshot: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+def _too_long(configuration: RunLimits, snapshot: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return the paths that rsync refuses as arguments. It puts its working directory in front of each."""
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
@@ -151,7 +151,7 @@ def _too_long(configuration: StorageConfig, snapshot: SnapshotTree, paths: Itera
     return tuple(path for path in long if len(path) > limit)
 
 
-def _plan(configuration: StorageConfig, restore: PreparedRestore, recorded: RecordedEntries) -> RestorePlan:
+def _plan(configuration: StorageState, restore: PreparedRestore, recorded: RecordedEntries) -> RestorePlan:
     snapshot = restore.snapshot
     copy_bytes = recorded.copy_bytes()
     parents = [
@@ -161,9 +161,7 @@ def _plan(configuration: StorageConfig, restore: PreparedRestore, recorded: Reco
     ]
     return RestorePlan(
         snapshot.name,
-        moment=None
-        if snapshot.moment is None
-        else snapshot.moment.astimezone(configuration.state.timezone).isoformat(),
+        moment=None if snapshot.moment is None else snapshot.moment.astimezone(configuration.timezone).isoformat(),
         files=restore.files,
         size_bytes=restore.size_bytes,
         # SELinux gives every file a label, so the source's own directory has one too.

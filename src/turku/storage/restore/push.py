@@ -40,7 +40,7 @@ from turku.protocol.restore_messages import (
     WithHoles,
     wire_path,
 )
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import ReceivingConfig, StorageConfig
 from turku.storage.containment import child_output, sandbox
 from turku.storage.restore import plan
 from turku.storage.restore.plan import LostPaths, PreparedRestore
@@ -95,7 +95,7 @@ def push(
     with (
         bounded_log(_LOG, snapshot.place.source, kind=messages.kind_of) as log,
         sandbox.sender(
-            lambda _seen: arguments(configuration, restore, port=port, username=credentials.username),
+            lambda _seen: arguments(configuration.receiving, restore, port=port, username=credentials.username),
             configuration=configuration,
             tree=snapshot.path,
             root=restore.root,
@@ -120,7 +120,7 @@ def push(
     _LOG.info("%s: rsync ended with exit code %d", snapshot.name, exit_code)
 
 
-def arguments(configuration: StorageConfig, restore: PreparedRestore, *, port: int, username: str) -> list[str]:
+def arguments(configuration: ReceivingConfig, restore: PreparedRestore, *, port: int, username: str) -> list[str]:
     """Return the arguments of rsync, to be run in the tree.
 
     Raises InvalidValue as ``require_valid_username`` does.
@@ -130,7 +130,7 @@ def arguments(configuration: StorageConfig, restore: PreparedRestore, *, port: i
     partial = PARTIAL_DIRECTORY if request.temporary is None else f"{request.temporary}-partial"
     overwrite = {"never": ["--ignore-existing"], "older": ["--update"], "always": []}[request.overwrite]
     return [
-        *configuration.receiving.rsync_command,
+        *configuration.rsync_command,
         "--archive",
         "--numeric-ids",
         # Twice, so that existing files are named too, for the agent to check.
@@ -163,7 +163,7 @@ def arguments(configuration: StorageConfig, restore: PreparedRestore, *, port: i
     ]
 
 
-def _attribute_options(configuration: StorageConfig, request: FileRestoreRequest) -> list[str]:
+def _attribute_options(configuration: ReceivingConfig, request: FileRestoreRequest) -> list[str]:
     """Return the options by which rsync sends what the machine can set, and nothing else."""
     sets = request.sets or []
     options = ["--acls"] if "acls" in sets else []

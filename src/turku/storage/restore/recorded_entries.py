@@ -19,7 +19,7 @@ from turku.storage.catalog import Catalog, CatalogEntry, Scope, database, open_c
 from turku.storage.catalog.entry import KINDS, EntryKind
 from turku.storage.catalog.scan import ScannedEntry, SnapshotReader
 from turku.storage.catalog.selection import Selection
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import ReceivingConfig, StorageConfig, StorageState
 from turku.storage.fs import attributes, disk_usage
 from turku.storage.restore.snapshot_lookup import SnapshotTree
 
@@ -29,9 +29,9 @@ _EXAMINED_FILES = 10_000
 """The number of files that are examined for holes and further names, so that a plan takes little time."""
 
 
-def is_fake_super(configuration: StorageConfig) -> bool:
+def is_fake_super(configuration: ReceivingConfig) -> bool:
     """Return True if trees here keep owners and the like in rsync's own attributes."""
-    fake_super = configuration.receiving.fake_super
+    fake_super = configuration.fake_super
     return os.geteuid() != 0 if fake_super == "auto" else fake_super
 
 
@@ -48,9 +48,9 @@ class RecordedEntries:
         self._paths = tuple(paths) or (b"",)
         self._scope = Scope(snapshot.name, frozenset(paths))
         self._tree = self._stack.enter_context(SnapshotReader(os.dup(root)))
-        self._is_faked = is_fake_super(configuration)
+        self._is_faked = is_fake_super(configuration.receiving)
         self._selection: Selection | None = None
-        self._catalog = self._opened(configuration)
+        self._catalog = self._opened(configuration.state)
         self._listing = _DirectoryCursor(b"", iter(()))
         # A bit for each row of the catalog, as a path may be named more than once.
         self._named = bytearray()
@@ -198,7 +198,7 @@ class RecordedEntries:
                     size_bytes += status.st_size - status.st_blocks * disk_usage.BLOCK_BYTES
         return found, size_bytes
 
-    def _opened(self, configuration: StorageConfig) -> Catalog | None:
+    def _opened(self, configuration: StorageState) -> Catalog | None:
         """Return the catalog, or None if there is none yet.
 
         Building one reads every tree, and would give no checksums.
@@ -207,7 +207,7 @@ class RecordedEntries:
             return None
         try:
             opened = self._stack.enter_context(
-                open_catalog(self._snapshot.place, zone=configuration.state.timezone, scope=self._scope)
+                open_catalog(self._snapshot.place, zone=configuration.timezone, scope=self._scope)
             )
         except CatalogUnusable as error:
             _LOG.warning("%s: restored without the catalog: %s", self._snapshot.name, error.message)

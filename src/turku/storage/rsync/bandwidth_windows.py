@@ -15,7 +15,7 @@ from typing import Final
 
 from turku.core.clock import Clock
 from turku.errors import CommandFailed
-from turku.storage.config.model import StorageConfig
+from turku.storage.config.model import ReceivingConfig, StorageConfig
 from turku.storage.containment.limits import RunLimits
 from turku.storage.rsync import version as rsync_version
 from turku.storage.rsync.request import TransferOptions
@@ -40,7 +40,7 @@ def run(
     windows = options.bandwidth_limits
     if not windows.changes:
         return part(replace(options, keep_partial_files=False), run_limits)
-    zone, stops = configuration.state.timezone, _has_stop_after(configuration)
+    zone, stops = configuration.state.timezone, _has_stop_after(configuration.receiving)
     begin, written_bytes, was_restarted = clock.monotonic_seconds(), 0, False
     while True:
         now = clock.now()
@@ -62,9 +62,9 @@ def run(
         was_restarted = True
 
 
-def _has_stop_after(configuration: StorageConfig) -> bool:
+def _has_stop_after(configuration: ReceivingConfig) -> bool:
     try:
-        version = rsync_version.installed(configuration.receiving.rsync_command)
+        version = rsync_version.installed(configuration.rsync_command)
     except CommandFailed:
         return False
     return version is not None and version >= _STOP_AFTER_VERSION

@@ -12,7 +12,7 @@ from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import StorageConfig
+    from turku.storage.config.model import ReceivingConfig
 
 _TIMEOUT_SECONDS = 10.0
 _FIRST_LINE = re.compile(r"\Arsync\s+version\s+v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(pre\d*|dev|rc\d*)?", re.ASCII)
@@ -71,13 +71,13 @@ def installed(rsync_command: Sequence[str]) -> RsyncVersion | None:
         return _ask(tuple(rsync_command))
 
 
-def require_supported(configuration: StorageConfig) -> None:
+def require_supported(configuration: ReceivingConfig) -> None:
     """Check that the configured rsync may receive. Raises ConfigurationError with the reason if it may not."""
-    if configuration.receiving.allow_old_rsync:
+    if configuration.allow_old_rsync:
         return
-    program = " ".join(configuration.receiving.rsync_command)
+    program = " ".join(configuration.rsync_command)
     try:
-        version = installed(configuration.receiving.rsync_command)
+        version = installed(configuration.rsync_command)
     except CommandFailed as error:
         raise ConfigurationError(
             f"rsync_command: {error.message}", details=error.details, hint=error.hint or "is rsync installed?"

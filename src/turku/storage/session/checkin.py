@@ -93,7 +93,7 @@ class Checkin:
             for name in orders:
                 self._report(api, name, self._failure(begin, "\n".join(filter(None, (error.message, error.details)))))
             raise
-        machine_links.update_name_link(self.configuration, self.uuid, machine)
+        machine_links.update_name_link(self.configuration.state, self.uuid, machine)
         at_once = min(len(orders), self.configuration.sessions.parallel_sources)
         if self.request.parallel_sources is not UNSET:
             at_once = min(at_once, self.request.parallel_sources)

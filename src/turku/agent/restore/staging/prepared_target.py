@@ -62,7 +62,7 @@ class PreparedTarget:
             StagingDirectory.opened(agent, descriptor, directory, job.digest(plan.snapshot), is_target_new=is_new)
         )
         temporary, partial = TEMPORARY_DIRECTORY, PARTIAL_DIRECTORY
-        secret_name = job.temporary(agent)
+        secret_name = job.temporary(agent.state)
         if plan.temporary == secret_name:
             temporary, partial = secret_name, f"{secret_name}-partial"
         prepared = cls(
@@ -72,7 +72,7 @@ class PreparedTarget:
             temporary.encode(),
             partial.encode(),
             kinds=frozenset(kinds),
-            untouched=excluded_paths.protected_paths(agent, job.source_here(agent), directory),
+            untouched=excluded_paths.protected_paths(agent.state, job.source_here(agent), directory),
         )
         stack.callback(prepared.basis_files.close)
         # If the restore is interrupted, the same command resumes with the received files. No others may be left then.

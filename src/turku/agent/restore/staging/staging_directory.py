@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentConfig, AgentState
 from turku.agent.rsyncd import nodev_mount
 from turku.agent.state import staging_records
 from turku.agent.state.staging_records import StagingRecord
@@ -66,7 +66,9 @@ class StagingDirectory:
         """
         try:
             # An interrupted run of the restore may have created the target.
-            before = staging_records.read(agent, place) if staging_records.is_interrupted(agent, place) else None
+            before = (
+                staging_records.read(agent.state, place) if staging_records.is_interrupted(agent.state, place) else None
+            )
             is_target_new = is_target_new or (before is not None and before.is_target_new)
             staging = cls._resumed(agent, target, place, job) or cls._fresh(
                 agent, target, place, job, is_target_new=is_target_new
@@ -85,7 +87,7 @@ class StagingDirectory:
 
     @classmethod
     def _resumed(cls, agent: AgentConfig, target: int, place: Path, job: str) -> Self | None:
-        record = staging_records.read(agent, place)
+        record = staging_records.read(agent.state, place)
         if record is None:
             return None
         name = os.fsencode(record.name)
@@ -108,7 +110,7 @@ class StagingDirectory:
             name, job, has_basis_files=False, target=os.fsencode(place).hex(), is_target_new=is_target_new
         )
         # The record comes first: a directory without a record would never be found and removed.
-        staging_records.write(agent, place, record)
+        staging_records.write(agent.state, place, record)
         with _times_preserved(target):
             os.mkdir(record.name, 0o700, dir_fd=target)
         with directory_tree.opened_directory(target, os.fsencode(record.name)) as root:
@@ -140,7 +142,7 @@ class StagingDirectory:
     def record_basis_files(self, *, are_there: bool) -> None:
         """Record durably that basis files are being created, or that all of them are gone again."""
         self._record = msgspec.structs.replace(self._record, has_basis_files=are_there)
-        staging_records.write(self._agent, self._place, self._record)
+        staging_records.write(self._agent.state, self._place, self._record)
 
     @contextmanager
     def scratch_name(self) -> Iterator[tuple[int, bytes]]:
@@ -162,7 +164,7 @@ class StagingDirectory:
                 hint="remove it by hand: nothing in it is needed any more",
             ) from error
         self.is_removed = True
-        staging_records.remove(self._agent, self._place)
+        staging_records.remove(self._agent.state, self._place)
 
     def _remove_special_files(self) -> None:
         """Remove links and special files, which cost nothing to be sent again.
@@ -183,16 +185,16 @@ class StagingDirectory:
                                 os.unlink(name, dir_fd=directory)
 
 
-def discard(agent: AgentConfig, target: int, place: Path) -> None:
+def discard(configuration: AgentState, target: int, place: Path) -> None:
     """Remove what an interrupted restore left in the open directory ``target``, so that nothing resumes there."""
-    record = staging_records.read(agent, place)
+    record = staging_records.read(configuration, place)
     if record is None:
         return
     with suppress(OSError), _times_preserved(target):
         found = directory_tree.status(target, os.fsencode(record.name))
         if found is not None and found.st_uid == os.geteuid():
             removal.remove(target, os.fsencode(record.name))
-        staging_records.remove(agent, place)
+        staging_records.remove(configuration, place)
 
 
 @contextmanager

@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.agent.config.model import AgentConfig
+from turku.agent.config.model import AgentState
 from turku.agent.state import staging_records
 from turku.core import lock
 from turku.core.filesystem import directory_tree
 from turku.errors import LockHeld, RestoreFailed
 
 
-def is_empty(agent: AgentConfig, directory: Path) -> bool:
+def is_empty(configuration: AgentState, directory: Path) -> bool:
     """Return True where nothing can be overwritten: the target is missing, empty, or left by an interrupted restore.
 
     Raises RestoreFailed where it cannot be read.
     """
     try:
         with os.scandir(directory) as entries:
-            return staging_records.is_interrupted(agent, directory) or next(entries, None) is None
+            return staging_records.is_interrupted(configuration, directory) or next(entries, None) is None
     except FileNotFoundError:
         return True
     except OSError as error:
