@@ -15,7 +15,7 @@ from turku.core import command
 from turku.errors import CommandFailed, ConfigurationError, TurkuError
 from turku.storage.commands import sshd_protection
 from turku.storage.commands.fact import Fact, Verdict
-from turku.storage.config.model import ReceivingConfig, RunLimits, SshConfig, StorageConfig, Volume
+from turku.storage.config.model import LimitsConfig, ReceivingConfig, SshConfig, StorageConfig, Volume
 from turku.storage.containment import availability, limits, seccomp
 from turku.storage.containment.availability import SandboxProbeFailed
 from turku.storage.fs import tree as fs
@@ -76,7 +76,7 @@ def _user(configuration: ReceivingConfig) -> Fact:
     return Fact("user", Verdict.OK, "runs without root: owners of files are kept in extended attributes")
 
 
-def _sandbox(configuration: RunLimits) -> Fact:
+def _sandbox(configuration: LimitsConfig) -> Fact:
     try:
         found = availability.sandbox_availability(configuration)
     except SandboxProbeFailed as error:
@@ -94,7 +94,7 @@ def _sandbox(configuration: RunLimits) -> Fact:
     )
 
 
-def _filter(configuration: RunLimits) -> Fact:
+def _filter(configuration: LimitsConfig) -> Fact:
     subject = "system-call filter"
     try:
         is_used = availability.sandbox_availability(configuration).is_used

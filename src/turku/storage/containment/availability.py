@@ -17,7 +17,7 @@ from turku.errors import BackupFailed, CommandFailed, ConfigurationError
 from turku.storage.containment import bubblewrap
 
 if TYPE_CHECKING:
-    from turku.storage.config.model import RunLimits
+    from turku.storage.config.model import LimitsConfig
 
 _PROBE_TIMEOUTS_SECONDS = (10.0, 30.0)
 """Limits of each attempt. A busy host gets more time before a session is given up."""
@@ -42,7 +42,7 @@ class SandboxProbeFailed(BackupFailed):
     """The sandbox could not be tried: the probe was killed, or did not end in time."""
 
 
-def sandbox_availability(configuration: RunLimits) -> SandboxAvailability:
+def sandbox_availability(configuration: LimitsConfig) -> SandboxAvailability:
     """Return True with ``is_used`` if the configuration asks for the sandbox and this host can provide it.
 
     Raises SandboxProbeFailed.
@@ -52,7 +52,7 @@ def sandbox_availability(configuration: RunLimits) -> SandboxAvailability:
     return _probe(os.geteuid() == 0)
 
 
-def is_contained(configuration: RunLimits) -> bool:
+def is_contained(configuration: LimitsConfig) -> bool:
     """Return True if receivers run contained. Return False with a warning if ``auto`` finds that they cannot.
 
     Raises ConfigurationError if the sandbox is ``required`` and not available, SandboxProbeFailed if that is unknown.

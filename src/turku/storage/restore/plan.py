@@ -37,7 +37,7 @@ from turku.protocol.restore_messages import (
     wire_time,
 )
 from turku.storage.catalog import CatalogEntry, Scope
-from turku.storage.config.model import RunLimits, StorageConfig, StorageState
+from turku.storage.config.model import LimitsConfig, StorageConfig, StorageState
 from turku.storage.containment import availability, sandbox
 from turku.storage.restore import snapshot_lookup
 from turku.storage.restore.history_view import HistoryView
@@ -141,7 +141,7 @@ def _counted(restore: PreparedRestore, recorded: RecordedEntries) -> PreparedRes
     return replace(restore, with_holes=tuple(with_holes[0]), holes_bytes=with_holes[1])
 
 
-def _too_long(configuration: RunLimits, snapshot: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
+def _too_long(configuration: LimitsConfig, snapshot: SnapshotTree, paths: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return the paths that rsync refuses as arguments. It puts its working directory in front of each."""
     long = [path for path in paths if len(path) > _SHORT_BYTES]
     if not long:
