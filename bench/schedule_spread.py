@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 
 from bench.coordinator_in_process import BEGIN, seconds_of
 
-from turku.policy import schedule
+from turku.policy.timing import schedule
 
 _DAY = 86_400
 

@@ -21,8 +21,9 @@ from tests.support.markdown import REPOSITORY
 from tests.support.sshd import Sshd, free_port
 from tests.support.storage_host import PROGRAMS
 
-from turku.core import command, tcp_table
-from turku.core.tcp_table import TcpState
+from turku.core import command
+from turku.core.kernel import tcp_table
+from turku.core.kernel.tcp_table import TcpState
 from turku.protocol.messages import AssignedMachine
 from turku.storage.commands import sshd_protection
 from turku.storage.commands.fact import Verdict

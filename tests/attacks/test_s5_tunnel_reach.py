@@ -12,8 +12,8 @@ from tests.attacks.conftest import StartPing
 from tests.integration.agent.conftest import Machine
 from tests.support.hostile_storage import HostileStorage
 
-from turku.core import tcp_table
-from turku.core.tcp_table import TcpState
+from turku.core.kernel import tcp_table
+from turku.core.kernel.tcp_table import TcpState
 
 
 @pytest.fixture

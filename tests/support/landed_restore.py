@@ -21,7 +21,7 @@ from turku.agent.restore.staging.basis_file_writer import BasisFileWriter
 from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
-from turku.core.spool import BloomFilter
+from turku.core.filesystem.spool import BloomFilter
 from turku.protocol.restore_messages import Settable
 
 TEMPORARY = b".turku-restore"

@@ -1,1 +1,1 @@
-"""Rules of all programs as pure functions: names, filters, schedules, retention. No input, no output, no clock."""
+"""Rules of all programs as pure functions, without input, output or a clock."""

@@ -22,6 +22,7 @@ NAME_LIMIT = 200
 USER_NAME_LIMIT = 100
 _FILE_NAME_LIMIT_BYTES = 255
 _PATH_LIMIT_BYTES = 4096
+TARGET_LIMIT_BYTES = 4000
 
 _PUNCTUATION = frozenset(" -_.,:+=@~()^")
 """ASCII characters without a special meaning to rsync, rsyncd.conf or a shell."""
@@ -141,6 +142,24 @@ def path_inside(path: bytes) -> bytes:
     if max(map(len, parts), default=0) > _FILE_NAME_LIMIT_BYTES:
         raise InvalidValue(f"{_shown(path)} has a part of more than {_FILE_NAME_LIMIT_BYTES} bytes")
     return b"/".join(parts)
+
+
+def target_directory(text: str) -> str:
+    """Return the absolute directory, without needless slashes.
+
+    Raises InvalidValue, also for a directory with ``..`` in it, because its meaning depends on links.
+    """
+    if size_bytes(text) > TARGET_LIMIT_BYTES:
+        raise InvalidValue(f"is longer than {TARGET_LIMIT_BYTES} bytes")
+    bad = next((character for character in text if is_misleading(character)), None)
+    if bad is not None:
+        raise InvalidValue(f"{shown(text)} has the character {code_point(bad)}, which a directory here must not have")
+    if not text.startswith("/"):
+        raise InvalidValue(f"{shown(text)} is not an absolute directory", hint="such as /var/restored/etc")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise InvalidValue(f"{shown(text)} has '..' in it", hint="name the directory that is meant")
+    return f"/{'/'.join(parts)}"
 
 
 def _shown(path: bytes) -> str:

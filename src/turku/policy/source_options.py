@@ -15,17 +15,9 @@ from typing import Any
 import msgspec
 
 from turku.errors import InvalidValue
-from turku.policy import (
-    bandwidth,
-    compression,
-    filters,
-    names,
-    retention,
-    run_options,
-    schedule,
-    snapshot_mode,
-)
+from turku.policy import bandwidth, compression, filters, names, retention, run_options, snapshot_mode
 from turku.policy.characters import shown, size_bytes
+from turku.policy.timing import schedule
 
 SOURCES_LIMIT = 1000
 """Sources of one machine."""

@@ -13,9 +13,10 @@ from datetime import timedelta
 from enum import StrEnum
 
 from turku.errors import InvalidValue
-from turku.policy import filters, floor, schedule, snapshot_mode
+from turku.policy import filters, floor, snapshot_mode
 from turku.policy.filters import FilterKind
 from turku.policy.retention import LastSnapshots
+from turku.policy.timing import schedule
 
 _EXCLUDING = (FilterKind.EXCLUDE, FilterKind.HIDE)
 _INCLUDING = (FilterKind.INCLUDE, FilterKind.SHOW)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from turku.core import tcp_table
-from turku.core.tcp_table import TcpState
+from turku.core.kernel import tcp_table
+from turku.core.kernel.tcp_table import TcpState
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "::1")])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turku.errors import InvalidValue
-from turku.policy import schedule
+from turku.policy.timing import schedule
 
 ZONES = [
     ZoneInfo(name)

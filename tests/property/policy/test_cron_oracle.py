@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from turku.errors import InvalidValue
-from turku.policy import schedule
+from turku.policy.timing import schedule
 
 _LONGEST_GAP_YEARS = 41
 _LOWEST_AND_HIGHEST = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))

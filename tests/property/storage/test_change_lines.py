@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turku.core.paths import is_entry_path
+from turku.core.filesystem.paths import is_entry_path
 from turku.storage.rsync.change_log import Change, ChangeKind, ChangeLog, parse
 
 NAMES = st.binary(min_size=1, max_size=60).filter(

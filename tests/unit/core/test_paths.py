@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turku.core import paths
+from turku.core.filesystem import paths
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import random
 import tracemalloc
 from pathlib import Path
 
-from turku.core.spool import BloomFilter, Spool, Stack
+from turku.core.filesystem.spool import BloomFilter, Spool, Stack
 
 
 def test_a_stack_is_one_whether_or_not_it_fits_into_memory(tmp_path: Path) -> None:

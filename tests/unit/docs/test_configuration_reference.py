@@ -76,7 +76,8 @@ def test_no_program_reads_a_variable_that_the_page_does_not_name() -> None:
 
 @pytest.mark.parametrize("heading", ["Frequency", "Retention"])
 def test_the_examples_in_the_tables_are_understood(heading: str) -> None:
-    from turku.policy import retention, schedule
+    from turku.policy import retention
+    from turku.policy.timing import schedule
 
     for row in markdown.table(markdown.section(PAGE, heading)):
         for text in re.findall(r"`([^`]+)`", row.cells[0]):

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from turku.errors import InvalidValue
-from turku.policy import schedule
+from turku.policy.timing import schedule
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")

@@ -24,8 +24,8 @@ import xxhash
 
 from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.paths import joined
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined
+from turku.core.filesystem.spool import Stack
 from turku.protocol.changed_entries_messages import OWN_DIRECTORY
 
 _LOCAL_FILE_SYSTEMS: Final = frozenset(

@@ -9,8 +9,8 @@ from pathlib import Path
 from turku.agent import checkin
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import session
+from turku.core.filesystem.paths import is_within
 from turku.core.log import one_line
-from turku.core.paths import is_within
 from turku.errors import InvalidValue, MalformedMessage, NotInHistory
 from turku.policy import names
 from turku.protocol.messages import SourceOrder

@@ -17,8 +17,8 @@ from turku.agent.restore.plan import PlannedRestore, planned_restore
 from turku.agent.state import staging_records
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
-from turku.core.paths import joined, split
-from turku.core.spool import BloomFilter, Stack
+from turku.core.filesystem.paths import joined, split
+from turku.core.filesystem.spool import BloomFilter, Stack
 from turku.protocol.restore_messages import Manifest, ManifestEntry, RestoreEnd, RestorePlan, path_bytes
 
 _TIMEOUT_SECONDS = 3600.0

@@ -22,7 +22,8 @@ import msgspec
 from turku.agent.config.model import AgentConfig, RestoreConfig
 from turku.agent.identity import machine_identity
 from turku.agent.state import var_dir
-from turku.core import lock, paths, retry
+from turku.core import lock, retry
+from turku.core.filesystem import paths
 from turku.core.log import one_line
 from turku.errors import (
     ApiError,
@@ -101,14 +102,14 @@ def _run_one(agent: AgentConfig, order: RestoreOrder, stop: threading.Event) -> 
 
 def allowed_target(configured: RestoreConfig, directory: str) -> Path:
     """Return the directory with links resolved. Raises NotAllowedHere where the configuration forbids it."""
-    from turku.policy import restore_place
+    from turku.policy import names
 
     if not configured.remote_restore:
         raise NotAllowedHere(
             "remote_restore is not set on this machine", hint="it names the directories below which a restore may write"
         )
     try:
-        wanted = restore_place.target_directory(directory)
+        wanted = names.target_directory(directory)
     except InvalidValue as error:
         raise NotAllowedHere(f"the directory {error.message}") from None
     # Existing links are resolved. Missing directories are created and cannot be links.

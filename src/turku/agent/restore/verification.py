@@ -23,7 +23,7 @@ from turku.agent.restore import manifest
 from turku.agent.restore.content_comparison import checksum_of
 from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, extended_attributes
-from turku.core.spool import BloomFilter, Spool
+from turku.core.filesystem.spool import BloomFilter, Spool
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
 

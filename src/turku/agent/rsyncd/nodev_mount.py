@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from turku.core import bounding_set
 from turku.core.filesystem import detached_mount
+from turku.core.kernel import bounding_set
 from turku.errors import RestoreFailed
 
 _LOG = logging.getLogger(__name__)

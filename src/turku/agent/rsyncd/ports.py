@@ -10,8 +10,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
-from turku.core import tcp_table
-from turku.core.tcp_table import TcpState
+from turku.core.kernel import tcp_table
+from turku.core.kernel.tcp_table import TcpState
 from turku.errors import CommandFailed
 from turku.protocol.messages import PORT_RANGE
 

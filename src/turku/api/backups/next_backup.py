@@ -13,7 +13,7 @@ from django.db.models import Q
 
 from turku.api.backups.models import Source
 from turku.errors import InvalidValue
-from turku.policy import schedule
+from turku.policy.timing import schedule
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue.models import WaitingMachine
 from turku.errors import InvalidValue
-from turku.policy import queue, schedule
+from turku.policy import queue
 from turku.policy.queue import Lane, QueueEntry
+from turku.policy.timing import schedule
 
 REMEMBERED = timedelta(days=1)
 """The time for which a no-show is remembered."""

@@ -16,7 +16,7 @@ from turku.api.fleet.models import Machine
 from turku.api.restores import description, offer_cache, policies
 from turku.api.restores.models import REASON_LENGTH, Overwrite, RequestState, RestoreRequest
 from turku.errors import InvalidValue
-from turku.policy import names, restore_place
+from turku.policy import names
 from turku.policy.characters import size_bytes
 from turku.policy.timing import moments
 from turku.protocol.codec import encode
@@ -71,7 +71,7 @@ def build(terms: RequestedRestore, *, requested_by: str, may_choose_any_machine:
         snapshot=checked_snapshot(terms.snapshot),
         moment=resolved_moment(terms.moment, now=now),
         paths=checked_paths(terms.paths),
-        directory=restore_place.target_directory(terms.directory),
+        directory=names.target_directory(terms.directory),
         overwrite=Overwrite(terms.overwrite).value,
         reason=checked_reason(terms.reason),
         approvals_needed=needed,

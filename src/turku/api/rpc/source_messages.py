@@ -16,7 +16,8 @@ from turku.api.backups.filter_sets import FilterSets
 from turku.api.backups.models import Source
 from turku.api.fleet.models import Machine, Storage
 from turku.errors import InvalidValue
-from turku.policy import bandwidth, compression, run_options, schedule, source_options
+from turku.policy import bandwidth, compression, run_options, source_options
+from turku.policy.timing import schedule
 from turku.protocol.messages import SourceOrder, SourceReport, StorageAddress
 
 

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from turku.core.filesystem import openat2, posix_acl
-from turku.core.paths import is_within, joined, split
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import is_within, joined, split
+from turku.core.filesystem.spool import Stack
 
 DIRECTORY_FLAGS = openat2.DIRECTORY
 # Without O_NONBLOCK, opening a pipe that took the file's place would block.

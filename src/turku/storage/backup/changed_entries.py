@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from turku.core.paths import is_entry_path
+from turku.core.filesystem.paths import is_entry_path
 from turku.errors import MalformedMessage
 from turku.protocol import codec
 from turku.protocol.changed_entries_messages import (

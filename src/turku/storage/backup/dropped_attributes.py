@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from turku.core.paths import split
+from turku.core.filesystem.paths import split
 from turku.storage.catalog.entry import DIRECTORY, FILE, NO_ATTRIBUTES
 from turku.storage.catalog.scan import SnapshotReader
 

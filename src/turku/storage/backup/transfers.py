@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from turku.core.cancellation import NEVER, Cancellation
 from turku.core.clock import SYSTEM_CLOCK, Clock
-from turku.core.spool import Stack
+from turku.core.filesystem.spool import Stack
 from turku.errors import BackupFailed
 from turku.storage.backup.changed_entries import AttributeComparison
 from turku.storage.backup.dropped_attributes import DroppedAttributes

@@ -12,8 +12,8 @@ from datetime import datetime, tzinfo
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from turku.core.filesystem.paths import split
 from turku.core.log import one_line
-from turku.core.paths import split
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.storage.catalog import database, statements, sync
 from turku.storage.catalog.entry import DIRECTORY, KINDS, CatalogEntry, Difference, time_of

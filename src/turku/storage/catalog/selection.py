@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 
-from turku.core.paths import joined
+from turku.core.filesystem.paths import joined
 from turku.storage.catalog.reader import Catalog
 
 _FROM = "FROM versions JOIN directories ON directories.id = versions.directory"

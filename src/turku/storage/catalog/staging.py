@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from turku.core.paths import is_entry_path, is_within, joined, split
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import is_entry_path, is_within, joined, split
+from turku.core.filesystem.spool import Stack
 from turku.storage.catalog import database
 from turku.storage.catalog.entry import DIRECTORY, FILE, stored_time
 from turku.storage.catalog.scan import ScannedEntry, SnapshotReader

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from turku.core.paths import split
+from turku.core.filesystem.paths import split
 from turku.errors import TurkuError
 from turku.storage.catalog import database
 from turku.storage.catalog.scan import SnapshotReader

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from turku.core.paths import joined
+from turku.core.filesystem.paths import joined
 
 GAP = 1024
 """The distance between the positions of two successive snapshots."""

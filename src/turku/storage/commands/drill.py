@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """Drill the sources that were chosen. Return 1 where a drill failed."""
     from turku.core import lock
-    from turku.core.priority import lower_priority
+    from turku.core.kernel.priority import lower_priority
     from turku.errors import TurkuError
     from turku.protocol.integrity_messages import SourceIntegrity
     from turku.storage.disk.source_lookup import find_sources

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock,
 
 
 def _remove_all(configuration: StorageConfig, clock: Clock, say: Say, *, is_gentle: bool) -> None:
-    from turku.core.priority import lower_priority
+    from turku.core.kernel.priority import lower_priority
     from turku.storage.disk import deletion
     from turku.storage.disk.source_lookup import find_sources
 

@@ -60,7 +60,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace, configuration: StorageConfig, clock: Clock, say: Say) -> int:
     """Verify the sources that were chosen. Return 1 where a damage stays, or a source could not be verified."""
     from turku.core import lock
-    from turku.core.priority import lower_priority
+    from turku.core.kernel.priority import lower_priority
     from turku.storage.disk.source_lookup import find_sources
     from turku.storage.fs.stored_content import RateLimiter
 

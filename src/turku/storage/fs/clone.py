@@ -19,7 +19,7 @@ from pathlib import Path
 
 from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree, WalkEntry, open_file_in
-from turku.core.spool import Stack
+from turku.core.filesystem.spool import Stack
 from turku.storage.fs import attributes, tree
 
 _FICLONE = 0x40049409

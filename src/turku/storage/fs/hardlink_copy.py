@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.paths import joined
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined
+from turku.core.filesystem.spool import Stack
 from turku.storage.fs import attributes, clone, tree
 
 _THREADS_LIMIT: Final = 4

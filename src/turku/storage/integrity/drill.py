@@ -24,8 +24,8 @@ from turku.core import command, durable, sampling
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.filesystem.directory_tree import DirectoryTree
 from turku.core.filesystem.extended_attributes import ACCESS_ACL, DEFAULT_ACL
+from turku.core.filesystem.paths import is_within, split
 from turku.core.log import one_line
-from turku.core.paths import is_within, split
 from turku.errors import CommandFailed, TurkuError
 from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog

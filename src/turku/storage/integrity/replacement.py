@@ -23,7 +23,7 @@ from typing import Any
 
 from turku.core.filesystem import holes
 from turku.core.filesystem.directory_tree import CREATE_FLAGS, DirectoryTree
-from turku.core.paths import split
+from turku.core.filesystem.paths import split
 from turku.errors import BackupFailed, DurableWriteFailed, TurkuError
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import attributes, clone, subvolume

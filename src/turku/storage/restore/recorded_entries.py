@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from turku.core.filesystem import holes
+from turku.core.filesystem.paths import joined
+from turku.core.filesystem.spool import Stack
 from turku.core.log import one_line
-from turku.core.paths import joined
-from turku.core.spool import Stack
 from turku.errors import CatalogUnusable, NotInHistory
 from turku.protocol.restore_messages import WITH_HOLES_LIMIT, WITH_HOLES_LIMIT_BYTES
 from turku.storage.catalog import Catalog, CatalogEntry, Scope, database, open_catalog

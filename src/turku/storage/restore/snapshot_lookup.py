@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from turku.core.filesystem.directory_tree import DirectoryTree
+from turku.core.filesystem.paths import is_within, joined
 from turku.core.log import one_line
-from turku.core.paths import is_within, joined
 from turku.errors import NotInHistory
 from turku.policy import names
 from turku.storage.catalog import Scope

@@ -21,7 +21,7 @@ from typing import IO, Self
 
 import msgspec
 
-from turku.core.paths import is_entry_path
+from turku.core.filesystem.paths import is_entry_path
 from turku.storage.fs import tree as fs
 
 MARKER = b":"

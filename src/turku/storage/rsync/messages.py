@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from turku.core import bounded_log
+from turku.core.filesystem.paths import is_entry_path
 from turku.core.log import one_line
-from turku.core.paths import is_entry_path
 from turku.storage.rsync.change_log import unescape
 
 LINE_LIMIT_BYTES = 16 * 1024

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from turku.core import tcp_table
-from turku.core.tcp_table import PROC, TcpSocket, TcpState
+from turku.core.kernel import tcp_table
+from turku.core.kernel.tcp_table import PROC, TcpSocket, TcpState
 from turku.errors import TunnelRefused
 
 _LOG = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.paths import is_entry_path, split
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import is_entry_path, split
+from turku.core.filesystem.spool import Stack
 from turku.storage.fs import attributes, clone
 from turku.storage.rsync.change_log import Change, ChangeKind
 from turku.storage.snapshots.base_copy import IncrementalFailed

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.paths import split
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import split
+from turku.core.filesystem.spool import Stack
 from turku.storage.fs import attributes, clone
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import open_changeable

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from turku.core.filesystem.directory_tree import DirectoryTree, open_file_in
-from turku.core.paths import joined, split
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined, split
+from turku.core.filesystem.spool import Stack
 from turku.storage.fs import attributes
 from turku.storage.fs import tree as fs
 

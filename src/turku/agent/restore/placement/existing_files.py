@@ -11,7 +11,7 @@ from turku.agent.restore import file_metadata
 from turku.agent.restore.placement import moving
 from turku.agent.restore.placement.scope import PlacementScope, status_of
 from turku.core.filesystem import directory_tree
-from turku.core.paths import split
+from turku.core.filesystem.paths import split
 
 
 class ExistingFiles:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from turku.agent.restore.placement.scope import PlacementScope
 from turku.core.filesystem import directory_tree, posix_acl
-from turku.core.paths import joined
+from turku.core.filesystem.paths import joined
 from turku.errors import InvalidValue
 from turku.policy import names
 from turku.protocol.restore_messages import ParentDirectory, path_bytes

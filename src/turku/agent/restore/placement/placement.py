@@ -23,8 +23,8 @@ from turku.agent.restore.placement.scope import PlacementScope, status_of
 from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core.filesystem import directory_tree, posix_acl, removal
-from turku.core.paths import joined, split
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined, split
+from turku.core.filesystem.spool import Stack
 from turku.protocol.restore_messages import ParentDirectory, Settable
 
 _ENTER, _ENTER_NEW, _LEAVE, _LEAVE_NEW, _LEAVE_UNCHANGED = b"e", b"n", b"l", b"m", b"k"

@@ -19,9 +19,9 @@ import msgspec
 from turku.agent.restore import manifest
 from turku.agent.restore.result import ProblemList, count_of
 from turku.core.filesystem import directory_tree, posix_acl, removal
+from turku.core.filesystem.paths import split
+from turku.core.filesystem.spool import Spool
 from turku.core.log import one_line
-from turku.core.paths import split
-from turku.core.spool import Spool
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import UnsetEntry
 

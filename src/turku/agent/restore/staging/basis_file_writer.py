@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from turku.agent.restore import file_metadata
 from turku.agent.restore.staging.basis_files import NO_INODE, BasisFiles
 from turku.core.filesystem import directory_tree
-from turku.core.paths import joined
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined
+from turku.core.filesystem.spool import Stack
 from turku.protocol.restore_messages import Settable
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

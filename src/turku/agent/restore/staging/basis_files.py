@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from turku.core.filesystem import directory_tree, removal
-from turku.core.paths import joined
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined
+from turku.core.filesystem.spool import Stack
 
 Overwrite = Literal["never", "older", "always"]
 

@@ -22,8 +22,8 @@ from turku.agent.rsyncd import nodev_mount
 from turku.agent.state import staging_records
 from turku.agent.state.staging_records import StagingRecord
 from turku.core.filesystem import directory_tree, posix_acl, removal
-from turku.core.paths import joined
-from turku.core.spool import Stack
+from turku.core.filesystem.paths import joined
+from turku.core.filesystem.spool import Stack
 from turku.errors import RestoreFailed
 
 _TREE = b"tree"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from turku.errors import InvalidValue
-from turku.policy.restore_place import target_directory
+from turku.policy.names import target_directory
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Interfaces of the Linux kernel: capabilities, disk priority, and the table of TCP sockets."""
