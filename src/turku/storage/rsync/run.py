@@ -125,7 +125,7 @@ def run(
 
 def _directory_in_sandbox(configuration: StorageConfig, workspace: Workspace) -> bytes:
     """Return the working directory as rsync sees it."""
-    is_contained = availability.sandbox_availability(configuration).is_used
+    is_contained = availability.sandbox_availability(configuration.limits).is_used
     return os.fsencode(sandbox.WORKING_DIRECTORY if is_contained else workspace.directory)
 
 
