@@ -72,7 +72,7 @@ def everything(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if "var dir" not in str(path) and "sshd" not in str(path))
 
 
-def test_c3_without_a_setting_no_restore_is_obeyed(
+def test_c3_without_a_setting_no_restore_is_run(
     orders: Orders, machine: Machine, hostile: HostileStorage, open_session: StartPing
 ) -> None:
     orders.directories = ["/etc", "/", machine.directory / "own", machine.directory / "restored"]
@@ -100,7 +100,7 @@ OUTSIDE: dict[str, Callable[[Path], str]] = {
 }
 
 
-def test_c3_outside_of_the_named_directories_none_is_obeyed(
+def test_c3_outside_of_the_named_directories_none_is_run(
     orders: Orders, machine: Machine, hostile: HostileStorage, open_session: StartPing
 ) -> None:
     base = machine.directory

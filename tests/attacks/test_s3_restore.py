@@ -117,7 +117,7 @@ def attack(restore: Opened, tmp_path: Path, victim: Path) -> None:
         assert restore.push(*options, tree=plain, to=to).returncode != 0
 
 
-def test_s3_a_recovery_writes_below_its_target_only(
+def test_s3_a_restore_writes_below_its_target_only(
     machine: Machine, hostile: HostileStorage, open_session: StartPing, victim: Path, target: Path, tmp_path: Path
 ) -> None:
     restore = opened(machine, hostile, open_session, "--to", target, answers=[manifest("file", absolute=victim), END])

@@ -165,7 +165,7 @@ ATTACKS: list[Callable[[Path], None]] = [
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "broken"])
 @pytest.mark.parametrize("delete", [True, False], ids=["delete", "keep"])
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_s3_whatever_is_in_the_private_directory_nothing_around_is_touched(
+def test_s3_whatever_is_in_the_staging_directory_nothing_around_is_touched(
     agent: AgentConfig, home: Path, attack: Callable[[Path], None], delete: bool, is_whole: bool
 ) -> None:
     before = around(home)
@@ -188,7 +188,7 @@ def test_s3_nor_by_the_names_of_a_manifest(agent: AgentConfig, home: Path, attac
     assert attack is not special_files or placement.problems.count
 
 
-def test_s3_a_stand_in_shares_nothing_with_the_user_s_file(agent: AgentConfig, home: Path) -> None:
+def test_s3_a_basis_file_shares_nothing_with_the_user_s_file(agent: AgentConfig, home: Path) -> None:
     with LandedRestore(agent, home) as landed:
         mine = {path.lstat().st_ino for path in home.rglob("*") if landed.tree not in path.parents}
         basis_files = [path for path in landed.tree.rglob("*") if path.is_file()]
@@ -199,7 +199,7 @@ def test_s3_a_stand_in_shares_nothing_with_the_user_s_file(agent: AgentConfig, h
         assert landed.tree.parent.stat().st_mode & 0o7777 == 0o700
 
 
-def test_s3_a_stand_in_is_never_restored_over_the_user_s_file(agent: AgentConfig, home: Path) -> None:
+def test_s3_a_basis_file_is_never_restored_over_the_user_s_file(agent: AgentConfig, home: Path) -> None:
     # The number of an inode comes again: what arrives gets one that stood for another file, or for the same one.
     for number in range(300):
         (home / "docs" / f"f{number}").write_text(f"mine {number}")
@@ -227,7 +227,7 @@ def test_s3_a_link_that_comes_into_the_target_meanwhile_is_not_followed(agent: A
         pass
 
 
-def test_s3_a_private_directory_that_is_moved_away_is_still_the_one_that_is_written(
+def test_s3_a_staging_directory_that_is_moved_away_is_still_the_one_that_is_written(
     agent: AgentConfig, home: Path
 ) -> None:
     with LandedRestore(agent, home) as landed:

@@ -71,7 +71,7 @@ def test_all_of_it_comes_back_in_place_byte_for_byte(
     assert "NOT" not in output(told)
 
 
-def test_the_private_directory_of_a_restore_is_not_backed_up(
+def test_the_staging_directory_of_a_restore_is_not_backed_up(
     fleet: Fleet, make_machine: MakeMachine, tmp_path: Path
 ) -> None:
     # As a killed restore leaves it: what is in it is in the history, or stands for what is there and has no content.

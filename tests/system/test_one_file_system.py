@@ -82,7 +82,7 @@ def test_a_directory_that_is_mounted_onto_itself_stays_in_the_backup(
     assert listing(fleet.snapshots(machine, "tree")[-1]) == {"file", "disk [1]", "home", "home/file"}
 
 
-def test_a_volume_of_the_storage_on_this_machine_is_left_out(
+def test_a_volume_of_the_storage_on_this_machine_is_excluded(
     fleet: Fleet, make_machine: MakeMachine, tree: Path
 ) -> None:
     (tree / "disk [1]" / ".turku-volume").write_text("{}")

@@ -81,7 +81,7 @@ def test_the_backup_has_the_system_and_empty_mount_points(whole: Whole) -> None:
     assert "WARNING" not in whole.said
 
 
-def test_the_check_says_what_is_left_out(whole: Whole) -> None:
+def test_the_check_says_what_is_excluded(whole: Whole) -> None:
     checked = whole.system.run("turku-agent", "check").stdout.decode()
     assert "system: /\n" in checked
     assert "note: other file systems are not backed up with it" in checked

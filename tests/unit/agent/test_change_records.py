@@ -104,4 +104,4 @@ def test_records_that_cannot_be_written_are_a_warning(write: Write, caplog: pyte
     agent.state.var_dir.parent.mkdir(exist_ok=True)
     agent.state.var_dir.write_text("a file")
     change_records.write(agent.state, "primary", {"etc": RECORD})
-    assert "is not kept" in caplog.text
+    assert "cannot record the session" in caplog.text

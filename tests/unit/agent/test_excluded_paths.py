@@ -99,7 +99,7 @@ def test_one_time_passwords_are_in_no_backup(
     assert excluded_paths.find(agent.state, source(tmp_path / "etc")).emptied == ()
 
 
-def test_a_volume_of_the_storage_on_this_machine_is_left_out_and_said(
+def test_a_volume_of_the_storage_on_this_machine_is_excluded_and_said(
     agent: AgentConfig,
     tmp_path: Path,
     storage_directory: Path,
@@ -133,7 +133,7 @@ def test_a_damaged_configuration_of_a_storage_is_its_own_matter(
     assert excluded_paths.find(agent.state, source(tmp_path / "etc")).emptied == ()
 
 
-def test_the_check_remarks_on_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_warns_of_disks_and_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / ".turku-volume").touch()
     mounted(monkeypatch, (tmp_path / "disk", "ext4"), (tmp_path / "volume", "btrfs"))

@@ -31,7 +31,7 @@ def test_an_empty_mount_point_is_not_and_says_so(tmp_path: Path, caplog: pytest.
     assert not expected_mounts.is_missing(source(tmp_path, expects_mount=False))
 
 
-def test_the_check_remarks_on_it(tmp_path: Path) -> None:
+def test_the_check_warns_of_it(tmp_path: Path) -> None:
     texts = [remark.text for remark in source_warnings.warnings(source(tmp_path, expects_mount=True))]
     assert texts == ["nothing is mounted there now, so that it would not be backed up"]
     [remark] = source_warnings.warnings(source("/proc", expects_mount="yes"))

@@ -48,7 +48,7 @@ def load(tmp_path: Path) -> MakeAgent:
     return make
 
 
-def test_by_itself_a_machine_obeys_none(load: MakeAgent) -> None:
+def test_by_default_a_machine_runs_none(load: MakeAgent) -> None:
     with pytest.raises(NotAllowedHere, match="remote_restore is not set"):
         allowed_target(load().restore, "/srv/restored")
 

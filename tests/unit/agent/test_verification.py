@@ -47,7 +47,7 @@ def tree(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def compared(tree: int) -> Iterator[Verification]:
-    found = Verification(tree, by_received=True)
+    found = Verification(tree, has_xxh128=True)
     yield found
     found.close()
 
@@ -87,7 +87,7 @@ def test_other_attributes_than_those_that_were_backed_up_are_named_or_counted(
     assert expected is not None
     os.setxattr(tmp_path / "other", "user.comment", b"another note")
     os.setxattr(tmp_path / "unknown", "user.comment", b"another note")
-    compared = Verification(tree, by_received=True, holds_attributes=holds_attributes)
+    compared = Verification(tree, has_xxh128=True, holds_attributes=holds_attributes)
     for name, attributes in (("same", expected), ("other", expected), ("lost", expected), ("unknown", None)):
         compared.expect(attributed(name, b"x", attributes))
         compared.received(name.encode(), digest(b"x"), 1)
@@ -110,7 +110,7 @@ def test_a_machine_s_own_label_is_no_other_attribute(tree: int, tmp_path: Path) 
     os.setxattr(tmp_path / "file", "user.comment", b"a note")
     expected = extended_attributes.digest_of(os.fsencode(tmp_path / "file"))
     os.setxattr(tmp_path / "file", extended_attributes.LABEL, b"a label")
-    compared = Verification(tree, by_received=True, holds_attributes=True)
+    compared = Verification(tree, has_xxh128=True, holds_attributes=True)
     compared.expect(attributed("file", b"x", expected))
     compared.received(b"file", digest(b"x"), 1)
     compared.finish(repairs_links=False)
@@ -150,7 +150,7 @@ def test_without_a_checksum_of_the_backup_nothing_is_verified(compared: Verifica
 
 def test_an_rsync_without_xxh128_is_not_believed(tmp_path: Path, tree: int) -> None:
     (tmp_path / "file").write_bytes(b"1")
-    found = Verification(tree, by_received=False)
+    found = Verification(tree, has_xxh128=False)
     found.expect(entry("file", b"1"))
     found.received(b"file", b"\0" * 16, 1)
     found.finish(repairs_links=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from turku.agent import checkin
@@ -44,14 +44,6 @@ def order_of(active: dict[str, SourceOrder], source: str) -> SourceOrder:
         f"the coordinator knows no source {one_line(source)[:200]!r} of this machine",
         hint=f"there is {known}" if known else "turku-update-config tells it of the sources",
     )
-
-
-def named_source(text: str, active: Sequence[str]) -> tuple[str, str | None]:
-    """Split ``SOURCE[@SNAPSHOT]`` into source and snapshot. The name of a source may contain an ``@``."""
-    if text in active or "@" not in text:
-        return text, None
-    source, _at, snapshot = text.rpartition("@")
-    return source, snapshot
 
 
 def path_in_source(agent: AgentConfig, order: SourceOrder, source: str, text: str) -> bytes:

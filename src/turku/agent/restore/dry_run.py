@@ -12,12 +12,13 @@ from typing import Literal
 from turku.agent.capture import excluded_paths
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore import manifest, session
+from turku.agent.restore.file_metadata import link_target
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.plan import PlannedRestore, planned_restore
 from turku.agent.state import staging_records
 from turku.core.cli import shell_words
 from turku.core.filesystem import directory_tree
-from turku.core.filesystem.paths import joined, split
+from turku.core.filesystem.paths import joined
 from turku.core.filesystem.spool import BloomFilter, Stack
 from turku.protocol.restore_messages import Manifest, ManifestEntry, RestoreEnd, RestorePlan, path_bytes
 
@@ -91,15 +92,9 @@ class _DryRun:
                 return "keep"
         elif overwrite == "never":
             return "keep"
-        elif entry.kind == "link" and self._is_same_link(path, entry):
+        elif entry.kind == "link" and _is_same_link(self._root, path, entry):
             return "same"
         return "replace"
-
-    def _is_same_link(self, path: bytes, entry: ManifestEntry) -> bool:
-        above, name = split(path)
-        with suppress(OSError), directory_tree.opened_directory(self._root, above) as directory:
-            return entry.target is not None and os.readlink(name, dir_fd=directory) == path_bytes(entry.target)
-        return False
 
     def _deletion_lines(self, plan: PlannedRestore) -> Iterator[str]:
         source = self._job.source_here(self._agent)
@@ -120,6 +115,10 @@ class _DryRun:
         if counts["lose"]:
             parts.append(f"{counts['lose']:,} are LOST: the storage's catalog lists them, and the snapshot lacks them")
         return f"{plan.snapshot} into {plan.target}: {'; '.join(parts)}. Nothing was changed."
+
+
+def _is_same_link(root: int, path: bytes, entry: ManifestEntry) -> bool:
+    return entry.target is not None and link_target(root, path) == path_bytes(entry.target)
 
 
 def _files_below(root: int, paths: tuple[bytes, ...], untouched: frozenset[bytes]) -> Iterator[bytes]:

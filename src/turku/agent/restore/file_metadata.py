@@ -17,7 +17,8 @@ from typing import Final, TypeAlias
 
 from turku.agent.state import staging_records
 from turku.core import command
-from turku.core.filesystem import posix_acl
+from turku.core.filesystem import directory_tree, posix_acl
+from turku.core.filesystem.paths import split
 from turku.errors import CommandFailed
 from turku.protocol.restore_messages import Settable
 
@@ -88,6 +89,14 @@ def _rsync_capabilities(rsync_command: tuple[str, ...]) -> tuple[bool, bool]:
 def proc_path(directory: int, name: bytes) -> bytes:
     """Return a path to a name in an open directory, for system calls that take no directory descriptor."""
     return b"/proc/self/fd/%d/%b" % (directory, name)
+
+
+def link_target(root: int, path: bytes) -> bytes | None:
+    """Return the target of a symbolic link below an open directory, or None where there is no link."""
+    above, name = split(path)
+    with suppress(OSError), directory_tree.opened_directory(root, above) as directory:
+        return os.readlink(name, dir_fd=directory)
+    return None
 
 
 def read(file: int | str | bytes, kinds: Collection[Settable]) -> dict[str, bytes]:

@@ -185,8 +185,8 @@ class _Attempt:
         )
         self.verification = Verification(
             prepared.staging.offered,
-            by_received=plan.is_by_xxh128,
-            opened=prepared.open_file,
+            has_xxh128=plan.is_by_xxh128,
+            open_file=prepared.open_file,
             spool_directory=scratch,
             holds_attributes=set(self.kinds) == file_metadata.EVERY_KIND,
         )

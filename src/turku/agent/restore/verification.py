@@ -21,8 +21,10 @@ import msgspec
 
 from turku.agent.restore import manifest
 from turku.agent.restore.content_comparison import checksum_of
+from turku.agent.restore.file_metadata import link_target
 from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, extended_attributes
+from turku.core.filesystem.paths import split
 from turku.core.filesystem.spool import BloomFilter, Spool
 from turku.errors import MalformedMessage
 from turku.protocol.restore_messages import Kind, ManifestEntry, path_bytes
@@ -50,7 +52,7 @@ class _ExpectedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_recorded: bool = False
     is_sent: bool = False
     target: bytes | None = None
-    is_named_again: bool = False
+    is_repeated: bool = False
     """The manifest named the path before, so that it is counted already."""
 
 
@@ -64,16 +66,16 @@ class Verification:
         self,
         tree: int,
         *,
-        by_received: bool,
-        opened: Callable[[bytes], int] | None = None,
+        has_xxh128: bool,
+        open_file: Callable[[bytes], int] | None = None,
         spool_directory: Path | None = None,
         holds_attributes: bool = True,
     ) -> None:
         """Prepare a verification of the open directory ``tree``.
 
-        ``by_received`` says that rsync's checksums are xxh128. ``opened`` opens a path to read it. ``spool_directory``
-        is for entries that exceed the memory limit. ``holds_attributes`` says that extended attributes and ACLs of
-        every kind can be set below ``tree``.
+        ``has_xxh128`` says that rsync's checksums are xxh128. ``open_file`` opens a path for reading. Entries that
+        exceed the memory limit go to ``spool_directory``. ``holds_attributes`` says that extended attributes and ACLs
+        of every kind can be set below ``tree``.
         """
         self.files = 0
         self.size_bytes = 0
@@ -87,22 +89,22 @@ class Verification:
         self.without_attributes = 0
         """Files without the attributes that were backed up, because these cannot be set here."""
         self.problems = ProblemList()
-        self._by_received = by_received
+        self._has_xxh128 = has_xxh128
         self._tree = tree
-        self._opened = opened or (lambda path: directory_tree.open_file(tree, path))
+        self._open_file = open_file or (lambda path: directory_tree.open_file(tree, path))
         self._lock = threading.RLock()
         # An OrderedDict, as a dict finds its oldest key slowly after many removals.
         self._expected: OrderedDict[bytes, _ExpectedEntry] = OrderedDict()
         self._expected_bytes = 0
         self._received: OrderedDict[bytes, bytes] = OrderedDict()
         self._received_bytes = 0
-        self._later = Spool(spool_directory)
+        self._deferred = Spool(spool_directory)
         self._with_attributes = Spool(spool_directory)
         self._holds_attributes = holds_attributes
         self._named = BloomFilter()
 
     def close(self) -> None:
-        self._later.close()
+        self._deferred.close()
         self._with_attributes.close()
 
     def is_in_manifest(self, path: bytes) -> bool:
@@ -116,15 +118,15 @@ class Verification:
         if target is not None and len(target) >= _TARGET_LIMIT_BYTES:
             raise MalformedMessage("the storage's manifest: a symbolic link of more than 4,095 bytes")
         self.entries += 1
-        is_named_again = path in self._named
+        is_repeated = path in self._named
         self._named.add(path)
         if entry.kind != "file":
             self._done(0)
             # Links are compared last, because rsync creates a link after the manifest named it.
-            self._look_later(path, _ExpectedEntry(entry.kind, target=target if entry.kind == "link" else None))
+            self._defer(path, _ExpectedEntry(entry.kind, target=target if entry.kind == "link" else None))
             return
-        wanted = _ExpectedEntry("file", entry.checksum, entry.is_recorded, entry.is_sent, is_named_again=is_named_again)
-        if entry.attributes and entry.is_sent and not is_named_again:
+        wanted = _ExpectedEntry("file", entry.checksum, entry.is_recorded, entry.is_sent, is_repeated=is_repeated)
+        if entry.attributes and entry.is_sent and not is_repeated:
             self._add(self._with_attributes, (path, entry.attributes))
         if not entry.is_sent:
             self._done(entry.size_bytes)
@@ -145,7 +147,7 @@ class Verification:
         with self._lock:
             self.received_files += 1
             self.received_bytes += size_bytes
-        if not self._by_received or len(checksum) != 16:
+        if not self._has_xxh128 or len(checksum) != 16:
             return
         with self._lock:
             wanted = self._expected.pop(path, None)
@@ -167,11 +169,11 @@ class Verification:
         here as they were backed up.
         """
         for path, wanted in self._expected.items():
-            self._at_last(path, wanted, repairs_links=repairs_links)
+            self._compare_remaining(path, wanted, repairs_links=repairs_links)
         self._expected.clear()
-        for item in self._later:
+        for item in self._deferred:
             path, wanted = msgspec.msgpack.decode(item, type=tuple[bytes, _ExpectedEntry])
-            self._at_last(path, wanted, repairs_links=repairs_links)
+            self._compare_remaining(path, wanted, repairs_links=repairs_links)
         for item in self._with_attributes:
             self._compare_attributes(*msgspec.msgpack.decode(item, type=tuple[bytes, bytes]))
         if self.without_attributes:
@@ -180,7 +182,7 @@ class Verification:
     def _compare_attributes(self, path: bytes, expected: bytes) -> None:
         """Compare a file's attributes with the digest of the backup's. A missing file was reported already."""
         try:
-            descriptor = self._opened(path)
+            descriptor = self._open_file(path)
         except OSError:
             return
         try:
@@ -200,7 +202,7 @@ class Verification:
         else:
             self.without_attributes += 1
 
-    def _at_last(self, path: bytes, wanted: _ExpectedEntry, *, repairs_links: bool) -> None:
+    def _compare_remaining(self, path: bytes, wanted: _ExpectedEntry, *, repairs_links: bool) -> None:
         if wanted.kind == "file":
             checksum = self._received.pop(path, None)
             if checksum is None:
@@ -208,12 +210,12 @@ class Verification:
             else:
                 self._compare(path, wanted, checksum)
         elif wanted.kind == "link":
-            if wanted.target is None or self._link_target(path) == wanted.target:
+            if wanted.target is None or link_target(self._tree, path) == wanted.target:
                 return
             if repairs_links:
                 with suppress(OSError):
                     self._remake_link(path, wanted.target)
-            if self._link_target(path) != wanted.target:
+            if link_target(self._tree, path) != wanted.target:
                 self.mismatched += 1
                 self.problems.add(path, "is not the link that was backed up")
         else:
@@ -226,17 +228,17 @@ class Verification:
         waiting = self._expected.get(path)
         if waiting is None:
             self._expected_bytes += len(path)
-        elif not waiting.is_named_again:
+        elif not waiting.is_repeated:
             # The previous entry of this path was not compared yet, and never will be.
-            wanted = msgspec.structs.replace(wanted, is_named_again=False)
+            wanted = msgspec.structs.replace(wanted, is_repeated=False)
         self._expected[path] = wanted
         while len(self._expected) > _WAITING_LIMIT or self._expected_bytes > _WAITING_LIMIT_BYTES:
             oldest, its = self._expected.popitem(last=False)
             self._expected_bytes -= len(oldest)
-            self._look_later(oldest, its)
+            self._defer(oldest, its)
 
-    def _look_later(self, path: bytes, wanted: _ExpectedEntry) -> None:
-        self._add(self._later, (path, wanted))
+    def _defer(self, path: bytes, wanted: _ExpectedEntry) -> None:
+        self._add(self._deferred, (path, wanted))
 
     def _add(self, spool: Spool, item: tuple[bytes, object]) -> None:
         if spool.size_bytes > _SPOOL_LIMIT_BYTES:
@@ -264,7 +266,7 @@ class Verification:
             self._compare(path, wanted, checksum)
 
     def _checksum(self, path: bytes) -> bytes:
-        return checksum_of(self._opened(path))
+        return checksum_of(self._open_file(path))
 
     def _compare(self, path: bytes, wanted: _ExpectedEntry, checksum: bytes) -> None:
         with self._lock:
@@ -276,7 +278,7 @@ class Verification:
                     if wanted.is_sent
                     else "is not what was backed up, though size and time are the same (--compare-contents)",
                 )
-            elif wanted.is_named_again:
+            elif wanted.is_repeated:
                 # rsync sends a file again that changed or was damaged on the way. It still is one file.
                 return
             elif wanted.checksum is not None and wanted.is_recorded:
@@ -284,30 +286,14 @@ class Verification:
             else:
                 self.unverifiable += 1
 
-    def _link_target(self, path: bytes) -> bytes | None:
-        above, _slash, name = path.rpartition(b"/")
-        try:
-            directory = directory_tree.open_directory(self._tree, above)
-        except OSError:
-            return None
-        try:
-            return os.readlink(name, dir_fd=directory)
-        except OSError:
-            return None
-        finally:
-            os.close(directory)
-
     def _remake_link(self, path: bytes, target: bytes) -> None:
-        if self._link_target(path) is None:
+        if link_target(self._tree, path) is None:
             return
-        above, _slash, name = path.rpartition(b"/")
-        directory = directory_tree.open_directory(self._tree, above)
-        try:
+        above, name = split(path)
+        with directory_tree.opened_directory(self._tree, above) as directory:
             status, parent = os.stat(name, dir_fd=directory, follow_symlinks=False), os.fstat(directory)
             fresh = b".turku-link-" + os.urandom(8).hex().encode()
             os.symlink(target, fresh, dir_fd=directory)
             os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
             os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
             os.utime(directory, ns=(parent.st_atime_ns, parent.st_mtime_ns))
-        finally:
-            os.close(directory)
