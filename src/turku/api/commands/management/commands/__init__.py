@@ -1,0 +1,1 @@
+"""The commands of `turku-api`, by the names that Django requires."""
