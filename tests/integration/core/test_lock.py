@@ -90,3 +90,24 @@ def test_a_lock_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("")
     with pytest.raises(DurableWriteFailed), lock.exclusive(tmp_path / "lock", "ping"):
         pass
+
+
+def test_the_first_free_lock_of_several_is_held(tmp_path: Path) -> None:
+    with (
+        lock.one_of(tmp_path, ["a", "b"]),
+        lock.one_of(tmp_path, ["a", "b"]),
+        pytest.raises(LockHeld, match="each of these"),
+        lock.one_of(tmp_path, ["a", "b"]),
+    ):
+        raise AssertionError
+    with lock.one_of(tmp_path, ["a"]):
+        pass
+
+
+def test_a_directory_itself_can_be_a_lock(tmp_path: Path) -> None:
+    with (
+        lock.exclusive_directory(tmp_path),
+        pytest.raises(LockHeld, match=str(tmp_path)),
+        lock.exclusive_directory(tmp_path),
+    ):
+        raise AssertionError

@@ -64,3 +64,18 @@ def test_zeros_of_a_whole_file_become_holes_and_nothing_else_changes(
         assert after.st_blocks == 0
     if kind == "both" and size_bytes == 300_000:
         assert holes.has_holes(after)
+
+
+def test_zeros_become_holes_and_times_stay(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 4096 + bytes(1 << 20) + b"y" * 10)
+    before = path.stat()
+    with path.open("r+b") as file:
+        try:
+            holes.punch_all_zeros(file.fileno())
+        except OSError as error:
+            pytest.skip(f"no holes here: {error}")
+    after = path.stat()
+    assert path.read_bytes() == b"x" * 4096 + bytes(1 << 20) + b"y" * 10
+    assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    assert after.st_blocks * 512 < 1 << 20
