@@ -211,7 +211,7 @@ def test_attributes_that_a_snapshot_was_not_made_with_stay(
 
 
 @contextmanager
-def without_attributes(directory: Path) -> Iterator[Path]:
+def skipped_attributes(directory: Path) -> Iterator[Path]:
     """A file system in memory that keeps neither ACLs nor attributes."""
     directory.mkdir()
     command.run(["mount", "-t", "ramfs", "none", directory], timeout_seconds=30)
@@ -222,7 +222,7 @@ def without_attributes(directory: Path) -> Iterator[Path]:
 
 
 def test_where_no_acl_can_be_set_nobody_may_more(machine: PrivateMachine, source: Path, tmp_path: Path) -> None:
-    with without_attributes(tmp_path / "plain file system") as plain:
+    with skipped_attributes(tmp_path / "plain file system") as plain:
         told = restore(machine, "--to", plain / "new", code=PARTLY)
         for name in ("friend", "directory", "directory/inner", "directory/inner/file", "pipe"):
             assert f"{name} is restored without its ACL" in told, told
@@ -299,7 +299,7 @@ def test_a_storage_that_keeps_them_in_attributes_of_rsyncs_own_gives_them_back(s
         snapshot_notes.change(place, snapshot.name, preserved=("acls", "attributes", "privileged"))
         restore(machine, "--to", tmp_path / "new")
         assert facts(tmp_path / "new") == facts(source)
-        with without_attributes(tmp_path / "plain") as plain:
+        with skipped_attributes(tmp_path / "plain") as plain:
             told = restore(machine, "--to", plain / "new", code=PARTLY)
             assert "friend is restored without its ACL" in told
             assert "1 file restored without the attribute security.capability" in told

@@ -53,6 +53,11 @@ def machine_uuid(text: str) -> str:
     return text.lower()
 
 
+def is_machine_uuid(text: str) -> bool:
+    """Return True if the text is a UUID in its usual form, as directories of machines have it."""
+    return _UUID.fullmatch(text) is not None and text == text.lower()
+
+
 def source_name(text: str) -> str:
     """Return the name of a source."""
     _require_safe(text, limit_bytes=SOURCE_NAME_LIMIT_BYTES)

@@ -123,7 +123,7 @@ def test_what_is_no_acl_counts_as_it_is(kept: Kept, value: bytes) -> None:
     assert acl_of_rsync(b"x", 0o644, is_access=True) == b"x"
 
 
-def test_a_file_system_without_attributes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_skipped_attributes_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object, **_options: object) -> list[str]:
         raise OSError(errno.ENOTSUP, "none here")
 

@@ -16,7 +16,7 @@ from turku.storage.commands.setup import EXIT_PROBLEMS, add_selection, configure
 if TYPE_CHECKING:
     from turku.core.clock import Clock
     from turku.storage.config.model import StorageConfig
-    from turku.storage.integrity.drill import DrillResult
+    from turku.storage.integrity.drill_record import DrillResult
 
 _LOG = logging.getLogger(__name__)
 

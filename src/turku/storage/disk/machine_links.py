@@ -33,7 +33,7 @@ def link_name(machine: AssignedMachine | ScheduledMachine) -> str | None:
     except InvalidValue:
         return None
     # A unit named like another machine's UUID would take that machine's place.
-    return None if name is None or _is_uuid(name) else name
+    return None if name is None or names.is_machine_uuid(name.lower()) else name
 
 
 def update_name_link(configuration: StorageState, uuid: str, machine: AssignedMachine | ScheduledMachine) -> None:
@@ -95,7 +95,9 @@ def _recorded_names(configuration: StorageState) -> dict[str, str]:
         return {}
     if not isinstance(content, dict):
         return {}
-    return {uuid: name for uuid, name in content.items() if _is_uuid(uuid) and isinstance(name, str)}
+    return {
+        uuid: name for uuid, name in content.items() if names.is_machine_uuid(uuid.lower()) and isinstance(name, str)
+    }
 
 
 def _record_names(configuration: StorageState, told: Mapping[str, str]) -> None:
@@ -107,14 +109,6 @@ def _record_names(configuration: StorageState, told: Mapping[str, str]) -> None:
 class _NameLink:
     name: str
     uuid: str
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        names.machine_uuid(text)
-    except InvalidValue:
-        return False
-    return True
 
 
 def _present_uuids(configuration: StorageConfig) -> set[str]:
@@ -130,7 +124,9 @@ def _present_uuids(configuration: StorageConfig) -> set[str]:
 def _read_name_links(directory: Path) -> list[_NameLink]:
     try:
         with os.scandir(directory) as entries:
-            candidates = [entry.name for entry in entries if entry.is_symlink() and not _is_uuid(entry.name)]
+            candidates = [
+                entry.name for entry in entries if entry.is_symlink() and not names.is_machine_uuid(entry.name.lower())
+            ]
     except FileNotFoundError:
         return []
     return [_NameLink(name, uuid) for name in candidates if (uuid := _linked_uuid(directory / name)) is not None]
@@ -145,7 +141,7 @@ def _linked_uuid(link: Path) -> str | None:
         target = link.readlink()
     except OSError:
         return None
-    if str(target.parent) not in (".", str(link.parent)) or not _is_uuid(target.name):
+    if str(target.parent) not in (".", str(link.parent)) or not names.is_machine_uuid(target.name.lower()):
         return None
     return target.name
 

@@ -141,12 +141,12 @@ def read(place: SourceDirectory, name: str) -> Notes:
         compress=value("compress", Compression, Compression.AUTO),
         incomplete=value("incomplete", lambda found: msgspec.convert(found, Incompleteness), COMPLETE),
         machine_moment_ns=value("machine_moment_ns", lambda moment: msgspec.convert(moment, int), None),
-        attributes_compared=value("attributes_compared", _moment, None),
+        attributes_compared=value("attributes_compared", aware_moment, None),
         strategy=value("strategy", _text, ""),
         strategy_reason=value("strategy_reason", _text, ""),
         preserved=value("preserved", lambda kinds: tuple(msgspec.convert(kinds, list[str])), ()),
-        held_until=value("held_until", _moment, None),
-        found_in_future=value("found_in_future", _moment, None),
+        held_until=value("held_until", aware_moment, None),
+        found_in_future=value("found_in_future", aware_moment, None),
     )
 
 
@@ -178,7 +178,8 @@ def _text(text: Any) -> str:
     return msgspec.convert(text, str)
 
 
-def _moment(text: Any) -> datetime:
+def aware_moment(text: Any) -> datetime:
+    """Return the time of an ISO 8601 text with a zone. Raises ValueError and TypeError for anything else."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("without a zone")

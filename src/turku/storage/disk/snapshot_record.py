@@ -45,8 +45,8 @@ def read(place: SourceDirectory, name: str) -> SnapshotRecord | None:
         return SnapshotRecord(
             name=name,
             base=str(content["base"]) if content.get("base") else None,
-            sync_begin=_moment(content["sync_begin"]),
-            sync_finish=_moment(content["sync_finish"]),
+            sync_begin=notes.aware_moment(content["sync_begin"]),
+            sync_finish=notes.aware_moment(content["sync_finish"]),
             notes=notes.read(place, name),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -72,15 +72,8 @@ def recorded_date(place: SourceDirectory, name: str) -> RecordedDate:
 
     def moment(key: str) -> datetime | None:
         try:
-            return local_time.in_utc(_moment(content[key]))
+            return local_time.in_utc(notes.aware_moment(content[key]))
         except (ValueError, KeyError, TypeError, InvalidValue):
             return None
 
     return RecordedDate(moment("sync_begin"), moment("found_in_future"))
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("without a zone")
-    return moment

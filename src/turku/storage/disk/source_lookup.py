@@ -59,7 +59,7 @@ def _machine_directories(configuration: StorageConfig, machine: str | None) -> I
 def _all_directories(configuration: StorageConfig) -> Iterator[Path]:
     for volume in volumes.usable(configuration):
         for entry in fs.names(volume.path):
-            if _is_uuid(entry) and fs.is_directory(volume.path / entry):
+            if names.is_machine_uuid(entry) and fs.is_directory(volume.path / entry):
                 yield volume.path / entry
 
 
@@ -85,13 +85,6 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
             hint="name one by a longer part of its name, or by how its UUID begins",
         )
     return found[0]
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return names.machine_uuid(text) == text
-    except InvalidValue:
-        return False
 
 
 def _places(machine_dir: Path) -> Iterator[SourceDirectory]:

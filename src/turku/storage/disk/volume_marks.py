@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from turku.core import durable
-from turku.errors import ConfigurationError, DurableWriteFailed, InvalidValue, NoVolume
+from turku.errors import ConfigurationError, DurableWriteFailed, NoVolume
 from turku.policy import names
 from turku.storage.config.model import DiskConfig, StorageConfig, StorageState, Volume
 from turku.storage.fs import tree as fs
@@ -221,7 +221,11 @@ def _refusal_of_first_use(configuration: StorageState, volume: Volume) -> str | 
             f"{volume.path} lacks {len(led_to) - len(there)} of the {len(led_to)} machines that "
             f"{configuration.machines_dir} has links to there: it is not mounted, or it was replaced"
         )
-    if not there and not any(_is_uuid(name) for name in fs.names(volume.path)) and _is_to_be_mounted(volume.path):
+    if (
+        not there
+        and not any(names.is_machine_uuid(name) for name in fs.names(volume.path))
+        and _is_to_be_mounted(volume.path)
+    ):
         return f"{_TABLE} has a file system for {volume.path} that is not mounted"
     return None
 
@@ -236,16 +240,9 @@ def _linked_machines(configuration: StorageState, volume: Volume) -> Sequence[st
     for link in links:
         with suppress(OSError):
             target = link.parent / link.readlink()
-            if _is_uuid(link.name) and target.name == link.name and target.parent.resolve() == volume.path:
+            if names.is_machine_uuid(link.name) and target.name == link.name and target.parent.resolve() == volume.path:
                 found.append(link.name)
     return found
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return names.machine_uuid(text) == text
-    except InvalidValue:
-        return False
 
 
 def _is_to_be_mounted(path: Path) -> bool:

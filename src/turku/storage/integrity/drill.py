@@ -7,30 +7,22 @@ own check program may examine the whole.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from pathlib import Path
 
 from turku.core import command, durable, sampling
 from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.core.filesystem.directory_tree import DirectoryTree
-from turku.core.filesystem.extended_attributes import ACCESS_ACL, DEFAULT_ACL
-from turku.core.filesystem.paths import is_within, split
-from turku.core.log import one_line
+from turku.core.filesystem.paths import is_within
 from turku.errors import CommandFailed, TurkuError
-from turku.protocol.integrity_messages import DrillOutcome
 from turku.storage import catalog
 from turku.storage.catalog import CatalogEntry, EntryKind
-from turku.storage.catalog.scan import attributes_of
 from turku.storage.config.model import IntegrityConfig, StorageConfig
 from turku.storage.containment import availability, bubblewrap, sandbox
 from turku.storage.containment.capabilities import DEVICE_CAPABILITY, FILE_CAPABILITY, OWNER_CAPABILITIES
@@ -39,83 +31,20 @@ from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.fs import disk_usage
 from turku.storage.fs import tree as fs
 from turku.storage.fs.remove import remove_tree
-from turku.storage.fs.stored_content import RateLimiter, checksum
+from turku.storage.integrity.drill_comparison import DrillComparison
+from turku.storage.integrity.drill_record import DrillResult
 from turku.storage.rsync.arguments import attribute_options
 from turku.storage.rsync.file_system_support import FileSystemSupport, probe_file_system
 from turku.storage.rsync.request import TransferOptions
 
-VALID_FACTOR = 1.5
-"""A drill stays valid for so many times ``drill_days``, so that one that is late or is repeated raises no alarm."""
-DEFAULT_VALID_DAYS = 30.0
 SPARE_SHARE = 0.05
 """The share of the file system that a drill leaves free."""
 _RESTORE_SECONDS = 4 * 3600.0
-_SUMMARY_LIMIT = 16_000
-_PROBLEMS_SHOWN = 20
-_DAY_SECONDS = 86_400.0
 _DEVICES = (EntryKind.BLOCK, EntryKind.CHARACTER)
 _FILE_CAPABILITIES = "security.capability"
 _READ_ERRORS = (11, 23)
 """The exit codes of rsync for files that could not be read."""
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass
-class DrillResult:
-    """The result of a drill."""
-
-    place: SourceDirectory
-    begin: datetime
-    end: datetime
-    snapshot: str = ""
-    files: int = 0
-    size_bytes: int = 0
-    unchecked: int = 0
-    """The number of files without a known checksum. Only their existence and size were checked."""
-    skipped_attributes: int = 0
-    """The number of files and directories with attributes that the scratch directory cannot have.
-
-    They were not compared.
-    """
-    problems: list[str] = field(default_factory=list)
-    check: str = ""
-    """The last output of the check program."""
-
-    @property
-    def is_good(self) -> bool:
-        return not self.problems
-
-    @property
-    def summary(self) -> str:
-        """Return a line about what was restored, and one for each of the first problems."""
-        seconds = (self.end - self.begin).total_seconds()
-        lines = [f"{self.files} files, {self.size_bytes} bytes of {self.snapshot or 'no snapshot'} in {seconds:.1f} s"]
-        if self.unchecked:
-            lines.append(f"{self.unchecked} of them have no checksum yet")
-        if self.skipped_attributes:
-            lines.append(
-                f"{self.skipped_attributes} have attributes or ACLs that cannot be set there, and were compared without"
-            )
-        lines += [one_line(problem) for problem in self.problems[:_PROBLEMS_SHOWN]]
-        if len(self.problems) > _PROBLEMS_SHOWN:
-            lines.append(f"and {len(self.problems) - _PROBLEMS_SHOWN} more")
-        if self.check:
-            lines.append(f"check program: {self.check}")
-        return "\n".join(lines)[:_SUMMARY_LIMIT]
-
-    def outcome(self, configuration: IntegrityConfig) -> DrillOutcome:
-        """Return the result as a protocol message."""
-        days = configuration.drill_days or DEFAULT_VALID_DAYS
-        return DrillOutcome(
-            success=self.is_good,
-            time_begin=self.begin.timestamp(),
-            time_end=self.end.timestamp(),
-            snapshot=self.snapshot[:255],
-            files=self.files,
-            size_bytes=self.size_bytes,
-            valid_seconds=VALID_FACTOR * days * _DAY_SECONDS,
-            summary=self.summary,
-        )
 
 
 def drill(configuration: StorageConfig, place: SourceDirectory, *, clock: Clock = SYSTEM_CLOCK) -> DrillResult:
@@ -159,19 +88,6 @@ def remove_leftovers(configuration: IntegrityConfig) -> None:
             remove_tree(entry)
 
 
-@contextmanager
-def _opened(tree: DirectoryTree, entry: CatalogEntry) -> Iterator[int]:
-    """Open the file or directory for the length of the block, and yield its descriptor. Raises OSError."""
-    if entry.kind is EntryKind.DIRECTORY:
-        yield tree.directory(entry.path)
-        return
-    descriptor = tree.open_file(entry.path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 class _Ended(CommandFailed):
     """A program that ended with another exit code than 0."""
 
@@ -206,10 +122,9 @@ class _DrillRun:
             chosen = [entry for entry in chosen if entry.kind not in _DEVICES]
         self._restore(newest.path, chosen, system)
         with DirectoryTree(self._restored) as tree, DirectoryTree(newest.path) as stored:
+            comparison = DrillComparison(made, tree, stored, system)
             for entry in chosen:
-                self._compare(tree, entry)
-                if entry.kind in (EntryKind.FILE, EntryKind.DIRECTORY) and entry.attributes is not None:
-                    self._compare_attributes(tree, stored, entry, system)
+                comparison.compare(entry)
         if self._configuration.integrity.drill_check_program is not None:
             self._check(self._configuration.integrity.drill_check_program)
 
@@ -309,69 +224,6 @@ class _DrillRun:
                     *([DEVICE_CAPABILITY] if system.devices and not system.fake_super else []),
                 ],
             )
-
-    def _compare(self, tree: DirectoryTree, entry: CatalogEntry) -> None:
-        shown = one_line(entry.path)
-        try:
-            if entry.kind is EntryKind.FILE:
-                self._compare_file(tree, entry, shown)
-            else:
-                self._compare_other(tree, entry, shown)
-        except OSError as error:
-            reason = "was not restored" if error.errno == errno.ENOENT else error.strerror
-            self._made.problems.append(f"{shown}: {reason}")
-
-    def _compare_file(self, tree: DirectoryTree, entry: CatalogEntry, shown: str) -> None:
-        made = self._made
-        descriptor = tree.open_file(entry.path)
-        try:
-            size = os.fstat(descriptor).st_size
-            made.files += 1
-            made.size_bytes += size
-            if size != entry.size:
-                made.problems.append(f"{shown}: has {size} bytes, and should have {entry.size}")
-            elif entry.checksum is None:
-                made.unchecked += 1
-            elif checksum(descriptor, RateLimiter()) != entry.checksum:
-                made.problems.append(f"{shown}: its content is not what was backed up")
-        finally:
-            os.close(descriptor)
-
-    def _compare_attributes(
-        self, tree: DirectoryTree, stored: DirectoryTree, entry: CatalogEntry, system: FileSystemSupport
-    ) -> None:
-        def counts(name: str) -> bool:
-            return (
-                (system.attributes and name.startswith("user."))
-                or (system.acls and name in (ACCESS_ACL, DEFAULT_ACL))
-                or any(fnmatchcase(name, pattern) for pattern in system.privileged_attributes)
-            )
-
-        try:
-            with _opened(tree, entry) as restored, _opened(stored, entry) as kept:
-                found = attributes_of(restored)
-                if found in (entry.attributes, None):
-                    return
-                is_all_that_can_be = found == attributes_of(kept, counts=counts)
-                is_as_recorded = attributes_of(kept) == entry.attributes
-        except OSError:
-            # It is reported as missing already.
-            return
-        if is_all_that_can_be and is_as_recorded:
-            self._made.skipped_attributes += 1
-        else:
-            self._made.problems.append(
-                f"{one_line(entry.path)}: its extended attributes or ACLs are not what was backed up"
-            )
-
-    def _compare_other(self, tree: DirectoryTree, entry: CatalogEntry, shown: str) -> None:
-        status = tree.status(entry.path)
-        self._made.files += 1
-        # A storage without root keeps a link as a file with attributes.
-        if entry.kind is EntryKind.LINK and stat.S_ISLNK(status.st_mode):
-            directory, name = split(entry.path)
-            if os.readlink(name, dir_fd=tree.directory(directory)) != entry.link_target:
-                self._made.problems.append(f"{shown}: the link leads elsewhere than the one that was backed up")
 
     def _check(self, program: Sequence[str]) -> None:
         made = self._made

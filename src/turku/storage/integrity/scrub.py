@@ -10,7 +10,6 @@ cannot be read raises an alarm, and is left alone until a later run cannot read 
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import math
@@ -25,31 +24,21 @@ from turku.core.clock import SYSTEM_CLOCK, Clock
 from turku.errors import LockHeld
 from turku.protocol.integrity_messages import DamageKind
 from turku.storage.catalog import Catalog, CatalogEntry, EntryKind, database, open_catalog
-from turku.storage.catalog.entry import is_time
-from turku.storage.catalog.scan import attributes_of
 from turku.storage.disk.source_directory import SourceDirectory
 from turku.storage.disk.source_lookup import locked
 from turku.storage.fs import tree as fs
-from turku.storage.fs.stored_content import RateLimiter, checksum
+from turku.storage.fs.stored_content import RateLimiter
 from turku.storage.integrity import damage, repair, replacement
+from turku.storage.integrity.copy_reader import CopyReader
 from turku.storage.integrity.damage import DamageRecord
-from turku.storage.integrity.file_copies import NOT_OF_THE_FILE, FileCopies, StoredCopy
+from turku.storage.integrity.file_copies import FileCopies, StoredCopy
 from turku.storage.integrity.repair import DamagedVersion
 
 BATCH_ROWS = 500
 """The number of versions that are queried and recorded as checked at once."""
-READINGS = 3
-"""The number of readings before a file counts as damaged or unreadable."""
-_PAUSES_SECONDS = (0.2, 1.0)
-"""The pauses before a file with an error is read again. A bus or a controller may recover within them."""
-_PAUSED_AT_MOST_SECONDS = 60.0
-"""The limit of all pauses in one run. If a whole disk fails, waiting for each of its files helps nobody."""
-_READ_BEFORE_LIMIT = 100_000
 _STATES = ("gone", "repaired", "alarm", "lost", "next_backup")
 """The states in order. The last state of several files with one content counts: a backup of it repairs the others."""
 _LOG = logging.getLogger(__name__)
-
-Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -110,19 +99,6 @@ def _run_mark(place: SourceDirectory) -> Path:
     return database.file_of(place).with_suffix(".verified")
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """The result of reading a copy: its fault or its checksum. Neither means that nothing can be said of it."""
-
-    copy: StoredCopy
-    kind: DamageKind | None = None
-    checksum: bytes | None = None
-
-
-def _identity(copy: StoredCopy) -> Identity:
-    return (0, 0) if copy.status is None else (copy.status.st_dev, copy.status.st_ino)
-
-
 class _ScrubRun:
     def __init__(
         self,
@@ -142,14 +118,13 @@ class _ScrubRun:
         self._clock = clock
         self._made = ScrubResult(place)
         self._copies = copies
-        self._read_before: dict[Identity, bytes] = {}
+        self._reader = CopyReader(place, copies, limiter=pace, clock=clock, is_over=self._is_over)
         self._known = {each.key: each for each in damage.read(place)}
         self._found: dict[tuple[str, str], DamageRecord] = {}
         self._new_checksums: list[tuple[int, bytes]] = []
         """Versions with their new checksums."""
         self._new_attributes: list[tuple[int, bytes]] = []
         """Versions with their new attributes."""
-        self._paused_seconds = 0.0
 
     def run(self) -> ScrubResult:
         made, begin = self._made, self._clock.monotonic_seconds()
@@ -166,6 +141,7 @@ class _ScrubRun:
         damage.write(self._place, made.damages)
         fs.write_bytes(_run_mark(self._place), b"")
         made.seconds = self._clock.monotonic_seconds() - begin
+        made.files = self._reader.files
         made.size_bytes = self._pace.read_bytes - read_before
         oldest = self._number_of("min")
         made.oldest_check = datetime.fromtimestamp(oldest, UTC) if oldest else None
@@ -227,7 +203,7 @@ class _ScrubRun:
         return until is not None and self._clock.monotonic_seconds() >= until
 
     def _verify(self, entry: CatalogEntry) -> None:
-        readings = [self._reading(entry, copy) for copy in self._copies.copies_of(entry)]
+        readings = [self._reader.read(entry, copy) for copy in self._copies.copies_of(entry)]
         self._made.versions += 1
         broken = [(each.copy, each.kind) for each in readings if each.kind is not None]
         good = [each.copy for each in readings if each.kind is None]
@@ -247,7 +223,7 @@ class _ScrubRun:
     def _verify_attributes(self, entry: CatalogEntry, copies: Sequence[StoredCopy]) -> None:
         """Compare the attributes of copies whose content is right."""
         files = itertools.chain.from_iterable(map(self._copies.separate_files, copies))
-        found = [(file, digest) for file in files if (digest := self._attributes(file)) is not None]
+        found = [(file, digest) for file in files if (digest := self._reader.attributes(file)) is not None]
         if entry.attributes is None:
             digests = {digest for _file, digest in found}
             if len(digests) == 1:
@@ -258,86 +234,6 @@ class _ScrubRun:
         ]
         if broken:
             self._repair(entry, broken, [file for file, digest in found if digest == entry.attributes])
-
-    def _attributes(self, copy: StoredCopy) -> bytes | None:
-        """Return the attributes of a copy, or None if they cannot be read."""
-        try:
-            descriptor = self._copies.open_file(copy.names[0])
-        except OSError as error:
-            if error.errno in NOT_OF_THE_FILE:
-                raise
-            return None
-        try:
-            return attributes_of(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _reading(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
-        """Read a copy, and report a fault only if every reading found one."""
-        reading = self._read_once(entry, copy)
-        for attempt in range(1, READINGS):
-            if reading.kind is None:
-                break
-            _LOG.info("%s: %s at reading %d. It is read again", os.fsdecode(entry.path), reading.kind, attempt)
-            if reading.kind != "content":
-                self._pause(_PAUSES_SECONDS[attempt - 1])
-            before, copy = reading, self._copies.refreshed(copy)
-            self._read_before.pop(_identity(copy), None)
-            reading = self._read_once(entry, copy)
-            if reading.kind is None and reading.checksum is not None:
-                _LOG.warning(
-                    "%s of %s: %s was %s at first and is good when read again: the disk or its way to this host fails "
-                    "intermittently",
-                    self._place.source,
-                    self._place.machine_dir.name,
-                    os.fsdecode(entry.path),
-                    before.kind,
-                )
-        return reading
-
-    def _pause(self, seconds: float) -> None:
-        if self._paused_seconds < _PAUSED_AT_MOST_SECONDS and not self._is_over():
-            self._paused_seconds += seconds
-            self._clock.sleep(seconds)
-
-    def _read_once(self, entry: CatalogEntry, copy: StoredCopy) -> _Reading:
-        """Read the copy once. Raises OSError for errors that tell nothing about the file."""
-        status = copy.status
-        if status is None:
-            return _Reading(copy, None if copy.has_left_history else "missing" if copy.error is None else "unreadable")
-        is_other = status.st_size != entry.size or (
-            entry.checksum is None and not is_time(entry.mtime_ns, status.st_mtime_ns)
-        )
-        if is_other:
-            return _Reading(copy, None if copy.has_left_history else "content")
-        try:
-            found = self._checksum(copy)
-        except OSError as error:
-            if error.errno in NOT_OF_THE_FILE:
-                raise
-            if error.errno == errno.EACCES or copy.has_left_history:
-                return _Reading(copy)
-            _LOG.warning("%s: cannot be read: %s", os.fsdecode(entry.path), error.strerror or error)
-            return _Reading(copy, "missing" if error.errno == errno.ENOENT else "unreadable")
-        if entry.checksum is None or found == entry.checksum:
-            return _Reading(copy, checksum=found)
-        return _Reading(copy, None if copy.has_left_history else "content")
-
-    def _checksum(self, copy: StoredCopy) -> bytes:
-        status, identity = copy.status, _identity(copy)
-        if identity in self._read_before:
-            return self._read_before[identity]
-        name = copy.names[0]
-        descriptor = self._copies.open_file(name)
-        try:
-            found = checksum(descriptor, self._pace)
-        finally:
-            os.close(descriptor)
-        self._made.files += 1
-        if status is not None and status.st_nlink > len(copy.names) and len(self._read_before) < _READ_BEFORE_LIMIT:
-            # Another path may be the same file.
-            self._read_before[identity] = found
-        return found
 
     def _repair(
         self, entry: CatalogEntry, broken: Sequence[tuple[StoredCopy, DamageKind]], good: Sequence[StoredCopy]
