@@ -28,13 +28,10 @@ UNFINISHED_FOLDERS: frozenset[str] = frozenset(
     {
         ".",
         "agent/commands",
-        "agent/config",
         "core/cli",
-        "core/configuration",
         "storage",
         "storage/catalog",
         "storage/commands",
-        "storage/config",
         "storage/disk",
         "storage/fs",
         "storage/integrity",

@@ -14,7 +14,7 @@ from turku.core.configuration.directory import Fault, MergedFiles
 from turku.protocol.api_config import override_registration
 
 IDENTITY_FILE = "10-machine_uuid.json"
-"""In ``var_dir/config.d``; read with the rest of the configuration, written by identity.py."""
+"""In ``var_dir/config.d``. Read with the rest of the configuration, written by the package ``identity``."""
 IDENTITY_KEYS = ("machine_uuid", "machine_secret")
 _PROGRAM = "turku-agent"
 _LOG = logging.getLogger(__name__)

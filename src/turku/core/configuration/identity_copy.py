@@ -1,8 +1,8 @@
-"""A second copy of the file that says who a program is: without it a machine or storage is a stranger to its history.
+"""The second copy of the identity file, without which a machine or storage has no access to its history.
 
-The file lies in ``var_dir/config.d`` and is read with the configuration; the copy lies in ``var_dir``. A file that is
-there without its keys, emptied or overwritten by a fault of the disk, is healed from the copy. One that was removed is
-not: who removes it wants a new identity.
+The identity file is in ``var_dir/config.d`` and is read with the configuration. Its copy is in ``var_dir``. If a fault
+of the disk emptied or overwrote the file, so that it lacks its keys, the copy replaces it. A file that was removed is
+not replaced, because whoever removes it wants a new identity.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def path_of(identity: Path) -> Path:
 
 
 def is_damaged(identity: Path, keys: Collection[str]) -> bool:
-    """Return True where the identity file is there and has none of its keys."""
+    """Return True if the identity file exists and has none of its keys."""
     try:
         return not _content(identity, keys)
     except FileNotFoundError:
         return False
     except OSError:
-        # What cannot be read now says nothing.
+        # A file that cannot be read now may be whole.
         return False
 
 
 def read(identity: Path, keys: Collection[str]) -> dict[str, Any]:
-    """Return what the copy has of the keys, all of them; nothing where it is of no use."""
+    """Return the keys of the copy. Empty if the copy lacks one of them."""
     try:
         found = _content(path_of(identity), keys)
     except OSError:
@@ -43,12 +43,12 @@ def read(identity: Path, keys: Collection[str]) -> dict[str, Any]:
 
 
 def is_as(identity: Path, content: dict[str, Any]) -> bool:
-    """Return True where the copy has just that content."""
+    """Return True if the copy has exactly this content."""
     return read(identity, content.keys()) == content
 
 
 def text(content: dict[str, Any]) -> str:
-    """Return the content as both files have it."""
+    """Return the content as the text of both files."""
     return json.dumps(content, indent=4, sort_keys=True) + "\n"
 
 

@@ -161,7 +161,7 @@ def sentence(error: InvalidValue) -> str:
 
 
 def _choices(kind: Any) -> str:
-    """Return ``; one of a, b`` where a text must be one of some."""
+    """Return the allowed words as the end of a message, if only some words are allowed."""
     words = [word for word in (get_args(kind) if get_origin(kind) is Literal else ()) if isinstance(word, str)]
     return f"; one of {', '.join(words)}" if words else ""
 

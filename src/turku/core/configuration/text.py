@@ -1,6 +1,6 @@
-"""The text of a configuration file, read so that each key keeps its line, and nothing is dropped without a word.
+"""Parsers of configuration files that keep the line of each key and report duplicate keys.
 
-JSON's and YAML's own readers take the last one of two equal keys, and YAML takes ``0100`` for sixty-four.
+The standard readers of JSON and YAML silently use the last of two equal keys, and YAML reads ``0100`` as 64.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KeyPath = tuple[str, ...]
-"""A key with those above it."""
+"""A key with the keys above it."""
 
 
 class Malformed(ValueError):
-    """The text is not what its suffix says."""
+    """The text is not in the format of its suffix."""
 
 
 @dataclass
@@ -25,12 +25,12 @@ class Parsed:
 
     content: Any
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    """The line of each key in nested dictionaries, the first is 1; of what is in a list there is none."""
+    """The line of each key in nested dictionaries, from 1. Keys inside lists have none."""
     faults: list[tuple[int, KeyPath, str]] = field(default_factory=list)
     """Line, key and sentence."""
 
     def add_key(self, path: KeyPath, line: int) -> None:
-        """Take note of a key; it is a fault where it was there before."""
+        """Record a key. A second occurrence is a fault."""
         before = self.lines.setdefault(path, line)
         if before != line or path in self._seen:
             self.faults.append((line, path, f"is there twice; the first one is in line {before}"))
@@ -41,7 +41,7 @@ class Parsed:
 
 
 def parse_json(text: str) -> Parsed:
-    """Return what the JSON text says. Raises Malformed, RecursionError."""
+    """Return the content of JSON text. Raises Malformed, RecursionError."""
     try:
         parsed = Parsed(json.loads(text))
     except ValueError as error:
@@ -55,9 +55,9 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:\n]', re.DOTALL)
 
 
 def _json_keys(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """Yield each key that is in dictionaries alone, with its line. The text is known to be JSON."""
+    """Yield each key that is in dictionaries only, with its line. The text is valid JSON."""
     line = 1
-    # For each container that is open: the key it is the value of, None in a list and for what is in one.
+    # For each open container, the path of its key. None for a list and for containers inside one.
     open_at: list[KeyPath | None] = []
     path: KeyPath | None = ()
     last = ""
@@ -84,12 +84,12 @@ def _json_keys(text: str) -> Iterator[tuple[KeyPath, int]]:
         else:
             last = mark
         if mark in "{[,":
-            # A list's items, and a dictionary's keys, have no path of their own yet.
+            # The items of a list and the keys of a dictionary have no path yet.
             path = None if is_dictionary and not is_dictionary[-1] else path
 
 
 def parse_yaml(text: str) -> Parsed:
-    """Return what the YAML text says. Raises Malformed, RecursionError."""
+    """Return the content of YAML text. Raises Malformed, RecursionError."""
     try:
         import yaml
     except ImportError:
@@ -99,12 +99,12 @@ def parse_yaml(text: str) -> Parsed:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
-            _look_through(node, (), parsed, set())
+            _check_node(node, (), parsed, set())
             parsed.content = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise Malformed(" ".join(str(error).split())) from error
     except ValueError as error:
-        # As a date that no calendar has.
+        # For example a date that no calendar has.
         raise Malformed(str(error)) from None
     return parsed
 
@@ -114,41 +114,41 @@ _MERGE = "tag:yaml.org,2002:merge"
 _UNLIKE_DECIMAL = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*|[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+", re.ASCII)
 
 
-def _look_through(node: Any, path: KeyPath | None, parsed: Parsed, seen: set[int]) -> None:
+def _check_node(node: Any, path: KeyPath | None, parsed: Parsed, seen: set[int]) -> None:
     import yaml
 
     if isinstance(node, yaml.ScalarNode):
-        _look_at_number(node, path or (), parsed)
+        _check_number(node, path or (), parsed)
         return
-    # What an alias names is looked through once.
+    # The target of an alias is visited once.
     if id(node) in seen:
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            # Within a list there is no key to name: that of the list is.
-            _look_through_item(item, path or (), parsed, seen)
+            # Items of a list have no key, so the key of the list is named.
+            _check_item(item, path or (), parsed, seen)
         return
     for key, value in node.value:
         inner: KeyPath | None = None
         if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-            _look_at_number(key, path or (), parsed)
+            _check_number(key, path or (), parsed)
             if path is not None:
                 inner = (*path, key.value)
                 parsed.add_key(inner, key.start_mark.line + 1)
-        _look_through(value, inner, parsed, seen)
+        _check_node(value, inner, parsed, seen)
 
 
-def _look_through_item(node: Any, path: KeyPath, parsed: Parsed, seen: set[int]) -> None:
+def _check_item(node: Any, path: KeyPath, parsed: Parsed, seen: set[int]) -> None:
     import yaml
 
     if isinstance(node, yaml.ScalarNode):
-        _look_at_number(node, path, parsed)
+        _check_number(node, path, parsed)
     else:
-        _look_through(node, None, parsed, seen)
+        _check_node(node, None, parsed, seen)
 
 
-def _look_at_number(node: Any, path: KeyPath, parsed: Parsed) -> None:
+def _check_number(node: Any, path: KeyPath, parsed: Parsed) -> None:
     if node.tag != _INTEGER or node.style is not None or not _UNLIKE_DECIMAL.fullmatch(node.value):
         return
     import yaml
