@@ -119,7 +119,7 @@ def test_a_word_finds_sources_and_runs_by_their_own_names_and_their_machines(
 ) -> None:
     # Nothing counts as few, or everything: the two ways must find the same.
     monkeypatch.setattr(search, "FEW_LIMIT", few)
-    monkeypatch.setattr("turku.api.backups.search.FEW", few)
+    monkeypatch.setattr("turku.api.backups.search.FEW_LIMIT", few)
 
     def sources(*words: str) -> list[tuple[str, str]]:
         found = Source.objects.filter(matching_sources(words))
