@@ -55,8 +55,7 @@ def assert_all_whole(machine: BackedUpMachine, count: int) -> None:
         assert machine.differences(machine.place.snapshot(name).resolve(), "--no-H") == []
         target = machine.place.link_target(name)
         assert target is None or target == trees(machine)[0]
-    hidden = [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".")]
-    assert [name for name in hidden if not name.startswith(trash.PREFIX)] == []
+    assert hidden_names(machine) == []
 
 
 @in_each_mode
@@ -74,9 +73,19 @@ def test_it_takes_two_inodes(machine: BackedUpMachine) -> None:
     assert_all_whole(machine, 4)
 
 
-def inodes(machine: BackedUpMachine) -> set[int]:
-    """Those of the machine's directory, but for what is replaced each time."""
-    return {path.lstat().st_ino for path in machine.machine_dir.rglob("*") if path.name not in ("latest", ".in-place")}
+def hidden_names(machine: BackedUpMachine) -> list[str]:
+    """Return the hidden entries beside the snapshots, without the trash and the recorded retention rules."""
+    hidden = [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".")]
+    return [name for name in hidden if not name.startswith(trash.PREFIX) and name != machine.place.retention_rules.name]
+
+
+def inodes(machine: BackedUpMachine) -> set[tuple[int, int]]:
+    """Return device and inode of the entries of the machine's directory that are not replaced each time.
+
+    On btrfs each subvolume numbers its inodes itself, and has a device of its own.
+    """
+    statuses = [path.lstat() for path in machine.machine_dir.rglob("*") if path.name not in ("latest", ".in-place")]
+    return {(status.st_dev, status.st_ino) for status in statuses}
 
 
 @in_each_mode
@@ -267,8 +276,7 @@ def test_what_is_copied_before_the_first_difference_goes_where_there_is_none(
     assert machine.back_up().strategy == "unchanged"
     assert begun
     assert machine.differences(machine.newest_tree().resolve(), "--no-H") == []
-    hidden = [name for name in os.listdir(machine.place.snapshots_dir) if name.startswith(".")]
-    assert [name for name in hidden if not name.startswith(trash.PREFIX)] == []
+    assert hidden_names(machine) == []
     begun.clear()
     assert machine.back_up().strategy == "unchanged"
     assert not begun
