@@ -27,6 +27,11 @@ class TurkuError(Exception):
         self.details = details
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """The message, with the hint in brackets."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
     def with_hint(self, hint: str) -> Self:
         """Return the same error with another hint."""
         return type(self)(self.message, details=self.details, hint=hint)

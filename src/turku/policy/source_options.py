@@ -91,11 +91,11 @@ def problems(options: Mapping[str, Any]) -> Iterator[Problem]:
         try:
             option.check(value)
         except InvalidValue as error:
-            yield Problem(name, sentence(error))
+            yield Problem(name, error.sentence)
     try:
         check_unknown(unknown(options))
     except InvalidValue as error:
-        yield Problem("", f"unknown options: {sentence(error)}")
+        yield Problem("", f"unknown options: {error.sentence}")
 
 
 def problems_together(sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -136,11 +136,6 @@ def check_unknown(kept: Mapping[str, Any]) -> None:
         raise InvalidValue(f"cannot be written as JSON: {error}") from None
     if size > UNKNOWN_LIMIT_BYTES:
         raise InvalidValue(f"together larger than {UNKNOWN_LIMIT_BYTES} bytes")
-
-
-def sentence(error: InvalidValue) -> str:
-    """Return the error's message, with its hint in brackets."""
-    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def texts(value: Any) -> list[str]:

@@ -124,7 +124,7 @@ def test_a_run_that_ended_in_the_future_says_that_the_storage_s_clock_is_wrong(c
     report = {"success": True, "summary": "done", "time_begin": end - 5, "time_end": end}
     cast.bob.report(cast.alice.uuid, {"etc": report})
     assert BackupRun.objects.get().summary == (
-        "the clock of the storage is 4 hours ahead of the clock of the coordinator\ndone"
+        "the clock of the storage is 4 h ahead of the clock of the coordinator\ndone"
     )
 
 
@@ -135,8 +135,6 @@ def test_health_names_a_storage_whose_clock_was_ahead_at_its_last_report(cast: C
         found = fleet_health.current_health(now=SYSTEM_CLOCK.now(), verbose=True).remarks
         return [remark for remark in found if "clock" in remark]
 
-    assert told(4) == [
-        "storage primary: its clock was 4 hours ahead of the clock of the coordinator at its last report"
-    ]
+    assert told(4) == ["storage primary: its clock was 4 h ahead of the clock of the coordinator at its last report"]
     assert told(0) == []
     assert told(-4) == [], "it may have come late"

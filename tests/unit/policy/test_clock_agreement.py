@@ -17,10 +17,10 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
         (timedelta(0), ""),
         (timedelta(minutes=5), ""),
         (timedelta(minutes=-5), ""),
-        (timedelta(minutes=6), "6 minutes ahead of the clock of the coordinator"),
-        (timedelta(minutes=-90), "90 minutes behind the clock of the coordinator"),
-        (timedelta(hours=5), "5 hours ahead of the clock of the coordinator"),
-        (timedelta(days=-3650), "3650 days behind the clock of the coordinator"),
+        (timedelta(minutes=6), "6 min ahead of the clock of the coordinator"),
+        (timedelta(minutes=-90), "1 h behind the clock of the coordinator"),
+        (timedelta(hours=5), "5 h ahead of the clock of the coordinator"),
+        (timedelta(days=-3650), "3650 d behind the clock of the coordinator"),
     ],
 )
 def test_clocks_disagree_from_five_minutes_on(difference: timedelta, expected: str) -> None:

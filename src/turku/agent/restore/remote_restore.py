@@ -156,7 +156,7 @@ class _RemoteRestore:
             target = allowed_target(self._agent.restore, self._order.directory)
         except NotAllowedHere as error:
             _LOG.warning("restore %s is refused: %s", self._order.request, error.message)
-            self._report_end("refused", f"{error.message}{f' ({error.hint})' if error.hint else ''}")
+            self._report_end("refused", error.sentence)
             return
         self._restore(target)
 

@@ -28,7 +28,7 @@ class MessageErrors:
         try:
             return rule(value)
         except InvalidValue as error:
-            self.add(field, f"{error.message} ({error.hint})" if error.hint else error.message)
+            self.add(field, error.sentence)
             return None
 
     def raise_if_any(self) -> None:

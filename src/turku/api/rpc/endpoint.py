@@ -95,10 +95,6 @@ def _throttled(address: str, caller: str, secret: str) -> HttpResponse | None:
     return response
 
 
-def _sentence(error: MalformedMessage | InvalidValue | ApiRefused) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
-
-
 def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
     """Turn a function from a decoded message of type ``kind`` to an answer into a view.
 
@@ -125,11 +121,11 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
                     CREDENTIALS.succeeded(address, caller, secret)
                 return answer
             except (MalformedMessage, InvalidValue) as error:
-                status, sentence = int(HTTPStatus.BAD_REQUEST), _sentence(error)
+                status, sentence = int(HTTPStatus.BAD_REQUEST), error.sentence
             except ApiRefused as error:
                 if isinstance(error, ApiForbidden):
                     CREDENTIALS.failed(address)
-                status, sentence = error.status, _sentence(error)
+                status, sentence = error.status, error.sentence
             except (DataError, IntegrityError):
                 # Validation should have named the field. The log has the message of the database.
                 _log.exception("a message passed validation and was refused by the database")

@@ -66,9 +66,9 @@ def _people_call(kind: type[Message], *permissions: str) -> Callable[[Callable[[
                 refuse_nul_characters(request.body)
                 answer = handle(request.user, message)
             except (MalformedMessage, InvalidValue) as error:
-                return refusal(HTTPStatus.BAD_REQUEST, f"{error.message} {error.hint}".strip())
+                return refusal(HTTPStatus.BAD_REQUEST, error.sentence)
             except UsageError as error:
-                return refusal(HTTPStatus.CONFLICT, f"{error.message} {error.hint}".strip())
+                return refusal(HTTPStatus.CONFLICT, error.sentence)
             except (Source.DoesNotExist, Machine.DoesNotExist, RestoreRequest.DoesNotExist):
                 return refusal(HTTPStatus.NOT_FOUND, "there is no such machine, source or request")
             return HttpResponse(codec.encode(answer), content_type="application/json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from turku.core import units
+
 TOLERANCE = timedelta(minutes=5)
 """Most by which clocks that agree may differ. Messages take time, and clocks are corrected by seconds."""
 COORDINATORS_TOLERANCE = timedelta(minutes=10)
@@ -24,12 +26,5 @@ def disagreement(own: datetime, other: datetime, *, whose: str) -> str:
     if abs(difference) <= TOLERANCE:
         return ""
     direction = "ahead of" if difference > timedelta(0) else "behind"
-    return f"{_spelled(abs(difference))} {direction} the clock of {whose}"
-
-
-def _spelled(duration: timedelta) -> str:
-    minutes = round(duration.total_seconds() / 60)
-    if minutes < 120:
-        return f"{minutes} minutes"
-    hours = round(minutes / 60)
-    return f"{hours} hours" if hours < 48 else f"{round(hours / 24)} days"
+    minutes = timedelta(minutes=round(abs(difference).total_seconds() / 60))
+    return f"{units.rough_duration(minutes)} {direction} the clock of {whose}"

@@ -44,7 +44,7 @@ class FilterSetForm(_FilterSetModelForm):
         try:
             return FilterSets().check(rules)
         except InvalidValue as error:
-            raise ValidationError(f"{error.message} {error.hint}".strip()) from None
+            raise ValidationError(error.sentence) from None
 
     def save(self, commit: bool = True) -> FilterSet:  # noqa: FBT001, FBT002  (Django's signature)
         self.instance.rules = self.cleaned_data["lines"]

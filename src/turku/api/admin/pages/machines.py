@@ -51,7 +51,7 @@ class MachineForm(_MachineModelForm):
             try:
                 mute.check(until, reason, now=SYSTEM_CLOCK.now())
             except InvalidValue as error:
-                raise ValidationError({"date_muted_until": f"{error.message}. {error.hint}".strip()}) from None
+                raise ValidationError({"date_muted_until": error.sentence}) from None
         return cleaned
 
 

@@ -94,7 +94,7 @@ class PolicyForm(_PolicyModelForm):
         try:
             return retention.parse(text).text
         except InvalidValue as error:
-            raise ValidationError(f"{error.message} {error.hint}".strip()) from None
+            raise ValidationError(error.sentence) from None
 
     def save(self, commit: bool = True) -> Policy:  # noqa: FBT001, FBT002  (Django's signature)
         gib: Decimal | None = self.cleaned_data["quota_gib"]

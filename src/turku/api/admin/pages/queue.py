@@ -45,7 +45,7 @@ class StorageSlotsForm(_StorageSlotsModelForm):
             try:
                 queue.lanes(settings.effective, settings.first_slots)
             except InvalidValue as error:
-                raise ValidationError({"first_slots": f"{error.message} ({error.hint})"}) from None
+                raise ValidationError({"first_slots": error.sentence}) from None
         return cleaned
 
 

@@ -118,7 +118,7 @@ class RequestForm(_RequestModelForm):
                 now=SYSTEM_CLOCK.now(),
             )
         except InvalidValue as error:
-            raise ValidationError(f"{error.message} {error.hint}".strip()) from None
+            raise ValidationError(error.sentence) from None
         return cleaned
 
     def _requested(self, cleaned: dict[str, Any]) -> new_request.RequestedRestore:
