@@ -172,5 +172,5 @@ def test_a_damaged_record_of_names_leaves_the_links(with_history: StorageConfig,
 
 
 def test_what_names_no_machine_is_refused(with_history: StorageConfig) -> None:
-    with pytest.raises(UsageError, match="is no machine of this storage"):
+    with pytest.raises(UsageError, match="is not a machine of this storage"):
         kept(with_history, "../" + FIRST)

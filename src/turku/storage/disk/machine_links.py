@@ -100,9 +100,9 @@ def _recorded_names(configuration: StorageState) -> dict[str, str]:
     }
 
 
-def _record_names(configuration: StorageState, told: Mapping[str, str]) -> None:
-    if told != _recorded_names(configuration):
-        durable.write_json(configuration.var_dir / _NAMES_FILE, dict(sorted(told.items())))
+def _record_names(configuration: StorageState, known: Mapping[str, str]) -> None:
+    if known != _recorded_names(configuration):
+        durable.write_json(configuration.var_dir / _NAMES_FILE, dict(sorted(known.items())))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _point(link: Path, uuid: str) -> None:
         return
     holder = _linked_uuid(link) if link.is_symlink() else None
     if holder is None:
-        _LOG.warning("%s is no link of Turku's, machine %s gets no readable name", link, uuid)
+        _LOG.warning("%s is not a link of Turku's, so machine %s gets no readable name", link, uuid)
     elif holder != uuid and os.path.lexists(link.parent / holder):
         _LOG.warning("%s leads to machine %s; machine %s of the same name has its UUID only", link, holder, uuid)
     elif holder != uuid:

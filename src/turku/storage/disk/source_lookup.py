@@ -74,7 +74,7 @@ def _uuid(configuration: StorageConfig, machine: str) -> str:
     found = machine_choice.chosen(machine, kept)
     if not found:
         raise UsageError(
-            f"{machine} is no machine of this storage",
+            f"{machine} is not a machine of this storage",
             hint=f"a UUID, or a name out of {configuration.state.machines_dir}",
         )
     if len(found) > 1:

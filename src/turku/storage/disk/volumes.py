@@ -121,7 +121,7 @@ def existing_directory(configuration: StorageConfig, uuid: str) -> Path | None:
         return found
     if link.exists():
         raise NoVolume(
-            f"{link} is no symbolic link",
+            f"{link} is not a symbolic link",
             hint="move it to a volume; Turku finds it there and makes the link",
         )
     return _look_on_volumes(configuration, uuid)

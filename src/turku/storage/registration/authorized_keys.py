@@ -242,7 +242,7 @@ def _read(path: Path) -> bytes | None:
         ) from error
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ConfigurationError(f"{path} is no plain file")
+            raise ConfigurationError(f"{path} is not a regular file")
         content = stream.read(_FILE_LIMIT_BYTES + 1)
     if len(content) > _FILE_LIMIT_BYTES:
         raise ConfigurationError(f"{path} is larger than {_FILE_LIMIT_BYTES} bytes")

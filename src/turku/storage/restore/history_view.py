@@ -111,7 +111,7 @@ class HistoryView:
         if snapshots or place.has_finished_tree():
             raise NotInHistory(
                 f"source {place.source} has finished backups",
-                hint="what a later run has begun is no part of them; leave --unfinished out",
+                hint="a later unfinished run is not part of them, so leave --unfinished out",
             )
         tree = place.unfinished_tree()
         if tree is None:

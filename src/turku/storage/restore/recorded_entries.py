@@ -136,7 +136,7 @@ class RecordedEntries:
         try:
             now = self.stored(entry.path)
         except OSError as error:
-            _LOG.warning("%s: %s cannot be looked at: %s", self._snapshot.name, one_line(entry.path), error.strerror)
+            _LOG.warning("%s: %s cannot be read: %s", self._snapshot.name, one_line(entry.path), error.strerror)
             return True
         return now is None or now.kind is not entry.kind
 
@@ -238,7 +238,7 @@ def in_tree(tree: SnapshotReader, path: bytes, *, is_recursive: bool) -> Iterato
     If ``is_recursive``, everything below follows. Raises NotInHistory if it is not a directory there.
     """
     if tree.find_directory(path) is None:
-        raise NotInHistory(f"{one_line(path)} is no directory there")
+        raise NotInHistory(f"{one_line(path)} is not a directory there")
     with Stack() as waiting:
         waiting.push(path)
         while (directory := waiting.pop()) is not None:
