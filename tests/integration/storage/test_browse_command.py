@@ -146,7 +146,7 @@ def test_what_changed_is_named(machine: BackedUpMachine, run: Run) -> None:
         (["versions", "etc", "."], InvalidValue, "no versions"),
         (["find", "etc", ""], InvalidValue, "pattern is empty"),
         (["diff", "etc", "2020-01-01"], NotInHistory, "no snapshot was made before"),
-        (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is no machine"),
+        (["snapshots", "etc", "--machine", "nobody"], UsageError, "nobody is not a machine"),
     ],
 )
 def test_what_is_not_there_is_said(run: Run, arguments: list[str], error: type[TurkuError], message: str) -> None:

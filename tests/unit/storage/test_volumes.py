@@ -110,7 +110,7 @@ def test_a_volume_that_is_not_mounted_starts_no_second_history(tmp_path: Path) -
 def test_what_is_no_link_is_not_overwritten(tmp_path: Path) -> None:
     configured = storage(tmp_path, "a")
     (configured.state.machines_dir / UUID).mkdir(parents=True)
-    with pytest.raises(NoVolume, match="no symbolic link"):
+    with pytest.raises(NoVolume, match="not a symbolic link"):
         volumes.machine_directory(configured, UUID)
 
 
