@@ -104,7 +104,7 @@ def assert_harmless(text: str) -> None:
 
 
 STORAGE = [["ls", "etc"], ["find", "etc", "*"], ["versions", "etc", "NAME"], ["diff", "etc", "FIRST", "LAST"]]
-STORAGE += [["snapshots"], ["verify"], ["drill"], ["suspicious", "list"], ["trash", "list"]]
+STORAGE += [["snapshots"], ["verify"], ["drill"], ["quarantine", "list"], ["trash", "list"], ["retention", "-n"]]
 AGENT = [["ls", "etc"], ["find", "etc", "*"], ["versions", "etc", "NAME"], ["diff", "etc", "FIRST", "LAST"]]
 AGENT += [["snapshots", "etc"]]
 LISTINGS = [("turku-storage", words) for words in STORAGE] + [("turku-agent", words) for words in AGENT]
