@@ -45,7 +45,11 @@ STRATEGIES = {
 LIE = ">fc........ "
 """How rsync itemizes a file that has the size and time of the other one, and other content. A machine that sent such a
 file once is believed by the quick check from then on; comparing with the source finds it (compare_with_source)."""
-_HIDDEN = (".staging", ".assembling", ".cloning", ".former", ".fetch-list", ".in-place", ".deleting-", "latest")
+# Names that a run itself makes, replaces or removes. Rules of retention are the order's, recorded after each success.
+_HIDDEN = (
+    *(".staging", ".assembling", ".cloning", ".former", ".fetch-list", ".in-place", ".deleting-", "latest"),
+    ".retention",
+)
 Facts = tuple[object, ...]
 
 

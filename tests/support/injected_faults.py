@@ -239,7 +239,7 @@ class Stage:
 
     def _look_for_leftovers(self) -> None:
         snapshots = self.snapshots()
-        lawful = {"latest", *snapshots, *(f"{name}.json" for name in snapshots)}
+        lawful = {"latest", ".retention", *snapshots, *(f"{name}.json" for name in snapshots)}
         left = set(fs.names(self.place.snapshots_dir)) - lawful
         # The lock is held by the kernel; its file stays.
         left |= {name for name in fs.names(self.machine_dir) if name not in (f"{SOURCE}.snapshots", f".{SOURCE}.lock")}
