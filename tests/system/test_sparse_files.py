@@ -108,7 +108,7 @@ def test_what_does_not_fit_with_its_holes_is_refused_before_anything_is_sent(
     machine = make_machine({"images": {"path": str(tree)}})
     machine.ping()
     said = restore(machine, "--to", small / "all", code=4)
-    assert "65.0 MiB are to be restored" in said
+    assert "the restore needs 65.0 MiB" in said
 
 
 def test_a_drill_restores_a_sparse_file_longer_than_what_is_free(
