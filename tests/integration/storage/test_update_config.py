@@ -188,7 +188,7 @@ def test_root_writes_for_another_user_and_follows_none_of_its_links(storage: Sto
 def test_check_shows_what_is_used_and_what_stands_in_the_way(storage: StorageHost) -> None:
     storage.write_configuration(
         volumes={"data": {"path": str(storage.volume), "accept_new_high_water_pct": 100}, "gone": {"path": "/gone"}},
-        accept_new_high_water_pct=3,
+        accept_new_high_water_percent=3,
     )
     completed: command.CompletedProgram = storage.run("turku-storage", "check", check=False)
     said = completed.stdout.decode()
