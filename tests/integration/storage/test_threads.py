@@ -188,7 +188,7 @@ def test_a_restore_of_which_nothing_can_be_told_any_further_is_sent(
     ):
         credentials = SourceCredentials(daemon.username, daemon.password)
         push.push(machine.storage, prepared, collected.answers, port=daemon.port, credentials=credentials)
-    assert "the manifest is not told any further" in caplog.text
+    assert "the manifest cannot be sent any further" in caplog.text
     end = collected.read()[-1]
     assert isinstance(end, RestoreEnd)
     assert end.rsync_exit_code == 0
