@@ -148,7 +148,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(fleet: Fleet, machine
 def test_an_answer_that_was_lost_is_asked_for_again(fleet: Fleet, machine: PrivateMachine) -> None:
     # The coordinator took it over; the machine died before it heard so.
     agent = configuration.load(machine.config_dir)
-    new = rotation._begin(agent, code=None)
+    new = rotation._stage(agent, code=None)
     request = {
         "machine": {"uuid": machine.uuid, "secret": secret(machine)},
         "new_secret": new.machine_secret,
@@ -294,7 +294,7 @@ def test_keys_that_a_killed_change_left_are_removed_by_the_next_run(machine: Pri
     before = {path.name for path in machine.var_dir.rglob("*")}
     step, left = 1, 0
     # Killed before the coordinator is told, at any step: what there is of new keys was never in use.
-    while killed_at_step(step, lambda: rotation._begin(agent, code=None)):
+    while killed_at_step(step, lambda: rotation._stage(agent, code=None)):
         if not (machine.var_dir / "new_identity.json").exists():
             left += {path.name for path in machine.var_dir.rglob("*")} != before
             machine.ping()
