@@ -56,11 +56,7 @@ class Option:
     default_text: str = ""
     """The default in words, where the value does not say it."""
     has_column: bool = True
-    """False if the coordinator keeps the option as it was sent, beside unknown ones."""
-    is_contract: bool = False
-    """True for options of the existing system."""
-    since: str = "2.0"
-    """The first release with this option, if it is not the contract's."""
+    """False for options that the existing system lacks. The coordinator keeps them as sent, beside unknown ones."""
 
     @property
     def is_required(self) -> bool:
@@ -231,22 +227,16 @@ OPTIONS: dict[str, Option] = {
         "because rsyncd cannot serve them.",
         _path,
         default_text="required",
-        is_contract=True,
     ),
-    "comment": Option("text, one line", "A comment for people.", _comment, "", default_text="none", is_contract=True),
+    "comment": Option("text, one line", "A comment for people.", _comment, "", default_text="none"),
     "frequency": Option(
-        _RULE,
-        "When the source is backed up. See [frequency](#frequency).",
-        _rule(schedule.parse),
-        DEFAULT_FREQUENCY,
-        is_contract=True,
+        _RULE, "When the source is backed up. See [frequency](#frequency).", _rule(schedule.parse), DEFAULT_FREQUENCY
     ),
     "retention": Option(
         _RULE,
         "Rules by which snapshots are kept. See [retention](#retention).",
         _rule(retention.parse),
         DEFAULT_RETENTION,
-        is_contract=True,
     ),
     "bwlimit": Option(
         "whole number from 1, or text",
@@ -254,7 +244,6 @@ OPTIONS: dict[str, Option] = {
         "[bandwidth](../howto/queue.md#limit-the-bandwidth-by-time-of-day).",
         bandwidth.parse,
         default_text="none",
-        is_contract=True,
     ),
     "snapshot_mode": Option(
         "one of " + ", ".join(f"`{name}`" for name in snapshot_mode.NAMES),
@@ -262,22 +251,19 @@ OPTIONS: dict[str, Option] = {
         snapshot_mode.parse,
         "",
         default_text="the storage's",
-        is_contract=True,
     ),
-    "filter": Option(_LIST, "rsync filter rules. See [filter rules](#filter-rules).", _filter, [], is_contract=True),
+    "filter": Option(_LIST, "rsync filter rules. See [filter rules](#filter-rules).", _filter, []),
     "exclude": Option(
         _LIST,
         "rsync exclude patterns, such as `*.tmp` or `/cache/`. A leading `/` stands for the source's own top.",
         _exclude,
         [],
-        is_contract=True,
     ),
     "preserve_hard_links": Option(
         _FLAG,
         "Keeps several names of one file as hard links, also where the storage does not do so for all sources.",
         _flag,
         False,
-        is_contract=True,
     ),
     "not_preserved": Option(
         "list",
@@ -292,7 +278,6 @@ OPTIONS: dict[str, Option] = {
         "Says that units of one service hold the same data. It is kept and shown, and changes nothing else.",
         _flag,
         False,
-        is_contract=True,
     ),
     "large_rotating_files": Option(
         _FLAG,
@@ -300,14 +285,12 @@ OPTIONS: dict[str, Option] = {
         "mode shares blocks.",
         _flag,
         False,
-        is_contract=True,
     ),
     "large_modifying_files": Option(
         _FLAG,
         "Files here are large and change in place. The same follows as from `large_rotating_files`.",
         _flag,
         False,
-        is_contract=True,
     ),
     "compress": Option(
         "one of " + ", ".join(f"`{choice}`" for choice in compression.Compression),
@@ -339,11 +322,7 @@ OPTIONS: dict[str, Option] = {
         has_column=False,
     ),
     "expects_mount": Option(
-        _FLAG,
-        "Offers the source only while its path is a mount point. See below.",
-        _flag,
-        False,
-        has_column=False,
+        _FLAG, "Offers the source only while its path is a mount point. See below.", _flag, False, has_column=False
     ),
 }
 """Name to option, in the order in which people are shown them."""

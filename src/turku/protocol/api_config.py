@@ -24,7 +24,6 @@ class ApiConfig(Section, frozen=True, kw_only=True):
             "for loopback addresses only.",
             check=lambda url: url.rstrip("/"),
             example="https://turku.example.com/v1",
-            is_contract=True,
         ),
     ]
     api_auth: Annotated[
@@ -33,15 +32,12 @@ class ApiConfig(Section, frozen=True, kw_only=True):
             "Registration string: the bare secret of an Auth, of kind `machine_reg` for a machine and `storage_reg` "
             "for a storage. It is needed once, to register.",
             example="AUTH STRING",
-            is_contract=True,
         ),
     ] = None
-    api_auth_name: Annotated[
-        Line | None, Key("With `api_auth_secret`: name of the Auth, instead of `api_auth`.", is_contract=True)
-    ] = None
-    api_auth_secret: Annotated[Secret | None, Key("Secret of the Auth named by `api_auth_name`.", is_contract=True)] = (
+    api_auth_name: Annotated[Line | None, Key("With `api_auth_secret`: name of the Auth, instead of `api_auth`.")] = (
         None
     )
+    api_auth_secret: Annotated[Secret | None, Key("Secret of the Auth named by `api_auth_name`.")] = None
     allow_plain_http: Annotated[
         bool, Key("Accepts `http://` to any address. Secrets then cross the network in the clear.")
     ] = False

@@ -80,7 +80,6 @@ class MachineIdentity(Section, frozen=True, kw_only=True):
             "UUID of this machine. Generated at the first registration into `var_dir/config.d/10-machine_uuid.json`.",
             default_text="generated",
             check=lambda text: None if text is None else names.machine_uuid(text),
-            is_contract=True,
         ),
     ] = None
     machine_secret: Annotated[
@@ -88,20 +87,14 @@ class MachineIdentity(Section, frozen=True, kw_only=True):
         Key(
             "Secret that proves the identity: 30 letters and digits. Generated beside `machine_uuid`.",
             default_text="generated",
-            is_contract=True,
         ),
     ] = None
     environment_name: Annotated[
         str | None,
-        Key(
-            "Environment of the machine, for people, such as `production`.",
-            check=_label("environment name"),
-            is_contract=True,
-        ),
+        Key("Environment of the machine, for people, such as `production`.", check=_label("environment name")),
     ] = None
     service_name: Annotated[
-        str | None,
-        Key("Service within the environment, such as `shop-database`.", check=_label("service name"), is_contract=True),
+        str | None, Key("Service within the environment, such as `shop-database`.", check=_label("service name"))
     ] = None
     unit_name: Annotated[
         str,
@@ -110,14 +103,10 @@ class MachineIdentity(Section, frozen=True, kw_only=True):
             default_text="host name",
             find_default=lambda _values: socket.gethostname(),
             check=lambda text: _label("unit name")(text) or socket.gethostname(),
-            is_contract=True,
         ),
     ]
     published: Annotated[
-        bool | None,
-        Key(
-            "`false` switches backups of this machine off. Without it the coordinator's value stays.", is_contract=True
-        ),
+        bool | None, Key("`false` switches backups of this machine off. Without it the coordinator's value stays.")
     ] = None
 
 
@@ -128,8 +117,7 @@ class AgentState(Section, frozen=True, kw_only=True):
         Path,
         Key(
             "State: identity, SSH key (`ssh_key`, `ssh_key.pub`), the entries of the last session with each storage "
-            "(`changed_entries`), runtime files. Private to the user who runs the agent.",
-            is_contract=True,
+            "(`changed_entries`), runtime files. Private to the user who runs the agent."
         ),
     ] = Path(DEFAULT_VAR_DIR)
     lock_dir: Annotated[
@@ -138,7 +126,6 @@ class AgentState(Section, frozen=True, kw_only=True):
             "Directory of the locks that keep two runs apart.",
             default_text="`lock` in `var_dir`",
             find_default=lambda values: values["var_dir"] / "lock",
-            is_contract=True,
         ),
     ]
 
@@ -146,25 +133,19 @@ class AgentState(Section, frozen=True, kw_only=True):
 class RsyncdConfig(Section, frozen=True, kw_only=True):
     """The rsync daemon that serves files."""
 
-    rsyncd_command: Annotated[Words, Key("The rsync that serves files, as a list of words.", is_contract=True)] = (
-        "rsync",
-    )
+    rsyncd_command: Annotated[Words, Key("The rsync that serves files, as a list of words.")] = ("rsync",)
     rsyncd_local_address: Annotated[
         Line,
         Key(
             "Address that rsyncd listens on. Leave it on loopback, since only the tunnel needs to reach it.",
             check=_local_address,
-            is_contract=True,
         ),
     ] = "127.0.0.1"
     rsyncd_user: Annotated[
         Line,
-        Key(
-            "User that rsyncd reads files as, where the agent runs as root. Otherwise it reads as the agent's user.",
-            is_contract=True,
-        ),
+        Key("User that rsyncd reads files as, where the agent runs as root. Otherwise it reads as the agent's user."),
     ] = "root"
-    rsyncd_group: Annotated[Line, Key("Group, or `*` for all groups of that user.", is_contract=True)] = "*"
+    rsyncd_group: Annotated[Line, Key("Group, or `*` for all groups of that user.")] = "*"
 
 
 class TunnelConfig(Section, frozen=True, kw_only=True):
@@ -174,13 +155,11 @@ class TunnelConfig(Section, frozen=True, kw_only=True):
         Words,
         Key(
             'The ssh that opens tunnels, as a list of words. `["ssh", "-F", "/etc/turku-agent/ssh_config"]` adds '
-            "options such as a `ProxyJump`. With `-F` or `-c` that file or option also chooses the ciphers.",
-            is_contract=True,
+            "options such as a `ProxyJump`. With `-F` or `-c` that file or option also chooses the ciphers."
         ),
     ] = ("ssh",)
     ssh_key_type: Annotated[
-        Literal["ed25519", "ecdsa", "rsa"],
-        Key("Type of the key that is generated: `ed25519`, `ecdsa` or `rsa`.", is_contract=True),
+        Literal["ed25519", "ecdsa", "rsa"], Key("Type of the key that is generated: `ed25519`, `ecdsa` or `rsa`.")
     ] = "ed25519"
     storage_host_keys: Annotated[
         Mapping[str, Annotated[tuple[Line, ...], Meta(min_length=1)]],
@@ -213,7 +192,6 @@ class BackupConfig(Section, frozen=True, kw_only=True):
             "reads it. Backups continue only when it exits with 0.",
             parse=lambda written: program_words(written) if written and isinstance(written, str) else written or None,
             check=lambda words: None if words is None else program_words(words),
-            is_contract=True,
         ),
     ] = None
     parallel_sources: Annotated[
@@ -225,12 +203,10 @@ class BackupConfig(Section, frozen=True, kw_only=True):
 class RestoreConfig(Section, frozen=True, kw_only=True):
     """Restores."""
 
-    restore_path: Annotated[Path, Key("Directory that restore mode opens for writing.", is_contract=True)] = Path(
+    restore_path: Annotated[Path, Key("Directory that restore mode opens for writing.")] = Path(
         "/var/backups/turku-agent/restore"
     )
-    restore_module: Annotated[
-        Line, Key("Name of the rsync module for it.", check=names.source_name, is_contract=True)
-    ] = "turku-restore"
+    restore_module: Annotated[Line, Key("Name of the rsync module for it.", check=names.source_name)] = "turku-restore"
     remote_restore: Annotated[
         tuple[Path, ...],
         Key(

@@ -21,7 +21,6 @@ import msgspec
 from msgspec import NODEFAULT, Meta
 
 T = TypeVar("T", bound=msgspec.Struct)
-FIRST_RELEASE = "2.0"
 _LINE_LENGTH = 4096
 _ONE_LINE = r"\A[^\x00-\x1f\x7f]*\Z"
 Line = Annotated[str, Meta(min_length=1, max_length=_LINE_LENGTH, pattern=_ONE_LINE)]
@@ -48,9 +47,6 @@ class Key(msgspec.Struct, frozen=True):
     """Given a value of the declared type, return it as programs use it. Raises InvalidValue."""
     example: str = ""
     """A value to show where the key is required and missing, and in the commented examples."""
-    is_contract: bool = False
-    """True for keys of the existing system, whose names and meanings must stay."""
-    since: str = FIRST_RELEASE
 
 
 class Section(msgspec.Struct, frozen=True):

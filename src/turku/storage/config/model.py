@@ -92,25 +92,23 @@ def _shell_command(text: str) -> str:
 class StorageState(Section, frozen=True, kw_only=True):
     """State, log and time zone."""
 
-    var_dir: Annotated[
-        Path, Key("State, and `machines/`: a link per machine, by UUID and by name.", is_contract=True)
-    ] = Path(DEFAULT_VAR_DIR)
+    var_dir: Annotated[Path, Key("State, and `machines/`: a link per machine, by UUID and by name.")] = Path(
+        DEFAULT_VAR_DIR
+    )
     lock_dir: Annotated[
         Path,
         Key(
             "Directory of the locks that keep two runs apart.",
             default_text="`lock` in `var_dir`",
             find_default=lambda values: values["var_dir"] / "lock",
-            is_contract=True,
         ),
     ]
-    log_file: Annotated[
-        Line, Key("`systemd` (the journal), `syslog`, or an absolute path.", check=_log_file, is_contract=True)
-    ] = DEFAULT_LOG_FILE
-    timezone: Annotated[
-        ZoneInfo,
-        Key("Time zone of snapshots' names and of retention's days.", parse=_timezone, is_contract=True),
-    ] = ZoneInfo("UTC")
+    log_file: Annotated[Line, Key("`systemd` (the journal), `syslog`, or an absolute path.", check=_log_file)] = (
+        DEFAULT_LOG_FILE
+    )
+    timezone: Annotated[ZoneInfo, Key("Time zone of snapshots' names and of retention's days.", parse=_timezone)] = (
+        ZoneInfo("UTC")
+    )
 
     @property
     def machines_dir(self) -> Path:
@@ -127,19 +125,13 @@ class StorageIdentity(Section, frozen=True, kw_only=True):
             "Name of this storage at the coordinator. It is kept in `var_dir/config.d/10-storage.json` from the first "
             "run on, so that a new host name does not make another storage.",
             default_text="host name",
-            is_contract=True,
         ),
     ] = ""
     secret: Annotated[
-        Secret,
-        Key("Secret that proves the identity. Generated beside `name`.", default_text="generated", is_contract=True),
+        Secret, Key("Secret that proves the identity. Generated beside `name`.", default_text="generated")
     ] = Secret("")
     published: Annotated[
-        bool | None,
-        Key(
-            "`false`: no new machines and no new backups here. Without it the coordinator's value stays.",
-            is_contract=True,
-        ),
+        bool | None, Key("`false`: no new machines and no new backups here. Without it the coordinator's value stays.")
     ] = None
     comment: Annotated[Line | None, Key("A comment for people, one line.")] = None
 
@@ -153,37 +145,25 @@ class SshConfig(Section, frozen=True, kw_only=True):
             "Host name or address where machines reach this storage's sshd.",
             default_text="full host name",
             find_default=lambda _values: socket.getfqdn(),
-            is_contract=True,
         ),
     ]
-    ssh_ping_port: Annotated[Annotated[int, Meta(ge=1, le=65535)], Key("Port of that sshd.", is_contract=True)] = 22
+    ssh_ping_port: Annotated[Annotated[int, Meta(ge=1, le=65535)], Key("Port of that sshd.")] = 22
     ssh_ping_user: Annotated[
-        Line,
-        Key(
-            "The user whom machines log in as.",
-            default_text="who runs the program",
-            find_default=_session_user,
-            is_contract=True,
-        ),
+        Line, Key("The user whom machines log in as.", default_text="who runs the program", find_default=_session_user)
     ]
     ssh_ping_host_keys: Annotated[
         tuple[Line, ...] | None,
-        Key(
-            "Public host keys, each `TYPE BASE64`, that machines must see there.",
-            default_text="from the files",
-            is_contract=True,
-        ),
+        Key("Public host keys, each `TYPE BASE64`, that machines must see there.", default_text="from the files"),
     ] = None
-    ssh_ping_host_keys_glob: Annotated[
-        Line, Key("Files that the public host keys are read from.", is_contract=True)
-    ] = "/etc/ssh/ssh_host_*_key.pub"
+    ssh_ping_host_keys_glob: Annotated[Line, Key("Files that the public host keys are read from.")] = (
+        "/etc/ssh/ssh_host_*_key.pub"
+    )
     authorized_keys_user: Annotated[
         Line,
         Key(
             "Owner of `authorized_keys_file`.",
             default_text="`ssh_ping_user`",
             find_default=lambda values: values["ssh_ping_user"],
-            is_contract=True,
         ),
     ]
     authorized_keys_file: Annotated[
@@ -193,7 +173,6 @@ class SshConfig(Section, frozen=True, kw_only=True):
             "`.static` added. They come first.",
             default_text="`~/.ssh/authorized_keys` of that user",
             find_default=_keys_file,
-            is_contract=True,
         ),
     ]
     authorized_keys_command: Annotated[
@@ -202,7 +181,6 @@ class SshConfig(Section, frozen=True, kw_only=True):
             "Forced command, to which the machine's UUID is added. With an unprivileged `ssh_ping_user`: "
             "`sudo turku-storage-ping`.",
             check=_shell_command,
-            is_contract=True,
         ),
     ] = "turku-storage-ping"
 
@@ -246,14 +224,11 @@ class Volume(Section, frozen=True, kw_only=True):
         Path,
         Key(
             "Absolute path. It must exist, and from its first use on have the volume's mark: a disk that is not "
-            "mounted is not written around. See [volumes](../howto/volumes.md).",
-            is_contract=True,
+            "mounted is not written around. See [volumes](../howto/volumes.md)."
         ),
     ]
-    accept_new: Annotated[bool, Key("`false` keeps new machines away.", is_contract=True)] = True
-    accept_new_high_water_pct: Annotated[
-        Percent, Key("The volume's own mark.", default_text="the storage's", is_contract=True)
-    ] = 80.0
+    accept_new: Annotated[bool, Key("`false` keeps new machines away.")] = True
+    accept_new_high_water_pct: Annotated[Percent, Key("The volume's own mark.", default_text="the storage's")] = 80.0
 
 
 def _volumes(volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
@@ -267,11 +242,7 @@ class DiskConfig(Section, frozen=True, kw_only=True):
     """Volumes and disk space."""
 
     accept_new_high_water_pct: Annotated[
-        Percent,
-        Key(
-            "A volume that is fuller than this, in per cent of space or of inodes, gets no new machines.",
-            is_contract=True,
-        ),
+        Percent, Key("A volume that is fuller than this, in per cent of space or of inodes, gets no new machines.")
     ] = 80.0
     volumes: Annotated[
         tuple[Volume, ...],
@@ -279,7 +250,6 @@ class DiskConfig(Section, frozen=True, kw_only=True):
             "Name to section, at least one. See [volumes](#volumes).",
             check=_volumes,
             example='{"data": {"path": "/srv/turku"}}',
-            is_contract=True,
         ),
     ]
     low_water_free_pct: Annotated[
@@ -292,16 +262,10 @@ class ReceivingConfig(Section, frozen=True, kw_only=True):
     """Snapshots and receiving."""
 
     snapshot_mode: Annotated[
-        str,
-        Key(
-            "Mode of sources that name none. See [snapshot modes](#snapshot-modes).",
-            check=_snapshot_mode,
-            is_contract=True,
-        ),
+        str, Key("Mode of sources that name none. See [snapshot modes](#snapshot-modes).", check=_snapshot_mode)
     ] = snapshot_mode.DEFAULT
     preserve_hard_links: Annotated[
-        bool,
-        Key("Keeps several names of one file as hard links where a source does not say otherwise.", is_contract=True),
+        bool, Key("Keeps several names of one file as hard links where a source does not say otherwise.")
     ] = True
     rsync_command: Annotated[Words, Key("The rsync that receives, as a list of words.")] = ("rsync",)
     allow_old_rsync: Annotated[
@@ -405,8 +369,7 @@ class SessionLimits(Section, frozen=True, kw_only=True):
         Slots, Key("Most sessions of one machine at once that browse history or restore with `turku-agent restore`.")
     ] = DEFAULT_HISTORY_SESSIONS
     restore_idle_seconds: Annotated[
-        Seconds,
-        Key("A restore by hand (`turku-agent-ping --restore`) ends when its tunnel was unused for so long."),
+        Seconds, Key("A restore by hand (`turku-agent-ping --restore`) ends when its tunnel was unused for so long.")
     ] = 3600.0
     machines_see_history: Annotated[
         bool,
