@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q, Value
@@ -123,37 +121,41 @@ class Machine(models.Model):
         return "-".join(name for name in names if name) or str(self.uuid)
 
 
-def scope_constraints(name: str) -> list[models.BaseConstraint]:
-    """Return the constraints of a ``ScopedPolicy`` model. Their names begin with ``name``."""
-    return [
-        models.CheckConstraint(
-            condition=Q(auth=None) | Q(machine=None),
-            name=name,
-            violation_error_message="A policy is for one auth or for one machine, not both.",
-        ),
-        models.UniqueConstraint(
-            Coalesce("auth_id", 0),
-            Coalesce("machine_id", 0),
-            name=f"{name}_unique",
-            violation_error_message="A policy for these machines already exists.",
-        ),
-    ]
-
-
 class ScopedPolicy(models.Model):
     """A policy for all machines, for those registered with one ``auth``, or for one ``machine`` (policies.py).
 
-    A subclass has these two fields, and ``scope_constraints``.
+    An empty field of a subclass inherits from the next wider policy, and finally from the built-in values.
     """
 
-    auth: models.OneToOneField[Any, Any]
-    auth_id: int | None
-    machine: models.OneToOneField[Any, Any]
-    machine_id: int | None
+    auth = models.OneToOneField(
+        Auth,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="%(class)s",
+        limit_choices_to={"kind": AuthKind.MACHINE},
+        help_text="For the machines registered with it.",
+    )
+    machine = models.OneToOneField(
+        Machine, models.CASCADE, null=True, blank=True, related_name="%(class)s", help_text="For this machine alone."
+    )
 
     class Meta:
         abstract = True
         ordering = ("machine_id", "auth_id")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(auth=None) | Q(machine=None),
+                name="%(class)s_scope",
+                violation_error_message="A policy is for one auth or for one machine, not both.",
+            ),
+            models.UniqueConstraint(
+                Coalesce("auth_id", 0),
+                Coalesce("machine_id", 0),
+                name="%(class)s_scope_unique",
+                violation_error_message="A policy for these machines already exists.",
+            ),
+        ]
 
     def __str__(self) -> str:
         if self.machine is not None:
@@ -162,23 +164,8 @@ class ScopedPolicy(models.Model):
 
 
 class Policy(ScopedPolicy):
-    """Limits that machines cannot go below: for all machines, for those of one Auth, or for one machine.
+    """Limits that machines cannot go below."""
 
-    An empty field inherits from the next wider policy, and finally from policies.BUILT_IN.
-    """
-
-    auth = models.OneToOneField(
-        Auth,
-        models.CASCADE,
-        null=True,
-        blank=True,
-        related_name="policy",
-        limit_choices_to={"kind": AuthKind.MACHINE},
-        help_text="For the machines registered with it.",
-    )
-    machine = models.OneToOneField(
-        Machine, models.CASCADE, null=True, blank=True, related_name="policy", help_text="For this machine alone."
-    )
     retention_floor = models.CharField(
         "minimum retention",
         max_length=RETENTION_LENGTH,
@@ -215,7 +202,6 @@ class Policy(ScopedPolicy):
 
     class Meta(ScopedPolicy.Meta):
         verbose_name_plural = "policies"
-        constraints = scope_constraints("policy_scope")
 
 
 class FilterSet(models.Model):

@@ -4,12 +4,11 @@ from django.apps import AppConfig
 
 
 class ProjectApp(AppConfig):
-    """The system checks of the coordinator."""
+    """The system checks of the coordinator, and the signals of logins."""
 
     name = "turku.api.project"
-    label = "project"
-    verbose_name = "Project"
 
     def ready(self) -> None:
-        # Registers the system checks.
+        # Connects the signals and registers the system checks.
+        from turku.api.audit import logins  # noqa: F401
         from turku.api.project import checks  # noqa: F401

@@ -93,15 +93,15 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
-    "turku.api.audit.apps.AuditApp",
-    "turku.api.fleet.apps.FleetApp",
-    "turku.api.backups.apps.BackupsApp",
-    "turku.api.queue.apps.QueueApp",
-    "turku.api.integrity.apps.IntegrityApp",
-    "turku.api.restores.apps.RestoresApp",
+    "turku.api.audit",
+    "turku.api.fleet",
+    "turku.api.backups",
+    "turku.api.queue",
+    "turku.api.integrity",
+    "turku.api.restores",
     "turku.api.admin.apps.PagesApp",
     "turku.api.project.apps.ProjectApp",
-    "turku.api.commands.apps.CommandsApp",
+    "turku.api.commands",
 ]
 
 MIDDLEWARE = [

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from turku.api.backups.models import Source
-from turku.api.fleet.models import NAME_LENGTH, Auth, AuthKind, Machine, ScopedPolicy, scope_constraints
+from turku.api.fleet.models import NAME_LENGTH, Machine, ScopedPolicy
 
 PATH_LENGTH = 4096
 REASON_LENGTH = 1000
@@ -23,28 +23,8 @@ class Approvals(models.IntegerChoices):
 
 
 class RestorePolicy(ScopedPolicy):
-    """Rules for access to history: for all machines, for those of one Auth, or for one machine.
+    """Rules for access to history."""
 
-    An empty field inherits from the next wider policy, and finally from policies.BUILT_IN.
-    """
-
-    auth = models.OneToOneField(
-        Auth,
-        models.CASCADE,
-        null=True,
-        blank=True,
-        related_name="restore_policy",
-        limit_choices_to={"kind": AuthKind.MACHINE},
-        help_text="For the machines registered with it.",
-    )
-    machine = models.OneToOneField(
-        Machine,
-        models.CASCADE,
-        null=True,
-        blank=True,
-        related_name="restore_policy",
-        help_text="For this machine alone.",
-    )
     history_visible = models.BooleanField(
         "machine may read its own history",
         null=True,
@@ -69,7 +49,6 @@ class RestorePolicy(ScopedPolicy):
 
     class Meta(ScopedPolicy.Meta):
         verbose_name_plural = "restore policies"
-        constraints = scope_constraints("restore_policy_scope")
 
 
 class RequestState(models.TextChoices):
