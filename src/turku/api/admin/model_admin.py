@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.db import transaction
@@ -12,43 +12,13 @@ from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
-from turku.api.admin import bounded_list, presentation
+from turku.api.admin import bounded_list, columns
 from turku.api.admin.audited import AuditedMixin
 from turku.api.admin.bounded_list import BoundedChangeList, BoundedPaginator
-from turku.api.status.marks import Conditions, Mark, has_mark
 from turku.core.clock import SYSTEM_CLOCK
 
 
-class MarkFilter(admin.SimpleListFilter):
-    """A filter by health mark. A subclass sets the conditions of its rows."""
-
-    title = "health"
-    parameter_name = "mark"
-    conditions: Callable[[datetime], Conditions]
-    """A static method from the current time to the conditions."""
-
-    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        marks = (Mark.OK, *self.conditions(SYSTEM_CLOCK.now()))
-        return [("problem", "any problem"), *((mark.value, str(mark.label)) for mark in marks)]
-
-    def queryset(self, _request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
-        value = self.value()
-        conditions = self.conditions(SYSTEM_CLOCK.now())
-        if value == "problem":
-            return queryset.filter(has_mark(conditions, [mark for mark in Mark if mark.is_problem]))
-        if value in Mark.values:
-            return queryset.filter(has_mark(conditions, [Mark(value)]))
-        return queryset
-
-
-if TYPE_CHECKING:
-    # Generic in Django's type stubs only.
-    _ModelAdmin = admin.ModelAdmin[Any]
-else:
-    _ModelAdmin = admin.ModelAdmin
-
-
-class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
+class TurkuModelAdmin(AuditedMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # generic in Django's type stubs only
     """The base of all pages: audited, with bounded lists of fifty rows, styled marks and the current time.
 
     Lists are sorted by the columns of ``sortable_by``, which have an index or few rows.
@@ -63,6 +33,10 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
     """The models whose rows are counted for each row, with their foreign key to it."""
     linked_lookups: Sequence[str] = ()
     """The lookups that links on other pages use, beside those of ``list_filter``."""
+    forbidden: Collection[str] = ()
+    """Actions that nobody may do by hand: ``add``, ``change`` or ``delete``."""
+    matching: Callable[[Sequence[str]], Q] | None = None
+    """A static method from words to the condition that all of them match, or None to use ``search_fields``."""
 
     class Media:
         css = {"all": ("turku/marks.css",)}
@@ -83,6 +57,15 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
         title = capfirst(self.opts.verbose_name)
         return super().change_view(request, object_id, form_url, {"title": title, **(extra_context or {})})
 
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return "add" not in self.forbidden and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return "change" not in self.forbidden and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return "delete" not in self.forbidden and super().has_delete_permission(request, obj)
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:  # noqa: ARG002  (Django's signature)
         return BoundedChangeList
 
@@ -98,7 +81,7 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
         alone = {
             str(model._meta.verbose_name)
             for model, pages in self.admin_site._registry.items()
-            if type(pages).has_delete_permission is admin.ModelAdmin.has_delete_permission
+            if "delete" not in getattr(pages, "forbidden", ())
         }
         return deleted, counts, {name for name in needed if name in alone}, protected
 
@@ -119,33 +102,20 @@ class TurkuModelAdmin(AuditedMixin, _ModelAdmin):
             for row in rows:
                 row.turku_counts[model] = counts.get(row.pk, 0)  # type: ignore[attr-defined]
 
-    def matches(self, _words: Sequence[str]) -> Q | None:
-        """Return the condition for these words together, or None to use ``search_fields``, as short lists do."""
-        return None
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Model], search_term: str
     ) -> tuple[QuerySet[Model], bool]:
         """Return the rows that match every word, and True if one may be among them twice."""
         words = bounded_list.words(search_term)
-        found = self.matches(words) if words else Q()
-        if found is None:
+        if self.matching is None:
             return super().get_search_results(request, queryset, search_term)
-        return queryset.filter(found), False
+        return queryset.filter(self.matching(words) if words else Q()), False
 
 
-class NoAddDeleteAdmin(TurkuModelAdmin):
-    """A page for models whose rows only Turku creates and deletes."""
-
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-
-class ListActionAdmin(NoAddDeleteAdmin):
+class ListActionAdmin(TurkuModelAdmin):
     """A page to read. Decisions are actions of the list."""
+
+    forbidden = ("add", "delete")
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -180,24 +150,9 @@ class SwitchableAdmin(TurkuModelAdmin):
         self.message_user(request, f"{len(switched)} {word}.", messages.SUCCESS)
 
 
-class NoAddAdmin(SwitchableAdmin):
-    """A page for models whose rows register themselves. The operator switches and deletes them."""
-
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-
 class SourceColumns:
     """List columns for a model with a ``source`` and possibly a ``storage``."""
 
-    @admin.display(description="source", ordering="source__name")
-    def source_link(self, row: Any) -> str:
-        return presentation.change_link(row.source)
-
-    @admin.display(description="machine", ordering="source__machine__unit_name")
-    def machine_link(self, row: Any) -> str:
-        return presentation.change_link(row.source.machine)
-
-    @admin.display(description="storage", ordering="storage__name")
-    def storage_link(self, row: Any) -> str:
-        return presentation.change_link(row.storage)
+    source_link = columns.link("source", "source", "source__name")
+    machine_link = columns.link("machine", "source.machine", "source__machine__unit_name")
+    storage_link = columns.link("storage", "storage", "storage__name")

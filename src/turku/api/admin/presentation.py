@@ -13,6 +13,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from turku.api.audit import log
+from turku.api.audit.models import AuditEntry
 from turku.api.status.marks import Mark
 from turku.core.units import rough_duration
 
@@ -84,11 +86,12 @@ def list_link(model: type[Model], text: Any, **lookups: Any) -> SafeString:
     return format_html('<a href="{}?{}">{}</a>', address, urlencode(lookups), text)
 
 
+def audit_link(row: Model) -> SafeString:
+    """Return a link to what happened to an object."""
+    return list_link(AuditEntry, "what happened to it", subject_key=log.subject_key(row))
+
+
 def audit_links(row: Model) -> SafeString:
     """Return links to the actions of a machine or storage, and to what happened to it."""
-    from turku.api.audit import log
-    from turku.api.audit.models import AuditEntry
-
-    key = log.subject_key(row)
-    did = list_link(AuditEntry, "what it did", actor=key)
-    return format_html("{}, {}", did, list_link(AuditEntry, "what happened to it", subject_key=key))
+    did = list_link(AuditEntry, "what it did", actor=log.subject_key(row))
+    return format_html("{}, {}", did, audit_link(row))

@@ -68,10 +68,14 @@ def _values(declared: Declared) -> dict[str, Any]:
     }
 
 
+def not_yet_effective(*, now: datetime) -> Q:
+    """Return a condition for changes that do not affect history yet."""
+    return Q(date_effective=None) | Q(date_effective__gt=now)
+
+
 def held_back(sources: Iterable[Source], *, now: datetime) -> QuerySet[SourceChange]:
     """Return the changes of these sources that do not affect history yet."""
-    not_yet = Q(date_effective=None) | Q(date_effective__gt=now)
-    return SourceChange.objects.filter(not_yet, source__in=list(sources))
+    return SourceChange.objects.filter(not_yet_effective(now=now), source__in=list(sources))
 
 
 def hold_back(machine: Machine, weakened: Sequence[WeakenedSource], *, now: datetime) -> None:

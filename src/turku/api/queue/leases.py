@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q
 
 from turku.api.backups.models import Source
 from turku.api.backups.next_backup import may_be_due
@@ -118,11 +118,10 @@ def free(slot: Slot, *, now: datetime) -> bool:
     return bool(Slot.objects.filter(pk=slot.pk, machine=slot.machine_id).update(**_FREE, date_freed=now))
 
 
-def lapsed(*, now: datetime) -> QuerySet[Slot]:
-    """Return the slots of sessions that went silent within a day and that nobody took since."""
-    return Slot.objects.filter(
-        machine__isnull=False, date_begun__isnull=False, date_expires__lte=now, date_expires__gt=now - _REMEMBERED
-    )
+def lapsed(*, now: datetime) -> Q:
+    """Return a condition for the slots of sessions that went silent within a day and that nobody took since."""
+    recently = Q(date_expires__lte=now, date_expires__gt=now - _REMEMBERED)
+    return recently & Q(machine__isnull=False, date_begun__isnull=False)
 
 
 def free_finished_lanes(machine: Machine, storage: Storage, *, now: datetime) -> None:

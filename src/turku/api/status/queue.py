@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Min
 
 from turku.api.queue import leases, waiting_machines
+from turku.api.queue.models import Slot
 from turku.core.units import rough_duration
 
 TOO_LONG = timedelta(hours=6)
@@ -34,7 +35,7 @@ def _long_line(storage: str, machines: int, span: timedelta) -> str:
 
 def remarks(*, now: datetime) -> tuple[str, ...]:
     """Return a sentence about each session that began, went silent, and was not heard of again."""
-    rows = leases.lapsed(now=now).order_by("date_expires")
+    rows = Slot.objects.filter(leases.lapsed(now=now)).order_by("date_expires")
     values = rows.values_list("storage__name", "machine__unit_name", "machine__uuid", "date_expires")[:SENTENCES_LIMIT]
     return tuple(
         f"storage {storage}: the session of machine {unit or uuid} went silent; its lease expired "

@@ -9,13 +9,12 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
+from turku.api.admin import columns, presentation
 from turku.api.admin.audited import AuditedMixin
-from turku.api.admin.model_admin import NoAddDeleteAdmin
+from turku.api.admin.model_admin import TurkuModelAdmin
 from turku.api.audit.models import AuditEntry
 from turku.api.fleet.search import few_machines
 
@@ -79,7 +78,7 @@ class ActionFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(NoAddDeleteAdmin):
+class AuditEntryAdmin(TurkuModelAdmin):
     """The audit log, to be read only."""
 
     list_display = ("happened", "action", "subject", "subject_kind", "by", "address", "weakens", "was", "becomes")
@@ -91,33 +90,11 @@ class AuditEntryAdmin(NoAddDeleteAdmin):
         *("subject_kind", "subject_key", "subject", "old_values", "new_values"),
     )
     readonly_fields = fields
-
-    def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def matches(self, words: Sequence[str]) -> Q:
-        return matching_entries(words)
-
-    @admin.display(description="when", ordering="date")
-    def happened(self, row: AuditEntry) -> str:
-        return presentation.moment(row.date, now=self.now)
-
-    @admin.display(description="by", ordering="actor")
-    def by(self, row: AuditEntry) -> str:
-        return f"{row.get_actor_kind_display()} {row.actor}".strip()
-
-    @admin.display(description="was")
-    def was(self, row: AuditEntry) -> str:
-        return _short(row.old) or presentation.NOTHING
-
-    @admin.display(description="became")
-    def becomes(self, row: AuditEntry) -> str:
-        return _short(row.new) or presentation.NOTHING
-
-    @admin.display(description="old values")
-    def old_values(self, row: AuditEntry) -> SafeString:
-        return presentation.values(row.old)
-
-    @admin.display(description="new values")
-    def new_values(self, row: AuditEntry) -> SafeString:
-        return presentation.values(row.new)
+    forbidden = ("add", "change", "delete")
+    matching = staticmethod(matching_entries)
+    happened = columns.moment("when", "date", "date")
+    by = columns.text("by", lambda row: f"{row.get_actor_kind_display()} {row.actor}".strip(), "actor")
+    was = columns.text("was", lambda row: _short(row.old))
+    becomes = columns.text("became", lambda row: _short(row.new))
+    old_values = columns.text("old values", lambda row: presentation.values(row.old))
+    new_values = columns.text("new values", lambda row: presentation.values(row.new))

@@ -8,9 +8,8 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
+from turku.api.admin import columns
 from turku.api.admin.model_admin import SwitchableAdmin
 from turku.api.fleet.identity import auths
 from turku.api.fleet.models import Auth, AuthKind, Machine, Storage
@@ -25,6 +24,9 @@ class AuthAdmin(SwitchableAdmin):
     search_fields = ("name", "comment")
     fields = ("name", "kind", "active", "comment")
     related_counts = {Machine: "auth", Storage: "auth"}
+    machines_link = columns.list_link("machines", Machine, "auth")
+    storages_link = columns.list_link("storages", Storage, "auth")
+    added = columns.moment("added", "date_added", "date_added")
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Auth | None = None) -> tuple[str, ...]:
         return ("kind",) if obj else ()
@@ -48,15 +50,3 @@ class AuthAdmin(SwitchableAdmin):
         response = TemplateResponse(request, "turku/auth_secret.html", context)
         response.headers["Cache-Control"] = "no-store"
         return response
-
-    @admin.display(description="machines")
-    def machines_link(self, row: Any) -> SafeString:
-        return presentation.list_link(Machine, self.count(row, Machine), auth__id__exact=row.pk)
-
-    @admin.display(description="storages")
-    def storages_link(self, row: Any) -> SafeString:
-        return presentation.list_link(Storage, self.count(row, Storage), auth__id__exact=row.pk)
-
-    @admin.display(description="added", ordering="date_added")
-    def added(self, row: Auth) -> str:
-        return presentation.moment(row.date_added, now=self.now)

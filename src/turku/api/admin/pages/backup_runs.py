@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from django.contrib import admin
-from django.db.models import Model, Q
-from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
+from turku.api.admin import columns, presentation
 from turku.api.admin.model_admin import SourceColumns, TurkuModelAdmin
 from turku.api.backups import runs
 from turku.api.backups.models import BackupRun
@@ -24,15 +20,8 @@ class BackupRunAdmin(SourceColumns, TurkuModelAdmin):
     """The record of backup runs, to be read only."""
 
     list_display = (
-        "reported",
-        "result",
-        "source_link",
-        "machine_link",
-        "storage_link",
-        "duration",
-        "made",
-        "snapshot",
-        "unread",
+        *("reported", "result", "source_link", "machine_link", "storage_link"),
+        *("duration", "made", "snapshot", "unread"),
     )
     list_filter = ("success", "strategy", "storage")
     search_fields = ("snapshot", "source__name", "source__machine__unit_name", "source__machine__uuid")
@@ -45,19 +34,9 @@ class BackupRunAdmin(SourceColumns, TurkuModelAdmin):
         *("missing_files", "stale_files", "warning_count", "first_warnings", "summary"),
     )
     readonly_fields = fields
-
-    def has_add_permission(self, _request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def matches(self, words: Sequence[str]) -> Q:
-        return matching_runs(words)
-
-    @admin.display(description="reported", ordering="date")
-    def reported(self, row: BackupRun) -> str:
-        return presentation.moment(row.date, now=self.now)
+    forbidden = ("add", "change")
+    matching = staticmethod(matching_runs)
+    reported = columns.moment("reported", "date", "date")
 
     @admin.display(description="result", ordering="success")
     def result(self, row: BackupRun) -> SafeString:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -13,14 +13,8 @@ from turku.api.backups.filter_sets import FilterSets
 from turku.api.fleet.models import FilterSet
 from turku.errors import InvalidValue
 
-if TYPE_CHECKING:
-    # Generic in Django's type stubs only.
-    _FilterSetModelForm = forms.ModelForm[FilterSet]
-else:
-    _FilterSetModelForm = forms.ModelForm
 
-
-class FilterSetForm(_FilterSetModelForm):
+class FilterSetForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in Django's type stubs only
     """Rules as lines of text, checked as a whole."""
 
     lines = forms.CharField(
@@ -46,7 +40,7 @@ class FilterSetForm(_FilterSetModelForm):
         except InvalidValue as error:
             raise ValidationError(error.sentence) from None
 
-    def save(self, commit: bool = True) -> FilterSet:  # noqa: FBT001, FBT002  (Django's signature)
+    def save(self, commit: bool = True) -> Any:  # noqa: FBT001, FBT002  (Django's signature)
         self.instance.rules = self.cleaned_data["lines"]
         return super().save(commit)
 

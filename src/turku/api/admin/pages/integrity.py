@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
+from turku.api.admin import columns, presentation
 from turku.api.admin.model_admin import ListActionAdmin, SourceColumns
 from turku.api.backups.search import matching_sources
 from turku.api.integrity.models import OPEN, RESOLVED, Damage, Drill, IntegrityState
 from turku.api.status.marks import Mark
 from turku.core import units
 
-
-class OpenDamageFilter(admin.SimpleListFilter):
-    """A filter of damage by whether it needs action."""
-
-    title = "health"
-    parameter_name = "open"
-
-    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "needs action"), ("over", "repaired, gone or acknowledged")]
-
-    def queryset(self, _request: HttpRequest, queryset: QuerySet[Damage]) -> QuerySet[Damage]:
-        if self.value() == "open":
-            return queryset.filter(OPEN)
-        return queryset.exclude(OPEN) if self.value() == "over" else queryset
+_NEEDS_ACTION = columns.condition_filter(
+    "health", "open", lambda _now: {"open": ("needs action", OPEN), "over": ("repaired, gone or acknowledged", ~OPEN)}
+)
 
 
 class _ReportedAdmin(SourceColumns, ListActionAdmin):
@@ -40,9 +26,7 @@ class _ReportedAdmin(SourceColumns, ListActionAdmin):
     list_select_related = ["source__machine", "storage"]
     linked_lookups = ("source__machine__id__exact", "source__id__exact")
     search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
-
-    def matches(self, words: Sequence[str]) -> Q:
-        return matching_sources(words, "source__")
+    matching = staticmethod(lambda words: matching_sources(words, "source__"))
 
 
 @admin.register(Damage)
@@ -50,8 +34,9 @@ class DamageAdmin(_ReportedAdmin):
     """Damaged files. An operator acknowledges those that cannot be repaired."""
 
     list_display = ("found", "health", "path_short", "source_link", "machine_link", "storage_link", "kind", "state")
-    list_filter = (OpenDamageFilter, "storage")
+    list_filter = (_NEEDS_ACTION, "storage")
     sortable_by = ("found",)
+    found = columns.moment("found", "date_found", "date_found")
     actions = ("acknowledge",)
     fields = (
         *("date_found", "date_changed", "health", "source_link", "machine_link", "storage_link", "path"),
@@ -70,10 +55,6 @@ class DamageAdmin(_ReportedAdmin):
                 row.save(update_fields=["date_acknowledged", "acknowledged_by"])
                 self.log_change(request, row, "Acknowledged.")
         self.message_user(request, f"{len(rows)} acknowledged.", messages.SUCCESS)
-
-    @admin.display(description="found", ordering="date_found")
-    def found(self, row: Damage) -> str:
-        return presentation.moment(row.date_found, now=self.now)
 
     @admin.display(description="health")
     def health(self, row: Damage) -> SafeString:
@@ -103,18 +84,12 @@ class DrillAdmin(_ReportedAdmin):
         *("files", "size_bytes", "date_begin", "date_end", "duration", "summary"),
     )
     readonly_fields = fields
-
-    @admin.display(description="reported", ordering="date")
-    def reported(self, row: Drill) -> str:
-        return presentation.moment(row.date, now=self.now)
+    reported = columns.moment("reported", "date", "date")
+    duration = columns.text("duration", lambda row: units.duration(row.date_end - row.date_begin))
 
     @admin.display(description="result")
     def result(self, row: Drill) -> SafeString:
         return presentation.mark(Mark.OK if row.success else Mark.FAILED)
-
-    @admin.display(description="duration")
-    def duration(self, row: Drill) -> str:
-        return units.duration(row.date_end - row.date_begin)
 
 
 @admin.register(IntegrityState)
@@ -129,19 +104,10 @@ class IntegrityStateAdmin(_ReportedAdmin):
         *("date_oldest_check", "date_drilled", "date_proven_until", "drill_succeeded"),
     )
     readonly_fields = fields
+    verified = columns.moment("last verified", "date_verified", "date_verified")
+    oldest_check = columns.moment("all files verified since", "date_oldest_check")
+    drilled = columns.moment("last good drill", "date_drilled", "date_drilled")
 
     @admin.display(description="proven", boolean=True)
     def is_proven(self, row: IntegrityState) -> bool:
         return row.date_proven_until is not None and row.date_proven_until >= self.now
-
-    @admin.display(description="last verified", ordering="date_verified")
-    def verified(self, row: IntegrityState) -> str:
-        return presentation.moment(row.date_verified, now=self.now)
-
-    @admin.display(description="all files verified since")
-    def oldest_check(self, row: IntegrityState) -> str:
-        return presentation.moment(row.date_oldest_check, now=self.now)
-
-    @admin.display(description="last good drill", ordering="date_drilled")
-    def drilled(self, row: IntegrityState) -> str:
-        return presentation.moment(row.date_drilled, now=self.now)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 
-from turku.api.admin import presentation
+from turku.api.admin import columns, presentation
 from turku.api.admin.model_admin import TurkuModelAdmin
 from turku.api.backups.models import SnapshotModeChoices
-from turku.api.fleet.models import Policy, ScopedPolicy
+from turku.api.fleet.models import Policy
 from turku.api.restores.models import RestorePolicy
 from turku.core import units
 from turku.errors import InvalidValue
@@ -35,22 +35,13 @@ class ScopedPolicyAdmin(TurkuModelAdmin):
     search_fields: ClassVar[tuple[str, ...]] = SEARCHED
     list_select_related = ("auth", "machine")
     autocomplete_fields = ("machine",)
+    scope = columns.text("for", str, "machine_id")
 
-    @admin.display(description="for", ordering="machine_id")
-    def scope(self, row: ScopedPolicy) -> str:
-        return str(row)
-
-
-if TYPE_CHECKING:
-    # Generic in Django's type stubs only.
-    _PolicyModelForm = forms.ModelForm[Policy]
-else:
-    _PolicyModelForm = forms.ModelForm
 
 _GIB = 1024**3
 
 
-class PolicyForm(_PolicyModelForm):
+class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in Django's type stubs only
     """The quota in GiB, modes as boxes to tick, retention checked."""
 
     modes = forms.MultipleChoiceField(
@@ -72,13 +63,8 @@ class PolicyForm(_PolicyModelForm):
     class Meta:
         model = Policy
         fields = (
-            "auth",
-            "machine",
-            "retention_floor",
-            "delay_hours",
-            "weakening_allowed",
-            "silent_after_hours",
-            "comment",
+            *("auth", "machine", "retention_floor", "delay_hours", "weakening_allowed"),
+            *("silent_after_hours", "comment"),
         )
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -96,7 +82,7 @@ class PolicyForm(_PolicyModelForm):
         except InvalidValue as error:
             raise ValidationError(error.sentence) from None
 
-    def save(self, commit: bool = True) -> Policy:  # noqa: FBT001, FBT002  (Django's signature)
+    def save(self, commit: bool = True) -> Any:  # noqa: FBT001, FBT002  (Django's signature)
         gib: Decimal | None = self.cleaned_data["quota_gib"]
         self.instance.quota_bytes = None if gib is None else int(gib * _GIB)
         self.instance.allowed_snapshot_modes = self.cleaned_data["modes"] or None
@@ -121,10 +107,7 @@ class PolicyAdmin(ScopedPolicyAdmin):
         ("Silence", {"fields": ("silent_after_hours",)}),
         (None, {"fields": ("comment",)}),
     )
-
-    @admin.display(description="allowed modes")
-    def modes(self, row: Policy) -> str:
-        return ", ".join(row.allowed_snapshot_modes or []) or presentation.NOTHING
+    modes = columns.text("allowed modes", lambda row: ", ".join(row.allowed_snapshot_modes or []))
 
     @admin.display(description="quota", ordering="quota_bytes")
     def quota(self, row: Policy) -> str:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Count, F, IntegerField, Model, OuterRef, QuerySet, Subquery, Value
+from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
-from turku.api.admin import presentation
-from turku.api.admin.model_admin import NoAddDeleteAdmin
+from turku.api.admin import columns
+from turku.api.admin.model_admin import TurkuModelAdmin
 from turku.api.queue import capacity, leases, waiting_machines
-from turku.api.queue.models import Slot, StorageSlots, WaitingMachine
-from turku.core.clock import SYSTEM_CLOCK
+from turku.api.queue.models import Slot, StorageSlots, WaitingMachine, held
 from turku.errors import InvalidValue
 from turku.policy import queue
 
-if TYPE_CHECKING:
-    # Generic in Django's type stubs only.
-    _StorageSlotsModelForm = forms.ModelForm[StorageSlots]
-else:
-    _StorageSlotsModelForm = forms.ModelForm
 
-
-class StorageSlotsForm(_StorageSlotsModelForm):
+class StorageSlotsForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in Django's type stubs only
     """Both numbers, checked together."""
 
     class Meta:
@@ -50,7 +45,7 @@ class StorageSlotsForm(_StorageSlotsModelForm):
 
 
 @admin.register(StorageSlots)
-class StorageSlotsAdmin(NoAddDeleteAdmin):
+class StorageSlotsAdmin(TurkuModelAdmin):
     """The number of sessions that a storage takes at once. The operator can only lower the storage's number."""
 
     form = StorageSlotsForm
@@ -59,14 +54,21 @@ class StorageSlotsAdmin(NoAddDeleteAdmin):
     list_select_related = ("storage",)
     fields = ("storage_link", "counts", "reported_slots", "slots", "first_slots", "slots_link", "waiting_link")
     readonly_fields = ("storage_link", "counts", "reported_slots", "slots_link", "waiting_link")
+    forbidden = ("add", "delete")
+    storage_link = columns.link("storage", "storage")
+    running = columns.list_link("running", Slot, "storage", attrgetter("running_count"), state="running")
+    reserved = columns.list_link("reserved", Slot, "storage", attrgetter("reserved_count"), state="reserved")
+    waiting = columns.list_link("waiting", WaitingMachine, "storage", attrgetter("waiting_count"))
+    slots_link = columns.list_link("holders", Slot, "storage", "all slots")
+    waiting_link = columns.list_link("waiting machines", WaitingMachine, "storage", "the queue")
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[StorageSlots]:
         now = self.now
-        held = Slot.objects.filter(storage=OuterRef("storage"), machine__isnull=False, date_expires__gt=now)
+        taken = Slot.objects.filter(held(now=now), storage=OuterRef("storage"))
         waiting = waiting_machines.asking_machines(now=now).filter(storage=OuterRef("storage"))
         return StorageSlots.objects.annotate(
-            running_count=_count(held.filter(date_begun__isnull=False), "storage"),
-            reserved_count=_count(held.filter(date_begun=None), "storage"),
+            running_count=_count(taken.filter(date_begun__isnull=False), "storage"),
+            reserved_count=_count(taken.filter(date_begun=None), "storage"),
             waiting_count=_count(waiting, "storage"),
         )
 
@@ -74,34 +76,10 @@ class StorageSlotsAdmin(NoAddDeleteAdmin):
         super().save_model(request, obj, form, change)
         capacity.update_slots(obj)
 
-    @admin.display(description="storage")
-    def storage_link(self, row: StorageSlots) -> str:
-        return presentation.change_link(row.storage)
-
     @admin.display(description="effective slots")
     def counts(self, row: StorageSlots) -> str:
         sizes = capacity.lane_sizes(row)
         return f"{sizes[queue.Lane.REGULAR]} + {sizes[queue.Lane.FIRST]} for first backups"
-
-    @admin.display(description="running")
-    def running(self, row: Any) -> str:
-        return presentation.list_link(Slot, row.running_count, storage__id__exact=row.pk, state="running")
-
-    @admin.display(description="reserved")
-    def reserved(self, row: Any) -> str:
-        return presentation.list_link(Slot, row.reserved_count, storage__id__exact=row.pk, state="reserved")
-
-    @admin.display(description="waiting")
-    def waiting(self, row: Any) -> str:
-        return presentation.list_link(WaitingMachine, row.waiting_count, storage__id__exact=row.pk)
-
-    @admin.display(description="holders")
-    def slots_link(self, row: StorageSlots) -> str:
-        return presentation.list_link(Slot, "all slots", storage__id__exact=row.pk)
-
-    @admin.display(description="waiting machines")
-    def waiting_link(self, row: StorageSlots) -> str:
-        return presentation.list_link(WaitingMachine, "the queue", storage__id__exact=row.pk)
 
 
 def _count(rows: QuerySet[Any], group: str) -> Coalesce:
@@ -110,39 +88,35 @@ def _count(rows: QuerySet[Any], group: str) -> Coalesce:
     return Coalesce(Subquery(counted, output_field=IntegerField()), Value(0))
 
 
-class StateFilter(admin.SimpleListFilter):
-    """A filter of slots by state."""
-
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [(state, state) for state in ("running", "reserved", "lapsed", "free")]
-
-    def queryset(self, _request: HttpRequest, queryset: QuerySet[Slot]) -> QuerySet[Slot]:
-        now = SYSTEM_CLOCK.now()
-        held = queryset.filter(machine__isnull=False, date_expires__gt=now)
-        if self.value() == "running":
-            return held.filter(date_begun__isnull=False)
-        if self.value() == "reserved":
-            return held.filter(date_begun=None)
-        if self.value() == "lapsed":
-            return leases.lapsed(now=now)
-        return queryset.filter(machine=None) if self.value() == "free" else queryset
+def _states(now: datetime) -> dict[str, tuple[str, Q]]:
+    taken = held(now=now)
+    return {
+        "running": ("running", taken & Q(date_begun__isnull=False)),
+        "reserved": ("reserved", taken & Q(date_begun=None)),
+        "lapsed": ("lapsed", leases.lapsed(now=now)),
+        "free": ("free", Q(machine=None)),
+    }
 
 
 @admin.register(Slot)
-class SlotAdmin(NoAddDeleteAdmin):
+class SlotAdmin(TurkuModelAdmin):
     """The slots and their holders. The operator can end a lease."""
 
     list_display = ("place", "state", "machine_link", "taken", "begun", "heartbeat", "expires")
     list_display_links = None
-    list_filter = (StateFilter, "lane", "storage")
+    list_filter = (columns.condition_filter("state", "state", _states), "lane", "storage")
     search_fields = ("machine__uuid", "machine__unit_name", "storage__name")
     sortable_by = ()
     list_select_related = ("storage", "machine")
     linked_lookups = ("storage__id__exact",)
     actions = ("end_lease",)
+    forbidden = ("add", "delete")
+    place = columns.text("slot", str)
+    machine_link = columns.link("machine", "machine")
+    taken = columns.moment("taken", "date_taken")
+    begun = columns.moment("begun", "date_begun")
+    heartbeat = columns.moment("last heartbeat", "date_heartbeat")
+    expires = columns.moment("expires", "date_expires")
 
     @admin.action(description="End the lease: another machine may have the slot", permissions=["change"])
     def end_lease(self, request: HttpRequest, queryset: QuerySet[Slot]) -> None:
@@ -157,10 +131,6 @@ class SlotAdmin(NoAddDeleteAdmin):
             request, f"{count} leases ended. A running session continues without a slot.", messages.SUCCESS
         )
 
-    @admin.display(description="slot")
-    def place(self, row: Slot) -> str:
-        return str(row)
-
     @admin.display(description="state")
     def state(self, row: Slot) -> str:
         if row.is_held(self.now):
@@ -169,29 +139,9 @@ class SlotAdmin(NoAddDeleteAdmin):
             state = "free" if row.machine is None else "lapsed"
         return f"{state}, retired" if row.retired else state
 
-    @admin.display(description="machine")
-    def machine_link(self, row: Slot) -> str:
-        return presentation.change_link(row.machine)
-
-    @admin.display(description="taken")
-    def taken(self, row: Slot) -> str:
-        return presentation.moment(row.date_taken, now=self.now)
-
-    @admin.display(description="begun")
-    def begun(self, row: Slot) -> str:
-        return presentation.moment(row.date_begun, now=self.now)
-
-    @admin.display(description="last heartbeat")
-    def heartbeat(self, row: Slot) -> str:
-        return presentation.moment(row.date_heartbeat, now=self.now)
-
-    @admin.display(description="expires")
-    def expires(self, row: Slot) -> str:
-        return presentation.moment(row.date_expires, now=self.now)
-
 
 @admin.register(WaitingMachine)
-class WaitingMachineAdmin(NoAddDeleteAdmin):
+class WaitingMachineAdmin(TurkuModelAdmin):
     """The queue of machines for a slot, with their position."""
 
     list_display = ("machine_link", "storage", "lane", "position", "due", "since", "asked", "deadline", "no_show")
@@ -201,9 +151,14 @@ class WaitingMachineAdmin(NoAddDeleteAdmin):
     sortable_by = ()
     list_select_related = ("storage", "machine")
     linked_lookups = ("storage__id__exact",)
-
-    def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
+    forbidden = ("add", "change", "delete")
+    machine_link = columns.link("machine", "machine")
+    position = columns.text("position", "place")
+    due = columns.moment("due since", "date_due")
+    since = columns.moment("waiting since", "date_queued")
+    asked = columns.moment("asked last", "date_asked")
+    deadline = columns.moment("grace period ends", "date_deadline")
+    no_show = columns.moment("no-show", "date_no_show")
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[WaitingMachine]:
         alive = waiting_machines.asking_machines(now=self.now)
@@ -211,32 +166,3 @@ class WaitingMachineAdmin(NoAddDeleteAdmin):
             storage=OuterRef("storage"), lane=OuterRef("lane"), date_deadline__lt=OuterRef("date_deadline")
         )
         return alive.annotate(place=_count(ahead, "storage") + Value(1)).order_by("storage", "lane", F("date_deadline"))
-
-    @admin.display(description="machine")
-    def machine_link(self, row: WaitingMachine) -> str:
-        return presentation.change_link(row.machine)
-
-    @admin.display(description="position")
-    def position(self, row: Any) -> int:
-        place: int = row.place
-        return place
-
-    @admin.display(description="due since")
-    def due(self, row: WaitingMachine) -> str:
-        return presentation.moment(row.date_due, now=self.now)
-
-    @admin.display(description="waiting since")
-    def since(self, row: WaitingMachine) -> str:
-        return presentation.moment(row.date_queued, now=self.now)
-
-    @admin.display(description="asked last")
-    def asked(self, row: WaitingMachine) -> str:
-        return presentation.moment(row.date_asked, now=self.now)
-
-    @admin.display(description="grace period ends")
-    def deadline(self, row: WaitingMachine) -> str:
-        return presentation.moment(row.date_deadline, now=self.now)
-
-    @admin.display(description="no-show")
-    def no_show(self, row: WaitingMachine) -> str:
-        return presentation.moment(row.date_no_show, now=self.now)

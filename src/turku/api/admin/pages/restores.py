@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -15,22 +16,15 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
+from turku.api.admin import columns, presentation
 from turku.api.admin.model_admin import TurkuModelAdmin
 from turku.api.audit import log
-from turku.api.audit.models import AuditEntry
 from turku.api.backups.search import matching_sources
 from turku.api.fleet.models import NAME_LENGTH, Machine
 from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import ENDED, OPEN, RequestState, RestoreRequest
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, UsageError
-
-if TYPE_CHECKING:
-    # Generic in Django's type stubs only.
-    _RequestModelForm = forms.ModelForm[RestoreRequest]
-else:
-    _RequestModelForm = forms.ModelForm
 
 _COLOURS = {
     RequestState.REQUESTED: "overdue",
@@ -43,21 +37,15 @@ _COLOURS = {
 """The styles of health marks that states borrow. Other states are plain."""
 
 
-class OpenRequestFilter(admin.SimpleListFilter):
-    """Requests by whether anything is still to come."""
-
-    title = "progress"
-    parameter_name = "progress"
-
-    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [("approval", "to be approved"), ("open", "open"), ("over", "over")]
-
-    def queryset(self, _request: HttpRequest, queryset: QuerySet[RestoreRequest]) -> QuerySet[RestoreRequest]:
-        states = {"approval": (RequestState.REQUESTED.value,), "open": OPEN, "over": ENDED}.get(self.value() or "")
-        return queryset if states is None else queryset.filter(state__in=states)
+def _progress(_now: datetime) -> dict[str, tuple[str, Q]]:
+    return {
+        "approval": ("to be approved", Q(state=RequestState.REQUESTED)),
+        "open": ("open", Q(state__in=OPEN)),
+        "over": ("over", Q(state__in=ENDED)),
+    }
 
 
-class RequestForm(_RequestModelForm):
+class RequestForm(forms.ModelForm):  # type: ignore[type-arg]  # generic in Django's type stubs only
     """The form of a new request, with one path a line, checked against the restore policies."""
 
     machine = forms.ModelChoiceField(
@@ -148,7 +136,7 @@ class RestoreRequestAdmin(TurkuModelAdmin):
 
     form = RequestForm
     list_display = ("requested", "status", "progress", "subject", "machines", "directory", "people")
-    list_filter = (OpenRequestFilter,)
+    list_filter = (columns.condition_filter("progress", "progress", _progress),)
     list_select_related = ("source__machine__storage", "target")
     search_fields = ("source__name",)
     sortable_by = ("requested",)
@@ -165,12 +153,19 @@ class RestoreRequestAdmin(TurkuModelAdmin):
         ("Where to", {"fields": ("target", "directory", "overwrite")}),
         (None, {"fields": ("reason", "days")}),
     )
-
-    def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
-
-    def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        return False
+    forbidden = ("change", "delete")
+    matching = staticmethod(lambda words: matching_sources(words, "source__"))
+    requested = columns.moment("requested", "date_requested", "date_requested")
+    progress = columns.text("progress", lambda row: description.progress_text(row) or description.waiting_reason(row))
+    waiting_reason = columns.text("waits because", description.waiting_reason)
+    subject = columns.text("subject", description.subject_text)
+    of_machine = columns.link("of machine", "source.machine")
+    onto = columns.link("onto machine", "target")
+    picked_up = columns.moment("picked up", "date_picked_up")
+    last_progress = columns.moment("last progress report", "date_progress")
+    ended = columns.moment("ended", "date_ended")
+    message_text = columns.text("message of the machine", "message")
+    audit_link = columns.text("audit log", presentation.audit_link)
 
     def has_approve_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("restores.approve_restorerequest")
@@ -208,9 +203,6 @@ class RestoreRequestAdmin(TurkuModelAdmin):
         # Requests and their transitions are on the audit log, whatever their origin.
         return
 
-    def matches(self, words: Sequence[str]) -> Q:
-        return matching_sources(words, "source__")
-
     @admin.action(description="Approve", permissions=["approve"])
     def approve(self, request: HttpRequest, queryset: QuerySet[RestoreRequest]) -> None:
         self._decide(request, queryset, transitions.approve, "approved")
@@ -236,39 +228,15 @@ class RestoreRequestAdmin(TurkuModelAdmin):
         if count:
             self.message_user(request, f"{count} {word}.", messages.SUCCESS)
 
-    @admin.display(description="requested", ordering="date_requested")
-    def requested(self, row: RestoreRequest) -> str:
-        return presentation.moment(row.date_requested, now=self.now)
-
     @admin.display(description="state")
     def status(self, row: RestoreRequest) -> SafeString:
         state = RequestState(row.state)
         return format_html('<span class="mark mark-{}">{}</span>', _COLOURS.get(state, "off"), state.label)
 
-    @admin.display(description="progress")
-    def progress(self, row: RestoreRequest) -> str:
-        return description.progress_text(row) or description.waiting_reason(row) or presentation.NOTHING
-
-    @admin.display(description="waits because")
-    def waiting_reason(self, row: RestoreRequest) -> str:
-        return description.waiting_reason(row) or presentation.NOTHING
-
-    @admin.display(description="subject")
-    def subject(self, row: RestoreRequest) -> str:
-        return description.subject_text(row)
-
     @admin.display(description="machine", ordering="source__machine__unit_name")
     def machines(self, row: RestoreRequest) -> str:
-        of = presentation.change_link(row.source.machine)
-        return format_html("{} onto {}", of, self.onto(row)) if row.is_onto_another_machine else of
-
-    @admin.display(description="of machine")
-    def of_machine(self, row: RestoreRequest) -> str:
-        return presentation.change_link(row.source.machine)
-
-    @admin.display(description="onto machine")
-    def onto(self, row: RestoreRequest) -> str:
-        return presentation.change_link(row.target)
+        of, onto = presentation.change_link(row.source.machine), presentation.change_link(row.target)
+        return format_html("{} onto {}", of, onto) if row.is_onto_another_machine else of
 
     @admin.display(description="by, approved by")
     def people(self, row: RestoreRequest) -> str:
@@ -286,23 +254,3 @@ class RestoreRequestAdmin(TurkuModelAdmin):
     @admin.display(description="expires")
     def expires(self, row: RestoreRequest) -> str:
         return presentation.NOTHING if row.state in ENDED else presentation.moment(row.date_expires, now=self.now)
-
-    @admin.display(description="picked up")
-    def picked_up(self, row: RestoreRequest) -> str:
-        return presentation.moment(row.date_picked_up, now=self.now)
-
-    @admin.display(description="last progress report")
-    def last_progress(self, row: RestoreRequest) -> str:
-        return presentation.moment(row.date_progress, now=self.now)
-
-    @admin.display(description="ended")
-    def ended(self, row: RestoreRequest) -> str:
-        return presentation.moment(row.date_ended, now=self.now)
-
-    @admin.display(description="message of the machine")
-    def message_text(self, row: RestoreRequest) -> str:
-        return row.message or presentation.NOTHING
-
-    @admin.display(description="audit log")
-    def audit_link(self, row: RestoreRequest) -> SafeString:
-        return presentation.list_link(AuditEntry, "what happened to it", subject_key=log.subject_key(row))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -12,29 +10,18 @@ from django.contrib.admin.helpers import ActionForm
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
+from turku.api.admin import columns, presentation
 from turku.api.admin.model_admin import ListActionAdmin, SourceColumns
+from turku.api.backups import source_changes
 from turku.api.backups.models import SourceChange
 from turku.api.backups.search import matching_sources
 from turku.core.clock import SYSTEM_CLOCK
 
 
-class HeldBackFilter(admin.SimpleListFilter):
-    """Changes by whether they have effect on history."""
-
-    title = "effect"
-    parameter_name = "effect"
-
-    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        return [("held", "held back"), ("taken", "taken effect")]
-
-    def queryset(self, _request: HttpRequest, queryset: QuerySet[SourceChange]) -> QuerySet[SourceChange]:
-        held_back = Q(date_effective=None) | Q(date_effective__gt=SYSTEM_CLOCK.now())
-        if self.value() == "held":
-            return queryset.filter(held_back)
-        return queryset.exclude(held_back) if self.value() == "taken" else queryset
+def _effects(now: datetime) -> dict[str, tuple[str, Q]]:
+    held_back = source_changes.not_yet_effective(now=now)
+    return {"held": ("held back", held_back), "taken": ("taken effect", ~held_back)}
 
 
 class DecisionForm(ActionForm):
@@ -49,7 +36,7 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
     """Changes of machines that weaken protection. The operator decides when they take effect."""
 
     list_display = ("changed", "machine_link", "source_link", "weakening_names", "takes_effect")
-    list_filter = (HeldBackFilter, "source__machine__storage")
+    list_filter = (columns.condition_filter("effect", "effect", _effects), "source__machine__storage")
     search_fields = ("source__name", "source__machine__unit_name", "source__machine__uuid")
     linked_lookups = ("source__machine__id__exact",)
     list_select_related = ("source__machine",)
@@ -57,9 +44,11 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
     action_form = DecisionForm
     fields = ("date", "machine_link", "source_link", "weakening_names", "takes_effect", "old_values", "new_values")
     readonly_fields = fields
-
-    def matches(self, words: Sequence[str]) -> Q:
-        return matching_sources(words, "source__")
+    matching = staticmethod(lambda words: matching_sources(words, "source__"))
+    changed = columns.moment("changed", "date", "date")
+    weakening_names = columns.text("weakenings", lambda row: ", ".join(row.weakenings))
+    old_values = columns.text("before", lambda row: presentation.values(row.old))
+    new_values = columns.text("after", lambda row: presentation.values(row.new))
 
     @admin.action(description="Apply to history now", permissions=["change"])
     def let_take_effect(self, request: HttpRequest, queryset: QuerySet[SourceChange]) -> None:
@@ -103,24 +92,8 @@ class SourceChangeAdmin(SourceColumns, ListActionAdmin):
             self.log_change(request, row, "Held back." if effective is None else "Applied.")
         return True
 
-    @admin.display(description="changed", ordering="date")
-    def changed(self, row: SourceChange) -> str:
-        return presentation.moment(row.date, now=self.now)
-
-    @admin.display(description="weakenings")
-    def weakening_names(self, row: SourceChange) -> str:
-        return ", ".join(row.weakenings)
-
     @admin.display(description="takes effect on history", ordering="date_effective")
     def takes_effect(self, row: SourceChange) -> str:
         if row.date_effective is None:
             return "when an operator applies it"
         return presentation.moment(row.date_effective, now=self.now)
-
-    @admin.display(description="before")
-    def old_values(self, row: SourceChange) -> SafeString:
-        return presentation.values(row.old)
-
-    @admin.display(description="after")
-    def new_values(self, row: SourceChange) -> SafeString:
-        return presentation.values(row.new)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from turku.api.admin import presentation
-from turku.api.admin.model_admin import MarkFilter, NoAddAdmin
+from turku.api.admin import columns, presentation
+from turku.api.admin.model_admin import SwitchableAdmin
 from turku.api.audit import log
-from turku.api.audit.models import AuditEntry
 from turku.api.backups import operator_actions
 from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.next_backup import next_due
@@ -37,12 +35,7 @@ def back_up_now_and_report(page: Any, request: HttpRequest, sources: QuerySet[So
         page.message_user(request, silent, messages.WARNING)
 
 
-class SourceMarkFilter(MarkFilter):
-    """The marks that a source can have."""
-
-    conditions = staticmethod(lambda now: source_marks.conditions(now=now))
-
-
+_HEALTH = columns.mark_filter(source_marks.conditions)
 _DECLARED = (
     *("path", "comment", "frequency", "retention", "bwlimit", "snapshot_mode", "filter", "exclude"),
     *("preserve_hard_links", "shared_service", "large_rotating_files", "large_modifying_files"),
@@ -56,7 +49,7 @@ _STATE = (
 
 
 @admin.register(Source)
-class SourceAdmin(NoAddAdmin):
+class SourceAdmin(SwitchableAdmin):
     """Sources. The operator switches them. Everything else comes from the machine."""
 
     list_display = (
@@ -69,7 +62,13 @@ class SourceAdmin(NoAddAdmin):
         "path",
         "frequency",
     )
-    list_filter = (SourceMarkFilter, "active", "published", "snapshot_mode", "machine__storage")
+    list_filter = (
+        columns.mark_filter(source_marks.conditions),
+        "active",
+        "published",
+        "snapshot_mode",
+        "machine__storage",
+    )
     search_fields = ("name", "path", "comment", "machine__unit_name", "machine__uuid")
     sortable_by = ("last_backup", "next_backup")
     list_select_related = ("machine__storage",)
@@ -79,13 +78,20 @@ class SourceAdmin(NoAddAdmin):
         ("Declared by the machine", {"fields": _DECLARED}),
         ("State", {"fields": _STATE}),
     )
-    readonly_fields = ("name", "machine_link", "health", "reason", "next_step", "published", *_DECLARED, *_STATE)
+    readonly_fields = columns.all_but(fieldsets, "active")
+    forbidden = ("add",)
+    matching = staticmethod(matching_sources)
+    machine_link = columns.link("machine", "machine", "machine__unit_name")
+    last_backup = columns.moment("last good backup", "date_last_backed_up", "date_last_backed_up")
+    last_failure = columns.text("last failure", "failure_reason")
+    findings = columns.text("findings", lambda row: "\n".join(row.findings))
+    incompleteness = columns.text("incomplete", source_reasons.incompleteness)
+    weakenings_link = columns.list_link("weakening changes", SourceChange, "source", "all changes")
+    audit_link = columns.text("audit log", presentation.audit_link)
+    runs_link = columns.list_link("backup runs", BackupRun, "source", "all runs")
 
     def get_queryset(self, _request: HttpRequest) -> QuerySet[Source]:
         return source_marks.sources(now=self.now)
-
-    def matches(self, words: Sequence[str]) -> Q:
-        return matching_sources(words)
 
     @admin.display(description="one file system", boolean=True)
     def stays_on_one_file_system(self, source: Source) -> bool:
@@ -116,26 +122,6 @@ class SourceAdmin(NoAddAdmin):
     def next_step(self, row: Any) -> str:
         return source_reasons.next_step(row, Mark(row.mark)) or presentation.NOTHING
 
-    @admin.display(description="last failure")
-    def last_failure(self, row: Source) -> str:
-        return row.failure_reason or presentation.NOTHING
-
-    @admin.display(description="findings")
-    def findings(self, row: Source) -> str:
-        return "\n".join(row.findings) or presentation.NOTHING
-
-    @admin.display(description="incomplete")
-    def incompleteness(self, row: Source) -> str:
-        return source_reasons.incompleteness(row) or presentation.NOTHING
-
-    @admin.display(description="machine", ordering="machine__unit_name")
-    def machine_link(self, row: Source) -> str:
-        return presentation.change_link(row.machine)
-
-    @admin.display(description="last good backup", ordering="date_last_backed_up")
-    def last_backup(self, row: Source) -> str:
-        return presentation.moment(row.date_last_backed_up, now=self.now)
-
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:
         return presentation.due(next_due(row, now=self.now), now=self.now)
@@ -145,15 +131,3 @@ class SourceAdmin(NoAddAdmin):
         if not row.fallback_count:
             return presentation.NOTHING
         return f"{row.fallback_count} in a row: {row.fallback_reason}"
-
-    @admin.display(description="weakening changes")
-    def weakenings_link(self, row: Source) -> SafeString:
-        return presentation.list_link(SourceChange, "all changes", source__id__exact=row.pk)
-
-    @admin.display(description="audit log")
-    def audit_link(self, row: Source) -> SafeString:
-        return presentation.list_link(AuditEntry, "what happened to it", subject_key=log.subject_key(row))
-
-    @admin.display(description="backup runs")
-    def runs_link(self, row: Source) -> SafeString:
-        return presentation.list_link(BackupRun, "all runs", source__id__exact=row.pk)
