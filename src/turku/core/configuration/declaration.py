@@ -3,8 +3,6 @@
 ::
 
     class RetentionConfig(Section, frozen=True, kw_only=True):
-        \"""Retention and trash.\"""
-
         trash_days: Annotated[float, Meta(ge=0), Key("Days for which deleted snapshots can be restored.")] = 7.0
 
 The field gives the key's name, its type, its bounds and its default. The loader (loading.py), the tables of the

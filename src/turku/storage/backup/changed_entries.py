@@ -55,7 +55,7 @@ class ChangedEntriesReader:
     """Parses the agent's lines in one thread, for any number of other threads."""
 
     def __init__(self, sources: Collection[str]) -> None:
-        """``sources`` are those that the agent was asked about. Without any, nothing is read."""
+        """Read answers about ``sources``, which the agent was asked about. Without any, read nothing."""
         self._asked = frozenset(sources)
         self._reported: dict[str, ChangedEntries | None] = {}
         self._with_holes: dict[str, frozenset[bytes] | None] = {}

@@ -34,7 +34,7 @@ _TABLE_LIMIT_BYTES: Final = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 
 
-def fault(configuration: StorageConfig, volume: Volume) -> str | None:
+def fault(configuration: StorageConfig, volume: Volume) -> str | None:  # noqa: PLR0911  (one return for each fault)
     """Return the fault at the volume's path, or None if it is the volume or may become it.
 
     Nothing is written.

@@ -243,6 +243,7 @@ class LostPaths:
 
 
 def manifest_entry(found: CatalogEntry, *, is_sent: bool) -> ManifestEntry:
+    """Return a path of the catalog as the agent is told of it."""
     mtime_ns, exact_mtime = wire_time(found.mtime_ns)
     return ManifestEntry(
         wire_path(found.path),
