@@ -17,8 +17,7 @@ from typing import Any, Self
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.placement.placement import Placement
 from turku.agent.restore.staging import target as targets
-from turku.agent.restore.staging.basis_file_writer import BasisFileWriter
-from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
+from turku.agent.restore.staging.basis_files import BasisFiles, BasisFileWriter, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core import command
 from turku.core.filesystem.spool import BloomFilter

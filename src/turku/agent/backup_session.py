@@ -16,11 +16,11 @@ from typing import Literal
 from turku.agent.capture.change_report import ChangeReport
 from turku.agent.config.model import AgentConfig
 from turku.agent.rsyncd import serving_daemon
-from turku.agent.rsyncd.module import Module
+from turku.agent.rsyncd.config_text import Module
 from turku.agent.tunnel import ssh_tunnel
 from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
-from turku.agent.tunnel.storage_address import Address
 from turku.agent.tunnel.storage_output import StorageOutput
+from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
 from turku.errors import CommandFailed
 

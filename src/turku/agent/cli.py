@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from turku.agent.commands import (
-    accept_storage,
-    browse,
-    check,
-    config,
-    ping,
-    re_enrol,
-    restore,
-    rotate_keys,
-    storages,
-    update_config,
-)
+from turku.agent.commands import browse, check, config, machine_keys, ping, restore, storages, update_config
 from turku.agent.config.model import DEFAULT_DIRECTORY
 from turku.core.cli import entry as core_entry
 from turku.core.cli import options, program
@@ -33,9 +22,9 @@ PROGRAM = program.CommandGroup(
         *browse.COMMANDS,
         restore.COMMAND,
         storages.COMMAND,
-        accept_storage.COMMAND,
-        rotate_keys.COMMAND,
-        re_enrol.COMMAND,
+        storages.ACCEPT_COMMAND,
+        machine_keys.ROTATE_COMMAND,
+        machine_keys.RE_ENROL_COMMAND,
     ),
     (
         ("Check the configuration, then send it to the coordinator:", "{prog} check && {prog} update-config"),

@@ -20,11 +20,11 @@ from turku.agent.identity import machine_identity
 from turku.agent.identity.machine_identity import Identity
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import nodev_mount
-from turku.agent.rsyncd.module import Module
+from turku.agent.rsyncd.config_text import Module
 from turku.agent.state import runtime_directory, var_dir
 from turku.agent.tunnel import trusted_storages
-from turku.agent.tunnel.storage_address import Address, checked_address
 from turku.agent.tunnel.storage_output import StorageOutput
+from turku.agent.tunnel.trusted_storages import Address, checked_address
 from turku.core import command, durable, lock
 from turku.core.log import one_line
 from turku.errors import DurableWriteFailed, InvalidValue, StorageNotTrusted, UsageError

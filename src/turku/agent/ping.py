@@ -20,8 +20,8 @@ from turku.core.log import one_line
 from turku.errors import BackupFailed, LockHeld, TurkuError
 
 if TYPE_CHECKING:
-    from turku.agent.tunnel.storage_address import Address
     from turku.agent.tunnel.storage_output import StorageOutput
+    from turku.agent.tunnel.trusted_storages import Address
 
 LOCK_NAME = "turku-agent-ping"
 _PURPOSE = "ping"
@@ -145,7 +145,7 @@ def _trusted(
 ) -> tuple[list[tuple[Address, tuple[SourceConfig, ...]]], list[str]]:
     """Return the trusted storages with their due sources, and the names of the others, each of which is logged."""
     from turku.agent.tunnel import trusted_storages
-    from turku.agent.tunnel.storage_address import checked_address
+    from turku.agent.tunnel.trusted_storages import checked_address
 
     refused: list[str] = []
     addresses, sources = [], []
@@ -204,8 +204,8 @@ class _SessionThread(threading.Thread):
 
     def _session(self) -> None:
         from turku.agent import backup_session
-        from turku.agent.capture import excluded_paths, expected_mounts
-        from turku.agent.rsyncd.module import Module
+        from turku.agent.capture import excluded_paths
+        from turku.agent.rsyncd.config_text import Module
         from turku.agent.tunnel.storage_output import StorageOutput
 
         def module(source: SourceConfig) -> Module:
@@ -218,7 +218,7 @@ class _SessionThread(threading.Thread):
                 one_file_system=excluded_paths.stays_on_one_file_system(source),
             )
 
-        withheld = expected_mounts.missing(self._sources)
+        withheld = excluded_paths.missing_mounts(self._sources)
         offered = [source for source in self._sources if source.name not in withheld]
         self._output = StorageOutput(self.storage_name)
         self._directory.mkdir(mode=0o700)

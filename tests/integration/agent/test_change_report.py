@@ -14,13 +14,12 @@ from typing import IO, Any
 
 import pytest
 
-from turku.agent.capture import change_records, change_report
-from turku.agent.capture.change_records import Moment
-from turku.agent.capture.change_report import ChangeReport
+from turku.agent.capture import change_report
+from turku.agent.capture.change_report import ChangeReport, Moment
 from turku.agent.capture.changed_entries import ChangeScan
 from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
-from turku.agent.rsyncd.module import Module
+from turku.agent.rsyncd.config_text import Module
 from turku.agent.tunnel.storage_output import StorageOutput
 from turku.protocol.changed_entries_messages import CHANGED_ENTRIES_WANTED, LINES_LIMIT_BYTES, PATHS_LIMIT
 from turku.storage.backup.changed_entries import ChangedEntries
@@ -215,10 +214,10 @@ def test_sources_that_are_not_due_keep_their_moment_and_those_that_are_gone_lose
     both = dict(machine.paths)
     machine.paths = {"a": both["a"]}
     machine.session()
-    assert set(change_records.read(machine.agent.state, "primary")) == {"a", "b"}
+    assert set(change_report.read_records(machine.agent.state, "primary")) == {"a", "b"}
     machine.agent = machine.load()
     machine.session()
-    assert set(change_records.read(machine.agent.state, "primary")) == {"a"}
+    assert set(change_report.read_records(machine.agent.state, "primary")) == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -235,10 +234,10 @@ def test_nothing_is_told_where_the_clock_was_set_or_the_system_started_anew(
     machine: Machine, change: Callable[[Moment], Moment]
 ) -> None:
     machine.session()
-    records = change_records.read(machine.agent.state, "primary")
+    records = change_report.read_records(machine.agent.state, "primary")
     for name, record in records.items():
-        records[name] = change_records.SourceRecord(record.path, change(record.moment), record.directories)
-    change_records.write(machine.agent.state, "primary", records)
+        records[name] = change_report.SourceRecord(record.path, change(record.moment), record.directories)
+    change_report.write_records(machine.agent.state, "primary", records)
     assert machine.session() == {"a": None, "b": None}
     assert None not in machine.session().values()
 
@@ -367,7 +366,7 @@ def test_a_pass_ends_with_its_session(machine: Machine, monkeypatch: pytest.Monk
     assert threads() == []
     os.close(reading)
     report.keep()
-    assert change_records.read(machine.agent.state, "primary") == {}
+    assert change_report.read_records(machine.agent.state, "primary") == {}
 
 
 def test_a_pass_that_hangs_on_a_dead_disk_does_not_hold_the_session(

@@ -15,7 +15,7 @@ from turku.agent.config import loading as configuration
 from turku.agent.config.model import AgentConfig
 from turku.agent.restore.job import RestoreJob
 from turku.agent.rsyncd import receiving_daemon
-from turku.agent.rsyncd.module import Module
+from turku.agent.rsyncd.config_text import Module
 from turku.core.filesystem import extended_attributes
 from turku.protocol.messages import StorageAddress
 

@@ -14,8 +14,8 @@ import pytest
 
 from turku.agent.config.loading import load
 from turku.agent.config.model import AgentConfig
-from turku.agent.rsyncd import daemon, ports, serving_daemon
-from turku.agent.rsyncd.module import Module
+from turku.agent.rsyncd import daemon, serving_daemon
+from turku.agent.rsyncd.config_text import Module
 from turku.core.configuration.declaration import with_values
 from turku.errors import CommandFailed
 
@@ -113,8 +113,8 @@ def test_a_port_that_is_taken_here_is_passed_over(
     agent: AgentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        candidates = itertools.chain([taken.getsockname()[1]], iter(ports.draw_port, None))
-        monkeypatch.setattr(ports, "draw_port", lambda: next(candidates))
+        candidates = itertools.chain([taken.getsockname()[1]], iter(daemon.draw_port, None))
+        monkeypatch.setattr(daemon, "draw_port", lambda: next(candidates))
         (tmp_path / "run").mkdir(mode=0o700)
         module = Module("etc", str(tmp_path))
         with serving_daemon.serve(agent, [module], tmp_path / "run") as port:
@@ -154,9 +154,9 @@ def test_a_listener_of_another_user_is_not_taken_for_ours() -> None:
         ["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert not ports.is_listener_ours(int(process.stdout.readline()))
+        assert not daemon.is_listener_ours(int(process.stdout.readline()))
     with socket.create_server(("127.0.0.1", 0)) as ours:
-        assert ports.is_listener_ours(ours.getsockname()[1])
+        assert daemon.is_listener_ours(ours.getsockname()[1])
 
 
 def test_rsyncd_answers_within_a_moment(agent: AgentConfig, tmp_path: Path) -> None:

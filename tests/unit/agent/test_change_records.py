@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent.capture import change_records
-from turku.agent.capture.change_records import Moment, SourceRecord
+from turku.agent.capture import change_report
+from turku.agent.capture.change_report import Moment, SourceRecord
 from turku.agent.config import loading as configuration
 
 SECOND = 1_000_000_000
@@ -64,18 +64,18 @@ def test_a_moment_is_that_of_the_clock_and_the_boot(tmp_path: Path) -> None:
             raise AssertionError
 
     (tmp_path / "boot_id").write_text("a-b-c\n")
-    moment = change_records.moment_of(Fixed(), boot_id=tmp_path / "boot_id")
+    moment = change_report.moment_of(Fixed(), boot_id=tmp_path / "boot_id")
     assert (moment.unix_ns, moment.boot_id) == (1_795_953_600_123_456_000, "a-b-c")
-    assert change_records.moment_of(boot_id=tmp_path / "nothing").boot_id == ""
+    assert change_report.moment_of(boot_id=tmp_path / "nothing").boot_id == ""
 
 
 def test_records_are_kept_per_storage_in_a_private_file(write: Write) -> None:
     agent = configuration.load(write())
-    change_records.write(agent.state, "primary", {"etc": RECORD})
-    change_records.write(agent.state, "other: storage", {})
-    assert change_records.read(agent.state, "primary") == {"etc": RECORD}
-    assert change_records.read(agent.state, "other: storage") == {}
-    assert change_records.read(agent.state, "third") == {}
+    change_report.write_records(agent.state, "primary", {"etc": RECORD})
+    change_report.write_records(agent.state, "other: storage", {})
+    assert change_report.read_records(agent.state, "primary") == {"etc": RECORD}
+    assert change_report.read_records(agent.state, "other: storage") == {}
+    assert change_report.read_records(agent.state, "third") == {}
     for path in (agent.state.var_dir / "changed_entries").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -83,25 +83,25 @@ def test_records_are_kept_per_storage_in_a_private_file(write: Write) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"etc": 7}', b'{"etc": {"path": "/etc"}}'])
 def test_a_damaged_file_is_no_record(write: Write, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     agent = configuration.load(write())
-    change_records.write(agent.state, "primary", {"etc": RECORD})
+    change_report.write_records(agent.state, "primary", {"etc": RECORD})
     path = agent.state.var_dir / "changed_entries/primary.json"
     path.write_bytes(content)
-    assert change_records.read(agent.state, "primary") == {}
+    assert change_report.read_records(agent.state, "primary") == {}
     assert f"cannot read {path}, which is replaced" in caplog.text
 
 
 def test_a_link_in_its_place_is_not_followed(write: Write, tmp_path: Path) -> None:
     agent = configuration.load(write())
-    change_records.write(agent.state, "primary", {"etc": RECORD})
+    change_report.write_records(agent.state, "primary", {"etc": RECORD})
     path = agent.state.var_dir / "changed_entries/primary.json"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert change_records.read(agent.state, "primary") == {}
+    assert change_report.read_records(agent.state, "primary") == {}
 
 
 def test_records_that_cannot_be_written_are_a_warning(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     agent = configuration.load(write())
     agent.state.var_dir.parent.mkdir(exist_ok=True)
     agent.state.var_dir.write_text("a file")
-    change_records.write(agent.state, "primary", {"etc": RECORD})
+    change_report.write_records(agent.state, "primary", {"etc": RECORD})
     assert "cannot record the session" in caplog.text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.conftest import Write
 
-from turku.agent.capture import excluded_paths, source_warnings, storage_volumes
+from turku.agent.capture import excluded_paths, source_warnings
 from turku.agent.capture import mounts as mount_points
 from turku.agent.capture.mounts import Mount
 from turku.agent.config import loading as configuration
@@ -37,8 +37,8 @@ def agent(write: Write) -> AgentConfig:
 def storage_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "etc-storage"
     (directory / "config.d").mkdir(parents=True)
-    real = storage_volumes.paths
-    monkeypatch.setattr(storage_volumes, "paths", lambda mounts: real(mounts, directory))
+    real = excluded_paths.storage_volumes
+    monkeypatch.setattr(excluded_paths, "storage_volumes", lambda mounts: real(mounts, directory))
     return directory
 
 

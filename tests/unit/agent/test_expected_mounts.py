@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.capture import expected_mounts, source_warnings
+from turku.agent.capture import excluded_paths, source_warnings
 from turku.agent.config.sources import SourceConfig
 
 
@@ -18,17 +18,17 @@ def source(path: Path | str, **options: object) -> SourceConfig:
 def test_a_mount_point_is_offered_also_by_way_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc")
     offered = [source("/proc", expects_mount=True), source(tmp_path / "link", expects_mount=True)]
-    assert expected_mounts.missing(offered) == {}
+    assert excluded_paths.missing_mounts(offered) == {}
 
 
 def test_an_empty_mount_point_is_not_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = SourceConfig("other", str(tmp_path), {})
-    found = expected_mounts.missing([source(tmp_path, expects_mount=True), other])
+    found = excluded_paths.missing_mounts([source(tmp_path, expects_mount=True), other])
     assert found == {"data": f"nothing is mounted at {tmp_path}, and it is to be a mount point (expects_mount)"}
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert "source data is not offered" in record.getMessage()
-    assert expected_mounts.is_missing(source(tmp_path / "nothing", expects_mount=True))
-    assert not expected_mounts.is_missing(source(tmp_path, expects_mount=False))
+    assert excluded_paths.is_mount_missing(source(tmp_path / "nothing", expects_mount=True))
+    assert not excluded_paths.is_mount_missing(source(tmp_path, expects_mount=False))
 
 
 def test_the_check_warns_of_it(tmp_path: Path) -> None:

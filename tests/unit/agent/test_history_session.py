@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from turku.agent.restore.session import HistorySession
-from turku.agent.tunnel.storage_address import Address
+from turku.agent.tunnel.trusted_storages import Address
 from turku.errors import MalformedMessage, RestoreFailed
 from turku.protocol.restore_messages import BrowseEnd
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turku.agent.rsyncd.config_text import ModuleSection
+from turku.agent.rsyncd.config_text import Module, ModuleSection
 from turku.agent.rsyncd.daemon import can_change_root
-from turku.agent.rsyncd.module import Module
 from turku.agent.rsyncd.serving_daemon import configuration_text
 
 

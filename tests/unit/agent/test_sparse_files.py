@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from turku.agent.restore.placement.sparse_files import SparseFiles
+from turku.agent.restore.answers import SparseFiles
 from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, holes
 from turku.errors import MalformedMessage

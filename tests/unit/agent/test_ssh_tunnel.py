@@ -15,7 +15,7 @@ from tests.unit.agent.conftest import Write
 from turku.agent.config.loading import load
 from turku.agent.tunnel import ssh_tunnel
 from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
-from turku.agent.tunnel.storage_address import checked_address
+from turku.agent.tunnel.trusted_storages import checked_address
 from turku.errors import CommandFailed, InvalidValue, TunnelRefused
 from turku.protocol.messages import SourceCredentials, StorageAddress
 

@@ -14,7 +14,7 @@ from tests.unit.agent.conftest import Write
 from turku.agent.config.loading import load
 from turku.agent.config.model import AgentConfig
 from turku.agent.tunnel import trusted_storages
-from turku.agent.tunnel.storage_address import Address
+from turku.agent.tunnel.trusted_storages import Address
 from turku.core.configuration.declaration import with_values
 from turku.errors import ConfigurationError, StorageNotTrusted
 from turku.policy import ssh_key

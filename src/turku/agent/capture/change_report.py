@@ -2,6 +2,11 @@
 
 A thread of low priority scans the offered sources and writes lines about each to ssh's standard input
 (``changed_entries_messages``). It never waits for the storage longer than the session lasts.
+
+A record per storage and source has the moment of the last session that ended well and the paths of all directories
+(``changed_entries.py``). Change times can be compared with the moment as long as nobody sets the clock and the system
+is not rebooted. A booting system may give entries any change time before its clock is right, and another system may
+have changed its disks before that.
 """
 
 from __future__ import annotations
@@ -11,19 +16,24 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO
 
-from turku.agent.capture import change_records
-from turku.agent.capture.change_records import Moment, SourceRecord
+import msgspec
+
 from turku.agent.capture.changed_entries import ChangeScan, DirectoryDigests, ScanUncertain
-from turku.agent.config.model import AgentConfig
-from turku.agent.rsyncd.module import Module
+from turku.agent.config.model import AgentConfig, AgentState
+from turku.agent.rsyncd.config_text import Module
+from turku.agent.state import var_dir
 from turku.agent.tunnel.storage_output import StorageOutput
+from turku.core import clock, durable
 from turku.core.cancellation import Cancellation, Cancelled
 from turku.core.clock import SYSTEM_CLOCK, Clock
+from turku.errors import TurkuError
 from turku.protocol import codec
 from turku.protocol.changed_entries_messages import (
     CHANGED_ENTRIES_WANTED,
@@ -34,11 +44,83 @@ from turku.protocol.changed_entries_messages import (
 )
 from turku.protocol.restore_messages import PATH_LIMIT_BYTES, WirePath, wire_path
 
+_DIRECTORY = "changed_entries"
+_LIMIT_BYTES = 64 * 1024 * 1024
+_CLOCK_TOLERANCE_NS = 1_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MARGIN_NS = 2_000_000_000
 """The tolerance for file systems that store change times in steps of a second, and for small changes of the clock."""
 _NICENESS = 10
 _END_SECONDS = 2.0
 _LOG = logging.getLogger(__name__)
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A moment by two clocks: one that can be set, and one that runs from the boot of the system."""
+
+    unix_ns: int
+    boot_id: str
+    boot_ns: int
+
+    def follows(self, earlier: Moment) -> bool:
+        """Return True where the clock ran from the earlier moment to this one and nobody set it meanwhile."""
+        passed_ns = self.boot_ns - earlier.boot_ns
+        was_set_by_ns = self.unix_ns - earlier.unix_ns - passed_ns
+        return (
+            bool(self.boot_id)
+            and self.boot_id == earlier.boot_id
+            and passed_ns > 0
+            and self.unix_ns > earlier.unix_ns
+            and abs(was_set_by_ns) <= _CLOCK_TOLERANCE_NS
+        )
+
+
+def moment_of(source_of_time: Clock = SYSTEM_CLOCK, *, boot_id: Path = _BOOT_ID) -> Moment:
+    """Return the present moment. No moment follows it where the kernel does not report the boot's ID."""
+    try:
+        start = boot_id.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError):
+        start = ""
+    unix_ns = (source_of_time.now() - _EPOCH) // timedelta(microseconds=1) * 1000
+    return Moment(max(0, unix_ns), start, clock.boot_nanoseconds())
+
+
+class SourceRecord(msgspec.Struct, frozen=True):
+    """The record of a source with this path."""
+
+    path: str
+    moment: Moment
+    directories: bytes
+    """The content of a ``changed_entries.DirectoryDigests``."""
+
+
+def read_records(configuration: AgentState, storage_name: str) -> dict[str, SourceRecord]:
+    """Return the records of the sources for a storage by name, or none where the file is damaged."""
+    path = configuration.var_dir / _DIRECTORY / f"{storage_name}.json"
+    try:
+        content = durable.read_regular_file(path, limit_bytes=_LIMIT_BYTES)
+        return msgspec.json.decode(content, type=dict[str, SourceRecord])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError, UnicodeError) as error:
+        _LOG.warning(
+            "cannot read %s, which is replaced: %s; storages compare all attributes of the next backups", path, error
+        )
+        return {}
+
+
+def write_records(configuration: AgentState, storage_name: str, records: Mapping[str, SourceRecord]) -> None:
+    """Replace the records of a storage. A failure is only logged, because the next backups just take longer."""
+    try:
+        path = var_dir.directory(configuration, _DIRECTORY) / f"{storage_name}.json"
+        var_dir.write_text(configuration, path, msgspec.json.encode(dict(records)).decode())
+    except (OSError, TurkuError) as error:
+        _LOG.warning(
+            "cannot record the session with storage %s: %s; it will compare all attributes next time",
+            storage_name,
+            error,
+        )
 
 
 class ChangeReport:
@@ -47,7 +129,7 @@ class ChangeReport:
     def __init__(
         self, agent: AgentConfig, storage_name: str, modules: Sequence[Module], *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self.moment = change_records.moment_of(clock)
+        self.moment = moment_of(clock)
         self._agent = agent
         self._storage_name = storage_name
         self._modules = tuple(modules)
@@ -56,7 +138,7 @@ class ChangeReport:
 
     def prepare(self, output: StorageOutput) -> None:
         """Begin when the storage asks for the report. An earlier connection's request is forgotten."""
-        self._records = change_records.read(self._agent.state, self._storage_name)
+        self._records = read_records(self._agent.state, self._storage_name)
         self._attempt = _Connection(self.moment, self._modules, self._records)
         output.call_on(CHANGED_ENTRIES_WANTED, self._attempt.ask)
 
@@ -76,7 +158,7 @@ class ChangeReport:
         kept = {name: record for name, record in self._records.items() if name in self._agent.sources}
         for name, directories in passed.items():
             kept[name] = SourceRecord(paths[name], self.moment, directories.content)
-        change_records.write(self._agent.state, self._storage_name, kept)
+        write_records(self._agent.state, self._storage_name, kept)
 
 
 class _Connection:
@@ -165,12 +247,7 @@ class _Connection:
 
     def _pass(self, module: Module) -> ChangeScan:
         """Return a scan of what the daemon shows of the module."""
-        return ChangeScan(
-            module.path,
-            hidden=module.hidden,
-            emptied=module.emptied,
-            go_on=self._end.check,
-        )
+        return ChangeScan(module.path, hidden=module.hidden, emptied=module.emptied, go_on=self._end.check)
 
     def _names(self) -> _PathList:
         return _PathList(self._left_bytes - _reserve(self._modules), self._left_paths)

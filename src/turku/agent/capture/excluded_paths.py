@@ -1,4 +1,4 @@
-"""Paths of a source that are not offered to a storage. Each of them is logged with the reason.
+"""Sources and paths of sources that are not offered to a storage. Each of them is logged with the reason.
 
 The machine itself enforces ``one_file_system``, so that it works with every storage and coordinator. Mount points of
 other file systems are backed up as empty directories, so that a restored system has them. With rsync's own option, the
@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from turku.agent.capture import mounts as mount_points
-from turku.agent.capture import storage_volumes
 from turku.agent.capture.mounts import Mount
 from turku.agent.config.model import AgentState
 from turku.agent.config.sources import SourceConfig
 from turku.agent.state import staging_records
+from turku.core.configuration import directory as configuration_directory
 from turku.policy import run_options
 
 _SHOWN_MOUNTS = 20
 _RUNTIME_DIRECTORY = "run"
+STORAGE_DIRECTORY = Path("/etc/turku-storage")
+_STATE_DIRECTORY = "/var/lib/turku-storage"
+MARK = ".turku-volume"
+"""The name of the volume mark, a file in the volume's directory."""
+EXPECTS_MOUNT = "expects_mount"
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,7 +58,7 @@ def other_file_systems(source: SourceConfig, mounts: list[Mount]) -> list[Mount]
 def volumes_within(source: SourceConfig, mounts: list[Mount]) -> list[Path]:
     """Return the volumes of a storage on this machine that lie below the source."""
     path = Path(os.path.realpath(source.path))
-    return [each for each in storage_volumes.paths(mounts) if each != path and each.is_relative_to(path)]
+    return [each for each in storage_volumes(mounts) if each != path and each.is_relative_to(path)]
 
 
 def find(configuration: AgentState, source: SourceConfig) -> ExcludedPaths:
@@ -93,7 +98,7 @@ def protected_paths(configuration: AgentState, source: SourceConfig | None, targ
     is_one = source is not None and stays_on_one_file_system(source)
     found = {
         *(mount.path for mount in mount_points.boundary(base, mounts) if is_one or mount.shows_the_kernel),
-        *(each for each in storage_volumes.paths(mounts) if each != base),
+        *(each for each in storage_volumes(mounts) if each != base),
         Path(os.path.realpath(configuration.var_dir)) / _RUNTIME_DIRECTORY,
     }
     return frozenset(os.fsencode(path.relative_to(base)) for path in found if path.is_relative_to(base))
@@ -120,3 +125,49 @@ def _below(source: SourceConfig, paths: Iterable[Path]) -> Iterator[Path]:
         found = Path(os.path.realpath(path.parent)) / path.name
         if found != base and found.is_relative_to(base):
             yield Path(source.path) / found.relative_to(base)
+
+
+def storage_volumes(mounts: Iterable[Mount], storage_directory: Path = STORAGE_DIRECTORY) -> list[Path]:
+    """Return the volumes of a storage that runs on this machine, in order, with symbolic links resolved.
+
+    They contain backups, which are not backed up themselves. They are found by the storage's configuration where this
+    program may read it, and by the mark in a volume's directory where that is a mount point.
+    """
+    found = {Path(os.path.realpath(path)) for path in _configured_volumes(storage_directory)}
+    found |= {mount.path for mount in mounts if not mount.may_hang and _is_marked(mount.path)}
+    return sorted(path for path in found if path.is_dir())
+
+
+def _configured_volumes(directory: Path) -> list[str]:
+    # Errors in it are reported by the storage's own programs.
+    content = configuration_directory.read_with_state(directory, default_var_dir=_STATE_DIRECTORY).content
+    volumes = content.get("volumes")
+    options = volumes.values() if isinstance(volumes, dict) else ()
+    configured = [each.get("path") for each in options if isinstance(each, dict)]
+    return [path for path in configured if isinstance(path, str) and Path(path).is_absolute() and "\0" not in path]
+
+
+def _is_marked(path: Path) -> bool:
+    try:
+        return (path / MARK).is_file()
+    except OSError:
+        return False
+
+
+def is_mount_missing(source: SourceConfig) -> bool:
+    """Return True where the source expects a mount and its path is not a mount point."""
+    return source.options.get(EXPECTS_MOUNT) is True and not os.path.ismount(os.path.realpath(source.path))
+
+
+def missing_mounts(sources: Sequence[SourceConfig]) -> dict[str, str]:
+    """Return the sources that are not offered, by name, with the reasons, and log them.
+
+    They are those with ``expects_mount`` whose disk is missing. The empty directory that a missing disk leaves would
+    look as if everything had been deleted.
+    """
+    found = {}
+    for source in sources:
+        if is_mount_missing(source):
+            found[source.name] = f"nothing is mounted at {source.path}, and it is to be a mount point ({EXPECTS_MOUNT})"
+            _LOG.error("source %s is not offered: %s", source.name, found[source.name])
+    return found

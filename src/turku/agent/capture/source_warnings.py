@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turku.agent.capture import excluded_paths, expected_mounts
+from turku.agent.capture import excluded_paths
 from turku.agent.capture import mounts as mount_points
 from turku.agent.config.model import AgentConfig
 from turku.agent.config.sources import SourceConfig
@@ -25,7 +25,7 @@ def warnings(source: SourceConfig) -> list[SourceWarning]:
     """Return all warnings about the source's directory, and about its options as the coordinator reads them."""
     found = []
     found += [SourceWarning(text, is_problem=False) for text in [_about_directory(Path(source.path))] if text]
-    if expected_mounts.is_missing(source):
+    if excluded_paths.is_mount_missing(source):
         found.append(SourceWarning("nothing is mounted there now, so that it would not be backed up", is_problem=False))
     mounts = mount_points.all_mounts()
     others = excluded_paths.other_file_systems(source, mounts)

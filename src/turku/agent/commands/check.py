@@ -46,7 +46,8 @@ def run(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
 
 def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
     """Yield the lines of the sources, and whether each tells a problem."""
-    from turku.agent.capture import declared_sources, source_warnings
+    from turku.agent import registration
+    from turku.agent.capture import source_warnings
 
     for source in agent.sources.values():
         yield False, f"    {source.name}: {one_line(source.path)}"
@@ -57,7 +58,7 @@ def _sources(agent: AgentConfig) -> Iterator[tuple[bool, str]]:
             where = f" ({source.place})" if warning.is_problem and source.place else ""
             label = "PROBLEM" if warning.is_problem else "note"
             yield warning.is_problem, f"        {label}: {one_line(warning.text + where)}"
-    for name in declared_sources.missing(agent):
+    for name in registration.missing_sources(agent):
         yield (
             True,
             f"PROBLEM: source {one_line(name)} was declared at the last turku-update-config and is not in "

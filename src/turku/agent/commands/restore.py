@@ -188,11 +188,7 @@ def _print_result(outcome: RestoreResult, say: Say, hint: str) -> int:
         say("Nothing was restored.")
         return 0
     summary, *problems = outcome.lines()
-    raise RestoreIncomplete(
-        summary,
-        details="\n".join(problem.strip() for problem in problems),
-        hint=hint,
-    )
+    raise RestoreIncomplete(summary, details="\n".join(problem.strip() for problem in problems), hint=hint)
 
 
 COMMAND = Command(

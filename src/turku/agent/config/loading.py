@@ -20,12 +20,7 @@ _PROGRAM = "turku-agent"
 _LOG = logging.getLogger(__name__)
 
 
-def load(
-    config_dir: Path,
-    *,
-    api_auth_name: str | None = None,
-    api_auth_secret: str | None = None,
-) -> AgentConfig:
+def load(config_dir: Path, *, api_auth_name: str | None = None, api_auth_secret: str | None = None) -> AgentConfig:
     """Return the checked configuration. ``api_auth_*`` are the command line's and win over the files.
 
     Warnings are logged. Raises ConfigurationError with every fault, each with its file and key.

@@ -88,10 +88,7 @@ def seconds_left(progress: RestoreProgress) -> float | None:
     """
     shares = [
         done / total
-        for done, total in (
-            (progress.files, progress.files_total),
-            (progress.size_bytes, progress.size_total_bytes),
-        )
+        for done, total in ((progress.files, progress.files_total), (progress.size_bytes, progress.size_total_bytes))
         if total
     ]
     share = min(shares, default=0.0)

@@ -17,26 +17,24 @@ from pathlib import Path
 from typing import Literal
 
 from turku.agent.config.model import AgentConfig, AgentState
-from turku.agent.restore import content_comparison, file_metadata
+from turku.agent.restore import file_metadata, manifest
 from turku.agent.restore import session as history_session
+from turku.agent.restore.answers import AnswerReader, RestoreTransfer, SparseFiles, UnsupportedAttributes
 from turku.agent.restore.job import RestoreJob
 from turku.agent.restore.placement.placement import Placement
-from turku.agent.restore.placement.sparse_files import SparseFiles
-from turku.agent.restore.placement.unsupported_attributes import UnsupportedAttributes
 from turku.agent.restore.plan import PlannedRestore, planned_restore
 from turku.agent.restore.progress import RestoreProgress
 from turku.agent.restore.result import ProblemList, RestoreResult, count_of
 from turku.agent.restore.session import HistorySession
 from turku.agent.restore.staging import staging_directory, target
-from turku.agent.restore.staging.prepared_target import PreparedTarget
-from turku.agent.restore.transfer import AnswerReader, RestoreTransfer
+from turku.agent.restore.staging.target import PreparedTarget
 from turku.agent.restore.verification import Verification
 from turku.agent.rsyncd import daemon as rsync_daemon
 from turku.agent.rsyncd import receiving_daemon
-from turku.agent.rsyncd.module import Module
+from turku.agent.rsyncd.config_text import Module
 from turku.agent.rsyncd.receiving_daemon import ReceivingDaemon
 from turku.agent.tunnel.ssh_tunnel import RemotePortTaken
-from turku.agent.tunnel.storage_address import Address
+from turku.agent.tunnel.trusted_storages import Address
 from turku.core.log import one_line
 from turku.core.units import size
 from turku.errors import CommandFailed, MalformedMessage, RestoreFailed, TurkuError
@@ -72,7 +70,7 @@ def restore(
     """
     address = history_session.trusted_address(agent, job.storage)
     details = ""
-    job, differing = content_comparison.find_differing(agent, job, address)
+    job, differing = manifest.find_differing(agent, job, address)
     callbacks = _Callbacks(on_progress, approve, is_cancelled)
     with history_session.scratch(agent, "file-restore") as directory:
         for number in range(1, _PORT_ATTEMPTS + 1):

@@ -17,18 +17,11 @@ from turku import errors
 from turku.agent.config.model import AgentConfig
 from turku.agent.state import runtime_directory
 from turku.agent.tunnel import ssh_tunnel, trusted_storages
-from turku.agent.tunnel.storage_address import Address, checked_address
 from turku.agent.tunnel.storage_output import StorageOutput
+from turku.agent.tunnel.trusted_storages import Address, checked_address
 from turku.core import command, lock
 from turku.core.log import one_line
-from turku.errors import (
-    CommandFailed,
-    LockHeld,
-    MalformedMessage,
-    RestoreFailed,
-    StorageNotTrusted,
-    TurkuError,
-)
+from turku.errors import CommandFailed, LockHeld, MalformedMessage, RestoreFailed, StorageNotTrusted, TurkuError
 from turku.protocol import codec
 from turku.protocol.messages import StorageAddress
 from turku.protocol.restore_messages import ANSWER_LINE_LIMIT_BYTES, GO, Answer, HistoryRequest, Refusal

@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from turku.agent.restore import manifest
-from turku.agent.restore.content_comparison import checksum_of
 from turku.agent.restore.file_metadata import link_target
+from turku.agent.restore.manifest import checksum_of
 from turku.agent.restore.result import ProblemList
 from turku.core.filesystem import directory_tree, extended_attributes
 from turku.core.filesystem.paths import split

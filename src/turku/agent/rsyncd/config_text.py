@@ -1,15 +1,47 @@
-"""The text of rsyncd.conf, rendered here for every daemon of the agent."""
+"""The modules that the agent's rsync daemons offer, and the text of rsyncd.conf, rendered here for all of them."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turku.agent.rsyncd.module import Module
+from msgspec import UNSET, UnsetType
+
+from turku.core.secret import Secret, generate_secret
+from turku.protocol.messages import SourceCredentials
 
 PERCENT_VARIABLE = "TURKU_PERCENT"
 """The environment variable that holds a percent sign. The daemon needs it for paths that contain one."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A directory that rsyncd offers, with credentials that are valid for this session only."""
+
+    name: str
+    path: str
+    writable: bool = False
+    hidden: tuple[Path, ...] = ()
+    """Directories below the path that the daemon does not show."""
+    emptied: tuple[Path, ...] = ()
+    """Directories below the path that the daemon shows as empty."""
+    one_file_system: bool | UnsetType = UNSET
+    """The source's option, which ``emptied`` implements."""
+    username: str = field(default_factory=lambda: str(uuid.uuid4()))
+    password: Secret = field(default_factory=generate_secret)
+
+    @property
+    def credentials(self) -> SourceCredentials:
+        return SourceCredentials(
+            username=self.username, password=self.password.reveal(), one_file_system=self.one_file_system
+        )
+
+    @property
+    def secrets_text(self) -> str:
+        """The content of the module's secrets file."""
+        return f"{self.username}:{self.password.reveal()}\n"
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,77 @@
-"""A running rsyncd: its start, the wait for its first answer, and its log."""
+"""A running rsyncd: its port, its start, the wait for its first answer, and its log."""
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from turku.agent.config.model import RsyncdConfig
-from turku.agent.rsyncd import ports
-from turku.agent.rsyncd.ports import PortTaken
 from turku.core import command
 from turku.core.bounded_log import MessageCounter, kind_of
+from turku.core.kernel import tcp_table
+from turku.core.kernel.tcp_table import TcpState
 from turku.errors import CommandFailed
+from turku.protocol.messages import PORT_RANGE
+
+_ATTEMPTS = 20
+
+
+class PortTaken(CommandFailed):
+    """Another program listens on the port that was drawn."""
+
+
+def draw_port() -> int:
+    """Return a random port of the contract's range."""
+    return secrets.choice(PORT_RANGE)
+
+
+def candidates(address: str) -> Iterator[int]:
+    """Yield random ports to try. Raises CommandFailed after the last attempt."""
+    for _attempt in range(_ATTEMPTS):
+        yield draw_port()
+    raise CommandFailed(f"no free port on {address} for rsyncd in {_ATTEMPTS} attempts")
+
+
+def require_free(address: str, port: int) -> None:
+    """Raise PortTaken where another program listens on the port, CommandFailed where nobody can listen there."""
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As rsyncd does it: a connection of the last minute that is still closing does not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(f"port {port} on {address} is taken on this machine") from error
+            raise CommandFailed(
+                f"cannot listen on {address} port {port}: {error.strerror}",
+                hint="rsyncd_local_address must be an address of this machine",
+            ) from error
+
+
+def is_listener_ours(port: int) -> bool:
+    """Return False when a user other than us or root listens on the port.
+
+    Such a program was faster than rsyncd and could feed the storage arbitrary files (threats N4). Returns True where
+    the kernel does not name the owners.
+    """
+    owners = set()
+    with suppress(OSError):
+        for listener in tcp_table.sockets(TcpState.LISTEN, port=port):
+            owners.add(listener.uid)
+    return owners <= {0, os.geteuid()}
+
 
 _LOG = logging.getLogger(__name__)
 _START_TIMEOUT_SECONDS = 30.0
@@ -67,7 +121,7 @@ def start(
 
     With ``stdout`` the caller reads its standard output. Raises PortTaken, CommandFailed.
     """
-    ports.require_free(agent.rsyncd_local_address, port)
+    require_free(agent.rsyncd_local_address, port)
     return command.start(
         [*agent.rsyncd_command, "--daemon", "--no-detach", f"--config={configuration}"],
         on_line=log.line,
@@ -95,7 +149,7 @@ def wait_until_ready(daemon: command.Child, address: str, port: int) -> None:
             )
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, 0.1)
-    if not ports.is_listener_ours(port):
+    if not is_listener_ours(port):
         raise PortTaken(f"another user's program took port {port} on this machine")
 
 

@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import IO
 
 from turku.agent.config.model import AgentConfig
-from turku.agent.rsyncd import config_text, daemon, nodev_mount, ports
-from turku.agent.rsyncd.config_text import ModuleSection
-from turku.agent.rsyncd.daemon import DaemonLog
-from turku.agent.rsyncd.module import Module
-from turku.agent.rsyncd.ports import PortTaken
+from turku.agent.rsyncd import config_text, daemon, nodev_mount
+from turku.agent.rsyncd.config_text import Module, ModuleSection
+from turku.agent.rsyncd.daemon import DaemonLog, PortTaken
 from turku.agent.state import runtime_directory
 from turku.core import command
 from turku.core.filesystem import extended_attributes
@@ -183,7 +181,7 @@ def serve(agent: AgentConfig, directory: Path, on_received: Received) -> Iterato
     ``directory`` is private and empty. Raises CommandFailed when the daemon does not start.
     """
     nodev_mount.drop_device_capability()
-    for attempt, port in enumerate(ports.candidates(agent.rsyncd.rsyncd_local_address), 1):
+    for attempt, port in enumerate(daemon.candidates(agent.rsyncd.rsyncd_local_address), 1):
         own = directory / f"daemon-{attempt}"
         own.mkdir(mode=0o700)
         receiving = ReceivingDaemon(agent, own, port, on_received)

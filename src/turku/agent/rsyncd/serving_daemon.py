@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turku.agent.config.model import AgentConfig, RsyncdConfig
-from turku.agent.rsyncd import config_text, daemon, ports
-from turku.agent.rsyncd.config_text import ModuleSection
-from turku.agent.rsyncd.daemon import DaemonLog
-from turku.agent.rsyncd.module import Module
-from turku.agent.rsyncd.ports import PortTaken
+from turku.agent.rsyncd import config_text, daemon
+from turku.agent.rsyncd.config_text import Module, ModuleSection
+from turku.agent.rsyncd.daemon import DaemonLog, PortTaken
 from turku.agent.state import runtime_directory
 from turku.policy import compression
 
@@ -30,7 +28,7 @@ def serve(agent: AgentConfig, modules: Sequence[Module], directory: Path) -> Ite
     ``directory`` is private and empty. It receives the configuration and the secrets. Another port is drawn where one
     is taken on this machine. Raises CommandFailed when the daemon does not start.
     """
-    for attempt, port in enumerate(ports.candidates(agent.rsyncd.rsyncd_local_address), 1):
+    for attempt, port in enumerate(daemon.candidates(agent.rsyncd.rsyncd_local_address), 1):
         try:
             with _serve_on(agent, modules, _write_files(agent.rsyncd, modules, directory / str(attempt), port), port):
                 yield port

@@ -14,8 +14,8 @@ from msgspec import UNSET
 from turku.agent.config.model import AgentConfig
 from turku.agent.identity import key_pair
 from turku.agent.state import runtime_directory
-from turku.agent.tunnel.storage_address import Address
 from turku.agent.tunnel.storage_output import StorageOutput
+from turku.agent.tunnel.trusted_storages import Address
 from turku.core import command
 from turku.errors import CommandFailed, TunnelRefused
 from turku.protocol import codec

@@ -22,12 +22,7 @@ _PROGRAM = "turku-storage"
 _LOG = logging.getLogger(__name__)
 
 
-def load(
-    config_dir: Path,
-    *,
-    api_auth_name: str | None = None,
-    api_auth_secret: str | None = None,
-) -> StorageConfig:
+def load(config_dir: Path, *, api_auth_name: str | None = None, api_auth_secret: str | None = None) -> StorageConfig:
     """Return the checked configuration. ``api_auth_*`` are the command line's and win over the files.
 
     A missing ``name`` or ``secret`` is generated once into ``var_dir/config.d``. Warnings are logged.

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from turku.agent.restore import file_metadata
-from turku.agent.restore.placement import moving
-from turku.agent.restore.placement.scope import PlacementScope, status_of
+from turku.agent.restore.placement.scope import PlacementScope, copy_file, status_of
 from turku.core.filesystem import directory_tree
 from turku.core.filesystem.paths import split
 
@@ -101,11 +100,7 @@ class ExistingFiles:
             os.close(handle)
 
     def _replace_by_copy(
-        self,
-        outer: int,
-        path: bytes,
-        statuses: tuple[os.stat_result, os.stat_result],
-        attributes: dict[str, bytes],
+        self, outer: int, path: bytes, statuses: tuple[os.stat_result, os.stat_result], attributes: dict[str, bytes]
     ) -> None:
         """Turn all restored names of a file into names of a copy. ``path`` is one of these names.
 
@@ -119,7 +114,7 @@ class ExistingFiles:
             if not os.path.samestat(os.fstat(source), there):
                 return
             with scope.staging.scratch_name() as (scratch, scratch_name):
-                scope.report_failed(path, moving.copy_file(source, scratch, scratch_name, basis, attributes))
+                scope.report_failed(path, copy_file(source, scratch, scratch_name, basis, attributes))
                 os.rename(scratch_name, name, src_dir_fd=scratch, dst_dir_fd=outer)
         finally:
             os.close(source)

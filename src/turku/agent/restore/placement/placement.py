@@ -16,10 +16,8 @@ from contextlib import contextmanager, suppress
 
 from turku.agent.restore import file_metadata
 from turku.agent.restore.file_metadata import EVERY_KIND
-from turku.agent.restore.placement import moving
 from turku.agent.restore.placement.existing_files import ExistingFiles
-from turku.agent.restore.placement.parents import ParentDirectories
-from turku.agent.restore.placement.scope import PlacementScope, status_of
+from turku.agent.restore.placement.scope import ParentDirectories, PlacementScope, move_directory, move_entry, status_of
 from turku.agent.restore.staging.basis_files import BasisFiles, Overwrite
 from turku.agent.restore.staging.staging_directory import StagingDirectory
 from turku.core.filesystem import directory_tree, posix_acl, removal
@@ -273,7 +271,7 @@ class Placement:
                     return
             self._refuse_untouched(path)
             scope.make_room(outer, name, there)
-            moving.move(scope, inner, outer, path, received)
+            move_entry(scope, inner, outer, path, received)
 
     def _directory(self, inner: int, outer: int, path: bytes, there: os.stat_result | None) -> None:
         name = path.rpartition(b"/")[2]
@@ -289,7 +287,7 @@ class Placement:
             if not self._can_move_whole(path):
                 # Checked once: a storage must not be able to make us check every level of a deep tree again.
                 self._moves_whole_directories = False
-            elif moving.move_directory(inner, outer, name):
+            elif move_directory(inner, outer, name):
                 return
         os.mkdir(name, 0o700, dir_fd=outer)
         with directory_tree.opened_directory(outer, name) as made:

@@ -1,4 +1,4 @@
-"""``turku-agent re-enrol``: take a reinstalled machine's old place, by an operator's one-time code."""
+"""``turku-agent rotate-keys`` and ``re-enrol``: a new secret and SSH key, or a reinstalled machine's old place."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ if TYPE_CHECKING:
     from turku.agent.config.model import AgentConfig
 
 
+def run_rotate(_options: argparse.Namespace, agent: AgentConfig, say: Say) -> int:
+    """Replace secret and key."""
+    from turku.agent.identity import rotation
+
+    rotation.rotate_keys(agent)
+    say(f"{agent.identity.machine_uuid} has a new secret and a new SSH key.")
+    say("Storages accept the key within minutes. Until then the old one is offered as well.")
+    return 0
+
+
+ROTATE_COMMAND = Command(
+    "rotate-keys",
+    "Give this machine a new secret and a new SSH key.",
+    configured(run_rotate),
+    (
+        ("Replace secret and key:", "{prog}"),
+        ("Show the calls that are made:", "{prog} --debug"),
+        ("Replace those of another configuration:", "{prog} --config-dir /srv/turku-agent"),
+    ),
+)
+
+
 def add_arguments(parser: Parser) -> None:
     """Add the code."""
     parser.add_argument(
@@ -26,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
     )
 
 
-def run(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
+def run_re_enrol(options: argparse.Namespace, before: AgentConfig, say: Say) -> int:
     """Exchange the code for the old identity."""
     from turku.agent.identity import rotation
 
@@ -51,10 +73,10 @@ def _typed_code() -> str:
     return code
 
 
-COMMAND = Command(
+RE_ENROL_COMMAND = Command(
     "re-enrol",
     "Give a reinstalled machine its old identity and history back.",
-    configured(run),
+    configured(run_re_enrol),
     (
         ("Type the code when asked:", "{prog}"),
         ("Read the code from a file:", "{prog} < code"),
