@@ -61,6 +61,12 @@ def test_the_list_of_slots_says_who_has_them(busy: Cast, admin: Client) -> None:
     assert page(admin, "/admin/queue/slot/?state=lapsed").count('class="field-place"') == 1
 
 
+def test_a_lease_from_a_clock_that_was_ahead_is_not_shown_as_running(busy: Cast, admin: Client) -> None:
+    Slot.objects.exclude(machine=None).update(date_expires=SYSTEM_CLOCK.now() + timedelta(days=30))
+    assert 'class="field-place"' not in page(admin, "/admin/queue/slot/?state=running")
+    assert ">1</a>" not in page(admin, "/admin/queue/storageslots/")
+
+
 def test_the_line_shows_places_and_since_when(busy: Cast, admin: Client) -> None:
     text = page(admin, "/admin/queue/waitingmachine/")
     places = [part.split("<", 1)[0] for part in text.split('class="field-position">')[1:]]

@@ -11,12 +11,11 @@ from django.views import defaults
 from django.views.generic import RedirectView
 
 from turku.api.rpc.endpoint import refusal
-from turku.api.rpc.shortcut import PREFIX, PREFIX_V2, PREFIXES
+from turku.api.rpc.shortcut import PREFIXES
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
-    path(PREFIX.lstrip("/"), include("turku.api.rpc.urls")),
-    path(PREFIX_V2.lstrip("/"), include("turku.api.rpc.urls_v2")),
+    path("", include("turku.api.rpc.urls")),
     path("admin/", admin.site.urls),
 ]
 

@@ -1,7 +1,6 @@
 """The calls of agents.
 
-These are ``update_config``, ``agent_ping_checkin`` and ``agent_ping_restore`` of the contract, and ``machine_rotate``
-and ``machine_reenrol`` beside it.
+The contract has ``update_config``, ``agent_ping_checkin`` and ``agent_ping_restore``. The others are beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from turku.api.fleet.models import Auth, AuthKind, Machine
 from turku.api.queue import leases
 from turku.api.request import client_address
 from turku.api.request.message_errors import MessageErrors
-from turku.api.restores import offers
+from turku.api.restores import offers, progress_report
 from turku.api.rpc import source_messages
 from turku.api.rpc.checkin_query import pending_work
 from turku.api.rpc.endpoint import endpoint
@@ -42,6 +41,11 @@ from turku.protocol.messages import (
     RestorableMachine,
     UpdateConfigAnswer,
     UpdateConfigRequest,
+)
+from turku.protocol.restore_request_messages import (
+    AgentRestoreProgressAnswer,
+    AgentRestoreProgressRequest,
+    AgentRestoresAnswer,
 )
 
 _NAMED_WITHDRAWN = 100
@@ -147,3 +151,19 @@ def machine_reenrol(request: MachineReenrolRequest) -> MachineReenrolAnswer:
     now = SYSTEM_CLOCK.now()
     machine = re_enrolment.redeem(request.code, request.secret, request.ssh_public_key, now=now)
     return MachineReenrolAnswer(MachineReference(str(machine.uuid)))
+
+
+@endpoint(AgentPingRequest)
+def agent_restores(request: AgentPingRequest) -> AgentRestoresAnswer:
+    """Return the restores that wait for a machine that has no time for a check-in."""
+    now = SYSTEM_CLOCK.now()
+    machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    return AgentRestoresAnswer(Raw(encode(offers.offered_restores(machine.pk, now=now))))
+
+
+@endpoint(AgentRestoreProgressRequest)
+def agent_restore_progress(request: AgentRestoreProgressRequest) -> AgentRestoreProgressAnswer:
+    """Record the progress of a restore, and tell the machine whether to go on."""
+    now = SYSTEM_CLOCK.now()
+    machine = authentication.require_machine(request.machine.uuid, request.machine.secret, now=now)
+    return progress_report.record(machine, request, now=now)

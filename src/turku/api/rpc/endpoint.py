@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ from turku.api.fleet.identity import keyring
 from turku.api.fleet.identity.keyring import UnknownHashKey
 from turku.api.fleet.identity.throttle import CREDENTIALS
 from turku.api.request import client_address
-from turku.api.rpc.nul_characters import refuse_nul_characters
 from turku.core.log import one_line
 from turku.errors import ApiForbidden, ApiRefused, InvalidValue, MalformedMessage
 from turku.protocol import codec
@@ -30,6 +29,7 @@ View = Callable[[HttpRequest], HttpResponse]
 _log = logging.getLogger(__name__)
 
 _LOGGED_LENGTH = 500
+_NUL_ESCAPE = b"\\u0000"
 
 
 def refusal(status: int, sentence: str) -> HttpResponse:
@@ -41,17 +41,24 @@ def _json(status: int, message: Any) -> HttpResponse:
     return HttpResponse(codec.encode(message), status=status, content_type="application/json")
 
 
-def _body(request: HttpRequest) -> bytes:
+def wrong_method(request: HttpRequest) -> HttpResponse | None:
+    """Return the refusal of a call with another method than POST, or None."""
+    if request.method == "POST":
+        return None
+    response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} must be called with POST")
+    response.headers["Allow"] = "POST"
+    return response
+
+
+def decoded(request: HttpRequest, kind: type[Request]) -> Request:
+    """Return the message in the body. Raises MalformedMessage."""
     # Django checks the announced length against its limit before it reads.
     try:
-        return request.body
+        body = request.body
     except RequestDataTooBig:
         raise MalformedMessage(f"the body is larger than {codec.MESSAGE_LIMIT_BYTES} bytes") from None
     except UnreadablePostError:
         raise MalformedMessage("the body broke off before its end") from None
-
-
-def _decoded(body: bytes, kind: type[Request]) -> Request:
     if not body.isascii():
         # The decoder skips unknown keys without checking their bytes.
         try:
@@ -59,8 +66,25 @@ def _decoded(body: bytes, kind: type[Request]) -> Request:
         except UnicodeDecodeError as error:
             raise MalformedMessage(f"the message is not UTF-8 text (byte {error.start})") from None
     message = codec.decode(body, kind)
-    refuse_nul_characters(body)
+    # JSON can carry NUL characters, and PostgreSQL cannot store them.
+    if _NUL_ESCAPE in body and (place := next(_nul_characters(codec.decode(body, dict)), None)) is not None:
+        raise MalformedMessage(f"NUL characters are not allowed - at `{place[:200].replace(chr(0), '')}`")
     return message
+
+
+def _nul_characters(message: dict[str, Any]) -> Iterator[str]:
+    """Return the paths of the fields that hold a NUL character."""
+    # It is not recursive, because a message may be nested deeper than the stack.
+    waiting: list[tuple[str, Any]] = list(message.items())
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str) and "\0" in value:
+            yield path
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+        elif isinstance(value, dict):
+            yield from (f"{path}: a key in it" for key in value if "\0" in key)
+            waiting += [(f"{path}.{key}", item) for key, item in value.items()]
 
 
 def _attempt(handle: Callable[[Request], Any], message: Request) -> Any:
@@ -106,13 +130,11 @@ def endpoint(kind: type[Request]) -> Callable[[Callable[[Request], Any]], View]:
     def decorate(handle: Callable[[Request], Any]) -> View:
         @csrf_exempt
         def view(request: HttpRequest) -> HttpResponse:
-            if request.method != "POST":
-                response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} must be called with POST")
-                response.headers["Allow"] = "POST"
-                return response
+            if (refused := wrong_method(request)) is not None:
+                return refused
             address = client_address.current_address()
             try:
-                message = _decoded(_body(request), kind)
+                message = decoded(request, kind)
                 caller, secret = _presented(message)
                 if kind is not Empty and (throttled := _throttled(address, caller, secret)) is not None:
                     return throttled

@@ -20,8 +20,7 @@ from turku.api.fleet.models import Machine
 from turku.api.request.message_errors import checked
 from turku.api.restores import description, new_request, transitions
 from turku.api.restores.models import OPEN, RestoreRequest
-from turku.api.rpc.endpoint import refusal
-from turku.api.rpc.nul_characters import refuse_nul_characters
+from turku.api.rpc.endpoint import View, decoded, refusal, wrong_method
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue, MalformedMessage, UsageError
 from turku.policy import names
@@ -33,14 +32,9 @@ ASK, APPROVE, VIEW = (f"restores.{verb}_restorerequest" for verb in ("add", "app
 _LISTED = 200
 
 Message = TypeVar("Message")
-View = Callable[[HttpRequest], HttpResponse]
 
 
 def _refused(request: HttpRequest, permissions: Sequence[str]) -> HttpResponse | None:
-    if request.method != "POST":
-        response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} must be called with POST")
-        response.headers["Allow"] = "POST"
-        return response
     if not request.user.is_authenticated:
         return refusal(HTTPStatus.UNAUTHORIZED, "log in at the admin site first")
     if not any(request.user.has_perm(permission) for permission in permissions):
@@ -58,13 +52,11 @@ def _people_call(kind: type[Message], *permissions: str) -> Callable[[Callable[[
     def decorate(handle: Callable[[Any, Message], Any]) -> View:
         @wraps(handle)
         def view(request: HttpRequest) -> HttpResponse:
-            refused = _refused(request, permissions)
+            refused = wrong_method(request) or _refused(request, permissions)
             if refused is not None:
                 return refused
             try:
-                message = codec.decode(request.body, kind)
-                refuse_nul_characters(request.body)
-                answer = handle(request.user, message)
+                answer = handle(request.user, decoded(request, kind))
             except (MalformedMessage, InvalidValue) as error:
                 return refusal(HTTPStatus.BAD_REQUEST, error.sentence)
             except UsageError as error:
@@ -140,12 +132,3 @@ def restore_request_list(_user: Any, wanted: RestoreListRequest) -> Any:
     if not wanted.with_over:
         rows = rows.filter(state__in=OPEN)
     return {"requests": [description.message_fields(row) for row in rows[:_LISTED]]}
-
-
-CALLS: dict[str, View] = {
-    view.__name__: view
-    for view in (
-        *(restore_request, restore_request_approve, restore_request_reject),
-        *(restore_request_cancel, restore_request_list),
-    )
-}

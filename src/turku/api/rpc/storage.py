@@ -1,7 +1,7 @@
 """The calls of storages.
 
-These are ``storage_update_config``, ``storage_ping_checkin`` and ``storage_ping_source_update`` of the contract, and
-``storage_rotate`` beside it.
+The contract has ``storage_update_config``, ``storage_ping_checkin`` and ``storage_ping_source_update``. The others are
+beside it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from turku.api.backups.next_backup import due_sources
 from turku.api.fleet import assignment
 from turku.api.fleet.identity import authentication, registration, rotation
 from turku.api.fleet.models import AuthKind, Machine, Storage
+from turku.api.integrity import report
 from turku.api.queue import capacity, leases, waiting_machines
 from turku.api.request.message_errors import MessageErrors
-from turku.api.restores import offers
+from turku.api.restores import access_grants, offers
 from turku.api.rpc import source_messages
 from turku.api.rpc.endpoint import endpoint
 from turku.core.clock import SYSTEM_CLOCK
+from turku.protocol.heartbeat_messages import StorageHeartbeatAnswer, StorageHeartbeatRequest
+from turku.protocol.integrity_messages import StorageIntegrityReportRequest
 from turku.protocol.messages import (
     AssignedMachine,
     Empty,
     ScheduledMachine,
+    StorageCredentials,
     StoragePingCheckinAnswer,
     StoragePingCheckinRequest,
     StoragePingSourceUpdateRequest,
@@ -32,6 +36,7 @@ from turku.protocol.messages import (
     StorageUpdateConfigAnswer,
     StorageUpdateConfigRequest,
 )
+from turku.protocol.restore_messages import StorageAccessAnswer, StorageAccessRequest
 
 
 @endpoint(StorageUpdateConfigRequest)
@@ -82,12 +87,17 @@ def _guests(storage: Storage, *, now: datetime) -> dict[str, AssignedMachine]:
     }
 
 
+def _storage_and_machine(sender: StorageCredentials, uuid: str, *, now: datetime) -> tuple[Storage, Machine]:
+    """Return the authenticated storage, and one of its machines."""
+    storage = authentication.require_storage(sender.name, sender.secret, now=now)
+    return storage, authentication.require_assigned_machine(storage, uuid)
+
+
 @endpoint(StoragePingCheckinRequest)
 def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheckinAnswer:
     """Begin the session of a machine, and return its due sources that have a slot."""
     now = SYSTEM_CLOCK.now()
-    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
-    machine = authentication.require_assigned_machine(storage, request.machine.uuid)
+    storage, machine = _storage_and_machine(request.storage, request.machine.uuid, now=now)
     sources = leases.begin(
         machine, storage, due_sources(machine.pk, now=now), sends_heartbeats=request.sends_heartbeats, now=now
     )
@@ -108,8 +118,7 @@ def storage_ping_checkin(request: StoragePingCheckinRequest) -> StoragePingCheck
 def storage_ping_source_update(request: StoragePingSourceUpdateRequest) -> Empty:
     """Record backup runs of a machine's sources."""
     now = SYSTEM_CLOCK.now()
-    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
-    machine = authentication.require_assigned_machine(storage, request.machine.uuid)
+    storage, machine = _storage_and_machine(request.storage, request.machine.uuid, now=now)
     runs.record(machine, storage, request.machine.sources, now=now)
     leases.free_finished_lanes(machine, storage, now=now)
     authentication.write_check_in(machine, now=now)
@@ -123,3 +132,35 @@ def storage_rotate(request: StorageRotateRequest) -> Empty:
     name = authentication.storage_name(request.storage.name)
     rotation.rotate_storage(name, request.storage.secret, request.new_secret, now=now)
     return Empty()
+
+
+@endpoint(StorageHeartbeatRequest)
+def storage_heartbeat(request: StorageHeartbeatRequest) -> StorageHeartbeatAnswer:
+    """Extend or end the leases of the session."""
+    now = SYSTEM_CLOCK.now()
+    storage, machine = _storage_and_machine(request.storage, request.machine.uuid, now=now)
+    if request.ended:
+        leases.end(machine, storage, now=now)
+        return StorageHeartbeatAnswer(leased=False)
+    leased = leases.heartbeat(machine, storage, now=now)
+    if leased:
+        # The machine does not check in during its session.
+        authentication.write_check_in(machine, now=now)
+    return StorageHeartbeatAnswer(leased=leased)
+
+
+@endpoint(StorageIntegrityReportRequest)
+def storage_integrity_report(request: StorageIntegrityReportRequest) -> Empty:
+    """Record damage, verification and drills of a machine of this storage."""
+    now = SYSTEM_CLOCK.now()
+    storage, machine = _storage_and_machine(request.storage, request.machine.uuid, now=now)
+    report.record(machine, storage, request.machine.sources, now=now)
+    return Empty()
+
+
+@endpoint(StorageAccessRequest)
+def storage_access_request(request: StorageAccessRequest) -> StorageAccessAnswer:
+    """Decide whether the storage may show this history to a machine or send it there."""
+    now = SYSTEM_CLOCK.now()
+    storage = authentication.require_storage(request.storage.name, request.storage.secret, now=now)
+    return access_grants.decide(storage, request, now=now)

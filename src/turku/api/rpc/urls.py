@@ -1,25 +1,30 @@
-"""The URLs of the seven calls of the contract and three others, with and without a final slash."""
+"""The URLs of the calls, with and without a final slash."""
 
 from __future__ import annotations
 
 from django.urls import URLPattern, re_path
 
-from turku.api.rpc import agent, storage
+from turku.api.rpc import agent, restore_requests, storage
 from turku.api.rpc.endpoint import unknown_call
 from turku.api.rpc.health import health
+from turku.api.rpc.shortcut import PREFIX, PREFIX_V2
 
 _CALLS = {
-    "health": health,
-    "update_config": agent.update_config,
-    "agent_ping_checkin": agent.agent_ping_checkin,
-    "agent_ping_restore": agent.agent_ping_restore,
-    "storage_update_config": storage.storage_update_config,
-    "storage_ping_checkin": storage.storage_ping_checkin,
-    "storage_ping_source_update": storage.storage_ping_source_update,
-    "machine_rotate": agent.machine_rotate,
-    "machine_reenrol": agent.machine_reenrol,
-    "storage_rotate": storage.storage_rotate,
+    PREFIX: (
+        *(health, agent.update_config, agent.agent_ping_checkin, agent.agent_ping_restore),
+        *(storage.storage_update_config, storage.storage_ping_checkin, storage.storage_ping_source_update),
+        *(agent.machine_rotate, agent.machine_reenrol, storage.storage_rotate),
+    ),
+    PREFIX_V2: (
+        *(storage.storage_heartbeat, storage.storage_integrity_report, storage.storage_access_request),
+        *(agent.agent_restores, agent.agent_restore_progress),
+        *(restore_requests.restore_request, restore_requests.restore_request_approve),
+        *(restore_requests.restore_request_reject, restore_requests.restore_request_cancel),
+        restore_requests.restore_request_list,
+    ),
 }
 
-urlpatterns: list[URLPattern] = [re_path(rf"^{name}/?$", view, name=name) for name, view in _CALLS.items()]
-urlpatterns.append(re_path("", unknown_call))
+urlpatterns: list[URLPattern] = [
+    *(re_path(f"^{prefix[1:]}{view.__name__}/?$", view) for prefix, views in _CALLS.items() for view in views),
+    *(re_path(f"^{prefix[1:]}", unknown_call) for prefix in _CALLS),
+]
