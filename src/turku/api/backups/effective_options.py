@@ -30,7 +30,7 @@ class OptionResolver:
     """The protection of sources of one machine, asked of the database in two queries."""
 
     def __init__(self, machine: Machine, sources: Sequence[Source], *, now: datetime) -> None:
-        self.floor = policies.floor_of(machine) if sources else policies.BUILT_IN
+        self.floor = policies.floor_of(machine) if sources else Floor()
         held_back = source_changes.held_back(sources, now=now) if sources else ()
         self._held_back = {change.source_id: change for change in held_back}
 

@@ -1,11 +1,11 @@
-"""The operator's floor that counts for a machine: per field, the most specific policy that says something."""
+"""The operator's policies that count for a machine: the floor, and the time after which it is silent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db.models import Q, QuerySet
 
@@ -13,12 +13,11 @@ from turku.api.fleet.models import Machine, Policy, ScopedPolicy
 from turku.policy import snapshot_mode
 
 Scoped = TypeVar("Scoped", bound=ScopedPolicy)
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Limits that a machine cannot go below.
+    """Limits that a machine cannot go below. The defaults count without any policy: no limits but the delay.
 
     Empty ``allowed_snapshot_modes`` allow any mode. ``quota_bytes`` of None is no quota.
     """
@@ -33,47 +32,53 @@ class Floor:
         return snapshot_mode.is_allowed(mode, self.allowed_snapshot_modes)
 
 
-BUILT_IN = Floor()
-"""The values without any policy: no limits but the delay."""
+def values_for(policies: QuerySet[Scoped], machine: Machine, *columns: str) -> dict[str, Any]:
+    """Return the values of those columns that policies set for the machine, with one query.
 
-
-def applicable(policies: QuerySet[Scoped], machine: Machine) -> QuerySet[Scoped]:
-    """Return those of the policies that apply to the machine."""
-    for_all = Q(machine=None, auth=None)
-    return policies.filter(for_all | Q(auth=machine.auth_id) | Q(machine=machine.pk))
-
-
-def most_specific_first(policies: Iterable[Scoped]) -> list[Scoped]:
-    """Return the policies of one machine, the most specific first."""
-    return sorted(policies, key=lambda policy: (policy.machine_id is None, policy.auth_id is None))
-
-
-def first_value(policies: Iterable[Scoped], column: Callable[[Scoped], Value | None], otherwise: Value) -> Value:
-    """Return the first value that is set, in the order of the policies."""
-    said = (column(policy) for policy in policies)
-    return next((value for value in said if value is not None), otherwise)
-
-
-def combine(policies: Iterable[Policy]) -> Floor:
-    """Return the limits that result from these policies, in any order."""
-    ordered = most_specific_first(policies)
-    return Floor(
-        retention_floor=first_value(ordered, lambda policy: policy.retention_floor or None, BUILT_IN.retention_floor),
-        allowed_snapshot_modes=tuple(
-            first_value(
-                ordered, lambda policy: policy.allowed_snapshot_modes or None, list(BUILT_IN.allowed_snapshot_modes)
-            )
-        ),
-        quota_bytes=first_value(ordered, lambda policy: policy.quota_bytes, BUILT_IN.quota_bytes),
-        delay=first_value(
-            ordered,
-            lambda policy: None if policy.delay_hours is None else timedelta(hours=policy.delay_hours),
-            BUILT_IN.delay,
-        ),
-        weakening_allowed=first_value(ordered, lambda policy: policy.weakening_allowed, BUILT_IN.weakening_allowed),
-    )
+    For each column, the most specific policy that sets it counts. A column that none sets is absent.
+    """
+    applicable = policies.filter(Q(machine=None, auth=None) | Q(auth=machine.auth_id) | Q(machine=machine.pk))
+    values: dict[str, Any] = {}
+    # The most specific one is last, and wins.
+    for policy in sorted(applicable, key=lambda row: (row.machine_id is not None, row.auth_id is not None)):
+        said = {name: getattr(policy, name) for name in columns}
+        values |= {name: value for name, value in said.items() if value not in (None, "", [])}
+    return values
 
 
 def floor_of(machine: Machine) -> Floor:
     """Return the limits of one machine, with one query."""
-    return combine(applicable(Policy.objects.all(), machine))
+    columns = ("retention_floor", "allowed_snapshot_modes", "quota_bytes", "delay_hours", "weakening_allowed")
+    values = values_for(Policy.objects.all(), machine, *columns)
+    if "delay_hours" in values:
+        values["delay"] = timedelta(hours=values.pop("delay_hours"))
+    if "allowed_snapshot_modes" in values:
+        values["allowed_snapshot_modes"] = tuple(values["allowed_snapshot_modes"])
+    return Floor(**values)
+
+
+DEFAULT_SILENT_AFTER = timedelta(hours=1)
+"""The limit without any policy. It suits a server, which checks in every five minutes."""
+
+
+def silence_condition(condition: Callable[[timedelta], Q], path: str = "") -> Q:
+    """Return that a machine's rows fulfil the condition for the time that this machine may be away.
+
+    ``path`` leads to the machine (``machine__``). One query, which reads the few different values.
+    """
+    column = "silent_after_hours"
+    policies = Policy.objects.exclude(silent_after_hours=None).order_by()
+    by_machine, by_auth, by_all = (
+        sorted({hours for hours in policies.filter(scope).values_list(column, flat=True) if hours is not None})
+        for scope in (~Q(machine=None), ~Q(auth=None), Q(machine=None, auth=None))
+    )
+    of_machine, of_auth = f"{path}policy__silent_after_hours", f"{path}auth__policy__silent_after_hours"
+    found = Q(pk__in=())
+    others = Q()
+    for field, values in ((of_machine, by_machine), (of_auth, by_auth)):
+        for hours in values:
+            found |= others & Q(**{field: hours}) & condition(timedelta(hours=hours))
+        if values:
+            others &= Q(**{field: None})
+    otherwise = timedelta(hours=by_all[0]) if by_all else DEFAULT_SILENT_AFTER
+    return found | (others & condition(otherwise))

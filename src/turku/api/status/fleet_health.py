@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
-from django.utils import timezone
+from django.db.models import Count, QuerySet
 
-from turku.api.backups.models import FALLING_BACK, Source
-from turku.api.fleet.models import Machine
-from turku.api.status import clocks, fleet_marks, integrity, machine_reasons, queue, source_marks, source_reasons
-from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
-from turku.api.status.marks import Mark, muted, off
+from turku.api.status import fleet_marks, reasons, remarks, source_marks
+from turku.api.status.marks import DEFAULT_LIMITS, HealthLimits, Mark
+from turku.api.status.remarks import SENTENCES_LIMIT
 from turku.core.log import one_line
-
-SENTENCES_LIMIT = 100
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ Reason = Callable[[Sequence[Any]], Sequence[str]]
 """Returns the reason of each row with a mark, empty if the mark says everything."""
 
 
-def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], reasons: Reason, *, verbose: bool) -> HealthGroup:
+def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], explain: Reason, *, verbose: bool) -> HealthGroup:
     counts = {
         Mark(mark): count
         for mark, count in rows.order_by().values_list("mark").annotate(Count("pk")).values_list("mark", "pk__count")
@@ -76,11 +71,11 @@ def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], reasons: Re
     if verbose and problems:
         bad = rows.filter(mark__in=[mark.value for mark, _count in problems]).select_related(*relations)
         first = list(bad[:SENTENCES_LIMIT])
-        for row, reason in zip(first, reasons(first), strict=True):
+        for row, reason in zip(first, explain(first), strict=True):
             name = " / ".join([*(str(row.machine) for _ in relations if noun == "source"), str(row)])
             sentences.append(f"{noun} {name}: {Mark(row.mark).label}{f': {reason}' if reason else ''}")
             if noun == "source" and Mark(row.mark) in _TO_BE_DECIDED:
-                sentences.append(f"    {source_reasons.next_step(row, Mark(row.mark))}")
+                sentences.append(f"    {reasons.source_next_step(row, Mark(row.mark))}")
         more = sum(count for _mark, count in problems) - len(first)
         sentences += [f"and {more} more {noun}s that have a problem"] if more > 0 else []
     counted = sum(count for mark, count in counts.items() if mark is not Mark.OFF)
@@ -89,29 +84,14 @@ def _group(noun: str, rows: QuerySet[Any], relations: Sequence[str], reasons: Re
 
 def _machine_reasons(now: datetime) -> Reason:
     def reason(rows: Sequence[Any]) -> Sequence[str]:
-        worst = source_reasons.worst_sources([row.pk for row in rows], now=now)
-        return [machine_reasons.reason(row, worst.get(row.pk), now=now) for row in rows]
+        worst = reasons.worst_sources([row.pk for row in rows], now=now)
+        return [reasons.machine_reason(row, worst.get(row.pk), now=now) for row in rows]
 
     return reason
 
 
 def _source_reasons(now: datetime) -> Reason:
-    return lambda rows: [source_reasons.reason(row, Mark(row.mark), now=now) for row in rows]
-
-
-def _muted(*, now: datetime) -> tuple[str, ...]:
-    """Return a sentence about the number of muted machines and one about each of the first, if there are any."""
-    rows = Machine.objects.exclude(off("")).filter(muted("", now=now))
-    count = rows.count()
-    if not count:
-        return ()
-    until = "%Y-%m-%d %H:%M"
-    sentences = [
-        one_line(f"machine {row}: muted until {timezone.localtime(row.date_muted_until):{until}}: {row.mute_reason}")
-        for row in rows[:SENTENCES_LIMIT]
-    ]
-    more = [f"and {count - SENTENCES_LIMIT} more that are"] if count > SENTENCES_LIMIT else []
-    return (f"{count} machine{'' if count == 1 else 's'} muted", *sentences, *more)
+    return lambda rows: [reasons.source_reason(row, Mark(row.mark), now=now) for row in rows]
 
 
 def _storage_reasons(rows: Sequence[Any]) -> Sequence[str]:
@@ -119,50 +99,15 @@ def _storage_reasons(rows: Sequence[Any]) -> Sequence[str]:
     return ["; ".join(row.faults) if row.mark == Mark.FAULTY else "" for row in rows]
 
 
-def _falling_back() -> tuple[str, ...]:
-    """Return a sentence about the number of sources with full runs each time, and one about each of the first.
-
-    It names them whatever other mark they have. It returns nothing if there is none.
-    """
-    rows = Source.objects.exclude(off("") | off("machine__") | Q(machine__storage=None) | off("machine__storage__"))
-    rows = rows.filter(FALLING_BACK)
-    count = rows.count()
-    if not count:
-        return ()
-    first = rows.select_related("machine").order_by("machine__unit_name", "name")[:SENTENCES_LIMIT]
-    sentences = [
-        f"source {row.machine} / {row}: {row.fallback_count} full runs in a row although there was a base "
-        f"snapshot: {row.fallback_reason}"
-        for row in first
-    ]
-    more = [f"and {count - SENTENCES_LIMIT} more that are"] if count > SENTENCES_LIMIT else []
-    return (f"{count} source{'' if count == 1 else 's'} backed up in full each time", *sentences, *more)
-
-
 def current_health(*, now: datetime, verbose: bool = False, limits: HealthLimits = DEFAULT_LIMITS) -> FleetHealth:
     """Return the health of everything, with a sentence about each problem if ``verbose``."""
     storages = fleet_marks.storages(now=now, limits=limits)
     machines = fleet_marks.machines(now=now, limits=limits)
-    return FleetHealth(
-        (
-            _group("storage", storages, (), _storage_reasons, verbose=verbose),
-            _group("machine", machines, ("storage",), _machine_reasons(now), verbose=verbose),
-            _group(
-                "source",
-                source_marks.sources(now=now, limits=limits),
-                ("machine__storage",),
-                _source_reasons(now),
-                verbose=verbose,
-            ),
-        ),
-        (
-            *_muted(now=now),
-            *_falling_back(),
-            *clocks.remarks(),
-            *integrity.remarks(now=now),
-            *queue.remarks(now=now),
-        )
-        if verbose
-        else (),
-        queue.problems(now=now),
+    sources = source_marks.sources(now=now, limits=limits)
+    groups = (
+        _group("storage", storages, (), _storage_reasons, verbose=verbose),
+        _group("machine", machines, ("storage",), _machine_reasons(now), verbose=verbose),
+        _group("source", sources, ("machine__storage",), _source_reasons(now), verbose=verbose),
     )
+    remarkable = remarks.remarks(now=now) if verbose else ()
+    return FleetHealth(groups, remarkable, remarks.long_queues(now=now))

@@ -8,12 +8,21 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from turku.api.backups.models import Source
-from turku.api.fleet import silence
+from turku.api.fleet import policies
 from turku.api.fleet.models import Machine, Storage
 from turku.api.queue.models import Slot, held
 from turku.api.status import source_marks
-from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
-from turku.api.status.marks import Conditions, Mark, has_mark, mark_of, muted, off, worst_first
+from turku.api.status.marks import (
+    DEFAULT_LIMITS,
+    Conditions,
+    HealthLimits,
+    Mark,
+    has_mark,
+    mark_of,
+    muted,
+    off,
+    worst_first,
+)
 from turku.policy.timing.clock_agreement import COORDINATORS_TOLERANCE
 
 NAMED = 10
@@ -68,7 +77,7 @@ def _silent(*, now: datetime, limits: HealthLimits) -> Q:
     if limits.machine_silence is not None:
         late = Q(last_seen__lt=now - limits.machine_silence)
     else:
-        late = silence.silence_condition(lambda span: Q(last_seen__lt=now - span))
+        late = policies.silence_condition(lambda span: Q(last_seen__lt=now - span))
     late |= _seen_in_future(now=now)
     at_work = Slot.objects.filter(held(now=now), date_begun__isnull=False)
     return late & ~Q(pk__in=at_work.order_by().values("machine"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from django.db import models
 from django.db.models import Case, Q, Value, When
@@ -36,6 +37,21 @@ class Mark(models.TextChoices):
     def is_problem(self) -> bool:
         # A source with full backups each time is slow but backed up. An operator knows about muted machines.
         return self not in (Mark.OK, Mark.OFF, Mark.MUTED, Mark.FALLING_BACK)
+
+
+@dataclass(frozen=True)
+class HealthLimits:
+    """The times after which something counts as silent or overdue.
+
+    ``machine_silence`` of None leaves that limit to policies.
+    """
+
+    storage_silence: timedelta = timedelta(minutes=30)
+    machine_silence: timedelta | None = None
+    overdue: timedelta = timedelta(hours=10)
+
+
+DEFAULT_LIMITS = HealthLimits()
 
 
 def off(path: str) -> Q:

@@ -8,12 +8,14 @@ from django.db.models import Q, QuerySet
 
 from turku.api.backups.models import FALLING_BACK, INCOMPLETE, WITHDRAWN, Source
 from turku.api.backups.next_backup import later_than_schedule
-from turku.api.fleet import silence
-from turku.api.status import integrity
-from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
-from turku.api.status.marks import Conditions, Mark, mark_of, muted, off, worst_first
+from turku.api.fleet import policies
+from turku.api.integrity.models import OPEN, Damage
+from turku.api.status.marks import DEFAULT_LIMITS, Conditions, HealthLimits, Mark, mark_of, muted, off, worst_first
 
 _STILL_WITHDRAWN = WITHDRAWN & Q(active=True)
+_OFF_ABOVE = off("machine__") | Q(machine__storage=None) | off("machine__storage__")
+SWITCHED_OFF = off("") | _OFF_ABOVE
+"""A source that is switched off, or whose machine or storage is."""
 OFF_BY_ITSELF = off("") & ~_STILL_WITHDRAWN
 """A source that its machine stopped declaring is off once somebody confirms that or switches it off."""
 
@@ -22,9 +24,10 @@ def conditions(*, now: datetime, limits: HealthLimits = DEFAULT_LIMITS) -> Condi
     """Return the conditions of the marks of sources, the worst first."""
     return worst_first(
         {
-            Mark.OFF: OFF_BY_ITSELF | off("machine__") | Q(machine__storage=None) | off("machine__storage__"),
+            Mark.OFF: OFF_BY_ITSELF | _OFF_ABOVE,
             Mark.QUARANTINED: Q(quarantined=True),
-            Mark.DAMAGED: integrity.damaged(),
+            # The database looks up the few of them once.
+            Mark.DAMAGED: Q(pk__in=Damage.objects.filter(OPEN).order_by().values("source")),
             Mark.WITHDRAWN: _STILL_WITHDRAWN,
             Mark.MUTED: muted("machine__", now=now),
             Mark.FAILED: Q(success=False),
@@ -50,7 +53,7 @@ def _overdue(*, now: datetime, limits: HealthLimits) -> Q:
     if limits.machine_silence is not None:
         late = missing(max(limits.overdue, limits.machine_silence))
     else:
-        late = silence.silence_condition(lambda span: missing(max(limits.overdue, span)), "machine__")
+        late = policies.silence_condition(lambda span: missing(max(limits.overdue, span)), "machine__")
     return late | later_than_schedule(now=now)
 
 

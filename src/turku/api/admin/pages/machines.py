@@ -19,7 +19,7 @@ from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.fleet import mute
 from turku.api.fleet.models import Machine
 from turku.api.fleet.search import matching_machines
-from turku.api.status import fleet_marks, machine_reasons, source_reasons
+from turku.api.status import fleet_marks, reasons
 from turku.core.clock import SYSTEM_CLOCK
 from turku.errors import InvalidValue
 
@@ -88,7 +88,7 @@ class MachineAdmin(SwitchableAdmin):
     def count_related(self, rows: Sequence[Model]) -> None:
         """Count for all these rows, and find the worst source of each."""
         super().count_related(rows)
-        worst = source_reasons.worst_sources([row.pk for row in rows], now=self.now)
+        worst = reasons.worst_sources([row.pk for row in rows], now=self.now)
         for row in rows:
             row.turku_worst = worst.get(row.pk)  # type: ignore[attr-defined]
 
@@ -100,13 +100,13 @@ class MachineAdmin(SwitchableAdmin):
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
         worst = self._worst(row)
-        why = machine_reasons.reason(row, worst, now=self.now)
-        return presentation.mark_with_reason(row.mark, why, machine_reasons.next_step(row, worst))
+        why = reasons.machine_reason(row, worst, now=self.now)
+        return presentation.mark_with_reason(row.mark, why, reasons.machine_next_step(row, worst))
 
     @admin.display(description="reason")
     def reason(self, row: Any) -> str:
-        return machine_reasons.reason(row, self._worst(row), now=self.now) or presentation.NOTHING
+        return reasons.machine_reason(row, self._worst(row), now=self.now) or presentation.NOTHING
 
     @admin.display(description="next step")
     def next_step(self, row: Any) -> str:
-        return machine_reasons.next_step(row, self._worst(row)) or presentation.NOTHING
+        return reasons.machine_next_step(row, self._worst(row)) or presentation.NOTHING

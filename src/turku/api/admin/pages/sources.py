@@ -18,7 +18,7 @@ from turku.api.backups.models import BackupRun, Source, SourceChange
 from turku.api.backups.next_backup import next_due
 from turku.api.backups.operator_actions import back_up_now
 from turku.api.backups.search import matching_sources
-from turku.api.status import source_marks, source_reasons
+from turku.api.status import reasons, source_marks
 from turku.api.status.fleet_marks import silent_sentence
 from turku.api.status.marks import Mark
 
@@ -85,7 +85,7 @@ class SourceAdmin(SwitchableAdmin):
     last_backup = columns.moment("last good backup", "date_last_backed_up", "date_last_backed_up")
     last_failure = columns.text("last failure", "failure_reason")
     findings = columns.text("findings", lambda row: "\n".join(row.findings))
-    incompleteness = columns.text("incomplete", source_reasons.incompleteness)
+    incompleteness = columns.text("incomplete", reasons.incompleteness)
     weakenings_link = columns.list_link("weakening changes", SourceChange, "source", "all changes")
     audit_link = columns.text("audit log", presentation.audit_link)
     runs_link = columns.list_link("backup runs", BackupRun, "source", "all runs")
@@ -111,16 +111,16 @@ class SourceAdmin(SwitchableAdmin):
     @admin.display(description="health", ordering="mark")
     def health(self, row: Any) -> SafeString:
         mark = Mark(row.mark)
-        why = source_reasons.reason(row, mark, now=self.now)
-        return presentation.mark_with_reason(mark.value, why, source_reasons.next_step(row, mark))
+        why = reasons.source_reason(row, mark, now=self.now)
+        return presentation.mark_with_reason(mark.value, why, reasons.source_next_step(row, mark))
 
     @admin.display(description="reason")
     def reason(self, row: Any) -> str:
-        return source_reasons.reason(row, Mark(row.mark), now=self.now) or presentation.NOTHING
+        return reasons.source_reason(row, Mark(row.mark), now=self.now) or presentation.NOTHING
 
     @admin.display(description="next step")
     def next_step(self, row: Any) -> str:
-        return source_reasons.next_step(row, Mark(row.mark)) or presentation.NOTHING
+        return reasons.source_next_step(row, Mark(row.mark)) or presentation.NOTHING
 
     @admin.display(description="next backup", ordering="date_next_backup")
     def next_backup(self, row: Source) -> str:

@@ -11,7 +11,7 @@ from django.db import DatabaseError
 
 from turku.api.commands.command import TurkuCommand
 from turku.api.status import fleet_health
-from turku.api.status.limits import DEFAULT_LIMITS, HealthLimits
+from turku.api.status.marks import DEFAULT_LIMITS, HealthLimits
 from turku.core.cli.arguments import Parser
 from turku.core.clock import SYSTEM_CLOCK
 

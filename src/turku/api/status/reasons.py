@@ -1,4 +1,4 @@
-"""The reason for the mark of a source, as its finder reported it, and the next step."""
+"""The reason for a mark of a source or machine, as its finder reported it, and the next step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORST_LIMIT = 2000
 """The number of sources that are read to find the worst ones of a page of machines."""
 
 
-def reason(source: Source, mark: Mark, *, now: datetime) -> str:
+def source_reason(source: Source, mark: Mark, *, now: datetime) -> str:
     """Return the reason for the mark of the source on one line, or an empty text."""
     reasons: dict[Mark, Callable[[], str]] = {
         Mark.QUARANTINED: lambda: "; ".join(source.findings),
@@ -52,7 +52,7 @@ def _files(count: int) -> str:
 
 
 def _day(moment: datetime | None) -> str:
-    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M}" if moment else "-"
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M}" if moment else "never"
 
 
 def _lateness(source: Source, *, now: datetime) -> str:
@@ -65,7 +65,7 @@ def _lateness(source: Source, *, now: datetime) -> str:
     return f"the last good backup was on {_day(last)}"
 
 
-def next_step(source: Source, mark: Mark) -> str:
+def source_next_step(source: Source, mark: Mark) -> str:
     """Return the next step for the mark of the source, or an empty text."""
     name = shlex.quote(source.name)
     where = f"on the storage {source.machine.storage}" if source.machine.storage else "on its storage"
@@ -96,6 +96,41 @@ def next_step(source: Source, mark: Mark) -> str:
         ),
     }
     return steps.get(mark, "")
+
+
+def machine_reason(machine: Any, worst: Source | None, *, now: datetime) -> str:
+    """Return the reason for the mark of a row of ``fleet_marks.machines``.
+
+    ``worst`` is its source with the worst mark, or None.
+    """
+    mark = Mark(machine.mark)
+    if mark is Mark.MUTED:
+        return f"until {_day(machine.date_muted_until)}: {machine.mute_reason}"
+    if mark is Mark.SILENT:
+        return f"not heard of since {_day(machine.last_seen)}"
+    if mark is Mark.STORAGE_SILENT:
+        return f"its storage {machine.storage} is silent"
+    if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
+        return ""
+    said = source_reason(worst, mark, now=now)
+    return f"{worst.name}: {said}" if said else worst.name
+
+
+def machine_next_step(machine: Any, worst: Source | None) -> str:
+    """Return the next step for the mark of a row of ``fleet_marks.machines``, or an empty text."""
+    mark = Mark(machine.mark)
+    if mark is Mark.SILENT:
+        return (
+            "Look on the machine whether it runs and reaches the coordinator: systemctl status turku-agent-ping.timer, "
+            "turku-agent-ping --debug. One that is meant to be away is muted here, or has a policy that lets it."
+        )
+    if mark is Mark.UNASSIGNED:
+        return "Enable a storage that has space, or choose one here."
+    if mark is Mark.STORAGE_SILENT:
+        return f"Look on the storage {machine.storage}: systemctl status turku-storage-update-config.timer."
+    if worst is None or Mark(worst.mark) is not mark:  # type: ignore[attr-defined]  # annotated
+        return ""
+    return source_next_step(worst, mark)
 
 
 def worst_sources(machines: Collection[Any], *, now: datetime) -> dict[Any, Source]:
